@@ -1,0 +1,56 @@
+# `make demo` and `make test` need Python 3.10 or newer and nothing else: they make their own
+# virtual environment. `make` alone lists the targets.
+
+PYTHON ?= python3
+VENV ?= .venv
+OUTPUT ?= output/demo
+# More words for pip or pytest, for example PIP_ARGS="--extra-index-url URL", PYTEST_ARGS="-k hog".
+PIP_ARGS ?=
+PYTEST_ARGS ?=
+
+BIN := $(VENV)/bin
+INSTALLED := $(VENV)/.installed
+
+.PHONY: help install demo test test-all lint clean
+
+help:
+	@echo "make demo      render motion clips, pre-train, fine-tune, compare (writes $(OUTPUT))"
+	@echo "make test      the tests that take seconds"
+	@echo "make test-all  every test that needs no GPU"
+	@echo "make lint      ruff, mypy, import-linter"
+	@echo "make install   only the virtual environment ($(VENV))"
+	@echo "make clean     remove .venv, caches and output/demo"
+	@echo "PYTHON=python3.12 picks the interpreter, VENV=folder the environment."
+
+install: $(INSTALLED)
+
+# One pip call, so that the constraints hold for torch and for everything else alike. The stamp
+# comes last: an interrupted installation is continued by the next call.
+$(INSTALLED): setup.py pyproject.toml constraints.txt
+	@command -v $(PYTHON) > /dev/null || \
+		{ echo "make: there is no '$(PYTHON)'; name a Python 3.10 or newer with PYTHON=..." >&2; exit 1; }
+	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 10))' || \
+		{ echo "make: $$($(PYTHON) --version 2>&1) is too old; name a Python 3.10 or newer with PYTHON=..." >&2; exit 1; }
+	$(PYTHON) -m venv $(VENV)
+	$(BIN)/python -m pip install --disable-pip-version-check $(PIP_ARGS) -c constraints.txt -e '.[test]'
+	@touch $@
+
+demo: $(INSTALLED)
+	$(BIN)/python datasets/make_motion_clips.py --output $(OUTPUT)/data
+	$(BIN)/python tools/demo.py --output $(OUTPUT)
+
+test: $(INSTALLED)
+	$(BIN)/python -m pytest -m "not slow and not cuda" $(PYTEST_ARGS)
+
+test-all: $(INSTALLED)
+	$(BIN)/python -m pytest -m "not cuda" $(PYTEST_ARGS)
+
+lint: $(INSTALLED)
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/mypy
+	$(BIN)/lint-imports
+
+clean:
+	rm -rf .venv output/demo build *.egg-info .pytest_cache .mypy_cache .ruff_cache .import_linter_cache
+	find . -name __pycache__ -type d -prune -exec rm -rf {} +

@@ -1,0 +1,516 @@
+#!/usr/bin/env python3
+"""Renders a labelled data set of moving blobs as H.264 files, with list files in the Kinetics form.
+
+A clip shows one two-coloured blob over a smooth background. Its state is a point on a
+four-dimensional torus: the horizontal and vertical position (the picture wraps around), the
+orientation (a full turn is one period) and the logarithm of the size (past the largest the blob
+starts again as the smallest). The class is the axis and the sign of the blob's velocity:
+
+    move_right, move_left, move_down, move_up, turn_clockwise, turn_counterclockwise, grow, shrink
+
+The state of the first frame is drawn uniformly from the torus, whatever the class is, and a
+uniform law on a torus stays uniform under any constant velocity. Hence the state at ANY single
+frame is uniform for EVERY class, and shape, colours, background, speed and a small wobble of all
+four coordinates are drawn from the same laws for every class: a single frame tells nothing about
+the label, two frames do. Played backwards, a clip of one class is a clip of its opposite.
+
+Each clip depends on (seed, stream, index) alone, so a data set can be made with any number of
+processes, continued after an interruption, and enlarged without changing what exists.
+"""
+
+from __future__ import annotations
+
+import argparse
+import dataclasses
+import json
+import math
+import os
+import sys
+import time
+from collections.abc import Iterator, Sequence
+from concurrent.futures import FIRST_COMPLETED, ProcessPoolExecutor, wait
+from multiprocessing import get_context
+from pathlib import Path
+
+import av
+import numpy as np
+from numpy.typing import NDArray
+
+CLASS_NAMES = (
+    "move_right",
+    "move_left",
+    "move_down",
+    "move_up",
+    "turn_clockwise",
+    "turn_counterclockwise",
+    "grow",
+    "shrink",
+)
+# The coordinates of a state, each counted in periods, so that all four live on [0, 1).
+COORDINATES = ("x", "y", "angle", "log_radius")
+# The random streams: a clip of one stream never depends on how many clips another has.
+STREAMS = ("train", "val", "test")
+
+# Radii as fractions of the frame's side; with the contour's bumps (at most 35 %) the blob stays
+# narrower than the frame, so that it never meets itself around the border.
+_RADIUS_RANGE = (0.13, 0.32)
+# Periods per frame: 1.2 to 2.4 pixels of 48, 9 to 18 degrees, 2 to 5 % of the radius.
+_SPEED_RANGE = (0.025, 0.05)
+_WOBBLE_AMPLITUDE = (0.010, 0.010, 0.010, 0.020)
+_WOBBLE_FREQUENCY_RANGE = (0.03, 0.10)  # cycles per frame
+_NUM_HARMONICS = 3  # of the contour: 2, 3 and 4 bumps a turn
+_CONTOUR_BUMPS = 0.35
+_NUM_BACKGROUND_WAVES = 4
+_BACKGROUND_MAX_WAVES = 1.2  # periods across the frame: no edges, only the blob has them
+_BACKGROUND_AMPLITUDE = 0.10
+_BACKGROUND_MAX_DRIFT = 0.01  # frame sides per frame
+_LUMA = np.array([0.299, 0.587, 0.114])
+_LUMA_LEVELS = (0.2, 0.5, 0.8)
+_EDGE_PIXELS = 1.5  # width of the antialiased edge
+
+FloatArray = NDArray[np.float32]
+
+
+@dataclasses.dataclass(frozen=True)
+class VideoSettings:
+    """What all clips of a data set share; a data set is made with one setting only.
+
+    Args:
+        seed: seed of the whole data set.
+        size: height and width in pixels, even, at least 16.
+        frames: number of frames of a clip, at least 2.
+        fps: frames per second.
+        crf: constant rate factor of x264; lower is better, 18 is visually lossless.
+    """
+
+    seed: int = 0
+    size: int = 48
+    frames: int = 24
+    fps: int = 30
+    crf: int = 18
+
+    def __post_init__(self) -> None:
+        for name, value, valid, right in (
+            ("seed", self.seed, self.seed >= 0, "0 or more"),
+            ("size", self.size, self.size >= 16 and self.size % 2 == 0, "even, at least 16"),
+            ("frames", self.frames, self.frames >= 2, "at least 2"),
+            ("fps", self.fps, self.fps >= 1, "at least 1"),
+            ("crf", self.crf, 0 <= self.crf <= 51, "between 0 and 51"),
+        ):
+            if not valid:
+                raise ValueError(f"{name} is {value}; it must be {right}")
+
+
+@dataclasses.dataclass(frozen=True)
+class Look:
+    """Everything about a clip that does not move, drawn without knowledge of the class.
+
+    Args:
+        contour: (K,) complex, Fourier coefficients of the contour from harmonic 2 on.
+        split: offset and bend of the line between the two tones, in radii.
+        tones: (3, 3) mean colours (R, G, B) of the background and of the blob's two tones.
+        wave_vectors: (M, 2) background waves in periods per frame side, (y, x).
+        wave_colours: (M, 3) complex, their amplitude and phase per colour channel.
+        drift: (2,) velocity (y, x) of the background in frame sides per frame.
+    """
+
+    contour: NDArray[np.complex128]
+    split: NDArray[np.float64]
+    tones: NDArray[np.float64]
+    wave_vectors: NDArray[np.float64]
+    wave_colours: NDArray[np.complex128]
+    drift: NDArray[np.float64]
+
+
+@dataclasses.dataclass(frozen=True)
+class Motion:
+    """How the blob's state moves; all in periods (of the frame side, a turn, the size range).
+
+    Args:
+        start: (4,) state at frame 0, uniform on the torus; the order of COORDINATES.
+        velocity: (4,) periods per frame; one entry differs from 0 and decides the class.
+        wobble: (4,) amplitude of a small sinusoid on each coordinate.
+        wobble_frequency: (4,) its frequency in cycles per frame.
+        wobble_phase: (4,) its phase at frame 0 in cycles.
+    """
+
+    start: NDArray[np.float64]
+    velocity: NDArray[np.float64]
+    wobble: NDArray[np.float64]
+    wobble_frequency: NDArray[np.float64]
+    wobble_phase: NDArray[np.float64]
+
+    def states(self, num_frames: int) -> NDArray[np.float64]:
+        """Returns the state at each frame, (T, 4), in [0, 1)."""
+        frame = np.arange(num_frames)[:, None]
+        cycles = self.wobble_phase + self.wobble_frequency * frame
+        moved = self.velocity * frame + self.wobble * np.sin(2 * math.pi * cycles)
+        return np.mod(self.start + moved, 1.0)
+
+    def reversed(self, num_frames: int) -> Motion:
+        """Returns the motion seen when a clip of `num_frames` frames is played backwards."""
+        last = num_frames - 1
+        return Motion(
+            start=np.mod(self.start + self.velocity * last, 1.0),
+            velocity=-self.velocity,
+            wobble=self.wobble,
+            wobble_frequency=self.wobble_frequency,
+            # sin(a - b) = sin(b + pi - a): half a cycle more, from the other end.
+            wobble_phase=np.mod(0.5 - self.wobble_phase - self.wobble_frequency * last, 1.0),
+        )
+
+    @property
+    def label(self) -> int:
+        """The class: which coordinate moves, and in which direction."""
+        axis = int(np.flatnonzero(self.velocity)[0])
+        return 2 * axis + (0 if self.velocity[axis] > 0 else 1)
+
+
+def sample_motion(label: int, generator: np.random.Generator) -> Motion:
+    """Draws the motion of one clip; the class fixes the axis and the sign of the velocity only."""
+    start = generator.random(4)
+    speed = generator.uniform(*_SPEED_RANGE)
+    velocity = np.zeros(4)
+    velocity[label // 2] = speed if label % 2 == 0 else -speed
+    return Motion(
+        start=start,
+        velocity=velocity,
+        wobble=np.array(_WOBBLE_AMPLITUDE) * generator.random(4),
+        wobble_frequency=generator.uniform(*_WOBBLE_FREQUENCY_RANGE, size=4),
+        wobble_phase=generator.random(4),
+    )
+
+
+def sample_look(generator: np.random.Generator) -> Look:
+    """Draws shape, colours and background of one clip; it is not told the class."""
+    weight = generator.dirichlet(np.ones(_NUM_HARMONICS))  # bumps sum to at most _CONTOUR_BUMPS
+    phase = np.exp(2j * math.pi * generator.random(_NUM_HARMONICS))
+    contour = _CONTOUR_BUMPS * generator.uniform(0.5, 1.0) * weight * phase
+    # The three tones have three different brightnesses (in random order), so that every edge
+    # survives the halved colour resolution of the video file.
+    luma = generator.permutation(_LUMA_LEVELS) + generator.uniform(-0.06, 0.06, size=3)
+    colour = generator.random((3, 3))
+    tones = luma[:, None] + 0.5 * (colour - colour @ _LUMA[:, None])
+    waves = generator.uniform(-1, 1, size=(_NUM_BACKGROUND_WAVES, 2)) * _BACKGROUND_MAX_WAVES
+    wave_phase = np.exp(2j * math.pi * generator.random((_NUM_BACKGROUND_WAVES, 3)))
+    wave_size = generator.random((_NUM_BACKGROUND_WAVES, 3)) * _BACKGROUND_AMPLITUDE
+    heading = 2 * math.pi * generator.random()
+    drift = (
+        generator.random() * _BACKGROUND_MAX_DRIFT * np.array([np.sin(heading), np.cos(heading)])
+    )
+    return Look(
+        contour=contour,
+        split=generator.uniform(-0.25, 0.25, size=2),
+        tones=np.clip(tones, 0.03, 0.97),
+        wave_vectors=waves,
+        wave_colours=wave_size * wave_phase,
+        drift=drift,
+    )
+
+
+def sample_clip(seed: int, stream: str, index: int) -> tuple[Motion, Look]:
+    """Draws the parameters of clip `index` of a stream; its class is `index` modulo 8."""
+    generator = np.random.default_rng([seed, STREAMS.index(stream), index])
+    look = sample_look(generator)
+    return sample_motion(index % len(CLASS_NAMES), generator), look
+
+
+def radius_of(log_radius: NDArray[np.float64]) -> NDArray[np.float64]:
+    """Maps the state's last coordinate, [0, 1), to a radius in frame sides."""
+    low, high = _RADIUS_RANGE
+    return low * (high / low) ** log_radius
+
+
+def _smoothstep(distance: FloatArray) -> FloatArray:
+    """Turns a signed distance in pixels, negative inside, into a coverage: 1 inside, 0 outside."""
+    x = np.clip(0.5 - distance / np.float32(_EDGE_PIXELS), 0.0, 1.0)
+    return x * x * (3 - 2 * x)
+
+
+def _render_blob(
+    states: NDArray[np.float64], look: Look, size: int
+) -> tuple[FloatArray, FloatArray]:
+    """Returns the blob's coverage and, within it, the second tone's, both (T, H, W) in [0, 1]."""
+    pixel = (np.arange(size) + 0.5) / size
+    # Nearest copy of the blob on the torus: offsets in [-0.5, 0.5) of the frame side.
+    dx = np.mod(pixel[None] - states[:, :1] + 0.5, 1.0) - 0.5  # (T, W)
+    dy = np.mod(pixel[None] - states[:, 1:2] + 0.5, 1.0) - 0.5  # (T, H)
+    offset = (dx[:, None, :] + 1j * dy[:, :, None]).astype(np.complex64)  # (T, H, W)
+    turn = np.exp(-2j * math.pi * states[:, 2])
+    radius = radius_of(states[:, 3])
+    local = offset * (turn / radius).astype(np.complex64)[:, None, None]  # the blob's own frame
+    distance = np.abs(local)
+    direction = local / np.maximum(distance, np.float32(1e-6))
+
+    # Contour r(phi) = 1 + Re sum c_k e^(i k phi) and its derivative, by powers of e^(i phi).
+    contour = np.ones_like(distance)
+    slope = np.zeros_like(distance)
+    power = direction
+    for order, coefficient in enumerate(look.contour, start=2):
+        power = power * direction
+        term = power * np.complex64(coefficient)
+        contour += term.real
+        slope -= np.float32(order) * term.imag
+    # First-order distance to the curve distance = r(phi), in pixels.
+    pixels_per_radius = (radius * size).astype(np.float32)[:, None, None]
+    steepness = np.sqrt(1 + (slope / np.maximum(distance, np.float32(0.3))) ** 2)
+    coverage = _smoothstep((distance - contour) / steepness * pixels_per_radius)
+
+    shift, bend = (np.float32(value) for value in look.split)
+    second = _smoothstep((local.real - shift - bend * local.imag**2) * pixels_per_radius)
+    return coverage, second
+
+
+def _render_background(look: Look, num_frames: int, size: int) -> FloatArray:
+    """Returns the drifting colour field, (T, 3, H, W)."""
+    pixel = (np.arange(size) + 0.5) / size
+    shift = np.arange(num_frames)[:, None] * look.drift  # (T, 2)
+    rows, columns = (
+        np.exp(2j * math.pi * waves * (pixel[None, :, None] - moved[:, None, None]))
+        for waves, moved in zip(look.wave_vectors.T, shift.T, strict=True)
+    )  # (T, H, M), (T, W, M)
+    coloured = rows[:, None] * look.wave_colours.T[None, :, None]  # (T, 3, H, M)
+    field = coloured.astype(np.complex64) @ columns.transpose(0, 2, 1)[:, None].astype(np.complex64)
+    return np.asarray(field.real + look.tones[0].astype(np.float32)[:, None, None])
+
+
+def render_frames(motion: Motion, look: Look, num_frames: int, size: int) -> NDArray[np.uint8]:
+    """Renders one clip.
+
+    Returns:
+        (T, H, W, 3) uint8, RGB.
+    """
+    coverage, second = _render_blob(motion.states(num_frames), look, size)
+    background = _render_background(look, num_frames, size)
+    first_tone, second_tone = look.tones[1:].astype(np.float32)[:, :, None, None]  # (3, 1, 1)
+    blob = first_tone + second[:, None] * (second_tone - first_tone)  # (T, 3, H, W)
+    picture = background + coverage[:, None] * (blob - background)
+    pixels = np.clip(picture * np.float32(255) + np.float32(0.5), 0, 255).astype(np.uint8)
+    return np.ascontiguousarray(pixels.transpose(0, 2, 3, 1))
+
+
+def write_video(path: Path, frames: NDArray[np.uint8], fps: int, crf: int) -> None:
+    """Encodes RGB frames (T, H, W, 3) as H.264 in mp4; the file appears whole or not at all."""
+    partial = path.with_name(f"{path.name}.{os.getpid()}.partial")
+    try:
+        with av.open(str(partial), mode="w", format="mp4", options={"fflags": "+bitexact"}) as file:
+            stream = file.add_stream("libx264", rate=fps)
+            stream.height, stream.width = frames.shape[1:3]
+            stream.pix_fmt = "yuv420p"
+            stream.options = {"crf": str(crf), "preset": "veryfast"}
+            stream.codec_context.thread_count = 1  # processes run beside each other instead
+            for picture in frames:
+                file.mux(stream.encode(av.VideoFrame.from_ndarray(picture, format="rgb24")))
+            file.mux(stream.encode(None))
+        os.replace(partial, path)
+    finally:
+        partial.unlink(missing_ok=True)
+
+
+def video_name(stream: str, index: int) -> str:
+    """Returns a clip's path below the output folder, with forward slashes."""
+    return f"videos/{stream}_{index:05d}.mp4"
+
+
+def _make_clips(output: Path, settings: VideoSettings, clips: Sequence[tuple[str, int]]) -> int:
+    """Renders and encodes several clips; the unit of work of one process."""
+    for stream, index in clips:
+        motion, look = sample_clip(settings.seed, stream, index)
+        frames = render_frames(motion, look, settings.frames, settings.size)
+        write_video(output / video_name(stream, index), frames, settings.fps, settings.crf)
+    return len(clips)
+
+
+def _finished_batches(
+    output: Path,
+    settings: VideoSettings,
+    batches: Sequence[Sequence[tuple[str, int]]],
+    processes: int,
+) -> Iterator[int]:
+    """Makes the batches and yields each one's number of clips as it is finished."""
+    if processes == 1:
+        for batch in batches:
+            yield _make_clips(output, settings, batch)
+        return
+    with ProcessPoolExecutor(processes, mp_context=get_context("spawn")) as pool:
+        pending = {pool.submit(_make_clips, output, settings, batch) for batch in batches}
+        try:
+            while pending:
+                finished, pending = wait(pending, return_when=FIRST_COMPLETED)
+                for future in finished:
+                    yield future.result()
+        finally:
+            for future in pending:
+                future.cancel()
+
+
+def make_videos(
+    output: Path, settings: VideoSettings, num_clips: dict[str, int], processes: int
+) -> int:
+    """Makes every clip that is not there yet, with a progress line every other second.
+
+    Args:
+        output: the data set's folder.
+        settings: what all its clips share.
+        num_clips: number of clips per stream.
+        processes: number of processes to work with.
+
+    Returns:
+        The number of clips made in this call.
+    """
+    (output / "videos").mkdir(parents=True, exist_ok=True)
+    missing = [
+        (stream, index)
+        for stream, count in num_clips.items()
+        for index in range(count)
+        if not (output / video_name(stream, index)).exists()
+    ]
+    total, kept = len(missing), sum(num_clips.values()) - len(missing)
+    print(f"{total} clips to make, {kept} already there, {processes} processes", flush=True)
+    batches = [missing[first : first + 16] for first in range(0, total, 16)]
+    started = last_shown = time.monotonic()
+    num_done = 0
+    for count in _finished_batches(output, settings, batches, min(processes, len(batches) or 1)):
+        num_done += count
+        now = time.monotonic()
+        if num_done == total or now - last_shown > 2:
+            last_shown = now
+            rate = num_done / (now - started)
+            left = (total - num_done) / rate
+            print(f"{num_done}/{total} clips, {rate:.0f} clips/s, {left:.0f} s left", flush=True)
+    return total
+
+
+def _write_text(path: Path, text: str) -> None:
+    """Writes a small file whole or not at all."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    partial = path.with_name(path.name + ".partial")
+    partial.write_text(text, encoding="utf-8")
+    os.replace(partial, path)
+
+
+def write_lists(output: Path, num_clips: dict[str, int], num_train: int) -> None:
+    """Writes the list files and the class names.
+
+    `pretrain/{train,val}.csv` hold a path a line, `finetune/{train,val,test}.csv` a path and a
+    label; paths are relative to `output`. The fine-tuning clips are the first `num_train` of the
+    pre-training ones, so pre-training sees them too, without their labels.
+    """
+    names = "".join(f"{name}\n" for name in CLASS_NAMES)
+    for part, stream, count, labelled in (
+        ("pretrain/train", "train", num_clips["train"], False),
+        ("pretrain/val", "val", num_clips["val"], False),
+        ("finetune/train", "train", num_train, True),
+        ("finetune/val", "val", num_clips["val"], True),
+        ("finetune/test", "test", num_clips["test"], True),
+    ):
+        lines = (
+            video_name(stream, index) + (f" {index % len(CLASS_NAMES)}" if labelled else "")
+            for index in range(count)
+        )
+        _write_text(output / f"{part}.csv", "".join(f"{line}\n" for line in lines))
+    for folder in ("pretrain", "finetune"):
+        _write_text(output / folder / "classes.txt", names)
+
+
+def check_settings(output: Path, settings: VideoSettings) -> None:
+    """Notes the settings in the folder, or compares them with those noted there.
+
+    Raises:
+        ValueError: the folder holds clips that were made with other settings.
+    """
+    path = output / "settings.json"
+    wanted = dataclasses.asdict(settings)
+    if not path.exists():
+        _write_text(path, json.dumps(wanted, indent=2) + "\n")
+        return
+    found = json.loads(path.read_text(encoding="utf-8"))
+    if found != wanted:
+        raise ValueError(
+            f"{output} holds clips made with {found}, not {wanted}; choose another --output, "
+            "or remove that folder"
+        )
+
+
+def make_data_set(
+    output: Path,
+    settings: VideoSettings,
+    *,
+    num_pretrain: int,
+    num_train: int,
+    num_val: int,
+    num_test: int,
+    processes: int = 1,
+) -> int:
+    """Makes the whole data set, or what of it is missing.
+
+    Returns:
+        The number of clips made in this call.
+
+    Raises:
+        ValueError: impossible counts, or a folder with other settings.
+    """
+    if not 0 < num_train <= num_pretrain:
+        raise ValueError(
+            f"num_train is {num_train}; it must be between 1 and num_pretrain ({num_pretrain}), "
+            "because the labelled clips are among the unlabelled ones"
+        )
+    if num_val < 1 or num_test < 1 or processes < 1:
+        raise ValueError("num_val, num_test and processes must be at least 1")
+    check_settings(output, settings)
+    num_clips = dict(zip(STREAMS, (num_pretrain, num_val, num_test), strict=True))
+    num_made = make_videos(output, settings, num_clips, processes)
+    # Last, so that a list names no clip that is not there.
+    write_lists(output, num_clips, num_train)
+    return num_made
+
+
+def parse_arguments(arguments: Sequence[str] | None = None) -> argparse.Namespace:
+    """Reads the command line."""
+    parser = argparse.ArgumentParser(
+        description="Render a labelled motion data set as H.264 files with Kinetics-style lists.",
+        formatter_class=argparse.ArgumentDefaultsHelpFormatter,
+    )
+    defaults = VideoSettings()
+    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count()
+    add = parser.add_argument
+    add("--output", type=Path, required=True, help="folder of the data set")
+    add("--num-pretrain", type=int, default=1000, help="unlabelled clips, the labelled included")
+    add("--num-train", type=int, default=320, help="labelled clips for fine-tuning")
+    add("--num-val", type=int, default=200, help="validation clips")
+    add("--num-test", type=int, default=400, help="test clips")
+    add("--seed", type=int, default=defaults.seed, help="seed of the data set")
+    add("--size", type=int, default=defaults.size, help="height and width in pixels")
+    add("--frames", type=int, default=defaults.frames, help="frames of a clip")
+    add("--fps", type=int, default=defaults.fps, help="frames per second")
+    add("--crf", type=int, default=defaults.crf, help="x264 quality, lower is better")
+    add("--processes", type=int, default=cores or 1, help="processes to render with")
+    return parser.parse_args(arguments)
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Runs the command line; returns the exit code."""
+    options = parse_arguments(arguments)
+    started = time.monotonic()
+    try:
+        settings = VideoSettings(
+            options.seed, options.size, options.frames, options.fps, options.crf
+        )
+        make_data_set(
+            options.output,
+            settings,
+            num_pretrain=options.num_pretrain,
+            num_train=options.num_train,
+            num_val=options.num_val,
+            num_test=options.num_test,
+            processes=options.processes,
+        )
+    except (ValueError, OSError) as error:
+        print(f"make_motion_clips: {error}", file=sys.stderr)
+        return 2
+    print(f"{options.output}: ready after {time.monotonic() - started:.1f} s")
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

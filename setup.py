@@ -1,0 +1,65 @@
+"""Installs the package `slowfast_maskfeat`; the settings of the tools stand in pyproject.toml."""
+
+from __future__ import annotations
+
+import re
+from pathlib import Path
+
+from setuptools import find_packages, setup
+
+ROOT = Path(__file__).parent
+
+
+def read_version() -> str:
+    """Reads the version without importing the package, which would need its dependencies."""
+    text = (ROOT / "slowfast_maskfeat" / "__init__.py").read_text(encoding="utf-8")
+    found = re.search(r'^__version__ = "([^"]+)"$', text, re.MULTILINE)
+    if found is None:
+        raise ValueError("slowfast_maskfeat/__init__.py has no line __version__ = ...")
+    return found.group(1)
+
+
+# decord has wheels for these two platforms only and cannot be built by pip.
+HAS_DECORD_WHEEL = (
+    "(sys_platform == 'linux' and platform_machine == 'x86_64')"
+    " or (sys_platform == 'win32' and platform_machine == 'AMD64')"
+)
+
+TEST = [
+    # The checkers are here because the suite runs them too.
+    "import-linter>=2.0",
+    "mypy>=1.10",
+    "pytest>=8.0",
+    "pytest-xdist>=3.5",
+    "ruff>=0.6",
+    "tensorboard>=2.12",
+    "types-PyYAML",
+    "types-simplejson",
+]
+
+setup(
+    name="slowfast_maskfeat",
+    version=read_version(),
+    description="Self-supervised video models: MaskFeat pre-training, fine-tuning and evaluation",
+    license="Apache-2.0",
+    packages=find_packages(include=["slowfast_maskfeat", "slowfast_maskfeat.*"]),
+    package_data={"slowfast_maskfeat": ["py.typed"]},
+    python_requires=">=3.10",
+    install_requires=[
+        "torch>=2.4",
+        "numpy>=1.26",
+        "av>=14.0",
+        f"decord>=0.6.0; {HAS_DECORD_WHEEL}",
+        "fvcore>=0.1.5.post20221221",
+        "iopath>=0.1.9",
+        "matplotlib>=3.8",
+        "pytorchvideo>=0.1.5",
+        "simplejson>=3.17",
+    ],
+    extras_require={
+        "torchcodec": ["torchcodec"],
+        "tensorboard": ["tensorboard>=2.12"],
+        "test": TEST,
+        "dev": [*TEST, "pre-commit>=3.0"],
+    },
+)

@@ -1,0 +1,207 @@
+"""Pooling attention (MViT, MViTv2) through the fused kernels of torch."""
+
+from __future__ import annotations
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from slowfast_maskfeat.backbones.geometry import BlockGeometry, pooled_grid
+from slowfast_maskfeat.backbones.initialise import truncated_normal
+from slowfast_maskfeat.backbones.pooling import PoolMode, make_pool, pool_tokens, split_cls
+from slowfast_maskfeat.backbones.relative import (
+    attend_folded,
+    fold_queries,
+    key_coordinates,
+    relative_embedding,
+    relative_index,
+)
+from slowfast_maskfeat.shapes import Grid
+
+LAYER_NORM_EPSILON = 1e-6
+_AXIS_NAMES = ("t", "h", "w")
+
+
+class PoolingAttention(nn.Module):
+    """Multi-head attention whose queries, keys and values are pooled on the token grid.
+
+    Source: MViT (Fan et al., 2021), section 3.1; MViTv2 (Li et al., 2022), section 3.1 for relative
+    positions and residual pooling. Relative positions use the unscaled query; the cls token has
+    none, and residual pooling passes it by.
+
+    Args:
+        geometry: Widths, heads, strides and kernels of the block.
+        grid: Grid of the tokens at the configured clip size. Other grids work, a little slower.
+        table_grid: Grid that sizes the tables of relative positions; None: `grid`. They are
+            interpolated to the grid they meet.
+        mode: How tokens are pooled.
+        pool_first: Pool before the linear projections instead of after them.
+        separate_projections: Three linear layers q, k, v instead of one, qkv.
+        bias: Whether these have a bias.
+        has_cls: Whether the first token is a cls token.
+        rel_pos_spatial: Relative positions along rows and columns.
+        rel_pos_temporal: Relative positions along time.
+        rel_pos_zero_init: Start them at 0.
+        residual_pooling: Add the pooled query to the result.
+        dropout: Rate after the output projection.
+    """
+
+    coordinates: Tensor
+
+    def __init__(
+        self,
+        geometry: BlockGeometry,
+        grid: Grid,
+        *,
+        table_grid: Grid | None = None,
+        mode: PoolMode = "conv",
+        pool_first: bool = False,
+        separate_projections: bool = False,
+        bias: bool = True,
+        has_cls: bool = True,
+        rel_pos_spatial: bool = False,
+        rel_pos_temporal: bool = False,
+        rel_pos_zero_init: bool = False,
+        residual_pooling: bool = False,
+        dropout: float = 0.0,
+    ) -> None:
+        super().__init__()
+        self.geometry = geometry
+        self.num_heads = geometry.num_heads
+        self.pool_first = pool_first
+        self.has_cls = has_cls
+        self.residual_pooling = residual_pooling
+        width = geometry.attention_dim
+        self.scale = (width // self.num_heads) ** -0.5
+        self._make_projections(bias=bias, separate=separate_projections or pool_first)
+        pooled_width = geometry.dim if pool_first else width
+        self._make_pools(mode, pooled_width // self.num_heads)
+        self.axes = (0,) * rel_pos_temporal + (1, 2) * rel_pos_spatial
+        if self.axes:
+            self._make_tables(table_grid or grid, zero=rel_pos_zero_init)
+            self._make_constants(grid)
+        self.proj = nn.Linear(width, width)
+        self.proj_drop = nn.Dropout(dropout)
+
+    def _make_projections(self, *, bias: bool, separate: bool) -> None:
+        dim, width = self.geometry.dim, self.geometry.attention_dim
+        if separate:
+            self.q = nn.Linear(dim, width, bias=bias)
+            self.k = nn.Linear(dim, width, bias=bias)
+            self.v = nn.Linear(dim, width, bias=bias)
+        else:
+            self.qkv = nn.Linear(dim, 3 * width, bias=bias)
+
+    def _make_pools(self, mode: PoolMode, width: int) -> None:
+        shape = self.geometry
+        pools = {
+            "q": make_pool(mode, width, kernel=shape.kernel_q, stride=shape.stride_q),
+            "k": make_pool(mode, width, kernel=shape.kernel_kv, stride=shape.stride_kv),
+            "v": make_pool(mode, width, kernel=shape.kernel_kv, stride=shape.stride_kv),
+        }
+        for name, pool in pools.items():
+            learned = pool is not None and mode == "conv"
+            norm = nn.LayerNorm(width, eps=LAYER_NORM_EPSILON) if learned else None
+            self.add_module(f"pool_{name}", pool)
+            self.add_module(f"norm_{name}", norm)
+
+    def _make_tables(self, grid: Grid, *, zero: bool) -> None:
+        """Tables (rows, d), sized as published: floor division along space, time unpooled."""
+        width = self.geometry.attention_dim // self.num_heads
+        for axis in self.axes:
+            step = min(self.geometry.steps_q[axis], self.geometry.steps_kv[axis])
+            longest = grid.t if axis == 0 else max(grid[axis] // step, 1)
+            table = nn.Parameter(torch.zeros(2 * longest - 1, width))
+            if not zero:
+                truncated_normal(table)
+            self.register_parameter(f"rel_pos_{_AXIS_NAMES[axis]}", table)
+
+    def _make_constants(self, grid: Grid) -> None:
+        """Indices and key coordinates of the configured grid, which are not part of the state."""
+        grid_q = pooled_grid(grid, self.geometry.kernel_q, self.geometry.stride_q)
+        grid_k = pooled_grid(grid, self.geometry.kernel_kv, self.geometry.stride_kv)
+        self.built_for = (grid_q, grid_k)
+        for axis in self.axes:
+            index = relative_index(grid_q[axis], grid_k[axis])
+            self.register_buffer(f"index_{_AXIS_NAMES[axis]}", index, persistent=False)
+        coordinates = key_coordinates(grid_k, self.axes)
+        self.register_buffer("coordinates", coordinates, persistent=False)
+
+    def forward(self, tokens: Tensor, grid: Grid) -> tuple[Tensor, Grid]:
+        """Attends.
+
+        Args:
+            tokens: (B, N, D), a cls token first if there is one.
+            grid: Grid of the other tokens.
+
+        Returns:
+            (B, N', attention width) and the grid of the pooled queries.
+        """
+        query, key, value, grid_q, grid_k = self._project_and_pool(tokens, grid)
+        _, patches = split_cls(query, has_cls=self.has_cls)
+        if self.axes:
+            columns, coordinates = self._fold(patches, grid_q, grid_k)
+            attended = attend_folded(
+                query,
+                key,
+                value,
+                columns,
+                coordinates,
+                scale=self.scale,
+                has_cls=self.has_cls,
+            )
+        else:
+            attended = F.scaled_dot_product_attention(query, key, value, scale=self.scale)
+        if self.residual_pooling:  # the cls token is passed by
+            attended = attended + F.pad(patches, (0, 0, int(self.has_cls), 0))
+        attended = attended.transpose(1, 2).flatten(2)  # (B, N', heads * d)
+        return self.proj_drop(self.proj(attended)), grid_q
+
+    def _project_and_pool(
+        self, tokens: Tensor, grid: Grid
+    ) -> tuple[Tensor, Tensor, Tensor, Grid, Grid]:
+        """Queries, keys and values, each (B, heads, N', d), and the grids of the first two."""
+        if self.pool_first:
+            heads = self._split_heads(tokens)
+            query, grid_q = self._pool("q", heads, grid)
+            key, grid_k = self._pool("k", heads, grid)
+            value, _ = self._pool("v", heads, grid)
+            query, key, value = (
+                self._split_heads(linear(x.transpose(1, 2).flatten(2)))
+                for linear, x in ((self.q, query), (self.k, key), (self.v, value))
+            )
+            return query, key, value, grid_q, grid_k
+        if hasattr(self, "qkv"):
+            parts = self.qkv(tokens).unflatten(-1, (3, self.num_heads, -1))  # (B, N, 3, heads, d)
+            query, key, value = parts.permute(2, 0, 3, 1, 4).unbind(0)
+        else:
+            query, key, value = (self._split_heads(x(tokens)) for x in (self.q, self.k, self.v))
+        query, grid_q = self._pool("q", query, grid)
+        key, grid_k = self._pool("k", key, grid)
+        value, _ = self._pool("v", value, grid)
+        return query, key, value, grid_q, grid_k
+
+    def _split_heads(self, tokens: Tensor) -> Tensor:
+        """(B, N, heads * d) -> (B, heads, N, d)."""
+        return tokens.unflatten(-1, (self.num_heads, -1)).transpose(1, 2)
+
+    def _pool(self, name: str, tokens: Tensor, grid: Grid) -> tuple[Tensor, Grid]:
+        pool, norm = getattr(self, f"pool_{name}"), getattr(self, f"norm_{name}")
+        return pool_tokens(tokens, grid, pool, norm, has_cls=self.has_cls)
+
+    def _fold(self, patches: Tensor, grid_q: Grid, grid_k: Grid) -> tuple[Tensor, Tensor]:
+        """Columns that go with the queries and key coordinates that go with the keys."""
+        known = (grid_q, grid_k) == self.built_for
+        embeddings = {}
+        for axis in self.axes:
+            name, sizes = _AXIS_NAMES[axis], (grid_q[axis], grid_k[axis])
+            index = (
+                getattr(self, f"index_{name}")
+                if known
+                else relative_index(*sizes, device=patches.device)
+            )
+            embeddings[axis] = relative_embedding(getattr(self, f"rel_pos_{name}"), *sizes, index)
+        coordinates = (
+            self.coordinates if known else key_coordinates(grid_k, self.axes, patches.device)
+        )
+        return fold_queries(patches, embeddings, grid_q), coordinates

@@ -1,0 +1,124 @@
+"""One block of a (multiscale) vision transformer: attention, then a two-layer perceptron."""
+
+from __future__ import annotations
+
+from pytorchvideo.layers.drop_path import DropPath
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from slowfast_maskfeat.backbones.attention import LAYER_NORM_EPSILON, PoolingAttention
+from slowfast_maskfeat.backbones.geometry import BlockGeometry
+from slowfast_maskfeat.backbones.pooling import PoolMode, make_skip_pool, pool_tokens
+from slowfast_maskfeat.shapes import Grid
+
+
+class Mlp(nn.Module):
+    """Two linear layers with a GELU between them.
+
+    Args:
+        dim: Width of the input.
+        hidden: Width between the layers.
+        dim_out: Width of the output.
+        dropout: Rate after each of the two.
+    """
+
+    def __init__(self, dim: int, hidden: int, dim_out: int, *, dropout: float = 0.0) -> None:
+        super().__init__()
+        self.fc1 = nn.Linear(dim, hidden)
+        self.fc2 = nn.Linear(hidden, dim_out)
+        self.drop = nn.Dropout(dropout)
+
+    def forward(self, tokens: Tensor) -> Tensor:
+        """(B, N, dim) -> (B, N, dim_out)."""
+        return self.drop(self.fc2(self.drop(F.gelu(self.fc1(tokens)))))
+
+
+class MultiscaleBlock(nn.Module):
+    """Pooling attention and a perceptron, each with a skip path.
+
+    Where the width grows (`geometry.dim` to `dim_out`) the skip path is projected from the
+    normalised input: before the attention if that is where it grows, else beside the perceptron.
+    Where queries are pooled the skip path is max-pooled, with kernel stride + 1.
+    Source: MViT (Fan et al., 2021), section 3.1; MViTv2 (Li et al., 2022), section 3.
+
+    Args:
+        geometry: Widths, heads, strides and kernels.
+        grid: Grid of the tokens that come in, at the configured clip size.
+        table_grid: Grid that sizes the tables of relative positions; None: `grid`.
+        mlp_ratio: Hidden width of the perceptron over its input width.
+        mode: How tokens are pooled.
+        pool_first: Pool before the projections.
+        separate_projections: Three linear layers q, k, v instead of one.
+        qkv_bias: Whether they have a bias.
+        has_cls: Whether the first token is a cls token.
+        rel_pos_spatial: Relative positions along rows and columns.
+        rel_pos_temporal: Relative positions along time.
+        rel_pos_zero_init: Start them at 0.
+        residual_pooling: Add the pooled query to the result of attention.
+        dropout: Rate in attention and perceptron.
+    """
+
+    def __init__(
+        self,
+        geometry: BlockGeometry,
+        grid: Grid,
+        *,
+        table_grid: Grid | None = None,
+        mlp_ratio: float = 4.0,
+        mode: PoolMode = "conv",
+        pool_first: bool = False,
+        separate_projections: bool = False,
+        qkv_bias: bool = True,
+        has_cls: bool = True,
+        rel_pos_spatial: bool = False,
+        rel_pos_temporal: bool = False,
+        rel_pos_zero_init: bool = False,
+        residual_pooling: bool = False,
+        dropout: float = 0.0,
+    ) -> None:
+        super().__init__()
+        self.has_cls = has_cls
+        self.norm1 = nn.LayerNorm(geometry.dim, eps=LAYER_NORM_EPSILON)
+        self.attn = PoolingAttention(
+            geometry,
+            grid,
+            table_grid=table_grid,
+            mode=mode,
+            pool_first=pool_first,
+            separate_projections=separate_projections,
+            bias=qkv_bias,
+            has_cls=has_cls,
+            rel_pos_spatial=rel_pos_spatial,
+            rel_pos_temporal=rel_pos_temporal,
+            rel_pos_zero_init=rel_pos_zero_init,
+            residual_pooling=residual_pooling,
+            dropout=dropout,
+        )
+        width = geometry.attention_dim
+        self.norm2 = nn.LayerNorm(width, eps=LAYER_NORM_EPSILON)
+        self.mlp = Mlp(width, int(width * mlp_ratio), geometry.dim_out, dropout=dropout)
+        self.widens_in_attention = geometry.dim != width
+        self.widens_in_mlp = width != geometry.dim_out
+        if geometry.dim != geometry.dim_out:
+            self.proj = nn.Linear(geometry.dim, geometry.dim_out)
+        self.pool_skip = make_skip_pool(geometry.steps_q)
+        self.drop_path = DropPath(geometry.drop_path)
+
+    def forward(self, tokens: Tensor, grid: Grid) -> tuple[Tensor, Grid]:
+        """Runs the block.
+
+        Args:
+            tokens: (B, N, D), a cls token first if there is one.
+            grid: Grid of the other tokens.
+
+        Returns:
+            (B, N', D') and the grid after query pooling.
+        """
+        normed = self.norm1(tokens)
+        attended, new_grid = self.attn(normed, grid)
+        skip = self.proj(normed) if self.widens_in_attention else tokens
+        skip, _ = pool_tokens(skip.unsqueeze(1), grid, self.pool_skip, has_cls=self.has_cls)
+        tokens = skip.squeeze(1) + self.drop_path(attended)
+        normed = self.norm2(tokens)
+        skip = self.proj(normed) if self.widens_in_mlp else tokens
+        return skip + self.drop_path(self.mlp(normed)), new_grid

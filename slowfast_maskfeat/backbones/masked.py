@@ -1,0 +1,153 @@
+"""Masked pre-training: mask tokens in place of patches, predictions where they were."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import torch
+from torch import Tensor, nn
+
+from slowfast_maskfeat.backbones.encoder import Encoder, EncoderOptions
+from slowfast_maskfeat.backbones.geometry import Triple
+from slowfast_maskfeat.backbones.heads import PredictionHead
+from slowfast_maskfeat.backbones.initialise import truncated_normal
+from slowfast_maskfeat.shapes import Grid
+
+
+def resize_mask(mask: Tensor, grid: Grid) -> Tensor:
+    """Brings a mask to a token grid by its nearest cell.
+
+    Args:
+        mask: (B, t', h', w') bool. Along each axis its size divides that of the grid (cells are
+            repeated) or is divided by it (every so many-th cell is taken, the first of each group).
+        grid: Grid wanted.
+
+    Returns:
+        (B, t, h, w) bool.
+
+    Raises:
+        ValueError: A size neither divides nor is divided.
+    """
+    if mask.ndim != 4:
+        raise ValueError(f"a mask has the axes (B, t, h, w), not the shape {tuple(mask.shape)}")
+    if any(size % cells and cells % size for size, cells in zip(grid, mask.shape[1:], strict=True)):
+        raise ValueError(
+            f"a mask on the grid {Grid(*mask.shape[1:])} does not divide the tokens' grid {grid}; "
+            "set AUG.MASK_WINDOW_SIZE to a grid that does, or leave it empty to have it derived"
+        )
+    for axis, size in enumerate(grid, start=1):
+        cells = mask.shape[axis]
+        if cells < size:
+            mask = mask.repeat_interleave(size // cells, dim=axis)
+        elif cells > size:
+            mask = mask[(slice(None),) * axis + (slice(None, None, cells // size),)]
+    return mask
+
+
+class MaskedMViT(Encoder):
+    """Predicts features of masked patches.
+
+    Masked patch tokens are replaced by one learned token before the positions are added; all tokens
+    go through the blocks up to the last predicting depth, without a last layer norm; heads predict
+    at the masked tokens.
+    Source: MaskFeat (Wei et al., 2022), section 3.
+
+    Args:
+        options: What the encoder is made of.
+        prediction_depths: Blocks (from 0) after which a head predicts.
+        prediction_dims: Width of the prediction at each of them.
+        decoder_depth: Transformer blocks in each head.
+        decoder_kernel_kv: (t, h, w) of key and value pooling in these blocks; None: none.
+        decoder_stride_kv: (t, h, w) of that pooling.
+
+    Raises:
+        ValueError: A predicting depth is not a block, or they do not ascend.
+    """
+
+    def __init__(
+        self,
+        options: EncoderOptions,
+        *,
+        prediction_depths: Sequence[int],
+        prediction_dims: Sequence[int],
+        decoder_depth: int = 0,
+        decoder_kernel_kv: Triple | None = None,
+        decoder_stride_kv: Triple | None = None,
+    ) -> None:
+        depths = tuple(prediction_depths)
+        if not depths or list(depths) != sorted(set(depths)) or depths[-1] >= options.depth:
+            raise ValueError(
+                f"MASK.PRETRAIN_DEPTH is {list(depths)}; it takes ascending block numbers below "
+                f"MVIT.DEPTH {options.depth}"
+            )
+        super().__init__(options, num_blocks=depths[-1] + 1)
+        self.prediction_depths = depths
+        self.mask_token = nn.Parameter(torch.zeros(1, 1, options.width))
+        truncated_normal(self.mask_token)
+        grids = self.block_grids(options.clip_size)
+        self.pred_head = PredictionHead(
+            dims=[self.geometries[depth].dim_out for depth in depths],
+            output_dims=prediction_dims,
+            grids=[grids[depth] for depth in depths],
+            decoder_depth=decoder_depth,
+            has_cls=self.has_cls,
+            mode=options.mode,
+            kernel_kv=decoder_kernel_kv,
+            stride_kv=decoder_stride_kv,
+        )
+
+    def no_weight_decay(self) -> set[str]:
+        """Names exempt under MVIT.ZERO_DECAY_POS_CLS: of a masked model only the cls token."""
+        return {"cls_token"} if self.has_cls else set()
+
+    def prediction_grids(self, clip_size: Sequence[int]) -> list[Grid]:
+        """Grid of the predictions at each depth.
+
+        Args:
+            clip_size: (T, H, W) in frames and pixels.
+
+        Returns:
+            One grid per predicting depth.
+        """
+        grids = self.block_grids(clip_size)
+        return [grids[depth] for depth in self.prediction_depths]
+
+    def prediction_masks(self, mask: Tensor, clip_size: Sequence[int]) -> list[Tensor]:
+        """Where the model predicts at each depth: row m of a prediction is the m-th True here.
+
+        Args:
+            mask: (B, t', h', w') bool, see `resize_mask`.
+            clip_size: (T, H, W) in frames and pixels.
+
+        Returns:
+            One (B, N) bool per predicting depth.
+
+        Raises:
+            ValueError: The mask does not fit a grid.
+        """
+        return [resize_mask(mask, grid).flatten(1) for grid in self.prediction_grids(clip_size)]
+
+    def forward(self, clips: Tensor, mask: Tensor) -> list[Tensor]:
+        """Predicts at the masked tokens.
+
+        Args:
+            clips: (B, C, T, H, W), float, normalised.
+            mask: (B, t', h', w') bool, True where masked, see `resize_mask`.
+
+        Returns:
+            One (M, dim) per predicting depth, in the order of (b, t, h, w).
+
+        Raises:
+            ValueError: The clips do not fit the patches or the mask does not fit the tokens.
+        """
+        tokens, grid = self.patch_embed(clips)
+        hidden = resize_mask(mask, grid).flatten(1)  # (B, N)
+        tokens = torch.where(hidden[..., None], self.mask_token.to(tokens.dtype), tokens)
+        tokens = self.add_positions(tokens, grid)
+        predictions: list[Tensor] = []
+        for index in range(len(self.blocks)):
+            tokens, grid = self.run_block(index, tokens, grid)
+            if index in self.prediction_depths:
+                wanted = resize_mask(mask, grid).flatten(1)
+                predictions.append(self.pred_head(tokens, grid, wanted, index=len(predictions)))
+        return predictions

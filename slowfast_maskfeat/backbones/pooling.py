@@ -1,0 +1,173 @@
+"""Pooling of tokens on their grid: the operator that makes attention multiscale."""
+
+from __future__ import annotations
+
+from typing import Literal
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from slowfast_maskfeat.backbones.depthwise import depthwise_conv3d
+from slowfast_maskfeat.backbones.geometry import Triple
+from slowfast_maskfeat.shapes import Grid
+
+PoolMode = Literal["conv", "avg", "max"]
+
+
+class DepthwisePool(nn.Conv3d):
+    """Pools by a learned depthwise convolution, the same for every head.
+
+    Args:
+        width: Channels d of one head.
+        kernel: (t, h, w) of the convolution.
+        stride: (t, h, w) of the convolution.
+    """
+
+    def __init__(self, width: int, *, kernel: Triple, stride: Triple) -> None:
+        super().__init__(
+            width,
+            width,
+            kernel_size=kernel,
+            stride=stride,
+            padding=_padding(kernel),
+            groups=width,
+            bias=False,
+        )
+
+    def forward(self, clips: Tensor) -> Tensor:
+        """(b, t, h, w, d) -> (b, t', h', w', d)."""
+        return depthwise_conv3d(
+            clips,
+            self.weight,
+            stride=self.stride,  # type: ignore[arg-type]
+            padding=self.padding,  # type: ignore[arg-type]
+        )
+
+
+class ExtremeOrMeanPool(nn.Module):
+    """Pools by the maximum or by the mean over a window.
+
+    Args:
+        mode: "max" or "avg"; the mean counts the zeros of the padding, as published.
+        kernel: (t, h, w) of the window.
+        stride: (t, h, w) of the window.
+    """
+
+    def __init__(self, mode: Literal["avg", "max"], *, kernel: Triple, stride: Triple) -> None:
+        super().__init__()
+        self.mode = mode
+        self.kernel = kernel
+        self.stride = stride
+
+    def forward(self, clips: Tensor) -> Tensor:
+        """(b, t, h, w, d) -> (b, t', h', w', d)."""
+        padding = _padding(self.kernel)
+        if self.mode == "max" and self.kernel[0] == self.stride[0] == 1:
+            # Frame by frame, with channels last, is several times faster than the 3-D operator.
+            frames = clips.flatten(0, 1).permute(0, 3, 1, 2)  # (b * t, d, h, w)
+            frames = F.max_pool2d(frames, self.kernel[1:], self.stride[1:], padding[1:])
+            return frames.permute(0, 2, 3, 1).unflatten(0, clips.shape[:2])
+        planes = clips.permute(0, 4, 1, 2, 3)  # (b, d, t, h, w)
+        pool = F.max_pool3d if self.mode == "max" else F.avg_pool3d
+        if any(size < extent for size, extent in zip(planes.shape[2:], self.kernel, strict=True)):
+            # torch refuses a window larger than the clip, however much padding there is.
+            fill = float("-inf") if self.mode == "max" else 0.0
+            sides = [side for size in reversed(padding) for side in (size, size)]
+            planes, padding = F.pad(planes, sides, value=fill), (0, 0, 0)
+        return pool(planes, self.kernel, self.stride, padding).permute(0, 2, 3, 4, 1)
+
+
+def make_pool(
+    mode: PoolMode, width: int, *, kernel: Triple | None, stride: Triple | None
+) -> nn.Module | None:
+    """Builds the pooling of one tensor.
+
+    Args:
+        mode: "conv", "avg" or "max" (MVIT.MODE).
+        width: Channels d of one head.
+        kernel: (t, h, w); None: no pooling.
+        stride: (t, h, w).
+
+    Returns:
+        The module, on (b, t, h, w, d), or None.
+
+    Raises:
+        ValueError: `mode` is none of the three.
+    """
+    if mode not in ("conv", "avg", "max"):
+        raise ValueError(f"MVIT.MODE is {mode!r}; it takes 'conv', 'avg' or 'max'")
+    if kernel is None or stride is None:
+        return None
+    if mode == "conv":
+        return DepthwisePool(width, kernel=kernel, stride=stride)
+    return ExtremeOrMeanPool(mode, kernel=kernel, stride=stride)
+
+
+def make_skip_pool(stride: Triple) -> nn.Module | None:
+    """Builds the max pooling of a block's skip path: kernel stride + 1, as published.
+
+    Args:
+        stride: (t, h, w) of the block's queries.
+
+    Returns:
+        The module, on (b, t, h, w, d), or None where nothing is pooled.
+    """
+    if max(stride) == 1:
+        return None
+    kernel: Triple = tuple(step + 1 if step > 1 else 1 for step in stride)  # type: ignore
+    return ExtremeOrMeanPool("max", kernel=kernel, stride=stride)
+
+
+def pool_tokens(
+    tokens: Tensor,
+    grid: Grid,
+    pool: nn.Module | None,
+    norm: nn.Module | None = None,
+    *,
+    has_cls: bool,
+) -> tuple[Tensor, Grid]:
+    """Pools tokens on their grid; a cls token in front passes by.
+
+    Args:
+        tokens: (B, heads, N, d), N = 1 + t*h*w with a cls token.
+        grid: Grid of the tokens.
+        pool: Module on (B * heads, t, h, w, d); None: the tokens stay as they are.
+        norm: Layer norm of all tokens after the pooling, the cls token included.
+        has_cls: Whether the first token is a cls token.
+
+    Returns:
+        (B, heads, N', d) and the new grid.
+    """
+    if pool is None:
+        return tokens, grid
+    cls, patches = split_cls(tokens, has_cls=has_cls)
+    leading = patches.shape[:2]
+    pooled = pool(patches.unflatten(2, tuple(grid)).flatten(0, 1))  # (B * heads, t', h', w', d)
+    grid = Grid(*pooled.shape[1:4])
+    pooled = pooled.reshape(*leading, grid.num_tokens, -1)
+    if cls is not None:
+        pooled = torch.cat((cls, pooled), dim=2)
+    return (pooled if norm is None else norm(pooled)), grid
+
+
+def split_cls(tokens: Tensor, *, has_cls: bool) -> tuple[Tensor | None, Tensor]:
+    """Parts the cls token, if there is one, from the patch tokens.
+
+    Args:
+        tokens: (B, heads, N, d).
+        has_cls: Whether the first token is a cls token.
+
+    Returns:
+        (B, heads, 1, d) or None, and (B, heads, N without cls, d), both views.
+    """
+    if not has_cls:
+        return None, tokens
+    # One split and not two slices: its backward pass is one concatenation.
+    cls, patches = tokens.split([1, tokens.shape[2] - 1], dim=2)
+    return cls, patches
+
+
+def _padding(kernel: Triple) -> Triple:
+    """Half a kernel of zeros on each side."""
+    return (kernel[0] // 2, kernel[1] // 2, kernel[2] // 2)

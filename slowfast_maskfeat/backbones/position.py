@@ -1,0 +1,126 @@
+"""Absolute positions for a token grid: learned tables brought to any grid, and fixed sine waves."""
+
+from __future__ import annotations
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from slowfast_maskfeat.shapes import Grid
+
+
+def resize_spatial(table: Tensor, *, source: tuple[int, int], target: tuple[int, int]) -> Tensor:
+    """Brings a table of spatial positions to another number of rows and columns (bicubic).
+
+    Args:
+        table: (1, source_h * source_w, D) or (t, source_h * source_w, D).
+        source: Rows and columns of the table.
+        target: Rows and columns wanted.
+
+    Returns:
+        (1 or t, target_h * target_w, D); the table itself where nothing changes.
+    """
+    if source == target:
+        return table
+    planes = table.unflatten(1, source).permute(0, 3, 1, 2)  # (t, D, h, w)
+    planes = F.interpolate(planes, size=target, mode="bicubic", align_corners=False)
+    return planes.flatten(2).transpose(1, 2)
+
+
+def resize_temporal(table: Tensor, *, length: int) -> Tensor:
+    """Brings a table of positions along one axis to another length (linear).
+
+    Args:
+        table: (1, source_length, D).
+        length: Length wanted.
+
+    Returns:
+        (1, length, D); the table itself where nothing changes.
+    """
+    if table.shape[1] == length:
+        return table
+    resized = F.interpolate(table.transpose(1, 2), size=length, mode="linear", align_corners=False)
+    return resized.transpose(1, 2)
+
+
+def separable_positions(spatial: Tensor, temporal: Tensor, *, source: Grid, target: Grid) -> Tensor:
+    """Positions that are the sum of a spatial and a temporal table.
+
+    Source: MViT (Fan et al., 2021), section 4.1, "separable" positions.
+
+    Args:
+        spatial: (1, h * w, D) of the source grid.
+        temporal: (1, t, D) of the source grid.
+        source: Grid the tables were made for.
+        target: Grid wanted.
+
+    Returns:
+        (1, N, D) of the target grid, in the order of (t, h, w).
+    """
+    spatial = resize_spatial(spatial, source=source[1:], target=target[1:])
+    temporal = resize_temporal(temporal, length=target.t)
+    positions = temporal.unsqueeze(2) + spatial.unsqueeze(1)  # (1, t, h*w, D)
+    return positions.flatten(1, 2)
+
+
+def joint_positions(table: Tensor, *, source: Grid, target: Grid) -> Tensor:
+    """Positions that are one table over time, rows and columns.
+
+    Another grid is reached along space (bicubic) and time (linear) one after the other.
+
+    Args:
+        table: (1, N, D) of the source grid.
+        source: Grid the table was made for.
+        target: Grid wanted.
+
+    Returns:
+        (1, N, D) of the target grid.
+    """
+    if source == target:
+        return table
+    width = table.shape[-1]
+    planes = table.reshape(source.t, source.h * source.w, width)
+    planes = resize_spatial(planes, source=source[1:], target=target[1:])
+    series = planes.reshape(1, source.t, -1)  # (1, t, h*w*D)
+    return resize_temporal(series, length=target.t).reshape(1, target.num_tokens, width)
+
+
+def sincos_positions(grid: Grid, width: int) -> Tensor:
+    """Fixed positions of sine and cosine waves.
+
+    A quarter of the width codes time, three eighths the column and three eighths the row; a grid
+    with t = 1 still has its (constant) temporal part.
+    Source: MAE as spatiotemporal learners (Feichtenhofer et al., 2022), section 3.
+
+    Args:
+        grid: Grid of the tokens.
+        width: Width D of a token, a multiple of 16.
+
+    Returns:
+        (1, N, D), float32.
+
+    Raises:
+        ValueError: `width` is not a multiple of 16.
+    """
+    if width % 16:
+        raise ValueError(
+            f"MVIT.USE_FIXED_SINCOS_POS needs a width that is a multiple of 16, not {width} "
+            "(MVIT.EMBED_DIM or MASK.DECODER_EMBED_DIM)"
+        )
+    temporal = _waves(grid.t, width // 4)
+    rows = _waves(grid.h, width * 3 // 8)
+    columns = _waves(grid.w, width * 3 // 8)
+    parts = (
+        temporal[:, None, None].expand(*grid, -1),
+        columns[None, None, :].expand(*grid, -1),
+        rows[None, :, None].expand(*grid, -1),
+    )
+    return torch.cat(parts, dim=-1).reshape(1, grid.num_tokens, width).float()
+
+
+def _waves(length: int, width: int) -> Tensor:
+    """(length, width) float64: sines, then cosines, of falling frequency."""
+    frequencies = torch.arange(width // 2, dtype=torch.float64) / (width / 2)
+    frequencies = 1.0 / 10000**frequencies
+    angles = torch.arange(length, dtype=torch.float64)[:, None] * frequencies
+    return torch.cat((angles.sin(), angles.cos()), dim=1)

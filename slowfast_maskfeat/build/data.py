@@ -1,0 +1,247 @@
+"""Configuration -> masks, clips and loaders."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable
+from functools import partial
+
+import numpy as np
+from fvcore.common.config import CfgNode
+from torch import Tensor
+
+from slowfast_maskfeat.build.classes import class_names, num_classes
+from slowfast_maskfeat.build.model import encoder_options, prediction_strides
+from slowfast_maskfeat.clips import (
+    ClipDataset,
+    ClipLoader,
+    RandomView,
+    TestTransform,
+    TrainTransform,
+    UniformViews,
+)
+from slowfast_maskfeat.engine import distributed
+from slowfast_maskfeat.masks import block_mask, cube_mask, frame_mask, random_mask, tube_mask
+from slowfast_maskfeat.shapes import Grid
+from slowfast_maskfeat.videos.index import VideoList, read_list
+
+MaskSampler = Callable[[np.random.Generator], Tensor]
+
+# How the lists of a data set are read (TRAIN.DATASET, TEST.DATASET).
+READERS = {"kinetics": read_list}
+
+
+def build_mask_sampler(cfg: CfgNode) -> MaskSampler:
+    """What draws the masks of pre-training.
+
+    Args:
+        cfg: configuration; it is only read.
+
+    Returns:
+        sampler(generator) -> bool (t, h, w), True where masked.
+
+    Raises:
+        ValueError: AUG.MASK_WINDOW_SIZE contradicts the model, or the ratio can't be masked.
+    """
+    grid, ratio = mask_grid(cfg), cfg.AUG.MASK_RATIO
+    if not 0 < ratio < 1:
+        raise ValueError(f"AUG.MASK_RATIO: {ratio} is wanted between 0 and 1; MaskFeat has 0.4")
+    if cfg.MASK.MAE_RND_MASK:
+        options = {"tube": cfg.AUG.MASK_TUBE, "per_frame": cfg.MASK.PER_FRAME_MASKING}
+        return partial(random_mask, grid, ratio, **options)
+    if grid.t == 1:
+        return partial(block_mask, grid, ratio, max_block=cfg.AUG.MAX_MASK_PATCHES_PER_BLOCK)
+    if cfg.AUG.MASK_TUBE:
+        return partial(tube_mask, grid, ratio)
+    if cfg.AUG.MASK_FRAMES:
+        return partial(frame_mask, grid, ratio)
+    return partial(cube_mask, grid, ratio)
+
+
+def mask_grid(cfg: CfgNode) -> Grid:
+    """The grid of the masks: AUG.MASK_WINDOW_SIZE, or that of the last prediction.
+
+    Raises:
+        ValueError: AUG.MASK_WINDOW_SIZE does not divide the grids of the predictions.
+    """
+    options = encoder_options(cfg)
+    grids = [
+        Grid(*(max(size // step, 1) for size, step in zip(options.clip_size, stride, strict=True)))
+        for stride in prediction_strides(cfg)
+    ]
+    window = cfg.AUG.MASK_WINDOW_SIZE
+    # The published files for images leave the default window of video in; it is not meant there.
+    if not window or cfg.MASK.MAE_RND_MASK or grids[-1].t == 1:
+        return grids[-1]
+    if len(window) == 2:
+        window = [grids[-1].t, *window]
+    if len(window) != 3:
+        raise ValueError(f"AUG.MASK_WINDOW_SIZE: {window}: (t, h, w) is wanted")
+    grid = Grid(*window)
+    for predicted in grids:
+        if not grid.divides(predicted):
+            raise ValueError(
+                f"AUG.MASK_WINDOW_SIZE: masks of {grid} do not divide the {predicted} tokens that "
+                f"the model predicts for clips of {options.clip_size}; leave it empty to derive it"
+            )
+    return grid
+
+
+def build_loader(cfg: CfgNode, split: str, *, num_views: int | None = None) -> ClipLoader:
+    """Loader of this process's share of a list.
+
+    Args:
+        cfg: configuration; it is only read.
+        split: "train", "val" (one centre view of each video) or "test" (all views).
+        num_views: clips along the time in "test"; None for TEST.NUM_ENSEMBLE_VIEWS.
+
+    Returns:
+        The loader. Masks come with the clips when MASK.ENABLE.
+
+    Raises:
+        ValueError: the list is missing, malformed or has labels outside the classes.
+    """
+    if split not in ("train", "val", "test"):
+        raise ValueError(f"split: {split!r} is not one of 'train', 'val', 'test'")
+    videos = read_videos(cfg, split)
+    dataset = ClipDataset(
+        videos,
+        _random_view(cfg) if split == "train" else _uniform_views(cfg, split, num_views),
+        mask_sampler=build_mask_sampler(cfg) if cfg.MASK.ENABLE and split != "test" else None,
+        seed=cfg.RNG_SEED,
+        backend=cfg.DATA.DECODING_BACKEND.replace("torchvision", "auto"),
+        num_threads=cfg.DATA.DECODING_THREADS,
+        replace_lost=split == "train",
+        reverse_channels=cfg.DATA.REVERSE_INPUT_CHANNEL,
+    )
+    if split == "train":
+        batch_size = cfg.TRAIN.BATCH_SIZE * cfg.NUM_SHARDS
+        _check_batch_size(cfg, batch_size)
+    else:
+        views = num_clips_per_video(cfg, split, num_views)
+        batch_size = max(cfg.TEST.BATCH_SIZE * cfg.NUM_SHARDS // views, distributed.world_size())
+    return ClipLoader(
+        dataset,
+        batch_size,
+        shuffle=split == "train",
+        seed=cfg.RNG_SEED,
+        rank=distributed.rank(),
+        world=distributed.world_size(),
+        num_workers=cfg.DATA_LOADER.NUM_WORKERS,
+        prefetch=cfg.DATA_LOADER.PREFETCH_FACTOR,
+        pin_memory=cfg.DATA_LOADER.PIN_MEMORY
+        and distributed.choose_device(cfg.NUM_GPUS).type == "cuda",
+    )
+
+
+def num_clips_per_video(cfg: CfgNode, split: str, num_views: int | None = None) -> int:
+    """Views in time times crops in space: 1 in validation."""
+    if split != "test":
+        return 1
+    return (num_views or cfg.TEST.NUM_ENSEMBLE_VIEWS) * cfg.TEST.NUM_SPATIAL_CROPS
+
+
+def read_videos(cfg: CfgNode, split: str) -> VideoList:
+    """The list of a split: `<split>.csv` in DATA.PATH_TO_DATA_DIR.
+
+    Raises:
+        ValueError: it is missing or malformed, or a label is outside the classes.
+    """
+    name = cfg.TEST.DATASET if split == "test" else cfg.TRAIN.DATASET
+    if name not in READERS:
+        key = "TEST.DATASET" if split == "test" else "TRAIN.DATASET"
+        raise ValueError(f"{key}: {name!r} is not one of {', '.join(map(repr, READERS))}")
+    folder = cfg.DATA.PATH_TO_DATA_DIR
+    if not folder:
+        raise ValueError(
+            "DATA.PATH_TO_DATA_DIR: empty; the folder of train.csv, val.csv and test.csv is wanted"
+        )
+    if not os.path.isdir(folder) and "://" not in folder:
+        raise ValueError(f"DATA.PATH_TO_DATA_DIR: {folder}: there is no such folder")
+    path = os.path.join(folder, f"{split}.csv")
+    videos = READERS[name](
+        path,
+        separator=cfg.DATA.PATH_LABEL_SEPARATOR,
+        prefix=cfg.DATA.PATH_PREFIX,
+        class_names=class_names(cfg) or None,
+    )
+    if not cfg.MASK.ENABLE:
+        _check_labels(cfg, videos)
+    return videos
+
+
+def _check_labels(cfg: CfgNode, videos: VideoList) -> None:
+    if videos.labels is None:
+        raise ValueError(
+            f"{videos.source}: the rows have no labels; `path label` is wanted, or MASK.ENABLE True"
+        )
+    classes = num_classes(cfg)
+    if len(videos) and videos.labels.max() >= classes:
+        row = int(videos.labels.argmax())
+        raise ValueError(
+            f"{videos.source}: {videos.path(row)} has the label {videos.labels[row]}; with "
+            f"{classes} classes (MODEL.NUM_CLASSES) labels go from 0 to {classes - 1}"
+        )
+
+
+def _check_batch_size(cfg: CfgNode, batch_size: int) -> None:
+    world = distributed.world_size()
+    parts = world * cfg.TRAIN.ACCUMULATION_STEPS
+    if batch_size % parts:
+        raise ValueError(
+            f"TRAIN.BATCH_SIZE: {batch_size} clips of a step can't be shared equally by {world} "
+            f"processes in {cfg.TRAIN.ACCUMULATION_STEPS} parts (TRAIN.ACCUMULATION_STEPS)"
+        )
+
+
+def _random_view(cfg: CfgNode) -> RandomView:
+    data = cfg.DATA
+    area = _pair("DATA.TRAIN_JITTER_SCALES_RELATIVE", data.TRAIN_JITTER_SCALES_RELATIVE)
+    aspect = _pair("DATA.TRAIN_JITTER_ASPECT_RELATIVE", data.TRAIN_JITTER_ASPECT_RELATIVE)
+    low, high = _pair("DATA.TRAIN_JITTER_SCALES", data.TRAIN_JITTER_SCALES) or (256, 320)
+    transform = TrainTransform(
+        crop_size=data.TRAIN_CROP_SIZE,
+        area=area,
+        aspect=aspect or (3 / 4, 4 / 3),
+        short_side=(round(low), round(high)),
+        inverse_uniform=data.INV_UNIFORM_SAMPLE,
+        flip=data.RANDOM_FLIP,
+        antialias=data.ANTIALIAS,
+    )
+    return RandomView(
+        transform=transform,
+        num_frames=data.NUM_FRAMES,
+        sampling_rate=data.SAMPLING_RATE,
+        target_fps=data.TARGET_FPS,
+        jitter_fps=data.TRAIN_JITTER_FPS,
+    )
+
+
+def _uniform_views(cfg: CfgNode, split: str, num_views: int | None) -> UniformViews:
+    data = cfg.DATA
+    num_crops = cfg.TEST.NUM_SPATIAL_CROPS if split == "test" else 1
+    # Validation sees clips of the training's size: the model may have no other positions.
+    crop_size = data.TEST_CROP_SIZE if split == "test" else data.TRAIN_CROP_SIZE
+    transform = TestTransform(
+        crop_size=crop_size,
+        short_side=crop_size if num_crops == 3 else max(data.TRAIN_JITTER_SCALES[0], crop_size),
+        num_crops=num_crops,
+        antialias=data.ANTIALIAS,
+    )
+    return UniformViews(
+        transform=transform,
+        num_frames=data.NUM_FRAMES,
+        sampling_rate=data.SAMPLING_RATE,
+        target_fps=data.TARGET_FPS,
+        num_views=(num_views or cfg.TEST.NUM_ENSEMBLE_VIEWS) if split == "test" else 1,
+        use_offset=data.USE_OFFSET_SAMPLING or split == "val",
+    )
+
+
+def _pair(key: str, values: list[float]) -> tuple[float, float] | None:
+    """Two ascending numbers, or None for an empty list."""
+    if not values:
+        return None
+    if len(values) != 2 or values[0] > values[1]:
+        raise ValueError(f"{key}: {values}: two ascending numbers are wanted")
+    return values[0], values[1]

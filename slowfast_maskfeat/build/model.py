@@ -1,0 +1,200 @@
+"""Configuration -> network."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+from fvcore.common.config import CfgNode
+from torch import nn
+
+from slowfast_maskfeat.backbones import EncoderOptions, MaskedMViT, MViT
+from slowfast_maskfeat.backbones.geometry import Triple
+
+
+def build_model(cfg: CfgNode) -> nn.Module:
+    """Builds the network that MODEL.MODEL_NAME names.
+
+    Args:
+        cfg: Configuration; it is only read.
+
+    Returns:
+        "MViT": model(clips) -> (B, K). "MaskMViT": model(clips, mask) -> [(M, dim), ...].
+
+    Raises:
+        ValueError: A key holds what no model can be made of; the message names it.
+    """
+    builders: dict[str, Callable[[CfgNode], nn.Module]] = {
+        "MViT": _build_classifier,
+        "MaskMViT": _build_masked,
+    }
+    name = cfg.MODEL.MODEL_NAME
+    if name not in builders:
+        raise ValueError(
+            f"MODEL.MODEL_NAME is {name!r}; it takes {' or '.join(map(repr, builders))}"
+        )
+    return builders[name](cfg)
+
+
+def encoder_options(cfg: CfgNode) -> EncoderOptions:
+    """Reads what an encoder is made of.
+
+    Args:
+        cfg: Configuration; it is only read.
+
+    Returns:
+        The options that `MViT` and `MaskedMViT` take.
+
+    Raises:
+        ValueError: The patch kernel contradicts MVIT.PATCH_2D.
+    """
+    keys = cfg.MVIT
+    if (len(keys.PATCH_KERNEL) == 2) != keys.PATCH_2D:
+        raise ValueError(
+            f"MVIT.PATCH_2D is {keys.PATCH_2D} but MVIT.PATCH_KERNEL is "
+            f"{list(keys.PATCH_KERNEL)}; 2-D patches take two numbers, 3-D ones three"
+        )
+    if keys.NORM != "layernorm":
+        raise ValueError(f"MVIT.NORM is {keys.NORM!r}; it takes 'layernorm'")
+    size = cfg.DATA.TRAIN_CROP_SIZE
+    return EncoderOptions(
+        clip_size=(cfg.DATA.NUM_FRAMES, size, size),
+        in_channels=cfg.DATA.INPUT_CHANNEL_NUM[0],
+        patch_kernel=tuple(keys.PATCH_KERNEL),
+        patch_stride=tuple(keys.PATCH_STRIDE),
+        patch_padding=tuple(keys.PATCH_PADDING),
+        width=keys.EMBED_DIM,
+        num_heads=keys.NUM_HEADS,
+        depth=keys.DEPTH,
+        mlp_ratio=keys.MLP_RATIO,
+        qkv_bias=keys.QKV_BIAS,
+        drop_path_rate=keys.DROPPATH_RATE,
+        dropout=keys.DROPOUT_RATE,
+        cls_token=keys.CLS_EMBED_ON,
+        norm_stem=keys.NORM_STEM,
+        mode=keys.MODE,
+        pool_first=keys.POOL_FIRST,
+        separate_projections=keys.SEPARATE_QKV,
+        pool_kernel=keys.POOL_KVQ_KERNEL,
+        pool_q_stride=keys.POOL_Q_STRIDE,
+        pool_kv_stride=keys.POOL_KV_STRIDE,
+        pool_kv_stride_adaptive=keys.POOL_KV_STRIDE_ADAPTIVE,
+        dim_mul=keys.DIM_MUL,
+        head_mul=keys.HEAD_MUL,
+        dim_mul_in_attention=keys.DIM_MUL_IN_ATT,
+        absolute_positions=keys.USE_ABS_POS,
+        separable_positions=keys.SEP_POS_EMBED,
+        sincos_positions=keys.USE_FIXED_SINCOS_POS,
+        sincos_twice=keys.SINCOS_POS_TWICE,
+        rel_pos_spatial=keys.REL_POS_SPATIAL,
+        rel_pos_temporal=keys.REL_POS_TEMPORAL,
+        rel_pos_zero_init=keys.REL_POS_ZERO_INIT,
+        residual_pooling=keys.RESIDUAL_POOLING,
+        activation_checkpoint=cfg.MODEL.ACT_CHECKPOINT,
+    )
+
+
+def prediction_strides(cfg: CfgNode) -> list[Triple]:
+    """Pixels and frames that one predicted token stands for.
+
+    Args:
+        cfg: Configuration; it is only read.
+
+    Returns:
+        (frames, rows, columns) for every depth of MASK.PRETRAIN_DEPTH.
+    """
+    patch = tuple(cfg.MVIT.PATCH_STRIDE)
+    patch = (1,) * (3 - len(patch)) + patch
+    rows = {row[0]: row[1:] for row in cfg.MVIT.POOL_Q_STRIDE}
+    strides = []
+    for depth in cfg.MASK.PRETRAIN_DEPTH:
+        t, h, w = patch
+        for block in range(depth + 1):
+            step = rows.get(block, (1, 1, 1))
+            t, h, w = t * step[0], h * step[1], w * step[2]
+        strides.append((t, h, w))
+    return strides
+
+
+def prediction_dims(cfg: CfgNode) -> list[int]:
+    """Width of the prediction at every depth of MASK.PRETRAIN_DEPTH.
+
+    Args:
+        cfg: Configuration; it is only read.
+
+    Returns:
+        One number per depth.
+
+    Raises:
+        ValueError: The target cannot be made at the stride of a depth.
+    """
+    return [_prediction_dim(cfg, stride) for stride in prediction_strides(cfg)]
+
+
+def target_name(cfg: CfgNode) -> str:
+    """What pre-training predicts: MASK.TARGET, or what PRED_HOG says where that is empty.
+
+    Args:
+        cfg: Configuration; it is only read.
+
+    Returns:
+        "hog" or "pixels".
+
+    Raises:
+        ValueError: MASK.TARGET names neither.
+    """
+    name = cfg.MASK.TARGET or ("hog" if cfg.MASK.PRED_HOG else "pixels")
+    if name not in ("hog", "pixels"):
+        raise ValueError(f"MASK.TARGET is {name!r}; it takes 'hog', 'pixels' or ''")
+    return name
+
+
+def _prediction_dim(cfg: CfgNode, stride: Triple) -> int:
+    """Width of the prediction for tokens of one stride."""
+    channels = cfg.DATA.INPUT_CHANNEL_NUM[0]
+    frames, rows, columns = stride
+    if target_name(cfg) == "pixels":
+        return channels * rows * columns * (1 if cfg.MASK.TIME_STRIDE_LOSS else frames)
+    cell = cfg.MASK.HOG_CELL
+    if rows % cell or columns % cell:
+        raise ValueError(
+            f"HOG cells are {cell} pixels wide (MASK.HOG_CELL) but a token at a depth of "
+            f"MASK.PRETRAIN_DEPTH {list(cfg.MASK.PRETRAIN_DEPTH)} stands for {rows}x{columns} "
+            f"pixels; predict deeper, where the stride is a multiple of {cell}"
+        )
+    return channels * cfg.MASK.HOG_BINS * (rows // cell) * (columns // cell)
+
+
+def _build_classifier(cfg: CfgNode) -> nn.Module:
+    return MViT(
+        encoder_options(cfg),
+        num_classes=cfg.MODEL.NUM_CLASSES,
+        head_dropout=cfg.MODEL.DROPOUT_RATE,
+        head_init_scale=cfg.MVIT.HEAD_INIT_SCALE,
+        mean_pooling=cfg.MVIT.USE_MEAN_POOLING,
+    )
+
+
+def _build_masked(cfg: CfgNode) -> nn.Module:
+    head_types = {"separate": 0, "separate_xformer": cfg.MASK.DECODER_DEPTH}
+    if cfg.MASK.HEAD_TYPE not in head_types:
+        raise ValueError(
+            f"MASK.HEAD_TYPE is {cfg.MASK.HEAD_TYPE!r}; it takes "
+            f"{' or '.join(map(repr, head_types))}"
+        )
+    return MaskedMViT(
+        encoder_options(cfg),
+        prediction_depths=cfg.MASK.PRETRAIN_DEPTH,
+        prediction_dims=prediction_dims(cfg),
+        decoder_depth=head_types[cfg.MASK.HEAD_TYPE],
+        decoder_kernel_kv=_triple("MASK.DEC_KV_KERNEL", cfg.MASK.DEC_KV_KERNEL),
+        decoder_stride_kv=_triple("MASK.DEC_KV_STRIDE", cfg.MASK.DEC_KV_STRIDE),
+    )
+
+
+def _triple(key: str, values: list[int]) -> Triple | None:
+    """Three numbers, or None for an empty list."""
+    if not values:
+        return None
+    if len(values) != 3:
+        raise ValueError(f"{key} is {list(values)}; it takes (t, h, w) or an empty list")
+    return (values[0], values[1], values[2])

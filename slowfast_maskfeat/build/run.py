@@ -1,0 +1,367 @@
+"""A configuration run from end to end: train, validate, draw, test."""
+
+from __future__ import annotations
+
+import sys
+from pathlib import Path
+from typing import Any
+
+import torch
+from fvcore.common.config import CfgNode
+from torch import nn
+
+from slowfast_maskfeat.build.classes import class_names
+from slowfast_maskfeat.build.data import build_loader, num_clips_per_video
+from slowfast_maskfeat.build.draw import draw_curves, draw_predictions
+from slowfast_maskfeat.build.model import build_model
+from slowfast_maskfeat.build.optimizer import build_optimizer, build_schedule
+from slowfast_maskfeat.build.task import build_task
+from slowfast_maskfeat.checkpoints.save_load import find_checkpoints, load_checkpoint
+from slowfast_maskfeat.checkpoints.transfer import load_weights
+from slowfast_maskfeat.clips import ClipLoader
+from slowfast_maskfeat.engine import distributed
+from slowfast_maskfeat.engine.ema import WeightAverage
+from slowfast_maskfeat.engine.evaluate import evaluate
+from slowfast_maskfeat.engine.gradient_step import GradientStep
+from slowfast_maskfeat.engine.lost import LostVideos
+from slowfast_maskfeat.engine.state import TrainState
+from slowfast_maskfeat.engine.train import TrainSettings, train
+from slowfast_maskfeat.metrics.log import EventLog, TensorBoardLog
+from slowfast_maskfeat.tasks import Evaluation, Task
+from slowfast_maskfeat.videos.decode import available_backends
+
+_PRECISIONS = {"float32": None, "bf16": torch.bfloat16, "fp16": torch.float16}
+
+
+def run(cfg: CfgNode) -> None:
+    """Train and test as TRAIN.ENABLE and TEST.ENABLE say, in this process of the run.
+
+    Args:
+        cfg: frozen configuration.
+
+    Raises:
+        ValueError: something a user can put right; the message says what.
+        StoppedError: a signal ended the training after a checkpoint.
+    """
+    device = distributed.own_device(distributed.choose_device(cfg.NUM_GPUS).type)
+    main = distributed.is_main()
+    if not cfg.TRAIN.ENABLE and not cfg.TEST.ENABLE:
+        raise ValueError("TRAIN.ENABLE and TEST.ENABLE are both False: there is nothing to do")
+    log = EventLog(Path(cfg.OUTPUT_DIR) / "stats.jsonl" if main else None)
+    try:
+        if cfg.TRAIN.ENABLE:
+            run_training(cfg, device, log)
+        if cfg.TEST.ENABLE and cfg.MASK.ENABLE:
+            _say("TEST.ENABLE: pre-training has nothing to test; fine-tune from its checkpoint")
+        elif cfg.TEST.ENABLE:
+            run_test(cfg, device, log)
+    finally:
+        log.close()
+
+
+def run_training(cfg: CfgNode, device: torch.device, log: EventLog) -> None:
+    """Train from the last checkpoint, from given weights, or from scratch."""
+    torch.manual_seed(cfg.RNG_SEED)
+    model = build_model(cfg).to(device)
+    task = build_task(cfg)
+    task.to(device)
+    loader = build_loader(cfg, "train")
+    precision = _precision(cfg)
+    stepper = GradientStep(
+        build_optimizer(cfg, model),
+        clip_l2norm=cfg.SOLVER.CLIP_GRAD_L2NORM,
+        clip_value=cfg.SOLVER.CLIP_GRAD_VAL,
+    )
+    state = TrainState(
+        model=model,
+        task=task,
+        stepper=stepper,
+        scaler=torch.amp.GradScaler(device.type, enabled=precision == torch.float16),
+        config=cfg.dump(),
+        class_names=class_names(cfg),
+    )
+    # Dropout differs among processes; a resumed run takes its own random state back instead.
+    torch.manual_seed(cfg.RNG_SEED + distributed.rank())
+    started_from = _start(cfg, state)
+    if cfg.TRAIN.COMPILE:
+        state.model = torch.compile(model)  # type: ignore[assignment]
+    state.model = distributed.wrap(state.model, device)
+    _log_start(cfg, log, state, loader, device, started_from)
+    tensorboard = TensorBoardLog(_tensorboard_folder(cfg))
+    val_loader = _validation_loader(cfg)
+
+    def validate() -> dict[str, Any]:
+        assert val_loader is not None
+        results, _ = _evaluate(cfg, state.model, state.average, task, val_loader, "val", device)
+        _say(f"validation: {_figures(results)}")
+        return results
+
+    if state.epoch >= cfg.SOLVER.MAX_EPOCH:
+        _say(f"{started_from} is of the last epoch already: nothing left to train")
+    train(
+        state,
+        loader,
+        _settings(cfg, precision),
+        lost=LostVideos(
+            len(loader.dataset), cfg.DATA.MAX_BAD_FRACTION, loader.dataset.videos.source
+        ),
+        log=log,
+        tensorboard=tensorboard,
+        device=device,
+        validate=validate if val_loader is not None else None,
+    )
+    tensorboard.close()
+    if distributed.is_main():
+        draw_curves(cfg)
+        if cfg.MASK.ENABLE:
+            draw_predictions(cfg, state.bare, task, val_loader or loader, device)
+
+
+def run_test(cfg: CfgNode, device: torch.device, log: EventLog) -> None:
+    """Test the classifier with each number of views; save the scores of each video."""
+    model = build_model(cfg).to(device)
+    task = build_task(cfg)
+    path = _test_checkpoint(cfg)
+    report = load_weights(model, path, complete=True)
+    _check_class_names(cfg, load_checkpoint(path), path)
+    _say(str(report))
+    for num_views in cfg.TEST.NUM_TEMPORAL_CLIPS or [cfg.TEST.NUM_ENSEMBLE_VIEWS]:
+        loader = build_loader(cfg, "test", num_views=num_views)
+        results, evaluation = _evaluate(
+            cfg, model, None, task, loader, "test", device, num_views=num_views
+        )
+        if not distributed.is_main():
+            continue
+        scores = _scores_path(cfg, num_views)
+        evaluation.save(str(scores))
+        log.write(
+            "test",
+            checkpoint=str(path),
+            num_views=num_views,
+            num_crops=cfg.TEST.NUM_SPATIAL_CROPS,
+            scores=str(scores),
+            **_data_facts(cfg, loader),
+            **results,
+        )
+        views = f"{cfg.TEST.NUM_SPATIAL_CROPS} crops x {num_views} views"
+        _say(f"test, {views}: {_figures(results)}; scores of each video in {scores}")
+        for lost in results["lost"]:
+            _say(f"lost: {lost['path']}: {lost['reason']}")
+
+
+def _evaluate(
+    cfg: CfgNode,
+    model: nn.Module,
+    average: WeightAverage | None,
+    task: Task,
+    loader: ClipLoader,
+    split: str,
+    device: torch.device,
+    *,
+    num_views: int | None = None,
+) -> tuple[dict[str, Any], Evaluation]:
+    """Evaluate with the averaged weights where there are some."""
+
+    def judge() -> tuple[dict[str, Any], Evaluation]:
+        return evaluate(
+            model,
+            task,
+            loader,
+            num_views=num_clips_per_video(cfg, split, num_views),
+            chunk_size=max(cfg.TEST.BATCH_SIZE * cfg.NUM_SHARDS // distributed.world_size(), 1),
+            device=device,
+            precision=_precision(cfg),
+            description="validate" if split == "val" else "test",
+        )
+
+    if average is None:
+        return judge()
+    with average.swapped(model):
+        return judge()
+
+
+def _start(cfg: CfgNode, state: TrainState) -> str:
+    """Give the training its first weights.
+
+    Returns:
+        where they come from; empty from scratch.
+    """
+    folder = _checkpoint_folder(cfg)
+    if cfg.TRAIN.EMA_DECAY:
+        state.average = WeightAverage(state.bare, cfg.TRAIN.EMA_DECAY)
+    own = find_checkpoints(folder, cfg.TASK) if cfg.TRAIN.AUTO_RESUME else []
+    if own:
+        return _resume(cfg, state, own[-1])
+    path = cfg.TRAIN.CHECKPOINT_FILE_PATH
+    weights_only = cfg.TRAIN.CHECKPOINT_EPOCH_RESET
+    if not path and cfg.TRAIN.AUTO_RESUME and "ssl_eval" in cfg.TASK:
+        # Fine-tuning in the folder of its pre-training finds the checkpoint by itself.
+        found = find_checkpoints(folder, "ssl")
+        path, weights_only = (str(found[-1]), True) if found else ("", True)
+    if not path:
+        return ""
+    if not weights_only:
+        return _resume(cfg, state, Path(path))
+    report = load_weights(
+        state.bare,
+        path,
+        min_coverage=cfg.TRAIN.CHECKPOINT_MIN_COVERAGE,
+        clear_names=cfg.TRAIN.CHECKPOINT_CLEAR_NAME_PATTERN,
+        inflate=cfg.TRAIN.CHECKPOINT_INFLATION,
+    )
+    _say(str(report))
+    if cfg.TRAIN.EMA_DECAY:
+        state.average = WeightAverage(state.bare, cfg.TRAIN.EMA_DECAY)
+    return path
+
+
+def _resume(cfg: CfgNode, state: TrainState, path: Path) -> str:
+    payload = load_checkpoint(path)
+    _check_class_names(cfg, payload, path)
+    state.restore(payload, str(path))
+    _say(f"going on from {path}: {state.epoch} epochs and {state.step} steps are done")
+    return str(path)
+
+
+def _check_class_names(cfg: CfgNode, payload: dict[str, Any], path: str | Path) -> None:
+    """A classifier's outputs mean the classes it was trained on, in their order."""
+    theirs, ours = list(payload.get("class_names") or ()), list(class_names(cfg))
+    if not theirs or not ours or theirs == ours:
+        return
+    for number, (their, our) in enumerate(zip(theirs, ours, strict=False)):
+        if their != our:
+            raise ValueError(
+                f"{path}: its class {number} is {their!r}, that of {cfg.DATA.PATH_TO_DATA_DIR} is "
+                f"{our!r}; the same classes in the same order are wanted"
+            )
+    raise ValueError(
+        f"{path}: it has {len(theirs)} classes, {cfg.DATA.PATH_TO_DATA_DIR} has {len(ours)}"
+    )
+
+
+def _test_checkpoint(cfg: CfgNode) -> str:
+    """The weights to test: those given, else the last of this run, else those it started from."""
+    own = find_checkpoints(_checkpoint_folder(cfg), cfg.TASK)
+    path = (
+        cfg.TEST.CHECKPOINT_FILE_PATH
+        or (str(own[-1]) if own else "")
+        or cfg.TRAIN.CHECKPOINT_FILE_PATH
+    )
+    if not path:
+        raise ValueError(
+            f"TEST.CHECKPOINT_FILE_PATH: empty, and {_checkpoint_folder(cfg)} has no checkpoint of "
+            f"TASK {cfg.TASK!r}; without weights there is nothing to test"
+        )
+    return path
+
+
+def _settings(cfg: CfgNode, precision: torch.dtype | None) -> TrainSettings:
+    return TrainSettings(
+        max_epoch=cfg.SOLVER.MAX_EPOCH,
+        learning_rate=build_schedule(cfg),
+        accumulation_steps=cfg.TRAIN.ACCUMULATION_STEPS,
+        precision=precision,
+        log_period=cfg.LOG_PERIOD,
+        eval_period=cfg.TRAIN.EVAL_PERIOD,
+        checkpoint_period=cfg.TRAIN.CHECKPOINT_PERIOD,
+        checkpoint_step_period=cfg.TRAIN.CHECKPOINT_STEP_PERIOD,
+        keep_checkpoints=cfg.TRAIN.KEEP_CHECKPOINTS,
+        max_nonfinite=cfg.TRAIN.MAX_NONFINITE,
+        folder=_checkpoint_folder(cfg),
+        prefix=cfg.TASK,
+    )
+
+
+def _precision(cfg: CfgNode) -> torch.dtype | None:
+    """Of autocast. MIXED_PRECISION alone means bf16: the range of float32, so no loss scaling."""
+    name = cfg.TRAIN.PRECISION or ("bf16" if cfg.TRAIN.MIXED_PRECISION else "float32")
+    return _PRECISIONS[name]
+
+
+def _validation_loader(cfg: CfgNode) -> ClipLoader | None:
+    """Loader of val.csv; pre-training does without where there is none."""
+    if cfg.MASK.ENABLE and not (Path(cfg.DATA.PATH_TO_DATA_DIR) / "val.csv").is_file():
+        _say(f"{cfg.DATA.PATH_TO_DATA_DIR} has no val.csv: pre-training without validation")
+        return None
+    return build_loader(cfg, "val")
+
+
+def _log_start(
+    cfg: CfgNode,
+    log: EventLog,
+    state: TrainState,
+    loader: ClipLoader,
+    device: torch.device,
+    started_from: str,
+) -> None:
+    num_parameters = sum(parameter.numel() for parameter in state.bare.parameters())
+    log.write(
+        "start",
+        started_from=started_from,
+        epoch=state.epoch,
+        step=state.step,
+        num_parameters=num_parameters,
+        num_processes=distributed.world_size(),
+        device=str(device),
+        torch=torch.__version__,
+        config=state.config,
+        **_data_facts(cfg, loader),
+    )
+    if not cfg.LOG_MODEL_INFO:
+        return
+    _say(
+        f"{cfg.MODEL.MODEL_NAME}: {num_parameters / 1e6:.2f} M parameters; {len(loader.dataset)} "
+        f"videos; {len(loader)} steps of {loader.batch_size} clips an epoch; {device}"
+    )
+
+
+def _data_facts(cfg: CfgNode, loader: ClipLoader) -> dict[str, Any]:
+    """What a result stands on: the list and the decoder."""
+    backend = cfg.DATA.DECODING_BACKEND.replace("torchvision", "auto")
+    decoders = {
+        name: version
+        for name, version in available_backends().items()
+        if not version.startswith("absent") and backend in ("auto", name)
+    }
+    videos = loader.dataset.videos
+    return {"list": videos.source, "list_sha256": videos.fingerprint, "decoders": decoders}
+
+
+def _figures(results: dict[str, Any]) -> str:
+    """The figures of an evaluation for people."""
+    if "top1" in results:
+        loss = "" if results["loss"] is None else f", loss {results['loss']:.4f}"
+        return (
+            f"top-1 {results['top1']:.2f}, top-5 {results['top5']:.2f}{loss}; "
+            f"{results['num_videos_scored']} of {results['num_videos']} videos decoded"
+        )
+    return (
+        f"loss {results['loss']:.4f}, constant prediction {results['baseline']:.4f}; "
+        f"{results['num_decoded']} of {results['num_expected']} videos decoded"
+    )
+
+
+def _checkpoint_folder(cfg: CfgNode) -> Path:
+    return Path(cfg.OUTPUT_DIR) / "checkpoints"
+
+
+def _scores_path(cfg: CfgNode, num_views: int) -> Path:
+    if not cfg.TEST.SAVE_RESULTS_PATH:
+        name = f"test_scores_{cfg.TEST.NUM_SPATIAL_CROPS}x{num_views}.npz"
+        return Path(cfg.OUTPUT_DIR) / name
+    path = Path(cfg.OUTPUT_DIR) / cfg.TEST.SAVE_RESULTS_PATH
+    if len(cfg.TEST.NUM_TEMPORAL_CLIPS) > 1:
+        path = path.with_stem(f"{path.stem}_{num_views}")
+    return path.with_suffix(".npz")
+
+
+def _tensorboard_folder(cfg: CfgNode) -> Path | None:
+    if not cfg.TENSORBOARD.ENABLE or not distributed.is_main():
+        return None
+    return Path(cfg.OUTPUT_DIR) / (cfg.TENSORBOARD.LOG_DIR or "runs")
+
+
+def _say(message: str) -> None:
+    """A line for people, from the main process alone."""
+    if distributed.is_main():
+        print(message, file=sys.stderr)

@@ -1,0 +1,205 @@
+"""Bringing single weights to another shape: tables to other grids, kernels to other ranks.
+
+Resizing position tables for another resolution follows Dosovitskiy et al., "An Image is Worth
+16x16 Words" (ICLR 2021), section 3.2; inflating kernels from images to video follows Carreira and
+Zisserman, "Quo Vadis, Action Recognition?" (CVPR 2017), section 2.4.
+"""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from slowfast_maskfeat.shapes import Grid
+
+_MOST_FRAMES = 1024
+
+
+@dataclass(frozen=True)
+class TokenLayout:
+    """How the tokens of a model lie, as far as it is known.
+
+    Attributes:
+        has_cls: Whether a class token comes first.
+        grid: Patch tokens along time, rows and columns; None if unknown.
+    """
+
+    has_cls: bool
+    grid: Grid | None
+
+
+@dataclass(frozen=True)
+class Reshaped:
+    """A weight in its new shape.
+
+    Attributes:
+        value: The weight.
+        how: In words, for the report.
+    """
+
+    value: Tensor
+    how: str
+
+
+def reshape_weight(
+    name: str,
+    weight: Tensor,
+    shape: tuple[int, ...],
+    *,
+    source: TokenLayout,
+    target: TokenLayout,
+    inflate: str,
+) -> Reshaped | None:
+    """Bring one weight to the shape a model has for it, if there is a way that keeps its meaning.
+
+    * ``rel_pos`` tables (length, head width): linear along the length.
+    * ``pos_embed_temporal`` (1, t, D): linear along time.
+    * ``pos_embed_spatial`` (1, h * w, D): bicubic over rows and columns; the source is square.
+    * ``pos_embed`` (1, [1 +] t * h * w, D): bicubic over rows and columns, then linear along time.
+    * convolution kernels (out, in, [t,] h, w): from one frame repeated along time; to one frame
+      summed over time, which is the response to a still clip.
+
+    Args:
+        name: Name of the weight in the model.
+        weight: Its value in the file.
+        shape: The model's shape.
+        source: Tokens of the model the file was written from.
+        target: Tokens of the model.
+        inflate: ``mean`` divides a repeated kernel by its length, so that a still clip gives the
+            image's response; ``repeat`` does not.
+
+    Returns:
+        The weight in the new shape, or None if there is no such way.
+    """
+    last = name.rpartition(".")[2]
+    if last.startswith("rel_pos") and weight.ndim == len(shape) == 2:
+        if weight.shape[1] != shape[1]:
+            return None
+        resized = _resize_along(weight[None], shape[0])[0]
+        return Reshaped(resized, "linear along its length")
+    if last == "pos_embed_temporal" and _differs_in_length_only(weight, shape):
+        return Reshaped(_resize_along(weight, shape[1]), "linear along time")
+    if last == "pos_embed_spatial" and _differs_in_length_only(weight, shape):
+        return _resize_spatial_table(weight, shape[1], target)
+    if last == "pos_embed" and _differs_in_length_only(weight, shape):
+        return _resize_joint_table(weight, shape[1], source, target)
+    if last == "weight" and weight.ndim in (4, 5) and len(shape) in (4, 5):
+        return _change_kernel_length(weight, shape, inflate)
+    return None
+
+
+def _differs_in_length_only(weight: Tensor, shape: tuple[int, ...]) -> bool:
+    return weight.ndim == len(shape) == 3 and weight.shape[::2] == (shape[0], shape[2])
+
+
+def _resize_along(table: Tensor, length: int) -> Tensor:
+    """(1, L, D) to (1, length, D), linear."""
+    series = table.float().transpose(1, 2)  # (1, D, L)
+    return F.interpolate(series, size=length, mode="linear", align_corners=False).transpose(1, 2)
+
+
+def _resize_planes(table: Tensor, source: tuple[int, int], target: tuple[int, int]) -> Tensor:
+    """(T, h * w, D) to (T, h' * w', D), bicubic."""
+    if source == target:
+        return table.float()
+    planes = table.float().reshape(len(table), *source, -1).permute(0, 3, 1, 2)  # (T, D, h, w)
+    planes = F.interpolate(planes, size=target, mode="bicubic", align_corners=False)
+    return planes.flatten(2).transpose(1, 2)
+
+
+def _resize_spatial_table(table: Tensor, length: int, target: TokenLayout) -> Reshaped | None:
+    side = _square_side(table.shape[1])
+    if target.grid is not None and target.grid.h * target.grid.w == length:
+        wanted = (target.grid.h, target.grid.w)
+    else:
+        wanted_side = _square_side(length)
+        if wanted_side is None:
+            return None
+        wanted = (wanted_side, wanted_side)
+    if side is None:
+        return None
+    how = f"bicubic, {side}x{side} to {wanted[0]}x{wanted[1]}"
+    return Reshaped(_resize_planes(table, (side, side), wanted), how)
+
+
+def _resize_joint_table(
+    table: Tensor, length: int, source: TokenLayout, target: TokenLayout
+) -> Reshaped | None:
+    grid = target.grid
+    if grid is None or grid.num_tokens + int(target.has_cls) != length:
+        return None
+    if source.has_cls != target.has_cls:
+        return None
+    front = int(source.has_cls)
+    old = source.grid or guess_grid(table.shape[1] - front, grid)
+    if old is None or old.num_tokens + front != table.shape[1]:
+        return None
+    width = table.shape[2]
+    planes = table[:, front:].reshape(old.t, old.h * old.w, width)
+    planes = _resize_planes(planes, (old.h, old.w), (grid.h, grid.w))
+    series = planes.reshape(1, old.t, -1)  # (1, t, h' * w' * D)
+    if old.t != grid.t:
+        series = _resize_along(series, grid.t)
+    patches = series.reshape(1, grid.num_tokens, width)
+    resized = torch.cat((table[:, :front].float(), patches), dim=1)
+    known = "" if source.grid else " (taken for the grid of the file)"
+    return Reshaped(resized, f"bicubic and linear, {tuple(old)}{known} to {tuple(grid)}")
+
+
+def guess_grid(num_tokens: int, target: Grid) -> Grid | None:
+    """The grid that a joint position table of unknown origin was most likely made for.
+
+    Frames are taken to be square. The grid that keeps the number of time steps wins, then the one
+    that keeps rows and columns, then the one whose proportions are nearest.
+
+    Args:
+        num_tokens: Patch tokens of the table.
+        target: Grid of the model that receives it.
+
+    Returns:
+        The grid, or None if no square frames make that number.
+    """
+    candidates = [
+        Grid(t, side, side)
+        for t in range(1, min(num_tokens, _MOST_FRAMES) + 1)
+        if num_tokens % t == 0 and (side := _square_side(num_tokens // t)) is not None
+    ]
+    if not candidates:
+        return None
+    proportion = math.log(target.t / math.sqrt(target.h * target.w))
+
+    def unlikeliness(grid: Grid) -> tuple[bool, bool, float]:
+        return (
+            grid.t != target.t,
+            (grid.h, grid.w) != (target.h, target.w),
+            abs(math.log(grid.t / grid.h) - proportion),
+        )
+
+    return min(candidates, key=unlikeliness)
+
+
+def _square_side(size: int) -> int | None:
+    side = math.isqrt(size)
+    return side if side * side == size else None
+
+
+def _change_kernel_length(weight: Tensor, shape: tuple[int, ...], inflate: str) -> Reshaped | None:
+    kernel = weight if weight.ndim == 5 else weight[:, :, None]  # (out, in, t, h, w)
+    wanted = shape if len(shape) == 5 else (*shape[:2], 1, *shape[2:])
+    old_length, length = kernel.shape[2], wanted[2]
+    if (*kernel.shape[:2], *kernel.shape[3:]) != (*wanted[:2], *wanted[3:]):
+        return None
+    if old_length == length:
+        return Reshaped(kernel.reshape(shape), "the same numbers")
+    if old_length == 1:
+        kernel = kernel.expand(*wanted)
+        if inflate == "mean":
+            return Reshaped(kernel.float() / length, f"repeated {length} times, divided by it")
+        return Reshaped(kernel, f"repeated {length} times, not divided")
+    if length == 1:
+        return Reshaped(kernel.float().sum(dim=2).reshape(shape), f"summed over {old_length} times")
+    return None

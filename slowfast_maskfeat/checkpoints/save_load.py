@@ -1,0 +1,233 @@
+"""Writing and reading checkpoint files, so that no kill leaves a broken one behind."""
+
+from __future__ import annotations
+
+import os
+import pickle
+import re
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any, BinaryIO
+
+import torch
+from torch import Tensor
+
+SUFFIX = ".pyth"
+_TEMPORARY_SUFFIX = ".part"
+_PLAIN_TYPES = (bool, int, float, complex, str, bytes, type(None), torch.Size, torch.dtype)
+
+
+def checkpoint_path(
+    folder: str | os.PathLike[str], *, prefix: str = "", epoch: int, step: int = 0
+) -> Path:
+    """Where a checkpoint goes, by the field's naming.
+
+    Args:
+        folder: ``OUTPUT_DIR/checkpoints``.
+        prefix: ``TASK``, such as ``ssl``; empty for none.
+        epoch: Finished epochs.
+        step: Steps done in the epoch after those; 0 at an epoch's end.
+
+    Returns:
+        ``{prefix_}checkpoint_epoch_00003.pyth`` or ``..._epoch_00003_step_0000120.pyth``.
+    """
+    within = f"_step_{step:07d}" if step else ""
+    return Path(folder) / f"{_stem(prefix)}{epoch:05d}{within}{SUFFIX}"
+
+
+def _stem(prefix: str) -> str:
+    return f"{prefix}_checkpoint_epoch_" if prefix else "checkpoint_epoch_"
+
+
+def find_checkpoints(folder: str | os.PathLike[str], prefix: str = "") -> list[Path]:
+    """The checkpoints of one task in a folder, oldest first.
+
+    Args:
+        folder: Where to look; one that does not exist has none.
+        prefix: The exact ``TASK``: ``ssl`` does not find those of ``ssl_eval``, nor "" either.
+
+    Returns:
+        Paths in the order of (epoch, step).
+    """
+    pattern = re.compile(
+        re.escape(_stem(prefix)) + r"(\d{5,})(?:_step_(\d{7,}))?" + re.escape(SUFFIX)
+    )
+    found: list[tuple[int, int, Path]] = []
+    if not Path(folder).is_dir():
+        return []
+    for path in Path(folder).iterdir():
+        match = pattern.fullmatch(path.name)
+        if match:
+            found.append((int(match[1]), int(match[2] or 0), path))
+    return [path for _, _, path in sorted(found)]
+
+
+def keep_last(folder: str | os.PathLike[str], prefix: str, n: int) -> list[Path]:
+    """Delete all but the newest checkpoints of one task.
+
+    Args:
+        folder: Where they are.
+        prefix: The exact ``TASK``.
+        n: How many stay; 0 keeps all.
+
+    Returns:
+        The paths deleted.
+
+    Raises:
+        ValueError: If ``n`` is negative.
+    """
+    if n < 0:
+        raise ValueError(f"the number of checkpoints to keep is {n}; 0 keeps all of them")
+    removed = find_checkpoints(folder, prefix)[:-n] if n else []
+    for path in removed:
+        path.unlink(missing_ok=True)
+    return removed
+
+
+def save_checkpoint(path: str | os.PathLike[str], payload: Mapping[str, Any]) -> Path:
+    """Write a checkpoint that is either there as a whole or not at all.
+
+    It goes to a hidden temporary file in the same folder, to the disk, and then takes its name in
+    one step. What an earlier, killed save left behind for the same task is deleted.
+
+    Args:
+        path: Where it goes; the folder is made if need be.
+        payload: Tensors in dicts, lists, tuples and sets with plain numbers, strings, bytes and
+            None, which is what :func:`load_checkpoint` reads without trusting the file.
+
+    Returns:
+        The path.
+
+    Raises:
+        TypeError: If the payload has something else in it; the text says where.
+        OSError: If the disk is full or the folder cannot be written.
+    """
+    path = Path(path)
+    _check_plain(payload, "payload")
+    path.parent.mkdir(parents=True, exist_ok=True)
+    _remove_leftovers(path)
+    temporary = path.parent / f".{path.name}{_TEMPORARY_SUFFIX}"
+    try:
+        with open(temporary, "wb") as file:
+            _write(file, payload)
+            file.flush()
+            os.fsync(file.fileno())
+        os.replace(temporary, path)
+    except BaseException:
+        temporary.unlink(missing_ok=True)
+        raise
+    _sync_folder(path.parent)
+    return path
+
+
+def _write(file: BinaryIO, payload: Mapping[str, Any]) -> None:
+    torch.save(dict(payload), file)
+
+
+def _sync_folder(folder: Path) -> None:
+    # So that the new name itself outlives a power cut. Not every file system can do it.
+    if os.name != "posix":
+        return
+    descriptor = os.open(folder, os.O_RDONLY)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)
+
+
+def _remove_leftovers(path: Path) -> None:
+    stem = re.split(r"\d{5,}", path.name, maxsplit=1)[0]
+    for leftover in path.parent.iterdir():
+        name = leftover.name
+        if name.startswith(f".{stem}") and name.endswith(f"{SUFFIX}{_TEMPORARY_SUFFIX}"):
+            leftover.unlink(missing_ok=True)
+
+
+def _check_plain(value: Any, where: str) -> None:
+    # Exact types: a numpy float64 is a float to Python, but its pickle needs numpy's code.
+    if isinstance(value, Tensor) or type(value) in _PLAIN_TYPES:
+        return
+    if isinstance(value, Mapping) and type(value).__module__ in ("builtins", "collections"):
+        for key, item in value.items():
+            _check_plain(key, f"a key of {where}")
+            _check_plain(item, f"{where}[{key!r}]")
+        return
+    if type(value) in (list, tuple, set):
+        for index, item in enumerate(value):
+            _check_plain(item, f"{where}[{index}]")
+        return
+    raise TypeError(
+        f"{where} is a {type(value).__module__}.{type(value).__qualname__}, which could not be "
+        "read back safely; turn it into tensors, plain numbers, strings, lists and dicts"
+    )
+
+
+def load_checkpoint(path: str | os.PathLike[str]) -> dict[str, Any]:
+    """Read a checkpoint on the CPU without running code from it.
+
+    Args:
+        path: A file of this package or of PySlowFast, or any dict that ``torch.save`` wrote.
+
+    Returns:
+        The dict.
+
+    Raises:
+        ValueError: If it is not there, not readable, not a checkpoint or would need code of its
+            own; the text says what would be right.
+    """
+    path = Path(path)
+    if not path.exists():
+        raise ValueError(f"there is no checkpoint at {path}; {_what_is_there(path)}")
+    if path.is_dir():
+        raise ValueError(f"{path} is a folder; the path of a file in it is right")
+    try:
+        with open(path, "rb") as file:
+            content = torch.load(file, map_location="cpu", weights_only=True)
+    except OSError as error:
+        raise ValueError(f"the checkpoint {path} cannot be read: {error.strerror}") from error
+    except pickle.UnpicklingError as error:
+        raise ValueError(_explain_unpickling(path, error)) from error
+    except Exception as error:  # bytes that are no pickle lead torch's reader to any of them
+        raise ValueError(
+            f"{path} is not a complete checkpoint ({_first_line(error)}); the file may be cut off: "
+            "fetch or write it again"
+        ) from error
+    if not isinstance(content, dict):
+        raise ValueError(
+            f"{path} holds a {type(content).__name__}, not a checkpoint; a dict with "
+            "'model_state', or of names and tensors, is right"
+        )
+    return content
+
+
+def _what_is_there(path: Path) -> str:
+    if not path.parent.is_dir():
+        return f"nor is there a folder {path.parent}"
+    others = sorted(p.name for p in path.parent.iterdir() if p.suffix in (SUFFIX, ".pth", ".pt"))
+    if not others:
+        return f"{path.parent} holds none"
+    more = f" and {len(others) - 5} more" if len(others) > 5 else ""
+    return f"{path.parent} has {', '.join(others[:5])}{more}"
+
+
+def _first_line(error: BaseException) -> str:
+    lines = str(error).splitlines()
+    return lines[0] if lines else type(error).__name__
+
+
+def _explain_unpickling(path: Path, error: Exception) -> str:
+    wanted = re.search(r"(?:Unsupported global: )?GLOBAL ([\w.]+)", str(error))
+    if wanted is None and "class" not in str(error):
+        return (
+            f"{path} is not a checkpoint ({_first_line(error)}); a file that torch.save wrote is "
+            "right"
+        )
+    need = f"the code of {wanted[1]}" if wanted else "code of its own"
+    copy = path.with_name(f"{path.stem}_plain{path.suffix}")
+    return (
+        f"{path} needs {need} to be read, and reading such a file may run anything its author put "
+        "in. If you trust it, rewrite it once, in a container without network or secrets:\n"
+        f"  python -c \"import torch; c = torch.load({str(path)!r}, map_location='cpu', "
+        f"weights_only=False); torch.save({{'model_state': c['model_state']}}, {str(copy)!r})\"\n"
+        f"and load {copy} (another key than 'model_state' may hold the weights)"
+    )

@@ -1,0 +1,134 @@
+"""The one dataset: a list of videos, seen through views, with masks where wanted."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import NamedTuple, Protocol
+
+import numpy as np
+import torch
+from torch import Tensor
+from torch.utils.data import Dataset
+
+from slowfast_maskfeat.clips.batch import LostVideo, Sample
+from slowfast_maskfeat.videos.decode import DecodeError, Video, open_video
+from slowfast_maskfeat.videos.index import VideoList
+
+Rng = np.random.Generator
+MaskSampler = Callable[[Rng], Tensor]
+
+# So many others are tried in the place of a lost video before the list is called unusable.
+_NUM_REPLACEMENTS = 20
+
+
+class Views(Protocol):
+    """What is cut from a video: see `clips.views`."""
+
+    @property
+    def clip_shape(self) -> tuple[int, int, int]:
+        """(T, H, W) of each clip."""
+
+    def __call__(self, video: Video, generator: Rng) -> Tensor:
+        """(V, T, H, W, C) uint8."""
+
+
+class SampleKey(NamedTuple):
+    """Names one draw: the epoch and the row of the list."""
+
+    epoch: int
+    row: int
+
+
+class ClipDataset(Dataset[Sample]):
+    """Decodes, cuts and masks the clips of one row.
+
+    Every draw comes from a generator seeded by (seed, epoch, row), so a sample depends neither on
+    the worker that makes it nor on what was made before.
+
+    Args:
+        videos: the list.
+        views: what is cut from each video.
+        mask_sampler: draws a (t, h, w) bool mask for each clip; None for no masks.
+        seed: of all draws.
+        backend: name of the decoder.
+        num_threads: of the decoder.
+        replace_lost: take another video in the place of one that can't be decoded; without it a
+            lost video gives no clip. Both are told in `Sample.lost`.
+        reverse_channels: blue, green, red.
+    """
+
+    def __init__(
+        self,
+        videos: VideoList,
+        views: Views,
+        *,
+        mask_sampler: MaskSampler | None = None,
+        seed: int = 0,
+        backend: str = "auto",
+        num_threads: int = 1,
+        replace_lost: bool = False,
+        reverse_channels: bool = False,
+    ) -> None:
+        self.videos = videos
+        self.views = views
+        self.mask_sampler = mask_sampler
+        self.seed = seed
+        self.backend = backend
+        self.num_threads = num_threads
+        self.replace_lost = replace_lost
+        self.reverse_channels = reverse_channels
+
+    def __len__(self) -> int:
+        return len(self.videos)
+
+    def __getitem__(self, key: SampleKey) -> Sample:
+        """The clips of one row in one epoch.
+
+        Raises:
+            ValueError: `replace_lost`, and none of twenty other videos could be decoded.
+        """
+        clips, error = self._cut(key.row, self._generator(key))
+        if error is None:
+            return self._sample(key, key.row, clips, ())
+        lost = [error]
+        if not self.replace_lost:
+            return self._sample(key, key.row, clips, tuple(lost))
+        for attempt in range(1, _NUM_REPLACEMENTS + 1):
+            generator = self._generator(key, attempt)
+            other = int(generator.integers(len(self)))
+            clips, error = self._cut(other, generator)
+            if error is None:
+                return self._sample(key, other, clips, tuple(lost))
+            lost.append(error)
+        raise ValueError(
+            f"{self.videos.source}: {len(lost)} videos in a row can't be decoded, "
+            f"the last is {lost[-1].path}: {lost[-1].reason}"
+        )
+
+    def _generator(self, key: SampleKey, attempt: int = 0) -> Rng:
+        return np.random.default_rng((self.seed, key.epoch, key.row, attempt))
+
+    def _cut(self, row: int, generator: Rng) -> tuple[Tensor, LostVideo | None]:
+        """The clips of a video (V, T, H, W, C), or none and why."""
+        path = self.videos.path(row)
+        try:
+            with open_video(path, self.backend, num_threads=self.num_threads) as video:
+                clips = self.views(video, generator)
+        except DecodeError as error:
+            time, height, width = self.views.clip_shape
+            empty = torch.empty((0, time, height, width, 3), dtype=torch.uint8)
+            return empty, LostVideo(row, path, error.reason)
+        return (clips.flip(-1) if self.reverse_channels else clips), None
+
+    def _sample(
+        self, key: SampleKey, row: int, clips: Tensor, lost: tuple[LostVideo, ...]
+    ) -> Sample:
+        mask = None
+        if self.mask_sampler is not None:
+            # A stream of its own: masks do not depend on how many draws the cut needed.
+            generator = np.random.default_rng((self.seed, key.epoch, key.row, 0, 1))
+            drawn = [self.mask_sampler(generator) for _ in range(len(clips))]
+            mask = torch.stack(drawn) if drawn else None
+        labels = self.videos.labels
+        label = None if labels is None else int(labels[row])
+        return Sample(clips, label, mask, row, lost)

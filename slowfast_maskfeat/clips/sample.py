@@ -1,0 +1,271 @@
+"""Which frames make a clip: temporal sampling by presentation time.
+
+A clip of `num_frames` frames at `sampling_rate` covers `sampling_rate * num_frames / target_fps`
+seconds whatever the frame rate of the video is. All arithmetic is in presentation time and counts
+"frames" as periods of the average rate, so a video of variable frame rate is sampled evenly in
+time and one of constant rate gives the field's published frame numbers exactly.
+
+Source of the rules: the SlowFast line of papers (Feichtenhofer et al., 2019, arXiv:1812.03982;
+MaskFeat: Wei et al., 2022, arXiv:2112.09133) in the form their released numbers were made with:
+the span counts the frame after the last one, and the last index is the last frame *inside* the
+span, so 16x4 at 30 frames/s takes 0, 4, 8, 12, 16, 21, ..., 63 (a step of 4.2, not 4).
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Protocol
+
+import numpy as np
+from numpy.typing import NDArray
+
+# A position this close below a frame counts as on it (in frame periods): time stamps are rounded
+# to the container's clock, typically 1/512 of a frame.
+_TOLERANCE = 2e-3
+# Matroska, WebM and FLV keep whole milliseconds: a time stamp is off by up to half of one.
+_COARSE_CLOCK_SECONDS = 1e-3
+
+
+class Timed(Protocol):
+    """What an opened video tells about the times of its frames; `VideoTiming` and `Video` do."""
+
+    @property
+    def timestamps(self) -> NDArray[np.float64]:
+        """Seconds at which each frame appears, ascending (num_frames,)."""
+
+    @property
+    def fps(self) -> float:
+        """Average frames per second."""
+
+    @property
+    def duration(self) -> float:
+        """Seconds from the first frame's appearance to the last one's end."""
+
+
+@dataclass(frozen=True)
+class VideoTiming:
+    """When each frame of a video is shown.
+
+    Attributes:
+        timestamps: float64 (num_frames,), seconds at which each frame appears, ascending.
+        fps: Average frame rate in frames per second.
+        duration: Seconds from the first frame's appearance to the last one's end.
+
+    Raises:
+        ValueError: No frames, a rate or a duration that is not positive.
+    """
+
+    timestamps: NDArray[np.float64]
+    fps: float
+    duration: float
+
+    def __post_init__(self) -> None:
+        if self.timestamps.ndim != 1 or len(self.timestamps) == 0:
+            raise ValueError(f"timestamps must be (num_frames,), got {self.timestamps.shape}")
+        if not (np.isfinite(self.fps) and self.fps > 0):
+            raise ValueError(f"fps must be positive, got {self.fps}")
+        if not (np.isfinite(self.duration) and self.duration > 0):
+            raise ValueError(f"duration must be positive, got {self.duration}")
+
+    @classmethod
+    def of(cls, video: Timed) -> VideoTiming:
+        """The timing of an opened video (anything with `timestamps`, `fps` and `duration`)."""
+        if isinstance(video, cls):
+            return video
+        return cls(
+            np.asarray(video.timestamps, np.float64), float(video.fps), float(video.duration)
+        )
+
+    @classmethod
+    def constant(cls, num_frames: int, fps: float) -> VideoTiming:
+        """The timing of `num_frames` frames at a constant rate, the first one at 0 s."""
+        if num_frames < 1:
+            raise ValueError(f"num_frames must be at least 1, got {num_frames}")
+        return cls(np.arange(num_frames) / fps, float(fps), num_frames / fps)
+
+    @property
+    def num_frames(self) -> int:
+        """How many frames the video has."""
+        return len(self.timestamps)
+
+    @property
+    def length(self) -> float:
+        """Length of the video in frame periods (the frame count, where the rate is constant)."""
+        return self.fps * self.duration
+
+    def positions(self) -> NDArray[np.float64]:
+        """Time of each frame in frame periods since the first one; whole numbers at constant rate.
+
+        Stamps that a container with a coarse clock has rounded are put back on the regular grid.
+        """
+        seconds = self.timestamps - self.timestamps[0]
+        positions = seconds * self.fps
+        regular = np.arange(self.num_frames, dtype=np.float64)
+        slack = min(_COARSE_CLOCK_SECONDS * self.fps, 0.25)
+        return regular if np.abs(positions - regular).max() <= slack else positions
+
+
+def clip_span(*, num_frames: int, sampling_rate: float, target_fps: float, fps: float) -> float:
+    """Length of a clip in frame periods of the video, the period of its last frame included."""
+    if num_frames < 1:
+        raise ValueError(f"num_frames must be at least 1, got {num_frames}")
+    if sampling_rate <= 0 or target_fps <= 0:
+        raise ValueError(
+            f"sampling_rate and target_fps must be positive, got {sampling_rate} and {target_fps}"
+        )
+    return max(1.0, sampling_rate * num_frames / target_fps * fps)
+
+
+def clip_frames(
+    timing: VideoTiming, *, start: float, span: float, num_frames: int, from_window: bool
+) -> NDArray[np.int64]:
+    """Frames of the clip that begins at `start`.
+
+    Args:
+        timing: When the frames of the video are shown.
+        start: Begin of the clip, in frame periods since the first frame; need not be whole.
+        span: Length of the clip in frame periods (`clip_span`).
+        num_frames: How many frames to take, evenly from the first to the last of the span.
+        from_window: True counts from the first frame that lies wholly in the span (and never goes
+            past the last that begins in it), False from `start` itself. The published loader does
+            the former when it decodes a window of a long video and the latter when it decodes a
+            short video whole.
+
+    Returns:
+        int64 (num_frames,), ascending; the last frame is repeated where the video is too short.
+    """
+    positions = timing.positions()
+    first_shown = int(np.searchsorted(positions, start + _TOLERANCE, side="right")) - 1
+    origin, last = start, timing.num_frames - 1
+    if from_window:
+        first = int(np.searchsorted(positions, start - _TOLERANCE, side="left"))
+        last = int(np.searchsorted(positions, start + span - 1 + _TOLERANCE, side="right")) - 1
+        last = max(last, first_shown, 0)
+        # After a freeze the next frame is far off: then the clip starts with the one on show.
+        if first <= last and positions[first] - start < 1:
+            origin = float(positions[first])
+    times = origin + np.linspace(0.0, span - 1, num_frames)
+    frames = np.searchsorted(positions, times + _TOLERANCE, side="right") - 1
+    return np.clip(frames, 0, last).astype(np.int64)
+
+
+def random_clip(
+    video: Timed,
+    *,
+    num_frames: int,
+    sampling_rate: float,
+    target_fps: float,
+    generator: np.random.Generator,
+    jitter_fps: float = 0.0,
+) -> NDArray[np.int64]:
+    """Frames of a clip at a uniformly random place, for training and validation.
+
+    Args:
+        video: The opened video, or its `VideoTiming`.
+        num_frames: Frames of the clip.
+        sampling_rate: Frames of a `target_fps` video from one taken frame to the next.
+        target_fps: Frame rate that `sampling_rate` refers to.
+        generator: Source of the draws: one for the place, one more before it if `jitter_fps` > 0.
+        jitter_fps: Adds U(0, jitter_fps) to `target_fps`, which plays the clip faster or slower.
+
+    Returns:
+        int64 (num_frames,) frame numbers, ascending.
+    """
+    if jitter_fps < 0:
+        raise ValueError(f"jitter_fps must not be negative, got {jitter_fps}")
+    if jitter_fps > 0:
+        target_fps = target_fps + float(generator.uniform(0.0, jitter_fps))
+    timing = VideoTiming.of(video)
+    span = clip_span(
+        num_frames=num_frames, sampling_rate=sampling_rate, target_fps=target_fps, fps=timing.fps
+    )
+    start = float(generator.uniform(0.0, max(timing.length - span, 0.0)))
+    return clip_frames(
+        timing,
+        start=start,
+        span=span,
+        num_frames=num_frames,
+        from_window=_is_long(timing, num_frames, sampling_rate),
+    )
+
+
+def uniform_clip(
+    video: Timed,
+    *,
+    num_frames: int,
+    sampling_rate: float,
+    target_fps: float,
+    view: int,
+    num_views: int,
+    use_offset: bool,
+) -> NDArray[np.int64]:
+    """Frames of temporal view `view` of `num_views`, for testing; deterministic.
+
+    Args:
+        video: The opened video, or its `VideoTiming`.
+        num_frames: Frames of the clip.
+        sampling_rate: Frames of a `target_fps` video from one taken frame to the next.
+        target_fps: Frame rate that `sampling_rate` refers to.
+        view: Number of the view, from 0.
+        num_views: How many views the video is tested with.
+        use_offset: True spreads the views from the first to the last possible place (one view: the
+            middle). False spaces them by 1/num_views, which never reaches the end of the video.
+
+    Returns:
+        int64 (num_frames,) frame numbers, ascending.
+    """
+    if not 0 <= view < num_views:
+        raise ValueError(f"view must be in 0..{num_views - 1}, got {view}")
+    timing = VideoTiming.of(video)
+    span = clip_span(
+        num_frames=num_frames, sampling_rate=sampling_rate, target_fps=target_fps, fps=timing.fps
+    )
+    slack = max(timing.length - span, 0.0)
+    if not use_offset:
+        start = slack * view / num_views
+    elif num_views == 1:
+        start = _whole(slack / 2)
+    else:
+        start = view * _whole(slack / (num_views - 1))
+    return clip_frames(
+        timing,
+        start=start,
+        span=span,
+        num_frames=num_frames,
+        from_window=_is_long(timing, num_frames, sampling_rate),
+    )
+
+
+def segment_clip(
+    num_video_frames: int, *, num_frames: int, generator: np.random.Generator | None = None
+) -> NDArray[np.int64]:
+    """One frame from each of `num_frames` equal segments, as is customary for Something-Something.
+
+    Args:
+        num_video_frames: Frames of the video.
+        num_frames: Frames of the clip.
+        generator: Draws the frame within each segment; None takes the middle one.
+
+    Returns:
+        int64 (num_frames,) frame numbers, ascending; repeated where the video is too short.
+    """
+    if num_video_frames < 1 or num_frames < 1:
+        raise ValueError(
+            f"both frame counts must be at least 1, got {num_video_frames} and {num_frames}"
+        )
+    # np.round rounds halves to even, as the published numbers do.
+    borders = np.round(np.arange(num_frames + 1) * ((num_video_frames - 1) / num_frames))
+    low, high = borders[:-1].astype(np.int64), borders[1:].astype(np.int64)
+    if generator is None:
+        return (low + high) // 2
+    return generator.integers(low, high, endpoint=True, dtype=np.int64)
+
+
+def _is_long(timing: VideoTiming, num_frames: int, sampling_rate: float) -> bool:
+    # In frames of the video, without regard to its rate, as published.
+    return timing.length > sampling_rate * num_frames + _TOLERANCE
+
+
+def _whole(frames: float) -> float:
+    # Durations are binary fractions: 235.99999999999997 frames are 236.
+    return float(np.floor(frames + 1e-6))

@@ -1,0 +1,224 @@
+"""Every configuration key that does something here, with its default and one comment.
+
+Names and meanings are PySlowFast's, because YAML files, papers and threads of this field speak
+them. Keys of its published files that do nothing here stand in `inert.py`. A key marked "new" is
+ours.
+"""
+
+from __future__ import annotations
+
+from fvcore.common.config import CfgNode
+
+
+def default_config() -> CfgNode:
+    """A fresh, unfrozen configuration that holds the default of every key."""
+    cfg = CfgNode()
+    cfg.TASK = ""  # prefix of checkpoint names: "ssl" writes ssl_checkpoint_epoch_00010.pyth
+    cfg.OUTPUT_DIR = "."  # folder that receives checkpoints, logs, scores and pictures
+    cfg.RNG_SEED = 1  # seeds the weights and every draw of the data path
+    cfg.LOG_PERIOD = 10  # steps between two log lines; the device is read only then
+    cfg.LOG_MODEL_INFO = True  # log the number of parameters per block at the start
+    cfg.NUM_GPUS = 1  # processes per machine, one GPU each; 0, or no GPU there, means the CPU
+    cfg.NUM_SHARDS = 1  # number of machines
+    cfg.SHARD_ID = 0  # which of the machines this one is
+    cfg.DIST_BACKEND = "nccl"  # torch.distributed backend on GPUs; on the CPU it is gloo
+    cfg.TRAIN = _train()
+    cfg.TEST = _test()
+    cfg.DATA = _data()
+    cfg.DATA_LOADER = _data_loader()
+    cfg.AUG = _augmentation()
+    cfg.MODEL = _model()
+    cfg.MVIT = _mvit()
+    cfg.MASK = _mask()
+    cfg.SOLVER = _solver()
+    cfg.TENSORBOARD = _tensorboard()
+    return cfg
+
+
+def _train() -> CfgNode:
+    node = CfgNode()
+    node.ENABLE = True  # train
+    node.DATASET = "kinetics"  # how the lists train.csv and val.csv are read
+    node.BATCH_SIZE = 64  # clips in one step, over all processes of one machine
+    node.EVAL_PERIOD = 10  # epochs between two validations; the last epoch is always validated
+    node.CHECKPOINT_PERIOD = 10  # epochs between two checkpoints; the last epoch always writes one
+    node.CHECKPOINT_STEP_PERIOD = 0  # new: also write one every so many steps; 0: never
+    node.KEEP_CHECKPOINTS = 0  # new: keep the last so many checkpoints; 0: all
+    node.AUTO_RESUME = True  # go on from the last checkpoint of this TASK in OUTPUT_DIR
+    node.CHECKPOINT_FILE_PATH = ""  # weights to start from when there is nothing to resume
+    node.CHECKPOINT_EPOCH_RESET = False  # take only the weights of that file, start at epoch 0
+    node.CHECKPOINT_CLEAR_NAME_PATTERN = []  # texts removed from the names in that file
+    node.CHECKPOINT_MIN_COVERAGE = 0.95  # new: least share of the backbone that file must fill
+    node.CHECKPOINT_INFLATION = "mean"  # new: image to video kernels: mean, or the published repeat
+    node.MIXED_PRECISION = False  # train in the precision that PRECISION "" chooses
+    node.PRECISION = ""  # new: float32, bf16, fp16; "": bf16 with MIXED_PRECISION, else float32
+    node.ACCUMULATION_STEPS = 1  # new: split each batch into so many parts, to save memory
+    node.COMPILE = False  # new: torch.compile the model
+    node.EMA_DECAY = 0.0  # new: decay per step of the averaged weights that validate; 0: none
+    node.MAX_NONFINITE = 3  # new: steps in a row with a loss that is not finite before it stops
+    return node
+
+
+def _test() -> CfgNode:
+    node = CfgNode()
+    node.ENABLE = True  # test after training, or alone
+    node.DATASET = "kinetics"  # how the list test.csv is read
+    node.BATCH_SIZE = 8  # clips in one forward pass, over all processes of one machine
+    node.CHECKPOINT_FILE_PATH = ""  # weights to test; "": the last of this TASK in OUTPUT_DIR
+    node.NUM_ENSEMBLE_VIEWS = 10  # clips along the time of each video
+    node.NUM_SPATIAL_CROPS = 3  # crops of each clip: 1 or 3
+    node.NUM_TEMPORAL_CLIPS = []  # several NUM_ENSEMBLE_VIEWS, tested one after the other
+    node.SAVE_RESULTS_PATH = ""  # file for the scores of each video; "": test_scores_*.npz
+    return node
+
+
+def _data() -> CfgNode:
+    node = CfgNode()
+    node.PATH_TO_DATA_DIR = ""  # folder of the lists train.csv, val.csv, test.csv, classes.txt
+    node.PATH_PREFIX = ""  # folder in front of the paths in the lists
+    node.PATH_LABEL_SEPARATOR = " "  # between path and label in the lists
+    node.NUM_FRAMES = 8  # T, frames of a clip
+    node.SAMPLING_RATE = 8  # distance of two frames of a clip, in frames at TARGET_FPS
+    node.TARGET_FPS = 30  # frames per second to which SAMPLING_RATE refers
+    node.TRAIN_JITTER_FPS = 0.0  # training adds a uniform draw up to this to TARGET_FPS
+    node.USE_OFFSET_SAMPLING = False  # test views reach from the first to the last frame
+    node.DECODING_BACKEND = "auto"  # auto, torchcodec, pyav, decord; torchvision means auto
+    node.DECODING_THREADS = 1  # new: threads of one decoder; 1 is best with several workers
+    node.MAX_BAD_FRACTION = 0.05  # new: share of undecodable videos at which training stops
+    node.MEAN = [0.45, 0.45, 0.45]  # per channel, subtracted from values in 0..1
+    node.STD = [0.225, 0.225, 0.225]  # per channel, divided by after the subtraction
+    node.REVERSE_INPUT_CHANNEL = False  # feed blue, green, red
+    node.INPUT_CHANNEL_NUM = [3]  # channels of a clip
+    node.TRAIN_CROP_SIZE = 224  # height and width of a training clip
+    node.TEST_CROP_SIZE = 256  # height and width of a test clip
+    node.TRAIN_JITTER_SCALES = [256, 320]  # short side before the crop; test takes the first
+    node.TRAIN_JITTER_SCALES_RELATIVE = []  # area of the random resized crop; []: short side
+    node.TRAIN_JITTER_ASPECT_RELATIVE = []  # aspect ratio of the random resized crop
+    node.INV_UNIFORM_SAMPLE = False  # draw the inverse of the short side uniformly
+    node.RANDOM_FLIP = True  # flip half of the training clips left to right
+    node.ANTIALIAS = True  # new: antialias when a resize shrinks; False is the published form
+    node.ENSEMBLE_METHOD = "sum"  # of the scores of a video's views: sum or max
+    return node
+
+
+def _data_loader() -> CfgNode:
+    node = CfgNode()
+    node.NUM_WORKERS = 8  # loading processes beside each training process
+    node.PIN_MEMORY = True  # copy batches to the GPU from pinned memory
+    node.PREFETCH_FACTOR = 2  # new: batches that each worker prepares ahead
+    return node
+
+
+def _augmentation() -> CfgNode:
+    node = CfgNode()
+    node.MASK_RATIO = 0.0  # share of the tokens that pre-training masks
+    node.MASK_WINDOW_SIZE = []  # grid (t, h, w) of the masks; []: derived from the model
+    node.MASK_TUBE = False  # the same mask in all frames
+    node.MASK_FRAMES = False  # mask whole frames
+    node.MAX_MASK_PATCHES_PER_BLOCK = None  # largest block of a block-wise mask; None: the quota
+    return node
+
+
+def _model() -> CfgNode:
+    node = CfgNode()
+    node.ARCH = "mvit"  # mvit, or maskmvit for pre-training
+    node.MODEL_NAME = "MViT"  # MViT, or MaskMViT for pre-training
+    node.NUM_CLASSES = 400  # K; the class names beside the lists win over it
+    node.LOSS_FUNC = "cross_entropy"  # cross_entropy, soft_cross_entropy; pre-training: multi_mse
+    node.HEAD_ACT = "softmax"  # from logits to scores when testing: softmax, sigmoid, none
+    node.DROPOUT_RATE = 0.5  # before the classifier
+    node.ACT_CHECKPOINT = False  # recompute the blocks in the backward pass, to save memory
+    return node
+
+
+def _mvit() -> CfgNode:
+    node = CfgNode()
+    node.DEPTH = 16  # number of blocks
+    node.EMBED_DIM = 96  # D of the first block
+    node.NUM_HEADS = 1  # attention heads of the first block
+    node.MLP_RATIO = 4.0  # hidden width of the MLP over D
+    node.QKV_BIAS = True  # bias of the query, key and value projections
+    node.SEPARATE_QKV = False  # three projections instead of one
+    node.NORM = "layernorm"  # the only one there is
+    node.NORM_STEM = False  # normalise the patch embeddings
+    node.DROPPATH_RATE = 0.1  # of the last block, rising linearly from 0
+    node.DROPOUT_RATE = 0.0  # of the embeddings, attention output and MLP
+    node.MODE = "conv"  # pooling of queries, keys and values: conv, avg, max
+    node.POOL_FIRST = False  # pool before the projections
+    node.CLS_EMBED_ON = True  # class token
+    node.PATCH_2D = False  # 2-D patches; the clip has one frame
+    node.PATCH_KERNEL = [3, 7, 7]  # of the patch embedding, in (frames, rows, columns)
+    node.PATCH_STRIDE = [2, 4, 4]
+    node.PATCH_PADDING = [2, 4, 4]
+    node.DIM_MUL = []  # [[block, factor], ...]: where the width grows
+    node.HEAD_MUL = []  # [[block, factor], ...]: where the number of heads grows
+    node.DIM_MUL_IN_ATT = False  # the width grows in the attention instead of the MLP before
+    node.POOL_KVQ_KERNEL = None  # kernel of the pooling; None: the stride plus 1 where it pools
+    node.POOL_Q_STRIDE = []  # [[block, t, h, w], ...]
+    node.POOL_KV_STRIDE = []  # [[block, t, h, w], ...]
+    node.POOL_KV_STRIDE_ADAPTIVE = None  # (t, h, w) of the first block, shrinking with the queries
+    node.RESIDUAL_POOLING = False  # add the pooled queries to the attention output
+    node.USE_ABS_POS = True  # absolute position embeddings
+    node.SEP_POS_EMBED = False  # one for space plus one for time
+    node.USE_FIXED_SINCOS_POS = False  # not learned, of sines and cosines
+    node.SINCOS_POS_TWICE = False  # new: add them twice, as the published classifier does
+    node.REL_POS_SPATIAL = False  # relative position embeddings of rows and columns
+    node.REL_POS_TEMPORAL = False  # relative position embeddings of time
+    node.REL_POS_ZERO_INIT = False  # start them at zero
+    node.ZERO_DECAY_POS_CLS = True  # no weight decay on positions and class token
+    node.USE_MEAN_POOLING = False  # classify the mean token instead of the class token
+    node.HEAD_INIT_SCALE = 1.0  # factor on the initial classifier
+    return node
+
+
+def _mask() -> CfgNode:
+    node = CfgNode()
+    node.ENABLE = False  # pre-train by masked prediction
+    node.TARGET = ""  # new: hog, pixels; "": what PRED_HOG says
+    node.PRED_HOG = False  # predict HOG, else pixels
+    node.PRETRAIN_DEPTH = [15]  # blocks after which is predicted
+    node.HEAD_TYPE = "separate"  # separate: norm and linear; separate_xformer: blocks before them
+    node.DECODER_DEPTH = 0  # blocks of separate_xformer
+    node.DECODER_EMBED_DIM = 512  # width of those blocks
+    node.DEC_KV_KERNEL = []  # pooling kernel of keys and values in them
+    node.DEC_KV_STRIDE = []  # pooling stride of keys and values in them
+    node.MAE_RND_MASK = False  # mask tokens at random, one by one
+    node.PER_FRAME_MASKING = False  # the same number of random tokens in every frame
+    node.TIME_STRIDE_LOSS = True  # pixels: predict one frame per token, not the whole tube
+    node.NORM_PRED_PIXEL = True  # pixels: normalise each token's pixels
+    node.HOG_BINS = 9  # new: orientations in 0..180 degrees
+    node.HOG_CELL = 8  # new: side of a cell in pixels
+    node.HOG_GAUSSIAN_WINDOW = 0  # new: side of the weighting window in pixels; 0: none
+    return node
+
+
+def _solver() -> CfgNode:
+    node = CfgNode()
+    node.OPTIMIZING_METHOD = "sgd"  # sgd, adam, adamw
+    node.BASE_LR = 0.1  # learning rate after the warm-up
+    node.BASE_LR_SCALE_NUM_SHARDS = False  # multiply the learning rates by NUM_SHARDS
+    node.LR_POLICY = "cosine"  # cosine, steps_with_relative_lrs
+    node.COSINE_END_LR = 0.0  # learning rate at the end
+    node.COSINE_AFTER_WARMUP = False  # the cosine starts after the warm-up
+    node.WARMUP_EPOCHS = 0.0  # length of the linear warm-up
+    node.WARMUP_START_LR = 0.01  # learning rate at its start
+    node.STEPS = []  # epochs at which the steps policy changes
+    node.LRS = []  # its factors on BASE_LR
+    node.MAX_EPOCH = 300  # epochs of the training
+    node.MOMENTUM = 0.9  # of SGD
+    node.DAMPENING = 0.0  # of SGD
+    node.NESTEROV = True  # SGD
+    node.BETAS = [0.9, 0.999]  # of Adam and AdamW
+    node.WEIGHT_DECAY = 1e-4
+    node.ZERO_WD_1D_PARAM = False  # no weight decay on biases and norms
+    node.LAYER_DECAY = 1.0  # factor on the learning rate from each block to the one before
+    node.CLIP_GRAD_VAL = None  # largest absolute value of a gradient
+    node.CLIP_GRAD_L2NORM = None  # largest norm of all gradients together
+    return node
+
+
+def _tensorboard() -> CfgNode:
+    node = CfgNode()
+    node.ENABLE = False  # write TensorBoard events beside stats.jsonl
+    node.LOG_DIR = ""  # folder inside OUTPUT_DIR; "": runs
+    return node

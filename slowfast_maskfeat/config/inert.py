@@ -1,0 +1,108 @@
+"""The published keys that are accepted and do nothing, each with the reason that a warning gives.
+
+One list, so that nobody has to search. A key here never stands in `defaults.py`. The warning
+appears when a file or a pair sets the key to something other than the value that asks for nothing.
+"""
+
+from __future__ import annotations
+
+# Sections of which nothing applies here: the key that switches the section on, where it has one,
+# and the reason. A section without a switch warns at any of its keys.
+INERT_SECTIONS: dict[str, tuple[str | None, str]] = {
+    "AVA": ("ENABLE", "detection is not in this version"),
+    "BENCHMARK": (None, "tools/benchmark.py has arguments of its own"),
+    "BN": ("USE_PRECISE_STATS", "there is no batch normalisation in these models"),
+    "CONTRASTIVE": (None, "contrastive learning is not part of this package"),
+    "DEMO": ("ENABLE", "tools/predict.py has arguments of its own"),
+    "MIXUP": ("ENABLE", "mixup and cutmix are not in this version"),
+    "MULTIGRID": (None, "multigrid training is not part of this package"),
+    "MVIT.REV": ("ENABLE", "reversible models are not part of this package"),
+    "NONLOCAL": (None, "non-local networks are not part of this package"),
+    "PREFETCH": (None, "DATA_LOADER.PREFETCH_FACTOR says how much is loaded ahead"),
+    "RESNET": (None, "convolutional networks are not part of this package"),
+    "SLOWFAST": (None, "convolutional networks are not part of this package"),
+    "TENSORBOARD.CONFUSION_MATRIX": ("ENABLE", "there is no such view"),
+    "TENSORBOARD.HISTOGRAM": ("ENABLE", "there is no such view"),
+    "TENSORBOARD.MODEL_VIS": ("ENABLE", "there is no such view"),
+    "TENSORBOARD.WRONG_PRED_VIS": ("ENABLE", "there is no such view"),
+    "VIS_MASK": ("ENABLE", "the pictures of a pre-training are always drawn"),
+    "X3D": (None, "convolutional networks are not part of this package"),
+}
+
+# Single keys: the values that ask for nothing, and the reason. Any other value warns.
+INERT_KEYS: dict[str, tuple[tuple[object, ...], str]] = {
+    "AUG.ENABLE": ((False, True), "each augmentation has a key of its own"),
+    "AUG.GEN_MASK_LOADER": ((False, True), "masks are always made by the loader"),
+    "AUG.COLOR_JITTER": ((0.4, None), "it has no effect on videos in the published code either"),
+    "AUG.AA_TYPE": (("", None), "RandAugment is not in this version"),
+    "AUG.INTERPOLATION": (("bicubic",), "it belongs to RandAugment, not in this version"),
+    "AUG.NUM_SAMPLE": ((1,), "repeated augmentation is not in this version"),
+    "AUG.RE_PROB": ((0.0,), "random erasing is not in this version"),
+    "AUG.RE_MODE": (("pixel",), "random erasing is not in this version"),
+    "AUG.RE_COUNT": ((1,), "random erasing is not in this version"),
+    "AUG.RE_SPLIT": ((False,), "it has no effect in the published code either"),
+    "DATA.COLOR_RND_GRAYSCALE": ((0.0,), "contrastive learning is not part of this package"),
+    "DATA.DECODING_SHORT_SIZE": (
+        (256,),
+        "frames stay at the size of the file until the one resize",
+    ),
+    "DATA.DUMMY_LOAD": ((False,), "tools/benchmark.py measures without data"),
+    "DATA.IN22K_TRAINVAL": ((False,), "ImageNet-22k is not in this version"),
+    "DATA.IN22k_VAL_IN1K": (("",), "ImageNet-22k is not in this version"),
+    "DATA.IN_VAL_CROP_RATIO": ((0.875,), "images are not in this version"),
+    "DATA.LOADER_CHUNK_SIZE": ((0,), "lists are kept in arrays, whatever their length"),
+    "DATA.LOADER_CHUNK_OVERALL_SIZE": ((0,), "lists are kept in arrays, whatever their length"),
+    "DATA.MULTI_LABEL": ((False,), "several labels for a video are not in this version"),
+    "DATA.PATH_TO_PRELOAD_IMDB": (("",), "lists are read as they are"),
+    "DATA.SKIP_ROWS": ((0,), "a header row is recognised"),
+    "DATA.SSL_COLOR_JITTER": ((False,), "contrastive learning is not part of this package"),
+    "DATA.SSL_COLOR_BRI_CON_SAT": (([0.4, 0.4, 0.4],), "contrastive learning is not part of this"),
+    "DATA.SSL_COLOR_HUE": ((0.1,), "contrastive learning is not part of this package"),
+    "DATA.SSL_MOCOV2_AUG": ((False,), "contrastive learning is not part of this package"),
+    "DATA.SSL_BLUR_SIGMA_MIN": (([0.0, 0.1],), "contrastive learning is not part of this package"),
+    "DATA.SSL_BLUR_SIGMA_MAX": (([0.0, 2.0],), "contrastive learning is not part of this package"),
+    "DATA.TIME_DIFF_PROB": ((0.0,), "contrastive learning is not part of this package"),
+    "DATA.TRAIN_CROP_NUM_TEMPORAL": ((1,), "contrastive learning is not part of this package"),
+    "DATA.TRAIN_CROP_NUM_SPATIAL": ((1,), "contrastive learning is not part of this package"),
+    "DATA.TRAIN_JITTER_MOTION_SHIFT": ((False,), "a moving crop is not in this version"),
+    "DATA.TRAIN_PCA_EIGVAL": (([0.225, 0.224, 0.229],), "PCA jitter is not in this version"),
+    "DATA.TRAIN_PCA_EIGVEC": (
+        ([[-0.5675, 0.7192, 0.4009], [-0.5808, -0.0045, -0.814], [-0.5836, -0.6948, 0.4203]],),
+        "PCA jitter is not in this version",
+    ),
+    "DATA_LOADER.ENABLE_MULTI_THREAD_DECODE": ((False,), "DATA.DECODING_THREADS says it"),
+    "DETECTION.ALIGNED": ((True,), "detection is not in this version"),
+    "DETECTION.SPATIAL_SCALE_FACTOR": ((16,), "detection is not in this version"),
+    "DETECTION.ROI_XFORM_RESOLUTION": ((7,), "detection is not in this version"),
+    "MASK.SCALE_INIT_BY_DEPTH": ((False,), "no published file sets it"),
+    "MASK.DECODER_SEP_POS_EMBED": ((False,), "it belongs to the MAE decoder"),
+    "MODEL.DETACH_FINAL_FC": ((False,), "PROBE-like training is not in this version"),
+    "MODEL.DROPCONNECT_RATE": ((0.0,), "convolutional networks are not part of this package"),
+    "MODEL.FC_INIT_STD": ((0.01,), "transformers start from MVIT.HEAD_INIT_SCALE"),
+    "MODEL.FP16_ALLREDUCE": ((False,), "gradients are summed as they are"),
+    "MODEL.FROZEN_BN": ((False,), "there is no batch normalisation in these models"),
+    "MODEL.MULTI_PATHWAY_ARCH": ((["slowfast"],), "every model takes one clip"),
+    "MODEL.SINGLE_PATHWAY_ARCH": (
+        (["2d", "c2d", "i3d", "slow", "x3d", "mvit", "maskmvit"],),
+        "every model takes one clip",
+    ),
+    "MVIT.LAYER_SCALE_INIT_VALUE": ((0.0,), "it has no effect in the published code either"),
+    "SOLVER.GAMMA": ((0.1,), "no policy here uses it"),
+    "SOLVER.LARS_ON": ((False,), "LARS is not in this version"),
+    "SOLVER.STEP_SIZE": ((1,), "no policy here uses it"),
+    "SOLVER.WARMUP_FACTOR": ((0.1,), "SOLVER.WARMUP_START_LR says it"),
+    "TENSORBOARD.CATEGORIES_PATH": (("",), "there is no such view"),
+    "TENSORBOARD.CLASS_NAMES_PATH": (("",), "class names come from classes.txt beside the lists"),
+    "TENSORBOARD.PREDICTIONS_PATH": (("",), "TEST.SAVE_RESULTS_PATH keeps the scores"),
+    "TEST.CHECKPOINT_TYPE": (("pytorch",), "the file says what it is"),
+    "TRAIN.CHECKPOINT_IN_INIT": ((False,), "TRAIN.CHECKPOINT_INFLATION says how kernels grow"),
+    "TRAIN.CHECKPOINT_INFLATE": ((False,), "TRAIN.CHECKPOINT_INFLATION says how kernels grow"),
+    "TRAIN.CHECKPOINT_TYPE": (("pytorch",), "the file says what it is"),
+    "TRAIN.KILL_LOSS_EXPLOSION_FACTOR": ((0.0,), "TRAIN.MAX_NONFINITE stops a broken run"),
+}
+
+# Keys that must not be ignored: they ask for another experiment than the one that would run.
+REFUSED_VALUES: dict[str, tuple[object, str]] = {
+    "DETECTION.ENABLE": (True, "detection is not in this version"),
+    "MASK.MAE_ON": (True, "the encoder that sees only visible tokens is not in this version"),
+}

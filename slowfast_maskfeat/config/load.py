@@ -1,0 +1,252 @@
+"""Merge YAML files and KEY VALUE pairs over the defaults, check every value, and freeze."""
+
+from __future__ import annotations
+
+import ast
+import difflib
+import warnings
+from collections.abc import Iterator, Mapping, Sequence
+from typing import Any
+
+import yaml
+from fvcore.common.config import CfgNode
+from iopath.common.file_io import g_pathmgr
+
+from slowfast_maskfeat.config.defaults import default_config
+from slowfast_maskfeat.config.inert import INERT_KEYS, INERT_SECTIONS, REFUSED_VALUES
+
+# What a key whose default is None takes when it is given.
+_OPTIONAL_KINDS: dict[str, type] = {
+    "AUG.MAX_MASK_PATCHES_PER_BLOCK": int,
+    "MVIT.POOL_KVQ_KERNEL": list,
+    "MVIT.POOL_KV_STRIDE_ADAPTIVE": list,
+    "SOLVER.CLIP_GRAD_L2NORM": float,
+    "SOLVER.CLIP_GRAD_VAL": float,
+}
+
+
+def load_config(files: Sequence[str], overrides: Sequence[str] = ()) -> CfgNode:
+    """Read the configuration of a run.
+
+    Args:
+        files: YAML files, later ones win. A file may name others to start from under `_BASE_`
+            (one, or a list of which later ones win).
+        overrides: `["KEY", "VALUE", ...]`, which win over the files.
+
+    Returns:
+        The frozen configuration: every key of `default_config`, nothing else.
+
+    Raises:
+        ValueError: a file is missing or is no YAML (with the line), a key is unknown (with the
+            nearest known one), a value has another type than its key, or a pair is incomplete.
+    """
+    return _load([(file, _read_yaml(file)) for file in files], overrides)
+
+
+def parse_config(text: str, source: str, overrides: Sequence[str] = ()) -> CfgNode:
+    """Read the configuration that a checkpoint holds.
+
+    Args:
+        text: YAML.
+        source: where it comes from, for messages.
+        overrides: as in `load_config`.
+
+    Raises:
+        ValueError: as in `load_config`.
+    """
+    try:
+        content = yaml.safe_load(text)
+    except yaml.YAMLError as error:
+        raise ValueError(f"{source}: not valid YAML: {' '.join(str(error).split())}") from error
+    return _load([(source, content or {})], overrides)
+
+
+def _load(contents: Sequence[tuple[str, Mapping[str, Any]]], overrides: Sequence[str]) -> CfgNode:
+    cfg = default_config()
+    inert: dict[str, str] = {}
+    for source, content in contents:
+        for key, value in _flatten(content):
+            _merge(cfg, key, value, source=source, inert=inert)
+    if len(overrides) % 2:
+        raise ValueError(
+            f"command line: KEY VALUE pairs are wanted, but {overrides[-1]!r} has no value"
+        )
+    for key, value in zip(overrides[::2], overrides[1::2], strict=True):
+        _merge(cfg, key, value, source="command line", inert=inert)
+    for message in inert.values():
+        warnings.warn(message, UserWarning, stacklevel=3)
+    _check(cfg)
+    cfg.freeze()
+    return cfg
+
+
+def _read_yaml(file: str) -> Mapping[str, Any]:
+    """The content of a YAML file with its `_BASE_` files merged under it."""
+    if not g_pathmgr.isfile(file):
+        raise ValueError(f"{file}: there is no such configuration file")
+    try:
+        content = CfgNode.load_yaml_with_base(file, allow_unsafe=False)
+    except yaml.YAMLError as error:
+        raise ValueError(f"{file}: not valid YAML: {' '.join(str(error).split())}") from error
+    except (AssertionError, FileNotFoundError) as error:
+        raise ValueError(f"{file}: its _BASE_ can't be read: {error}") from error
+    if not isinstance(content, Mapping):
+        raise ValueError(f"{file}: a mapping of sections and keys is wanted")
+    return content
+
+
+def _flatten(content: Mapping[str, Any], prefix: str = "") -> Iterator[tuple[str, Any]]:
+    """Nested sections as (dotted key, value)."""
+    for name, value in content.items():
+        if isinstance(value, Mapping):
+            yield from _flatten(value, f"{prefix}{name}.")
+        else:
+            yield f"{prefix}{name}", value
+
+
+def _merge(cfg: CfgNode, key: str, value: Any, *, source: str, inert: dict[str, str]) -> None:
+    """Set one key of `cfg`, or note in `inert` why it does nothing."""
+    value = _parse(value)
+    *sections, name = key.split(".")
+    node: Any = cfg
+    for section in sections:
+        node = node.get(section) if isinstance(node, CfgNode) else None
+    if isinstance(node, CfgNode) and name in node and not isinstance(node[name], CfgNode):
+        node[name] = _coerce(key, value, node[name], source)
+        return
+    if key in REFUSED_VALUES:
+        refused, reason = REFUSED_VALUES[key]
+        if value == refused:
+            raise ValueError(f"{source}: {key}: {value!r} can't be honoured: {reason}")
+        return
+    if key in INERT_KEYS:
+        neutral, reason = INERT_KEYS[key]
+        if _as_lists(value) not in neutral:
+            inert[key] = f"{key}: {value!r} has no effect: {reason}"
+        return
+    for section, (switch, reason) in INERT_SECTIONS.items():
+        if key.startswith(section + "."):
+            if switch is None or (key == f"{section}.{switch}" and value):
+                inert[section] = f"{section}.* has no effect: {reason}"
+            return
+    raise ValueError(f"{source}: unknown key {key!r}{_nearest(key)}")
+
+
+def _nearest(key: str) -> str:
+    """A hint at the known key most like `key`, empty where none is."""
+    known = [name for name, _ in _flatten(default_config())] + list(INERT_KEYS)
+    near = difflib.get_close_matches(key.upper(), known, n=1, cutoff=0.6)
+    if not near:
+        last = key.rsplit(".", 1)[-1].upper()
+        near = [name for name in known if name.rsplit(".", 1)[-1] == last][:1]
+    return f"; did you mean {near[0]}?" if near else ""
+
+
+def _parse(value: Any) -> Any:
+    """A text that is a Python literal (`1e-6`, `(3, 7, 7)`, `None`) as its value."""
+    if not isinstance(value, str):
+        return value
+    try:
+        return ast.literal_eval(value)
+    except (ValueError, SyntaxError):
+        return {"true": True, "false": False, "null": None}.get(value.lower(), value)
+
+
+def _as_lists(value: Any) -> Any:
+    """Tuples, at any depth, as lists."""
+    if isinstance(value, (list, tuple)):
+        return [_as_lists(item) for item in value]
+    return value
+
+
+def _coerce(key: str, value: Any, default: Any, source: str) -> Any:
+    """`value` in the type of its key, or ValueError."""
+    optional = key in _OPTIONAL_KINDS
+    kind = _OPTIONAL_KINDS[key] if optional else type(default)
+    if optional and value is None:
+        return None
+    if kind is float and isinstance(value, int) and not isinstance(value, bool):
+        return float(value)
+    if kind is int and isinstance(value, float) and value.is_integer():
+        return int(value)
+    if kind is list and isinstance(value, (list, tuple)):
+        return _as_lists(value)
+    if kind is list and isinstance(value, (int, float)) and not isinstance(value, bool):
+        return [value]
+    if kind is str and value is None:
+        return ""
+    if kind is str and not isinstance(value, (list, tuple, bool)):
+        return str(value)
+    if type(value) is kind:
+        return value
+    raise ValueError(
+        f"{source}: {key}: {value!r} is {_kind_name(type(value))}, "
+        f"{_kind_name(kind)} is wanted (the default is {default!r})"
+    )
+
+
+def _kind_name(kind: type) -> str:
+    names = {bool: "True or False", int: "a whole number", float: "a number", str: "a text"}
+    return names.get(kind, "a list" if kind in (list, tuple) else kind.__name__)
+
+
+_CHOICES: dict[str, tuple[object, ...]] = {
+    "DATA.DECODING_BACKEND": ("auto", "torchvision", "torchcodec", "pyav", "decord"),
+    "DATA.ENSEMBLE_METHOD": ("sum", "max"),
+    "MASK.HEAD_TYPE": ("separate", "separate_xformer"),
+    "MASK.TARGET": ("", "hog", "pixels"),
+    "MODEL.HEAD_ACT": ("softmax", "sigmoid", "none"),
+    "MVIT.MODE": ("conv", "avg", "max"),
+    "MVIT.NORM": ("layernorm",),
+    "SOLVER.LR_POLICY": ("cosine", "steps_with_relative_lrs"),
+    "SOLVER.OPTIMIZING_METHOD": ("sgd", "adam", "adamw"),
+    "TEST.NUM_SPATIAL_CROPS": (1, 3),
+    "TRAIN.CHECKPOINT_INFLATION": ("mean", "repeat"),
+    "TRAIN.PRECISION": ("", "float32", "bf16", "fp16"),
+}
+
+_POSITIVE = (
+    "DATA.NUM_FRAMES",
+    "DATA.SAMPLING_RATE",
+    "DATA.TEST_CROP_SIZE",
+    "DATA.TRAIN_CROP_SIZE",
+    "DATA_LOADER.PREFETCH_FACTOR",
+    "LOG_PERIOD",
+    "MVIT.DEPTH",
+    "NUM_SHARDS",
+    "SOLVER.MAX_EPOCH",
+    "TEST.BATCH_SIZE",
+    "TEST.NUM_ENSEMBLE_VIEWS",
+    "TRAIN.ACCUMULATION_STEPS",
+    "TRAIN.BATCH_SIZE",
+    "TRAIN.CHECKPOINT_PERIOD",
+    "TRAIN.EVAL_PERIOD",
+    "TRAIN.MAX_NONFINITE",
+)
+
+
+def _check(cfg: CfgNode) -> None:
+    """What can be said of single values without building anything."""
+    values = dict(_flatten(cfg))
+    for key, choices in _CHOICES.items():
+        if values[key] not in choices:
+            wanted = ", ".join(repr(choice) for choice in choices)
+            raise ValueError(f"{key}: {values[key]!r} is not one of {wanted}")
+    for key in _POSITIVE:
+        if values[key] <= 0:
+            raise ValueError(f"{key}: {values[key]!r} is wanted above 0")
+    if not 0 <= cfg.SHARD_ID < cfg.NUM_SHARDS:
+        raise ValueError(f"SHARD_ID: {cfg.SHARD_ID} is wanted in 0..{cfg.NUM_SHARDS - 1}")
+    for key in ("DATA.MEAN", "DATA.STD"):
+        if len(values[key]) != 3:
+            raise ValueError(f"{key}: {values[key]!r}: three values are wanted")
+    if cfg.TRAIN.BATCH_SIZE % cfg.TRAIN.ACCUMULATION_STEPS:
+        raise ValueError(
+            f"TRAIN.BATCH_SIZE: {cfg.TRAIN.BATCH_SIZE} can't be split into "
+            f"TRAIN.ACCUMULATION_STEPS: {cfg.TRAIN.ACCUMULATION_STEPS} equal parts"
+        )
+    if cfg.MODEL.LOSS_FUNC not in ("cross_entropy", "soft_cross_entropy", "multi_mse"):
+        raise ValueError(
+            f"MODEL.LOSS_FUNC: {cfg.MODEL.LOSS_FUNC!r} is not one of 'cross_entropy', "
+            "'soft_cross_entropy' (classification), 'multi_mse' (pre-training)"
+        )

@@ -1,0 +1,1 @@
+"""Trained weights and evaluation results leave this room: the loops, optimizer and processes."""

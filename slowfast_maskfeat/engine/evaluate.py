@@ -1,0 +1,73 @@
+"""The one evaluation loop: any task, each video once over all processes, nothing replaced."""
+
+from __future__ import annotations
+
+import sys
+import time
+from typing import Any, TextIO
+
+import torch
+from torch import nn
+
+from slowfast_maskfeat.clips.loader import ClipLoader
+from slowfast_maskfeat.engine import distributed
+from slowfast_maskfeat.metrics.log import Progress
+from slowfast_maskfeat.tasks.base import Evaluation, Task, unwrap
+
+
+@torch.no_grad()
+def evaluate(
+    model: nn.Module,
+    task: Task,
+    loader: ClipLoader,
+    *,
+    num_views: int,
+    chunk_size: int,
+    device: torch.device,
+    precision: torch.dtype | None = None,
+    description: str = "evaluate",
+    stream: TextIO = sys.stderr,
+) -> tuple[dict[str, Any], Evaluation]:
+    """Run a model over a list.
+
+    Args:
+        model: on `device`; its training mode is put back afterwards.
+        task: says how to judge.
+        loader: of this process's share of the list.
+        num_views: clips that each video gives.
+        chunk_size: clips in one forward pass.
+        device: of the model.
+        precision: of autocast; None for none.
+        description: for the progress bar.
+        stream: that it is drawn on.
+
+    Returns:
+        The figures, with the videos lost and the seconds taken, and the evaluation they come from.
+
+    Raises:
+        ValueError: not one video could be decoded.
+    """
+    start = time.perf_counter()
+    bare = unwrap(model)  # nothing to synchronise without a backward pass
+    was_training = bare.training
+    bare.eval()
+    evaluation = task.evaluation(len(loader.dataset), num_views)
+    progress = Progress(len(loader), description, stream) if distributed.is_main() else None
+    autocast = torch.autocast(device.type, precision, enabled=precision is not None)
+    with autocast:
+        for batch in loader.epoch(0):
+            evaluation.lost.extend(batch.lost)
+            for part in batch.split(chunk_size):
+                evaluation.add(bare, part.to(device))
+            if progress is not None:
+                progress.update(1)
+    if progress is not None:
+        progress.close()
+    bare.train(was_training)
+    evaluation.merge(distributed.all_reduce)
+    everyone = distributed.gather_objects(evaluation.lost)
+    lost = sorted({video for mine in everyone for video in mine})
+    results = evaluation.results()
+    results["lost"] = [{"path": video.path, "reason": video.reason} for video in lost]
+    results["seconds"] = round(time.perf_counter() - start, 3)
+    return results, evaluation

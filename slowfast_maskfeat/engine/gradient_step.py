@@ -1,0 +1,189 @@
+"""One optimizer step on summed gradients: divide, measure, clip, and skip what is not finite.
+
+Nothing here reads a value back from the device, so the loop can run ahead of it.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+
+@dataclass(frozen=True)
+class StepResult:
+    """What a step did, as scalar tensors on the device; reading one waits for the device.
+
+    Attributes:
+        gradient_norm: float, the 2-norm over all gradients after division, before clipping.
+        loss_is_finite: bool.
+        gradient_is_finite: bool.
+        taken: bool, whether the parameters were stepped: both are finite and there were terms.
+    """
+
+    gradient_norm: Tensor
+    loss_is_finite: Tensor
+    gradient_is_finite: Tensor
+    taken: Tensor
+
+
+class GradientStep:
+    """Steps an optimizer whose gradients were accumulated as SUMS of loss terms.
+
+    The loss of a micro-batch is back-propagated as a sum (mean times weight), so gradients add up
+    over micro-batches, and over processes (:func:`slowfast_maskfeat.engine.distributed.wrap` adds
+    them up too). Here they are divided by the number of terms, once. So k micro-batches of b give
+    the step of one batch of k * b, and two processes that of one, although masks differ in size.
+
+    A loss or gradient that is not finite makes the step do nothing on the device: parameters,
+    moments and step counters keep their bits. The same holds when there were no terms at all.
+
+    With fp16 and ``torch.amp.GradScaler``::
+
+        scaler.scale(loss_sum).backward()        # for each micro-batch
+        scaler.unscale_(optimizer)               # an overflow leaves inf or NaN, which is skipped
+        result = step(total_weight, loss_sum)    # instead of scaler.step(optimizer)
+        scaler.update()                          # adapts the scale from what unscale_ found
+        optimizer.zero_grad()
+
+    There ``gradient_is_finite`` is false now and then while the scale is found, which is no fault:
+    count ``loss_is_finite``. Do not read ``optimizer.found_inf``; it is set for the step only.
+
+    Args:
+        optimizer: Any torch optimizer; fused ones skip inside their kernel, the others are put
+            back afterwards, at the price of a copy of parameters and state.
+        clip_l2norm: ``SOLVER.CLIP_GRAD_L2NORM``: the gradient is scaled down to this 2-norm.
+        clip_value: ``SOLVER.CLIP_GRAD_VAL``: every element is cut to plus or minus this.
+
+    Raises:
+        ValueError: If both ways to clip are asked for, or one with a number that is not positive.
+    """
+
+    def __init__(
+        self,
+        optimizer: torch.optim.Optimizer,
+        *,
+        clip_l2norm: float | None = None,
+        clip_value: float | None = None,
+    ) -> None:
+        if clip_l2norm is not None and clip_value is not None:
+            raise ValueError(
+                f"SOLVER.CLIP_GRAD_L2NORM is {clip_l2norm} and SOLVER.CLIP_GRAD_VAL {clip_value}; "
+                "one of them, the other None, would be right"
+            )
+        for key, value in (("CLIP_GRAD_L2NORM", clip_l2norm), ("CLIP_GRAD_VAL", clip_value)):
+            if value is not None and value <= 0:
+                raise ValueError(f"SOLVER.{key} is {value}; above 0, or None, would be right")
+        self.optimizer = optimizer
+        self.clip_l2norm = clip_l2norm
+        self.clip_value = clip_value
+
+    @torch.no_grad()
+    def __call__(self, total_weight: Tensor, loss: Tensor | None = None) -> StepResult:
+        """Divide, measure and clip the gradients in place, then step, or do nothing on the device.
+
+        Args:
+            total_weight: (), number of terms in the sums, over micro-batches and processes.
+            loss: (), the loss to check, the same on all processes (sum or mean); None checks the
+                gradients alone.
+
+        Returns:
+            Tensors that tell what happened.
+        """
+        gradients = self._gradients()
+        assert gradients, "a step before any backward"
+        device = gradients[0].device
+        weight = total_weight.detach().to(device=device, dtype=torch.float32)
+        divisor = torch.where(weight > 0, weight, torch.ones_like(weight))
+        norm = _total_norm(gradients) / divisor
+        factor = divisor.reciprocal()
+        if self.clip_l2norm is not None:
+            # torch.nn.utils.clip_grad_norm_'s formula, its small constant included.
+            factor = factor * (self.clip_l2norm / (norm + 1e-6)).clamp(max=1.0)
+        _scale(gradients, factor)
+        if self.clip_value is not None:
+            torch._foreach_clamp_min_(gradients, -self.clip_value)
+            torch._foreach_clamp_max_(gradients, self.clip_value)
+
+        gradient_is_finite = torch.isfinite(norm)
+        loss_is_finite = torch.ones_like(gradient_is_finite)
+        if loss is not None:
+            loss_is_finite = torch.isfinite(loss.detach()).to(device)
+        taken = gradient_is_finite & loss_is_finite & (weight > 0)
+        if getattr(self.optimizer, "_step_supports_amp_scaling", False):
+            _step_fused(self.optimizer, taken)
+        else:
+            _step_and_restore(self.optimizer, taken)
+        return StepResult(norm, loss_is_finite, gradient_is_finite, taken)
+
+    def _gradients(self) -> list[Tensor]:
+        return [
+            parameter.grad
+            for group in self.optimizer.param_groups
+            for parameter in group["params"]
+            if parameter.grad is not None
+        ]
+
+
+def _total_norm(gradients: list[Tensor]) -> Tensor:
+    """2-norm over all elements of all gradients, in float32 (float64 stays), as a scalar."""
+    wide = [
+        gradient.float() if gradient.dtype in (torch.float16, torch.bfloat16) else gradient
+        for gradient in gradients
+    ]
+    device = wide[0].device
+    norms = torch._foreach_norm(wide, 2.0)
+    total: Tensor = torch.linalg.vector_norm(torch.stack([n.to(device) for n in norms]), 2.0)
+    return total
+
+
+def _scale(gradients: list[Tensor], factor: Tensor) -> None:
+    """Multiply gradients by a float32 scalar, in place, one call for each device and dtype."""
+    by_kind: dict[tuple[torch.device, torch.dtype], list[Tensor]] = {}
+    for gradient in gradients:
+        by_kind.setdefault((gradient.device, gradient.dtype), []).append(gradient)
+    for (device, dtype), same in by_kind.items():
+        torch._foreach_mul_(same, factor.to(device=device, dtype=dtype))
+
+
+def _step_fused(optimizer: torch.optim.Optimizer, taken: Tensor) -> None:
+    # The attribute torch.amp.GradScaler uses: the fused kernels leave everything as it is where
+    # this is 1, and torch takes the step count back.
+    optimizer.found_inf = (~taken).to(torch.float32)  # type: ignore[attr-defined]
+    try:
+        optimizer.step()
+    finally:
+        del optimizer.found_inf  # type: ignore[attr-defined]
+
+
+def _step_and_restore(optimizer: torch.optim.Optimizer, taken: Tensor) -> None:
+    parameters = [
+        parameter
+        for group in optimizer.param_groups
+        for parameter in group["params"]
+        if parameter.grad is not None
+    ]
+    before = [parameter.clone() for parameter in parameters]
+    state_before = [
+        {
+            key: value.clone()
+            for key, value in optimizer.state[parameter].items()
+            if _is_tensor(value)
+        }
+        for parameter in parameters
+    ]
+    optimizer.step()
+    for parameter, old, old_state in zip(parameters, before, state_before, strict=True):
+        parameter.copy_(torch.where(taken, parameter, old))
+        for key, value in optimizer.state[parameter].items():
+            if not _is_tensor(value):
+                continue
+            # What the skipped step itself created had not existed before: it goes back to zero,
+            # where all of torch's optimizers begin.
+            kept = old_state.get(key, torch.zeros_like(value))
+            value.copy_(torch.where(taken.to(value.device), value, kept))
+
+
+def _is_tensor(value: object) -> bool:
+    return isinstance(value, Tensor)

@@ -1,0 +1,243 @@
+"""Starting the processes of a run on this machine, where torchrun did not."""
+
+from __future__ import annotations
+
+import multiprocessing
+import multiprocessing.connection
+import multiprocessing.process
+import multiprocessing.queues
+import os
+import signal
+import tempfile
+import threading
+import time
+import traceback
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from types import FrameType
+from typing import Any, NamedTuple
+
+import torch
+
+from slowfast_maskfeat.engine import distributed
+
+FAILURE_GRACE_SECONDS = 20.0
+"""How long the others may take to end once one has failed; they may hang waiting for it."""
+
+SIGNAL_GRACE_SECONDS = 600.0
+"""How long the others may take once one has ended by a signal; one may be writing a checkpoint."""
+
+_SIGNAL_EXITS = (128 + signal.SIGINT, 128 + signal.SIGTERM)
+_LONGEST_MESSAGE = 4000  # characters; what has not been read yet must fit into a pipe
+
+
+class _Failure(NamedTuple):
+    """What a process tells before it ends of an exception."""
+
+    rank: int
+    is_user_error: bool
+    message: str
+    trace: str
+
+
+class _Place(NamedTuple):
+    """Where a started process stands in the run."""
+
+    rank: int
+    local_rank: int
+    world_size: int
+    num_threads: int | None
+
+
+def launch(
+    function: Callable[..., Any],
+    num_processes: int,
+    args: tuple[Any, ...] = (),
+    *,
+    num_shards: int = 1,
+    shard_id: int = 0,
+    init_method: str | None = None,
+    backend: str = "gloo",
+) -> None:
+    """Run ``function(*args)`` in as many processes as asked, set up to work together.
+
+    One process on one machine is this one: nothing is started or set up. Otherwise they are
+    spawned, so ``function`` must be importable and ``args`` picklable. SIGTERM and SIGINT that
+    arrive here are passed on to them (a SIGINT from a terminal reaches them twice), and this
+    process ends when they have.
+
+    Args:
+        function: What each process does once it is set up.
+        num_processes: Processes on this machine.
+        args: Arguments, the same for all.
+        num_shards: Machines in the run (``--num_shards``).
+        shard_id: Which machine this is (``--shard_id``).
+        init_method: Where the processes meet (``--init_method``), such as ``tcp://host:9999``.
+            With one machine None is best: a fresh file that no other run can hit.
+        backend: ``gloo`` or ``nccl``.
+
+    Raises:
+        ValueError: If the numbers contradict each other, or a process raised one: the same text.
+        RuntimeError: If a process failed otherwise; the text has its rank and traceback.
+        SystemExit: With the exit code of the first process that ended with one of its own, 130 and
+            143 among them.
+    """
+    if num_processes < 1:
+        raise ValueError(f"{num_processes} processes were asked for; at least 1 is right")
+    if not 0 <= shard_id < num_shards:
+        raise ValueError(
+            f"--shard_id is {shard_id} and --num_shards {num_shards}; machines count from 0 to "
+            "num_shards - 1"
+        )
+    if num_shards > 1 and init_method is None:
+        raise ValueError(
+            f"--num_shards is {num_shards}, but --init_method does not say where the machines "
+            "meet; tcp://HOST_OF_SHARD_0:9999 would be right"
+        )
+    world_size = num_processes * num_shards
+    if world_size == 1:
+        function(*args)
+        return
+    with tempfile.TemporaryDirectory(prefix="meeting_") as folder:
+        meeting = init_method or f"file://{folder}/meeting"
+        _spawn(
+            function, args, num_processes, shard_id * num_processes, world_size, backend, meeting
+        )
+
+
+def _spawn(
+    function: Callable[..., Any],
+    args: tuple[Any, ...],
+    num_processes: int,
+    first_rank: int,
+    world_size: int,
+    backend: str,
+    init_method: str,
+) -> None:
+    context = multiprocessing.get_context("spawn")
+    failures = context.SimpleQueue()
+    num_threads = None
+    if backend == "gloo":  # as many compute threads as cores, not as many for every process
+        num_threads = max(1, (os.cpu_count() or 1) // num_processes)
+    processes: list[multiprocessing.process.BaseProcess] = []
+    with _passing_on_signals(processes):
+        for local_rank in range(num_processes):
+            place = _Place(first_rank + local_rank, local_rank, world_size, num_threads)
+            process = context.Process(
+                target=_run, args=(function, args, place, backend, init_method, failures)
+            )
+            process.start()
+            processes.append(process)
+        first_bad = _wait(processes)
+    if not failures.empty():
+        _raise(failures.get())
+    if first_bad is not None:
+        _raise_exit(first_bad, first_rank + processes.index(first_bad))
+
+
+def _run(
+    function: Callable[..., Any],
+    args: tuple[Any, ...],
+    place: _Place,
+    backend: str,
+    init_method: str,
+    failures: multiprocessing.queues.SimpleQueue[_Failure],
+) -> None:
+    """The life of a started process."""
+    threading.Thread(target=_end_with_parent, daemon=True).start()
+    try:
+        if place.num_threads is not None:
+            torch.set_num_threads(place.num_threads)
+        distributed.setup(place.rank, place.local_rank, place.world_size, backend, init_method)
+        function(*args)
+    except KeyboardInterrupt:
+        raise SystemExit(128 + signal.SIGINT) from None
+    except SystemExit:
+        distributed.shutdown()
+        raise
+    except Exception as error:
+        # Told before leaving the group: others that fail because this one is gone come after it.
+        message = str(error)[:_LONGEST_MESSAGE]
+        trace = traceback.format_exc()[-_LONGEST_MESSAGE:]
+        failures.put(_Failure(place.rank, isinstance(error, ValueError), message, trace))
+        raise SystemExit(1) from None
+    distributed.shutdown()
+
+
+def _end_with_parent() -> None:
+    """Leave no orphan behind when the starting process is killed."""
+    parent = multiprocessing.parent_process()
+    assert parent is not None
+    multiprocessing.connection.wait([parent.sentinel])
+    os._exit(128 + signal.SIGKILL)
+
+
+def _wait(
+    processes: list[multiprocessing.process.BaseProcess],
+) -> multiprocessing.process.BaseProcess | None:
+    """Wait for all to end; after a bad end of one, stop the others. Returns the first bad one."""
+    running = list(processes)
+    first_bad: multiprocessing.process.BaseProcess | None = None
+    deadline: float | None = None
+    while running:
+        timeout = None if deadline is None else max(0.0, deadline - time.monotonic())
+        ended = multiprocessing.connection.wait([p.sentinel for p in running], timeout)
+        if deadline is not None and not ended:
+            for process in running:
+                process.kill()
+            deadline = None
+            continue
+        for process in [p for p in running if p.sentinel in ended]:
+            process.join()
+            running.remove(process)
+            if process.exitcode and first_bad is None:
+                first_bad = process
+                by_signal = _exit_code(process) in _SIGNAL_EXITS
+                grace = SIGNAL_GRACE_SECONDS if by_signal else FAILURE_GRACE_SECONDS
+                deadline = time.monotonic() + grace
+                if not by_signal:
+                    for other in running:
+                        other.terminate()
+    return first_bad
+
+
+def _exit_code(process: multiprocessing.process.BaseProcess) -> int:
+    """The exit code as a shell has it: 128 + n after signal n."""
+    code = process.exitcode
+    assert code is not None
+    return code if code >= 0 else 128 - code
+
+
+@contextmanager
+def _passing_on_signals(
+    processes: list[multiprocessing.process.BaseProcess],
+) -> Iterator[None]:
+    def pass_on(number: int, frame: FrameType | None) -> None:
+        for process in processes:
+            if process.pid is not None and process.exitcode is None:
+                os.kill(process.pid, number)
+
+    if threading.current_thread() is not threading.main_thread():  # Python allows it nowhere else
+        yield
+        return
+    before = {number: signal.signal(number, pass_on) for number in (signal.SIGTERM, signal.SIGINT)}
+    try:
+        yield
+    finally:
+        for number, handler in before.items():
+            signal.signal(number, handler)
+
+
+def _raise(failure: _Failure) -> None:
+    if failure.is_user_error:
+        raise ValueError(failure.message)
+    raise RuntimeError(f"process {failure.rank} failed:\n{failure.trace}")
+
+
+def _raise_exit(process: multiprocessing.process.BaseProcess, rank: int) -> None:
+    code = _exit_code(process)
+    if code > 128 and code not in _SIGNAL_EXITS:
+        name = signal.Signals(code - 128).name
+        hint = " (the system may have been out of memory)" if name == "SIGKILL" else ""
+        raise RuntimeError(f"process {rank} was ended by {name}{hint}")
+    raise SystemExit(code)

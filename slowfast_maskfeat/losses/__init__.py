@@ -1,0 +1,17 @@
+"""Loss terms leave this room: pure functions, one float32 value per term, never averaged."""
+
+from __future__ import annotations
+
+from slowfast_maskfeat.losses.classification import (
+    binary_cross_entropy_with_logits,
+    cross_entropy,
+    soft_cross_entropy,
+)
+from slowfast_maskfeat.losses.regression import mean_squared_error
+
+__all__ = [
+    "binary_cross_entropy_with_logits",
+    "cross_entropy",
+    "mean_squared_error",
+    "soft_cross_entropy",
+]

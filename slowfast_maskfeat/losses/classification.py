@@ -1,0 +1,55 @@
+"""Losses on class scores. All take logits: half precision has no room for a log of a sigmoid."""
+
+from __future__ import annotations
+
+import torch.nn.functional as F
+from torch import Tensor
+
+from slowfast_maskfeat.losses.precision import at_least_float32
+
+
+def cross_entropy(logits: Tensor, labels: Tensor, *, label_smoothing: float = 0.0) -> Tensor:
+    """Cross-entropy with one right class per term.
+
+    Args:
+        logits: (B, K), any floating type.
+        labels: (B,) class indexes, int64.
+        label_smoothing: share of the probability that is spread evenly over all classes.
+
+    Returns:
+        (B,), float32 (float64 if `logits` are).
+    """
+    return F.cross_entropy(
+        at_least_float32(logits), labels, reduction="none", label_smoothing=label_smoothing
+    )
+
+
+def soft_cross_entropy(logits: Tensor, target: Tensor) -> Tensor:
+    """Cross-entropy with a distribution over the classes per term, as mixup and cutmix make it.
+
+    The target is used as given: rows that do not sum to one are not scaled.
+
+    Args:
+        logits: (B, K), any floating type.
+        target: (B, K) weights of the classes.
+
+    Returns:
+        (B,), float32 (float64 if `logits` are).
+    """
+    assert logits.shape == target.shape, f"{logits.shape} against {target.shape}"
+    return -(target * at_least_float32(logits).log_softmax(dim=-1)).sum(dim=-1)
+
+
+def binary_cross_entropy_with_logits(logits: Tensor, target: Tensor) -> Tensor:
+    """Binary cross-entropy of every class on its own, averaged over the classes of a term.
+
+    Args:
+        logits: (R, K), any floating type.
+        target: (R, K), 1 where the class is present, else 0.
+
+    Returns:
+        (R,), float32 (float64 if `logits` are).
+    """
+    logits = at_least_float32(logits)
+    terms = F.binary_cross_entropy_with_logits(logits, target.to(logits.dtype), reduction="none")
+    return terms.mean(dim=-1)

@@ -1,0 +1,22 @@
+"""Losses on real-valued targets."""
+
+from __future__ import annotations
+
+from torch import Tensor
+
+from slowfast_maskfeat.losses.precision import at_least_float32
+
+
+def mean_squared_error(prediction: Tensor, target: Tensor) -> Tensor:
+    """Mean over the channels of the squared error of every term.
+
+    Args:
+        prediction: (M, D), any floating type.
+        target: (M, D).
+
+    Returns:
+        (M,), float32 (float64 if `prediction` is).
+    """
+    assert prediction.shape == target.shape, f"{prediction.shape} against {target.shape}"
+    difference = at_least_float32(prediction) - target
+    return difference.square().mean(dim=-1)

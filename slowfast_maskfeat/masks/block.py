@@ -1,0 +1,78 @@
+"""Block masks: rectangles on an image (BEiT, arXiv:2106.08254, algorithm 1)."""
+
+from __future__ import annotations
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from slowfast_maskfeat.masks.boxes import (
+    BoolArray,
+    BoxLaw,
+    check_grid,
+    check_ratio,
+    hide_boxes,
+    quota_of,
+    smallest_area,
+)
+from slowfast_maskfeat.shapes import Grid
+
+
+def block_mask(
+    grid: Grid,
+    ratio: float,
+    generator: np.random.Generator,
+    *,
+    max_block: int | None = None,
+    num_tries: int = 10,
+) -> Tensor:
+    """Masks random rectangles of every time step until a share of `ratio` of it is hidden.
+
+    Time steps are masked independently of each other; an image has one.
+
+    Args:
+        grid: size of the mask.
+        ratio: share of tokens to hide (AUG.MASK_RATIO), in (0, 1).
+        generator: source of all draws.
+        max_block: cells that one rectangle adds at most (AUG.MAX_MASK_PATCHES_PER_BLOCK); None
+            for no limit but the quota.
+        num_tries: tries per rectangle.
+
+    Returns:
+        (t, h, w) bool, True = masked; in each time step at most round(h * w * ratio), at least one.
+
+    Raises:
+        ValueError: `ratio` outside (0, 1), `max_block` below 1, or a grid without cells.
+    """
+    check_ratio(ratio)
+    check_grid(grid)
+    if max_block is not None and max_block < 1:
+        raise ValueError(
+            f"AUG.MAX_MASK_PATCHES_PER_BLOCK is {max_block}; it must be at least 1, or None"
+        )
+    frames = [
+        frame_blocks(grid, ratio, generator, max_block=max_block, num_tries=num_tries)
+        for _ in range(grid.t)
+    ]
+    return torch.from_numpy(np.concatenate(frames))
+
+
+def frame_blocks(
+    grid: Grid,
+    ratio: float,
+    generator: np.random.Generator,
+    *,
+    max_block: int | None,
+    num_tries: int,
+) -> BoolArray:
+    """Draws the rectangles of a single time step of `grid`: (1, h, w), True = masked."""
+    frame = Grid(1, grid.h, grid.w)
+    quota = quota_of(frame.num_tokens, ratio)
+    law = BoxLaw(
+        quota=quota,
+        min_area=smallest_area(frame, quota // 5, quota),
+        max_area=quota if max_block is None else max_block,
+        area_within_quota=True,
+        num_tries=num_tries,
+    )
+    return hide_boxes(frame, law, generator)

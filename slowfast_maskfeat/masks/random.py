@@ -1,0 +1,55 @@
+"""Random masks: tokens drawn one by one (MAE, arXiv:2111.06377; video: arXiv:2205.09113)."""
+
+from __future__ import annotations
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from slowfast_maskfeat.masks.boxes import check_grid, check_ratio
+from slowfast_maskfeat.shapes import Grid
+
+
+def random_mask(
+    grid: Grid,
+    ratio: float,
+    generator: np.random.Generator,
+    *,
+    tube: bool = False,
+    per_frame: bool = False,
+) -> Tensor:
+    """Masks tokens drawn uniformly without replacement; the number is exact.
+
+    int(cells * (1 - ratio)) cells stay visible, where the cells are all tokens of the clip, or
+    those of one time step with `tube` or `per_frame`. In the published tube form the count is
+    taken over the clip, so ties of the shared noise leave one tube cut off in time; here every
+    tube is whole (deviation).
+
+    Args:
+        grid: size of the mask.
+        ratio: share of tokens to hide (AUG.MASK_RATIO), in (0, 1).
+        generator: source of all draws.
+        tube: hide the same cells at every time step.
+        per_frame: hide the same number of cells at every time step.
+
+    Returns:
+        (t, h, w) bool, True = masked.
+
+    Raises:
+        ValueError: `ratio` outside (0, 1), a grid without cells, or `tube` and `per_frame` both.
+    """
+    check_ratio(ratio)
+    check_grid(grid)
+    if tube and per_frame:
+        raise ValueError(
+            "AUG.MASK_TUBE and MASK.PER_FRAME_MASKING are both on; a random mask takes one of them"
+        )
+    num_rows = grid.t if per_frame else 1
+    num_cells = grid.h * grid.w if tube or per_frame else grid.num_tokens
+    num_visible = int(num_cells * (1 - ratio))
+    order = generator.random((num_rows, num_cells)).argsort(axis=1)
+    mask = np.ones((num_rows, num_cells), dtype=np.bool_)
+    np.put_along_axis(mask, order[:, :num_visible], False, axis=1)
+    if tube:
+        mask = np.repeat(mask, grid.t, axis=0)
+    return torch.from_numpy(mask.reshape(grid))

@@ -1,0 +1,34 @@
+"""Tube masks: the same rectangles at every time step (MaskFeat, section 4.2)."""
+
+from __future__ import annotations
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from slowfast_maskfeat.masks.block import frame_blocks
+from slowfast_maskfeat.masks.boxes import check_grid, check_ratio
+from slowfast_maskfeat.shapes import Grid
+
+
+def tube_mask(
+    grid: Grid, ratio: float, generator: np.random.Generator, *, num_tries: int = 10
+) -> Tensor:
+    """Masks the rectangles of one block mask through all of the time.
+
+    Args:
+        grid: size of the mask.
+        ratio: share of tokens to hide (AUG.MASK_RATIO), in (0, 1).
+        generator: source of all draws.
+        num_tries: tries per rectangle.
+
+    Returns:
+        (t, h, w) bool, True = masked; every time step is the same.
+
+    Raises:
+        ValueError: `ratio` outside (0, 1), or a grid without cells.
+    """
+    check_ratio(ratio)
+    check_grid(grid)
+    frame = frame_blocks(grid, ratio, generator, max_block=None, num_tries=num_tries)
+    return torch.from_numpy(np.repeat(frame, grid.t, axis=0))

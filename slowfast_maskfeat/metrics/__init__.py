@@ -1,0 +1,1 @@
+"""Figures of merit, and the log they go to, leave this room."""

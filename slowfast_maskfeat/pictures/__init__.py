@@ -1,0 +1,8 @@
+"""PNG files for people to look at leave this room: HOG panels and curves."""
+
+from __future__ import annotations
+
+from slowfast_maskfeat.pictures.curves import accuracy_curves, training_curves
+from slowfast_maskfeat.pictures.panel import HOGPanelRow, hog_panel
+
+__all__ = ["HOGPanelRow", "accuracy_curves", "hog_panel", "training_curves"]

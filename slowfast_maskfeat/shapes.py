@@ -1,0 +1,36 @@
+"""The token grid and the legend of axis names that hold in the whole package.
+
+    B C T H W   a batch of clips in pixels: batch, channel, frame, row, column
+    t h w       the token grid: the clip after the patch embedding or a later block
+    N           number of tokens, N = t * h * w
+    D           width of a token
+    M           number of masked tokens of a batch, in the order of (b, t, h, w)
+    K           number of classes
+    R           number of boxes of a batch
+
+A mask is a bool tensor on a token grid; True means masked.
+"""
+
+from __future__ import annotations
+
+from typing import NamedTuple
+
+
+class Grid(NamedTuple):
+    """Size of a token grid: `t` steps of time, `h` rows, `w` columns."""
+
+    t: int
+    h: int
+    w: int
+
+    @property
+    def num_tokens(self) -> int:
+        """N = t * h * w."""
+        return self.t * self.h * self.w
+
+    def divides(self, other: Grid) -> bool:
+        """Whether every cell of this grid covers a whole number of cells of the `other` one."""
+        return all(fine % coarse == 0 for coarse, fine in zip(self, other, strict=True))
+
+    def __str__(self) -> str:
+        return f"{self.t}x{self.h}x{self.w}"

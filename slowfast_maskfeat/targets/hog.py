@@ -1,0 +1,272 @@
+"""Histograms of oriented gradients as prediction target.
+
+HOG: Dalal and Triggs, CVPR 2005. As target of masked prediction: MaskFeat, arXiv:2112.09133,
+section 3.2: 9 unsigned orientations, cells of 8x8 pixels, every colour channel by itself, each
+histogram scaled to unit length.
+
+The textbook form spreads the magnitudes over a (C, bins, H, W) tensor and pools it. Here gradients
+are differences of slices, and magnitudes are summed straight into their cell and bin. From uint8
+values the gradients are exact integers, and so are ties: a pixel without horizontal response
+belongs to bin 0 whatever the sign of the zero, and a flat cell is all zeros. The scaling per cell
+makes the missing normalisation of the clip irrelevant.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from slowfast_maskfeat.shapes import Grid
+from slowfast_maskfeat.targets.base import Target, check_clip_size
+
+# Pixels worked on at once. On a CPU the intermediate planes should stay in its cache; elsewhere
+# few large kernels are better, and the limit only bounds the memory: about 30 bytes per pixel.
+_CHUNK_PIXELS_CPU = 2**20
+_CHUNK_PIXELS = 2**23
+
+
+class HOGTarget(Target):
+    """HOG of the first frame of every token: the cells of a token side by side.
+
+    Attributes:
+        token_size: frames, rows and columns of pixels per token.
+        bins: orientations.
+        cell: pixels per side of a cell.
+        window: side of the Gaussian windows in pixels; 0 for none.
+    """
+
+    def __init__(
+        self,
+        token_size: Sequence[int],
+        *,
+        bins: int = 9,
+        cell: int = 8,
+        window: int = 0,
+        num_channels: int = 3,
+    ) -> None:
+        super().__init__()
+        frames, rows, columns = token_size
+        if rows % cell or columns % cell:
+            raise ValueError(
+                f"MASK.PRED_HOG needs tokens that are whole cells of {cell}x{cell} pixels, but a "
+                f"token is {rows}x{columns} pixels; use a predicting depth (MASK.PRETRAIN_DEPTH) "
+                f"whose stride is a multiple of {cell}"
+            )
+        self.token_size = (frames, rows, columns)
+        self.bins = bins
+        self.cell = cell
+        self.window = window
+        self.num_channels = num_channels
+
+    @property
+    def dim(self) -> int:
+        """Channels x bins x cells per token."""
+        _, rows, columns = self.token_size
+        return self.num_channels * self.bins * (rows // self.cell) * (columns // self.cell)
+
+    @torch.no_grad()
+    def encode(self, clips: Tensor, grid: Grid) -> Tensor:
+        """HOG of every token, in the order (channel, bin, cell row, cell column).
+
+        Args:
+            clips: (B, C, T, H, W), uint8 (preferred: exact) or float.
+            grid: token grid of the prediction.
+
+        Returns:
+            (B, N, dim) float32.
+
+        Raises:
+            ValueError: the clip is not `grid` tokens of `token_size`.
+        """
+        check_clip_size(clips, grid, self.token_size)
+        frames = clips[:, :, :: self.token_size[0]].transpose(1, 2)  # (B, t, C, H, W)
+        cells = hog(frames.flatten(0, 1), bins=self.bins, cell=self.cell, window=self.window)
+        num_rows, num_columns = cells.shape[3] // grid.h, cells.shape[4] // grid.w
+        cells = cells.view(*cells.shape[:3], grid.h, num_rows, grid.w, num_columns)
+        # (B * t, C, bins, h, cell row, w, cell column) -> (B * t, h, w, C, bins, row, column)
+        tokens = cells.permute(0, 3, 5, 1, 2, 4, 6)
+        return tokens.reshape(len(clips), grid.num_tokens, self.dim)
+
+    def to_cells(self, tokens: Tensor, grid: Grid) -> Tensor:
+        """The inverse order of `encode`: from tokens, target or predicted, to planes of cells.
+
+        Args:
+            tokens: (B, N, dim).
+            grid: their grid.
+
+        Returns:
+            (B, t, C, bins, rows of cells, columns of cells).
+        """
+        _, rows, columns = self.token_size
+        inside = (self.num_channels, self.bins, rows // self.cell, columns // self.cell)
+        cells = tokens.reshape(len(tokens), *grid, *inside).permute(0, 1, 4, 5, 2, 6, 3, 7)
+        return cells.reshape(
+            len(tokens), grid.t, *inside[:2], grid.h * inside[2], grid.w * inside[3]
+        )
+
+    def extra_repr(self) -> str:
+        """What `print` shows of the module."""
+        return (
+            f"token_size={self.token_size}, bins={self.bins}, cell={self.cell}, "
+            f"window={self.window}, dim={self.dim}"
+        )
+
+
+@torch.no_grad()
+def hog(images: Tensor, bins: int = 9, cell: int = 8, window: int = 0) -> Tensor:
+    """Histograms of oriented gradients, computed in float32 whatever the type of the images.
+
+    Args:
+        images: (N, C, H, W), uint8 (exact) or float, with any strides.
+        bins: unsigned orientations; bin k holds gradients at k to k + 1 times 180 / bins degrees
+            from the vertical.
+        cell: pixels per side of a cell; divides H and W.
+        window: side in pixels of the Gaussian windows that tile the image and weight its
+            magnitudes (standard deviation: half the side); 0 for none; divides H and W.
+
+    Returns:
+        (N, C, bins, H / cell, W / cell) float32, of unit length over `bins`, or zero where flat.
+
+    Raises:
+        ValueError: a size that is not a multiple of `cell` or `window`, or not four axes.
+    """
+    _check_arguments(images, bins, cell, window)
+    num_images, num_channels, height, width = images.shape
+    weight = _gaussian_weight(height, width, window, images.device) if window else None
+    first_bin = _first_bin_of_cells(height, width, cell, bins + 1, images.device)
+    chunk_pixels = _CHUNK_PIXELS_CPU if images.device.type == "cpu" else _CHUNK_PIXELS
+    chunk = max(1, chunk_pixels // max(1, num_channels * height * width))
+    out = torch.empty(
+        (num_images, num_channels, bins, height // cell, width // cell), device=images.device
+    )
+    for start in range(0, num_images, chunk):
+        part = out[start : start + chunk]
+        magnitude, position = _polar_gradients(images[start : start + chunk], bins)
+        if weight is not None:
+            magnitude.mul_(weight)
+        if images.device.type == "cpu":
+            sums = _sums_by_scatter(magnitude, position, first_bin, cell, bins + 1)
+        else:
+            sums = _sums_by_bin(magnitude, position, cell, bins + 1)
+        part.copy_(F.normalize(_fold_ends(sums, bins), dim=-1).movedim(-1, 2))
+    return out
+
+
+def _check_arguments(images: Tensor, bins: int, cell: int, window: int) -> None:
+    if images.ndim != 4:
+        raise ValueError(f"images have shape {tuple(images.shape)}; (N, C, H, W) is needed")
+    if bins < 2 or cell < 2 or window < 0:
+        raise ValueError(
+            f"HOG needs at least 2 bins, cells of at least 2 pixels and a window of 0 or more "
+            f"pixels; given bins={bins}, cell={cell}, window={window}"
+        )
+    for name, side in (("height", images.shape[2]), ("width", images.shape[3])):
+        for what, multiple in (("cell", cell), ("window", window)):
+            if multiple and (side % multiple or side == 0):
+                raise ValueError(
+                    f"HOG of images of {name} {side} with {what}={multiple}: the {name} must be a "
+                    f"multiple of {multiple}"
+                )
+
+
+def _gaussian_weight(height: int, width: int, window: int, device: torch.device) -> Tensor:
+    """Gaussian windows side by side, (H, W); their common scale is lost in the normalisation."""
+    offset = torch.arange(window, dtype=torch.float32, device=device) - (window - 1) / 2
+    profile = torch.exp(-0.5 * (offset / max(1, window // 2)) ** 2)
+    return torch.outer(profile.repeat(height // window), profile.repeat(width // window))
+
+
+def _first_bin_of_cells(
+    height: int, width: int, cell: int, num_bins: int, device: torch.device
+) -> Tensor:
+    """For every pixel the index of its cell's first bin among all bins of a plane, (H * W,)."""
+    row = torch.arange(height, device=device) // cell * (width // cell)
+    column = torch.arange(width, device=device) // cell
+    return ((row[:, None] + column) * num_bins).flatten()
+
+
+def _polar_gradients(images: Tensor, bins: int) -> tuple[Tensor, Tensor]:
+    """Magnitude of the Sobel gradient, and its orientation in units of bins.
+
+    The orientation is atan(across / down), which no sign of a zero disturbs: 0 for a gradient
+    straight down or up; between -bins / 2 and bins / 2. It is shifted by half of `bins`, rounded
+    up, so that its integer part is 0 to `bins`; the first and the last of these are the same bin.
+
+    Args:
+        images: (N, C, H, W).
+        bins: orientations.
+
+    Returns:
+        Two (N, C, H, W) float32 tensors, contiguous.
+    """
+    num_images, num_channels, height, width = images.shape
+    # One pass that converts, packs and pads by reflection.
+    padded = torch.empty((num_images, num_channels, height + 2, width + 2), device=images.device)
+    padded[..., 1:-1, 1:-1] = images
+    padded[..., 0, :] = padded[..., 2, :]
+    padded[..., -1, :] = padded[..., -3, :]
+    padded[..., 0] = padded[..., 2]
+    padded[..., -1] = padded[..., -3]
+    difference = padded[..., :-2] - padded[..., 2:]
+    across = torch.add(difference[..., :-2, :], difference[..., 1:-1, :], alpha=2)
+    across.add_(difference[..., 2:, :])
+    smooth = torch.add(padded[..., :-2], padded[..., 1:-1], alpha=2).add_(padded[..., 2:])
+    down = smooth[..., :-2, :] - smooth[..., 2:, :]
+    # 0 / 0 at flat pixels counts as orientation 0 with magnitude 0.
+    orientation = torch.div(across, down).nan_to_num_().atan_()
+    position = orientation.mul_(bins / math.pi).add_((bins + 1) // 2)
+    magnitude = across.square_().addcmul_(down, down).sqrt_()
+    return magnitude, position
+
+
+def _sums_by_scatter(
+    magnitude: Tensor, position: Tensor, first_bin: Tensor, cell: int, num_bins: int
+) -> Tensor:
+    """Sums magnitudes per cell and bin: one pass; on a CPU each plane is one thread's, in order.
+
+    Args:
+        magnitude: (N, C, H, W).
+        position: (N, C, H, W), integer part 0 to `num_bins` - 1.
+        first_bin: (H * W,) from `_first_bin_of_cells`.
+        cell: pixels per side of a cell.
+        num_bins: bins per cell.
+
+    Returns:
+        (N, C, H / cell, W / cell, num_bins).
+    """
+    num_images, num_channels, height, width = magnitude.shape
+    num_rows, num_columns = height // cell, width // cell
+    index = position.flatten(0, 1).flatten(1).long().add_(first_bin)  # (N * C, H * W)
+    sums = magnitude.new_zeros(len(index), num_rows * num_columns * num_bins)
+    sums.scatter_add_(1, index, magnitude.view_as(index))
+    return sums.view(num_images, num_channels, num_rows, num_columns, num_bins)
+
+
+def _sums_by_bin(magnitude: Tensor, position: Tensor, cell: int, num_bins: int) -> Tensor:
+    """Sums magnitudes per cell and bin, bin after bin.
+
+    More passes than `_sums_by_scatter`, but each is a plain reduction: the same result every time
+    on a GPU, where the order of atomic additions is not.
+
+    Args and returns: as there.
+    """
+    num_images, num_channels, height, width = magnitude.shape
+    shape = (num_images, num_channels, height // cell, cell, width // cell, cell)
+    magnitude = magnitude.view(shape)
+    index = position.view(shape).to(torch.uint8)
+    sums = [
+        torch.where(index == number, magnitude, 0.0).sum(dim=(3, 5)) for number in range(num_bins)
+    ]
+    return torch.stack(sums, dim=-1)
+
+
+def _fold_ends(sums: Tensor, bins: int) -> Tensor:
+    """From shifted orientations to bins: (..., bins + 1) -> (..., bins)."""
+    shift = (bins + 1) // 2
+    folded = sums[..., :bins].clone()
+    folded[..., 0] += sums[..., bins]
+    return folded.roll(-shift, dims=-1)

@@ -1,0 +1,103 @@
+"""Pixels as prediction target (MAE, arXiv:2111.06377, section 3; MaskFeat, section 3.2)."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import torch
+from torch import Tensor
+
+from slowfast_maskfeat.shapes import Grid
+from slowfast_maskfeat.targets.base import Target, check_clip_size
+
+# Added to the variance of a token; the published value.
+_EPSILON = 1e-6
+
+
+class PixelTarget(Target):
+    """The colours of every token's pixels, by default scaled to zero mean and unit variance.
+
+    Attributes:
+        token_size: frames, rows and columns of pixels per token.
+        all_frames: predict every frame of a token (MASK.TIME_STRIDE_LOSS off), not the first alone.
+        norm: scale every token by its own mean and variance (MASK.NORM_PRED_PIXEL).
+        color_first: order (colour, row, column), as published for images, not (row, column,
+            colour), as published for video.
+    """
+
+    mean: Tensor
+    std: Tensor
+
+    def __init__(
+        self,
+        token_size: Sequence[int],
+        *,
+        mean: Sequence[float] = (0.45, 0.45, 0.45),
+        std: Sequence[float] = (0.225, 0.225, 0.225),
+        all_frames: bool = False,
+        norm: bool = True,
+        color_first: bool = False,
+    ) -> None:
+        super().__init__()
+        frames, rows, columns = token_size
+        if color_first and all_frames and frames > 1:
+            raise ValueError(
+                "pixels of several frames (MASK.TIME_STRIDE_LOSS False) have no published order "
+                "with the colour first; use one of the two"
+            )
+        self.token_size = (frames, rows, columns)
+        self.all_frames = all_frames
+        self.norm = norm
+        self.color_first = color_first
+        # Not part of a checkpoint: they follow from the configuration (DATA.MEAN, DATA.STD).
+        shape = (1, len(mean), 1, 1, 1)
+        self.register_buffer("mean", torch.tensor(mean).view(shape), persistent=False)
+        self.register_buffer("std", torch.tensor(std).view(shape), persistent=False)
+
+    @property
+    def dim(self) -> int:
+        """Predicted frames x rows x columns x channels of a token."""
+        frames, rows, columns = self.token_size
+        return (frames if self.all_frames else 1) * rows * columns * self.mean.numel()
+
+    @torch.no_grad()
+    def encode(self, clips: Tensor, grid: Grid) -> Tensor:
+        """Pixels of every token.
+
+        Args:
+            clips: (B, C, T, H, W); uint8 is divided by 255 and normalised with `mean` and `std`,
+                float is taken as it is.
+            grid: token grid of the prediction.
+
+        Returns:
+            (B, N, dim) float32, in the order (row, column, channel), after the frame when there are
+            several; (channel, row, column) with `color_first`.
+
+        Raises:
+            ValueError: the clip is not `grid` tokens of `token_size`.
+        """
+        check_clip_size(clips, grid, self.token_size)
+        if not self.all_frames:
+            clips = clips[:, :, :: self.token_size[0]]
+        if clips.dtype == torch.uint8:
+            pixels = (clips.float() / 255 - self.mean) / self.std
+        else:
+            pixels = clips.float()
+        _, rows, columns = self.token_size
+        # (B, C, t, frame, h, row, w, column) -> (B, t, h, w, ...)
+        pixels = pixels.reshape(
+            *pixels.shape[:2], grid.t, pixels.shape[2] // grid.t, grid.h, rows, grid.w, columns
+        )
+        inside = (1, 3, 5, 7) if self.color_first else (3, 5, 7, 1)
+        tokens = pixels.permute(0, 2, 4, 6, *inside).reshape(len(clips), grid.num_tokens, self.dim)
+        if self.norm:
+            variance, mean = torch.var_mean(tokens, dim=-1, keepdim=True)
+            tokens = (tokens - mean) / (variance + _EPSILON).sqrt()
+        return tokens
+
+    def extra_repr(self) -> str:
+        """What `print` shows of the module."""
+        return (
+            f"token_size={self.token_size}, all_frames={self.all_frames}, norm={self.norm}, "
+            f"color_first={self.color_first}, dim={self.dim}"
+        )

@@ -1,0 +1,115 @@
+"""Action recognition: one label per clip, one answer per video."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+
+from slowfast_maskfeat.clips.batch import ClipBatch
+from slowfast_maskfeat.clips.transform import normalise
+from slowfast_maskfeat.metrics.accuracy import VideoScores, topk_correct
+from slowfast_maskfeat.tasks.base import AllReduce, Evaluation, StepOutput, Task
+
+ClassLoss = Callable[[Tensor, Tensor], Tensor]
+
+
+class ClassifyTask(Task):
+    """Classify clips, and videos by the scores of their clips together.
+
+    Args:
+        loss: (B, K) logits and (B,) labels -> (B,) terms.
+        activation: (B, K) logits -> (B, K) scores, for evaluation.
+        num_classes: K.
+        ensemble: how the scores of a video's clips are put together: "sum" or "max".
+        mean: per channel, of the clip's normalisation.
+        std: per channel, of the clip's normalisation.
+        class_names: of the K classes, or None.
+    """
+
+    def __init__(
+        self,
+        loss: ClassLoss,
+        activation: Callable[[Tensor], Tensor],
+        *,
+        num_classes: int,
+        ensemble: str,
+        mean: Sequence[float],
+        std: Sequence[float],
+        class_names: Sequence[str] | None = None,
+    ) -> None:
+        self.loss = loss
+        self.activation = activation
+        self.num_classes = num_classes
+        self.ensemble = ensemble
+        self.mean = tuple(mean)
+        self.std = tuple(std)
+        self.class_names = class_names
+
+    def logits(self, model: nn.Module, clips: Tensor) -> Tensor:
+        """(B, C, T, H, W) uint8 or normalised float -> (B, K) float32."""
+        output: Tensor = model(normalise(clips, self.mean, self.std))
+        return output.float()
+
+    def step(self, model: nn.Module, batch: ClipBatch) -> StepOutput:
+        """Mean loss over the clips; the scalar `top1` is the share of clips answered right."""
+        if batch.labels is None:
+            raise ValueError("classification needs labels: the list has paths alone")
+        logits = self.logits(model, batch.clips)
+        loss = self.loss(logits, batch.labels).mean()
+        hard = batch.labels if batch.labels.ndim == 1 else batch.labels.argmax(1)
+        top1 = topk_correct(logits.detach(), hard, (1,))[0] / len(batch)
+        return StepOutput(loss, torch.tensor(float(len(batch)), device=loss.device), {"top1": top1})
+
+    def evaluation(self, num_videos: int, num_views: int) -> Evaluation:
+        """Top-1 and top-5 over videos."""
+        return _ScoreEvaluation(num_videos, num_views, self)
+
+
+class _ScoreEvaluation(Evaluation):
+    """Scores of all clips of each video together."""
+
+    def __init__(self, num_videos: int, num_views: int, task: ClassifyTask) -> None:
+        super().__init__(num_videos)
+        self._task = task
+        self._scores = VideoScores(num_videos, task.num_classes, num_views, ensemble=task.ensemble)
+        self._labels = torch.full((num_videos,), -1)
+
+    def add(self, model: nn.Module, batch: ClipBatch) -> None:
+        if not len(batch):
+            return
+        if batch.labels is None:
+            raise ValueError("evaluation needs labels: the list has paths alone")
+        assert batch.index is not None
+        assert batch.view is not None
+        logits = self._task.logits(model, batch.clips)
+        self._scores.add(
+            batch.index * self._scores.num_views + batch.view,
+            self._task.activation(logits),
+            self._task.loss(logits, batch.labels),
+        )
+        self._labels[batch.index.cpu()] = batch.labels.cpu()
+
+    def merge(self, all_reduce: AllReduce) -> None:
+        self._scores.reduce(all_reduce)
+        self._labels = all_reduce(self._labels, "max")
+
+    def results(self) -> dict[str, Any]:
+        figures = self._scores.finalize(self._labels).as_dict()
+        # Which videos are lost is told by path, with the reason.
+        return {name: x for name, x in figures.items() if not name.endswith("_videos")} | {
+            "num_videos_incomplete": len(figures["incomplete_videos"])
+        }
+
+    def save(self, path: str) -> None:
+        """Write an .npz: scores (videos, K), labels (videos,), clips (videos,), class names."""
+        np.savez_compressed(
+            path,
+            scores=self._scores.video_scores().numpy(),
+            labels=self._labels.numpy(),
+            num_clips=self._scores.clip_counts.sum(1).numpy(),
+            class_names=np.array(self._task.class_names or [], dtype=np.str_),
+        )

@@ -1,0 +1,97 @@
+"""Folded relative positions against the explicit matrix of scores, and other grids."""
+
+from __future__ import annotations
+
+import sys
+from pathlib import Path
+
+import pytest
+import torch
+from torch import nn
+
+from slowfast_maskfeat.backbones.attention import PoolingAttention
+from slowfast_maskfeat.backbones.geometry import BlockGeometry
+from slowfast_maskfeat.backbones.relative import relative_index
+from slowfast_maskfeat.shapes import Grid
+
+sys.path.insert(0, str(Path(__file__).parents[2] / "tools"))
+from plain_forms import make_plain, relative_vectors
+
+STRIDE = {"q": (1, 2, 2), "kv": (1, 4, 4)}
+
+
+def attention(grid: Grid, *, plain: bool = False, **options: bool) -> PoolingAttention:
+    geometry = BlockGeometry(
+        dim=12,
+        dim_out=12,
+        attention_dim=12,
+        num_heads=2,
+        stride_q=STRIDE["q"],
+        stride_kv=STRIDE["kv"],
+        kernel_q=(3, 3, 3),
+        kernel_kv=(3, 3, 3),
+        drop_path=0.0,
+    )
+    torch.manual_seed(0)
+    # The mean pools, because the learned convolution is slow in float64.
+    module = PoolingAttention(geometry, grid, mode="avg", **options)  # type: ignore[arg-type]
+    for parameter in module.parameters():
+        nn.init.normal_(parameter)
+    return make_plain(module) if plain else module  # type: ignore[return-value]
+
+
+@pytest.mark.parametrize("has_cls", [True, False])
+@pytest.mark.parametrize(
+    "options",
+    [
+        {"rel_pos_spatial": True, "rel_pos_temporal": True, "residual_pooling": True},
+        {"rel_pos_spatial": True},
+        {"rel_pos_temporal": True},
+        {"residual_pooling": True},
+    ],
+)
+@pytest.mark.parametrize("grid", [Grid(3, 8, 8), Grid(2, 10, 6)])
+def test_folded_equals_explicit(options: dict[str, bool], has_cls: bool, grid: Grid) -> None:
+    """Values and gradients, at the configured grid and at another one."""
+    results = []
+    for plain in (False, True):
+        module = attention(Grid(3, 8, 8), plain=plain, has_cls=has_cls, **options).double()
+        torch.manual_seed(1)
+        tokens = torch.randn(2, grid.num_tokens + has_cls, 12, dtype=torch.float64)
+        tokens.requires_grad_()
+        out, new_grid = module(tokens, grid)
+        (out * torch.arange(out.numel()).reshape(out.shape).sin()).sum().backward()
+        gradients = {n: p.grad for n, p in module.named_parameters() if p.grad is not None}
+        results.append((out, new_grid, {"tokens": tokens.grad, **gradients}))
+    (fast, grid_fast, gradients_fast), (plain_out, grid_plain, gradients_plain) = results
+    assert grid_fast == grid_plain == Grid(grid.t, (grid.h + 1) // 2, (grid.w + 1) // 2)
+    torch.testing.assert_close(fast, plain_out, rtol=1e-10, atol=1e-10)
+    assert gradients_fast.keys() == gradients_plain.keys()
+    for name, gradient in gradients_plain.items():
+        torch.testing.assert_close(gradients_fast[name], gradient, rtol=1e-9, atol=1e-9)
+
+
+@pytest.mark.parametrize(("num_queries", "num_keys"), [(8, 8), (8, 2), (20, 10), (39, 20), (5, 9)])
+def test_relative_index_picks_the_rows_of_the_plain_loop(num_queries: int, num_keys: int) -> None:
+    length = 2 * max(num_queries, num_keys) - 1
+    table = torch.arange(float(length))[:, None]
+    index = relative_index(num_queries, num_keys)
+    assert index.min() >= 0
+    assert index.max() < length
+    expected = relative_vectors(table, num_queries, num_keys)
+    assert torch.equal(table[index], expected)
+
+
+def test_constants_are_no_state() -> None:
+    module = attention(Grid(3, 8, 8), rel_pos_spatial=True, rel_pos_temporal=True)
+    assert {"rel_pos_t", "rel_pos_h", "rel_pos_w"} <= set(module.state_dict())
+    assert not {"coordinates", "index_t", "index_h", "index_w"} & set(module.state_dict())
+
+
+def test_relative_positions_can_start_at_zero() -> None:
+    geometry = BlockGeometry(12, 12, 12, 2, None, None, None, None, 0.0)
+    for zero in (True, False):
+        module = PoolingAttention(
+            geometry, Grid(2, 4, 4), rel_pos_spatial=True, rel_pos_zero_init=zero
+        )
+        assert bool(module.rel_pos_h.any()) is not zero

@@ -1,0 +1,267 @@
+"""What models promise beyond numbers: other sizes, checkpointing, masks, layer ids, messages."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+import torch
+from golden_rule import fill_with_golden_weights, golden_json
+from torch import Tensor
+
+from slowfast_maskfeat.backbones import EncoderOptions, MaskedMViT, MViT, resize_mask
+from slowfast_maskfeat.backbones.position import joint_positions, separable_positions
+from slowfast_maskfeat.build.model import build_model, prediction_dims
+from slowfast_maskfeat.config import default_config
+from slowfast_maskfeat.shapes import Grid
+
+
+def options(**changes: Any) -> EncoderOptions:
+    """A small MViTv2."""
+    values: dict[str, Any] = {
+        "clip_size": (4, 32, 32),
+        "width": 16,
+        "depth": 3,
+        "pool_kernel": (3, 3, 3),
+        "pool_q_stride": [[0, 1, 1, 1], [1, 1, 2, 2], [2, 1, 1, 1]],
+        "pool_kv_stride_adaptive": (1, 4, 4),
+        "dim_mul": [[1, 2.0]],
+        "head_mul": [[1, 2.0]],
+        "absolute_positions": False,
+        "rel_pos_spatial": True,
+        "rel_pos_temporal": True,
+        "residual_pooling": True,
+    }
+    return EncoderOptions(**values | changes)
+
+
+def classifier(**changes: Any) -> MViT:
+    torch.manual_seed(0)
+    model = MViT(options(**changes), num_classes=5)
+    return fill_with_golden_weights(model)  # type: ignore[return-value]
+
+
+def masked(**changes: Any) -> MaskedMViT:
+    torch.manual_seed(0)
+    model = MaskedMViT(options(**changes), prediction_depths=(0, 2), prediction_dims=(7, 9))
+    return fill_with_golden_weights(model)  # type: ignore[return-value]
+
+
+@pytest.mark.parametrize(
+    "changes",
+    [
+        {},
+        {"absolute_positions": True},
+        {"absolute_positions": True, "separable_positions": True},
+        {"sincos_positions": True, "cls_token": False},
+    ],
+)
+@pytest.mark.parametrize("size", [(4, 32, 32), (8, 32, 32), (4, 48, 40), (1, 32, 32), (6, 30, 34)])
+def test_any_clip_size_works(changes: dict[str, Any], size: tuple[int, int, int]) -> None:
+    model = classifier(**changes).eval()
+    with torch.no_grad():
+        logits = model(torch.randn(2, 3, *size))
+    assert logits.shape == (2, 5)
+    assert logits.isfinite().all()
+
+
+def test_one_frame_fills_the_patch_of_a_video_model() -> None:
+    """A 2-frame patch without padding meets an image: the same as the frame twice."""
+    patches = {"patch_kernel": (2, 8, 8), "patch_stride": (2, 8, 8), "patch_padding": (0, 0, 0)}
+    model = classifier(**patches).eval()
+    image = torch.randn(1, 3, 1, 32, 32)
+    torch.testing.assert_close(model(image), model(image.repeat(1, 1, 2, 1, 1)))
+    assert model.patch_grid((1, 32, 32)) == Grid(1, 4, 4)
+
+
+def test_positions_of_the_configured_grid_are_the_tables_themselves() -> None:
+    grid = Grid(2, 3, 4)
+    joint = torch.randn(1, 24, 8)
+    assert joint_positions(joint, source=grid, target=grid) is joint
+    spatial, temporal = torch.randn(1, 12, 8), torch.randn(1, 2, 8)
+    result = separable_positions(spatial, temporal, source=grid, target=grid)
+    assert torch.equal(result[0, 12 + 5], spatial[0, 5] + temporal[0, 1])
+
+
+def test_constant_positions_stay_constant_on_any_grid() -> None:
+    grid, other = Grid(2, 3, 4), Grid(5, 6, 7)
+    joint = joint_positions(torch.full((1, 24, 8), 3.0), source=grid, target=other)
+    torch.testing.assert_close(joint, torch.full((1, 210, 8), 3.0))
+    both = separable_positions(
+        torch.full((1, 12, 8), 1.0), torch.full((1, 2, 8), 2.0), source=grid, target=other
+    )
+    torch.testing.assert_close(both, torch.full((1, 210, 8), 3.0))
+
+
+def test_activation_checkpointing_changes_nothing() -> None:
+    results = []
+    for recompute in (False, True):
+        model = classifier(activation_checkpoint=recompute, drop_path_rate=0.5).train()
+        torch.manual_seed(3)
+        loss = model(torch.randn(3, 3, 4, 32, 32)).square().sum()
+        loss.backward()
+        results.append((loss, {n: p.grad for n, p in model.named_parameters()}))
+    assert torch.equal(results[0][0], results[1][0])
+    for name, gradient in results[0][1].items():
+        torch.testing.assert_close(results[1][1][name], gradient, rtol=1e-5, atol=1e-5)
+
+
+def test_train_and_eval_give_the_same_scores_without_dropout() -> None:
+    model, clips = classifier(), torch.randn(2, 3, 4, 32, 32)
+    assert torch.equal(model.train()(clips), model.eval()(clips))
+
+
+def test_bf16_autocast_stays_close() -> None:
+    model, clips = classifier().eval(), torch.randn(2, 3, 4, 32, 32)
+    with torch.no_grad():
+        expected = model(clips)
+        with torch.autocast("cpu", dtype=torch.bfloat16):
+            logits = model(clips)
+    assert (logits - expected).norm() < 0.1 * expected.norm()
+
+
+def test_masked_model_predicts_at_every_depth_in_token_order() -> None:
+    model = masked().eval()
+    mask = torch.rand(2, 2, 4, 4) < 0.4
+    clips = torch.randn(2, 3, 4, 32, 32)
+    predictions = model(clips, mask)
+    grids = model.prediction_grids((4, 32, 32))
+    assert grids == [Grid(2, 8, 8), Grid(2, 4, 4)]
+    masks = model.prediction_masks(mask, (4, 32, 32))
+    for prediction, where, dim in zip(predictions, masks, (7, 9), strict=True):
+        assert prediction.shape == (int(where.sum()), dim)
+    # One clip alone gives that clip's rows, so rows come clip by clip.
+    alone = model(clips[1:], mask[1:])[1]
+    torch.testing.assert_close(predictions[1][int(mask[0].sum()) :], alone, rtol=1e-4, atol=1e-5)
+
+
+def test_what_is_masked_does_not_reach_the_predictions() -> None:
+    """With non-overlapping patches, pixels under the mask have no influence at all."""
+    patches = {"patch_kernel": (2, 8, 8), "patch_stride": (2, 8, 8), "patch_padding": (0, 0, 0)}
+    model = masked(**patches).eval()
+    mask = torch.zeros(1, 2, 4, 4, dtype=torch.bool)
+    mask[0, 1, 2, 3] = True
+    clips = torch.randn(1, 3, 4, 32, 32)
+    changed = clips.clone()
+    changed[:, :, 2:4, 16:24, 24:32] += 1.0
+    assert torch.equal(model(clips, mask)[0], model(changed, mask)[0])
+    changed[:, :, 0, 0, 0] += 1.0
+    assert not torch.equal(model(clips, mask)[0], model(changed, mask)[0])
+
+
+def test_resize_mask_takes_the_nearest_cell() -> None:
+    mask = torch.rand(2, 2, 4, 4) < 0.5
+    for grid in (Grid(4, 8, 8), Grid(2, 4, 4), Grid(1, 2, 2), Grid(2, 16, 2)):
+        expected = torch.nn.functional.interpolate(mask.float()[:, None], size=tuple(grid))
+        assert torch.equal(resize_mask(mask, grid), expected[:, 0].bool())
+
+
+def test_mask_that_does_not_fit_names_both_grids_and_the_key() -> None:
+    with pytest.raises(ValueError, match=r"2x3x4.*2x8x8.*AUG\.MASK_WINDOW_SIZE"):
+        masked()(torch.randn(1, 3, 4, 32, 32), torch.zeros(1, 2, 3, 4, dtype=torch.bool))
+
+
+def test_layer_ids_are_the_published_ones() -> None:
+    rows = golden_json("param_groups.json")["k400_MVITv2_S_16x4_FT"]
+    model = classifier(depth=16, pool_q_stride=[], dim_mul=[], head_mul=[])
+    for name, _, scale, _ in rows["rows"]:
+        layer = model.layer_id(name)
+        assert rows["layer_decay"] ** (model.num_layers - layer) == pytest.approx(scale)
+
+
+def test_names_exempt_from_weight_decay_are_the_published_ones() -> None:
+    published = golden_json("param_groups.json")
+    v2 = set(published["ZERO_DECAY_POS_CLS=True:k400_MVITv2_S_16x4_FT"]["skip_names"])
+    assert classifier().no_weight_decay() == v2 - {"rel_pos_hw"}  # a name without a parameter
+    v1 = classifier(
+        absolute_positions=True,
+        separable_positions=True,
+        rel_pos_spatial=False,
+        rel_pos_temporal=False,
+    )
+    expected = published["ZERO_DECAY_POS_CLS=True:K400_MVIT_B_16x4_CONV"]["skip_names"]
+    assert v1.no_weight_decay() == set(expected)
+    expected = published["ZERO_DECAY_POS_CLS=True:k400_MVITv2_S_16x4_MaskFeat_PT"]["skip_names"]
+    assert masked().no_weight_decay() == set(expected)
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        ({"MVIT.EMBED_DIM": 17, "MVIT.NUM_HEADS": 2}, "width 17 is not divisible by its 2 heads"),
+        ({"MVIT.POOL_Q_STRIDE": [[16, 1, 2, 2]]}, r"POOL_Q_STRIDE.*below MVIT\.DEPTH 16"),
+        ({"MVIT.DIM_MUL": [[17, 2.0]]}, "DIM_MUL"),
+        (
+            {"MVIT.POOL_KV_STRIDE": [[0, 1, 2, 2]], "MVIT.POOL_KV_STRIDE_ADAPTIVE": [1, 8, 8]},
+            "POOL_KV_STRIDE_ADAPTIVE",
+        ),
+        ({"MVIT.MODE": "median"}, "MVIT.MODE"),
+        ({"MVIT.PATCH_2D": True}, "PATCH_2D"),
+        ({"MODEL.MODEL_NAME": "SlowFast"}, "MODEL_NAME.*MViT"),
+        ({"MODEL.MODEL_NAME": "MaskMViT", "MASK.PRETRAIN_DEPTH": [16]}, "PRETRAIN_DEPTH"),
+        ({"MODEL.MODEL_NAME": "MaskMViT", "MASK.PRED_HOG": True}, "PRETRAIN_DEPTH.*4x4 pixels"),
+        ({"MODEL.MODEL_NAME": "MaskMViT", "MASK.HEAD_TYPE": "joint"}, "HEAD_TYPE"),
+    ],
+)
+def test_errors_name_the_key(changes: dict[str, Any], message: str) -> None:
+    cfg = default_config()
+    for key, value in changes.items():
+        cfg.merge_from_list([key, value])
+    with torch.device("meta"), pytest.raises(ValueError, match=message):
+        build_model(cfg)
+
+
+def test_prediction_dims_follow_stride_and_target() -> None:
+    cfg = default_config()
+    cfg.MVIT.POOL_Q_STRIDE = [[1, 1, 2, 2], [3, 2, 2, 2]]
+    cfg.MASK.PRETRAIN_DEPTH = [2, 5]
+    cfg.MASK.PRED_HOG = True
+    assert prediction_dims(cfg) == [27, 108]
+    cfg.MASK.TARGET = "pixels"
+    assert prediction_dims(cfg) == [3 * 8 * 8, 3 * 16 * 16]
+    cfg.MASK.TIME_STRIDE_LOSS = False
+    assert prediction_dims(cfg) == [3 * 8 * 8 * 2, 3 * 16 * 16 * 4]
+
+
+def test_clips_that_do_not_fit_are_refused() -> None:
+    with pytest.raises(ValueError, match=r"\(B, C, T, H, W\)"):
+        classifier()(torch.randn(2, 3, 32, 32))
+    image_model = classifier(
+        patch_kernel=(7, 7), patch_stride=(4, 4), patch_padding=(3, 3), clip_size=(1, 32, 32)
+    )
+    with pytest.raises(ValueError, match="PATCH_2D"):
+        image_model(torch.randn(2, 3, 4, 32, 32))
+
+
+def test_layer_scale_of_the_head_is_applied_once() -> None:
+    torch.manual_seed(0)
+    plain = MViT(options(), num_classes=5)
+    torch.manual_seed(0)
+    scaled = MViT(options(), num_classes=5, head_init_scale=0.001)
+    torch.testing.assert_close(
+        scaled.head.projection.weight, plain.head.projection.weight * 0.001, rtol=1e-5, atol=0.0
+    )
+    torch.testing.assert_close(
+        scaled.head.projection.bias, torch.full((5,), 2e-5), rtol=1e-5, atol=0.0
+    )
+
+
+def test_initial_biases_are_the_published_ones() -> None:
+    state = MaskedMViT(options(), prediction_depths=(2,), prediction_dims=(9,)).state_dict()
+    for name, tensor in state.items():
+        if not name.endswith("bias") or name == "patch_embed.proj.bias":
+            continue
+        expected = 0.0 if name.startswith("pred_head") else 0.02
+        assert torch.equal(tensor, torch.full_like(tensor, expected)), name
+    assert state["mask_token"].std() > 0
+
+
+@pytest.mark.slow
+def test_compiled_model_gives_the_same() -> None:
+    model, clips = masked(), torch.randn(2, 3, 4, 32, 32)
+    mask = torch.rand(2, 2, 4, 4) < 0.4
+    expected: list[Tensor] = model(clips, mask)
+    compiled = torch.compile(model)
+    for result, wanted in zip(compiled(clips, mask), expected, strict=True):
+        torch.testing.assert_close(result, wanted, rtol=1e-3, atol=1e-4)
+    sum(p.square().sum() for p in compiled(clips, mask)).backward()  # type: ignore[union-attr]

@@ -1,0 +1,164 @@
+"""Every tiny golden model: names, features, outputs, losses and gradients of the reference."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from golden_rule import (
+    GOLDEN,
+    fill_with_golden_weights,
+    golden_json,
+    golden_npz,
+    golden_randn,
+    relative_error,
+    sample_by_step,
+)
+from torch import Tensor, nn
+
+from slowfast_maskfeat.build.model import build_model
+from slowfast_maskfeat.config import default_config
+
+NAMES = sorted(path.stem for path in (GOLDEN / "tiny").glob("*.json"))
+CLASSIFIERS = [name for name in NAMES if not name.startswith(("pt_", "mae_"))]
+MASKED = [name for name in NAMES if name.startswith("pt_")]
+
+
+def tiny_model(name: str) -> nn.Module:
+    """The golden model of that name with the golden weights, in evaluation mode."""
+    cfg = default_config()
+    for key, value in golden_json(f"tiny/{name}.json")["options"].items():
+        if key in ("MASK.MAE_RND_MASK", "AUG.MASK_RATIO"):  # of the mask, not of the model
+            continue
+        cfg.merge_from_list([key, value])
+    keep: tuple[str, ...] = ()
+    if name == "vid_vit_sincos":
+        cfg.MVIT.SINCOS_POS_TWICE = True
+        keep = ("pos_embed",)
+    return fill_with_golden_weights(build_model(cfg), keep=keep).eval()
+
+
+def tiny_clips(name: str) -> Tensor:
+    """Its input (B, C, T, H, W); images get T = 1."""
+    clips = golden_randn(1000, tuple(golden_json(f"tiny/{name}.json")["input_shape"]))
+    return clips.unsqueeze(2) if clips.ndim == 4 else clips
+
+
+def tiny_mask(name: str) -> Tensor:
+    """Its mask (B, t, h, w)."""
+    if name == "pt_video_vit_hog_rnd":
+        noise = np.random.Generator(np.random.PCG64(9)).random((2, 64), dtype=np.float32)
+        kept = noise.argsort(axis=1)[:, : int(64 * 0.6)]
+        mask = np.ones((2, 64), dtype=bool)
+        np.put_along_axis(mask, kept, False, axis=1)
+        return torch.from_numpy(mask).reshape(2, 4, 4, 4)
+    mask = torch.from_numpy(golden_npz(f"tiny/{name}.npz")["mask"]).bool()
+    return mask.unsqueeze(1) if mask.ndim == 3 else mask
+
+
+def soft_target(batch: int, num_classes: int) -> Tensor:
+    target = torch.full((batch, num_classes), 0.1 / num_classes)
+    for b in range(batch):
+        target[b, (3 + 11 * b) % num_classes] += 0.63
+        target[b, (7 + 13 * b) % num_classes] += 0.27
+    return target
+
+
+def check_gradients(model: nn.Module, expected: dict[str, Any], arrays: dict[str, Any]) -> None:
+    """Norm of every gradient; samples of some; noise (norm_k.bias) against the total."""
+    total = expected["grad_total_norm"]
+    gradients = {n: p.grad for n, p in model.named_parameters() if p.grad is not None}
+    norms = {n: float(g.double().norm()) for n, g in gradients.items()}
+    published = {n: norm for n, norm in expected["grad_norm"].items() if norm is not None}
+    assert set(norms) == set(published)  # fixed sine positions have none
+    assert np.sqrt(sum(v**2 for v in norms.values())) == pytest.approx(total, rel=1e-5)
+    for name, norm in published.items():
+        if name.endswith("norm_k.bias"):
+            assert norms[name] == pytest.approx(norm, abs=1e-5 * total), name
+        else:
+            assert norms[name] == pytest.approx(norm, rel=1e-4, abs=1e-7 * total), name
+    for name, step in expected["grad_stride"].items():
+        sample = sample_by_step(gradients[name], step)
+        assert relative_error(sample, arrays[f"grad/{name}/sample"]) < 1e-4, name
+
+
+def recorded_features(model: nn.Module) -> dict[str, Tensor]:
+    """A dict that the next run of the model fills with the tokens after each block."""
+    features: dict[str, Tensor] = {}
+    for i, block in enumerate(model.blocks):
+        block.register_forward_hook(
+            lambda module, args, out, key=f"block{i}": features.__setitem__(key, out[0].detach())
+        )
+    return features
+
+
+def check_features(features: dict[str, Tensor], name: str) -> None:
+    """Compares a sample of each block's tokens."""
+    expected = golden_json(f"tiny/{name}.json")["feats"]
+    arrays = golden_npz(f"tiny/{name}.npz")
+    assert len(features) == len(expected) - 1  # the other is patch_embed
+    for key, tokens in features.items():
+        assert list(tokens.shape) == expected[key]["shape"], key
+        sample = sample_by_step(tokens, expected[key]["stride"])
+        assert relative_error(sample, arrays[f"feat/{key}/sample"]) < 1e-4, key
+
+
+@pytest.mark.parametrize("name", CLASSIFIERS + MASKED)
+def test_names_and_shapes_are_the_published_ones(name: str) -> None:
+    expected = {
+        entry: shape
+        for entry, shape in golden_json(f"tiny/{name}.json")["state"]
+        if not entry.startswith("hogs.")
+    }
+    model = tiny_model(name)
+    assert {n: list(t.shape) for n, t in model.state_dict().items()} == expected
+    count = golden_json(f"tiny/{name}.json")["param_count"]
+    assert sum(p.numel() for p in model.parameters()) == count
+
+
+@pytest.mark.parametrize("name", CLASSIFIERS)
+def test_classifier_agrees_with_reference(name: str) -> None:
+    expected, arrays = golden_json(f"tiny/{name}.json"), golden_npz(f"tiny/{name}.npz")
+    model, clips = tiny_model(name), tiny_clips(name)
+    features = recorded_features(model)
+    logits = model(clips)
+    check_features(features, name)
+    assert relative_error(logits.detach(), arrays["logits"]) < 1e-5
+    target = soft_target(*logits.shape)
+    loss = -(target * logits.log_softmax(dim=-1)).sum(dim=-1).mean()
+    assert loss.item() == pytest.approx(expected["loss"], rel=1e-5)
+    loss.backward()
+    check_gradients(model, expected, arrays)
+
+
+@pytest.mark.parametrize("name", CLASSIFIERS)
+def test_classifier_agrees_in_float64(name: str) -> None:
+    model = tiny_model(name).double()
+    with torch.no_grad():
+        logits = model(tiny_clips(name).double())
+    assert relative_error(logits, golden_npz(f"tiny/{name}.npz")["logits_fp64"]) < 1e-8
+
+
+@pytest.mark.parametrize("name", MASKED)
+def test_masked_model_agrees_with_reference(name: str) -> None:
+    expected, arrays = golden_json(f"tiny/{name}.json"), golden_npz(f"tiny/{name}.npz")
+    model, clips, mask = tiny_model(name), tiny_clips(name), tiny_mask(name)
+    features = recorded_features(model)
+    (prediction,) = model(clips, mask)
+    check_features(features, name)
+    assert relative_error(prediction.detach(), arrays["pred0"]) < 1e-5
+    loss = (prediction - torch.from_numpy(arrays["label0"])).square().mean()
+    assert loss.item() == pytest.approx(expected["loss"], rel=1e-5)
+    loss.backward()
+    check_gradients(model, expected, arrays)
+
+
+@pytest.mark.parametrize("name", MASKED)
+def test_masked_model_agrees_in_float64(name: str) -> None:
+    arrays = golden_npz(f"tiny/{name}.npz")
+    model = tiny_model(name).double()
+    with torch.no_grad():
+        (prediction,) = model(tiny_clips(name).double(), tiny_mask(name))
+    assert relative_error(prediction, arrays["pred0_fp64"]) < 1e-8

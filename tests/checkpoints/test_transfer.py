@@ -1,0 +1,340 @@
+"""Carrying weights over, against the published conversions (tests/golden/checkpoint)."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from golden_rule import (
+    fill_with_golden_weights,
+    golden_array,
+    golden_json,
+    golden_npz,
+    golden_randn,
+    relative_error,
+)
+from tiny_cases import model_of, tiny_options
+from torch import Tensor, nn
+
+from slowfast_maskfeat.checkpoints.reshape import TokenLayout, guess_grid, reshape_weight
+from slowfast_maskfeat.checkpoints.save_load import save_checkpoint
+from slowfast_maskfeat.checkpoints.transfer import LoadReport, load_weights
+from slowfast_maskfeat.shapes import Grid
+
+LARGER = {"DATA__NUM_FRAMES": 16, "DATA__TRAIN_CROP_SIZE": 96, "DATA__TEST_CROP_SIZE": 96}
+IMAGE = {
+    "DATA__NUM_FRAMES": 1,
+    "MVIT__PATCH_2D": True,
+    "MVIT__PATCH_KERNEL": [7, 7],
+    "MVIT__PATCH_STRIDE": [4, 4],
+    "MVIT__PATCH_PADDING": [3, 3],
+    "MVIT__POOL_KVQ_KERNEL": [1, 3, 3],
+    "MVIT__REL_POS_TEMPORAL": False,
+}
+VIDEO_VIT = {
+    "DATA__NUM_FRAMES": 8,
+    "MVIT__PATCH_2D": False,
+    "MVIT__PATCH_KERNEL": [2, 16, 16],
+    "MVIT__PATCH_STRIDE": [2, 16, 16],
+    "MVIT__PATCH_PADDING": [0, 0, 0],
+    "MVIT__SEP_POS_EMBED": True,
+}
+
+
+def source_file(folder: Path, options: dict[str, Any], **extra: Tensor) -> Path:
+    state = fill_with_golden_weights(model_of(options)).state_dict()
+    return save_checkpoint(folder / "source.pyth", {"model_state": {**state, **extra}, "epoch": 9})
+
+
+def receiver(options: dict[str, Any]) -> nn.Module:
+    return fill_with_golden_weights(model_of(options), seed_prefix="dst:").eval()
+
+
+def check_logits(model: nn.Module, name: str) -> None:
+    clips = golden_randn(1000, tuple(golden_json(f"checkpoint/{name}.json")["input"]["shape"]))
+    clips = clips.unsqueeze(2) if clips.ndim == 4 else clips
+    with torch.no_grad():
+        logits = model(clips)
+    assert relative_error(logits, golden_npz(f"checkpoint/{name}.npz")["logits"]) < 1e-5
+
+
+def check_converted(model: nn.Module, name: str) -> None:
+    state = model.state_dict()
+    strides = golden_json(f"checkpoint/{name}.json").get("strides", {})
+    for key, expected in golden_npz(f"checkpoint/{name}.npz").items():
+        if key.startswith("conv/"):
+            got = state[key[5:]].flatten()[:: strides.get(key[5:], 1)]
+            kept = expected.flatten()[: got.numel()]
+            assert relative_error(got[: kept.size], kept) < 1e-5, key
+
+
+def check_names(report: LoadReport, name: str) -> None:
+    golden = golden_json(f"checkpoint/{name}.json")
+    assert sorted(report.missing) == sorted(golden["missing_keys"])
+    assert sorted(report.unexpected) == sorted(golden["source_keys_not_in_model"])
+
+
+def test_pretrained_to_classifier(tmp_path: Path) -> None:
+    name = "tiny_pt_to_ft"
+    filters = {f"hogs.0.weight_{axis}": torch.zeros(3, 1, 3, 3) for axis in "xy"}
+    path = source_file(tmp_path, tiny_options("pt_video_hog"), **filters)
+    model = receiver(tiny_options("v2_ft"))
+    report = load_weights(model, path)
+    check_names(report, name)
+    check_logits(model, name)
+    assert not report.reshaped
+    assert not report.refused
+    assert report.missing_head == ("head.projection.weight", "head.projection.bias")
+    assert len(report.loaded) == 127
+    assert report.coverage == pytest.approx(127 / 129)  # the last norm is the backbone's
+    text = str(report)
+    assert "head.* (2)" in text
+    assert "pred_head.* (4)" in text
+    assert len(text.splitlines()) == 4
+
+
+def test_larger_clips_with_separate_positions(tmp_path: Path) -> None:
+    name = "tiny_v1sep_64to96_8to16f"
+    model = receiver(tiny_options("v1_sep", **LARGER))
+    report = load_weights(model, source_file(tmp_path, tiny_options("v1_sep")), complete=True)
+    check_names(report, name)
+    check_converted(model, name)
+    check_logits(model, name)
+    assert set(report.reshaped) == {"pos_embed_spatial", "pos_embed_temporal"}
+    assert "(1, 256, 16) -> (1, 576, 16), bicubic, 16x16 to 24x24" in str(report)
+
+
+def test_larger_clips_with_joint_positions(tmp_path: Path) -> None:
+    # The published code leaves the table as initialised; here it is resized.
+    name = "tiny_v1joint_64to96_8to16f"
+    model = receiver(tiny_options("v1_joint", **LARGER))
+    state = fill_with_golden_weights(model_of(tiny_options("v1_joint"))).state_dict()
+    path = save_checkpoint(tmp_path / "s.pyth", {"model_state": state})
+    report = load_weights(model, path, complete=True)
+    assert "(4, 16, 16) (taken for the grid of the file) to (8, 24, 24)" in str(report)
+    resized = model.state_dict()["pos_embed"]
+    assert torch.equal(resized[:, :1], state["pos_embed"][:, :1])  # the class token's stays
+    # With that one table put back to its initial values, everything else is as published.
+    with torch.no_grad():
+        shape = tuple(resized.shape)
+        resized.copy_(torch.from_numpy(golden_array("pos_embed", "dst:", shape=shape)))
+    check_logits(model, name)
+
+
+def test_prefix_is_cleared(tmp_path: Path) -> None:
+    name = "tiny_prefix_cleared"
+    state = fill_with_golden_weights(model_of(tiny_options("v2_k400"))).state_dict()
+    for prefix, clear in (("module.", ()), ("module.", ["module."]), ("net.x.", ["net.x."])):
+        renamed = {f"{prefix}{key}": value for key, value in state.items()}
+        path = save_checkpoint(tmp_path / "s.pyth", {"model_state": renamed})
+        model = receiver(tiny_options("v2_k400"))
+        report = load_weights(model, path, clear_names=clear, complete=True)
+        assert not report.unexpected
+        check_logits(model, name)
+
+
+@pytest.mark.parametrize(
+    ("name", "inflate"),
+    [("tiny_imgv2_to_vid_image_init", "repeat"), ("tiny_imgv2_to_vid_inflation", "mean")],
+)
+def test_image_to_video(tmp_path: Path, name: str, inflate: str) -> None:
+    path = source_file(tmp_path, tiny_options("v2_k400", **IMAGE))
+    model = receiver(tiny_options("v2_k400"))
+    report = load_weights(model, path, inflate=inflate)
+    assert set(report.missing) == {f"blocks.{i}.attn.rel_pos_t" for i in range(5)}
+    if inflate == "repeat":
+        check_names(report, name)
+        check_converted(model, name)
+        check_logits(model, name)
+    else:  # the published way divides the patch kernel, but leaves the pooling kernels alone
+        key = "patch_embed.proj.weight"
+        expected = golden_npz(f"checkpoint/{name}.npz")[f"conv/{key}"]
+        assert relative_error(model.state_dict()[key], expected) < 1e-6
+
+
+def test_a_still_clip_gives_the_response_of_its_image(tmp_path: Path) -> None:
+    image = fill_with_golden_weights(model_of(tiny_options("img_vit")))
+    path = save_checkpoint(tmp_path / "s.pyth", {"model_state": image.state_dict()})
+    video = receiver(tiny_options("img_vit", **VIDEO_VIT))
+    load_weights(video, path, inflate="mean")
+    picture = torch.randn(1, 3, 1, 64, 64)
+    with torch.no_grad():
+        of_image = image.patch_embed(picture)
+        of_video = video.patch_embed(picture.expand(-1, -1, 8, -1, -1))
+    of_image, of_video = (t[0] if isinstance(t, tuple) else t for t in (of_image, of_video))
+    tokens = of_video.reshape(4, 16, -1)
+    for step in tokens:
+        torch.testing.assert_close(step, of_image.reshape(16, -1), rtol=1e-4, atol=1e-5)
+
+
+def test_image_positions_move_to_the_separate_tables(tmp_path: Path) -> None:
+    # The published code leaves all three tables as initialised.
+    name = "tiny_vit_img_to_vid_sep_image_init"
+    image = fill_with_golden_weights(model_of(tiny_options("img_vit"))).state_dict()
+    path = save_checkpoint(tmp_path / "s.pyth", {"model_state": image})
+    model = receiver(tiny_options("img_vit", **VIDEO_VIT))
+    report = load_weights(model, path, inflate="repeat")
+    state = model.state_dict()
+    assert report.missing == ("pos_embed_temporal",)
+    assert torch.equal(state["pos_embed_spatial"], image["pos_embed"][:, 1:])
+    assert torch.equal(state["pos_embed_class"], image["pos_embed"][:, :1])
+    check_converted(model, name)
+    with torch.no_grad():
+        for table in ("pos_embed_spatial", "pos_embed_class"):
+            array = golden_array(table, "dst:", shape=tuple(state[table].shape))
+            state[table].copy_(torch.from_numpy(array))
+    check_logits(model, name)
+
+
+def test_video_to_image(tmp_path: Path) -> None:
+    name = "tiny_vit_vid_sep_nocls_to_img_image_init"
+    no_cls = {"MVIT__CLS_EMBED_ON": False}
+    path = source_file(tmp_path, tiny_options("img_vit", **VIDEO_VIT, **no_cls))
+    model = receiver(tiny_options("img_vit", **no_cls))
+    report = load_weights(model, path, complete=True)
+    assert set(report.unexpected) == {"pos_embed_spatial", "pos_embed_temporal"}
+    check_converted(model, name)
+    check_logits(model, name)
+
+
+def test_pooling_video_to_image_and_larger_tables(tmp_path: Path) -> None:
+    # The published code raises a KeyError here, on a table that only the video has.
+    path = source_file(tmp_path, tiny_options("v2_k400"))
+    changes = {"DATA__TRAIN_CROP_SIZE": 96, "DATA__TEST_CROP_SIZE": 96}
+    model = receiver(tiny_options("v2_k400", **IMAGE, **changes))
+    report = load_weights(model, path, complete=True)
+    assert report.reshaped["blocks.0.attn.rel_pos_h"].startswith("(31, 16) -> (47, 16), linear")
+    assert report.reshaped["patch_embed.proj.weight"].endswith("summed over 3 times")
+    assert report.reshaped["blocks.0.attn.pool_k.weight"].endswith("summed over 3 times")
+
+
+def test_other_classes_keep_their_head(tmp_path: Path) -> None:
+    path = source_file(tmp_path, tiny_options("v2_ft"))
+    model = receiver(tiny_options("v2_ft", MODEL__NUM_CLASSES=7))
+    before = model.head.projection.weight.detach().clone()
+    report = load_weights(model, path)
+    assert torch.equal(model.head.projection.weight, before)
+    assert report.coverage == 1.0
+    assert set(report.refused) == {"head.projection.weight", "head.projection.bias"}
+    assert "head.projection.bias (20,) -> (7,)" in str(report)
+    with pytest.raises(ValueError, match=r"does not fill the whole model(?s:.*)head\.\* \(2\)"):
+        load_weights(model, path, complete=True)
+
+
+def test_too_little_changes_nothing_and_says_what(tmp_path: Path) -> None:
+    path = source_file(tmp_path, tiny_options("img_vit"))
+    model = receiver(tiny_options("v2_ft"))
+    before = {key: value.clone() for key, value in model.state_dict().items()}
+    with pytest.raises(ValueError, match=r"fills \d+\.\d% of the backbone(?s:.*)left as init"):
+        load_weights(model, path)
+    for key, value in model.state_dict().items():
+        assert torch.equal(value, before[key])
+    load_weights(model, path, min_coverage=0.0)
+    prefixed = {f"x.{k}": v for k, v in before.items()}
+    path = save_checkpoint(tmp_path / "prefixed.pyth", {"model_state": prefixed})
+    with pytest.raises(ValueError, match=r"fills 0\.0%(?s:.*)TRAIN\.CHECKPOINT_CLEAR_NAME_PATTERN"):
+        load_weights(model, path)
+
+
+def test_containers(tmp_path: Path) -> None:
+    state = fill_with_golden_weights(model_of(tiny_options("img_vit"))).state_dict()
+    for content in ({"model_state": state}, {"state_dict": state}, {"model": state}, dict(state)):
+        path = save_checkpoint(tmp_path / "s.pyth", content)
+        model = receiver(tiny_options("img_vit"))
+        load_weights(model, path, complete=True)
+        assert torch.equal(model.state_dict()["cls_token"], state["cls_token"])
+    path = save_checkpoint(tmp_path / "s.pyth", {"teacher": {"x": 1}, "epoch": 2})
+    with pytest.raises(ValueError, match="has no weights in it: its keys are teacher, epoch"):
+        load_weights(model, path)
+    with pytest.raises(ValueError, match="inflate is 'median'"):
+        load_weights(model, path, inflate="median")
+
+
+def test_weights_that_are_not_finite_are_refused(tmp_path: Path) -> None:
+    state = fill_with_golden_weights(model_of(tiny_options("img_vit"))).state_dict()
+    state["cls_token"][0, 0, 0] = float("nan")
+    path = save_checkpoint(tmp_path / "s.pyth", {"model_state": state})
+    with pytest.raises(ValueError, match=r"not finite \(cls_token\)"):
+        load_weights(receiver(tiny_options("img_vit")), path)
+
+
+def test_names_that_collide(tmp_path: Path) -> None:
+    state = {"a.cls_token": torch.zeros(1), "cls_token": torch.zeros(1)}
+    path = save_checkpoint(tmp_path / "s.pyth", {"model_state": state})
+    with pytest.raises(ValueError, match="two are 'cls_token'"):
+        load_weights(nn.Linear(1, 1), path, clear_names=["a."])
+
+
+@pytest.mark.parametrize(
+    ("num_tokens", "target", "expected"),
+    [
+        (8 * 7 * 7, Grid(8, 14, 14), Grid(8, 7, 7)),  # time stays
+        (4 * 14 * 14, Grid(8, 14, 14), Grid(4, 14, 14)),  # space stays
+        (14 * 14, Grid(1, 24, 24), Grid(1, 14, 14)),  # an image
+        (4 * 16 * 16, Grid(8, 24, 24), Grid(4, 16, 16)),  # nearest proportions
+        (7 * 3, Grid(8, 14, 14), Grid(21, 1, 1)),
+    ],
+)
+def test_guess_of_a_grid(num_tokens: int, target: Grid, expected: Grid) -> None:
+    assert guess_grid(num_tokens, target) == expected
+
+
+def test_the_file_may_tell_its_grid(tmp_path: Path) -> None:
+    state = model_of(tiny_options("v1_joint")).state_dict()
+    path = save_checkpoint(tmp_path / "s.pyth", {"model_state": state, "token_grid": (16, 8, 8)})
+    report = load_weights(receiver(tiny_options("v1_joint", **LARGER)), path)
+    assert report.reshaped["pos_embed"].endswith("(16, 8, 8) to (8, 24, 24)")
+
+
+def test_a_joint_table_of_a_ramp_stays_a_ramp() -> None:
+    """Resizing keeps the axes apart: position = 100 t + 10 h + w, away from the borders."""
+    source, target = Grid(6, 8, 8), Grid(3, 4, 4)
+    axes = torch.meshgrid(*(torch.arange(n) + 0.5 for n in source), indexing="ij")
+    table = (100 * axes[0] + 10 * axes[1] + axes[2]).reshape(1, -1, 1)
+    table = torch.cat((torch.full((1, 1, 1), -7.0), table), dim=1)
+    change = reshape_weight(
+        "pos_embed",
+        table,
+        (1, 1 + target.num_tokens, 1),
+        source=TokenLayout(True, source),
+        target=TokenLayout(True, target),
+        inflate="mean",
+    )
+    assert change is not None
+    assert change.value[0, 0] == -7.0
+    got = change.value[0, 1:, 0].reshape(target)
+    axes = torch.meshgrid(*(2 * (torch.arange(n) + 0.5) for n in target), indexing="ij")
+    expected = 100 * axes[0] + 10 * axes[1] + axes[2]
+    torch.testing.assert_close(got[:, 1:-1, 1:-1], expected[:, 1:-1, 1:-1])
+
+
+def test_shapes_that_do_not_go_together() -> None:
+    unknown = TokenLayout(True, None)
+    for name, old, new in [
+        ("blocks.0.attn.rel_pos_h", (27, 96), (13, 64)),
+        ("pos_embed", (1, 17, 8), (1, 65, 8)),  # the model's grid is not known
+        ("pos_embed_spatial", (1, 15, 8), (1, 64, 8)),  # not square
+        ("patch_embed.proj.weight", (8, 3, 3, 7, 7), (8, 3, 2, 7, 7)),
+        ("patch_embed.proj.weight", (8, 3, 7, 7), (8, 3, 3, 8, 8)),
+        ("blocks.0.mlp.fc1.weight", (8, 3), (8, 4)),
+    ]:
+        change = reshape_weight(
+            name, torch.zeros(old), new, source=unknown, target=unknown, inflate="mean"
+        )
+        assert change is None, name
+
+
+@pytest.mark.slow
+def test_published_small_model_to_classifier(tmp_path: Path) -> None:
+    name = "S_pt_to_ft"
+    options = golden_json("checkpoint/S_options.json")
+    filters = {f"hogs.0.weight_{axis}": torch.zeros(3, 1, 3, 3) for axis in "xy"}
+    path = source_file(tmp_path, options["pretraining"], **filters)
+    model = receiver(options["classifier"])
+    report = load_weights(model, path)
+    check_names(report, name)
+    assert set(report.reshaped) == {f"blocks.15.attn.rel_pos_{axis}" for axis in "hw"}
+    check_converted(model, name)
+    check_logits(model, name)

@@ -1,0 +1,114 @@
+"""Starting processes: what becomes of errors, exit codes and signals."""
+
+from __future__ import annotations
+
+import os
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+
+from slowfast_maskfeat.engine import distributed
+from slowfast_maskfeat.engine.launch import launch
+
+
+def fail(kind: str) -> None:
+    if distributed.rank() == 1:
+        if kind == "user":
+            raise ValueError("DATA.PATH is 'x'; a folder is right")
+        if kind == "bug":
+            raise KeyError("the cause")
+        if kind == "kill":
+            os.kill(os.getpid(), signal.SIGKILL)
+        sys.exit(143)
+    if kind == "exit":
+        sys.exit(143)
+    distributed.barrier()  # the other one never comes
+
+
+@pytest.mark.parametrize(
+    ("kind", "error", "text"),
+    [
+        ("user", ValueError, "^DATA.PATH is 'x'; a folder is right$"),
+        pytest.param(
+            "bug", RuntimeError, "(?s)process 1 failed.*the cause", marks=pytest.mark.slow
+        ),
+        pytest.param(
+            "kill", RuntimeError, "process 1 was ended by SIGKILL", marks=pytest.mark.slow
+        ),
+        pytest.param("exit", SystemExit, "143", marks=pytest.mark.slow),
+    ],
+)
+def test_the_first_failure_comes_out(kind: str, error: type[BaseException], text: str) -> None:
+    with pytest.raises(error, match=text):
+        launch(fail, 2, (kind,))
+
+
+MAIN = """
+import signal, sys, time
+from pathlib import Path
+from slowfast_maskfeat.engine import distributed
+from slowfast_maskfeat.engine.launch import launch
+
+def work(folder):
+    stopped = []
+    signal.signal(signal.SIGTERM, lambda number, frame: stopped.append(number))
+    (Path(folder) / f"ready{distributed.rank()}").touch()
+    while not stopped:
+        time.sleep(0.01)
+    distributed.barrier()
+    (Path(folder) / f"saved{distributed.rank()}").touch()
+    sys.exit(143)
+
+if __name__ == "__main__":
+    launch(work, 2, (sys.argv[1],))
+"""
+
+
+@pytest.mark.parametrize(
+    "number", [signal.SIGTERM, pytest.param(signal.SIGKILL, marks=pytest.mark.slow)]
+)
+def test_signals_to_the_starting_process(tmp_path: Path, number: int) -> None:
+    script = tmp_path / "main.py"
+    script.write_text(MAIN)
+    environment = {**os.environ, "PYTHONPATH": str(Path(__file__).parents[2])}
+    process = subprocess.Popen([sys.executable, str(script), str(tmp_path)], env=environment)
+    try:
+        deadline = time.monotonic() + 60
+        while not all((tmp_path / f"ready{rank}").exists() for rank in (0, 1)):
+            assert time.monotonic() < deadline
+            assert process.poll() is None
+            time.sleep(0.05)
+        process.send_signal(number)
+        code = process.wait(timeout=30)
+    finally:
+        process.kill()
+    if number == signal.SIGTERM:
+        assert code == 143
+        assert all((tmp_path / f"saved{rank}").exists() for rank in (0, 1))
+    else:  # no orphan goes on: the processes, not asked to stop, would never touch a file
+        time.sleep(1.0)
+        left = subprocess.run(["ps", "-eo", "args"], capture_output=True, text=True, check=True)
+        assert str(script) not in left.stdout
+
+
+def test_one_process_is_this_one() -> None:
+    seen: list[tuple[int, int]] = []
+    launch(lambda value: seen.append((value, os.getpid())), 1, (7,))
+    assert seen == [(7, os.getpid())]
+
+
+@pytest.mark.parametrize(
+    ("arguments", "text"),
+    [
+        ({"num_processes": 0}, "0 processes"),
+        ({"num_processes": 1, "num_shards": 2, "shard_id": 2}, "--shard_id is 2"),
+        ({"num_processes": 1, "num_shards": 2}, "--init_method"),
+    ],
+)
+def test_contradictions(arguments: dict[str, int], text: str) -> None:
+    with pytest.raises(ValueError, match=text):
+        launch(print, **arguments)  # type: ignore[arg-type]

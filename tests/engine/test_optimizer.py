@@ -1,0 +1,184 @@
+"""Parameter groups against the published ones (tests/golden/param_groups.json), and optimizers."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from torch import nn
+
+from slowfast_maskfeat.engine.optimizer import (
+    make_optimizer,
+    parameter_groups,
+    set_learning_rate,
+)
+
+GOLDEN = json.loads((Path(__file__).parents[1] / "golden" / "param_groups.json").read_text())
+RECIPES = [name for name, recipe in GOLDEN.items() if "rows" in recipe]
+EXEMPTIONS = [name for name, recipe in GOLDEN.items() if "skip_names" in recipe]
+
+
+def model_with(names: list[str]) -> nn.Module:
+    """A stand-in with the published parameter names: 1-D where the name says bias or norm."""
+    model = nn.Module()
+    for name in names:
+        *path, last = name.split(".")
+        owner = model
+        for part in path:
+            if not hasattr(owner, part):
+                owner.add_module(part, nn.Module())
+            owner = getattr(owner, part)
+        is_flat = last == "bias" or (last == "weight" and _is_norm(path))
+        owner.register_parameter(
+            last, nn.Parameter(torch.zeros(2) if is_flat else torch.zeros(2, 2))
+        )
+    return model
+
+
+def _is_norm(path: list[str]) -> bool:
+    if path[:2] == ["pred_head", "transforms"]:
+        return len(path) == 4 and path[3] in ("0", "4")
+    return path[-1].startswith("norm")
+
+
+def published_layer_id(num_layers: int) -> Any:
+    def layer_id(name: str) -> int:
+        if name.startswith("blocks."):
+            return int(name.split(".")[1]) + 1
+        first = name.startswith(("cls_token", "mask_token", "pos_embed", "patch_embed"))
+        return 0 if first else num_layers
+
+    return layer_id
+
+
+@pytest.mark.parametrize("recipe", RECIPES)
+def test_published_groups(recipe: str) -> None:
+    golden = GOLDEN[recipe]
+    rows = {name: (group, scale, decay) for name, group, scale, decay in golden["rows"]}
+    model = model_with(list(rows))
+    flat = {name for name, parameter in model.named_parameters() if parameter.ndim == 1}
+    if not recipe.endswith("MAE_PT"):  # there the stand-in cannot tell the decoder's norms by name
+        assert flat == {name for name, row in rows.items() if row[2] == 0.0}
+    num_layers = 1 + max(
+        (int(n.split(".")[1]) + 1 for n in rows if n.startswith("blocks.")), default=0
+    )
+    groups = parameter_groups(
+        model,
+        weight_decay=0.05,
+        zero_decay_1d=True,
+        layer_decay=golden["layer_decay"],
+        layer_id=published_layer_id(num_layers),
+        num_layers=num_layers,
+    )
+    assert len(groups) == golden["n_groups"]
+    got = {
+        name: (number, group["lr_scale"], group["weight_decay"])
+        for number, group in enumerate(groups)
+        for name in group["names"]
+    }
+    assert got.keys() == set(rows)
+    for name in rows:
+        if name in flat or rows[name][2] != 0.0:
+            assert got[name][0] == rows[name][0], name
+            assert got[name][1:] == pytest.approx(rows[name][1:], rel=1e-9), name
+
+
+@pytest.mark.parametrize("recipe", EXEMPTIONS)
+@pytest.mark.parametrize("layer_decay", [1.0, 0.75])
+def test_exempt_names_are_full_names_with_and_without_layer_decay(
+    recipe: str, layer_decay: float
+) -> None:
+    golden = GOLDEN[recipe]
+    names = [*golden["no_decay_not_1d"], "blocks.0.attn.rel_pos_h", "blocks.0.attn.qkv.weight"]
+    groups = parameter_groups(
+        model_with(names),
+        weight_decay=0.05,
+        zero_decay_1d=True,
+        zero_decay_names=golden["skip_names"],
+        layer_decay=layer_decay,
+        layer_id=published_layer_id(2),
+        num_layers=2,
+    )
+    exempt = [name for group in groups if group["weight_decay"] == 0 for name in group["names"]]
+    assert sorted(exempt) == sorted(golden["no_decay_not_1d"])
+
+
+def test_decay_of_flat_parameters_is_a_choice_and_frozen_ones_are_skipped() -> None:
+    model = nn.Sequential(nn.Linear(3, 4), nn.LayerNorm(4))
+    model[0].weight.requires_grad_(False)
+    groups = parameter_groups(model, weight_decay=0.1, zero_decay_1d=False)
+    assert [group["names"] for group in groups] == [["0.bias", "1.weight", "1.bias"]]
+    assert groups[0]["weight_decay"] == 0.1
+
+
+def test_nothing_to_train_and_wrong_layer_decay() -> None:
+    model = nn.Linear(2, 2).requires_grad_(False)
+    with pytest.raises(ValueError, match="no parameter"):
+        parameter_groups(model, weight_decay=0.1, zero_decay_1d=True)
+    for layer_decay in (0.0, 1.5, 0.5):  # the last: this model has no layers
+        with pytest.raises(ValueError, match=r"SOLVER\.LAYER_DECAY"):
+            parameter_groups(
+                nn.Linear(2, 2), weight_decay=0.1, zero_decay_1d=True, layer_decay=layer_decay
+            )
+
+
+@pytest.mark.parametrize("method", ["adamw", "adam", "sgd"])
+@pytest.mark.parametrize("dampening", [0.0, 0.1])
+def test_fused_and_plain_forms_agree(method: str, dampening: float) -> None:
+    results = []
+    for fused in (True, False):
+        torch.manual_seed(0)
+        model = nn.Sequential(nn.Linear(5, 7), nn.LayerNorm(7), nn.Linear(7, 3)).double()
+        groups = parameter_groups(model, weight_decay=0.05, zero_decay_1d=True)
+        optimizer = make_optimizer(
+            groups,
+            method=method,
+            lr=0.01,
+            dampening=dampening,
+            nesterov=dampening == 0,
+            fused=fused,
+        )
+        inputs = torch.randn(4, 5, dtype=torch.float64)
+        for _ in range(3):
+            optimizer.zero_grad()
+            model(inputs).square().sum().backward()
+            optimizer.step()
+        results.append(torch.cat([p.detach().flatten() for p in model.parameters()]))
+    torch.testing.assert_close(*results, rtol=1e-9, atol=1e-12)
+
+
+def test_adam_puts_decay_into_the_gradient_and_adamw_beside_it() -> None:
+    # Gradient 0: AdamW shrinks by lr * decay, Adam takes a full step of lr.
+    for method, expected in (("adamw", 1 - 0.1 * 0.5), ("adam", 1 - 0.1)):
+        weight = nn.Parameter(torch.ones(1))
+        group = {"params": [weight], "names": ["w"], "lr_scale": 1.0, "weight_decay": 0.5}
+        optimizer = make_optimizer([group], method=method, lr=0.1)
+        weight.grad = torch.zeros(1)
+        optimizer.step()
+        assert weight.item() == pytest.approx(expected, rel=1e-5)
+
+
+def test_learning_rate_is_scaled_by_group() -> None:
+    groups = [
+        {
+            "params": [nn.Parameter(torch.ones(1))],
+            "names": [str(s)],
+            "lr_scale": s,
+            "weight_decay": 0,
+        }
+        for s in (0.25, 1.0)
+    ]
+    optimizer = make_optimizer(groups, method="adamw", lr=0.1)
+    assert [g["lr"] for g in optimizer.param_groups] == pytest.approx([0.025, 0.1])
+    set_learning_rate(optimizer, 0.2)
+    set_learning_rate(optimizer, 0.2)  # no scaling of what is scaled already
+    assert [g["lr"] for g in optimizer.param_groups] == pytest.approx([0.05, 0.2])
+    assert "lr" not in groups[0]
+
+
+def test_unknown_method() -> None:
+    with pytest.raises(ValueError, match=r"SOLVER\.OPTIMIZING_METHOD is 'lion'"):
+        make_optimizer([], method="lion", lr=0.1)

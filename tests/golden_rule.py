@@ -1,0 +1,82 @@
+"""The golden rule: weights, inputs and samples that the golden numbers were made with.
+
+Weights follow from name and shape alone, inputs from a seed, so that tests need only the results.
+"""
+
+from __future__ import annotations
+
+import json
+import zlib
+from functools import cache
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+
+GOLDEN = Path(__file__).parent / "golden"
+
+
+def golden_array(name: str, seed_prefix: str = "", *, shape: tuple[int, ...]) -> np.ndarray:
+    """Weights of the entry `name` of a state dict, float32."""
+    seed = zlib.crc32((seed_prefix + name).encode())
+    normal = np.random.Generator(np.random.PCG64(seed)).standard_normal(shape, dtype=np.float32)
+    last = name.rpartition(".")[2]
+    if "rel_pos" in last or "pos_embed" in last or last.endswith("_token"):
+        return normal * np.float32(0.5)
+    if len(shape) >= 2:
+        return normal * np.float32(1.0 / np.sqrt(np.float64(np.prod(shape[1:]))))
+    if last == "weight":
+        return np.float32(1) + np.float32(0.1) * normal
+    return np.float32(0.1) * normal
+
+
+def fill_with_golden_weights(
+    model: nn.Module, *, keep: tuple[str, ...] = (), seed_prefix: str = ""
+) -> nn.Module:
+    """Fills every floating entry of the state dict, `keep` excepted; returns the model."""
+    state = model.state_dict()
+    for name, tensor in state.items():
+        if tensor.is_floating_point() and name not in keep:
+            array = golden_array(name, seed_prefix, shape=tuple(tensor.shape))
+            tensor.copy_(torch.from_numpy(array))
+    return model
+
+
+def golden_randn(seed: int, shape: tuple[int, ...]) -> Tensor:
+    """Standard normal input, float32."""
+    generator = np.random.Generator(np.random.PCG64(seed))
+    return torch.from_numpy(generator.standard_normal(tuple(shape), dtype=np.float32))
+
+
+def strided_sample(tensor: Tensor, size: int = 1024) -> Tensor:
+    """Every so many-th number of a tensor in C order: an odd step of about numel / size."""
+    flat = tensor.detach().flatten()
+    step = max(flat.numel() // size, 1)
+    return flat[:: step + (step % 2 == 0)]
+
+
+def sample_by_step(tensor: Tensor, step: int) -> Tensor:
+    """Every `step`-th number of a tensor in C order."""
+    return tensor.detach().flatten()[::step]
+
+
+@cache
+def golden_json(name: str) -> Any:
+    """A golden JSON file by its name below tests/golden."""
+    return json.loads((GOLDEN / name).read_text())
+
+
+def golden_npz(name: str) -> dict[str, np.ndarray]:
+    """A golden npz file by its name below tests/golden."""
+    with np.load(GOLDEN / name) as archive:
+        return {key: archive[key] for key in archive.files}
+
+
+def relative_error(result: Any, expected: Any) -> float:
+    """2-norm of the difference over that of what is expected, in float64."""
+    result = np.asarray(result, dtype=np.float64)
+    expected = np.asarray(expected, dtype=np.float64)
+    assert result.shape == expected.shape, (result.shape, expected.shape)
+    return float(np.linalg.norm(result - expected) / max(np.linalg.norm(expected), 1e-30))

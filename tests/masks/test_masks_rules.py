@@ -1,0 +1,147 @@
+"""What holds for masks of any grid and ratio, and the errors for those that cannot be."""
+
+from __future__ import annotations
+
+import time
+
+import numpy as np
+import pytest
+import torch
+
+from slowfast_maskfeat.masks import block_mask, boxes, cube_mask, frame_mask, random_mask, tube_mask
+from slowfast_maskfeat.shapes import Grid
+
+SAMPLERS = [block_mask, cube_mask, frame_mask, random_mask, tube_mask]
+GRIDS = [
+    Grid(8, 7, 7),
+    Grid(4, 3, 3),
+    Grid(2, 2, 2),
+    Grid(20, 10, 13),
+    Grid(2, 1, 9),
+    Grid(3, 1, 1),
+]
+
+
+@pytest.mark.parametrize("sample", SAMPLERS)
+@pytest.mark.parametrize("grid", GRIDS, ids=str)
+@pytest.mark.parametrize("ratio", [1e-6, 0.05, 0.4, 0.9, 0.999])
+def test_any_grid_and_ratio(sample, grid, ratio):
+    mask = sample(grid, ratio, np.random.default_rng(3))
+    assert mask.dtype == torch.bool
+    assert mask.device.type == "cpu"
+    assert mask.shape == tuple(grid)
+    assert mask.any()
+    assert mask.is_contiguous()
+
+
+@pytest.mark.parametrize("sample", SAMPLERS)
+def test_same_generator_same_mask(sample):
+    grid = Grid(8, 14, 14)
+    first, again = (sample(grid, 0.4, np.random.default_rng(11)) for _ in range(2))
+    other = sample(grid, 0.4, np.random.default_rng(12))
+    assert torch.equal(first, again)
+    assert not torch.equal(first, other)
+
+
+@pytest.mark.parametrize("sample", SAMPLERS)
+@pytest.mark.parametrize("ratio", [0.0, 1.0, -0.1, 40, float("nan")])
+def test_ratio_outside_is_an_error(sample, ratio):
+    with pytest.raises(ValueError, match=rf"AUG\.MASK_RATIO is {ratio}"):
+        sample(Grid(8, 7, 7), ratio, np.random.default_rng(0))
+
+
+@pytest.mark.parametrize("sample", SAMPLERS)
+def test_grid_without_cells_is_an_error(sample):
+    with pytest.raises(ValueError, match="8x0x7"):
+        sample(Grid(8, 0, 7), 0.4, np.random.default_rng(0))
+
+
+def test_cube_never_exceeds_the_quota_on_other_grids():
+    for grid, ratio in ((Grid(4, 6, 6), 0.4), (Grid(8, 14, 14), 0.75), (Grid(20, 10, 10), 0.1)):
+        generator = np.random.default_rng(0)
+        counts = [int(cube_mask(grid, ratio, generator).sum()) for _ in range(50)]
+        assert max(counts) <= round(grid.num_tokens * ratio)
+        assert np.mean(counts) > 0.9 * grid.num_tokens * ratio
+
+
+def test_tube_is_the_same_at_every_step():
+    mask = tube_mask(Grid(8, 7, 7), 0.4, np.random.default_rng(0))
+    assert (mask == mask[:1]).all()
+    assert mask[0].sum() <= 20
+
+
+def test_frames_are_whole():
+    mask = frame_mask(Grid(8, 7, 7), 0.4, np.random.default_rng(0))
+    assert torch.equal(mask.any(dim=1), mask.all(dim=1))
+    assert mask[:, 0, 0].sum() == 3
+
+
+def test_frame_mask_of_an_image_is_an_error():
+    with pytest.raises(ValueError, match="MASK_FRAMES"):
+        frame_mask(Grid(1, 14, 14), 0.4, np.random.default_rng(0))
+
+
+def test_blocks_of_an_image_differ_by_frame():
+    mask = block_mask(Grid(4, 14, 14), 0.4, np.random.default_rng(0))
+    assert not torch.equal(mask[0], mask[1])
+    assert (mask.sum(dim=(1, 2)) <= 78).all()
+
+
+@pytest.mark.parametrize("max_block", [1, 20, 40])
+def test_largest_block_bounds_each_addition(monkeypatch, max_block):
+    added = []
+
+    def record(*args):
+        added.append(first_admissible(*args))
+        return added[-1]
+
+    first_admissible = boxes._first_admissible
+    monkeypatch.setattr(boxes, "_first_admissible", record)
+    for seed in range(20):
+        block_mask(Grid(1, 14, 14), 0.4, np.random.default_rng(seed), max_block=max_block)
+    largest = max(cells.bit_count() for cells in added)
+    assert 0.7 * max_block <= largest <= max_block
+
+
+def test_largest_block_below_one_is_an_error():
+    with pytest.raises(ValueError, match="MAX_MASK_PATCHES_PER_BLOCK is 0"):
+        block_mask(Grid(1, 14, 14), 0.4, np.random.default_rng(0), max_block=0)
+
+
+@pytest.mark.parametrize("ratio", [0.4, 0.75, 0.9])
+def test_random_count_is_exact(ratio):
+    grid = Grid(8, 14, 14)
+    for seed in range(3):
+        mask = random_mask(grid, ratio, np.random.default_rng(seed))
+        assert (~mask).sum() == int(grid.num_tokens * (1 - ratio))
+
+
+def test_random_tube_and_per_frame():
+    grid = Grid(8, 7, 7)
+    visible = int(49 * (1 - 0.4))
+    tube = random_mask(grid, 0.4, np.random.default_rng(0), tube=True)
+    assert (tube == tube[:1]).all()
+    assert (~tube[0]).sum() == visible
+    per_frame = random_mask(grid, 0.4, np.random.default_rng(0), per_frame=True)
+    assert ((~per_frame).sum(dim=(1, 2)) == visible).all()
+    assert not torch.equal(per_frame[0], per_frame[1])
+    with pytest.raises(ValueError, match=r"MASK_TUBE and MASK\.PER_FRAME_MASKING"):
+        random_mask(grid, 0.4, np.random.default_rng(0), tube=True, per_frame=True)
+
+
+def test_random_is_uniform():
+    generator = np.random.default_rng(0)
+    frequency = sum(random_mask(Grid(4, 3, 3), 0.5, generator).float() for _ in range(2000)) / 2000
+    assert (frequency - 0.5).abs().max() < 5 * 0.5 / np.sqrt(2000)
+
+
+def test_a_cube_mask_takes_less_than_half_a_millisecond():
+    def seconds_per_mask() -> float:
+        # Of this thread's own work, so that other processes do not count.
+        start = time.thread_time()
+        for _ in range(100):
+            cube_mask(Grid(8, 7, 7), 0.4, generator)
+        return (time.thread_time() - start) / 100
+
+    generator = np.random.default_rng(0)
+    assert min(seconds_per_mask() for _ in range(20)) < 0.5e-3

@@ -1,0 +1,94 @@
+"""Pixel targets against the published labels, their order and their scaling."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from golden_rule import golden_randn
+
+from slowfast_maskfeat.shapes import Grid
+from slowfast_maskfeat.targets import PixelTarget
+
+GOLDEN = Path(__file__).parents[1] / "golden"
+GRID = Grid(4, 4, 4)
+
+
+def test_published_labels_of_the_tiny_model():
+    case = json.loads((GOLDEN / "tiny/pt_video_pixel.json").read_text())
+    arrays = np.load(GOLDEN / "tiny/pt_video_pixel.npz")
+    clips = golden_randn(case["input_seed"], tuple(case["input_shape"]))
+    mask = torch.from_numpy(arrays["mask"]).bool()
+    mask = mask.repeat_interleave(2, 2).repeat_interleave(2, 3)
+    target = PixelTarget((2, 16, 16))
+    labels = target.encode(clips, GRID)[mask.flatten(1)]
+    expected = torch.from_numpy(arrays["label0"])
+    assert target.dim == expected.shape[1]
+    assert float((labels - expected).norm() / expected.norm()) < 1e-6
+    loss = target.loss(torch.from_numpy(arrays["pred0"]), labels).mean()
+    assert float(loss) == pytest.approx(case["loss"], rel=1e-5)
+
+
+def test_order_for_video():
+    clips = golden_randn(1, (2, 3, 8, 64, 64))
+    tokens = PixelTarget((2, 16, 16), norm=False).encode(clips, GRID).view(2, *GRID, 16, 16, 3)
+    patch = clips[1, :, 4, 16:32, 48:64]  # token (2, 1, 3): the first of its two frames
+    assert torch.equal(tokens[1, 2, 1, 3], patch.permute(1, 2, 0))
+
+
+def test_order_of_whole_tubelets():
+    clips = golden_randn(1, (2, 3, 8, 64, 64))
+    target = PixelTarget((2, 16, 16), norm=False, all_frames=True)
+    assert target.dim == 2 * 16 * 16 * 3
+    tokens = target.encode(clips, GRID).view(2, *GRID, 2, 16, 16, 3)
+    patch = clips[1, :, 4:6, 16:32, 48:64]
+    assert torch.equal(tokens[1, 2, 1, 3], patch.permute(1, 2, 3, 0))
+
+
+def test_order_for_images():
+    clips = golden_randn(1, (2, 3, 1, 64, 32))
+    target = PixelTarget((1, 16, 16), norm=False, color_first=True)
+    tokens = target.encode(clips, Grid(1, 4, 2)).view(2, 4, 2, 3, 16, 16)
+    assert torch.equal(tokens[1, 2, 1], clips[1, :, 0, 32:48, 16:32])
+    with pytest.raises(ValueError, match="TIME_STRIDE_LOSS"):
+        PixelTarget((2, 16, 16), color_first=True, all_frames=True)
+
+
+def test_scaling_uses_the_unbiased_variance():
+    clips = golden_randn(1, (1, 3, 8, 64, 64)) * 3 + 2
+    plain = PixelTarget((2, 16, 16), norm=False).encode(clips, GRID).double()
+    expected = (plain - plain.mean(-1, keepdim=True)) / (plain.var(-1, keepdim=True) + 1e-6).sqrt()
+    ours = PixelTarget((2, 16, 16)).encode(clips, GRID)
+    assert torch.allclose(ours.double(), expected, atol=1e-5)
+
+
+def test_a_flat_token_is_zero():
+    tokens = PixelTarget((2, 16, 16)).encode(torch.full((1, 3, 8, 64, 64), 0.3), GRID)
+    assert tokens.abs().max() < 1e-3
+
+
+@pytest.mark.parametrize("norm", [True, False])
+def test_bytes_are_normalised_as_published(norm):
+    generator = np.random.default_rng(0)
+    clips = torch.from_numpy(generator.integers(0, 256, (1, 3, 8, 64, 64), dtype=np.uint8))
+    mean, std = torch.tensor([0.4, 0.5, 0.6]), torch.tensor([0.2, 0.3, 0.25])
+    target = PixelTarget((2, 16, 16), mean=mean.tolist(), std=std.tolist(), norm=norm)
+    shape = (1, 3, 1, 1, 1)
+    normalised = (clips.float() / 255 - mean.view(shape)) / std.view(shape)
+    assert torch.equal(target.encode(clips, GRID), target.encode(normalised, GRID))
+
+
+def test_float32_without_gradient_under_autocast():
+    clips = golden_randn(1, (1, 3, 8, 64, 64)).bfloat16().requires_grad_()
+    with torch.autocast("cpu", dtype=torch.bfloat16):
+        tokens = PixelTarget((2, 16, 16)).encode(clips, GRID)
+    assert tokens.dtype == torch.float32
+    assert not tokens.requires_grad
+
+
+def test_size_error_names_both():
+    with pytest.raises(ValueError, match=r"4x4x4 tokens of 2x16x16 pixels.*\(8, 60, 64\)"):
+        PixelTarget((2, 16, 16)).encode(torch.zeros(1, 3, 8, 60, 64), GRID)

@@ -1,0 +1,74 @@
+"""setup.py, constraints.txt and the Makefile agree with each other."""
+
+from __future__ import annotations
+
+import re
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+import slowfast_maskfeat
+
+ROOT = Path(__file__).parents[1]
+
+
+def normalise(name: str) -> str:
+    return re.sub(r"[-_.]+", "-", name).lower()
+
+
+def constraints() -> dict[str, list[str]]:
+    """Package -> the markers of its lines, '' where there is none."""
+    found: dict[str, list[str]] = {}
+    for line in (ROOT / "constraints.txt").read_text().splitlines():
+        if line and not line.startswith("#"):
+            match = re.fullmatch(r"([a-z0-9-]+)==[^; ]+(?:; (.+))?", line)
+            assert match, f"constraints.txt: {line!r} pins no version"
+            found.setdefault(match[1], []).append(match[2] or "")
+    return found
+
+
+@pytest.fixture(scope="module")
+def requirements(tmp_path_factory: pytest.TempPathFactory) -> str:
+    """What setup.py declares, as setuptools writes it down."""
+    folder = tmp_path_factory.mktemp("egg")
+    command = [sys.executable, "setup.py", "-q", "egg_info", "--egg-base", str(folder)]
+    subprocess.run(command, cwd=ROOT, check=True, capture_output=True)
+    metadata = (folder / "slowfast_maskfeat.egg-info" / "PKG-INFO").read_text()
+    assert f"\nVersion: {slowfast_maskfeat.__version__}\n" in metadata
+    return metadata
+
+
+def test_every_requirement_is_pinned(requirements: str) -> None:
+    names = re.findall(r"^Requires-Dist: ([A-Za-z0-9._-]+)", requirements, re.MULTILINE)
+    assert len(names) > 8
+    # torchcodec is an extra whose release goes with the platform's FFmpeg.
+    missing = {normalise(name) for name in names} - {"torchcodec"} - constraints().keys()
+    assert not missing
+
+
+def test_constraints_cover_every_python_once() -> None:
+    old, new = 'python_version < "3.11"', 'python_version >= "3.11"'
+    for name, markers in constraints().items():
+        assert sorted(markers) in ([""], [old], [old, new]), name
+    assert "torch==2.13.0" in (ROOT / "constraints.txt").read_text().splitlines()
+
+
+def test_decord_is_asked_for_only_where_it_has_wheels(requirements: str) -> None:
+    line = next(line for line in requirements.splitlines() if line.startswith("Requires-Dist: dec"))
+    assert 'platform_machine == "x86_64"' in line.replace("'", '"')
+    assert "win32" in line
+    assert "darwin" not in line
+
+
+def test_make_refuses_an_old_python_in_one_line(tmp_path: Path) -> None:
+    old = tmp_path / "python-old"
+    old.write_text("#!/bin/sh\n[ \"$1\" = --version ] && echo 'Python 3.8.1' && exit 0\nexit 1\n")
+    old.chmod(0o755)
+    for python, message in ((old, "Python 3.8.1 is too old"), ("no-python", "no 'no-python'")):
+        command = ["make", "install", f"PYTHON={python}", f"VENV={tmp_path / 'venv'}"]
+        result = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=False)
+        assert result.returncode != 0
+        assert message in result.stderr
+        assert not (tmp_path / "venv").exists()

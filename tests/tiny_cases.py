@@ -1,0 +1,26 @@
+"""Models of the golden options, for tests that need a real model of some kind."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+from golden_rule import golden_json
+from torch import nn
+
+from slowfast_maskfeat.build.model import build_model
+from slowfast_maskfeat.config import default_config
+
+
+def tiny_options(name: str, **changes: Any) -> dict[str, Any]:
+    """Key/value pairs of a tiny golden case; in ``changes``, two underscores stand for a dot."""
+    options = dict(golden_json(f"tiny/{name}.json")["options"])
+    return {**options, **{key.replace("__", "."): value for key, value in changes.items()}}
+
+
+def model_of(options: Mapping[str, Any]) -> nn.Module:
+    """The model of the defaults with these options over them."""
+    cfg = default_config()
+    for key, value in options.items():
+        cfg.merge_from_list([key, value])
+    return build_model(cfg)

@@ -1,0 +1,92 @@
+"""The plain forms of attention and pooling: what the fast ones are measured and tested against.
+
+Written as the papers put it, with the matrix of scores in memory, and for nothing but comparison.
+"""
+
+from __future__ import annotations
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from slowfast_maskfeat.backbones.attention import PoolingAttention
+from slowfast_maskfeat.backbones.pooling import DepthwisePool
+from slowfast_maskfeat.shapes import Grid
+
+
+class ExplicitAttention(PoolingAttention):
+    """Attention with the (query, key) matrix of scores and biases, step by step.
+
+    Source: MViTv2 (Li et al., 2022), section 3.1.
+    """
+
+    def forward(self, tokens: Tensor, grid: Grid) -> tuple[Tensor, Grid]:
+        """As `PoolingAttention.forward`."""
+        query, key, value, grid_q, grid_k = self._project_and_pool(tokens, grid)
+        scores = query @ key.transpose(-2, -1) * self.scale  # (B, heads, Nq, Nk)
+        if self.axes:
+            scores = scores + self._bias(query, grid_q, grid_k)
+        attended = scores.softmax(dim=-1) @ value
+        if self.residual_pooling:
+            attended[:, :, int(self.has_cls) :] += query[:, :, int(self.has_cls) :]
+        attended = attended.transpose(1, 2).flatten(2)
+        return self.proj_drop(self.proj(attended)), grid_q
+
+    def _bias(self, query: Tensor, grid_q: Grid, grid_k: Grid) -> Tensor:
+        """(B, heads, Nq, Nk): relative positions of all pairs, 0 for the cls token."""
+        front = int(self.has_cls)
+        planes = query[:, :, front:].unflatten(2, tuple(grid_q))  # (B, heads, t, h, w, d)
+        bias = planes.new_zeros(*planes.shape[:5], *grid_k)
+        for axis, name in ((0, "t"), (1, "h"), (2, "w")):
+            if axis not in self.axes:
+                continue
+            vectors = relative_vectors(getattr(self, f"rel_pos_{name}"), grid_q[axis], grid_k[axis])
+            shape = [1, 1, 1]
+            shape[axis] = grid_k[axis]
+            # The vectors of the query's own coordinate along this axis, one per key coordinate.
+            letters = "thw"[axis]
+            part = torch.einsum(f"bnthwd,{letters}kd->bnthwk", planes, vectors)
+            bias = bias + part.reshape(*planes.shape[:5], *shape)
+        return F.pad(bias.flatten(5).flatten(2, 4), (front, 0, front, 0))
+
+
+def relative_vectors(table: Tensor, num_queries: int, num_keys: int) -> Tensor:
+    """(num_queries, num_keys, d): the table's row for each pair of coordinates along one axis."""
+    length = 2 * max(num_queries, num_keys) - 1
+    if len(table) != length:
+        table = F.interpolate(table.t()[None], size=length, mode="linear")[0].t()
+    rows = []
+    for i in range(num_queries):
+        for j in range(num_keys):
+            distance = torch.tensor(i * max(num_keys / num_queries, 1.0))
+            distance = distance - torch.tensor(j * max(num_queries / num_keys, 1.0))
+            distance = distance + (num_keys - 1) * max(num_queries / num_keys, 1.0)
+            rows.append(table[int(distance)])
+    return torch.stack(rows).reshape(num_queries, num_keys, -1)
+
+
+class PlainPool(DepthwisePool):
+    """The depthwise convolution as torch has it."""
+
+    def forward(self, clips: Tensor) -> Tensor:
+        """(b, t, h, w, d) -> (b, t', h', w', d)."""
+        return nn.Conv3d.forward(self, clips.permute(0, 4, 1, 2, 3)).permute(0, 2, 3, 4, 1)
+
+
+def make_plain(model: nn.Module, *, attention: bool = True, pooling: bool = False) -> nn.Module:
+    """Turns a model's fast forms into plain ones, in place; the weights stay.
+
+    Args:
+        model: Any model of this package.
+        attention: Explicit attention.
+        pooling: The plain depthwise convolution.
+
+    Returns:
+        The model.
+    """
+    for module in model.modules():
+        if attention and type(module) is PoolingAttention:
+            module.__class__ = ExplicitAttention
+        if pooling and type(module) is DepthwisePool:
+            module.__class__ = PlainPool
+    return model
