@@ -141,6 +141,15 @@ def num_clips_per_video(cfg: CfgNode, split: str, num_views: int | None = None) 
     return (num_views or cfg.TEST.NUM_ENSEMBLE_VIEWS) * cfg.TEST.NUM_SPATIAL_CROPS
 
 
+def build_test_views(cfg: CfgNode) -> UniformViews:
+    """The views of a test, for a single video.
+
+    Args:
+        cfg: configuration; it is only read.
+    """
+    return _uniform_views(cfg, "test", None)
+
+
 def read_videos(cfg: CfgNode, split: str) -> VideoList:
     """The list of a split: `<split>.csv` in DATA.PATH_TO_DATA_DIR.
 

@@ -87,7 +87,7 @@ class ClipBatch:
             for start in range(0, len(self), size)
         ]
         return [
-            ClipBatch(**part, lost=self.lost if i == 0 else ())  # type: ignore[arg-type]
+            ClipBatch(**part, lost=self.lost if i == 0 else ())
             for i, part in enumerate(parts)
         ]
 

@@ -75,8 +75,11 @@ class UniformViews:
         """(T, H, W) of each clip."""
         return self.num_frames, self.transform.crop_size, self.transform.crop_size
 
-    def __call__(self, video: Video, generator: np.random.Generator) -> Tensor:
-        """Decode once and cut all: (num_views * num_crops, T, H, W, C) uint8, views outermost."""
+    def __call__(self, video: Video, generator: np.random.Generator | None = None) -> Tensor:
+        """Decode once and cut all: (num_views * num_crops, T, H, W, C) uint8, views outermost.
+
+        Nothing is drawn; the generator is there because training views need one.
+        """
         indices = np.stack(
             [
                 uniform_clip(

@@ -4,13 +4,13 @@ from __future__ import annotations
 
 import sys
 from collections.abc import Callable, Sequence
-from contextlib import nullcontext
+from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, TextIO
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 from torch.nn.parallel import DistributedDataParallel
 
 from slowfast_maskfeat.checkpoints.save_load import (
@@ -187,8 +187,7 @@ def train_step(
     total: Tensor | None = None
     for number, part in enumerate(parts, 1):
         # Processes exchange their gradients in the last part only.
-        waits = isinstance(state.model, DistributedDataParallel) and number < len(parts)
-        with state.model.no_sync() if waits else nullcontext():
+        with _no_exchange(state.model) if number < len(parts) else nullcontext():
             with torch.autocast(device.type, precision, enabled=precision is not None):
                 output = state.task.step(state.model, part.to(device))
             state.scaler.scale(output.loss * output.weight).backward()
@@ -208,6 +207,13 @@ def train_step(
         state.average.update(state.bare)
     state.task.after_step(state.bare)
     return ["loss", *output.scalars], total, result
+
+
+def _no_exchange(model: nn.Module) -> AbstractContextManager[None]:
+    """Inside it, the processes keep their gradients to themselves."""
+    if isinstance(model, DistributedDataParallel):
+        return model.no_sync()
+    return nullcontext()
 
 
 def _save(state: TrainState, settings: TrainSettings, log: EventLog, **loop: Any) -> Path:
@@ -311,9 +317,8 @@ class _Reporter:
         }
         scalars = {**means, "lr": lr, **measured, **_memory()}
         step = state.epoch * self._steps_per_epoch + state.step
-        self._log.write(
-            "train", epoch=state.epoch, step=state.step, num_lost=lost.num_distinct, **scalars
-        )
+        epoch = step / self._steps_per_epoch
+        self._log.write("train", epoch=epoch, step=step, num_lost=lost.num_distinct, **scalars)
         self._tensorboard.write(step, {f"train/{name}": x for name, x in scalars.items()})
 
     def lost(self, first: Sequence[Any], lost: LostVideos) -> None:

@@ -55,13 +55,13 @@ class ClassifyTask(Task):
         return output.float()
 
     def step(self, model: nn.Module, batch: ClipBatch) -> StepOutput:
-        """Mean loss over the clips; the scalar `top1` is the share of clips answered right."""
+        """Mean loss over the clips; the scalar `top1` is the percentage answered right."""
         if batch.labels is None:
             raise ValueError("classification needs labels: the list has paths alone")
         logits = self.logits(model, batch.clips)
         loss = self.loss(logits, batch.labels).mean()
         hard = batch.labels if batch.labels.ndim == 1 else batch.labels.argmax(1)
-        top1 = topk_correct(logits.detach(), hard, (1,))[0] / len(batch)
+        top1 = topk_correct(logits.detach(), hard, (1,))[0] * (100 / len(batch))
         return StepOutput(loss, torch.tensor(float(len(batch)), device=loss.device), {"top1": top1})
 
     def evaluation(self, num_videos: int, num_views: int) -> Evaluation:
