@@ -60,12 +60,14 @@ _WOBBLE_AMPLITUDE = (0.010, 0.010, 0.010, 0.020)
 _WOBBLE_FREQUENCY_RANGE = (0.03, 0.10)  # cycles per frame
 _NUM_HARMONICS = 3  # of the contour: 2, 3 and 4 bumps a turn
 _CONTOUR_BUMPS = 0.35
-_NUM_BACKGROUND_WAVES = 4
-_BACKGROUND_MAX_WAVES = 1.2  # periods across the frame: no edges, only the blob has them
-_BACKGROUND_AMPLITUDE = 0.10
-_BACKGROUND_MAX_DRIFT = 0.01  # frame sides per frame
+# Background and blob are shaded, steeply enough that a pixel differs from the next by two or more
+# of 255 levels: on flat surfaces HOG would see nothing but the traces of compression.
+_BACKGROUND_TONE_RANGE = (0.4, 0.6)
+_BACKGROUND_SLOPE_RANGE = (0.5, 0.8)  # change of a colour across the frame
+_BACKGROUND_BEND = 0.6  # how much steeper the bright end is
+_BLOB_SHADE_RANGE = (0.12, 0.2)  # change of brightness per radius
 _LUMA = np.array([0.299, 0.587, 0.114])
-_LUMA_LEVELS = (0.2, 0.5, 0.8)
+_BLOB_LUMA_LEVELS = (0.2, 0.8)
 _EDGE_PIXELS = 1.5  # width of the antialiased edge
 
 FloatArray = NDArray[np.float32]
@@ -109,17 +111,18 @@ class Look:
         contour: (K,) complex, Fourier coefficients of the contour from harmonic 2 on.
         split: offset and bend of the line between the two tones, in radii.
         tones: (3, 3) mean colours (R, G, B) of the background and of the blob's two tones.
-        wave_vectors: (M, 2) background waves in periods per frame side, (y, x).
-        wave_colours: (M, 3) complex, their amplitude and phase per colour channel.
-        drift: (2,) velocity (y, x) of the background in frame sides per frame.
+        heading: (2,) unit vector (y, x) in which the background gets brighter.
+        slopes: (3,) change of each colour channel across the frame.
+        shade: complex, direction and strength per radius of the blob's shading, which moves and
+            turns with it.
     """
 
     contour: NDArray[np.complex128]
     split: NDArray[np.float64]
     tones: NDArray[np.float64]
-    wave_vectors: NDArray[np.float64]
-    wave_colours: NDArray[np.complex128]
-    drift: NDArray[np.float64]
+    heading: NDArray[np.float64]
+    slopes: NDArray[np.float64]
+    shade: complex
 
 
 @dataclasses.dataclass(frozen=True)
@@ -186,25 +189,21 @@ def sample_look(generator: np.random.Generator) -> Look:
     weight = generator.dirichlet(np.ones(_NUM_HARMONICS))  # bumps sum to at most _CONTOUR_BUMPS
     phase = np.exp(2j * math.pi * generator.random(_NUM_HARMONICS))
     contour = _CONTOUR_BUMPS * generator.uniform(0.5, 1.0) * weight * phase
-    # The three tones have three different brightnesses (in random order), so that every edge
-    # survives the halved colour resolution of the video file.
-    luma = generator.permutation(_LUMA_LEVELS) + generator.uniform(-0.06, 0.06, size=3)
-    colour = generator.random((3, 3))
-    tones = luma[:, None] + 0.5 * (colour - colour @ _LUMA[:, None])
-    waves = generator.uniform(-1, 1, size=(_NUM_BACKGROUND_WAVES, 2)) * _BACKGROUND_MAX_WAVES
-    wave_phase = np.exp(2j * math.pi * generator.random((_NUM_BACKGROUND_WAVES, 3)))
-    wave_size = generator.random((_NUM_BACKGROUND_WAVES, 3)) * _BACKGROUND_AMPLITUDE
-    heading = 2 * math.pi * generator.random()
-    drift = (
-        generator.random() * _BACKGROUND_MAX_DRIFT * np.array([np.sin(heading), np.cos(heading)])
-    )
+    # The blob's tones differ in brightness (in random order), so that their edge survives the
+    # halved colour resolution of the video file.
+    luma = generator.permutation(_BLOB_LUMA_LEVELS) + generator.uniform(-0.06, 0.06, size=2)
+    colour = generator.random((2, 3))
+    blob_tones = luma[:, None] + 0.5 * (colour - colour @ _LUMA[:, None])
+    background_tone = generator.uniform(*_BACKGROUND_TONE_RANGE, size=(1, 3))
+    tones = np.concatenate([background_tone, np.clip(blob_tones, 0.03, 0.97)])
+    angle, light = 2 * math.pi * generator.random(2)
     return Look(
         contour=contour,
         split=generator.uniform(-0.25, 0.25, size=2),
-        tones=np.clip(tones, 0.03, 0.97),
-        wave_vectors=waves,
-        wave_colours=wave_size * wave_phase,
-        drift=drift,
+        tones=tones,
+        heading=np.array([np.sin(angle), np.cos(angle)]),
+        slopes=generator.uniform(*_BACKGROUND_SLOPE_RANGE, size=3),
+        shade=complex(np.exp(1j * light) * generator.uniform(*_BLOB_SHADE_RANGE)),
     )
 
 
@@ -230,7 +229,7 @@ def _smoothstep(distance: FloatArray) -> FloatArray:
 def _render_blob(
     states: NDArray[np.float64], look: Look, size: int
 ) -> tuple[FloatArray, FloatArray]:
-    """Returns the blob's coverage and, within it, the second tone's, both (T, H, W) in [0, 1]."""
+    """Returns the blob's coverage (T, H, W) in [0, 1] and its colour (T, 3, H, W)."""
     pixel = (np.arange(size) + 0.5) / size
     # Nearest copy of the blob on the torus: offsets in [-0.5, 0.5) of the frame side.
     dx = np.mod(pixel[None] - states[:, :1] + 0.5, 1.0) - 0.5  # (T, W)
@@ -258,20 +257,18 @@ def _render_blob(
 
     shift, bend = (np.float32(value) for value in look.split)
     second = _smoothstep((local.real - shift - bend * local.imag**2) * pixels_per_radius)
-    return coverage, second
+    first_tone, second_tone = look.tones[1:].astype(np.float32)[:, :, None, None]  # (3, 1, 1)
+    shade = (local * np.complex64(look.shade.conjugate())).real
+    return coverage, first_tone + second[:, None] * (second_tone - first_tone) + shade[:, None]
 
 
-def _render_background(look: Look, num_frames: int, size: int) -> FloatArray:
-    """Returns the drifting colour field, (T, 3, H, W)."""
-    pixel = (np.arange(size) + 0.5) / size
-    shift = np.arange(num_frames)[:, None] * look.drift  # (T, 2)
-    rows, columns = (
-        np.exp(2j * math.pi * waves * (pixel[None, :, None] - moved[:, None, None]))
-        for waves, moved in zip(look.wave_vectors.T, shift.T, strict=True)
-    )  # (T, H, M), (T, W, M)
-    coloured = rows[:, None] * look.wave_colours.T[None, :, None]  # (T, 3, H, M)
-    field = coloured.astype(np.complex64) @ columns.transpose(0, 2, 1)[:, None].astype(np.complex64)
-    return np.asarray(field.real + look.tones[0].astype(np.float32)[:, None, None])
+def _render_background(look: Look, size: int) -> FloatArray:
+    """Returns the shaded background, (3, H, W)."""
+    pixel = (np.arange(size) + 0.5) / size - 0.5
+    along = look.heading[0] * pixel[:, None] + look.heading[1] * pixel  # (H, W)
+    along = along + _BACKGROUND_BEND * along**2
+    field = look.tones[0][:, None, None] + look.slopes[:, None, None] * along
+    return np.asarray(field, dtype=np.float32)
 
 
 def render_frames(motion: Motion, look: Look, num_frames: int, size: int) -> NDArray[np.uint8]:
@@ -280,10 +277,8 @@ def render_frames(motion: Motion, look: Look, num_frames: int, size: int) -> NDA
     Returns:
         (T, H, W, 3) uint8, RGB.
     """
-    coverage, second = _render_blob(motion.states(num_frames), look, size)
-    background = _render_background(look, num_frames, size)
-    first_tone, second_tone = look.tones[1:].astype(np.float32)[:, :, None, None]  # (3, 1, 1)
-    blob = first_tone + second[:, None] * (second_tone - first_tone)  # (T, 3, H, W)
+    coverage, blob = _render_blob(motion.states(num_frames), look, size)
+    background = _render_background(look, size)
     picture = background + coverage[:, None] * (blob - background)
     pixels = np.clip(picture * np.float32(255) + np.float32(0.5), 0, 255).astype(np.uint8)
     return np.ascontiguousarray(pixels.transpose(0, 2, 3, 1))

@@ -33,9 +33,7 @@ def main(arguments: list[str]) -> int:
     try:
         cfg = load_config(
             [word for word in words if _is_file(word)],
-            [word for word in words if not _is_file(word)]
-            + ["NUM_SHARDS", str(options.num_shards), "SHARD_ID", str(options.shard_id)]
-            * (options.num_shards > 1),
+            [word for word in words if not _is_file(word)] + _shards(options),
         )
         choice = distributed.choose_device(cfg.NUM_GPUS)
         backend = "gloo" if choice.type == "cpu" else cfg.DIST_BACKEND
@@ -49,8 +47,8 @@ def main(arguments: list[str]) -> int:
                 run_to_exit,
                 choice.num_processes,
                 (cfg,),
-                num_shards=options.num_shards,
-                shard_id=options.shard_id,
+                num_shards=cfg.NUM_SHARDS,
+                shard_id=cfg.SHARD_ID,
                 init_method=options.init_method,
                 backend=backend,
             )
@@ -78,8 +76,8 @@ def _parse(arguments: list[str]) -> tuple[argparse.Namespace, list[str]]:
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
-    parser.add_argument("--num_shards", type=int, default=1, help="number of machines")
-    parser.add_argument("--shard_id", type=int, default=0, help="which of them this one is")
+    parser.add_argument("--num_shards", type=int, help="number of machines")
+    parser.add_argument("--shard_id", type=int, help="which of them this one is")
     parser.add_argument("--init_method", help="where the machines meet: tcp://host:port")
     parser.add_argument(
         "--cfg",
@@ -95,6 +93,12 @@ def _parse(arguments: list[str]) -> tuple[argparse.Namespace, list[str]]:
     if not arguments:
         parser.error("--cfg with a YAML file is wanted, such as configs/demo/pretrain.yaml")
     return options, [*options.cfg, *options.words, *options.opts]
+
+
+def _shards(options: argparse.Namespace) -> list[str]:
+    """The published flags as pairs of the keys that they stand for."""
+    flags = {"NUM_SHARDS": options.num_shards, "SHARD_ID": options.shard_id}
+    return [word for key, value in flags.items() if value is not None for word in (key, str(value))]
 
 
 def _is_file(word: str) -> bool:

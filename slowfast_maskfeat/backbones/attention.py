@@ -5,6 +5,7 @@ from __future__ import annotations
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
+from torch.utils.checkpoint import checkpoint
 
 from slowfast_maskfeat.backbones.geometry import BlockGeometry, pooled_grid
 from slowfast_maskfeat.backbones.initialise import truncated_normal
@@ -204,4 +205,14 @@ class PoolingAttention(nn.Module):
         coordinates = (
             self.coordinates if known else key_coordinates(grid_k, self.axes, patches.device)
         )
-        return fold_queries(patches, embeddings, grid_q), coordinates
+        # The products are cheap, and what autograd would keep for them is three copies of the
+        # queries; so they are computed again in the backward pass.
+        columns = checkpoint(
+            fold_queries,
+            patches,
+            embeddings,
+            grid_q,
+            use_reentrant=False,
+            preserve_rng_state=False,
+        )
+        return columns, coordinates

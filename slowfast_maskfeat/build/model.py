@@ -32,6 +32,11 @@ def build_model(cfg: CfgNode) -> nn.Module:
         raise ValueError(
             f"MODEL.MODEL_NAME is {name!r}; it takes {' or '.join(map(repr, builders))}"
         )
+    if name.lower() != cfg.MODEL.ARCH:
+        raise ValueError(
+            f"MODEL.ARCH is {cfg.MODEL.ARCH!r} but MODEL.MODEL_NAME is {name!r}; "
+            f"{name.lower()!r} belongs to it"
+        )
     return builders[name](cfg)
 
 

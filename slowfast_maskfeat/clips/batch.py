@@ -86,10 +86,7 @@ class ClipBatch:
             {name: x[start : start + size] for name, x in self._tensors().items()}
             for start in range(0, len(self), size)
         ]
-        return [
-            ClipBatch(**part, lost=self.lost if i == 0 else ())
-            for i, part in enumerate(parts)
-        ]
+        return [ClipBatch(**part, lost=self.lost if i == 0 else ()) for i, part in enumerate(parts)]
 
 
 class Sample(NamedTuple):

@@ -179,7 +179,6 @@ def _mask() -> CfgNode:
     node.PRETRAIN_DEPTH = [15]  # blocks after which is predicted
     node.HEAD_TYPE = "separate"  # separate: norm and linear; separate_xformer: blocks before them
     node.DECODER_DEPTH = 0  # blocks of separate_xformer
-    node.DECODER_EMBED_DIM = 512  # width of those blocks
     node.DEC_KV_KERNEL = []  # pooling kernel of keys and values in them
     node.DEC_KV_STRIDE = []  # pooling stride of keys and values in them
     node.MAE_RND_MASK = False  # mask tokens at random, one by one

@@ -75,6 +75,7 @@ INERT_KEYS: dict[str, tuple[tuple[object, ...], str]] = {
     "DETECTION.SPATIAL_SCALE_FACTOR": ((16,), "detection is not in this version"),
     "DETECTION.ROI_XFORM_RESOLUTION": ((7,), "detection is not in this version"),
     "MASK.SCALE_INIT_BY_DEPTH": ((False,), "no published file sets it"),
+    "MASK.DECODER_EMBED_DIM": ((512,), "it belongs to the MAE decoder"),
     "MASK.DECODER_SEP_POS_EMBED": ((False,), "it belongs to the MAE decoder"),
     "MODEL.DETACH_FINAL_FC": ((False,), "PROBE-like training is not in this version"),
     "MODEL.DROPCONNECT_RATE": ((0.0,), "convolutional networks are not part of this package"),

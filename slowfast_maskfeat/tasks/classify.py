@@ -99,10 +99,9 @@ class _ScoreEvaluation(Evaluation):
 
     def results(self) -> dict[str, Any]:
         figures = self._scores.finalize(self._labels).as_dict()
-        # Which videos are lost is told by path, with the reason.
-        return {name: x for name, x in figures.items() if not name.endswith("_videos")} | {
-            "num_videos_incomplete": len(figures["incomplete_videos"])
-        }
+        figures["num_videos_incomplete"] = len(figures.pop("incomplete_videos"))
+        del figures["lost_videos"]  # the loop tells them by path, with the reason
+        return figures
 
     def save(self, path: str) -> None:
         """Write an .npz: scores (videos, K), labels (videos,), clips (videos,), class names."""

@@ -207,6 +207,7 @@ def test_errors_name_the_key(changes: dict[str, Any], message: str) -> None:
     cfg = default_config()
     for key, value in changes.items():
         cfg.merge_from_list([key, value])
+    cfg.MODEL.ARCH = cfg.MODEL.MODEL_NAME.lower()
     with torch.device("meta"), pytest.raises(ValueError, match=message):
         build_model(cfg)
 
@@ -261,7 +262,7 @@ def test_compiled_model_gives_the_same() -> None:
     model, clips = masked(), torch.randn(2, 3, 4, 32, 32)
     mask = torch.rand(2, 2, 4, 4) < 0.4
     expected: list[Tensor] = model(clips, mask)
-    compiled = torch.compile(model)
+    compiled = torch.compile(model, backend="aot_eager")  # captures all, needs no C++ compiler
     for result, wanted in zip(compiled(clips, mask), expected, strict=True):
         torch.testing.assert_close(result, wanted, rtol=1e-3, atol=1e-4)
     sum(p.square().sum() for p in compiled(clips, mask)).backward()  # type: ignore[union-attr]

@@ -30,7 +30,8 @@ def tiny_model(name: str) -> nn.Module:
     """The golden model of that name with the golden weights, in evaluation mode."""
     cfg = default_config()
     for key, value in golden_json(f"tiny/{name}.json")["options"].items():
-        if key in ("MASK.MAE_RND_MASK", "AUG.MASK_RATIO"):  # of the mask, not of the model
+        # Of the mask, not of the model; and a width that only the decoder of MAE has.
+        if key in ("MASK.MAE_RND_MASK", "AUG.MASK_RATIO", "MASK.DECODER_EMBED_DIM"):
             continue
         cfg.merge_from_list([key, value])
     keep: tuple[str, ...] = ()

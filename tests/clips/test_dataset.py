@@ -1,0 +1,175 @@
+"""Dataset and loader on real encoded videos: determinism, lost videos, sharing among processes."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+import torch
+from videos_on_disk import numbered_frames, read_numbers, write_video
+
+from slowfast_maskfeat.clips import (
+    ClipDataset,
+    ClipLoader,
+    RandomView,
+    TrainTransform,
+    UniformViews,
+)
+from slowfast_maskfeat.clips.dataset import SampleKey
+from slowfast_maskfeat.clips.transform import (
+    TestTransform as FixedTransform,  # under its own name pytest would collect it
+)
+from slowfast_maskfeat.videos.decode import open_video
+from slowfast_maskfeat.videos.index import read_list
+
+NUM_VIDEOS = 8
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory):
+    path = tmp_path_factory.mktemp("videos")
+    for number in range(NUM_VIDEOS):
+        write_video(path / f"{number}.mp4", numbered_frames(24 + number), fps=30)
+    (path / "list.csv").write_text("".join(f"{n}.mp4 {n % 3}\n" for n in range(NUM_VIDEOS)))
+    return path
+
+
+@pytest.fixture
+def broken_folder(folder, tmp_path):
+    for number in range(NUM_VIDEOS):
+        (tmp_path / f"{number}.mp4").symlink_to(folder / f"{number}.mp4")
+    (tmp_path / "2.mp4").unlink()
+    (tmp_path / "2.mp4").write_text("this is no video")
+    (tmp_path / "list.csv").write_text((folder / "list.csv").read_text())
+    return tmp_path
+
+
+def _random_view():
+    transform = TrainTransform(crop_size=32, area=(0.5, 1.0))
+    return RandomView(transform=transform, num_frames=4, sampling_rate=2)
+
+
+def _draw_mask(generator):
+    return torch.from_numpy(generator.random((2, 2, 2)) < 0.5)
+
+
+def _dataset(folder, views=None, **options):
+    videos = read_list(folder / "list.csv", prefix=str(folder))
+    return ClipDataset(videos, views or _random_view(), mask_sampler=_draw_mask, **options)
+
+
+def _train_loader(dataset, **options):
+    return ClipLoader(dataset, 4, shuffle=True, seed=5, **options)
+
+
+def _content(batches):
+    return [(batch.clips.clone(), batch.mask.clone(), batch.index.tolist()) for batch in batches]
+
+
+def _assert_same(first, second):
+    assert len(first) == len(second)
+    for (clips, mask, index), (other_clips, other_mask, other_index) in zip(
+        first, second, strict=True
+    ):
+        assert index == other_index
+        assert clips.equal(other_clips)
+        assert mask.equal(other_mask)
+
+
+def test_batches_do_not_depend_on_the_number_of_workers(folder):
+    dataset = _dataset(folder, seed=1)
+    expected = _content(_train_loader(dataset).epoch(3))
+    for num_workers in (1, 2):
+        loader = _train_loader(dataset, num_workers=num_workers)
+        _assert_same(_content(loader.epoch(3)), expected)
+
+
+def test_an_epoch_goes_on_in_its_middle(folder):
+    dataset = _dataset(folder, seed=1)
+    whole = _content(_train_loader(dataset).epoch(2))
+    _assert_same(_content(_train_loader(dataset).epoch(2, first_batch=1)), whole[1:])
+
+
+def test_epochs_and_seeds_differ(folder):
+    loader = _train_loader(_dataset(folder, seed=1))
+    first, second = _content(loader.epoch(0)), _content(loader.epoch(1))
+    assert [index for *_, index in first] != [index for *_, index in second]
+    other = _content(_train_loader(_dataset(folder, seed=2)).epoch(0))
+    assert not first[0][0].equal(other[0][0])
+
+
+def test_processes_share_the_batch_that_one_would_have_made(folder):
+    dataset = _dataset(folder, seed=1)
+    whole = _content(_train_loader(dataset).epoch(0))
+    parts = [_content(_train_loader(dataset, rank=rank, world=2).epoch(0)) for rank in (0, 1)]
+    for step, (clips, _, index) in enumerate(whole):
+        mine, theirs = parts[0][step], parts[1][step]
+        assert index[0::2] == mine[2]
+        assert index[1::2] == theirs[2]
+        assert clips[0::2].equal(mine[0])
+        assert clips[1::2].equal(theirs[0])
+
+
+def test_every_row_is_evaluated_once_over_processes(folder):
+    dataset = _dataset(folder)
+    rows = []
+    for rank in range(3):
+        loader = ClipLoader(dataset, 3, shuffle=False, rank=rank, world=3)
+        rows += [row for batch in loader.epoch(0) for row in batch.index.tolist()]
+    assert sorted(rows) == list(range(NUM_VIDEOS))
+
+
+def test_evaluation_draws_the_same_in_every_epoch(folder):
+    loader = ClipLoader(_dataset(folder), 4, shuffle=False)
+    _assert_same(_content(loader.epoch(0)), _content(loader.epoch(7)))
+
+
+def test_uniform_views_show_the_frames_of_their_times(folder):
+    transform = FixedTransform(crop_size=48, short_side=48)
+    views = UniformViews(
+        transform=transform, num_frames=4, sampling_rate=2, num_views=3, use_offset=True
+    )
+    sample = _dataset(folder, views)[SampleKey(0, 0)]
+    assert sample.clips.shape == (3, 4, 48, 48, 3)
+    with open_video(folder / "0.mp4") as video:
+        frames = video.frames(range(24))
+    assert list(read_numbers(frames)) == list(range(24))
+    # 24 frames, a span of 8: the views start at 0, 8 and 16, and go 0, 2.33, 4.67, 7.
+    expected = np.array([[0, 2, 4, 7], [8, 10, 12, 15], [16, 18, 20, 23]])
+    for clip, numbers in zip(sample.clips, expected, strict=True):
+        assert clip.equal(transform(torch.from_numpy(frames[numbers]))[0])
+
+
+def test_training_replaces_a_lost_video_and_tells_it(broken_folder):
+    dataset = _dataset(broken_folder, seed=1, replace_lost=True)
+    sample = dataset[SampleKey(0, 2)]
+    assert len(sample.clips) == 1
+    assert sample.row != 2
+    assert sample.label == sample.row % 3
+    # The draw of a replacement may hit the same row again before another.
+    assert {lost.row for lost in sample.lost} == {2}
+    assert sample.lost[0].path.endswith("2.mp4")
+    again = dataset[SampleKey(0, 2)]
+    assert again.row == sample.row
+    assert again.clips.equal(sample.clips)
+
+
+def test_evaluation_replaces_nothing(broken_folder):
+    loader = ClipLoader(_dataset(broken_folder), 4, shuffle=False)
+    batches = list(loader.epoch(0))
+    rows = [row for batch in batches for row in batch.index.tolist()]
+    assert rows == [0, 1, 3, 4, 5, 6, 7]
+    assert [lost.row for batch in batches for lost in batch.lost] == [2]
+
+
+def test_a_list_of_nothing_but_broken_files_ends_with_an_error(broken_folder):
+    for number in range(NUM_VIDEOS):
+        path = broken_folder / f"{number}.mp4"
+        path.unlink()
+        path.write_bytes(b"")
+    with pytest.raises(ValueError, match=r"list\.csv: 21 videos in a row can't be decoded"):
+        _dataset(broken_folder, replace_lost=True)[SampleKey(0, 0)]
+
+
+def test_a_list_shorter_than_a_batch_is_refused(folder):
+    with pytest.raises(ValueError, match="8 videos are fewer than the 9 of one batch"):
+        ClipLoader(_dataset(folder), 9, shuffle=True)

@@ -1,0 +1,145 @@
+"""Configuration: merging, checking, and what users see when a file is wrong."""
+
+from __future__ import annotations
+
+import warnings
+from pathlib import Path
+
+import pytest
+import yaml
+
+from slowfast_maskfeat.config import default_config, load_config, parse_config
+from slowfast_maskfeat.config.inert import INERT_KEYS, INERT_SECTIONS, REFUSED_VALUES
+
+
+def _write(path: Path, text: str) -> str:
+    path.write_text(text)
+    return str(path)
+
+
+def test_later_files_win_over_earlier_and_pairs_over_files(tmp_path):
+    first = _write(tmp_path / "a.yaml", "TRAIN: {BATCH_SIZE: 8, EVAL_PERIOD: 3}\nTASK: one\n")
+    second = _write(tmp_path / "b.yaml", "TRAIN: {BATCH_SIZE: 16}\n")
+    cfg = load_config([first, second], ["TASK", "two"])
+    assert (cfg.TRAIN.BATCH_SIZE, cfg.TRAIN.EVAL_PERIOD, cfg.TASK) == (16, 3, "two")
+
+
+def test_a_file_starts_from_its_bases_of_which_later_ones_win(tmp_path):
+    _write(tmp_path / "a.yaml", "DATA: {NUM_FRAMES: 4, SAMPLING_RATE: 5}\n")
+    _write(tmp_path / "b.yaml", "DATA: {SAMPLING_RATE: 6}\n")
+    top = _write(tmp_path / "c.yaml", "_BASE_: [a.yaml, b.yaml]\nTASK: x\n")
+    cfg = load_config([top])
+    assert (cfg.DATA.NUM_FRAMES, cfg.DATA.SAMPLING_RATE, cfg.TASK) == (4, 6, "x")
+
+
+@pytest.mark.parametrize(
+    ("key", "text", "value"),
+    [
+        ("SOLVER.COSINE_END_LR", "1e-6", 1e-6),
+        ("SOLVER.WARMUP_EPOCHS", "30", 30.0),
+        ("SOLVER.MAX_EPOCH", "20.0", 20),
+        ("MVIT.PATCH_KERNEL", "(2, 3, 4)", [2, 3, 4]),
+        ("MVIT.DIM_MUL", "[[1, 2.0], (3, 2.0)]", [[1, 2.0], [3, 2.0]]),
+        ("MVIT.POOL_KVQ_KERNEL", "None", None),
+        ("MVIT.POOL_KVQ_KERNEL", "[3, 3, 3]", [3, 3, 3]),
+        ("SOLVER.CLIP_GRAD_L2NORM", "1", 1.0),
+        ("DATA.PATH_LABEL_SEPARATOR", ",", ","),
+        ("TRAIN.ENABLE", "false", False),
+        ("TASK", "123", "123"),
+    ],
+)
+def test_texts_become_values_of_the_keys_type(key, text, value):
+    cfg = load_config([], [key, text])
+    for part in key.split("."):
+        cfg = cfg[part]
+    assert cfg == value
+    assert type(cfg) is type(value)
+
+
+def test_the_configuration_is_frozen():
+    cfg = load_config([])
+    with pytest.raises(AttributeError):
+        cfg.TASK = "x"
+    with pytest.raises(AttributeError):
+        cfg.TRAIN.BATCH_SIZE = 1
+
+
+@pytest.mark.parametrize(
+    ("pairs", "message"),
+    [
+        (["TRAIN.BATCHSIZE", "3"], "unknown key 'TRAIN.BATCHSIZE'; did you mean TRAIN.BATCH_SIZE"),
+        (["BATCH_SIZE", "3"], "unknown key 'BATCH_SIZE'; did you mean"),
+        (["TRAIN", "3"], "unknown key 'TRAIN'"),
+        (["TRAIN.BATCH_SIZE", "many"], "TRAIN.BATCH_SIZE: 'many' is a text, a whole number"),
+        (["TRAIN.BATCH_SIZE", "1.5"], "TRAIN.BATCH_SIZE: 1.5 is a number, a whole number"),
+        (["TRAIN.ENABLE", "1"], "TRAIN.ENABLE: 1 is a whole number, True or False"),
+        (["DATA.MEAN", "[0.5]"], "DATA.MEAN: .* three values"),
+        (["TRAIN.BATCH_SIZE"], "'TRAIN.BATCH_SIZE' has no value"),
+        (["TRAIN.BATCH_SIZE", "0"], "TRAIN.BATCH_SIZE: 0 is wanted above 0"),
+        (["TEST.NUM_SPATIAL_CROPS", "2"], "TEST.NUM_SPATIAL_CROPS: 2 is not one of 1, 3"),
+        (["MODEL.LOSS_FUNC", "mse"], "MODEL.LOSS_FUNC: 'mse' is not one of"),
+        (["SHARD_ID", "1"], "SHARD_ID: 1 is wanted in 0..0"),
+        (["DETECTION.ENABLE", "True"], "DETECTION.ENABLE: True can't be honoured"),
+        (["TRAIN.ACCUMULATION_STEPS", "3"], "TRAIN.BATCH_SIZE: 64 can't be split"),
+    ],
+)
+def test_wrong_input_is_one_clear_error(pairs, message):
+    with pytest.raises(ValueError, match=message):
+        load_config([], pairs)
+
+
+def test_a_broken_yaml_file_is_named_with_the_line(tmp_path):
+    path = _write(tmp_path / "a.yaml", "TRAIN:\n  ENABLE: True\n BATCH_SIZE: 3\n")
+    with pytest.raises(ValueError, match=r"a\.yaml: not valid YAML.*line 3"):
+        load_config([path])
+
+
+def test_a_missing_file_and_a_missing_base_are_named(tmp_path):
+    with pytest.raises(ValueError, match=r"nowhere\.yaml: there is no such"):
+        load_config([str(tmp_path / "nowhere.yaml")])
+    path = _write(tmp_path / "a.yaml", "_BASE_: nowhere.yaml\n")
+    with pytest.raises(ValueError, match=r"a\.yaml: its _BASE_ can't be read"):
+        load_config([path])
+
+
+def test_yaml_that_would_run_code_is_refused(tmp_path):
+    path = _write(tmp_path / "a.yaml", "TASK: !!python/object/apply:os.getcwd []\n")
+    with pytest.raises(ValueError, match="not valid YAML"):
+        load_config([path])
+
+
+def test_an_inert_key_that_asks_for_something_warns_once_with_its_name(tmp_path):
+    path = _write(tmp_path / "a.yaml", "AUG: {AA_TYPE: rand-m7}\n")
+    with pytest.warns(UserWarning, match="AUG.AA_TYPE: 'rand-m7' has no effect") as caught:
+        load_config([path, path])
+    assert len(caught) == 1
+
+
+def test_inert_keys_that_ask_for_nothing_are_silent():
+    pairs = ["AUG.AA_TYPE", "", "MIXUP.ENABLE", "False", "MIXUP.ALPHA", "0.3", "BN.NUM_SPLITS", "2"]
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        load_config([], pairs)
+
+
+def test_an_inert_section_warns_when_it_is_switched_on():
+    with pytest.warns(UserWarning, match=r"MIXUP\.\* has no effect"):
+        load_config([], ["MIXUP.ALPHA", "0.3", "MIXUP.ENABLE", "True"])
+
+
+def test_no_key_is_live_and_inert_at_once():
+    live = yaml.safe_load(default_config().dump())
+    keys = {
+        f"{section}.{name}"
+        for section, node in live.items()
+        if isinstance(node, dict)
+        for name in node
+    }
+    keys |= {name for name, node in live.items() if not isinstance(node, dict)}
+    assert not keys & (set(INERT_KEYS) | set(REFUSED_VALUES))
+    assert not {key for key in keys if any(key.startswith(s + ".") for s in INERT_SECTIONS)}
+
+
+def test_the_dump_of_a_configuration_reads_back_as_itself():
+    cfg = load_config([], ["MVIT.POOL_KV_STRIDE_ADAPTIVE", "[1, 4, 4]", "TASK", "ssl"])
+    assert parse_config(cfg.dump(), "checkpoint") == cfg
