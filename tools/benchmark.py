@@ -1,0 +1,490 @@
+#!/usr/bin/env python3
+"""Measures what the fast forms gain over the plain ones, and how near the loader is to decoding.
+
+Three comparisons, each between things that take turns in one run, so that whatever else the machine
+does meets both alike:
+
+- step: a whole pre-training step (normalise, forward, HOG target, loss, backward, AdamW) against
+  the same with explicit attention and textbook HOG (`plain_forms`, `plain_hog`), and the memory of
+  both, each in a process of its own.
+- hog: HOG of uint8 images alone, against its textbook form.
+- loader: clips a second out of the pre-training loader, against bare decoding of the same frames.
+
+Runs on the CPU, and on the GPU too where there is one. Prints ratios and judges nothing.
+"""
+
+from __future__ import annotations
+
+import argparse
+import datetime
+import json
+import os
+import platform
+import statistics
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+
+import numpy as np
+import torch
+from benchmark_video import decode_by_hand, write_videos
+from fvcore.common.config import CfgNode
+from plain_forms import make_plain
+from plain_hog import plain_hog
+from torch import Tensor
+
+from slowfast_maskfeat.build.data import build_loader, build_mask_sampler
+from slowfast_maskfeat.build.model import build_model
+from slowfast_maskfeat.build.optimizer import build_optimizer
+from slowfast_maskfeat.build.task import build_task
+from slowfast_maskfeat.clips import ClipLoader, RandomView
+from slowfast_maskfeat.clips.batch import ClipBatch
+from slowfast_maskfeat.clips.dataset import ClipDataset, SampleKey
+from slowfast_maskfeat.clips.sample import random_clip
+from slowfast_maskfeat.config import load_config
+from slowfast_maskfeat.engine.gradient_step import GradientStep
+from slowfast_maskfeat.engine.state import TrainState
+from slowfast_maskfeat.engine.train import TrainSettings, train_step
+from slowfast_maskfeat.shapes import Grid
+from slowfast_maskfeat.targets.hog import HOGTarget, hog
+from slowfast_maskfeat.tasks import PretrainTask
+from slowfast_maskfeat.videos.decode import Video, open_video
+
+ROOT = Path(__file__).resolve().parents[1]
+CONFIG = ROOT / "configs/masked_ssl/k400_MVITv2_S_16x4_MaskFeat_PT.yaml"
+QUICK_CONFIG = ROOT / "configs/demo/pretrain.yaml"
+SECTIONS = ("step", "hog", "loader")
+FAST, PLAIN = "fast", "plain"
+PRECISIONS = {"float32": None, "bfloat16": torch.bfloat16}
+MIB = 2**20
+
+
+@dataclass
+class Row:
+    """One measured thing.
+
+    Attributes:
+        name: what it is.
+        unit: "s" or "MiB".
+        values: one per repeat; wall-clock time if seconds.
+        cpu: CPU seconds of this process, all threads, one per repeat; empty where they tell
+            nothing.
+        per: by how many clips the values are shared out, for a rate; 0 for none.
+    """
+
+    name: str
+    unit: str
+    values: list[float] = field(default_factory=list)
+    cpu: list[float] = field(default_factory=list)
+    per: int = 0
+
+
+@dataclass
+class Table:
+    """Rows that are compared with the last of them.
+
+    Attributes:
+        section: which of `SECTIONS`.
+        title: what is measured.
+        rows: the last is what the others are held against.
+    """
+
+    section: str
+    title: str
+    rows: list[Row]
+
+    def ratios(self, row: Row) -> dict[str, float]:
+        """How many times as much the last row takes: by median and by minimum."""
+        last = self.rows[-1]
+        ratios = {
+            "by_median": statistics.median(last.values) / statistics.median(row.values),
+            "by_minimum": min(last.values) / min(row.values),
+        }
+        if row.cpu and last.cpu:
+            ratios["by_cpu_time"] = statistics.median(last.cpu) / statistics.median(row.cpu)
+        return ratios
+
+
+# --- taking times -------------------------------------------------------------------------------
+
+
+def take_turns(
+    forms: dict[str, Callable[[int], object]], repeats: int, device: torch.device
+) -> dict[str, Row]:
+    """Times functions in turns, after one untimed round.
+
+    Args:
+        forms: each takes the number of the round, from 0.
+        repeats: timed rounds; every other one goes backwards.
+        device: waited for before the clock is read.
+
+    Returns:
+        A row of seconds for each.
+    """
+    rows = {name: Row(name, "s") for name in forms}
+    for number in range(repeats + 1):
+        for name in list(forms)[:: -1 if number % 2 else 1]:
+            _wait_for(device)
+            wall, cpu = time.perf_counter(), time.process_time()
+            forms[name](number)
+            _wait_for(device)
+            if number:
+                rows[name].values.append(time.perf_counter() - wall)
+                rows[name].cpu.append(time.process_time() - cpu)
+    return rows
+
+
+def _wait_for(device: torch.device) -> None:
+    if device.type == "cuda":
+        torch.cuda.synchronize(device)
+
+
+# --- the pre-training step ----------------------------------------------------------------------
+
+
+class PlainHOGTarget(HOGTarget):
+    """The same target by the textbook form."""
+
+    @torch.no_grad()
+    def encode(self, clips: Tensor, grid: Grid) -> Tensor:
+        """As `HOGTarget.encode`."""
+        frames = clips[:, :, :: self.token_size[0]].transpose(1, 2).flatten(0, 1)
+        cells = plain_hog(frames, bins=self.bins, cell=self.cell, window=self.window)
+        rows, columns = cells.shape[3] // grid.h, cells.shape[4] // grid.w
+        cells = cells.view(*cells.shape[:3], grid.h, rows, grid.w, columns)
+        tokens = cells.permute(0, 3, 5, 1, 2, 4, 6)
+        return tokens.reshape(len(clips), grid.num_tokens, self.dim)
+
+
+def make_state(cfg: CfgNode, form: str, device: torch.device) -> TrainState:
+    """Model, task and optimizer as a run has them, in the fast or the plain form."""
+    torch.manual_seed(0)
+    model = build_model(cfg).to(device).train()
+    task = build_task(cfg)
+    assert isinstance(task, PretrainTask), "a configuration of pre-training is wanted"
+    if form == PLAIN:
+        make_plain(model, attention=True)
+        for target in task.targets:
+            target.__class__ = PlainHOGTarget
+    task.to(device)
+    stepper = GradientStep(build_optimizer(cfg, model), clip_l2norm=cfg.SOLVER.CLIP_GRAD_L2NORM)
+    scaler = torch.amp.GradScaler(device.type, enabled=False)
+    return TrainState(model=model, task=task, stepper=stepper, scaler=scaler)
+
+
+def make_batch(cfg: CfgNode, size: int) -> ClipBatch:
+    """Random clips as the loader gives them, with masks."""
+    generator = np.random.default_rng(0)
+    side = cfg.DATA.TRAIN_CROP_SIZE
+    shape = (size, cfg.DATA.NUM_FRAMES, side, side, 3)
+    clips = torch.from_numpy(generator.integers(0, 256, shape, dtype=np.uint8))
+    sampler = build_mask_sampler(cfg)
+    mask = torch.stack([sampler(generator) for _ in range(size)])
+    return ClipBatch(clips.permute(0, 4, 1, 2, 3), mask=mask)
+
+
+def make_step(
+    cfg: CfgNode, form: str, batch: ClipBatch, device: torch.device, precision: str
+) -> Callable[[int], object]:
+    """A function that makes one step of training."""
+    state = make_state(cfg, form, device)
+    settings = TrainSettings(
+        max_epoch=1,
+        learning_rate=lambda _: cfg.SOLVER.BASE_LR,
+        precision=PRECISIONS[precision],
+        folder=Path(),
+    )
+    return lambda _: train_step(state, batch, settings, device)
+
+
+def measure_step(
+    options: argparse.Namespace, cfg: CfgNode, device: torch.device, precision: str
+) -> list[Table]:
+    """Time and memory of the step in both forms."""
+    size = options.batch if device.type == "cpu" else options.gpu_batch
+    what = f"{options.config.stem}, one step, batch {size}, {precision}, {device.type}"
+    memory = [
+        Row(form, "MiB", [memory_in_a_child(options, form, device, precision, size)])
+        for form in (FAST, PLAIN)
+    ]
+    batch = make_batch(cfg, size)
+    forms = {form: make_step(cfg, form, batch, device, precision) for form in (FAST, PLAIN)}
+    rows = take_turns(forms, options.repeats or 5, device)
+    return [
+        Table("step", f"{what}: time", list(rows.values())),
+        Table("step", f"{what}: peak memory of model, optimizer and step", memory),
+    ]
+
+
+def memory_in_a_child(
+    options: argparse.Namespace, form: str, device: torch.device, precision: str, size: int
+) -> float:
+    """Peak memory in MiB of a process that does nothing but two steps."""
+    request = json.dumps([form, device.type, precision, size])
+    command = [sys.executable, __file__, "--config", str(options.config), "--child", request]
+    result = subprocess.run(command, capture_output=True, text=True, check=True)
+    return float(result.stdout.splitlines()[-1])
+
+
+def print_memory(options: argparse.Namespace) -> None:
+    """What the child process does: the second step finds the optimizer's moments in place."""
+    form, kind, precision, size = json.loads(options.child)
+    device = torch.device(kind)
+    cfg = read_config(options)
+    batch = make_batch(cfg, size)
+    before = 0 if kind == "cuda" else _resident("VmRSS")
+    step = make_step(cfg, form, batch, device, precision)
+    for number in range(2):
+        step(number)
+    peak = torch.cuda.max_memory_allocated(device) if kind == "cuda" else _resident("VmHWM")
+    print((peak - before) / MIB)
+
+
+def _resident(name: str) -> int:
+    """Resident memory of this process in bytes, "VmRSS" for now or "VmHWM" for its peak.
+
+    (`getrusage` would count what the parent had before it became this program.)
+    """
+    for line in Path("/proc/self/status").read_text().splitlines():
+        if line.startswith(f"{name}:"):
+            return int(line.split()[1]) * 1024
+    raise ValueError(f"/proc/self/status has no {name}: memory is measured on Linux only")
+
+
+# --- HOG ----------------------------------------------------------------------------------------
+
+
+def measure_hog(options: argparse.Namespace, device: torch.device) -> Table:
+    """HOG of uint8 images in both forms."""
+    shape = (2, 3, 32, 32) if options.quick else (16, 3, 224, 224)
+    images = np.random.default_rng(0).integers(0, 256, shape, dtype=np.uint8)
+    on_device = torch.from_numpy(images).to(device)
+    rows = take_turns(
+        {FAST: lambda _: hog(on_device), PLAIN: lambda _: plain_hog(on_device)},
+        options.repeats or 21,
+        device,
+    )
+    size = "x".join(map(str, shape))
+    return Table("hog", f"HOG of {size} uint8, {device.type}", list(rows.values()))
+
+
+# --- the loader ---------------------------------------------------------------------------------
+
+
+@dataclass
+class FrameRecorder:
+    """Views that note which frames are asked for.
+
+    Attributes:
+        view: what draws them.
+        wanted: (path, indices) of each clip.
+    """
+
+    view: RandomView
+    wanted: list[tuple[str, np.ndarray]] = field(default_factory=list)
+
+    @property
+    def clip_shape(self) -> tuple[int, int, int]:
+        """As `RandomView.clip_shape`."""
+        return self.view.clip_shape
+
+    def __call__(self, video: Video, generator: np.random.Generator) -> Tensor:
+        """One empty clip."""
+        indices = random_clip(
+            video,
+            num_frames=self.view.num_frames,
+            sampling_rate=self.view.sampling_rate,
+            target_fps=self.view.target_fps,
+            jitter_fps=self.view.jitter_fps,
+            generator=generator,
+        )
+        self.wanted.append((video.path, indices))
+        return torch.empty((1, *self.clip_shape, 3), dtype=torch.uint8)
+
+
+def frames_of_epoch(loader: ClipLoader, epoch: int) -> list[tuple[str, np.ndarray]]:
+    """(path, indices) of every clip of an epoch."""
+    dataset = loader.dataset
+    assert isinstance(dataset.views, RandomView)
+    recorder = FrameRecorder(dataset.views)
+    spy = ClipDataset(dataset.videos, recorder, seed=dataset.seed, backend=dataset.backend)
+    for row in range(len(spy)):
+        spy[SampleKey(epoch, row)]
+    return recorder.wanted
+
+
+def measure_loader(options: argparse.Namespace, cfg: CfgNode, folder: Path) -> Table:
+    """The loader, in this process and in a worker, against bare decoding of the same frames."""
+    videos = write_videos(
+        folder,
+        num_videos=2 if options.quick else 8,
+        num_frames=30 if options.quick else 300,
+        size=(48, 64) if options.quick else (256, 340),
+    )
+    sizes = statistics.mean(path.stat().st_size for path in videos) / 1024
+    loaders = [_loader_of(cfg, folder, len(videos), workers) for workers in (0, 1)]
+    repeats = options.repeats or 9
+    # Every round has frames of its own, the same for all forms.
+    plans = [frames_of_epoch(loaders[0], epoch) for epoch in range(repeats + 1)]
+    dataset = loaders[0].dataset
+
+    def decode(number: int) -> None:
+        for path, indices in plans[number]:
+            with open_video(path, dataset.backend, num_threads=dataset.num_threads) as video:
+                video.frames(indices)
+
+    rows = take_turns(
+        {
+            "loader, one worker process": lambda number: _exhaust(loaders[1].epoch(number)),
+            "loader, in this process": lambda number: _exhaust(loaders[0].epoch(number)),
+            "PyAV by hand": lambda number: _exhaust(
+                decode_by_hand(path, indices) for path, indices in plans[number]
+            ),
+            "bare decoding": decode,
+        },
+        repeats,
+        torch.device("cpu"),
+    )
+    rows["loader, one worker process"].cpu.clear()  # the worker's time is not this process's
+    for row in rows.values():
+        row.per = len(videos)
+    with open_video(videos[0], dataset.backend) as video:
+        time_, height, width = dataset.views.clip_shape
+        title = (
+            f"clips of {time_}x{height}x{width} from {cfg.TRAIN.DATASET}-like H.264, "
+            f"{len(videos)} files of {video.num_frames} frames, {sizes:.0f} KiB each, "
+            f"decoder {video.backend}"
+        )
+    return Table("loader", title, list(rows.values()))
+
+
+def _loader_of(cfg: CfgNode, folder: Path, batch_size: int, num_workers: int) -> ClipLoader:
+    cfg = cfg.clone()
+    cfg.defrost()
+    cfg.DATA.PATH_TO_DATA_DIR = str(folder)
+    cfg.DATA.PATH_LABEL_SEPARATOR = ","
+    cfg.DATA.PATH_PREFIX = ""
+    cfg.TRAIN.BATCH_SIZE = max(batch_size // 4, 1)
+    cfg.DATA_LOADER.NUM_WORKERS = num_workers
+    return build_loader(cfg, "train")
+
+
+def _exhaust(items: Iterable[object]) -> None:
+    for _ in items:
+        pass
+
+
+# --- the report ---------------------------------------------------------------------------------
+
+
+def describe_machine() -> dict[str, str]:
+    """Device, versions, threads, load and date."""
+    return {
+        "date": datetime.date.today().isoformat(),
+        "CPU": f"{platform.machine()}, {os.cpu_count()} cores, {torch.get_num_threads()} threads",
+        "load average": f"{os.getloadavg()[0]:.2f}",
+        "GPU": torch.cuda.get_device_name() if torch.cuda.is_available() else "none",
+        "torch": str(torch.__version__),
+        "python": platform.python_version(),
+    }
+
+
+def print_table(table: Table) -> None:
+    """One line a row: the times or megabytes, and the last row's over this one's."""
+    print(f"\n{table.title}")
+    rate = any(row.per for row in table.rows)
+    heads = ("median", "minimum", "CPU time", "clips/s" if rate else "", "by median", "by minimum")
+    print(f"  {'':<28}" + "".join(f"{head:>12}" for head in (*heads, "by CPU time")))
+    for row in table.rows:
+        median = statistics.median(row.values)
+        cells = [_amount(median, row.unit), _amount(min(row.values), row.unit)]
+        cells.append(_amount(statistics.median(row.cpu), row.unit) if row.cpu else "")
+        cells.append(f"{row.per / median:.1f}" if row.per else "")
+        ratios = table.ratios(row) if row is not table.rows[-1] else {}
+        for name in ("by_median", "by_minimum", "by_cpu_time"):
+            cells.append(f"x {ratios[name]:.2f}" if name in ratios else "")
+        print(f"  {row.name:<28}" + "".join(f"{cell:>12}" for cell in cells))
+
+
+def _amount(value: float, unit: str) -> str:
+    if unit == "s":
+        return f"{value * 1000:.1f} ms" if value < 1 else f"{value:.2f} s"
+    return f"{value:.0f} {unit}"
+
+
+def as_json(machine: dict[str, str], tables: Sequence[Table]) -> str:
+    """Everything that was measured, every repeat."""
+    content = [
+        {**asdict(table), "ratios": {row.name: table.ratios(row) for row in table.rows[:-1]}}
+        for table in tables
+    ]
+    return json.dumps({"machine": machine, "tables": content}, indent=2)
+
+
+def read_config(options: argparse.Namespace) -> CfgNode:
+    """The configuration, whose NUM_GPUS is left to this program."""
+    return load_config([str(options.config)], ["NUM_GPUS", "0"])
+
+
+def measure(options: argparse.Namespace, cfg: CfgNode) -> Iterable[Table]:
+    """Every comparison that was asked for, on every device."""
+    devices = [torch.device("cpu")]
+    if torch.cuda.is_available():
+        devices.append(torch.device("cuda"))
+    if "hog" in options.only:
+        for device in devices:
+            yield measure_hog(options, device)
+    if "loader" in options.only:
+        with tempfile.TemporaryDirectory() as folder:
+            yield measure_loader(options, cfg, Path(folder))
+    if "step" in options.only:
+        yield from measure_step(options, cfg, devices[0], "float32")
+        for device in devices[1:]:
+            for precision in PRECISIONS:
+                yield from measure_step(options, cfg, device, precision)
+
+
+def parse_arguments(arguments: Sequence[str] | None) -> argparse.Namespace:
+    """The command line."""
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("--only", nargs="+", choices=SECTIONS, default=list(SECTIONS))
+    parser.add_argument("--repeats", type=int, default=0, help="timed rounds of each comparison")
+    parser.add_argument("--batch", type=int, default=2, help="clips of a step on the CPU")
+    parser.add_argument("--gpu-batch", type=int, default=16, help="clips of a step on the GPU")
+    parser.add_argument("--config", type=Path, help=f"YAML file (default: {CONFIG.name})")
+    parser.add_argument("--quick", action="store_true", help="tiny sizes: does it run at all?")
+    parser.add_argument("--json", type=Path, help="file that gets all measured values")
+    parser.add_argument("--child", help=argparse.SUPPRESS)
+    options = parser.parse_args(arguments)
+    options.config = options.config or (QUICK_CONFIG if options.quick else CONFIG)
+    if options.quick:
+        options.repeats = options.repeats or 1
+    return options
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Measures and prints; returns the exit code."""
+    options = parse_arguments(arguments)
+    if options.child:
+        print_memory(options)
+        return 0
+    machine = describe_machine()
+    for name, value in machine.items():
+        print(f"{name:<14}{value}")
+    cfg = read_config(options)
+    tables = []
+    for table in measure(options, cfg):
+        print_table(table)
+        tables.append(table)
+    print("\nx: how many times as long, or as much, the last row of a table takes.")
+    if options.json:
+        options.json.write_text(as_json(machine, tables))
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())
