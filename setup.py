@@ -57,7 +57,7 @@ setup(
         "simplejson>=3.17",
     ],
     extras_require={
-        "torchcodec": ["torchcodec"],
+        "torchcodec": ["torchcodec>=0.13,<0.14"],
         "tensorboard": ["tensorboard>=2.12"],
         "test": TEST,
         "dev": [*TEST, "pre-commit>=3.0"],

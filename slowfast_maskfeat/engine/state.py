@@ -61,6 +61,8 @@ class TrainState:
             "epoch": self.epoch - 1,
             "step": self.step,
             "model_state": self.bare.state_dict(),
+            # What position tables are of: a model of another size resizes them by it.
+            "token_grid": list(getattr(self.bare, "configured_grid", ())),
             "optimizer_state": self.stepper.optimizer.state_dict(),
             "scaler_state": self.scaler.state_dict(),
             "average_state": self.average.state_dict() if self.average else None,

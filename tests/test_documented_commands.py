@@ -1,0 +1,402 @@
+"""Every command in the documentation is run, small; one that no rule covers fails.
+
+Commands of this project run as they stand, in a folder where the files that they name exist, with
+pairs appended that make model, data and training tiny. What would change the machine (pip, a
+virtual environment) is checked by its form.
+"""
+
+from __future__ import annotations
+
+import re
+import runpy
+import shutil
+import socket
+import subprocess
+import sys
+import warnings
+from collections.abc import Sequence
+from importlib import metadata
+from pathlib import Path
+
+import av
+import numpy as np
+import pytest
+import tiny_run
+import torch
+import yaml
+from documents import ROOT, Block, all_blocks
+
+from slowfast_maskfeat.build import build_model, build_task
+from slowfast_maskfeat.config import load_config
+
+# Later pairs win, so these make any configuration as small as a test's.
+SMALL = {
+    **{key: value for key, value in tiny_run.MODEL.items() if key != "MODEL.NUM_CLASSES"},
+    "MVIT.NUM_HEADS": 1,
+    "MVIT.DIM_MUL": [],
+    "MVIT.HEAD_MUL": [],
+    "MASK.PRETRAIN_DEPTH": [1],
+    "AUG.MASK_WINDOW_SIZE": [],
+    "SOLVER.MAX_EPOCH": 1,
+    "SOLVER.WARMUP_EPOCHS": 0,
+}
+FEW_CLIPS = "--num-pretrain 64 --num-train 32 --num-val 8 --num-test 8 --processes 1".split()
+CONFIGS = {
+    "ssl": ROOT / "configs/masked_ssl/k400_MVITv2_S_16x4_MaskFeat_PT.yaml",
+    "ssl_eval": ROOT / "configs/masked_ssl/k400_MVITv2_S_16x4_FT.yaml",
+}
+BLOCKS = all_blocks()
+
+
+def _is_of_several_machines(words: Sequence[str]) -> bool:
+    return "--num_shards" in words or "--nnodes" in words
+
+
+def _single_commands() -> list[object]:
+    """One case for each command that needs no other one beside it."""
+    cases, known = [], set()
+    for block in BLOCKS:
+        for words in block.commands():
+            if tuple(words) in known or _is_of_several_machines(words):
+                continue
+            known.add(tuple(words))
+            long = words[0] == "torchrun" or "tools/demo.py" in words
+            marks = [pytest.mark.slow] if long else []
+            name = f"{block.name} {' '.join(words)[:50]}"
+            cases.append(pytest.param(words, id=name, marks=marks))
+    return cases
+
+
+def _blocks_of_several_machines() -> list[object]:
+    found = [b for b in BLOCKS if any(_is_of_several_machines(w) for w in b.commands())]
+    return [pytest.param(block, id=block.name) for block in found]
+
+
+@pytest.fixture(scope="module")
+def videos(tmp_path_factory):
+    return tiny_run.make_videos(tmp_path_factory.mktemp("videos"))
+
+
+def _call(script: str, arguments: Sequence[str], monkeypatch: pytest.MonkeyPatch) -> int:
+    """Run a script as `python script arguments` would, in this process; returns the exit code."""
+    monkeypatch.setattr(sys, "argv", [script, *arguments])
+    monkeypatch.setattr(warnings, "showwarning", warnings.showwarning)  # put back afterwards
+    try:
+        runpy.run_path(script, run_name="__main__")
+    except SystemExit as end:
+        return int(end.code or 0)
+    return 0
+
+
+@pytest.fixture(scope="module")
+def finished(videos, tmp_path_factory):
+    """A pre-training and the fine-tuning from it, by TASK."""
+    folders = {}
+    for task, config in CONFIGS.items():
+        folders[task] = tmp_path_factory.mktemp(task)
+        pairs = {"DATA.PATH_TO_DATA_DIR": videos, "OUTPUT_DIR": folders[task], **SMALL}
+        pairs["TEST.NUM_TEMPORAL_CLIPS"] = []
+        if task == "ssl_eval":
+            pairs["TRAIN.CHECKPOINT_FILE_PATH"] = _checkpoint(folders["ssl"])
+        with pytest.MonkeyPatch.context() as patch:
+            words = ["--cfg", str(config), *tiny_run.pairs(pairs)]
+            assert _call(str(ROOT / "tools/run_net.py"), words, patch) == 0
+    return folders
+
+
+def _checkpoint(folder: Path) -> Path:
+    (path,) = (folder / "checkpoints").glob("*.pyth")
+    return path
+
+
+class Sandbox:
+    """A folder that looks like the checkout, where commands may write."""
+
+    def __init__(self, folder: Path, videos: Path, finished: dict[str, Path]) -> None:
+        self.folder = folder
+        self.videos = videos
+        self.finished = finished
+        for name in ("tools", "configs", "datasets", "slowfast_maskfeat"):
+            (folder / name).symlink_to(ROOT / name)
+
+    def provide(self, words: Sequence[str]) -> None:
+        """Make the files that a command names."""
+        for word in words:
+            if word.endswith(".pyth"):
+                task = "ssl_eval" if "ssl_eval" in word else "ssl"
+                self._copy(_checkpoint(self.finished[task]), word)
+            elif word.endswith(".mp4"):
+                self._copy(self.videos / "0.mp4", word)
+        pairs = dict(zip(words, words[1:], strict=False))
+        if "DATA.PATH_TO_DATA_DIR" in pairs:
+            self._lists(pairs)
+        if pairs.get("TRAIN.ENABLE") == "False" and "TEST.CHECKPOINT_FILE_PATH" not in pairs:
+            trained = _checkpoint(self.finished["ssl_eval"])
+            self._copy(trained, f"{pairs['OUTPUT_DIR']}/checkpoints/{trained.name}")
+
+    def results(self, folder: str) -> None:
+        """Put what a finished fine-tuning has written."""
+        shutil.copytree(self.finished["ssl_eval"], self.folder / folder)
+        for scores in list((self.folder / folder).glob("test_scores_*.npz")):
+            shutil.copy(scores, scores.with_name("test_scores_1x10.npz"))
+
+    def _copy(self, source: Path, target: str) -> None:
+        path = self.folder / target
+        path.parent.mkdir(parents=True, exist_ok=True)
+        shutil.copy(source, path)
+
+    def _lists(self, pairs: dict[str, str]) -> None:
+        """Lists in the form and with the prefix that the command says."""
+        lists = self.folder / pairs["DATA.PATH_TO_DATA_DIR"]
+        lists.mkdir(parents=True)
+        prefix = pairs.get("DATA.PATH_PREFIX")
+        if prefix is not None:
+            (self.folder / prefix).symlink_to(self.videos)
+        separator = pairs.get("DATA.PATH_LABEL_SEPARATOR", " ")
+        for split in ("train", "val", "test"):
+            rows = (self.videos / f"{split}.csv").read_text().splitlines()
+            fields = [row.split() for row in rows]
+            if prefix is not None:
+                fields = [[Path(path).name, label] for path, label in fields]
+            text = "".join(separator.join(row) + "\n" for row in fields)
+            (lists / f"{split}.csv").write_text(text)
+        shutil.copy(self.videos / "classes.txt", lists)
+
+
+@pytest.fixture
+def sandbox(tmp_path, videos, finished, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    return Sandbox(tmp_path, videos, finished)
+
+
+def test_there_are_commands_to_run():
+    assert len(_single_commands()) > 15
+    assert len(_blocks_of_several_machines()) == 2
+
+
+@pytest.mark.parametrize("words", _single_commands())
+def test_a_documented_command_works(words, sandbox, monkeypatch, capsys):
+    program = Path(words[0]).name
+    rule = RULES.get(program)
+    assert rule is not None, f"no rule covers the program {program!r}: {' '.join(words)}"
+    sandbox.provide(words)
+    rule(words[1:], sandbox, monkeypatch)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("block", _blocks_of_several_machines())
+def test_machines_work_together(block, sandbox):
+    port = _free_port()
+    running = []
+    for number, words in enumerate(block.commands()):
+        assert _is_of_several_machines(words), "one command for each machine is wanted"
+        if not number:
+            sandbox.provide(words)
+        on_this_host = [re.sub(r"first-machine(:\d+)?", _host(port), word) for word in words]
+        if words[0] == "torchrun":
+            on_this_host[1:1] = ["--master_port", str(port)]
+            on_this_host = [w.replace("127.0.0.1:" + str(port), "127.0.0.1") for w in on_this_host]
+        running.append(subprocess.Popen(_small(_as_subprocess(on_this_host, num_processes=1))))
+    assert [process.wait(timeout=300) for process in running] == [0, 0]
+    _assert_that_it_ran(block.commands()[0])
+
+
+def _host(port: int) -> str:
+    return f"127.0.0.1:{port}"
+
+
+def _free_port() -> int:
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        return int(probe.getsockname()[1])
+
+
+def _as_subprocess(words: Sequence[str], num_processes: int) -> list[str]:
+    """The command with this interpreter, and with as few processes as a test can have."""
+    if words[0] == "python":
+        return [sys.executable, *words[1:]]
+    assert words[0] == "torchrun"
+    place = list(words).index("--nproc_per_node") + 1
+    changed = [*words[1:place], str(num_processes), *words[place + 1 :]]
+    alone = [] if "--nnodes" in words else ["--standalone"]
+    return [sys.executable, "-m", "torch.distributed.run", *alone, *changed]
+
+
+def _small(words: Sequence[str]) -> list[str]:
+    """A command of run_net.py with the pairs that make it tiny."""
+    small = dict(SMALL)
+    if "TEST.NUM_TEMPORAL_CLIPS" not in words:
+        small["TEST.NUM_TEMPORAL_CLIPS"] = []
+    return [*words, *tiny_run.pairs(small)]
+
+
+def _assert_that_it_ran(words: Sequence[str]) -> None:
+    pairs = dict(zip(words, words[1:], strict=False))
+    output = Path(pairs["OUTPUT_DIR"])
+    trains = pairs.get("TRAIN.ENABLE") != "False"
+    assert len(tiny_run.events(output, "epoch")) == trains
+    if "_FT.yaml" in pairs["--cfg"]:
+        for test in tiny_run.events(output, "test"):
+            assert test["num_videos_scored"] == 12
+        assert tiny_run.events(output, "test")
+
+
+def _builds_at_full_size(words: Sequence[str]) -> None:
+    """The configuration as documented, before it is made small, makes a model and a task."""
+    options = list(words[list(words).index("--cfg") + 1 :])
+    cfg = load_config([w for w in options if w.endswith(".yaml")], options[1:])
+    with torch.device("meta"):
+        build_model(cfg)
+    build_task(cfg)
+
+
+def _python(words: Sequence[str], sandbox: Sandbox, monkeypatch: pytest.MonkeyPatch) -> None:
+    if words[0] == "-c":
+        done = subprocess.run([sys.executable, *words], capture_output=True, text=True)
+        assert done.returncode == 0, done.stderr
+        assert done.stdout
+        return
+    if words[0] == "-m":
+        rule = MODULES.get(words[1])
+        assert rule is not None, f"no rule covers python -m {words[1]}"
+        rule(words[2:], sandbox, monkeypatch)
+        return
+    rule = SCRIPTS.get(words[0])
+    assert rule is not None, f"no rule covers the script {words[0]}"
+    rule(words, sandbox, monkeypatch)
+
+
+def _run_net(words: Sequence[str], sandbox: Sandbox, monkeypatch: pytest.MonkeyPatch) -> None:
+    _builds_at_full_size(words)
+    assert _call(words[0], _small(words[1:]), monkeypatch) == 0
+    _assert_that_it_ran(words)
+
+
+def _plain_script(words: Sequence[str], sandbox: Sandbox, monkeypatch: pytest.MonkeyPatch) -> None:
+    assert _call(words[0], words[1:], monkeypatch) == 0
+
+
+def _motion_clips(words: Sequence[str], sandbox: Sandbox, monkeypatch: pytest.MonkeyPatch) -> None:
+    assert _call(words[0], [*words[1:], *FEW_CLIPS], monkeypatch) == 0
+    output = Path(words[words.index("--output") + 1])
+    assert (output / "pretrain" / "train.csv").is_file()
+
+
+def _demo(words: Sequence[str], sandbox: Sandbox, monkeypatch: pytest.MonkeyPatch) -> None:
+    output = words[words.index("--output") + 1]
+    clips = ["datasets/make_motion_clips.py", "--output", f"{output}/data"]
+    _motion_clips(clips, sandbox, monkeypatch)
+    assert _call(words[0], [*words[1:], "--budget", "0.04"], monkeypatch) == 0
+
+
+def _torchrun(words: Sequence[str], sandbox: Sandbox, monkeypatch: pytest.MonkeyPatch) -> None:
+    command = _small(_as_subprocess(["torchrun", *words], num_processes=2))
+    done = subprocess.run(command, capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
+    _assert_that_it_ran(words)
+
+
+def _pytest(words: Sequence[str], sandbox: Sandbox, monkeypatch: pytest.MonkeyPatch) -> None:
+    command = [sys.executable, "-m", "pytest", "--collect-only", *words]
+    done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True)
+    assert done.returncode == 0, done.stdout
+
+
+def _venv(words: Sequence[str], sandbox: Sandbox, monkeypatch: pytest.MonkeyPatch) -> None:
+    assert list(words) == [".venv"]
+
+
+def _source(words: Sequence[str], sandbox: Sandbox, monkeypatch: pytest.MonkeyPatch) -> None:
+    assert list(words) == [".venv/bin/activate"]
+
+
+def _make(words: Sequence[str], sandbox: Sandbox, monkeypatch: pytest.MonkeyPatch) -> None:
+    settable = re.findall(r"^(\w+) \?=", (ROOT / "Makefile").read_text(), re.MULTILINE)
+    assert {word.partition("=")[0] for word in words if "=" in word} <= set(settable)
+    done = subprocess.run(["make", "-n", *words], cwd=ROOT, capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
+
+
+def _pip(words: Sequence[str], sandbox: Sandbox, monkeypatch: pytest.MonkeyPatch) -> None:
+    assert words[0] == "install"
+    extras = metadata.metadata("slowfast_maskfeat").get_all("Provides-Extra") or []
+    pinned = (ROOT / "constraints.txt").read_text().split()
+    rest = iter(words[1:])
+    for word in rest:
+        if word == "-c":
+            assert (ROOT / next(rest)).is_file()
+        elif word in ("--index-url", "--extra-index-url"):
+            assert next(rest).startswith("https://")
+        elif found := re.fullmatch(r"\.(?:\[(\w+)\])?", word):
+            assert found[1] is None or found[1] in extras
+        else:
+            assert word == "-e" or word in pinned
+
+
+def _pre_commit(words: Sequence[str], sandbox: Sandbox, monkeypatch: pytest.MonkeyPatch) -> None:
+    assert list(words) == ["install"]
+    content = yaml.safe_load((ROOT / ".pre-commit-config.yaml").read_text())
+    entries = [hook["entry"].split()[0] for repo in content["repos"] for hook in repo["hooks"]]
+    assert {"ruff", "mypy"} == set(entries)
+
+
+def _ffmpeg(words: Sequence[str], sandbox: Sandbox, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The filter, by the FFmpeg that PyAV brings: the short side becomes 340 pixels."""
+    assert words[list(words).index("-c:v") + 1] in av.codecs_available
+    name, _, options = words[list(words).index("-vf") + 1].partition("=")
+    for height, width in ((480, 640), (640, 360)):
+        graph = av.filter.Graph()
+        frame = av.VideoFrame.from_ndarray(np.zeros((height, width, 3), np.uint8), format="rgb24")
+        source = graph.add_buffer(width=width, height=height, format="rgb24", time_base=None)
+        scale = graph.add(name, options)
+        source.link_to(scale)
+        scale.link_to(sink := graph.add("buffersink"))
+        graph.configure()
+        source.push(frame)
+        scaled = sink.pull()
+        assert min(scaled.width, scaled.height) == 340
+
+
+MODULES = {"venv": _venv, "pytest": _pytest}
+SCRIPTS = {
+    "tools/run_net.py": _run_net,
+    "tools/predict.py": _plain_script,
+    "tools/check_install.py": _plain_script,
+    "tools/demo.py": _demo,
+    "datasets/make_motion_clips.py": _motion_clips,
+}
+RULES = {
+    "python": _python,
+    "python3": _python,
+    "torchrun": _torchrun,
+    "make": _make,
+    "pip": _pip,
+    "source": _source,
+    "pre-commit": _pre_commit,
+    "ffmpeg": _ffmpeg,
+}
+
+
+@pytest.mark.parametrize(
+    "block",
+    [pytest.param(block, id=block.name) for block in BLOCKS if block.language == "python"],
+)
+def test_a_documented_example_works(block: Block, sandbox):
+    code = "\n".join(block.lines)
+    sandbox.provide(re.findall(r'"([^"\n]+\.mp4)"', code))
+    for folder in set(re.findall(r'"(output/\w+)"', code)):
+        sandbox.results(folder)
+    exec(compile(code, block.name, "exec"), {})
+
+
+def test_documented_checkpoints_are_those_of_the_last_epoch(sandbox):
+    last, named = set(), set()
+    for block in BLOCKS:
+        for words in block.commands():
+            named |= set(re.findall(r"checkpoint_epoch_(\d+)\.pyth", " ".join(words)))
+            if "--cfg" in words:
+                options = words[words.index("--cfg") + 1 :]
+                files = [word for word in options if word.endswith(".yaml")]
+                last.add(f"{load_config(files, options[len(files) :]).SOLVER.MAX_EPOCH:05d}")
+    assert named
+    assert named <= last
