@@ -18,8 +18,33 @@ DOCUMENTS = [
 SHELLS = ("sh", "bash", "shell", "console")
 # What need not be installed to be known as a program.
 PROGRAMS = frozenset(
-    "apt apt-get brew conda curl dnf docker ffmpeg git make mamba mypy pip pip3 pre-commit pytest "
-    "python python3 ruff source sudo tensorboard torchrun uv wget".split()
+    [
+        "apt",
+        "apt-get",
+        "brew",
+        "conda",
+        "curl",
+        "dnf",
+        "docker",
+        "ffmpeg",
+        "git",
+        "make",
+        "mamba",
+        "mypy",
+        "pip",
+        "pip3",
+        "pre-commit",
+        "pytest",
+        "python",
+        "python3",
+        "ruff",
+        "source",
+        "sudo",
+        "tensorboard",
+        "torchrun",
+        "uv",
+        "wget",
+    ]
 )
 
 

@@ -14,8 +14,10 @@ import socket
 import subprocess
 import sys
 import warnings
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from fractions import Fraction
 from importlib import metadata
+from itertools import pairwise
 from pathlib import Path
 
 import av
@@ -25,6 +27,7 @@ import tiny_run
 import torch
 import yaml
 from documents import ROOT, Block, all_blocks
+from videos_on_disk import numbered_frames, write_video
 
 from slowfast_maskfeat.build import build_model, build_task
 from slowfast_maskfeat.config import load_config
@@ -40,7 +43,18 @@ SMALL = {
     "SOLVER.MAX_EPOCH": 1,
     "SOLVER.WARMUP_EPOCHS": 0,
 }
-FEW_CLIPS = "--num-pretrain 64 --num-train 32 --num-val 8 --num-test 8 --processes 1".split()
+FEW_CLIPS = [
+    "--num-pretrain",
+    "64",
+    "--num-train",
+    "32",
+    "--num-val",
+    "8",
+    "--num-test",
+    "8",
+    "--processes",
+    "1",
+]
 CONFIGS = {
     "ssl": ROOT / "configs/masked_ssl/k400_MVITv2_S_16x4_MaskFeat_PT.yaml",
     "ssl_eval": ROOT / "configs/masked_ssl/k400_MVITv2_S_16x4_FT.yaml",
@@ -74,7 +88,9 @@ def _blocks_of_several_machines() -> list[object]:
 
 @pytest.fixture(scope="module")
 def videos(tmp_path_factory):
-    return tiny_run.make_videos(tmp_path_factory.mktemp("videos"))
+    folder = tiny_run.make_videos(tmp_path_factory.mktemp("videos"))
+    write_video(folder / "long.mp4", numbered_frames(40))
+    return folder
 
 
 def _call(script: str, arguments: Sequence[str], monkeypatch: pytest.MonkeyPatch) -> int:
@@ -112,7 +128,7 @@ def _checkpoint(folder: Path) -> Path:
 class Sandbox:
     """A folder that looks like the checkout, where commands may write."""
 
-    def __init__(self, folder: Path, videos: Path, finished: dict[str, Path]) -> None:
+    def __init__(self, folder: Path, videos: Path, finished: Callable[[], dict[str, Path]]) -> None:
         self.folder = folder
         self.videos = videos
         self.finished = finished
@@ -124,19 +140,19 @@ class Sandbox:
         for word in words:
             if word.endswith(".pyth"):
                 task = "ssl_eval" if "ssl_eval" in word else "ssl"
-                self._copy(_checkpoint(self.finished[task]), word)
+                self._copy(_checkpoint(self.finished()[task]), word)
             elif word.endswith(".mp4"):
-                self._copy(self.videos / "0.mp4", word)
-        pairs = dict(zip(words, words[1:], strict=False))
+                self._copy(self.videos / "long.mp4", word)
+        pairs = dict(pairwise(words))
         if "DATA.PATH_TO_DATA_DIR" in pairs:
             self._lists(pairs)
         if pairs.get("TRAIN.ENABLE") == "False" and "TEST.CHECKPOINT_FILE_PATH" not in pairs:
-            trained = _checkpoint(self.finished["ssl_eval"])
+            trained = _checkpoint(self.finished()["ssl_eval"])
             self._copy(trained, f"{pairs['OUTPUT_DIR']}/checkpoints/{trained.name}")
 
     def results(self, folder: str) -> None:
         """Put what a finished fine-tuning has written."""
-        shutil.copytree(self.finished["ssl_eval"], self.folder / folder)
+        shutil.copytree(self.finished()["ssl_eval"], self.folder / folder)
         for scores in list((self.folder / folder).glob("test_scores_*.npz")):
             shutil.copy(scores, scores.with_name("test_scores_1x10.npz"))
 
@@ -164,9 +180,10 @@ class Sandbox:
 
 
 @pytest.fixture
-def sandbox(tmp_path, videos, finished, monkeypatch):
+def sandbox(tmp_path, videos, request, monkeypatch):
     monkeypatch.chdir(tmp_path)
-    return Sandbox(tmp_path, videos, finished)
+    # Trained only where a command needs it.
+    return Sandbox(tmp_path, videos, lambda: request.getfixturevalue("finished"))
 
 
 def test_there_are_commands_to_run():
@@ -175,7 +192,7 @@ def test_there_are_commands_to_run():
 
 
 @pytest.mark.parametrize("words", _single_commands())
-def test_a_documented_command_works(words, sandbox, monkeypatch, capsys):
+def test_a_documented_command_works(words, sandbox, monkeypatch):
     program = Path(words[0]).name
     rule = RULES.get(program)
     assert rule is not None, f"no rule covers the program {program!r}: {' '.join(words)}"
@@ -231,7 +248,7 @@ def _small(words: Sequence[str]) -> list[str]:
 
 
 def _assert_that_it_ran(words: Sequence[str]) -> None:
-    pairs = dict(zip(words, words[1:], strict=False))
+    pairs = dict(pairwise(words))
     output = Path(pairs["OUTPUT_DIR"])
     trains = pairs.get("TRAIN.ENABLE") != "False"
     assert len(tiny_run.events(output, "epoch")) == trains
@@ -347,7 +364,9 @@ def _ffmpeg(words: Sequence[str], sandbox: Sandbox, monkeypatch: pytest.MonkeyPa
     for height, width in ((480, 640), (640, 360)):
         graph = av.filter.Graph()
         frame = av.VideoFrame.from_ndarray(np.zeros((height, width, 3), np.uint8), format="rgb24")
-        source = graph.add_buffer(width=width, height=height, format="rgb24", time_base=None)
+        source = graph.add_buffer(
+            width=width, height=height, format="rgb24", time_base=Fraction(1, 30)
+        )
         scale = graph.add(name, options)
         source.link_to(scale)
         scale.link_to(sink := graph.add("buffersink"))

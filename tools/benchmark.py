@@ -16,22 +16,19 @@ Runs on the CPU, and on the GPU too where there is one. Prints ratios and judges
 from __future__ import annotations
 
 import argparse
-import datetime
 import json
-import os
-import platform
 import statistics
 import subprocess
 import sys
 import tempfile
-import time
 from collections.abc import Callable, Iterable, Sequence
-from dataclasses import asdict, dataclass, field
+from dataclasses import dataclass, field
 from pathlib import Path
 
 import numpy as np
 import torch
-from benchmark_video import decode_by_hand, write_videos
+from benchmark_report import Row, Table, as_json, describe_machine, print_table, take_turns
+from benchmark_video import KEY_FRAME_DISTANCE, decode_by_hand, write_videos
 from fvcore.common.config import CfgNode
 from plain_forms import make_plain
 from plain_hog import plain_hog
@@ -61,86 +58,6 @@ SECTIONS = ("step", "hog", "loader")
 FAST, PLAIN = "fast", "plain"
 PRECISIONS = {"float32": None, "bfloat16": torch.bfloat16}
 MIB = 2**20
-
-
-@dataclass
-class Row:
-    """One measured thing.
-
-    Attributes:
-        name: what it is.
-        unit: "s" or "MiB".
-        values: one per repeat; wall-clock time if seconds.
-        cpu: CPU seconds of this process, all threads, one per repeat; empty where they tell
-            nothing.
-        per: by how many clips the values are shared out, for a rate; 0 for none.
-    """
-
-    name: str
-    unit: str
-    values: list[float] = field(default_factory=list)
-    cpu: list[float] = field(default_factory=list)
-    per: int = 0
-
-
-@dataclass
-class Table:
-    """Rows that are compared with the last of them.
-
-    Attributes:
-        section: which of `SECTIONS`.
-        title: what is measured.
-        rows: the last is what the others are held against.
-    """
-
-    section: str
-    title: str
-    rows: list[Row]
-
-    def ratios(self, row: Row) -> dict[str, float]:
-        """How many times as much the last row takes: by median and by minimum."""
-        last = self.rows[-1]
-        ratios = {
-            "by_median": statistics.median(last.values) / statistics.median(row.values),
-            "by_minimum": min(last.values) / min(row.values),
-        }
-        if row.cpu and last.cpu:
-            ratios["by_cpu_time"] = statistics.median(last.cpu) / statistics.median(row.cpu)
-        return ratios
-
-
-# --- taking times -------------------------------------------------------------------------------
-
-
-def take_turns(
-    forms: dict[str, Callable[[int], object]], repeats: int, device: torch.device
-) -> dict[str, Row]:
-    """Times functions in turns, after one untimed round.
-
-    Args:
-        forms: each takes the number of the round, from 0.
-        repeats: timed rounds; every other one goes backwards.
-        device: waited for before the clock is read.
-
-    Returns:
-        A row of seconds for each.
-    """
-    rows = {name: Row(name, "s") for name in forms}
-    for number in range(repeats + 1):
-        for name in list(forms)[:: -1 if number % 2 else 1]:
-            _wait_for(device)
-            wall, cpu = time.perf_counter(), time.process_time()
-            forms[name](number)
-            _wait_for(device)
-            if number:
-                rows[name].values.append(time.perf_counter() - wall)
-                rows[name].cpu.append(time.process_time() - cpu)
-    return rows
-
-
-def _wait_for(device: torch.device) -> None:
-    if device.type == "cuda":
-        torch.cuda.synchronize(device)
 
 
 # --- the pre-training step ----------------------------------------------------------------------
@@ -354,10 +271,12 @@ def measure_loader(options: argparse.Namespace, cfg: CfgNode, folder: Path) -> T
         row.per = len(videos)
     with open_video(videos[0], dataset.backend) as video:
         time_, height, width = dataset.views.clip_shape
+        stored_height, stored_width = video.frames([0]).shape[1:3]
         title = (
-            f"clips of {time_}x{height}x{width} from {cfg.TRAIN.DATASET}-like H.264, "
-            f"{len(videos)} files of {video.num_frames} frames, {sizes:.0f} KiB each, "
-            f"decoder {video.backend}"
+            f"loader, clips of {time_}x{height}x{width} at every {cfg.DATA.SAMPLING_RATE}th frame, "
+            f"{len(videos)} a round, from H.264 of {stored_width}x{stored_height}, "
+            f"{video.duration:.0f} s, {video.fps:.0f} frames/s, {sizes:.0f} KiB, a key frame "
+            f"every {KEY_FRAME_DISTANCE}; decoder {video.backend}, {dataset.num_threads} thread"
         )
     return Table("loader", title, list(rows.values()))
 
@@ -378,51 +297,7 @@ def _exhaust(items: Iterable[object]) -> None:
         pass
 
 
-# --- the report ---------------------------------------------------------------------------------
-
-
-def describe_machine() -> dict[str, str]:
-    """Device, versions, threads, load and date."""
-    return {
-        "date": datetime.date.today().isoformat(),
-        "CPU": f"{platform.machine()}, {os.cpu_count()} cores, {torch.get_num_threads()} threads",
-        "load average": f"{os.getloadavg()[0]:.2f}",
-        "GPU": torch.cuda.get_device_name() if torch.cuda.is_available() else "none",
-        "torch": str(torch.__version__),
-        "python": platform.python_version(),
-    }
-
-
-def print_table(table: Table) -> None:
-    """One line a row: the times or megabytes, and the last row's over this one's."""
-    print(f"\n{table.title}")
-    rate = any(row.per for row in table.rows)
-    heads = ("median", "minimum", "CPU time", "clips/s" if rate else "", "by median", "by minimum")
-    print(f"  {'':<28}" + "".join(f"{head:>12}" for head in (*heads, "by CPU time")))
-    for row in table.rows:
-        median = statistics.median(row.values)
-        cells = [_amount(median, row.unit), _amount(min(row.values), row.unit)]
-        cells.append(_amount(statistics.median(row.cpu), row.unit) if row.cpu else "")
-        cells.append(f"{row.per / median:.1f}" if row.per else "")
-        ratios = table.ratios(row) if row is not table.rows[-1] else {}
-        for name in ("by_median", "by_minimum", "by_cpu_time"):
-            cells.append(f"x {ratios[name]:.2f}" if name in ratios else "")
-        print(f"  {row.name:<28}" + "".join(f"{cell:>12}" for cell in cells))
-
-
-def _amount(value: float, unit: str) -> str:
-    if unit == "s":
-        return f"{value * 1000:.1f} ms" if value < 1 else f"{value:.2f} s"
-    return f"{value:.0f} {unit}"
-
-
-def as_json(machine: dict[str, str], tables: Sequence[Table]) -> str:
-    """Everything that was measured, every repeat."""
-    content = [
-        {**asdict(table), "ratios": {row.name: table.ratios(row) for row in table.rows[:-1]}}
-        for table in tables
-    ]
-    return json.dumps({"machine": machine, "tables": content}, indent=2)
+# --- the command -------------------------------------------------------------------------------
 
 
 def read_config(options: argparse.Namespace) -> CfgNode:
@@ -480,7 +355,10 @@ def main(arguments: Sequence[str] | None = None) -> int:
     for table in measure(options, cfg):
         print_table(table)
         tables.append(table)
-    print("\nx: how many times as long, or as much, the last row of a table takes.")
+    print(
+        "\nx: how many times as long, or as much, the last row of a table takes; "
+        "ratio: median of the rounds' ratios."
+    )
     if options.json:
         options.json.write_text(as_json(machine, tables))
     return 0

@@ -103,15 +103,22 @@ def train(
         stream: for the progress bar and for people.
 
     Raises:
-        ValueError: too many videos are lost, or too many losses in a row are not finite.
+        ValueError: too many videos are lost, too many losses in a row are not finite, or the epoch
+            has other steps than the one to be gone on with.
         StoppedError: SIGTERM or SIGINT came; the step was finished and a checkpoint written.
     """
+    if state.step >= len(loader):
+        raise ValueError(
+            f"the checkpoint stands at step {state.step} of an epoch, which has {len(loader)} steps "
+            "now; the list and TRAIN.BATCH_SIZE that it was written with are wanted"
+        )
     reporter = _Reporter(log, tensorboard, stream, len(loader))
     watch = _FiniteWatch(settings.max_nonfinite, loader, device, state.scaler.is_enabled())
     meter: Meter | None = None
     lost.load_state_dict(state.resumed.get("lost", lost.state_dict()))
 
     def save() -> Path:
+        reporter.lost(lost.share(), lost)
         loop = {"meter": meter.state_dict() if meter and state.step else None}
         return _save(state, settings, log, lost=lost.state_dict(), **loop)
 

@@ -1,0 +1,77 @@
+"""What the documentation names exists: files, links, configuration keys."""
+
+from __future__ import annotations
+
+import re
+
+import pytest
+from documents import DOCUMENTS, ROOT, all_blocks, in_backticks
+
+from slowfast_maskfeat.config import default_config
+from slowfast_maskfeat.config.inert import INERT_KEYS, INERT_SECTIONS, REFUSED_VALUES
+
+PACKAGE = ROOT / "slowfast_maskfeat"
+KEY = re.compile(r"\b[A-Z][A-Z0-9_]+(?:(?:\.[A-Z][A-Za-z0-9_]+)+(?:\.\*)?|\.\*)")
+
+
+def _live_keys() -> set[str]:
+    nodes = default_config().items()
+    return {f"{name}.{key}" for name, node in nodes if isinstance(node, dict) for key in node}
+
+
+def _documents():
+    return [pytest.param(path, id=str(path.relative_to(ROOT))) for path in DOCUMENTS]
+
+
+@pytest.mark.parametrize("document", _documents())
+def test_links_lead_somewhere(document):
+    links = re.findall(r"\]\(([^)#\s]+)[^)]*\)", document.read_text())
+    local = [link for link in links if not link.startswith(("http://", "https://"))]
+    assert [link for link in local if not (document.parent / link).exists()] == []
+
+
+@pytest.mark.parametrize("document", _documents())
+def test_files_in_backticks_exist(document):
+    named = [text for text in in_backticks(document) if re.fullmatch(r"[\w.-]+/[\w./-]*", text)]
+    places = (ROOT, PACKAGE, document.parent)
+    known = [
+        text for text in named if any((place / text.split("/")[0]).exists() for place in places)
+    ]
+    missing = [t for t in known if not any((place / t).exists() for place in places)]
+    assert [text for text in missing if not text.startswith("output/")] == []
+
+
+@pytest.mark.parametrize("document", _documents())
+def test_keys_in_backticks_exist(document):
+    sections = {f"{name}.*" for name in [*INERT_SECTIONS, *default_config()]}
+    known = _live_keys() | set(INERT_KEYS) | set(REFUSED_VALUES) | sections
+    named = {key for text in in_backticks(document) for key in KEY.findall(text)}
+    assert named - known == set()
+
+
+def test_keys_in_commands_exist():
+    words = {word for block in all_blocks() for command in block.commands() for word in command}
+    named = {word for word in words if KEY.fullmatch(word)}
+    assert named
+    assert named <= _live_keys()
+
+
+def test_the_list_of_inert_keys_is_that_of_the_code():
+    text = (ROOT / "docs/compatibility.md").read_text()
+    rows = re.search(r"### Inert keys\n(.*?)\nRefused are ([^\n]+)", text, re.DOTALL)
+    listed = [
+        key
+        for row in rows[1].splitlines()
+        if row.startswith("|")
+        for key in KEY.findall(row.split("|")[1])
+    ]
+    assert len(listed) == len(set(listed))
+    assert set(listed) == set(INERT_KEYS) | {f"{section}.*" for section in INERT_SECTIONS}
+    assert set(KEY.findall(rows[2])) == set(REFUSED_VALUES)
+
+
+def test_the_readme_has_all_rooms():
+    text = (ROOT / "README.md").read_text()
+    rooms = [path.parent.name for path in PACKAGE.glob("*/__init__.py")]
+    assert len(rooms) > 10
+    assert [room for room in rooms if f"| `{room}/` |" not in text] == []

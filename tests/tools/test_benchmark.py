@@ -1,0 +1,115 @@
+"""tools/benchmark.py compares like with like, and runs from end to end."""
+
+from __future__ import annotations
+
+import json
+import sys
+from pathlib import Path
+
+import av
+import numpy as np
+import pytest
+import torch
+
+sys.path.insert(0, str(Path(__file__).parents[2] / "tools"))
+import benchmark
+from benchmark_report import Row, Table
+from benchmark_video import KEY_FRAME_DISTANCE, decode_by_hand, write_videos
+
+from slowfast_maskfeat.videos.decode import open_video
+
+CPU = torch.device("cpu")
+
+
+@pytest.fixture(scope="module")
+def video(tmp_path_factory) -> Path:
+    folder = tmp_path_factory.mktemp("rendered")
+    num_frames = KEY_FRAME_DISTANCE + 20
+    return write_videos(folder, num_videos=1, num_frames=num_frames, size=(48, 64))[0]
+
+
+def test_key_frames_are_far_apart_and_the_content_moves(video):
+    with av.open(str(video)) as container:
+        packets = [packet for packet in container.demux(video=0) if packet.size]
+    assert [i for i, packet in enumerate(packets) if packet.is_keyframe] == [0, KEY_FRAME_DISTANCE]
+    with open_video(video) as opened:
+        frames = opened.frames([0, 30, 60]).astype(float)
+    assert frames.std(axis=(1, 2)).min() > 10
+    assert np.abs(np.diff(frames, axis=0)).mean() > 10
+
+
+def test_decoding_by_hand_gives_the_same_frames(video):
+    for first in (0, 3, 190, 249, 250, 251):
+        indices = np.arange(first, min(first + 64, KEY_FRAME_DISTANCE + 20), 4)
+        with open_video(video, "pyav") as opened:
+            np.testing.assert_array_equal(
+                decode_by_hand(str(video), indices), opened.frames(indices)
+            )
+
+
+def test_bare_decoding_takes_the_frames_of_the_loader(tmp_path):
+    write_videos(tmp_path, num_videos=4, num_frames=40, size=(48, 64))
+    options = benchmark.parse_arguments(["--quick"])
+    loader = benchmark._loader_of(benchmark.read_config(options), tmp_path, 4, 0)
+    view, taken = loader.dataset.views, []
+
+    class Watch:
+        clip_shape = view.clip_shape
+
+        def __call__(self, video, generator):
+            frames = video.frames
+
+            def watched(indices):
+                taken.append((video.path, list(indices)))
+                return frames(indices)
+
+            video.frames = watched
+            return view(video, generator)
+
+    plan = benchmark.frames_of_epoch(loader, 3)
+    loader.dataset.views = Watch()
+    list(loader.epoch(3))
+    assert sorted(taken) == sorted((path, list(indices)) for path, indices in plan)
+
+
+def test_fast_and_plain_forms_take_the_same_step():
+    options = benchmark.parse_arguments(["--quick"])
+    cfg = benchmark.read_config(options)
+    batch = benchmark.make_batch(cfg, 2)
+    losses, norms = [], []
+    for form in (benchmark.FAST, benchmark.PLAIN):
+        step = benchmark.make_step(cfg, form, batch, CPU, "float32")
+        names, sums, result = step(0)
+        assert names[0] == "loss"
+        losses.append(float(sums[1] / sums[0]))
+        norms.append(float(result.gradient_norm))
+    assert losses[0] == pytest.approx(losses[1], rel=1e-3)  # HOG of noise has ties
+    assert norms[0] == pytest.approx(norms[1], rel=1e-3)
+
+
+def test_ratios_pair_the_rounds():
+    fast, plain = Row("fast", "s", [1.0, 2.0, 4.0]), Row("plain", "s", [3.0, 4.0, 16.0])
+    ratios = Table("hog", "", [fast, plain]).ratios(fast)
+    assert ratios == {"ratio": 3.0, "of_minima": 3.0}
+    fast.cpu, plain.cpu = [1.0, 1.0, 1.0], [2.0, 5.0, 3.0]
+    assert Table("hog", "", [fast, plain]).ratios(fast)["of_cpu_time"] == 3.0
+
+
+@pytest.mark.slow  # it starts processes that import torch
+@pytest.mark.skipif(sys.platform != "linux", reason="memory is measured on Linux only")
+def test_the_whole_run_at_tiny_sizes(tmp_path, capsys):
+    target = tmp_path / "values.json"
+    assert benchmark.main(["--quick", "--json", str(target)]) == 0
+    lines = capsys.readouterr().out.splitlines()
+    assert lines[0].startswith("date")
+    content = json.loads(target.read_text())
+    assert content["machine"]["torch"] == str(torch.__version__)
+    on_cpu = [table for table in content["tables"] if "cuda" not in table["title"]]
+    assert [table["section"] for table in on_cpu] == ["hog", "loader", "step", "step"]
+    for table in on_cpu:
+        assert f"{table['title']}" in lines
+        assert all(min(row["values"]) > 0 for row in table["rows"])
+        assert all(ratio["ratio"] > 0 for ratio in table["ratios"].values())
+    names = [row["name"] for row in on_cpu[1]["rows"]]
+    assert names[-1] == "bare decoding"
+    assert on_cpu[3]["rows"][0]["unit"] == "MiB"

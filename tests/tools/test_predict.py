@@ -1,0 +1,148 @@
+"""tools/predict.py: the answer, its JSON, and what it says of wrong input."""
+
+from __future__ import annotations
+
+import importlib.util
+import json
+import subprocess
+import sys
+import warnings
+from pathlib import Path
+
+import pytest
+import torch
+from tiny_run import PRETRAINING, ROOT, make_videos, pairs, run
+
+from slowfast_maskfeat.build import build_model, build_task
+from slowfast_maskfeat.build.data import build_test_views
+from slowfast_maskfeat.checkpoints import load_checkpoint, load_weights
+from slowfast_maskfeat.config import parse_config
+from slowfast_maskfeat.videos import open_video
+
+TOOL = ROOT / "tools/predict.py"
+
+
+@pytest.fixture(scope="module")
+def data(tmp_path_factory):
+    return make_videos(tmp_path_factory.mktemp("data"))
+
+
+def _train(data: Path, output: Path, *options: dict) -> Path:
+    done = run(data, output, {"SOLVER.MAX_EPOCH": 1, "TEST.ENABLE": False}, *options)
+    assert done.returncode == 0, done.stderr
+    (path,) = (output / "checkpoints").glob("*.pyth")
+    return path
+
+
+@pytest.fixture(scope="module")
+def checkpoint(data, tmp_path_factory):
+    return _train(data, tmp_path_factory.mktemp("trained"))
+
+
+@pytest.fixture
+def predict(capsys):
+    """Calls the tool in this process: (checkpoint, video, words) -> code, output, errors."""
+    specification = importlib.util.spec_from_file_location("predict", TOOL)
+    tool = importlib.util.module_from_spec(specification)
+    specification.loader.exec_module(tool)
+
+    def call(checkpoint: Path, video: Path, *words: str) -> tuple[int, str, str]:
+        with warnings.catch_warnings():
+            code = tool.main(_arguments(checkpoint, video, *words))
+        return (code, *capsys.readouterr())
+
+    return call
+
+
+def _arguments(checkpoint: Path, video: Path, *words: str) -> list[str]:
+    return ["--checkpoint", str(checkpoint), "--video", str(video), "--device", "cpu", *words]
+
+
+def _scores(checkpoint: Path, video: Path) -> torch.Tensor:
+    """Mean of the softmax over the views, by the rooms themselves."""
+    cfg = parse_config(load_checkpoint(checkpoint)["cfg"], "checkpoint")
+    model = build_model(cfg).eval()
+    load_weights(model, checkpoint, complete=True)
+    with open_video(str(video)) as opened, torch.no_grad():
+        clips = build_test_views(cfg)(opened).permute(0, 4, 1, 2, 3)
+        return build_task(cfg).logits(model, clips).softmax(1).mean(0)
+
+
+def test_the_classes_come_by_name_with_the_mean_score_of_the_views(data, checkpoint, predict):
+    code, printed, errors = predict(checkpoint, data / "3.mp4", "--json")
+    assert code == 0, errors
+    answer = json.loads(printed)
+    expected = _scores(checkpoint, data / "3.mp4")
+    assert answer["num_views"] == 2
+    assert [row["class"] for row in answer["top"]] == expected.argsort(descending=True).tolist()
+    for row in answer["top"]:
+        assert row["score"] == pytest.approx(float(expected[row["class"]]), abs=1e-5)
+        assert row["name"] == f"class {row['class']}"
+
+
+def test_people_get_a_line_for_each_class(data, checkpoint, predict):
+    moved = data / "with a blank.mp4"
+    moved.write_bytes((data / "3.mp4").read_bytes())
+    code, printed, errors = predict(checkpoint, moved, "--top", "2")
+    assert code == 0, errors
+    best = _scores(checkpoint, moved).topk(2)
+    lines = [
+        f"{value:.4f}  class {number}"
+        for value, number in zip(best.values, best.indices, strict=True)
+    ]
+    assert printed.splitlines() == lines
+
+
+def test_pairs_win_over_the_configuration_of_the_checkpoint(data, checkpoint, predict):
+    words = ["--json", *pairs({"TEST.NUM_ENSEMBLE_VIEWS": 3, "TEST.NUM_SPATIAL_CROPS": 3})]
+    code, printed, errors = predict(checkpoint, data / "3.mp4", *words)
+    assert code == 0, errors
+    assert json.loads(printed)["num_views"] == 9
+
+
+@pytest.fixture(scope="module")
+def wrong_files(data, tmp_path_factory):
+    """Checkpoints that no video can be classified with, and a file that is no video."""
+    folder = tmp_path_factory.mktemp("wrong")
+    (folder / "text.mp4").write_text("this is no video")
+    torch.save({"model_state": {"weight": torch.zeros(1)}}, folder / "bare.pyth")
+    pretrained = _train(data, folder / "ssl", PRETRAINING)
+    return folder, pretrained
+
+
+@pytest.mark.parametrize(
+    ("which", "message"),
+    [
+        ("absent checkpoint", "there is no checkpoint at"),
+        ("absent video", "no such file"),
+        ("text as video", "text.mp4"),
+        ("bare weights", "holds no configuration"),
+        ("pre-training", "is of a pre-training; fine-tune it first"),
+        ("unknown key", "unknown key 'TEST.NO'"),
+    ],
+)
+def test_wrong_input_is_one_line_and_exit_code_2(
+    data, checkpoint, wrong_files, predict, which, message
+):
+    folder, pretrained = wrong_files
+    cases = {
+        "absent checkpoint": (folder / "no.pyth", data / "3.mp4"),
+        "absent video": (checkpoint, folder / "no.mp4"),
+        "text as video": (checkpoint, folder / "text.mp4"),
+        "bare weights": (folder / "bare.pyth", data / "3.mp4"),
+        "pre-training": (pretrained, data / "3.mp4"),
+        "unknown key": (checkpoint, data / "3.mp4", "TEST.NO", "1"),
+    }
+    code, printed, errors = predict(*cases[which])
+    assert code == 2
+    (line,) = errors.splitlines()
+    assert line.startswith("error: ")
+    assert message in line
+    assert printed == ""
+
+
+def test_it_runs_as_a_program(data, checkpoint):
+    command = [sys.executable, str(TOOL), *_arguments(checkpoint, data / "3.mp4", "--json")]
+    done = subprocess.run(command, capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr
+    assert len(json.loads(done.stdout)["top"]) == 3
