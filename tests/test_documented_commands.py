@@ -27,6 +27,7 @@ import tiny_run
 import torch
 import yaml
 from documents import ROOT, Block, all_blocks
+from fvcore.common.config import CfgNode
 from videos_on_disk import numbered_frames, write_video
 
 from slowfast_maskfeat.build import build_model, build_task
@@ -36,6 +37,8 @@ from slowfast_maskfeat.config import load_config
 SMALL = {
     **{key: value for key, value in tiny_run.MODEL.items() if key != "MODEL.NUM_CLASSES"},
     "MVIT.NUM_HEADS": 1,
+    "MVIT.PATCH_KERNEL": [3, 7, 7],
+    "MVIT.PATCH_STRIDE": [2, 4, 4],
     "MVIT.DIM_MUL": [],
     "MVIT.HEAD_MUL": [],
     "MASK.PRETRAIN_DEPTH": [1],
@@ -59,6 +62,7 @@ CONFIGS = {
     "ssl": ROOT / "configs/masked_ssl/k400_MVITv2_S_16x4_MaskFeat_PT.yaml",
     "ssl_eval": ROOT / "configs/masked_ssl/k400_MVITv2_S_16x4_FT.yaml",
 }
+LONG = {"tools/demo.py", "tools/benchmark.py"}
 BLOCKS = all_blocks()
 
 
@@ -74,8 +78,8 @@ def _single_commands() -> list[object]:
             if tuple(words) in known or _is_of_several_machines(words):
                 continue
             known.add(tuple(words))
-            long = words[0] == "torchrun" or "tools/demo.py" in words
-            marks = [pytest.mark.slow] if long else []
+            is_long = words[0] == "torchrun" or LONG & set(words)
+            marks = [pytest.mark.slow] if is_long else []
             name = f"{block.name} {' '.join(words)[:50]}"
             cases.append(pytest.param(words, id=name, marks=marks))
     return cases
@@ -248,20 +252,24 @@ def _small(words: Sequence[str]) -> list[str]:
 
 
 def _assert_that_it_ran(words: Sequence[str]) -> None:
-    pairs = dict(pairwise(words))
-    output = Path(pairs["OUTPUT_DIR"])
-    trains = pairs.get("TRAIN.ENABLE") != "False"
-    assert len(tiny_run.events(output, "epoch")) == trains
-    if "_FT.yaml" in pairs["--cfg"]:
-        for test in tiny_run.events(output, "test"):
-            assert test["num_videos_scored"] == 12
-        assert tiny_run.events(output, "test")
+    cfg = _configuration(words)
+    output = Path(cfg.OUTPUT_DIR)
+    assert len(tiny_run.events(output, "epoch")) == cfg.TRAIN.ENABLE
+    tests = tiny_run.events(output, "test")
+    assert bool(tests) == (cfg.TEST.ENABLE and not cfg.MASK.ENABLE)
+    assert all(test["num_videos_scored"] == 12 for test in tests)
+
+
+def _configuration(words: Sequence[str]) -> CfgNode:
+    """What a command of run_net.py asks for, before it is made small."""
+    options = list(words[list(words).index("--cfg") + 1 :])
+    files = [word for word in options if word.endswith(".yaml")]
+    return load_config(files, options[len(files) :])
 
 
 def _builds_at_full_size(words: Sequence[str]) -> None:
     """The configuration as documented, before it is made small, makes a model and a task."""
-    options = list(words[list(words).index("--cfg") + 1 :])
-    cfg = load_config([w for w in options if w.endswith(".yaml")], options[1:])
+    cfg = _configuration(words)
     with torch.device("meta"):
         build_model(cfg)
     build_task(cfg)
@@ -300,10 +308,18 @@ def _motion_clips(words: Sequence[str], sandbox: Sandbox, monkeypatch: pytest.Mo
 
 
 def _demo(words: Sequence[str], sandbox: Sandbox, monkeypatch: pytest.MonkeyPatch) -> None:
-    output = words[words.index("--output") + 1]
+    output = words[words.index("--output") + 1] if "--output" in words else "output/demo"
     clips = ["datasets/make_motion_clips.py", "--output", f"{output}/data"]
     _motion_clips(clips, sandbox, monkeypatch)
     assert _call(words[0], [*words[1:], "--budget", "0.04"], monkeypatch) == 0
+
+
+def _benchmark(words: Sequence[str], sandbox: Sandbox, monkeypatch: pytest.MonkeyPatch) -> None:
+    # It starts processes of its own script, and its parts lie beside it.
+    command = [sys.executable, *words, "--quick"]
+    done = subprocess.run(command, capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
+    assert done.stdout
 
 
 def _torchrun(words: Sequence[str], sandbox: Sandbox, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -382,6 +398,7 @@ SCRIPTS = {
     "tools/predict.py": _plain_script,
     "tools/check_install.py": _plain_script,
     "tools/demo.py": _demo,
+    "tools/benchmark.py": _benchmark,
     "datasets/make_motion_clips.py": _motion_clips,
 }
 RULES = {
@@ -414,8 +431,6 @@ def test_documented_checkpoints_are_those_of_the_last_epoch(sandbox):
         for words in block.commands():
             named |= set(re.findall(r"checkpoint_epoch_(\d+)\.pyth", " ".join(words)))
             if "--cfg" in words:
-                options = words[words.index("--cfg") + 1 :]
-                files = [word for word in options if word.endswith(".yaml")]
-                last.add(f"{load_config(files, options[len(files) :]).SOLVER.MAX_EPOCH:05d}")
+                last.add(f"{_configuration(words).SOLVER.MAX_EPOCH:05d}")
     assert named
     assert named <= last

@@ -9,6 +9,7 @@ from torch import nn
 
 from slowfast_maskfeat.backbones import EncoderOptions, MaskedMViT, MViT
 from slowfast_maskfeat.backbones.geometry import Triple
+from slowfast_maskfeat.build.classes import num_classes
 
 
 def build_model(cfg: CfgNode) -> nn.Module:
@@ -172,7 +173,7 @@ def _prediction_dim(cfg: CfgNode, stride: Triple) -> int:
 def _build_classifier(cfg: CfgNode) -> nn.Module:
     return MViT(
         encoder_options(cfg),
-        num_classes=cfg.MODEL.NUM_CLASSES,
+        num_classes=num_classes(cfg),
         head_dropout=cfg.MODEL.DROPOUT_RATE,
         head_init_scale=cfg.MVIT.HEAD_INIT_SCALE,
         mean_pooling=cfg.MVIT.USE_MEAN_POOLING,

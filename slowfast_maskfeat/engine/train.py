@@ -109,8 +109,8 @@ def train(
     """
     if state.step >= len(loader):
         raise ValueError(
-            f"the checkpoint stands at step {state.step} of an epoch, which has {len(loader)} steps "
-            "now; the list and TRAIN.BATCH_SIZE that it was written with are wanted"
+            f"the checkpoint stands at step {state.step} of an epoch, which now has {len(loader)} "
+            "steps; the list and TRAIN.BATCH_SIZE that it was written with are wanted"
         )
     reporter = _Reporter(log, tensorboard, stream, len(loader))
     watch = _FiniteWatch(settings.max_nonfinite, loader, device, state.scaler.is_enabled())

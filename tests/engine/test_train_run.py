@@ -197,7 +197,7 @@ def test_losses_that_stay_infinite_stop_the_run_and_name_the_clips(data, tmp_pat
         ({"TRAIN.BATCH_SIZE": "x"}, "TRAIN.BATCH_SIZE: 'x' is a text"),
         ({"TRAIN.ENABLE": False}, "TEST.CHECKPOINT_FILE_PATH: empty"),
         ({"TRAIN.CHECKPOINT_FILE_PATH": "no.pyth"}, "no.pyth"),
-        ({"MODEL.NUM_CLASSES": 3, "MODEL.MODEL_NAME": "ResNet"}, "MODEL.MODEL_NAME"),
+        ({"MODEL.MODEL_NAME": "ResNet"}, "MODEL.MODEL_NAME"),
         ({"TRAIN.BATCH_SIZE": 100}, "12 videos are fewer than the 100 of one batch"),
         (
             {**PRETRAINING, "AUG.MASK_WINDOW_SIZE": [2, 3, 3]},
