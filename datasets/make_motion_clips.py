@@ -10,8 +10,8 @@ starts again as the smallest). The class is the axis and the sign of the blob's 
 
 The state of the first frame is drawn uniformly from the torus, whatever the class is, and a
 uniform law on a torus stays uniform under any constant velocity. Hence the state at ANY single
-frame is uniform for EVERY class, and shape, colours, background, speed and a small wobble of all
-four coordinates are drawn from the same laws for every class: a single frame tells nothing about
+frame is uniform for EVERY class, and shape, colours, background and a small wobble of all four
+coordinates are drawn from the same laws for every class: a single frame tells nothing about
 the label, two frames do. Played backwards, a clip of one class is a clip of its opposite.
 
 Each clip depends on (seed, stream, index) alone, so a data set can be made with any number of
@@ -53,9 +53,10 @@ STREAMS = ("train", "val", "test")
 
 # Radii as fractions of the frame's side; with the contour's bumps (at most 35 %) the blob stays
 # narrower than the frame, so that it never meets itself around the border.
-_RADIUS_RANGE = (0.13, 0.32)
-# Periods per frame: 1.2 to 2.4 pixels of 48, 9 to 18 degrees, 2 to 5 % of the radius.
-_SPEED_RANGE = (0.025, 0.05)
+_RADIUS_RANGE = (0.13, 0.34)
+# Periods per frame, for each coordinate: 1.2 to 2.4 pixels of 48, 4 to 9 degrees, 4 to 7 % of the
+# radius. So the outline moves by one to three pixels a frame, whatever the class is.
+_SPEED_RANGES = ((0.025, 0.05), (0.025, 0.05), (0.012, 0.024), (0.04, 0.07))
 _WOBBLE_AMPLITUDE = (0.010, 0.010, 0.010, 0.020)
 _WOBBLE_FREQUENCY_RANGE = (0.03, 0.10)  # cycles per frame
 _NUM_HARMONICS = 3  # of the contour: 2, 3 and 4 bumps a turn
@@ -170,9 +171,9 @@ class Motion:
 
 
 def sample_motion(label: int, generator: np.random.Generator) -> Motion:
-    """Draws the motion of one clip; the class fixes the axis and the sign of the velocity only."""
+    """Draws the motion of one clip; the class fixes axis, sign and range of the velocity only."""
     start = generator.random(4)
-    speed = generator.uniform(*_SPEED_RANGE)
+    speed = generator.uniform(*_SPEED_RANGES[label // 2])
     velocity = np.zeros(4)
     velocity[label // 2] = speed if label % 2 == 0 else -speed
     return Motion(

@@ -15,17 +15,13 @@ import subprocess
 import sys
 import warnings
 from collections.abc import Callable, Sequence
-from fractions import Fraction
-from importlib import metadata
 from itertools import pairwise
 from pathlib import Path
 
-import av
-import numpy as np
 import pytest
 import tiny_run
 import torch
-import yaml
+from command_forms import FORMS, check_venv
 from documents import ROOT, Block, all_blocks
 from fvcore.common.config import CfgNode
 from videos_on_disk import numbered_frames, write_video
@@ -35,7 +31,7 @@ from slowfast_maskfeat.config import load_config
 
 # Later pairs win, so these make any configuration as small as a test's.
 SMALL = {
-    **{key: value for key, value in tiny_run.MODEL.items() if key != "MODEL.NUM_CLASSES"},
+    **tiny_run.MODEL,
     "MVIT.NUM_HEADS": 1,
     "MVIT.PATCH_KERNEL": [3, 7, 7],
     "MVIT.PATCH_STRIDE": [2, 4, 4],
@@ -197,33 +193,37 @@ def test_there_are_commands_to_run():
 
 @pytest.mark.parametrize("words", _single_commands())
 def test_a_documented_command_works(words, sandbox, monkeypatch):
-    program = Path(words[0]).name
-    rule = RULES.get(program)
-    assert rule is not None, f"no rule covers the program {program!r}: {' '.join(words)}"
+    program = words[0]
+    assert program in PROGRAMS or program in FORMS, f"no rule covers {' '.join(words)}"
+    if program in FORMS:
+        FORMS[program](words[1:])
+        return
     sandbox.provide(words)
-    rule(words[1:], sandbox, monkeypatch)
+    PROGRAMS[program](words[1:], sandbox, monkeypatch)
 
 
 @pytest.mark.slow
 @pytest.mark.parametrize("block", _blocks_of_several_machines())
 def test_machines_work_together(block, sandbox):
     port = _free_port()
-    running = []
-    for number, words in enumerate(block.commands()):
-        assert _is_of_several_machines(words), "one command for each machine is wanted"
-        if not number:
-            sandbox.provide(words)
-        on_this_host = [re.sub(r"first-machine(:\d+)?", _host(port), word) for word in words]
-        if words[0] == "torchrun":
-            on_this_host[1:1] = ["--master_port", str(port)]
-            on_this_host = [w.replace("127.0.0.1:" + str(port), "127.0.0.1") for w in on_this_host]
-        running.append(subprocess.Popen(_small(_as_subprocess(on_this_host, num_processes=1))))
-    assert [process.wait(timeout=300) for process in running] == [0, 0]
-    _assert_that_it_ran(block.commands()[0])
+    commands = block.commands()
+    assert all(map(_is_of_several_machines, commands)), "one command for each machine is wanted"
+    sandbox.provide(commands[0])
+    running = [subprocess.Popen(_small(_on_this_host(words, port))) for words in commands]
+    try:
+        assert [process.wait(timeout=300) for process in running] == [0] * len(commands)
+    finally:
+        for process in running:
+            process.kill()
+    _assert_that_it_ran(commands[0])
 
 
-def _host(port: int) -> str:
-    return f"127.0.0.1:{port}"
+def _on_this_host(words: Sequence[str], port: int) -> list[str]:
+    """The command of one machine, with this host for the one where they meet."""
+    local = [re.sub(r":\d+$", f":{port}", w.replace("first-machine", "127.0.0.1")) for w in words]
+    if local[0] == "torchrun":
+        local[1:1] = ["--master_port", str(port)]
+    return _as_subprocess(local, num_processes=1)
 
 
 def _free_port() -> int:
@@ -282,9 +282,8 @@ def _python(words: Sequence[str], sandbox: Sandbox, monkeypatch: pytest.MonkeyPa
         assert done.stdout
         return
     if words[0] == "-m":
-        rule = MODULES.get(words[1])
-        assert rule is not None, f"no rule covers python -m {words[1]}"
-        rule(words[2:], sandbox, monkeypatch)
+        assert words[1] in ("venv", "pytest"), f"no rule covers python -m {words[1]}"
+        check_venv(words[2:]) if words[1] == "venv" else _collect(words[2:])
         return
     rule = SCRIPTS.get(words[0])
     assert rule is not None, f"no rule covers the script {words[0]}"
@@ -329,70 +328,12 @@ def _torchrun(words: Sequence[str], sandbox: Sandbox, monkeypatch: pytest.Monkey
     _assert_that_it_ran(words)
 
 
-def _pytest(words: Sequence[str], sandbox: Sandbox, monkeypatch: pytest.MonkeyPatch) -> None:
+def _collect(words: Sequence[str]) -> None:
     command = [sys.executable, "-m", "pytest", "--collect-only", *words]
     done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True)
     assert done.returncode == 0, done.stdout
 
 
-def _venv(words: Sequence[str], sandbox: Sandbox, monkeypatch: pytest.MonkeyPatch) -> None:
-    assert list(words) == [".venv"]
-
-
-def _source(words: Sequence[str], sandbox: Sandbox, monkeypatch: pytest.MonkeyPatch) -> None:
-    assert list(words) == [".venv/bin/activate"]
-
-
-def _make(words: Sequence[str], sandbox: Sandbox, monkeypatch: pytest.MonkeyPatch) -> None:
-    settable = re.findall(r"^(\w+) \?=", (ROOT / "Makefile").read_text(), re.MULTILINE)
-    assert {word.partition("=")[0] for word in words if "=" in word} <= set(settable)
-    done = subprocess.run(["make", "-n", *words], cwd=ROOT, capture_output=True, text=True)
-    assert done.returncode == 0, done.stderr
-
-
-def _pip(words: Sequence[str], sandbox: Sandbox, monkeypatch: pytest.MonkeyPatch) -> None:
-    assert words[0] == "install"
-    extras = metadata.metadata("slowfast_maskfeat").get_all("Provides-Extra") or []
-    pinned = (ROOT / "constraints.txt").read_text().split()
-    rest = iter(words[1:])
-    for word in rest:
-        if word == "-c":
-            assert (ROOT / next(rest)).is_file()
-        elif word in ("--index-url", "--extra-index-url"):
-            assert next(rest).startswith("https://")
-        elif found := re.fullmatch(r"\.(?:\[(\w+)\])?", word):
-            assert found[1] is None or found[1] in extras
-        else:
-            assert word == "-e" or word in pinned
-
-
-def _pre_commit(words: Sequence[str], sandbox: Sandbox, monkeypatch: pytest.MonkeyPatch) -> None:
-    assert list(words) == ["install"]
-    content = yaml.safe_load((ROOT / ".pre-commit-config.yaml").read_text())
-    entries = [hook["entry"].split()[0] for repo in content["repos"] for hook in repo["hooks"]]
-    assert {"ruff", "mypy"} == set(entries)
-
-
-def _ffmpeg(words: Sequence[str], sandbox: Sandbox, monkeypatch: pytest.MonkeyPatch) -> None:
-    """The filter, by the FFmpeg that PyAV brings: the short side becomes 340 pixels."""
-    assert words[list(words).index("-c:v") + 1] in av.codecs_available
-    name, _, options = words[list(words).index("-vf") + 1].partition("=")
-    for height, width in ((480, 640), (640, 360)):
-        graph = av.filter.Graph()
-        frame = av.VideoFrame.from_ndarray(np.zeros((height, width, 3), np.uint8), format="rgb24")
-        source = graph.add_buffer(
-            width=width, height=height, format="rgb24", time_base=Fraction(1, 30)
-        )
-        scale = graph.add(name, options)
-        source.link_to(scale)
-        scale.link_to(sink := graph.add("buffersink"))
-        graph.configure()
-        source.push(frame)
-        scaled = sink.pull()
-        assert min(scaled.width, scaled.height) == 340
-
-
-MODULES = {"venv": _venv, "pytest": _pytest}
 SCRIPTS = {
     "tools/run_net.py": _run_net,
     "tools/predict.py": _plain_script,
@@ -401,16 +342,7 @@ SCRIPTS = {
     "tools/benchmark.py": _benchmark,
     "datasets/make_motion_clips.py": _motion_clips,
 }
-RULES = {
-    "python": _python,
-    "python3": _python,
-    "torchrun": _torchrun,
-    "make": _make,
-    "pip": _pip,
-    "source": _source,
-    "pre-commit": _pre_commit,
-    "ffmpeg": _ffmpeg,
-}
+PROGRAMS = {"python": _python, "python3": _python, "torchrun": _torchrun}
 
 
 @pytest.mark.parametrize(

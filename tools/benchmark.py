@@ -143,7 +143,7 @@ def memory_in_a_child(
     """Peak memory in MiB of a process that does nothing but two steps."""
     request = json.dumps([form, device.type, precision, size])
     command = [sys.executable, __file__, "--config", str(options.config), "--child", request]
-    result = subprocess.run(command, capture_output=True, text=True, check=True)
+    result = subprocess.run(command, stdout=subprocess.PIPE, text=True, check=True)
     return float(result.stdout.splitlines()[-1])
 
 

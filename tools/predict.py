@@ -58,6 +58,8 @@ def predict(
         ValueError: the checkpoint is no classifier of this package.
         DecodeError: the video can't be decoded.
     """
+    if device.startswith("cuda") and not torch.cuda.is_available():
+        raise ValueError(f"--device: {device!r}, but torch sees no GPU; 'cpu' would run")
     content = load_checkpoint(checkpoint)
     if not isinstance(content.get("cfg"), str):
         raise ValueError(f"{checkpoint}: it holds no configuration; one that run_net.py wrote does")
@@ -102,7 +104,11 @@ def _parse(arguments: list[str]) -> argparse.Namespace:
     parser.add_argument("--video", required=True, help="file that a decoder opens")
     parser.add_argument("--json", action="store_true", help="one JSON object instead of lines")
     parser.add_argument("--top", type=int, default=5, help="how many classes")
-    parser.add_argument("--device", default="cuda" if torch.cuda.is_available() else "cpu")
+    parser.add_argument(
+        "--device",
+        default="cuda" if torch.cuda.is_available() else "cpu",
+        choices=["cpu", "cuda"],
+    )
     parser.add_argument("opts", nargs="*", default=[], metavar="KEY VALUE")
     return parser.parse_args(arguments)
 

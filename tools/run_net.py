@@ -9,6 +9,7 @@ What ends in .yaml or .yml is a file, later ones win; the rest are pairs, which 
 from __future__ import annotations
 
 import argparse
+import os
 import sys
 import warnings
 from typing import Any
@@ -53,7 +54,8 @@ def main(arguments: list[str]) -> int:
                 backend=backend,
             )
     except ValueError as error:
-        print(f"error: {_one_line(error)}", file=sys.stderr)
+        if os.environ.get("LOCAL_RANK", "0") == "0":  # torchrun's other processes found the same
+            print(f"error: {_one_line(error)}", file=sys.stderr)
         return INVALID_INPUT
     return 0
 

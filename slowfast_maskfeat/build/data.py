@@ -175,6 +175,11 @@ def read_videos(cfg: CfgNode, split: str) -> VideoList:
         class_names=class_names(cfg) or None,
     )
     if not cfg.MASK.ENABLE:
+        if videos.class_names is not None and not class_names(cfg):
+            raise ValueError(
+                f"{path}: its labels are names, and lists may lack some of them; write the names of "
+                f"all classes, one a line, into {os.path.join(folder, 'classes.txt')}"
+            )
         _check_labels(cfg, videos)
     return videos
 

@@ -115,7 +115,8 @@ def load_weights(
         clear_names: Patterns whose first occurrence is removed from every name in the file
             (``TRAIN.CHECKPOINT_CLEAR_NAME_PATTERN``).
         inflate: ``mean`` or ``repeat``: see ``reshape_weight``.
-        complete: Whether all entries, the head's too, must be filled, as testing needs.
+        complete: Whether all entries, the head's too, must be filled, as testing needs. Of a run
+            that averaged its weights, the average is then taken.
 
     Returns:
         What was loaded and what was not.
@@ -127,6 +128,9 @@ def load_weights(
         raise ValueError(f"inflate is {inflate!r}; 'mean' or 'repeat' is right")
     path = Path(path)
     content = load_checkpoint(path)
+    if complete and isinstance(content.get("average_state"), Mapping):
+        # What validated is what is tested: the running average, where a run kept one.
+        content = {**content, "model_state": content["average_state"]["weights"]}
     found = _clean_names(_find_weights(content, path), clear_names, path)
     state = model.state_dict()
     source = TokenLayout("cls_token" in found, _source_grid(content))

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import sys
 import time
 from typing import Any, TextIO
 
@@ -26,7 +25,7 @@ def evaluate(
     device: torch.device,
     precision: torch.dtype | None = None,
     description: str = "evaluate",
-    stream: TextIO = sys.stderr,
+    stream: TextIO | None = None,
 ) -> tuple[dict[str, Any], Evaluation]:
     """Run a model over a list.
 
@@ -39,7 +38,7 @@ def evaluate(
         device: of the model.
         precision: of autocast; None for none.
         description: for the progress bar.
-        stream: that it is drawn on.
+        stream: that it is drawn on; None for stderr.
 
     Returns:
         The figures, with the videos lost and the seconds taken, and the evaluation they come from.

@@ -87,7 +87,7 @@ def train(
     tensorboard: TensorBoardLog,
     device: torch.device,
     validate: Callable[[], dict[str, Any]] | None = None,
-    stream: TextIO = sys.stderr,
+    stream: TextIO | None = None,
 ) -> None:
     """Train from where `state` stands to the last epoch.
 
@@ -100,7 +100,7 @@ def train(
         tensorboard: receives the scalars too.
         device: of the model.
         validate: judges the model; None for never.
-        stream: for the progress bar and for people.
+        stream: for the progress bar and for people; None for stderr.
 
     Raises:
         ValueError: too many videos are lost, too many losses in a row are not finite, or the epoch
@@ -112,7 +112,7 @@ def train(
             f"the checkpoint stands at step {state.step} of an epoch, which now has {len(loader)} "
             "steps; the list and TRAIN.BATCH_SIZE that it was written with are wanted"
         )
-    reporter = _Reporter(log, tensorboard, stream, len(loader))
+    reporter = _Reporter(log, tensorboard, stream or sys.stderr, len(loader))
     watch = _FiniteWatch(settings.max_nonfinite, loader, device, state.scaler.is_enabled())
     meter: Meter | None = None
     lost.load_state_dict(state.resumed.get("lost", lost.state_dict()))
