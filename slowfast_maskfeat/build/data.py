@@ -177,7 +177,7 @@ def read_videos(cfg: CfgNode, split: str) -> VideoList:
     if not cfg.MASK.ENABLE:
         if videos.class_names is not None and not class_names(cfg):
             raise ValueError(
-                f"{path}: its labels are names, and lists may lack some of them; write the names of "
+                f"{path}: its labels are names, of which a list may lack some; write those of "
                 f"all classes, one a line, into {os.path.join(folder, 'classes.txt')}"
             )
         _check_labels(cfg, videos)
