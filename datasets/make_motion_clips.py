@@ -3,15 +3,15 @@
 
 A clip shows one two-coloured blob over a smooth background. Its state is a point on a
 four-dimensional torus: the horizontal and vertical position (the picture wraps around), the
-orientation (a full turn is one period) and the logarithm of the size (past the largest the blob
-starts again as the smallest). The class is the axis and the sign of the blob's velocity:
+orientation (a full turn is one period) and the logarithm of the size (past the largest comes the
+smallest). The class is the direction in which the blob moves, one of eight:
 
-    move_right, move_left, move_down, move_up, turn_clockwise, turn_counterclockwise, grow, shrink
+    move_right, move_down_right, move_down, ... (CLASS_NAMES, in steps of 45 degrees)
 
 The state of the first frame is drawn uniformly from the torus, whatever the class is, and a
 uniform law on a torus stays uniform under any constant velocity. Hence the state at ANY single
-frame is uniform for EVERY class, and shape, colours, background and a small wobble of all four
-coordinates are drawn from the same laws for every class: a single frame tells nothing about
+frame is uniform for EVERY class, and shape, colours, background, speed and a small wobble of all
+four coordinates are drawn from the same laws for every class: a single frame tells nothing about
 the label, two frames do. Played backwards, a clip of one class is a clip of its opposite.
 
 Each clip depends on (seed, stream, index) alone, so a data set can be made with any number of
@@ -36,15 +36,16 @@ import av
 import numpy as np
 from numpy.typing import NDArray
 
+# By the angle of the velocity, in eighths of a turn; rows run downwards.
 CLASS_NAMES = (
     "move_right",
-    "move_left",
+    "move_down_right",
     "move_down",
+    "move_down_left",
+    "move_left",
+    "move_up_left",
     "move_up",
-    "turn_clockwise",
-    "turn_counterclockwise",
-    "grow",
-    "shrink",
+    "move_up_right",
 )
 # The coordinates of a state, each counted in periods, so that all four live on [0, 1).
 COORDINATES = ("x", "y", "angle", "log_radius")
@@ -54,9 +55,7 @@ STREAMS = ("train", "val", "test")
 # Radii as fractions of the frame's side; with the contour's bumps (at most 35 %) the blob stays
 # narrower than the frame, so that it never meets itself around the border.
 _RADIUS_RANGE = (0.13, 0.34)
-# Periods per frame, for each coordinate: 1.2 to 2.4 pixels of 48, 4 to 9 degrees, 4 to 7 % of the
-# radius. So the outline moves by one to three pixels a frame, whatever the class is.
-_SPEED_RANGES = ((0.025, 0.05), (0.025, 0.05), (0.012, 0.024), (0.04, 0.07))
+_SPEED_RANGE = (0.025, 0.05)  # frame sides per frame: 1.2 to 2.4 pixels of 48
 _WOBBLE_AMPLITUDE = (0.010, 0.010, 0.010, 0.020)
 _WOBBLE_FREQUENCY_RANGE = (0.03, 0.10)  # cycles per frame
 _NUM_HARMONICS = 3  # of the contour: 2, 3 and 4 bumps a turn
@@ -132,7 +131,7 @@ class Motion:
 
     Args:
         start: (4,) state at frame 0, uniform on the torus; the order of COORDINATES.
-        velocity: (4,) periods per frame; one entry differs from 0 and decides the class.
+        velocity: (4,) periods per frame; the direction of its first two entries is the class.
         wobble: (4,) amplitude of a small sinusoid on each coordinate.
         wobble_frequency: (4,) its frequency in cycles per frame.
         wobble_phase: (4,) its phase at frame 0 in cycles.
@@ -165,17 +164,17 @@ class Motion:
 
     @property
     def label(self) -> int:
-        """The class: which coordinate moves, and in which direction."""
-        axis = int(np.flatnonzero(self.velocity)[0])
-        return 2 * axis + (0 if self.velocity[axis] > 0 else 1)
+        """The class: the direction of the velocity, in eighths of a turn."""
+        turns = math.atan2(self.velocity[1], self.velocity[0]) / (2 * math.pi)
+        return round(turns * len(CLASS_NAMES)) % len(CLASS_NAMES)
 
 
 def sample_motion(label: int, generator: np.random.Generator) -> Motion:
-    """Draws the motion of one clip; the class fixes axis, sign and range of the velocity only."""
+    """Draws the motion of one clip; the class fixes the direction of the velocity, nothing else."""
     start = generator.random(4)
-    speed = generator.uniform(*_SPEED_RANGES[label // 2])
-    velocity = np.zeros(4)
-    velocity[label // 2] = speed if label % 2 == 0 else -speed
+    speed = generator.uniform(*_SPEED_RANGE)
+    angle = 2 * math.pi * label / len(CLASS_NAMES)
+    velocity = speed * np.array([math.cos(angle), math.sin(angle), 0.0, 0.0])
     return Motion(
         start=start,
         velocity=velocity,

@@ -75,15 +75,16 @@ def test_the_look_is_drawn_before_and_without_the_class() -> None:
         assert motion.label == label
         for name in ("start", "wobble", "wobble_frequency", "wobble_phase"):
             np.testing.assert_array_equal(getattr(motion, name), getattr(motions[0], name))
-        opposite = motions[label ^ 1]
-        np.testing.assert_array_equal(motion.velocity, -opposite.velocity)
+        opposite = motions[(label + 4) % 8]
+        np.testing.assert_allclose(motion.velocity, -opposite.velocity, atol=1e-12)
+        assert np.hypot(*motion.velocity[:2]) == pytest.approx(motions[0].velocity[0])
 
 
 @pytest.mark.parametrize("label", range(8))
 def test_played_backwards_a_clip_is_a_clip_of_the_opposite_class(label: int) -> None:
     motion, look = clips.sample_clip(0, "train", label)
     backwards = motion.reversed(24)
-    assert backwards.label == label ^ 1
+    assert backwards.label == (label + 4) % 8
     difference = backwards.states(24) - motion.states(24)[::-1]
     np.testing.assert_allclose((difference + 0.5) % 1 - 0.5, 0, atol=1e-9)
     shown = clips.render_frames(motion, look, 24, 48).astype(int)
@@ -91,30 +92,28 @@ def test_played_backwards_a_clip_is_a_clip_of_the_opposite_class(label: int) -> 
     assert np.abs(reversed_shown - shown[::-1]).max() <= 1
 
 
-def steady(label: int, start: tuple[float, ...], speed: float) -> object:
-    """A motion without wobble."""
-    velocity = np.zeros(4)
-    velocity[label // 2] = speed if label % 2 == 0 else -speed
-    nothing = np.zeros(4)
-    return clips.Motion(np.array(start), velocity, nothing, nothing, nothing)
-
-
 def test_the_pixels_move_as_the_class_name_says() -> None:
     _, look = clips.sample_clip(0, "train", 0)
-    centre = (0.5, 0.5, 0.0, 0.3)
+    nothing = np.zeros(4)
 
-    def coverage(label: int) -> np.ndarray:
-        motion = steady(label, centre, 1 / 24)
+    def coverage(*velocity: float) -> np.ndarray:
+        moved = np.array([*velocity, 0.0, 0.0])
+        motion = clips.Motion(np.array([0.5, 0.5, 0.0, 0.3]), moved, nothing, nothing, nothing)
         return clips._render_blob(motion.states(7), look, 48)[0]
 
-    first = coverage(0)[0]
-    for label, shift, axis in ((0, 12, 1), (1, -12, 1), (2, 12, 0), (3, -12, 0)):
-        np.testing.assert_allclose(coverage(label)[6], np.roll(first, shift, axis), atol=1e-4)
-    # A quarter turn in six frames; rot90 with k=-1 turns clockwise where rows run downwards.
-    np.testing.assert_allclose(coverage(4)[6], np.rot90(first, -1), atol=1e-4)
-    np.testing.assert_allclose(coverage(5)[6], np.rot90(first, 1), atol=1e-4)
-    assert (np.diff(coverage(6).sum((1, 2))) > 0).all()
-    assert (np.diff(coverage(7).sum((1, 2))) < 0).all()
+    first = coverage(0, 0)[0]
+    shifts = {
+        "move_right": (0, 12),
+        "move_down_right": (12, 12),
+        "move_down": (12, 0),
+        "move_up_left": (-12, -12),
+    }
+    for name, (down, right) in shifts.items():
+        label = clips.CLASS_NAMES.index(name)
+        direction = clips.sample_motion(label, np.random.default_rng(0)).velocity[:2]
+        velocity = np.sign(np.round(direction, 9)) / 24  # 12 pixels of 48 in six frames
+        expected = np.roll(first, (down, right), (0, 1))
+        np.testing.assert_allclose(coverage(*velocity)[6], expected, atol=1e-4)
 
 
 def test_the_blob_stands_out_and_has_clean_edges() -> None:
