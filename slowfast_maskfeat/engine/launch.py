@@ -27,6 +27,13 @@ FAILURE_GRACE_SECONDS = 20.0
 SIGNAL_GRACE_SECONDS = 600.0
 """How long the others may take once one has ended by a signal; one may be writing a checkpoint."""
 
+
+def _was_killed(process: multiprocessing.process.BaseProcess) -> bool:
+    """Whether a signal ended it that it could not answer."""
+    code = process.exitcode
+    return code is not None and code < 0 and 128 - code not in _SIGNAL_EXITS
+
+
 _SIGNAL_EXITS = (128 + signal.SIGINT, 128 + signal.SIGTERM)
 _LONGEST_MESSAGE = 4000  # characters; what has not been read yet must fit into a pipe
 
@@ -129,6 +136,9 @@ def _spawn(
             process.start()
             processes.append(process)
         first_bad = _wait(processes)
+    if first_bad is not None and _was_killed(first_bad):
+        # What the others then failed of is that it was gone, however soon they told.
+        _raise_exit(first_bad, first_rank + processes.index(first_bad))
     if not failures.empty():
         _raise(failures.get())
     if first_bad is not None:
@@ -175,8 +185,13 @@ def _end_with_parent() -> None:
 def _wait(
     processes: list[multiprocessing.process.BaseProcess],
 ) -> multiprocessing.process.BaseProcess | None:
-    """Wait for all to end; after a bad end of one, stop the others. Returns the first bad one."""
+    """Wait for all to end; after a bad end of one, stop the others.
+
+    Returns:
+        the first bad one, or the one that somebody else killed: the others end because of it.
+    """
     running = list(processes)
+    ended_here: list[multiprocessing.process.BaseProcess] = []
     first_bad: multiprocessing.process.BaseProcess | None = None
     deadline: float | None = None
     while running:
@@ -185,6 +200,7 @@ def _wait(
         if deadline is not None and not ended:
             for process in running:
                 process.kill()
+            ended_here = list(running)
             deadline = None
             continue
         for process in [p for p in running if p.sentinel in ended]:
@@ -198,6 +214,8 @@ def _wait(
                 if not by_signal:
                     for other in running:
                         other.terminate()
+            elif _was_killed(process) and process not in ended_here:
+                first_bad = process
     return first_bad
 
 

@@ -46,7 +46,7 @@ def test_pre_training_gives_the_published_loss(name):
     if mask.ndim == 3:
         mask = mask[:, None]
     output = task.step(model, ClipBatch(clips, mask=mask))
-    assert float(output.loss) == pytest.approx(golden["loss"], rel=1e-5)
+    assert float(output.loss.detach()) == pytest.approx(golden["loss"], rel=1e-5)
     assert int(output.weight) == golden["pred0"]["shape"][0]
     output.loss.backward()
     norms = [p.grad.norm() for p in model.parameters() if p.grad is not None]
@@ -67,7 +67,7 @@ def test_classification_gives_the_published_loss(name):
         target[row, (7 + 13 * row) % num_classes] += np.float32(0.27)
     task.loss = soft_cross_entropy
     output = task.step(model, ClipBatch(clips, labels=torch.from_numpy(target)))
-    assert float(output.loss) == pytest.approx(golden["loss"], rel=1e-5)
+    assert float(output.loss.detach()) == pytest.approx(golden["loss"], rel=1e-5)
     assert int(output.weight) == 2
 
 
@@ -75,7 +75,7 @@ def test_the_scalar_top1_is_the_percentage_of_right_answers():
     _, arrays, model, task, clips = _case("v1_sep")
     right = torch.from_numpy(arrays["logits"].argmax(1))
     wrong = (right + torch.tensor([0, 1])) % 20
-    assert float(task.step(model, ClipBatch(clips, labels=right)).scalars["top1"]) == 100
+    assert task.step(model, ClipBatch(clips, labels=right)).scalars["top1"].item() == 100
     assert float(task.step(model, ClipBatch(clips, labels=wrong)).scalars["top1"]) == 50
 
 
@@ -91,7 +91,7 @@ def test_uint8_clips_and_their_normalised_form_have_the_same_hog_target():
     first = task.step(model, ClipBatch(pixels, mask=mask))
     second = task.step(model, ClipBatch(as_float, mask=mask))
     # Integer gradients have exact ties where floats fall to either side, so not to the last digit.
-    assert float(first.loss) == pytest.approx(float(second.loss), rel=1e-2)
+    assert first.loss.item() == pytest.approx(second.loss.item(), rel=1e-2)
 
 
 def test_every_clip_of_a_video_counts_once_in_its_score():
