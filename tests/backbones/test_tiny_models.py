@@ -68,7 +68,11 @@ def soft_target(batch: int, num_classes: int) -> Tensor:
 
 
 def check_gradients(model: nn.Module, expected: dict[str, Any], arrays: dict[str, Any]) -> None:
-    """Norm of every gradient; samples of some; noise (norm_k.bias) against the total."""
+    """Norm of every gradient; samples of some; noise (norm_k.bias) against the total.
+
+    The model computes in float64. In float32 rounding decides ties of max pooling now and then,
+    otherwise from processor to processor, and one such tie moves a gradient by 1e-4.
+    """
     total = expected["grad_total_norm"]
     gradients = {n: p.grad for n, p in model.named_parameters() if p.grad is not None}
     norms = {n: float(g.double().norm()) for n, g in gradients.items()}
@@ -79,10 +83,16 @@ def check_gradients(model: nn.Module, expected: dict[str, Any], arrays: dict[str
         if name.endswith("norm_k.bias"):
             assert norms[name] == pytest.approx(norm, abs=1e-5 * total), name
         else:
-            assert norms[name] == pytest.approx(norm, rel=1e-4, abs=1e-7 * total), name
+            assert norms[name] == pytest.approx(norm, rel=1e-5, abs=1e-7 * total), name
     for name, step in expected["grad_stride"].items():
         sample = sample_by_step(gradients[name], step)
-        assert relative_error(sample, arrays[f"grad/{name}/sample"]) < 1e-4, name
+        assert relative_error(sample, arrays[f"grad/{name}/sample"]) < 1e-5, name
+
+
+def total_gradient(model: nn.Module) -> float:
+    """2-norm of all gradients together."""
+    gradients = [p.grad for p in model.parameters() if p.grad is not None]
+    return float(torch.stack([g.double().norm() for g in gradients]).norm())
 
 
 def recorded_features(model: nn.Module) -> dict[str, Tensor]:
@@ -131,15 +141,18 @@ def test_classifier_agrees_with_reference(name: str) -> None:
     loss = -(target * logits.log_softmax(dim=-1)).sum(dim=-1).mean()
     assert loss.item() == pytest.approx(expected["loss"], rel=1e-5)
     loss.backward()
-    check_gradients(model, expected, arrays)
+    assert total_gradient(model) == pytest.approx(expected["grad_total_norm"], rel=1e-4)
 
 
 @pytest.mark.parametrize("name", CLASSIFIERS)
 def test_classifier_agrees_in_float64(name: str) -> None:
+    expected, arrays = golden_json(f"tiny/{name}.json"), golden_npz(f"tiny/{name}.npz")
     model = tiny_model(name).double()
-    with torch.no_grad():
-        logits = model(tiny_clips(name).double())
-    assert relative_error(logits, golden_npz(f"tiny/{name}.npz")["logits_fp64"]) < 1e-8
+    logits = model(tiny_clips(name).double())
+    assert relative_error(logits.detach(), arrays["logits_fp64"]) < 1e-8
+    target = soft_target(*logits.shape).double()
+    (-(target * logits.log_softmax(dim=-1)).sum(dim=-1).mean()).backward()
+    check_gradients(model, expected, arrays)
 
 
 @pytest.mark.parametrize("name", MASKED)
@@ -153,13 +166,14 @@ def test_masked_model_agrees_with_reference(name: str) -> None:
     loss = (prediction - torch.from_numpy(arrays["label0"])).square().mean()
     assert loss.item() == pytest.approx(expected["loss"], rel=1e-5)
     loss.backward()
-    check_gradients(model, expected, arrays)
+    assert total_gradient(model) == pytest.approx(expected["grad_total_norm"], rel=1e-4)
 
 
 @pytest.mark.parametrize("name", MASKED)
 def test_masked_model_agrees_in_float64(name: str) -> None:
-    arrays = golden_npz(f"tiny/{name}.npz")
+    expected, arrays = golden_json(f"tiny/{name}.json"), golden_npz(f"tiny/{name}.npz")
     model = tiny_model(name).double()
-    with torch.no_grad():
-        (prediction,) = model(tiny_clips(name).double(), tiny_mask(name))
-    assert relative_error(prediction, arrays["pred0_fp64"]) < 1e-8
+    (prediction,) = model(tiny_clips(name).double(), tiny_mask(name))
+    assert relative_error(prediction.detach(), arrays["pred0_fp64"]) < 1e-8
+    (prediction - torch.from_numpy(arrays["label0"])).square().mean().backward()
+    check_gradients(model, expected, arrays)
