@@ -2,7 +2,11 @@
 
     python tools/predict.py --checkpoint checkpoint_epoch_00100.pyth --video x.mp4
 
-The checkpoint brings its configuration and class names along.
+The checkpoint brings its configuration and class names along; weights that come without need --cfg.
+To compare numbers with another program, give both the same array of clips instead of a video:
+
+    python tools/predict.py --checkpoint weights.pyth --cfg model.yaml --clips clips.npy \\
+        --logits logits.npy
 """
 
 from __future__ import annotations
@@ -11,14 +15,18 @@ import argparse
 import json
 import sys
 import warnings
+from pathlib import Path
 from typing import Any
 
+import numpy as np
 import torch
+from fvcore.common.config import CfgNode
+from torch import Tensor
 
 from slowfast_maskfeat.build import build_model, build_task
 from slowfast_maskfeat.build.data import build_test_views
 from slowfast_maskfeat.checkpoints import load_checkpoint, load_weights
-from slowfast_maskfeat.config import parse_config
+from slowfast_maskfeat.config import load_config, parse_config
 from slowfast_maskfeat.tasks import ClassifyTask
 from slowfast_maskfeat.videos.decode import DecodeError, open_video
 
@@ -34,9 +42,9 @@ def main(arguments: list[str]) -> int:
     warnings.simplefilter("ignore")  # the configuration was warned about when it trained
     options = _parse(arguments)
     try:
-        answer = predict(
-            options.checkpoint, options.video, options.opts, top=options.top, device=options.device
-        )
+        answer, logits = predict(options)
+        if options.logits:
+            _save_array(options.logits, logits)
     except (ValueError, DecodeError) as error:
         print(f"error: {' '.join(str(error).split())}", file=sys.stderr)
         return INVALID_INPUT
@@ -49,41 +57,34 @@ def main(arguments: list[str]) -> int:
 
 
 @torch.no_grad()
-def predict(
-    checkpoint: str, video: str, overrides: list[str], *, top: int, device: str
-) -> dict[str, Any]:
-    """The `top` likeliest classes of a video, by the mean score of its views.
+def predict(options: argparse.Namespace) -> tuple[dict[str, Any], Tensor]:
+    """The likeliest classes by the mean score of all clips.
+
+    Returns:
+        the answer, and the raw scores (V, K) of each clip.
 
     Raises:
-        ValueError: the checkpoint is no classifier of this package.
+        ValueError: the checkpoint is no classifier of this package, or the clips don't fit it.
         DecodeError: the video can't be decoded.
     """
+    device, checkpoint = options.device, options.checkpoint
     if device.startswith("cuda") and not torch.cuda.is_available():
         raise ValueError(f"--device: {device!r}, but torch sees no GPU; 'cpu' would run")
     content = load_checkpoint(checkpoint)
-    if not isinstance(content.get("cfg"), str):
-        raise ValueError(f"{checkpoint}: it holds no configuration; one that run_net.py wrote does")
     names = list(content.get("class_names") or ())
-    # The lists it was trained on need not exist here: the classes are in the checkpoint.
-    fixed = [
-        "DATA.PATH_TO_DATA_DIR",
-        "",
-        *(["MODEL.NUM_CLASSES", str(len(names))] if names else []),
-    ]
-    cfg = parse_config(content["cfg"], checkpoint, [*fixed, *overrides])
+    cfg = _configuration(options, content, names)
     model = build_model(cfg).to(device).eval()
     load_weights(model, checkpoint, complete=True)
     task = build_task(cfg)
     if not isinstance(task, ClassifyTask):
         raise ValueError(f"{checkpoint}: it is of a pre-training; fine-tune it first")
-    views = build_test_views(cfg)
-    with open_video(video, cfg.DATA.DECODING_BACKEND.replace("torchvision", "auto")) as opened:
-        clips = views(opened).permute(0, 4, 1, 2, 3)  # (V, C, T, H, W)
+    clips = _read_clips(options.clips) if options.clips else _decode(options.video, cfg)
     chunks = clips.split(cfg.TEST.BATCH_SIZE)
-    scores = torch.cat([task.activation(task.logits(model, x.to(device))) for x in chunks]).mean(0)
-    best = scores.cpu().topk(min(top, len(scores)))
-    return {
-        "video": video,
+    logits = torch.cat([task.logits(model, chunk.to(device)) for chunk in chunks]).cpu()
+    scores = task.activation(logits).mean(0)
+    best = scores.topk(min(options.top, len(scores)))
+    answer = {
+        "video": options.clips or options.video,
         "num_views": len(clips),
         "top": [
             {
@@ -94,6 +95,58 @@ def predict(
             for score, number in zip(best.values, best.indices, strict=True)
         ],
     }
+    return answer, logits
+
+
+def _configuration(
+    options: argparse.Namespace, content: dict[str, Any], names: list[str]
+) -> CfgNode:
+    """That of --cfg, else the checkpoint's own."""
+    # The lists it was trained on need not exist here: the classes are in the checkpoint.
+    pairs = ["DATA.PATH_TO_DATA_DIR", ""]
+    pairs += ["MODEL.NUM_CLASSES", str(len(names))] if names else []
+    pairs += options.opts
+    if options.cfg:
+        return load_config([options.cfg], pairs)
+    if not isinstance(content.get("cfg"), str):
+        raise ValueError(
+            f"{options.checkpoint}: it holds no configuration; name the YAML file of its model "
+            "with --cfg"
+        )
+    return parse_config(content["cfg"], options.checkpoint, pairs)
+
+
+def _decode(video: str, cfg: CfgNode) -> Tensor:
+    """(V, C, T, H, W) uint8: the test views of a video."""
+    views = build_test_views(cfg)
+    with open_video(video, cfg.DATA.DECODING_BACKEND.replace("torchvision", "auto")) as opened:
+        return views(opened).permute(0, 4, 1, 2, 3)
+
+
+def _read_clips(path: str) -> Tensor:
+    """(V, C, T, H, W), uint8 or normalised float32, from a .npy file."""
+    try:
+        array = np.load(path, allow_pickle=False)
+    except (OSError, ValueError) as error:
+        raise ValueError(f"--clips: {path}: it can't be read as a .npy array: {error}") from error
+    if array.ndim != 5 or (array.dtype != np.uint8 and array.dtype.kind != "f"):
+        raise ValueError(
+            f"--clips: {path}: it holds {array.dtype} of shape {array.shape}; (clips, channels, "
+            "frames, height, width) as uint8, or as floats already normalised, is wanted"
+        )
+    return torch.from_numpy(array if array.dtype == np.uint8 else array.astype(np.float32))
+
+
+def _save_array(path: str, logits: Tensor) -> None:
+    """Write whole or not at all."""
+    target = Path(path)
+    temporary = target.with_name(f".{target.name}.part")
+    try:
+        with open(temporary, "wb") as file:
+            np.save(file, logits.numpy())
+        temporary.replace(target)
+    except OSError as error:
+        raise ValueError(f"--logits: {path}: it can't be written: {error.strerror}") from error
 
 
 def _parse(arguments: list[str]) -> argparse.Namespace:
@@ -101,7 +154,11 @@ def _parse(arguments: list[str]) -> argparse.Namespace:
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
     parser.add_argument("--checkpoint", required=True, help="of a fine-tuning or training")
-    parser.add_argument("--video", required=True, help="file that a decoder opens")
+    source = parser.add_mutually_exclusive_group(required=True)
+    source.add_argument("--video", help="file that a decoder opens")
+    source.add_argument("--clips", help=".npy of (clips, channels, frames, height, width)")
+    parser.add_argument("--cfg", help="YAML of the model, for weights that come without")
+    parser.add_argument("--logits", help=".npy to write the raw scores of each clip to")
     parser.add_argument("--json", action="store_true", help="one JSON object instead of lines")
     parser.add_argument("--top", type=int, default=5, help="how many classes")
     parser.add_argument(

@@ -9,6 +9,7 @@ import sys
 import warnings
 from pathlib import Path
 
+import numpy as np
 import pytest
 import torch
 from tiny_run import PRETRAINING, ROOT, make_videos, pairs, run
@@ -46,7 +47,7 @@ def predict(capsys):
     tool = importlib.util.module_from_spec(specification)
     specification.loader.exec_module(tool)
 
-    def call(checkpoint: Path, video: Path, *words: str) -> tuple[int, str, str]:
+    def call(checkpoint: Path, video: Path | None, *words: str) -> tuple[int, str, str]:
         with warnings.catch_warnings():
             code = tool.main(_arguments(checkpoint, video, *words))
         return (code, *capsys.readouterr())
@@ -54,8 +55,9 @@ def predict(capsys):
     return call
 
 
-def _arguments(checkpoint: Path, video: Path, *words: str) -> list[str]:
-    return ["--checkpoint", str(checkpoint), "--video", str(video), "--device", "cpu", *words]
+def _arguments(checkpoint: Path, video: Path | None, *words: str) -> list[str]:
+    source = ["--video", str(video)] if video else []
+    return ["--checkpoint", str(checkpoint), *source, "--device", "cpu", *words]
 
 
 def _scores(checkpoint: Path, video: Path) -> torch.Tensor:
@@ -146,3 +148,42 @@ def test_it_runs_as_a_program(data, checkpoint):
     done = subprocess.run(command, capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stderr
     assert len(json.loads(done.stdout)["top"]) == 3
+
+
+def test_bare_weights_take_a_configuration_and_clips_of_another_program(
+    data, checkpoint, predict, tmp_path
+):
+    """Weights without configuration, float clips in, raw scores out."""
+    content = load_checkpoint(checkpoint)
+    torch.save(content["model_state"], tmp_path / "bare.pyth")
+    (tmp_path / "model.yaml").write_text(content["cfg"])
+    clips = np.random.default_rng(0).standard_normal((3, 3, 4, 32, 32), dtype=np.float32)
+    np.save(tmp_path / "clips.npy", clips)
+    words = ["--cfg", str(tmp_path / "model.yaml"), "--clips", str(tmp_path / "clips.npy")]
+    words += ["--logits", str(tmp_path / "logits.npy"), "MODEL.NUM_CLASSES", "3", "--json"]
+    code, printed, errors = predict(tmp_path / "bare.pyth", None, *words)
+    assert code == 0, errors
+    model = build_model(parse_config(content["cfg"], "checkpoint")).eval()
+    load_weights(model, checkpoint, complete=True)
+    with torch.no_grad():
+        expected = model(torch.from_numpy(clips))
+    np.testing.assert_allclose(np.load(tmp_path / "logits.npy"), expected, rtol=1e-4, atol=1e-5)
+    answer = json.loads(printed)
+    best = expected.softmax(1).mean(0).argmax()
+    assert (answer["num_views"], answer["top"][0]["class"]) == (3, int(best))
+
+
+@pytest.mark.parametrize(
+    ("array", "message"),
+    [
+        (np.zeros((3, 4, 32, 32), np.float32), "float32 of shape (3, 4, 32, 32)"),
+        (np.zeros((1, 3, 4, 32, 32), np.int64), "int64 of shape (1, 3, 4, 32, 32)"),
+        (None, "can't be read as a .npy array"),
+    ],
+)
+def test_an_array_that_holds_no_clips_is_refused(checkpoint, predict, tmp_path, array, message):
+    if array is not None:
+        np.save(tmp_path / "clips.npy", array)
+    code, printed, errors = predict(checkpoint, None, "--clips", str(tmp_path / "clips.npy"))
+    assert (code, printed) == (2, "")
+    assert message in errors
