@@ -50,6 +50,46 @@ def golden_randn(seed: int, shape: tuple[int, ...]) -> Tensor:
     return torch.from_numpy(generator.standard_normal(tuple(shape), dtype=np.float32))
 
 
+def golden_visible(case: Any, ratio: float) -> np.ndarray:
+    """Places that random masking leaves visible in a golden case, (B, V), in the published order.
+
+    They are those of the smallest noise, in the order of the noise.
+    """
+    generator = np.random.Generator(np.random.PCG64(case["noise_seed"]))
+    noise = generator.random(case["noise_shape"], dtype=np.float32)
+    return noise.argsort(axis=1)[:, : int(noise.shape[1] * (1 - ratio))]
+
+
+def golden_mask(case: Any, *, ratio: float, grid: tuple[int, ...]) -> Tensor:
+    """Mask (B, t, h, w) of a golden case; `ratio` and `grid` matter to random masking only."""
+    if "noise_shape" in case:
+        mask = np.ones(case["noise_shape"], dtype=bool)
+        np.put_along_axis(mask, golden_visible(case, ratio), False, axis=1)
+        return torch.from_numpy(mask).unflatten(1, tuple(grid))
+    generator = np.random.Generator(np.random.PCG64(case["mask_seed"]))
+    mask = generator.random(tuple(case["mask_shape"])) < 0.4
+    return torch.from_numpy(mask if mask.ndim == 4 else mask[:, None])
+
+
+def soft_target(batch: int, num_classes: int) -> Tensor:
+    """What golden classification losses aim at, (B, K)."""
+    target = torch.full((batch, num_classes), 0.1 / num_classes)
+    for b in range(batch):
+        target[b, (3 + 11 * b) % num_classes] += 0.63
+        target[b, (7 + 13 * b) % num_classes] += 0.27
+    return target
+
+
+def recorded_features(model: nn.Module) -> dict[str, Tensor]:
+    """A dict that the next run of the model fills with the tokens after each block."""
+    features: dict[str, Tensor] = {}
+    for i, block in enumerate(model.blocks):
+        block.register_forward_hook(
+            lambda module, args, out, key=f"block{i}": features.__setitem__(key, out[0].detach())
+        )
+    return features
+
+
 def strided_sample(tensor: Tensor, size: int = 1024) -> Tensor:
     """Every so many-th number of a tensor in C order: an odd step of about numel / size."""
     flat = tensor.detach().flatten()

@@ -2,8 +2,20 @@
 
 from __future__ import annotations
 
+from slowfast_maskfeat.backbones.autoencoder import MaskedAutoencoder
 from slowfast_maskfeat.backbones.encoder import Encoder, EncoderOptions
-from slowfast_maskfeat.backbones.masked import MaskedMViT, resize_mask
-from slowfast_maskfeat.backbones.mvit import MViT
+from slowfast_maskfeat.backbones.heads import DecoderOptions
+from slowfast_maskfeat.backbones.masked import MaskedModel, MaskedMViT, resize_mask
+from slowfast_maskfeat.backbones.mvit import MViT, MViTDetector
 
-__all__ = ["Encoder", "EncoderOptions", "MViT", "MaskedMViT", "resize_mask"]
+__all__ = [
+    "DecoderOptions",
+    "Encoder",
+    "EncoderOptions",
+    "MViT",
+    "MViTDetector",
+    "MaskedAutoencoder",
+    "MaskedMViT",
+    "MaskedModel",
+    "resize_mask",
+]

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import torch
 from pytorchvideo.layers.drop_path import DropPath
 from torch import Tensor, nn
 from torch.nn import functional as F
+from torch.utils.checkpoint import checkpoint
 
 from slowfast_maskfeat.backbones.attention import LAYER_NORM_EPSILON, PoolingAttention
 from slowfast_maskfeat.backbones.geometry import BlockGeometry
@@ -56,6 +58,8 @@ class MultiscaleBlock(nn.Module):
         rel_pos_zero_init: Start them at 0.
         residual_pooling: Add the pooled query to the result of attention.
         dropout: Rate in attention and perceptron.
+        layer_scale: Initial value of a learned factor per channel on what attention and perceptron
+            add (Touvron et al., "Going deeper with image transformers", 2021); 0: there is none.
     """
 
     def __init__(
@@ -75,6 +79,7 @@ class MultiscaleBlock(nn.Module):
         rel_pos_zero_init: bool = False,
         residual_pooling: bool = False,
         dropout: float = 0.0,
+        layer_scale: float = 0.0,
     ) -> None:
         super().__init__()
         self.has_cls = has_cls
@@ -102,6 +107,10 @@ class MultiscaleBlock(nn.Module):
         if geometry.dim != geometry.dim_out:
             self.proj = nn.Linear(geometry.dim, geometry.dim_out)
         self.pool_skip = make_skip_pool(geometry.steps_q)
+        self.has_layer_scale = layer_scale > 0
+        if self.has_layer_scale:
+            self.gamma_1 = nn.Parameter(torch.full((width,), layer_scale))
+            self.gamma_2 = nn.Parameter(torch.full((geometry.dim_out,), layer_scale))
         self.drop_path = DropPath(geometry.drop_path)
 
     def forward(self, tokens: Tensor, grid: Grid) -> tuple[Tensor, Grid]:
@@ -118,7 +127,31 @@ class MultiscaleBlock(nn.Module):
         attended, new_grid = self.attn(normed, grid)
         skip = self.proj(normed) if self.widens_in_attention else tokens
         skip, _ = pool_tokens(skip.unsqueeze(1), grid, self.pool_skip, has_cls=self.has_cls)
+        if self.has_layer_scale:
+            attended = attended * self.gamma_1
         tokens = skip.squeeze(1) + self.drop_path(attended)
         normed = self.norm2(tokens)
         skip = self.proj(normed) if self.widens_in_mlp else tokens
-        return skip + self.drop_path(self.mlp(normed)), new_grid
+        mixed = self.mlp(normed)
+        if self.has_layer_scale:
+            mixed = mixed * self.gamma_2
+        return skip + self.drop_path(mixed), new_grid
+
+
+def run_block(
+    block: nn.Module, tokens: Tensor, grid: Grid, *, recompute: bool
+) -> tuple[Tensor, Grid]:
+    """Runs a block.
+
+    Args:
+        block: A `MultiscaleBlock`.
+        tokens: (B, N, D), a cls token first if there is one.
+        grid: Grid of the other tokens.
+        recompute: Compute it again in the backward pass instead of keeping what it computed.
+
+    Returns:
+        Tokens and grid after the block.
+    """
+    if recompute and torch.is_grad_enabled():
+        return checkpoint(block, tokens, grid, use_reentrant=False)
+    return block(tokens, grid)

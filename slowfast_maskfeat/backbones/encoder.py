@@ -7,19 +7,19 @@ from dataclasses import dataclass
 
 import torch
 from torch import Tensor, nn
-from torch.utils.checkpoint import checkpoint
 
 from slowfast_maskfeat.backbones.attention import LAYER_NORM_EPSILON
-from slowfast_maskfeat.backbones.block import MultiscaleBlock
-from slowfast_maskfeat.backbones.geometry import BlockGeometry, block_geometries
+from slowfast_maskfeat.backbones.block import MultiscaleBlock, run_block
+from slowfast_maskfeat.backbones.geometry import (
+    BlockGeometry,
+    Triple,
+    block_geometries,
+    output_grids,
+)
 from slowfast_maskfeat.backbones.initialise import initialise_encoder, truncated_normal
 from slowfast_maskfeat.backbones.patch_embed import PatchEmbed
 from slowfast_maskfeat.backbones.pooling import PoolMode
-from slowfast_maskfeat.backbones.position import (
-    joint_positions,
-    separable_positions,
-    sincos_positions,
-)
+from slowfast_maskfeat.backbones.position import learned_tables, sincos_positions, table_positions
 from slowfast_maskfeat.shapes import Grid
 
 
@@ -62,6 +62,7 @@ class EncoderOptions:
         rel_pos_temporal: Relative positions along time.
         rel_pos_zero_init: Start them at 0.
         residual_pooling: Add the pooled query to the result of attention.
+        layer_scale: Initial factor on what each block adds, see `MultiscaleBlock`; 0: none.
         activation_checkpoint: Recompute the blocks in the backward pass to save memory.
     """
 
@@ -97,6 +98,7 @@ class EncoderOptions:
     rel_pos_temporal: bool = False
     rel_pos_zero_init: bool = False
     residual_pooling: bool = False
+    layer_scale: float = 0.0
     activation_checkpoint: bool = False
 
     def geometries(self) -> list[BlockGeometry]:
@@ -116,6 +118,23 @@ class EncoderOptions:
             drop_path_rates=rates,
         )
 
+    def token_stride(self, block: int = -1) -> Triple:
+        """What one token stands for after a block: the step of the patches times those of queries.
+
+        Args:
+            block: Number of the block; -1: the last.
+
+        Returns:
+            (frames, rows, columns), in frames and pixels. It does not depend on the clip's size:
+            one that is no multiple of it gets tokens for what is left over, rounded up.
+        """
+        leading = (1,) * (3 - len(self.patch_stride))
+        t, h, w = (*leading, *self.patch_stride)
+        for geometry in self.geometries()[: block + 1 or None]:
+            step = geometry.steps_q
+            t, h, w = t * step[0], h * step[1], w * step[2]
+        return t, h, w
+
 
 class Encoder(nn.Module):
     """Patch embedding, positions and blocks; subclasses say what comes out.
@@ -126,10 +145,6 @@ class Encoder(nn.Module):
     """
 
     cls_token: Tensor
-    pos_embed: Tensor
-    pos_embed_spatial: Tensor
-    pos_embed_temporal: Tensor
-    pos_embed_class: Tensor
 
     def __init__(self, options: EncoderOptions, *, num_blocks: int | None = None) -> None:
         super().__init__()
@@ -165,14 +180,14 @@ class Encoder(nn.Module):
             return
         if not options.absolute_positions:
             return
-        sizes = {"pos_embed": grid.num_tokens + int(self.has_cls)}
-        if options.separable_positions:
-            sizes = {"pos_embed_spatial": grid.h * grid.w, "pos_embed_temporal": grid.t}
-            if self.has_cls:
-                sizes["pos_embed_class"] = 1
-        for name, size in sizes.items():
-            table = nn.Parameter(torch.zeros(1, size, options.width))
-            truncated_normal(table)
+        tables = learned_tables(
+            grid,
+            options.width,
+            name="pos_embed",
+            has_cls=self.has_cls,
+            separable=options.separable_positions,
+        )
+        for name, table in tables.items():
             self.register_parameter(name, table)
 
     def _make_blocks(self) -> nn.ModuleList:
@@ -195,6 +210,7 @@ class Encoder(nn.Module):
                 rel_pos_zero_init=options.rel_pos_zero_init,
                 residual_pooling=options.residual_pooling,
                 dropout=options.dropout,
+                layer_scale=options.layer_scale,
             )
             blocks.append(block)
             grid = geometry.output_grid(grid)
@@ -224,6 +240,20 @@ class Encoder(nn.Module):
             return int(name.split(".")[1]) + 1
         return self.num_layers
 
+    def no_weight_decay(self) -> set[str]:
+        """Names in `named_parameters` that MVIT.ZERO_DECAY_POS_CLS exempts from weight decay.
+
+        They are the cls and mask tokens and every table of positions, absolute or relative, of the
+        encoder or of a decoder. The published lists miss some of them, depending on model and
+        layer decay, and all published files turn the exemption off (deviation).
+        """
+        exempt = set()
+        for name, _ in self.named_parameters():
+            last = name.rpartition(".")[2]
+            if last.endswith("_token") or "pos_embed" in last or last.startswith("rel_pos"):
+                exempt.add(name)
+        return exempt
+
     def patch_grid(self, clip_size: Sequence[int]) -> Grid:
         """Grid of the patch tokens.
 
@@ -247,11 +277,7 @@ class Encoder(nn.Module):
         Returns:
             One grid per block.
         """
-        grids, grid = [], self.patch_grid(clip_size)
-        for geometry in self.geometries:
-            grid = geometry.output_grid(grid)
-            grids.append(grid)
-        return grids
+        return output_grids(self.patch_grid(clip_size), self.geometries)
 
     def add_positions(self, tokens: Tensor, grid: Grid) -> Tensor:
         """Puts the cls token in front and adds the absolute positions.
@@ -277,21 +303,12 @@ class Encoder(nn.Module):
         options = self.options
         if not (options.absolute_positions or options.sincos_positions):
             return None, None
-        if options.separable_positions and not options.sincos_positions:
-            positions = separable_positions(
-                self.pos_embed_spatial,
-                self.pos_embed_temporal,
-                source=self.configured_grid,
-                target=grid,
-            )
-            return positions, self.pos_embed_class if self.has_cls else None
-        front = int(self.has_cls)
-        positions = joint_positions(
-            self.pos_embed[:, front:], source=self.configured_grid, target=grid
+        positions, cls_position = table_positions(
+            self, "pos_embed", has_cls=self.has_cls, source=self.configured_grid, target=grid
         )
         if options.sincos_positions and options.sincos_twice:
             positions = positions + positions
-        return positions, self.pos_embed[:, :1] if self.has_cls else None
+        return positions, cls_position
 
     def run_block(self, index: int, tokens: Tensor, grid: Grid) -> tuple[Tensor, Grid]:
         """Runs one block, recomputed in the backward pass if the options say so.
@@ -304,7 +321,5 @@ class Encoder(nn.Module):
         Returns:
             Tokens and grid after the block.
         """
-        block = self.blocks[index]
-        if self.options.activation_checkpoint and torch.is_grad_enabled():
-            return checkpoint(block, tokens, grid, use_reentrant=False)
-        return block(tokens, grid)
+        recompute = self.options.activation_checkpoint
+        return run_block(self.blocks[index], tokens, grid, recompute=recompute)

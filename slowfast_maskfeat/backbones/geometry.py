@@ -62,6 +62,23 @@ def pooled_grid(grid: Grid, kernel: Triple | None, stride: Triple | None) -> Gri
     return Grid(*sizes)
 
 
+def output_grids(grid: Grid, blocks: Sequence[BlockGeometry]) -> list[Grid]:
+    """Grids of the tokens that leave each block.
+
+    Args:
+        grid: Grid of the tokens that enter the first.
+        blocks: Numbers of the blocks.
+
+    Returns:
+        One grid per block.
+    """
+    grids = []
+    for block in blocks:
+        grid = block.output_grid(grid)
+        grids.append(grid)
+    return grids
+
+
 def round_width(width: float, multiplier: float, *, divisor: int = 1) -> int:
     """Multiplies a width and rounds it to a multiple of `divisor`, losing at most 10 %.
 

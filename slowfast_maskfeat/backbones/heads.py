@@ -3,17 +3,18 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import dataclass
 
 from torch import Tensor, nn
 
 from slowfast_maskfeat.backbones.attention import LAYER_NORM_EPSILON
-from slowfast_maskfeat.backbones.block import MultiscaleBlock
+from slowfast_maskfeat.backbones.block import MultiscaleBlock, run_block
+from slowfast_maskfeat.backbones.encoder import EncoderOptions
 from slowfast_maskfeat.backbones.geometry import BlockGeometry, Triple
 from slowfast_maskfeat.backbones.initialise import initialise_encoder, initialise_predictor
-from slowfast_maskfeat.backbones.pooling import PoolMode
 from slowfast_maskfeat.shapes import Grid
 
-DECODER_HEAD_WIDTH = 64  # channels of one attention head in a decoder, published
+HEAD_WIDTH = 64  # channels of one attention head in a decoder, published
 
 
 class ClassificationHead(nn.Module):
@@ -41,6 +42,66 @@ class ClassificationHead(nn.Module):
         return self.projection(self.dropout(pooled))
 
 
+@dataclass(frozen=True, kw_only=True)
+class DecoderOptions:
+    """What the blocks of a prediction head are made of, beside what they share with the encoder.
+
+    Attributes:
+        depth: Number of blocks; 0: none.
+        width: Width of the tokens after the first block.
+        num_heads: Attention heads of a block; 0: one for every 64 channels of `width`, published.
+            MAE (He et al., 2022; Feichtenhofer et al., 2022) has 16 at a width of 512.
+        kernel_kv: (t, h, w) of key and value pooling; None: none.
+        stride_kv: (t, h, w) of that pooling.
+    """
+
+    depth: int = 0
+    width: int = 512
+    num_heads: int = 0
+    kernel_kv: Triple | None = None
+    stride_kv: Triple | None = None
+
+    def geometries(self, dim: int) -> list[BlockGeometry]:
+        """Numbers of every block.
+
+        Args:
+            dim: Width of the tokens that come in. Where it differs from `width` the first block
+                widens, in its perceptron.
+
+        Raises:
+            ValueError: A width is not divisible by the number of heads, or no number follows.
+        """
+        if not self.depth:
+            return []
+        if not self.num_heads and self.width % HEAD_WIDTH:
+            raise ValueError(
+                f"MASK.DECODER_EMBED_DIM is {self.width}, no multiple of {HEAD_WIDTH}, from which "
+                "the number of heads would follow; MASK.DECODER_NUM_HEADS says it"
+            )
+        num_heads = self.num_heads or self.width // HEAD_WIDTH
+        dims = [dim] + [self.width] * self.depth
+        for width in dims[:-1]:
+            if width % num_heads:
+                raise ValueError(
+                    f"MASK.DECODER_NUM_HEADS: {num_heads} heads do not divide the width {width} of "
+                    "the tokens that the decoder gets (MVIT.EMBED_DIM, MASK.DECODER_EMBED_DIM)"
+                )
+        return [
+            BlockGeometry(
+                dim=width,
+                dim_out=self.width,
+                attention_dim=width,
+                num_heads=num_heads,
+                stride_q=None,
+                stride_kv=self.stride_kv,
+                kernel_q=None,
+                kernel_kv=self.kernel_kv,
+                drop_path=0.0,
+            )
+            for width in dims[:-1]
+        ]
+
+
 class PredictionHead(nn.Module):
     """One small decoder per predicting depth: blocks if any, a layer norm, a linear layer.
 
@@ -50,14 +111,12 @@ class PredictionHead(nn.Module):
         dims: Width of the tokens at each predicting depth.
         output_dims: Width of the prediction at each.
         grids: Configured token grid at each.
-        decoder_depth: Number of blocks; 0: none.
-        has_cls: Whether the first token is a cls token.
-        mode: Pooling of keys and values in these blocks.
-        kernel_kv: (t, h, w) of that pooling; None: none.
-        stride_kv: (t, h, w) of that pooling.
+        encoder: What the encoder is made of; perceptrons, biases, dropout, the way of pooling and
+            activation checkpointing are the same in the blocks here.
+        decoder: What else they are made of.
 
     Raises:
-        ValueError: A width with blocks is no multiple of 64.
+        ValueError: As `DecoderOptions.geometries`.
     """
 
     def __init__(
@@ -66,40 +125,32 @@ class PredictionHead(nn.Module):
         dims: Sequence[int],
         output_dims: Sequence[int],
         grids: Sequence[Grid],
-        decoder_depth: int = 0,
-        has_cls: bool = True,
-        mode: PoolMode = "conv",
-        kernel_kv: Triple | None = None,
-        stride_kv: Triple | None = None,
+        encoder: EncoderOptions,
+        decoder: DecoderOptions,
     ) -> None:
         super().__init__()
-        self.has_cls = has_cls
+        self.has_cls = encoder.cls_token
+        self.recompute = encoder.activation_checkpoint
         self.transforms = nn.ModuleList()
         self.projections = nn.ModuleList()
         for dim, output_dim, grid in zip(dims, output_dims, grids, strict=True):
-            if decoder_depth and dim % DECODER_HEAD_WIDTH:
-                raise ValueError(
-                    f"MASK.HEAD_TYPE separate_xformer needs a token width that is a multiple of "
-                    f"{DECODER_HEAD_WIDTH}, not {dim} (MASK.DECODER_EMBED_DIM, MVIT.EMBED_DIM)"
-                )
-            geometry = BlockGeometry(
-                dim=dim,
-                dim_out=dim,
-                attention_dim=dim,
-                num_heads=max(dim // DECODER_HEAD_WIDTH, 1),
-                stride_q=None,
-                stride_kv=stride_kv,
-                kernel_q=None,
-                kernel_kv=kernel_kv,
-                drop_path=0.0,
-            )
             blocks = [
-                MultiscaleBlock(geometry, grid, has_cls=has_cls, mode=mode)
-                for _ in range(decoder_depth)
+                MultiscaleBlock(
+                    geometry,
+                    grid,
+                    mlp_ratio=encoder.mlp_ratio,
+                    mode=encoder.mode,
+                    pool_first=encoder.pool_first,
+                    qkv_bias=encoder.qkv_bias,
+                    has_cls=self.has_cls,
+                    dropout=encoder.dropout,
+                )
+                for geometry in decoder.geometries(dim)
             ]
-            norm = nn.LayerNorm(dim, eps=LAYER_NORM_EPSILON)
+            width = decoder.width if blocks else dim
+            norm = nn.LayerNorm(width, eps=LAYER_NORM_EPSILON)
             self.transforms.append(nn.ModuleList([*blocks, norm]))
-            self.projections.append(nn.Linear(dim, output_dim))
+            self.projections.append(nn.Linear(width, output_dim))
         self.apply(initialise_predictor)
 
     def forward(self, tokens: Tensor, grid: Grid, mask: Tensor, *, index: int) -> Tensor:
@@ -117,7 +168,7 @@ class PredictionHead(nn.Module):
         layers = list(self.transforms[index].children())
         norm = layers.pop()
         for block in layers:
-            tokens, grid = block(tokens, grid)
+            tokens, grid = run_block(block, tokens, grid, recompute=self.recompute)
         if self.has_cls:
             tokens = tokens[:, 1:]
         # Only what is predicted goes through norm and projection: both work token by token.

@@ -8,8 +8,7 @@ import torch
 from torch import Tensor, nn
 
 from slowfast_maskfeat.backbones.encoder import Encoder, EncoderOptions
-from slowfast_maskfeat.backbones.geometry import Triple
-from slowfast_maskfeat.backbones.heads import PredictionHead
+from slowfast_maskfeat.backbones.heads import DecoderOptions, PredictionHead
 from slowfast_maskfeat.backbones.initialise import truncated_normal
 from slowfast_maskfeat.shapes import Grid
 
@@ -44,61 +43,14 @@ def resize_mask(mask: Tensor, grid: Grid) -> Tensor:
     return mask
 
 
-class MaskedMViT(Encoder):
-    """Predicts features of masked patches.
+class MaskedModel(Encoder):
+    """What models that predict at masked tokens have in common.
 
-    Masked patch tokens are replaced by one learned token before the positions are added; all tokens
-    go through the blocks up to the last predicting depth, without a last layer norm; heads predict
-    at the masked tokens.
-    Source: MaskFeat (Wei et al., 2022), section 3.
-
-    Args:
-        options: What the encoder is made of.
-        prediction_depths: Blocks (from 0) after which a head predicts.
-        prediction_dims: Width of the prediction at each of them.
-        decoder_depth: Transformer blocks in each head.
-        decoder_kernel_kv: (t, h, w) of key and value pooling in these blocks; None: none.
-        decoder_stride_kv: (t, h, w) of that pooling.
-
-    Raises:
-        ValueError: A predicting depth is not a block, or they do not ascend.
+    Attributes:
+        prediction_depths: Blocks (from 0) after which is predicted.
     """
 
-    def __init__(
-        self,
-        options: EncoderOptions,
-        *,
-        prediction_depths: Sequence[int],
-        prediction_dims: Sequence[int],
-        decoder_depth: int = 0,
-        decoder_kernel_kv: Triple | None = None,
-        decoder_stride_kv: Triple | None = None,
-    ) -> None:
-        depths = tuple(prediction_depths)
-        if not depths or list(depths) != sorted(set(depths)) or depths[-1] >= options.depth:
-            raise ValueError(
-                f"MASK.PRETRAIN_DEPTH is {list(depths)}; it takes ascending block numbers below "
-                f"MVIT.DEPTH {options.depth}"
-            )
-        super().__init__(options, num_blocks=depths[-1] + 1)
-        self.prediction_depths = depths
-        self.mask_token = nn.Parameter(torch.zeros(1, 1, options.width))
-        truncated_normal(self.mask_token)
-        grids = self.block_grids(options.clip_size)
-        self.pred_head = PredictionHead(
-            dims=[self.geometries[depth].dim_out for depth in depths],
-            output_dims=prediction_dims,
-            grids=[grids[depth] for depth in depths],
-            decoder_depth=decoder_depth,
-            has_cls=self.has_cls,
-            mode=options.mode,
-            kernel_kv=decoder_kernel_kv,
-            stride_kv=decoder_stride_kv,
-        )
-
-    def no_weight_decay(self) -> set[str]:
-        """Names exempt under MVIT.ZERO_DECAY_POS_CLS: of a masked model only the cls token."""
-        return {"cls_token"} if self.has_cls else set()
+    prediction_depths: tuple[int, ...]
 
     def prediction_grids(self, clip_size: Sequence[int]) -> list[Grid]:
         """Grid of the predictions at each depth.
@@ -126,6 +78,64 @@ class MaskedMViT(Encoder):
             ValueError: The mask does not fit a grid.
         """
         return [resize_mask(mask, grid).flatten(1) for grid in self.prediction_grids(clip_size)]
+
+    def forward(self, clips: Tensor, mask: Tensor) -> list[Tensor]:
+        """Predicts at the masked tokens.
+
+        Args:
+            clips: (B, C, T, H, W), float, normalised.
+            mask: (B, t', h', w') bool, True where masked, see `resize_mask`.
+
+        Returns:
+            One (M, dim) per predicting depth, in the order of (b, t, h, w).
+        """
+        raise NotImplementedError
+
+
+class MaskedMViT(MaskedModel):
+    """Predicts features of masked patches.
+
+    Masked patch tokens are replaced by one learned token before the positions are added; all tokens
+    go through the blocks up to the last predicting depth, without a last layer norm; heads predict
+    at the masked tokens.
+    Source: MaskFeat (Wei et al., 2022), section 3.
+
+    Args:
+        options: What the encoder is made of.
+        prediction_depths: Blocks (from 0) after which a head predicts.
+        prediction_dims: Width of the prediction at each of them.
+        decoder: Blocks of each head.
+
+    Raises:
+        ValueError: A predicting depth is not a block, or they do not ascend.
+    """
+
+    def __init__(
+        self,
+        options: EncoderOptions,
+        *,
+        prediction_depths: Sequence[int],
+        prediction_dims: Sequence[int],
+        decoder: DecoderOptions | None = None,
+    ) -> None:
+        depths = tuple(prediction_depths)
+        if not depths or list(depths) != sorted(set(depths)) or depths[-1] >= options.depth:
+            raise ValueError(
+                f"MASK.PRETRAIN_DEPTH is {list(depths)}; it takes ascending block numbers below "
+                f"MVIT.DEPTH {options.depth}"
+            )
+        super().__init__(options, num_blocks=depths[-1] + 1)
+        self.prediction_depths = depths
+        self.mask_token = nn.Parameter(torch.zeros(1, 1, options.width))
+        truncated_normal(self.mask_token)
+        grids = self.block_grids(options.clip_size)
+        self.pred_head = PredictionHead(
+            dims=[self.geometries[depth].dim_out for depth in depths],
+            output_dims=prediction_dims,
+            grids=[grids[depth] for depth in depths],
+            encoder=options,
+            decoder=decoder or DecoderOptions(),
+        )
 
     def forward(self, clips: Tensor, mask: Tensor) -> list[Tensor]:
         """Predicts at the masked tokens.

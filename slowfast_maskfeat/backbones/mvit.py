@@ -1,4 +1,4 @@
-"""Classifier of clips: (multiscale) vision transformer with one head."""
+"""(Multiscale) vision transformers with one head: the classes of clips, or of boxes in them."""
 
 from __future__ import annotations
 
@@ -8,10 +8,39 @@ from slowfast_maskfeat.backbones.attention import LAYER_NORM_EPSILON
 from slowfast_maskfeat.backbones.encoder import Encoder, EncoderOptions
 from slowfast_maskfeat.backbones.heads import ClassificationHead
 from slowfast_maskfeat.backbones.initialise import initialise_encoder
+from slowfast_maskfeat.backbones.roi import roi_align
 from slowfast_maskfeat.shapes import Grid
 
 
-class MViT(Encoder):
+class NormedEncoder(Encoder):
+    """All blocks and a last layer norm; where the norm belongs, subclasses say.
+
+    Args:
+        options: What the encoder is made of.
+    """
+
+    def __init__(self, options: EncoderOptions) -> None:
+        super().__init__(options)
+        self.norm = nn.LayerNorm(self.geometries[-1].dim_out, eps=LAYER_NORM_EPSILON)
+        self.norm.apply(initialise_encoder)
+
+    def encode(self, clips: Tensor) -> tuple[Tensor, Grid]:
+        """Tokens after the last block, before the last layer norm.
+
+        Args:
+            clips: (B, C, T, H, W), float, normalised.
+
+        Returns:
+            (B, N, D), a cls token first if there is one, and the grid of the other tokens.
+        """
+        tokens, grid = self.patch_embed(clips)
+        tokens = self.add_positions(tokens, grid)
+        for index in range(len(self.blocks)):
+            tokens, grid = self.run_block(index, tokens, grid)
+        return tokens, grid
+
+
+class MViT(NormedEncoder):
     """Classifies clips.
 
     The cls token, or the mean of the tokens, goes through the head. With `mean_pooling` the mean is
@@ -36,37 +65,13 @@ class MViT(Encoder):
         mean_pooling: bool = False,
     ) -> None:
         super().__init__(options)
-        width = self.geometries[-1].dim_out
         self.mean_pooling = mean_pooling
-        self.norm = nn.LayerNorm(width, eps=LAYER_NORM_EPSILON)
-        self.norm.apply(initialise_encoder)
         self.head = ClassificationHead(
-            width, num_classes, dropout=head_dropout, init_scale=head_init_scale
+            self.geometries[-1].dim_out,
+            num_classes,
+            dropout=head_dropout,
+            init_scale=head_init_scale,
         )
-
-    def no_weight_decay(self) -> set[str]:
-        """Last parts of the names of positions and cls token (for MVIT.ZERO_DECAY_POS_CLS)."""
-        last_parts = {name.rpartition(".")[2] for name, _ in self.named_parameters()}
-        return {
-            name
-            for name in last_parts
-            if name == "cls_token" or name.startswith(("pos_embed", "rel_pos"))
-        }
-
-    def encode(self, clips: Tensor) -> tuple[Tensor, Grid]:
-        """Tokens after the last block, before the last layer norm.
-
-        Args:
-            clips: (B, C, T, H, W), float, normalised.
-
-        Returns:
-            (B, N, D), a cls token first if there is one, and the grid of the other tokens.
-        """
-        tokens, grid = self.patch_embed(clips)
-        tokens = self.add_positions(tokens, grid)
-        for index in range(len(self.blocks)):
-            tokens, grid = self.run_block(index, tokens, grid)
-        return tokens, grid
 
     def forward(self, clips: Tensor) -> Tensor:
         """Scores the classes.
@@ -88,3 +93,82 @@ class MViT(Encoder):
         else:
             pooled = self.norm(tokens).mean(dim=1)
         return self.head(pooled)
+
+
+class MViTDetector(NormedEncoder):
+    """Classifies boxes in clips.
+
+    The tokens go through the last layer norm; the cls token is left out, and the mean over time
+    is a map of features, from which each box is cut by `roi_align`. The largest value of each
+    channel in the box goes through the head.
+    Source: SlowFast networks (Feichtenhofer et al., 2019), section 5; the MViT papers keep it. The
+    published head applies a sigmoid as well, in training too; here that is the loss's (deviation).
+
+    Args:
+        options: What the encoder is made of.
+        num_classes: Number of classes K.
+        head_dropout: Rate before the last linear layer.
+        head_init_scale: Factor of that layer's initial weights.
+        box_resolution: Bins along each side of a box.
+        aligned: See `roi_align`; False is the older form.
+
+    Raises:
+        ValueError: A last token is not as many pixels high as wide.
+    """
+
+    def __init__(
+        self,
+        options: EncoderOptions,
+        *,
+        num_classes: int,
+        head_dropout: float = 0.0,
+        head_init_scale: float = 1.0,
+        box_resolution: int = 7,
+        aligned: bool = True,
+    ) -> None:
+        super().__init__(options)
+        _, rows, columns = options.token_stride()
+        if rows != columns:
+            raise ValueError(
+                f"a token after the last block stands for {rows}x{columns} pixels "
+                "(MVIT.PATCH_STRIDE times MVIT.POOL_Q_STRIDE); boxes take tokens that are as high "
+                "as wide"
+            )
+        self.box_stride = rows
+        self.box_resolution = box_resolution
+        self.aligned = aligned
+        self.head = ClassificationHead(
+            self.geometries[-1].dim_out,
+            num_classes,
+            dropout=head_dropout,
+            init_scale=head_init_scale,
+        )
+
+    def forward(self, clips: Tensor, boxes: Tensor) -> Tensor:
+        """Scores the classes of each box.
+
+        Clips may be of any size. Where that is no multiple of the stride, the number of tokens is
+        rounded up and the last ones stand partly for what is outside; a pixel is still at its
+        coordinate over the stride.
+
+        Args:
+            clips: (B, C, T, H, W), float, normalised.
+            boxes: (R, 5): index of the clip, x1, y1, x2, y2 in pixels of the clips.
+
+        Returns:
+            (R, K) raw scores, in training and evaluation alike; (0, K) without boxes.
+
+        Raises:
+            ValueError: The clips do not fit the patches, or see `roi_align`.
+        """
+        tokens, grid = self.encode(clips)
+        tokens = self.norm(tokens)[:, int(self.has_cls) :]
+        features = tokens.unflatten(1, tuple(grid)).mean(dim=1).permute(0, 3, 1, 2)  # (B, D, h, w)
+        cut = roi_align(
+            features,
+            boxes,
+            output_size=self.box_resolution,
+            spatial_scale=1.0 / self.box_stride,
+            aligned=self.aligned,
+        )
+        return self.head(cut.amax(dim=(2, 3)))

@@ -4,9 +4,61 @@ from __future__ import annotations
 
 import torch
 import torch.nn.functional as F
-from torch import Tensor
+from torch import Tensor, nn
 
+from slowfast_maskfeat.backbones.initialise import truncated_normal
 from slowfast_maskfeat.shapes import Grid
+
+
+def learned_tables(
+    grid: Grid, width: int, *, name: str, has_cls: bool, separable: bool
+) -> dict[str, nn.Parameter]:
+    """Makes the tables of learned positions, with their initial values.
+
+    Args:
+        grid: Grid of the tokens.
+        width: Width D of a token.
+        name: Name of the one table; the front of the names of several.
+        has_cls: Whether the cls token has a position too.
+        separable: One table for space, one for time (and one for the cls token) instead of one.
+
+    Returns:
+        Name to (1, length, D): `name`, or `name` with _spatial, _temporal and _class behind it.
+    """
+    sizes = {name: grid.num_tokens + int(has_cls)}
+    if separable:
+        sizes = {f"{name}_spatial": grid.h * grid.w, f"{name}_temporal": grid.t}
+        if has_cls:
+            sizes[f"{name}_class"] = 1
+    tables = {}
+    for table_name, size in sizes.items():
+        tables[table_name] = nn.Parameter(torch.zeros(1, size, width))
+        truncated_normal(tables[table_name])
+    return tables
+
+
+def table_positions(
+    module: nn.Module, name: str, *, has_cls: bool, source: Grid, target: Grid
+) -> tuple[Tensor, Tensor | None]:
+    """Reads the positions of a grid from the tables that a module holds.
+
+    Args:
+        module: Holder of the tables, named as by `learned_tables`.
+        name: As there.
+        has_cls: Whether they hold a position of the cls token.
+        source: Grid the tables were made for.
+        target: Grid wanted.
+
+    Returns:
+        Positions of the patch tokens (1, N, D), and of the cls token (1, 1, D) or None.
+    """
+    if hasattr(module, f"{name}_spatial"):
+        spatial, temporal = getattr(module, f"{name}_spatial"), getattr(module, f"{name}_temporal")
+        positions = separable_positions(spatial, temporal, source=source, target=target)
+        return positions, getattr(module, f"{name}_class") if has_cls else None
+    table = getattr(module, name)
+    positions = joint_positions(table[:, int(has_cls) :], source=source, target=target)
+    return positions, table[:, :1] if has_cls else None
 
 
 def resize_spatial(table: Tensor, *, source: tuple[int, int], target: tuple[int, int]) -> Tensor:

@@ -11,7 +11,7 @@ from fvcore.common.config import CfgNode
 from torch import Tensor
 
 from slowfast_maskfeat.build.classes import class_names, num_classes
-from slowfast_maskfeat.build.model import encoder_options, prediction_strides
+from slowfast_maskfeat.build.model import prediction_grids
 from slowfast_maskfeat.clips import (
     ClipDataset,
     ClipLoader,
@@ -41,50 +41,69 @@ def build_mask_sampler(cfg: CfgNode) -> MaskSampler:
         sampler(generator) -> bool (t, h, w), True where masked.
 
     Raises:
-        ValueError: AUG.MASK_WINDOW_SIZE contradicts the model, or the ratio can't be masked.
+        ValueError: AUG.MASK_WINDOW_SIZE contradicts the model, the ratio can't be masked, or
+            MASK.MAE_ON meets masks that hide more of one clip than of another, or all of it.
     """
     grid, ratio = mask_grid(cfg), cfg.AUG.MASK_RATIO
     if not 0 < ratio < 1:
         raise ValueError(f"AUG.MASK_RATIO: {ratio} is wanted between 0 and 1; MaskFeat has 0.4")
+    sampler, is_exact = _mask_sampler(cfg, grid, ratio)
+    if cfg.MASK.MAE_ON and not is_exact:
+        raise ValueError(
+            "MASK.MAE_ON: the encoder takes the same number of visible tokens of every clip, but "
+            "masks made of boxes differ in size; set MASK.MAE_RND_MASK True (with AUG.MASK_TUBE "
+            "or MASK.PER_FRAME_MASKING, if wanted), or AUG.MASK_FRAMES True"
+        )
+    if cfg.MASK.MAE_ON and bool(sampler(np.random.default_rng(0)).all()):
+        raise ValueError(
+            f"AUG.MASK_RATIO: {ratio} of {grid} tokens leaves none that the encoder of "
+            "MASK.MAE_ON could see; a smaller one does"
+        )
+    return sampler
+
+
+def _mask_sampler(cfg: CfgNode, grid: Grid, ratio: float) -> tuple[MaskSampler, bool]:
+    """The sampler that the configuration names, and whether it always hides the same number."""
     if cfg.MASK.MAE_RND_MASK:
         options = {"tube": cfg.AUG.MASK_TUBE, "per_frame": cfg.MASK.PER_FRAME_MASKING}
-        return partial(random_mask, grid, ratio, **options)
+        return partial(random_mask, grid, ratio, **options), True
     if grid.t == 1:
-        return partial(block_mask, grid, ratio, max_block=cfg.AUG.MAX_MASK_PATCHES_PER_BLOCK)
+        max_block = cfg.AUG.MAX_MASK_PATCHES_PER_BLOCK
+        return partial(block_mask, grid, ratio, max_block=max_block), False
     if cfg.AUG.MASK_TUBE:
-        return partial(tube_mask, grid, ratio)
+        return partial(tube_mask, grid, ratio), False
     if cfg.AUG.MASK_FRAMES:
-        return partial(frame_mask, grid, ratio)
-    return partial(cube_mask, grid, ratio)
+        return partial(frame_mask, grid, ratio), True
+    return partial(cube_mask, grid, ratio), False
 
 
 def mask_grid(cfg: CfgNode) -> Grid:
     """The grid of the masks: AUG.MASK_WINDOW_SIZE, or that of the last prediction.
 
+    Random masks (MASK.MAE_RND_MASK) are of single tokens, whatever the window, as published.
+
     Raises:
-        ValueError: AUG.MASK_WINDOW_SIZE does not divide the grids of the predictions.
+        ValueError: AUG.MASK_WINDOW_SIZE does not divide the grids of the predictions, or these do
+            not cover the clips.
     """
-    options = encoder_options(cfg)
-    grids = [
-        Grid(*(max(size // step, 1) for size, step in zip(options.clip_size, stride, strict=True)))
-        for stride in prediction_strides(cfg)
-    ]
+    grids = prediction_grids(cfg)
     window = cfg.AUG.MASK_WINDOW_SIZE
     # The published files for images leave the default window of video in; it is not meant there.
-    if not window or cfg.MASK.MAE_RND_MASK or grids[-1].t == 1:
+    if not window or grids[-1].t == 1:
         return grids[-1]
     if len(window) == 2:
         window = [grids[-1].t, *window]
-    if len(window) != 3:
+    if len(window) != 3 or min(window) < 1:
         raise ValueError(f"AUG.MASK_WINDOW_SIZE: {window}: (t, h, w) is wanted")
     grid = Grid(*window)
     for predicted in grids:
         if not grid.divides(predicted):
             raise ValueError(
                 f"AUG.MASK_WINDOW_SIZE: masks of {grid} do not divide the {predicted} tokens that "
-                f"the model predicts for clips of {options.clip_size}; leave it empty to derive it"
+                f"the model predicts for clips of {cfg.DATA.NUM_FRAMES} frames of "
+                f"{cfg.DATA.TRAIN_CROP_SIZE} pixels; leave it empty to derive it"
             )
-    return grid
+    return grids[-1] if cfg.MASK.MAE_RND_MASK else grid
 
 
 def build_loader(cfg: CfgNode, split: str, *, num_views: int | None = None) -> ClipLoader:
@@ -159,7 +178,9 @@ def read_videos(cfg: CfgNode, split: str) -> VideoList:
     name = cfg.TEST.DATASET if split == "test" else cfg.TRAIN.DATASET
     if name not in READERS:
         key = "TEST.DATASET" if split == "test" else "TRAIN.DATASET"
-        raise ValueError(f"{key}: {name!r} is not one of {', '.join(map(repr, READERS))}")
+        raise ValueError(
+            f"{key}: there is no reader of {name!r} lists, only of {', '.join(map(repr, READERS))}"
+        )
     folder = cfg.DATA.PATH_TO_DATA_DIR
     if not folder:
         raise ValueError(

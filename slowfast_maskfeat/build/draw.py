@@ -10,7 +10,7 @@ import torch
 from fvcore.common.config import CfgNode
 from torch import nn
 
-from slowfast_maskfeat.backbones import MaskedMViT, resize_mask
+from slowfast_maskfeat.backbones import MaskedModel, resize_mask
 from slowfast_maskfeat.clips import ClipBatch, ClipLoader, normalise
 from slowfast_maskfeat.pictures import HOGPanelRow, hog_panel, training_curves
 from slowfast_maskfeat.shapes import Grid
@@ -45,7 +45,7 @@ def draw_predictions(
     """
     if not isinstance(task, PretrainTask) or not isinstance(task.targets[-1], HOGTarget):
         return None
-    assert isinstance(model, MaskedMViT)
+    assert isinstance(model, MaskedModel)
     target = task.targets[-1]
     batch = next(iter(loader.epoch(0))).split(_NUM_CLIPS)[0].to(device)
     grid = model.prediction_grids(batch.clips.shape[2:])[-1]

@@ -4,12 +4,23 @@ from __future__ import annotations
 
 from collections.abc import Callable
 
+import torch
 from fvcore.common.config import CfgNode
 from torch import nn
 
-from slowfast_maskfeat.backbones import EncoderOptions, MaskedMViT, MViT
-from slowfast_maskfeat.backbones.geometry import Triple
+from slowfast_maskfeat.backbones import (
+    DecoderOptions,
+    Encoder,
+    EncoderOptions,
+    MaskedAutoencoder,
+    MaskedModel,
+    MaskedMViT,
+    MViT,
+    MViTDetector,
+)
+from slowfast_maskfeat.backbones.geometry import Triple, output_grids
 from slowfast_maskfeat.build.classes import num_classes
+from slowfast_maskfeat.shapes import Grid
 
 
 def build_model(cfg: CfgNode) -> nn.Module:
@@ -19,13 +30,15 @@ def build_model(cfg: CfgNode) -> nn.Module:
         cfg: Configuration; it is only read.
 
     Returns:
-        "MViT": model(clips) -> (B, K). "MaskMViT": model(clips, mask) -> [(M, dim), ...].
+        "MViT": model(clips) -> (B, K), or with DETECTION.ENABLE model(clips, boxes) -> (R, K),
+        see `MViTDetector`. "MaskMViT": model(clips, mask) -> [(M, dim), ...], an
+        encoder of all tokens or, with MASK.MAE_ON, of the visible ones.
 
     Raises:
         ValueError: A key holds what no model can be made of; the message names it.
     """
     builders: dict[str, Callable[[CfgNode], nn.Module]] = {
-        "MViT": _build_classifier,
+        "MViT": _build_detector if cfg.DETECTION.ENABLE else _build_classifier,
         "MaskMViT": _build_masked,
     }
     name = cfg.MODEL.MODEL_NAME
@@ -38,6 +51,10 @@ def build_model(cfg: CfgNode) -> nn.Module:
             f"MODEL.ARCH is {cfg.MODEL.ARCH!r} but MODEL.MODEL_NAME is {name!r}; "
             f"{name.lower()!r} belongs to it"
         )
+    if cfg.DETECTION.ENABLE and name != "MViT":
+        raise ValueError(
+            f"DETECTION.ENABLE is True and MODEL.MODEL_NAME {name!r}; detection takes 'MViT'"
+        )
     return builders[name](cfg)
 
 
@@ -48,7 +65,7 @@ def encoder_options(cfg: CfgNode) -> EncoderOptions:
         cfg: Configuration; it is only read.
 
     Returns:
-        The options that `MViT` and `MaskedMViT` take.
+        The options that all models take.
 
     Raises:
         ValueError: The patch kernel contradicts MVIT.PATCH_2D.
@@ -95,6 +112,7 @@ def encoder_options(cfg: CfgNode) -> EncoderOptions:
         rel_pos_temporal=keys.REL_POS_TEMPORAL,
         rel_pos_zero_init=keys.REL_POS_ZERO_INIT,
         residual_pooling=keys.RESIDUAL_POOLING,
+        layer_scale=keys.LAYER_SCALE,
         activation_checkpoint=cfg.MODEL.ACT_CHECKPOINT,
     )
 
@@ -108,17 +126,37 @@ def prediction_strides(cfg: CfgNode) -> list[Triple]:
     Returns:
         (frames, rows, columns) for every depth of MASK.PRETRAIN_DEPTH.
     """
-    patch = tuple(cfg.MVIT.PATCH_STRIDE)
-    patch = (1,) * (3 - len(patch)) + patch
-    rows = {row[0]: row[1:] for row in cfg.MVIT.POOL_Q_STRIDE}
-    strides = []
-    for depth in cfg.MASK.PRETRAIN_DEPTH:
-        t, h, w = patch
-        for block in range(depth + 1):
-            step = rows.get(block, (1, 1, 1))
-            t, h, w = t * step[0], h * step[1], w * step[2]
-        strides.append((t, h, w))
-    return strides
+    options = encoder_options(cfg)
+    return [options.token_stride(depth) for depth in cfg.MASK.PRETRAIN_DEPTH]
+
+
+def prediction_grids(cfg: CfgNode) -> list[Grid]:
+    """Token grid at every depth of MASK.PRETRAIN_DEPTH, for clips of the configured size.
+
+    Args:
+        cfg: Configuration; it is only read.
+
+    Returns:
+        One grid per depth.
+
+    Raises:
+        ValueError: The tokens of a depth do not cover the clip, so that it has no target.
+    """
+    options = encoder_options(cfg)
+    with torch.device("meta"):  # shapes alone, and no blocks
+        patch_grid = Encoder(options, num_blocks=0).configured_grid
+    clip_size, blocks = options.clip_size, options.geometries()
+    grids = [output_grids(patch_grid, blocks)[depth] for depth in cfg.MASK.PRETRAIN_DEPTH]
+    for grid, stride in zip(grids, prediction_strides(cfg), strict=True):
+        covered = tuple(cells * step for cells, step in zip(grid, stride, strict=True))
+        if covered != clip_size:
+            raise ValueError(
+                f"DATA.NUM_FRAMES and DATA.TRAIN_CROP_SIZE: the model predicts {grid} tokens of "
+                f"(frames, rows, columns) {stride}, which are a clip of {covered}, but clips are "
+                f"{clip_size}; sizes that are multiples, with an MVIT.PATCH_PADDING below half "
+                "the kernel, fit"
+            )
+    return grids
 
 
 def prediction_dims(cfg: CfgNode) -> list[int]:
@@ -180,20 +218,56 @@ def _build_classifier(cfg: CfgNode) -> nn.Module:
     )
 
 
-def _build_masked(cfg: CfgNode) -> nn.Module:
+def _build_detector(cfg: CfgNode) -> nn.Module:
+    options = encoder_options(cfg)
+    given, stride = cfg.DETECTION.SPATIAL_SCALE_FACTOR, options.token_stride()
+    if given and (given, given) != stride[1:]:
+        raise ValueError(
+            f"DETECTION.SPATIAL_SCALE_FACTOR is {given} but a token of this model's last block "
+            f"stands for {stride[1]}x{stride[2]} pixels (MVIT.PATCH_STRIDE times "
+            f"MVIT.POOL_Q_STRIDE); {stride[1]}, or 0 to have it derived, is right"
+        )
+    return MViTDetector(
+        options,
+        num_classes=num_classes(cfg),
+        head_dropout=cfg.MODEL.DROPOUT_RATE,
+        head_init_scale=cfg.MVIT.HEAD_INIT_SCALE,
+        box_resolution=cfg.DETECTION.ROI_XFORM_RESOLUTION,
+        aligned=cfg.DETECTION.ALIGNED,
+    )
+
+
+def _build_masked(cfg: CfgNode) -> MaskedModel:
+    options, decoder = encoder_options(cfg), _decoder_options(cfg)
+    depths, dims = cfg.MASK.PRETRAIN_DEPTH, prediction_dims(cfg)
+    if not cfg.MASK.MAE_ON:
+        return MaskedMViT(options, prediction_depths=depths, prediction_dims=dims, decoder=decoder)
+    if list(depths) != [cfg.MVIT.DEPTH - 1]:
+        raise ValueError(
+            f"MASK.PRETRAIN_DEPTH is {list(depths)}; with MASK.MAE_ON what predicts comes after "
+            f"the last of the {cfg.MVIT.DEPTH} blocks (MVIT.DEPTH), so [{cfg.MVIT.DEPTH - 1}]"
+        )
+    return MaskedAutoencoder(
+        options,
+        prediction_dim=dims[0],
+        decoder=decoder,
+        separable_decoder_positions=cfg.MASK.DECODER_SEP_POS_EMBED,
+    )
+
+
+def _decoder_options(cfg: CfgNode) -> DecoderOptions:
     head_types = {"separate": 0, "separate_xformer": cfg.MASK.DECODER_DEPTH}
     if cfg.MASK.HEAD_TYPE not in head_types:
         raise ValueError(
             f"MASK.HEAD_TYPE is {cfg.MASK.HEAD_TYPE!r}; it takes "
             f"{' or '.join(map(repr, head_types))}"
         )
-    return MaskedMViT(
-        encoder_options(cfg),
-        prediction_depths=cfg.MASK.PRETRAIN_DEPTH,
-        prediction_dims=prediction_dims(cfg),
-        decoder_depth=head_types[cfg.MASK.HEAD_TYPE],
-        decoder_kernel_kv=_triple("MASK.DEC_KV_KERNEL", cfg.MASK.DEC_KV_KERNEL),
-        decoder_stride_kv=_triple("MASK.DEC_KV_STRIDE", cfg.MASK.DEC_KV_STRIDE),
+    return DecoderOptions(
+        depth=head_types[cfg.MASK.HEAD_TYPE],
+        width=cfg.MASK.DECODER_EMBED_DIM,
+        num_heads=cfg.MASK.DECODER_NUM_HEADS,
+        kernel_kv=_triple("MASK.DEC_KV_KERNEL", cfg.MASK.DEC_KV_KERNEL),
+        stride_kv=_triple("MASK.DEC_KV_STRIDE", cfg.MASK.DEC_KV_STRIDE),
     )
 
 

@@ -23,8 +23,14 @@ def build_task(cfg: CfgNode) -> Task:
         cfg: configuration; it is only read.
 
     Raises:
-        ValueError: model, loss and task do not go together.
+        ValueError: model, loss and task do not go together, or the task is detection, of which
+            only the model exists.
     """
+    if cfg.DETECTION.ENABLE:
+        raise ValueError(
+            "DETECTION.ENABLE is True: training and testing detection is not in this version; "
+            "build_model gives the network"
+        )
     masked_model = cfg.MODEL.MODEL_NAME == "MaskMViT"
     if masked_model != cfg.MASK.ENABLE:
         raise ValueError(

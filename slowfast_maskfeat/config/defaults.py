@@ -17,7 +17,7 @@ def default_config() -> CfgNode:
     cfg.OUTPUT_DIR = "."  # folder that receives checkpoints, logs, scores and pictures
     cfg.RNG_SEED = 1  # seeds the weights and every draw of the data path
     cfg.LOG_PERIOD = 10  # steps between two log lines; the device is read only then
-    cfg.LOG_MODEL_INFO = True  # log the number of parameters per block at the start
+    cfg.LOG_MODEL_INFO = True  # print parameters and multiply-adds at the start
     cfg.NUM_GPUS = 1  # processes per machine, one GPU each; 0, or no GPU there, means the CPU
     cfg.NUM_SHARDS = 1  # number of machines
     cfg.SHARD_ID = 0  # which of the machines this one is
@@ -30,6 +30,7 @@ def default_config() -> CfgNode:
     cfg.MODEL = _model()
     cfg.MVIT = _mvit()
     cfg.MASK = _mask()
+    cfg.DETECTION = _detection()
     cfg.SOLVER = _solver()
     cfg.TENSORBOARD = _tensorboard()
     return cfg
@@ -49,7 +50,9 @@ def _train() -> CfgNode:
     node.CHECKPOINT_EPOCH_RESET = False  # take only the weights of that file, start at epoch 0
     node.CHECKPOINT_CLEAR_NAME_PATTERN = []  # texts removed from the names in that file
     node.CHECKPOINT_MIN_COVERAGE = 0.95  # new: least share of the backbone that file must fill
-    node.CHECKPOINT_INFLATION = "mean"  # new: image to video kernels: mean, or the published repeat
+    node.CHECKPOINT_IN_INIT = False  # repeat an image's kernels along time without dividing them
+    node.CHECKPOINT_INFLATE = False  # divide them, which is what happens without both keys, too
+    node.CHECKPOINT_INFLATION = ""  # new: mean or repeat, image to video; "": what the two say
     node.MIXED_PRECISION = False  # train in the precision that PRECISION "" chooses
     node.PRECISION = ""  # new: float32, bf16, fp16; "": bf16 with MIXED_PRECISION, else float32
     node.ACCUMULATION_STEPS = 1  # new: split each batch into so many parts, to save memory
@@ -124,7 +127,9 @@ def _model() -> CfgNode:
     node.ARCH = "mvit"  # mvit, or maskmvit for pre-training
     node.MODEL_NAME = "MViT"  # MViT, or MaskMViT for pre-training
     node.NUM_CLASSES = 400  # K; the class names beside the lists win over it
-    node.LOSS_FUNC = "cross_entropy"  # cross_entropy, soft_cross_entropy; pre-training: multi_mse
+    # cross_entropy, soft_cross_entropy; pre-training: multi_mse; detection: bce, bce_logit, of
+    # logits both
+    node.LOSS_FUNC = "cross_entropy"
     node.HEAD_ACT = "softmax"  # from logits to scores when testing: softmax, sigmoid, none
     node.DROPOUT_RATE = 0.5  # before the classifier
     node.ACT_CHECKPOINT = False  # recompute the blocks in the backward pass, to save memory
@@ -158,6 +163,7 @@ def _mvit() -> CfgNode:
     node.POOL_KV_STRIDE = []  # [[block, t, h, w], ...]
     node.POOL_KV_STRIDE_ADAPTIVE = None  # (t, h, w) of the first block, shrinking with the queries
     node.RESIDUAL_POOLING = False  # add the pooled queries to the attention output
+    node.LAYER_SCALE = 0.0  # new: initial learned factor on what a block adds; 0: none
     node.USE_ABS_POS = True  # absolute position embeddings
     node.SEP_POS_EMBED = False  # one for space plus one for time
     node.USE_FIXED_SINCOS_POS = False  # not learned, of sines and cosines
@@ -178,7 +184,11 @@ def _mask() -> CfgNode:
     node.PRED_HOG = False  # predict HOG, else pixels
     node.PRETRAIN_DEPTH = [15]  # blocks after which is predicted
     node.HEAD_TYPE = "separate"  # separate: norm and linear; separate_xformer: blocks before them
+    node.MAE_ON = False  # encode the visible tokens only; else all, mask tokens among them
     node.DECODER_DEPTH = 0  # blocks of separate_xformer
+    node.DECODER_EMBED_DIM = 512  # width of these blocks; with MAE_ON of the decoder without any
+    node.DECODER_NUM_HEADS = 0  # new: their attention heads; 0: one for every 64 channels
+    node.DECODER_SEP_POS_EMBED = False  # MAE_ON: decoder positions for space plus for time
     node.DEC_KV_KERNEL = []  # pooling kernel of keys and values in them
     node.DEC_KV_STRIDE = []  # pooling stride of keys and values in them
     node.MAE_RND_MASK = False  # mask tokens at random, one by one
@@ -188,6 +198,15 @@ def _mask() -> CfgNode:
     node.HOG_BINS = 9  # new: orientations in 0..180 degrees
     node.HOG_CELL = 8  # new: side of a cell in pixels
     node.HOG_GAUSSIAN_WINDOW = 0  # new: side of the weighting window in pixels; 0: none
+    return node
+
+
+def _detection() -> CfgNode:
+    node = CfgNode()
+    node.ENABLE = False  # classify boxes in clips, not clips
+    node.ALIGNED = True  # cut boxes where they are, not half a token beside
+    node.SPATIAL_SCALE_FACTOR = 0  # pixels per last token; 0: derived, and anything else must agree
+    node.ROI_XFORM_RESOLUTION = 7  # bins along each side of a box
     return node
 
 

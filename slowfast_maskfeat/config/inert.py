@@ -9,7 +9,7 @@ from __future__ import annotations
 # Sections of which nothing applies here: the key that switches the section on, where it has one,
 # and the reason. A section without a switch warns at any of its keys.
 INERT_SECTIONS: dict[str, tuple[str | None, str]] = {
-    "AVA": ("ENABLE", "detection is not in this version"),
+    "AVA": ("ENABLE", "of detection this version has the model alone"),
     "BENCHMARK": (None, "tools/benchmark.py has arguments of its own"),
     "BN": ("USE_PRECISE_STATS", "there is no batch normalisation in these models"),
     "CONTRASTIVE": (None, "contrastive learning is not part of this package"),
@@ -62,8 +62,8 @@ INERT_KEYS: dict[str, tuple[tuple[object, ...], str]] = {
     "DATA.SSL_BLUR_SIGMA_MIN": (([0.0, 0.1],), "contrastive learning is not part of this package"),
     "DATA.SSL_BLUR_SIGMA_MAX": (([0.0, 2.0],), "contrastive learning is not part of this package"),
     "DATA.TIME_DIFF_PROB": ((0.0,), "contrastive learning is not part of this package"),
-    "DATA.TRAIN_CROP_NUM_TEMPORAL": ((1,), "contrastive learning is not part of this package"),
-    "DATA.TRAIN_CROP_NUM_SPATIAL": ((1,), "contrastive learning is not part of this package"),
+    "DATA.TRAIN_CROP_NUM_TEMPORAL": ((1,), "several clips of a video are not in this version"),
+    "DATA.TRAIN_CROP_NUM_SPATIAL": ((1,), "several clips of a video are not in this version"),
     "DATA.TRAIN_JITTER_MOTION_SHIFT": ((False,), "a moving crop is not in this version"),
     "DATA.TRAIN_PCA_EIGVAL": (([0.225, 0.224, 0.229],), "PCA jitter is not in this version"),
     "DATA.TRAIN_PCA_EIGVEC": (
@@ -71,12 +71,7 @@ INERT_KEYS: dict[str, tuple[tuple[object, ...], str]] = {
         "PCA jitter is not in this version",
     ),
     "DATA_LOADER.ENABLE_MULTI_THREAD_DECODE": ((False,), "DATA.DECODING_THREADS says it"),
-    "DETECTION.ALIGNED": ((True,), "detection is not in this version"),
-    "DETECTION.SPATIAL_SCALE_FACTOR": ((16,), "detection is not in this version"),
-    "DETECTION.ROI_XFORM_RESOLUTION": ((7,), "detection is not in this version"),
     "MASK.SCALE_INIT_BY_DEPTH": ((False,), "no published file sets it"),
-    "MASK.DECODER_EMBED_DIM": ((512,), "it belongs to the MAE decoder"),
-    "MASK.DECODER_SEP_POS_EMBED": ((False,), "it belongs to the MAE decoder"),
     "MODEL.DETACH_FINAL_FC": ((False,), "PROBE-like training is not in this version"),
     "MODEL.DROPCONNECT_RATE": ((0.0,), "convolutional networks are not part of this package"),
     "MODEL.FC_INIT_STD": ((0.01,), "transformers start from MVIT.HEAD_INIT_SCALE"),
@@ -87,7 +82,10 @@ INERT_KEYS: dict[str, tuple[tuple[object, ...], str]] = {
         (["2d", "c2d", "i3d", "slow", "x3d", "mvit", "maskmvit"],),
         "every model takes one clip",
     ),
-    "MVIT.LAYER_SCALE_INIT_VALUE": ((0.0,), "it has no effect in the published code either"),
+    "MVIT.LAYER_SCALE_INIT_VALUE": (
+        (0.0,),
+        "nor has it in the published code; MVIT.LAYER_SCALE is the one that works",
+    ),
     "SOLVER.GAMMA": ((0.1,), "no policy here uses it"),
     "SOLVER.LARS_ON": ((False,), "LARS is not in this version"),
     "SOLVER.STEP_SIZE": ((1,), "no policy here uses it"),
@@ -96,14 +94,6 @@ INERT_KEYS: dict[str, tuple[tuple[object, ...], str]] = {
     "TENSORBOARD.CLASS_NAMES_PATH": (("",), "class names come from classes.txt beside the lists"),
     "TENSORBOARD.PREDICTIONS_PATH": (("",), "TEST.SAVE_RESULTS_PATH keeps the scores"),
     "TEST.CHECKPOINT_TYPE": (("pytorch",), "the file says what it is"),
-    "TRAIN.CHECKPOINT_IN_INIT": ((False,), "TRAIN.CHECKPOINT_INFLATION says how kernels grow"),
-    "TRAIN.CHECKPOINT_INFLATE": ((False,), "TRAIN.CHECKPOINT_INFLATION says how kernels grow"),
     "TRAIN.CHECKPOINT_TYPE": (("pytorch",), "the file says what it is"),
     "TRAIN.KILL_LOSS_EXPLOSION_FACTOR": ((0.0,), "TRAIN.MAX_NONFINITE stops a broken run"),
-}
-
-# Keys that must not be ignored: they ask for another experiment than the one that would run.
-REFUSED_VALUES: dict[str, tuple[object, str]] = {
-    "DETECTION.ENABLE": (True, "detection is not in this version"),
-    "MASK.MAE_ON": (True, "the encoder that sees only visible tokens is not in this version"),
 }

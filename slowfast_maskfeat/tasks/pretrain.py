@@ -11,7 +11,7 @@ from typing import Any, cast
 import torch
 from torch import Tensor, nn
 
-from slowfast_maskfeat.backbones.masked import MaskedMViT, resize_mask
+from slowfast_maskfeat.backbones.masked import MaskedModel, resize_mask
 from slowfast_maskfeat.clips.batch import ClipBatch
 from slowfast_maskfeat.clips.transform import normalise
 from slowfast_maskfeat.shapes import Grid
@@ -125,7 +125,7 @@ class _LossEvaluation(Evaluation):
         }
 
 
-def _bare(model: nn.Module) -> MaskedMViT:
+def _bare(model: nn.Module) -> MaskedModel:
     bare = unwrap(model)
-    assert isinstance(bare, MaskedMViT), f"{type(bare).__name__} does not predict masked tokens"
+    assert isinstance(bare, MaskedModel), f"{type(bare).__name__} does not predict masked tokens"
     return bare

@@ -169,20 +169,23 @@ def test_layer_ids_are_the_published_ones() -> None:
         assert rows["layer_decay"] ** (model.num_layers - layer) == pytest.approx(scale)
 
 
-def test_names_exempt_from_weight_decay_are_the_published_ones() -> None:
+def test_tokens_and_positions_are_exempt_from_weight_decay() -> None:
+    """Where the published lists are whole, they are these; of relative positions all tables are."""
     published = golden_json("param_groups.json")
-    v2 = set(published["ZERO_DECAY_POS_CLS=True:k400_MVITv2_S_16x4_FT"]["skip_names"])
-    assert classifier().no_weight_decay() == v2 - {"rel_pos_hw"}  # a name without a parameter
     v1 = classifier(
         absolute_positions=True,
         separable_positions=True,
         rel_pos_spatial=False,
         rel_pos_temporal=False,
     )
-    expected = published["ZERO_DECAY_POS_CLS=True:K400_MVIT_B_16x4_CONV"]["skip_names"]
+    expected = published["ZERO_DECAY_POS_CLS=True:K400_MVIT_B_16x4_CONV"]["no_decay_not_1d"]
     assert v1.no_weight_decay() == set(expected)
-    expected = published["ZERO_DECAY_POS_CLS=True:k400_MVITv2_S_16x4_MaskFeat_PT"]["skip_names"]
-    assert masked().no_weight_decay() == set(expected)
+    vit = classifier(absolute_positions=True, rel_pos_spatial=False, rel_pos_temporal=False)
+    expected = published["ZERO_DECAY_POS_CLS=True:in1k_VIT_B_MaskFeat_FT"]["no_decay_not_1d"]
+    assert vit.no_weight_decay() == set(expected)
+    tables = {f"blocks.{block}.attn.rel_pos_{axis}" for block in range(3) for axis in "thw"}
+    assert classifier().no_weight_decay() == {"cls_token"} | tables
+    assert masked().no_weight_decay() == {"cls_token", "mask_token"} | tables
 
 
 @pytest.mark.parametrize(
@@ -266,3 +269,32 @@ def test_compiled_model_gives_the_same() -> None:
     for result, wanted in zip(compiled(clips, mask), expected, strict=True):
         torch.testing.assert_close(result, wanted, rtol=1e-3, atol=1e-4)
     sum(p.square().sum() for p in compiled(clips, mask)).backward()  # type: ignore[union-attr]
+
+
+def test_layer_scale_weighs_what_the_blocks_add() -> None:
+    """At 0 a block is its skip path; at 1 it is the block without a scale."""
+    plain, scaled = classifier().eval(), classifier(layer_scale=0.5).eval()
+    scales = {name for name, _ in scaled.named_parameters() if "gamma_" in name}
+    assert scales == {f"blocks.{block}.gamma_{part}" for block in range(3) for part in (1, 2)}
+    state = scaled.state_dict()
+    clips = torch.randn(2, 3, 4, 32, 32)
+    scaled.load_state_dict(
+        plain.state_dict() | {name: torch.ones_like(state[name]) for name in scales}
+    )
+    torch.testing.assert_close(scaled(clips), plain(clips))
+    scaled.load_state_dict(
+        {
+            **scaled.state_dict(),
+            "blocks.2.gamma_1": torch.zeros(32),
+            "blocks.2.gamma_2": torch.zeros(32),
+        }
+    )
+    tokens, grid = torch.randn(1, 33, 32), Grid(2, 4, 4)
+    assert torch.equal(scaled.blocks[2](tokens, grid)[0], tokens)
+
+
+def test_layer_scale_starts_at_its_value() -> None:
+    model = MViT(options(layer_scale=1e-4), num_classes=5)
+    for name, parameter in model.named_parameters():
+        if "gamma_" in name:
+            assert torch.equal(parameter, torch.full_like(parameter, 1e-4))

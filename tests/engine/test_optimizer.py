@@ -3,22 +3,23 @@
 from __future__ import annotations
 
 import json
-from pathlib import Path
 from typing import Any
 
 import pytest
 import torch
+from golden_rule import golden_json
 from torch import nn
 
+from slowfast_maskfeat.build import build_model, build_optimizer
+from slowfast_maskfeat.config.load import parse_config
 from slowfast_maskfeat.engine.optimizer import (
     make_optimizer,
     parameter_groups,
     set_learning_rate,
 )
 
-GOLDEN = json.loads((Path(__file__).parents[1] / "golden" / "param_groups.json").read_text())
+GOLDEN = golden_json("param_groups.json")
 RECIPES = [name for name, recipe in GOLDEN.items() if "rows" in recipe]
-EXEMPTIONS = [name for name, recipe in GOLDEN.items() if "skip_names" in recipe]
 
 
 def model_with(names: list[str]) -> nn.Module:
@@ -39,9 +40,8 @@ def model_with(names: list[str]) -> nn.Module:
 
 
 def _is_norm(path: list[str]) -> bool:
-    if path[:2] == ["pred_head", "transforms"]:
-        return len(path) == 4 and path[3] in ("0", "4")
-    return path[-1].startswith("norm")
+    is_last_of_a_head = path[:2] == ["pred_head", "transforms"] and len(path) == 4
+    return is_last_of_a_head or path[-1].startswith("norm")
 
 
 def published_layer_id(num_layers: int) -> Any:
@@ -60,8 +60,7 @@ def test_published_groups(recipe: str) -> None:
     rows = {name: (group, scale, decay) for name, group, scale, decay in golden["rows"]}
     model = model_with(list(rows))
     flat = {name for name, parameter in model.named_parameters() if parameter.ndim == 1}
-    if not recipe.endswith("MAE_PT"):  # there the stand-in cannot tell the decoder's norms by name
-        assert flat == {name for name, row in rows.items() if row[2] == 0.0}
+    assert flat == {name for name, row in rows.items() if row[2] == 0.0}
     num_layers = 1 + max(
         (int(n.split(".")[1]) + 1 for n in rows if n.startswith("blocks.")), default=0
     )
@@ -81,29 +80,50 @@ def test_published_groups(recipe: str) -> None:
     }
     assert got.keys() == set(rows)
     for name in rows:
-        if name in flat or rows[name][2] != 0.0:
-            assert got[name][0] == rows[name][0], name
-            assert got[name][1:] == pytest.approx(rows[name][1:], rel=1e-9), name
+        assert got[name][0] == rows[name][0], name
+        assert got[name][1:] == pytest.approx(rows[name][1:], rel=1e-9), name
 
 
-@pytest.mark.parametrize("recipe", EXEMPTIONS)
 @pytest.mark.parametrize("layer_decay", [1.0, 0.75])
-def test_exempt_names_are_full_names_with_and_without_layer_decay(
-    recipe: str, layer_decay: float
-) -> None:
-    golden = GOLDEN[recipe]
-    names = [*golden["no_decay_not_1d"], "blocks.0.attn.rel_pos_h", "blocks.0.attn.qkv.weight"]
+def test_exempt_names_are_full_names_with_and_without_layer_decay(layer_decay: float) -> None:
+    exempt = ["cls_token", "pos_embed", "blocks.0.attn.rel_pos_h"]
     groups = parameter_groups(
-        model_with(names),
+        model_with([*exempt, "blocks.1.attn.rel_pos_h", "blocks.0.attn.qkv.weight"]),
         weight_decay=0.05,
         zero_decay_1d=True,
-        zero_decay_names=golden["skip_names"],
+        zero_decay_names=exempt,
         layer_decay=layer_decay,
-        layer_id=published_layer_id(2),
-        num_layers=2,
+        layer_id=published_layer_id(3),
+        num_layers=3,
     )
-    exempt = [name for group in groups if group["weight_decay"] == 0 for name in group["names"]]
-    assert sorted(exempt) == sorted(golden["no_decay_not_1d"])
+    found = [name for group in groups if group["weight_decay"] == 0 for name in group["names"]]
+    assert sorted(found) == sorted(exempt)
+
+
+@pytest.mark.filterwarnings("ignore")
+@pytest.mark.parametrize("zero_decay", [False, True])
+@pytest.mark.parametrize("recipe", [name for name in RECIPES if not name.startswith("AVA")])
+def test_groups_of_the_real_models(recipe: str, zero_decay: bool) -> None:
+    """As published; MVIT.ZERO_DECAY_POS_CLS takes all tokens and positions out, and only these."""
+    published = golden_json("published_configs.json")["files"]
+    values = dict(published[golden_json(f"models/{recipe}.json")["config"]]["values"])
+    values["MVIT.ZERO_DECAY_POS_CLS"] = zero_decay
+    cfg = parse_config(json.dumps(values), recipe)
+    with torch.device("meta"):
+        optimizer = build_optimizer(cfg, build_model(cfg))
+    decays = {
+        name: group["weight_decay"] != 0
+        for group in optimizer.param_groups
+        for name in group["names"]
+    }
+    expected = {name: decay != 0 for name, _, _, decay in GOLDEN[recipe]["rows"]}
+    if zero_decay:
+        words = ("cls_token", "mask_token", "pos_embed", "rel_pos")
+        expected |= {name: False for name in expected if any(word in name for word in words)}
+    assert decays == expected
+    scales = {n: g["lr_scale"] for g in optimizer.param_groups for n in g["names"]}
+    for name, _, scale, _ in GOLDEN[recipe]["rows"]:
+        assert scales[name] == pytest.approx(scale, rel=1e-9), name
 
 
 def test_decay_of_flat_parameters_is_a_choice_and_frozen_ones_are_skipped() -> None:

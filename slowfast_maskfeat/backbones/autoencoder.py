@@ -1,0 +1,197 @@
+"""The masked autoencoder: only visible patches are encoded, a small decoder predicts the others."""
+
+from __future__ import annotations
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from slowfast_maskfeat.backbones.attention import LAYER_NORM_EPSILON
+from slowfast_maskfeat.backbones.encoder import EncoderOptions
+from slowfast_maskfeat.backbones.heads import DecoderOptions, PredictionHead
+from slowfast_maskfeat.backbones.initialise import truncated_normal
+from slowfast_maskfeat.backbones.masked import MaskedModel, resize_mask
+from slowfast_maskfeat.backbones.position import learned_tables, table_positions
+from slowfast_maskfeat.shapes import Grid
+
+
+class MaskedAutoencoder(MaskedModel):
+    """Predicts masked patches from an encoding of the visible ones.
+
+    The visible patch tokens with their positions, and the cls token, go through the encoder and its
+    last layer norm; a linear layer brings them to the decoder's width, one learned mask token
+    stands where the others were, and with positions of its own the decoder predicts at these.
+    Source: MAE (He et al., 2022), section 3; MAE as spatiotemporal learners (Feichtenhofer et al.,
+    2022), section 3. The decoder's positions are learned, as published, also where those of the
+    encoder are fixed sine waves, which the papers have in both.
+
+    Args:
+        options: What the encoder is made of: a plain transformer, see `check_plain`.
+        prediction_dim: Width of the prediction.
+        decoder: Blocks of the decoder, and the width of its tokens.
+        separable_decoder_positions: Its positions are the sum of a spatial and a temporal table.
+
+    Raises:
+        ValueError: The encoder pools, widens, or has no absolute positions.
+    """
+
+    def __init__(
+        self,
+        options: EncoderOptions,
+        *,
+        prediction_dim: int,
+        decoder: DecoderOptions,
+        separable_decoder_positions: bool = False,
+    ) -> None:
+        check_plain(options)
+        super().__init__(options)
+        self.prediction_depths = (options.depth - 1,)
+        # Layer norm and linear layer start as torch makes them: published so.
+        self.norm = nn.LayerNorm(options.width, eps=LAYER_NORM_EPSILON)
+        self.decoder_embed = nn.Linear(options.width, decoder.width)
+        self.decoder_positions = "decoder_pos_embed"
+        if separable_decoder_positions:
+            self.decoder_positions = "dec_pos_embed"
+        tables = learned_tables(
+            self.configured_grid,
+            decoder.width,
+            name=self.decoder_positions,
+            has_cls=self.has_cls,
+            separable=separable_decoder_positions,
+        )
+        for name, table in tables.items():
+            self.register_parameter(name, table)
+        self.mask_token = nn.Parameter(torch.zeros(1, 1, decoder.width))
+        truncated_normal(self.mask_token)
+        self.pred_head = PredictionHead(
+            dims=[decoder.width],
+            output_dims=[prediction_dim],
+            grids=[self.configured_grid],
+            encoder=options,
+            decoder=decoder,
+        )
+
+    def layer_id(self, name: str) -> int:
+        """As `Encoder.layer_id`; the mask token is the decoder's, so it belongs to the rest."""
+        return self.num_layers if name == "mask_token" else super().layer_id(name)
+
+    def forward(self, clips: Tensor, mask: Tensor) -> list[Tensor]:
+        """Predicts at the masked tokens.
+
+        Args:
+            clips: (B, C, T, H, W), float, normalised.
+            mask: (B, t', h', w') bool, True where masked, see `resize_mask`; as many in each clip.
+
+        Returns:
+            A list of one (M, dim), in the order of (b, t, h, w).
+
+        Raises:
+            ValueError: The clips do not fit the patches, the mask does not fit the tokens, or it
+                hides more of one clip than of another, or all.
+        """
+        tokens, grid = self.patch_embed(clips)
+        hidden = resize_mask(mask, grid).flatten(1)  # (B, N)
+        visible = visible_places(hidden).to(tokens.device)
+        latent = self.encode_visible(self.add_positions(tokens, grid), visible)
+        tokens = self._fill(self.decoder_embed(latent), visible, grid)
+        return [self.pred_head(tokens, grid, hidden, index=0)]
+
+    def encode_visible(self, tokens: Tensor, visible: Tensor) -> Tensor:
+        """Encodes the visible tokens.
+
+        Args:
+            tokens: (B, N, D) with positions, a cls token first if there is one.
+            visible: (B, V) places of the visible tokens, the cls token not counted.
+
+        Returns:
+            (B, V, D) after the last layer norm, a cls token first if there is one.
+        """
+        if self.has_cls:
+            visible = F.pad(visible + 1, (1, 0))
+        tokens = torch.take_along_dim(tokens, visible[..., None], dim=1)
+        # What is left of a clip lies on no grid; a plain transformer asks for none.
+        grid = Grid(1, 1, visible.shape[1] - int(self.has_cls))
+        for index in range(len(self.blocks)):
+            tokens, _ = self.run_block(index, tokens, grid)
+        return self.norm(tokens)
+
+    def _fill(self, embedded: Tensor, visible: Tensor, grid: Grid) -> Tensor:
+        """All tokens with the decoder's positions: (B, V, D) -> (B, N, D), cls tokens included."""
+        positions, cls_position = table_positions(
+            self,
+            self.decoder_positions,
+            has_cls=self.has_cls,
+            source=self.configured_grid,
+            target=grid,
+        )
+        width = embedded.shape[-1]
+        tokens = self.mask_token.to(embedded.dtype).expand(len(embedded), grid.num_tokens, width)
+        places = visible[..., None].expand(-1, -1, width)
+        tokens = tokens.scatter(1, places, embedded[:, int(self.has_cls) :])
+        tokens = tokens + positions.to(tokens.dtype)
+        if cls_position is None:
+            return tokens
+        return torch.cat((embedded[:, :1] + cls_position.to(tokens.dtype), tokens), dim=1)
+
+
+def check_plain(options: EncoderOptions) -> None:
+    """Refuses an encoder that cannot do with a part of its tokens.
+
+    Args:
+        options: What the encoder is made of.
+
+    Raises:
+        ValueError: It pools or has relative positions, which need the whole grid; it changes its
+            width; or nothing tells it where a token was.
+    """
+    geometries = options.geometries()
+    refused = {
+        "MVIT.POOL_Q_STRIDE": any(block.kernel_q for block in geometries),
+        "MVIT.POOL_KV_STRIDE or POOL_KV_STRIDE_ADAPTIVE": any(
+            block.kernel_kv for block in geometries
+        ),
+        "MVIT.DIM_MUL": any(block.dim != block.dim_out for block in geometries),
+        "MVIT.REL_POS_SPATIAL": options.rel_pos_spatial,
+        "MVIT.REL_POS_TEMPORAL": options.rel_pos_temporal,
+    }
+    wrong = [key for key, is_on in refused.items() if is_on]
+    if wrong:
+        raise ValueError(
+            f"MASK.MAE_ON encodes visible tokens alone, which lie on no grid, so its encoder "
+            f"neither pools, nor widens, nor has relative positions; leave out {', '.join(wrong)}"
+        )
+    if not (options.absolute_positions or options.sincos_positions):
+        raise ValueError(
+            "MASK.MAE_ON needs MVIT.USE_ABS_POS or MVIT.USE_FIXED_SINCOS_POS: without positions "
+            "nothing tells where a visible token was"
+        )
+
+
+def visible_places(hidden: Tensor) -> Tensor:
+    """Where the visible tokens of each clip are.
+
+    Args:
+        hidden: (B, N) bool, True where masked.
+
+    Returns:
+        (B, V) int64, ascending.
+
+    Raises:
+        ValueError: V is not the same for all clips, or 0.
+    """
+    # The one wait for the device: the number of tokens must be known to make tensors of it.
+    counts = hidden.logical_not().sum(dim=1).tolist()
+    if len(set(counts)) > 1:
+        raise ValueError(
+            f"the masks leave {min(counts)} to {max(counts)} of {hidden.shape[1]} tokens of a clip "
+            "visible, but MASK.MAE_ON takes the same number of each; MASK.MAE_RND_MASK True or "
+            "AUG.MASK_FRAMES True gives such masks"
+        )
+    if 0 in counts:
+        raise ValueError(
+            f"the masks hide all {hidden.shape[1]} tokens of a clip, and MASK.MAE_ON predicts them "
+            "from the visible ones; a smaller AUG.MASK_RATIO leaves some"
+        )
+    # Places of visible tokens come first, in their order.
+    num_visible = counts[0] if counts else 0
+    return hidden.to(torch.uint8).argsort(dim=1, stable=True)[:, :num_visible]

@@ -1,0 +1,145 @@
+"""Boxes on feature maps: each becomes a small grid of mean features, whatever its size."""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor
+
+
+def roi_align(
+    features: Tensor,
+    boxes: Tensor,
+    *,
+    output_size: int,
+    spatial_scale: float,
+    sampling_ratio: int = 0,
+    aligned: bool = True,
+) -> Tensor:
+    """Cuts boxes out of feature maps: bins of a regular grid, each the mean of its samples.
+
+    The samples of a bin are a regular grid too, and bilinear interpolation treats rows and columns
+    apart. So the mean of a bin is a weighted sum over rows of weighted sums over columns, and all
+    boxes together are two matrix products: no feature is gathered once per sample.
+    Source: Mask R-CNN (He et al., 2017), section 3; `aligned` and the rules at the border are those
+    of detectron2 and torchvision: a sample outside [-1, H] x [-1, W] counts as 0, one closer to
+    the border than half a position takes the border's value.
+
+    Args:
+        features: (B, C, H, W). Half precision is computed in float32.
+        boxes: (R, 5): index in the batch, x1, y1, x2, y2 in pixels. No gradient goes to them.
+        output_size: Bins P along each side.
+        spatial_scale: Positions of the map per pixel, 1 / stride.
+        sampling_ratio: Samples along each side of a bin; 0: as many as it spans positions, rounded
+            up, so that a box without area has none and gives 0.
+        aligned: Place pixel x at position x * spatial_scale - 0.5, where its centre belongs. False
+            is the older form: not shifted, and boxes at least one position wide.
+
+    Returns:
+        (R, C, P, P) in the type of `features`; (0, C, P, P) without boxes.
+
+    Raises:
+        ValueError: A shape or number is not as above, or a box on the CPU names a clip that is not
+            in the batch. On other devices, where to ask would wait, its features are NaN.
+    """
+    _check(features, boxes, output_size=output_size, spatial_scale=spatial_scale)
+    num_maps, _, height, width = features.shape
+    dtype = torch.promote_types(features.dtype, torch.float32)
+    with torch.no_grad():
+        batch, x1, y1, x2, y2 = boxes.to(dtype).unbind(1)
+        weights = [
+            _bin_weights(
+                low * spatial_scale - (0.5 if aligned else 0.0),
+                high * spatial_scale - (0.5 if aligned else 0.0),
+                size=size,
+                num_bins=output_size,
+                sampling_ratio=sampling_ratio,
+                least_extent=None if aligned else 1.0,
+            )
+            for low, high, size in ((y1, y2, height), (x1, x2, width))
+        ]
+        own = (batch[:, None] == torch.arange(num_maps, device=boxes.device)).to(dtype)
+        own = own / own.sum(dim=1, keepdim=True)  # a box of no clip: 0 / 0
+        rows = own[:, None, :, None] * weights[0][:, :, None]  # (R, P, B, H)
+    # In bf16 the weights would move a box by up to 1/256 of the map.
+    device = "cpu" if features.is_meta else features.device.type  # meta knows no autocast
+    with torch.autocast(device, enabled=False):
+        bands = torch.einsum("rpbh,bchw->rpcw", rows, features.to(dtype))
+        cut = torch.einsum("rpcw,rqw->rcpq", bands, weights[1])
+    return cut.to(features.dtype)
+
+
+def _check(features: Tensor, boxes: Tensor, *, output_size: int, spatial_scale: float) -> None:
+    if features.ndim != 4:
+        raise ValueError(
+            f"features must have the axes (B, C, H, W), not the shape {tuple(features.shape)}"
+        )
+    if boxes.ndim != 2 or boxes.shape[1] != 5:
+        raise ValueError(
+            "boxes must be rows of batch index, x1, y1, x2, y2, of shape (R, 5), not "
+            f"{tuple(boxes.shape)}"
+        )
+    if output_size < 1 or spatial_scale <= 0:
+        raise ValueError(
+            f"output_size {output_size} and spatial_scale {spatial_scale} are wanted above 0"
+        )
+    if boxes.device.type == "cpu":
+        batch = boxes[:, 0]
+        known = (batch >= 0) & (batch < len(features)) & (batch == batch.floor())
+        if not bool(known.all()):
+            raise ValueError(
+                f"a box names clip {batch[~known][0].item():g} of a batch of {len(features)}; "
+                "whole numbers from 0 are wanted"
+            )
+
+
+def _bin_weights(
+    low: Tensor,
+    high: Tensor,
+    *,
+    size: int,
+    num_bins: int,
+    sampling_ratio: int,
+    least_extent: float | None,
+) -> Tensor:
+    """What each position of one axis weighs in the mean of each bin.
+
+    Args:
+        low: (R,) where the boxes start, in positions of the map.
+        high: (R,) where they end.
+        size: Positions of the axis.
+        num_bins: P.
+        sampling_ratio: Samples of a bin; 0: adaptive.
+        least_extent: Smaller boxes grow to this; None: they stay.
+
+    Returns:
+        (R, P, size).
+    """
+    extent = high - low
+    if least_extent is not None:
+        extent = extent.clamp(min=least_extent)
+    bin_size = extent / num_bins  # (R,)
+    starts = low[:, None] + _numbers(num_bins, low) * bin_size[:, None]  # (R, P)
+    if sampling_ratio:
+        num_samples = torch.full_like(bin_size, sampling_ratio)
+        first, num_slots = torch.zeros_like(starts), sampling_ratio
+    else:
+        num_samples = bin_size.ceil()
+        # Samples of a bin that has several are over half a position apart, so no more than these
+        # fall on the map. To look at them alone makes the size of the largest box, which is known
+        # on the device only, irrelevant.
+        num_slots = 2 * size + 5
+        step = bin_size / num_samples.clamp(min=1)
+        first = ((-1 - starts) / step[:, None]).floor().sub(1).clamp(min=0)
+        first = first.where(num_samples[:, None] > 1, 0)
+    samples = first[..., None] + _numbers(num_slots, low)  # (R, P, S)
+    offsets = (samples + 0.5) * bin_size[:, None, None] / num_samples[:, None, None]
+    places = starts[..., None] + offsets
+    counted = (samples < num_samples[:, None, None]) & (places >= -1) & (places <= size)
+    distance = places.clamp(0, size - 1)[..., None] - _numbers(size, low)  # (R, P, S, size)
+    shares = (1 - distance.abs()).clamp(min=0).where(counted[..., None], 0)
+    return shares.sum(dim=2) / num_samples.clamp(min=1)[:, None, None]
+
+
+def _numbers(count: int, like: Tensor) -> Tensor:
+    """0, 1, ... count - 1."""
+    return torch.arange(count, dtype=like.dtype, device=like.device)

@@ -1,0 +1,106 @@
+"""The sampler that a configuration asks for: equal counts for the autoencoder, grids that fit."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+from tiny_cases import tiny_options
+
+from slowfast_maskfeat.build import build_mask_sampler
+from slowfast_maskfeat.config import load_config
+
+CUBES = {"MASK__MAE_RND_MASK": False}
+
+
+def sampler(case="mae_sincos_decsep", **changes):
+    """Of the golden model with 4x4x4 tokens, 75 % of them masked at random."""
+    pairs = tiny_options(case, **changes).items()
+    return build_mask_sampler(load_config([], [str(word) for pair in pairs for word in pair]))
+
+
+def draw(sample, number=8):
+    generator = np.random.default_rng(0)
+    return [sample(generator) for _ in range(number)]
+
+
+@pytest.mark.parametrize(
+    ("changes", "visible"),
+    [
+        ({}, int(64 * 0.25)),
+        ({"AUG__MASK_RATIO": 0.9}, int(64 * (1 - 0.9))),
+        ({"AUG__MASK_RATIO": 0.9, "AUG__MASK_TUBE": True}, 4 * int(16 * (1 - 0.9))),
+        ({"AUG__MASK_RATIO": 0.7, "MASK__PER_FRAME_MASKING": True}, 4 * int(16 * (1 - 0.7))),
+        ({**CUBES, "AUG__MASK_FRAMES": True}, 16),
+    ],
+)
+def test_masks_of_the_autoencoder_leave_as_many_tokens_of_every_clip(changes, visible):
+    masks = draw(sampler(**changes))
+    assert [int((~mask).sum()) for mask in masks] == [visible] * 8
+    assert not all(mask.equal(masks[0]) for mask in masks)
+    if "MASK__PER_FRAME_MASKING" in changes:
+        assert {int(frame.sum()) for mask in masks for frame in mask} == {16 - visible // 4}
+
+
+@pytest.mark.parametrize(
+    "changes",
+    [
+        CUBES,
+        {**CUBES, "AUG__MASK_TUBE": True},
+        {
+            **CUBES,
+            "DATA__NUM_FRAMES": 1,
+            "MVIT__PATCH_2D": True,
+            "MVIT__PATCH_KERNEL": [16, 16],
+            "MVIT__PATCH_STRIDE": [16, 16],
+            "MVIT__PATCH_PADDING": [0, 0],
+        },
+    ],
+)
+def test_masks_of_boxes_are_refused_before_the_first_step(changes):
+    with pytest.raises(ValueError, match=r"MASK\.MAE_ON.*MASK\.MAE_RND_MASK True"):
+        sampler(**changes)
+    assert draw(sampler(**changes, MASK__MAE_ON=False))
+
+
+def test_a_ratio_that_leaves_nothing_to_encode_is_refused():
+    with pytest.raises(ValueError, match=r"AUG\.MASK_RATIO: 0\.99 of 4x4x4 tokens leaves none"):
+        sampler(AUG__MASK_RATIO=0.99)
+    # A model that puts mask tokens in their places has no need of visible ones.
+    assert draw(sampler(AUG__MASK_RATIO=0.99, MASK__MAE_ON=False))[0].all()
+
+
+@pytest.mark.parametrize("window", [[4, 3, 4], [8, 4, 4], [3, 2, 2], [4, 7, 7]])
+@pytest.mark.parametrize("case", ["mae_sincos_decsep", "pt_video_hog", "pt_video_vit_hog_rnd"])
+def test_a_window_that_does_not_divide_the_tokens_is_refused(case, window):
+    with pytest.raises(ValueError, match=r"AUG\.MASK_WINDOW_SIZE: masks of .* the 4x4x4 tokens"):
+        sampler(case, AUG__MASK_WINDOW_SIZE=window, AUG__MASK_RATIO=0.4)
+
+
+@pytest.mark.parametrize("window", [[4, 4], [0, 2, 2], [2]])
+def test_a_window_is_three_numbers_or_two(window):
+    changes = {"AUG__MASK_WINDOW_SIZE": window, "AUG__MASK_RATIO": 0.4}
+    if window == [4, 4]:
+        assert draw(sampler("pt_video_hog", **changes))[0].shape == (4, 4, 4)
+        return
+    with pytest.raises(ValueError, match=r"AUG\.MASK_WINDOW_SIZE.*\(t, h, w\)"):
+        sampler("pt_video_hog", **changes)
+
+
+def test_random_masks_are_of_single_tokens_whatever_the_window():
+    mask = draw(sampler(AUG__MASK_WINDOW_SIZE=[4, 2, 2]), 1)[0]
+    assert mask.shape == (4, 4, 4)
+    assert int((~mask).sum()) == 16
+
+
+@pytest.mark.parametrize(
+    "changes",
+    [
+        {"DATA__TRAIN_CROP_SIZE": 72},  # 18x18 patches, pooled to 5x5 tokens of 16 pixels
+        {"DATA__NUM_FRAMES": 9},
+        {"MVIT__PATCH_PADDING": [2, 4, 4]},  # 5x17x17 patches
+    ],
+)
+def test_clips_that_are_not_whole_tokens_are_refused(changes):
+    """Their targets could not be made: that would fail in the first step."""
+    with pytest.raises(ValueError, match=r"DATA\.NUM_FRAMES and DATA\.TRAIN_CROP_SIZE"):
+        sampler("pt_video_hog", AUG__MASK_RATIO=0.4, **changes)
