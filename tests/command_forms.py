@@ -3,15 +3,23 @@
 from __future__ import annotations
 
 import re
+import shutil
 import subprocess
+import sys
+import tempfile
 from collections.abc import Sequence
 from fractions import Fraction
 from importlib import metadata
+from pathlib import Path
 
 import av
 import numpy as np
+import pytest
+import torch
 import yaml
 from documents import ROOT
+
+from slowfast_maskfeat.checkpoints import load_checkpoint
 
 
 def check_venv(words: Sequence[str]) -> None:
@@ -76,6 +84,28 @@ def check_ffmpeg(words: Sequence[str]) -> None:
         assert min(scaled.width, scaled.height) == 340
 
 
+def check_bubblewrap(words: Sequence[str]) -> None:
+    """What runs inside makes an old checkpoint readable; the walls stand where bwrap is there."""
+    words = list(words)
+    inside = words.index("python")
+    assert "--unshare-all" in words[:inside]  # the network is among it
+    assert words[words.index("--ro-bind") + 1 :][:2] == ["/", "/"]
+    (folder,) = {words[words.index("--bind") + n] for n in (1, 2)}
+    with tempfile.TemporaryDirectory() as own:
+        old = Path(own) / "old.pyth"
+        torch.save({"model_state": {"w": torch.ones(2)}, "meter": Fraction(1, 3)}, old)
+        with pytest.raises(ValueError, match=r"needs the code of fractions\.Fraction"):
+            load_checkpoint(old)
+        words = [word.replace(folder, own) for word in words]
+        words[inside] = sys.executable
+        walls = ["bwrap", *words[:inside]]
+        if shutil.which("bwrap") is None or subprocess.run([*walls, "true"]).returncode:
+            walls = []
+        done = subprocess.run([*walls, *words[inside:]], capture_output=True, text=True)
+        assert done.returncode == 0, done.stderr
+        assert load_checkpoint(Path(own) / "old_plain.pyth")["model_state"]["w"].tolist() == [1, 1]
+
+
 # By program; each takes the words after it.
 FORMS = {
     "make": check_make,
@@ -83,4 +113,5 @@ FORMS = {
     "source": check_source,
     "pre-commit": check_pre_commit,
     "ffmpeg": check_ffmpeg,
+    "bwrap": check_bubblewrap,
 }

@@ -25,7 +25,8 @@ from torch import Tensor
 
 from slowfast_maskfeat.build import build_model, build_task
 from slowfast_maskfeat.build.data import build_test_views
-from slowfast_maskfeat.checkpoints import load_checkpoint, load_weights
+from slowfast_maskfeat.build.weights import load_tested_weights
+from slowfast_maskfeat.checkpoints import load_checkpoint
 from slowfast_maskfeat.config import load_config, parse_config
 from slowfast_maskfeat.tasks import ClassifyTask
 from slowfast_maskfeat.videos.decode import DecodeError, open_video
@@ -74,7 +75,7 @@ def predict(options: argparse.Namespace) -> tuple[dict[str, Any], Tensor]:
     names = list(content.get("class_names") or ())
     cfg = _configuration(options, content, names)
     model = build_model(cfg).to(device).eval()
-    load_weights(model, checkpoint, complete=True)
+    load_tested_weights(cfg, model, checkpoint)
     task = build_task(cfg)
     if not isinstance(task, ClassifyTask):
         raise ValueError(f"{checkpoint}: it is of a pre-training; fine-tune it first")

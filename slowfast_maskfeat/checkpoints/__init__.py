@@ -1,5 +1,8 @@
 """Files a run can go on from, and weights carried from one model to another, leave this room."""
 
+from slowfast_maskfeat.checkpoints.class_names import compare_class_names
+from slowfast_maskfeat.checkpoints.report import LoadReport
+from slowfast_maskfeat.checkpoints.safetensors_file import save_safetensors
 from slowfast_maskfeat.checkpoints.save_load import (
     checkpoint_path,
     find_checkpoints,
@@ -7,14 +10,16 @@ from slowfast_maskfeat.checkpoints.save_load import (
     load_checkpoint,
     save_checkpoint,
 )
-from slowfast_maskfeat.checkpoints.transfer import LoadReport, load_weights
+from slowfast_maskfeat.checkpoints.transfer import load_weights
 
 __all__ = [
     "LoadReport",
     "checkpoint_path",
+    "compare_class_names",
     "find_checkpoints",
     "keep_last",
     "load_checkpoint",
     "load_weights",
     "save_checkpoint",
+    "save_safetensors",
 ]

@@ -26,10 +26,12 @@ class TokenLayout:
     Attributes:
         has_cls: Whether a class token comes first.
         grid: Patch tokens along time, rows and columns; None if unknown.
+        min_steps: Least time steps of a grid that is not known.
     """
 
     has_cls: bool
     grid: Grid | None
+    min_steps: int = 1
 
 
 @dataclass(frozen=True)
@@ -56,9 +58,12 @@ def reshape_weight(
 ) -> Reshaped | None:
     """Bring one weight to the shape a model has for it, if there is a way that keeps its meaning.
 
+    Of a decoder, ``decoder_pos_embed`` and ``dec_pos_embed_*`` are as those without the front part.
+
     * ``rel_pos`` tables (length, head width): linear along the length.
     * ``pos_embed_temporal`` (1, t, D): linear along time.
-    * ``pos_embed_spatial`` (1, h * w, D): bicubic over rows and columns; the source is square.
+    * ``pos_embed_spatial`` (1, h * w, D): bicubic over rows and columns; a source of unknown grid
+      is taken to be square.
     * ``pos_embed`` (1, [1 +] t * h * w, D): bicubic over rows and columns, then linear along time.
     * convolution kernels (out, in, [t,] h, w): from one frame repeated along time; to one frame
       summed over time, which is the response to a still clip.
@@ -75,7 +80,8 @@ def reshape_weight(
     Returns:
         The weight in the new shape, or None if there is no such way.
     """
-    last = name.rpartition(".")[2]
+    # A decoder's tables, decoder_pos_embed and dec_pos_embed_*, are of the encoder's grid.
+    last = name.rpartition(".")[2].removeprefix("decoder_").removeprefix("dec_")
     if last.startswith("rel_pos") and weight.ndim == len(shape) == 2:
         if weight.shape[1] != shape[1]:
             return None
@@ -84,7 +90,7 @@ def reshape_weight(
     if last == "pos_embed_temporal" and _differs_in_length_only(weight, shape):
         return Reshaped(_resize_along(weight, shape[1]), "linear along time")
     if last == "pos_embed_spatial" and _differs_in_length_only(weight, shape):
-        return _resize_spatial_table(weight, shape[1], target)
+        return _resize_spatial_table(weight, shape[1], source, target)
     if last == "pos_embed" and _differs_in_length_only(weight, shape):
         return _resize_joint_table(weight, shape[1], source, target)
     if last == "weight" and weight.ndim in (4, 5) and len(shape) in (4, 5):
@@ -111,19 +117,21 @@ def _resize_planes(table: Tensor, source: tuple[int, int], target: tuple[int, in
     return planes.flatten(2).transpose(1, 2)
 
 
-def _resize_spatial_table(table: Tensor, length: int, target: TokenLayout) -> Reshaped | None:
-    side = _square_side(table.shape[1])
-    if target.grid is not None and target.grid.h * target.grid.w == length:
-        wanted = (target.grid.h, target.grid.w)
-    else:
-        wanted_side = _square_side(length)
-        if wanted_side is None:
-            return None
-        wanted = (wanted_side, wanted_side)
-    if side is None:
+def _resize_spatial_table(
+    table: Tensor, length: int, source: TokenLayout, target: TokenLayout
+) -> Reshaped | None:
+    old, new = _rows_and_columns(table.shape[1], source), _rows_and_columns(length, target)
+    if old is None or new is None:
         return None
-    how = f"bicubic, {side}x{side} to {wanted[0]}x{wanted[1]}"
-    return Reshaped(_resize_planes(table, (side, side), wanted), how)
+    how = f"bicubic, {old[0]}x{old[1]} to {new[0]}x{new[1]}"
+    return Reshaped(_resize_planes(table, old, new), how)
+
+
+def _rows_and_columns(size: int, layout: TokenLayout) -> tuple[int, int] | None:
+    if layout.grid is not None and layout.grid.h * layout.grid.w == size:
+        return layout.grid.h, layout.grid.w
+    side = square_side(size)
+    return None if side is None else (side, side)
 
 
 def _resize_joint_table(
@@ -135,7 +143,7 @@ def _resize_joint_table(
     if source.has_cls != target.has_cls:
         return None
     front = int(source.has_cls)
-    old = source.grid or guess_grid(table.shape[1] - front, grid)
+    old = source.grid or guess_grid(table.shape[1] - front, grid, source.min_steps)
     if old is None or old.num_tokens + front != table.shape[1]:
         return None
     width = table.shape[2]
@@ -150,7 +158,7 @@ def _resize_joint_table(
     return Reshaped(resized, f"bicubic and linear, {tuple(old)}{known} to {tuple(grid)}")
 
 
-def guess_grid(num_tokens: int, target: Grid) -> Grid | None:
+def guess_grid(num_tokens: int, target: Grid, min_steps: int = 1) -> Grid | None:
     """The grid that a joint position table of unknown origin was most likely made for.
 
     Frames are taken to be square. The grid that keeps the number of time steps wins, then the one
@@ -159,14 +167,15 @@ def guess_grid(num_tokens: int, target: Grid) -> Grid | None:
     Args:
         num_tokens: Patch tokens of the table.
         target: Grid of the model that receives it.
+        min_steps: Least number of time steps.
 
     Returns:
         The grid, or None if no square frames make that number.
     """
     candidates = [
         Grid(t, side, side)
-        for t in range(1, min(num_tokens, _MOST_FRAMES) + 1)
-        if num_tokens % t == 0 and (side := _square_side(num_tokens // t)) is not None
+        for t in range(min_steps, min(num_tokens, _MOST_FRAMES) + 1)
+        if num_tokens % t == 0 and (side := square_side(num_tokens // t)) is not None
     ]
     if not candidates:
         return None
@@ -182,7 +191,8 @@ def guess_grid(num_tokens: int, target: Grid) -> Grid | None:
     return min(candidates, key=unlikeliness)
 
 
-def _square_side(size: int) -> int | None:
+def square_side(size: int) -> int | None:
+    """Rows, and columns, of so many tokens in a square; None if they make none."""
     side = math.isqrt(size)
     return side if side * side == size else None
 

@@ -7,13 +7,16 @@ import pickle
 import re
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any, BinaryIO
+from typing import Any
 
 import torch
 from torch import Tensor
 
+from slowfast_maskfeat.checkpoints import safetensors_file
+from slowfast_maskfeat.checkpoints.whole_file import PART_SUFFIX, written_whole
+
 SUFFIX = ".pyth"
-_TEMPORARY_SUFFIX = ".part"
+_SUFFIXES = (SUFFIX, ".pth", ".pt", safetensors_file.SUFFIX)
 _PLAIN_TYPES = (bool, int, float, complex, str, bytes, type(None), torch.Size, torch.dtype)
 
 
@@ -106,40 +109,21 @@ def save_checkpoint(path: str | os.PathLike[str], payload: Mapping[str, Any]) ->
     _check_plain(payload, "payload")
     path.parent.mkdir(parents=True, exist_ok=True)
     _remove_leftovers(path)
-    temporary = path.parent / f".{path.name}{_TEMPORARY_SUFFIX}"
-    try:
-        with open(temporary, "wb") as file:
-            _write(file, payload)
-            file.flush()
-            os.fsync(file.fileno())
-        os.replace(temporary, path)
-    except BaseException:
-        temporary.unlink(missing_ok=True)
-        raise
-    _sync_folder(path.parent)
+    with written_whole(path) as temporary:
+        _write(temporary, payload)
     return path
 
 
-def _write(file: BinaryIO, payload: Mapping[str, Any]) -> None:
-    torch.save(dict(payload), file)
-
-
-def _sync_folder(folder: Path) -> None:
-    # So that the new name itself outlives a power cut. Not every file system can do it.
-    if os.name != "posix":
-        return
-    descriptor = os.open(folder, os.O_RDONLY)
-    try:
-        os.fsync(descriptor)
-    finally:
-        os.close(descriptor)
+def _write(path: Path, payload: Mapping[str, Any]) -> None:
+    with open(path, "wb") as file:  # by name, torch would write that name into the file
+        torch.save(dict(payload), file)
 
 
 def _remove_leftovers(path: Path) -> None:
     stem = re.split(r"\d{5,}", path.name, maxsplit=1)[0]
     for leftover in path.parent.iterdir():
         name = leftover.name
-        if name.startswith(f".{stem}") and name.endswith(f"{SUFFIX}{_TEMPORARY_SUFFIX}"):
+        if name.startswith(f".{stem}") and name.endswith(f"{SUFFIX}{PART_SUFFIX}"):
             leftover.unlink(missing_ok=True)
 
 
@@ -166,20 +150,28 @@ def load_checkpoint(path: str | os.PathLike[str]) -> dict[str, Any]:
     """Read a checkpoint on the CPU without running code from it.
 
     Args:
-        path: A file of this package or of PySlowFast, or any dict that ``torch.save`` wrote.
+        path: A file of this package or of PySlowFast, any dict that ``torch.save`` wrote, or a
+            safetensors file.
 
     Returns:
-        The dict.
+        The dict; of a safetensors file as ``read_safetensors`` makes it.
 
     Raises:
-        ValueError: If it is not there, not readable, not a checkpoint or would need code of its
-            own; the text says what would be right.
+        ValueError: If it is not there, not readable, not a checkpoint, one of several parts or
+            would need code of its own; the text says what would be right.
     """
     path = Path(path)
     if not path.exists():
         raise ValueError(f"there is no checkpoint at {path}; {_what_is_there(path)}")
     if path.is_dir():
         raise ValueError(f"{path} is a folder; the path of a file in it is right")
+    if path.suffix == ".json":
+        raise ValueError(
+            f"{path} is the index of a checkpoint in several parts, which are not read; one file "
+            "with all weights is right"
+        )
+    if path.suffix == safetensors_file.SUFFIX:
+        return safetensors_file.read_safetensors(path)
     try:
         with open(path, "rb") as file:
             content = torch.load(file, map_location="cpu", weights_only=True)
@@ -203,7 +195,7 @@ def load_checkpoint(path: str | os.PathLike[str]) -> dict[str, Any]:
 def _what_is_there(path: Path) -> str:
     if not path.parent.is_dir():
         return f"nor is there a folder {path.parent}"
-    others = sorted(p.name for p in path.parent.iterdir() if p.suffix in (SUFFIX, ".pth", ".pt"))
+    others = sorted(p.name for p in path.parent.iterdir() if p.suffix in _SUFFIXES)
     if not others:
         return f"{path.parent} holds none"
     more = f" and {len(others) - 5} more" if len(others) > 5 else ""
@@ -218,15 +210,14 @@ def _first_line(error: BaseException) -> str:
 def _explain_unpickling(path: Path, error: Exception) -> str:
     wanted = re.search(r"(?:Unsupported global: )?GLOBAL ([\w.]+)", str(error))
     if wanted is None and "class" not in str(error):
-        return (
-            f"{path} is not a checkpoint ({_first_line(error)}); a file that torch.save wrote is "
-            "right"
-        )
+        # torch's own text would advise to read it without care.
+        return f"{path} is not a checkpoint; a file that torch.save wrote is right"
     need = f"the code of {wanted[1]}" if wanted else "code of its own"
     copy = path.with_name(f"{path.stem}_plain{path.suffix}")
     return (
         f"{path} needs {need} to be read, and reading such a file may run anything its author put "
-        "in. If you trust it, rewrite it once, in a container without network or secrets:\n"
+        "in. If you trust it, rewrite it once where there is no network and nothing to lose "
+        "(INSTALL.md, 'Old checkpoints'):\n"
         f"  python -c \"import torch; c = torch.load({str(path)!r}, map_location='cpu', "
         f"weights_only=False); torch.save({{'model_state': c['model_state']}}, {str(copy)!r})\"\n"
         f"and load {copy} (another key than 'model_state' may hold the weights)"

@@ -3,87 +3,28 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 
+from slowfast_maskfeat.checkpoints.class_names import compare_class_names
+from slowfast_maskfeat.checkpoints.naming import NAMINGS, recognise
+from slowfast_maskfeat.checkpoints.positions import (
+    is_of_images,
+    on_another_grid,
+    other_form,
+    source_layout,
+)
+from slowfast_maskfeat.checkpoints.report import CLASSIFIER, HEAD_NAMES, LoadReport, shorten
 from slowfast_maskfeat.checkpoints.reshape import TokenLayout, reshape_weight
 from slowfast_maskfeat.checkpoints.save_load import load_checkpoint
 from slowfast_maskfeat.shapes import Grid
 
 _CONTAINERS = ("model_state", "state_dict", "model")
 _WRAPPERS = ("module.", "_orig_mod.")
-# What a task puts behind, or for the time of pre-training into, the backbone.
-_HEAD_NAMES = ("head.", "pred_head.", "decoder_", "dec_", "mask_token")
-_PRETRAINING_NAMES = ("pred_head.", "decoder_", "dec_", "mask_token", "hogs.")
-
-
-@dataclass(frozen=True)
-class LoadReport:
-    """What came of loading weights; ``str()`` of it is a short table.
-
-    Attributes:
-        path: The file.
-        loaded: Names in the model that were filled, those reshaped included.
-        missing: Names in the model that kept their initial values.
-        unexpected: Names in the file that the model has no use for.
-        reshaped: Of the loaded, name to what was done to its shape.
-        refused: Of the missing, name to the shapes that did not go together.
-        coverage: Filled share of the backbone, 0 to 1: the smaller of the share of its entries and
-            of its elements. The backbone is all but the heads, decoders and the mask token.
-    """
-
-    path: Path
-    loaded: tuple[str, ...]
-    missing: tuple[str, ...]
-    unexpected: tuple[str, ...]
-    reshaped: Mapping[str, str] = field(default_factory=dict)
-    refused: Mapping[str, str] = field(default_factory=dict)
-    coverage: float = 1.0
-
-    @property
-    def missing_head(self) -> tuple[str, ...]:
-        """The missing names outside the backbone."""
-        return tuple(name for name in self.missing if name.startswith(_HEAD_NAMES))
-
-    def __str__(self) -> str:
-        harmless = [name for name in self.unexpected if name.startswith(_PRETRAINING_NAMES)]
-        strange = [name for name in self.unexpected if not name.startswith(_PRETRAINING_NAMES)]
-        lines = [f"weights from {self.path}"]
-        rows: list[tuple[str, int, str]] = [
-            ("loaded", len(self.loaded), f"{self.coverage:.1%} of the backbone"),
-            ("reshaped", len(self.reshaped), _shorten(list(_pairs(self.reshaped)), "; ")),
-            ("left as initialised", len(self.missing), _shorten(_grouped(self.missing))),
-            ("of another shape", len(self.refused), _shorten(list(_pairs(self.refused)), "; ")),
-            ("unused, of pre-training", len(harmless), _shorten(_grouped(harmless))),
-            ("unused, not in the model", len(strange), _shorten(_grouped(strange))),
-        ]
-        lines += [f"  {title:<24} {count:>5}  {text}" for title, count, text in rows if count]
-        return "\n".join(lines)
-
-
-def _pairs(notes: Mapping[str, str]) -> list[str]:
-    return [f"{name} {note}" for name, note in notes.items()]
-
-
-def _grouped(names: Sequence[str]) -> list[str]:
-    """Names with a common first part as one: ``pred_head.* (4)``."""
-    groups: dict[str, list[str]] = {}
-    for name in names:
-        groups.setdefault(name.partition(".")[0], []).append(name)
-    return [
-        group[0] if len(group) == 1 else f"{first}.* ({len(group)})"
-        for first, group in groups.items()
-    ]
-
-
-def _shorten(parts: Sequence[str], separator: str = ", ") -> str:
-    more = [f"and {len(parts) - 4} more"] if len(parts) > 4 else []
-    return separator.join([*parts[:4], *more])
 
 
 def load_weights(
@@ -94,15 +35,19 @@ def load_weights(
     clear_names: Sequence[str] = (),
     inflate: str = "mean",
     complete: bool = False,
+    class_names: Sequence[str] = (),
+    average: bool = False,
+    rename: Callable[[Mapping[str, Tensor]], Mapping[str, Tensor]] | None = None,
 ) -> LoadReport:
     """Fill a model from a checkpoint, as far as the two go together.
 
     Reads files of this package and of PySlowFast (``model_state``), other training codes'
-    (``state_dict``, ``model``) and bare dicts of names and tensors; ``module.`` in front of names
-    is dropped. Entries of the same name are copied, position tables and kernels of another size are
-    brought to the model's (:func:`slowfast_maskfeat.checkpoints.reshape.reshape_weight`). An
-    image's ``pos_embed`` fills a video's ``pos_embed_spatial`` and ``pos_embed_class``, and the
-    other way round. What remains, such as a classifier of another size, keeps its initial values.
+    (``state_dict``, ``model``), bare dicts of names and tensors, and safetensors files; ``module.``
+    in front of names is dropped. Entries of the same name are copied, position tables and kernels
+    of another size are brought to the model's
+    (:func:`slowfast_maskfeat.checkpoints.reshape.reshape_weight`), and position tables of another
+    form made (:func:`slowfast_maskfeat.checkpoints.positions.other_form`). What remains, such as a
+    classifier of another size, keeps its initial values.
 
     Deviations from PySlowFast, which only logs them: too little coverage is an error; a joint
     ``pos_embed`` and an image's one are converted; kernels are converted without being asked to.
@@ -114,49 +59,50 @@ def load_weights(
             (:attr:`LoadReport.coverage`).
         clear_names: Patterns whose first occurrence is removed from every name in the file
             (``TRAIN.CHECKPOINT_CLEAR_NAME_PATTERN``).
-        inflate: ``mean`` or ``repeat``: see ``reshape_weight``.
+        inflate: How an image's weights become a video's. ``mean`` keeps the response to a still
+            clip: kernels repeated along time are divided by their length, and what only a video has
+            starts at zero. ``repeat`` is the published way, which does neither.
         complete: Whether all entries, the head's too, must be filled, as testing needs. Of a run
             that averaged its weights, the average is then taken.
+        class_names: Of the model's classifier, in its order; empty for unknown. A classifier of
+            other classes is not loaded, and is an error with ``complete``; one of the same classes
+            in another order always is.
+        average: Whether to take the average of a run that kept one, as ``complete`` does.
+        rename: Brings the file's weights to the published names, where it has others
+            (:mod:`slowfast_maskfeat.checkpoints.naming`).
 
     Returns:
         What was loaded and what was not.
 
     Raises:
-        ValueError: If the file cannot be read, or fills too little; the model is then unchanged.
+        ValueError: If the file cannot be read, fills too little, or its classes are in another
+            order; the model is then unchanged.
     """
     if inflate not in ("mean", "repeat"):
         raise ValueError(f"inflate is {inflate!r}; 'mean' or 'repeat' is right")
     path = Path(path)
     content = load_checkpoint(path)
-    if complete and isinstance(content.get("average_state"), Mapping):
+    if (complete or average) and isinstance(content.get("average_state"), Mapping):
         # What validated is what is tested: the running average, where a run kept one.
         content = {**content, "model_state": content["average_state"]["weights"]}
     found = _clean_names(_find_weights(content, path), clear_names, path)
+    if rename is not None:
+        found = dict(rename(found))
     state = model.state_dict()
-    source = TokenLayout("cls_token" in found, _source_grid(content))
-    target = TokenLayout("cls_token" in state, getattr(model, "configured_grid", None))
-    available = {**found, **_derived_positions(found, state)}
-
-    values: dict[str, Tensor] = {}
-    reshaped: dict[str, str] = {}
-    refused: dict[str, str] = {}
-    for name, own in state.items():
-        if name not in available:
-            continue
-        weight, shape = available[name], tuple(own.shape)
-        if tuple(weight.shape) == shape:
-            values[name] = weight
-            continue
-        shapes = f"{tuple(weight.shape)} -> {shape}"
-        change = reshape_weight(name, weight, shape, source=source, target=target, inflate=inflate)
-        if change is None:
-            refused[name] = shapes
-        else:
-            assert tuple(change.value.shape) == shape, name
-            values[name] = change.value
-            reshaped[name] = f"{shapes}, {change.how}"
-    for name in values.keys() - found.keys():
-        reshaped.setdefault(name, "from the other form of position table")
+    values, reshaped, refused = _match(
+        found,
+        state,
+        source=source_layout(found, _source_grid(content, path), for_images=is_of_images(state)),
+        target=TokenLayout("cls_token" in state, getattr(model, "configured_grid", None)),
+        inflate=inflate,
+    )
+    own_head = [name for name in state if name.startswith(CLASSIFIER)]
+    if own_head and all(name in values for name in own_head):
+        theirs = content.get("class_names") or ()
+        other = compare_class_names(theirs, class_names, path, may_start_anew=not complete)
+        if other:
+            values = {name: value for name, value in values.items() if name not in own_head}
+            refused.update(dict.fromkeys(own_head, f"of other classes, {other}"))
     report = LoadReport(
         path=path,
         loaded=tuple(name for name in state if name in values),
@@ -165,12 +111,55 @@ def load_weights(
         reshaped=reshaped,
         refused=refused,
         coverage=_coverage(state, values),
+        classifier=_explain_classifier(own_head, state, found, refused),
     )
-    _check(report, values, min_coverage, complete)
+    _check(report, found, values, min_coverage, complete)
     with torch.no_grad():
         for name, value in values.items():
             state[name].copy_(value)
     return report
+
+
+def _match(
+    found: Mapping[str, Tensor],
+    state: Mapping[str, Tensor],
+    *,
+    source: TokenLayout,
+    target: TokenLayout,
+    inflate: str,
+) -> tuple[dict[str, Tensor], dict[str, str], dict[str, str]]:
+    """What to fill the model with.
+
+    Returns:
+        Values in the model's shapes by name; of these, what was done to them; and the shapes of
+        those that did not go together.
+    """
+    made = other_form(found, state, source=source, target=target, inflate=inflate)
+    values: dict[str, Tensor] = {}
+    reshaped: dict[str, str] = {}
+    refused: dict[str, str] = {}
+    for name, own in state.items():
+        if name not in found and name not in made:
+            continue
+        weight, steps, layout = found.get(name), [], source
+        if weight is None:
+            weight, how, layout = made[name]
+            steps = [how]
+        old, shape = tuple(weight.shape), tuple(own.shape)
+        if old != shape or on_another_grid(name, layout, target):
+            change = reshape_weight(
+                name, weight, shape, source=layout, target=target, inflate=inflate
+            )
+            if change is None:
+                refused[name] = f"{old} -> {shape}"
+                continue
+            weight = change.value
+            steps.append(f"{old} -> {shape}, {change.how}")
+        assert tuple(weight.shape) == shape, name
+        values[name] = weight
+        if steps:
+            reshaped[name] = "; ".join(steps)
+    return values, reshaped, refused
 
 
 def _find_weights(content: Mapping[str, Any], path: Path) -> dict[str, Tensor]:
@@ -208,34 +197,36 @@ def _clean_names(
     return cleaned
 
 
-def _source_grid(content: Mapping[str, Any]) -> Grid | None:
+def _source_grid(content: Mapping[str, Any], path: Path) -> Grid | None:
     grid = content.get("token_grid")
-    return None if grid is None else Grid(*grid)
+    if not grid:
+        return None
+    if not isinstance(grid, Sequence) or len(grid) != 3 or any(type(n) is not int for n in grid):
+        raise ValueError(f"{path}: its token_grid is {grid!r}; three whole numbers are right")
+    return Grid(*grid)
 
 
-def _derived_positions(
-    found: Mapping[str, Tensor], state: Mapping[str, Tensor]
-) -> dict[str, Tensor]:
-    """Position tables in the form the model has them, where only one of the two is of images."""
-    derived: dict[str, Tensor] = {}
-    if "pos_embed_spatial" in state and "pos_embed" in found and _is_of_images(found):
-        front = int("cls_token" in found)
-        derived["pos_embed_spatial"] = found["pos_embed"][:, front:]
-        if front:
-            derived["pos_embed_class"] = found["pos_embed"][:, :1]
-    elif "pos_embed" in state and "pos_embed_spatial" in found and _is_of_images(state):
-        parts = [found[n] for n in ("pos_embed_class", "pos_embed_spatial") if n in found]
-        derived["pos_embed"] = torch.cat(parts, dim=1)
-    return {name: table for name, table in derived.items() if name not in found}
-
-
-def _is_of_images(weights: Mapping[str, Tensor]) -> bool:
-    kernel = weights.get("patch_embed.proj.weight")
-    return kernel is not None and kernel.ndim == 4
+def _explain_classifier(
+    own_head: Sequence[str],
+    state: Mapping[str, Tensor],
+    found: Mapping[str, Tensor],
+    refused: Mapping[str, str],
+) -> str:
+    """Why the classifier keeps its initial values; empty where it does not, or there is none."""
+    for name in own_head:
+        if name not in found:
+            return "the file has none"
+        if name not in refused:
+            continue
+        theirs, ours = found[name].shape, state[name].shape
+        if theirs[1:] == ours[1:] and theirs[0] != ours[0]:
+            return f"the file has {theirs[0]} classes, the model {ours[0]}"
+        return refused[name]
+    return ""
 
 
 def _coverage(state: Mapping[str, Tensor], values: Mapping[str, Tensor]) -> float:
-    backbone = [name for name in state if not name.startswith(_HEAD_NAMES)]
+    backbone = [name for name in state if not name.startswith(HEAD_NAMES)]
     filled = [name for name in backbone if name in values]
     num_elements = sum(state[name].numel() for name in backbone)
     if not num_elements:
@@ -245,7 +236,11 @@ def _coverage(state: Mapping[str, Tensor], values: Mapping[str, Tensor]) -> floa
 
 
 def _check(
-    report: LoadReport, values: Mapping[str, Tensor], min_coverage: float, complete: bool
+    report: LoadReport,
+    found: Mapping[str, Tensor],
+    values: Mapping[str, Tensor],
+    min_coverage: float,
+    complete: bool,
 ) -> None:
     broken = [
         name
@@ -254,18 +249,31 @@ def _check(
     ]
     if broken:
         raise ValueError(
-            f"{report.path} has weights that are not finite ({_shorten(broken)}); a checkpoint "
+            f"{report.path} has weights that are not finite ({shorten(broken)}); a checkpoint "
             "from before its training went wrong is right"
         )
     if report.coverage < min_coverage:
         raise ValueError(
             f"{report.path} fills {report.coverage:.1%} of the backbone, and {min_coverage:.1%} is "
-            "the least allowed (TRAIN.CHECKPOINT_MIN_COVERAGE). Is it of this model? If its names "
-            "only have something in front, TRAIN.CHECKPOINT_CLEAR_NAME_PATTERN removes that.\n"
-            f"{report}"
+            "the least allowed (TRAIN.CHECKPOINT_MIN_COVERAGE). "
+            f"{_guess_why(found, report.path)}\n{report}"
         )
     if complete and report.missing:
         raise ValueError(
             f"{report.path} does not fill the whole model, which testing needs; a checkpoint of "
             f"the same task and number of classes is right.\n{report}"
         )
+
+
+def _guess_why(found: Mapping[str, Tensor], path: Path) -> str:
+    naming = recognise(found)
+    if naming:
+        return (
+            f"Its names look like {NAMINGS[naming].library}'s: python tools/convert_checkpoint.py "
+            f"--cfg CFG --input {path} --output {path.with_name(f'{path.stem}_converted.pyth')} "
+            "renames them."
+        )
+    return (
+        "Is it of this model? If its names only have something in front, "
+        "TRAIN.CHECKPOINT_CLEAR_NAME_PATTERN removes that."
+    )

@@ -140,6 +140,12 @@ def test_only_the_newest_of_one_task_stay(tmp_path: Path) -> None:
         keep_last(tmp_path, "ssl", -1)
 
 
+@pytest.mark.skipif(not Path("/proc/self/mem").exists(), reason="Linux only")
+def test_a_file_that_cannot_be_read() -> None:
+    with pytest.raises(ValueError, match=r"/proc/self/mem cannot be read: Input/output error"):
+        load_checkpoint("/proc/self/mem")
+
+
 class NeedsCode:
     """Something that weights-only loading must refuse."""
 
@@ -162,9 +168,45 @@ def test_files_that_are_no_checkpoint(tmp_path: Path) -> None:
     for path in (cut, tmp_path / "0.pyth", tmp_path / "24.pyth"):
         with pytest.raises(ValueError, match=f"{path.name} is not a (complete )?checkpoint"):
             load_checkpoint(path)
+    (tmp_path / "page.pyth").write_bytes(b"<!DOCTYPE html><html>")
+    with pytest.raises(ValueError, match=r"page\.pyth is not a checkpoint; a file that torch"):
+        load_checkpoint(tmp_path / "page.pyth")
     torch.save([1, 2], tmp_path / "list.pyth")
     with pytest.raises(ValueError, match="holds a list"):
         load_checkpoint(tmp_path / "list.pyth")
+
+
+class RunsCode:
+    """What an attacker would send: reading it calls a function."""
+
+    def __init__(self, trace: Path) -> None:
+        self.trace = trace
+
+    def __reduce__(self) -> tuple[object, ...]:
+        return (open, (str(self.trace), "w"))
+
+
+@pytest.mark.parametrize("zipped", [True, False], ids=["zip", "legacy"])
+@pytest.mark.parametrize("place", ["beside the weights", "instead of them"])
+def test_a_malicious_file_runs_nothing(tmp_path: Path, zipped: bool, place: str) -> None:
+    path, trace = tmp_path / "bad.pyth", tmp_path / "trace"
+    content = {"model_state": {"w": torch.ones(2)}, "meter": RunsCode(trace)}
+    whole = content if place == "beside the weights" else RunsCode(trace)
+    torch.save(whole, path, _use_new_zipfile_serialization=zipped)
+    with pytest.raises(ValueError, match=r"needs the code of (_?io|builtins)\.open"):
+        load_checkpoint(path)
+    assert not trace.exists()
+    torch.load(path, weights_only=False)  # the trap is a real one
+    assert trace.exists()
+
+
+def test_a_file_with_a_numpy_number_can_be_converted(tmp_path: Path) -> None:
+    path = tmp_path / "old.pyth"
+    torch.save({"model_state": {"w": torch.ones(2)}, "top1": np.float64(81.3)}, path)
+    with pytest.raises(ValueError, match=r"needs the code of numpy.*INSTALL\.md") as caught:
+        load_checkpoint(path)
+    exec(str(caught.value).split('python -c "')[1].split('"\n')[0])
+    assert load_checkpoint(tmp_path / "old_plain.pyth")["model_state"]["w"].tolist() == [1, 1]
 
 
 def test_a_file_that_needs_code_is_refused_with_a_way_to_convert_it(tmp_path: Path) -> None:

@@ -3,53 +3,33 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Any
 
 import pytest
 import torch
+import torch.nn.functional as F
 from golden_rule import (
-    fill_with_golden_weights,
-    golden_array,
     golden_json,
     golden_npz,
     golden_randn,
     relative_error,
 )
 from tiny_cases import model_of, tiny_options
-from torch import Tensor, nn
+from tiny_checkpoints import (
+    IMAGE,
+    LARGER,
+    VIDEO_VIT,
+    put_back,
+    receiver,
+    source_file,
+    source_state,
+)
+from torch import nn
 
+from slowfast_maskfeat.checkpoints.report import LoadReport
 from slowfast_maskfeat.checkpoints.reshape import TokenLayout, guess_grid, reshape_weight
 from slowfast_maskfeat.checkpoints.save_load import save_checkpoint
-from slowfast_maskfeat.checkpoints.transfer import LoadReport, load_weights
+from slowfast_maskfeat.checkpoints.transfer import load_weights
 from slowfast_maskfeat.shapes import Grid
-
-LARGER = {"DATA__NUM_FRAMES": 16, "DATA__TRAIN_CROP_SIZE": 96, "DATA__TEST_CROP_SIZE": 96}
-IMAGE = {
-    "DATA__NUM_FRAMES": 1,
-    "MVIT__PATCH_2D": True,
-    "MVIT__PATCH_KERNEL": [7, 7],
-    "MVIT__PATCH_STRIDE": [4, 4],
-    "MVIT__PATCH_PADDING": [3, 3],
-    "MVIT__POOL_KVQ_KERNEL": [1, 3, 3],
-    "MVIT__REL_POS_TEMPORAL": False,
-}
-VIDEO_VIT = {
-    "DATA__NUM_FRAMES": 8,
-    "MVIT__PATCH_2D": False,
-    "MVIT__PATCH_KERNEL": [2, 16, 16],
-    "MVIT__PATCH_STRIDE": [2, 16, 16],
-    "MVIT__PATCH_PADDING": [0, 0, 0],
-    "MVIT__SEP_POS_EMBED": True,
-}
-
-
-def source_file(folder: Path, options: dict[str, Any], **extra: Tensor) -> Path:
-    state = fill_with_golden_weights(model_of(options)).state_dict()
-    return save_checkpoint(folder / "source.pyth", {"model_state": {**state, **extra}, "epoch": 9})
-
-
-def receiver(options: dict[str, Any]) -> nn.Module:
-    return fill_with_golden_weights(model_of(options), seed_prefix="dst:").eval()
 
 
 def check_logits(model: nn.Module, name: str) -> None:
@@ -92,7 +72,8 @@ def test_pretrained_to_classifier(tmp_path: Path) -> None:
     text = str(report)
     assert "head.* (2)" in text
     assert "pred_head.* (4)" in text
-    assert len(text.splitlines()) == 4
+    assert text.splitlines()[-1] == "  classifier left as initialised: the file has none"
+    assert len(text.splitlines()) == 5
 
 
 def test_larger_clips_with_separate_positions(tmp_path: Path) -> None:
@@ -110,22 +91,20 @@ def test_larger_clips_with_joint_positions(tmp_path: Path) -> None:
     # The published code leaves the table as initialised; here it is resized.
     name = "tiny_v1joint_64to96_8to16f"
     model = receiver(tiny_options("v1_joint", **LARGER))
-    state = fill_with_golden_weights(model_of(tiny_options("v1_joint"))).state_dict()
+    state = source_state(tiny_options("v1_joint"))
     path = save_checkpoint(tmp_path / "s.pyth", {"model_state": state})
     report = load_weights(model, path, complete=True)
     assert "(4, 16, 16) (taken for the grid of the file) to (8, 24, 24)" in str(report)
     resized = model.state_dict()["pos_embed"]
     assert torch.equal(resized[:, :1], state["pos_embed"][:, :1])  # the class token's stays
     # With that one table put back to its initial values, everything else is as published.
-    with torch.no_grad():
-        shape = tuple(resized.shape)
-        resized.copy_(torch.from_numpy(golden_array("pos_embed", "dst:", shape=shape)))
+    put_back(model, "pos_embed")
     check_logits(model, name)
 
 
 def test_prefix_is_cleared(tmp_path: Path) -> None:
     name = "tiny_prefix_cleared"
-    state = fill_with_golden_weights(model_of(tiny_options("v2_k400"))).state_dict()
+    state = source_state(tiny_options("v2_k400"))
     for prefix, clear in (("module.", ()), ("module.", ["module."]), ("net.x.", ["net.x."])):
         renamed = {f"{prefix}{key}": value for key, value in state.items()}
         path = save_checkpoint(tmp_path / "s.pyth", {"model_state": renamed})
@@ -135,44 +114,43 @@ def test_prefix_is_cleared(tmp_path: Path) -> None:
         check_logits(model, name)
 
 
-@pytest.mark.parametrize(
-    ("name", "inflate"),
-    [("tiny_imgv2_to_vid_image_init", "repeat"), ("tiny_imgv2_to_vid_inflation", "mean")],
-)
-def test_image_to_video(tmp_path: Path, name: str, inflate: str) -> None:
+def test_image_to_video_as_published(tmp_path: Path) -> None:
+    name = "tiny_imgv2_to_vid_image_init"
     path = source_file(tmp_path, tiny_options("v2_k400", **IMAGE))
     model = receiver(tiny_options("v2_k400"))
-    report = load_weights(model, path, inflate=inflate)
+    report = load_weights(model, path, inflate="repeat")
+    check_names(report, name)
     assert set(report.missing) == {f"blocks.{i}.attn.rel_pos_t" for i in range(5)}
-    if inflate == "repeat":
-        check_names(report, name)
-        check_converted(model, name)
-        check_logits(model, name)
-    else:  # the published way divides the patch kernel, but leaves the pooling kernels alone
+    check_converted(model, name)
+    check_logits(model, name)
+
+
+@pytest.mark.parametrize(
+    ("name", "unconverted"),
+    [
+        # The published way converts nothing without a flag, and with the one that divides only
+        # the patch kernel; the rest stays as initialised.
+        ("tiny_imgv2_to_vid_no_flag", ("patch_embed.proj.weight", "rel_pos_t", "pool_q.weight")),
+        ("tiny_imgv2_to_vid_inflation", ("rel_pos_t", "pool_q.weight")),
+    ],
+)
+def test_image_to_video_divided(tmp_path: Path, name: str, unconverted: tuple[str, ...]) -> None:
+    path = source_file(tmp_path, tiny_options("v2_k400", **IMAGE))
+    model = receiver(tiny_options("v2_k400"))
+    report = load_weights(model, path, complete=True)
+    assert len(report.reshaped) == 1 + 3 * 5 + 5  # patch kernel, pooling kernels, rel_pos_t
+    if "inflation" in name:
         key = "patch_embed.proj.weight"
         expected = golden_npz(f"checkpoint/{name}.npz")[f"conv/{key}"]
         assert relative_error(model.state_dict()[key], expected) < 1e-6
-
-
-def test_a_still_clip_gives_the_response_of_its_image(tmp_path: Path) -> None:
-    image = fill_with_golden_weights(model_of(tiny_options("img_vit")))
-    path = save_checkpoint(tmp_path / "s.pyth", {"model_state": image.state_dict()})
-    video = receiver(tiny_options("img_vit", **VIDEO_VIT))
-    load_weights(video, path, inflate="mean")
-    picture = torch.randn(1, 3, 1, 64, 64)
-    with torch.no_grad():
-        of_image = image.patch_embed(picture)
-        of_video = video.patch_embed(picture.expand(-1, -1, 8, -1, -1))
-    of_image, of_video = (t[0] if isinstance(t, tuple) else t for t in (of_image, of_video))
-    tokens = of_video.reshape(4, 16, -1)
-    for step in tokens:
-        torch.testing.assert_close(step, of_image.reshape(16, -1), rtol=1e-4, atol=1e-5)
+    put_back(model, *unconverted, "pool_k.weight", "pool_v.weight")
+    check_logits(model, name)
 
 
 def test_image_positions_move_to_the_separate_tables(tmp_path: Path) -> None:
     # The published code leaves all three tables as initialised.
     name = "tiny_vit_img_to_vid_sep_image_init"
-    image = fill_with_golden_weights(model_of(tiny_options("img_vit"))).state_dict()
+    image = source_state(tiny_options("img_vit"))
     path = save_checkpoint(tmp_path / "s.pyth", {"model_state": image})
     model = receiver(tiny_options("img_vit", **VIDEO_VIT))
     report = load_weights(model, path, inflate="repeat")
@@ -181,10 +159,7 @@ def test_image_positions_move_to_the_separate_tables(tmp_path: Path) -> None:
     assert torch.equal(state["pos_embed_spatial"], image["pos_embed"][:, 1:])
     assert torch.equal(state["pos_embed_class"], image["pos_embed"][:, :1])
     check_converted(model, name)
-    with torch.no_grad():
-        for table in ("pos_embed_spatial", "pos_embed_class"):
-            array = golden_array(table, "dst:", shape=tuple(state[table].shape))
-            state[table].copy_(torch.from_numpy(array))
+    put_back(model, "pos_embed_spatial", "pos_embed_class")
     check_logits(model, name)
 
 
@@ -199,8 +174,30 @@ def test_video_to_image(tmp_path: Path) -> None:
     check_logits(model, name)
 
 
-def test_pooling_video_to_image_and_larger_tables(tmp_path: Path) -> None:
+def test_pooling_video_to_image(tmp_path: Path) -> None:
     # The published code raises a KeyError here, on a table that only the video has.
+    assert "KeyError" in golden_json("checkpoint/tiny_vid_to_imgv2_image_init.json")["error"]
+    video = source_state(tiny_options("v2_k400"))
+    path = source_file(tmp_path, tiny_options("v2_k400"))
+    model = receiver(tiny_options("v2_k400", **IMAGE))
+    report = load_weights(model, path, complete=True)
+    assert set(report.unexpected) == {f"blocks.{i}.attn.rel_pos_t" for i in range(5)}
+    # A still clip, away from its ends, has the response of its image.
+    picture = golden_randn(1, (1, 3, 64, 64))
+    clip = picture[:, :, None].expand(-1, -1, 3, -1, -1)
+    patches = F.conv3d(clip, video["patch_embed.proj.weight"], stride=(1, 4, 4), padding=(0, 3, 3))
+    with torch.no_grad():
+        bias = model.patch_embed.proj.bias[:, None, None]
+        assert relative_error(model.patch_embed.proj(picture) - bias, patches[:, :, 0]) < 1e-5
+    for name in (f"blocks.{i}.attn.pool_{part}.weight" for i in range(5) for part in "qkv"):
+        kernel, pooled = video[name], model.state_dict()[name]
+        groups = len(kernel)
+        still = golden_randn(2, (1, groups, 1, 9, 9))
+        expected = F.conv3d(still.expand(-1, -1, 3, -1, -1), kernel, groups=groups)
+        assert relative_error(F.conv3d(still, pooled, groups=groups), expected) < 1e-5, name
+
+
+def test_relative_positions_grow_with_the_picture(tmp_path: Path) -> None:
     path = source_file(tmp_path, tiny_options("v2_k400"))
     changes = {"DATA__TRAIN_CROP_SIZE": 96, "DATA__TEST_CROP_SIZE": 96}
     model = receiver(tiny_options("v2_k400", **IMAGE, **changes))
@@ -218,7 +215,8 @@ def test_other_classes_keep_their_head(tmp_path: Path) -> None:
     assert torch.equal(model.head.projection.weight, before)
     assert report.coverage == 1.0
     assert set(report.refused) == {"head.projection.weight", "head.projection.bias"}
-    assert "head.projection.bias (20,) -> (7,)" in str(report)
+    assert "head.projection.bias: (20,) -> (7,)" in str(report)
+    assert str(report).endswith("initialised: the file has 20 classes, the model 7")
     with pytest.raises(ValueError, match=r"does not fill the whole model(?s:.*)head\.\* \(2\)"):
         load_weights(model, path, complete=True)
 
@@ -239,7 +237,7 @@ def test_too_little_changes_nothing_and_says_what(tmp_path: Path) -> None:
 
 
 def test_containers(tmp_path: Path) -> None:
-    state = fill_with_golden_weights(model_of(tiny_options("img_vit"))).state_dict()
+    state = source_state(tiny_options("img_vit"))
     for content in ({"model_state": state}, {"state_dict": state}, {"model": state}, dict(state)):
         path = save_checkpoint(tmp_path / "s.pyth", content)
         model = receiver(tiny_options("img_vit"))
@@ -253,7 +251,7 @@ def test_containers(tmp_path: Path) -> None:
 
 
 def test_weights_that_are_not_finite_are_refused(tmp_path: Path) -> None:
-    state = fill_with_golden_weights(model_of(tiny_options("img_vit"))).state_dict()
+    state = source_state(tiny_options("img_vit"))
     state["cls_token"][0, 0, 0] = float("nan")
     path = save_checkpoint(tmp_path / "s.pyth", {"model_state": state})
     with pytest.raises(ValueError, match=r"not finite \(cls_token\)"):
@@ -281,11 +279,57 @@ def test_guess_of_a_grid(num_tokens: int, target: Grid, expected: Grid) -> None:
     assert guess_grid(num_tokens, target) == expected
 
 
+def test_a_guess_for_an_image_is_not_that_a_video_is_one() -> None:
+    assert guess_grid(4 * 14 * 14, Grid(1, 14, 14)) == Grid(1, 28, 28)
+    assert guess_grid(4 * 14 * 14, Grid(1, 14, 14), min_steps=2) == Grid(4, 14, 14)
+    assert guess_grid(3 * 5, Grid(1, 2, 2), min_steps=16) is None
+
+
 def test_the_file_may_tell_its_grid(tmp_path: Path) -> None:
     state = model_of(tiny_options("v1_joint")).state_dict()
     path = save_checkpoint(tmp_path / "s.pyth", {"model_state": state, "token_grid": (16, 8, 8)})
     report = load_weights(receiver(tiny_options("v1_joint", **LARGER)), path)
     assert report.reshaped["pos_embed"].endswith("(16, 8, 8) to (8, 24, 24)")
+
+
+@pytest.mark.parametrize("grid", ["8x8", [1, 4], [1, 4, 4.0], 16])
+def test_a_grid_that_cannot_be_meant(tmp_path: Path, grid: object) -> None:
+    state = source_state(tiny_options("img_vit"))
+    path = save_checkpoint(tmp_path / "s.pyth", {"model_state": state, "token_grid": grid})
+    with pytest.raises(ValueError, match=r"its token_grid is .*; three whole numbers are right"):
+        load_weights(receiver(tiny_options("img_vit")), path)
+
+
+def test_the_average_is_taken_where_there_is_one(tmp_path: Path) -> None:
+    state = source_state(tiny_options("img_vit"))
+    doubled = {name: 2 * value for name, value in state.items()}
+    for average in (None, {"weights": doubled, "decay": 0.5}):
+        content = {"model_state": state, "average_state": average}
+        path = save_checkpoint(tmp_path / "s.pyth", content)
+        for complete in (False, True):
+            model = receiver(tiny_options("img_vit"))
+            load_weights(model, path, complete=complete)
+            factor = 2 if complete and average else 1
+            assert torch.equal(model.state_dict()["cls_token"], factor * state["cls_token"])
+
+
+def test_names_may_be_brought_to_ours(tmp_path: Path) -> None:
+    state = source_state(tiny_options("img_vit"))
+    theirs = {name[::-1]: value for name, value in state.items()}
+    path = save_checkpoint(tmp_path / "s.pyth", {"model_state": theirs})
+    report = load_weights(
+        receiver(tiny_options("img_vit")),
+        path,
+        complete=True,
+        rename=lambda weights: {name[::-1]: value for name, value in weights.items()},
+    )
+    assert not report.unexpected
+
+
+def test_a_model_that_is_all_head_has_nothing_to_cover(tmp_path: Path) -> None:
+    model = nn.ModuleDict({"head": nn.Linear(2, 3)})
+    path = save_checkpoint(tmp_path / "s.pyth", {"model_state": {"other": torch.zeros(1)}})
+    assert load_weights(model, path).coverage == 1.0
 
 
 def test_a_joint_table_of_a_ramp_stays_a_ramp() -> None:
@@ -312,6 +356,20 @@ def test_a_joint_table_of_a_ramp_stays_a_ramp() -> None:
 
 def test_shapes_that_do_not_go_together() -> None:
     unknown = TokenLayout(True, None)
+    known = TokenLayout(False, Grid(1, 4, 4))
+    for source, target in (
+        (TokenLayout(True, None), known),  # a class token more
+        (TokenLayout(False, Grid(1, 3, 3)), known),  # 25 tokens are not those of 3x3
+    ):
+        change = reshape_weight(
+            "pos_embed",
+            torch.zeros(1, 25, 8),
+            (1, 16, 8),
+            source=source,
+            target=target,
+            inflate="mean",
+        )
+        assert change is None
     for name, old, new in [
         ("blocks.0.attn.rel_pos_h", (27, 96), (13, 64)),
         ("pos_embed", (1, 17, 8), (1, 65, 8)),  # the model's grid is not known
@@ -324,6 +382,21 @@ def test_shapes_that_do_not_go_together() -> None:
             name, torch.zeros(old), new, source=unknown, target=unknown, inflate="mean"
         )
         assert change is None, name
+
+
+def test_a_kernel_of_one_frame_may_have_four_or_five_axes() -> None:
+    kernel, unknown = torch.randn(8, 3, 7, 7), TokenLayout(False, None)
+    for old, new in ((kernel, kernel[:, :, None]), (kernel[:, :, None], kernel)):
+        change = reshape_weight(
+            "patch_embed.proj.weight",
+            old,
+            tuple(new.shape),
+            source=unknown,
+            target=unknown,
+            inflate="mean",
+        )
+        assert change is not None
+        assert torch.equal(change.value, new)
 
 
 @pytest.mark.slow

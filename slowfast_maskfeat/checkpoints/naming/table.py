@@ -1,0 +1,121 @@
+"""A table of names, read in both directions."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterable, Mapping, Sequence
+from typing import NamedTuple
+
+from torch import Tensor
+
+from slowfast_maskfeat.shapes import Grid
+
+
+class ModelFacts(NamedTuple):
+    """What names and shapes of weights do not tell of the model here.
+
+    Attributes:
+        grid: Patch tokens along time, rows and columns.
+        mean_pooling: Whether the mean of the tokens is classified, taken before the last layer norm
+            (MVIT.USE_MEAN_POOLING).
+        residual_pooling: Whether pooled queries are added to the result of attention.
+        color_first: Whether a predicted patch has the order (colour, row, column), as those of 2-D
+            patches have, or (frame, row, column, colour).
+    """
+
+    grid: Grid
+    mean_pooling: bool = False
+    residual_pooling: bool = False
+    color_first: bool = False
+
+
+class NameTable:
+    """Beginnings of names in another library and here; what follows them is the same in both.
+
+    Args:
+        pairs: (theirs, ours). ``*`` is a number, at the same place in both. Where one of ours has
+            several of theirs, the first is written and all are read.
+    """
+
+    def __init__(self, pairs: Sequence[tuple[str, str]]) -> None:
+        self._to_ours = [(_pattern(theirs), ours) for theirs, ours in pairs]
+        self._to_theirs = [(_pattern(ours), theirs) for theirs, ours in pairs]
+
+    def to_published(self, weights: Mapping[str, Tensor]) -> dict[str, Tensor]:
+        """Renames theirs to ours; names that are not in the table stay."""
+        renamed = {}
+        for name, value in weights.items():
+            renamed[_translate(name, self._to_ours) or name] = value
+        return renamed
+
+    def from_published(self, weights: Mapping[str, Tensor], library: str) -> dict[str, Tensor]:
+        """Renames ours to theirs.
+
+        Args:
+            weights: Tensors by name.
+            library: Whose names these are, for messages.
+
+        Raises:
+            ValueError: A name has no counterpart.
+        """
+        renamed, left_over = {}, []
+        for name, value in weights.items():
+            translated = _translate(name, self._to_theirs)
+            if translated is None:
+                left_over.append(name)
+            else:
+                renamed[translated] = value
+        if left_over:
+            shown = ", ".join(left_over[:4]) + (", ..." if len(left_over) > 4 else "")
+            raise ValueError(
+                f"{library} has no place for {len(left_over)} weights of this model ({shown}); the "
+                "configuration of a model that can be written so is right (docs/checkpoints.md "
+                "lists them)"
+            )
+        return renamed
+
+
+def _pattern(beginning: str) -> re.Pattern[str]:
+    return re.compile(re.escape(beginning).replace(r"\*", r"(\d+)") + r"(?=\.|$)")
+
+
+def _translate(name: str, rows: Iterable[tuple[re.Pattern[str], str]]) -> str | None:
+    for pattern, other in rows:
+        match = pattern.match(name)
+        if match:
+            for number in match.groups():
+                other = other.replace("*", number, 1)
+            return other + name[match.end() :]
+    return None
+
+
+def require(condition: bool, library: str, what: str) -> None:
+    """Refuses to write a model in the naming of a library that has no such model.
+
+    Args:
+        condition: What must hold.
+        library: Whose names are wanted.
+        what: What must hold, in words.
+
+    Raises:
+        ValueError: It does not hold.
+    """
+    if not condition:
+        raise ValueError(f"{library} has no model like this one: {what}")
+
+
+def require_patches(weights: Mapping[str, Tensor], num_axes: int, library: str) -> None:
+    """Refuses patches of images where those of videos are wanted, and the other way round.
+
+    Args:
+        weights: Tensors by published name.
+        num_axes: 2 for images, 3 for videos.
+        library: Whose names are wanted.
+
+    Raises:
+        ValueError: The patches have another number of axes.
+    """
+    kernel = weights.get("patch_embed.proj.weight")
+    found = 0 if kernel is None else kernel.ndim - 2
+    wanted = "two-dimensional (MVIT.PATCH_2D True)" if num_axes == 2 else "three-dimensional"
+    require(found == num_axes, library, f"its patches are {wanted}, those here have {found} axes")

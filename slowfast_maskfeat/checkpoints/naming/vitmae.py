@@ -1,0 +1,141 @@
+"""ViTMAE of Hugging Face, and its ViT for the classification of images."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+import torch
+from torch import Tensor
+
+from slowfast_maskfeat.checkpoints.naming.table import (
+    ModelFacts,
+    NameTable,
+    require,
+    require_patches,
+)
+from slowfast_maskfeat.checkpoints.naming.transformer import (
+    DECODER,
+    DECODER_NORM,
+    fuse_projections,
+    layer_rows,
+    name_decoder_norm,
+    number_decoder_norm,
+    require_decoder,
+    split_projections,
+    with_prefix,
+)
+
+_LIBRARY = "Hugging Face's ViT and ViTMAE"
+_PREFIX = "vit."
+# Names that models of transformers 5 have in memory; its files have the older ones.
+_LAYER_IN_MEMORY = (
+    *((f"attention.{part}_proj", f"attn.{part}") for part in "qkv"),
+    ("attention.o_proj", "attn.proj"),
+    ("mlp.fc1", "mlp.fc1"),
+    ("mlp.fc2", "mlp.fc2"),
+    ("layernorm_before", "norm1"),
+    ("layernorm_after", "norm2"),
+)
+_TABLE = NameTable(
+    [
+        ("vit.embeddings.cls_token", "cls_token"),
+        ("vit.embeddings.position_embeddings", "pos_embed"),
+        ("vit.embeddings.patch_embeddings.projection", "patch_embed.proj"),
+        ("vit.layernorm", "norm"),
+        ("classifier", "head.projection"),
+        *layer_rows("vit.encoder.layer.*", "blocks.*"),
+        *layer_rows("vit.layers.*", "blocks.*", _LAYER_IN_MEMORY),
+        ("decoder.decoder_embed", "decoder_embed"),
+        ("decoder.mask_token", "mask_token"),
+        ("decoder.decoder_pos_embed", "decoder_pos_embed"),
+        *layer_rows("decoder.decoder_layers.*", f"{DECODER}.*"),
+        *layer_rows("decoder.decoder_layers.*", f"{DECODER}.*", _LAYER_IN_MEMORY),
+        # What transformers 5.23 writes in place of the name before.
+        *layer_rows("decoder.decoder_encoder.layer.*", f"{DECODER}.*"),
+        ("decoder.decoder_norm", DECODER_NORM),
+        ("decoder.decoder_pred", "pred_head.projections.0"),
+    ]
+)
+_PREDICTION = ("pred_head.projections.0.weight", "pred_head.projections.0.bias")
+
+
+def recognises(weights: Mapping[str, Tensor]) -> bool:
+    """Whether these are named so; the names of an encoder alone are VideoMAE's, too."""
+    return any(name.startswith((_PREFIX, "embeddings.", "encoder.layer.")) for name in weights)
+
+
+def to_published(weights: Mapping[str, Tensor], facts: ModelFacts) -> dict[str, Tensor]:
+    """From Hugging Face's names to the published ones.
+
+    Args:
+        weights: Tensors by their name, as in files, or as in models of transformers 5.
+        facts: Of the model here.
+
+    Returns:
+        Tensors by published name, the projections to queries, keys and values in one; the rows of
+        the prediction in the order that `facts` say. Unknown names stay.
+
+    Raises:
+        ValueError: A layer is not complete.
+    """
+    renamed = number_decoder_norm(_TABLE.to_published(with_prefix(weights, _PREFIX)))
+    renamed = fuse_projections(renamed)
+    return _reorder_prediction(renamed, facts, to_published=True)
+
+
+def from_published(weights: Mapping[str, Tensor], facts: ModelFacts) -> dict[str, Tensor]:
+    """From the published names to Hugging Face's.
+
+    Args:
+        weights: Tensors by published name.
+        facts: Of the model here.
+
+    Returns:
+        Tensors by the names of their files: of ViTMAEForPreTraining if there is a decoder, else of
+        ViTForImageClassification. Separable positions are added up.
+
+    Raises:
+        ValueError: Hugging Face has no such model.
+    """
+    require_patches(weights, 2, _LIBRARY)
+    require("cls_token" in weights, _LIBRARY, "it has a cls token (MVIT.CLS_EMBED_ON True)")
+    require(
+        not facts.mean_pooling,
+        _LIBRARY,
+        "it classifies the cls token, this one the mean of the others (MVIT.USE_MEAN_POOLING)",
+    )
+    require_decoder(weights, _LIBRARY)
+    shaped = split_projections(_reorder_prediction(weights, facts, to_published=False))
+    return _TABLE.from_published(name_decoder_norm(_join_positions(shaped)), _LIBRARY)
+
+
+def _join_positions(weights: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    """Separable tables, which the model adds up, as one; of an image, so that time is one step."""
+    joined = dict(weights)
+    for ours, theirs in (("pos_embed", "pos_embed"), ("dec_pos_embed", "decoder_pos_embed")):
+        if f"{ours}_spatial" in weights:
+            parts = (joined.pop(f"{ours}_{part}") for part in ("class", "spatial", "temporal"))
+            cls, spatial, temporal = parts
+            joined[theirs] = torch.cat((cls, spatial + temporal), dim=1)
+    return joined
+
+
+def _reorder_prediction(
+    weights: Mapping[str, Tensor], facts: ModelFacts, *, to_published: bool
+) -> dict[str, Tensor]:
+    """Rows of the prediction, which are (row, column, colour) there, here as `facts` say."""
+    changed = dict(weights)
+    kernel = weights.get("patch_embed.proj.weight")
+    for name in _PREDICTION:
+        if not facts.color_first or kernel is None or name not in weights:
+            continue
+        colors, rows, columns = kernel.shape[1], *kernel.shape[-2:]
+        value = weights[name]
+        if len(value) != colors * rows * columns:
+            continue  # features of another kind than pixels
+        sizes, order = (colors, rows, columns), (1, 2, 0)
+        if to_published:
+            sizes, order = (rows, columns, colors), (2, 0, 1)
+        planes = value.unflatten(0, sizes).movedim(order, (0, 1, 2))
+        changed[name] = planes.flatten(0, 2)
+    return changed

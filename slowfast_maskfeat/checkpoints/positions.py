@@ -1,0 +1,151 @@
+"""Position tables in the form that a model has them: joint or separable, of images or videos."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import NamedTuple
+
+import torch
+from torch import Tensor
+
+from slowfast_maskfeat.checkpoints.reshape import TokenLayout, guess_grid, square_side
+from slowfast_maskfeat.shapes import Grid
+
+JOINT, SPATIAL, TEMPORAL, CLASS = (
+    "pos_embed",
+    "pos_embed_spatial",
+    "pos_embed_temporal",
+    "pos_embed_class",
+)
+
+
+class MadeTable(NamedTuple):
+    """A table that a file does not have.
+
+    Attributes:
+        value: The table.
+        how: In words, for the report.
+        layout: The tokens that it is of.
+    """
+
+    value: Tensor
+    how: str
+    layout: TokenLayout
+
+
+def is_of_images(weights: Mapping[str, Tensor]) -> bool:
+    """Whether the patches of a model's weights have no time."""
+    kernel = weights.get("patch_embed.proj.weight")
+    return kernel is not None and kernel.ndim == 4
+
+
+def source_layout(
+    found: Mapping[str, Tensor], grid: Grid | None, *, for_images: bool = False
+) -> TokenLayout:
+    """How the tokens of the model that a file is of lie, as far as its tables tell.
+
+    Args:
+        found: The weights in the file.
+        grid: What the file itself says, or None.
+        for_images: Whether the weights are for a model of images: those of a video are then not
+            taken for an image's.
+
+    Returns:
+        The layout; of a square grid where nothing says otherwise.
+    """
+    has_cls = "cls_token" in found
+    min_steps = 2 if for_images and not is_of_images(found) else 1
+    if grid is None and SPATIAL in found and TEMPORAL in found:
+        side = square_side(found[SPATIAL].shape[1])
+        grid = Grid(found[TEMPORAL].shape[1], side, side) if side else None
+    elif grid is None and JOINT in found and is_of_images(found):
+        side = square_side(found[JOINT].shape[1] - int(has_cls))
+        grid = Grid(1, side, side) if side else None
+    return TokenLayout(has_cls, grid, min_steps)
+
+
+def on_another_grid(name: str, source: TokenLayout, target: TokenLayout) -> bool:
+    """Whether a position table of equal size is nevertheless of another grid (4x4 as 2x8)."""
+    if source.grid is None or target.grid is None:
+        return False
+    if name == JOINT:
+        return source.grid != target.grid
+    return name == SPATIAL and source.grid[1:] != target.grid[1:]
+
+
+def other_form(
+    found: Mapping[str, Tensor],
+    state: Mapping[str, Tensor],
+    *,
+    source: TokenLayout,
+    target: TokenLayout,
+    inflate: str,
+) -> dict[str, MadeTable]:
+    """Tables that a model has and a file has not, made from those that it has.
+
+    * joint to separable: of an image, its table; of a video the nearest sum (least squares), which
+      is the means over time, rows and columns.
+    * separable to joint: their sum; for an image the spatial table alone, as published.
+    * of an image, what a video needs besides (``pos_embed_temporal``, ``rel_pos_t``): zeros with
+      ``mean``, so that they change nothing at first; the published way, ``repeat``, leaves them
+      as initialised.
+
+    Args:
+        found: The weights in the file.
+        state: Those of the model.
+        source: Tokens of the model that the file is of.
+        target: Tokens of the model.
+        inflate: ``mean`` or ``repeat``.
+
+    Returns:
+        Table by name.
+    """
+    made: dict[str, MadeTable] = {}
+    if SPATIAL in state and JOINT in found:
+        made |= _separable(found, source, target)
+    elif JOINT in state and SPATIAL in found:
+        made |= _joint(found, is_of_images(state), source)
+    if is_of_images(found) and not is_of_images(state) and inflate == "mean":
+        for name, own in state.items():
+            if name == TEMPORAL or (name.startswith("blocks.") and name.endswith(".rel_pos_t")):
+                zeros = torch.zeros(own.shape)
+                made[name] = MadeTable(zeros, "zeros, as an image has no time", target)
+    return {name: table for name, table in made.items() if name in state and name not in found}
+
+
+def _separable(
+    found: Mapping[str, Tensor], source: TokenLayout, target: TokenLayout
+) -> dict[str, MadeTable]:
+    front = int(source.has_cls)
+    table = found[JOINT].float()  # (1, [1 +] t * h * w, D)
+    patches, how = table[:, front:], f"from {JOINT}"
+    made = {CLASS: MadeTable(table[:, :1], how, source)} if front else {}
+    if is_of_images(found):
+        return {**made, SPATIAL: MadeTable(patches, how, source)}
+    num_tokens = patches.shape[1]
+    grid = source.grid or (guess_grid(num_tokens, target.grid) if target.grid else None)
+    if grid is None or grid.num_tokens != num_tokens:
+        return made
+    planes = patches.unflatten(1, (grid.t, grid.h * grid.w))  # (1, t, h * w, D)
+    spatial = planes.mean(dim=1)
+    temporal = planes.mean(dim=2) - spatial.mean(dim=1, keepdim=True)
+    how, layout = f"{how}, least squares over {tuple(grid)}", TokenLayout(source.has_cls, grid)
+    made[SPATIAL] = MadeTable(spatial, how, layout)
+    made[TEMPORAL] = MadeTable(temporal, how, layout)
+    return made
+
+
+def _joint(
+    found: Mapping[str, Tensor], for_images: bool, source: TokenLayout
+) -> dict[str, MadeTable]:
+    patches, how, grid = found[SPATIAL].float(), f"from {SPATIAL}", source.grid
+    if for_images:
+        grid = None if grid is None else grid._replace(t=1)
+    elif TEMPORAL not in found or grid is None:
+        return {}
+    else:
+        patches = found[TEMPORAL].float()[:, :, None] + patches[:, None]  # (1, t, h * w, D)
+        patches, how = patches.flatten(1, 2), f"the sum of {SPATIAL} and {TEMPORAL}"
+    front = [found[CLASS].float()] if CLASS in found else []
+    table = torch.cat([*front, patches], dim=1)
+    return {JOINT: MadeTable(table, how, TokenLayout(bool(front), grid))}

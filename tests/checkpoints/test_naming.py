@@ -1,0 +1,380 @@
+"""Names of other libraries, against numbers that these gave (tests/golden/foreign)."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+import torch
+from documents import ROOT
+from fvcore.common.config import CfgNode
+from golden_rule import golden_array, golden_json, golden_randn, relative_error
+from torch import Tensor, nn
+
+from slowfast_maskfeat.build import build_model
+from slowfast_maskfeat.build.weights import model_facts
+from slowfast_maskfeat.checkpoints.naming import NAMINGS, ModelFacts, recognise
+from slowfast_maskfeat.checkpoints.naming.videomae import sinusoid_positions
+from slowfast_maskfeat.config import default_config, load_config
+from slowfast_maskfeat.shapes import Grid
+from slowfast_maskfeat.targets import PixelTarget
+
+SMALL = {
+    "DATA.TRAIN_CROP_SIZE": 64,
+    "MODEL.NUM_CLASSES": 10,
+    "MVIT.MLP_RATIO": 4.0,
+    "MVIT.EMBED_DIM": 16,
+}
+IMAGE = {
+    "DATA.NUM_FRAMES": 1,
+    "MVIT.PATCH_2D": True,
+    "MVIT.PATCH_KERNEL": [7, 7],
+    "MVIT.PATCH_STRIDE": [4, 4],
+    "MVIT.PATCH_PADDING": [3, 3],
+    "MVIT.POOL_KVQ_KERNEL": [1, 3, 3],
+}
+VIDEO = {
+    "MVIT.PATCH_PADDING": [1, 3, 3],
+    "MVIT.POOL_KVQ_KERNEL": [3, 3, 3],
+}
+RELATIVE = {
+    "MVIT.USE_ABS_POS": False,
+    "MVIT.REL_POS_SPATIAL": True,
+    "MVIT.RESIDUAL_POOLING": True,
+    "MVIT.DIM_MUL_IN_ATT": True,
+}
+PLAIN = {
+    **SMALL,
+    "MVIT.EMBED_DIM": 32,
+    "MVIT.NUM_HEADS": 2,
+    "MVIT.DEPTH": 3,
+}
+PLAIN_IMAGE = {
+    **PLAIN,
+    "DATA.NUM_FRAMES": 1,
+    "MVIT.PATCH_2D": True,
+    "MVIT.PATCH_KERNEL": [16, 16],
+    "MVIT.PATCH_STRIDE": [16, 16],
+    "MVIT.PATCH_PADDING": [0, 0],
+}
+PLAIN_VIDEO = {
+    **PLAIN,
+    "DATA.NUM_FRAMES": 8,
+    "MVIT.PATCH_KERNEL": [2, 16, 16],
+    "MVIT.PATCH_STRIDE": [2, 16, 16],
+    "MVIT.PATCH_PADDING": [0, 0, 0],
+    "MVIT.CLS_EMBED_ON": False,
+    "MVIT.USE_MEAN_POOLING": True,
+}
+AUTOENCODER = {
+    "MODEL.ARCH": "maskmvit",
+    "MODEL.MODEL_NAME": "MaskMViT",
+    "MASK.ENABLE": True,
+    "MASK.MAE_ON": True,
+    "MASK.MAE_RND_MASK": True,
+    "MASK.PRETRAIN_DEPTH": [2],
+    "MASK.HEAD_TYPE": "separate_xformer",
+    "MASK.DECODER_DEPTH": 2,
+    "MASK.DECODER_EMBED_DIM": 48,
+    "MASK.DECODER_NUM_HEADS": 3,
+    "MASK.TIME_STRIDE_LOSS": False,
+    "AUG.MASK_RATIO": 0.75,
+}
+
+
+def stages(depth: int, grown: list[int]) -> dict[str, Any]:
+    """Blocks at which width and heads double and rows and columns halve."""
+    steps = {block: [1, 2, 2] for block in grown}
+    factors = [[block, 2.0] for block in grown]
+    return {
+        "MVIT.DEPTH": depth,
+        "MVIT.DIM_MUL": factors,
+        "MVIT.HEAD_MUL": factors,
+        "MVIT.POOL_Q_STRIDE": [[b, *steps.get(b, [1, 1, 1])] for b in range(depth)],
+        "MVIT.POOL_KV_STRIDE_ADAPTIVE": [1, 4, 4],
+    }
+
+
+CASES: dict[str, dict[str, Any]] = {
+    "timm_attention": {
+        **SMALL,
+        **IMAGE,
+        **RELATIVE,
+        **stages(6, [1, 3, 5]),
+        "MVIT.CLS_EMBED_ON": False,
+    },
+    "timm_mlp": {
+        **SMALL,
+        **IMAGE,
+        **RELATIVE,
+        **stages(6, [1, 3, 5]),
+        "MVIT.CLS_EMBED_ON": False,
+        "MVIT.USE_ABS_POS": True,
+        "MVIT.DIM_MUL_IN_ATT": False,
+    },
+    "timm_cls": {
+        **SMALL,
+        **IMAGE,
+        **RELATIVE,
+        **stages(6, [1, 3, 5]),
+        "MVIT.USE_ABS_POS": True,
+        "MVIT.DIM_MUL_IN_ATT": False,
+        "MVIT.RESIDUAL_POOLING": False,
+    },
+    "torchvision_v1": {
+        **SMALL,
+        **VIDEO,
+        **stages(4, [1, 3]),
+        "MVIT.SEP_POS_EMBED": True,
+        "MVIT.POOL_Q_STRIDE": [[1, 1, 2, 2], [3, 1, 2, 2]],
+    },
+    "torchvision_v2": {
+        **SMALL,
+        **VIDEO,
+        **RELATIVE,
+        **stages(4, [1, 3]),
+        "MVIT.REL_POS_TEMPORAL": True,
+    },
+    "vit_classifier": PLAIN_IMAGE,
+    "vitmae_pretraining": {**PLAIN_IMAGE, **AUTOENCODER},
+    "videomae_classifier": PLAIN_VIDEO,
+    "videomae_pretraining": {**PLAIN_VIDEO, **AUTOENCODER, "MVIT.USE_MEAN_POOLING": False},
+}
+# The libraries' own models, and where these are published for PySlowFast.
+FULL_SIZE = {
+    "timm_mvitv2_tiny": "ImageNet/MVITv2_T",
+    "torchvision_mvit_v1_b": "Kinetics/MVIT_B_16x4_CONV",
+    "torchvision_mvit_v2_s": "Kinetics/MVITv2_S_16x4",
+}
+# Rounding of the libraries themselves, and the epsilon of their layer norms: 1e-12 or 1e-5.
+LARGEST_ERROR = 1e-5
+PRETRAINING = [name for name in CASES if name.endswith("_pretraining")]
+
+
+def naming_of(name: str) -> str:
+    return "vitmae" if name == "vit_classifier" else name.partition("_")[0]
+
+
+def foreign_state(name: str) -> dict[str, Tensor]:
+    """The weights that the library computed with, rebuilt from names and shapes."""
+    return {
+        key: torch.from_numpy(golden_array(key, shape=tuple(shape)))
+        for key, shape in golden_json(f"foreign/{name}.json")["state"]
+    }
+
+
+def configuration(name: str, **changes: Any) -> CfgNode:
+    """Of the model here; in ``changes``, two underscores stand for a dot."""
+    if name in FULL_SIZE:
+        return load_config([ROOT / f"configs/{FULL_SIZE[name]}.yaml"])
+    cfg = default_config()
+    given = {key.replace("__", "."): value for key, value in changes.items()}
+    for key, value in (CASES[name] | given).items():
+        cfg.merge_from_list([key, value])
+    return cfg
+
+
+def converted(name: str) -> tuple[nn.Module, dict[str, Tensor], ModelFacts]:
+    """Our model, the library's weights in the published names, and what a naming asks for."""
+    cfg = configuration(name)
+    model = build_model(cfg).eval()
+    facts = model_facts(cfg, model)
+    return model, NAMINGS[naming_of(name)].to_published(foreign_state(name), facts), facts
+
+
+@pytest.mark.parametrize(
+    "name", [*CASES, *(pytest.param(name, marks=pytest.mark.slow) for name in FULL_SIZE)]
+)
+def test_the_model_here_computes_what_the_library_computes(name: str) -> None:
+    model, published, _ = converted(name)
+    model.load_state_dict(published)  # strictly: every name and shape
+    golden = golden_json(f"foreign/{name}.json")
+    clips = golden_randn(1000, tuple(golden["input_shape"]))
+    clips = clips.unsqueeze(2) if clips.ndim == 4 else clips
+    with torch.no_grad():
+        if name in PRETRAINING:
+            mask = torch.tensor(golden["mask"]).bool().reshape(2, *model.configured_grid)
+            rows = model(clips, mask)[0]
+            if model.patch_embed.is_2d:  # ours are (colour, row, column)
+                rows = rows.unflatten(1, (3, 16, 16)).permute(0, 2, 3, 1).flatten(1)
+            outputs = rows[:, :: golden["sampled_columns"]]
+        else:
+            outputs = model(clips)
+    assert relative_error(outputs, golden["logits"]) < LARGEST_ERROR
+
+
+@pytest.mark.parametrize("name", CASES)
+def test_there_and_back_again(name: str) -> None:
+    """The way back gives the library's names, shapes and numbers, the second way in ours."""
+    _, published, facts = converted(name)
+    naming, original = NAMINGS[naming_of(name)], foreign_state(name)
+    back = naming.from_published(published, facts)
+    assert {key: value.shape for key, value in back.items()} == {
+        key: value.shape for key, value in original.items()
+    }
+    for key, value in original.items():
+        assert torch.equal(back[key], value), key
+    again = naming.to_published(back, facts)
+    assert again.keys() == published.keys()
+    for key, value in published.items():
+        assert torch.equal(again[key], value), key
+
+
+@pytest.mark.parametrize("name", CASES)
+def test_each_library_is_recognised_and_no_other(name: str) -> None:
+    model, published, _ = converted(name)
+    state = foreign_state(name)
+    assert recognise(state) == naming_of(name)
+    assert recognise(published) == recognise(model.state_dict()) == ""
+
+
+@pytest.mark.parametrize("name", [name for name in CASES if naming_of(name).endswith("mae")])
+def test_names_that_models_have_in_memory_are_read_too(name: str) -> None:
+    """transformers 5 names some weights otherwise than the files that it reads and writes."""
+    _, published, facts = converted(name)
+    marks = {"q_proj": 1.0, "query": 1.0, "k_proj": 2.0, "key": 2.0, "v_proj": 3.0, "value": 3.0}
+    in_memory = {
+        key: torch.tensor([next((marks[part] for part in marks if f".{part}." in key), 0.0)])
+        for key in golden_json(f"foreign/{name}.json")["names_in_memory"]
+    }
+    read = NAMINGS[naming_of(name)].to_published(in_memory, facts._replace(color_first=False))
+    assert read.keys() == published.keys()
+    for key, value in read.items():
+        if key.endswith(".attn.qkv.weight"):
+            assert value.tolist() == [1, 2, 3]
+
+
+def test_the_decoder_names_of_one_release_are_read_too() -> None:
+    """transformers 5.23 writes ViTMAE's decoder under a name that only it has."""
+    _, published, facts = converted("vitmae_pretraining")
+    state = {
+        key.replace("decoder_layers", "decoder_encoder.layer"): value
+        for key, value in foreign_state("vitmae_pretraining").items()
+    }
+    read = NAMINGS["vitmae"].to_published(state, facts)
+    assert all(torch.equal(read[key], value) for key, value in published.items())
+    assert read.keys() == published.keys()
+
+
+def test_an_encoder_alone_has_no_prefix() -> None:
+    """Files of the models without a head lack what stands in front of the others' names."""
+    for name, prefix in (("vit_classifier", "vit."), ("videomae_classifier", "videomae.")):
+        _, published, facts = converted(name)
+        state = foreign_state(name)
+        bare = {k.removeprefix(prefix): v for k, v in state.items() if k.startswith(prefix)}
+        assert recognise(bare) == naming_of(name)
+        read = NAMINGS[naming_of(name)].to_published(bare, facts)
+        heads = ("head.", "norm.") if name.startswith("videomae") else ("head.",)
+        assert read.keys() == {key for key in published if not key.startswith(heads)}
+
+
+def test_a_bias_of_the_keys_changes_nothing() -> None:
+    """VideoMAE has none: what it adds to one query's products is the same for all keys."""
+    model, published, facts = converted("videomae_classifier")
+    clips = golden_randn(1000, (2, 3, 8, 64, 64)).double()
+    model.double().load_state_dict(published)
+    with torch.no_grad():
+        without = model(clips)
+        biased = dict(published)
+        for key, value in published.items():
+            if key.endswith(".attn.qkv.bias"):
+                query, _, own = value.chunk(3)
+                biased[key] = torch.cat((query, torch.randn_like(query), own))
+        model.load_state_dict(biased)
+        assert relative_error(model(clips), without) < 1e-12
+    theirs = NAMINGS["videomae"].from_published(biased, facts)
+    for key, value in foreign_state("videomae_classifier").items():
+        assert torch.equal(theirs[key], value), key
+
+
+def test_sinusoid_positions() -> None:
+    """Position 3 of 4 channels: angles 3 and 3 / 100."""
+    expected = [0.14112001, -0.9899925, 0.0299955, 0.99955003]
+    torch.testing.assert_close(sinusoid_positions(5, 4)[0, 3], torch.tensor(expected))
+
+
+def test_predicted_pixels_keep_their_meaning() -> None:
+    """The reordered prediction and our target of images have their pixels in one order."""
+    clips = torch.randn(1, 3, 1, 32, 32)
+    ours = PixelTarget((1, 16, 16), norm=False, color_first=True)
+    theirs = PixelTarget((1, 16, 16), norm=False)  # (row, column, colour)
+    grid = Grid(1, 2, 2)
+    state = {
+        "decoder.decoder_pred.bias": theirs.encode(clips, grid)[0, 1],
+        "vit.embeddings.patch_embeddings.projection.weight": torch.zeros(8, 3, 16, 16),
+    }
+    facts = ModelFacts(grid=grid, color_first=True)
+    read = NAMINGS["vitmae"].to_published(state, facts)
+    assert torch.equal(read["pred_head.projections.0.bias"], ours.encode(clips, grid)[0, 1])
+
+
+@pytest.mark.parametrize(
+    ("name", "naming", "changes", "message"),
+    [
+        ("torchvision_v2", "timm", {}, "its patches are two-dimensional"),
+        ("timm_attention", "torchvision", {}, "its patches are three-dimensional"),
+        ("timm_attention", "timm", {"MVIT__USE_MEAN_POOLING": True}, "normalises the mean"),
+        ("timm_attention", "timm", {"MVIT__NORM_STEM": True}, r"no place for 2 .*norm_stem"),
+        ("timm_mlp", "timm", {"MVIT__SEP_POS_EMBED": True}, "no place for 2 .*pos_embed_spatial"),
+        ("timm_attention", "timm", {"MVIT__POOL_KVQ_KERNEL": [3, 3, 3]}, "this one time too"),
+        ("timm_cls", "timm", {"MVIT__RESIDUAL_POOLING": True}, "adds the pooled query to that"),
+        ("torchvision_v2", "torchvision", {"MVIT__CLS_EMBED_ON": False}, "classifies the cls"),
+        ("torchvision_v2", "torchvision", {"MVIT__LAYER_SCALE": 0.1}, "no place for 8 .*gamma_1"),
+        ("vit_classifier", "vitmae", {"MVIT__CLS_EMBED_ON": False}, "has a cls token"),
+        ("vit_classifier", "vitmae", {"MVIT__USE_MEAN_POOLING": True}, "classifies the cls token"),
+        ("vit_classifier", "vitmae", {"MVIT__REL_POS_SPATIAL": True}, "no place for 6 .*rel_pos_h"),
+        (
+            "vitmae_pretraining",
+            "vitmae",
+            {"MASK__MAE_ON": False, "MASK__HEAD_TYPE": "separate"},
+            "this one encodes mask tokens",
+        ),
+        ("videomae_classifier", "videomae", {"MVIT__CLS_EMBED_ON": True}, "has no cls token"),
+        ("videomae_classifier", "videomae", {"MVIT__USE_MEAN_POOLING": False}, "POOLING True"),
+        ("videomae_classifier", "videomae", {}, "'pos_embed' here is not what they are"),
+        ("videomae_classifier", "videomae", {"MVIT__SEP_POS_EMBED": True}, "positions are fixed"),
+    ],
+)
+def test_models_that_a_library_does_not_have_are_refused(
+    name: str, naming: str, changes: dict[str, Any], message: str
+) -> None:
+    cfg = configuration(name, **changes)
+    model = build_model(cfg)
+    with pytest.raises(ValueError, match=message):
+        NAMINGS[naming].from_published(model.state_dict(), model_facts(cfg, model))
+
+
+def test_a_bias_before_the_decoder_is_refused() -> None:
+    _, published, facts = converted("videomae_pretraining")
+    published["decoder_embed.bias"][0] = 1
+    with pytest.raises(ValueError, match="before the decoder has no bias"):
+        NAMINGS["videomae"].from_published(published, facts)
+
+
+def test_timm_files_that_the_model_would_misread_are_refused() -> None:
+    cfg = configuration("timm_cls", MVIT__RESIDUAL_POOLING=True)
+    facts = model_facts(cfg, build_model(cfg))
+    with pytest.raises(ValueError, match="adds the pooled query to that token, too"):
+        NAMINGS["timm"].to_published(foreign_state("timm_cls"), facts)
+
+
+def test_separable_positions_of_an_image_are_added_up() -> None:
+    cfg = configuration("vit_classifier", MVIT__SEP_POS_EMBED=True)
+    model = build_model(cfg).eval()
+    for key in ("class", "spatial", "temporal"):
+        torch.nn.init.normal_(model.get_parameter(f"pos_embed_{key}"))
+    joint = build_model(configuration("vit_classifier")).eval()
+    facts, naming = model_facts(cfg, model), NAMINGS["vitmae"]
+    theirs = naming.from_published(model.state_dict(), facts)
+    joint.load_state_dict(naming.to_published(theirs, facts))
+    clips = torch.randn(2, 3, 1, 64, 64)
+    with torch.no_grad():
+        torch.testing.assert_close(joint(clips), model(clips))
+
+
+def test_a_layer_without_its_keys_is_an_error() -> None:
+    _, _, facts = converted("vit_classifier")
+    state = foreign_state("vit_classifier")
+    del state["vit.encoder.layer.1.attention.attention.key.weight"]
+    with pytest.raises(ValueError, match=r"queries of 'blocks\.1\.attn', but not the keys"):
+        NAMINGS["vitmae"].to_published(state, facts)

@@ -1,0 +1,283 @@
+"""tools/convert_checkpoint.py: every form in and out, what is kept, and wrong input."""
+
+from __future__ import annotations
+
+import importlib.util
+import subprocess
+import sys
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+import yaml
+from golden_rule import golden_array, golden_json, golden_randn, relative_error
+from safetensors import safe_open
+from tiny_run import ROOT, pairs
+from torch import Tensor, nn
+
+from slowfast_maskfeat.build import build_model
+from slowfast_maskfeat.checkpoints import load_checkpoint, load_weights, save_checkpoint
+from slowfast_maskfeat.config import load_config, parse_config
+
+TOOL = ROOT / "tools/convert_checkpoint.py"
+CLASSES = [f"class {number}" for number in range(10)]
+# A plain transformer of videos, as VideoMAE's golden case has it.
+VIDEOMAE = {
+    "DATA.NUM_FRAMES": 8,
+    "DATA.TRAIN_CROP_SIZE": 64,
+    "MODEL.NUM_CLASSES": 10,
+    "MVIT.EMBED_DIM": 32,
+    "MVIT.NUM_HEADS": 2,
+    "MVIT.DEPTH": 3,
+    "MVIT.PATCH_KERNEL": [2, 16, 16],
+    "MVIT.PATCH_STRIDE": [2, 16, 16],
+    "MVIT.PATCH_PADDING": [0, 0, 0],
+    "MVIT.CLS_EMBED_ON": False,
+    "MVIT.USE_MEAN_POOLING": True,
+}
+TORCHVISION = {
+    "DATA.NUM_FRAMES": 8,
+    "DATA.TRAIN_CROP_SIZE": 64,
+    "MODEL.NUM_CLASSES": 10,
+    "MVIT.EMBED_DIM": 16,
+    "MVIT.DEPTH": 4,
+    "MVIT.PATCH_PADDING": [1, 3, 3],
+    "MVIT.POOL_KVQ_KERNEL": [3, 3, 3],
+    "MVIT.USE_ABS_POS": False,
+    "MVIT.REL_POS_SPATIAL": True,
+    "MVIT.REL_POS_TEMPORAL": True,
+    "MVIT.RESIDUAL_POOLING": True,
+    "MVIT.DIM_MUL_IN_ATT": True,
+    "MVIT.DIM_MUL": [[1, 2.0], [3, 2.0]],
+    "MVIT.HEAD_MUL": [[1, 2.0], [3, 2.0]],
+    "MVIT.POOL_Q_STRIDE": [[0, 1, 1, 1], [1, 1, 2, 2], [2, 1, 1, 1], [3, 1, 2, 2]],
+    "MVIT.POOL_KV_STRIDE_ADAPTIVE": [1, 4, 4],
+}
+
+Convert = Callable[..., tuple[int, str, str]]
+
+
+def foreign_state(name: str, seed_prefix: str = "") -> dict[str, Tensor]:
+    return {
+        key: torch.from_numpy(golden_array(key, seed_prefix, shape=tuple(shape)))
+        for key, shape in golden_json(f"foreign/{name}.json")["state"]
+    }
+
+
+def yaml_of(options: dict[str, Any], path: Path) -> Path:
+    nested: dict[str, dict[str, Any]] = {}
+    for key, value in options.items():
+        section, _, name = key.partition(".")
+        nested.setdefault(section, {})[name] = value
+    path.write_text(yaml.safe_dump(nested))
+    return path
+
+
+@pytest.fixture
+def convert(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> Convert:
+    """Calls the tool in this process: (options, input, output, words) -> code, output, errors."""
+    specification = importlib.util.spec_from_file_location("convert_checkpoint", TOOL)
+    assert specification is not None
+    assert specification.loader is not None
+    tool = importlib.util.module_from_spec(specification)
+    specification.loader.exec_module(tool)
+
+    def call(options: dict[str, Any], source: Path, output: Path, *words: Any):
+        config = yaml_of(options, tmp_path / "model.yaml")
+        files = ["--cfg", config, "--input", source, "--output", output]
+        code = tool.main([str(word) for word in [*files, *words]])
+        return (code, *capsys.readouterr())
+
+    return call
+
+
+def model_from(options: dict[str, Any], path: Path) -> nn.Module:
+    """The model with the weights of a file of ours."""
+    model = build_model(load_config([], pairs(options))).eval()
+    load_weights(model, path, complete=True)
+    return model
+
+
+def check_logits(model: nn.Module, name: str) -> None:
+    golden = golden_json(f"foreign/{name}.json")
+    with torch.no_grad():
+        logits = model(golden_randn(1000, tuple(golden["input_shape"])))
+    assert relative_error(logits, golden["logits"]) < 1e-5
+
+
+@pytest.mark.parametrize("suffix", [".pyth", ".safetensors"])
+@pytest.mark.parametrize(
+    ("name", "options"),
+    [("videomae_classifier", VIDEOMAE), ("torchvision_v2", TORCHVISION)],
+)
+def test_in_and_out_again(
+    name: str, options: dict[str, Any], suffix: str, convert: Convert, tmp_path: Path
+) -> None:
+    state = foreign_state(name)
+    theirs = save_checkpoint(tmp_path / "theirs.bin", state)
+    ours = tmp_path / f"ours{suffix}"
+    code, printed, errors = convert(options, theirs, ours)
+    assert code == 0, errors
+    assert "100.0% of the backbone" in printed
+    assert str(ours) in printed
+    check_logits(model_from(options, ours), name)
+
+    naming = name.partition("_")[0]
+    for back in (tmp_path / "back.pth", tmp_path / "back.safetensors"):
+        code, _, errors = convert(options, ours, back, "--to", naming)
+        assert code == 0, errors
+        written = load_checkpoint(back)
+        written = written.get("model_state", written)
+        assert written.keys() == state.keys()
+        assert all(torch.equal(written[key], value) for key, value in state.items())
+    assert sorted(path.name for path in tmp_path.glob(".*")) == []  # no parts are left
+
+
+def test_what_goes_with_the_weights(convert: Convert, tmp_path: Path) -> None:
+    """Class names, token grid and configuration, in both forms of our own."""
+    model = build_model(load_config([], pairs(VIDEOMAE)))
+    content = {"model_state": model.state_dict(), "class_names": CLASSES}
+    source = save_checkpoint(tmp_path / "source.pyth", content)
+    assert convert(VIDEOMAE, source, tmp_path / "a.safetensors")[0] == 0
+    with safe_open(tmp_path / "a.safetensors", framework="pt") as file:
+        metadata = file.metadata()
+    assert yaml.safe_load(metadata["class_names"]) == CLASSES
+    assert metadata["token_grid"] == "[4, 4, 4]"
+    cfg = parse_config(metadata["config"], "header")
+    assert cfg.MVIT.EMBED_DIM == 32
+    assert convert(VIDEOMAE, tmp_path / "a.safetensors", tmp_path / "b.pyth")[0] == 0
+    written = load_checkpoint(tmp_path / "b.pyth")
+    assert written["class_names"] == CLASSES
+    assert written["token_grid"] == [4, 4, 4]
+    assert parse_config(written["cfg"], "b.pyth") == cfg
+    for key, value in model.state_dict().items():
+        assert torch.equal(written["model_state"][key], value)
+
+
+def test_the_input_is_brought_to_the_size_of_the_model(convert: Convert, tmp_path: Path) -> None:
+    theirs = save_checkpoint(tmp_path / "theirs.pth", foreign_state("torchvision_v2"))
+    larger = {**TORCHVISION, "DATA.TRAIN_CROP_SIZE": 96}
+    code, printed, errors = convert(larger, theirs, tmp_path / "ours.pyth")
+    assert code == 0, errors
+    assert "blocks.0.attn.rel_pos_h" in printed
+    written = load_checkpoint(tmp_path / "ours.pyth")["model_state"]
+    assert written["blocks.0.attn.rel_pos_h"].shape == (47, 16)
+
+
+def test_what_the_input_lacks_comes_from_another_file(convert: Convert, tmp_path: Path) -> None:
+    """A pre-trained encoder gets the classifier, with its class names, of another file."""
+    other = build_model(load_config([], pairs(VIDEOMAE)))
+    nn.init.normal_(other.head.projection.weight)
+    content = {"model_state": other.state_dict(), "class_names": CLASSES}
+    onto = save_checkpoint(tmp_path / "classifier.pyth", content)
+    state = foreign_state("videomae_pretraining")
+    theirs = save_checkpoint(tmp_path / "pretrained.bin", state)
+    code, printed, errors = convert(VIDEOMAE, theirs, tmp_path / "ours.pyth", "--onto", onto)
+    assert code == 0, errors
+    assert "pred_head.*" in printed
+    written = load_checkpoint(tmp_path / "ours.pyth")
+    assert written["class_names"] == CLASSES
+    weights = written["model_state"]
+    assert torch.equal(weights["head.projection.weight"], other.head.projection.weight)
+    assert torch.equal(weights["norm.weight"], state["videomae.layernorm.weight"])
+    # A classifier of the input wins, and the names of another one do not go with it.
+    full = save_checkpoint(tmp_path / "full.bin", foreign_state("videomae_classifier"))
+    words = ("--onto", onto, "--force")
+    assert convert(VIDEOMAE, full, tmp_path / "ours.pyth", *words)[0] == 0
+    check_logits(model_from(VIDEOMAE, tmp_path / "ours.pyth"), "videomae_classifier")
+    assert load_checkpoint(tmp_path / "ours.pyth")["class_names"] == []
+
+
+def test_what_nothing_fills_is_the_same_each_time(convert: Convert, tmp_path: Path) -> None:
+    theirs = save_checkpoint(tmp_path / "t.bin", foreign_state("videomae_pretraining"))
+    for name in ("a.pyth", "b.pyth"):
+        code, printed, _ = convert(VIDEOMAE, theirs, tmp_path / name)
+        assert code == 0
+        assert "head.* (2)" in printed
+    a, b = (load_checkpoint(tmp_path / name)["model_state"] for name in ("a.pyth", "b.pyth"))
+    assert all(torch.equal(a[key], b[key]) for key in a)
+
+
+def test_of_averaged_weights_the_average_is_taken(convert: Convert, tmp_path: Path) -> None:
+    state = build_model(load_config([], pairs(VIDEOMAE))).state_dict()
+    average = {key: value + 1 for key, value in state.items()}
+    content = {"model_state": state, "average_state": {"weights": average}}
+    source = save_checkpoint(tmp_path / "run.pyth", content)
+    assert convert(VIDEOMAE, source, tmp_path / "out.safetensors")[0] == 0
+    written = load_checkpoint(tmp_path / "out.safetensors")["model_state"]
+    assert all(torch.equal(written[key], value) for key, value in average.items())
+
+
+def test_fixed_positions_stay_what_they_are(convert: Convert, tmp_path: Path) -> None:
+    """With MVIT.USE_FIXED_SINCOS_POS a model has VideoMAE's positions and does not train them."""
+    options = {**VIDEOMAE, "MVIT.USE_FIXED_SINCOS_POS": True}
+    theirs = save_checkpoint(tmp_path / "theirs.bin", foreign_state("videomae_classifier"))
+    assert convert(options, theirs, tmp_path / "ours.pyth")[0] == 0
+    model = model_from(options, tmp_path / "ours.pyth")
+    assert not model.pos_embed.requires_grad
+    check_logits(model, "videomae_classifier")
+    code, _, errors = convert(
+        options, tmp_path / "ours.pyth", tmp_path / "b.bin", "--to", "videomae"
+    )
+    assert code == 0, errors
+
+
+def test_an_output_is_overwritten_only_by_force(convert: Convert, tmp_path: Path) -> None:
+    theirs = save_checkpoint(tmp_path / "theirs.bin", foreign_state("videomae_classifier"))
+    output = tmp_path / "ours.pyth"
+    output.write_bytes(b"precious")
+    code, _, errors = convert(VIDEOMAE, theirs, output)
+    assert code == 2
+    assert "is there already; --force overwrites it" in errors
+    assert output.read_bytes() == b"precious"
+    assert convert(VIDEOMAE, theirs, output, "--force")[0] == 0
+    check_logits(model_from(VIDEOMAE, output), "videomae_classifier")
+
+
+@pytest.mark.parametrize(
+    ("source", "output", "words", "message"),
+    [
+        ("absent.bin", "o.pyth", [], "there is no checkpoint at"),
+        ("theirs.bin", "o.txt", [], "ends in none of .pyth"),
+        ("theirs.bin", "o.bin", [], "--to: "),
+        (
+            "theirs.bin",
+            "o.bin",
+            ["--to", "published"],
+            "is not for published, which goes into .pyth",
+        ),
+        ("theirs.bin", "o.pyth", ["--to", "timm"], "goes into .safetensors, .pth, .bin"),
+        ("theirs.bin", "o.pyth", ["--from", "timm"], "fills 0.0% of the backbone"),
+        ("theirs.bin", "o.pyth", ["MVIT.NO", "1"], "unknown key 'MVIT.NO'"),
+        ("theirs.bin", "o.pyth", ["MVIT.DEPTH", "6"], "of the backbone"),
+        ("theirs.bin", "o.pth", ["--to", "timm"], "its patches are two-dimensional"),
+        ("theirs.bin", "o.pyth", ["--onto", "head.pyth"], "no weight of it has a place"),
+        ("theirs.bin", "no_folder", [], "ends in none of"),
+        ("theirs.bin", "theirs.bin/o.pyth", [], "File exists"),
+    ],
+)
+def test_wrong_input_is_one_line_and_exit_code_2(
+    source: str, output: str, words: list[str], message: str, convert: Convert, tmp_path: Path
+) -> None:
+    save_checkpoint(tmp_path / "theirs.bin", foreign_state("videomae_classifier"))
+    save_checkpoint(tmp_path / "head.pyth", {"model_state": {"other": torch.zeros(1)}})
+    words = [str(tmp_path / word) if word.endswith(".pyth") else word for word in words]
+    code, _, errors = convert(VIDEOMAE, tmp_path / source, tmp_path / output, *words)
+    assert code == 2
+    (line,) = errors.splitlines()
+    assert line.startswith("error: ")
+    assert message in line
+    written = {path.name for path in tmp_path.iterdir()}
+    assert written == {"theirs.bin", "head.pyth", "model.yaml"}
+
+
+def test_it_runs_as_a_program(tmp_path: Path) -> None:
+    theirs = save_checkpoint(tmp_path / "theirs.pth", foreign_state("torchvision_v2"))
+    config = yaml_of(TORCHVISION, tmp_path / "model.yaml")
+    files = ["--input", theirs, "--output", tmp_path / "ours.pyth", "--cfg", config]
+    command = [sys.executable, TOOL, *files, "MODEL.NUM_CLASSES", "7"]
+    done = subprocess.run([str(word) for word in command], capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
+    assert "the file has 10 classes, the model 7" in done.stdout
