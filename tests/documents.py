@@ -22,6 +22,7 @@ PROGRAMS = frozenset(
         "apt",
         "apt-get",
         "brew",
+        "bwrap",
         "conda",
         "curl",
         "dnf",

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import ast
 import json
+import re
 import warnings
 from pathlib import Path
 
@@ -12,7 +13,8 @@ import pytest
 import torch
 import yaml
 
-from slowfast_maskfeat.build import build_mask_sampler, build_model, build_task
+from slowfast_maskfeat.build import build_loader, build_mask_sampler, build_model, build_task
+from slowfast_maskfeat.build.data import READERS
 from slowfast_maskfeat.config import default_config, load_config
 
 ROOT = Path(__file__).resolve().parent.parent
@@ -22,11 +24,28 @@ CONFIGS = sorted(
     if path.relative_to(ROOT / "configs").parts[0] != "_base_"
 )
 PUBLISHED = json.loads((ROOT / "tests/golden/published_configs.json").read_text())["files"]
+DEFAULTS = json.loads((ROOT / "tests/golden/defaults.json").read_text())["defaults"]
 
 # Where ours differ from the published files on purpose.
 DEVIATIONS = {
     "LOG_MODEL_INFO": "the published code can't count a masked model; this one can",
     "DATA.DECODING_BACKEND": "torchvision has no decoder any more; auto is what it means here",
+}
+# Published keys without effect that ours leave out; those of the recipe (augmentations) are kept.
+LEFT_OUT = {
+    "BN.*": "none of these models has batch normalisation",
+    "DATA.DECODING_SHORT_SIZE": "it says how to decode, not what is trained",
+    "PREFETCH.*": "the published code refuses it, too",
+    "TRAIN.KILL_LOSS_EXPLOSION_FACTOR": "TRAIN.MAX_NONFINITE says it",
+}
+# Where our defaults differ from the published ones: no published file relies on any of them.
+OTHER_DEFAULTS = {
+    "AUG.MASK_WINDOW_SIZE": "derived from the model",
+    "DATA.DECODING_BACKEND": "torchvision has no decoder any more",
+    "DATA.INPUT_CHANNEL_NUM": "of one pathway",
+    "DETECTION.SPATIAL_SCALE_FACTOR": "derived from the model",
+    "MODEL.ARCH": "SlowFast is not part of this package",
+    "MODEL.MODEL_NAME": "SlowFast is not part of this package",
 }
 
 
@@ -56,25 +75,67 @@ def test_a_config_builds_its_model_and_task(path):
         assert 0 < mask.float().mean() <= cfg.AUG.MASK_RATIO + 0.01
 
 
-@pytest.mark.parametrize(
-    "path",
-    [path for path in CONFIGS if "demo" not in path.parts],
-    ids=lambda path: str(path.relative_to(ROOT / "configs")),
-)
-def test_a_config_resolves_to_the_published_values(path, tmp_path):
-    name = str(path.relative_to(ROOT / "configs").with_suffix(""))
-    nested: dict = {}
-    for key, value in PUBLISHED[name]["values"].items():
-        *sections, last = key.split(".")
-        node = nested
-        for section in sections:
-            node = node.setdefault(section, {})
-        node[last] = value
+def test_the_configs_have_the_published_names():
+    names = {str(path.relative_to(ROOT / "configs").with_suffix("")) for path in CONFIGS}
+    assert {name for name in names if not name.startswith("demo/")} == set(PUBLISHED)
+
+
+@pytest.mark.parametrize("name", PUBLISHED)
+def test_a_config_resolves_to_the_published_values(name, tmp_path):
     published = tmp_path / "published.yaml"
-    published.write_text(yaml.safe_dump(nested))
-    theirs, ours = dict(_flat(_load([published]))), dict(_flat(_load([path])))
+    published.write_text(yaml.safe_dump(PUBLISHED[name]["values"]))
+    theirs = dict(_flat(_load([published])))
+    ours = dict(_flat(_load([ROOT / f"configs/{name}.yaml"])))
     different = {key for key in theirs if theirs[key] != ours[key]}
     assert different <= set(DEVIATIONS)
+
+
+@pytest.mark.parametrize("name", PUBLISHED)
+def test_a_config_keeps_what_the_recipe_asks_for_in_vain(name, tmp_path):
+    published = tmp_path / "published.yaml"
+    published.write_text(yaml.safe_dump(PUBLISHED[name]["values"]))
+    theirs, ours = _warnings(published), _warnings(ROOT / f"configs/{name}.yaml")
+    expected = {text for text in theirs if not text.startswith(tuple(LEFT_OUT))}
+    if "AUG.RE_PROB" not in PUBLISHED[name]["values"]:
+        expected |= {text for text in ours if text.startswith("AUG.RE_PROB: 0.25 ")}
+    assert ours == expected
+    assert DEFAULTS["AUG.RE_PROB"] == 0.25
+
+
+def _warnings(path: Path) -> set[str]:
+    with warnings.catch_warnings(record=True) as caught:
+        warnings.simplefilter("always")
+        load_config([str(path)])
+    return {str(warning.message) for warning in caught}
+
+
+@pytest.mark.parametrize("path", CONFIGS, ids=lambda path: str(path.relative_to(ROOT / "configs")))
+def test_a_config_says_first_what_it_is(path):
+    lines = path.read_text().splitlines()
+    assert re.match(r"# [A-Z].*", lines[0])
+    assert len(lines) <= 20 or path.stem == "_base"
+
+
+def test_the_defaults_are_the_published_ones():
+    defaults = dict(_flat(default_config()))
+    different = {
+        key
+        for key, value in _flat(DEFAULTS)
+        if key in defaults and _as_lists(value) != _as_lists(defaults[key])
+    }
+    assert different == set(OTHER_DEFAULTS)
+
+
+def _as_lists(value: object) -> object:
+    return [_as_lists(item) for item in value] if isinstance(value, (list, tuple)) else value
+
+
+@pytest.mark.parametrize("key", ["TRAIN.DATASET", "TEST.DATASET"])
+@pytest.mark.parametrize("name", sorted({"imagenet", "ssv2", "charades"} - set(READERS)))
+def test_a_data_set_without_a_reader_is_one_clear_error(key, name, tmp_path):
+    cfg = load_config([], [key, name, "DATA.PATH_TO_DATA_DIR", str(tmp_path)])
+    with pytest.raises(ValueError, match=f"{key}: there is no reader of '{name}' lists, only of"):
+        build_loader(cfg, key.split(".")[0].lower())
 
 
 def _keys_read(source: str) -> set[str]:

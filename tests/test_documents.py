@@ -8,7 +8,7 @@ import pytest
 from documents import DOCUMENTS, ROOT, all_blocks, in_backticks
 
 from slowfast_maskfeat.config import default_config
-from slowfast_maskfeat.config.inert import INERT_KEYS, INERT_SECTIONS, REFUSED_VALUES
+from slowfast_maskfeat.config.inert import INERT_KEYS, INERT_SECTIONS
 
 PACKAGE = ROOT / "slowfast_maskfeat"
 KEY = re.compile(r"\b[A-Z][A-Z0-9_]+(?:(?:\.[A-Z][A-Za-z0-9_]+)+(?:\.\*)?|\.\*)")
@@ -44,7 +44,7 @@ def test_files_in_backticks_exist(document):
 @pytest.mark.parametrize("document", _documents())
 def test_keys_in_backticks_exist(document):
     sections = {f"{name}.*" for name in [*INERT_SECTIONS, *default_config()]}
-    known = _live_keys() | set(INERT_KEYS) | set(REFUSED_VALUES) | sections
+    known = _live_keys() | set(INERT_KEYS) | sections
     named = {key for text in in_backticks(document) for key in KEY.findall(text)}
     assert named - known == set()
 
@@ -58,7 +58,7 @@ def test_keys_in_commands_exist():
 
 def test_the_list_of_inert_keys_is_that_of_the_code():
     text = (ROOT / "docs/compatibility.md").read_text()
-    rows = re.search(r"### Inert keys\n(.*?)\nRefused are ([^\n]+)", text, re.DOTALL)
+    rows = re.search(r"### Inert keys\n(.*?)\n## ", text, re.DOTALL)
     listed = [
         key
         for row in rows[1].splitlines()
@@ -67,7 +67,6 @@ def test_the_list_of_inert_keys_is_that_of_the_code():
     ]
     assert len(listed) == len(set(listed))
     assert set(listed) == set(INERT_KEYS) | {f"{section}.*" for section in INERT_SECTIONS}
-    assert set(KEY.findall(rows[2])) == set(REFUSED_VALUES)
 
 
 def test_the_readme_has_all_rooms():

@@ -8,12 +8,11 @@ import warnings
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
-import yaml
 from fvcore.common.config import CfgNode
-from iopath.common.file_io import g_pathmgr
 
 from slowfast_maskfeat.config.defaults import default_config
-from slowfast_maskfeat.config.inert import INERT_KEYS, INERT_SECTIONS, REFUSED_VALUES
+from slowfast_maskfeat.config.inert import INERT_KEYS, INERT_SECTIONS
+from slowfast_maskfeat.config.yaml_file import parse_yaml, read_yaml
 
 # What a key whose default is None takes when it is given.
 _OPTIONAL_KINDS: dict[str, type] = {
@@ -40,7 +39,7 @@ def load_config(files: Sequence[str], overrides: Sequence[str] = ()) -> CfgNode:
         ValueError: a file is missing or is no YAML (with the line), a key is unknown (with the
             nearest known one), a value has another type than its key, or a pair is incomplete.
     """
-    return _load([(file, _read_yaml(file)) for file in files], overrides)
+    return _load([(file, *read_yaml(file)) for file in files], overrides)
 
 
 def parse_config(text: str, source: str, overrides: Sequence[str] = ()) -> CfgNode:
@@ -54,17 +53,15 @@ def parse_config(text: str, source: str, overrides: Sequence[str] = ()) -> CfgNo
     Raises:
         ValueError: as in `load_config`.
     """
-    try:
-        content = yaml.safe_load(text)
-    except yaml.YAMLError as error:
-        raise ValueError(f"{source}: not valid YAML: {' '.join(str(error).split())}") from error
-    return _load([(source, content or {})], overrides)
+    return _load([(source, *parse_yaml(text, source))], overrides)
 
 
-def _load(contents: Sequence[tuple[str, Mapping[str, Any]]], overrides: Sequence[str]) -> CfgNode:
+def _load(
+    contents: Sequence[tuple[str, Mapping[str, Any], Sequence[str]]], overrides: Sequence[str]
+) -> CfgNode:
     cfg = default_config()
     inert: dict[str, str] = {}
-    for source, content in contents:
+    for source, content, _ in contents:
         for key, value in _flatten(content):
             _merge(cfg, key, value, source=source, inert=inert)
     if len(overrides) % 2:
@@ -73,26 +70,12 @@ def _load(contents: Sequence[tuple[str, Mapping[str, Any]]], overrides: Sequence
         )
     for key, value in zip(overrides[::2], overrides[1::2], strict=True):
         _merge(cfg, key, value, source="command line", inert=inert)
-    for message in inert.values():
+    given_twice = [sentence for _, _, sentences in contents for sentence in sentences]
+    for message in [*dict.fromkeys(given_twice), *inert.values()]:
         warnings.warn(message, UserWarning, stacklevel=3)
     _check(cfg)
     cfg.freeze()
     return cfg
-
-
-def _read_yaml(file: str) -> Mapping[str, Any]:
-    """The content of a YAML file with its `_BASE_` files merged under it."""
-    if not g_pathmgr.isfile(file):
-        raise ValueError(f"{file}: there is no such configuration file")
-    try:
-        content = CfgNode.load_yaml_with_base(file, allow_unsafe=False)
-    except yaml.YAMLError as error:
-        raise ValueError(f"{file}: not valid YAML: {' '.join(str(error).split())}") from error
-    except (AssertionError, FileNotFoundError) as error:
-        raise ValueError(f"{file}: its _BASE_ can't be read: {error}") from error
-    if not isinstance(content, Mapping):
-        raise ValueError(f"{file}: a mapping of sections and keys is wanted")
-    return content
 
 
 def _flatten(content: Mapping[str, Any], prefix: str = "") -> Iterator[tuple[str, Any]]:
@@ -114,18 +97,16 @@ def _merge(cfg: CfgNode, key: str, value: Any, *, source: str, inert: dict[str, 
     if isinstance(node, CfgNode) and name in node and not isinstance(node[name], CfgNode):
         node[name] = _coerce(key, value, node[name], source)
         return
-    if key in REFUSED_VALUES:
-        refused, reason = REFUSED_VALUES[key]
-        if value == refused:
-            raise ValueError(f"{source}: {key}: {value!r} can't be honoured: {reason}")
-        return
     if key in INERT_KEYS:
         neutral, reason = INERT_KEYS[key]
+        inert.pop(key, None)  # a later value that asks for nothing takes an earlier one back
         if _as_lists(value) not in neutral:
             inert[key] = f"{key}: {value!r} has no effect: {reason}"
         return
     for section, (switch, reason) in INERT_SECTIONS.items():
         if key.startswith(section + "."):
+            if key == f"{section}.{switch}":
+                inert.pop(section, None)
             if switch is None or (key == f"{section}.{switch}" and value):
                 inert[section] = f"{section}.* has no effect: {reason}"
             return
@@ -201,7 +182,7 @@ _CHOICES: dict[str, tuple[object, ...]] = {
     "SOLVER.LR_POLICY": ("cosine", "steps_with_relative_lrs"),
     "SOLVER.OPTIMIZING_METHOD": ("sgd", "adam", "adamw"),
     "TEST.NUM_SPATIAL_CROPS": (1, 3),
-    "TRAIN.CHECKPOINT_INFLATION": ("mean", "repeat"),
+    "TRAIN.CHECKPOINT_INFLATION": ("", "mean", "repeat"),
     "TRAIN.PRECISION": ("", "float32", "bf16", "fp16"),
 }
 
@@ -211,6 +192,7 @@ _POSITIVE = (
     "DATA.TEST_CROP_SIZE",
     "DATA.TRAIN_CROP_SIZE",
     "DATA_LOADER.PREFETCH_FACTOR",
+    "DETECTION.ROI_XFORM_RESOLUTION",
     "LOG_PERIOD",
     "MVIT.DEPTH",
     "NUM_SHARDS",
@@ -245,8 +227,16 @@ def _check(cfg: CfgNode) -> None:
             f"TRAIN.BATCH_SIZE: {cfg.TRAIN.BATCH_SIZE} can't be split into "
             f"TRAIN.ACCUMULATION_STEPS: {cfg.TRAIN.ACCUMULATION_STEPS} equal parts"
         )
-    if cfg.MODEL.LOSS_FUNC not in ("cross_entropy", "soft_cross_entropy", "multi_mse"):
-        raise ValueError(
-            f"MODEL.LOSS_FUNC: {cfg.MODEL.LOSS_FUNC!r} is not one of 'cross_entropy', "
-            "'soft_cross_entropy' (classification), 'multi_mse' (pre-training)"
-        )
+    losses = {
+        "cross_entropy": "classification",
+        "soft_cross_entropy": "classification",
+        "multi_mse": "pre-training",
+        "bce": "detection",
+        "bce_logit": "detection",
+    }
+    loss = cfg.MODEL.LOSS_FUNC
+    if loss not in losses:
+        wanted = ", ".join(f"{name!r} ({task})" for name, task in losses.items())
+        raise ValueError(f"MODEL.LOSS_FUNC: {loss!r} is not one of {wanted}")
+    if losses[loss] == "detection" and not cfg.DETECTION.ENABLE:
+        raise ValueError(f"MODEL.LOSS_FUNC: {loss!r} is for detection; DETECTION.ENABLE is False")
