@@ -11,13 +11,18 @@ from fvcore.common.config import CfgNode
 from torch import nn
 
 from slowfast_maskfeat.build.classes import class_names
+from slowfast_maskfeat.build.complexity import measure_model
 from slowfast_maskfeat.build.data import build_loader, num_clips_per_video
 from slowfast_maskfeat.build.draw import draw_curves, draw_predictions
 from slowfast_maskfeat.build.model import build_model
 from slowfast_maskfeat.build.optimizer import build_optimizer, build_schedule
 from slowfast_maskfeat.build.task import build_task
+from slowfast_maskfeat.build.weights import (
+    check_resumable,
+    load_first_weights,
+    load_tested_weights,
+)
 from slowfast_maskfeat.checkpoints.save_load import find_checkpoints, load_checkpoint
-from slowfast_maskfeat.checkpoints.transfer import load_weights
 from slowfast_maskfeat.clips import ClipLoader
 from slowfast_maskfeat.engine import distributed
 from slowfast_maskfeat.engine.ema import WeightAverage
@@ -62,8 +67,8 @@ def run(cfg: CfgNode) -> None:
 def run_training(cfg: CfgNode, device: torch.device, log: EventLog) -> None:
     """Train from the last checkpoint, from given weights, or from scratch."""
     torch.manual_seed(cfg.RNG_SEED)
+    task = build_task(cfg)  # first: it says at once what does not go together
     model = build_model(cfg).to(device)
-    task = build_task(cfg)
     task.to(device)
     loader = build_loader(cfg, "train")
     precision = _precision(cfg)
@@ -119,12 +124,10 @@ def run_training(cfg: CfgNode, device: torch.device, log: EventLog) -> None:
 
 def run_test(cfg: CfgNode, device: torch.device, log: EventLog) -> None:
     """Test the classifier with each number of views; save the scores of each video."""
+    task = build_task(cfg)  # first: it says at once what does not go together
     model = build_model(cfg).to(device)
-    task = build_task(cfg)
     path = _test_checkpoint(cfg)
-    report = load_weights(model, path, complete=True)
-    _check_class_names(cfg, load_checkpoint(path), path)
-    _say(str(report))
+    _say(str(load_tested_weights(cfg, model, path)))
     for num_views in cfg.TEST.NUM_TEMPORAL_CLIPS or [cfg.TEST.NUM_ENSEMBLE_VIEWS]:
         loader = build_loader(cfg, "test", num_views=num_views)
         results, evaluation = _evaluate(
@@ -202,14 +205,7 @@ def _start(cfg: CfgNode, state: TrainState) -> str:
         return ""
     if not weights_only:
         return _resume(cfg, state, Path(path))
-    report = load_weights(
-        state.bare,
-        path,
-        min_coverage=cfg.TRAIN.CHECKPOINT_MIN_COVERAGE,
-        clear_names=cfg.TRAIN.CHECKPOINT_CLEAR_NAME_PATTERN,
-        inflate=cfg.TRAIN.CHECKPOINT_INFLATION,
-    )
-    _say(str(report))
+    _say(str(load_first_weights(cfg, state.bare, path)))
     if cfg.TRAIN.EMA_DECAY:
         state.average = WeightAverage(state.bare, cfg.TRAIN.EMA_DECAY)
     return path
@@ -217,26 +213,10 @@ def _start(cfg: CfgNode, state: TrainState) -> str:
 
 def _resume(cfg: CfgNode, state: TrainState, path: Path) -> str:
     payload = load_checkpoint(path)
-    _check_class_names(cfg, payload, path)
+    check_resumable(cfg, payload, path)
     state.restore(payload, str(path))
     _say(f"going on from {path}: {state.epoch} epochs and {state.step} steps are done")
     return str(path)
-
-
-def _check_class_names(cfg: CfgNode, payload: dict[str, Any], path: str | Path) -> None:
-    """A classifier's outputs mean the classes it was trained on, in their order."""
-    theirs, ours = list(payload.get("class_names") or ()), list(class_names(cfg))
-    if not theirs or not ours or theirs == ours:
-        return
-    for number, (their, our) in enumerate(zip(theirs, ours, strict=False)):
-        if their != our:
-            raise ValueError(
-                f"{path}: its class {number} is {their!r}, that of {cfg.DATA.PATH_TO_DATA_DIR} is "
-                f"{our!r}; the same classes in the same order are wanted"
-            )
-    raise ValueError(
-        f"{path}: it has {len(theirs)} classes, {cfg.DATA.PATH_TO_DATA_DIR} has {len(ours)}"
-    )
 
 
 def _test_checkpoint(cfg: CfgNode) -> str:
@@ -295,12 +275,14 @@ def _log_start(
     started_from: str,
 ) -> None:
     num_parameters = sum(parameter.numel() for parameter in state.bare.parameters())
+    multiply_adds = _multiply_adds(cfg)
     log.write(
         "start",
         started_from=started_from,
         epoch=state.epoch,
         step=state.step,
         num_parameters=num_parameters,
+        multiply_adds=multiply_adds,
         num_processes=distributed.world_size(),
         device=str(device),
         torch=torch.__version__,
@@ -309,10 +291,23 @@ def _log_start(
     )
     if not cfg.LOG_MODEL_INFO:
         return
+    cost = "" if multiply_adds is None else f", {multiply_adds / 1e9:.2f} G multiply-adds a clip"
     _say(
-        f"{cfg.MODEL.MODEL_NAME}: {num_parameters / 1e6:.2f} M parameters; {len(loader.dataset)} "
-        f"videos; {len(loader)} steps of {loader.batch_size} clips an epoch; {device}"
+        f"{cfg.MODEL.MODEL_NAME}: {num_parameters / 1e6:.2f} M parameters{cost}; "
+        f"{len(loader.dataset)} videos; {len(loader)} steps of {loader.batch_size} clips an epoch; "
+        f"{device}"
     )
+
+
+def _multiply_adds(cfg: CfgNode) -> int | None:
+    """Of a forward pass of one clip; None where that is not asked for, or cannot be found out."""
+    if not cfg.LOG_MODEL_INFO or not distributed.is_main():
+        return None
+    try:
+        return measure_model(cfg).complexity.multiply_adds
+    except Exception as error:  # whatever the tracer of this torch raises, the run goes on
+        _say(f"warning: the multiply-adds could not be counted: {error}")
+        return None
 
 
 def _data_facts(cfg: CfgNode, loader: ClipLoader) -> dict[str, Any]:

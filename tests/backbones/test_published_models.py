@@ -12,25 +12,35 @@ from golden_rule import (
     GOLDEN,
     fill_with_golden_weights,
     golden_json,
+    golden_mask,
     golden_npz,
     golden_randn,
+    recorded_features,
     relative_error,
     sample_by_step,
+    soft_target,
 )
-from torch import nn
+from torch import Tensor, nn
+from torch.nn import functional as F
 
 from slowfast_maskfeat.build.model import build_model
+from slowfast_maskfeat.build.task import build_targets
+from slowfast_maskfeat.clips import ClipBatch
 from slowfast_maskfeat.config.load import parse_config
+from slowfast_maskfeat.losses import soft_cross_entropy
+from slowfast_maskfeat.tasks.pretrain import masked_rows
 
 NAMES = sorted(path.stem for path in (GOLDEN / "models").glob("*.json"))
 OUTPUTS = sorted(path.stem for path in (GOLDEN / "outputs").glob("*.json"))
-ROOMS = ("DATA.NUM_FRAMES", "DATA.TRAIN_CROP_SIZE", "MODEL.", "MVIT.", "MASK.")
+ROOMS = ("DATA.NUM_", "DATA.TRAIN_CROP", "MODEL.", "MVIT.", "MASK.", "AUG.MASK_", "DETECTION.")
 
 
 def published_config(name: str, **overrides: Any) -> Any:
     """The configuration of a published file, what concerns the model."""
-    experiment = golden_json(f"models/{name}.json")["config"]
-    values = golden_json("published_configs.json")["files"][experiment]["values"]
+    model = golden_json(f"models/{name}.json")
+    values = golden_json("published_configs.json")["files"][model["config"]]["values"]
+    pairs = model["overrides"]
+    values = {**values, **dict(zip(pairs[::2], pairs[1::2], strict=True))}
     values = {k: v for k, v in values.items() if k.startswith(ROOMS)} | overrides
     return parse_config(json.dumps(values), name)
 
@@ -65,27 +75,79 @@ def test_names_shapes_and_blocks_are_the_published_ones(name: str) -> None:
 @pytest.mark.filterwarnings("ignore")
 @pytest.mark.parametrize("name", OUTPUTS)
 def test_full_size_outputs_agree_with_reference(name: str) -> None:
+    """Tokens after each block, outputs, loss; gradients where there are some."""
     expected, arrays = golden_json(f"outputs/{name}.json"), golden_npz(f"outputs/{name}.npz")
-    model = fill_with_golden_weights(published_model(name)).eval()
+    cfg = published_config(name)
+    model = fill_with_golden_weights(build_model(cfg)).eval()
     clips = golden_randn(1000, tuple(expected["input_shape"]))
     clips = clips.unsqueeze(2) if clips.ndim == 4 else clips
-    with torch.no_grad():
+    features = recorded_features(model)
+    with torch.set_grad_enabled("grad_norm" in expected):
         if "logits" in arrays:
-            assert relative_error(model(clips), arrays["logits"]) < 1e-4
-            return
-        shape = tuple(expected["mask_shape"])
-        generator = np.random.Generator(np.random.PCG64(expected["mask_seed"]))
-        mask = torch.from_numpy(generator.random(shape) < 0.4)
-        mask = mask.unsqueeze(1) if mask.ndim == 3 else mask
-        (prediction,) = model(clips, mask)
+            loss = _classify(model, clips, arrays)
+        else:
+            loss = _predict(model, clips, cfg, expected, arrays)
+    assert loss.item() == pytest.approx(expected["loss"], rel=1e-4)
+    if not cfg.MASK.MAE_ON:  # whose visible tokens are in another order
+        assert len(features) == len(expected["feats"]) - 1  # the other is patch_embed
+        for key, tokens in features.items():
+            sample = sample_by_step(tokens, expected["feats"][key]["stride"])
+            assert relative_error(sample, arrays[f"feat/{key}/sample"]) < 1e-4, key
+    if "grad_norm" in expected:
+        loss.backward()
+        _check_gradients(model, expected, arrays)
+
+
+def _classify(model: nn.Module, clips: Tensor, arrays: dict[str, Any]) -> Tensor:
+    """Compares the logits; returns the published loss."""
+    if "boxes" in arrays:
+        logits = model(clips, torch.from_numpy(arrays["boxes"]))
+        target = torch.from_numpy(arrays["target"]).float()
+        loss = F.binary_cross_entropy_with_logits(logits, target)
+    else:
+        logits = model(clips)
+        loss = soft_cross_entropy(logits, soft_target(*logits.shape)).mean()
+    assert relative_error(logits.detach(), arrays["logits"]) < 1e-4
+    return loss
+
+
+def _predict(
+    model: nn.Module, clips: Tensor, cfg: Any, expected: dict[str, Any], arrays: dict[str, Any]
+) -> Tensor:
+    """Compares predictions and labels; returns the published loss."""
+    grid = model.patch_grid(model.options.clip_size)
+    mask = golden_mask(expected, ratio=cfg.AUG.MASK_RATIO, grid=grid)
+    (prediction,) = model(clips, mask)
     assert list(prediction.shape) == expected["pred0"]["shape"]
     assert float(prediction.double().norm()) == pytest.approx(expected["pred0"]["norm"], rel=1e-5)
     sample = sample_by_step(prediction, expected["pred0_stride"])
     assert relative_error(sample, arrays["pred0_sample"]) < 1e-4
+    (target,), (predicted,) = build_targets(cfg), model.prediction_grids(clips.shape[2:])
+    labels = masked_rows(target, ClipBatch(clips, mask=mask), predicted)
+    sample = sample_by_step(labels, expected["label0_stride"])
+    assert relative_error(sample, arrays["label0_sample"]) < 1e-4
+    return target.loss(prediction, labels).mean()
+
+
+def _check_gradients(model: nn.Module, expected: dict[str, Any], arrays: dict[str, Any]) -> None:
+    """All together, each norm, and samples of some; in float32, where ties move them a little."""
+    total = expected["grad_total_norm"]
+    gradients = {n: p.grad for n, p in model.named_parameters() if p.grad is not None}
+    norms = {n: float(g.double().norm()) for n, g in gradients.items()}
+    assert np.sqrt(sum(v**2 for v in norms.values())) == pytest.approx(total, rel=1e-4)
+    for entry, norm in expected["grad_norm"].items():
+        # A shift of all keys changes next to nothing: what is left of its gradient is rounding.
+        noise = 1e-5 if entry.endswith("norm_k.bias") else 1e-7
+        limits = {"rel": 1e-3, "abs": noise * total}
+        assert norms.get(entry, 0.0) == pytest.approx(norm or 0.0, **limits), entry
+    for entry, step in expected["grad_stride"].items():
+        sample = arrays[f"grad/{entry}/sample"]
+        error = np.linalg.norm(sample_by_step(gradients[entry], step) - sample)
+        assert error < 1e-3 * np.linalg.norm(sample) + 1e-8 * total, entry
 
 
 @pytest.mark.filterwarnings("ignore")
-@pytest.mark.parametrize("name", sorted(set(golden_json("init_stats.json")["rows"]) & set(NAMES)))
+@pytest.mark.parametrize("name", sorted(golden_json("init_stats.json")["rows"]))
 def test_initial_weights_have_the_published_statistics(name: str) -> None:
     torch.manual_seed(0)
     model = published_model(name)

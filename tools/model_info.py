@@ -1,0 +1,151 @@
+"""Print what the model of a configuration costs: parameters and multiply-adds, block by block.
+
+    python tools/model_info.py --cfg A.yaml [B.yaml ...] [KEY VALUE ...]
+
+What ends in .yaml or .yml is a file, later ones win; the rest are pairs, which win over files. It
+needs no data and no GPU. A multiply-add counts as one, as in the "GFLOPs" of this field's papers.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import sys
+import warnings
+from pathlib import Path
+
+from slowfast_maskfeat.backbones.complexity import PartComplexity
+from slowfast_maskfeat.build.complexity import ModelInfo, measure_model
+from slowfast_maskfeat.checkpoints.whole_file import written_whole
+from slowfast_maskfeat.config import load_config
+
+INVALID_INPUT = 2
+HEADER = (
+    "part",
+    "tokens in",
+    "tokens out",
+    "width in",
+    "width out",
+    "heads",
+    "q stride",
+    "kv stride",
+    "params (M)",
+    "G mult-adds",
+    "attention (G)",
+)
+
+
+def main(arguments: list[str]) -> int:
+    """Print the table, and write the JSON file if one is named.
+
+    Returns:
+        the exit code: 0, or 2 for invalid input.
+    """
+    warnings.simplefilter("ignore")  # of keys that do nothing, which is for a run to say
+    options = _parse(arguments)
+    words = [*options.cfg, *options.words]
+    try:
+        files = [word for word in words if word.endswith((".yaml", ".yml"))]
+        cfg = load_config(files, [word for word in words if word not in files])
+        info = measure_model(cfg, test_size=options.test_size)
+        if options.json:
+            with written_whole(Path(options.json)) as path:
+                path.write_text(json.dumps(info.as_dict(), indent=1) + "\n", encoding="utf-8")
+    except (ValueError, OSError) as error:
+        print(f"error: {' '.join(str(error).split())}", file=sys.stderr)
+        return INVALID_INPUT
+    print("\n".join(report(info)))
+    return 0
+
+
+def report(info: ModelInfo) -> list[str]:
+    """The lines for people."""
+    cost = info.complexity
+    rows = [HEADER, *map(_row, cost.parts)]
+    total = (_millions(cost.num_parameters), _giga(cost.multiply_adds), _giga(cost.attention))
+    rows.append(("total", *[""] * 7, *total))
+    widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
+    lines = [
+        "  ".join(
+            # Names to the left, numbers to the right.
+            cell.rjust(width) if column else cell.ljust(width)
+            for column, (cell, width) in enumerate(zip(row, widths, strict=True))
+        ).rstrip()
+        for row in rows
+    ]
+    masked = "" if info.mask_ratio is None else f", {info.mask_ratio:.1%} of them masked"
+    lines += [
+        "",
+        f"{info.model}: {_millions(cost.num_parameters)} M parameters, "
+        f"{_giga(cost.multiply_adds)} G multiply-adds for a clip of {_times(info.clip_size)}, "
+        f"{cost.attention / cost.multiply_adds:.1%} of them in attention",
+        f"tokens: {_times(info.grid)}{masked}; positions: {info.positions}",
+    ]
+    for test in info.inference():
+        view, clips, crops = (
+            test[name] for name in ("multiply_adds_of_a_view", "num_clips", "num_crops")
+        )
+        lines.append(
+            f"inference: {view / 1e9:.1f} x {clips} x {crops} = "
+            f"{test['multiply_adds'] / 1e9:.1f} G (multiply-adds x clips x crops)"
+        )
+    if info.num_clips and not info.is_test_size:
+        lines.append("inference: tests are of another size, which --test-size counts")
+    skipped = ", ".join(f"{name} {count}" for name, count in cost.unsupported.items())
+    return [*lines, f"called but not counted: {skipped or 'nothing'}"]
+
+
+def _row(part: PartComplexity) -> tuple[str, ...]:
+    shape = part.geometry
+    costs = (_millions(part.num_parameters), _giga(part.multiply_adds))
+    if shape is None:
+        return (part.name, *[""] * 7, *costs, "")
+    return (
+        part.name,
+        str(part.grid_in),
+        str(part.grid_out),
+        str(shape.dim),
+        str(shape.dim_out),
+        str(shape.num_heads),
+        _times(shape.steps_q),
+        _times(shape.steps_kv),
+        *costs,
+        _giga(part.attention),
+    )
+
+
+def _times(sizes: tuple[int, ...]) -> str:
+    return "x".join(map(str, sizes))
+
+
+def _millions(count: int) -> str:
+    return f"{count / 1e6:.2f}"
+
+
+def _giga(count: int) -> str:
+    return f"{count / 1e9:.3f}"
+
+
+def _parse(arguments: list[str]) -> argparse.Namespace:
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument(
+        "--cfg",
+        nargs="+",
+        action="extend",
+        required=True,
+        metavar="A.yaml or KEY VALUE",
+    )
+    parser.add_argument(
+        "--test-size",
+        action="store_true",
+        help="count at DATA.TEST_CROP_SIZE, of which published test figures are",
+    )
+    parser.add_argument("--json", metavar="PATH", help="write the same as JSON")
+    parser.add_argument("words", nargs="*", default=[], metavar="KEY VALUE")
+    return parser.parse_args(arguments)
+
+
+if __name__ == "__main__":
+    sys.exit(main(sys.argv[1:]))
