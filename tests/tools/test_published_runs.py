@@ -1,0 +1,115 @@
+"""Published YAML values and weights, unchanged, through the command line (full-size models)."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+import yaml
+from golden_rule import golden_array, golden_json, golden_npz, golden_randn, relative_error
+from tiny_run import ROOT, events, make_videos, pairs
+
+PRETRAINING = "masked_ssl/k400_MVITv2_S_16x4_MaskFeat_PT"
+FINETUNING = "masked_ssl/k400_MVITv2_S_16x4_FT"
+# What a machine without GPUs and with few clips needs of anybody.
+SMALL = {
+    "TRAIN.BATCH_SIZE": 2,
+    "SOLVER.MAX_EPOCH": 1,
+    "SOLVER.WARMUP_EPOCHS": 0.0,
+    "TRAIN.CHECKPOINT_PERIOD": 1,
+    "DATA_LOADER.NUM_WORKERS": 0,
+    "LOG_PERIOD": 1,
+    "TEST.ENABLE": False,
+}
+
+
+def published_yaml(name: str, folder: Path) -> Path:
+    """The published values as a file of nested sections."""
+    nested: dict[str, Any] = {}
+    for key, value in golden_json("published_configs.json")["files"][name]["values"].items():
+        *sections, last = key.split(".")
+        node = nested
+        for section in sections:
+            node = node.setdefault(section, {})
+        node[last] = value
+    path = folder / f"{Path(name).name}.yaml"
+    path.write_text(yaml.safe_dump(nested))
+    return path
+
+
+def tool(name: str, *words: str | Path) -> subprocess.CompletedProcess[str]:
+    command = [sys.executable, str(ROOT / "tools" / f"{name}.py"), *map(str, words)]
+    done = subprocess.run(command, capture_output=True, text=True, cwd=ROOT)
+    assert done.returncode == 0, done.stderr
+    return done
+
+
+@pytest.fixture(scope="module")
+def data(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    folder = make_videos(tmp_path_factory.mktemp("clips"), num_videos=2, num_classes=2)
+    (folder / "val.csv").unlink()  # pre-training goes without, fine-tuning is not validated below
+    return folder
+
+
+@pytest.mark.slow
+def test_published_files_pretrain_and_fine_tune(data: Path, tmp_path: Path) -> None:
+    common = {**SMALL, "DATA.PATH_TO_DATA_DIR": data}
+    file = published_yaml(PRETRAINING, tmp_path)
+    done = tool("run_net", "--cfg", file, *pairs(common, {"OUTPUT_DIR": tmp_path / "pt"}))
+    assert "NUM_GPUS" in done.stderr  # eight are asked for, none is there
+    (event,) = events(tmp_path / "pt", "epoch")
+    assert 0 < event["loss"] < 1
+    (checkpoint,) = (tmp_path / "pt" / "checkpoints").iterdir()
+    assert checkpoint.name == "ssl_checkpoint_epoch_00001.pyth"
+
+    (data / "val.csv").write_text((data / "train.csv").read_text())
+    start = {"TRAIN.CHECKPOINT_FILE_PATH": checkpoint, "OUTPUT_DIR": tmp_path / "ft"}
+    file = published_yaml(FINETUNING, tmp_path)
+    done = tool("run_net", "--cfg", file, *pairs(common, start))
+    report = done.stderr[done.stderr.index("weights from") :]
+    assert "pred_head.* (4)" in report
+    assert "blocks.15.attn.rel_pos_h (27, 96) -> (13, 96)" in report
+    assert "head.* (2)" in report
+    (begun,) = events(tmp_path / "ft", "start")
+    assert begun["started_from"] == str(checkpoint)
+    assert np.isfinite(events(tmp_path / "ft", "epoch")[0]["loss"])
+
+
+def golden_file(path: Path, experiment: str, seed_prefix: str = "") -> Path:
+    """A checkpoint as the published code writes it, with the golden weights."""
+    state = {
+        name: torch.from_numpy(golden_array(name, seed_prefix, shape=tuple(shape)).copy())
+        for name, shape in golden_json(f"models/{experiment}.json")["state"]
+    }
+    torch.save(
+        {"epoch": 299, "model_state": state, "optimizer_state": {}, "cfg": "TASK: ssl"}, path
+    )
+    return path
+
+
+@pytest.mark.slow
+def test_published_weights_give_the_golden_logits(tmp_path: Path) -> None:
+    """Pre-training weights onto a fine-tuning model, then its logits, all by commands."""
+    pretrained = golden_file(tmp_path / "pt.pyth", "k400_MVITv2_S_16x4_MaskFeat_PT")
+    before = golden_file(tmp_path / "before.pyth", "k400_MVITv2_S_16x4_FT", "dst:")
+    config = published_yaml(FINETUNING, tmp_path)
+    done = tool(
+        "convert_checkpoint",
+        *("--cfg", config, "--input", pretrained, "--onto", before),
+        *("--output", tmp_path / "ft.pyth"),
+    )
+    assert "pred_head.* (4)" in done.stdout + done.stderr
+    shape = golden_json("checkpoint/S_pt_to_ft.json")["input"]["shape"]
+    np.save(tmp_path / "clips.npy", golden_randn(1000, tuple(shape)).numpy())
+    tool(
+        "predict",
+        *("--cfg", config, "--checkpoint", tmp_path / "ft.pyth"),
+        *("--clips", tmp_path / "clips.npy", "--logits", tmp_path / "logits.npy"),
+    )
+    expected = golden_npz("checkpoint/S_pt_to_ft.npz")["logits"]
+    assert relative_error(np.load(tmp_path / "logits.npy"), expected) < 1e-5
