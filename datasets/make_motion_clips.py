@@ -292,7 +292,7 @@ def write_video(path: Path, frames: NDArray[np.uint8], fps: int, crf: int) -> No
             stream = file.add_stream("libx264", rate=fps)
             stream.height, stream.width = frames.shape[1:3]
             stream.pix_fmt = "yuv420p"
-            # On some processors x264's macroblock tree gives the same frames other bytes now and then.
+            # x264's macroblock tree gives the same frames other bytes on some processors.
             stream.options = {"crf": str(crf), "preset": "veryfast", "x264-params": "mbtree=0"}
             stream.codec_context.thread_count = 1  # processes run beside each other instead
             for picture in frames:

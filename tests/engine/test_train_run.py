@@ -45,6 +45,7 @@ def test_a_run_writes_what_it_promises(whole):
     assert last["lost"] == []
     start = events(whole, "start")[0]
     assert len(start["list_sha256"]) == 64
+    assert 0 < start["num_parameters"] < start["multiply_adds"]
     assert start["decoders"]
     for picture in ("curves.png", "predictions.png"):
         assert (whole / picture).read_bytes().startswith(b"\x89PNG")
@@ -228,6 +229,57 @@ def test_a_checkpoint_of_other_classes_is_refused(data, tmp_path):
     assert done.returncode == 2
     assert "its class 0 is 'class 0'" in done.stderr
     assert "is 'class 1'" in done.stderr
+
+
+PLAIN = {
+    "MVIT.PATCH_KERNEL": [2, 8, 8],
+    "MVIT.PATCH_STRIDE": [2, 8, 8],
+    "MVIT.PATCH_PADDING": [0, 0, 0],
+    "MVIT.POOL_Q_STRIDE": [],
+    "MVIT.POOL_KVQ_KERNEL": None,
+    "MVIT.POOL_KV_STRIDE_ADAPTIVE": None,
+    "MVIT.USE_ABS_POS": True,
+    "MVIT.SEP_POS_EMBED": True,
+    "MVIT.REL_POS_SPATIAL": False,
+    "MVIT.REL_POS_TEMPORAL": False,
+    "MVIT.RESIDUAL_POOLING": False,
+    "MVIT.USE_MEAN_POOLING": True,
+}
+AUTOENCODER = {
+    **PRETRAINING,
+    **PLAIN,
+    "MVIT.DROPPATH_RATE": 0.0,
+    "MASK.MAE_ON": True,
+    "MASK.MAE_RND_MASK": True,
+    "MASK.HEAD_TYPE": "separate_xformer",
+    "MASK.DECODER_DEPTH": 1,
+    "MASK.DECODER_EMBED_DIM": 16,
+    "MASK.DECODER_NUM_HEADS": 2,
+    "AUG.MASK_RATIO": 0.75,
+}
+
+
+@pytest.mark.slow
+def test_a_masked_autoencoder_learns_and_its_encoder_is_fine_tuned(data, tmp_path):
+    """HOG is what its pictures show; the classifier takes all of the encoder, the norm too."""
+    folder, tuned = tmp_path / "pretrain", tmp_path / "finetune"
+    done = run(data, folder, AUTOENCODER, {"SOLVER.MAX_EPOCH": 6})
+    assert done.returncode == 0, done.stderr
+    first, *_, last = events(folder, "validation")
+    assert last["loss"] < last["baseline"] < first["loss"]
+    assert (folder / "predictions.png").read_bytes().startswith(b"\x89PNG")
+    start = {
+        "TRAIN.CHECKPOINT_FILE_PATH": find_checkpoints(folder / "checkpoints", "ssl")[-1],
+        "TRAIN.CHECKPOINT_EPOCH_RESET": True,
+        "TRAIN.CHECKPOINT_MIN_COVERAGE": 1.0,
+        "SOLVER.MAX_EPOCH": 1,
+        "TEST.ENABLE": False,
+    }
+    done = run(data, tuned, PLAIN, start)
+    assert done.returncode == 0, done.stderr
+    assert "100.0% of the backbone" in done.stderr
+    assert "unused, of pre-training" in done.stderr
+    assert "not in the model" not in done.stderr
 
 
 @pytest.mark.slow
