@@ -19,6 +19,7 @@ from itertools import pairwise
 from pathlib import Path
 
 import converted_files
+import numpy as np
 import pytest
 import tiny_run
 import torch
@@ -142,10 +143,13 @@ class Sandbox:
             return  # its rule makes them
         for word in words:
             if word.endswith(".pyth"):
-                task = "ssl_eval" if "ssl_eval" in word else "ssl"
+                is_pretrained = "ssl_checkpoint" in word or "_PT_" in word
+                task = "ssl" if is_pretrained else "ssl_eval"
                 self._copy(_checkpoint(self.finished()[task]), word)
             elif word.endswith(".mp4"):
                 self._copy(self.videos / "long.mp4", word)
+        if "--clips" in words:
+            np.save(words[words.index("--clips") + 1], np.zeros((2, 3, 4, 32, 32), np.uint8))
         pairs = dict(pairwise(words))
         if "DATA.PATH_TO_DATA_DIR" in pairs:
             self._lists(pairs)
@@ -303,6 +307,16 @@ def _plain_script(words: Sequence[str], sandbox: Sandbox, monkeypatch: pytest.Mo
     assert _call(words[0], words[1:], monkeypatch) == 0
 
 
+def _predict(words: Sequence[str], sandbox: Sandbox, monkeypatch: pytest.MonkeyPatch) -> None:
+    pairs: list[str] = []
+    if "--cfg" in words:
+        _builds_at_full_size(words[words.index("--cfg") : words.index("--cfg") + 2])
+        pairs = tiny_run.pairs(SMALL)
+    assert _call(words[0], [*words[1:], *pairs], monkeypatch) == 0
+    if "--logits" in words:
+        assert np.load(words[words.index("--logits") + 1]).shape == (2, 3)
+
+
 def _motion_clips(words: Sequence[str], sandbox: Sandbox, monkeypatch: pytest.MonkeyPatch) -> None:
     assert _call(words[0], [*words[1:], *FEW_CLIPS], monkeypatch) == 0
     output = Path(words[words.index("--output") + 1])
@@ -348,7 +362,7 @@ def _collect(words: Sequence[str]) -> None:
 
 SCRIPTS = {
     "tools/run_net.py": _run_net,
-    "tools/predict.py": _plain_script,
+    "tools/predict.py": _predict,
     "tools/model_info.py": _plain_script,
     "tools/convert_checkpoint.py": _convert,
     "tools/check_install.py": _plain_script,
@@ -376,7 +390,7 @@ def test_documented_checkpoints_are_those_of_the_last_epoch(sandbox):
     for block in BLOCKS:
         for words in block.commands():
             named |= set(re.findall(r"checkpoint_epoch_(\d+)\.pyth", " ".join(words)))
-            if "--cfg" in words and "tools/convert_checkpoint.py" not in words:
+            if "--cfg" in words and "tools/run_net.py" in words:
                 last.add(f"{_configuration(words).SOLVER.MAX_EPOCH:05d}")
     assert named
     assert named <= last
