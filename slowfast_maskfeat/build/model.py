@@ -247,6 +247,12 @@ def _build_masked(cfg: CfgNode) -> MaskedModel:
             f"MASK.PRETRAIN_DEPTH is {list(depths)}; with MASK.MAE_ON what predicts comes after "
             f"the last of the {cfg.MVIT.DEPTH} blocks (MVIT.DEPTH), so [{cfg.MVIT.DEPTH - 1}]"
         )
+    if not decoder.depth:
+        raise ValueError(
+            f"MASK.MAE_ON needs a decoder, in which mask tokens meet what was encoded; "
+            f"MASK.HEAD_TYPE {cfg.MASK.HEAD_TYPE!r} with MASK.DECODER_DEPTH "
+            f"{cfg.MASK.DECODER_DEPTH} has none, 'separate_xformer' with 4 is published"
+        )
     return MaskedAutoencoder(
         options,
         prediction_dim=dims[0],
