@@ -160,16 +160,18 @@ def test_detector_agrees_with_reference(name: str) -> None:
     loss = F.binary_cross_entropy_with_logits(logits, torch.from_numpy(target).float())
     assert loss.item() == pytest.approx(expected["loss"], rel=1e-5)
     loss.backward()
-    check_gradients(model, expected, arrays)
+    assert total_gradient(model) == pytest.approx(expected["grad_total_norm"], rel=1e-4)
 
 
 @pytest.mark.parametrize("name", DETECTORS)
 def test_detector_agrees_in_float64(name: str) -> None:
-    arrays = golden_npz(f"tiny/{name}.npz")
+    expected, arrays = golden_json(f"tiny/{name}.json"), golden_npz(f"tiny/{name}.npz")
     model = tiny_model(name).double()
-    with torch.no_grad():
-        logits = model(tiny_clips(name).double(), torch.from_numpy(arrays["boxes"]).double())
-    assert relative_error(logits, arrays["logits_fp64"]) < 1e-8
+    logits = model(tiny_clips(name).double(), torch.from_numpy(arrays["boxes"]).double())
+    assert relative_error(logits.detach(), arrays["logits_fp64"]) < 1e-8
+    target = torch.from_numpy(arrays["target"]).double()
+    F.binary_cross_entropy_with_logits(logits, target).backward()
+    check_gradients(model, expected, arrays)
 
 
 @pytest.mark.parametrize("name", MASKED)
@@ -196,3 +198,33 @@ def test_masked_model_agrees_in_float64(name: str) -> None:
     assert relative_error(sample, arrays["pred0_sample_fp64"]) < 1e-8
     (prediction - torch.from_numpy(arrays["label0"])).square().mean().backward()
     check_gradients(model, expected, arrays)
+
+
+@pytest.mark.cuda
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a CUDA device")
+@pytest.mark.parametrize("name", CLASSIFIERS + DETECTORS + MASKED)
+def test_a_gpu_gives_the_same(name: str) -> None:
+    """Float32 as the CPU, bf16 near it, and a gradient for every parameter that has one."""
+    arrays = golden_npz(f"tiny/{name}.npz")
+    model, inputs = tiny_model(name).cuda(), [tiny_clips(name).cuda()]
+    if name in DETECTORS:
+        inputs.append(torch.from_numpy(arrays["boxes"]).cuda())
+    if name in MASKED:
+        inputs.append(tiny_mask(name).cuda())
+
+    def run() -> Tensor:
+        output = model(*inputs)
+        return strided_sample(output[0], 4096) if name in MASKED else output
+
+    expected = arrays["pred0_sample_fp64" if name in MASKED else "logits"]
+    tf32 = torch.backends.cudnn.allow_tf32
+    torch.backends.cudnn.allow_tf32 = False
+    try:
+        output = run()
+        assert relative_error(output.detach().cpu(), expected) < 1e-4
+        output.square().sum().backward()
+    finally:
+        torch.backends.cudnn.allow_tf32 = tf32
+    assert all(p.grad is not None for p in model.parameters() if p.requires_grad)
+    with torch.autocast("cuda", torch.bfloat16), torch.no_grad():
+        assert relative_error(run().float().cpu(), expected) < 0.1
