@@ -54,6 +54,7 @@ setup(
         "iopath>=0.1.9",
         "matplotlib>=3.8",
         "pytorchvideo>=0.1.5",
+        "pyyaml>=6.0",
         "safetensors>=0.4.3",
         "simplejson>=3.17",
     ],

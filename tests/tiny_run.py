@@ -41,6 +41,7 @@ MODEL = {
     "TEST.NUM_SPATIAL_CROPS": 1,
     "DATA_LOADER.NUM_WORKERS": 0,
     "LOG_PERIOD": 1,
+    "LOG_MODEL_INFO": False,  # counting costs each process two seconds
     "NUM_GPUS": 0,
 }
 PRETRAINING = {

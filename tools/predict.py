@@ -27,6 +27,7 @@ from slowfast_maskfeat.build import build_model, build_task
 from slowfast_maskfeat.build.data import build_test_views
 from slowfast_maskfeat.build.weights import load_tested_weights
 from slowfast_maskfeat.checkpoints import load_checkpoint
+from slowfast_maskfeat.checkpoints.whole_file import written_whole
 from slowfast_maskfeat.config import load_config, parse_config
 from slowfast_maskfeat.tasks import ClassifyTask
 from slowfast_maskfeat.videos.decode import DecodeError, open_video
@@ -79,7 +80,7 @@ def predict(options: argparse.Namespace) -> tuple[dict[str, Any], Tensor]:
     task = build_task(cfg)
     if not isinstance(task, ClassifyTask):
         raise ValueError(f"{checkpoint}: it is of a pre-training; fine-tune it first")
-    clips = _read_clips(options.clips) if options.clips else _decode(options.video, cfg)
+    clips = _read_clips(options.clips, cfg) if options.clips else _decode(options.video, cfg)
     chunks = clips.split(cfg.TEST.BATCH_SIZE)
     logits = torch.cat([task.logits(model, chunk.to(device)) for chunk in chunks]).cpu()
     scores = task.activation(logits).mean(0)
@@ -121,33 +122,48 @@ def _decode(video: str, cfg: CfgNode) -> Tensor:
     """(V, C, T, H, W) uint8: the test views of a video."""
     views = build_test_views(cfg)
     with open_video(video, cfg.DATA.DECODING_BACKEND.replace("torchvision", "auto")) as opened:
-        return views(opened).permute(0, 4, 1, 2, 3)
+        clips = views(opened).permute(0, 4, 1, 2, 3)
+    return clips.flip(1) if cfg.DATA.REVERSE_INPUT_CHANNEL else clips
 
 
-def _read_clips(path: str) -> Tensor:
+def _read_clips(path: str, cfg: CfgNode) -> Tensor:
     """(V, C, T, H, W), uint8 or normalised float32, from a .npy file."""
     try:
         array = np.load(path, allow_pickle=False)
     except (OSError, ValueError) as error:
         raise ValueError(f"--clips: {path}: it can't be read as a .npy array: {error}") from error
-    if array.ndim != 5 or (array.dtype != np.uint8 and array.dtype.kind != "f"):
+    if not isinstance(array, np.ndarray):
+        raise ValueError(f"--clips: {path}: it is an archive of arrays; a .npy of one is wanted")
+    channels = cfg.DATA.INPUT_CHANNEL_NUM[0]
+    if (
+        array.ndim != 5
+        or not len(array)
+        or array.shape[1] != channels
+        or (array.dtype != np.uint8 and array.dtype.kind != "f")
+    ):
         raise ValueError(
-            f"--clips: {path}: it holds {array.dtype} of shape {array.shape}; (clips, channels, "
-            "frames, height, width) as uint8, or as floats already normalised, is wanted"
+            f"--clips: {path}: it holds {array.dtype} of shape {array.shape}; (clips, {channels} "
+            "channels, frames, height, width) as uint8, or as floats already normalised, is wanted"
         )
+    if not np.isfinite(array).all():
+        raise ValueError(f"--clips: {path}: it holds values that are not finite")
     return torch.from_numpy(array if array.dtype == np.uint8 else array.astype(np.float32))
 
 
 def _save_array(path: str, logits: Tensor) -> None:
     """Write whole or not at all."""
-    target = Path(path)
-    temporary = target.with_name(f".{target.name}.part")
     try:
-        with open(temporary, "wb") as file:
+        with written_whole(Path(path)) as temporary, open(temporary, "wb") as file:
             np.save(file, logits.numpy())
-        temporary.replace(target)
     except OSError as error:
         raise ValueError(f"--logits: {path}: it can't be written: {error.strerror}") from error
+
+
+def _count(text: str) -> int:
+    number = int(text)
+    if number < 1:
+        raise argparse.ArgumentTypeError(f"{text} is not 1 or more")
+    return number
 
 
 def _parse(arguments: list[str]) -> argparse.Namespace:
@@ -157,11 +173,14 @@ def _parse(arguments: list[str]) -> argparse.Namespace:
     parser.add_argument("--checkpoint", required=True, help="of a fine-tuning or training")
     source = parser.add_mutually_exclusive_group(required=True)
     source.add_argument("--video", help="file that a decoder opens")
-    source.add_argument("--clips", help=".npy of (clips, channels, frames, height, width)")
+    source.add_argument(
+        "--clips",
+        help=".npy of (clips, channels, frames, height, width), channels in the network's order",
+    )
     parser.add_argument("--cfg", help="YAML of the model, for weights that come without")
     parser.add_argument("--logits", help=".npy to write the raw scores of each clip to")
     parser.add_argument("--json", action="store_true", help="one JSON object instead of lines")
-    parser.add_argument("--top", type=int, default=5, help="how many classes")
+    parser.add_argument("--top", type=_count, default=5, help="how many classes")
     parser.add_argument(
         "--device",
         default="cuda" if torch.cuda.is_available() else "cpu",

@@ -27,8 +27,11 @@ def resize_mask(mask: Tensor, grid: Grid) -> Tensor:
     Raises:
         ValueError: A size neither divides nor is divided.
     """
-    if mask.ndim != 4:
-        raise ValueError(f"a mask has the axes (B, t, h, w), not the shape {tuple(mask.shape)}")
+    if mask.ndim != 4 or mask.dtype != torch.bool:
+        raise ValueError(
+            "a mask is bool and has the axes (B, t, h, w), not "
+            f"{mask.dtype} of shape {tuple(mask.shape)}"
+        )
     if any(size % cells and cells % size for size, cells in zip(grid, mask.shape[1:], strict=True)):
         raise ValueError(
             f"a mask on the grid {Grid(*mask.shape[1:])} does not divide the tokens' grid {grid}; "
@@ -119,7 +122,11 @@ class MaskedMViT(MaskedModel):
         decoder: DecoderOptions | None = None,
     ) -> None:
         depths = tuple(prediction_depths)
-        if not depths or list(depths) != sorted(set(depths)) or depths[-1] >= options.depth:
+        if (
+            not depths
+            or list(depths) != sorted(set(depths))
+            or not 0 <= depths[0] <= depths[-1] < options.depth
+        ):
             raise ValueError(
                 f"MASK.PRETRAIN_DEPTH is {list(depths)}; it takes ascending block numbers below "
                 f"MVIT.DEPTH {options.depth}"

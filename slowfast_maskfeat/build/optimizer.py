@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import warnings
 from collections.abc import Callable
 from functools import partial
 
@@ -54,6 +55,14 @@ def build_schedule(cfg: CfgNode) -> Callable[[float], float]:
     Args:
         cfg: configuration; it is only read.
     """
+    if 0 < cfg.SOLVER.MAX_EPOCH <= cfg.SOLVER.WARMUP_EPOCHS:
+        warnings.warn(
+            f"SOLVER.WARMUP_EPOCHS is {cfg.SOLVER.WARMUP_EPOCHS:g} and SOLVER.MAX_EPOCH "
+            f"{cfg.SOLVER.MAX_EPOCH:g}: the training ends before its learning rate has risen to "
+            "SOLVER.BASE_LR",
+            UserWarning,
+            stacklevel=2,
+        )
     rates = learning_rates(cfg)
     return partial(
         learning_rate,

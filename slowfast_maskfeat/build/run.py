@@ -29,7 +29,7 @@ from slowfast_maskfeat.engine.ema import WeightAverage
 from slowfast_maskfeat.engine.evaluate import evaluate
 from slowfast_maskfeat.engine.gradient_step import GradientStep
 from slowfast_maskfeat.engine.lost import LostVideos
-from slowfast_maskfeat.engine.state import TrainState
+from slowfast_maskfeat.engine.state import TrainState, is_resumable
 from slowfast_maskfeat.engine.train import TrainSettings, train
 from slowfast_maskfeat.metrics.log import EventLog, TensorBoardLog
 from slowfast_maskfeat.tasks import Evaluation, Task
@@ -204,7 +204,9 @@ def _start(cfg: CfgNode, state: TrainState) -> str:
     if not path:
         return ""
     if not weights_only:
-        return _resume(cfg, state, Path(path))
+        if is_resumable(load_checkpoint(path)):
+            return _resume(cfg, state, Path(path))
+        _say(f"{path} holds weights alone: the training starts with them, at epoch 0")
     _say(str(load_first_weights(cfg, state.bare, path)))
     if cfg.TRAIN.EMA_DECAY:
         state.average = WeightAverage(state.bare, cfg.TRAIN.EMA_DECAY)
@@ -275,7 +277,8 @@ def _log_start(
     started_from: str,
 ) -> None:
     num_parameters = sum(parameter.numel() for parameter in state.bare.parameters())
-    multiply_adds = _multiply_adds(cfg)
+    goes_on = state.epoch or state.step  # it was said when the run began
+    multiply_adds = None if goes_on else _multiply_adds(cfg)
     log.write(
         "start",
         started_from=started_from,

@@ -177,6 +177,13 @@ def _find_weights(content: Mapping[str, Any], path: Path) -> dict[str, Tensor]:
     return weights
 
 
+def bare_name(name: str) -> str:
+    """The name of a weight without what DistributedDataParallel or torch.compile put in front."""
+    while name.startswith(_WRAPPERS):
+        name = name.partition(".")[2]
+    return name
+
+
 def _clean_names(
     weights: Mapping[str, Tensor], clear_names: Sequence[str], path: Path
 ) -> dict[str, Tensor]:
@@ -185,8 +192,7 @@ def _clean_names(
         short = name
         for pattern in clear_names:
             short = short.replace(pattern, "", 1)
-        while short.startswith(_WRAPPERS):
-            short = short.partition(".")[2]
+        short = bare_name(short)
         if short in cleaned:
             raise ValueError(
                 f"after removing {list(clear_names)} from the names in {path}, two are {short!r}; "

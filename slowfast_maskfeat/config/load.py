@@ -66,7 +66,8 @@ def _load(
             _merge(cfg, key, value, source=source, inert=inert)
     if len(overrides) % 2:
         raise ValueError(
-            f"command line: KEY VALUE pairs are wanted, but {overrides[-1]!r} has no value"
+            f"command line: pairs of KEY VALUE, with a blank between, are wanted, but "
+            f"{overrides[-1]!r} has no value"
         )
     for key, value in zip(overrides[::2], overrides[1::2], strict=True):
         _merge(cfg, key, value, source="command line", inert=inert)
@@ -94,7 +95,11 @@ def _merge(cfg: CfgNode, key: str, value: Any, *, source: str, inert: dict[str, 
     node: Any = cfg
     for section in sections:
         node = node.get(section) if isinstance(node, CfgNode) else None
-    if isinstance(node, CfgNode) and name in node and not isinstance(node[name], CfgNode):
+    if isinstance(node, CfgNode) and name in node:
+        if isinstance(node[name], CfgNode):
+            if value is None:  # an empty section
+                return
+            raise ValueError(f"{source}: {key} is a section of keys, not a key: {value!r}")
         node[name] = _coerce(key, value, node[name], source)
         return
     if key in INERT_KEYS:
@@ -194,7 +199,11 @@ _POSITIVE = (
     "DATA_LOADER.PREFETCH_FACTOR",
     "DETECTION.ROI_XFORM_RESOLUTION",
     "LOG_PERIOD",
+    "MODEL.NUM_CLASSES",
     "MVIT.DEPTH",
+    "MVIT.EMBED_DIM",
+    "MVIT.MLP_RATIO",
+    "MVIT.NUM_HEADS",
     "NUM_SHARDS",
     "SOLVER.MAX_EPOCH",
     "TEST.BATCH_SIZE",
@@ -205,6 +214,8 @@ _POSITIVE = (
     "TRAIN.EVAL_PERIOD",
     "TRAIN.MAX_NONFINITE",
 )
+
+_RATES = ("MODEL.DROPOUT_RATE", "MVIT.DROPOUT_RATE", "MVIT.DROPPATH_RATE")
 
 
 def _check(cfg: CfgNode) -> None:
@@ -217,6 +228,9 @@ def _check(cfg: CfgNode) -> None:
     for key in _POSITIVE:
         if values[key] <= 0:
             raise ValueError(f"{key}: {values[key]!r} is wanted above 0")
+    for key in _RATES:
+        if not 0 <= values[key] < 1:
+            raise ValueError(f"{key}: {values[key]!r} is wanted from 0 up to, but not, 1")
     if not 0 <= cfg.SHARD_ID < cfg.NUM_SHARDS:
         raise ValueError(f"SHARD_ID: {cfg.SHARD_ID} is wanted in 0..{cfg.NUM_SHARDS - 1}")
     for key in ("DATA.MEAN", "DATA.STD"):

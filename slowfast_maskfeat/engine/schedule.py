@@ -61,7 +61,8 @@ def learning_rate(
     """The learning rate at a fractional epoch.
 
     Below ``warmup_epochs`` it runs straight from ``warmup_start_lr`` to what the policy says AT
-    ``warmup_epochs``, which is ``base_lr`` only where the policy starts there.
+    ``warmup_epochs``, which is ``base_lr`` only where the policy starts there. Training may end
+    before the warm-up does (deviation: the published code then fails).
 
     Args:
         epoch: Finished epochs plus the finished share of the present one.
@@ -84,7 +85,7 @@ def learning_rate(
     """
     if policy == "cosine":
         start = warmup_epochs if cosine_after_warmup else 0.0
-        _check_cosine(base_lr, end_lr, max_epoch, warmup_epochs, start)
+        _check_cosine(base_lr, end_lr, max_epoch)
 
         def policy_rate(at: float) -> float:
             return _cosine(at, base_lr, end_lr, start, max_epoch)
@@ -106,14 +107,14 @@ def learning_rate(
 
 
 def _cosine(epoch: float, base_lr: float, end_lr: float, start: float, stop: float) -> float:
+    if start >= stop:  # a training that is all warm-up, as trials of a recipe are
+        return base_lr
     # The rate is asked for at most at `stop`; past it the cosine would rise again.
     share = (min(epoch, stop) - start) / (stop - start)
     return end_lr + (base_lr - end_lr) * (math.cos(math.pi * share) + 1.0) * 0.5
 
 
-def _check_cosine(
-    base_lr: float, end_lr: float, max_epoch: float, warmup_epochs: float, start: float
-) -> None:
+def _check_cosine(base_lr: float, end_lr: float, max_epoch: float) -> None:
     if not end_lr < base_lr:
         raise ValueError(
             f"SOLVER.COSINE_END_LR is {end_lr} and SOLVER.BASE_LR {base_lr}; "
@@ -121,11 +122,6 @@ def _check_cosine(
         )
     if max_epoch <= 0:
         raise ValueError(f"SOLVER.MAX_EPOCH is {max_epoch}; a positive number of epochs is right")
-    if start >= max_epoch:
-        raise ValueError(
-            f"SOLVER.WARMUP_EPOCHS is {warmup_epochs} and SOLVER.MAX_EPOCH {max_epoch}; with "
-            "COSINE_AFTER_WARMUP the warm-up must be the shorter"
-        )
 
 
 def _check_steps(steps: Sequence[float], lrs: Sequence[float]) -> None:

@@ -7,8 +7,10 @@ from dataclasses import dataclass, field
 from typing import Any
 
 import torch
-from torch import nn
+from torch import Tensor, nn
 
+from slowfast_maskfeat.checkpoints.report import shorten
+from slowfast_maskfeat.checkpoints.transfer import bare_name
 from slowfast_maskfeat.engine import distributed
 from slowfast_maskfeat.engine.ema import WeightAverage
 from slowfast_maskfeat.engine.gradient_step import GradientStep
@@ -78,21 +80,25 @@ class TrainState:
 
         Args:
             payload: what `payload` gave, or a published checkpoint (which lacks the position inside
-                an epoch and the random states).
+                an epoch and the random states); see `is_resumable`.
             source: its path, for messages.
 
         Raises:
             ValueError: the checkpoint is of another model or optimizer.
         """
         try:
-            self.bare.load_state_dict(payload["model_state"])
+            if not is_resumable(payload):
+                raise ValueError("it holds no training, at most weights")
+            weights = _own_names(payload["model_state"])
+            _check_fit(weights, self.bare.state_dict())
             self.stepper.optimizer.load_state_dict(payload["optimizer_state"])
-        except (KeyError, RuntimeError, ValueError) as error:
+        except (KeyError, ValueError) as error:
             raise ValueError(
                 f"{source}: can't be resumed with this configuration: {error}; give another "
                 "OUTPUT_DIR, set TRAIN.AUTO_RESUME False, or take only its weights by "
                 "TRAIN.CHECKPOINT_FILE_PATH with TRAIN.CHECKPOINT_EPOCH_RESET True"
             ) from error
+        self.bare.load_state_dict(weights)
         if self.scaler.is_enabled() and payload.get("scaler_state"):
             self.scaler.load_state_dict(payload["scaler_state"])
         if self.average is not None and payload.get("average_state"):
@@ -104,6 +110,34 @@ class TrainState:
         states = payload.get("random_states") or []
         if len(states) == distributed.world_size():
             _set_random_state(states[distributed.rank()])
+
+
+def is_resumable(payload: Mapping[str, Any]) -> bool:
+    """Whether a checkpoint is of a training that can go on, not of weights alone."""
+    return (
+        isinstance(payload.get("model_state"), Mapping)
+        and isinstance(payload.get("optimizer_state"), Mapping)
+        and isinstance(payload.get("epoch"), int)
+    )
+
+
+def _own_names(weights: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    """Without what wrappers put in front, and the fixed HOG filters of published files."""
+    cleaned = {bare_name(name): weight for name, weight in weights.items()}
+    return {name: weight for name, weight in cleaned.items() if not name.startswith("hogs.")}
+
+
+def _check_fit(weights: Mapping[str, Tensor], own: Mapping[str, Tensor]) -> None:
+    """Raises ValueError, short however many entries differ, unless all are there in their shape."""
+    shapes = [name for name in own if name in weights and weights[name].shape != own[name].shape]
+    differences = {
+        "lacks": [name for name in own if name not in weights],
+        "has besides": [name for name in weights if name not in own],
+        "has in another shape": shapes,
+    }
+    texts = [f"it {what} {shorten(names)}" for what, names in differences.items() if names]
+    if texts:
+        raise ValueError("; ".join(texts))
 
 
 def _random_state() -> dict[str, Any]:

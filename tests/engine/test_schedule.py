@@ -77,7 +77,6 @@ def test_rate_stays_at_the_end_after_the_last_epoch() -> None:
         ({"policy": "linear"}, "SOLVER.LR_POLICY"),
         ({"end_lr": 2.0}, "SOLVER.COSINE_END_LR"),
         ({"max_epoch": 0}, "SOLVER.MAX_EPOCH"),
-        ({"warmup_epochs": 10.0, "cosine_after_warmup": True}, "SOLVER.WARMUP_EPOCHS"),
         ({"policy": "steps_with_relative_lrs"}, "SOLVER.STEPS"),
         ({"policy": "steps_with_relative_lrs", "steps": [1, 2], "lrs": [1, 1]}, "SOLVER.STEPS"),
         ({"policy": "steps_with_relative_lrs", "steps": [0, 3, 2], "lrs": [1] * 3}, "ascending"),
@@ -88,6 +87,15 @@ def test_contradictions_name_the_key(changes: dict[str, object], key: str) -> No
     settings: dict[str, object] = {"base_lr": 1.0, "end_lr": 0.0, "max_epoch": 10, **changes}
     with pytest.raises(ValueError, match=key):
         learning_rate(0.0, **settings)  # type: ignore[arg-type]
+
+
+def test_a_training_shorter_than_its_warm_up_rises_as_the_long_one_does() -> None:
+    """A trial of one epoch sees the rates of the recipe's first epoch."""
+    settings = {"base_lr": 1.0, "end_lr": 0.1, "warmup_epochs": 10.0, "cosine_after_warmup": True}
+    for epoch in (0.0, 0.5, 1.0):
+        trial, recipe = (learning_rate(epoch, max_epoch=n, **settings) for n in (1, 300))
+        assert trial == pytest.approx(recipe)
+        assert trial == pytest.approx(epoch / 10)
 
 
 def test_shards_must_be_positive() -> None:

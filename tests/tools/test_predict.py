@@ -178,6 +178,9 @@ def test_bare_weights_take_a_configuration_and_clips_of_another_program(
     [
         (np.zeros((3, 4, 32, 32), np.float32), "float32 of shape (3, 4, 32, 32)"),
         (np.zeros((1, 3, 4, 32, 32), np.int64), "int64 of shape (1, 3, 4, 32, 32)"),
+        (np.zeros((1, 4, 32, 32, 3), np.uint8), "(clips, 3 channels, frames, height, width)"),
+        (np.zeros((0, 3, 4, 32, 32), np.uint8), "uint8 of shape (0, 3, 4, 32, 32)"),
+        (np.full((1, 3, 4, 32, 32), np.nan, np.float32), "values that are not finite"),
         (None, "can't be read as a .npy array"),
     ],
 )
@@ -187,3 +190,25 @@ def test_an_array_that_holds_no_clips_is_refused(checkpoint, predict, tmp_path, 
     code, printed, errors = predict(checkpoint, None, "--clips", str(tmp_path / "clips.npy"))
     assert (code, printed) == (2, "")
     assert message in errors
+
+
+def test_channels_are_reversed_as_in_a_test_of_the_list(data, checkpoint, predict, tmp_path):
+    words = ["--json", "--logits", str(tmp_path / "logits.npy")]
+    code, _, errors = predict(
+        checkpoint, data / "3.mp4", *words, "DATA.REVERSE_INPUT_CHANNEL", "True"
+    )
+    assert code == 0, errors
+    cfg = parse_config(load_checkpoint(checkpoint)["cfg"], "checkpoint")
+    model = build_model(cfg).eval()
+    load_weights(model, checkpoint, complete=True)
+    with open_video(str(data / "3.mp4")) as opened, torch.no_grad():
+        clips = build_test_views(cfg)(opened).permute(0, 4, 1, 2, 3)
+        expected = build_task(cfg).logits(model, clips.flip(1))
+    np.testing.assert_allclose(np.load(tmp_path / "logits.npy"), expected, rtol=1e-4, atol=1e-5)
+
+
+@pytest.mark.parametrize("number", ["0", "-1"])
+def test_no_class_at_all_is_not_asked_for(data, checkpoint, predict, number):
+    with pytest.raises(SystemExit) as end:
+        predict(checkpoint, data / "3.mp4", "--top", number)
+    assert end.value.code == 2
