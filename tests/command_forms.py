@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import re
+import shlex
 import shutil
 import subprocess
 import sys
 import tempfile
+from argparse import Namespace
 from collections.abc import Sequence
 from fractions import Fraction
 from importlib import metadata
@@ -84,26 +86,55 @@ def check_ffmpeg(words: Sequence[str]) -> None:
         assert min(scaled.width, scaled.height) == 340
 
 
+def check_mkdir(words: Sequence[str]) -> None:
+    """One folder among what is lost with the next start."""
+    (folder,) = words
+    assert folder.startswith("/tmp/")
+
+
 def check_bubblewrap(words: Sequence[str]) -> None:
-    """What runs inside makes an old checkpoint readable; the walls stand where bwrap is there."""
+    """What runs inside makes an old checkpoint readable."""
     words = list(words)
-    inside = words.index("python")
-    assert "--unshare-all" in words[:inside]  # the network is among it
-    assert words[words.index("--ro-bind") + 1 :][:2] == ["/", "/"]
-    (folder,) = {words[words.index("--bind") + n] for n in (1, 2)}
+    old_place, new_place = (words[words.index(option) + 1] for option in ("--input", "--output"))
     with tempfile.TemporaryDirectory() as own:
-        old = Path(own) / "old.pyth"
-        torch.save({"model_state": {"w": torch.ones(2)}, "meter": Fraction(1, 3)}, old)
-        with pytest.raises(ValueError, match=r"needs the code of fractions\.Fraction"):
+        old, folder = Path(own) / Path(old_place).name, Path(own) / "rewritten"
+        folder.mkdir()
+        torch.save({"model": {"w": torch.ones(2)}, "args": Namespace(top1=Fraction(1, 3))}, old)
+        with pytest.raises(ValueError, match=r"needs the code of argparse\.Namespace"):
             load_checkpoint(old)
-        words = [word.replace(folder, own) for word in words]
-        words[inside] = sys.executable
-        walls = ["bwrap", *words[:inside]]
-        if shutil.which("bwrap") is None or subprocess.run([*walls, "true"]).returncode:
-            walls = []
-        done = subprocess.run([*walls, *words[inside:]], capture_output=True, text=True)
-        assert done.returncode == 0, done.stderr
-        assert load_checkpoint(Path(own) / "old_plain.pyth")["model_state"]["w"].tolist() == [1, 1]
+        places = {old_place: str(old), str(Path(new_place).parent): str(folder)}
+        places[new_place] = str(folder / Path(new_place).name)
+        written = run_sandboxed(shlex.join(["bwrap", *(places.get(w, w) for w in words)]))
+        assert load_checkpoint(written)["model_state"]["w"].tolist() == [1, 1]
+
+
+def run_sandboxed(command: str) -> Path:
+    """Run a command that rewrites a checkpoint, inside its walls where bwrap can build them.
+
+    Args:
+        command: `bwrap ... python tools/rewrite_checkpoint.py ... --output PATH`, with the making
+            of a folder before it or not.
+
+    Returns:
+        The path.
+    """
+    making, _, sandboxed = command.rpartition("&&")
+    for folder in shlex.split(making)[-1:]:
+        Path(folder).mkdir()
+    words = shlex.split(sandboxed)
+    inside = words.index("python")
+    walls = words[:inside]
+    output = Path(words[words.index("--output") + 1])
+    assert "--unshare-all" in walls  # the network is among it
+    assert walls[walls.index("--ro-bind") + 1 :][:2] == ["/", "/"]
+    # Nothing but the new folder can be written.
+    assert walls[walls.index("--bind") + 1 :] == [str(output.parent), str(output.parent)]
+    if shutil.which("bwrap") is None or subprocess.run([*walls, "true"]).returncode:
+        walls = []
+    words = [*walls, sys.executable, *words[inside + 1 :]]
+    done = subprocess.run(words, capture_output=True, text=True, cwd=ROOT)
+    assert done.returncode == 0, done.stderr
+    return output
 
 
 # By program; each takes the words after it.
@@ -113,5 +144,6 @@ FORMS = {
     "source": check_source,
     "pre-commit": check_pre_commit,
     "ffmpeg": check_ffmpeg,
+    "mkdir": check_mkdir,
     "bwrap": check_bubblewrap,
 }

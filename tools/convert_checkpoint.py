@@ -4,9 +4,9 @@
     python tools/convert_checkpoint.py --cfg model.yaml --input ours.pyth --output theirs.pth \\
         --to torchvision
 
---cfg names the model here. The input is brought to its names and sizes, and written as --to says:
-published (.pyth), safetensors (.safetensors), or in the names of another library (.pth, .bin,
-.safetensors). docs/checkpoints.md says which models there are in both.
+--cfg names the model here, the input its classes. The input is brought to the model's names and
+sizes, and written as --to says: published (.pyth), safetensors (.safetensors), or in the names of
+another library (.pth, .bin, .safetensors). docs/checkpoints.md says which models there are in both.
 """
 
 from __future__ import annotations
@@ -14,25 +14,27 @@ from __future__ import annotations
 import argparse
 import sys
 import warnings
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import torch
 from fvcore.common.config import CfgNode
 from torch import Tensor, nn
 
 from slowfast_maskfeat.build import build_model
-from slowfast_maskfeat.build.classes import class_names
+from slowfast_maskfeat.build.classes import class_names, num_classes
 from slowfast_maskfeat.build.weights import inflation, model_facts
 from slowfast_maskfeat.checkpoints import (
-    load_checkpoint,
+    LoadError,
     load_weights,
+    read_weights,
     save_checkpoint,
     save_safetensors,
 )
 from slowfast_maskfeat.checkpoints.naming import NAMINGS, ModelFacts, recognise
 from slowfast_maskfeat.checkpoints.report import CLASSIFIER
+from slowfast_maskfeat.checkpoints.transfer import Renaming
 from slowfast_maskfeat.config import load_config
 
 INVALID_INPUT = 2
@@ -43,6 +45,23 @@ FORMS = {
     ".pth": tuple(NAMINGS),
     ".bin": tuple(NAMINGS),
 }
+NUM_CLASSES = "MODEL.NUM_CLASSES"
+
+
+class Source(NamedTuple):
+    """A file that is read.
+
+    Attributes:
+        path: Of the file.
+        rename: Brings its weights to the published names.
+        num_classes: Outputs of its classifier; 0 where it has none.
+        class_names: Of these; empty where it says none.
+    """
+
+    path: str
+    rename: Renaming
+    num_classes: int
+    class_names: tuple[str, ...]
 
 
 def main(arguments: list[str]) -> int:
@@ -55,6 +74,9 @@ def main(arguments: list[str]) -> int:
     options = _parse(arguments)
     try:
         convert(options)
+    except LoadError as error:
+        print(f"{error.report}\nerror: {error.summary}", file=sys.stderr)
+        return INVALID_INPUT
     except ValueError as error:
         print(f"error: {' '.join(str(error).split())}", file=sys.stderr)
         return INVALID_INPUT
@@ -75,56 +97,87 @@ def convert(options: argparse.Namespace) -> None:
     form = _output_form(output, options.to)
     if output.exists() and not options.force:
         raise ValueError(f"{output} is there already; --force overwrites it")
-    cfg = load_config([options.cfg], options.opts)
+    cfg = _configuration(options)
     if cfg.DETECTION.ENABLE and form in NAMINGS:
         raise ValueError(f"DETECTION.ENABLE is True, but {form} has no detectors of this kind")
+    with torch.device("meta"):
+        facts = model_facts(cfg, build_model(cfg))
+    files = [(options.onto, "auto")] if options.onto else []
+    files.append((options.input, options.source))
+    sources = [_open(path, naming, cfg, facts) for path, naming in files]
+    cfg = _configuration(options, sources)
     torch.manual_seed(cfg.RNG_SEED)  # what no file fills is the same each time
     model = build_model(cfg)
-    names = class_names(cfg)
-    if options.onto:
-        names = _load(options.onto, "auto", cfg, model, names, min_coverage=0.0)
-    coverage = cfg.TRAIN.CHECKPOINT_MIN_COVERAGE
-    names = _load(options.input, options.source, cfg, model, names, min_coverage=coverage)
+    names = _fill(model, sources, cfg, may_start_anew=NUM_CLASSES in options.opts[::2])
     _write(output, form, cfg, model, names)
     print(f"{output}: {len(model.state_dict())} weights of the model, {form} names")
 
 
-def _load(
-    path: str,
-    naming: str,
-    cfg: CfgNode,
-    model: nn.Module,
-    names: tuple[str, ...],
-    *,
-    min_coverage: float,
+def _configuration(options: argparse.Namespace, sources: Sequence[Source] = ()) -> CfgNode:
+    """That of --cfg, with as many classes as the last file that has a classifier."""
+    # The lists that --cfg speaks of need not exist here: the classes are in the files.
+    pairs = ["DATA.PATH_TO_DATA_DIR", ""]
+    for source in sources:
+        pairs += [NUM_CLASSES, str(source.num_classes)] if source.num_classes else []
+    return load_config([options.cfg], [*pairs, *options.opts])
+
+
+def _open(path: str, naming: str, cfg: CfgNode, facts: ModelFacts) -> Source:
+    rename = _reader(path, naming, facts)
+    clear_names = cfg.TRAIN.CHECKPOINT_CLEAR_NAME_PATTERN
+    file = read_weights(path, clear_names=clear_names, average=True, rename=rename)
+    if file.num_classes and len(file.class_names) not in (0, file.num_classes):
+        raise ValueError(
+            f"{path}: it names {len(file.class_names)} classes, and its classifier has "
+            f"{file.num_classes}"
+        )
+    return Source(path, rename, file.num_classes, file.class_names)
+
+
+def _fill(
+    model: nn.Module, sources: Sequence[Source], cfg: CfgNode, *, may_start_anew: bool
 ) -> tuple[str, ...]:
-    """Fill the model; returns the class names of its classifier: `names` where it stays."""
-    known = class_names(cfg)
-    report = load_weights(
-        model,
-        path,
-        min_coverage=min_coverage,
-        clear_names=cfg.TRAIN.CHECKPOINT_CLEAR_NAME_PATTERN,
-        inflate=inflation(cfg),
-        class_names=known,
-        average=True,
-        rename=_reader(naming, model_facts(cfg, model)),
-    )
-    if not report.loaded:
-        raise ValueError(f"{path}: no weight of it has a place in this model\n{report}")
-    print(report)
-    if not any(name.startswith(CLASSIFIER) for name in report.loaded):
-        return names
-    return tuple(load_checkpoint(path).get("class_names") or known)
+    """Load the files, the last one over those before it; returns the names of the classes."""
+    names = known = class_names(cfg)
+    for source in sources:
+        is_last = source is sources[-1]
+        report = load_weights(
+            model,
+            source.path,
+            min_coverage=cfg.TRAIN.CHECKPOINT_MIN_COVERAGE if is_last else 0.0,
+            clear_names=cfg.TRAIN.CHECKPOINT_CLEAR_NAME_PATTERN,
+            inflate=inflation(cfg),
+            class_names=known,
+            average=True,
+            rename=source.rename,
+            initialised=source is sources[0],
+        )
+        if not report.loaded:
+            raise LoadError(f"{source.path}: no weight of it has a place in this model", report)
+        if is_last and source.num_classes and report.classifier and not may_start_anew:
+            raise LoadError(
+                f"{source.path}: its classifier does not fit this model: {report.classifier}; "
+                f"{NUM_CLASSES} {num_classes(cfg)}, given after these words, asks for a new one",
+                report,
+            )
+        print(report)
+        if any(name.startswith(CLASSIFIER) for name in report.loaded):
+            names = source.class_names or known
+    return names
 
 
-def _reader(
-    naming: str, facts: ModelFacts
-) -> Callable[[Mapping[str, Tensor]], Mapping[str, Tensor]]:
+def _reader(path: str, naming: str, facts: ModelFacts) -> Renaming:
     """What brings a file's weights to the published names."""
 
     def rename(weights: Mapping[str, Tensor]) -> Mapping[str, Tensor]:
-        found = recognise(weights) if naming == "auto" else naming
+        found = recognise(weights)
+        if naming in NAMINGS and not NAMINGS[naming].recognises(weights):
+            hint = f"they look like those of {found}" if found else "auto finds out what they are"
+            raise ValueError(
+                f"--from: the names in {path} ({next(iter(weights))}, ...) are not those of "
+                f"{naming}; {hint}"
+            )
+        found = found if naming == "auto" else naming
         return NAMINGS[found].to_published(weights, facts) if found in NAMINGS else weights
 
     return rename

@@ -26,7 +26,7 @@ from torch import Tensor
 from slowfast_maskfeat.build import build_model, build_task
 from slowfast_maskfeat.build.data import build_test_views
 from slowfast_maskfeat.build.weights import load_tested_weights
-from slowfast_maskfeat.checkpoints import load_checkpoint
+from slowfast_maskfeat.checkpoints import LoadError, load_checkpoint
 from slowfast_maskfeat.checkpoints.whole_file import written_whole
 from slowfast_maskfeat.config import load_config, parse_config
 from slowfast_maskfeat.tasks import ClassifyTask
@@ -47,6 +47,9 @@ def main(arguments: list[str]) -> int:
         answer, logits = predict(options)
         if options.logits:
             _save_array(options.logits, logits)
+    except LoadError as error:
+        print(f"{error.report}\nerror: {error.summary}", file=sys.stderr)
+        return INVALID_INPUT
     except (ValueError, DecodeError) as error:
         print(f"error: {' '.join(str(error).split())}", file=sys.stderr)
         return INVALID_INPUT

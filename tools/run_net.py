@@ -15,6 +15,7 @@ import warnings
 from typing import Any
 
 from slowfast_maskfeat.build.run import run
+from slowfast_maskfeat.checkpoints import LoadError
 from slowfast_maskfeat.config import load_config
 from slowfast_maskfeat.engine import distributed
 from slowfast_maskfeat.engine.launch import launch
@@ -65,9 +66,14 @@ def run_to_exit(cfg: Any) -> None:
 
     Raises:
         SystemExit: after a signal, once the checkpoint is written.
+        ValueError: something a user can put right; a table of what weights fill is printed before.
     """
     try:
         run(cfg)
+    except LoadError as error:
+        if distributed.is_main():
+            print(error.report, file=sys.stderr)
+        raise ValueError(error.summary) from None
     except StoppedError as stopped:
         if distributed.is_main():
             print(f"stopped by signal {stopped.number}; {stopped.checkpoint}", file=sys.stderr)

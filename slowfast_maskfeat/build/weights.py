@@ -74,7 +74,13 @@ def load_tested_weights(cfg: CfgNode, model: nn.Module, path: str | os.PathLike[
     Raises:
         ValueError: The checkpoint leaves something out or is of other classes, see `load_weights`.
     """
-    return load_weights(model, path, complete=True, class_names=class_names(cfg))
+    return load_weights(
+        model,
+        path,
+        complete=True,
+        clear_names=cfg.TRAIN.CHECKPOINT_CLEAR_NAME_PATTERN,
+        class_names=class_names(cfg),
+    )
 
 
 def check_resumable(cfg: CfgNode, payload: Mapping[str, Any], path: str | os.PathLike[str]) -> None:

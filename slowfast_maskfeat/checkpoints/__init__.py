@@ -1,7 +1,7 @@
 """Files a run can go on from, and weights carried from one model to another, leave this room."""
 
 from slowfast_maskfeat.checkpoints.class_names import compare_class_names
-from slowfast_maskfeat.checkpoints.report import LoadReport
+from slowfast_maskfeat.checkpoints.report import LoadError, LoadReport
 from slowfast_maskfeat.checkpoints.safetensors_file import save_safetensors
 from slowfast_maskfeat.checkpoints.save_load import (
     checkpoint_path,
@@ -10,9 +10,10 @@ from slowfast_maskfeat.checkpoints.save_load import (
     load_checkpoint,
     save_checkpoint,
 )
-from slowfast_maskfeat.checkpoints.transfer import load_weights
+from slowfast_maskfeat.checkpoints.transfer import load_weights, read_weights
 
 __all__ = [
+    "LoadError",
     "LoadReport",
     "checkpoint_path",
     "compare_class_names",
@@ -20,6 +21,7 @@ __all__ = [
     "keep_last",
     "load_checkpoint",
     "load_weights",
+    "read_weights",
     "save_checkpoint",
     "save_safetensors",
 ]

@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from dataclasses import replace
 from typing import NamedTuple
 
 import torch
 from torch import Tensor
 
-from slowfast_maskfeat.checkpoints.reshape import TokenLayout, guess_grid, square_side
+from slowfast_maskfeat.checkpoints.reshape import TokenLayout, guess_grid, square_side, table_kind
 from slowfast_maskfeat.shapes import Grid
 
 JOINT, SPATIAL, TEMPORAL, CLASS = (
@@ -68,9 +69,38 @@ def on_another_grid(name: str, source: TokenLayout, target: TokenLayout) -> bool
     """Whether a position table of equal size is nevertheless of another grid (4x4 as 2x8)."""
     if source.grid is None or target.grid is None:
         return False
-    if name == JOINT:
+    kind = table_kind(name)
+    if kind == JOINT:
         return source.grid != target.grid
-    return name == SPATIAL and source.grid[1:] != target.grid[1:]
+    return kind == SPATIAL and source.grid[1:] != target.grid[1:]
+
+
+def exchange_class_row(
+    name: str, table: Tensor, own: Tensor, *, source: TokenLayout, target: TokenLayout
+) -> MadeTable | None:
+    """A joint table without the class token's row, or with one, as the model has it.
+
+    A row that the file lacks is the model's own, as a whole ``pos_embed_class`` would be.
+
+    Args:
+        name: Of the table.
+        table: (1, [1 +] N, D), in the file.
+        own: The model's.
+        source: Tokens of the model that the file is of.
+        target: Tokens of the model.
+
+    Returns:
+        The table; None where nothing is to be exchanged.
+    """
+    if table_kind(name) != JOINT or source.has_cls == target.has_cls:
+        return None
+    if table.ndim != 3 or table.shape[::2] != own.shape[::2]:
+        return None
+    layout = replace(source, has_cls=target.has_cls)
+    if source.has_cls:
+        return MadeTable(table[:, 1:], "without the class token's row", layout)
+    joined = torch.cat((own[:, :1].float().cpu(), table.float()), dim=1)
+    return MadeTable(joined, "the class token's row is the model's own", layout)
 
 
 def other_form(

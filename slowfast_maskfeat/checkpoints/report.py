@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -11,6 +12,7 @@ CLASSIFIER = "head."
 HEAD_NAMES = (CLASSIFIER, "pred_head.", "decoder_", "dec_", "mask_token")
 _PRETRAINING_NAMES = ("pred_head.", "decoder_", "dec_", "mask_token", "hogs.")
 _MOST_LINES = 6
+_IN_BLOCK = re.compile(r"((?:.*\.)?blocks)\.\d+\.(.+)")
 
 
 @dataclass(frozen=True)
@@ -20,14 +22,17 @@ class LoadReport:
     Attributes:
         path: The file.
         loaded: Names in the model that were filled, those reshaped included.
-        missing: Names in the model that kept their initial values.
+        missing: Names in the model that kept their values.
         unexpected: Names in the file that the model has no use for.
         reshaped: Of the loaded, name to what was done to its shape.
         refused: Of the missing, name to why what the file has for it was not used.
         coverage: Filled share of the backbone, 0 to 1: the smaller of the share of its entries and
             of its elements. The backbone is all but the heads, decoders and the mask token.
-        classifier: Why the classifier kept its initial values; empty where it did not, or where
-            there is none.
+        classifier: Why the classifier kept its values; empty where it did not, or where there is
+            none.
+        unchecked_order: Whether a classifier was loaded for classes whose names are known, from a
+            file that has no names.
+        initialised: Whether the model had initial values before, not those of another file.
     """
 
     path: Path
@@ -38,6 +43,8 @@ class LoadReport:
     refused: Mapping[str, str] = field(default_factory=dict)
     coverage: float = 1.0
     classifier: str = ""
+    unchecked_order: bool = False
+    initialised: bool = True
 
     @property
     def missing_head(self) -> tuple[str, ...]:
@@ -45,12 +52,15 @@ class LoadReport:
         return tuple(name for name in self.missing if name.startswith(HEAD_NAMES))
 
     def __str__(self) -> str:
+        many, one = "as they were", "as it was"
+        if self.initialised:
+            many = one = "as initialised"
         harmless = [name for name in self.unexpected if name.startswith(_PRETRAINING_NAMES)]
         strange = [name for name in self.unexpected if not name.startswith(_PRETRAINING_NAMES)]
         rows: list[tuple[str, int, Sequence[str]]] = [
             ("loaded", len(self.loaded), [f"{self.coverage:.1%} of the backbone"]),
             ("reshaped", len(self.reshaped), _by_note(self.reshaped)),
-            ("left as initialised", len(self.missing), [shorten(_grouped(self.missing))]),
+            (f"left {many}", len(self.missing), [shorten(_grouped(self.missing))]),
             ("does not fit", len(self.refused), _by_note(self.refused)),
             ("unused, of pre-training", len(harmless), [shorten(_grouped(harmless))]),
             ("unused, not in the model", len(strange), [shorten(_grouped(strange))]),
@@ -61,8 +71,29 @@ class LoadReport:
                 lines.append(f"  {title:<24} {count:>5}  {texts[0]}")
                 lines += [f"{'':<34}{text}" for text in texts[1:]]
         if self.classifier:
-            lines.append(f"  classifier left as initialised: {self.classifier}")
+            lines.append(f"  classifier left {one}: {self.classifier}")
+        if self.unchecked_order:
+            lines.append(
+                "  the file has no class names: the order of its classes is taken on trust"
+            )
         return "\n".join(lines)
+
+
+class LoadError(ValueError):
+    """Weights that do not go with a model; ``str()`` is the summary and, below it, the report.
+
+    Attributes:
+        summary: What is wrong, and what would be right.
+        report: What would have been loaded.
+    """
+
+    def __init__(self, summary: str, report: LoadReport) -> None:
+        super().__init__(summary, report)  # both: pickling builds the error from them
+        self.summary = summary
+        self.report = report
+
+    def __str__(self) -> str:
+        return f"{self.summary}\n{self.report}"
 
 
 def _by_note(notes: Mapping[str, str]) -> list[str]:
@@ -80,13 +111,15 @@ def _by_note(notes: Mapping[str, str]) -> list[str]:
 
 
 def _grouped(names: Sequence[str]) -> list[str]:
-    """Names with a common first part as one: ``pred_head.* (4)``."""
+    """Names that have much in common as one: ``pred_head.* (4)``, ``blocks.*.norm1.bias (2)``."""
     groups: dict[str, list[str]] = {}
     for name in names:
-        groups.setdefault(name.partition(".")[0], []).append(name)
+        in_block = _IN_BLOCK.fullmatch(name)
+        common = f"{in_block[1]}.*.{in_block[2]}" if in_block else f"{name.partition('.')[0]}.*"
+        groups.setdefault(common, []).append(name)
     return [
-        group[0] if len(group) == 1 else f"{first}.* ({len(group)})"
-        for first, group in groups.items()
+        group[0] if len(group) == 1 else f"{common} ({len(group)})"
+        for common, group in groups.items()
     ]
 
 

@@ -80,8 +80,7 @@ def reshape_weight(
     Returns:
         The weight in the new shape, or None if there is no such way.
     """
-    # A decoder's tables, decoder_pos_embed and dec_pos_embed_*, are of the encoder's grid.
-    last = name.rpartition(".")[2].removeprefix("decoder_").removeprefix("dec_")
+    last = table_kind(name)
     if last.startswith("rel_pos") and weight.ndim == len(shape) == 2:
         if weight.shape[1] != shape[1]:
             return None
@@ -96,6 +95,14 @@ def reshape_weight(
     if last == "weight" and weight.ndim in (4, 5) and len(shape) in (4, 5):
         return _change_kernel_length(weight, shape, inflate)
     return None
+
+
+def table_kind(name: str) -> str:
+    """Last part of a name, with the encoder's name for a decoder's table, which is of its grid.
+
+    ``decoder_pos_embed`` and ``dec_pos_embed_spatial`` are ``pos_embed`` and ``pos_embed_spatial``.
+    """
+    return name.rpartition(".")[2].removeprefix("decoder_").removeprefix("dec_")
 
 
 def _differs_in_length_only(weight: Tensor, shape: tuple[int, ...]) -> bool:

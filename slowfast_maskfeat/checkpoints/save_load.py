@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import errno
 import os
 import pickle
+import pickletools
 import re
+import shlex
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -175,15 +178,8 @@ def load_checkpoint(path: str | os.PathLike[str]) -> dict[str, Any]:
     try:
         with open(path, "rb") as file:
             content = torch.load(file, map_location="cpu", weights_only=True)
-    except OSError as error:
-        raise ValueError(f"the checkpoint {path} cannot be read: {error.strerror}") from error
-    except pickle.UnpicklingError as error:
-        raise ValueError(_explain_unpickling(path, error)) from error
     except Exception as error:  # bytes that are no pickle lead torch's reader to any of them
-        raise ValueError(
-            f"{path} is not a complete checkpoint ({_first_line(error)}); the file may be cut off: "
-            "fetch or write it again"
-        ) from error
+        raise ValueError(_explain(path, error)) from error
     if not isinstance(content, dict):
         raise ValueError(
             f"{path} holds a {type(content).__name__}, not a checkpoint; a dict with "
@@ -207,18 +203,46 @@ def _first_line(error: BaseException) -> str:
     return lines[0] if lines else type(error).__name__
 
 
-def _explain_unpickling(path: Path, error: Exception) -> str:
+def _explain(path: Path, error: Exception) -> str:
+    """What is the matter with a file that torch could not read, and what would be right."""
+    # Of a zip file whose end is missing, torch looks for that end before the beginning.
+    if isinstance(error, OSError) and error.errno != errno.EINVAL:
+        return f"the checkpoint {path} cannot be read: {error.strerror}"
     wanted = re.search(r"(?:Unsupported global: )?GLOBAL ([\w.]+)", str(error))
-    if wanted is None and "class" not in str(error):
+    if isinstance(error, pickle.UnpicklingError) and (wanted or "class" in str(error)):
+        need = f"needs the code of {wanted[1]}" if wanted else "needs code of its own"
+        return f"{path} {need} to be read, {_rewriting(path)}"
+    if _is_plain_pickle(path):
+        return f"{path} is a plain pickle, not what torch.save writes, {_rewriting(path)}"
+    if isinstance(error, pickle.UnpicklingError):
         # torch's own text would advise to read it without care.
         return f"{path} is not a checkpoint; a file that torch.save wrote is right"
-    need = f"the code of {wanted[1]}" if wanted else "code of its own"
-    copy = path.with_name(f"{path.stem}_plain{path.suffix}")
     return (
-        f"{path} needs {need} to be read, and reading such a file may run anything its author put "
-        "in. If you trust it, rewrite it once where there is no network and nothing to lose "
-        "(INSTALL.md, 'Old checkpoints'):\n"
-        f"  python -c \"import torch; c = torch.load({str(path)!r}, map_location='cpu', "
-        f"weights_only=False); torch.save({{'model_state': c['model_state']}}, {str(copy)!r})\"\n"
-        f"and load {copy} (another key than 'model_state' may hold the weights)"
+        f"{path} is not a complete checkpoint ({_first_line(error)}); the file may be cut off: "
+        "fetch or write it again"
+    )
+
+
+def _is_plain_pickle(path: Path) -> bool:
+    """Whether a file is one pickle from end to end; it is taken apart, nothing of it is run."""
+    try:
+        with open(path, "rb") as file:
+            for _ in pickletools.genops(file):
+                pass
+            return not file.read(1)
+    except Exception:  # whatever bytes that are no pickle lead to
+        return False
+
+
+def _rewriting(path: Path) -> str:
+    """How to make a file that runs code into one that does not, where that can do no harm."""
+    folder = path.parent.resolve() / "rewritten"
+    copy = folder / f"{path.stem}{SUFFIX}"
+    source, box, target = (shlex.quote(str(p)) for p in (path.resolve(), folder, copy))
+    return (
+        "and reading such a file may run anything its author put in. If you trust it, rewrite it "
+        "once where there is no network and nothing to lose (INSTALL.md, 'Old checkpoints'), and "
+        f"load {target}: mkdir -p {box} && bwrap --unshare-all --new-session --ro-bind / / "
+        f"--dev /dev --proc /proc --bind {box} {box} python tools/rewrite_checkpoint.py "
+        f"--input {source} --output {target}"
     )

@@ -5,26 +5,89 @@ from __future__ import annotations
 import os
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor, nn
 
 from slowfast_maskfeat.checkpoints.class_names import compare_class_names
-from slowfast_maskfeat.checkpoints.naming import NAMINGS, recognise
+from slowfast_maskfeat.checkpoints.explain import explain_classifier, explain_names
 from slowfast_maskfeat.checkpoints.positions import (
+    MadeTable,
+    exchange_class_row,
     is_of_images,
     on_another_grid,
     other_form,
     source_layout,
 )
-from slowfast_maskfeat.checkpoints.report import CLASSIFIER, HEAD_NAMES, LoadReport, shorten
+from slowfast_maskfeat.checkpoints.report import (
+    CLASSIFIER,
+    HEAD_NAMES,
+    LoadError,
+    LoadReport,
+    shorten,
+)
 from slowfast_maskfeat.checkpoints.reshape import TokenLayout, reshape_weight
 from slowfast_maskfeat.checkpoints.save_load import load_checkpoint
 from slowfast_maskfeat.shapes import Grid
 
-_CONTAINERS = ("model_state", "state_dict", "model")
+# Under which of its keys a file holds weights; the first that is there is taken.
+WEIGHT_KEYS = ("model_state", "state_dict", "model")
 _WRAPPERS = ("module.", "_orig_mod.")
+
+Renaming = Callable[[Mapping[str, Tensor]], Mapping[str, Tensor]]
+
+
+class FileWeights(NamedTuple):
+    """What a file holds for a model.
+
+    Attributes:
+        weights: Tensors by name, what wrappers put in front of it removed.
+        class_names: Of its classifier, in its order; empty where it says none.
+        grid: Patch tokens along time, rows and columns; None where it does not say.
+    """
+
+    weights: dict[str, Tensor]
+    class_names: tuple[str, ...]
+    grid: Grid | None
+
+    @property
+    def num_classes(self) -> int:
+        """Outputs of its classifier; 0 where it has none."""
+        kernel = self.weights.get(f"{CLASSIFIER}projection.weight")
+        return 0 if kernel is None else len(kernel)
+
+
+def read_weights(
+    path: str | os.PathLike[str],
+    *,
+    clear_names: Sequence[str] = (),
+    average: bool = False,
+    rename: Renaming | None = None,
+) -> FileWeights:
+    """Read the weights that a file holds for a model.
+
+    Args:
+        path: The checkpoint.
+        clear_names: See :func:`load_weights`.
+        average: Whether to take the average of a run that kept one.
+        rename: See :func:`load_weights`.
+
+    Returns:
+        The weights, and what else the file says of them.
+
+    Raises:
+        ValueError: If the file cannot be read or has no weights.
+    """
+    path = Path(path)
+    content = load_checkpoint(path)
+    if average and isinstance(content.get("average_state"), Mapping):
+        content = {**content, "model_state": content["average_state"]["weights"]}
+    found = _clean_names(_find_weights(content, path), clear_names, path)
+    if rename is not None:
+        found = dict(rename(found))
+    names = tuple(content.get("class_names") or ())
+    return FileWeights(found, names, _source_grid(content, path))
 
 
 def load_weights(
@@ -37,7 +100,8 @@ def load_weights(
     complete: bool = False,
     class_names: Sequence[str] = (),
     average: bool = False,
-    rename: Callable[[Mapping[str, Tensor]], Mapping[str, Tensor]] | None = None,
+    rename: Renaming | None = None,
+    initialised: bool = True,
 ) -> LoadReport:
     """Fill a model from a checkpoint, as far as the two go together.
 
@@ -47,7 +111,7 @@ def load_weights(
     of another size are brought to the model's
     (:func:`slowfast_maskfeat.checkpoints.reshape.reshape_weight`), and position tables of another
     form made (:func:`slowfast_maskfeat.checkpoints.positions.other_form`). What remains, such as a
-    classifier of another size, keeps its initial values.
+    classifier of another size, keeps its values.
 
     Deviations from PySlowFast, which only logs them: too little coverage is an error; a joint
     ``pos_embed`` and an image's one are converted; kernels are converted without being asked to.
@@ -70,36 +134,36 @@ def load_weights(
         average: Whether to take the average of a run that kept one, as ``complete`` does.
         rename: Brings the file's weights to the published names, where it has others
             (:mod:`slowfast_maskfeat.checkpoints.naming`).
+        initialised: Whether the model has initial values, not those of another file; for the words
+            of the report.
 
     Returns:
         What was loaded and what was not.
 
     Raises:
-        ValueError: If the file cannot be read, fills too little, or its classes are in another
-            order; the model is then unchanged.
+        ValueError: If the file cannot be read, has numbers of another kind, fills too little, or
+            its classes are in another order; the model is then unchanged. It is a
+            :class:`LoadError`, which has the report, where the file fills too little.
     """
     if inflate not in ("mean", "repeat"):
         raise ValueError(f"inflate is {inflate!r}; 'mean' or 'repeat' is right")
     path = Path(path)
-    content = load_checkpoint(path)
-    if (complete or average) and isinstance(content.get("average_state"), Mapping):
-        # What validated is what is tested: the running average, where a run kept one.
-        content = {**content, "model_state": content["average_state"]["weights"]}
-    found = _clean_names(_find_weights(content, path), clear_names, path)
-    if rename is not None:
-        found = dict(rename(found))
-    state = model.state_dict()
+    # What validated is what is tested: the running average, where a run kept one.
+    file = read_weights(path, clear_names=clear_names, average=complete or average, rename=rename)
+    found, state = file.weights, model.state_dict()
+    _require_floats(found, state, path)
     values, reshaped, refused = _match(
         found,
         state,
-        source=source_layout(found, _source_grid(content, path), for_images=is_of_images(state)),
+        source=source_layout(found, file.grid, for_images=is_of_images(state)),
         target=TokenLayout("cls_token" in state, getattr(model, "configured_grid", None)),
         inflate=inflate,
     )
     own_head = [name for name in state if name.startswith(CLASSIFIER)]
     if own_head and all(name in values for name in own_head):
-        theirs = content.get("class_names") or ()
-        other = compare_class_names(theirs, class_names, path, may_start_anew=not complete)
+        other = compare_class_names(
+            file.class_names, class_names, path, may_start_anew=not complete
+        )
         if other:
             values = {name: value for name, value in values.items() if name not in own_head}
             refused.update(dict.fromkeys(own_head, f"of other classes, {other}"))
@@ -111,9 +175,26 @@ def load_weights(
         reshaped=reshaped,
         refused=refused,
         coverage=_coverage(state, values),
-        classifier=_explain_classifier(own_head, state, found, refused),
+        classifier=explain_classifier(own_head, state, found, refused),
+        unchecked_order=bool(class_names)
+        and not file.class_names
+        and any(name in values for name in own_head),
+        initialised=initialised,
     )
-    _check(report, found, values, min_coverage, complete)
+    _check_numbers(values, path)
+    if report.coverage < min_coverage:
+        why = explain_names(found, state, path, renamed=rename is not None)
+        raise LoadError(
+            f"{path} fills {report.coverage:.1%} of the backbone, and {min_coverage:.1%} is the "
+            f"least allowed (TRAIN.CHECKPOINT_MIN_COVERAGE). {why}",
+            report,
+        )
+    if complete and report.missing:
+        raise LoadError(
+            f"{path} does not fill the whole model, which testing needs; a checkpoint of the same "
+            "task and number of classes is right",
+            report,
+        )
     with torch.no_grad():
         for name, value in values.items():
             state[name].copy_(value)
@@ -141,11 +222,18 @@ def _match(
     for name, own in state.items():
         if name not in found and name not in made:
             continue
-        weight, steps, layout = found.get(name), [], source
-        if weight is None:
-            weight, how, layout = made[name]
-            steps = [how]
-        old, shape = tuple(weight.shape), tuple(own.shape)
+        table = MadeTable(found[name], "", source) if name in found else made[name]
+        steps = [table.how] if table.how else []
+        shape = tuple(own.shape)
+        if table.value.shape != shape or on_another_grid(name, table.layout, target):
+            exchanged = exchange_class_row(
+                name, table.value, own, source=table.layout, target=target
+            )
+            if exchanged is not None:
+                table = exchanged
+                steps.append(table.how)
+        weight, _, layout = table
+        old = tuple(weight.shape)
         if old != shape or on_another_grid(name, layout, target):
             change = reshape_weight(
                 name, weight, shape, source=layout, target=target, inflate=inflate
@@ -164,15 +252,18 @@ def _match(
 
 def _find_weights(content: Mapping[str, Any], path: Path) -> dict[str, Tensor]:
     held: Any = content
-    for key in _CONTAINERS:
+    place = "it"
+    for key in WEIGHT_KEYS:
         if isinstance(content.get(key), Mapping):
-            held = content[key]
+            held, place = content[key], f"its {key!r}"
             break
     weights = {name: value for name, value in held.items() if isinstance(value, Tensor)}
     if not weights:
+        keys = ", ".join(map(str, list(held)[:8]))
+        what = f"{place} has the keys {keys}" if held else f"{place} is empty"
         raise ValueError(
-            f"{path} has no weights in it: its keys are {', '.join(map(str, list(held)[:8]))}; "
-            f"tensors by name under one of {', '.join(_CONTAINERS)}, or at the top, are right"
+            f"{path} has no weights in it: {what}; tensors by name under one of "
+            f"{', '.join(WEIGHT_KEYS)}, or at the top, are right"
         )
     return weights
 
@@ -212,25 +303,6 @@ def _source_grid(content: Mapping[str, Any], path: Path) -> Grid | None:
     return Grid(*grid)
 
 
-def _explain_classifier(
-    own_head: Sequence[str],
-    state: Mapping[str, Tensor],
-    found: Mapping[str, Tensor],
-    refused: Mapping[str, str],
-) -> str:
-    """Why the classifier keeps its initial values; empty where it does not, or there is none."""
-    for name in own_head:
-        if name not in found:
-            return "the file has none"
-        if name not in refused:
-            continue
-        theirs, ours = found[name].shape, state[name].shape
-        if theirs[1:] == ours[1:] and theirs[0] != ours[0]:
-            return f"the file has {theirs[0]} classes, the model {ours[0]}"
-        return refused[name]
-    return ""
-
-
 def _coverage(state: Mapping[str, Tensor], values: Mapping[str, Tensor]) -> float:
     backbone = [name for name in state if not name.startswith(HEAD_NAMES)]
     filled = [name for name in backbone if name in values]
@@ -241,13 +313,21 @@ def _coverage(state: Mapping[str, Tensor], values: Mapping[str, Tensor]) -> floa
     return min(of_elements, len(filled) / len(backbone))
 
 
-def _check(
-    report: LoadReport,
-    found: Mapping[str, Tensor],
-    values: Mapping[str, Tensor],
-    min_coverage: float,
-    complete: bool,
-) -> None:
+def _require_floats(found: Mapping[str, Tensor], state: Mapping[str, Tensor], path: Path) -> None:
+    wrong = [
+        name
+        for name, own in state.items()
+        if own.is_floating_point() and name in found and not found[name].is_floating_point()
+    ]
+    if wrong:
+        kind = str(found[wrong[0]].dtype).removeprefix("torch.")
+        raise ValueError(
+            f"{path} has numbers of the kind {kind} where the model has floating-point ones "
+            f"({shorten(wrong)}); quantised weights are not read, their original is right"
+        )
+
+
+def _check_numbers(values: Mapping[str, Tensor], path: Path) -> None:
     broken = [
         name
         for name, value in values.items()
@@ -255,31 +335,6 @@ def _check(
     ]
     if broken:
         raise ValueError(
-            f"{report.path} has weights that are not finite ({shorten(broken)}); a checkpoint "
-            "from before its training went wrong is right"
+            f"{path} has weights that are not finite ({shorten(broken)}); a checkpoint from before "
+            "its training went wrong is right"
         )
-    if report.coverage < min_coverage:
-        raise ValueError(
-            f"{report.path} fills {report.coverage:.1%} of the backbone, and {min_coverage:.1%} is "
-            "the least allowed (TRAIN.CHECKPOINT_MIN_COVERAGE). "
-            f"{_guess_why(found, report.path)}\n{report}"
-        )
-    if complete and report.missing:
-        raise ValueError(
-            f"{report.path} does not fill the whole model, which testing needs; a checkpoint of "
-            f"the same task and number of classes is right.\n{report}"
-        )
-
-
-def _guess_why(found: Mapping[str, Tensor], path: Path) -> str:
-    naming = recognise(found)
-    if naming:
-        return (
-            f"Its names look like {NAMINGS[naming].library}'s: python tools/convert_checkpoint.py "
-            f"--cfg CFG --input {path} --output {path.with_name(f'{path.stem}_converted.pyth')} "
-            "renames them."
-        )
-    return (
-        "Is it of this model? If its names only have something in front, "
-        "TRAIN.CHECKPOINT_CLEAR_NAME_PATTERN removes that."
-    )

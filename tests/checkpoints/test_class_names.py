@@ -38,13 +38,18 @@ def test_the_same_classes(path: Path, names: list[str], complete: bool) -> None:
     assert "classifier" not in str(report)
 
 
-def test_a_file_without_names_is_not_compared(tmp_path: Path) -> None:
+def test_a_file_without_names_is_not_compared_which_is_said(tmp_path: Path) -> None:
     state = source_state(tiny_options("v2_ft"))
+    trust = "  the file has no class names: the order of its classes is taken on trust"
     for extra in ({}, {"class_names": []}):
         path = save_checkpoint(tmp_path / "s.pyth", {"model_state": state, **extra})
         report, untouched = load(path, class_names=NAMES)
         assert not untouched
         assert report.classifier == ""
+        assert str(report).splitlines()[-1] == trust
+        # Not where there is nothing to compare with, or no classifier was loaded.
+        assert trust not in str(load(path)[0])
+        assert trust not in str(load(path, class_names=NAMES, clear_names=["head."])[0])
 
 
 def test_other_classes_start_anew_when_training(path: Path) -> None:

@@ -170,7 +170,8 @@ def test_what_tells_the_grid_of_a_file() -> None:
 def test_equal_numbers_of_tokens_on_other_grids_are_told_apart() -> None:
     wide, high = TokenLayout(False, Grid(4, 2, 8)), TokenLayout(False, Grid(4, 8, 2))
     unknown = TokenLayout(False, None)
-    for name in ("pos_embed", "pos_embed_spatial"):
+    names = ("pos_embed", "pos_embed_spatial", "decoder_pos_embed", "dec_pos_embed_spatial")
+    for name in names:
         assert on_another_grid(name, wide, high)
         assert not on_another_grid(name, wide, wide)
         assert not on_another_grid(name, wide, unknown)

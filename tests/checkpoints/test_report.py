@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -45,6 +46,21 @@ def test_image_to_video(tmp_path: Path) -> None:
     ]
 
 
+def test_what_lies_within_blocks_is_told_by_its_last_parts(tmp_path: Path) -> None:
+    """A classifier whose blocks have relative positions along time, from one whose have none."""
+    flat = {"MVIT__REL_POS_TEMPORAL": False}
+    times = "5  blocks.*.attn.rel_pos_t (5)"
+    path = source_file(tmp_path, tiny_options("v2_k400", **flat))
+    assert table(path, tiny_options("v2_k400"), min_coverage=0.9) == [
+        "  loaded                     126  96.1% of the backbone",  # 124 of its 129 entries
+        f"  left as initialised          {times}",
+    ]
+    path = source_file(tmp_path, tiny_options("v2_k400"))
+    assert table(path, tiny_options("v2_k400", **flat))[1:] == [
+        f"  unused, not in the model     {times}"
+    ]
+
+
 def test_a_classifier_of_another_size(tmp_path: Path) -> None:
     path = source_file(tmp_path, tiny_options("v2_ft"))
     width = receiver(tiny_options("v2_ft")).head.projection.in_features
@@ -76,14 +92,22 @@ def test_long_lists_are_cut() -> None:
     report = LoadReport(
         path=Path("p"),
         loaded=tuple(f"a{n}" for n in range(9)),
-        missing=tuple(f"b{n}.c" for n in range(6)),
+        missing=(
+            *(f"b{n}.c" for n in range(4)),
+            "blocks.3.norm.bias",
+            "x.blocks.10.a",
+            "x.blocks.9.a",
+        ),
         unexpected=(),
         reshaped={f"a{n}": f"({n},) -> (1,)" for n in range(9)},
     )
     lines = str(report).splitlines()
     assert lines[2] == "  reshaped                     9  a0: (0,) -> (1,)"
     assert lines[8] == f"{'':34}and 3 more kinds"
-    assert lines[9] == "  left as initialised          6  b0.c, b1.c, b2.c, b3.c, and 2 more"
+    assert lines[9] == "  left as initialised          7  b0.c, b1.c, b2.c, b3.c, and 2 more"
+    # One name stays whole; blocks of a decoder are told from the encoder's.
+    short = replace(report, missing=report.missing[4:])
+    assert "  left as initialised          3  blocks.3.norm.bias, x.blocks.*.a (2)" in str(short)
     assert len(lines) == 10
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import pickle
 import random
 import subprocess
 import sys
@@ -12,6 +13,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+from command_forms import run_sandboxed
 
 from slowfast_maskfeat.checkpoints import save_load
 from slowfast_maskfeat.checkpoints.save_load import (
@@ -200,21 +202,44 @@ def test_a_malicious_file_runs_nothing(tmp_path: Path, zipped: bool, place: str)
     assert trace.exists()
 
 
-def test_a_file_with_a_numpy_number_can_be_converted(tmp_path: Path) -> None:
-    path = tmp_path / "old.pyth"
-    torch.save({"model_state": {"w": torch.ones(2)}, "top1": np.float64(81.3)}, path)
-    with pytest.raises(ValueError, match=r"needs the code of numpy.*INSTALL\.md") as caught:
+@pytest.mark.parametrize(
+    ("further", "code"),
+    [(np.float64(81.3), r"numpy\S*"), (NeedsCode(), r"\S*NeedsCode")],
+    ids=["a number of numpy", "an object"],
+)
+def test_a_file_that_needs_code_is_refused_with_a_way_to_rewrite_it(
+    tmp_path: Path, further: object, code: str
+) -> None:
+    path = tmp_path / "an old one.pyth"
+    torch.save({"model_state": {"w": torch.ones(2)}, "further": further}, path)
+    with pytest.raises(ValueError, match=f"needs the code of {code} to be read") as caught:
         load_checkpoint(path)
-    exec(str(caught.value).split('python -c "')[1].split('"\n')[0])
-    assert load_checkpoint(tmp_path / "old_plain.pyth")["model_state"]["w"].tolist() == [1, 1]
+    assert "(INSTALL.md, 'Old checkpoints')" in str(caught.value)
+    assert "\n" not in str(caught.value)
+    rewritten = run_sandboxed(str(caught.value).partition(": mkdir")[2])
+    assert rewritten == tmp_path / "rewritten" / "an old one.pyth"
+    assert load_checkpoint(rewritten)["model_state"]["w"].tolist() == [1, 1]
 
 
-def test_a_file_that_needs_code_is_refused_with_a_way_to_convert_it(tmp_path: Path) -> None:
-    path = tmp_path / "old.pyth"
-    torch.save({"model_state": {"w": torch.ones(2)}, "meter": NeedsCode()}, path)
-    with pytest.raises(ValueError, match=r"needs the code of .*NeedsCode") as caught:
+@pytest.mark.parametrize("protocol", [0, 2, 4])
+@pytest.mark.parametrize("value", [np.ones(2), torch.ones(2), 1.5], ids=["numpy", "torch", "plain"])
+def test_a_plain_pickle_is_told_from_a_damaged_file(
+    tmp_path: Path, protocol: int, value: object
+) -> None:
+    path = tmp_path / "old.pkl"
+    path.write_bytes(pickle.dumps({"model_state": {"w": value}}, protocol))
+    text = r"(is a plain pickle, not what torch\.save writes|needs the code of \S+ to be read), and"
+    with pytest.raises(ValueError, match=text) as caught:
         load_checkpoint(path)
-    # The way it tells works.
-    command = str(caught.value).split('python -c "')[1].split('"\n')[0]
-    exec(command)
-    assert load_checkpoint(tmp_path / "old_plain.pyth")["model_state"]["w"].tolist() == [1, 1]
+    assert "tools/rewrite_checkpoint.py --input" in str(caught.value)
+
+
+@pytest.mark.parametrize("size", [900, 1000, 4500, 5000])
+@pytest.mark.parametrize("zipped", [True, False], ids=["zip", "legacy"])
+def test_a_file_that_is_cut_off(tmp_path: Path, size: int, zipped: bool) -> None:
+    path = tmp_path / "cut.pyth"
+    torch.save({"w": torch.zeros(1200)}, path, _use_new_zipfile_serialization=zipped)
+    assert path.stat().st_size > size
+    path.write_bytes(path.read_bytes()[:size])
+    with pytest.raises(ValueError, match=r"cut\.pyth is not a complete checkpoint .* be cut off"):
+        load_checkpoint(path)

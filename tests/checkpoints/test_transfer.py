@@ -230,10 +230,6 @@ def test_too_little_changes_nothing_and_says_what(tmp_path: Path) -> None:
     for key, value in model.state_dict().items():
         assert torch.equal(value, before[key])
     load_weights(model, path, min_coverage=0.0)
-    prefixed = {f"x.{k}": v for k, v in before.items()}
-    path = save_checkpoint(tmp_path / "prefixed.pyth", {"model_state": prefixed})
-    with pytest.raises(ValueError, match=r"fills 0\.0%(?s:.*)TRAIN\.CHECKPOINT_CLEAR_NAME_PATTERN"):
-        load_weights(model, path)
 
 
 def test_containers(tmp_path: Path) -> None:
@@ -243,9 +239,6 @@ def test_containers(tmp_path: Path) -> None:
         model = receiver(tiny_options("img_vit"))
         load_weights(model, path, complete=True)
         assert torch.equal(model.state_dict()["cls_token"], state["cls_token"])
-    path = save_checkpoint(tmp_path / "s.pyth", {"teacher": {"x": 1}, "epoch": 2})
-    with pytest.raises(ValueError, match="has no weights in it: its keys are teacher, epoch"):
-        load_weights(model, path)
     with pytest.raises(ValueError, match="inflate is 'median'"):
         load_weights(model, path, inflate="median")
 

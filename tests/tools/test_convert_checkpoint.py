@@ -13,6 +13,7 @@ import pytest
 import torch
 import yaml
 from golden_rule import golden_array, golden_json, golden_randn, relative_error
+from published_files import write_yaml
 from safetensors import safe_open
 from tiny_run import ROOT, pairs
 from torch import Tensor, nn
@@ -66,15 +67,6 @@ def foreign_state(name: str, seed_prefix: str = "") -> dict[str, Tensor]:
     }
 
 
-def yaml_of(options: dict[str, Any], path: Path) -> Path:
-    nested: dict[str, dict[str, Any]] = {}
-    for key, value in options.items():
-        section, _, name = key.partition(".")
-        nested.setdefault(section, {})[name] = value
-    path.write_text(yaml.safe_dump(nested))
-    return path
-
-
 @pytest.fixture
 def convert(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> Convert:
     """Calls the tool in this process: (options, input, output, words) -> code, output, errors."""
@@ -85,7 +77,7 @@ def convert(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> Convert:
     specification.loader.exec_module(tool)
 
     def call(options: dict[str, Any], source: Path, output: Path, *words: Any):
-        config = yaml_of(options, tmp_path / "model.yaml")
+        config = write_yaml(tmp_path / "model.yaml", options)
         files = ["--cfg", config, "--input", source, "--output", output]
         code = tool.main([str(word) for word in [*files, *words]])
         return (code, *capsys.readouterr())
@@ -156,6 +148,81 @@ def test_what_goes_with_the_weights(convert: Convert, tmp_path: Path) -> None:
         assert torch.equal(written["model_state"][key], value)
 
 
+def own_classes(folder: Path, **further: Any) -> tuple[Path, nn.Module]:
+    """A checkpoint of a classifier of the ten classes, and its model."""
+    model = build_model(load_config([], pairs(VIDEOMAE)))
+    nn.init.normal_(model.head.projection.weight)
+    content = {"model_state": model.state_dict(), **further}
+    return save_checkpoint(folder / "run.pyth", content), model
+
+
+# What a published configuration says, and another program's lists.
+PUBLISHED = {**VIDEOMAE, "MODEL.NUM_CLASSES": 400, "DATA.PATH_TO_DATA_DIR": "lists"}
+
+
+@pytest.mark.parametrize("names", [CLASSES, None])
+def test_the_classes_are_those_of_the_file(
+    names: list[str] | None, convert: Convert, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Neither the 400 of --cfg, nor those of the lists that it names."""
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "lists").mkdir()
+    (tmp_path / "lists/classes.txt").write_text("a\nb\n")
+    source, model = own_classes(tmp_path, **({"class_names": names} if names else {}))
+    code, printed, errors = convert(PUBLISHED, source, tmp_path / "out.pyth")
+    assert code == 0, errors
+    assert "classifier" not in printed
+    written = load_checkpoint(tmp_path / "out.pyth")
+    assert written["class_names"] == (names or [])
+    weights = written["model_state"]
+    assert torch.equal(weights["head.projection.weight"], model.head.projection.weight)
+    assert parse_config(written["cfg"], "out.pyth").MODEL.NUM_CLASSES == 10
+
+
+def test_the_classes_of_another_library_count_as_well(convert: Convert, tmp_path: Path) -> None:
+    theirs = save_checkpoint(tmp_path / "theirs.bin", foreign_state("videomae_classifier"))
+    code, _, errors = convert(PUBLISHED, theirs, tmp_path / "ours.pyth")
+    assert code == 0, errors
+    check_logits(model_from(VIDEOMAE, tmp_path / "ours.pyth"), "videomae_classifier")
+
+
+def test_another_number_of_classes_must_be_asked_for(convert: Convert, tmp_path: Path) -> None:
+    source, _ = own_classes(tmp_path, class_names=CLASSES)
+    code, printed, errors = convert(
+        PUBLISHED, source, tmp_path / "out.pyth", "MODEL.NUM_CLASSES", 7
+    )
+    assert code == 0, errors
+    assert "classifier left as initialised: the file has 10 classes, the model 7" in printed
+    written = load_checkpoint(tmp_path / "out.pyth")
+    assert written["class_names"] == []
+    assert written["model_state"]["head.projection.weight"].shape[0] == 7
+
+
+def test_names_may_come_from_lists(convert: Convert, tmp_path: Path) -> None:
+    """Those that a pair names, for a file that has none; others than the file's are refused."""
+    lists = ("DATA.PATH_TO_DATA_DIR", tmp_path)
+    (tmp_path / "classes.txt").write_text("\n".join(CLASSES))
+    source, _ = own_classes(tmp_path)
+    code, printed, errors = convert(PUBLISHED, source, tmp_path / "out.pyth", *lists)
+    assert code == 0, errors
+    assert "the order of its classes is taken on trust" in printed
+    assert load_checkpoint(tmp_path / "out.pyth")["class_names"] == CLASSES
+    (tmp_path / "classes.txt").write_text("\n".join(CLASSES[:3]))
+    for names, message in (([], "the file has 10 classes, the model 3"), (CLASSES, "10 classes")):
+        source, _ = own_classes(tmp_path, class_names=names)
+        code, _, errors = convert(PUBLISHED, source, tmp_path / "other.pyth", *lists)
+        assert code == 2
+        assert message in errors.splitlines()[-1]
+        assert errors.endswith("MODEL.NUM_CLASSES 3, given after these words, asks for a new one\n")
+
+
+def test_names_that_are_not_of_the_classifier_are_refused(convert: Convert, tmp_path: Path) -> None:
+    source, _ = own_classes(tmp_path, class_names=CLASSES[:3])
+    code, _, errors = convert(PUBLISHED, source, tmp_path / "out.pyth")
+    assert code == 2
+    assert "it names 3 classes, and its classifier has 10" in errors
+
+
 def test_the_input_is_brought_to_the_size_of_the_model(convert: Convert, tmp_path: Path) -> None:
     theirs = save_checkpoint(tmp_path / "theirs.pth", foreign_state("torchvision_v2"))
     larger = {**TORCHVISION, "DATA.TRAIN_CROP_SIZE": 96}
@@ -174,9 +241,15 @@ def test_what_the_input_lacks_comes_from_another_file(convert: Convert, tmp_path
     onto = save_checkpoint(tmp_path / "classifier.pyth", content)
     state = foreign_state("videomae_pretraining")
     theirs = save_checkpoint(tmp_path / "pretrained.bin", state)
-    code, printed, errors = convert(VIDEOMAE, theirs, tmp_path / "ours.pyth", "--onto", onto)
+    code, printed, errors = convert(PUBLISHED, theirs, tmp_path / "ours.pyth", "--onto", onto)
     assert code == 0, errors
     assert "pred_head.*" in printed
+    # What the second report leaves is what the first file gave.
+    first, second = printed.split(f"weights from {theirs}")
+    assert "left as" not in first
+    assert "left as they were            2  head.* (2)" in second
+    assert "classifier left as it was: the file has none" in second
+    assert "initialised" not in printed
     written = load_checkpoint(tmp_path / "ours.pyth")
     assert written["class_names"] == CLASSES
     weights = written["model_state"]
@@ -249,7 +322,14 @@ def test_an_output_is_overwritten_only_by_force(convert: Convert, tmp_path: Path
             "is not for published, which goes into .pyth",
         ),
         ("theirs.bin", "o.pyth", ["--to", "timm"], "goes into .safetensors, .pth, .bin"),
-        ("theirs.bin", "o.pyth", ["--from", "timm"], "fills 0.0% of the backbone"),
+        (
+            *("theirs.bin", "o.pyth", ["--from", "timm"]),
+            "are not those of timm; they look like those of videomae",
+        ),
+        (
+            *("ours.pyth", "o.safetensors", ["--from", "vitmae"]),
+            "are not those of vitmae; auto finds out what they are",
+        ),
         ("theirs.bin", "o.pyth", ["MVIT.NO", "1"], "unknown key 'MVIT.NO'"),
         ("theirs.bin", "o.pyth", ["MVIT.DEPTH", "6"], "of the backbone"),
         ("theirs.bin", "o.pth", ["--to", "timm"], "its patches are two-dimensional"),
@@ -263,19 +343,23 @@ def test_wrong_input_is_one_line_and_exit_code_2(
 ) -> None:
     save_checkpoint(tmp_path / "theirs.bin", foreign_state("videomae_classifier"))
     save_checkpoint(tmp_path / "head.pyth", {"model_state": {"other": torch.zeros(1)}})
+    save_checkpoint(tmp_path / "ours.pyth", {"model_state": {"norm.weight": torch.zeros(1)}})
     words = [str(tmp_path / word) if word.endswith(".pyth") else word for word in words]
     code, _, errors = convert(VIDEOMAE, tmp_path / source, tmp_path / output, *words)
     assert code == 2
-    (line,) = errors.splitlines()
+    *report, line = errors.splitlines()
     assert line.startswith("error: ")
     assert message in line
+    # The table before it is that of a success.
+    assert not report or report[0].startswith("weights from ")
+    assert bool(report) == ("of the backbone" in message or "has a place" in message)
     written = {path.name for path in tmp_path.iterdir()}
-    assert written == {"theirs.bin", "head.pyth", "model.yaml"}
+    assert written == {"theirs.bin", "head.pyth", "ours.pyth", "model.yaml"}
 
 
 def test_it_runs_as_a_program(tmp_path: Path) -> None:
     theirs = save_checkpoint(tmp_path / "theirs.pth", foreign_state("torchvision_v2"))
-    config = yaml_of(TORCHVISION, tmp_path / "model.yaml")
+    config = write_yaml(tmp_path / "model.yaml", TORCHVISION)
     files = ["--input", theirs, "--output", tmp_path / "ours.pyth", "--cfg", config]
     command = [sys.executable, TOOL, *files, "MODEL.NUM_CLASSES", "7"]
     done = subprocess.run([str(word) for word in command], capture_output=True, text=True)

@@ -173,6 +173,40 @@ def test_bare_weights_take_a_configuration_and_clips_of_another_program(
     assert (answer["num_views"], answer["top"][0]["class"]) == (3, int(best))
 
 
+def test_weights_that_do_not_fit_are_told_by_a_table_and_a_line(
+    data, checkpoint, predict, tmp_path
+):
+    content = load_checkpoint(checkpoint)
+    torch.save(content["model_state"], tmp_path / "bare.pyth")
+    (tmp_path / "model.yaml").write_text(content["cfg"])
+    words = ["--cfg", str(tmp_path / "model.yaml"), "MODEL.NUM_CLASSES", "7"]
+    code, printed, errors = predict(tmp_path / "bare.pyth", data / "3.mp4", *words)
+    assert (code, printed) == (2, "")
+    first, *_, classifier, line = errors.splitlines()
+    assert first == f"weights from {tmp_path / 'bare.pyth'}"
+    assert classifier.endswith("the file has 3 classes, the model 7")
+    assert line.startswith(f"error: {tmp_path / 'bare.pyth'} does not fill the whole model")
+
+
+def test_names_are_cleared_as_in_training(data, checkpoint, predict, tmp_path):
+    content = load_checkpoint(checkpoint)
+    content["model_state"] = {f"net.{k}": v for k, v in content["model_state"].items()}
+    torch.save(content, tmp_path / "prefixed.pyth")
+    code, _, errors = predict(tmp_path / "prefixed.pyth", data / "3.mp4", "--json")
+    assert code == 2
+    hint = errors.partition("CLEAR_NAME_PATTERN ")[2].partition(" removes")[0]
+    words = ["TRAIN.CHECKPOINT_CLEAR_NAME_PATTERN", hint.strip('"'), "--json"]
+    answers = [
+        predict(*case)
+        for case in (
+            (tmp_path / "prefixed.pyth", data / "3.mp4", *words),
+            (checkpoint, data / "3.mp4", "--json"),
+        )
+    ]
+    assert answers[0] == answers[1]
+    assert answers[0][0] == 0
+
+
 @pytest.mark.parametrize(
     ("array", "message"),
     [

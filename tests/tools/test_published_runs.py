@@ -5,13 +5,12 @@ from __future__ import annotations
 import subprocess
 import sys
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import pytest
 import torch
-import yaml
 from golden_rule import golden_array, golden_json, golden_npz, golden_randn, relative_error
+from published_files import PUBLISHED, write_yaml
 from tiny_run import ROOT, events, make_videos, pairs
 
 PRETRAINING = "masked_ssl/k400_MVITv2_S_16x4_MaskFeat_PT"
@@ -25,20 +24,6 @@ SMALL = {
     "LOG_PERIOD": 1,
     "TEST.ENABLE": False,
 }
-
-
-def published_yaml(name: str, folder: Path) -> Path:
-    """The published values as a file of nested sections."""
-    nested: dict[str, Any] = {}
-    for key, value in golden_json("published_configs.json")["files"][name]["values"].items():
-        *sections, last = key.split(".")
-        node = nested
-        for section in sections:
-            node = node.setdefault(section, {})
-        node[last] = value
-    path = folder / f"{Path(name).name}.yaml"
-    path.write_text(yaml.safe_dump(nested))
-    return path
 
 
 def tool(name: str, *words: str | Path) -> subprocess.CompletedProcess[str]:
@@ -58,7 +43,7 @@ def data(tmp_path_factory: pytest.TempPathFactory) -> Path:
 @pytest.mark.slow
 def test_published_files_pretrain_and_fine_tune(data: Path, tmp_path: Path) -> None:
     common = {**SMALL, "DATA.PATH_TO_DATA_DIR": data}
-    file = published_yaml(PRETRAINING, tmp_path)
+    file = write_yaml(tmp_path / "pt.yaml", PUBLISHED[PRETRAINING])
     done = tool("run_net", "--cfg", file, *pairs(common, {"OUTPUT_DIR": tmp_path / "pt"}))
     assert "NUM_GPUS" in done.stderr  # eight are asked for, none is there
     assert "the training ends before its learning rate has risen" in done.stderr
@@ -69,7 +54,7 @@ def test_published_files_pretrain_and_fine_tune(data: Path, tmp_path: Path) -> N
 
     (data / "val.csv").write_text((data / "train.csv").read_text())
     start = {"TRAIN.CHECKPOINT_FILE_PATH": checkpoint, "OUTPUT_DIR": tmp_path / "ft"}
-    file = published_yaml(FINETUNING, tmp_path)
+    file = write_yaml(tmp_path / "ft.yaml", PUBLISHED[FINETUNING])
     done = tool("run_net", "--cfg", file, *pairs(common, start))
     report = done.stderr[done.stderr.index("weights from") :]
     assert "pred_head.* (4)" in report
@@ -97,7 +82,7 @@ def test_published_weights_give_the_golden_logits(tmp_path: Path) -> None:
     """Pre-training weights onto a fine-tuning model, then its logits, all by commands."""
     pretrained = golden_file(tmp_path / "pt.pyth", "k400_MVITv2_S_16x4_MaskFeat_PT")
     before = golden_file(tmp_path / "before.pyth", "k400_MVITv2_S_16x4_FT", "dst:")
-    config = published_yaml(FINETUNING, tmp_path)
+    config = write_yaml(tmp_path / "ft.yaml", PUBLISHED[FINETUNING])
     done = tool(
         "convert_checkpoint",
         *("--cfg", config, "--input", pretrained, "--onto", before),

@@ -25,7 +25,7 @@ from slowfast_maskfeat.checkpoints.naming.transformer import (
     with_prefix,
 )
 
-_LIBRARY = "Hugging Face's ViT and ViTMAE"
+_LIBRARY = "Hugging Face (ViT, ViTMAE)"
 _PREFIX = "vit."
 # Names that models of transformers 5 have in memory; its files have the older ones.
 _LAYER_IN_MEMORY = (

@@ -1,0 +1,117 @@
+"""What is said of weights that do not go with a model, and what is done about it."""
+
+from __future__ import annotations
+
+import pickle
+from pathlib import Path
+
+import pytest
+import torch
+from tiny_cases import tiny_options
+from tiny_checkpoints import receiver, source_state
+
+from slowfast_maskfeat.checkpoints import LoadError, LoadReport, load_weights, save_checkpoint
+
+
+def test_the_error_has_the_report(tmp_path: Path) -> None:
+    state = dict(list(source_state(tiny_options("img_vit")).items())[:9])
+    path = save_checkpoint(tmp_path / "s.pyth", {"model_state": state})
+    for complete in (False, True):
+        least = 0.0 if complete else 0.95
+        with pytest.raises(LoadError) as caught:
+            load_weights(
+                receiver(tiny_options("img_vit")), path, complete=complete, min_coverage=least
+            )
+        error = caught.value
+        assert len(error.report.loaded) == 9
+        assert "\n" not in error.summary
+        assert str(error) == f"{error.summary}\n{error.report}"
+        again = pickle.loads(pickle.dumps(error))  # from a process to another
+        assert (again.summary, again.report) == (error.summary, error.report)
+
+
+@pytest.mark.parametrize("prefix", ["backbone.", "model.", "student.encoder."])
+def test_what_names_have_in_front_is_told(tmp_path: Path, prefix: str) -> None:
+    state = source_state(tiny_options("img_vit"))
+    theirs = {f"{prefix}{name}": x for name, x in state.items() if not name.startswith("head.")}
+    theirs["cls_head.fc_cls.weight"] = torch.zeros(3, 3)
+    path = save_checkpoint(tmp_path / "s.pyth", {"state_dict": theirs})
+    model = receiver(tiny_options("img_vit"))
+    with pytest.raises(LoadError) as caught:
+        load_weights(model, path)
+    hint = f"TRAIN.CHECKPOINT_CLEAR_NAME_PATTERN \"['{prefix}']\" removes that."
+    assert caught.value.summary.endswith(f"have {prefix!r} in front: {hint}")
+    report = load_weights(model, path, clear_names=[prefix])
+    assert report.missing == ("head.projection.weight", "head.projection.bias")
+
+
+def test_what_few_names_have_in_front_is_not(tmp_path: Path) -> None:
+    state = source_state(tiny_options("img_vit"))
+    few = {f"x.{name}": value for name, value in list(state.items())[:9]}
+    path = save_checkpoint(tmp_path / "s.pyth", {"model_state": few})
+    with pytest.raises(LoadError, match=r"MIN_COVERAGE\)\. Is it of this model\?\n"):
+        load_weights(receiver(tiny_options("img_vit")), path)
+
+
+def test_names_that_were_brought_here_are_not_advised_to_be(tmp_path: Path) -> None:
+    path = save_checkpoint(tmp_path / "s.pyth", {"vit.embeddings.other": torch.zeros(1)})
+    model = receiver(tiny_options("img_vit"))
+    with pytest.raises(LoadError, match=r"convert_checkpoint\.py"):
+        load_weights(model, path)
+    with pytest.raises(LoadError, match=r"Is it of this model\?"):
+        load_weights(model, path, rename=lambda weights: weights)
+
+
+@pytest.mark.parametrize("kind", [torch.int32, torch.int8, torch.bool, torch.complex64])
+def test_weights_of_another_kind_of_number_are_refused(tmp_path: Path, kind: torch.dtype) -> None:
+    state = source_state(tiny_options("img_vit"))
+    for name in ("patch_embed.proj.weight", "blocks.0.mlp.fc1.weight"):
+        state[name] = state[name].to(kind)
+    path = save_checkpoint(tmp_path / "s.pyth", {"model_state": state})
+    message = (
+        rf"numbers of the kind {str(kind).removeprefix('torch.')} where .* "
+        r"\(patch_embed\.proj\.weight, blocks\.0\.mlp\.fc1\.weight\); quantised"
+    )
+    with pytest.raises(ValueError, match=message):
+        load_weights(receiver(tiny_options("img_vit")), path)
+
+
+@pytest.mark.parametrize("kind", [torch.float16, torch.bfloat16, torch.float64])
+def test_floats_of_any_precision_are_read(tmp_path: Path, kind: torch.dtype) -> None:
+    state = source_state(tiny_options("img_vit"))
+    path = save_checkpoint(
+        tmp_path / "s.pyth", {"model_state": {n: x.to(kind) for n, x in state.items()}}
+    )
+    load_weights(model := receiver(tiny_options("img_vit")), path, complete=True)
+    for name, value in model.state_dict().items():
+        assert torch.equal(value, state[name].to(kind).float())
+
+
+@pytest.mark.parametrize(
+    ("content", "message"),
+    [
+        ({}, "it is empty; tensors"),
+        ({"state_dict": {}, "epoch": 2}, "its 'state_dict' is empty; tensors"),
+        ({"teacher": {"x": 1}, "epoch": 2}, "it has the keys teacher, epoch; tensors"),
+        ({"model": {"depth": 3}}, "its 'model' has the keys depth; tensors"),
+    ],
+)
+def test_a_file_without_weights(tmp_path: Path, content: dict, message: str) -> None:
+    path = save_checkpoint(tmp_path / "s.pyth", content)
+    with pytest.raises(ValueError, match=f"has no weights in it: {message}"):
+        load_weights(receiver(tiny_options("img_vit")), path)
+
+
+def test_the_words_for_what_stays() -> None:
+    facts = {
+        "path": Path("p"),
+        "loaded": (),
+        "missing": ("head.projection.weight",),
+        "unexpected": (),
+        "classifier": "the file has none",
+    }
+    first, second = (str(LoadReport(**facts, initialised=known)) for known in (True, False))
+    assert "  left as initialised          1  head.projection.weight" in first
+    assert first.endswith("  classifier left as initialised: the file has none")
+    assert "  left as they were            1  head.projection.weight" in second
+    assert second.endswith("  classifier left as it was: the file has none")

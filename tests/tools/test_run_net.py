@@ -1,0 +1,39 @@
+"""tools/run_net.py: what it says of weights that do not fit."""
+
+from __future__ import annotations
+
+import importlib.util
+import warnings
+from pathlib import Path
+
+import pytest
+from tiny_run import MODEL, ROOT, pairs
+
+from slowfast_maskfeat.build import build_model
+from slowfast_maskfeat.checkpoints import save_checkpoint
+from slowfast_maskfeat.config import load_config
+
+
+def test_weights_that_do_not_fit_are_told_by_a_table_and_a_line(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    specification = importlib.util.spec_from_file_location("run_net", ROOT / "tools/run_net.py")
+    assert specification is not None
+    assert specification.loader is not None
+    tool = importlib.util.module_from_spec(specification)
+    specification.loader.exec_module(tool)
+    monkeypatch.setattr(warnings, "showwarning", warnings.showwarning)  # put back afterwards
+
+    model = build_model(load_config([], pairs(MODEL, {"MODEL.NUM_CLASSES": 3})))
+    path = save_checkpoint(tmp_path / "three.pyth", {"model_state": model.state_dict()})
+    further = {
+        "MODEL.NUM_CLASSES": 7,
+        "TRAIN.ENABLE": False,
+        "TEST.CHECKPOINT_FILE_PATH": path,
+        "OUTPUT_DIR": tmp_path,
+    }
+    assert tool.main(["--cfg", *pairs(MODEL, further)]) == 2
+    first, *_, classifier, line = capsys.readouterr().err.splitlines()
+    assert first == f"weights from {path}"
+    assert classifier.endswith("the file has 3 classes, the model 7")
+    assert line.startswith(f"error: {path} does not fill the whole model, which testing needs")
