@@ -5,6 +5,9 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
+# Numbers in the copies of maps that are made at once, 16 MB in float32: what fits the cache.
+_NUMBERS_AT_ONCE = 2**22
+
 
 def roi_align(
     features: Tensor,
@@ -12,14 +15,15 @@ def roi_align(
     *,
     output_size: int,
     spatial_scale: float,
-    sampling_ratio: int = 0,
     aligned: bool = True,
 ) -> Tensor:
     """Cuts boxes out of feature maps: bins of a regular grid, each the mean of its samples.
 
-    The samples of a bin are a regular grid too, and bilinear interpolation treats rows and columns
-    apart. So the mean of a bin is a weighted sum over rows of weighted sums over columns, and all
-    boxes together are two matrix products: no feature is gathered once per sample.
+    A bin has as many samples along each side as it spans positions, rounded up; so a box without
+    area has none and gives 0. They are a regular grid too, and bilinear interpolation treats rows
+    and columns apart. So the mean of a bin is a weighted sum over columns of weighted sums over
+    rows: two matrix products, and no feature is gathered once per sample. Each box gets a copy of
+    its own clip's map, some boxes at a time; nothing of other clips comes near it.
     Source: Mask R-CNN (He et al., 2017), section 3; `aligned` and the rules at the border are those
     of detectron2 and torchvision: a sample outside [-1, H] x [-1, W] counts as 0, one closer to
     the border than half a position takes the border's value.
@@ -29,8 +33,6 @@ def roi_align(
         boxes: (R, 5): index in the batch, x1, y1, x2, y2 in pixels. No gradient goes to them.
         output_size: Bins P along each side.
         spatial_scale: Positions of the map per pixel, 1 / stride.
-        sampling_ratio: Samples along each side of a bin; 0: as many as it spans positions, rounded
-            up, so that a box without area has none and gives 0.
         aligned: Place pixel x at position x * spatial_scale - 0.5, where its centre belongs. False
             is the older form: not shifted, and boxes at least one position wide.
 
@@ -42,30 +44,38 @@ def roi_align(
             in the batch. On other devices, where to ask would wait, its features are NaN.
     """
     _check(features, boxes, output_size=output_size, spatial_scale=spatial_scale)
-    num_maps, _, height, width = features.shape
+    num_maps, channels, height, width = features.shape
     dtype = torch.promote_types(features.dtype, torch.float32)
     with torch.no_grad():
         batch, x1, y1, x2, y2 = boxes.to(dtype).unbind(1)
-        weights = [
+        rows, columns = (
             _bin_weights(
                 low * spatial_scale - (0.5 if aligned else 0.0),
                 high * spatial_scale - (0.5 if aligned else 0.0),
                 size=size,
                 num_bins=output_size,
-                sampling_ratio=sampling_ratio,
                 least_extent=None if aligned else 1.0,
             )
             for low, high, size in ((y1, y2, height), (x1, x2, width))
-        ]
-        own = (batch[:, None] == torch.arange(num_maps, device=boxes.device)).to(dtype)
-        own = own / own.sum(dim=1, keepdim=True)  # a box of no clip: 0 / 0
-        rows = own[:, None, :, None] * weights[0][:, :, None]  # (R, P, B, H)
+        )  # (R, P, H) and (R, P, W)
+        own = batch.nan_to_num(-1).clamp(0, num_maps - 1).long()
+        rows = rows.where((own == batch)[:, None, None], torch.nan)
+    # Each part has a gradient for all maps, which it should not be small against.
+    num_at_once = max(_NUMBERS_AT_ONCE // (channels * height * width), num_maps)
+    parts = zip(*(part.split(num_at_once) for part in (own, rows, columns)), strict=True)
     # In bf16 the weights would move a box by up to 1/256 of the map.
     device = "cpu" if features.is_meta else features.device.type  # meta knows no autocast
     with torch.autocast(device, enabled=False):
-        bands = torch.einsum("rpbh,bchw->rpcw", rows, features.to(dtype))
-        cut = torch.einsum("rpcw,rqw->rcpq", bands, weights[1])
-    return cut.to(features.dtype)
+        maps = features.to(dtype).permute(0, 2, 3, 1)  # (B, H, W, C)
+        cut = [_cut(maps.index_select(0, own), rows, columns) for own, rows, columns in parts]
+    return torch.cat(cut).to(features.dtype)
+
+
+def _cut(maps: Tensor, rows: Tensor, columns: Tensor) -> Tensor:
+    """Means of bins: maps (R, H, W, C), weights (R, P, H) and (R, P, W) -> (R, C, P, P)."""
+    bands = (rows @ maps.flatten(2)).unflatten(2, maps.shape[2:])  # (R, P, W, C)
+    cut = columns[:, None].expand(-1, rows.shape[1], -1, -1) @ bands  # (R, P, P, C)
+    return cut.permute(0, 3, 1, 2)
 
 
 def _check(features: Tensor, boxes: Tensor, *, output_size: int, spatial_scale: float) -> None:
@@ -98,7 +108,6 @@ def _bin_weights(
     *,
     size: int,
     num_bins: int,
-    sampling_ratio: int,
     least_extent: float | None,
 ) -> Tensor:
     """What each position of one axis weighs in the mean of each bin.
@@ -108,7 +117,6 @@ def _bin_weights(
         high: (R,) where they end.
         size: Positions of the axis.
         num_bins: P.
-        sampling_ratio: Samples of a bin; 0: adaptive.
         least_extent: Smaller boxes grow to this; None: they stay.
 
     Returns:
@@ -119,18 +127,14 @@ def _bin_weights(
         extent = extent.clamp(min=least_extent)
     bin_size = extent / num_bins  # (R,)
     starts = low[:, None] + _numbers(num_bins, low) * bin_size[:, None]  # (R, P)
-    if sampling_ratio:
-        num_samples = torch.full_like(bin_size, sampling_ratio)
-        first, num_slots = torch.zeros_like(starts), sampling_ratio
-    else:
-        num_samples = bin_size.ceil()
-        # Samples of a bin that has several are over half a position apart, so no more than these
-        # fall on the map. To look at them alone makes the size of the largest box, which is known
-        # on the device only, irrelevant.
-        num_slots = 2 * size + 5
-        step = bin_size / num_samples.clamp(min=1)
-        first = ((-1 - starts) / step[:, None]).floor().sub(1).clamp(min=0)
-        first = first.where(num_samples[:, None] > 1, 0)
+    num_samples = bin_size.ceil()
+    # Samples of a bin that has several are over half a position apart, so no more than these fall
+    # on the map. To look at them alone makes the size of the largest box, which is known on the
+    # device only, irrelevant.
+    num_slots = 2 * size + 5
+    step = bin_size / num_samples.clamp(min=1)
+    first = ((-1 - starts) / step[:, None]).floor().sub(1).clamp(min=0)
+    first = first.where(num_samples[:, None] > 1, 0)
     samples = first[..., None] + _numbers(num_slots, low)  # (R, P, S)
     offsets = (samples + 0.5) * bin_size[:, None, None] / num_samples[:, None, None]
     places = starts[..., None] + offsets

@@ -4,11 +4,14 @@ from __future__ import annotations
 
 import os
 import reprlib
-from collections.abc import Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from typing import Any
 
 import yaml
 from iopath.common.file_io import g_pathmgr
+
+# The full name of a key, its node and that of its value.
+_Entry = tuple[str, yaml.Node, yaml.Node]
 
 # What PyYAML says of a line that is indented too far, or not far enough.
 _INDENTATION = ("mapping values are not allowed", "expected <block end>", "could not find expected")
@@ -40,23 +43,27 @@ def parse_yaml(text: str, source: str) -> tuple[dict[str, Any], list[str]]:
         source: where it comes from, for messages.
 
     Returns:
-        The content, in which the last of two equal keys wins, and a sentence for each key that is
-        given twice with different values.
+        The content, with sections for dotted keys (`TRAIN.BATCH_SIZE: 8`), in which the last of two
+        equal keys wins; and a sentence for each key that is given twice with different values.
 
     Raises:
-        ValueError: it is no YAML (with the line), or no mapping.
+        ValueError: it is no YAML, or an alias leads back to itself (with the line), it is no
+            mapping, or something is a section and a key.
     """
     try:
         loader = yaml.SafeLoader(text)
         node = loader.get_single_node()
-        twice: dict[str, str] = {}
-        _find_twice(loader, node, source, "", twice)
-        content = loader.construct_document(node) if node is not None else {}
+        if node is None:
+            return {}, []
+        _refuse_loops(node, source)
+        twice = _keep_last(loader, node, source)
+        twice |= _find_twice(loader, _leaves(node), source)
+        content = loader.construct_document(node)
     except yaml.YAMLError as error:
         raise ValueError(_explain(error, text, source)) from error
     if not isinstance(content, dict):
         raise ValueError(f"{source}: a mapping of sections and keys is wanted")
-    return content, list(twice.values())
+    return _in_sections(content, source), list(twice.values())
 
 
 def _read(file: str, above: tuple[str, ...]) -> tuple[dict[str, Any], list[str]]:
@@ -77,9 +84,9 @@ def _read(file: str, above: tuple[str, ...]) -> tuple[dict[str, Any], list[str]]
     merged: dict[str, Any] = {}
     for base in bases:
         below, below_twice = _read(_beside(file, base), (*above, file))
-        _lay_over(merged, below, file)
+        _lay_over(merged, below, f"{file}: its _BASE_ can't be read")
         twice = below_twice + twice
-    _lay_over(merged, content, file)
+    _lay_over(merged, content, f"{file}: its _BASE_ can't be read")
     return merged, twice
 
 
@@ -91,38 +98,104 @@ def _beside(file: str, base: str) -> str:
     return os.path.normpath(os.path.join(os.path.dirname(file), base))
 
 
-def _lay_over(below: dict[str, Any], content: Mapping[str, Any], file: str) -> None:
-    """Put `content` over `below`, section by section."""
+def _in_sections(content: Mapping[Any, Any], source: str) -> dict[str, Any]:
+    """The same with a section for each part of a dotted key."""
+    nested: dict[str, Any] = {}
     for name, value in content.items():
-        if not isinstance(value, dict) or name not in below:
+        if isinstance(value, dict):
+            value = _in_sections(value, source)
+        for part in reversed(str(name).split(".")):
+            value = {part: value}
+        _lay_over(nested, value, source)
+    return nested
+
+
+def _lay_over(below: dict[str, Any], content: Mapping[str, Any], where: str) -> None:
+    """Put `content` over `below`, section by section; an empty section changes nothing."""
+    for name, value in content.items():
+        under = below.get(name)
+        if under is None:
             below[name] = value
-        elif isinstance(below[name], dict):
-            _lay_over(below[name], value, file)
+        elif isinstance(under, dict) and isinstance(value, dict):
+            _lay_over(under, value, where)
+        elif isinstance(under, dict) or isinstance(value, dict):
+            if value is not None:
+                raise ValueError(f"{where}: {name} is a section and a key, it can't be both")
         else:
-            raise ValueError(
-                f"{file}: its _BASE_ can't be read: {name} is a section there or here, but not both"
-            )
+            below[name] = value
 
 
-def _find_twice(
-    loader: yaml.SafeLoader, node: yaml.Node | None, source: str, prefix: str, found: dict[str, str]
+def _refuse_loops(
+    node: yaml.Node, source: str, line: int = 0, above: tuple[yaml.Node, ...] = ()
 ) -> None:
-    """Note the keys that a mapping gives twice with different values: YAML keeps the last."""
+    """Refuse a node that contains itself, which an alias in it can make; `line` counts from 0."""
+    if node in above:
+        raise ValueError(f"{source}:{line + 1}: an alias (*) stands for what it is a part of")
+    above = (*above, node)
+    if isinstance(node, yaml.SequenceNode):
+        for item in node.value:
+            _refuse_loops(item, source, line, above)
+    if isinstance(node, yaml.MappingNode):
+        for key_node, value_node in node.value:
+            _refuse_loops(value_node, source, key_node.start_mark.line, above)
+
+
+def _keep_last(
+    loader: yaml.SafeLoader, node: yaml.Node, source: str, prefix: str = ""
+) -> dict[str, str]:
+    """Leave the last of equal keys of a mapping, where it stands; a section goes as a whole.
+
+    Returns:
+        As `_find_twice`, of this mapping and those in it.
+    """
+    if not isinstance(node, yaml.MappingNode):
+        return {}
+    found: dict[str, str] = {}
+    for key_node, value_node in node.value:
+        found |= _keep_last(loader, value_node, source, f"{prefix}{key_node.value}.")
+    keys = [
+        (f"{prefix}{key_node.value}", key_node, value_node)
+        for key_node, value_node in node.value
+        if _is_key(key_node)
+    ]
+    last: dict[object, tuple[yaml.Node, yaml.Node]] = {}
+    for key_node, value_node in node.value:
+        identity = key_node.value if _is_key(key_node) else key_node
+        last.pop(identity, None)
+        last[identity] = key_node, value_node
+    node.value = list(last.values())
+    return found | _find_twice(loader, keys, source)
+
+
+def _is_key(node: yaml.Node) -> bool:
+    """Whether it is the name of something; `<<`, which takes another mapping in, is not."""
+    return isinstance(node, yaml.ScalarNode) and node.tag != "tag:yaml.org,2002:merge"
+
+
+def _leaves(node: yaml.Node, prefix: str = "") -> Iterator[_Entry]:
+    """Everything that is no section, with its full key."""
     if not isinstance(node, yaml.MappingNode):
         return
-    first: dict[str, yaml.Node] = {}
     for key_node, value_node in node.value:
-        key = f"{prefix}{key_node.value}"
-        _find_twice(loader, value_node, source, f"{key}.", found)
-        if key not in first:
-            first[key] = value_node
-            continue
-        one, other = (loader.construct_object(n, deep=True) for n in (first[key], value_node))
+        if isinstance(value_node, yaml.MappingNode):
+            yield from _leaves(value_node, f"{prefix}{key_node.value}.")
+        elif _is_key(key_node):
+            yield f"{prefix}{key_node.value}", key_node, value_node
+
+
+def _find_twice(loader: yaml.SafeLoader, entries: Iterable[_Entry], source: str) -> dict[str, str]:
+    """A sentence for each key that is there twice with different values."""
+    found: dict[str, str] = {}
+    first: dict[str, yaml.Node] = {}
+    for key, key_node, value_node in entries:
+        nodes = first.setdefault(key, value_node), value_node
+        one, other = (loader.construct_object(node, deep=True) for node in nodes)
         if one != other:
             found[key] = (
                 f"{source}:{key_node.start_mark.line + 1}: {key} is given twice, "
                 f"{reprlib.repr(one)} and {reprlib.repr(other)}: the last is used"
             )
+    return found
 
 
 def _explain(error: yaml.YAMLError, text: str, source: str) -> str:

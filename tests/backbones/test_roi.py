@@ -10,13 +10,10 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
+from slowfast_maskfeat.backbones import roi
 from slowfast_maskfeat.backbones.roi import roi_align
 
-FORMS = [
-    pytest.param(aligned, ratio, id=f"{'aligned' if aligned else 'legacy'}-{ratio or 'adaptive'}")
-    for aligned in (True, False)
-    for ratio in (0, 1, 2)
-]
+FORMS = pytest.mark.parametrize("aligned", [True, False], ids=["aligned", "legacy"])
 
 
 def bilinear(plane: np.ndarray, y: float, x: float) -> float:
@@ -33,7 +30,7 @@ def bilinear(plane: np.ndarray, y: float, x: float) -> float:
 
 
 def slow_roi_align(
-    features: Tensor, boxes: Tensor, *, output_size: int, scale: float, ratio: int, aligned: bool
+    features: Tensor, boxes: Tensor, *, output_size: int, scale: float, aligned: bool
 ) -> np.ndarray:
     """The rule, one sample after the other, in float64."""
     maps = features.double().numpy()
@@ -44,7 +41,7 @@ def slow_roi_align(
         if not aligned:
             width, height = max(width, 1.0), max(height, 1.0)
         bin_h, bin_w = height / output_size, width / output_size
-        num_y, num_x = ratio or math.ceil(bin_h), ratio or math.ceil(bin_w)
+        num_y, num_x = math.ceil(bin_h), math.ceil(bin_w)
         for p in range(output_size):
             for q in range(output_size):
                 for channel, plane in enumerate(maps[int(batch)]):
@@ -84,46 +81,38 @@ def boxes_of_all_kinds() -> Tensor:
     return torch.from_numpy(np.stack((batch, x1, y1, x2, y2), axis=1))
 
 
-@pytest.mark.parametrize(("aligned", "ratio"), FORMS)
+@FORMS
 @pytest.mark.parametrize("output_size", [1, 3])
-def test_boxes_of_all_kinds_agree_with_the_rule(
-    aligned: bool, ratio: int, output_size: int
-) -> None:
+def test_boxes_of_all_kinds_agree_with_the_rule(aligned: bool, output_size: int) -> None:
     features, boxes = maps_of(1, 3, 2, 9, 13), boxes_of_all_kinds()
-    expected = slow_roi_align(
-        features, boxes, output_size=output_size, scale=0.25, ratio=ratio, aligned=aligned
-    )
+    expected = slow_roi_align(features, boxes, output_size=output_size, scale=0.25, aligned=aligned)
     result = roi_align(
         features,
         boxes,
         output_size=output_size,
         spatial_scale=0.25,
-        sampling_ratio=ratio,
         aligned=aligned,
     )
     assert result.dtype == torch.float64
     np.testing.assert_allclose(result, expected, rtol=0, atol=1e-10)
 
 
-@pytest.mark.parametrize(("aligned", "ratio"), FORMS)
-def test_float32_agrees_with_the_rule(aligned: bool, ratio: int) -> None:
+@FORMS
+def test_float32_agrees_with_the_rule(aligned: bool) -> None:
     features, boxes = maps_of(2, 3, 2, 9, 13, dtype=torch.float32), boxes_of_all_kinds().float()
-    expected = slow_roi_align(
-        features, boxes, output_size=7, scale=0.25, ratio=ratio, aligned=aligned
-    )
+    expected = slow_roi_align(features, boxes, output_size=7, scale=0.25, aligned=aligned)
     result = roi_align(
         features,
         boxes,
         output_size=7,
         spatial_scale=0.25,
-        sampling_ratio=ratio,
         aligned=aligned,
     )
     assert result.dtype == torch.float32
     np.testing.assert_allclose(result, expected, rtol=0, atol=1e-5)
 
 
-@pytest.mark.parametrize("aligned", [True, False])
+@FORMS
 def test_the_published_vectors(aligned: bool) -> None:
     """A box of a map that counts 0 .. 24, by hand: the older form is half a position off."""
     features = torch.arange(25.0).reshape(1, 1, 5, 5)
@@ -135,23 +124,22 @@ def test_the_published_vectors(aligned: bool) -> None:
     torch.testing.assert_close(result[0, 0], expected)
 
 
-@pytest.mark.parametrize(("aligned", "ratio"), FORMS)
-def test_agrees_with_torchvision(aligned: bool, ratio: int) -> None:
+@FORMS
+def test_agrees_with_torchvision(aligned: bool) -> None:
     operators = pytest.importorskip("torchvision.ops", reason="torchvision is not installed")
     features, boxes = maps_of(3, 3, 2, 9, 13, dtype=torch.float32), boxes_of_all_kinds().float()
-    expected = operators.roi_align(features, boxes, 7, 0.25, ratio or -1, aligned)
+    expected = operators.roi_align(features, boxes, 7, 0.25, -1, aligned)
     result = roi_align(
         features,
         boxes,
         output_size=7,
         spatial_scale=0.25,
-        sampling_ratio=ratio,
         aligned=aligned,
     )
     torch.testing.assert_close(result, expected, rtol=0, atol=1e-5)
 
 
-@pytest.mark.parametrize("aligned", [True, False])
+@FORMS
 def test_gradients(aligned: bool) -> None:
     features = maps_of(4, 2, 2, 4, 5).requires_grad_()
     boxes = torch.tensor([[0, -3, 1, 9, 14], [1, 2, 2, 25, 15], [1, 5, 5, 5, 5.0]]).double()
@@ -171,6 +159,33 @@ def test_a_box_reads_its_own_clip_alone() -> None:
     together = roi_align(features, boxes, output_size=2, spatial_scale=0.25)
     alone = roi_align(features[:1], boxes[1:], output_size=2, spatial_scale=0.25)
     torch.testing.assert_close(together[1:], alone)
+
+
+def test_what_is_not_finite_stays_with_its_clip() -> None:
+    features = maps_of(9, 3, 2, 6, 6)
+    features[1] = torch.nan
+    features[2, 0, 0, 0] = torch.inf
+    boxes = torch.tensor([[0, 0, 0, 24, 24], [1, 4, 4, 20, 20], [2, 0, 0, 9, 9.0]]).double()
+    result = roi_align(features.requires_grad_(), boxes, output_size=2, spatial_scale=0.25)
+    assert result[0].isfinite().all()
+    assert result[1].isnan().all()
+    assert result[2, 1].isfinite().all()
+    alone = roi_align(features[:1], boxes[:1], output_size=2, spatial_scale=0.25)
+    torch.testing.assert_close(result[:1], alone)
+    result.sum().backward()
+    assert features.grad is not None
+    assert features.grad.isfinite().all()  # it is made of weights alone
+
+
+def test_boxes_in_many_parts_are_as_each_alone(monkeypatch: pytest.MonkeyPatch) -> None:
+    """As many at once as clips, and a part with the rest; in any order of the clips."""
+    features, boxes = maps_of(10, 3, 2, 9, 13), boxes_of_all_kinds()
+    monkeypatch.setattr(roi, "_NUMBERS_AT_ONCE", 1)
+    assert len(boxes) % 3
+    result = roi_align(features, boxes, output_size=3, spatial_scale=0.25)
+    for box, cut in zip(boxes, result, strict=True):
+        alone = roi_align(features, box[None], output_size=3, spatial_scale=0.25)
+        torch.testing.assert_close(cut, alone[0])
 
 
 def test_no_boxes_are_no_features_and_a_gradient_of_zero() -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ast
+import itertools
 import json
 import re
 import warnings
@@ -11,14 +12,9 @@ from typing import Any
 
 import pytest
 import yaml
+from published_files import PUBLISHED
 
 from slowfast_maskfeat.config import load_config
-
-GOLDEN = Path(__file__).resolve().parent.parent / "golden"
-PUBLISHED = {
-    name: file["values"]
-    for name, file in json.loads((GOLDEN / "published_configs.json").read_text())["files"].items()
-}
 
 
 def _lines(values: dict[str, Any], twice: dict[str, Any] | None = None) -> list[str]:
@@ -140,6 +136,59 @@ def test_a_key_given_twice_in_a_base_is_named_with_the_base(tmp_path):
     assert message == f"{tmp_path}/base.yaml:2: TASK is given twice, 'x' and 'y': the last is used"
 
 
+@pytest.mark.parametrize(
+    ("content", "batch_size", "line", "other"),
+    [
+        ("TRAIN: {BATCH_SIZE: 3}\nTRAIN.BATCH_SIZE: 8\n", 8, 2, "3 and 8"),
+        ("TRAIN.BATCH_SIZE: 8\nTRAIN: {BATCH_SIZE: 3}\n", 3, 2, "8 and 3"),
+        ("TRAIN.BATCH_SIZE: 8\nTRAIN:\n  EVAL_PERIOD: 7\n  BATCH_SIZE: 3\n", 3, 4, "8 and 3"),
+    ],
+)
+def test_a_section_and_a_dotted_key_are_the_same_key(content, batch_size, line, other, tmp_path):
+    cfg, (message,) = _load(tmp_path / "a.yaml", content)
+    assert _value(cfg, "TRAIN.BATCH_SIZE") == batch_size
+    assert message == (
+        f"{tmp_path}/a.yaml:{line}: TRAIN.BATCH_SIZE is given twice, {other}: the last is used"
+    )
+
+
+def test_of_three_forms_in_one_file_the_last_wins(tmp_path):
+    content = "TRAIN: {BATCH_SIZE: 3}\nTRAIN.BATCH_SIZE: 8\nTRAIN: {BATCH_SIZE: 16}\n"
+    cfg, messages = _load(tmp_path / "a.yaml", content)
+    assert cfg.TRAIN.BATCH_SIZE == 16
+    assert [re.findall(r"yaml:(\d): (\S+) is", message) for message in messages] == [
+        [("3", "TRAIN")],
+        [("3", "TRAIN.BATCH_SIZE")],
+    ]
+
+
+def test_a_file_wins_over_its_bases_in_whatever_form_they_are(tmp_path):
+    forms = ("TRAIN: {{BATCH_SIZE: {}, EVAL_PERIOD: {}}}", "TRAIN.BATCH_SIZE: {}\nTASK: x{}")
+    for below, middle, above in itertools.product(forms, repeat=3):
+        (tmp_path / "below.yaml").write_text(below.format(32, 5))
+        (tmp_path / "middle.yaml").write_text("_BASE_: below.yaml\n" + middle.format(8, 6))
+        content = "_BASE_: middle.yaml\n" + above.format(16, 7)
+        cfg, messages = _load(tmp_path / "a.yaml", content)
+        assert (cfg.TRAIN.BATCH_SIZE, messages) == (16, [])
+        given = zip((5, 6, 7), (below, middle, above), strict=True)
+        periods = [10, *(period for period, form in given if "EVAL_PERIOD" in form)]
+        assert _value(cfg, "TRAIN.EVAL_PERIOD") == periods.pop()
+
+
+def test_an_empty_section_leaves_that_of_the_base(tmp_path):
+    (tmp_path / "base.yaml").write_text("TRAIN: {BATCH_SIZE: 3}\nMVIT:\n")
+    cfg, _ = _load(tmp_path / "a.yaml", "_BASE_: base.yaml\nTRAIN:\nMVIT: {DEPTH: 7}\n")
+    assert (cfg.TRAIN.BATCH_SIZE, cfg.MVIT.DEPTH) == (3, 7)
+
+
+def test_aliases_and_merged_mappings_are_read_as_yaml_means_them(tmp_path):
+    (tmp_path / "base.yaml").write_text("TRAIN: &sizes {BATCH_SIZE: 3}\nTEST: *sizes\n")
+    content = "_BASE_: base.yaml\nTEST: {<<: &more {NUM_SPATIAL_CROPS: 1}, <<: {BATCH_SIZE: 5}}\n"
+    cfg, messages = _load(tmp_path / "a.yaml", content)
+    assert (cfg.TRAIN.BATCH_SIZE, cfg.TEST.BATCH_SIZE, cfg.TEST.NUM_SPATIAL_CROPS) == (3, 5, 1)
+    assert messages == []
+
+
 @pytest.mark.parametrize(("indentation", "line"), [(0, 29), (1, 28)])
 def test_the_file_that_is_no_yaml_is_named_with_the_line(indentation, line, tmp_path):
     # ImageNet/MVITv2_B: line 28 of the published file stands further left than its neighbours.
@@ -163,7 +212,15 @@ def test_the_file_that_is_no_yaml_is_named_with_the_line(indentation, line, tmp_
         ("PRETRAIN_DEPTH: [15]", "unknown key 'PRETRAIN_DEPTH'; did you mean MASK.PRETRAIN_DEPTH"),
         ("_BASE_: a.yaml", "leads back to the file itself"),
         ("_BASE_: 3", "_BASE_: 3: a path or a list of paths"),
-        ("_BASE_: other.yaml\nTRAIN: {ENABLE: True}", "TRAIN is a section there or here"),
+        (
+            "_BASE_: other.yaml\nTRAIN: {ENABLE: True}",
+            r"_BASE_ can't be read: TRAIN is a section and",
+        ),
+        ("TRAIN: 3\nTRAIN.ENABLE: True", r"a\.yaml: TRAIN is a section and a key"),
+        ("TRAIN.ENABLE: True\nTRAIN: 3", r"a\.yaml: TRAIN is a section and a key"),
+        ("TRAIN:\n  ENABLE: True\nTASK: &a\n  x: *a", r"a\.yaml:4: an alias \(\*\) stands for"),
+        ("TASK: &a [1, [*a]]", r"a\.yaml:1: an alias"),
+        ("? [TASK]\n: 3", "not valid YAML"),
         ("- TASK", "a mapping of sections and keys is wanted"),
         ("TASK: [", r"a\.yaml:1: not valid YAML"),
         ("TASK: \ufffe", "not valid YAML"),
