@@ -7,11 +7,13 @@ from __future__ import annotations
 
 import json
 import zlib
+from collections.abc import Mapping
 from functools import cache
 from pathlib import Path
 from typing import Any
 
 import numpy as np
+import pytest
 import torch
 from torch import Tensor, nn
 
@@ -112,6 +114,39 @@ def golden_npz(name: str) -> dict[str, np.ndarray]:
     """A golden npz file by its name below tests/golden."""
     with np.load(GOLDEN / name) as archive:
         return {key: archive[key] for key in archive.files}
+
+
+def check_gradients(
+    model: nn.Module,
+    expected: Mapping[str, Any],
+    arrays: Mapping[str, np.ndarray],
+    *,
+    of_all: float,
+    of_each: float,
+) -> None:
+    """Compares the gradients of a model: the norm of all, each norm, and samples of some.
+
+    Args:
+        model: After its backward pass.
+        expected: Golden JSON with `grad_total_norm`, `grad_norm` and `grad_stride`.
+        arrays: Golden arrays with the samples.
+        of_all: Relative error that the norm of all together may have.
+        of_each: Relative error of each, and of its sample.
+    """
+    total = expected["grad_total_norm"]
+    gradients = {n: p.grad for n, p in model.named_parameters() if p.grad is not None}
+    norms = {name: float(gradient.double().norm()) for name, gradient in gradients.items()}
+    published = {name: norm for name, norm in expected["grad_norm"].items() if norm is not None}
+    assert set(norms) == set(published)  # fixed sine positions have none
+    assert np.linalg.norm(list(norms.values())) == pytest.approx(total, rel=of_all)
+    for name, norm in published.items():
+        # A shift of all keys changes next to nothing: what is left of its gradient is rounding.
+        noise = 1e-5 if name.endswith("norm_k.bias") else 1e-7
+        assert norms[name] == pytest.approx(norm, rel=of_each, abs=noise * total), name
+    for name, step in expected["grad_stride"].items():
+        sample = arrays[f"grad/{name}/sample"]
+        error = np.linalg.norm(sample_by_step(gradients[name], step).numpy() - sample)
+        assert error < of_each * np.linalg.norm(sample) + 1e-8 * total, name
 
 
 def relative_error(result: Any, expected: Any) -> float:

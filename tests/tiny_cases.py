@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
+from fvcore.common.config import CfgNode
 from golden_rule import golden_json
 from torch import nn
 
@@ -18,9 +19,14 @@ def tiny_options(name: str, **changes: Any) -> dict[str, Any]:
     return {**options, **{key.replace("__", "."): value for key, value in changes.items()}}
 
 
-def model_of(options: Mapping[str, Any]) -> nn.Module:
-    """The model of the defaults with these options over them."""
+def config_of(options: Mapping[str, Any]) -> CfgNode:
+    """The defaults with these options over them, unchecked and not frozen."""
     cfg = default_config()
     for key, value in options.items():
         cfg.merge_from_list([key, value])
-    return build_model(cfg)
+    return cfg
+
+
+def model_of(options: Mapping[str, Any]) -> nn.Module:
+    """The model of the defaults with these options over them."""
+    return build_model(config_of(options))

@@ -13,7 +13,7 @@ from torch import Tensor
 from slowfast_maskfeat.backbones import Encoder, EncoderOptions
 from slowfast_maskfeat.backbones.complexity import Complexity, count_complexity
 from slowfast_maskfeat.backbones.geometry import Triple
-from slowfast_maskfeat.build.data import build_mask_sampler
+from slowfast_maskfeat.build.data import build_mask_sampler, num_clips_of_tests, num_crops
 from slowfast_maskfeat.build.model import build_model
 
 
@@ -108,8 +108,8 @@ def measure_model(cfg: CfgNode, *, test_size: bool = False) -> ModelInfo:
         grid=model.patch_grid(clip_size),
         positions=_positions(model.options),
         mask_ratio=None if mask is None else float(mask.float().mean()),
-        num_clips=_clips_of_a_test(cfg),
-        num_crops=1 if _has_one_view(cfg) else cfg.TEST.NUM_SPATIAL_CROPS,
+        num_clips=() if cfg.MASK.ENABLE else num_clips_of_tests(cfg),
+        num_crops=num_crops(cfg, "test"),
         is_test_size=not cfg.MASK.ENABLE and size == cfg.DATA.TEST_CROP_SIZE,
         complexity=count_complexity(model, *inputs),
     )
@@ -120,19 +120,6 @@ def _mask(cfg: CfgNode) -> Tensor | None:
     if not cfg.MASK.ENABLE:
         return None
     return build_mask_sampler(cfg)(np.random.default_rng(cfg.RNG_SEED))[None]
-
-
-def _clips_of_a_test(cfg: CfgNode) -> tuple[int, ...]:
-    if cfg.MASK.ENABLE:
-        return ()
-    if _has_one_view(cfg):
-        return (1,)
-    return tuple(cfg.TEST.NUM_TEMPORAL_CLIPS) or (cfg.TEST.NUM_ENSEMBLE_VIEWS,)
-
-
-def _has_one_view(cfg: CfgNode) -> bool:
-    """Images and key frames are tested once, from their centre."""
-    return cfg.DATA.NUM_FRAMES == 1 or cfg.DETECTION.ENABLE
 
 
 def _positions(options: EncoderOptions) -> str:

@@ -112,7 +112,8 @@ def build_loader(cfg: CfgNode, split: str, *, num_views: int | None = None) -> C
     Args:
         cfg: configuration; it is only read.
         split: "train", "val" (one centre view of each video) or "test" (all views).
-        num_views: clips along the time in "test"; None for TEST.NUM_ENSEMBLE_VIEWS.
+        num_views: clips along the time in "test", see `num_clips_of_tests`; None for
+            TEST.NUM_ENSEMBLE_VIEWS.
 
     Returns:
         The loader. Masks come with the clips when MASK.ENABLE.
@@ -155,9 +156,30 @@ def build_loader(cfg: CfgNode, split: str, *, num_views: int | None = None) -> C
 
 def num_clips_per_video(cfg: CfgNode, split: str, num_views: int | None = None) -> int:
     """Views in time times crops in space: 1 in validation."""
-    if split != "test":
+    return _num_views(cfg, split, num_views) * num_crops(cfg, split)
+
+
+def num_clips_of_tests(cfg: CfgNode) -> tuple[int, ...]:
+    """Clips along the time of a video, a number for each test: `num_views` of a loader."""
+    if _is_tested_once(cfg):
+        return (1,)
+    return tuple(cfg.TEST.NUM_TEMPORAL_CLIPS) or (cfg.TEST.NUM_ENSEMBLE_VIEWS,)
+
+
+def num_crops(cfg: CfgNode, split: str) -> int:
+    """Crops of each clip in space: 1 in validation."""
+    return 1 if split != "test" or _is_tested_once(cfg) else cfg.TEST.NUM_SPATIAL_CROPS
+
+
+def _num_views(cfg: CfgNode, split: str, num_views: int | None) -> int:
+    if split != "test" or _is_tested_once(cfg):
         return 1
-    return (num_views or cfg.TEST.NUM_ENSEMBLE_VIEWS) * cfg.TEST.NUM_SPATIAL_CROPS
+    return num_views or cfg.TEST.NUM_ENSEMBLE_VIEWS
+
+
+def _is_tested_once(cfg: CfgNode) -> bool:
+    """Pictures of ImageNet and key frames with boxes have one centre view, whatever TEST says."""
+    return cfg.TEST.DATASET == "imagenet" or cfg.DETECTION.ENABLE
 
 
 def build_test_views(cfg: CfgNode) -> UniformViews:
@@ -254,13 +276,13 @@ def _random_view(cfg: CfgNode) -> RandomView:
 
 def _uniform_views(cfg: CfgNode, split: str, num_views: int | None) -> UniformViews:
     data = cfg.DATA
-    num_crops = cfg.TEST.NUM_SPATIAL_CROPS if split == "test" else 1
+    crops = num_crops(cfg, split)
     # Validation sees clips of the training's size: the model may have no other positions.
     crop_size = data.TEST_CROP_SIZE if split == "test" else data.TRAIN_CROP_SIZE
     transform = TestTransform(
         crop_size=crop_size,
-        short_side=crop_size if num_crops == 3 else max(data.TRAIN_JITTER_SCALES[0], crop_size),
-        num_crops=num_crops,
+        short_side=crop_size if crops == 3 else max(data.TRAIN_JITTER_SCALES[0], crop_size),
+        num_crops=crops,
         antialias=data.ANTIALIAS,
     )
     return UniformViews(
@@ -268,7 +290,7 @@ def _uniform_views(cfg: CfgNode, split: str, num_views: int | None) -> UniformVi
         num_frames=data.NUM_FRAMES,
         sampling_rate=data.SAMPLING_RATE,
         target_fps=data.TARGET_FPS,
-        num_views=(num_views or cfg.TEST.NUM_ENSEMBLE_VIEWS) if split == "test" else 1,
+        num_views=_num_views(cfg, split, num_views),
         use_offset=data.USE_OFFSET_SAMPLING or split == "val",
     )
 

@@ -10,7 +10,7 @@ import torch
 from fvcore.common.config import CfgNode
 from torch import nn
 
-from slowfast_maskfeat.backbones import MaskedModel, MViT, MViTDetector
+from slowfast_maskfeat.backbones import Encoder
 from slowfast_maskfeat.engine.optimizer import make_optimizer, parameter_groups
 from slowfast_maskfeat.engine.schedule import LearningRates, learning_rate, scale_by_shards
 
@@ -22,7 +22,7 @@ def build_optimizer(cfg: CfgNode, model: nn.Module) -> torch.optim.Optimizer:
         cfg: configuration; it is only read.
         model: from `build_model`, on its device.
     """
-    assert isinstance(model, (MViT, MViTDetector, MaskedModel))
+    assert isinstance(model, Encoder)
     groups = parameter_groups(
         model,
         weight_decay=cfg.SOLVER.WEIGHT_DECAY,

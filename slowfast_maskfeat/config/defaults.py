@@ -48,7 +48,7 @@ def _train() -> CfgNode:
     node.AUTO_RESUME = True  # go on from the last checkpoint of this TASK in OUTPUT_DIR
     node.CHECKPOINT_FILE_PATH = ""  # weights to start from when there is nothing to resume
     node.CHECKPOINT_EPOCH_RESET = False  # take only the weights of that file, start at epoch 0
-    node.CHECKPOINT_CLEAR_NAME_PATTERN = []  # texts removed from the names in that file
+    node.CHECKPOINT_CLEAR_NAME_PATTERN = []  # texts removed from names in it, and when testing
     node.CHECKPOINT_MIN_COVERAGE = 0.95  # new: least share of the backbone that file must fill
     node.CHECKPOINT_IN_INIT = False  # repeat an image's kernels along time without dividing them
     node.CHECKPOINT_INFLATE = False  # divide them, which is what happens without both keys, too

@@ -56,7 +56,10 @@ INERT_KEYS: dict[str, tuple[tuple[object, ...], str]] = {
     "DATA.PATH_TO_PRELOAD_IMDB": (("",), "lists are read as they are"),
     "DATA.SKIP_ROWS": ((0,), "a header row is recognised"),
     "DATA.SSL_COLOR_JITTER": ((False,), "contrastive learning is not part of this package"),
-    "DATA.SSL_COLOR_BRI_CON_SAT": (([0.4, 0.4, 0.4],), "contrastive learning is not part of this"),
+    "DATA.SSL_COLOR_BRI_CON_SAT": (
+        ([0.4, 0.4, 0.4],),
+        "contrastive learning is not part of this package",
+    ),
     "DATA.SSL_COLOR_HUE": ((0.1,), "contrastive learning is not part of this package"),
     "DATA.SSL_MOCOV2_AUG": ((False,), "contrastive learning is not part of this package"),
     "DATA.SSL_BLUR_SIGMA_MIN": (([0.0, 0.1],), "contrastive learning is not part of this package"),

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import sys
 from pathlib import Path
 from typing import Any
@@ -10,12 +9,12 @@ from typing import Any
 import pytest
 import torch
 from golden_rule import GOLDEN, golden_json
+from published_files import published_config
 from tiny_cases import model_of, tiny_options
 
 from slowfast_maskfeat.backbones import EncoderOptions, MViT
 from slowfast_maskfeat.backbones.complexity import count_complexity
 from slowfast_maskfeat.build.complexity import measure_model
-from slowfast_maskfeat.config.load import parse_config
 from slowfast_maskfeat.shapes import Grid
 
 sys.path.insert(0, str(Path(__file__).parents[2] / "tools"))
@@ -36,12 +35,6 @@ GROUPS = {  # how the published code names what it counts
 }
 
 
-def published(name: str) -> Any:
-    golden = golden_json(f"models/{name}.json")
-    values = golden_json("published_configs.json")["files"][golden["config"]]["values"]
-    return parse_config(json.dumps(values), name, golden["overrides"])
-
-
 def by_group(counts: dict[str, float]) -> dict[str, float]:
     groups = dict.fromkeys(GROUPS.values(), 0.0)
     for name, count in counts.items():
@@ -53,7 +46,8 @@ def by_group(counts: dict[str, float]) -> dict[str, float]:
 @pytest.mark.filterwarnings("ignore")
 @pytest.mark.parametrize("name", NAMES)
 def test_counts_are_the_published_ones(name: str) -> None:
-    expected, cost = golden_json(f"models/{name}.json"), measure_model(published(name)).complexity
+    expected = golden_json(f"models/{name}.json")
+    cost = measure_model(published_config(name)).complexity
     assert cost.num_parameters == expected["param_count"]
     assert cost.multiply_adds / 1e9 == pytest.approx(expected["gflops_macs"], rel=1e-3)
     theirs, ours = by_group(expected["gflops_by_op"]), by_group(cost.by_operator)

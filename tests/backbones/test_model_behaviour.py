@@ -7,6 +7,7 @@ from typing import Any
 import pytest
 import torch
 from golden_rule import fill_with_golden_weights, golden_json
+from tiny_cases import config_of
 from torch import Tensor
 
 from slowfast_maskfeat.backbones import EncoderOptions, MaskedMViT, MViT, resize_mask
@@ -207,9 +208,7 @@ def test_tokens_and_positions_are_exempt_from_weight_decay() -> None:
     ],
 )
 def test_errors_name_the_key(changes: dict[str, Any], message: str) -> None:
-    cfg = default_config()
-    for key, value in changes.items():
-        cfg.merge_from_list([key, value])
+    cfg = config_of(changes)
     cfg.MODEL.ARCH = cfg.MODEL.MODEL_NAME.lower()
     with torch.device("meta"), pytest.raises(ValueError, match=message):
         build_model(cfg)

@@ -37,7 +37,6 @@ def classifier(request: pytest.FixtureRequest) -> torch.nn.Module:
         return build_model(load_config([str(CONFIGS / f"{request.param}.yaml")])).eval()
 
 
-@pytest.mark.filterwarnings("ignore")
 @pytest.mark.parametrize("num_frames", [1, 8, 16, 32, 40])
 def test_a_classifier_takes_clips_of_any_length_and_size(
     classifier: torch.nn.Module, num_frames: int

@@ -60,6 +60,7 @@ def in_each_process(folder: str) -> None:
     torch.save(train(parts), Path(folder) / f"{rank}.pt")
 
 
+@pytest.mark.slow  # of whole runs there is one in test_train_run.py
 def test_two_processes_equal_one(tmp_path: Path) -> None:
     launch(in_each_process, 2, (str(tmp_path),))
     expected = train([[slice(0, 8)]])

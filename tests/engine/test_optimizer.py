@@ -2,16 +2,15 @@
 
 from __future__ import annotations
 
-import json
 from typing import Any
 
 import pytest
 import torch
 from golden_rule import golden_json
+from published_files import published_config
 from torch import nn
 
 from slowfast_maskfeat.build import build_model, build_optimizer
-from slowfast_maskfeat.config.load import parse_config
 from slowfast_maskfeat.engine.optimizer import (
     make_optimizer,
     parameter_groups,
@@ -105,10 +104,7 @@ def test_exempt_names_are_full_names_with_and_without_layer_decay(layer_decay: f
 @pytest.mark.parametrize("recipe", [name for name in RECIPES if not name.startswith("AVA")])
 def test_groups_of_the_real_models(recipe: str, zero_decay: bool) -> None:
     """As published; MVIT.ZERO_DECAY_POS_CLS takes all tokens and positions out, and only these."""
-    published = golden_json("published_configs.json")["files"]
-    values = dict(published[golden_json(f"models/{recipe}.json")["config"]]["values"])
-    values["MVIT.ZERO_DECAY_POS_CLS"] = zero_decay
-    cfg = parse_config(json.dumps(values), recipe)
+    cfg = published_config(recipe, ["MVIT.ZERO_DECAY_POS_CLS", str(zero_decay)])
     with torch.device("meta"):
         optimizer = build_optimizer(cfg, build_model(cfg))
     decays = {
