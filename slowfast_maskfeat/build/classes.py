@@ -4,13 +4,22 @@ from __future__ import annotations
 
 from fvcore.common.config import CfgNode
 
+from slowfast_maskfeat.build.readers import READERS, data_folder, data_set
 from slowfast_maskfeat.videos.index import read_class_names
 
 
 def class_names(cfg: CfgNode) -> tuple[str, ...]:
-    """Names of the classes in the order of their numbers; empty where the lists come with none."""
-    folder = cfg.DATA.PATH_TO_DATA_DIR
-    return (read_class_names(folder) or ()) if folder else ()
+    """Names of the classes in the order of their numbers; empty where the data has none.
+
+    Those of a file beside the lists, else what the data set says itself.
+    """
+    if not cfg.DATA.PATH_TO_DATA_DIR:
+        return ()
+    names = read_class_names(cfg.DATA.PATH_TO_DATA_DIR)
+    reader = READERS.get(data_set(cfg, "train" if cfg.TRAIN.ENABLE else "test"))
+    if names is None and reader is not None:
+        names = reader.class_names(data_folder(cfg))
+    return names or ()
 
 
 def num_classes(cfg: CfgNode) -> int:

@@ -12,8 +12,8 @@ from slowfast_maskfeat.videos._frame_table import reason_of
 from slowfast_maskfeat.videos.video import DecodeError, Video
 
 
-def open_file(path: str, *, num_threads: int) -> Video:
-    """Open a file; see `open_video`."""
+def open_file(path: str, *, num_threads: int, read_timeout: float) -> Video:
+    """Open a file; see `open_video`. decord knows no time limit: `read_timeout` does nothing."""
     try:
         reader = decord.VideoReader(path, ctx=decord.cpu(0), num_threads=num_threads)
         fps = float(reader.get_avg_fps())

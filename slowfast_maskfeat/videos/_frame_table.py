@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from dataclasses import dataclass
 from fractions import Fraction
 from typing import Any
@@ -17,6 +18,7 @@ from slowfast_maskfeat.videos.video import DecodeError
 _FORMATS_WITH_PRESENTATION_TIMES = frozenset(
     {"mov,mp4,m4a,3gp,3g2,mj2", "matroska,webm", "flv", "mpegts"}
 )
+_STALLED = "stalled: no data came within the time limit"
 
 
 @dataclass(frozen=True)
@@ -69,15 +71,25 @@ class FrameTable:
         return pts.astype(np.float64) * unit, rate, duration
 
 
-def open_container(path: str, *, num_threads: int) -> tuple[Any, Any]:
+def open_container(path: str, *, num_threads: int, read_timeout: float) -> tuple[Any, Any]:
     """Open a file with PyAV: (container, its main video stream).
+
+    Args:
+        path: The file or address.
+        num_threads: Of the decoder.
+        read_timeout: Seconds without data after which an address is given up; 0 for never.
 
     Raises:
         DecodeError: It is no video, or damaged beyond use.
     """
+    start = time.monotonic()
     try:
-        container = av.open(path)
+        container = av.open(path, timeout=read_timeout or None)
     except (av.FFmpegError, ValueError, OSError) as error:
+        # FFmpeg reports an index that did not come as invalid data.
+        is_stalled = 0 < read_timeout <= time.monotonic() - start
+        if is_stalled:
+            raise DecodeError(path, _STALLED) from error
         raise DecodeError(path, f"cannot be opened as a video: {reason_of(error)}") from error
     try:
         stream = container.streams.best("video")
@@ -111,6 +123,7 @@ def read_frame_table(path: str, container: Any, stream: Any) -> FrameTable:
                 duration, is_key = packet.duration or 0, packet.is_keyframe
                 rows.append((packet.pts, packet.dts, duration, is_key, not packet.is_discard))
     except av.FFmpegError as error:
+        refuse_stall(path, error)
         damage = f" ({reason_of(error)})"
     # What is stored before the first key frame leans on frames that were cut off.
     rows = rows[next((i for i, row in enumerate(rows) if row[3]), 0) :]
@@ -136,6 +149,16 @@ def read_frame_table(path: str, container: Any, stream: Any) -> FrameTable:
         rate=rate,
         has_trusted_pts=is_trusted,
     )
+
+
+def refuse_stall(path: str, error: BaseException) -> None:
+    """Tell a time limit that was passed from damage: what was read so far is no file then.
+
+    Raises:
+        DecodeError: `error` is that of PyAV's time limit.
+    """
+    if isinstance(error, av.error.ExitError):
+        raise DecodeError(path, _STALLED) from error
 
 
 def reason_of(error: BaseException) -> str:

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Generator, Iterator
+from collections.abc import Callable, Generator, Iterator
 from contextlib import closing
+from functools import partial
 from typing import Any
 
 import av
@@ -15,25 +16,30 @@ from slowfast_maskfeat.videos._frame_table import (
     FrameTable,
     open_container,
     read_frame_table,
+    refuse_stall,
 )
 from slowfast_maskfeat.videos.video import DecodeError, Video
+
+# Opens the file once more: (container, its main video stream).
+_Open = Callable[[], tuple[Any, Any]]
 
 # Decoding this many frames to reach the next wanted one costs less than a seek.
 _NEAR = 4
 
 
-def open_file(path: str, *, num_threads: int) -> Video:
+def open_file(path: str, *, num_threads: int, read_timeout: float) -> Video:
     """Open a file; see `open_video`."""
-    container, stream = open_container(path, num_threads=num_threads)
+    reopen = partial(open_container, path, num_threads=num_threads, read_timeout=read_timeout)
+    container, stream = reopen()
     try:
         table = read_frame_table(path, container, stream)
         if not table.has_trusted_pts:
-            with closing(_decode_all(path, num_threads)) as shown:
+            with closing(decode_all(reopen)) as shown:
                 num_frames = sum(1 for _ in shown)
             if num_frames == 0:
                 raise DecodeError(path, "no frame of it can be decoded")
             table = table.recounted(num_frames)
-        return _PyAVVideo(path, container, stream, table)
+        return _PyAVVideo(path, container, stream, table, reopen)
     except BaseException:
         container.close()
         raise
@@ -42,12 +48,14 @@ def open_file(path: str, *, num_threads: int) -> Video:
 class _PyAVVideo(Video):
     backend = "pyav"
 
-    def __init__(self, path: str, container: Any, stream: Any, table: FrameTable) -> None:
+    def __init__(
+        self, path: str, container: Any, stream: Any, table: FrameTable, reopen: _Open
+    ) -> None:
         timestamps, fps, duration = table.times()
         super().__init__(path, timestamps=timestamps, fps=fps, duration=duration)
         self._container = container
         self._stream = stream
-        self._num_threads = stream.thread_count
+        self._reopen = reopen
         self._table = table
         self._reformatter: Any = VideoReformatter()
 
@@ -119,14 +127,14 @@ class _PyAVVideo(Video):
                 if packet.pts == last_pts:
                     break
             _put_wanted(clip, places, _decode_packet(decoder, None), first_pts=key_pts)
-        except av.FFmpegError:
-            return
+        except av.FFmpegError as error:
+            refuse_stall(self.path, error)
         finally:
             decoder.skip_frame = "DEFAULT"
 
     def _decode_from_start(self, clip: _Clip, places: dict[int, int]) -> None:
         """Decode all up to the last wanted frame; `places` goes by time stamp or by count."""
-        with closing(_decode_all(self.path, self._num_threads)) as shown:
+        with closing(decode_all(self._reopen)) as shown:
             for count, frame in enumerate(shown):
                 name = frame.pts if self._table.has_trusted_pts else count
                 if name in places:
@@ -151,7 +159,7 @@ class _Clip:
             return
         if self._pixels is None:
             self._pixels = np.empty((len(self.is_filled), frame.height, frame.width, 3), np.uint8)
-            self._matrix = _display_matrix(frame)
+            self._matrix = display_matrix(frame)
         height, width = self._pixels.shape[1:3]
         # A stream may change its size: all frames of a clip get that of the first one decoded.
         plane = self._reformatter.reformat(frame, width, height, "rgb24").planes[0]
@@ -165,10 +173,10 @@ class _Clip:
         assert self._pixels is not None
         if self._matrix is None:
             return self._pixels
-        return np.ascontiguousarray(_orient(self._pixels, self._matrix))
+        return np.ascontiguousarray(orient(self._pixels, self._matrix))
 
 
-def _orient(pixels: NDArray[np.uint8], matrix: tuple[int, ...]) -> NDArray[np.uint8]:
+def orient(pixels: NDArray[np.uint8], matrix: tuple[int, ...]) -> NDArray[np.uint8]:
     """Turn and mirror frames (T, H, W, 3) by quarter turns as a display matrix says.
 
     The matrix (row vectors, ISO/IEC 14496-12, 6.2.2) maps the pixel (x, y) to
@@ -182,7 +190,7 @@ def _orient(pixels: NDArray[np.uint8], matrix: tuple[int, ...]) -> NDArray[np.ui
     return pixels[:, :: -1 if y_sign < 0 else 1, :: -1 if x_sign < 0 else 1]
 
 
-def _display_matrix(frame: Any) -> tuple[int, ...] | None:
+def display_matrix(frame: Any) -> tuple[int, ...] | None:
     data = frame.side_data.get("DISPLAYMATRIX")
     return None if data is None else tuple(np.frombuffer(data, np.int32).tolist())
 
@@ -201,16 +209,16 @@ def _decode_packet(decoder: Any, packet: Any) -> list[Any]:
         return []  # a damaged packet: its frame is missing, the next ones may be there
 
 
-def _decode_all(path: str, num_threads: int) -> Generator[Any, None, None]:
+def decode_all(open_again: _Open) -> Generator[Any, None, None]:
     """All frames that can be decoded, in the order in which they are shown."""
-    container, stream = open_container(path, num_threads=num_threads)
+    container, stream = open_again()
     try:
         for packet in container.demux(stream):
             # A packet of size 0 in the middle (AVI: "the same again") would end the decoder.
             if packet.size > 0:
                 yield from _decode_packet(stream.codec_context, packet)
         yield from _decode_packet(stream.codec_context, None)
-    except av.FFmpegError:
-        return  # the file is torn here
+    except av.FFmpegError as error:
+        refuse_stall(container.name, error)  # otherwise the file is torn here
     finally:
         container.close()

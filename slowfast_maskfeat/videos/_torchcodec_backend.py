@@ -27,9 +27,9 @@ _UNSEEKABLE_FORMATS = frozenset({"mpegts"})
 _SAME_SECONDS = 1e-6
 
 
-def open_file(path: str, *, num_threads: int) -> Video:
+def open_file(path: str, *, num_threads: int, read_timeout: float) -> Video:
     """Open a file; see `open_video`."""
-    container, stream = open_container(path, num_threads=1)
+    container, stream = open_container(path, num_threads=1, read_timeout=read_timeout)
     try:
         table = read_frame_table(path, container, stream)
         stream_index, format_name = stream.index, container.format.name

@@ -12,9 +12,22 @@ from collections.abc import Callable
 from functools import cache
 from importlib import metadata
 
-from slowfast_maskfeat.videos.video import DecodeError, UnsuitedDecoderError, Video
+from slowfast_maskfeat.videos.media import is_image
+from slowfast_maskfeat.videos.video import (
+    DecodeError,
+    MissingFileError,
+    UnsuitedDecoderError,
+    Video,
+)
 
-__all__ = ["DecodeError", "Video", "available_backends", "open_video"]
+__all__ = [
+    "DecodeError",
+    "MissingFileError",
+    "Video",
+    "available_backends",
+    "decoder_versions",
+    "open_video",
+]
 
 # In the order in which `auto` prefers them. decord comes last: it is silently wrong on open GOPs
 # and on MPEG-4 with B-frames in AVI (docs/decoders.md).
@@ -25,20 +38,27 @@ _BACKENDS = {
     "decord": f"{_ROOM}._decord_backend",
 }
 _PACKAGES = {"torchcodec": "torchcodec", "pyav": "av", "decord": "decord"}
+_IMAGE_BACKEND = f"{_ROOM}._image_backend"
 
 
 def open_video(
-    path: str | os.PathLike[str], backend: str = "auto", *, num_threads: int = 1
+    path: str | os.PathLike[str],
+    backend: str = "auto",
+    *,
+    num_threads: int = 1,
+    read_timeout: float = 0.0,
 ) -> Video:
-    """Open a local video file.
+    """Open a video file; a still image is a video of one frame, which Pillow reads.
 
     Args:
-        path: The file.
+        path: The file, or an address (http://...) whose server lets the decoder seek.
         backend: "auto", "torchcodec", "pyav" or "decord". "auto" takes the first of these three
             that is installed and loads; but torchcodec leaves the files that it cannot read
             rightly (docs/decoders.md) to the next.
         num_threads: Threads of the decoder. One is the fastest for a loader that has a worker per
             core; more help a single reader of large frames.
+        read_timeout: Seconds without data after which PyAV gives up an address; 0 waits for ever.
+            Local files and the other decoders have no such limit: see `clips.loader.ClipLoader`.
 
     Returns:
         The video, a context manager; close it.
@@ -51,22 +71,45 @@ def open_video(
         raise ValueError(f"num_threads must be at least 1, got {num_threads}")
     path = os.fspath(path)
     openers = _openers(backend)
-    # Decoders word these differently, some as a crash of the process.
-    if not os.path.isfile(path):
-        raise DecodeError(path, "is a folder" if os.path.isdir(path) else "no such file")
-    if os.path.getsize(path) == 0:
-        raise DecodeError(path, "the file is empty (0 bytes)")
+    if "://" not in path:
+        _check_file(path)
+    if is_image(path):
+        opened: Video = importlib.import_module(_IMAGE_BACKEND).open_file(path)
+        return opened
     for open_file in openers[:-1]:
         try:
-            return open_file(path, num_threads=num_threads)
+            return open_file(path, num_threads=num_threads, read_timeout=read_timeout)
         except UnsuitedDecoderError:
             continue
-    return openers[-1](path, num_threads=num_threads)
+    return openers[-1](path, num_threads=num_threads, read_timeout=read_timeout)
+
+
+def _check_file(path: str) -> None:
+    """Refuse what is no file; decoders word these cases differently, some as a crash."""
+    if os.path.isdir(path):
+        raise DecodeError(path, "is a folder")
+    if not os.path.exists(path):
+        raise MissingFileError(path, "no such file")
+    if not os.path.isfile(path):
+        # Decoders seek, and opening a pipe that nobody writes to would never end.
+        raise DecodeError(path, "is no regular file (a pipe, a socket or a device)")
+    if os.path.getsize(path) == 0:
+        raise DecodeError(path, "the file is empty (0 bytes)")
 
 
 def available_backends() -> dict[str, str]:
     """Each decoder's name -> its version, or "absent: " and the reason, in the order of `auto`."""
     return {name: _load(name)[1] for name in _BACKENDS}
+
+
+def decoder_versions(backend: str) -> dict[str, str]:
+    """Name -> version of what reads files with this decoder; several for "auto"; and of images."""
+    versions = {
+        name: version
+        for name, version in available_backends().items()
+        if not version.startswith("absent") and backend in ("auto", name)
+    }
+    return {**versions, "pillow": metadata.version("pillow")}
 
 
 def _openers(backend: str) -> list[Callable[..., Video]]:

@@ -27,6 +27,10 @@ class DecodeError(Exception):
         return f"{self.path}: {self.reason}"
 
 
+class MissingFileError(DecodeError):
+    """There is no such file."""
+
+
 class UnsuitedDecoderError(DecodeError):
     """A file that this decoder cannot read rightly but another one can."""
 

@@ -48,6 +48,16 @@ FILES = {
     "h264-bare-stream": _File("h264", {"bframes": 3}),
     "h264-intra-refresh": _File("mp4", {"gop": 20, "options": {"x264-params": "intra-refresh=1"}}),
     "h264-10-bit": _File("mp4", {"bframes": 2, "pixel_format": "yuv420p10le"}),
+    "h264-full-range": _File("mp4", {"bframes": 2, "pixel_format": "yuvj420p"}),
+    "hevc-10-bit": _File(
+        "mp4",
+        {
+            "codec": "libx265",
+            "bframes": 2,
+            "pixel_format": "yuv420p10le",
+            "options": {"x265-params": "open-gop=0"},
+        },
+    ),
     "hevc-closed-gop": _File(
         "mp4", {"codec": "libx265", "bframes": 3, "options": {"x265-params": "open-gop=0"}}
     ),
@@ -67,6 +77,8 @@ FILES = {
     ),
     "repeated-time-stamps": _File("mkv", {"times": tuple(i / 3000 for i in range(NUM_FRAMES))}),
     "edit-list": _File("mp4", {"bframes": 2}, numbers=tuple(range(15, NUM_FRAMES))),
+    "over-counted-avi": _File("avi", {"codec": "mpeg4"}),  # by its header
+    "over-counted": _File("mp4"),  # packets at its end that hold no picture
     "audio-first": _File("mp4", {"bframes": 2, "with_audio": True}),
     "audio-first-mkv": _File("mkv", {"bframes": 2, "with_audio": True}),
     "odd-size": _File("mp4", {"bframes": 2, "pixel_format": "yuv444p"}, height=47, width=63),
@@ -107,6 +119,10 @@ OUTCOMES = {
     ("repeated-time-stamps", "decord"): WRONG,
     ("truncated-mp4", "decord"): ERROR,
     ("h264-intra-refresh", "decord"): WRONG,
+    # Such a packet cannot be told from a frame without decoding it.
+    ("over-counted", "torchcodec"): FRAME_ERROR,
+    ("over-counted", "pyav"): FRAME_ERROR,
+    ("over-counted", "decord"): FRAME_ERROR,
     # Refused: torchcodec finds frames by time stamps that these files lack (or loses the end).
     ("h264-b-frames-ts", "torchcodec"): ERROR,
     ("h264-bare-stream", "torchcodec"): ERROR,
@@ -161,7 +177,14 @@ def _make(folder: Path, name: str) -> Path:
     frames = np.rot90(frames, -kind.turned, (1, 2))
     if kind.mirrored:
         frames = frames[:, :, ::-1]
+    codec = kind.make.get("codec", "libx264")
+    if codec not in av.codecs_available:
+        pytest.skip(f"this FFmpeg has no encoder {codec}")
     write_video(path, frames, **kind.make)
+    if name == "over-counted-avi":
+        _overcount_avi(path)
+    if name == "over-counted":
+        path = _append_empty(path, folder / "empty-end.mp4", num_packets=6)
     if name == "edit-list":
         path = _shift(path, folder / "shifted.mp4", num_frames=15)
     if kind.cut_to < 1:
@@ -182,6 +205,36 @@ def _shift(path: Path, out_path: Path, *, num_frames: int) -> Path:
                 packet.dts -= step
                 packet.stream = copied
                 out.mux(packet)
+    return out_path
+
+
+def _overcount_avi(path: Path) -> None:
+    """Let the headers of an AVI file promise more frames than it holds."""
+    content = bytearray(path.read_bytes())
+    for tag, offset in ((b"avih", 8 + 16), (b"strh", 8 + 32)):
+        place = content.index(tag) + offset
+        assert int.from_bytes(content[place : place + 4], "little") == NUM_FRAMES
+        content[place : place + 4] = (NUM_FRAMES + 30).to_bytes(4, "little")
+    path.write_bytes(content)
+
+
+def _append_empty(path: Path, out_path: Path, *, num_packets: int) -> Path:
+    """Copy an H.264 file and add packets of an access unit delimiter alone: no frame each."""
+    with av.open(str(path)) as source, av.open(str(out_path), "w") as out:
+        stream = source.streams.video[0]
+        copied = out.add_stream_from_template(stream)
+        step = int(1 / stream.average_rate / stream.time_base)
+        last = 0
+        for packet in source.demux(stream):
+            if packet.size:
+                last = packet.pts
+                packet.stream = copied
+                out.mux(packet)
+        for number in range(1, num_packets + 1):
+            packet = av.Packet(bytes([0, 0, 0, 2, 9, 0xF0]))
+            packet.pts = packet.dts = last + number * step
+            packet.duration, packet.time_base, packet.stream = step, stream.time_base, copied
+            out.mux(packet)
     return out_path
 
 
@@ -254,6 +307,8 @@ def test_auto_takes_the_first_that_loads_and_reads_every_file_rightly(made):
         if not kind.numbers:
             continue
         with open_video(made(name), "auto") as video:
+            if name == "over-counted":
+                continue  # an error for its last frames, with any decoder
             if outcome(name, video.backend) == EXACT:
                 assert read_numbers(video.frames(range(video.num_frames))) == list(kind.numbers)
             else:
@@ -335,6 +390,14 @@ def test_a_damaged_frame_is_an_error_and_the_others_decode(tmp_path, made):
         with pytest.raises(DecodeError, match=r"frame 24 of 60 \(at 0.800 s\)") as caught:
             video.frames([3, 24])
         assert caught.value.path == str(path)
+
+
+def test_packets_without_a_picture_cost_no_frame_that_is_there(made):
+    with open_video(made("over-counted"), "pyav") as video:
+        assert video.num_frames == NUM_FRAMES + 6  # what the file says
+        assert read_numbers(video.frames(range(NUM_FRAMES))) == list(range(NUM_FRAMES))
+        with pytest.raises(DecodeError, match=r"frame 60 of 66 .*1 of the 2 asked for"):
+            video.frames([59, 60])
 
 
 def test_an_unknown_or_absent_decoder_names_the_available(made):

@@ -146,6 +146,60 @@ def test_a_malformed_row_is_named(content, arguments, message, tmp_path):
         assert "train.csv" in str(caught.value)
 
 
+def test_every_malformed_row_is_named(tmp_path):
+    content = "a.mp4 1\nb.mp4\n\nc.mp4 x\nd d.mp4 1\ne.mp4 2\na.mp4 2\n"
+    with pytest.raises(ValueError, match=r"train\.csv: 4 malformed rows: ") as caught:
+        _read(tmp_path, content)
+    for what in (
+        "line 2: no label",
+        "line 4: the label must be a whole number from 0, got 'x'",
+        "line 5: 2 fields expected",
+        "line 7: 'a.mp4' has the label 2, and 1 in line 1",
+    ):
+        assert what in str(caught.value)
+
+
+def test_a_list_that_is_wrong_as_a_whole_is_not_read_on(tmp_path):
+    with pytest.raises(ValueError, match=r"50 malformed rows \(and perhaps more\)") as caught:
+        _read(tmp_path, "a.mp4 1\n" + "b.mp4 x\n" * 100_000)
+    assert len(str(caught.value)) < 5000
+
+
+@pytest.mark.parametrize("separator", [" ", ","])
+@pytest.mark.parametrize("end", ["\n", "\r\n"])
+def test_rows_that_repeat_a_path_stay_and_are_told(separator, end, tmp_path):
+    rows = ["a.mp4 1", "b.mp4 2", "a.mp4 1", "é.mp4 0", "a.mp4 1", "é.mp4 0"]
+    content = "".join(row.replace(" ", separator) + end for row in rows)
+    videos = _read(tmp_path, content, separator=separator)
+    assert [videos.path(row) for row in range(6)] == [row.split()[0] for row in rows]
+    assert videos.notes == ("3 rows repeat a path, the first is 'a.mp4' in line 3",)
+    assert _read(tmp_path, content.replace("a.mp4", "c.mp4", 1), separator=separator).notes == (
+        "2 rows repeat a path, the first is 'a.mp4' in line 5",
+    )
+    assert _read(tmp_path, "a.mp4\nb.mp4\na.mp4\n").notes[0].startswith("1 rows repeat a path")
+    assert _read(tmp_path, "a.mp4 1\nb.mp4 1\n").notes == ()
+
+
+def test_a_path_with_two_labels_is_an_error_that_names_both_lines(tmp_path):
+    content = "path,label\nx y.mp4,dog\nb.mp4,cat\nx y.mp4,cat\n"
+    with pytest.raises(ValueError, match=r"line 4: 'x y.mp4' has the label 'cat', and 'dog' in li"):
+        _read(tmp_path, content, separator=",")
+    content = "".join(f"{number}.mp4 {number}\n" for number in range(300))
+    with pytest.raises(ValueError, match=r"2 malformed rows: line 301: '7\.mp4' .* 7 in line 8;"):
+        _read(tmp_path, content + "7.mp4 8\n9.mp4 8\n")
+
+
+def test_under_a_header_labels_may_be_names(tmp_path):
+    content = "video,class,fold\nb.mp4,jump,1\na.mp4,hop,2\nc.mp4,jump,1\n"
+    videos = _read(tmp_path, content, separator=",")
+    assert videos.class_names == ("hop", "jump")
+    assert videos.labels.tolist() == [1, 0, 1]
+    given = _read(tmp_path, content, separator=",", class_names=("jump", "run", "hop"))
+    assert given.labels.tolist() == [0, 2, 0]
+    with pytest.raises(ValueError, match="line 3: class 'hop' is not among the class names"):
+        _read(tmp_path, content, separator=",", class_names=("jump", "run"))
+
+
 def test_a_missing_file_is_named(tmp_path):
     with pytest.raises(ValueError, match=r"val\.csv does not exist"):
         read_list(tmp_path / "val.csv")

@@ -1,0 +1,82 @@
+"""Configuration -> where a data set lies, and what reads it."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from typing import NamedTuple
+
+from fvcore.common.config import CfgNode
+
+from slowfast_maskfeat.videos import index
+from slowfast_maskfeat.videos.index import DataFolder, VideoList
+
+
+class Reader(NamedTuple):
+    """What reads one kind of data set.
+
+    Attributes:
+        read: (folder, split, class names or None) -> the rows of a split.
+        class_names: folder -> names of the classes, or None where the data set does not say.
+    """
+
+    read: Callable[[DataFolder, str, Sequence[str] | None], VideoList]
+    class_names: Callable[[DataFolder], tuple[str, ...] | None]
+
+
+# How a data set is read (TRAIN.DATASET, TEST.DATASET).
+READERS = {
+    "kinetics": Reader(index.read_kinetics, index.list_class_names),
+    "csv": Reader(index.read_csv, index.list_class_names),
+    "ssv2": Reader(index.read_ssv2, index.ssv2_class_names),
+    "ucf101": Reader(index.read_ucf101, index.ucf101_class_names),
+    "hmdb51": Reader(index.read_hmdb51, index.hmdb51_class_names),
+    "imagenet": Reader(index.read_imagenet, index.imagenet_class_names),
+    "folder": Reader(index.read_folder, index.folder_class_names),
+}
+# Their clips have a frame of each of T equal parts of the video, as in the published code.
+SEGMENTED = frozenset({"ssv2"})
+# Their published readers give blue first and their files turn it; decoders here give red first.
+PUBLISHED_BLUE_FIRST = frozenset({"ssv2"})
+
+
+def data_set(cfg: CfgNode, split: str) -> str:
+    """Name of the data set that a split is of."""
+    name: str = cfg.TEST.DATASET if split == "test" else cfg.TRAIN.DATASET
+    return name
+
+
+def reverses_channels(cfg: CfgNode, split: str) -> bool:
+    """Whether the network is fed blue, green, red of a split."""
+    blue_first = data_set(cfg, split) in PUBLISHED_BLUE_FIRST
+    return bool(cfg.DATA.REVERSE_INPUT_CHANNEL) and not blue_first
+
+
+def find_reader(cfg: CfgNode, split: str) -> Reader:
+    """What reads a split.
+
+    Raises:
+        ValueError: TRAIN.DATASET or TEST.DATASET is unknown.
+    """
+    name = data_set(cfg, split)
+    if name not in READERS:
+        key = "TEST.DATASET" if split == "test" else "TRAIN.DATASET"
+        raise ValueError(
+            f"{key}: there is no reader of {name!r} lists, only of {', '.join(map(repr, READERS))}"
+        )
+    return READERS[name]
+
+
+def data_folder(cfg: CfgNode) -> DataFolder:
+    """Where the data lies.
+
+    Raises:
+        ValueError: DATA.OFFICIAL_SPLIT is none of the three.
+    """
+    if cfg.DATA.OFFICIAL_SPLIT not in (1, 2, 3):
+        raise ValueError(f"DATA.OFFICIAL_SPLIT: {cfg.DATA.OFFICIAL_SPLIT}: 1, 2 or 3 is wanted")
+    return DataFolder(
+        cfg.DATA.PATH_TO_DATA_DIR,
+        prefix=cfg.DATA.PATH_PREFIX,
+        separator=cfg.DATA.PATH_LABEL_SEPARATOR,
+        official_split=cfg.DATA.OFFICIAL_SPLIT,
+    )

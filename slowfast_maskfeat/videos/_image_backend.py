@@ -1,0 +1,73 @@
+"""Still images: videos of one frame, read with Pillow whatever decodes videos.
+
+Pillow honours the orientation in EXIF data, knows the odd files of ImageNet (CMYK, PNG under
+another name) and gives the pixels that published figures were made with; FFmpeg does not.
+"""
+
+from __future__ import annotations
+
+from io import BytesIO
+from typing import Any
+
+import numpy as np
+from iopath.common.file_io import g_pathmgr
+from numpy.typing import NDArray
+from PIL import Image, ImageOps, UnidentifiedImageError
+
+from slowfast_maskfeat.videos.video import DecodeError, Video
+
+
+def open_file(path: str) -> Video:
+    """Open an image; see `open_video`."""
+    try:
+        with g_pathmgr.open(path, "rb") as file:
+            image = Image.open(BytesIO(file.read()))
+    except Exception as error:  # Pillow's readers raise whatever they stumble over
+        raise DecodeError(path, f"cannot be opened as an image: {_reason(path, error)}") from error
+    return _ImageVideo(path, image)
+
+
+class _ImageVideo(Video):
+    backend = "pillow"
+
+    def __init__(self, path: str, image: Any) -> None:
+        super().__init__(path, timestamps=np.zeros(1), fps=1.0, duration=1.0)
+        self._image = image
+
+    def close(self) -> None:
+        if self._image is not None:
+            self._image.close()
+        self._image = None
+
+    def _decode(self, indices: NDArray[np.integer]) -> NDArray[np.uint8]:
+        if self._image is None:
+            raise ValueError(f"{self.path}: the image is closed")
+        try:
+            self._image.load()
+            return np.array(_with_8_bits(_upright(self._image)).convert("RGB"), np.uint8)[None]
+        except Exception as error:
+            raise DecodeError(
+                self.path, f"the image cannot be decoded: {_reason(self.path, error)}"
+            ) from error
+
+
+def _upright(image: Any) -> Any:
+    """Turned as its EXIF data says; where that can't be read, the pixels are whole all the same."""
+    try:
+        return ImageOps.exif_transpose(image)
+    except Exception:
+        return image
+
+
+def _with_8_bits(image: Any) -> Any:
+    """Gray values of 16 bits, which Pillow would clip, scaled down."""
+    if not image.mode.startswith("I"):
+        return image
+    return Image.fromarray((np.asarray(image).astype(np.uint32) >> 8).astype(np.uint8))
+
+
+def _reason(path: str, error: Exception) -> str:
+    if isinstance(error, UnidentifiedImageError):
+        return "it has none of the forms that Pillow knows"
+    text = str(error).replace(path, "the file").strip()
+    return (text.splitlines() or [type(error).__name__])[0]

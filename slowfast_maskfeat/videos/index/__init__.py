@@ -1,0 +1,49 @@
+"""Readers: what a data set comes with (lists, splits, class folders) -> the rows of a VideoList.
+
+One function a data set. All of them take a `DataFolder` and the split ("train", "val" or "test"),
+and a list `<split>.csv` in the folder wins over the files the data set was published with.
+"""
+
+from slowfast_maskfeat.videos.index.class_names import read_class_names
+from slowfast_maskfeat.videos.index.folders import (
+    folder_class_names,
+    imagenet_class_names,
+    read_folder,
+    read_imagenet,
+)
+from slowfast_maskfeat.videos.index.list_file import (
+    list_class_names,
+    read_csv,
+    read_kinetics,
+    read_list,
+)
+from slowfast_maskfeat.videos.index.rows import DataFolder, MissingListError, VideoList
+from slowfast_maskfeat.videos.index.ssv2 import read_ssv2, read_ssv2_labels, ssv2_class_names
+from slowfast_maskfeat.videos.index.ucf_hmdb import (
+    hmdb51_class_names,
+    read_hmdb51,
+    read_ucf101,
+    ucf101_class_names,
+)
+
+__all__ = [
+    "DataFolder",
+    "MissingListError",
+    "VideoList",
+    "folder_class_names",
+    "hmdb51_class_names",
+    "imagenet_class_names",
+    "list_class_names",
+    "read_class_names",
+    "read_csv",
+    "read_folder",
+    "read_hmdb51",
+    "read_imagenet",
+    "read_kinetics",
+    "read_list",
+    "read_ssv2",
+    "read_ssv2_labels",
+    "read_ucf101",
+    "ssv2_class_names",
+    "ucf101_class_names",
+]

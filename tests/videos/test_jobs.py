@@ -1,0 +1,65 @@
+"""Work in processes that are ended when they hang, and replaced when they crash."""
+
+from __future__ import annotations
+
+import os
+import signal
+import time
+
+import pytest
+from stalling import hanging_to_open
+
+from slowfast_maskfeat.videos.check import check_video
+from slowfast_maskfeat.videos.jobs import Failure, Journal, run_jobs
+
+
+def act(item: str) -> str:
+    if item == "hang":
+        time.sleep(1000)
+    if item == "crash":
+        os.kill(os.getpid(), signal.SIGSEGV)
+    if item == "raise":
+        raise KeyError("what")
+    return item.upper()
+
+
+def test_each_item_gets_a_result_or_the_reason_why_not():
+    items = ["a", "hang", "crash", "b", "raise", "hang ", "c", "crash"]
+    results = list(run_jobs(act, items, processes=2, timeout=1.0))
+    assert sorted(item for item, _ in results) == sorted(items)
+    by_item = dict(results)
+    assert [by_item[name] for name in ("a", "b", "c", "hang ")] == ["A", "B", "C", "HANG "]
+    assert by_item["hang"] == Failure("hung: not done after 1 s")
+    assert by_item["crash"] == Failure("the process that read it was ended by signal SIGSEGV")
+    assert by_item["raise"] == Failure("KeyError: 'what'")
+
+
+def test_nothing_is_started_for_nothing():
+    assert list(run_jobs(act, [], processes=4, timeout=1.0)) == []
+
+
+def test_a_file_on_a_dead_disk_is_given_up(tmp_path):
+    path = tmp_path / "a.mp4"
+    path.write_bytes(b"never read")
+    with hanging_to_open(path):
+        begin = time.monotonic()
+        ((_, result),) = run_jobs(check_video, [str(path)], processes=1, timeout=1.0)
+        assert time.monotonic() - begin < 20
+    assert result == Failure("hung: not done after 1 s")
+
+
+def test_a_journal_keeps_what_is_done_and_forgets_a_cut_line(tmp_path):
+    path = tmp_path / "deep" / "journal.jsonl"
+    journal = Journal(path, {"full": False})
+    journal.add("a.mp4", None)
+    journal.add("caf\udce9.mp4", Failure("no such file"))
+    journal.close()
+    with open(path, "a") as file:
+        file.write('["b.mp4", nu')
+    again = Journal(path, {"full": False})
+    assert again.done == {"a.mp4": None, "caf\udce9.mp4": Failure("no such file")}
+    again.add("b.mp4", {"fps": 25.0})
+    again.close()
+    assert Journal(path, {"full": False}).done["b.mp4"] == {"fps": 25.0}
+    with pytest.raises(ValueError, match="interrupted run with the settings"):
+        Journal(path, {"full": True})
