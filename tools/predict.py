@@ -25,6 +25,7 @@ from torch import Tensor
 
 from slowfast_maskfeat.build import build_model, build_task
 from slowfast_maskfeat.build.data import build_test_views
+from slowfast_maskfeat.build.readers import reverses_channels
 from slowfast_maskfeat.build.weights import load_tested_weights
 from slowfast_maskfeat.checkpoints import LoadError, load_checkpoint
 from slowfast_maskfeat.checkpoints.whole_file import written_whole
@@ -126,7 +127,7 @@ def _decode(video: str, cfg: CfgNode) -> Tensor:
     views = build_test_views(cfg)
     with open_video(video, cfg.DATA.DECODING_BACKEND.replace("torchvision", "auto")) as opened:
         clips = views(opened).permute(0, 4, 1, 2, 3)
-    return clips.flip(1) if cfg.DATA.REVERSE_INPUT_CHANNEL else clips
+    return clips.flip(1) if reverses_channels(cfg, "test") else clips
 
 
 def _read_clips(path: str, cfg: CfgNode) -> Tensor:

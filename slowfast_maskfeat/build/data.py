@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import os
 from collections.abc import Callable
 from functools import partial
@@ -10,25 +11,45 @@ import numpy as np
 from fvcore.common.config import CfgNode
 from torch import Tensor
 
+from slowfast_maskfeat.build.augment import (
+    build_erase_sampler,
+    build_train_transform,
+    is_image_data,
+    resize_interpolation,
+)
 from slowfast_maskfeat.build.classes import class_names, num_classes
 from slowfast_maskfeat.build.model import prediction_grids
+from slowfast_maskfeat.build.readers import (
+    READERS,
+    SEGMENTED,
+    data_folder,
+    data_set,
+    find_reader,
+    reverses_channels,
+)
 from slowfast_maskfeat.clips import (
     ClipDataset,
     ClipLoader,
     RandomView,
     TestTransform,
-    TrainTransform,
     UniformViews,
 )
 from slowfast_maskfeat.engine import distributed
 from slowfast_maskfeat.masks import block_mask, cube_mask, frame_mask, random_mask, tube_mask
 from slowfast_maskfeat.shapes import Grid
-from slowfast_maskfeat.videos.index import VideoList, read_list
+from slowfast_maskfeat.videos.index import VideoList
+
+__all__ = [
+    "READERS",
+    "build_loader",
+    "build_mask_sampler",
+    "build_test_views",
+    "mask_grid",
+    "num_clips_per_video",
+    "read_videos",
+]
 
 MaskSampler = Callable[[np.random.Generator], Tensor]
-
-# How the lists of a data set are read (TRAIN.DATASET, TEST.DATASET).
-READERS = {"kinetics": read_list}
 
 
 def build_mask_sampler(cfg: CfgNode) -> MaskSampler:
@@ -128,11 +149,14 @@ def build_loader(cfg: CfgNode, split: str, *, num_views: int | None = None) -> C
         videos,
         _random_view(cfg) if split == "train" else _uniform_views(cfg, split, num_views),
         mask_sampler=build_mask_sampler(cfg) if cfg.MASK.ENABLE and split != "test" else None,
+        erase_sampler=build_erase_sampler(cfg) if split == "train" else None,
         seed=cfg.RNG_SEED,
         backend=cfg.DATA.DECODING_BACKEND.replace("torchvision", "auto"),
         num_threads=cfg.DATA.DECODING_THREADS,
         replace_lost=split == "train",
-        reverse_channels=cfg.DATA.REVERSE_INPUT_CHANNEL,
+        reverse_channels=reverses_channels(cfg, split),
+        # Half of it: a server that stops sending is then given up without ending a worker.
+        read_timeout=cfg.DATA.DECODE_TIMEOUT / 2,
     )
     if split == "train":
         batch_size = cfg.TRAIN.BATCH_SIZE * cfg.NUM_SHARDS
@@ -149,6 +173,7 @@ def build_loader(cfg: CfgNode, split: str, *, num_views: int | None = None) -> C
         world=distributed.world_size(),
         num_workers=cfg.DATA_LOADER.NUM_WORKERS,
         prefetch=cfg.DATA_LOADER.PREFETCH_FACTOR,
+        decode_timeout=cfg.DATA.DECODE_TIMEOUT,
         pin_memory=cfg.DATA_LOADER.PIN_MEMORY
         and distributed.choose_device(cfg.NUM_GPUS).type == "cuda",
     )
@@ -192,17 +217,13 @@ def build_test_views(cfg: CfgNode) -> UniformViews:
 
 
 def read_videos(cfg: CfgNode, split: str) -> VideoList:
-    """The list of a split: `<split>.csv` in DATA.PATH_TO_DATA_DIR.
+    """The rows of a split, by the reader that TRAIN.DATASET or TEST.DATASET names.
 
     Raises:
-        ValueError: it is missing or malformed, or a label is outside the classes.
+        MissingListError: there is nothing to read in DATA.PATH_TO_DATA_DIR.
+        ValueError: what there is is malformed, or a label is outside the classes.
     """
-    name = cfg.TEST.DATASET if split == "test" else cfg.TRAIN.DATASET
-    if name not in READERS:
-        key = "TEST.DATASET" if split == "test" else "TRAIN.DATASET"
-        raise ValueError(
-            f"{key}: there is no reader of {name!r} lists, only of {', '.join(map(repr, READERS))}"
-        )
+    reader = find_reader(cfg, split)
     folder = cfg.DATA.PATH_TO_DATA_DIR
     if not folder:
         raise ValueError(
@@ -210,18 +231,12 @@ def read_videos(cfg: CfgNode, split: str) -> VideoList:
         )
     if not os.path.isdir(folder) and "://" not in folder:
         raise ValueError(f"DATA.PATH_TO_DATA_DIR: {folder}: there is no such folder")
-    path = os.path.join(folder, f"{split}.csv")
-    videos = READERS[name](
-        path,
-        separator=cfg.DATA.PATH_LABEL_SEPARATOR,
-        prefix=cfg.DATA.PATH_PREFIX,
-        class_names=class_names(cfg) or None,
-    )
+    videos = reader.read(data_folder(cfg), split, class_names(cfg) or None)
     if not cfg.MASK.ENABLE:
         if videos.class_names is not None and not class_names(cfg):
             raise ValueError(
-                f"{path}: its labels are names, of which a list may lack some; write those of "
-                f"all classes, one a line, into {os.path.join(folder, 'classes.txt')}"
+                f"{videos.source}: its labels are names, of which a list may lack some; write "
+                f"those of all classes, one a line, into {os.path.join(folder, 'classes.txt')}"
             )
         _check_labels(cfg, videos)
     return videos
@@ -253,52 +268,46 @@ def _check_batch_size(cfg: CfgNode, batch_size: int) -> None:
 
 def _random_view(cfg: CfgNode) -> RandomView:
     data = cfg.DATA
-    area = _pair("DATA.TRAIN_JITTER_SCALES_RELATIVE", data.TRAIN_JITTER_SCALES_RELATIVE)
-    aspect = _pair("DATA.TRAIN_JITTER_ASPECT_RELATIVE", data.TRAIN_JITTER_ASPECT_RELATIVE)
-    low, high = _pair("DATA.TRAIN_JITTER_SCALES", data.TRAIN_JITTER_SCALES) or (256, 320)
-    transform = TrainTransform(
-        crop_size=data.TRAIN_CROP_SIZE,
-        area=area,
-        aspect=aspect or (3 / 4, 4 / 3),
-        short_side=(round(low), round(high)),
-        inverse_uniform=data.INV_UNIFORM_SAMPLE,
-        flip=data.RANDOM_FLIP,
-        antialias=data.ANTIALIAS,
-    )
     return RandomView(
-        transform=transform,
+        transform=build_train_transform(cfg),
         num_frames=data.NUM_FRAMES,
         sampling_rate=data.SAMPLING_RATE,
         target_fps=data.TARGET_FPS,
         jitter_fps=data.TRAIN_JITTER_FPS,
+        segments=data_set(cfg, "train") in SEGMENTED,
+        num_times=data.TRAIN_CROP_NUM_TEMPORAL,
+        num_samples=data.TRAIN_CROP_NUM_SPATIAL * cfg.AUG.NUM_SAMPLE,
     )
 
 
 def _uniform_views(cfg: CfgNode, split: str, num_views: int | None) -> UniformViews:
     data = cfg.DATA
     crops = num_crops(cfg, split)
+    views = _num_views(cfg, split, num_views)
+    segments = data_set(cfg, split) in SEGMENTED
+    if segments and views > 1:
+        raise ValueError(
+            f"TEST.NUM_ENSEMBLE_VIEWS, TEST.NUM_TEMPORAL_CLIPS: {views}: clips of "
+            f"{data_set(cfg, split)} have a frame of each part of the video, so that there is 1"
+        )
     # Validation sees clips of the training's size: the model may have no other positions.
     crop_size = data.TEST_CROP_SIZE if split == "test" else data.TRAIN_CROP_SIZE
+    short_side = max(data.TRAIN_JITTER_SCALES[0], crop_size)
+    if is_image_data(cfg):
+        short_side = max(math.floor(crop_size / data.IN_VAL_CROP_RATIO), crop_size)
     transform = TestTransform(
         crop_size=crop_size,
-        short_side=crop_size if crops == 3 else max(data.TRAIN_JITTER_SCALES[0], crop_size),
+        short_side=crop_size if crops == 3 else short_side,
         num_crops=crops,
-        antialias=data.ANTIALIAS,
+        antialias=data.ANTIALIAS or is_image_data(cfg),
+        interpolation=resize_interpolation(cfg),
     )
     return UniformViews(
         transform=transform,
         num_frames=data.NUM_FRAMES,
         sampling_rate=data.SAMPLING_RATE,
         target_fps=data.TARGET_FPS,
-        num_views=_num_views(cfg, split, num_views),
+        num_views=views,
         use_offset=data.USE_OFFSET_SAMPLING or split == "val",
+        segments=segments,
     )
-
-
-def _pair(key: str, values: list[float]) -> tuple[float, float] | None:
-    """Two ascending numbers, or None for an empty list."""
-    if not values:
-        return None
-    if len(values) != 2 or values[0] > values[1]:
-        raise ValueError(f"{key}: {values}: two ascending numbers are wanted")
-    return values[0], values[1]

@@ -10,9 +10,15 @@ import torch
 from fvcore.common.config import CfgNode
 from torch import nn
 
+from slowfast_maskfeat.build.augment import build_batch_transform
 from slowfast_maskfeat.build.classes import class_names
 from slowfast_maskfeat.build.complexity import measure_model
-from slowfast_maskfeat.build.data import build_loader, num_clips_per_video
+from slowfast_maskfeat.build.data import (
+    build_loader,
+    num_clips_of_tests,
+    num_clips_per_video,
+    num_crops,
+)
 from slowfast_maskfeat.build.draw import draw_curves, draw_predictions
 from slowfast_maskfeat.build.model import build_model
 from slowfast_maskfeat.build.optimizer import build_optimizer, build_schedule
@@ -33,7 +39,8 @@ from slowfast_maskfeat.engine.state import TrainState, is_resumable
 from slowfast_maskfeat.engine.train import TrainSettings, train
 from slowfast_maskfeat.metrics.log import EventLog, TensorBoardLog
 from slowfast_maskfeat.tasks import Evaluation, Task
-from slowfast_maskfeat.videos.decode import available_backends
+from slowfast_maskfeat.videos.decode import decoder_versions
+from slowfast_maskfeat.videos.index import MissingListError
 
 _PRECISIONS = {"float32": None, "bf16": torch.bfloat16, "fp16": torch.float16}
 
@@ -84,7 +91,9 @@ def run_training(cfg: CfgNode, device: torch.device, log: EventLog) -> None:
         scaler=torch.amp.GradScaler(device.type, enabled=precision == torch.float16),
         config=cfg.dump(),
         class_names=class_names(cfg),
+        data=_data_facts(cfg, loader),
     )
+    _tell_notes(loader)
     # Dropout differs among processes; a resumed run takes its own random state back instead.
     torch.manual_seed(cfg.RNG_SEED + distributed.rank())
     started_from = _start(cfg, state)
@@ -94,12 +103,14 @@ def run_training(cfg: CfgNode, device: torch.device, log: EventLog) -> None:
     _log_start(cfg, log, state, loader, device, started_from)
     tensorboard = TensorBoardLog(_tensorboard_folder(cfg))
     val_loader = _validation_loader(cfg)
+    if val_loader is not None:
+        _tell_notes(val_loader)
 
     def validate() -> dict[str, Any]:
         assert val_loader is not None
         results, _ = _evaluate(cfg, state.model, state.average, task, val_loader, "val", device)
         _say(f"validation: {_figures(results)}")
-        return results
+        return {**_data_facts(cfg, val_loader), **results}
 
     if state.epoch >= cfg.SOLVER.MAX_EPOCH:
         _say(f"{started_from} is of the last epoch already: nothing left to train")
@@ -113,6 +124,7 @@ def run_training(cfg: CfgNode, device: torch.device, log: EventLog) -> None:
         log=log,
         tensorboard=tensorboard,
         device=device,
+        transform=build_batch_transform(cfg),
         validate=validate if val_loader is not None else None,
     )
     tensorboard.close()
@@ -128,25 +140,29 @@ def run_test(cfg: CfgNode, device: torch.device, log: EventLog) -> None:
     model = build_model(cfg).to(device)
     path = _test_checkpoint(cfg)
     _say(str(load_tested_weights(cfg, model, path)))
-    for num_views in cfg.TEST.NUM_TEMPORAL_CLIPS or [cfg.TEST.NUM_ENSEMBLE_VIEWS]:
+    crops = num_crops(cfg, "test")
+    for num_views in num_clips_of_tests(cfg):
         loader = build_loader(cfg, "test", num_views=num_views)
+        _tell_notes(loader)
         results, evaluation = _evaluate(
             cfg, model, None, task, loader, "test", device, num_views=num_views
         )
         if not distributed.is_main():
             continue
         scores = _scores_path(cfg, num_views)
-        evaluation.save(str(scores))
+        facts = _data_facts(cfg, loader)
+        counts = {name: results[name] for name in ("num_expected", "num_found", "num_decoded")}
+        evaluation.save(str(scores), {**facts, **counts})
         log.write(
             "test",
             checkpoint=str(path),
             num_views=num_views,
-            num_crops=cfg.TEST.NUM_SPATIAL_CROPS,
+            num_crops=crops,
             scores=str(scores),
-            **_data_facts(cfg, loader),
+            **facts,
             **results,
         )
-        views = f"{cfg.TEST.NUM_SPATIAL_CROPS} crops x {num_views} views"
+        views = f"{crops} crops x {num_views} views"
         _say(f"test, {views}: {_figures(results)}; scores of each video in {scores}")
         for lost in results["lost"]:
             _say(f"lost: {lost['path']}: {lost['reason']}")
@@ -216,6 +232,9 @@ def _start(cfg: CfgNode, state: TrainState) -> str:
 def _resume(cfg: CfgNode, state: TrainState, path: Path) -> str:
     payload = load_checkpoint(path)
     check_resumable(cfg, payload, path)
+    known = (payload.get("data") or {}).get("list_sha256")
+    if known and known != state.data["list_sha256"]:
+        _say(f"warning: {state.data['list']} is not the list that {path} was trained on so far")
     state.restore(payload, str(path))
     _say(f"going on from {path}: {state.epoch} epochs and {state.step} steps are done")
     return str(path)
@@ -261,11 +280,14 @@ def _precision(cfg: CfgNode) -> torch.dtype | None:
 
 
 def _validation_loader(cfg: CfgNode) -> ClipLoader | None:
-    """Loader of val.csv; pre-training does without where there is none."""
-    if cfg.MASK.ENABLE and not (Path(cfg.DATA.PATH_TO_DATA_DIR) / "val.csv").is_file():
-        _say(f"{cfg.DATA.PATH_TO_DATA_DIR} has no val.csv: pre-training without validation")
+    """Loader of what is validated on; pre-training does without where there is nothing."""
+    try:
+        return build_loader(cfg, "val")
+    except MissingListError as error:
+        if not cfg.MASK.ENABLE:
+            raise
+        _say(f"{error}: pre-training without validation")
         return None
-    return build_loader(cfg, "val")
 
 
 def _log_start(
@@ -290,7 +312,7 @@ def _log_start(
         device=str(device),
         torch=torch.__version__,
         config=state.config,
-        **_data_facts(cfg, loader),
+        **state.data,
     )
     if not cfg.LOG_MODEL_INFO:
         return
@@ -315,14 +337,18 @@ def _multiply_adds(cfg: CfgNode) -> int | None:
 
 def _data_facts(cfg: CfgNode, loader: ClipLoader) -> dict[str, Any]:
     """What a result stands on: the list and the decoder."""
-    backend = cfg.DATA.DECODING_BACKEND.replace("torchvision", "auto")
-    decoders = {
-        name: version
-        for name, version in available_backends().items()
-        if not version.startswith("absent") and backend in ("auto", name)
-    }
     videos = loader.dataset.videos
-    return {"list": videos.source, "list_sha256": videos.fingerprint, "decoders": decoders}
+    return {
+        "list": videos.source,
+        "list_sha256": videos.fingerprint,
+        "list_notes": list(videos.notes),
+        "decoders": decoder_versions(cfg.DATA.DECODING_BACKEND.replace("torchvision", "auto")),
+    }
+
+
+def _tell_notes(loader: ClipLoader) -> None:
+    for note in loader.dataset.videos.notes:
+        _say(f"warning: {loader.dataset.videos.source}: {note}")
 
 
 def _figures(results: dict[str, Any]) -> str:
@@ -345,10 +371,10 @@ def _checkpoint_folder(cfg: CfgNode) -> Path:
 
 def _scores_path(cfg: CfgNode, num_views: int) -> Path:
     if not cfg.TEST.SAVE_RESULTS_PATH:
-        name = f"test_scores_{cfg.TEST.NUM_SPATIAL_CROPS}x{num_views}.npz"
+        name = f"test_scores_{num_crops(cfg, 'test')}x{num_views}.npz"
         return Path(cfg.OUTPUT_DIR) / name
     path = Path(cfg.OUTPUT_DIR) / cfg.TEST.SAVE_RESULTS_PATH
-    if len(cfg.TEST.NUM_TEMPORAL_CLIPS) > 1:
+    if len(num_clips_of_tests(cfg)) > 1:
         path = path.with_stem(f"{path.stem}_{num_views}")
     return path.with_suffix(".npz")
 

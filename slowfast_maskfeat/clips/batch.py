@@ -11,11 +11,15 @@ from torch import Tensor
 
 
 class LostVideo(NamedTuple):
-    """A video that could not be decoded: its row in the list, its path and the reason."""
+    """A video that could not be decoded: its row in the list, its path and the reason.
+
+    `is_missing` says that there is no such file.
+    """
 
     row: int
     path: str
     reason: str
+    is_missing: bool = False
 
 
 @dataclass(frozen=True)
@@ -27,6 +31,7 @@ class ClipBatch:
         labels: (B,) int64 class numbers, or (B, K) float soft labels.
         mask: (B, t, h, w) bool on any grid that divides the token grid; True means masked.
         boxes: (R, 5) float: batch index, x1, y1, x2, y2 in input pixels.
+        erase: (B, n, 5) int64, rectangles that random erasing fills: see `clips.erase`.
         index: (B,) int64, the row in the list of videos that each clip comes from.
         view: (B,) int64, which of the row's clips each is.
         lost: the videos that could not be decoded while this batch was made.
@@ -36,6 +41,7 @@ class ClipBatch:
     labels: Tensor | None = None
     mask: Tensor | None = None
     boxes: Tensor | None = None
+    erase: Tensor | None = None
     index: Tensor | None = None
     view: Tensor | None = None
     lost: tuple[LostVideo, ...] = ()
@@ -46,7 +52,7 @@ class ClipBatch:
                 f"ClipBatch.clips: {tuple(self.clips.shape)}: (B, C, T, H, W) is wanted; "
                 "an image has T = 1"
             )
-        for name in ("labels", "mask", "index", "view"):
+        for name in ("labels", "mask", "erase", "index", "view"):
             value = getattr(self, name)
             if value is not None and len(value) != len(self.clips):
                 raise ValueError(f"ClipBatch.{name}: {len(value)} rows for {len(self.clips)} clips")
@@ -98,6 +104,7 @@ class Sample(NamedTuple):
         mask: (V, t, h, w) bool, or None.
         row: that the clips come from.
         lost: the videos that failed on the way.
+        erase: (V, n, 5) int64, rectangles of random erasing, or None.
     """
 
     clips: Tensor
@@ -105,6 +112,7 @@ class Sample(NamedTuple):
     mask: Tensor | None
     row: int
     lost: tuple[LostVideo, ...]
+    erase: Tensor | None = None
 
 
 def collate(samples: Sequence[Sample]) -> ClipBatch:
@@ -114,10 +122,12 @@ def collate(samples: Sequence[Sample]) -> ClipBatch:
     if all(sample.label is not None for sample in samples):
         labels = torch.tensor([sample.label for sample in samples]).repeat_interleave(counts)
     masks = [sample.mask for sample in samples if sample.mask is not None]
+    erase = [sample.erase for sample in samples if sample.erase is not None]
     return ClipBatch(
         clips=torch.cat([sample.clips for sample in samples]).permute(0, 4, 1, 2, 3),
         labels=labels,
         mask=torch.cat(masks) if masks else None,
+        erase=torch.cat(erase) if erase else None,
         index=torch.tensor([sample.row for sample in samples]).repeat_interleave(counts),
         view=torch.cat([torch.arange(len(sample.clips)) for sample in samples]),
         lost=tuple(lost for sample in samples for lost in sample.lost),

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from contextlib import AbstractContextManager, nullcontext
 from typing import NamedTuple, Protocol
 
 import numpy as np
@@ -11,10 +12,11 @@ from torch import Tensor
 from torch.utils.data import Dataset
 
 from slowfast_maskfeat.clips.batch import LostVideo, Sample
-from slowfast_maskfeat.videos.decode import DecodeError, Video, open_video
+from slowfast_maskfeat.videos.decode import DecodeError, MissingFileError, Video, open_video
 from slowfast_maskfeat.videos.index import VideoList
 
 Rng = np.random.Generator
+# Draws what belongs to one clip: its mask, its rectangles of random erasing.
 MaskSampler = Callable[[Rng], Tensor]
 
 # So many others are tried in the place of a lost video before the list is called unusable.
@@ -49,12 +51,19 @@ class ClipDataset(Dataset[Sample]):
         videos: the list.
         views: what is cut from each video.
         mask_sampler: draws a (t, h, w) bool mask for each clip; None for no masks.
+        erase_sampler: draws the rectangles of random erasing for each clip, (n, 5); None for none.
         seed: of all draws.
         backend: name of the decoder.
         num_threads: of the decoder.
         replace_lost: take another video in the place of one that can't be decoded; without it a
             lost video gives no clip. Both are told in `Sample.lost`.
         reverse_channels: blue, green, red.
+        read_timeout: seconds without data after which reading from a network gives up; 0 for none.
+
+    Attributes:
+        given_up: row -> reason, of videos that are lost without another try. The loader notes
+            those there that a worker hung on.
+        watching: entered with the row around the work on each video.
     """
 
     def __init__(
@@ -63,20 +72,26 @@ class ClipDataset(Dataset[Sample]):
         views: Views,
         *,
         mask_sampler: MaskSampler | None = None,
+        erase_sampler: MaskSampler | None = None,
         seed: int = 0,
         backend: str = "auto",
         num_threads: int = 1,
         replace_lost: bool = False,
         reverse_channels: bool = False,
+        read_timeout: float = 0.0,
     ) -> None:
         self.videos = videos
         self.views = views
         self.mask_sampler = mask_sampler
+        self.erase_sampler = erase_sampler
         self.seed = seed
         self.backend = backend
         self.num_threads = num_threads
         self.replace_lost = replace_lost
         self.reverse_channels = reverse_channels
+        self.read_timeout = read_timeout
+        self.given_up: dict[int, str] = {}
+        self.watching: Callable[[int], AbstractContextManager[object]] = nullcontext
 
     def __len__(self) -> int:
         return len(self.videos)
@@ -112,23 +127,36 @@ class ClipDataset(Dataset[Sample]):
         """The clips of a video (V, T, H, W, C), or none and why."""
         path = self.videos.path(row)
         try:
-            with open_video(path, self.backend, num_threads=self.num_threads) as video:
+            if row in self.given_up:
+                raise DecodeError(path, self.given_up[row])
+            with self.watching(row), self._open(path) as video:
                 clips = self.views(video, generator)
         except DecodeError as error:
             time, height, width = self.views.clip_shape
             empty = torch.empty((0, time, height, width, 3), dtype=torch.uint8)
-            return empty, LostVideo(row, path, error.reason)
+            return empty, LostVideo(row, path, error.reason, isinstance(error, MissingFileError))
         return (clips.flip(-1) if self.reverse_channels else clips), None
+
+    def _open(self, path: str) -> Video:
+        return open_video(
+            path, self.backend, num_threads=self.num_threads, read_timeout=self.read_timeout
+        )
 
     def _sample(
         self, key: SampleKey, row: int, clips: Tensor, lost: tuple[LostVideo, ...]
     ) -> Sample:
-        mask = None
-        if self.mask_sampler is not None:
-            # A stream of its own: masks do not depend on how many draws the cut needed.
-            generator = np.random.default_rng((self.seed, key.epoch, key.row, 0, 1))
-            drawn = [self.mask_sampler(generator) for _ in range(len(clips))]
-            mask = torch.stack(drawn) if drawn else None
+        mask = self._draw(self.mask_sampler, key, len(clips), stream=1)
+        erase = self._draw(self.erase_sampler, key, len(clips), stream=2)
         labels = self.videos.labels
         label = None if labels is None else int(labels[row])
-        return Sample(clips, label, mask, row, lost)
+        return Sample(clips, label, mask, row, lost, erase)
+
+    def _draw(
+        self, sampler: MaskSampler | None, key: SampleKey, num_clips: int, stream: int
+    ) -> Tensor | None:
+        """One draw per clip, stacked."""
+        if sampler is None or not num_clips:
+            return None
+        # A stream of its own: masks do not depend on how many draws the cut needed.
+        generator = np.random.default_rng((self.seed, key.epoch, key.row, 0, stream))
+        return torch.stack([sampler(generator) for _ in range(num_clips)])

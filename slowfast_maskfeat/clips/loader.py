@@ -4,13 +4,16 @@ from __future__ import annotations
 
 import signal
 from collections.abc import Iterator
+from contextlib import nullcontext
+from functools import partial
 
 import numpy as np
 import torch
-from torch.utils.data import DataLoader, Sampler
+from torch.utils.data import DataLoader, Sampler, get_worker_info
 
 from slowfast_maskfeat.clips.batch import ClipBatch, Sample, collate
 from slowfast_maskfeat.clips.dataset import ClipDataset, SampleKey
+from slowfast_maskfeat.clips.watch import WorkerWatch
 
 
 class _EpochOrder(Sampler[list[SampleKey]]):
@@ -40,11 +43,23 @@ class _EpochOrder(Sampler[list[SampleKey]]):
         epoch = self.epoch if self.shuffle else 0
         for batch in range(self.first_batch, len(self)):
             start = batch * self.batch_size
-            # Process r takes every world-th row, so the processes' batches together are the batch
-            # that one process would have made.
-            mine = rows[start : start + self.batch_size][self.rank :: self.world]
+            # The processes' batches together are the batch that one process would have made.
+            mine = rows[start : start + self.batch_size][self._share]
             if len(mine):
                 yield [SampleKey(epoch, int(row)) for row in mine]
+
+    @property
+    def _share(self) -> slice | list[int]:
+        """Which of a batch's rows this process takes: every world-th.
+
+        In training these are counted from both ends, where that gives all processes the same
+        number: clips that mixup pairs, the first with the last and so on, then stay together, and
+        several processes equal one.
+        """
+        if not self.shuffle or self.batch_size % (2 * self.world):
+            return slice(self.rank, None, self.world)
+        first = range(self.rank, self.batch_size // 2, self.world)
+        return [*first, *(self.batch_size - 1 - number for number in reversed(first))]
 
 
 class ClipLoader:
@@ -61,6 +76,9 @@ class ClipLoader:
         num_workers: loading processes; 0 loads in this one.
         prefetch: batches that each worker prepares ahead.
         pin_memory: hand out batches in page-locked memory.
+        decode_timeout: seconds after which a worker that is still at one video is ended, and the
+            video is lost; 0 for never. It does nothing without workers: this process can't end
+            itself and go on.
 
     Raises:
         ValueError: the list is empty, or shorter than one batch to train on.
@@ -78,6 +96,7 @@ class ClipLoader:
         num_workers: int = 0,
         prefetch: int = 2,
         pin_memory: bool = False,
+        decode_timeout: float = 0.0,
     ) -> None:
         if len(dataset) == 0:
             raise ValueError(f"{dataset.videos.source}: the list is empty")
@@ -91,15 +110,25 @@ class ClipLoader:
         self._order = _EpochOrder(
             len(dataset), batch_size, shuffle=shuffle, seed=seed, rank=rank, world=world
         )
-        self._loader: DataLoader[Sample] = DataLoader(
-            dataset,
+        self._num_workers = num_workers
+        self._prefetch = prefetch
+        self._pin_memory = pin_memory
+        self._decode_timeout = decode_timeout
+        is_watched = num_workers > 0 and decode_timeout > 0
+        self._watch = WorkerWatch(num_workers, decode_timeout) if is_watched else None
+        self._loader = self._start()
+
+    def _start(self) -> DataLoader[Sample]:
+        """A data loader, whose workers start with the first batch that is asked for."""
+        return DataLoader(
+            self.dataset,
             batch_sampler=self._order,
             collate_fn=collate,
-            num_workers=num_workers,
-            prefetch_factor=prefetch if num_workers else None,
-            persistent_workers=num_workers > 0,
-            pin_memory=pin_memory,
-            worker_init_fn=_start_worker,
+            num_workers=self._num_workers,
+            prefetch_factor=self._prefetch if self._num_workers else None,
+            persistent_workers=self._num_workers > 0,
+            pin_memory=self._pin_memory,
+            worker_init_fn=partial(_start_worker, self._watch),
             # A generator of its own: the loader must not draw from the model's random numbers.
             generator=torch.Generator(),
         )
@@ -109,13 +138,56 @@ class ClipLoader:
         return len(self._order)
 
     def epoch(self, epoch: int, first_batch: int = 0) -> Iterator[ClipBatch]:
-        """The batches of this process in `epoch`, from `first_batch` on."""
-        self._order.epoch = epoch
-        self._order.first_batch = first_batch
-        return iter(self._loader)
+        """The batches of this process in `epoch`, from `first_batch` on.
+
+        A worker that hangs is ended, and all of them are started anew from the batch that is due:
+        torch's data loader can't replace a single one. As every sample is drawn by its own seed,
+        the batches are those that would have come anyway, but for the video that is lost.
+        """
+        batch = first_batch
+        loading: Iterator[ClipBatch] | None = None
+        watching = nullcontext() if self._watch is None else self._watch.ending_overdue()
+        with watching:
+            while True:
+                try:
+                    if loading is None:
+                        self._order.epoch, self._order.first_batch = epoch, batch
+                        loading = iter(self._loader)
+                    loaded = next(loading)
+                except StopIteration:
+                    return
+                except (RuntimeError, OSError, EOFError):
+                    # That a worker is gone is told by torch, or by a message that it broke off.
+                    if not self._give_up_hung():
+                        raise
+                    loading = None
+                    self._restart()
+                else:
+                    yield loaded
+                    batch += 1
+
+    def _restart(self) -> None:
+        assert self._watch is not None
+        self._loader = self._start()  # waits until the old workers are gone
+        self._give_up_hung()  # another one may have been ended meanwhile
+        self._watch.forget()
+
+    def _give_up_hung(self) -> bool:
+        """Mark the videos as lost whose workers were ended; False where none was."""
+        rows = [] if self._watch is None else self._watch.take_hung()
+        for row in rows:
+            self.dataset.given_up[row] = (
+                f"the decoder hung: not done after {self._decode_timeout:g} s (DATA.DECODE_TIMEOUT)"
+            )
+        return bool(rows)
 
 
-def _start_worker(worker: int) -> None:
+def _start_worker(watch: WorkerWatch | None, worker: int) -> None:
     """One thread per worker; Ctrl-C is for the training process, which ends its workers."""
     torch.set_num_threads(1)
     signal.signal(signal.SIGINT, signal.SIG_IGN)
+    info = get_worker_info()
+    if watch is not None:
+        assert info is not None
+        assert isinstance(info.dataset, ClipDataset)
+        info.dataset.watching = partial(watch.decoding, worker)

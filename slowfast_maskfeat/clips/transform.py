@@ -9,28 +9,22 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import NamedTuple
 
 import numpy as np
 import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from slowfast_maskfeat.clips.boxes import CropBox, crop
+from slowfast_maskfeat.clips.color import ColorJitter
+from slowfast_maskfeat.clips.randaugment import Operation, RandAugment, apply_operations
+
 Rng = np.random.Generator
-
-
-class CropBox(NamedTuple):
-    """A rectangle in pixels."""
-
-    top: int
-    left: int
-    height: int
-    width: int
 
 
 @dataclass(frozen=True, kw_only=True)
 class TrainTransform:
-    """Random resized crop, or short-side jitter and crop, and flip: the same for all frames.
+    """Random resized crop, or short-side jitter and crop, flip and colours: alike in all frames.
 
     Attributes:
         crop_size: height and width of the clip in pixels.
@@ -40,6 +34,11 @@ class TrainTransform:
         inverse_uniform: draw the inverse of the short side uniformly.
         flip: flip half of the clips left to right.
         antialias: antialias where the resize shrinks.
+        interpolation: of the resize, "bilinear" or "bicubic".
+        randaugment: operations on the frames, or None.
+        augment_crop: these see the finished clip, as published for images; else the whole frames,
+            as published for videos.
+        jitter: of the colours of the finished clip, or None.
     """
 
     crop_size: int
@@ -49,21 +48,43 @@ class TrainTransform:
     inverse_uniform: bool = False
     flip: bool = True
     antialias: bool = True
+    interpolation: str = "bilinear"
+    randaugment: RandAugment | None = None
+    augment_crop: bool = False
+    jitter: ColorJitter | None = None
 
     def __call__(self, frames: Tensor, generator: Rng) -> Tensor:
         """Cut one clip: (T, H, W, C) uint8 -> (T, crop_size, crop_size, C) uint8."""
-        height, width = frames.shape[1:3]
-        if self.area is not None:
-            box = random_resized_crop(height, width, self.area, self.aspect, generator)
-            frames = resize(crop(frames, box), (self.crop_size, self.crop_size), self.antialias)
-        else:
-            side = self._draw_short_side(generator)
-            frames = resize(frames, short_side_size(height, width, side), self.antialias)
-            height, width = frames.shape[1:3]
-            frames = crop(frames, random_crop(height, width, self.crop_size, generator))
+        frames = self._cut(frames, generator)
         if self.flip and generator.random() < 0.5:
             frames = frames.flip(2)
+        if self.randaugment is not None and self.augment_crop:
+            frames = apply_operations(frames, self.randaugment.draw(generator))
+        if self.jitter is not None:
+            frames = self.jitter(frames, generator)
         return frames
+
+    def _cut(self, frames: Tensor, generator: Rng) -> Tensor:
+        """RandAugment of whole frames, crop and resize."""
+        drawn: list[Operation] = []
+        if self.randaugment is not None and not self.augment_crop:
+            drawn = self.randaugment.draw(generator)
+        height, width = frames.shape[1:3]
+        if drawn and min(height, width) > self.short_side[0]:
+            # The published loader has frames of this size here; larger ones only cost more time.
+            frames = self._resize(frames, short_side_size(height, width, self.short_side[0]))
+            height, width = frames.shape[1:3]
+        if self.area is not None:
+            box = random_resized_crop(height, width, self.area, self.aspect, generator)
+            frames = apply_operations(frames, drawn, box)
+            return self._resize(frames, (self.crop_size, self.crop_size))
+        frames = apply_operations(frames, drawn)
+        size = short_side_size(height, width, self._draw_short_side(generator))
+        frames = self._resize(frames, size)
+        return crop(frames, random_crop(size[0], size[1], self.crop_size, generator))
+
+    def _resize(self, frames: Tensor, size: tuple[int, int]) -> Tensor:
+        return resize(frames, size, self.antialias, self.interpolation)
 
     def _draw_short_side(self, generator: Rng) -> int:
         low, high = self.short_side
@@ -81,36 +102,44 @@ class TestTransform:
         short_side: short side in pixels before the crop.
         num_crops: 1 for the centre, 3 for left or top, centre, right or bottom.
         antialias: antialias where the resize shrinks.
+        interpolation: of the resize, "bilinear" or "bicubic".
     """
 
     crop_size: int
     short_side: int
     num_crops: int = 1
     antialias: bool = True
+    interpolation: str = "bilinear"
 
     def __call__(self, frames: Tensor) -> Tensor:
         """Cut all crops: (T, H, W, C) uint8 -> (num_crops, T, crop_size, crop_size, C) uint8."""
         height, width = frames.shape[1:3]
-        frames = resize(frames, short_side_size(height, width, self.short_side), self.antialias)
+        size = short_side_size(height, width, self.short_side)
+        frames = resize(frames, size, self.antialias, self.interpolation)
         height, width = frames.shape[1:3]
         positions = (1,) if self.num_crops == 1 else (0, 1, 2)
         boxes = [fixed_crop(height, width, self.crop_size, position) for position in positions]
         return torch.stack([crop(frames, box) for box in boxes])
 
 
-def crop(frames: Tensor, box: CropBox) -> Tensor:
-    """Cut a rectangle out of (T, H, W, C) frames, as a view."""
-    return frames[:, box.top : box.top + box.height, box.left : box.left + box.width]
+def resize(
+    frames: Tensor, size: tuple[int, int], antialias: bool, interpolation: str = "bilinear"
+) -> Tensor:
+    """Resize of (T, H, W, C) uint8 frames to `size` = (height, width).
 
-
-def resize(frames: Tensor, size: tuple[int, int], antialias: bool) -> Tensor:
-    """Bilinear resize of (T, H, W, C) uint8 frames to `size` = (height, width)."""
+    The antialiased forms are Pillow's to rounding.
+    """
     if tuple(frames.shape[1:3]) == size:
         return frames
     shrinks = frames.shape[1] > size[0] or frames.shape[2] > size[1]
     planes = frames.permute(0, 3, 1, 2)  # (T, C, H, W), channels-last in memory: the fast path
     resized = F.interpolate(
-        planes, size=size, mode="bilinear", align_corners=False, antialias=antialias and shrinks
+        planes,
+        size=size,
+        mode=interpolation,
+        align_corners=False,
+        # torch's bicubic kernel is Pillow's in the antialiased form alone.
+        antialias=antialias and (shrinks or interpolation == "bicubic"),
     )
     return resized.permute(0, 2, 3, 1)
 

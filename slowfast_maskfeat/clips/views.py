@@ -2,20 +2,22 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from dataclasses import dataclass
 
 import numpy as np
 import torch
+from numpy.typing import NDArray
 from torch import Tensor
 
-from slowfast_maskfeat.clips.sample import random_clip, uniform_clip
+from slowfast_maskfeat.clips.sample import random_clip, segment_clip, uniform_clip
 from slowfast_maskfeat.clips.transform import TestTransform, TrainTransform
 from slowfast_maskfeat.videos.decode import Video
 
 
 @dataclass(frozen=True, kw_only=True)
 class RandomView:
-    """One clip at a random time, cut at random.
+    """One or several random times of a video, each cut at random once or several times over.
 
     Attributes:
         transform: the spatial cut.
@@ -23,6 +25,9 @@ class RandomView:
         sampling_rate: distance of two frames, in frames at `target_fps`.
         target_fps: frames per second.
         jitter_fps: a uniform draw up to this is added to `target_fps`.
+        segments: a random frame of each of T equal parts of the video instead.
+        num_times: how many random times are taken of one opened video.
+        num_samples: how many clips are cut out of the frames of each time (repeated augmentation).
     """
 
     transform: TrainTransform
@@ -30,6 +35,9 @@ class RandomView:
     sampling_rate: int
     target_fps: float = 30.0
     jitter_fps: float = 0.0
+    segments: bool = False
+    num_times: int = 1
+    num_samples: int = 1
 
     @property
     def clip_shape(self) -> tuple[int, int, int]:
@@ -37,8 +45,21 @@ class RandomView:
         return self.num_frames, self.transform.crop_size, self.transform.crop_size
 
     def __call__(self, video: Video, generator: np.random.Generator) -> Tensor:
-        """Decode and cut: (1, T, H, W, C) uint8."""
-        indices = random_clip(
+        """Decode once and cut: (num_times * num_samples, T, H, W, C) uint8, times outermost."""
+        indices = np.stack([self._frames(video, generator) for _ in range(self.num_times)])
+        return torch.stack(
+            [
+                self.transform(frames, generator)
+                for frames in _decode(video, indices)
+                for _ in range(self.num_samples)
+            ]
+        )
+
+    def _frames(self, video: Video, generator: np.random.Generator) -> NDArray[np.int64]:
+        """(T,) frame numbers."""
+        if self.segments:
+            return segment_clip(video.num_frames, num_frames=self.num_frames, generator=generator)
+        return random_clip(
             video,
             num_frames=self.num_frames,
             sampling_rate=self.sampling_rate,
@@ -46,8 +67,6 @@ class RandomView:
             jitter_fps=self.jitter_fps,
             generator=generator,
         )
-        frames = torch.from_numpy(video.frames(indices))
-        return self.transform(frames, generator)[None].contiguous()
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -61,6 +80,7 @@ class UniformViews:
         target_fps: frames per second.
         num_views: clips along the time.
         use_offset: reach from the first to the last frame; a single view takes the middle.
+        segments: the middle frame of each of T equal parts of the video instead, in every view.
     """
 
     transform: TestTransform
@@ -69,6 +89,7 @@ class UniformViews:
     target_fps: float = 30.0
     num_views: int = 1
     use_offset: bool = False
+    segments: bool = False
 
     @property
     def clip_shape(self) -> tuple[int, int, int]:
@@ -80,21 +101,37 @@ class UniformViews:
 
         Nothing is drawn; the generator is there because training views need one.
         """
-        indices = np.stack(
-            [
-                uniform_clip(
-                    video,
-                    num_frames=self.num_frames,
-                    sampling_rate=self.sampling_rate,
-                    target_fps=self.target_fps,
-                    view=view,
-                    num_views=self.num_views,
-                    use_offset=self.use_offset,
-                )
-                for view in range(self.num_views)
-            ]
-        )  # (V, T)
-        wanted, place = np.unique(indices, return_inverse=True)
-        frames = torch.from_numpy(video.frames(wanted))
-        clips = [self.transform(frames[torch.from_numpy(p)]) for p in place.reshape(indices.shape)]
-        return torch.cat(clips).contiguous()
+        indices = np.stack([self._frames(video, view) for view in range(self.num_views)])  # (V, T)
+        return torch.cat(
+            [self.transform(frames) for frames in _decode(video, indices)]
+        ).contiguous()
+
+    def _frames(self, video: Video, view: int) -> NDArray[np.int64]:
+        """(T,) frame numbers of a view along the time."""
+        if self.segments:
+            return segment_clip(video.num_frames, num_frames=self.num_frames)
+        return uniform_clip(
+            video,
+            num_frames=self.num_frames,
+            sampling_rate=self.sampling_rate,
+            target_fps=self.target_fps,
+            view=view,
+            num_views=self.num_views,
+            use_offset=self.use_offset,
+        )
+
+
+def _decode(video: Video, indices: NDArray[np.int64]) -> Iterator[Tensor]:
+    """The frames of each clip, (T, H, W, C); a frame of several clips is decoded once.
+
+    Args:
+        video: opened.
+        indices: (V, T) frame numbers.
+    """
+    if len(indices) == 1:
+        yield torch.from_numpy(video.frames(indices[0]))
+        return
+    wanted, place = np.unique(indices, return_inverse=True)
+    frames = torch.from_numpy(video.frames(wanted))
+    for of_clip in place.reshape(indices.shape):
+        yield frames[torch.from_numpy(of_clip)]

@@ -27,6 +27,7 @@ def default_config() -> CfgNode:
     cfg.DATA = _data()
     cfg.DATA_LOADER = _data_loader()
     cfg.AUG = _augmentation()
+    cfg.MIXUP = _mixup()
     cfg.MODEL = _model()
     cfg.MVIT = _mvit()
     cfg.MASK = _mask()
@@ -39,7 +40,7 @@ def default_config() -> CfgNode:
 def _train() -> CfgNode:
     node = CfgNode()
     node.ENABLE = True  # train
-    node.DATASET = "kinetics"  # how the lists train.csv and val.csv are read
+    node.DATASET = "kinetics"  # what is read: kinetics, csv, ssv2, ucf101, hmdb51, imagenet, folder
     node.BATCH_SIZE = 64  # clips in one step, over all processes of one machine
     node.EVAL_PERIOD = 10  # epochs between two validations; the last epoch is always validated
     node.CHECKPOINT_PERIOD = 10  # epochs between two checkpoints; the last epoch always writes one
@@ -65,7 +66,7 @@ def _train() -> CfgNode:
 def _test() -> CfgNode:
     node = CfgNode()
     node.ENABLE = True  # test after training, or alone
-    node.DATASET = "kinetics"  # how the list test.csv is read
+    node.DATASET = "kinetics"  # what is read in a test, as TRAIN.DATASET
     node.BATCH_SIZE = 8  # clips in one forward pass, over all processes of one machine
     node.CHECKPOINT_FILE_PATH = ""  # weights to test; "": the last of this TASK in OUTPUT_DIR
     node.NUM_ENSEMBLE_VIEWS = 10  # clips along the time of each video
@@ -78,28 +79,33 @@ def _test() -> CfgNode:
 def _data() -> CfgNode:
     node = CfgNode()
     node.PATH_TO_DATA_DIR = ""  # folder of the lists train.csv, val.csv, test.csv, classes.txt
-    node.PATH_PREFIX = ""  # folder in front of the paths in the lists
+    node.PATH_PREFIX = ""  # folder in front of the paths in the lists, or of the videos
     node.PATH_LABEL_SEPARATOR = " "  # between path and label in the lists
+    node.OFFICIAL_SPLIT = 1  # new: which of the three official splits of UCF101 and HMDB51
     node.NUM_FRAMES = 8  # T, frames of a clip
     node.SAMPLING_RATE = 8  # distance of two frames of a clip, in frames at TARGET_FPS
     node.TARGET_FPS = 30  # frames per second to which SAMPLING_RATE refers
     node.TRAIN_JITTER_FPS = 0.0  # training adds a uniform draw up to this to TARGET_FPS
     node.USE_OFFSET_SAMPLING = False  # test views reach from the first to the last frame
     node.DECODING_BACKEND = "auto"  # auto, torchcodec, pyav, decord; torchvision means auto
+    node.DECODE_TIMEOUT = 60.0  # new: seconds before a worker that hangs is ended; 0: never
     node.DECODING_THREADS = 1  # new: threads of one decoder; 1 is best with several workers
     node.MAX_BAD_FRACTION = 0.05  # new: share of undecodable videos at which training stops
     node.MEAN = [0.45, 0.45, 0.45]  # per channel, subtracted from values in 0..1
     node.STD = [0.225, 0.225, 0.225]  # per channel, divided by after the subtraction
-    node.REVERSE_INPUT_CHANNEL = False  # feed blue, green, red
+    node.REVERSE_INPUT_CHANNEL = False  # feed blue, green, red; ssv2 always feeds red first
     node.INPUT_CHANNEL_NUM = [3]  # channels of a clip
     node.TRAIN_CROP_SIZE = 224  # height and width of a training clip
     node.TEST_CROP_SIZE = 256  # height and width of a test clip
     node.TRAIN_JITTER_SCALES = [256, 320]  # short side before the crop; test takes the first
     node.TRAIN_JITTER_SCALES_RELATIVE = []  # area of the random resized crop; []: short side
     node.TRAIN_JITTER_ASPECT_RELATIVE = []  # aspect ratio of the random resized crop
+    node.TRAIN_CROP_NUM_TEMPORAL = 1  # random times that training takes of each opened video
+    node.TRAIN_CROP_NUM_SPATIAL = 1  # crops of each time, besides AUG.NUM_SAMPLE
     node.INV_UNIFORM_SAMPLE = False  # draw the inverse of the short side uniformly
     node.RANDOM_FLIP = True  # flip half of the training clips left to right
     node.ANTIALIAS = True  # new: antialias when a resize shrinks; False is the published form
+    node.IN_VAL_CROP_RATIO = 0.875  # of images: test crop over the short side it is cut from
     node.ENSEMBLE_METHOD = "sum"  # of the scores of a video's views: sum or max
     return node
 
@@ -114,11 +120,32 @@ def _data_loader() -> CfgNode:
 
 def _augmentation() -> CfgNode:
     node = CfgNode()
+    node.ENABLE = False  # RandAugment, random erasing and jitter of colours in training
+    node.AA_TYPE = "rand-m9-mstd0.5-inc1"  # policy of RandAugment; "": none
+    node.INTERPOLATION = "bicubic"  # of RandAugment: bicubic, bilinear, random; and of images
+    node.COLOR_JITTER = 0.4  # of images without AA_TYPE: brightness, contrast, saturation
+    node.VIDEO_COLOR_JITTER = 0.0  # new: the same of video clips, with AA_TYPE or without
+    node.GRAY_PROB = 0.0  # new: probability of a clip or image without colours
+    node.RE_PROB = 0.25  # probability of random erasing
+    node.RE_MODE = "pixel"  # erased with: pixel, noise; rand, one value per channel; const, zeros
+    node.RE_COUNT = 1  # most rectangles that are erased in a clip
+    node.NUM_SAMPLE = 1  # clips cut from each decoded one; so many times BATCH_SIZE are a step
     node.MASK_RATIO = 0.0  # share of the tokens that pre-training masks
     node.MASK_WINDOW_SIZE = []  # grid (t, h, w) of the masks; []: derived from the model
     node.MASK_TUBE = False  # the same mask in all frames
     node.MASK_FRAMES = False  # mask whole frames
     node.MAX_MASK_PATCHES_PER_BLOCK = None  # largest block of a block-wise mask; None: the quota
+    return node
+
+
+def _mixup() -> CfgNode:
+    node = CfgNode()
+    node.ENABLE = False  # mix clips and labels of a batch, and smooth the labels
+    node.ALPHA = 0.8  # of mixup's Beta distribution; 0: no mixup
+    node.CUTMIX_ALPHA = 1.0  # of cutmix's; 0: no cutmix
+    node.PROB = 1.0  # probability of a batch to be mixed
+    node.SWITCH_PROB = 0.5  # of cutmix where there are both
+    node.LABEL_SMOOTH_VALUE = 0.1  # share of a label that is spread over all classes
     return node
 
 

@@ -14,7 +14,6 @@ INERT_SECTIONS: dict[str, tuple[str | None, str]] = {
     "BN": ("USE_PRECISE_STATS", "there is no batch normalisation in these models"),
     "CONTRASTIVE": (None, "contrastive learning is not part of this package"),
     "DEMO": ("ENABLE", "tools/predict.py has arguments of its own"),
-    "MIXUP": ("ENABLE", "mixup and cutmix are not in this version"),
     "MULTIGRID": (None, "multigrid training is not part of this package"),
     "MVIT.REV": ("ENABLE", "reversible models are not part of this package"),
     "NONLOCAL": (None, "non-local networks are not part of this package"),
@@ -31,15 +30,7 @@ INERT_SECTIONS: dict[str, tuple[str | None, str]] = {
 
 # Single keys: the values that ask for nothing, and the reason. Any other value warns.
 INERT_KEYS: dict[str, tuple[tuple[object, ...], str]] = {
-    "AUG.ENABLE": ((False, True), "each augmentation has a key of its own"),
     "AUG.GEN_MASK_LOADER": ((False, True), "masks are always made by the loader"),
-    "AUG.COLOR_JITTER": ((0.4, None), "it has no effect on videos in the published code either"),
-    "AUG.AA_TYPE": (("", None), "RandAugment is not in this version"),
-    "AUG.INTERPOLATION": (("bicubic",), "it belongs to RandAugment, not in this version"),
-    "AUG.NUM_SAMPLE": ((1,), "repeated augmentation is not in this version"),
-    "AUG.RE_PROB": ((0.0,), "random erasing is not in this version"),
-    "AUG.RE_MODE": (("pixel",), "random erasing is not in this version"),
-    "AUG.RE_COUNT": ((1,), "random erasing is not in this version"),
     "AUG.RE_SPLIT": ((False,), "it has no effect in the published code either"),
     "DATA.COLOR_RND_GRAYSCALE": ((0.0,), "contrastive learning is not part of this package"),
     "DATA.DECODING_SHORT_SIZE": (
@@ -49,7 +40,6 @@ INERT_KEYS: dict[str, tuple[tuple[object, ...], str]] = {
     "DATA.DUMMY_LOAD": ((False,), "tools/benchmark.py measures without data"),
     "DATA.IN22K_TRAINVAL": ((False,), "ImageNet-22k is not in this version"),
     "DATA.IN22k_VAL_IN1K": (("",), "ImageNet-22k is not in this version"),
-    "DATA.IN_VAL_CROP_RATIO": ((0.875,), "images are not in this version"),
     "DATA.LOADER_CHUNK_SIZE": ((0,), "lists are kept in arrays, whatever their length"),
     "DATA.LOADER_CHUNK_OVERALL_SIZE": ((0,), "lists are kept in arrays, whatever their length"),
     "DATA.MULTI_LABEL": ((False,), "several labels for a video are not in this version"),
@@ -65,8 +55,6 @@ INERT_KEYS: dict[str, tuple[tuple[object, ...], str]] = {
     "DATA.SSL_BLUR_SIGMA_MIN": (([0.0, 0.1],), "contrastive learning is not part of this package"),
     "DATA.SSL_BLUR_SIGMA_MAX": (([0.0, 2.0],), "contrastive learning is not part of this package"),
     "DATA.TIME_DIFF_PROB": ((0.0,), "contrastive learning is not part of this package"),
-    "DATA.TRAIN_CROP_NUM_TEMPORAL": ((1,), "several clips of a video are not in this version"),
-    "DATA.TRAIN_CROP_NUM_SPATIAL": ((1,), "several clips of a video are not in this version"),
     "DATA.TRAIN_JITTER_MOTION_SHIFT": ((False,), "a moving crop is not in this version"),
     "DATA.TRAIN_PCA_EIGVAL": (([0.225, 0.224, 0.229],), "PCA jitter is not in this version"),
     "DATA.TRAIN_PCA_EIGVEC": (

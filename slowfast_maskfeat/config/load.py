@@ -16,6 +16,7 @@ from slowfast_maskfeat.config.yaml_file import parse_yaml, read_yaml
 
 # What a key whose default is None takes when it is given.
 _OPTIONAL_KINDS: dict[str, type] = {
+    "AUG.COLOR_JITTER": float,
     "AUG.MAX_MASK_PATCHES_PER_BLOCK": int,
     "MVIT.POOL_KVQ_KERNEL": list,
     "MVIT.POOL_KV_STRIDE_ADAPTIVE": list,
@@ -177,6 +178,8 @@ def _kind_name(kind: type) -> str:
 
 
 _CHOICES: dict[str, tuple[object, ...]] = {
+    "AUG.INTERPOLATION": ("bicubic", "bilinear", "random"),
+    "AUG.RE_MODE": ("pixel", "rand", "const"),
     "DATA.DECODING_BACKEND": ("auto", "torchvision", "torchcodec", "pyav", "decord"),
     "DATA.ENSEMBLE_METHOD": ("sum", "max"),
     "MASK.HEAD_TYPE": ("separate", "separate_xformer"),
@@ -192,9 +195,13 @@ _CHOICES: dict[str, tuple[object, ...]] = {
 }
 
 _POSITIVE = (
+    "AUG.NUM_SAMPLE",
+    "AUG.RE_COUNT",
     "DATA.NUM_FRAMES",
     "DATA.SAMPLING_RATE",
     "DATA.TEST_CROP_SIZE",
+    "DATA.TRAIN_CROP_NUM_SPATIAL",
+    "DATA.TRAIN_CROP_NUM_TEMPORAL",
     "DATA.TRAIN_CROP_SIZE",
     "DATA_LOADER.PREFETCH_FACTOR",
     "DETECTION.ROI_XFORM_RESOLUTION",
@@ -216,6 +223,13 @@ _POSITIVE = (
 )
 
 _RATES = ("MODEL.DROPOUT_RATE", "MVIT.DROPOUT_RATE", "MVIT.DROPPATH_RATE")
+_SHARES = (
+    "AUG.GRAY_PROB",
+    "AUG.RE_PROB",
+    "MIXUP.LABEL_SMOOTH_VALUE",
+    "MIXUP.PROB",
+    "MIXUP.SWITCH_PROB",
+)
 
 
 def _check(cfg: CfgNode) -> None:
@@ -231,6 +245,11 @@ def _check(cfg: CfgNode) -> None:
     for key in _RATES:
         if not 0 <= values[key] < 1:
             raise ValueError(f"{key}: {values[key]!r} is wanted from 0 up to, but not, 1")
+    for key in _SHARES:
+        if not 0 <= values[key] <= 1:
+            raise ValueError(f"{key}: {values[key]!r} is wanted in 0..1")
+    if not cfg.DATA.DECODE_TIMEOUT >= 0:
+        raise ValueError(f"DATA.DECODE_TIMEOUT: {cfg.DATA.DECODE_TIMEOUT} is wanted from 0 (never)")
     if not 0 <= cfg.SHARD_ID < cfg.NUM_SHARDS:
         raise ValueError(f"SHARD_ID: {cfg.SHARD_ID} is wanted in 0..{cfg.NUM_SHARDS - 1}")
     for key in ("DATA.MEAN", "DATA.STD"):

@@ -41,7 +41,9 @@ def evaluate(
         stream: that it is drawn on; None for stderr.
 
     Returns:
-        The figures, with the videos lost and the seconds taken, and the evaluation they come from.
+        The figures, with how many videos the list promises (`num_expected`), how many files there
+        were (`num_found`) and how many could be decoded (`num_decoded`), those lost and the seconds
+        taken; and the evaluation that they come from.
 
     Raises:
         ValueError: not one video could be decoded.
@@ -67,6 +69,9 @@ def evaluate(
     everyone = distributed.gather_objects(evaluation.lost)
     lost = sorted({video for mine in everyone for video in mine})
     results = evaluation.results()
+    results["num_expected"] = len(loader.dataset)
+    results["num_found"] = len(loader.dataset) - sum(video.is_missing for video in lost)
+    results["num_decoded"] = len(loader.dataset) - len(lost)
     results["lost"] = [{"path": video.path, "reason": video.reason} for video in lost]
     results["seconds"] = round(time.perf_counter() - start, 3)
     return results, evaluation

@@ -31,6 +31,21 @@ class LostVideos:
         """Different videos lost so far."""
         return len(self._known)
 
+    @property
+    def counts(self) -> dict[str, int]:
+        """For the log: videos that the list promises, that were not missing, not lost otherwise.
+
+        What has not come up yet counts as found and decoded; an epoch leaves out less than a batch.
+        """
+        num_missing = sum(video.is_missing for video in self._known.values())
+        return {
+            "num_expected": self.num_videos,
+            "num_found": self.num_videos - num_missing,
+            "num_decoded": self.num_videos - self.num_distinct,
+            "num_lost": self.num_distinct,
+            "num_replaced": self.num_replaced,
+        }
+
     def add(self, lost: Iterable[LostVideo]) -> None:
         """Take in what one batch of this process lost."""
         self._new.extend(lost)

@@ -31,6 +31,7 @@ class TrainState:
         step: finished steps of the epoch under way.
         config: the configuration as YAML text, for the record.
         class_names: in the order of the labels, or empty.
+        data: what is trained on: the list with its hash, the decoders with their versions.
         resumed: further state of a checkpoint that the loop takes over, by name.
     """
 
@@ -43,6 +44,7 @@ class TrainState:
     step: int = 0
     config: str = ""
     class_names: Sequence[str] = ()
+    data: Mapping[str, Any] = field(default_factory=dict)
     resumed: dict[str, Any] = field(default_factory=dict)
 
     @property
@@ -73,6 +75,7 @@ class TrainState:
             "loop_state": further,
             "cfg": self.config,
             "class_names": list(self.class_names),
+            "data": dict(self.data),
         }
 
     def restore(self, payload: Mapping[str, Any], source: str) -> None:

@@ -20,6 +20,7 @@ from slowfast_maskfeat.checkpoints.save_load import (
 )
 from slowfast_maskfeat.clips.batch import ClipBatch
 from slowfast_maskfeat.clips.loader import ClipLoader
+from slowfast_maskfeat.clips.whole_batch import BatchTransform
 from slowfast_maskfeat.engine import distributed
 from slowfast_maskfeat.engine.gradient_step import StepResult
 from slowfast_maskfeat.engine.lost import LostVideos
@@ -86,6 +87,7 @@ def train(
     log: EventLog,
     tensorboard: TensorBoardLog,
     device: torch.device,
+    transform: BatchTransform | None = None,
     validate: Callable[[], dict[str, Any]] | None = None,
     stream: TextIO | None = None,
 ) -> None:
@@ -99,6 +101,7 @@ def train(
         log: receives one event per log period, epoch, validation and checkpoint.
         tensorboard: receives the scalars too.
         device: of the model.
+        transform: of whole batches, before they are split into parts; None for none.
         validate: judges the model; None for never.
         stream: for the progress bar and for people; None for stderr.
 
@@ -129,6 +132,8 @@ def train(
             while state.step < len(loader):
                 with reporter.throughput.waiting():
                     batch = next(batches)
+                if transform is not None:
+                    batch = transform(batch, device, epoch=state.epoch, step=state.step)
                 lr = settings.learning_rate(state.epoch + state.step / len(loader))
                 set_learning_rate(state.stepper.optimizer, lr)
                 names, sums, result = train_step(state, batch, settings, device)
@@ -181,7 +186,7 @@ def train_step(
 
     Args:
         state: what is trained.
-        batch: of this process, on the CPU.
+        batch: of this process.
         settings: parts and precision.
         device: of the model.
 
@@ -339,8 +344,7 @@ class _Reporter:
         """An epoch is over."""
         self.close()
         self._shown = {}
-        counts = {"num_lost": lost.num_distinct, "num_replaced": lost.num_replaced}
-        self._log.write("epoch", epoch=state.epoch, **means, **counts)
+        self._log.write("epoch", epoch=state.epoch, **means, **lost.counts)
         if distributed.is_main():
             figures = ", ".join(
                 f"{name} {means[name]:.4f}"

@@ -38,6 +38,28 @@ def topk_correct(scores: Tensor, labels: Tensor, ks: Sequence[int]) -> Tensor:
     return torch.stack([hits[:, :k].any(dim=1).sum() for k in ks])
 
 
+def mean_credit(scores: Tensor, labels: Tensor) -> Tensor:
+    """Share of the rows whose best score is the right class, of mixed labels in part.
+
+    A row of soft labels gives the credit that its mixture has of the answered class, without what
+    smoothing spreads over all: with 0.7 of one class and 0.3 of another an answer earns 0.7, 0.3
+    or nothing. (The published code adds up the raw scores of both classes and compares those.)
+
+    Args:
+        scores: (B, K), higher is better. A row with a score that is NaN counts as wrong.
+        labels: (B,) class numbers, or (B, K) soft labels.
+
+    Returns:
+        () float32, in 0..1, on the device of ``scores``.
+    """
+    if labels.ndim == 1:
+        return topk_correct(scores, labels, (1,))[0] / len(labels)
+    shares = labels - labels.amin(1, keepdim=True)
+    shares = shares / shares.sum(1, keepdim=True).clamp(min=1e-12)
+    credit = shares.gather(1, scores.argmax(1, keepdim=True))[:, 0]
+    return torch.where(scores.isnan().any(1), 0, credit).mean()
+
+
 @dataclass(frozen=True)
 class VideoResult:
     """Accuracy over videos, with what it was measured on.

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -50,8 +50,15 @@ class Evaluation(ABC):
     def results(self) -> dict[str, Any]:
         """The figures, after `merge`; plain numbers that JSON can hold."""
 
-    def save(self, path: str) -> None:  # noqa: B027 (nothing to keep is a legal answer)
-        """Write what is worth keeping per video, if there is such a thing."""
+    def save(  # noqa: B027 (nothing to keep is a legal answer)
+        self, path: str, facts: Mapping[str, Any]
+    ) -> None:
+        """Write what is worth keeping per video, if there is such a thing.
+
+        Args:
+            path: of the file.
+            facts: what the figures stand on; kept with them.
+        """
 
 
 class Task(ABC):

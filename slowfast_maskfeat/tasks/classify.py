@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+import json
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -11,7 +12,7 @@ from torch import Tensor, nn
 
 from slowfast_maskfeat.clips.batch import ClipBatch
 from slowfast_maskfeat.clips.transform import normalise
-from slowfast_maskfeat.metrics.accuracy import VideoScores, topk_correct
+from slowfast_maskfeat.metrics.accuracy import VideoScores, mean_credit
 from slowfast_maskfeat.tasks.base import AllReduce, Evaluation, StepOutput, Task
 
 ClassLoss = Callable[[Tensor, Tensor], Tensor]
@@ -55,13 +56,15 @@ class ClassifyTask(Task):
         return output.float()
 
     def step(self, model: nn.Module, batch: ClipBatch) -> StepOutput:
-        """Mean loss over the clips; the scalar `top1` is the percentage answered right."""
+        """Mean loss over the clips; the scalar `top1` is the percentage answered right.
+
+        An answer to mixed clips counts as right by the share of its class: see `mean_credit`.
+        """
         if batch.labels is None:
             raise ValueError("classification needs labels: the list has paths alone")
         logits = self.logits(model, batch.clips)
         loss = self.loss(logits, batch.labels).mean()
-        hard = batch.labels if batch.labels.ndim == 1 else batch.labels.argmax(1)
-        top1 = topk_correct(logits.detach(), hard, (1,))[0] * (100 / len(batch))
+        top1 = 100 * mean_credit(logits.detach(), batch.labels)
         return StepOutput(loss, torch.tensor(float(len(batch)), device=loss.device), {"top1": top1})
 
     def evaluation(self, num_videos: int, num_views: int) -> Evaluation:
@@ -103,12 +106,16 @@ class _ScoreEvaluation(Evaluation):
         del figures["lost_videos"]  # the loop tells them by path, with the reason
         return figures
 
-    def save(self, path: str) -> None:
-        """Write an .npz: scores (videos, K), labels (videos,), clips (videos,), class names."""
+    def save(self, path: str, facts: Mapping[str, Any]) -> None:
+        """Write an .npz: scores (videos, K), labels (videos,), clips (videos,), class names, facts.
+
+        `facts` is one text in JSON: the list with its hash, the decoders, the counts.
+        """
         np.savez_compressed(
             path,
             scores=self._scores.video_scores().numpy(),
             labels=self._labels.numpy(),
             num_clips=self._scores.clip_counts.sum(1).numpy(),
             class_names=np.array(self._task.class_names or [], dtype=np.str_),
+            facts=np.array(json.dumps(dict(facts))),
         )

@@ -99,7 +99,6 @@ class _LossEvaluation(Evaluation):
         super().__init__(num_videos)
         self._task = task
         self._sums = torch.zeros(3, dtype=torch.float64)  # loss, baseline, weight
-        self._num_clips = torch.zeros(1, dtype=torch.float64)
 
     def add(self, model: nn.Module, batch: ClipBatch) -> None:
         if not len(batch):
@@ -107,11 +106,9 @@ class _LossEvaluation(Evaluation):
         output = self._task.step(model, batch)
         terms = torch.stack([output.loss, output.scalars["baseline"], torch.ones_like(output.loss)])
         self._sums += (terms.double() * output.weight).cpu()
-        self._num_clips += len(batch)
 
     def merge(self, all_reduce: AllReduce) -> None:
         self._sums = all_reduce(self._sums, "sum")
-        self._num_clips = all_reduce(self._num_clips, "sum")
 
     def results(self) -> dict[str, Any]:
         loss, baseline, weight = self._sums.tolist()
@@ -120,8 +117,6 @@ class _LossEvaluation(Evaluation):
         return {
             "loss": loss / weight,
             "baseline": baseline / weight,
-            "num_decoded": int(self._num_clips),
-            "num_expected": self.num_videos,
         }
 
 

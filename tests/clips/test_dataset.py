@@ -10,9 +10,12 @@ from videos_on_disk import numbered_frames, read_numbers, write_video
 from slowfast_maskfeat.clips import (
     ClipDataset,
     ClipLoader,
+    ColorJitter,
+    EraseSampler,
     RandomView,
     TrainTransform,
     UniformViews,
+    parse_policy,
 )
 from slowfast_maskfeat.clips.dataset import SampleKey
 from slowfast_maskfeat.clips.transform import (
@@ -83,6 +86,66 @@ def test_batches_do_not_depend_on_the_number_of_workers(folder):
         _assert_same(_content(loader.epoch(3)), expected)
 
 
+def _augmented_dataset(folder):
+    transform = TrainTransform(
+        crop_size=32,
+        area=(0.3, 1.0),
+        randaugment=parse_policy("rand-m9-n4-mstd0.5-inc1"),
+        jitter=ColorJitter(strength=0.4, gray_probability=0.2),
+    )
+    return _dataset(
+        folder,
+        RandomView(transform=transform, num_frames=4, sampling_rate=2, num_samples=2),
+        seed=1,
+        erase_sampler=EraseSampler(size=(32, 32), probability=0.7, max_count=2),
+    )
+
+
+@pytest.mark.filterwarnings("ignore:This DataLoader will create 4 worker processes")
+def test_augmented_batches_do_not_depend_on_the_number_of_workers(folder):
+    dataset = _augmented_dataset(folder)
+    expected = list(_train_loader(dataset).epoch(3))
+    assert [len(batch) for batch in expected] == [8, 8]
+    assert any(bool(batch.erase[..., 2].any()) for batch in expected)
+    for num_workers in (1, 4):
+        batches = list(_train_loader(dataset, num_workers=num_workers).epoch(3))
+        _assert_same(_content(batches), _content(expected))
+        for batch, other in zip(batches, expected, strict=True):
+            assert batch.erase.equal(other.erase)
+
+
+def test_repeated_augmentation_cuts_clips_from_one_decoding_next_to_each_other(folder):
+    dataset = _augmented_dataset(folder)
+    batch = next(_train_loader(dataset).epoch(0))
+    assert batch.index.tolist()[0::2] == batch.index.tolist()[1::2]
+    assert batch.view.tolist() == [0, 1] * 4
+    assert batch.labels.tolist() == [row % 3 for row in batch.index.tolist()]
+    assert not batch.clips[0::2].equal(batch.clips[1::2])
+    assert not batch.mask[0::2].equal(batch.mask[1::2])
+    assert not batch.erase[0::2].equal(batch.erase[1::2])
+
+    # The same frames: without anything spatial both clips are one.
+    transform = TrainTransform(crop_size=48, area=(1.0, 1.0), aspect=(4 / 3, 4 / 3), flip=False)
+    view = RandomView(transform=transform, num_frames=4, sampling_rate=2, num_samples=2)
+    clips = _dataset(folder, view)[SampleKey(0, 3)].clips
+    assert clips[0].equal(clips[1])
+
+
+def test_several_times_of_a_video_come_from_one_opening(folder):
+    transform = TrainTransform(crop_size=48, area=(1.0, 1.0), aspect=(4 / 3, 4 / 3), flip=False)
+    view = RandomView(
+        transform=transform, num_frames=4, sampling_rate=2, num_times=3, num_samples=2
+    )
+    sample = _dataset(folder, view)[SampleKey(0, 7)]
+    assert sample.clips.shape == (6, 4, 48, 48, 3)
+    assert len(sample.mask) == 6
+    numbers = [read_numbers(clip.numpy()) for clip in sample.clips]
+    assert numbers[0::2] == numbers[1::2]
+    assert len({clip[0] for clip in numbers}) == 3
+    for clip in numbers:
+        assert clip[3] - clip[0] in (6, 7)  # a span of 8 that starts between two frames
+
+
 def test_an_epoch_goes_on_in_its_middle(folder):
     dataset = _dataset(folder, seed=1)
     whole = _content(_train_loader(dataset).epoch(2))
@@ -102,11 +165,26 @@ def test_processes_share_the_batch_that_one_would_have_made(folder):
     whole = _content(_train_loader(dataset).epoch(0))
     parts = [_content(_train_loader(dataset, rank=rank, world=2).epoch(0)) for rank in (0, 1)]
     for step, (clips, _, index) in enumerate(whole):
-        mine, theirs = parts[0][step], parts[1][step]
-        assert index[0::2] == mine[2]
-        assert index[1::2] == theirs[2]
-        assert clips[0::2].equal(mine[0])
-        assert clips[1::2].equal(theirs[0])
+        # Rows are shared from both ends, so that the first and the last stay together for mixup.
+        for (my_clips, _, my_index), rows in zip(
+            (parts[0][step], parts[1][step]), ([0, 3], [1, 2]), strict=True
+        ):
+            assert my_index == [index[row] for row in rows]
+            assert my_clips.equal(clips[rows])
+
+
+@pytest.mark.parametrize(("batch_size", "world"), [(8, 2), (6, 2), (6, 3), (4, 4), (2, 1)])
+def test_every_row_of_a_batch_has_one_process(folder, batch_size, world):
+    dataset = _dataset(folder, seed=1)
+
+    def rows(**options):
+        return next(
+            ClipLoader(dataset, batch_size, shuffle=True, **options).epoch(0)
+        ).index.tolist()
+
+    shares = [rows(rank=rank, world=world) for rank in range(world)]
+    assert {len(share) for share in shares} == {batch_size // world}
+    assert sorted(row for share in shares for row in share) == sorted(rows())
 
 
 def test_every_row_is_evaluated_once_over_processes(folder):

@@ -8,7 +8,13 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+from golden_rule import golden_randn
+from PIL import Image
+from pillow_forms import pictures
 
+from slowfast_maskfeat.clips.boxes import crop
+from slowfast_maskfeat.clips.color import ColorJitter
+from slowfast_maskfeat.clips.randaugment import apply_operations, parse_policy
 from slowfast_maskfeat.clips.transform import (
     TestTransform as FixedTransform,  # under its own name pytest would collect it
 )
@@ -24,6 +30,7 @@ from slowfast_maskfeat.clips.transform import (
 
 # Geometry, distributions and values of the published transforms.
 GOLDEN = json.loads((Path(__file__).parent.parent / "golden/data_spatial.json").read_text())
+NPZ = Path(__file__).parent.parent / "golden/data_spatial.npz"
 
 
 @pytest.mark.parametrize("row", GOLDEN["spatial"], ids=lambda row: row["key"])
@@ -32,6 +39,34 @@ def test_fixed_crops_lie_where_the_published_ones_do(row):
     assert short_side_size(*row["in_hw"], short_side) == tuple(row["scaled_hw"])
     box = fixed_crop(*row["scaled_hw"], row["crop"], row["spatial_idx"])
     assert (box.top, box.left) == (row["y"], row["x"])
+
+
+@pytest.mark.parametrize("row", GOLDEN["spatial"], ids=lambda row: row["key"])
+def test_fixed_crops_have_the_published_values(row):
+    golden, (height, width) = row["out"], row["in_hw"]
+    planes = golden_randn(300, (3, 2, height, width))
+    frames = planes.permute(1, 2, 3, 0)  # (T, H, W, C)
+    resized = resize(frames, tuple(row["scaled_hw"]), antialias=False)
+    cut = crop(resized, fixed_crop(*row["scaled_hw"], row["crop"], row["spatial_idx"]))
+    values = cut.permute(3, 0, 1, 2).double()
+    assert list(values.shape) == golden["shape"]
+    assert float(values.norm()) == pytest.approx(golden["norm"], rel=1e-6)
+    assert float(values.mean()) == pytest.approx(golden["mean"], abs=1e-7)
+    sample = values.flatten()[:: row["stride"]]
+    with np.load(NPZ) as arrays:
+        np.testing.assert_allclose(sample[:64], arrays[row["key"]], atol=1e-5)
+
+
+@pytest.mark.parametrize("size", [(48, 64), (112, 100), (224, 224)])
+@pytest.mark.parametrize("interpolation", ["bicubic", "bilinear"])
+def test_antialiased_resizes_are_pillows(size, interpolation):
+    for picture in pictures().values():
+        frames = torch.from_numpy(picture)[None]
+        result = resize(frames, size, antialias=True, interpolation=interpolation)[0].int()
+        image = Image.fromarray(picture).resize(size[::-1], Image.Resampling[interpolation.upper()])
+        # torch leaves enlarged bilinear frames to the form that needs no antialiasing: the same
+        # up to the rounding of its 8-bit weights.
+        assert (result - torch.from_numpy(np.array(image)).int()).abs().max() <= 2
 
 
 @pytest.mark.parametrize("scale", ["[0.5, 1.0]", "[0.08, 1.0]"])
@@ -125,6 +160,68 @@ def test_all_frames_of_a_clip_are_cut_alike():
         assert clip.shape == (5, 24, 24, 3)
         assert clip.dtype == torch.uint8
         assert (clip == clip[:1]).all()
+
+
+def _transforms(**options):
+    policy = parse_policy("rand-m9-n6-mstd0.5-inc1")
+    return (
+        TrainTransform(crop_size=24, area=(0.3, 1.0), randaugment=policy, **options),
+        TrainTransform(crop_size=24, short_side=(26, 32), randaugment=policy, **options),
+        TrainTransform(
+            crop_size=24,
+            area=(0.3, 1.0),
+            randaugment=policy,
+            augment_crop=True,
+            interpolation="bicubic",
+            **options,
+        ),
+    )
+
+
+@pytest.mark.parametrize("seed", range(6))
+def test_all_frames_are_augmented_alike(seed):
+    frame = torch.from_numpy(pictures()["smooth"])[None]
+    for transform in _transforms(jitter=ColorJitter(strength=0.4, gray_probability=0.2)):
+        clip = transform(frame.expand(5, -1, -1, -1), np.random.default_rng(seed))
+        assert clip.shape == (5, 24, 24, 3)
+        assert clip.dtype == torch.uint8
+        assert (clip == clip[:1]).all()
+        again = transform(frame.expand(5, -1, -1, -1), np.random.default_rng(seed))
+        assert clip.equal(again)
+
+
+def test_videos_are_augmented_whole_and_images_when_cut():
+    frames = torch.from_numpy(pictures()["smooth"])[None]
+    whole, _, image = _transforms(flip=False)
+    generator = np.random.default_rng(5)
+    drawn = whole.randaugment.draw(generator)
+    small = resize(frames, short_side_size(60, 80, 60), antialias=True)
+    box = random_resized_crop(60, 80, whole.area, whole.aspect, generator)
+    expected = resize(crop(apply_operations(small, drawn), box), (24, 24), antialias=True)
+    assert whole(frames, np.random.default_rng(5)).equal(expected)
+
+    generator = np.random.default_rng(5)
+    box = random_resized_crop(60, 80, image.area, image.aspect, generator)
+    cut = resize(crop(frames, box), (24, 24), antialias=True, interpolation="bicubic")
+    expected = apply_operations(cut, image.randaugment.draw(generator))
+    assert image(frames, np.random.default_rng(5)).equal(expected)
+
+
+def test_larger_frames_are_brought_to_the_short_side_before_randaugment():
+    frames = torch.from_numpy(pictures()["smooth"])[None]
+    transform = TrainTransform(
+        crop_size=24,
+        area=(1.0, 1.0),
+        aspect=(4 / 3, 4 / 3),
+        short_side=(30, 40),
+        flip=False,
+        randaugment=parse_policy("rand-m7-n6"),
+    )
+    drawn = transform.randaugment.draw(np.random.default_rng(1))
+    assert drawn
+    expected = apply_operations(resize(frames, (30, 40), antialias=True), drawn)
+    expected = resize(expected, (24, 24), antialias=True)
+    assert transform(frames, np.random.default_rng(1)).equal(expected)
 
 
 def test_half_of_the_clips_are_flipped():

@@ -10,7 +10,7 @@ import torch
 from golden_rule import golden_json, golden_randn
 from torch import Tensor
 
-from slowfast_maskfeat.metrics.accuracy import VideoScores, topk_correct
+from slowfast_maskfeat.metrics.accuracy import VideoScores, mean_credit, topk_correct
 
 GOLDEN = golden_json("metrics.json")
 
@@ -135,3 +135,22 @@ def test_a_clip_twice_is_an_error() -> None:
 def test_unknown_ensemble() -> None:
     with pytest.raises(ValueError, match="ENSEMBLE_METHOD is 'median'"):
         VideoScores(1, 1, 1, ensemble="median")
+
+
+def test_credit_of_class_numbers_is_the_share_of_right_answers() -> None:
+    scores = torch.tensor([[2.0, 1.0, 0.0], [0.0, 1.0, 0.5], [0.0, float("nan"), 0.0]])
+    assert float(mean_credit(scores, torch.tensor([0, 2, 1]))) == pytest.approx(1 / 3)
+
+
+def test_credit_of_mixed_labels_is_the_share_of_the_answered_class() -> None:
+    smoothed = 0.1 / 4 + 0.9 * torch.tensor([[0.7, 0.3, 0.0, 0.0]] * 3)
+    scores = torch.eye(4)[:3]  # the answers are class 0, 1 and 2
+    assert float(mean_credit(scores[:1], smoothed[:1])) == pytest.approx(0.7)
+    assert float(mean_credit(scores[1:2], smoothed[1:2])) == pytest.approx(0.3)
+    assert float(mean_credit(scores, smoothed)) == pytest.approx(1 / 3)
+    assert float(mean_credit(scores[:1] * float("nan"), smoothed[:1])) == 0
+
+
+def test_credit_of_a_class_mixed_with_itself_is_whole() -> None:
+    target = torch.tensor([[0.025, 0.925, 0.025, 0.025]])
+    assert float(mean_credit(torch.tensor([[0.0, 3.0, 1.0, 1.0]]), target)) == pytest.approx(1)

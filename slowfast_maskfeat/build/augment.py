@@ -1,0 +1,174 @@
+"""Configuration -> what changes training clips: cut, RandAugment, colours, erasing, mixing."""
+
+from __future__ import annotations
+
+import warnings
+
+from fvcore.common.config import CfgNode
+
+from slowfast_maskfeat.build.classes import num_classes
+from slowfast_maskfeat.clips import (
+    BatchTransform,
+    ColorJitter,
+    EraseSampler,
+    Mix,
+    RandAugment,
+    TrainTransform,
+    parse_policy,
+)
+from slowfast_maskfeat.engine import distributed
+
+
+def is_image_data(cfg: CfgNode) -> bool:
+    """Whether clips are images, which have a published recipe of their own."""
+    return cfg.DATA.NUM_FRAMES == 1
+
+
+def build_train_transform(cfg: CfgNode) -> TrainTransform:
+    """The cut of a training clip, with RandAugment and colours.
+
+    Images are cut first and then augmented, resized bicubic and antialiased, as published.
+
+    Args:
+        cfg: configuration; it is only read.
+
+    Raises:
+        ValueError: a range is malformed, or AUG.AA_TYPE is not known.
+    """
+    data = cfg.DATA
+    image = is_image_data(cfg)
+    area = pair("DATA.TRAIN_JITTER_SCALES_RELATIVE", data.TRAIN_JITTER_SCALES_RELATIVE)
+    aspect = pair("DATA.TRAIN_JITTER_ASPECT_RELATIVE", data.TRAIN_JITTER_ASPECT_RELATIVE)
+    low, high = pair("DATA.TRAIN_JITTER_SCALES", data.TRAIN_JITTER_SCALES) or (256, 320)
+    return TrainTransform(
+        crop_size=data.TRAIN_CROP_SIZE,
+        area=area or ((0.08, 1.0) if image else None),
+        aspect=aspect or (3 / 4, 4 / 3),
+        short_side=(round(low), round(high)),
+        inverse_uniform=data.INV_UNIFORM_SAMPLE,
+        flip=data.RANDOM_FLIP,
+        antialias=data.ANTIALIAS or image,
+        interpolation=resize_interpolation(cfg),
+        randaugment=_randaugment(cfg),
+        augment_crop=image,
+        jitter=_color_jitter(cfg),
+    )
+
+
+def resize_interpolation(cfg: CfgNode) -> str:
+    """Of the resize of whole clips: that of videos is always bilinear, as published."""
+    if not is_image_data(cfg) or cfg.AUG.INTERPOLATION == "bilinear":
+        return "bilinear"
+    return "bicubic"
+
+
+def build_erase_sampler(cfg: CfgNode) -> EraseSampler | None:
+    """What draws the rectangles of random erasing; None without it.
+
+    Args:
+        cfg: configuration; it is only read.
+    """
+    if not cfg.AUG.ENABLE or not cfg.AUG.RE_PROB:
+        return None
+    return EraseSampler(
+        size=(cfg.DATA.TRAIN_CROP_SIZE, cfg.DATA.TRAIN_CROP_SIZE),
+        probability=cfg.AUG.RE_PROB,
+        max_count=cfg.AUG.RE_COUNT,
+        num_tries=10 if is_image_data(cfg) else 100,
+    )
+
+
+def build_batch_transform(cfg: CfgNode) -> BatchTransform | None:
+    """What happens to whole training batches on the device; None where nothing does.
+
+    Args:
+        cfg: configuration; it is only read.
+
+    Raises:
+        ValueError: mixup is asked for without labels, or of single clips.
+    """
+    mix = _mix(cfg)
+    if mix is None and build_erase_sampler(cfg) is None:
+        return None
+    return BatchTransform(
+        mean=cfg.DATA.MEAN,
+        std=cfg.DATA.STD,
+        erase_mode=cfg.AUG.RE_MODE,
+        mix=mix,
+        seed=cfg.RNG_SEED,
+    )
+
+
+def _mix(cfg: CfgNode) -> Mix | None:
+    mixup = cfg.MIXUP
+    if not mixup.ENABLE:
+        return None
+    if cfg.MASK.ENABLE:
+        raise ValueError("MIXUP.ENABLE: pre-training has no labels to mix; False is right")
+    if min(mixup.ALPHA, mixup.CUTMIX_ALPHA) < 0:
+        raise ValueError(
+            f"MIXUP.ALPHA, MIXUP.CUTMIX_ALPHA: {mixup.ALPHA} and {mixup.CUTMIX_ALPHA} are wanted "
+            "from 0 on"
+        )
+    clips_per_row = (
+        cfg.DATA.TRAIN_CROP_NUM_TEMPORAL * cfg.DATA.TRAIN_CROP_NUM_SPATIAL * cfg.AUG.NUM_SAMPLE
+    )
+    batch_size = cfg.TRAIN.BATCH_SIZE * cfg.NUM_SHARDS * clips_per_row
+    if mixup.PROB and batch_size // distributed.world_size() < 2:
+        raise ValueError(
+            f"MIXUP.ENABLE: clips are mixed with others of their batch, but TRAIN.BATCH_SIZE "
+            f"{cfg.TRAIN.BATCH_SIZE} gives each of {distributed.world_size()} processes one; at "
+            "least 2 each are right, or MIXUP.PROB 0, which smooths labels alone"
+        )
+    return Mix(
+        num_classes=num_classes(cfg),
+        mixup_alpha=mixup.ALPHA,
+        cutmix_alpha=mixup.CUTMIX_ALPHA,
+        probability=mixup.PROB,
+        switch_probability=mixup.SWITCH_PROB,
+        label_smoothing=mixup.LABEL_SMOOTH_VALUE,
+    )
+
+
+def _randaugment(cfg: CfgNode) -> RandAugment | None:
+    if not cfg.AUG.ENABLE or not cfg.AUG.AA_TYPE:
+        return None
+    # What moves out of sight leaves gray in videos, the data set's mean in images.
+    fill = (128, 128, 128)
+    if is_image_data(cfg):
+        red, green, blue = (min(round(255 * value), 255) for value in cfg.DATA.MEAN)
+        fill = (red, green, blue)
+    return parse_policy(cfg.AUG.AA_TYPE, interpolation=cfg.AUG.INTERPOLATION, fill=fill)
+
+
+def _color_jitter(cfg: CfgNode) -> ColorJitter | None:
+    aug = cfg.AUG
+    if not aug.ENABLE:
+        return None
+    if is_image_data(cfg):
+        strength = 0.0 if aug.AA_TYPE else aug.COLOR_JITTER or 0.0
+    else:
+        strength = aug.VIDEO_COLOR_JITTER
+        if aug.COLOR_JITTER not in (None, 0.4):
+            warnings.warn(
+                f"AUG.COLOR_JITTER: {aug.COLOR_JITTER} has no effect on videos, nor has it in the "
+                "published code; AUG.VIDEO_COLOR_JITTER has",
+                UserWarning,
+                stacklevel=2,
+            )
+    if strength < 0:
+        raise ValueError(
+            f"AUG.COLOR_JITTER, AUG.VIDEO_COLOR_JITTER: {strength} is wanted from 0 on"
+        )
+    if not strength and not aug.GRAY_PROB:
+        return None
+    return ColorJitter(strength=strength, gray_probability=aug.GRAY_PROB)
+
+
+def pair(key: str, values: list[float]) -> tuple[float, float] | None:
+    """Two ascending numbers, or None for an empty list."""
+    if not values:
+        return None
+    if len(values) != 2 or values[0] > values[1]:
+        raise ValueError(f"{key}: {values}: two ascending numbers are wanted")
+    return values[0], values[1]

@@ -1,0 +1,87 @@
+"""Videos that make a decoder wait: for a server that stops sending, or in the kernel for ever."""
+
+from __future__ import annotations
+
+import fcntl
+import os
+import re
+import signal
+import threading
+from collections.abc import Iterator
+from contextlib import contextmanager
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from pathlib import Path
+
+
+@contextmanager
+def serve(folder: Path, *, stalling: tuple[str, ...] = (), share: float = 0.5) -> Iterator[str]:
+    """A local HTTP server of a folder: its address.
+
+    Args:
+        folder: what is served; the server knows ranges, so decoders can seek.
+        stalling: names of files whose bytes stop coming, with the connection left open.
+        share: of such a file's bytes that can be had.
+    """
+    released = threading.Event()
+
+    class Handler(BaseHTTPRequestHandler):
+        protocol_version = "HTTP/1.1"
+
+        def do_GET(self) -> None:
+            path = folder / self.path.lstrip("/")
+            if not path.is_file():
+                self.send_error(404)
+                return
+            content = path.read_bytes()
+            wanted = re.fullmatch(r"bytes=(\d+)-(\d*)", self.headers.get("Range", ""))
+            first = int(wanted[1]) if wanted else 0
+            last = int(wanted[2]) if wanted and wanted[2] else len(content) - 1
+            self.send_response(206 if wanted else 200)
+            self.send_header("Accept-Ranges", "bytes")
+            self.send_header("Content-Length", str(last + 1 - first))
+            if wanted:
+                self.send_header("Content-Range", f"bytes {first}-{last}/{len(content)}")
+            self.end_headers()
+            end = int(len(content) * share) if path.name in stalling else len(content)
+            try:
+                self.wfile.write(content[first : min(last + 1, end)])
+                if end <= last:
+                    released.wait()
+            except OSError:
+                pass  # the decoder has seen enough
+
+        def log_message(self, *arguments: object) -> None:
+            pass
+
+    class Server(ThreadingHTTPServer):
+        daemon_threads = True
+        # A connection beyond the queue would be tried again after a second, and then three.
+        request_queue_size = 128
+
+    server = Server(("127.0.0.1", 0), Handler)
+    thread = threading.Thread(target=server.serve_forever, daemon=True)
+    thread.start()
+    try:
+        yield f"http://127.0.0.1:{server.server_port}"
+    finally:
+        released.set()
+        server.shutdown()
+        thread.join()
+        server.server_close()
+
+
+@contextmanager
+def hanging_to_open(path: Path) -> Iterator[None]:
+    """Inside it, opening a regular file blocks in the kernel, as on a dead network disk.
+
+    The lease makes another process's open() wait until it is given back, or for the system's
+    `lease-break-time` (45 s).
+    """
+    before = signal.signal(signal.SIGIO, signal.SIG_IGN)  # the kernel asks for the lease by it
+    file = os.open(path, os.O_RDWR)
+    try:
+        fcntl.fcntl(file, fcntl.F_SETLEASE, fcntl.F_WRLCK)
+        yield
+    finally:
+        os.close(file)
+        signal.signal(signal.SIGIO, before)
