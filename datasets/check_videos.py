@@ -1,0 +1,169 @@
+#!/usr/bin/env python3
+"""Finds the videos of a list that cannot be decoded, and writes the list without them.
+
+Of each video the first, the middle and the last frame are decoded (--full: all). For a list
+`train.csv` the output folder gets
+
+    train.csv           the rows that are left, letter by letter as they were
+    train_refused.csv   path, line and reason of each row that is not
+    train_check.json    counts, the hashes of both lists, decoder and version, the refused rows
+    classes.txt         if there is one beside the list
+
+A video that takes longer than --timeout, because its decoder or its disk hangs, is given up and
+named, and the rest goes on. An interrupted run goes on where it was when it is called again.
+
+Exit code: 0 if all videos are whole, 1 if some were refused, 2 for bad input.
+"""
+
+from __future__ import annotations
+
+import argparse
+import csv
+import io
+import json
+import os
+import sys
+from collections.abc import Sequence
+from functools import partial
+from pathlib import Path
+
+from slowfast_maskfeat.checkpoints.whole_file import written_whole
+from slowfast_maskfeat.metrics.log import Progress
+from slowfast_maskfeat.videos.check import check_video, require_decoder
+from slowfast_maskfeat.videos.decode import decoder_versions
+from slowfast_maskfeat.videos.index import read_list
+from slowfast_maskfeat.videos.index.list_file import list_lines, separator_of
+from slowfast_maskfeat.videos.jobs import Failure, Journal, run_jobs
+
+# Seconds for three frames, and for all.
+_TIMEOUT, _FULL_TIMEOUT = 30.0, 300.0
+
+
+def parse_arguments(arguments: Sequence[str] | None = None) -> argparse.Namespace:
+    """Reads the command line."""
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    add = parser.add_argument
+    add("lists", type=Path, nargs="+", metavar="LIST", help="list files (train.csv ...)")
+    add("--output", type=Path, required=True, help="folder of the clean lists")
+    add("--prefix", default="", help="folder in front of the paths, as DATA.PATH_PREFIX")
+    add("--separator", default=" ", help="as DATA.PATH_LABEL_SEPARATOR; default: what line 1 shows")
+    add("--full", action="store_true", help="decode all frames")
+    add("--decoder", default="auto", choices=("auto", "pyav", "decord", "torchcodec"))
+    add("--timeout", type=float, help=f"seconds a video ({_TIMEOUT:g}; {_FULL_TIMEOUT:g} if full)")
+    add("--processes", type=int, default=os.cpu_count() or 1, help="all cores by default")
+    return parser.parse_args(arguments)
+
+
+def check_list(path: Path, options: argparse.Namespace) -> int:
+    """Checks one list and writes what came out; the number of rows refused."""
+    separator = separator_of(str(path), options.separator.replace("\\t", "\t"))
+    videos = read_list(path, separator=separator, prefix=options.prefix)
+    header, lines = list_lines(str(path), separator, len(videos))
+    paths = [videos.path(row) for row in range(len(videos))]
+    versions = decoder_versions(options.decoder)
+    settings = {
+        "list_sha256": videos.fingerprint,
+        "prefix": options.prefix,
+        "decoders": versions,
+        "full": options.full,
+    }
+    journal = Journal(options.output / f".{path.stem}_check.jsonl", settings)
+    try:
+        _check_all(paths, journal, options, path.name)
+    except BaseException:
+        journal.close()
+        raise
+    refused = []
+    for row, video in enumerate(paths):
+        result = journal.done[video]
+        if isinstance(result, Failure):
+            refused.append({"path": video, "line": lines[row][0], "reason": result.reason})
+    bad_lines = {entry["line"] for entry in refused}
+    kept = [text for line, text in lines if line not in bad_lines]
+    clean = options.output / path.name
+    if kept:
+        _write(clean, header + "".join(kept))
+        left = read_list(clean, separator=separator, prefix=options.prefix).fingerprint
+    else:
+        left = ""
+    _write(options.output / f"{path.stem}_refused.csv", _table(refused))
+    report = {
+        "list": str(path),
+        **settings,
+        "num_rows": len(videos),
+        "num_refused": len(refused),
+        "clean_list_sha256": left,
+        "refused": refused,
+    }
+    _write(options.output / f"{path.stem}_check.json", json.dumps(report, indent=2) + "\n")
+    journal.remove()
+    print(f"{path}: {len(videos)} rows, {len(refused)} refused")
+    for entry in refused[:10]:
+        print(f"  line {entry['line']}: {_shown(entry['path'])}: {entry['reason']}")
+    if len(refused) > 10:
+        print(f"  ... all in {options.output / f'{path.stem}_refused.csv'}")
+    print(f"{clean}: {len(kept)} rows, sha256 {left}" if kept else "no row is left to write a list")
+    return len(refused)
+
+
+def _check_all(
+    paths: Sequence[str], journal: Journal, options: argparse.Namespace, name: str
+) -> None:
+    wanted = list(dict.fromkeys(paths))
+    left = [path for path in wanted if path not in journal.done]
+    refused = sum(isinstance(result, Failure) for result in journal.done.values())
+    timeout = options.timeout
+    if timeout is None:
+        timeout = _FULL_TIMEOUT if options.full else _TIMEOUT
+    work = partial(check_video, backend=options.decoder, full=options.full)
+    progress = Progress(len(wanted), f"checking {name}", initial=len(wanted) - len(left))
+    for path, result in run_jobs(work, left, processes=options.processes, timeout=timeout):
+        journal.add(path, result)
+        refused += isinstance(result, Failure)
+        progress.update(refused=refused)
+    progress.close()
+
+
+def _shown(path: str) -> str:
+    return path.encode("utf-8", "surrogateescape").decode("utf-8", "replace")
+
+
+def _table(rows: Sequence[dict[str, object]]) -> str:
+    text = io.StringIO()
+    writer = csv.DictWriter(text, ("path", "line", "reason"), lineterminator="\n")
+    writer.writeheader()
+    writer.writerows(rows)
+    return text.getvalue()
+
+
+def _write(path: Path, text: str) -> None:
+    with written_whole(path) as part:
+        part.write_bytes(text.encode("utf-8", "surrogateescape"))
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Runs the command line; returns the exit code."""
+    options = parse_arguments(arguments)
+    num_refused = 0
+    try:
+        require_decoder(options.decoder)
+        names = [path.name for path in options.lists]
+        if len(set(names)) < len(names):
+            raise ValueError("two lists have the same name: one would overwrite the other")
+        for path in options.lists:
+            if path.resolve() == (options.output / path.name).resolve():
+                raise ValueError(f"--output {options.output} would overwrite {path}")
+            num_refused += check_list(path, options)
+            classes = path.parent / "classes.txt"
+            if classes.is_file():
+                _write(options.output / classes.name, classes.read_text("utf-8-sig"))
+    except (ValueError, OSError) as error:
+        print(f"check_videos: {error}", file=sys.stderr)
+        return 2
+    return 1 if num_refused else 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

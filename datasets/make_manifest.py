@@ -1,0 +1,167 @@
+#!/usr/bin/env python3
+"""Writes the lists of a data set: train.csv, val.csv, test.csv and classes.txt.
+
+Reads class folders, the official lists of the known data sets, or list files (--dataset, as
+TRAIN.DATASET). Paths are written relative to the folder of the videos (--prefix, or else the data
+set's own), which is DATA.PATH_PREFIX for those who read the lists. A list has a blank between path
+and label, or a comma where a path holds a blank. --val-share makes a validation set of a share of
+each class's training rows, where the data set has none or another one is wanted.
+"""
+
+from __future__ import annotations
+
+import argparse
+import os
+import shlex
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+
+from slowfast_maskfeat.build.readers import READERS
+from slowfast_maskfeat.checkpoints.whole_file import written_whole
+from slowfast_maskfeat.metrics.log import Progress
+from slowfast_maskfeat.videos.index import (
+    DataFolder,
+    MissingListError,
+    VideoList,
+    read_class_names,
+    read_list,
+)
+from slowfast_maskfeat.videos.index.write_list import (
+    ListRow,
+    list_text,
+    relative_rows,
+    separator_for,
+    split_rows,
+)
+
+_SPLITS = ("train", "val", "test")
+
+
+def parse_arguments(arguments: Sequence[str] | None = None) -> argparse.Namespace:
+    """Reads the command line."""
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    add = parser.add_argument
+    add("--data", required=True, help="folder of the data set, as DATA.PATH_TO_DATA_DIR")
+    add("--output", type=Path, required=True, help="folder of the lists")
+    add("--dataset", default="folder", choices=sorted(READERS), help="default: folder")
+    add("--prefix", default="", help="folder of the videos, as DATA.PATH_PREFIX")
+    add("--separator", default=" ", help="of list files that are read")
+    add("--official-split", type=int, default=1, choices=(1, 2, 3), help="UCF101, HMDB51")
+    add("--val-share", type=float, help="share of the training rows to validate on")
+    add("--group", default="", help="regular expression: rows with the same match stay together")
+    add("--seed", type=int, default=0, help="of --val-share")
+    add("--force", action="store_true", help="overwrite lists that are there")
+    return parser.parse_args(arguments)
+
+
+def read_splits(
+    data: DataFolder, dataset: str
+) -> tuple[dict[str, VideoList], tuple[str, ...] | None]:
+    """The splits that a data set has, and the names of its classes.
+
+    Raises:
+        ValueError: There is no training set, or something is malformed.
+    """
+    reader = READERS[dataset]
+    names = read_class_names(data.path) or reader.class_names(data)
+    found: dict[str, VideoList] = {}
+    progress = Progress(len(_SPLITS), "reading splits")
+    for split in _SPLITS:
+        try:
+            found[split] = reader.read(data, split, names)
+        except MissingListError:
+            if split == "train":
+                raise
+        progress.update()
+    progress.close()
+    return found, names or found["train"].class_names
+
+
+def make_rows(
+    found: dict[str, VideoList], folder: str, options: argparse.Namespace
+) -> dict[str, list[ListRow]]:
+    """The rows of each list."""
+    rows = {}
+    for split, videos in found.items():
+        for note in videos.notes:
+            print(f"{split}: {note}")
+        paths = [videos.path(row) for row in range(len(videos))]
+        labels = None if videos.labels is None else videos.labels.tolist()
+        rows[split] = relative_rows(paths, labels, folder)
+    if options.val_share is not None:
+        if "val" in rows:
+            print(f"the data set's own {len(rows['val'])} validation rows are left out")
+        rows["train"], rows["val"] = split_rows(
+            rows["train"], options.val_share, seed=options.seed, group=options.group
+        )
+    elif options.group:
+        raise ValueError("--group has a meaning with --val-share only")
+    return rows
+
+
+def write_manifest(
+    rows: dict[str, list[ListRow]], names: Sequence[str] | None, output: Path, *, force: bool
+) -> tuple[str, dict[str, str]]:
+    """Writes the lists, once all of them have been read back; separator and hashes.
+
+    Raises:
+        ValueError: There are lists already, or a path that no list can hold.
+    """
+    files = {split: output / f"{split}.csv" for split in rows}
+    # Also those that would be left over from another data set and be read beside these.
+    old = [output / f"{name}.csv" for name in _SPLITS] + [output / "classes.txt"]
+    old = [path for path in old if path.exists()]
+    if old and not force:
+        raise ValueError(f"{', '.join(map(str, old))}: there already; --force overwrites")
+    separator = separator_for([row for split in rows.values() for row in split])
+    hashes = {}
+    for split, path in files.items():
+        text = list_text(rows[split], separator).encode("utf-8", "surrogateescape")
+        with written_whole(path) as part:
+            part.write_bytes(text)
+            # Odd names (quotes, a path like a header) must come back as they are.
+            again = read_list(part, separator=separator)
+            if [again.path(row) for row in range(len(again))] != [row.path for row in rows[split]]:
+                raise ValueError(f"{path} would not be read as it was written: rename odd files")
+            hashes[split] = again.fingerprint
+    if names:
+        with written_whole(output / "classes.txt") as part:
+            part.write_text("".join(f"{name}\n" for name in names), encoding="utf-8")
+    for path in old:
+        if path not in files.values() and not (names and path.name == "classes.txt"):
+            path.unlink()
+    return separator, hashes
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Runs the command line; returns the exit code."""
+    options = parse_arguments(arguments)
+    try:
+        data = DataFolder(
+            options.data,
+            prefix=options.prefix,
+            separator=options.separator.replace("\\t", "\t"),
+            official_split=options.official_split,
+        )
+        if not os.path.isdir(data.path):
+            raise ValueError(f"--data: there is no folder {data.path}")
+        found, names = read_splits(data, options.dataset)
+        folder = os.path.abspath(options.prefix or options.data)
+        rows = make_rows(found, folder, options)
+        separator, hashes = write_manifest(rows, names, options.output, force=options.force)
+    except (ValueError, OSError) as error:
+        print(f"make_manifest: {error}", file=sys.stderr)
+        return 2
+    for split, digest in hashes.items():
+        labels = {row.label for row in rows[split]} - {None}
+        print(f"{split}: {len(rows[split])} rows, {len(labels)} classes, sha256 {digest}")
+    keys = f"DATA.PATH_TO_DATA_DIR {options.output} DATA.PATH_PREFIX {shlex.quote(folder)}"
+    print(f"read them with {keys}" + (' DATA.PATH_LABEL_SEPARATOR ","' * (separator == ",")))
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

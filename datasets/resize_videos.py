@@ -1,0 +1,205 @@
+#!/usr/bin/env python3
+"""Writes smaller copies of the videos in lists, which are cheaper to decode and to seek in.
+
+Each copy is H.264 in MP4 with the shorter side at --short-side pixels (smaller videos keep their
+size), a key frame every --gop frames, upright, without audio. The output folder gets
+
+    videos/...              the copies, in the folders that the originals lie in
+    train.csv               the list of the copies, for DATA.PATH_PREFIX <output folder>
+    train_refused.csv       path and reason of each video that has no copy
+    classes.txt             if there is one beside the list
+    settings.json           a folder holds copies of one kind only
+
+The originals stay as they are. Copies that are there already are not made again.
+
+Exit code: 0 if all have a copy, 1 if some have none, 2 for bad input.
+"""
+
+from __future__ import annotations
+
+import argparse
+import csv
+import io
+import json
+import os
+import sys
+from collections.abc import Mapping, Sequence
+from functools import partial
+from pathlib import Path
+
+from slowfast_maskfeat.checkpoints.whole_file import written_whole
+from slowfast_maskfeat.metrics.log import Progress
+from slowfast_maskfeat.videos.index import VideoList, read_list
+from slowfast_maskfeat.videos.index.list_file import separator_of
+from slowfast_maskfeat.videos.index.write_list import ListRow, list_text, separator_for
+from slowfast_maskfeat.videos.jobs import Failure, run_jobs
+from slowfast_maskfeat.videos.resize import resize_pair
+
+
+def parse_arguments(arguments: Sequence[str] | None = None) -> argparse.Namespace:
+    """Reads the command line."""
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    add = parser.add_argument
+    add("lists", type=Path, nargs="+", metavar="LIST", help="list files (train.csv ...)")
+    add("--output", type=Path, required=True, help="folder of the copies and their lists")
+    add("--prefix", default="", help="folder in front of the paths, as DATA.PATH_PREFIX")
+    add("--separator", default=" ", help="as DATA.PATH_LABEL_SEPARATOR; default: what line 1 shows")
+    add("--short-side", type=int, default=320, help="pixels, even (320)")
+    add("--gop", type=int, default=16, help="frames from key frame to key frame (16)")
+    add("--crf", type=int, default=20, help="x264 quality, 0 to 51, lower is better (20)")
+    add("--timeout", type=float, default=600.0, help="seconds a video (600)")
+    add("--processes", type=int, default=os.cpu_count() or 1, help="all cores by default")
+    return parser.parse_args(arguments)
+
+
+def plan(lists: Mapping[Path, VideoList], prefix: str) -> dict[str, str]:
+    """The copy's path below the output folder, with forward slashes, of each original.
+
+    Raises:
+        ValueError: Two originals would have the same copy, or one is no local file.
+    """
+    paths = {videos.path(row) for videos in lists.values() for row in range(len(videos))}
+    remote = sorted(path for path in paths if "://" in path)
+    if remote:
+        raise ValueError(f"local files are wanted, got {remote[0]}")
+    whole = {path: os.path.abspath(path) for path in sorted(paths)}
+    root = os.path.abspath(prefix) if prefix else ""
+    if not root or any(os.path.relpath(path, root).startswith("..") for path in whole.values()):
+        root = os.path.commonpath([os.path.dirname(path) for path in whole.values()])
+    copies: dict[str, str] = {}
+    owners: dict[str, str] = {}
+    for path, place in whole.items():
+        name = os.path.splitext(os.path.relpath(place, root))[0].replace(os.sep, "/")
+        copies[path] = f"videos/{name}.mp4"
+        other = owners.setdefault(copies[path], place)
+        if other != place:
+            raise ValueError(f"{other} and {place} would have the same copy {copies[path]}")
+    return copies
+
+
+def check_settings(options: argparse.Namespace) -> None:
+    """Notes the settings in the output folder, or compares them with those noted there.
+
+    Raises:
+        ValueError: Settings that are out of range, or other ones than those of the folder.
+    """
+    for name, value, is_right, right in (
+        ("--short-side", options.short_side, options.short_side >= 2, "2 or more"),
+        ("--short-side", options.short_side, options.short_side % 2 == 0, "even"),
+        ("--gop", options.gop, options.gop >= 1, "1 or more"),
+        ("--crf", options.crf, 0 <= options.crf <= 51, "between 0 and 51"),
+    ):
+        if not is_right:
+            raise ValueError(f"{name} is {value}; it must be {right}")
+    wanted = {name: getattr(options, name) for name in ("short_side", "gop", "crf")}
+    path = options.output / "settings.json"
+    if path.exists():
+        found = json.loads(path.read_text(encoding="utf-8"))
+        if found != wanted:
+            raise ValueError(
+                f"{options.output} holds copies made with {found}, not {wanted}; choose another "
+                "--output, or remove that folder"
+            )
+        return
+    _write(path, json.dumps(wanted, indent=2) + "\n")
+
+
+def make_copies(copies: Mapping[str, str], options: argparse.Namespace) -> dict[str, str]:
+    """Makes the copies that are not there; the reason by path of those that cannot be made."""
+    for place in {os.path.dirname(copy) for copy in copies.values()}:
+        (options.output / place).mkdir(parents=True, exist_ok=True)
+    pairs = [(path, str(options.output / copy)) for path, copy in copies.items()]
+    missing = [(path, copy) for path, copy in pairs if not os.path.exists(copy)]
+    work = partial(
+        resize_pair,
+        short_side=options.short_side,
+        gop=options.gop,
+        crf=options.crf,
+    )
+    refused: dict[str, str] = {}
+    progress = Progress(len(copies), "resizing", initial=len(copies) - len(missing))
+    jobs = run_jobs(work, missing, processes=options.processes, timeout=options.timeout)
+    for (path, _), result in jobs:
+        if isinstance(result, Failure):
+            refused[path] = result.reason
+        progress.update(refused=len(refused))
+    progress.close()
+    return refused
+
+
+def write_lists(
+    lists: Mapping[Path, VideoList],
+    copies: Mapping[str, str],
+    refused: Mapping[str, str],
+    output: Path,
+) -> None:
+    """Writes the list of the copies, and that of the refused, for each list."""
+    rows = {path: _rows(videos, copies, refused) for path, videos in lists.items()}
+    separator = separator_for([row for kept in rows.values() for row in kept])
+    for path, videos in lists.items():
+        bad = [videos.path(row) for row in range(len(videos)) if videos.path(row) in refused]
+        table = io.StringIO()
+        writer = csv.writer(table, lineterminator="\n")
+        writer.writerow(("path", "reason"))
+        writer.writerows((video, refused[video]) for video in bad)
+        _write(output / f"{path.stem}_refused.csv", table.getvalue())
+        text = f"{path}: {len(videos)} rows, {len(bad)} refused"
+        if rows[path]:
+            _write(output / path.name, list_text(rows[path], separator))
+            digest = read_list(output / path.name, separator=separator).fingerprint
+            text += f"; {output / path.name}: {len(rows[path])} rows, sha256 {digest}"
+        print(text)
+        for video in bad[:10]:
+            print(f"  {video}: {refused[video]}")
+        classes = path.parent / "classes.txt"
+        if classes.is_file():
+            _write(output / "classes.txt", classes.read_text("utf-8-sig"))
+    keys = f"DATA.PATH_TO_DATA_DIR {output} DATA.PATH_PREFIX {output}"
+    print(f"read them with {keys}" + (' DATA.PATH_LABEL_SEPARATOR ","' * (separator == ",")))
+
+
+def _rows(
+    videos: VideoList, copies: Mapping[str, str], refused: Mapping[str, str]
+) -> list[ListRow]:
+    labels = None if videos.labels is None else videos.labels.tolist()
+    return [
+        ListRow(copies[videos.path(row)], None if labels is None else labels[row])
+        for row in range(len(videos))
+        if videos.path(row) not in refused
+    ]
+
+
+def _write(path: Path, text: str) -> None:
+    with written_whole(path) as part:
+        part.write_bytes(text.encode("utf-8", "surrogateescape"))
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Runs the command line; returns the exit code."""
+    options = parse_arguments(arguments)
+    try:
+        lists = {}
+        for path in options.lists:
+            separator = separator_of(str(path), options.separator.replace("\\t", "\t"))
+            lists[path] = read_list(path, separator=separator, prefix=options.prefix)
+            if path.resolve() == (options.output / path.name).resolve():
+                raise ValueError(f"--output {options.output} would overwrite {path}")
+        if len({path.name for path in lists}) < len(options.lists):
+            raise ValueError("two lists have the same name: one would overwrite the other")
+        copies = plan(lists, options.prefix)
+        for path, copy in copies.items():
+            if os.path.realpath(path) == os.path.realpath(options.output / copy):
+                raise ValueError(f"--output {options.output} would overwrite {path}")
+        check_settings(options)
+        refused = make_copies(copies, options)
+        write_lists(lists, copies, refused, options.output)
+    except (ValueError, OSError) as error:
+        print(f"resize_videos: {error}", file=sys.stderr)
+        return 2
+    return 1 if refused else 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,145 @@
+#!/usr/bin/env python3
+"""Tells what the videos of a list are like: how many, how long, how fast, how large.
+
+For a list `train.csv` the output folder gets `train_summary.png` (histograms) and
+`train_summary.json`; the text goes to the terminal. Packets are counted and one frame of each
+video is decoded; those that cannot be read are counted and named in the JSON file. An interrupted
+run goes on where it was when it is called again.
+
+Exit code: 0, or 2 for bad input.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import os
+import sys
+from collections import Counter
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from slowfast_maskfeat.checkpoints.whole_file import written_whole
+from slowfast_maskfeat.metrics.log import Progress, format_duration
+from slowfast_maskfeat.pictures.histograms import histograms
+from slowfast_maskfeat.videos.check import measure_video
+from slowfast_maskfeat.videos.index import VideoList, read_list
+from slowfast_maskfeat.videos.index.list_file import separator_of
+from slowfast_maskfeat.videos.jobs import Failure, Journal, run_jobs
+
+_NUMBERS = {"duration": "duration (s)", "fps": "frames per second", "num_frames": "frames"}
+
+
+def parse_arguments(arguments: Sequence[str] | None = None) -> argparse.Namespace:
+    """Reads the command line."""
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    add = parser.add_argument
+    add("lists", type=Path, nargs="+", metavar="LIST", help="list files (train.csv ...)")
+    add("--output", type=Path, required=True, help="folder of the pictures and numbers")
+    add("--prefix", default="", help="folder in front of the paths, as DATA.PATH_PREFIX")
+    add("--separator", default=" ", help="as DATA.PATH_LABEL_SEPARATOR; default: what line 1 shows")
+    add("--timeout", type=float, default=30.0, help="seconds a video (30)")
+    add("--processes", type=int, default=os.cpu_count() or 1, help="all cores by default")
+    return parser.parse_args(arguments)
+
+
+def measure(path: Path, videos: VideoList, options: argparse.Namespace) -> dict[str, Any]:
+    """What each video of a list is like, by path: a dictionary or a `Failure`."""
+    wanted = list(dict.fromkeys(videos.path(row) for row in range(len(videos))))
+    settings = {"list_sha256": videos.fingerprint, "prefix": options.prefix}
+    journal = Journal(options.output / f".{path.stem}_summary.jsonl", settings)
+    left = [video for video in wanted if video not in journal.done]
+    progress = Progress(len(wanted), f"measuring {path.name}", initial=len(wanted) - len(left))
+    try:
+        jobs = run_jobs(measure_video, left, processes=options.processes, timeout=options.timeout)
+        for video, result in jobs:
+            journal.add(video, result)
+            progress.update()
+    except BaseException:
+        journal.close()
+        raise
+    progress.close()
+    journal.remove()
+    return journal.done
+
+
+def summarise(videos: VideoList, measured: dict[str, Any]) -> dict[str, Any]:
+    """Counts and the spread of each number over the rows of a list."""
+    found = {video: m for video, m in measured.items() if not isinstance(m, Failure)}
+    unread = {video: m.reason for video, m in measured.items() if isinstance(m, Failure)}
+    summary: dict[str, Any] = {
+        "num_rows": len(videos),
+        "num_videos": len(measured),
+        "num_unreadable": len(unread),
+        "list_sha256": videos.fingerprint,
+        "hours": sum(m["duration"] for m in found.values()) / 3600,
+    }
+    if videos.labels is not None:
+        counts = np.bincount(videos.labels)
+        counts = counts[counts > 0]
+        summary["num_classes"] = len(counts)
+        summary["rows_per_class"] = _spread(counts)
+    for field in _NUMBERS if found else ():
+        summary[field] = _spread([m[field] for m in found.values()])
+    sizes = Counter(f"{m['width']}x{m['height']}" for m in found.values())
+    summary["resolutions"] = dict(sizes.most_common())
+    summary["unreadable"] = unread
+    return summary
+
+
+def _spread(values: Any) -> dict[str, float]:
+    low, median, high = np.percentile(values, (0, 50, 100)).tolist()
+    return {"min": low, "median": median, "mean": float(np.mean(values)), "max": high}
+
+
+def report(path: Path, summary: dict[str, Any]) -> list[str]:
+    """The summary as lines of text."""
+    lines = [
+        f"{path}: {summary['num_rows']} rows, {summary['num_videos']} videos, "
+        f"{summary['num_unreadable']} unreadable, {format_duration(summary['hours'] * 3600)} in all"
+    ]
+    names = {**_NUMBERS, "rows_per_class": f"rows of {summary.get('num_classes')} classes"}
+    for field, name in names.items():
+        if field in summary:
+            spread = "  ".join(f"{key} {value:.4g}" for key, value in summary[field].items())
+            lines.append(f"  {name:<20} {spread}")
+    sizes = [f"{size} ({count})" for size, count in summary["resolutions"].items()]
+    if sizes:
+        more = f", {len(sizes) - 6} others" if len(sizes) > 6 else ""
+        lines.append(f"  {'resolution':<20} {', '.join(sizes[:6])}{more}")
+    return lines
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Runs the command line; returns the exit code."""
+    options = parse_arguments(arguments)
+    try:
+        for path in options.lists:
+            separator = separator_of(str(path), options.separator.replace("\\t", "\t"))
+            videos = read_list(path, separator=separator, prefix=options.prefix)
+            measured = measure(path, videos, options)
+            summary = summarise(videos, measured)
+            with written_whole(options.output / f"{path.stem}_summary.json") as part:
+                part.write_text(json.dumps(summary, indent=2) + "\n", encoding="utf-8")
+            found = [m for m in measured.values() if not isinstance(m, Failure)]
+            if found:
+                panels: dict[str, Any] = {
+                    label: [m[field] for m in found] for field, label in _NUMBERS.items()
+                }
+                panels["resolution"] = [f"{m['width']}x{m['height']}" for m in found]
+                with written_whole(options.output / f"{path.stem}_summary.png") as part:
+                    histograms(part, panels, title=f"{path.name}: {len(found)} videos")
+            print("\n".join(report(path, summary)))
+    except (ValueError, OSError) as error:
+        print(f"summary: {error}", file=sys.stderr)
+        return 2
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())
