@@ -243,7 +243,7 @@ def measure_loader(options: argparse.Namespace, cfg: CfgNode, folder: Path) -> T
         size=(48, 64) if options.quick else (256, 340),
     )
     sizes = statistics.mean(path.stat().st_size for path in videos) / 1024
-    loaders = [_loader_of(cfg, folder, len(videos), workers) for workers in (0, 1)]
+    loaders = [loader_of(cfg, folder, len(videos), workers) for workers in (0, 1)]
     repeats = options.repeats or 9
     # Every round has frames of its own, the same for all forms.
     plans = [frames_of_epoch(loaders[0], epoch) for epoch in range(repeats + 1)]
@@ -256,9 +256,9 @@ def measure_loader(options: argparse.Namespace, cfg: CfgNode, folder: Path) -> T
 
     rows = take_turns(
         {
-            "loader, one worker process": lambda number: _exhaust(loaders[1].epoch(number)),
-            "loader, in this process": lambda number: _exhaust(loaders[0].epoch(number)),
-            "PyAV by hand": lambda number: _exhaust(
+            "loader, one worker process": lambda number: exhaust(loaders[1].epoch(number)),
+            "loader, in this process": lambda number: exhaust(loaders[0].epoch(number)),
+            "PyAV by hand": lambda number: exhaust(
                 decode_by_hand(path, indices) for path, indices in plans[number]
             ),
             "bare decoding": decode,
@@ -281,9 +281,21 @@ def measure_loader(options: argparse.Namespace, cfg: CfgNode, folder: Path) -> T
     return Table("loader", title, list(rows.values()))
 
 
-def _loader_of(cfg: CfgNode, folder: Path, batch_size: int, num_workers: int) -> ClipLoader:
+def loader_of(
+    cfg: CfgNode, folder: Path, batch_size: int, num_workers: int, decoder: str = ""
+) -> ClipLoader:
+    """The training loader of a configuration, on the videos of `write_videos`.
+
+    Args:
+        cfg: configuration; it is only read.
+        folder: of the videos.
+        batch_size: how many there are; a batch is a quarter of them.
+        num_workers: loading processes.
+        decoder: instead of the configuration's.
+    """
     cfg = cfg.clone()
     cfg.defrost()
+    cfg.DATA.DECODING_BACKEND = decoder or cfg.DATA.DECODING_BACKEND
     cfg.DATA.PATH_TO_DATA_DIR = str(folder)
     cfg.DATA.PATH_LABEL_SEPARATOR = ","
     cfg.DATA.PATH_PREFIX = ""
@@ -292,7 +304,8 @@ def _loader_of(cfg: CfgNode, folder: Path, batch_size: int, num_workers: int) ->
     return build_loader(cfg, "train")
 
 
-def _exhaust(items: Iterable[object]) -> None:
+def exhaust(items: Iterable[object]) -> None:
+    """Take all items."""
     for _ in items:
         pass
 

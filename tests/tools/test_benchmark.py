@@ -50,7 +50,7 @@ def test_decoding_by_hand_gives_the_same_frames(video):
 def test_bare_decoding_takes_the_frames_of_the_loader(tmp_path):
     write_videos(tmp_path, num_videos=4, num_frames=40, size=(48, 64))
     options = benchmark.parse_arguments(["--quick"])
-    loader = benchmark._loader_of(benchmark.read_config(options), tmp_path, 4, 0)
+    loader = benchmark.loader_of(benchmark.read_config(options), tmp_path, 4, 0)
     view, taken = loader.dataset.views, []
 
     class Watch:

@@ -1,0 +1,105 @@
+"""The loading benchmark: it compares like with like, and its figures follow from its times."""
+
+from __future__ import annotations
+
+import json
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+
+TOOLS = Path(__file__).resolve().parents[2] / "tools"
+sys.path.insert(0, str(TOOLS))
+import benchmark  # noqa: E402
+import benchmark_data  # noqa: E402
+from benchmark_report import Row  # noqa: E402
+from benchmark_video import write_videos  # noqa: E402
+
+from slowfast_maskfeat.clips.dataset import SampleKey  # noqa: E402
+
+
+@pytest.fixture
+def loader(tmp_path):
+    write_videos(tmp_path, num_videos=4, num_frames=30, size=(48, 64))
+    options = benchmark_data.parse_arguments(["--quick"])
+    return benchmark.loader_of(benchmark.read_config(options), tmp_path, 4, 0, "pyav")
+
+
+def test_bare_decoding_decodes_the_frames_of_the_loader(loader):
+    taken = []
+
+    class Watch:
+        def __init__(self, views):
+            self.views, self.clip_shape = views, views.clip_shape
+
+        def __call__(self, video, generator):
+            frames = video.frames
+
+            def watched(indices):
+                taken.append((video.path, list(indices)))
+                return frames(indices)
+
+            video.frames = watched
+            return self.views(video, generator)
+
+    views = loader.dataset.views
+    wanted = []
+    for form in (views, benchmark_data.BareDecoding(views)):
+        loader.dataset.views = Watch(form)
+        list(loader.epoch(2))
+        wanted.append(taken[:])
+        taken.clear()
+    assert len(wanted[0]) == 4
+    assert wanted[0] == wanted[1]
+
+
+def test_the_stopwatch_changes_nothing_and_its_shares_add_up(loader):
+    plain = loader.dataset[SampleKey(1, 2)]
+    stopwatch = benchmark_data.Stopwatch()
+    with stopwatch.watching(loader):
+        watched = loader.dataset[SampleKey(1, 2)]
+    assert watched.clips.equal(plain.clips)
+    assert watched.mask.equal(plain.mask)
+    split = stopwatch.split()
+    assert sum(split.values()) == pytest.approx(1)
+    assert {"open", "seek", "decode", "convert", "resize", "mask"} <= set(split)
+    assert min(split.values()) >= 0
+    before = dict(stopwatch.seconds)
+    assert loader.dataset[SampleKey(1, 2)].clips.equal(plain.clips)
+    assert dict(stopwatch.seconds) == before  # nothing is timed any more
+
+
+def test_figures_follow_from_times():
+    rows = {
+        ("pyav", 1, False): Row("", "s", [4.0, 4.0, 5.0]),
+        ("pyav", 1, True): Row("", "s", [3.0, 3.0, 3.0]),
+        ("pyav", 2, False): Row("", "s", [2.5, 2.5, 2.5]),
+        ("pyav", 2, True): Row("", "s", [1.5, 1.5, 1.5]),
+    }
+    one, two = benchmark_data.tabulate(rows, num_clips=20, batch=10, step_seconds=1.5)
+    assert one["clips_per_second"] == 5
+    assert one["of_bare_decoding"] == 0.75
+    assert "scaling" not in one
+    assert one["wait"] == pytest.approx(0.25)  # 2 s to load a batch, of which 1.5 are computed in
+    assert two["scaling"] == pytest.approx(1.6)
+    assert two["scaling_of_bare_scaling"] == pytest.approx(0.8)
+    assert two["wait"] == 0  # 1.25 s to load a batch
+    assert np.isfinite([record["clips_per_second"] for record in (one, two)]).all()
+
+
+@pytest.mark.slow  # worker processes that import torch
+def test_the_whole_run_at_tiny_sizes(tmp_path, capsys):
+    target, num_threads = tmp_path / "values.json", torch.get_num_threads()
+    try:
+        words = ["--quick", "--workers", "0", "1", "2", "--step-seconds", "0.1"]
+        assert benchmark_data.main([*words, "--json", str(target)]) == 0
+    finally:
+        torch.set_num_threads(num_threads)
+    assert "share of the time of a clip" in capsys.readouterr().out
+    content = json.loads(target.read_text())
+    decoders = {record["decoder"] for record in content["rates"]}
+    assert decoders == set(content["split"])
+    assert len(content["rates"]) == 3 * len(decoders)
+    assert all(0 <= record["wait"] <= 1 for record in content["rates"])

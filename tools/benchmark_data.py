@@ -1,0 +1,266 @@
+#!/usr/bin/env python3
+"""Measures how fast clips are loaded, per decoder and number of workers, and where the time goes.
+
+All on videos that are rendered for it: H.264 of 340x256, 10 s, 30 frames/s, key frames every 250.
+
+- rates: clips a second out of the training loader, against bare decoding of the same frames (the
+  same loader, which opens and decodes and then throws the frames away) with as many workers; and
+  the share of its time that an accelerator would wait, if a step took `--step-seconds`.
+- split: the seconds of a clip in this process, by what they are spent on.
+
+What is compared takes turns in one run. On a machine that does other things too, only ratios tell
+something. Prints them and judges nothing.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import statistics
+import tempfile
+import time
+from collections import Counter
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import ExitStack, contextmanager
+from pathlib import Path
+from typing import Any
+from unittest.mock import patch
+
+import numpy as np
+import torch
+from benchmark import CONFIG, QUICK_CONFIG, FrameRecorder, exhaust, loader_of, read_config
+from benchmark_report import Row, describe_machine, take_turns
+from benchmark_video import write_videos
+from fvcore.common.config import CfgNode
+from torch import Tensor
+
+from slowfast_maskfeat.clips import ClipLoader, RandomView, transform
+from slowfast_maskfeat.clips.batch import collate
+from slowfast_maskfeat.clips.dataset import SampleKey
+from slowfast_maskfeat.videos.decode import Video, available_backends
+
+# Where the time of a clip goes; what is between frames and seek is only known of PyAV.
+PARTS = ("open", "seek", "decode", "convert", "resize", "augment", "mask", "collate")
+
+
+class BareDecoding(FrameRecorder):
+    """Views that decode the frames of a clip and give a single pixel."""
+
+    def __call__(self, video: Video, generator: np.random.Generator) -> Tensor:
+        """(1, 1, 1, 1, C) uint8."""
+        super().__call__(video, generator)
+        _, indices = self.wanted.pop()
+        return torch.from_numpy(video.frames(indices)[None, :1, :1, :1]).clone()
+
+
+class Stopwatch:
+    """Adds up the seconds that functions take."""
+
+    def __init__(self) -> None:
+        self.seconds: Counter[str] = Counter()
+
+    def timed(self, name: str, function: Callable[..., Any]) -> Callable[..., Any]:
+        """`function`, whose time is added to `name`."""
+
+        def wrapper(*arguments: Any, **options: Any) -> Any:
+            start = time.perf_counter()
+            try:
+                return function(*arguments, **options)
+            finally:
+                self.seconds[name] += time.perf_counter() - start
+
+        return wrapper
+
+    @contextmanager
+    def watching(self, loader: ClipLoader) -> Iterator[None]:
+        """Inside it, the parts of the loading in this process are timed."""
+        dataset = loader.dataset
+        open_timed = self.timed("open", dataset._open)
+
+        def open_watched(path: str) -> Video:
+            video: Any = open_timed(path)
+            video.frames = self.timed("frames", video.frames)
+            return video
+
+        with ExitStack() as stack:
+            patches = [
+                patch.object(dataset, "_open", open_watched),
+                patch.object(dataset, "views", _Timed(dataset.views, self)),
+                patch.object(transform, "resize", self.timed("resize", transform.resize)),
+            ]
+            if dataset.mask_sampler is not None:
+                timed = self.timed("mask", dataset.mask_sampler)
+                patches.append(patch.object(dataset, "mask_sampler", timed))
+            if dataset.backend == "pyav":
+                from slowfast_maskfeat.videos import _pyav_backend as pyav
+
+                decode, put = pyav._decode_packet, pyav._Clip.put
+                patches.append(patch.object(pyav, "_decode_packet", self.timed("decode", decode)))
+                patches.append(patch.object(pyav._Clip, "put", self.timed("convert", put)))
+            for part in patches:
+                stack.enter_context(part)
+            yield
+
+    def split(self) -> dict[str, float]:
+        """Share of each of `PARTS` in their sum; without PyAV "decode" is seek to convert."""
+        seconds = Counter(self.seconds)
+        frames = seconds.pop("frames", 0.0)
+        views = seconds.pop("views", 0.0)
+        seconds["augment"] = views - frames - seconds["resize"]
+        if "convert" in seconds:
+            seconds["seek"] = frames - seconds["decode"] - seconds["convert"]
+        else:
+            seconds["decode"] = frames
+        total = sum(seconds.values())
+        return {part: seconds[part] / total for part in PARTS if part in seconds}
+
+
+class _Timed:
+    """Views whose time is added up."""
+
+    def __init__(self, views: Any, stopwatch: Stopwatch) -> None:
+        self.clip_shape = views.clip_shape
+        self._cut = stopwatch.timed("views", views)
+
+    def __call__(self, video: Video, generator: np.random.Generator) -> Tensor:
+        clips: Tensor = self._cut(video, generator)
+        return clips
+
+
+def measure_split(cfg: CfgNode, folder: Path, num_videos: int, decoder: str) -> dict[str, float]:
+    """Share of each part in the time of an epoch that is loaded in this process."""
+    loader = loader_of(cfg, folder, num_videos, 0, decoder)
+    stopwatch = Stopwatch()
+    collate_timed = stopwatch.timed("collate", collate)
+    exhaust(loader.epoch(0))
+    with stopwatch.watching(loader):
+        for epoch in (1, 2):
+            keys = [SampleKey(epoch, row) for row in range(num_videos)]
+            for start in range(0, num_videos, loader.batch_size):
+                batch = keys[start : start + loader.batch_size]
+                collate_timed([loader.dataset[key] for key in batch])
+    return stopwatch.split()
+
+
+def measure_rates(
+    options: argparse.Namespace, cfg: CfgNode, folder: Path, num_videos: int
+) -> dict[tuple[str, int, bool], Row]:
+    """Seconds of an epoch, by decoder, number of workers, and whether it is bare decoding."""
+    forms: dict[str, Callable[[int], object]] = {}
+    names: dict[str, tuple[str, int, bool]] = {}
+    for decoder in options.decoders:
+        for num_workers in options.workers:
+            for is_bare in (False, True):
+                loader = loader_of(cfg, folder, num_videos, num_workers, decoder)
+                if is_bare:
+                    assert isinstance(loader.dataset.views, RandomView)
+                    loader.dataset.views = BareDecoding(loader.dataset.views)
+                    loader.dataset.mask_sampler = None
+                name = f"{decoder}, {num_workers} workers, {'bare' if is_bare else 'loader'}"
+                names[name] = decoder, num_workers, is_bare
+
+                def load(number: int, loader: ClipLoader = loader) -> None:
+                    exhaust(loader.epoch(number))
+
+                forms[name] = load
+    rows = take_turns(forms, options.repeats, torch.device("cpu"))
+    return {names[name]: row for name, row in rows.items()}
+
+
+def tabulate(
+    rows: dict[tuple[str, int, bool], Row], num_clips: int, batch: int, step_seconds: float
+) -> list[dict[str, Any]]:
+    """One record for each decoder and number of workers.
+
+    Args:
+        rows: of `measure_rates`.
+        num_clips: of an epoch.
+        batch: clips of a step.
+        step_seconds: that an accelerator takes for it; 0 for no such figure.
+    """
+    records = []
+    for decoder, num_workers in [(name, workers) for name, workers, is_bare in rows if is_bare]:
+        ours, bare = rows[decoder, num_workers, False], rows[decoder, num_workers, True]
+        ratios = [b / a for a, b in zip(ours.values, bare.values, strict=True)]
+        rate = num_clips / statistics.median(ours.values)
+        record: dict[str, Any] = {
+            "decoder": decoder,
+            "workers": num_workers,
+            "clips_per_second": rate,
+            "of_bare_decoding": statistics.median(ratios),
+        }
+        if num_workers > 1 and (decoder, 1, True) in rows:
+            one, bare_one = rows[decoder, 1, False], rows[decoder, 1, True]
+            record["scaling"] = statistics.median(one.values) / statistics.median(ours.values)
+            bare_scaling = statistics.median(bare_one.values) / statistics.median(bare.values)
+            record["scaling_of_bare_scaling"] = record["scaling"] / bare_scaling
+        if step_seconds > 0:
+            record["wait"] = max(0.0, 1 - step_seconds * rate / batch)
+        records.append(record)
+    return records
+
+
+def parse_arguments(arguments: Sequence[str] | None) -> argparse.Namespace:
+    """The command line."""
+    installed = [name for name, note in available_backends().items() if "absent" not in note]
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("--decoders", nargs="+", choices=installed, default=installed)
+    parser.add_argument("--workers", nargs="+", type=int, default=[0, 1, 2])
+    parser.add_argument("--repeats", type=int, default=5, help="timed rounds")
+    parser.add_argument("--step-seconds", type=float, default=0.0, help="of the accelerator")
+    parser.add_argument("--batch", type=int, default=16, help="clips of such a step")
+    parser.add_argument("--config", type=Path, help=f"YAML file (default: {CONFIG.name})")
+    parser.add_argument("--quick", action="store_true", help="tiny sizes: does it run at all?")
+    parser.add_argument("--json", type=Path, help="file that gets all figures")
+    options = parser.parse_args(arguments)
+    options.config = options.config or (QUICK_CONFIG if options.quick else CONFIG)
+    if options.quick:
+        options.repeats = 1
+    return options
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Measures and prints; returns the exit code."""
+    options = parse_arguments(arguments)
+    machine = describe_machine()
+    for name, value in machine.items():
+        print(f"{name:<14}{value}")
+    cfg = read_config(options)
+    torch.set_num_threads(1)  # as in a worker
+    with tempfile.TemporaryDirectory() as name:
+        folder, num_videos = Path(name), 4 if options.quick else 16
+        write_videos(
+            folder,
+            num_videos=num_videos,
+            num_frames=30 if options.quick else 300,
+            size=(48, 64) if options.quick else (256, 340),
+        )
+        splits = {
+            decoder: measure_split(cfg, folder, num_videos, decoder) for decoder in options.decoders
+        }
+        rows = measure_rates(options, cfg, folder, num_videos)
+    records = tabulate(rows, num_videos, options.batch, options.step_seconds)
+    print("\nshare of the time of a clip")
+    print(f"  {'':<12}" + "".join(f"{part:>10}" for part in PARTS))
+    for decoder, split in splits.items():
+        cells = (f"{split[part]:.1%}" if part in split else "" for part in PARTS)
+        print(f"  {decoder:<12}" + "".join(f"{cell:>10}" for cell in cells))
+    heads = ("workers", "clips/s", "of bare", "scaling", "of bare's", "wait")
+    print("\n  " + f"{'decoder':<12}" + "".join(f"{head:>11}" for head in heads))
+    for record in records:
+        figures = [f"{record['workers']}", f"{record['clips_per_second']:.1f}"]
+        figures.append(f"{record['of_bare_decoding']:.2f}")
+        figures += [
+            f"{record[key]:.2f}" if key in record else ""
+            for key in ("scaling", "scaling_of_bare_scaling")
+        ]
+        figures.append(f"{record['wait']:.0%}" if "wait" in record else "")
+        print(f"  {record['decoder']:<12}" + "".join(f"{figure:>11}" for figure in figures))
+    if options.json:
+        content = {"machine": machine, "split": splits, "rates": records}
+        options.json.write_text(json.dumps(content, indent=2) + "\n")
+    return 0
+
+
+if __name__ == "__main__":
+    raise SystemExit(main())
