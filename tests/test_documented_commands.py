@@ -56,11 +56,21 @@ FEW_CLIPS = [
     "--processes",
     "1",
 ]
+# What images need in the place of the above, and what has one clip along the time.
+SMALL_IMAGES = {
+    "DATA.NUM_FRAMES": 1,
+    "MVIT.PATCH_KERNEL": [7, 7],
+    "MVIT.PATCH_STRIDE": [4, 4],
+    "MVIT.PATCH_PADDING": [3, 3],
+    "MVIT.POOL_KVQ_KERNEL": [1, 3, 3],
+    "MVIT.REL_POS_TEMPORAL": False,
+}
+SMALL_SEGMENTS = {"TEST.NUM_ENSEMBLE_VIEWS": 1}
 CONFIGS = {
     "ssl": ROOT / "configs/masked_ssl/k400_MVITv2_S_16x4_MaskFeat_PT.yaml",
     "ssl_eval": ROOT / "configs/masked_ssl/k400_MVITv2_S_16x4_FT.yaml",
 }
-LONG = {"tools/demo.py", "tools/benchmark.py"}
+LONG = {"tools/demo.py", "tools/benchmark.py", "tools/benchmark_data.py"}
 BLOCKS = all_blocks()
 
 
@@ -252,7 +262,11 @@ def _as_subprocess(words: Sequence[str], num_processes: int) -> list[str]:
 
 def _small(words: Sequence[str]) -> list[str]:
     """A command of run_net.py with the pairs that make it tiny."""
-    small = dict(SMALL)
+    small, cfg = dict(SMALL), _configuration(words)
+    if cfg.MVIT.PATCH_2D:
+        small |= SMALL_IMAGES
+    if cfg.TEST.DATASET == "ssv2":
+        small |= SMALL_SEGMENTS
     if "TEST.NUM_TEMPORAL_CLIPS" not in words:
         small["TEST.NUM_TEMPORAL_CLIPS"] = []
     return [*words, *tiny_run.pairs(small)]
@@ -323,6 +337,24 @@ def _motion_clips(words: Sequence[str], sandbox: Sandbox, monkeypatch: pytest.Mo
     assert (output / "pretrain" / "train.csv").is_file()
 
 
+def _data_tool(words: Sequence[str], sandbox: Sandbox, monkeypatch: pytest.MonkeyPatch) -> None:
+    options = dict(pairwise(words))
+    folder = Path(options.get("--data") or options["--prefix"])
+    names = [f"{label}/{number}.mp4" for number in range(3) for label in ("jump", "run")]
+    for number, name in enumerate(names):
+        (folder / name).parent.mkdir(parents=True, exist_ok=True)
+        shutil.copy(sandbox.videos / f"{number}.mp4", folder / name)
+    for word in words:
+        if word.endswith(".csv"):
+            Path(word).parent.mkdir(parents=True, exist_ok=True)
+            rows = [f"{name} {number % 2}\n" for number, name in enumerate(names)]
+            Path(word).write_text("".join(rows))
+    # Processes of their own, which a test's __main__ could not start.
+    done = subprocess.run([sys.executable, *words], capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
+    assert list(Path(options["--output"]).iterdir())
+
+
 def _convert(words: Sequence[str], sandbox: Sandbox, monkeypatch: pytest.MonkeyPatch) -> None:
     options, pairs = converted_files.split(words)
     converted_files.check_at_full_size(options, pairs)
@@ -368,7 +400,12 @@ SCRIPTS = {
     "tools/check_install.py": _plain_script,
     "tools/demo.py": _demo,
     "tools/benchmark.py": _benchmark,
+    "tools/benchmark_data.py": _benchmark,
     "datasets/make_motion_clips.py": _motion_clips,
+    "datasets/make_manifest.py": _data_tool,
+    "datasets/check_videos.py": _data_tool,
+    "datasets/resize_videos.py": _data_tool,
+    "datasets/summary.py": _data_tool,
 }
 PROGRAMS = {"python": _python, "python3": _python, "torchrun": _torchrun}
 
