@@ -3,26 +3,36 @@
 from __future__ import annotations
 
 import fcntl
+import itertools
 import os
 import re
 import signal
 import threading
-from collections.abc import Iterator
+from collections import defaultdict
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 
 
 @contextmanager
-def serve(folder: Path, *, stalling: tuple[str, ...] = (), share: float = 0.5) -> Iterator[str]:
+def serve(
+    folder: Path,
+    *,
+    stalling: tuple[str, ...] = (),
+    share: float = 0.5,
+    when: Callable[[int], bool] = lambda count: True,
+) -> Iterator[str]:
     """A local HTTP server of a folder: its address.
 
     Args:
         folder: what is served; the server knows ranges, so decoders can seek.
         stalling: names of files whose bytes stop coming, with the connection left open.
         share: of such a file's bytes that can be had.
+        when: whether a request for such a file stalls, by how many came before it.
     """
     released = threading.Event()
+    counters: dict[str, Iterator[int]] = defaultdict(itertools.count)  # next() is atomic
 
     class Handler(BaseHTTPRequestHandler):
         protocol_version = "HTTP/1.1"
@@ -38,11 +48,13 @@ def serve(folder: Path, *, stalling: tuple[str, ...] = (), share: float = 0.5) -
             last = int(wanted[2]) if wanted and wanted[2] else len(content) - 1
             self.send_response(206 if wanted else 200)
             self.send_header("Accept-Ranges", "bytes")
+            self.send_header("Connection", "close")  # or FFmpeg tries to go on with this one
             self.send_header("Content-Length", str(last + 1 - first))
             if wanted:
                 self.send_header("Content-Range", f"bytes {first}-{last}/{len(content)}")
             self.end_headers()
-            end = int(len(content) * share) if path.name in stalling else len(content)
+            is_stalling = path.name in stalling and when(next(counters[path.name]))
+            end = int(len(content) * share) if is_stalling else len(content)
             try:
                 self.wfile.write(content[first : min(last + 1, end)])
                 if end <= last:

@@ -155,7 +155,7 @@ def build_loader(cfg: CfgNode, split: str, *, num_views: int | None = None) -> C
         num_threads=cfg.DATA.DECODING_THREADS,
         replace_lost=split == "train",
         reverse_channels=reverses_channels(cfg, split),
-        # Half of it: a server that stops sending is then given up without ending a worker.
+        # Half of it: a server that stops sending is then left without ending a worker.
         read_timeout=cfg.DATA.DECODE_TIMEOUT / 2,
     )
     if split == "train":

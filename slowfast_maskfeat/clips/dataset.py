@@ -12,7 +12,13 @@ from torch import Tensor
 from torch.utils.data import Dataset
 
 from slowfast_maskfeat.clips.batch import LostVideo, Sample
-from slowfast_maskfeat.videos.decode import DecodeError, MissingFileError, Video, open_video
+from slowfast_maskfeat.videos.decode import (
+    DecodeError,
+    MissingFileError,
+    StalledError,
+    Video,
+    open_video,
+)
 from slowfast_maskfeat.videos.index import VideoList
 
 Rng = np.random.Generator
@@ -58,7 +64,8 @@ class ClipDataset(Dataset[Sample]):
         replace_lost: take another video in the place of one that can't be decoded; without it a
             lost video gives no clip. Both are told in `Sample.lost`.
         reverse_channels: blue, green, red.
-        read_timeout: seconds without data after which reading from a network gives up; 0 for none.
+        read_timeout: seconds that an address may take to open, and to give each packet, before it
+            is given up; 0 for no limit. Each video has two tries.
 
     Attributes:
         given_up: row -> reason, of videos that are lost without another try. The loader notes
@@ -129,13 +136,27 @@ class ClipDataset(Dataset[Sample]):
         try:
             if row in self.given_up:
                 raise DecodeError(path, self.given_up[row])
-            with self.watching(row), self._open(path) as video:
-                clips = self.views(video, generator)
+            clips = self._view(row, path, generator)
         except DecodeError as error:
             time, height, width = self.views.clip_shape
             empty = torch.empty((0, time, height, width, 3), dtype=torch.uint8)
             return empty, LostVideo(row, path, error.reason, isinstance(error, MissingFileError))
         return (clips.flip(-1) if self.reverse_channels else clips), None
+
+    def _view(self, row: int, path: str, generator: Rng) -> Tensor:
+        """The clips of a video that has not been given up; one that stalls is tried twice.
+
+        Twice, because a connection may have broken off, and a run that was stopped and continued
+        (Ctrl-Z, a suspended machine) finds the time of what it waited for over.
+        """
+        state = generator.bit_generator.state
+        try:
+            with self.watching(row), self._open(path) as video:
+                return self.views(video, generator)
+        except StalledError:
+            generator.bit_generator.state = state
+        with self.watching(row), self._open(path) as video:
+            return self.views(video, generator)
 
     def _open(self, path: str) -> Video:
         return open_video(

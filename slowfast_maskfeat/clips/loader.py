@@ -156,10 +156,16 @@ class ClipLoader:
                     loaded = next(loading)
                 except StopIteration:
                     return
-                except (RuntimeError, OSError, EOFError):
+                except Exception as error:
                     # That a worker is gone is told by torch, or by a message that it broke off.
-                    if not self._give_up_hung():
-                        raise
+                    may_be_gone = isinstance(error, (RuntimeError, OSError, EOFError))
+                    if not (may_be_gone and self._give_up_hung()):
+                        if self._num_workers:
+                            # torch's frames hold its workers and the error in a circle. That is
+                            # left to the garbage collector, which ends workers at some later
+                            # moment and stops this process for 5 s over each.
+                            error.__traceback__ = None
+                        raise error
                     loading = None
                     self._restart()
                 else:

@@ -11,14 +11,13 @@ import av
 import numpy as np
 from numpy.typing import NDArray
 
-from slowfast_maskfeat.videos.video import DecodeError
+from slowfast_maskfeat.videos.video import DecodeError, StalledError
 
 # Containers that keep the presentation time of every frame. Others leave the demuxer to guess, and
 # its guess depends on where reading began (MPEG program streams) or is wrong (AVI with B-frames).
 _FORMATS_WITH_PRESENTATION_TIMES = frozenset(
     {"mov,mp4,m4a,3gp,3g2,mj2", "matroska,webm", "flv", "mpegts"}
 )
-_STALLED = "stalled: no data came within the time limit"
 
 
 @dataclass(frozen=True)
@@ -77,23 +76,32 @@ def open_container(path: str, *, num_threads: int, read_timeout: float) -> tuple
     Args:
         path: The file or address.
         num_threads: Of the decoder.
-        read_timeout: Seconds without data after which an address is given up; 0 for never.
+        read_timeout: Seconds that an address may take to be opened, and then to give a packet; 0
+            for no limit. Files have none.
 
     Raises:
+        StalledError: It is an address, and took longer.
         DecodeError: It is no video, or damaged beyond use.
     """
+    # PyAV looks at the clock before it reads, so it would also give up a file in a run that was
+    # stopped meanwhile.
+    limit = read_timeout if read_timeout > 0 and "://" in path else None
+    # The limit is PyAV's on opening and on each packet, FFmpeg's (microseconds) on the reads of a
+    # seek, for which PyAV has none.
+    options = {} if limit is None else {"rw_timeout": f"{limit * 1e6:.0f}"}
     start = time.monotonic()
     try:
-        container = av.open(path, timeout=read_timeout or None)
+        container = av.open(path, timeout=limit, options=options)
     except (av.FFmpegError, ValueError, OSError) as error:
         # FFmpeg reports an index that did not come as invalid data.
-        is_stalled = 0 < read_timeout <= time.monotonic() - start
-        if is_stalled:
-            raise DecodeError(path, _STALLED) from error
+        if limit is not None and time.monotonic() - start >= limit:
+            raise StalledError(path) from error
         raise DecodeError(path, f"cannot be opened as a video: {reason_of(error)}") from error
     try:
         stream = container.streams.best("video")
         if stream is None:
+            if limit is not None and time.monotonic() - start >= limit:
+                raise StalledError(path)  # its header came in part
             raise DecodeError(path, "has no video stream")
         if stream.codec_context is None:
             raise DecodeError(path, "its video codec is unknown to this FFmpeg")
@@ -155,10 +163,10 @@ def refuse_stall(path: str, error: BaseException) -> None:
     """Tell a time limit that was passed from damage: what was read so far is no file then.
 
     Raises:
-        DecodeError: `error` is that of PyAV's time limit.
+        StalledError: `error` is that of PyAV's time limit.
     """
     if isinstance(error, av.error.ExitError):
-        raise DecodeError(path, _STALLED) from error
+        raise StalledError(path) from error
 
 
 def reason_of(error: BaseException) -> str:

@@ -16,6 +16,7 @@ from slowfast_maskfeat.videos.media import is_image
 from slowfast_maskfeat.videos.video import (
     DecodeError,
     MissingFileError,
+    StalledError,
     UnsuitedDecoderError,
     Video,
 )
@@ -23,6 +24,7 @@ from slowfast_maskfeat.videos.video import (
 __all__ = [
     "DecodeError",
     "MissingFileError",
+    "StalledError",
     "Video",
     "available_backends",
     "decoder_versions",
@@ -57,14 +59,16 @@ def open_video(
             rightly (docs/decoders.md) to the next.
         num_threads: Threads of the decoder. One is the fastest for a loader that has a worker per
             core; more help a single reader of large frames.
-        read_timeout: Seconds without data after which PyAV gives up an address; 0 waits for ever.
-            Local files and the other decoders have no such limit: see `clips.loader.ClipLoader`.
+        read_timeout: Seconds that PyAV waits for an address to open, and then for each packet; 0
+            waits for ever. Local files and the other decoders have no such limit: see
+            `clips.loader.ClipLoader`.
 
     Returns:
         The video, a context manager; close it.
 
     Raises:
         ValueError: An unknown decoder, or one that is absent; the message names those available.
+        StalledError: `read_timeout` has passed.
         DecodeError: The file is missing, no video, damaged beyond use, or of an unknown codec.
     """
     if num_threads < 1:

@@ -31,6 +31,15 @@ class MissingFileError(DecodeError):
     """There is no such file."""
 
 
+class StalledError(DecodeError):
+    """A server did not send what was asked for in time, or this process was stopped meanwhile."""
+
+    def __init__(
+        self, path: str, reason: str = "stalled: what was asked for did not come in time"
+    ) -> None:
+        super().__init__(path, reason)
+
+
 class UnsuitedDecoderError(DecodeError):
     """A file that this decoder cannot read rightly but another one can."""
 

@@ -18,6 +18,7 @@ from videos_on_disk import numbered_frames, write_video
 from slowfast_maskfeat.videos.check import check_video
 from slowfast_maskfeat.videos.index import read_list
 
+TIMEOUT = 8  # seconds
 REASONS = {
     "truncated": "ends early: it holds [1-9] of the 10 frames",
     "empty": "the file is empty",
@@ -28,7 +29,7 @@ REASONS = {
     "header only": "has no frames",
     "no index": "cannot be opened as a video",
     "missing": "no such file",
-    "stalling": "hung: not done after 3 s",
+    "stalling": f"hung: not done after {TIMEOUT} s",
 }
 # A front part of these is there: training reads it, and only a check tells that it is not all.
 USABLE_IN_PART = {"truncated", "zeroed middle"}
@@ -45,8 +46,8 @@ def checked(dirty, tmp_path_factory):
     folder = tmp_path_factory.mktemp("checked")
     write_list(folder / "train.csv", dirty.rows)
     (folder / "classes.txt").write_text("a\nb\nc\nd\n")
-    words = (folder / "train.csv", "--output", folder / "clean", "--timeout", 3, "--processes", 2)
-    return folder, dataset_scripts.run("check_videos.py", *words, code=1)
+    words = (folder / "train.csv", "--output", folder / "clean", "--timeout", TIMEOUT)
+    return folder, dataset_scripts.run("check_videos.py", *words, "--processes", 2, code=1)
 
 
 @pytest.mark.slow
@@ -136,7 +137,7 @@ def test_an_interrupted_check_goes_on_where_it_was(tmp_path):
         file.write('["torn li')
     changed = dataset_scripts.run("check_videos.py", *words, "--full", code=2)
     assert "interrupted run with the settings" in changed.stderr
-    done = dataset_scripts.run("check_videos.py", *words, code=1)
+    done = dataset_scripts.run("check_videos.py", *words, "--processes", 2, code=1)
     assert "line 8" in done.stdout
     assert "60 rows, 1 refused" in done.stdout
     dataset_scripts.run("check_videos.py", *words, code=0)

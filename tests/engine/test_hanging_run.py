@@ -47,7 +47,7 @@ def test_a_run_ends_a_worker_that_hangs_and_goes_on(data, tmp_path):
             output,
             PRETRAINING,
             OPTIONS,
-            {"DATA_LOADER.NUM_WORKERS": 1, "DATA.DECODE_TIMEOUT": 3},
+            {"DATA_LOADER.NUM_WORKERS": 1, "DATA.DECODE_TIMEOUT": 6},
         )
     _assert_went_on(done, output, str(path))
     assert "DATA.DECODE_TIMEOUT" in events(output, "lost")[0]["reason"]
@@ -64,6 +64,6 @@ def test_a_run_without_workers_goes_on_when_a_server_stops_sending(data, tmp_pat
             output,
             PRETRAINING,
             OPTIONS,
-            {"DATA_LOADER.NUM_WORKERS": 0, "DATA.DECODE_TIMEOUT": 4, "TEST.ENABLE": False},
+            {"DATA_LOADER.NUM_WORKERS": 0, "DATA.DECODE_TIMEOUT": 6, "TEST.ENABLE": False},
         )
         _assert_went_on(done, output, f"{address}/{HUNG}")

@@ -10,6 +10,7 @@ import time
 from pathlib import Path
 
 import pytest
+from tiny_run import wait_for
 
 from slowfast_maskfeat.engine import distributed
 from slowfast_maskfeat.engine.launch import launch
@@ -78,24 +79,25 @@ def test_signals_to_the_starting_process(tmp_path: Path, number: int) -> None:
     environment = {**os.environ, "PYTHONPATH": str(Path(__file__).parents[2])}
     process = subprocess.Popen([sys.executable, str(script), str(tmp_path)], env=environment)
     try:
-        deadline = time.monotonic() + 60
-        while not all((tmp_path / f"ready{rank}").exists() for rank in (0, 1)):
-            assert time.monotonic() < deadline
-            assert process.poll() is None
-            time.sleep(0.05)
+        wait_for(lambda: all((tmp_path / f"ready{rank}").exists() for rank in (0, 1)))
+        assert process.poll() is None
         process.send_signal(number)
-        code = process.wait(timeout=30)
+        code = process.wait(timeout=120)
     finally:
         process.kill()
     if number == signal.SIGTERM:
         assert code == 143
         assert all((tmp_path / f"saved{rank}").exists() for rank in (0, 1))
     else:  # no orphan goes on
-        time.sleep(1.0)
-        for rank in (0, 1):
-            (tmp_path / f"beat{rank}").unlink()
-        time.sleep(0.5)
-        assert not list(tmp_path.glob("beat*"))
+        wait_for(lambda: not _beats(tmp_path))
+
+
+def _beats(folder: Path) -> bool:
+    """Whether a process is at work within half a second."""
+    for rank in (0, 1):
+        (folder / f"beat{rank}").unlink(missing_ok=True)
+    time.sleep(0.5)
+    return any(folder.glob("beat*"))
 
 
 def test_one_process_is_this_one() -> None:

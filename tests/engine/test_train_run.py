@@ -92,7 +92,7 @@ def test_a_signal_finishes_the_step_and_writes_a_checkpoint(data, whole, tmp_pat
     )
     wait_for(lambda: (tmp_path / "stats.jsonl").exists() and losses(tmp_path))
     process.send_signal(number)
-    _, error = process.communicate(timeout=60)
+    _, error = process.communicate(timeout=300)
     assert process.returncode == code, error
     assert f"stopped by signal {int(number)}" in error
     assert "Traceback" not in error
