@@ -50,6 +50,7 @@ setup(
         "numpy>=1.26",
         "av>=14.0",
         f"decord>=0.6.0; {HAS_DECORD_WHEEL}",
+        "fsspec>=2023.1",
         "fvcore>=0.1.5.post20221221",
         "iopath>=0.1.9",
         "matplotlib>=3.8",

@@ -46,7 +46,9 @@ def parse_arguments(arguments: Sequence[str] | None = None) -> argparse.Namespac
     add = parser.add_argument
     add("--data", required=True, help="folder of the data set, as DATA.PATH_TO_DATA_DIR")
     add("--output", type=Path, required=True, help="folder of the lists")
-    add("--dataset", default="folder", choices=sorted(READERS), help="default: folder")
+    # What lies in shards has no paths that a list could hold.
+    choices = sorted(set(READERS) - {"webdataset"})
+    add("--dataset", default="folder", choices=choices, help="default: folder")
     add("--prefix", default="", help="folder of the videos, as DATA.PATH_PREFIX")
     add("--separator", default=" ", help="of list files that are read")
     add("--official-split", type=int, default=1, choices=(1, 2, 3), help="UCF101, HMDB51")

@@ -13,6 +13,7 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
+from urllib.parse import unquote
 
 
 @contextmanager
@@ -22,14 +23,20 @@ def serve(
     stalling: tuple[str, ...] = (),
     share: float = 0.5,
     when: Callable[[int], bool] = lambda count: True,
+    with_ranges: bool = True,
+    busy: int = 0,
+    requests: list[tuple[str, str]] | None = None,
 ) -> Iterator[str]:
     """A local HTTP server of a folder: its address.
 
     Args:
-        folder: what is served; the server knows ranges, so decoders can seek.
+        folder: what is served.
         stalling: names of files whose bytes stop coming, with the connection left open.
         share: of such a file's bytes that can be had.
         when: whether a request for such a file stalls, by how many came before it.
+        with_ranges: whether the server knows ranges, so that decoders can seek.
+        busy: so many requests are refused at first, as by a server that has too much to do.
+        requests: gets the path and the range of each request.
     """
     released = threading.Event()
     counters: dict[str, Iterator[int]] = defaultdict(itertools.count)  # next() is atomic
@@ -38,18 +45,35 @@ def serve(
         protocol_version = "HTTP/1.1"
 
         def do_GET(self) -> None:
-            path = folder / self.path.lstrip("/")
+            nonlocal busy
+            path = folder / unquote(self.path.lstrip("/"))
+            asked = self.headers.get("Range", "")
+            if requests is not None:
+                requests.append((path.name, asked))
+            if busy > 0:
+                busy -= 1
+                self.send_error(503)
+                return
             if not path.is_file():
                 self.send_error(404)
                 return
             content = path.read_bytes()
-            wanted = re.fullmatch(r"bytes=(\d+)-(\d*)", self.headers.get("Range", ""))
+            wanted = re.fullmatch(r"bytes=(\d+)-(\d*)", asked) if with_ranges else None
             first = int(wanted[1]) if wanted else 0
             last = int(wanted[2]) if wanted and wanted[2] else len(content) - 1
+            last = min(last, len(content) - 1)
+            if wanted and first >= len(content):
+                self.send_response(416)
+                self.send_header("Content-Range", f"bytes */{len(content)}")
+                self.send_header("Content-Length", "0")
+                self.end_headers()
+                return
             self.send_response(206 if wanted else 200)
-            self.send_header("Accept-Ranges", "bytes")
             self.send_header("Connection", "close")  # or FFmpeg tries to go on with this one
+            if with_ranges:
+                self.send_header("Accept-Ranges", "bytes")
             self.send_header("Content-Length", str(last + 1 - first))
+            self.send_header("ETag", f'"{path.stat().st_mtime_ns}"')
             if wanted:
                 self.send_header("Content-Range", f"bytes {first}-{last}/{len(content)}")
             self.end_headers()

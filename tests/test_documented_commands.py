@@ -26,6 +26,7 @@ import torch
 from command_forms import FORMS, check_venv
 from documents import ROOT, Block, all_blocks
 from fvcore.common.config import CfgNode
+from tar_shards import write_shard
 from videos_on_disk import numbered_frames, write_video
 
 from slowfast_maskfeat.build import build_model, build_task
@@ -194,6 +195,11 @@ class Sandbox:
             text = "".join(separator.join(row) + "\n" for row in fields)
             (lists / f"{split}.csv").write_text(text)
         shutil.copy(self.videos / "classes.txt", lists)
+        if pairs.get("TRAIN.DATASET") == "webdataset":
+            members = {path.name: path.read_bytes() for path in self.videos.glob("[0-9]*.mp4")}
+            members |= {f"{name[:-4]}.cls": b"%d" % (int(name[:-4]) % 3) for name in members}
+            for split in ("train", "val", "test"):
+                write_shard(lists / f"{split}-000000.tar", members)
 
 
 @pytest.fixture
@@ -406,6 +412,7 @@ SCRIPTS = {
     "datasets/check_videos.py": _data_tool,
     "datasets/resize_videos.py": _data_tool,
     "datasets/summary.py": _data_tool,
+    "datasets/make_shards.py": _data_tool,
 }
 PROGRAMS = {"python": _python, "python3": _python, "torchrun": _torchrun}
 

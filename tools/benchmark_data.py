@@ -7,6 +7,7 @@ All on videos that are rendered for it: H.264 of 340x256, 10 s, 30 frames/s, key
   same loader, which opens and decodes and then throws the frames away) with as many workers; and
   the share of its time that an accelerator would wait, if a step took `--step-seconds`.
 - split: the seconds of a clip in this process, by what they are spent on.
+- shards (`--shards`): clips a second out of tar shards, against the same clips out of files.
 
 What is compared takes turns in one run. On a machine that does other things too, only ratios tell
 something. Prints them and judges nothing.
@@ -38,6 +39,14 @@ from slowfast_maskfeat.clips import ClipLoader, RandomView, transform
 from slowfast_maskfeat.clips.batch import collate
 from slowfast_maskfeat.clips.dataset import SampleKey
 from slowfast_maskfeat.videos.decode import Video, available_backends
+from slowfast_maskfeat.videos.index import read_list
+from slowfast_maskfeat.videos.write_shards import (
+    PackedRow,
+    ShardJob,
+    cut_into_shards,
+    member_names,
+    write_shard,
+)
 
 # Where the time of a clip goes; what is between frames and seek is only known of PyAV.
 PARTS = ("open", "seek", "decode", "convert", "resize", "augment", "mask", "collate")
@@ -77,8 +86,8 @@ class Stopwatch:
         dataset = loader.dataset
         open_timed = self.timed("open", dataset._open)
 
-        def open_watched(path: str) -> Video:
-            video: Any = open_timed(path)
+        def open_watched(row: int) -> Video:
+            video: Any = open_timed(row)
             video.frames = self.timed("frames", video.frames)
             return video
 
@@ -167,6 +176,55 @@ def measure_rates(
     return {names[name]: row for name, row in rows.items()}
 
 
+def measure_shards(
+    options: argparse.Namespace, cfg: CfgNode, folder: Path, num_videos: int
+) -> list[dict[str, Any]]:
+    """One record for each decoder and number of workers: clips out of shards against files."""
+    packed = cfg.clone()
+    packed.defrost()
+    packed.DATA.TRAIN_SHARDS = str(pack(folder, num_videos))
+    forms: dict[str, Callable[[int], object]] = {}
+    for decoder in options.decoders:
+        for num_workers in options.workers:
+            for kind, its in (("files", cfg), ("shards", packed)):
+                loader = loader_of(its, folder, num_videos, num_workers, decoder)
+
+                def load(number: int, loader: ClipLoader = loader) -> None:
+                    exhaust(loader.epoch(number))
+
+                forms[f"{decoder}, {num_workers} workers, {kind}"] = load
+    rows = take_turns(forms, options.repeats, torch.device("cpu"))
+    records = []
+    for decoder in options.decoders:
+        for num_workers in options.workers:
+            files, shards = (
+                rows[f"{decoder}, {num_workers} workers, {kind}"].values
+                for kind in ("files", "shards")
+            )
+            ratios = [one / other for one, other in zip(files, shards, strict=True)]
+            record = {"decoder": decoder, "workers": num_workers}
+            record["clips_per_second"] = num_videos / statistics.median(shards)
+            records.append({**record, "of_files": statistics.median(ratios)})
+    return records
+
+
+def pack(folder: Path, num_videos: int) -> Path:
+    """Tar shards of the videos in the order of their list, in a folder of their own."""
+    videos = read_list(folder / "train.csv", separator=",")
+    paths = [videos.path(row) for row in range(num_videos)]
+    rows = [
+        PackedRow(path, name, None, Path(path).stat().st_size)
+        for path, name in zip(paths, member_names(paths, str(folder)), strict=True)
+    ]
+    place = folder / "shards"
+    place.mkdir()
+    shards = cut_into_shards(rows, max_count=max(1, num_videos // 4), max_bytes=1 << 40)
+    for number, shard in enumerate(shards):
+        failure = write_shard(ShardJob(str(place / f"train-{number:06d}.tar"), shard))
+        assert failure is None, failure
+    return place
+
+
 def tabulate(
     rows: dict[tuple[str, int, bool], Row], num_clips: int, batch: int, step_seconds: float
 ) -> list[dict[str, Any]]:
@@ -209,6 +267,7 @@ def parse_arguments(arguments: Sequence[str] | None) -> argparse.Namespace:
     parser.add_argument("--repeats", type=int, default=5, help="timed rounds")
     parser.add_argument("--step-seconds", type=float, default=0.0, help="of the accelerator")
     parser.add_argument("--batch", type=int, default=16, help="clips of such a step")
+    parser.add_argument("--shards", action="store_true", help="also out of tar shards")
     parser.add_argument("--config", type=Path, help=f"YAML file (default: {CONFIG.name})")
     parser.add_argument("--quick", action="store_true", help="tiny sizes: does it run at all?")
     parser.add_argument("--json", type=Path, help="file that gets all figures")
@@ -239,6 +298,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
             decoder: measure_split(cfg, folder, num_videos, decoder) for decoder in options.decoders
         }
         rows = measure_rates(options, cfg, folder, num_videos)
+        shards = measure_shards(options, cfg, folder, num_videos) if options.shards else []
     records = tabulate(rows, num_videos, options.batch, options.step_seconds)
     print("\nshare of the time of a clip")
     print(f"  {'':<12}" + "".join(f"{part:>10}" for part in PARTS))
@@ -256,8 +316,14 @@ def main(arguments: Sequence[str] | None = None) -> int:
         ]
         figures.append(f"{record['wait']:.0%}" if "wait" in record else "")
         print(f"  {record['decoder']:<12}" + "".join(f"{figure:>11}" for figure in figures))
+    if shards:
+        print(f"\n  {'from shards':<12}{'workers':>11}{'clips/s':>11}{'of files':>11}")
+    for record in shards:
+        figures = f"{record['clips_per_second']:.1f}", f"{record['of_files']:.2f}"
+        cells = "".join(f"{figure:>11}" for figure in (str(record["workers"]), *figures))
+        print(f"  {record['decoder']:<12}{cells}")
     if options.json:
-        content = {"machine": machine, "split": splits, "rates": records}
+        content = {"machine": machine, "split": splits, "rates": records, "shards": shards}
         options.json.write_text(json.dumps(content, indent=2) + "\n")
     return 0
 

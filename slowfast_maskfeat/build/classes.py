@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from fvcore.common.config import CfgNode
 
-from slowfast_maskfeat.build.readers import READERS, data_folder, data_set
+from slowfast_maskfeat.build.readers import READERS, data_folder, data_set, shard_patterns
 from slowfast_maskfeat.videos.index import read_class_names
 
 
@@ -13,12 +13,15 @@ def class_names(cfg: CfgNode) -> tuple[str, ...]:
 
     Those of a file beside the lists, else what the data set says itself.
     """
-    if not cfg.DATA.PATH_TO_DATA_DIR:
+    is_in_shards = bool(shard_patterns(cfg)["train"])
+    if not cfg.DATA.PATH_TO_DATA_DIR and not is_in_shards:
         return ()
     names = read_class_names(cfg.DATA.PATH_TO_DATA_DIR)
     reader = READERS.get(data_set(cfg, "train" if cfg.TRAIN.ENABLE else "test"))
     if names is None and reader is not None:
         names = reader.class_names(data_folder(cfg))
+    if names is None and is_in_shards:
+        names = READERS["webdataset"].class_names(data_folder(cfg))
     return names or ()
 
 

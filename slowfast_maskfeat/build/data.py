@@ -26,6 +26,7 @@ from slowfast_maskfeat.build.readers import (
     data_set,
     find_reader,
     reverses_channels,
+    shard_patterns,
 )
 from slowfast_maskfeat.clips import (
     ClipDataset,
@@ -35,6 +36,7 @@ from slowfast_maskfeat.clips import (
     UniformViews,
 )
 from slowfast_maskfeat.engine import distributed
+from slowfast_maskfeat.files import is_address
 from slowfast_maskfeat.masks import block_mask, cube_mask, frame_mask, random_mask, tube_mask
 from slowfast_maskfeat.shapes import Grid
 from slowfast_maskfeat.videos.index import VideoList
@@ -225,11 +227,11 @@ def read_videos(cfg: CfgNode, split: str) -> VideoList:
     """
     reader = find_reader(cfg, split)
     folder = cfg.DATA.PATH_TO_DATA_DIR
-    if not folder:
+    if not folder and not shard_patterns(cfg)[split]:
         raise ValueError(
             "DATA.PATH_TO_DATA_DIR: empty; the folder of train.csv, val.csv and test.csv is wanted"
         )
-    if not os.path.isdir(folder) and "://" not in folder:
+    if folder and not os.path.isdir(folder) and not is_address(folder):
         raise ValueError(f"DATA.PATH_TO_DATA_DIR: {folder}: there is no such folder")
     videos = reader.read(data_folder(cfg), split, class_names(cfg) or None)
     if not cfg.MASK.ENABLE:

@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from functools import partial
 from typing import NamedTuple
 
 from fvcore.common.config import CfgNode
 
+from slowfast_maskfeat.engine import distributed
+from slowfast_maskfeat.metrics.log import Progress
 from slowfast_maskfeat.videos import index
-from slowfast_maskfeat.videos.index import DataFolder, VideoList
+from slowfast_maskfeat.videos.index import DataFolder, Shards, VideoList
 
 
 class Reader(NamedTuple):
@@ -32,6 +35,7 @@ READERS = {
     "hmdb51": Reader(index.read_hmdb51, index.hmdb51_class_names),
     "imagenet": Reader(index.read_imagenet, index.imagenet_class_names),
     "folder": Reader(index.read_folder, index.folder_class_names),
+    "webdataset": Reader(index.read_webdataset, index.webdataset_class_names),
 }
 # Their clips have a frame of each of T equal parts of the video, as in the published code.
 SEGMENTED = frozenset({"ssv2"})
@@ -52,7 +56,7 @@ def reverses_channels(cfg: CfgNode, split: str) -> bool:
 
 
 def find_reader(cfg: CfgNode, split: str) -> Reader:
-    """What reads a split.
+    """What reads a split: shards, where they are named, whatever data set is in them.
 
     Raises:
         ValueError: TRAIN.DATASET or TEST.DATASET is unknown.
@@ -63,15 +67,23 @@ def find_reader(cfg: CfgNode, split: str) -> Reader:
         raise ValueError(
             f"{key}: there is no reader of {name!r} lists, only of {', '.join(map(repr, READERS))}"
         )
-    return READERS[name]
+    return READERS["webdataset" if shard_patterns(cfg)[split] else name]
+
+
+def shard_patterns(cfg: CfgNode) -> dict[str, str]:
+    """What names the shards of each split; empty where nothing does."""
+    data = cfg.DATA
+    return {"train": data.TRAIN_SHARDS, "val": data.VAL_SHARDS, "test": data.TEST_SHARDS}
 
 
 def data_folder(cfg: CfgNode) -> DataFolder:
     """Where the data lies.
 
     Raises:
-        ValueError: DATA.OFFICIAL_SPLIT is none of the three.
+        ValueError: DATA.OFFICIAL_SPLIT is none of the three, or DATA.SHUFFLE_BUFFER too small.
     """
+    if cfg.DATA.SHUFFLE_BUFFER < 1:
+        raise ValueError(f"DATA.SHUFFLE_BUFFER: {cfg.DATA.SHUFFLE_BUFFER}: 1 or more is wanted")
     if cfg.DATA.OFFICIAL_SPLIT not in (1, 2, 3):
         raise ValueError(f"DATA.OFFICIAL_SPLIT: {cfg.DATA.OFFICIAL_SPLIT}: 1, 2 or 3 is wanted")
     return DataFolder(
@@ -79,4 +91,11 @@ def data_folder(cfg: CfgNode) -> DataFolder:
         prefix=cfg.DATA.PATH_PREFIX,
         separator=cfg.DATA.PATH_LABEL_SEPARATOR,
         official_split=cfg.DATA.OFFICIAL_SPLIT,
+        shards=Shards(
+            patterns=shard_patterns(cfg),
+            label=cfg.DATA.SHARD_LABEL,
+            buffer=cfg.DATA.SHUFFLE_BUFFER,
+            cache=cfg.DATA.SHARD_CACHE,
+        ),
+        progress=partial(Progress, enabled=distributed.is_main()),
     )

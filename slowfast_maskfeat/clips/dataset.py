@@ -136,14 +136,14 @@ class ClipDataset(Dataset[Sample]):
         try:
             if row in self.given_up:
                 raise DecodeError(path, self.given_up[row])
-            clips = self._view(row, path, generator)
+            clips = self._view(row, generator)
         except DecodeError as error:
             time, height, width = self.views.clip_shape
             empty = torch.empty((0, time, height, width, 3), dtype=torch.uint8)
             return empty, LostVideo(row, path, error.reason, isinstance(error, MissingFileError))
         return (clips.flip(-1) if self.reverse_channels else clips), None
 
-    def _view(self, row: int, path: str, generator: Rng) -> Tensor:
+    def _view(self, row: int, generator: Rng) -> Tensor:
         """The clips of a video that has not been given up; one that stalls is tried twice.
 
         Twice, because a connection may have broken off, and a run that was stopped and continued
@@ -151,16 +151,20 @@ class ClipDataset(Dataset[Sample]):
         """
         state = generator.bit_generator.state
         try:
-            with self.watching(row), self._open(path) as video:
+            with self.watching(row), self._open(row) as video:
                 return self.views(video, generator)
         except StalledError:
             generator.bit_generator.state = state
-        with self.watching(row), self._open(path) as video:
+        with self.watching(row), self._open(row) as video:
             return self.views(video, generator)
 
-    def _open(self, path: str) -> Video:
+    def _open(self, row: int) -> Video:
         return open_video(
-            path, self.backend, num_threads=self.num_threads, read_timeout=self.read_timeout
+            self.videos.path(row),
+            self.backend,
+            num_threads=self.num_threads,
+            read_timeout=self.read_timeout,
+            content=self.videos.content(row, timeout=self.read_timeout),
         )
 
     def _sample(

@@ -14,15 +14,17 @@ from torch.utils.data import DataLoader, Sampler, get_worker_info
 from slowfast_maskfeat.clips.batch import ClipBatch, Sample, collate
 from slowfast_maskfeat.clips.dataset import ClipDataset, SampleKey
 from slowfast_maskfeat.clips.watch import WorkerWatch
+from slowfast_maskfeat.videos.index import VideoList
 
 
 class _EpochOrder(Sampler[list[SampleKey]]):
     """The rows of each of this process's batches in one epoch, from a given batch on."""
 
     def __init__(
-        self, num_rows: int, batch_size: int, *, shuffle: bool, seed: int, rank: int, world: int
+        self, videos: VideoList, batch_size: int, *, shuffle: bool, seed: int, rank: int, world: int
     ) -> None:
-        self.num_rows = num_rows
+        self.videos = videos
+        self.num_rows = len(videos)
         self.batch_size = batch_size  # of all processes together
         self.shuffle = shuffle
         self.seed = seed
@@ -39,7 +41,7 @@ class _EpochOrder(Sampler[list[SampleKey]]):
     def __iter__(self) -> Iterator[list[SampleKey]]:
         rows = np.arange(self.num_rows)
         if self.shuffle:
-            rows = np.random.default_rng((self.seed, self.epoch)).permutation(self.num_rows)
+            rows = self.videos.shuffled(np.random.default_rng((self.seed, self.epoch)))
         epoch = self.epoch if self.shuffle else 0
         for batch in range(self.first_batch, len(self)):
             start = batch * self.batch_size
@@ -108,7 +110,7 @@ class ClipLoader:
         self.dataset = dataset
         self.batch_size = batch_size
         self._order = _EpochOrder(
-            len(dataset), batch_size, shuffle=shuffle, seed=seed, rank=rank, world=world
+            dataset.videos, batch_size, shuffle=shuffle, seed=seed, rank=rank, world=world
         )
         self._num_workers = num_workers
         self._prefetch = prefetch

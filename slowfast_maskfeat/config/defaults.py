@@ -40,7 +40,9 @@ def default_config() -> CfgNode:
 def _train() -> CfgNode:
     node = CfgNode()
     node.ENABLE = True  # train
-    node.DATASET = "kinetics"  # what is read: kinetics, csv, ssv2, ucf101, hmdb51, imagenet, folder
+    node.DATASET = (
+        "kinetics"  # a reader: kinetics, csv, ssv2, ucf101, hmdb51, imagenet, folder, webdataset
+    )
     node.BATCH_SIZE = 64  # clips in one step, over all processes of one machine
     node.EVAL_PERIOD = 10  # epochs between two validations; the last epoch is always validated
     node.CHECKPOINT_PERIOD = 10  # epochs between two checkpoints; the last epoch always writes one
@@ -81,6 +83,12 @@ def _data() -> CfgNode:
     node.PATH_TO_DATA_DIR = ""  # folder of the lists train.csv, val.csv, test.csv, classes.txt
     node.PATH_PREFIX = ""  # folder in front of the paths in the lists, or of the videos
     node.PATH_LABEL_SEPARATOR = " "  # between path and label in the lists
+    node.TRAIN_SHARDS = ""  # new: tar shards to train on, `a-{000..099}.tar`; "": see webdataset
+    node.VAL_SHARDS = ""  # new: to validate on; braces, wildcards, a folder, or a .txt of them
+    node.TEST_SHARDS = ""  # new: to test on
+    node.SHARD_LABEL = ""  # new: cls, json, json:<field>, txt; none; "": the first there is
+    node.SHARD_CACHE = ""  # new: folder of indices that can't lie beside shards; "": ~/.cache
+    node.SHUFFLE_BUFFER = 1000  # new: videos of shards that are shuffled among each other
     node.OFFICIAL_SPLIT = 1  # new: which of the three official splits of UCF101 and HMDB51
     node.NUM_FRAMES = 8  # T, frames of a clip
     node.SAMPLING_RATE = 8  # distance of two frames of a clip, in frames at TARGET_FPS

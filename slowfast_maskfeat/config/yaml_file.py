@@ -8,7 +8,8 @@ from collections.abc import Iterable, Iterator, Mapping
 from typing import Any
 
 import yaml
-from iopath.common.file_io import g_pathmgr
+
+from slowfast_maskfeat.files import is_file, open_text
 
 # The full name of a key, its node and that of its value.
 _Entry = tuple[str, yaml.Node, yaml.Node]
@@ -17,12 +18,12 @@ _Entry = tuple[str, yaml.Node, yaml.Node]
 _INDENTATION = ("mapping values are not allowed", "expected <block end>", "could not find expected")
 
 
-def read_yaml(file: str) -> tuple[dict[str, Any], list[str]]:
+def read_yaml(file: str | os.PathLike[str]) -> tuple[dict[str, Any], list[str]]:
     """The content of a file over that of the files it names under `_BASE_`.
 
     Args:
-        file: a path, or what iopath opens. `_BASE_` has one path or a list of which later ones
-            win, relative to the file that names them, as fvcore reads it.
+        file: a path or an address. `_BASE_` has one path or a list of which later ones win,
+            relative to the file that names them, as fvcore reads it.
 
     Returns:
         The merged content, and a sentence for each key that one file gives twice.
@@ -30,7 +31,8 @@ def read_yaml(file: str) -> tuple[dict[str, Any], list[str]]:
     Raises:
         ValueError: the file or a base is missing, is no YAML (with the line), or no mapping.
     """
-    if not g_pathmgr.isfile(file):
+    file = os.fspath(file)
+    if not is_file(file):
         raise ValueError(f"{file}: there is no such configuration file")
     return _read(file, ())
 
@@ -69,10 +71,10 @@ def parse_yaml(text: str, source: str) -> tuple[dict[str, Any], list[str]]:
 def _read(file: str, above: tuple[str, ...]) -> tuple[dict[str, Any], list[str]]:
     if file in above:
         raise ValueError(f"{file}: its _BASE_ can't be read: it leads back to the file itself")
-    if above and not g_pathmgr.isfile(file):
+    if above and not is_file(file):
         raise ValueError(f"{above[-1]}: its _BASE_ can't be read: there is no {file}")
     try:
-        with g_pathmgr.open(file) as opened:
+        with open_text(file) as opened:
             text = opened.read()
     except UnicodeDecodeError as error:
         raise ValueError(f"{file}: not valid YAML: it is no text ({error})") from error

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from io import BytesIO
 from typing import Any
 
 import decord
@@ -12,10 +13,11 @@ from slowfast_maskfeat.videos._frame_table import reason_of
 from slowfast_maskfeat.videos.video import DecodeError, Video
 
 
-def open_file(path: str, *, num_threads: int, read_timeout: float) -> Video:
+def open_file(path: str, *, content: bytes | None, num_threads: int, read_timeout: float) -> Video:
     """Open a file; see `open_video`. decord knows no time limit: `read_timeout` does nothing."""
     try:
-        reader = decord.VideoReader(path, ctx=decord.cpu(0), num_threads=num_threads)
+        source = path if content is None else BytesIO(content)
+        reader = decord.VideoReader(source, ctx=decord.cpu(0), num_threads=num_threads)
         fps = float(reader.get_avg_fps())
         stamps = np.asarray(reader.get_frame_timestamp(range(len(reader))), np.float64)
     except (decord.DECORDError, RuntimeError, AssertionError) as error:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 import time
 from dataclasses import dataclass
 from fractions import Fraction
@@ -70,11 +71,22 @@ class FrameTable:
         return pts.astype(np.float64) * unit, rate, duration
 
 
-def open_container(path: str, *, num_threads: int, read_timeout: float) -> tuple[Any, Any]:
+class _NamedBytes(io.BytesIO):
+    """Bytes with a name, whose ending helps FFmpeg to tell what they are."""
+
+    def __init__(self, content: bytes, name: str) -> None:
+        super().__init__(content)
+        self.name = name
+
+
+def open_container(
+    path: str, *, num_threads: int, read_timeout: float, content: bytes | None = None
+) -> tuple[Any, Any]:
     """Open a file with PyAV: (container, its main video stream).
 
     Args:
         path: The file or address.
+        content: Its bytes, where it can't be opened by its path.
         num_threads: Of the decoder.
         read_timeout: Seconds that an address may take to be opened, and then to give a packet; 0
             for no limit. Files have none.
@@ -85,13 +97,15 @@ def open_container(path: str, *, num_threads: int, read_timeout: float) -> tuple
     """
     # PyAV looks at the clock before it reads, so it would also give up a file in a run that was
     # stopped meanwhile.
-    limit = read_timeout if read_timeout > 0 and "://" in path else None
+    is_bounded = read_timeout > 0 and content is None and "://" in path
+    limit = read_timeout if is_bounded else None
     # The limit is PyAV's on opening and on each packet, FFmpeg's (microseconds) on the reads of a
     # seek, for which PyAV has none.
     options = {} if limit is None else {"rw_timeout": f"{limit * 1e6:.0f}"}
     start = time.monotonic()
     try:
-        container = av.open(path, timeout=limit, options=options)
+        source = path if content is None else _NamedBytes(content, path)
+        container = av.open(source, timeout=limit, options=options)
     except (av.FFmpegError, ValueError, OSError) as error:
         # FFmpeg reports an index that did not come as invalid data.
         if limit is not None and time.monotonic() - start >= limit:

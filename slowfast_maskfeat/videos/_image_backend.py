@@ -10,18 +10,17 @@ from io import BytesIO
 from typing import Any
 
 import numpy as np
-from iopath.common.file_io import g_pathmgr
 from numpy.typing import NDArray
 from PIL import Image, ImageOps, UnidentifiedImageError
 
+from slowfast_maskfeat.files import read_bytes
 from slowfast_maskfeat.videos.video import DecodeError, Video
 
 
-def open_file(path: str) -> Video:
+def open_file(path: str, content: bytes | None) -> Video:
     """Open an image; see `open_video`."""
     try:
-        with g_pathmgr.open(path, "rb") as file:
-            image = Image.open(BytesIO(file.read()))
+        image = Image.open(BytesIO(read_bytes(path) if content is None else content))
     except Exception as error:  # Pillow's readers raise whatever they stumble over
         raise DecodeError(path, f"cannot be opened as an image: {_reason(path, error)}") from error
     return _ImageVideo(path, image)

@@ -27,9 +27,15 @@ _Open = Callable[[], tuple[Any, Any]]
 _NEAR = 4
 
 
-def open_file(path: str, *, num_threads: int, read_timeout: float) -> Video:
+def open_file(path: str, *, content: bytes | None, num_threads: int, read_timeout: float) -> Video:
     """Open a file; see `open_video`."""
-    reopen = partial(open_container, path, num_threads=num_threads, read_timeout=read_timeout)
+    reopen = partial(
+        open_container,
+        path,
+        content=content,
+        num_threads=num_threads,
+        read_timeout=read_timeout,
+    )
     container, stream = reopen()
     try:
         table = read_frame_table(path, container, stream)

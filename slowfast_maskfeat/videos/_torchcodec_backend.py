@@ -27,9 +27,11 @@ _UNSEEKABLE_FORMATS = frozenset({"mpegts"})
 _SAME_SECONDS = 1e-6
 
 
-def open_file(path: str, *, num_threads: int, read_timeout: float) -> Video:
+def open_file(path: str, *, content: bytes | None, num_threads: int, read_timeout: float) -> Video:
     """Open a file; see `open_video`."""
-    container, stream = open_container(path, num_threads=1, read_timeout=read_timeout)
+    container, stream = open_container(
+        path, content=content, num_threads=1, read_timeout=read_timeout
+    )
     try:
         table = read_frame_table(path, container, stream)
         stream_index, format_name = stream.index, container.format.name
@@ -55,7 +57,7 @@ def open_file(path: str, *, num_threads: int, read_timeout: float) -> Video:
     )
     try:
         decoder = VideoDecoder(
-            path,
+            path if content is None else content,
             stream_index=stream_index,
             dimension_order="NHWC",
             num_ffmpeg_threads=num_threads,

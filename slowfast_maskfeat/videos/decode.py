@@ -12,6 +12,7 @@ from collections.abc import Callable
 from functools import cache
 from importlib import metadata
 
+from slowfast_maskfeat.files import is_address, is_plain_http, read_bytes
 from slowfast_maskfeat.videos.media import is_image
 from slowfast_maskfeat.videos.video import (
     DecodeError,
@@ -19,6 +20,7 @@ from slowfast_maskfeat.videos.video import (
     StalledError,
     UnsuitedDecoderError,
     Video,
+    fetching,
 )
 
 __all__ = [
@@ -49,11 +51,13 @@ def open_video(
     *,
     num_threads: int = 1,
     read_timeout: float = 0.0,
+    content: bytes | None = None,
 ) -> Video:
     """Open a video file; a still image is a video of one frame, which Pillow reads.
 
     Args:
-        path: The file, or an address (http://...) whose server lets the decoder seek.
+        path: The file, or an address. Of http://... the decoder reads what it needs, if the server
+            lets it seek; anything else (s3://, images) is fetched as a whole (`files.open_file`).
         backend: "auto", "torchcodec", "pyav" or "decord". "auto" takes the first of these three
             that is installed and loads; but torchcodec leaves the files that it cannot read
             rightly (docs/decoders.md) to the next.
@@ -62,12 +66,15 @@ def open_video(
         read_timeout: Seconds that PyAV waits for an address to open, and then for each packet; 0
             waits for ever. Local files and the other decoders have no such limit: see
             `clips.loader.ClipLoader`.
+        content: The bytes of the file, for those who have them already, as from a shard; `path` is
+            only its name then.
 
     Returns:
         The video, a context manager; close it.
 
     Raises:
         ValueError: An unknown decoder, or one that is absent; the message names those available.
+            Or an address of a scheme that nothing opens.
         StalledError: `read_timeout` has passed.
         DecodeError: The file is missing, no video, damaged beyond use, or of an unknown codec.
     """
@@ -75,17 +82,31 @@ def open_video(
         raise ValueError(f"num_threads must be at least 1, got {num_threads}")
     path = os.fspath(path)
     openers = _openers(backend)
-    if "://" not in path:
-        _check_file(path)
+    if content is None:
+        content = _content_of(path, read_timeout)
+    if content == b"":
+        raise DecodeError(path, "the file is empty (0 bytes)")
     if is_image(path):
-        opened: Video = importlib.import_module(_IMAGE_BACKEND).open_file(path)
+        opened: Video = importlib.import_module(_IMAGE_BACKEND).open_file(path, content)
         return opened
+    options = {"content": content, "num_threads": num_threads, "read_timeout": read_timeout}
     for open_file in openers[:-1]:
         try:
-            return open_file(path, num_threads=num_threads, read_timeout=read_timeout)
+            return open_file(path, **options)
         except UnsuitedDecoderError:
             continue
-    return openers[-1](path, num_threads=num_threads, read_timeout=read_timeout)
+    return openers[-1](path, **options)
+
+
+def _content_of(path: str, read_timeout: float) -> bytes | None:
+    """The bytes of what decoders can't open themselves; None for files, and videos over HTTP."""
+    if not is_address(path):
+        _check_file(path)
+        return None
+    if is_plain_http(path) and not is_image(path):
+        return None
+    with fetching(path):
+        return read_bytes(path, timeout=read_timeout)
 
 
 def _check_file(path: str) -> None:

@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from types import TracebackType
 
 import numpy as np
 from numpy.typing import NDArray
+
+from slowfast_maskfeat.files import STALLED, reason_of
 
 
 class DecodeError(Exception):
@@ -34,14 +37,33 @@ class MissingFileError(DecodeError):
 class StalledError(DecodeError):
     """A server did not send what was asked for in time, or this process was stopped meanwhile."""
 
-    def __init__(
-        self, path: str, reason: str = "stalled: what was asked for did not come in time"
-    ) -> None:
+    def __init__(self, path: str, reason: str = STALLED) -> None:
         super().__init__(path, reason)
 
 
 class UnsuitedDecoderError(DecodeError):
     """A file that this decoder cannot read rightly but another one can."""
+
+
+@contextmanager
+def fetching(path: str) -> Iterator[None]:
+    """Around the reading of bytes from a store: what goes wrong costs this video and no run.
+
+    Raises:
+        StalledError: They did not come in time.
+        DecodeError: The bytes can't be had.
+        ValueError: No path of this kind can be opened, so that all videos would be lost.
+    """
+    try:
+        yield
+    except (ValueError, DecodeError):
+        raise
+    except FileNotFoundError as error:
+        raise MissingFileError(path, "no such file") from error
+    except TimeoutError as error:
+        raise StalledError(path, str(error) or STALLED) from error
+    except Exception as error:  # each store raises what its own package has
+        raise DecodeError(path, f"cannot be read: {reason_of(error)}") from error
 
 
 class Video(ABC):

@@ -8,6 +8,8 @@ from pathlib import Path
 import numpy as np
 import pytest
 from PIL import Image
+from stalling import serve
+from tar_shards import write_shard
 from tiny_run import MODEL, PRETRAINING, events, pairs, run
 from videos_on_disk import numbered_frames, read_numbers, write_video
 
@@ -101,6 +103,17 @@ def _folder(folder: Path) -> None:
     _images(folder / "train", [name.replace(".mp4", ".png") for name in names[6:]])
 
 
+def _webdataset(folder: Path) -> None:
+    """Two shards of videos, whose labels are names; one lies in a folder inside."""
+    members = []
+    for number, (name, label) in enumerate(_names("a/{}.mp4")):
+        video = write_video(folder / "loose.mp4", numbered_frames(14 + number, 40, 56))
+        members.append({name: video.read_bytes(), f"a/{number}.cls": CLASSES[label].encode()})
+    for number, part in enumerate((members[:5], members[5:])):
+        merged = {name: content for one in part for name, content in one.items()}
+        write_shard(folder / f"train-{number}.tar", merged)
+
+
 MAKERS = {
     "kinetics": (_kinetics, {}),
     "csv": (_csv, {}),
@@ -109,6 +122,8 @@ MAKERS = {
     "hmdb51": (_hmdb51, {}),
     "imagenet": (_imagenet, IMAGE_MODEL),
     "folder": (_folder, {}),
+    # Fewer than the rows, so that shards are left one after the other.
+    "webdataset": (_webdataset, {"DATA.SHUFFLE_BUFFER": 3}),
 }
 
 
@@ -160,6 +175,31 @@ def test_a_seed_gives_the_same_batches_whatever_loads_them(name, tmp_path):
         _assert_same(_content(loader.epoch(1, first_batch=1)), expected[1:])
     other = _content(build_loader(_config(tmp_path, name, {"RNG_SEED": 9}), "train").epoch(1))
     assert not other[0][2].equal(expected[0][2])
+
+
+def test_shards_of_a_known_data_set_are_cut_as_it_is(tmp_path):
+    """The shards are named by a key; TRAIN.DATASET says how clips are cut and what classes are."""
+    templates = {"Jumping": "0", "Hopping something": "1"}
+    (tmp_path / "labels.json").write_text(json.dumps(templates))
+    video = write_video(tmp_path / "1.webm", numbered_frames(60, 48, 48), codec="libvpx", fps=12)
+    members = {"1.webm": video.read_bytes(), "1.cls": b"Hopping something"}
+    shard = write_shard(tmp_path / "elsewhere" / "a-07.tar", members)
+    shards = {"DATA.TRAIN_SHARDS": f"{shard.parent}/a-{{07..07}}.tar", "DATA.NUM_FRAMES": 4}
+    cfg = _config(tmp_path, "ssv2", SQUARE, shards)
+    assert class_names(cfg) == ("Jumping", "Hopping something")
+    loader = build_loader(cfg, "train")
+    (batch,) = loader.epoch(0)
+    assert batch.labels.tolist() == [1]
+    assert all(15 * n - 1 <= shown <= 15 * n + 15 for n, shown in enumerate(_shown(batch.clips)))
+    # Without a folder of lists the names in the shards are the classes.
+    cfg = _config("", "webdataset", SQUARE, shards)
+    assert class_names(cfg) == ("Hopping something",)
+    (again,) = build_loader(cfg, "train").epoch(0)
+    assert again.labels.tolist() == [0]
+    with pytest.raises(ValueError, match=r"DATA.PATH_TO_DATA_DIR: empty"):
+        build_loader(cfg, "val")
+    with pytest.raises(ValueError, match=r"DATA.SHUFFLE_BUFFER: 0: 1 or more"):
+        build_loader(_config("", "webdataset", shards, {"DATA.SHUFFLE_BUFFER": 0}), "train")
 
 
 SQUARE = {"DATA.TRAIN_CROP_SIZE": 48, "DATA.TEST_CROP_SIZE": 48, "DATA.RANDOM_FLIP": False}
@@ -277,3 +317,35 @@ def test_results_say_which_clips_they_stand_on(tmp_path):
     done = run(folder, output, options, {"SOLVER.MAX_EPOCH": 4, "TEST.ENABLE": False})
     assert done.returncode == 0, done.stderr
     assert "warning: " + str(folder / "train.csv") + " is not the list that" in done.stderr
+
+
+@pytest.mark.slow
+def test_shards_on_a_server_are_trained_on_and_tested(tmp_path):
+    folder, output = tmp_path / "data", tmp_path / "run"
+    _videos(folder, [name for name, _ in _names()])
+    videos = {name: (folder / name).read_bytes() for name, _ in _names()}
+    videos["3.mp4"] = b"no video"
+    labels = {f"{number}.cls": b"%d" % label for number, (_, label) in enumerate(_names())}
+    for split in ("train", "val"):
+        for number, rows in enumerate((range(5), range(5, NUM_ROWS))):
+            members = {f"{row}.mp4": videos[f"{row}.mp4"] for row in rows}
+            members |= {f"{row}.cls": labels[f"{row}.cls"] for row in rows}
+            write_shard(folder / f"{split}-{number}.tar", members)
+    (folder / "classes.txt").write_text("a\nb\n")
+    with serve(folder) as address:
+        names = {
+            "DATA.TRAIN_SHARDS": "train-{0..1}.tar",
+            "DATA.VAL_SHARDS": "val-{0..1}.tar",
+            "DATA.TEST_SHARDS": f"{address}/val-{{0..1}}.tar",
+            "DATA.SHARD_CACHE": tmp_path / "cache",
+            "DATA.MAX_BAD_FRACTION": 0.5,
+            "DATA_LOADER.NUM_WORKERS": 2,
+        }
+        done = run(address, output, names)
+    assert done.returncode == 0, done.stderr
+    (tested,) = events(output, "test")
+    assert (tested["num_expected"], tested["num_found"], tested["num_decoded"]) == (9, 9, 8)
+    assert [lost["path"] for lost in tested["lost"]] == [f"{address}/val-0.tar/3.mp4"]
+    assert len(list((tmp_path / "cache").iterdir())) == 4
+    (start,) = events(output, "start")
+    assert start["list"] == "train-{0..1}.tar"

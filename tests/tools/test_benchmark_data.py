@@ -93,7 +93,7 @@ def test_figures_follow_from_times():
 def test_the_whole_run_at_tiny_sizes(tmp_path, capsys):
     target, num_threads = tmp_path / "values.json", torch.get_num_threads()
     try:
-        words = ["--quick", "--workers", "0", "1", "2", "--step-seconds", "0.1"]
+        words = ["--quick", "--workers", "0", "1", "2", "--step-seconds", "0.1", "--shards"]
         assert benchmark_data.main([*words, "--json", str(target)]) == 0
     finally:
         torch.set_num_threads(num_threads)
@@ -102,4 +102,6 @@ def test_the_whole_run_at_tiny_sizes(tmp_path, capsys):
     decoders = {record["decoder"] for record in content["rates"]}
     assert decoders == set(content["split"])
     assert len(content["rates"]) == 3 * len(decoders)
+    assert len(content["shards"]) == 3 * len(decoders)
+    assert all(record["of_files"] > 0 for record in content["shards"])
     assert all(0 <= record["wait"] <= 1 for record in content["rates"])

@@ -1,7 +1,8 @@
 """Readers: what a data set comes with (lists, splits, class folders) -> the rows of a VideoList.
 
 One function a data set. All of them take a `DataFolder` and the split ("train", "val" or "test"),
-and a list `<split>.csv` in the folder wins over the files the data set was published with.
+and a list `<split>.csv` in the folder wins over the files the data set was published with, unless
+it lies in shards.
 """
 
 from slowfast_maskfeat.videos.index.class_names import read_class_names
@@ -17,7 +18,7 @@ from slowfast_maskfeat.videos.index.list_file import (
     read_kinetics,
     read_list,
 )
-from slowfast_maskfeat.videos.index.rows import DataFolder, MissingListError, VideoList
+from slowfast_maskfeat.videos.index.rows import DataFolder, MissingListError, Shards, VideoList
 from slowfast_maskfeat.videos.index.ssv2 import read_ssv2, read_ssv2_labels, ssv2_class_names
 from slowfast_maskfeat.videos.index.ucf_hmdb import (
     hmdb51_class_names,
@@ -25,10 +26,12 @@ from slowfast_maskfeat.videos.index.ucf_hmdb import (
     read_ucf101,
     ucf101_class_names,
 )
+from slowfast_maskfeat.videos.index.webdataset import read_webdataset, webdataset_class_names
 
 __all__ = [
     "DataFolder",
     "MissingListError",
+    "Shards",
     "VideoList",
     "folder_class_names",
     "hmdb51_class_names",
@@ -44,6 +47,8 @@ __all__ = [
     "read_ssv2",
     "read_ssv2_labels",
     "read_ucf101",
+    "read_webdataset",
     "ssv2_class_names",
     "ucf101_class_names",
+    "webdataset_class_names",
 ]

@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import os
 
-from iopath.common.file_io import g_pathmgr
+from slowfast_maskfeat.files import is_file, join, open_text
 
 _CLASS_FILES = (
     "classes.txt",
@@ -30,9 +30,9 @@ def read_class_names(folder: str | os.PathLike[str]) -> tuple[str, ...] | None:
         ValueError: The file is empty, holds a name twice, or its numbers are not 0..K-1.
     """
     for name in _CLASS_FILES:
-        path = os.path.join(os.fspath(folder), name)
-        if g_pathmgr.isfile(path):
-            with g_pathmgr.open(path, "r", encoding="utf-8-sig") as file:
+        path = join(os.fspath(folder), name)
+        if is_file(path):
+            with open_text(path) as file:
                 content = file.read()
             names = _names_in_json(path, content) if path.endswith(".json") else None
             if names is None:

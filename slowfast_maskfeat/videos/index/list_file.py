@@ -10,8 +10,7 @@ from dataclasses import dataclass
 from itertools import chain, islice
 from typing import Any, TextIO
 
-from iopath.common.file_io import g_pathmgr
-
+from slowfast_maskfeat.files import is_file, join, open_text
 from slowfast_maskfeat.videos.index.kinetics import find_layout
 from slowfast_maskfeat.videos.index.rows import (
     DataFolder,
@@ -69,8 +68,8 @@ def read_own_list(
 
     Lists of extracted frames, one row a frame, are passed over: videos are read here.
     """
-    path = os.path.join(data.path, f"{split}.csv")
-    if not g_pathmgr.isfile(path):
+    path = join(data.path, f"{split}.csv")
+    if not is_file(path):
         return None
     with _opened(path) as file:
         if "frame_id" in file.readline().split():
@@ -84,8 +83,8 @@ def list_class_names(data: DataFolder) -> tuple[str, ...] | None:
     Raises:
         ValueError: See `read_list`.
     """
-    path = os.path.join(data.path, "train.csv")
-    if not g_pathmgr.isfile(path):
+    path = join(data.path, "train.csv")
+    if not is_file(path):
         return None
     separator = separator_of(path, data.separator)
     with _opened(path) as file:
@@ -107,8 +106,8 @@ def list_path(data: DataFolder, split: str) -> str:
     Raises:
         MissingListError: There is no such file.
     """
-    path = os.path.join(data.path, f"{split}.csv")
-    if not g_pathmgr.isfile(path):
+    path = join(data.path, f"{split}.csv")
+    if not is_file(path):
         raise MissingListError(f"list file {path} does not exist")
     return path
 
@@ -133,7 +132,7 @@ def read_list(
     Rows that repeat a path with the same label stay, and `VideoList.notes` counts them.
 
     Args:
-        path: The list file; anything that iopath's path manager opens.
+        path: The list file; anything that `files.open_file` opens.
         separator: " ", "," or a tab (config key DATA.PATH_LABEL_SEPARATOR). A blank stands for
             any run of blanks and tabs.
         prefix: Put in front of each path as a folder (config key DATA.PATH_PREFIX).
@@ -154,13 +153,13 @@ def read_list(
             f"DATA.PATH_LABEL_SEPARATOR must be a blank, a comma or a tab, got {separator!r}"
         )
     source = os.fspath(path)
-    if not g_pathmgr.isfile(source):
+    if not is_file(source):
         raise MissingListError(f"list file {source} does not exist")
-    videos, is_official = _read_rows(source, separator, class_names, os.path.join(root, prefix))
+    videos, is_official = _read_rows(source, separator, class_names, join(root, prefix))
     if not is_official:
         return videos
     # Without a prefix the videos may lie beside the list, too.
-    folders = [os.path.join(root, prefix)] if prefix else [root, os.path.dirname(source)]
+    folders = [join(root, prefix)] if prefix else [root, os.path.dirname(source)]
     return find_layout(videos, folders, os.path.basename(source))
 
 
@@ -185,7 +184,7 @@ def _read_rows(
 @contextmanager
 def _opened(path: str) -> Iterator[TextIO]:
     # Paths are bytes on Linux: what is not UTF-8 survives as a surrogate escape.
-    with g_pathmgr.open(path, "r", encoding="utf-8-sig", errors="surrogateescape") as file:
+    with open_text(path, errors="surrogateescape") as file:
         yield file
 
 
@@ -212,7 +211,7 @@ def separator_of(path: str, default: str) -> str:
     """What is given, if it is no blank; else a tab or a comma, where the first line shows one."""
     if default != " ":
         return default
-    if not g_pathmgr.isfile(path):
+    if not is_file(path):
         raise MissingListError(f"list file {path} does not exist")
     with _opened(path) as file:
         first = next((line.strip() for line in file if line.strip()), "")
@@ -306,7 +305,7 @@ class _Rows:
     def _label(self, text: str, columns: _Columns) -> int:
         if self.has_names is None and text:
             # A header says that the rest is meant: then a label may be a name, if it is no number.
-            self.has_names = bool(columns.kinetics) or (columns.is_named and not _is_number(text))
+            self.has_names = bool(columns.kinetics) or (columns.is_named and not is_number(text))
         return self.collector.named(text) if self.has_names else self.collector.number(text)
 
     def _miscounted(self, num_fields: int, columns: _Columns) -> str:
@@ -328,7 +327,8 @@ class _Rows:
                 )
 
 
-def _is_number(text: str) -> bool:
+def is_number(text: str) -> bool:
+    """Whether a label is a number, right or wrong, and no name."""
     try:
         float(text)
     except ValueError:

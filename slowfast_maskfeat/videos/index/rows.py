@@ -6,12 +6,15 @@ import difflib
 import hashlib
 import os
 from array import array
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, field
+from typing import Protocol
 
 import numpy as np
 from numpy.typing import NDArray
+
+from slowfast_maskfeat.files import is_file, join
 
 # So many malformed rows are named; a list with more of them is wrong as a whole.
 _MAX_NAMED = 50
@@ -19,6 +22,47 @@ _MAX_NAMED = 50
 
 class MissingListError(ValueError):
     """Nothing in the folder says which videos a split has."""
+
+
+class Progress(Protocol):
+    """Shows how far a long reading is."""
+
+    def update(self, n: int = 1) -> None:
+        """Count steps."""
+
+    def close(self) -> None:
+        """The last step is done."""
+
+
+class _Silence:
+    """Shows nothing."""
+
+    def __init__(self, total: int, description: str) -> None:
+        """For as many steps, which are called so."""
+
+    def update(self, n: int = 1) -> None:
+        """Count steps."""
+
+    def close(self) -> None:
+        """The last step is done."""
+
+
+@dataclass(frozen=True)
+class Shards:
+    """Which tar shards there are and how they are read.
+
+    Attributes:
+        patterns: Shards of a split ("train", "val", "test"), such as `a-{000..099}.tar`; a split
+            that has none is looked for in the folder (DATA.TRAIN_SHARDS and so on).
+        label: Which files hold labels (DATA.SHARD_LABEL).
+        buffer: Rows that are shuffled among each other at a time (DATA.SHUFFLE_BUFFER).
+        cache: Folder of indices that can't lie beside their shards (DATA.SHARD_CACHE).
+    """
+
+    patterns: Mapping[str, str] = field(default_factory=dict)
+    label: str = ""
+    buffer: int = 1000
+    cache: str = ""
 
 
 @dataclass(frozen=True)
@@ -30,12 +74,16 @@ class DataFolder:
         prefix: Folder of the videos (DATA.PATH_PREFIX); empty for where the reader looks itself.
         separator: Between path and label in list files (DATA.PATH_LABEL_SEPARATOR).
         official_split: Which of several published splits (DATA.OFFICIAL_SPLIT).
+        shards: Of data in tar files.
+        progress: (total, description) -> what shows how far a long reading is.
     """
 
     path: str
     prefix: str = ""
     separator: str = " "
     official_split: int = 1
+    shards: Shards = field(default_factory=Shards)
+    progress: Callable[[int, str], Progress] = _Silence
 
     def videos(self, *names: str) -> str:
         """The prefix, or else the first of these folders inside that exists, or else the folder."""
@@ -46,8 +94,8 @@ class DataFolder:
 
     def find(self, *names: str) -> str | None:
         """Path of the first of these files that exists."""
-        inside = (os.path.join(self.path, name) for name in names)
-        return next((path for path in inside if os.path.isfile(path)), None)
+        inside = (join(self.path, name) for name in names)
+        return next((path for path in inside if is_file(path)), None)
 
 
 class VideoList:
@@ -100,7 +148,23 @@ class VideoList:
         begin = int(self._ends[index - 1]) if index else 0
         encoded = self._paths[begin : self._ends[index]].tobytes()
         path = encoded.decode("utf-8", "surrogateescape")
-        return os.path.join(self._folder, path if self._spell is None else self._spell(path))
+        return join(self._folder, path if self._spell is None else self._spell(path))
+
+    def content(self, index: int, *, timeout: float = 0.0) -> bytes | None:
+        """The bytes of a row's video; None where its path is all that a decoder needs.
+
+        Args:
+            index: The row.
+            timeout: Seconds without data after which a server is given up; 0 for never.
+
+        Raises:
+            DecodeError: They can't be had.
+        """
+        return None
+
+    def shuffled(self, generator: np.random.Generator) -> NDArray[np.int64]:
+        """The rows in the order of an epoch: int64 (n,), each once."""
+        return generator.permutation(len(self))
 
     def placed(self, folder: str, spell: Callable[[str], str] | None) -> VideoList:
         """The same rows with the videos elsewhere."""

@@ -7,6 +7,7 @@ import os
 from collections.abc import Sequence
 from typing import Any
 
+from slowfast_maskfeat.files import open_text
 from slowfast_maskfeat.videos.index.list_file import read_own_list
 from slowfast_maskfeat.videos.index.rows import (
     DataFolder,
@@ -108,7 +109,7 @@ def _bare(template: str) -> str:
 
 def _load(path: str, kind: type) -> Any:
     try:
-        with open(path, encoding="utf-8-sig") as file:
+        with open_text(path) as file:
             content = json.load(file)
     except ValueError as error:
         raise ValueError(f"{os.fspath(path)} is not valid JSON: {error}") from error

@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 from collections.abc import Sequence
 
+from slowfast_maskfeat.files import join, list_names, open_text
 from slowfast_maskfeat.videos.index.list_file import read_own_list
 from slowfast_maskfeat.videos.index.rows import (
     DataFolder,
@@ -125,11 +126,10 @@ def hmdb51_class_names(data: DataFolder) -> tuple[str, ...] | None:
 def _hmdb_files(data: DataFolder) -> dict[str, str]:
     """Class -> split file, in sorted order."""
     end = f"_test_split{data.official_split}.txt"
-    for folder in (os.path.join(data.path, name) for name in _HMDB_FOLDERS):
-        if os.path.isdir(folder):
-            names = sorted(name for name in os.listdir(folder) if name.endswith(end))
-            if names:
-                return {name[: -len(end)]: os.path.join(folder, name) for name in names}
+    for folder in (join(data.path, name) for name in _HMDB_FOLDERS):
+        names = [name for name in list_names(folder) if name.endswith(end)]
+        if names:
+            return {name[: -len(end)]: join(folder, name) for name in names}
     return {}
 
 
@@ -141,5 +141,5 @@ def _ucf_fields(text: str) -> tuple[str, str]:
 
 def _lines(path: str) -> list[tuple[int, str]]:
     """Number and content of each line that is not blank."""
-    with open(path, encoding="utf-8-sig", errors="surrogateescape") as file:
+    with open_text(path, errors="surrogateescape") as file:
         return [(line, text.strip()) for line, text in enumerate(file, 1) if text.strip()]

@@ -1,0 +1,258 @@
+#!/usr/bin/env python3
+"""Packs the videos or images in lists into tar shards, in the layout of WebDataset.
+
+A few large files are read faster than many small ones from disks that seek and from stores on the
+network, and are copied and counted at once. For a list `train.csv` the output folder gets
+
+    train-000000.tar ...    the videos, in front of each its label in a file `.cls`
+    *.tar.index.json        what is in each shard, so that nobody needs to read it for that
+    train_shards.txt        the names of the shards
+    train_shards.json       hashes and counts
+    train_refused.csv       path and reason of each row that is in no shard
+    classes.txt             if there is one beside the list, or labels are names
+
+Rows of lists whose name begins with `train` are shuffled first, so that neighbours in a shard do
+not share a class; the others keep their order. The same rows give the same bytes. An interrupted
+run goes on where it was when it is called again.
+
+Exit code: 0 if all rows are in shards, 1 if some are not, 2 for bad input.
+"""
+
+from __future__ import annotations
+
+import argparse
+import csv
+import hashlib
+import io
+import json
+import os
+import re
+import sys
+from collections.abc import Sequence
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+
+import numpy as np
+
+from slowfast_maskfeat.checkpoints.whole_file import written_whole
+from slowfast_maskfeat.files import is_address, open_file
+from slowfast_maskfeat.metrics.log import Progress
+from slowfast_maskfeat.videos.index import VideoList, read_class_names, read_list
+from slowfast_maskfeat.videos.index.list_file import separator_of
+from slowfast_maskfeat.videos.jobs import Failure, run_jobs
+from slowfast_maskfeat.videos.media import is_media
+from slowfast_maskfeat.videos.write_shards import (
+    PackedRow,
+    ShardJob,
+    cut_into_shards,
+    member_names,
+    write_shard,
+)
+
+_UNITS = {"": 1, "K": 10**3, "M": 10**6, "G": 10**9}
+# Sizes are asked for at a time.
+_NUM_THREADS = 16
+
+
+def parse_arguments(arguments: Sequence[str] | None = None) -> argparse.Namespace:
+    """Reads the command line."""
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    add = parser.add_argument
+    add("lists", type=Path, nargs="+", metavar="LIST", help="list files (train.csv ...)")
+    add("--output", type=Path, required=True, help="folder of the shards")
+    add("--prefix", default="", help="folder in front of the paths, as DATA.PATH_PREFIX")
+    add("--separator", default=" ", help="as DATA.PATH_LABEL_SEPARATOR; default: what line 1 shows")
+    add("--max-size", default="1G", help="most bytes of videos in a shard, with K, M or G (1G)")
+    add("--max-count", type=int, default=10_000, help="most videos in a shard (10,000)")
+    add("--seed", type=int, default=0, help="of the shuffling of training lists")
+    add("--keep-order", action="store_true", help="do not shuffle training lists")
+    add("--timeout", type=float, default=3600.0, help="seconds a shard (3600)")
+    add("--processes", type=int, default=os.cpu_count() or 1, help="all cores by default")
+    return parser.parse_args(arguments)
+
+
+def num_bytes(text: str) -> int:
+    """The bytes that a text such as `500M` says.
+
+    Raises:
+        ValueError: It says none.
+    """
+    found = re.fullmatch(r"(\d+(?:\.\d+)?)([KMG]?)B?", text.strip().upper())
+    size = int(float(found[1]) * _UNITS[found[2]]) if found else 0
+    if size < 1:
+        raise ValueError(f"--max-size: {text!r}: a number of bytes such as 500M or 1G is wanted")
+    return size
+
+
+def measure(
+    videos: VideoList, prefix: str, name: str
+) -> tuple[list[PackedRow], list[tuple[str, str]]]:
+    """The rows with the sizes of their files, and (path, reason) of those that can't be packed."""
+    paths = [videos.path(row) for row in range(len(videos))]
+    labels = [None] * len(paths) if videos.labels is None else videos.labels.tolist()
+    local = [os.path.abspath(path) for path in paths if not is_address(path)]
+    root = os.path.abspath(prefix) if prefix and not is_address(prefix) else ""
+    if not root and local:
+        root = os.path.commonpath([os.path.dirname(path) for path in local])
+    names = member_names([p if is_address(p) else os.path.abspath(p) for p in paths], root)
+    rows: list[PackedRow] = []
+    refused: list[tuple[str, str]] = []
+    progress = Progress(len(paths), f"measuring {name}")
+    with ThreadPoolExecutor(_NUM_THREADS) as pool:
+        found = pool.map(_size_of, paths)
+        for path, member, label, size in zip(paths, names, labels, found, strict=True):
+            if isinstance(size, str):
+                refused.append((path, size))
+            else:
+                rows.append(PackedRow(path, member, label, size))
+            progress.update(refused=len(refused))
+    progress.close()
+    return rows, refused
+
+
+def _size_of(path: str) -> int | str:
+    """Bytes of a file, or why it can't be packed."""
+    if not is_media(path):
+        return "its name has no ending of a video or image"
+    try:
+        with open_file(path, timeout=60.0) as file:
+            return file.facts().size or "the file is empty (0 bytes)"
+    except FileNotFoundError:
+        return "no such file"
+    except Exception as error:  # each store raises what its own package has
+        return f"cannot be read: {(str(error).splitlines() or [type(error).__name__])[0]}"
+
+
+def plan(rows: list[PackedRow], stem: str, options: argparse.Namespace) -> list[ShardJob]:
+    """The shards of a list."""
+    if stem.startswith("train") and not options.keep_order:
+        order = np.random.default_rng(options.seed).permutation(len(rows))
+        rows = [rows[row] for row in order.tolist()]
+    shards = cut_into_shards(
+        rows, max_count=options.max_count, max_bytes=num_bytes(options.max_size)
+    )
+    return [
+        ShardJob(str(options.output / f"{stem}-{number:06d}.tar"), shard)
+        for number, shard in enumerate(shards)
+    ]
+
+
+def check_plan(
+    jobs: Sequence[ShardJob], videos: VideoList, stem: str, options: argparse.Namespace
+) -> None:
+    """Notes what is going to be written, or compares it with what is noted already.
+
+    Raises:
+        ValueError: The folder has shards of other rows.
+    """
+    digest = hashlib.sha256()
+    for job in jobs:
+        digest.update(os.path.basename(job.path).encode())
+        for row in job.rows:
+            digest.update(repr((row.name, row.label, row.size)).encode("utf-8", "surrogateescape"))
+    facts = {
+        "list_sha256": videos.fingerprint,
+        "num_rows": sum(len(job.rows) for job in jobs),
+        "num_bytes": sum(row.size for job in jobs for row in job.rows),
+        "num_shards": len(jobs),
+        "plan_sha256": digest.hexdigest(),
+    }
+    path = options.output / f"{stem}_shards.json"
+    if path.exists():
+        if json.loads(path.read_text("utf-8")) != facts:
+            raise ValueError(
+                f"{options.output} has shards of another list {stem}, of files that have changed "
+                f"since, or of other settings: choose another --output, or remove {path} and "
+                f"{stem}-*.tar"
+            )
+        return
+    if any(options.output.glob(f"{stem}-*.tar")):
+        raise ValueError(f"{options.output} has shards {stem}-*.tar that were made by others")
+    _write(path, json.dumps(facts, indent=2) + "\n")
+
+
+def write_shards(
+    jobs: Sequence[ShardJob], stem: str, options: argparse.Namespace
+) -> dict[str, str]:
+    """Writes the shards that are not there; the reason by path of those that can't be written."""
+    missing = [job for job in jobs if not os.path.exists(job.path)]
+    failed: dict[str, str] = {}
+    progress = Progress(len(jobs), f"packing {stem}", initial=len(jobs) - len(missing))
+    done = run_jobs(write_shard, missing, processes=options.processes, timeout=options.timeout)
+    for job, result in done:
+        if isinstance(result, Failure):
+            failed[job.path] = result.reason
+        progress.update(failed=len(failed))
+    progress.close()
+    return failed
+
+
+def pack(path: Path, videos: VideoList, options: argparse.Namespace) -> bool:
+    """Packs one list; whether all of its rows are in shards."""
+    rows, refused = measure(videos, options.prefix, path.name)
+    jobs = plan(rows, path.stem, options)
+    if not jobs:
+        raise ValueError(f"{path}: none of its {len(videos)} files can be packed: {refused[0]}")
+    check_plan(jobs, videos, path.stem, options)
+    table = io.StringIO()
+    csv.writer(table, lineterminator="\n").writerows([("path", "reason"), *refused])
+    _write(options.output / f"{path.stem}_refused.csv", table.getvalue())
+    failed = write_shards(jobs, path.stem, options)
+    print(f"{path}: {len(videos)} rows, {len(refused)} refused, {len(jobs)} shards")
+    for what, reason in [*refused[:10], *list(failed.items())[:10]]:
+        print(f"  {what}: {reason}")
+    if failed:
+        print(f"{len(failed)} shards are not written: call this again")
+        return False
+    last = len(jobs) - 1
+    names = f"{path.stem}-{{000000..{last:06d}}}.tar" if last else f"{path.stem}-000000.tar"
+    _write(options.output / f"{path.stem}_shards.txt", names + "\n")
+    return not refused
+
+
+def read_lists(options: argparse.Namespace) -> tuple[dict[Path, VideoList], tuple[str, ...] | None]:
+    """The lists, and the names of their classes."""
+    lists: dict[Path, VideoList] = {}
+    names = read_class_names(options.lists[0].parent)
+    for path in options.lists:
+        if path.stem in {other.stem for other in lists}:
+            raise ValueError(f"two lists have the name {path.stem}: one would overwrite the other")
+        separator = separator_of(str(path), options.separator.replace("\\t", "\t"))
+        lists[path] = read_list(path, separator=separator, prefix=options.prefix, class_names=names)
+        names = names or lists[path].class_names
+        for note in lists[path].notes:
+            print(f"{path}: {note}")
+    return lists, names
+
+
+def _write(path: Path, text: str) -> None:
+    with written_whole(path) as part:
+        part.write_bytes(text.encode("utf-8", "surrogateescape"))
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Runs the command line; returns the exit code."""
+    options = parse_arguments(arguments)
+    try:
+        num_bytes(options.max_size)
+        if options.max_count < 1:
+            raise ValueError(f"--max-count is {options.max_count}; it must be 1 or more")
+        lists, names = read_lists(options)
+        if names:
+            text = "".join(f"{name}\n" for name in names)
+            _write(options.output / "classes.txt", text)
+        is_whole = [pack(path, videos, options) for path, videos in lists.items()]
+    except (ValueError, OSError) as error:
+        print(f"make_shards: {error}", file=sys.stderr)
+        return 2
+    print(
+        "read them with TRAIN.DATASET webdataset TEST.DATASET webdataset "
+        f"DATA.PATH_TO_DATA_DIR {options.output}"
+    )
+    return 0 if all(is_whole) else 1
+
+
+if __name__ == "__main__":
+    sys.exit(main())
