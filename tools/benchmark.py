@@ -282,7 +282,13 @@ def measure_loader(options: argparse.Namespace, cfg: CfgNode, folder: Path) -> T
 
 
 def loader_of(
-    cfg: CfgNode, folder: Path, batch_size: int, num_workers: int, decoder: str = ""
+    cfg: CfgNode,
+    folder: Path,
+    batch_size: int,
+    num_workers: int,
+    decoder: str = "",
+    *,
+    on_device: bool = False,
 ) -> ClipLoader:
     """The training loader of a configuration, on the videos of `write_videos`.
 
@@ -292,6 +298,7 @@ def loader_of(
         batch_size: how many there are; a batch is a quarter of them.
         num_workers: loading processes.
         decoder: instead of the configuration's.
+        on_device: RandAugment and resize are left to the device (AUG.ON_DEVICE).
     """
     cfg = cfg.clone()
     cfg.defrost()
@@ -301,6 +308,7 @@ def loader_of(
     cfg.DATA.PATH_PREFIX = ""
     cfg.TRAIN.BATCH_SIZE = max(batch_size // 4, 1)
     cfg.DATA_LOADER.NUM_WORKERS = num_workers
+    cfg.AUG.ON_DEVICE = on_device
     return build_loader(cfg, "train")
 
 

@@ -4,10 +4,12 @@
 All on videos that are rendered for it: H.264 of 340x256, 10 s, 30 frames/s, key frames every 250.
 
 - rates: clips a second out of the training loader, against bare decoding of the same frames (the
-  same loader, which opens and decodes and then throws the frames away) with as many workers; and
-  the share of its time that an accelerator would wait, if a step took `--step-seconds`.
+  same loader, which opens and decodes and then throws the frames away) with as many workers; the
+  share of its time that an accelerator would wait, if a step took `--step-seconds`; and the same
+  loader where the device cuts (AUG.ON_DEVICE), against bare decoding.
 - split: the seconds of a clip in this process, by what they are spent on.
 - shards (`--shards`): clips a second out of tar shards, against the same clips out of files.
+- cut: clips a second that the device cuts, of those that such a loader hands over.
 
 What is compared takes turns in one run. On a machine that does other things too, only ratios tell
 something. Prints them and judges nothing.
@@ -35,6 +37,7 @@ from benchmark_video import write_videos
 from fvcore.common.config import CfgNode
 from torch import Tensor
 
+from slowfast_maskfeat.build.augment import build_device_cut, num_clips_per_row
 from slowfast_maskfeat.clips import ClipLoader, RandomView, transform
 from slowfast_maskfeat.clips.batch import collate
 from slowfast_maskfeat.clips.dataset import SampleKey
@@ -50,6 +53,8 @@ from slowfast_maskfeat.videos.write_shards import (
 
 # Where the time of a clip goes; what is between frames and seek is only known of PyAV.
 PARTS = ("open", "seek", "decode", "convert", "resize", "augment", "mask", "collate")
+# What is compared: bare decoding, the loader, and the loader where the device cuts.
+BARE, LOADER, HANDS_OVER = FORMS = ("bare", "loader", "handed over")
 
 
 class BareDecoding(FrameRecorder):
@@ -153,20 +158,22 @@ def measure_split(cfg: CfgNode, folder: Path, num_videos: int, decoder: str) -> 
 
 def measure_rates(
     options: argparse.Namespace, cfg: CfgNode, folder: Path, num_videos: int
-) -> dict[tuple[str, int, bool], Row]:
-    """Seconds of an epoch, by decoder, number of workers, and whether it is bare decoding."""
+) -> dict[tuple[str, int, str], Row]:
+    """Seconds of an epoch, by decoder, number of workers, and form."""
     forms: dict[str, Callable[[int], object]] = {}
-    names: dict[str, tuple[str, int, bool]] = {}
+    names: dict[str, tuple[str, int, str]] = {}
     for decoder in options.decoders:
         for num_workers in options.workers:
-            for is_bare in (False, True):
-                loader = loader_of(cfg, folder, num_videos, num_workers, decoder)
-                if is_bare:
+            for form in FORMS:
+                loader = loader_of(
+                    cfg, folder, num_videos, num_workers, decoder, on_device=form == HANDS_OVER
+                )
+                if form == BARE:
                     assert isinstance(loader.dataset.views, RandomView)
                     loader.dataset.views = BareDecoding(loader.dataset.views)
                     loader.dataset.mask_sampler = None
-                name = f"{decoder}, {num_workers} workers, {'bare' if is_bare else 'loader'}"
-                names[name] = decoder, num_workers, is_bare
+                name = f"{decoder}, {num_workers} workers, {form}"
+                names[name] = decoder, num_workers, form
 
                 def load(number: int, loader: ClipLoader = loader) -> None:
                     exhaust(loader.epoch(number))
@@ -225,8 +232,24 @@ def pack(folder: Path, num_videos: int) -> Path:
     return place
 
 
+def measure_cut(cfg: CfgNode, folder: Path, num_videos: int, repeats: int) -> Row:
+    """Seconds that the device takes to cut the clips of a batch."""
+    device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
+    loader = loader_of(cfg, folder, num_videos, 0, on_device=True)
+    batch = next(iter(loader.epoch(0))).to(device)
+    cfg = cfg.clone()
+    cfg.defrost()
+    cfg.AUG.ON_DEVICE = True
+    cut = build_device_cut(cfg)
+    assert cut is not None
+    name = f"cut on {device.type}"
+    (row,) = take_turns({name: lambda _: cut(batch)}, repeats, device).values()
+    row.per = len(batch)
+    return row
+
+
 def tabulate(
-    rows: dict[tuple[str, int, bool], Row], num_clips: int, batch: int, step_seconds: float
+    rows: dict[tuple[str, int, str], Row], num_clips: int, batch: int, step_seconds: float
 ) -> list[dict[str, Any]]:
     """One record for each decoder and number of workers.
 
@@ -237,18 +260,20 @@ def tabulate(
         step_seconds: that an accelerator takes for it; 0 for no such figure.
     """
     records = []
-    for decoder, num_workers in [(name, workers) for name, workers, is_bare in rows if is_bare]:
-        ours, bare = rows[decoder, num_workers, False], rows[decoder, num_workers, True]
-        ratios = [b / a for a, b in zip(ours.values, bare.values, strict=True)]
+    for decoder, num_workers in [(name, workers) for name, workers, form in rows if form == BARE]:
+        ours, bare = rows[decoder, num_workers, LOADER], rows[decoder, num_workers, BARE]
         rate = num_clips / statistics.median(ours.values)
         record: dict[str, Any] = {
             "decoder": decoder,
             "workers": num_workers,
             "clips_per_second": rate,
-            "of_bare_decoding": statistics.median(ratios),
+            "of_bare_decoding": _of_bare(ours, bare),
         }
-        if num_workers > 1 and (decoder, 1, True) in rows:
-            one, bare_one = rows[decoder, 1, False], rows[decoder, 1, True]
+        if (decoder, num_workers, HANDS_OVER) in rows:
+            handed_over = rows[decoder, num_workers, HANDS_OVER]
+            record["handed_over_of_bare_decoding"] = _of_bare(handed_over, bare)
+        if num_workers > 1 and (decoder, 1, BARE) in rows:
+            one, bare_one = rows[decoder, 1, LOADER], rows[decoder, 1, BARE]
             record["scaling"] = statistics.median(one.values) / statistics.median(ours.values)
             bare_scaling = statistics.median(bare_one.values) / statistics.median(bare.values)
             record["scaling_of_bare_scaling"] = record["scaling"] / bare_scaling
@@ -256,6 +281,11 @@ def tabulate(
             record["wait"] = max(0.0, 1 - step_seconds * rate / batch)
         records.append(record)
     return records
+
+
+def _of_bare(ours: Row, bare: Row) -> float:
+    """The rate over that of bare decoding: the median over the rounds."""
+    return statistics.median(b / a for a, b in zip(ours.values, bare.values, strict=True))
 
 
 def parse_arguments(arguments: Sequence[str] | None) -> argparse.Namespace:
@@ -299,31 +329,37 @@ def main(arguments: Sequence[str] | None = None) -> int:
         }
         rows = measure_rates(options, cfg, folder, num_videos)
         shards = measure_shards(options, cfg, folder, num_videos) if options.shards else []
-    records = tabulate(rows, num_videos, options.batch, options.step_seconds)
+        cut = measure_cut(cfg, folder, num_videos, options.repeats)
+    num_clips = num_videos * num_clips_per_row(cfg)
+    records = tabulate(rows, num_clips, options.batch, options.step_seconds)
     print("\nshare of the time of a clip")
     print(f"  {'':<12}" + "".join(f"{part:>10}" for part in PARTS))
     for decoder, split in splits.items():
         cells = (f"{split[part]:.1%}" if part in split else "" for part in PARTS)
         print(f"  {decoder:<12}" + "".join(f"{cell:>10}" for cell in cells))
-    heads = ("workers", "clips/s", "of bare", "scaling", "of bare's", "wait")
-    print("\n  " + f"{'decoder':<12}" + "".join(f"{head:>11}" for head in heads))
+    heads = ("workers", "clips/s", "of bare", "handed over", "scaling", "of bare's", "wait")
+    print("\n  " + f"{'decoder':<12}" + "".join(f"{head:>12}" for head in heads))
     for record in records:
         figures = [f"{record['workers']}", f"{record['clips_per_second']:.1f}"]
         figures.append(f"{record['of_bare_decoding']:.2f}")
+        figures.append(f"{record['handed_over_of_bare_decoding']:.2f}")
         figures += [
             f"{record[key]:.2f}" if key in record else ""
             for key in ("scaling", "scaling_of_bare_scaling")
         ]
         figures.append(f"{record['wait']:.0%}" if "wait" in record else "")
-        print(f"  {record['decoder']:<12}" + "".join(f"{figure:>11}" for figure in figures))
+        print(f"  {record['decoder']:<12}" + "".join(f"{figure:>12}" for figure in figures))
     if shards:
         print(f"\n  {'from shards':<12}{'workers':>11}{'clips/s':>11}{'of files':>11}")
     for record in shards:
         figures = f"{record['clips_per_second']:.1f}", f"{record['of_files']:.2f}"
         cells = "".join(f"{figure:>11}" for figure in (str(record["workers"]), *figures))
         print(f"  {record['decoder']:<12}{cells}")
+    cut_rate = cut.per / statistics.median(cut.values)
+    print(f"\n{cut.name}: {cut_rate:.1f} clips/s")
     if options.json:
-        content = {"machine": machine, "split": splits, "rates": records, "shards": shards}
+        rates = {"rates": records, "shards": shards, cut.name: cut_rate}
+        content = {"machine": machine, "split": splits, **rates}
         options.json.write_text(json.dumps(content, indent=2) + "\n")
     return 0
 

@@ -7,9 +7,11 @@ import warnings
 from fvcore.common.config import CfgNode
 
 from slowfast_maskfeat.build.classes import num_classes
+from slowfast_maskfeat.build.readers import reverses_channels
 from slowfast_maskfeat.clips import (
     BatchTransform,
     ColorJitter,
+    DeviceCut,
     EraseSampler,
     Mix,
     RandAugment,
@@ -22,6 +24,12 @@ from slowfast_maskfeat.engine import distributed
 def is_image_data(cfg: CfgNode) -> bool:
     """Whether clips are images, which have a published recipe of their own."""
     return cfg.DATA.NUM_FRAMES == 1
+
+
+def num_clips_per_row(cfg: CfgNode) -> int:
+    """Training clips of each video that is drawn."""
+    data = cfg.DATA
+    return data.TRAIN_CROP_NUM_TEMPORAL * data.TRAIN_CROP_NUM_SPATIAL * cfg.AUG.NUM_SAMPLE
 
 
 def build_train_transform(cfg: CfgNode) -> TrainTransform:
@@ -87,15 +95,41 @@ def build_batch_transform(cfg: CfgNode) -> BatchTransform | None:
     Raises:
         ValueError: mixup is asked for without labels, or of single clips.
     """
-    mix = _mix(cfg)
-    if mix is None and build_erase_sampler(cfg) is None:
+    mix, cut = _mix(cfg), build_device_cut(cfg)
+    if mix is None and cut is None and build_erase_sampler(cfg) is None:
         return None
     return BatchTransform(
         mean=cfg.DATA.MEAN,
         std=cfg.DATA.STD,
+        cut=cut,
         erase_mode=cfg.AUG.RE_MODE,
         mix=mix,
         seed=cfg.RNG_SEED,
+    )
+
+
+def build_device_cut(cfg: CfgNode) -> DeviceCut | None:
+    """What cuts the clips that workers hand over uncut; None where workers cut them.
+
+    Args:
+        cfg: configuration; it is only read.
+
+    Raises:
+        ValueError: the clips have boxes.
+    """
+    if not cfg.AUG.ON_DEVICE:
+        return None
+    if cfg.DETECTION.ENABLE:
+        raise ValueError(
+            "AUG.ON_DEVICE: workers cut the clips of a detection, whose boxes move with them; "
+            "False is right"
+        )
+    transform = build_train_transform(cfg)
+    return DeviceCut(
+        crop_size=transform.crop_size,
+        antialias=transform.antialias,
+        interpolation=transform.interpolation,
+        reverse_channels=reverses_channels(cfg, "train"),
     )
 
 
@@ -110,10 +144,7 @@ def _mix(cfg: CfgNode) -> Mix | None:
             f"MIXUP.ALPHA, MIXUP.CUTMIX_ALPHA: {mixup.ALPHA} and {mixup.CUTMIX_ALPHA} are wanted "
             "from 0 on"
         )
-    clips_per_row = (
-        cfg.DATA.TRAIN_CROP_NUM_TEMPORAL * cfg.DATA.TRAIN_CROP_NUM_SPATIAL * cfg.AUG.NUM_SAMPLE
-    )
-    batch_size = cfg.TRAIN.BATCH_SIZE * cfg.NUM_SHARDS * clips_per_row
+    batch_size = cfg.TRAIN.BATCH_SIZE * cfg.NUM_SHARDS * num_clips_per_row(cfg)
     if mixup.PROB and batch_size // distributed.world_size() < 2:
         raise ValueError(
             f"MIXUP.ENABLE: clips are mixed with others of their batch, but TRAIN.BATCH_SIZE "

@@ -279,6 +279,7 @@ def _random_view(cfg: CfgNode) -> RandomView:
         segments=data_set(cfg, "train") in SEGMENTED,
         num_times=data.TRAIN_CROP_NUM_TEMPORAL,
         num_samples=data.TRAIN_CROP_NUM_SPATIAL * cfg.AUG.NUM_SAMPLE,
+        on_device=cfg.AUG.ON_DEVICE,
     )
 
 

@@ -11,6 +11,7 @@ from fvcore.common.config import CfgNode
 from torch import nn
 
 from slowfast_maskfeat.backbones import MaskedModel, resize_mask
+from slowfast_maskfeat.build.augment import build_device_cut
 from slowfast_maskfeat.clips import ClipBatch, ClipLoader, normalise
 from slowfast_maskfeat.pictures import HOGPanelRow, hog_panel, training_curves
 from slowfast_maskfeat.shapes import Grid
@@ -47,7 +48,12 @@ def draw_predictions(
         return None
     assert isinstance(model, MaskedModel)
     target = task.targets[-1]
-    batch = next(iter(loader.epoch(0))).split(_NUM_CLIPS)[0].to(device)
+    batch = next(iter(loader.epoch(0))).to(device)
+    if batch.plans is not None:  # of the training loader, without a validation list
+        cut = build_device_cut(cfg)
+        assert cut is not None
+        batch = cut(batch)
+    batch = batch.split(_NUM_CLIPS)[0]
     grid = model.prediction_grids(batch.clips.shape[2:])[-1]
     assert batch.mask is not None
     was_training = model.training

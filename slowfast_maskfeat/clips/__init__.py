@@ -6,6 +6,7 @@ from slowfast_maskfeat.clips.dataset import ClipDataset
 from slowfast_maskfeat.clips.erase import EraseSampler
 from slowfast_maskfeat.clips.loader import ClipLoader
 from slowfast_maskfeat.clips.mix import Mix
+from slowfast_maskfeat.clips.on_device import DeviceCut
 from slowfast_maskfeat.clips.randaugment import RandAugment, parse_policy
 from slowfast_maskfeat.clips.transform import TestTransform, TrainTransform, normalise
 from slowfast_maskfeat.clips.views import RandomView, UniformViews
@@ -17,6 +18,7 @@ __all__ = [
     "ClipDataset",
     "ClipLoader",
     "ColorJitter",
+    "DeviceCut",
     "EraseSampler",
     "LostVideo",
     "Mix",

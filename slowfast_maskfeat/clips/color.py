@@ -2,22 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from dataclasses import dataclass
 
 import numpy as np
-from torch import Tensor
 
-from slowfast_maskfeat.clips.operations import blend, gray, mean_brightness
+from slowfast_maskfeat.clips.randaugment import Operation
 
 Rng = np.random.Generator
 
-# What a factor of 0 leaves: no brightness, no contrast, no saturation.
-_PLAINER: tuple[Callable[[Tensor], Tensor | float], ...] = (
-    lambda frames: 0.0,
-    mean_brightness,
-    gray,
-)
+# Whose factor of 0 leaves no brightness, no contrast, no saturation.
+_CHANGES = ("Brightness", "Contrast", "Color")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -32,13 +26,13 @@ class ColorJitter:
     strength: float = 0.0
     gray_probability: float = 0.0
 
-    def __call__(self, frames: Tensor, generator: Rng) -> Tensor:
-        """Change the colours of a clip: (T, H, W, C) uint8 -> the same."""
+    def draw(self, generator: Rng) -> list[Operation]:
+        """What happens to the colours of one clip."""
+        drawn = []
         if self.strength:
             for change in generator.permutation(3):
                 factor = generator.uniform(max(0.0, 1 - self.strength), 1 + self.strength)
-                plain = _PLAINER[change](frames)
-                frames = blend(plain, frames, float(factor))
+                drawn.append(Operation(_CHANGES[change], float(factor)))
         if self.gray_probability and generator.random() < self.gray_probability:
-            frames = blend(gray(frames), frames, 0.0)
-        return frames
+            drawn.append(Operation("Color", 0.0))
+        return drawn

@@ -12,6 +12,7 @@ from torch import Tensor
 from torch.utils.data import Dataset
 
 from slowfast_maskfeat.clips.batch import LostVideo, Sample
+from slowfast_maskfeat.clips.cut import UncutClips
 from slowfast_maskfeat.videos.decode import (
     DecodeError,
     MissingFileError,
@@ -36,8 +37,8 @@ class Views(Protocol):
     def clip_shape(self) -> tuple[int, int, int]:
         """(T, H, W) of each clip."""
 
-    def __call__(self, video: Video, generator: Rng) -> Tensor:
-        """(V, T, H, W, C) uint8."""
+    def __call__(self, video: Video, generator: Rng) -> Tensor | UncutClips:
+        """(V, T, H, W, C) uint8, or what a device is to cut them from."""
 
 
 class SampleKey(NamedTuple):
@@ -63,7 +64,7 @@ class ClipDataset(Dataset[Sample]):
         num_threads: of the decoder.
         replace_lost: take another video in the place of one that can't be decoded; without it a
             lost video gives no clip. Both are told in `Sample.lost`.
-        reverse_channels: blue, green, red.
+        reverse_channels: blue, green, red; of clips that a device cuts, it does that (`DeviceCut`).
         read_timeout: seconds that an address may take to open, and to give each packet, before it
             is given up; 0 for no limit. Each video has two tries.
 
@@ -130,7 +131,7 @@ class ClipDataset(Dataset[Sample]):
     def _generator(self, key: SampleKey, attempt: int = 0) -> Rng:
         return np.random.default_rng((self.seed, key.epoch, key.row, attempt))
 
-    def _cut(self, row: int, generator: Rng) -> tuple[Tensor, LostVideo | None]:
+    def _cut(self, row: int, generator: Rng) -> tuple[Tensor | UncutClips, LostVideo | None]:
         """The clips of a video (V, T, H, W, C), or none and why."""
         path = self.videos.path(row)
         try:
@@ -141,9 +142,11 @@ class ClipDataset(Dataset[Sample]):
             time, height, width = self.views.clip_shape
             empty = torch.empty((0, time, height, width, 3), dtype=torch.uint8)
             return empty, LostVideo(row, path, error.reason, isinstance(error, MissingFileError))
-        return (clips.flip(-1) if self.reverse_channels else clips), None
+        if self.reverse_channels and isinstance(clips, Tensor):
+            clips = clips.flip(-1)
+        return clips, None
 
-    def _view(self, row: int, generator: Rng) -> Tensor:
+    def _view(self, row: int, generator: Rng) -> Tensor | UncutClips:
         """The clips of a video that has not been given up; one that stalls is tried twice.
 
         Twice, because a connection may have broken off, and a run that was stopped and continued
@@ -168,13 +171,14 @@ class ClipDataset(Dataset[Sample]):
         )
 
     def _sample(
-        self, key: SampleKey, row: int, clips: Tensor, lost: tuple[LostVideo, ...]
+        self, key: SampleKey, row: int, cut: Tensor | UncutClips, lost: tuple[LostVideo, ...]
     ) -> Sample:
+        clips, plans = (cut, None) if isinstance(cut, Tensor) else cut
         mask = self._draw(self.mask_sampler, key, len(clips), stream=1)
         erase = self._draw(self.erase_sampler, key, len(clips), stream=2)
         labels = self.videos.labels
         label = None if labels is None else int(labels[row])
-        return Sample(clips, label, mask, row, lost, erase)
+        return Sample(clips, label, mask, row, lost, erase, plans)
 
     def _draw(
         self, sampler: MaskSampler | None, key: SampleKey, num_clips: int, stream: int

@@ -10,16 +10,13 @@ Source: Cubuk et al., RandAugment (2020), in the form of the published code.
 from __future__ import annotations
 
 import re
-from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import NamedTuple
 
 import numpy as np
-from torch import Tensor
 
-from slowfast_maskfeat.clips import operations
-from slowfast_maskfeat.clips.boxes import CropBox, crop
-from slowfast_maskfeat.clips.warp import INTERPOLATIONS, Affine, affine, rotation
+from slowfast_maskfeat.clips.boxes import CropBox
+from slowfast_maskfeat.clips.warp import INTERPOLATIONS, Affine, rotation
 
 Rng = np.random.Generator
 
@@ -66,9 +63,27 @@ class Operation(NamedTuple):
         """The name without what the argument already says."""
         return self.name.removesuffix("Increasing")
 
+    @property
+    def moves_pixels(self) -> bool:
+        """Whether it is one with a matrix."""
+        return self.kind in _AFFINE
+
+    def matrix(self, height: int, width: int) -> Affine:
+        """From output to input coordinates, of an operation that moves pixels."""
+        if self.kind == "Rotate":
+            return rotation(self.argument, height, width)
+        return {
+            "ShearX": Affine(1, self.argument, 0, 0, 1, 0),
+            "ShearY": Affine(1, 0, 0, self.argument, 1, 0),
+            "TranslateXRel": Affine(1, 0, self.argument * width, 0, 1, 0),
+            "TranslateYRel": Affine(1, 0, 0, 0, 1, self.argument * height),
+        }[self.kind]
+
     def region_needed(self, box: CropBox, height: int, width: int) -> CropBox:
         """What must be known of the frame to give `box` of the result."""
-        if self.kind in _AFFINE or self.kind in _WHOLE_FRAME:
+        if self.moves_pixels:
+            return self.matrix(height, width).source(box, height, width)
+        if self.kind in _WHOLE_FRAME:
             return CropBox(0, 0, height, width)
         return box.grown(1, height, width) if self.kind == "Sharpness" else box
 
@@ -192,73 +207,3 @@ def level_argument(name: str, level: float, *, negative: bool = False) -> float:
         arguments[factor] = 0.1 + share * 1.8
         arguments[f"{factor}Increasing"] = 1.0 + sign * share * 0.9
     return arguments[name]
-
-
-def apply_operations(
-    frames: Tensor, drawn: Sequence[Operation], box: CropBox | None = None
-) -> Tensor:
-    """Apply operations to whole frames and cut a rectangle out of the result.
-
-    The result is that of applying first and cutting then, but what the rectangle does not need is
-    not computed.
-
-    Args:
-        frames: (T, H, W, C) uint8.
-        drawn: what `RandAugment.draw` gave.
-        box: the rectangle; None for all.
-
-    Returns:
-        (T, box.height, box.width, C) uint8.
-    """
-    height, width = frames.shape[1:3]
-    regions = [box or CropBox(0, 0, height, width)]  # what each step gives, the first one first
-    for operation in reversed(drawn):
-        regions.insert(0, operation.region_needed(regions[0], height, width))
-    frames = crop(frames, regions[0])
-    for operation, here, wanted in zip(drawn, regions, regions[1:], strict=False):
-        frames = _apply(frames, operation, wanted.within(here))
-    return frames
-
-
-def _apply(frames: Tensor, operation: Operation, box: CropBox) -> Tensor:
-    """Apply one operation and cut `box`, in the coordinates of the frames, out of the result."""
-    kind, argument = operation.kind, operation.argument
-    if kind in _AFFINE:
-        matrix = _matrix(kind, argument, frames.shape[1], frames.shape[2])
-        return affine(
-            frames, matrix, box, interpolation=operation.interpolation, fill=operation.fill
-        )
-    cut = crop(frames, box)
-    match kind:
-        case "AutoContrast":
-            return operations.apply_tables(cut, operations.auto_contrast_tables(frames))
-        case "Equalize":
-            return operations.apply_tables(cut, operations.equalize_tables(frames))
-        case "Invert":
-            return operations.invert(cut)
-        case "Posterize":
-            return operations.posterize(cut, int(argument))
-        case "Solarize":
-            return operations.solarize(cut, int(argument))
-        case "SolarizeAdd":
-            return operations.solarize_add(cut, int(argument))
-        case "Color":
-            return operations.blend(operations.gray(cut), cut, argument)
-        case "Contrast":
-            return operations.blend(operations.mean_brightness(frames), cut, argument)
-        case "Brightness":
-            return operations.blend(0.0, cut, argument)
-        case "Sharpness":
-            return crop(operations.sharpness(frames, argument), box)
-    raise AssertionError(kind)
-
-
-def _matrix(kind: str, argument: float, height: int, width: int) -> Affine:
-    if kind == "Rotate":
-        return rotation(argument, height, width)
-    return {
-        "ShearX": Affine(1, argument, 0, 0, 1, 0),
-        "ShearY": Affine(1, 0, 0, argument, 1, 0),
-        "TranslateXRel": Affine(1, 0, argument * width, 0, 1, 0),
-        "TranslateYRel": Affine(1, 0, 0, 0, 1, argument * height),
-    }[kind]

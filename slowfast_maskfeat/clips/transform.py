@@ -8,18 +8,24 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from slowfast_maskfeat.clips.apply import apply_operations, boxes_needed
 from slowfast_maskfeat.clips.boxes import CropBox, crop
 from slowfast_maskfeat.clips.color import ColorJitter
-from slowfast_maskfeat.clips.randaugment import Operation, RandAugment, apply_operations
+from slowfast_maskfeat.clips.cut import CutPlan
+from slowfast_maskfeat.clips.randaugment import Operation, RandAugment
+from slowfast_maskfeat.clips.send import send
 
 Rng = np.random.Generator
+
+# Of the pixels of a clip: more are not sent to another process for a resize alone.
+_MOST_HANDED_OVER = 4
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -55,33 +61,68 @@ class TrainTransform:
 
     def __call__(self, frames: Tensor, generator: Rng) -> Tensor:
         """Cut one clip: (T, H, W, C) uint8 -> (T, crop_size, crop_size, C) uint8."""
-        frames = self._cut(frames, generator)
-        if self.flip and generator.random() < 0.5:
-            frames = frames.flip(2)
-        if self.randaugment is not None and self.augment_crop:
-            frames = apply_operations(frames, self.randaugment.draw(generator))
-        if self.jitter is not None:
-            frames = self.jitter(frames, generator)
-        return frames
+        plan = self.plan(frames.shape[1], frames.shape[2], generator)
+        clip = self._cut(self._resize(frames, plan.frame), plan)
+        if plan.flip:
+            clip = clip.flip(2)
+        return apply_operations(clip, plan.after)
 
-    def _cut(self, frames: Tensor, generator: Rng) -> Tensor:
-        """RandAugment of whole frames, crop and resize."""
-        drawn: list[Operation] = []
+    def plan(self, height: int, width: int, generator: Rng) -> CutPlan:
+        """Draw the cut of a clip from frames of (height, width)."""
+        before: list[Operation] = []
         if self.randaugment is not None and not self.augment_crop:
-            drawn = self.randaugment.draw(generator)
-        height, width = frames.shape[1:3]
-        if drawn and min(height, width) > self.short_side[0]:
+            before = self.randaugment.draw(generator)
+        if before and min(height, width) > self.short_side[0]:
             # The published loader has frames of this size here; larger ones only cost more time.
-            frames = self._resize(frames, short_side_size(height, width, self.short_side[0]))
-            height, width = frames.shape[1:3]
+            height, width = short_side_size(height, width, self.short_side[0])
+        size = self.crop_size, self.crop_size
+        box, wanted = CropBox(0, 0, height, width), CropBox(0, 0, *size)
         if self.area is not None:
             box = random_resized_crop(height, width, self.area, self.aspect, generator)
-            frames = apply_operations(frames, drawn, box)
-            return self._resize(frames, (self.crop_size, self.crop_size))
-        frames = apply_operations(frames, drawn)
-        size = short_side_size(height, width, self._draw_short_side(generator))
-        frames = self._resize(frames, size)
-        return crop(frames, random_crop(size[0], size[1], self.crop_size, generator))
+        else:
+            size = short_side_size(height, width, self._draw_short_side(generator))
+            wanted = random_crop(size[0], size[1], self.crop_size, generator)
+        flip = self.flip and bool(generator.random() < 0.5)
+        after: list[Operation] = []
+        if self.randaugment is not None and self.augment_crop:
+            after = self.randaugment.draw(generator)
+        if self.jitter is not None:
+            after += self.jitter.draw(generator)
+        return CutPlan(
+            frame=(height, width),
+            before=tuple(before),
+            box=box,
+            size=size,
+            crop=wanted,
+            flip=flip,
+            after=tuple(after),
+        )
+
+    def hand_over(self, frames: Tensor, generator: Rng) -> tuple[Tensor, CutPlan]:
+        """Draw the cut of a clip, and leave it to the device.
+
+        Args:
+            frames: (T, H, W, C) uint8.
+            generator: gives the draws of `__call__`.
+
+        Returns:
+            the pixels (T, h, w, C) that the plan needs, and the plan. Where these would be too many
+            and nothing comes before the resize they are resized here.
+        """
+        plan = self.plan(frames.shape[1], frames.shape[2], generator)
+        frames = self._resize(frames, plan.frame)
+        held = boxes_needed(plan.before, plan.box, *plan.frame)[0]
+        if not plan.before and held.height * held.width > _MOST_HANDED_OVER * self.crop_size**2:
+            size = self.crop_size, self.crop_size
+            whole = CropBox(0, 0, *size)
+            finished = replace(plan, frame=size, box=whole, size=size, crop=whole)
+            return self._cut(frames, plan), finished
+        return crop(frames, held), replace(plan, held=held)
+
+    def _cut(self, frames: Tensor, plan: CutPlan) -> Tensor:
+        """RandAugment of whole frames, crop and resize."""
+        frames = apply_operations(frames, plan.before, plan.box)
+        return crop(self._resize(frames, plan.size), plan.crop)
 
     def _resize(self, frames: Tensor, size: tuple[int, int]) -> Tensor:
         return resize(frames, size, self.antialias, self.interpolation)
@@ -219,6 +260,6 @@ def normalise(clips: Tensor, mean: Sequence[float], std: Sequence[float]) -> Ten
     if clips.dtype != torch.uint8:
         return clips
     shape = (1, -1, 1, 1, 1)
-    offset = torch.tensor(mean, device=clips.device).view(shape)
-    scale = torch.tensor(std, device=clips.device).view(shape)
+    offset = send(mean, torch.float32, clips.device).view(shape)
+    scale = send(std, torch.float32, clips.device).view(shape)
     return (clips.float() / 255 - offset) / scale

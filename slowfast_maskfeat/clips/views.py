@@ -10,6 +10,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
+from slowfast_maskfeat.clips.cut import UncutClips, pad_together
 from slowfast_maskfeat.clips.sample import random_clip, segment_clip, uniform_clip
 from slowfast_maskfeat.clips.transform import TestTransform, TrainTransform
 from slowfast_maskfeat.videos.decode import Video
@@ -28,6 +29,7 @@ class RandomView:
         segments: a random frame of each of T equal parts of the video instead.
         num_times: how many random times are taken of one opened video.
         num_samples: how many clips are cut out of the frames of each time (repeated augmentation).
+        on_device: leave operations and resize to the device.
     """
 
     transform: TrainTransform
@@ -38,21 +40,22 @@ class RandomView:
     segments: bool = False
     num_times: int = 1
     num_samples: int = 1
+    on_device: bool = False
 
     @property
     def clip_shape(self) -> tuple[int, int, int]:
         """(T, H, W) of each clip."""
         return self.num_frames, self.transform.crop_size, self.transform.crop_size
 
-    def __call__(self, video: Video, generator: np.random.Generator) -> Tensor:
+    def __call__(self, video: Video, generator: np.random.Generator) -> Tensor | UncutClips:
         """Decode once and cut: (num_times * num_samples, T, H, W, C) uint8, times outermost."""
         indices = np.stack([self._frames(video, generator) for _ in range(self.num_times)])
-        return torch.stack(
-            [
-                self.transform(frames, generator)
-                for frames in _decode(video, indices)
-                for _ in range(self.num_samples)
-            ]
+        samples = (f for f in _decode(video, indices) for _ in range(self.num_samples))
+        if not self.on_device:
+            return torch.stack([self.transform(frames, generator) for frames in samples])
+        parts = [self.transform.hand_over(frames, generator) for frames in samples]
+        return UncutClips(
+            pad_together([pixels for pixels, _ in parts]), tuple(plan for _, plan in parts)
         )
 
     def _frames(self, video: Video, generator: np.random.Generator) -> NDArray[np.int64]:

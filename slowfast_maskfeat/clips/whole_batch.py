@@ -1,4 +1,4 @@
-"""What happens to a whole batch on the device, before it is cut into parts."""
+"""What happens to a whole batch on the device, before it is split into parts."""
 
 from __future__ import annotations
 
@@ -11,6 +11,7 @@ import torch
 from slowfast_maskfeat.clips.batch import ClipBatch
 from slowfast_maskfeat.clips.erase import erase
 from slowfast_maskfeat.clips.mix import Mix
+from slowfast_maskfeat.clips.on_device import DeviceCut
 from slowfast_maskfeat.clips.transform import normalise
 
 # Keeps the draws of batches apart from those of samples with the same seed.
@@ -19,9 +20,10 @@ _STREAM = 0x6D6978
 
 @dataclass(frozen=True, kw_only=True)
 class BatchTransform:
-    """Normalisation, random erasing, then mixup or cutmix, as published.
+    """The cut, where it is left to the device; normalisation, random erasing, mixup or cutmix.
 
     Attributes:
+        cut: of clips that come uncut.
         mean: per channel, of the normalisation.
         std: per channel, of the normalisation.
         erase_mode: what erased rectangles are filled with.
@@ -31,6 +33,7 @@ class BatchTransform:
 
     mean: Sequence[float]
     std: Sequence[float]
+    cut: DeviceCut | None = None
     erase_mode: str = "pixel"
     mix: Mix | None = None
     seed: int = 0
@@ -49,10 +52,15 @@ class BatchTransform:
             step: of the epoch, from 0.
 
         Returns:
-            The batch on the device, with float32 clips and, with `mix`, labels (B, K).
+            The batch on the device, with float32 clips and, with `mix`, labels (B, K). Where
+            nothing is erased or mixed the clips stay uint8: the task normalises them.
         """
         boxes = batch.erase
         batch = replace(batch, erase=None).to(device)
+        if self.cut is not None:
+            batch = self.cut(batch)
+        if boxes is None and self.mix is None:
+            return batch
         clips, labels = normalise(batch.clips, self.mean, self.std), batch.labels
         if boxes is not None:
             clips = erase(clips, boxes, self.erase_mode)

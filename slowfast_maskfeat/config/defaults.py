@@ -137,6 +137,7 @@ def _augmentation() -> CfgNode:
     node.RE_PROB = 0.25  # probability of random erasing
     node.RE_MODE = "pixel"  # erased with: pixel, noise; rand, one value per channel; const, zeros
     node.RE_COUNT = 1  # most rectangles that are erased in a clip
+    node.ON_DEVICE = False  # new: run RandAugment, resize and colours there, not in the workers
     node.NUM_SAMPLE = 1  # clips cut from each decoded one; so many times BATCH_SIZE are a step
     node.MASK_RATIO = 0.0  # share of the tokens that pre-training masks
     node.MASK_WINDOW_SIZE = []  # grid (t, h, w) of the masks; []: derived from the model

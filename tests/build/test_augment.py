@@ -86,6 +86,22 @@ def test_the_published_pre_training_cuts_and_flips_alone(name):
     assert build_batch_transform(cfg) is None
 
 
+def test_the_device_cuts_as_the_workers_would():
+    cfg = _cfg("masked_ssl/in1k_VIT_B_MaskFeat_FT", AUG__ON_DEVICE=True)
+    transform, cut = build_train_transform(cfg), build_batch_transform(cfg).cut
+    assert (cut.crop_size, cut.antialias) == (transform.crop_size, transform.antialias)
+    assert cut.interpolation == transform.interpolation == "bicubic"
+    cfg = _cfg("Kinetics/MVITv2_S_16x4", AUG__ON_DEVICE=True, DATA__REVERSE_INPUT_CHANNEL=True)
+    assert build_batch_transform(cfg).cut.reverse_channels
+    # Without anything to erase or mix, too: the resize moves.
+    cfg = _cfg("masked_ssl/k400_MVITv2_S_16x4_MaskFeat_PT", AUG__ON_DEVICE=True)
+    batch = build_batch_transform(cfg)
+    assert batch.cut is not None
+    assert batch.mix is None
+    with pytest.raises(ValueError, match=r"AUG.ON_DEVICE: workers cut the clips of a detection"):
+        build_batch_transform(_cfg(AUG__ON_DEVICE=True, DETECTION__ENABLE=True))
+
+
 def test_smoothing_without_mixing_needs_no_partner():
     cfg = _cfg("Kinetics/MVITv2_L_40x3_test", TRAIN__BATCH_SIZE=1)
     assert build_batch_transform(cfg).mix.probability == 0

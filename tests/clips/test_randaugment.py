@@ -13,11 +13,11 @@ import torch
 from PIL import Image
 from pillow_forms import pictures, pillow_result
 
+from slowfast_maskfeat.clips.apply import apply_operations
 from slowfast_maskfeat.clips.boxes import CropBox, crop
 from slowfast_maskfeat.clips.randaugment import (
     Operation,
     RandAugment,
-    apply_operations,
     level_argument,
     parse_policy,
 )

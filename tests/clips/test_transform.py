@@ -12,9 +12,10 @@ from golden_rule import golden_randn
 from PIL import Image
 from pillow_forms import pictures
 
+from slowfast_maskfeat.clips.apply import apply_operations
 from slowfast_maskfeat.clips.boxes import crop
 from slowfast_maskfeat.clips.color import ColorJitter
-from slowfast_maskfeat.clips.randaugment import apply_operations, parse_policy
+from slowfast_maskfeat.clips.randaugment import parse_policy
 from slowfast_maskfeat.clips.transform import (
     TestTransform as FixedTransform,  # under its own name pytest would collect it
 )

@@ -24,6 +24,7 @@ AUGMENTED = {
     "TEST.ENABLE": False,
     "TRAIN.EVAL_PERIOD": 2,
 }
+ON_DEVICE = {"AUG.ON_DEVICE": True}
 
 
 @pytest.fixture(scope="module")
@@ -56,10 +57,18 @@ def test_a_run_with_everything_on_trains_and_validates(whole):
     assert validation["num_videos_scored"] == 12
 
 
+def test_augmenting_on_the_device_changes_rounding_alone(data, whole, tmp_path):
+    done = run(data, tmp_path, AUGMENTED, ON_DEVICE, {"TRAIN.ACCUMULATION_STEPS": 2})
+    assert done.returncode == 0, done.stderr
+    ours, workers = losses(tmp_path), losses(whole)
+    assert ours != workers
+    assert list(ours.values()) == pytest.approx(list(workers.values()), rel=2e-2)
+
+
 @pytest.mark.slow
-@pytest.mark.parametrize("workers", [0, 2])
-def test_a_killed_run_goes_on_as_if_nothing_had_happened(data, whole, tmp_path, workers):
-    options = {"TRAIN.CHECKPOINT_STEP_PERIOD": 1, "DATA_LOADER.NUM_WORKERS": workers}
+@pytest.mark.parametrize(("workers", "where"), [(0, {}), (2, {}), (2, ON_DEVICE)])
+def test_a_killed_run_goes_on_as_if_nothing_had_happened(data, whole, tmp_path, workers, where):
+    options = {"TRAIN.CHECKPOINT_STEP_PERIOD": 1, "DATA_LOADER.NUM_WORKERS": workers, **where}
     process = subprocess.Popen(
         command(data, tmp_path, AUGMENTED, options), stderr=subprocess.DEVNULL
     )
@@ -70,6 +79,9 @@ def test_a_killed_run_goes_on_as_if_nothing_had_happened(data, whole, tmp_path, 
     done = run(data, tmp_path, AUGMENTED, options)
     assert done.returncode == 0, done.stderr
     assert "going on from" in done.stderr
+    if where:
+        whole = tmp_path / "whole"
+        assert run(data, whole, AUGMENTED, where).returncode == 0
     assert losses(tmp_path) == losses(whole)
 
 
@@ -81,19 +93,26 @@ def test_parts_of_a_batch_equal_the_batch(data, whole, tmp_path):
 
 
 @pytest.mark.slow
-def test_two_processes_equal_one(data, whole, tmp_path):
+@pytest.mark.parametrize("where", [{}, ON_DEVICE], ids=["workers", "device"])
+def test_two_processes_equal_one(data, whole, tmp_path, where):
     launcher = (sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc_per_node=2")
-    done = run(data, tmp_path, AUGMENTED, launcher=launcher)
+    done = run(data, tmp_path, AUGMENTED, where, launcher=launcher)
     assert done.returncode == 0, done.stderr
+    if where:
+        whole = tmp_path / "whole"
+        assert run(data, whole, AUGMENTED, where).returncode == 0
     _assert_close(tmp_path, whole)
 
 
 @pytest.mark.slow
 def test_pre_training_with_augmented_and_repeated_clips_runs(data, tmp_path):
     options = {key: AUGMENTED[key] for key in AUGMENTED if key.startswith("AUG.")}
-    done = run(data, tmp_path, PRETRAINING, options, {"SOLVER.MAX_EPOCH": 1})
-    assert done.returncode == 0, done.stderr
-    assert sorted(losses(tmp_path)) == [1, 2, 3]
+    for where in ({}, ON_DEVICE):
+        folder = tmp_path / str(len(where))
+        done = run(data, folder, PRETRAINING, options, where, {"SOLVER.MAX_EPOCH": 1})
+        assert done.returncode == 0, done.stderr
+        assert sorted(losses(folder)) == [1, 2, 3]
+        assert (folder / "predictions.png").exists()
 
 
 def test_mixing_single_clips_is_one_line_and_exit_code_2(data, tmp_path):

@@ -73,10 +73,11 @@ def test_the_stopwatch_changes_nothing_and_its_shares_add_up(loader):
 
 def test_figures_follow_from_times():
     rows = {
-        ("pyav", 1, False): Row("", "s", [4.0, 4.0, 5.0]),
-        ("pyav", 1, True): Row("", "s", [3.0, 3.0, 3.0]),
-        ("pyav", 2, False): Row("", "s", [2.5, 2.5, 2.5]),
-        ("pyav", 2, True): Row("", "s", [1.5, 1.5, 1.5]),
+        ("pyav", 1, "loader"): Row("", "s", [4.0, 4.0, 5.0]),
+        ("pyav", 1, "bare"): Row("", "s", [3.0, 3.0, 3.0]),
+        ("pyav", 2, "loader"): Row("", "s", [2.5, 2.5, 2.5]),
+        ("pyav", 2, "bare"): Row("", "s", [1.5, 1.5, 1.5]),
+        ("pyav", 2, "handed over"): Row("", "s", [1.6, 2.0, 2.0]),
     }
     one, two = benchmark_data.tabulate(rows, num_clips=20, batch=10, step_seconds=1.5)
     assert one["clips_per_second"] == 5
@@ -85,6 +86,7 @@ def test_figures_follow_from_times():
     assert one["wait"] == pytest.approx(0.25)  # 2 s to load a batch, of which 1.5 are computed in
     assert two["scaling"] == pytest.approx(1.6)
     assert two["scaling_of_bare_scaling"] == pytest.approx(0.8)
+    assert two["handed_over_of_bare_decoding"] == 0.75
     assert two["wait"] == 0  # 1.25 s to load a batch
     assert np.isfinite([record["clips_per_second"] for record in (one, two)]).all()
 
@@ -104,4 +106,7 @@ def test_the_whole_run_at_tiny_sizes(tmp_path, capsys):
     assert len(content["rates"]) == 3 * len(decoders)
     assert len(content["shards"]) == 3 * len(decoders)
     assert all(record["of_files"] > 0 for record in content["shards"])
-    assert all(0 <= record["wait"] <= 1 for record in content["rates"])
+    for record in content["rates"]:
+        assert 0 <= record["wait"] <= 1
+        assert record["handed_over_of_bare_decoding"] > 0
+    assert any(name.startswith("cut on") for name in content)

@@ -1,0 +1,71 @@
+"""What was drawn for one training clip, apart from its pixels: how it is cut out of its video.
+
+A worker that follows the plan gives a finished clip. It may also hand over the pixels that the
+plan needs, for `clips.on_device` to follow it there.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import NamedTuple
+
+from torch import Tensor
+
+from slowfast_maskfeat.clips.boxes import CropBox, Region
+from slowfast_maskfeat.clips.randaugment import Operation
+
+
+@dataclass(frozen=True, kw_only=True)
+class CutPlan:
+    """One clip, in the order in which it is made.
+
+    Attributes:
+        frame: (height, width) that the frames are brought to first.
+        before: operations on these.
+        box: rectangle of the result that is resized.
+        size: (height, width) that it is resized to.
+        crop: rectangle of that which is the clip.
+        flip: left to right.
+        after: operations on the clip.
+        held: rectangle of the frames of that size whose pixels are at hand; None for all.
+    """
+
+    frame: tuple[int, int]
+    before: tuple[Operation, ...] = ()
+    box: CropBox
+    size: tuple[int, int]
+    crop: CropBox
+    flip: bool = False
+    after: tuple[Operation, ...] = ()
+    held: CropBox | None = None
+
+    @property
+    def region(self) -> Region:
+        """What is at hand."""
+        whole = Region.whole(*self.frame)
+        return whole if self.held is None else whole._replace(box=self.held)
+
+
+class UncutClips(NamedTuple):
+    """Clips that a device is to cut, of one video or a whole batch.
+
+    Attributes:
+        pixels: (V, T, H, W, C) uint8: of each clip those that its plan holds, padded below and to
+            the right where others are larger.
+        plans: of each clip.
+    """
+
+    pixels: Tensor
+    plans: tuple[CutPlan, ...]
+
+
+def pad_together(clips: Sequence[Tensor]) -> Tensor:
+    """Put clips (..., H, W, C) of several sizes on one canvas: stacked, zeros below and right."""
+    height = max(clip.shape[-3] for clip in clips)
+    width = max(clip.shape[-2] for clip in clips)
+    first = clips[0]
+    padded = first.new_zeros((len(clips), *first.shape[:-3], height, width, first.shape[-1]))
+    for canvas, clip in zip(padded, clips, strict=True):
+        canvas[..., : clip.shape[-3], : clip.shape[-2], :] = clip
+    return padded
