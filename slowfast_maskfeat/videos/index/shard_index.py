@@ -99,6 +99,8 @@ def _load(path: str) -> ShardIndex | None:
         content = json.loads(read_bytes(path, timeout=TIMEOUT))
         if content.pop("form") != _FORM:
             return None
-        return ShardIndex(**content)
+        index = ShardIndex(**content)
+        columns = index.names, index.offsets, index.sizes, index.labels, index.label_kinds
+        return index if len({len(column) for column in columns}) == 1 else None
     except Exception:  # absent, cut, of another form: the shard itself says it
         return None

@@ -10,6 +10,8 @@ import io
 import json
 import os
 import tarfile
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from typing import IO, Any
 
@@ -95,14 +97,23 @@ def shard_facts(shard: str) -> FileFacts:
     Raises:
         ShardError: It can't be read.
     """
+    with _opened(shard) as file:
+        return file.facts()
+
+
+@contextmanager
+def _opened(shard: str) -> Iterator[OpenFile]:
+    """An open shard, whose troubles are told as those of a shard."""
     try:
         with open_file(shard, timeout=TIMEOUT) as file:
-            return file.facts()
+            yield file
+    except ShardError:
+        raise
     except FileNotFoundError as error:
         raise ShardError("no such file") from error
     except ValueError as error:
         raise ShardError(reason_of(error)) from error
-    except Exception as error:
+    except Exception as error:  # each store raises what its own package has
         raise ShardError(f"cannot be read: {reason_of(error)}") from error
 
 
@@ -112,22 +123,12 @@ def scan_shard(shard: str, label: str) -> ShardIndex:
     Raises:
         ShardError: The shard is missing, compressed, truncated or damaged.
     """
-    try:
-        with open_file(shard, timeout=TIMEOUT) as file:
-            facts = file.facts()
-            _refuse_compressed(file.read(0, 6), shard)
-            index = ShardIndex(facts.size, facts.version, label)
-            size = _REMOTE_BUFFER if is_address(shard) else io.DEFAULT_BUFFER_SIZE
-            stream = io.BufferedReader(_Pieces(file, facts.size), size)
-            _Scan(index, stream).run()
-    except ShardError:
-        raise
-    except FileNotFoundError as error:
-        raise ShardError("no such file") from error
-    except ValueError as error:
-        raise ShardError(reason_of(error)) from error
-    except Exception as error:  # each store raises what its own package has
-        raise ShardError(f"cannot be read: {reason_of(error)}") from error
+    with _opened(shard) as file:
+        facts = file.facts()
+        _refuse_compressed(file.read(0, 6))
+        index = ShardIndex(facts.size, facts.version, label)
+        size = _REMOTE_BUFFER if is_address(shard) else io.DEFAULT_BUFFER_SIZE
+        _Scan(index, io.BufferedReader(_Pieces(file, facts.size), size)).run()
     return index
 
 
@@ -314,7 +315,7 @@ class _Pieces(io.RawIOBase):
         return len(content)
 
 
-def _refuse_compressed(start: bytes, shard: str) -> None:
+def _refuse_compressed(start: bytes) -> None:
     kind = next((kind for mark, kind in _COMPRESSED.items() if start.startswith(mark)), "")
     if kind:
         raise ShardError(
