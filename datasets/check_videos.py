@@ -162,6 +162,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
     except (ValueError, OSError) as error:
         print(f"check_videos: {error}", file=sys.stderr)
         return 2
+    except KeyboardInterrupt:
+        print("check_videos: interrupted; the same command goes on from here", file=sys.stderr)
+        return 130
     return 1 if num_refused else 0
 
 

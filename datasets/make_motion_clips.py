@@ -504,6 +504,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
     except (ValueError, OSError) as error:
         print(f"make_motion_clips: {error}", file=sys.stderr)
         return 2
+    except KeyboardInterrupt:
+        print("make_motion_clips: interrupted; the same command goes on from here", file=sys.stderr)
+        return 130
     print(f"{options.output}: ready after {time.monotonic() - started:.1f} s")
     return 0
 

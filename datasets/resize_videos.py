@@ -198,6 +198,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
     except (ValueError, OSError) as error:
         print(f"resize_videos: {error}", file=sys.stderr)
         return 2
+    except KeyboardInterrupt:
+        print("resize_videos: interrupted; the same command goes on from here", file=sys.stderr)
+        return 130
     return 1 if refused else 0
 
 

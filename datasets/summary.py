@@ -138,6 +138,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
     except (ValueError, OSError) as error:
         print(f"summary: {error}", file=sys.stderr)
         return 2
+    except KeyboardInterrupt:
+        print("summary: interrupted; the same command goes on from here", file=sys.stderr)
+        return 130
     return 0
 
 

@@ -37,11 +37,11 @@ def histograms(
     for axis, (label, values) in zip(axes, panels.items(), strict=False):
         if isinstance(values[0], str):
             _draw_bars(axis, [str(value) for value in values])
+            axis.set(xlabel="videos", ylabel=label)
         else:
             numbers = np.asarray(values, dtype=float)
             axis.hist(numbers, bins=_bins(numbers), color=_COLOR, edgecolor="white", linewidth=0.4)
-            axis.set_ylabel("videos")
-        axis.set_xlabel(label)
+            axis.set(xlabel=label, ylabel="videos")
         axis.spines[["top", "right"]].set_visible(False)
     for axis in axes[len(panels) :]:
         axis.set_visible(False)
