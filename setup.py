@@ -54,7 +54,7 @@ setup(
         "fvcore>=0.1.5.post20221221",
         "iopath>=0.1.9",
         "matplotlib>=3.8",
-        "pillow>=10.0",
+        "pillow>=10.1",
         "pytorchvideo>=0.1.5",
         "pyyaml>=6.0",
         "safetensors>=0.4.3",

@@ -54,12 +54,12 @@ STREAMS = ("train", "val", "test")
 
 # Radii as fractions of the frame's side; with the contour's bumps (at most 35 %) the blob stays
 # narrower than the frame, so that it never meets itself around the border.
-_RADIUS_RANGE = (0.13, 0.34)
+RADIUS_RANGE = (0.13, 0.34)
 _SPEED_RANGE = (0.025, 0.05)  # frame sides per frame: 1.2 to 2.4 pixels of 48
 _WOBBLE_AMPLITUDE = (0.010, 0.010, 0.010, 0.020)
 _WOBBLE_FREQUENCY_RANGE = (0.03, 0.10)  # cycles per frame
 _NUM_HARMONICS = 3  # of the contour: 2, 3 and 4 bumps a turn
-_CONTOUR_BUMPS = 0.35
+CONTOUR_BUMPS = 0.35
 # Background and blob are shaded, steeply enough that a pixel differs from the next by two or more
 # of 255 levels: on flat surfaces HOG would see nothing but the traces of compression.
 _BACKGROUND_TONE_RANGE = (0.4, 0.6)
@@ -186,9 +186,9 @@ def sample_motion(label: int, generator: np.random.Generator) -> Motion:
 
 def sample_look(generator: np.random.Generator) -> Look:
     """Draws shape, colours and background of one clip; it is not told the class."""
-    weight = generator.dirichlet(np.ones(_NUM_HARMONICS))  # bumps sum to at most _CONTOUR_BUMPS
+    weight = generator.dirichlet(np.ones(_NUM_HARMONICS))  # bumps sum to at most CONTOUR_BUMPS
     phase = np.exp(2j * math.pi * generator.random(_NUM_HARMONICS))
-    contour = _CONTOUR_BUMPS * generator.uniform(0.5, 1.0) * weight * phase
+    contour = CONTOUR_BUMPS * generator.uniform(0.5, 1.0) * weight * phase
     # The blob's tones differ in brightness (in random order), so that their edge survives the
     # halved colour resolution of the video file.
     luma = generator.permutation(_BLOB_LUMA_LEVELS) + generator.uniform(-0.06, 0.06, size=2)
@@ -216,7 +216,7 @@ def sample_clip(seed: int, stream: str, index: int) -> tuple[Motion, Look]:
 
 def radius_of(log_radius: NDArray[np.float64]) -> NDArray[np.float64]:
     """Maps the state's last coordinate, [0, 1), to a radius in frame sides."""
-    low, high = _RADIUS_RANGE
+    low, high = RADIUS_RANGE
     return low * (high / low) ** log_radius
 
 
@@ -226,7 +226,7 @@ def _smoothstep(distance: FloatArray) -> FloatArray:
     return x * x * (3 - 2 * x)
 
 
-def _render_blob(
+def render_blob(
     states: NDArray[np.float64], look: Look, size: int
 ) -> tuple[FloatArray, FloatArray]:
     """Returns the blob's coverage (T, H, W) in [0, 1] and its colour (T, 3, H, W)."""
@@ -262,7 +262,7 @@ def _render_blob(
     return coverage, first_tone + second[:, None] * (second_tone - first_tone) + shade[:, None]
 
 
-def _render_background(look: Look, size: int) -> FloatArray:
+def render_background(look: Look, size: int) -> FloatArray:
     """Returns the shaded background, (3, H, W)."""
     pixel = (np.arange(size) + 0.5) / size - 0.5
     along = look.heading[0] * pixel[:, None] + look.heading[1] * pixel  # (H, W)
@@ -277,8 +277,8 @@ def render_frames(motion: Motion, look: Look, num_frames: int, size: int) -> NDA
     Returns:
         (T, H, W, 3) uint8, RGB.
     """
-    coverage, blob = _render_blob(motion.states(num_frames), look, size)
-    background = _render_background(look, size)
+    coverage, blob = render_blob(motion.states(num_frames), look, size)
+    background = render_background(look, size)
     picture = background + coverage[:, None] * (blob - background)
     pixels = np.clip(picture * np.float32(255) + np.float32(0.5), 0, 255).astype(np.uint8)
     return np.ascontiguousarray(pixels.transpose(0, 2, 3, 1))
@@ -377,7 +377,7 @@ def make_videos(
     return total
 
 
-def _write_text(path: Path, text: str) -> None:
+def write_text(path: Path, text: str) -> None:
     """Writes a small file whole or not at all."""
     path.parent.mkdir(parents=True, exist_ok=True)
     partial = path.with_name(path.name + ".partial")
@@ -404,9 +404,9 @@ def write_lists(output: Path, num_clips: dict[str, int], num_train: int) -> None
             video_name(stream, index) + (f" {index % len(CLASS_NAMES)}" if labelled else "")
             for index in range(count)
         )
-        _write_text(output / f"{part}.csv", "".join(f"{line}\n" for line in lines))
+        write_text(output / f"{part}.csv", "".join(f"{line}\n" for line in lines))
     for folder in ("pretrain", "finetune"):
-        _write_text(output / folder / "classes.txt", names)
+        write_text(output / folder / "classes.txt", names)
 
 
 def check_settings(output: Path, settings: VideoSettings) -> None:
@@ -418,7 +418,7 @@ def check_settings(output: Path, settings: VideoSettings) -> None:
     path = output / "settings.json"
     wanted = dataclasses.asdict(settings)
     if not path.exists():
-        _write_text(path, json.dumps(wanted, indent=2) + "\n")
+        write_text(path, json.dumps(wanted, indent=2) + "\n")
         return
     found = json.loads(path.read_text(encoding="utf-8"))
     if found != wanted:

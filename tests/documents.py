@@ -12,7 +12,7 @@ from typing import NamedTuple
 ROOT = Path(__file__).resolve().parent.parent
 DOCUMENTS = [
     *(ROOT / name for name in ("README.md", "INSTALL.md", "CONTRIBUTING.md", "CHANGELOG.md")),
-    ROOT / "datasets" / "README.md",
+    *sorted((ROOT / "datasets").glob("*.md")),
     *sorted((ROOT / "docs").glob("*.md")),
 ]
 SHELLS = ("sh", "bash", "shell", "console")

@@ -15,10 +15,13 @@ import subprocess
 import sys
 import warnings
 from collections.abc import Callable, Sequence
+from functools import partial
 from itertools import pairwise
 from pathlib import Path
 
+import ava_data
 import converted_files
+import detection_commands
 import numpy as np
 import pytest
 import tiny_run
@@ -27,6 +30,7 @@ from command_forms import FORMS, check_venv
 from documents import ROOT, Block, all_blocks
 from fvcore.common.config import CfgNode
 from tar_shards import write_shard
+from tiny_detection import make_boxes
 from videos_on_disk import numbered_frames, write_video
 
 from slowfast_maskfeat.build import build_model, build_task
@@ -71,7 +75,9 @@ CONFIGS = {
     "ssl": ROOT / "configs/masked_ssl/k400_MVITv2_S_16x4_MaskFeat_PT.yaml",
     "ssl_eval": ROOT / "configs/masked_ssl/k400_MVITv2_S_16x4_FT.yaml",
 }
-LONG = {"tools/demo.py", "tools/benchmark.py", "tools/benchmark_data.py"}
+DETECTOR = ROOT / "configs/AVA/MVITv2_S_16x4_MaskFeat.yaml"
+LONG = {"tools/demo.py", "tools/demo_ava.py", "tools/benchmark.py", "tools/benchmark_data.py"}
+NUM_SCORED = 12  # videos of `videos`; key frames to test of `boxes`
 BLOCKS = all_blocks()
 
 
@@ -109,6 +115,7 @@ def videos(tmp_path_factory):
 def _call(script: str, arguments: Sequence[str], monkeypatch: pytest.MonkeyPatch) -> int:
     """Run a script as `python script arguments` would, in this process; returns the exit code."""
     monkeypatch.setattr(sys, "argv", [script, *arguments])
+    monkeypatch.syspath_prepend(str(Path(script).resolve().parent))  # parts lie beside it
     monkeypatch.setattr(warnings, "showwarning", warnings.showwarning)  # put back afterwards
     try:
         runpy.run_path(script, run_name="__main__")
@@ -138,13 +145,26 @@ def _checkpoint(folder: Path) -> Path:
     return path
 
 
+@pytest.fixture(scope="module")
+def boxes(tmp_path_factory):
+    """Videos and annotations in the form of AVA; validation looks at second 4 alone."""
+    return make_boxes(tmp_path_factory.mktemp("boxes"), seconds=5)
+
+
 class Sandbox:
     """A folder that looks like the checkout, where commands may write."""
 
-    def __init__(self, folder: Path, videos: Path, finished: Callable[[], dict[str, Path]]) -> None:
+    def __init__(
+        self,
+        folder: Path,
+        videos: Path,
+        finished: Callable[[], dict[str, Path]],
+        boxes: Callable[[], Path],
+    ) -> None:
         self.folder = folder
         self.videos = videos
         self.finished = finished
+        self.boxes = boxes
         for name in ("tools", "configs", "datasets", "slowfast_maskfeat"):
             (folder / name).symlink_to(ROOT / name)
 
@@ -153,7 +173,10 @@ class Sandbox:
         if "tools/convert_checkpoint.py" in words:
             return  # its rule makes them
         for word in words:
-            if word.endswith(".pyth"):
+            if "/ava_checkpoint" in word:
+                path, small = self.folder / word, tiny_run.pairs(SMALL)
+                detection_commands.write_detector(path, self.boxes(), DETECTOR, small)
+            elif word.endswith(".pyth"):
                 is_pretrained = "ssl_checkpoint" in word or "_PT_" in word
                 task = "ssl" if is_pretrained else "ssl_eval"
                 self._copy(_checkpoint(self.finished()[task]), word)
@@ -162,7 +185,9 @@ class Sandbox:
         if "--clips" in words:
             np.save(words[words.index("--clips") + 1], np.zeros((2, 3, 4, 32, 32), np.uint8))
         pairs = dict(pairwise(words))
-        if "DATA.PATH_TO_DATA_DIR" in pairs:
+        if "AVA.VIDEO_DIR" in pairs:
+            detection_commands.provide_files(_configuration(words), self.boxes())
+        elif "DATA.PATH_TO_DATA_DIR" in pairs:
             self._lists(pairs)
         if pairs.get("TRAIN.ENABLE") == "False" and "TEST.CHECKPOINT_FILE_PATH" not in pairs:
             trained = _checkpoint(self.finished()["ssl_eval"])
@@ -206,7 +231,8 @@ class Sandbox:
 def sandbox(tmp_path, videos, request, monkeypatch):
     monkeypatch.chdir(tmp_path)
     # Trained only where a command needs it.
-    return Sandbox(tmp_path, videos, lambda: request.getfixturevalue("finished"))
+    finished, boxes = (partial(request.getfixturevalue, name) for name in ("finished", "boxes"))
+    return Sandbox(tmp_path, videos, finished, boxes)
 
 
 def test_there_are_commands_to_run():
@@ -284,7 +310,8 @@ def _assert_that_it_ran(words: Sequence[str]) -> None:
     assert len(tiny_run.events(output, "epoch")) == cfg.TRAIN.ENABLE
     tests = tiny_run.events(output, "test")
     assert bool(tests) == (cfg.TEST.ENABLE and not cfg.MASK.ENABLE)
-    assert all(test["num_videos_scored"] == 12 for test in tests)
+    scored = "num_frames_matched" if cfg.DETECTION.ENABLE else "num_videos_scored"
+    assert all(test[scored] == NUM_SCORED for test in tests)
 
 
 def _configuration(words: Sequence[str]) -> CfgNode:
@@ -337,6 +364,21 @@ def _predict(words: Sequence[str], sandbox: Sandbox, monkeypatch: pytest.MonkeyP
         assert np.load(words[words.index("--logits") + 1]).shape == (2, 3)
 
 
+def _detect(words: Sequence[str], sandbox: Sandbox, monkeypatch: pytest.MonkeyPatch) -> None:
+    options = dict(pairwise(words))
+    Path(options["--boxes"]).write_text(detection_commands.boxes_of([0.5, 1.0]))
+    assert _call(words[0], [*words[1:], "--threshold", "0"], monkeypatch) == 0
+    written = {path.name for path in Path(options["--output"]).iterdir()}
+    assert written == {"detections.csv", "detections.mp4"}
+
+
+def _motion_boxes(words: Sequence[str], sandbox: Sandbox, monkeypatch: pytest.MonkeyPatch) -> None:
+    few = ["--num-train", "4", "--num-val", "2", "--seconds", "3", "--processes", "1"]
+    assert _call(words[0], [*words[1:], *few], monkeypatch) == 0
+    output = Path(words[words.index("--output") + 1])
+    assert (output / "annotations" / "motion_train.csv").is_file()
+
+
 def _motion_clips(words: Sequence[str], sandbox: Sandbox, monkeypatch: pytest.MonkeyPatch) -> None:
     assert _call(words[0], [*words[1:], *FEW_CLIPS], monkeypatch) == 0
     output = Path(words[words.index("--output") + 1])
@@ -361,6 +403,21 @@ def _data_tool(words: Sequence[str], sandbox: Sandbox, monkeypatch: pytest.Monke
     assert list(Path(options["--output"]).iterdir())
 
 
+def _check_ava(words: Sequence[str], sandbox: Sandbox, monkeypatch: pytest.MonkeyPatch) -> None:
+    options = dict(pairwise(words))
+    folder = Path(options["--videos"]).parent
+    ava_data.make_ava(folder, num_frames=70)
+    rows = (folder / "truth.csv").read_text().splitlines(keepends=True)
+    kept = [row for row in rows if ",0004," not in row]  # which these videos do not have
+    for name, video in (("--train", "vid0"), ("--test", "vid1"), ("--ground-truth", "vid1")):
+        Path(options[name]).write_text("".join(row for row in kept if row.startswith(video)))
+    Path(options["--excluded"]).write_text("vid1,0009\n")
+    shutil.copy(folder / "actions.pbtxt", options["--label-map"])
+    done = subprocess.run([sys.executable, *words], capture_output=True, text=True)
+    assert done.returncode == 0, done.stdout + done.stderr
+    assert len(list(Path(options["--output"]).iterdir())) == 3
+
+
 def _convert(words: Sequence[str], sandbox: Sandbox, monkeypatch: pytest.MonkeyPatch) -> None:
     options, pairs = converted_files.split(words)
     converted_files.check_at_full_size(options, pairs)
@@ -374,6 +431,15 @@ def _demo(words: Sequence[str], sandbox: Sandbox, monkeypatch: pytest.MonkeyPatc
     output = words[words.index("--output") + 1] if "--output" in words else "output/demo"
     clips = ["datasets/make_motion_clips.py", "--output", f"{output}/data"]
     _motion_clips(clips, sandbox, monkeypatch)
+    assert _call(words[0], [*words[1:], "--budget", "0.04"], monkeypatch) == 0
+
+
+def _demo_ava(words: Sequence[str], sandbox: Sandbox, monkeypatch: pytest.MonkeyPatch) -> None:
+    output = words[words.index("--output") + 1]
+    clips = ["datasets/make_motion_clips.py", "--output", f"{output}/data"]
+    _motion_clips(clips, sandbox, monkeypatch)
+    boxes = ["datasets/make_motion_boxes.py", "--output", f"{output}/ava"]
+    _motion_boxes(boxes, sandbox, monkeypatch)
     assert _call(words[0], [*words[1:], "--budget", "0.04"], monkeypatch) == 0
 
 
@@ -404,10 +470,14 @@ SCRIPTS = {
     "tools/model_info.py": _plain_script,
     "tools/convert_checkpoint.py": _convert,
     "tools/check_install.py": _plain_script,
+    "tools/detect.py": _detect,
     "tools/demo.py": _demo,
+    "tools/demo_ava.py": _demo_ava,
     "tools/benchmark.py": _benchmark,
     "tools/benchmark_data.py": _benchmark,
     "datasets/make_motion_clips.py": _motion_clips,
+    "datasets/make_motion_boxes.py": _motion_boxes,
+    "datasets/check_ava.py": _check_ava,
     "datasets/make_manifest.py": _data_tool,
     "datasets/check_videos.py": _data_tool,
     "datasets/resize_videos.py": _data_tool,
@@ -426,6 +496,8 @@ def test_a_documented_example_works(block: Block, sandbox):
     sandbox.provide(re.findall(r'"([^"\n]+\.mp4)"', code))
     for folder in set(re.findall(r'"(output/\w+)"', code)):
         sandbox.results(folder)
+    if "output/ava/test_detections.csv" in code:
+        detection_commands.provide_detections(sandbox.boxes())
     exec(compile(code, block.name, "exec"), {})
 
 

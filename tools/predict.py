@@ -23,13 +23,12 @@ import torch
 from fvcore.common.config import CfgNode
 from torch import Tensor
 
-from slowfast_maskfeat.build import build_model, build_task
+from slowfast_maskfeat.build import build_task
 from slowfast_maskfeat.build.data import build_test_views
+from slowfast_maskfeat.build.from_checkpoint import load_trained
 from slowfast_maskfeat.build.readers import reverses_channels
-from slowfast_maskfeat.build.weights import load_tested_weights
-from slowfast_maskfeat.checkpoints import LoadError, load_checkpoint
+from slowfast_maskfeat.checkpoints import LoadError
 from slowfast_maskfeat.checkpoints.whole_file import written_whole
-from slowfast_maskfeat.config import load_config, parse_config
 from slowfast_maskfeat.tasks import ClassifyTask
 from slowfast_maskfeat.videos.decode import DecodeError, open_video
 
@@ -73,17 +72,16 @@ def predict(options: argparse.Namespace) -> tuple[dict[str, Any], Tensor]:
         ValueError: the checkpoint is no classifier of this package, or the clips don't fit it.
         DecodeError: the video can't be decoded.
     """
-    device, checkpoint = options.device, options.checkpoint
-    if device.startswith("cuda") and not torch.cuda.is_available():
-        raise ValueError(f"--device: {device!r}, but torch sees no GPU; 'cpu' would run")
-    content = load_checkpoint(checkpoint)
-    names = list(content.get("class_names") or ())
-    cfg = _configuration(options, content, names)
-    model = build_model(cfg).to(device).eval()
-    load_tested_weights(cfg, model, checkpoint)
+    device = options.device
+    cfg, model, names = load_trained(
+        options.checkpoint, device=device, config_file=options.cfg, pairs=options.opts
+    )
     task = build_task(cfg)
     if not isinstance(task, ClassifyTask):
-        raise ValueError(f"{checkpoint}: it is of a pre-training; fine-tune it first")
+        raise ValueError(
+            f"{options.checkpoint}: it is no classifier of clips; a pre-training is to be "
+            "fine-tuned first, and tools/detect.py takes detectors"
+        )
     clips = _read_clips(options.clips, cfg) if options.clips else _decode(options.video, cfg)
     chunks = clips.split(cfg.TEST.BATCH_SIZE)
     logits = torch.cat([task.logits(model, chunk.to(device)) for chunk in chunks]).cpu()
@@ -102,24 +100,6 @@ def predict(options: argparse.Namespace) -> tuple[dict[str, Any], Tensor]:
         ],
     }
     return answer, logits
-
-
-def _configuration(
-    options: argparse.Namespace, content: dict[str, Any], names: list[str]
-) -> CfgNode:
-    """That of --cfg, else the checkpoint's own."""
-    # The lists it was trained on need not exist here: the classes are in the checkpoint.
-    pairs = ["DATA.PATH_TO_DATA_DIR", ""]
-    pairs += ["MODEL.NUM_CLASSES", str(len(names))] if names else []
-    pairs += options.opts
-    if options.cfg:
-        return load_config([options.cfg], pairs)
-    if not isinstance(content.get("cfg"), str):
-        raise ValueError(
-            f"{options.checkpoint}: it holds no configuration; name the YAML file of its model "
-            "with --cfg"
-        )
-    return parse_config(content["cfg"], options.checkpoint, pairs)
 
 
 def _decode(video: str, cfg: CfgNode) -> Tensor:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import torch.nn.functional as F
 from torch import Tensor, nn
 
 from slowfast_maskfeat.backbones.attention import LAYER_NORM_EPSILON
@@ -148,7 +149,7 @@ class MViTDetector(NormedEncoder):
         """Scores the classes of each box.
 
         Clips may be of any size. Where that is no multiple of the stride, the number of tokens is
-        rounded up and the last ones stand partly for what is outside; a pixel is still at its
+        rounded up and the last ones stand partly for zeros outside; a pixel is still at its
         coordinate over the stride.
 
         Args:
@@ -161,7 +162,7 @@ class MViTDetector(NormedEncoder):
         Raises:
             ValueError: The clips do not fit the patches, or see `roi_align`.
         """
-        tokens, grid = self.encode(clips)
+        tokens, grid = self.encode(self._covered(clips))
         tokens = self.norm(tokens)[:, int(self.has_cls) :]
         features = tokens.unflatten(1, tuple(grid)).mean(dim=1).permute(0, 3, 1, 2)  # (B, D, h, w)
         cut = roi_align(
@@ -172,3 +173,18 @@ class MViTDetector(NormedEncoder):
             aligned=self.aligned,
         )
         return self.head(cut.amax(dim=(2, 3)))
+
+    def _covered(self, clips: Tensor) -> Tensor:
+        """Clips with zeros below and to the right, where patches would leave pixels out."""
+        patches = self.patch_embed
+        missing = [
+            max((-(-size // stride) - 1) * stride + kernel - 2 * padding - size, 0)
+            for size, stride, kernel, padding in zip(
+                clips.shape[3:],
+                patches.stride[1:],
+                patches.kernel[1:],
+                patches.padding[1:],
+                strict=True,
+            )
+        ]
+        return F.pad(clips, (0, missing[1], 0, missing[0])) if any(missing) else clips

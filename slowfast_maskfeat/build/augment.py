@@ -137,6 +137,11 @@ def _mix(cfg: CfgNode) -> Mix | None:
     mixup = cfg.MIXUP
     if not mixup.ENABLE:
         return None
+    if cfg.DETECTION.ENABLE:
+        raise ValueError(
+            "MIXUP.ENABLE: boxes have labels of their own, which can't be mixed as those of clips "
+            "can; False is right"
+        )
     if cfg.MASK.ENABLE:
         raise ValueError("MIXUP.ENABLE: pre-training has no labels to mix; False is right")
     if min(mixup.ALPHA, mixup.CUTMIX_ALPHA) < 0:

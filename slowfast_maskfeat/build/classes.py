@@ -13,15 +13,15 @@ def class_names(cfg: CfgNode) -> tuple[str, ...]:
 
     Those of a file beside the lists, else what the data set says itself.
     """
-    is_in_shards = bool(shard_patterns(cfg)["train"])
-    if not cfg.DATA.PATH_TO_DATA_DIR and not is_in_shards:
+    folder, is_in_shards = data_folder(cfg), bool(shard_patterns(cfg)["train"])
+    if not folder.path and not is_in_shards:
         return ()
-    names = read_class_names(cfg.DATA.PATH_TO_DATA_DIR)
+    names = read_class_names(folder.path)
     reader = READERS.get(data_set(cfg, "train" if cfg.TRAIN.ENABLE else "test"))
     if names is None and reader is not None:
-        names = reader.class_names(data_folder(cfg))
+        names = reader.class_names(folder)
     if names is None and is_in_shards:
-        names = READERS["webdataset"].class_names(data_folder(cfg))
+        names = READERS["webdataset"].class_names(folder)
     return names or ()
 
 

@@ -22,6 +22,7 @@ from slowfast_maskfeat.build.model import prediction_grids
 from slowfast_maskfeat.build.readers import (
     READERS,
     SEGMENTED,
+    WITH_BOXES,
     data_folder,
     data_set,
     find_reader,
@@ -31,9 +32,11 @@ from slowfast_maskfeat.build.readers import (
 from slowfast_maskfeat.clips import (
     ClipDataset,
     ClipLoader,
+    KeyFrameView,
     RandomView,
     TestTransform,
     UniformViews,
+    WholeFrameTransform,
 )
 from slowfast_maskfeat.engine import distributed
 from slowfast_maskfeat.files import is_address
@@ -43,6 +46,7 @@ from slowfast_maskfeat.videos.index import VideoList
 
 __all__ = [
     "READERS",
+    "build_key_frame_view",
     "build_loader",
     "build_mask_sampler",
     "build_test_views",
@@ -147,9 +151,16 @@ def build_loader(cfg: CfgNode, split: str, *, num_views: int | None = None) -> C
     if split not in ("train", "val", "test"):
         raise ValueError(f"split: {split!r} is not one of 'train', 'val', 'test'")
     videos = read_videos(cfg, split)
+    views: RandomView | UniformViews | KeyFrameView
+    if data_set(cfg, split) in WITH_BOXES:
+        views = build_key_frame_view(cfg, split)
+    elif split == "train":
+        views = _random_view(cfg)
+    else:
+        views = _uniform_views(cfg, split, num_views)
     dataset = ClipDataset(
         videos,
-        _random_view(cfg) if split == "train" else _uniform_views(cfg, split, num_views),
+        views,
         mask_sampler=build_mask_sampler(cfg) if cfg.MASK.ENABLE and split != "test" else None,
         erase_sampler=build_erase_sampler(cfg) if split == "train" else None,
         seed=cfg.RNG_SEED,
@@ -164,8 +175,9 @@ def build_loader(cfg: CfgNode, split: str, *, num_views: int | None = None) -> C
         batch_size = cfg.TRAIN.BATCH_SIZE * cfg.NUM_SHARDS
         _check_batch_size(cfg, batch_size)
     else:
-        views = num_clips_per_video(cfg, split, num_views)
-        batch_size = max(cfg.TEST.BATCH_SIZE * cfg.NUM_SHARDS // views, distributed.world_size())
+        num_clips = num_clips_per_video(cfg, split, num_views)
+        rows = cfg.TEST.BATCH_SIZE * cfg.NUM_SHARDS // num_clips
+        batch_size = max(rows, distributed.world_size())
     return ClipLoader(
         dataset,
         batch_size,
@@ -226,15 +238,21 @@ def read_videos(cfg: CfgNode, split: str) -> VideoList:
         ValueError: what there is is malformed, or a label is outside the classes.
     """
     reader = find_reader(cfg, split)
-    folder = cfg.DATA.PATH_TO_DATA_DIR
-    if not folder and not shard_patterns(cfg)[split]:
+    with_boxes = data_set(cfg, split) in WITH_BOXES
+    if with_boxes != cfg.DETECTION.ENABLE:
         raise ValueError(
-            "DATA.PATH_TO_DATA_DIR: empty; the folder of train.csv, val.csv and test.csv is wanted"
+            f"DETECTION.ENABLE is {cfg.DETECTION.ENABLE} and the data set {data_set(cfg, split)!r} "
+            f"(TRAIN.DATASET, TEST.DATASET): boxes come with {', '.join(map(repr, WITH_BOXES))}"
         )
+    key = "AVA.ANNOTATION_DIR" if with_boxes and cfg.AVA.ANNOTATION_DIR else "DATA.PATH_TO_DATA_DIR"
+    folder = data_folder(cfg).path
+    if not folder and not shard_patterns(cfg)[split]:
+        wanted = "the annotations" if with_boxes else "train.csv, val.csv and test.csv"
+        raise ValueError(f"{key}: empty; the folder of {wanted} is wanted")
     if folder and not os.path.isdir(folder) and not is_address(folder):
-        raise ValueError(f"DATA.PATH_TO_DATA_DIR: {folder}: there is no such folder")
+        raise ValueError(f"{key}: {folder}: there is no such folder")
     videos = reader.read(data_folder(cfg), split, class_names(cfg) or None)
-    if not cfg.MASK.ENABLE:
+    if not cfg.MASK.ENABLE and not with_boxes:
         if videos.class_names is not None and not class_names(cfg):
             raise ValueError(
                 f"{videos.source}: its labels are names, of which a list may lack some; write "
@@ -280,6 +298,35 @@ def _random_view(cfg: CfgNode) -> RandomView:
         num_times=data.TRAIN_CROP_NUM_TEMPORAL,
         num_samples=data.TRAIN_CROP_NUM_SPATIAL * cfg.AUG.NUM_SAMPLE,
         on_device=cfg.AUG.ON_DEVICE,
+    )
+
+
+def build_key_frame_view(cfg: CfgNode, split: str) -> KeyFrameView:
+    """What is cut about a key frame.
+
+    Training cuts boxes as it cuts frames; otherwise frames are whole, so that no box is lost.
+
+    Args:
+        cfg: configuration; it is only read.
+        split: "train", "val" or "test".
+    """
+    data = cfg.DATA
+    crop_size = data.TEST_CROP_SIZE if split == "test" else data.TRAIN_CROP_SIZE
+    is_training = split == "train"
+    whole = WholeFrameTransform(
+        short_side=crop_size,
+        flip=cfg.AVA.TEST_FORCE_FLIP,
+        antialias=data.ANTIALIAS,
+        interpolation=resize_interpolation(cfg),
+    )
+    return KeyFrameView(
+        transform=build_train_transform(cfg) if is_training else whole,
+        crop_size=crop_size,
+        num_frames=data.NUM_FRAMES,
+        sampling_rate=data.SAMPLING_RATE,
+        target_fps=data.TARGET_FPS,
+        num_samples=cfg.AUG.NUM_SAMPLE if is_training else 1,
+        keep_all=not is_training,
     )
 
 

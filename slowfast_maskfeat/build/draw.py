@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -13,7 +14,8 @@ from torch import nn
 from slowfast_maskfeat.backbones import MaskedModel, resize_mask
 from slowfast_maskfeat.build.augment import build_device_cut
 from slowfast_maskfeat.clips import ClipBatch, ClipLoader, normalise
-from slowfast_maskfeat.pictures import HOGPanelRow, hog_panel, training_curves
+from slowfast_maskfeat.metrics.average_precision import IOU_THRESHOLD
+from slowfast_maskfeat.pictures import HOGPanelRow, class_bars, hog_panel, training_curves
 from slowfast_maskfeat.shapes import Grid
 from slowfast_maskfeat.targets import HOGTarget
 from slowfast_maskfeat.tasks import PretrainTask, Task
@@ -26,6 +28,14 @@ def draw_curves(cfg: CfgNode) -> Path:
     folder = Path(cfg.OUTPUT_DIR)
     path = folder / "curves.png"
     training_curves(path, read_events(folder / "stats.jsonl"), title=cfg.TASK or "training")
+    return path
+
+
+def draw_average_precision(cfg: CfgNode, results: Mapping[str, Any]) -> Path:
+    """Draw the average precision of each class as bars."""
+    path = Path(cfg.OUTPUT_DIR) / "test_average_precision.png"
+    title = f"{cfg.TASK or 'detection'}: average precision at IoU {IOU_THRESHOLD}"
+    class_bars(path, results["per_class_ap"], results["per_class_boxes"], title=title)
     return path
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Callable, Sequence
 from functools import partial
 from typing import NamedTuple
@@ -11,7 +12,7 @@ from fvcore.common.config import CfgNode
 from slowfast_maskfeat.engine import distributed
 from slowfast_maskfeat.metrics.log import Progress
 from slowfast_maskfeat.videos import index
-from slowfast_maskfeat.videos.index import DataFolder, Shards, VideoList
+from slowfast_maskfeat.videos.index import AvaFolder, AvaMedia, DataFolder, Shards, VideoList
 
 
 class Reader(NamedTuple):
@@ -36,7 +37,10 @@ READERS = {
     "imagenet": Reader(index.read_imagenet, index.imagenet_class_names),
     "folder": Reader(index.read_folder, index.folder_class_names),
     "webdataset": Reader(index.read_webdataset, index.webdataset_class_names),
+    "ava": Reader(index.read_ava, index.ava_class_names),
 }
+# Their rows are key frames with boxes.
+WITH_BOXES = frozenset({"ava"})
 # Their clips have a frame of each of T equal parts of the video, as in the published code.
 SEGMENTED = frozenset({"ssv2"})
 # Their published readers give blue first and their files turn it; decoders here give red first.
@@ -51,6 +55,8 @@ def data_set(cfg: CfgNode, split: str) -> str:
 
 def reverses_channels(cfg: CfgNode, split: str) -> bool:
     """Whether the network is fed blue, green, red of a split."""
+    if data_set(cfg, split) in WITH_BOXES:
+        return bool(cfg.AVA.BGR)
     blue_first = data_set(cfg, split) in PUBLISHED_BLUE_FIRST
     return bool(cfg.DATA.REVERSE_INPUT_CHANNEL) and not blue_first
 
@@ -86,6 +92,8 @@ def data_folder(cfg: CfgNode) -> DataFolder:
         raise ValueError(f"DATA.SHUFFLE_BUFFER: {cfg.DATA.SHUFFLE_BUFFER}: 1 or more is wanted")
     if cfg.DATA.OFFICIAL_SPLIT not in (1, 2, 3):
         raise ValueError(f"DATA.OFFICIAL_SPLIT: {cfg.DATA.OFFICIAL_SPLIT}: 1, 2 or 3 is wanted")
+    if WITH_BOXES & {cfg.TRAIN.DATASET, cfg.TEST.DATASET}:
+        return _ava_folder(cfg)
     return DataFolder(
         cfg.DATA.PATH_TO_DATA_DIR,
         prefix=cfg.DATA.PATH_PREFIX,
@@ -99,3 +107,33 @@ def data_folder(cfg: CfgNode) -> DataFolder:
         ),
         progress=partial(Progress, enabled=distributed.is_main()),
     )
+
+
+def _ava_folder(cfg: CfgNode) -> AvaFolder:
+    ava = cfg.AVA
+    folder = ava.ANNOTATION_DIR or cfg.DATA.PATH_TO_DATA_DIR
+    lists = ava.FRAME_LIST_DIR or folder
+    return AvaFolder(
+        folder,
+        media=AvaMedia(
+            video_folder=ava.VIDEO_DIR,
+            video_begin=None if ava.VIDEO_BEGIN < 0 else ava.VIDEO_BEGIN,
+            frame_folder=ava.FRAME_DIR,
+            train_frames=tuple(os.path.join(lists, name) for name in ava.TRAIN_LISTS),
+            test_frames=tuple(os.path.join(lists, name) for name in ava.TEST_LISTS),
+            frame_begin=ava.FRAME_BEGIN,
+            frame_rate=ava.FRAME_RATE,
+        ),
+        label_map=ava.LABEL_MAP_FILE,
+        ground_truth=tuple(ava.TRAIN_GT_BOX_LISTS),
+        train_boxes=tuple(ava.TRAIN_PREDICT_BOX_LISTS),
+        test_boxes=tuple(ava.TEST_PREDICT_BOX_LISTS),
+        score_threshold=ava.DETECTION_SCORE_THRESH,
+        every=validation_period(cfg),
+        multi_label=ava.MULTI_LABEL,
+    )
+
+
+def validation_period(cfg: CfgNode) -> int:
+    """Validation looks at the key frames whose second this divides: every fourth, as published."""
+    return 1 if cfg.AVA.FULL_TEST_ON_VAL else 4

@@ -19,9 +19,10 @@ from slowfast_maskfeat.build.data import (
     num_clips_per_video,
     num_crops,
 )
-from slowfast_maskfeat.build.draw import draw_curves, draw_predictions
+from slowfast_maskfeat.build.draw import draw_average_precision, draw_curves, draw_predictions
 from slowfast_maskfeat.build.model import build_model
 from slowfast_maskfeat.build.optimizer import build_optimizer, build_schedule
+from slowfast_maskfeat.build.report import class_table, figures
 from slowfast_maskfeat.build.task import build_task
 from slowfast_maskfeat.build.weights import (
     check_resumable,
@@ -109,7 +110,7 @@ def run_training(cfg: CfgNode, device: torch.device, log: EventLog) -> None:
     def validate() -> dict[str, Any]:
         assert val_loader is not None
         results, _ = _evaluate(cfg, state.model, state.average, task, val_loader, "val", device)
-        _say(f"validation: {_figures(results)}")
+        _say(f"validation: {figures(results)}")
         return {**_data_facts(cfg, val_loader), **results}
 
     if state.epoch >= cfg.SOLVER.MAX_EPOCH:
@@ -135,7 +136,7 @@ def run_training(cfg: CfgNode, device: torch.device, log: EventLog) -> None:
 
 
 def run_test(cfg: CfgNode, device: torch.device, log: EventLog) -> None:
-    """Test the classifier with each number of views; save the scores of each video."""
+    """Test with each number of views; save the scores of each video, or of each box."""
     task = build_task(cfg)  # first: it says at once what does not go together
     model = build_model(cfg).to(device)
     path = _test_checkpoint(cfg)
@@ -163,7 +164,9 @@ def run_test(cfg: CfgNode, device: torch.device, log: EventLog) -> None:
             **results,
         )
         views = f"{crops} crops x {num_views} views"
-        _say(f"test, {views}: {_figures(results)}; scores of each video in {scores}")
+        _say(f"test, {views}: {figures(results)}; scores in {scores}")
+        if cfg.DETECTION.ENABLE:
+            _say(f"{class_table(results)}\n  drawn in {draw_average_precision(cfg, results)}")
         for lost in results["lost"]:
             _say(f"lost: {lost['path']}: {lost['reason']}")
 
@@ -317,9 +320,10 @@ def _log_start(
     if not cfg.LOG_MODEL_INFO:
         return
     cost = "" if multiply_adds is None else f", {multiply_adds / 1e9:.2f} G multiply-adds a clip"
+    rows = "key frames" if cfg.DETECTION.ENABLE else "videos"
     _say(
         f"{cfg.MODEL.MODEL_NAME}: {num_parameters / 1e6:.2f} M parameters{cost}; "
-        f"{len(loader.dataset)} videos; {len(loader)} steps of {loader.batch_size} clips an epoch; "
+        f"{len(loader.dataset)} {rows}; {len(loader)} steps of {loader.batch_size} clips an epoch; "
         f"{device}"
     )
 
@@ -351,20 +355,6 @@ def _tell_notes(loader: ClipLoader) -> None:
         _say(f"warning: {loader.dataset.videos.source}: {note}")
 
 
-def _figures(results: dict[str, Any]) -> str:
-    """The figures of an evaluation for people."""
-    if "top1" in results:
-        loss = "" if results["loss"] is None else f", loss {results['loss']:.4f}"
-        return (
-            f"top-1 {results['top1']:.2f}, top-5 {results['top5']:.2f}{loss}; "
-            f"{results['num_videos_scored']} of {results['num_videos']} videos decoded"
-        )
-    return (
-        f"loss {results['loss']:.4f}, constant prediction {results['baseline']:.4f}; "
-        f"{results['num_decoded']} of {results['num_expected']} videos decoded"
-    )
-
-
 def _checkpoint_folder(cfg: CfgNode) -> Path:
     return Path(cfg.OUTPUT_DIR) / "checkpoints"
 
@@ -372,11 +362,11 @@ def _checkpoint_folder(cfg: CfgNode) -> Path:
 def _scores_path(cfg: CfgNode, num_views: int) -> Path:
     if not cfg.TEST.SAVE_RESULTS_PATH:
         name = f"test_scores_{num_crops(cfg, 'test')}x{num_views}.npz"
-        return Path(cfg.OUTPUT_DIR) / name
+        return Path(cfg.OUTPUT_DIR) / ("test_detections.csv" if cfg.DETECTION.ENABLE else name)
     path = Path(cfg.OUTPUT_DIR) / cfg.TEST.SAVE_RESULTS_PATH
     if len(num_clips_of_tests(cfg)) > 1:
         path = path.with_stem(f"{path.stem}_{num_views}")
-    return path.with_suffix(".npz")
+    return path.with_suffix(".csv" if cfg.DETECTION.ENABLE else ".npz")
 
 
 def _tensorboard_folder(cfg: CfgNode) -> Path | None:

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import warnings
 from collections.abc import Callable
+from functools import partial
 
 import torch
 from fvcore.common.config import CfgNode
@@ -11,56 +13,108 @@ from torch import Tensor
 from slowfast_maskfeat.backbones.geometry import Triple
 from slowfast_maskfeat.build.classes import class_names, num_classes
 from slowfast_maskfeat.build.model import prediction_strides, target_name
-from slowfast_maskfeat.losses import cross_entropy, soft_cross_entropy
+from slowfast_maskfeat.build.readers import data_folder
+from slowfast_maskfeat.losses import (
+    binary_cross_entropy_with_logits,
+    cross_entropy,
+    soft_cross_entropy,
+)
+from slowfast_maskfeat.metrics.ava_map import GroundTruth, read_ground_truth, read_labelmap
 from slowfast_maskfeat.targets import HOGTarget, PixelTarget, Target
-from slowfast_maskfeat.tasks import ClassifyTask, PretrainTask, Task
+from slowfast_maskfeat.tasks import ClassifyTask, DetectTask, PretrainTask, Task
+from slowfast_maskfeat.videos.index import AvaFolder, KeyFrames
 
 
 def build_task(cfg: CfgNode) -> Task:
-    """What the run learns: masked prediction with MASK.ENABLE, else classification.
+    """What the run learns: masked prediction, the classes of boxes, or those of clips.
+
+    MASK.ENABLE and DETECTION.ENABLE choose.
 
     Args:
         cfg: configuration; it is only read.
 
     Raises:
-        ValueError: model, loss and task do not go together, or the task is detection, of which
-            only the model exists.
+        ValueError: model, loss and task do not go together.
     """
-    if cfg.DETECTION.ENABLE:
-        raise ValueError(
-            "DETECTION.ENABLE is True: training and testing detection is not in this version; "
-            "build_model gives the network"
-        )
     masked_model = cfg.MODEL.MODEL_NAME == "MaskMViT"
     if masked_model != cfg.MASK.ENABLE:
         raise ValueError(
             f"MASK.ENABLE is {cfg.MASK.ENABLE} and MODEL.MODEL_NAME {cfg.MODEL.MODEL_NAME!r}; "
-            "pre-training takes True and 'MaskMViT', classification False and 'MViT'"
+            "pre-training takes True and 'MaskMViT', classification and detection False and 'MViT'"
         )
     if cfg.MASK.ENABLE:
         return PretrainTask(build_targets(cfg), mean=cfg.DATA.MEAN, std=cfg.DATA.STD)
+    return _detection(cfg) if cfg.DETECTION.ENABLE else _classification(cfg)
+
+
+def build_activation(cfg: CfgNode) -> Callable[[Tensor], Tensor]:
+    """What makes scores of logits when testing (MODEL.HEAD_ACT): (..., K) -> (..., K)."""
+    activations: dict[str, Callable[[Tensor], Tensor]] = {
+        "softmax": _softmax,
+        "sigmoid": torch.sigmoid,
+        "none": _identity,
+    }
+    return activations[cfg.MODEL.HEAD_ACT]
+
+
+def _classification(cfg: CfgNode) -> ClassifyTask:
     losses: dict[str, Callable[[Tensor, Tensor], Tensor]] = {
         "cross_entropy": cross_entropy,
         "soft_cross_entropy": _soft_cross_entropy_of_labels,
     }
     if cfg.MODEL.LOSS_FUNC not in losses:
         raise ValueError(
-            f"MODEL.LOSS_FUNC: {cfg.MODEL.LOSS_FUNC!r} is for pre-training; classification takes "
-            + " or ".join(map(repr, losses))
+            f"MODEL.LOSS_FUNC: {cfg.MODEL.LOSS_FUNC!r} is for pre-training or detection; "
+            "classification takes " + " or ".join(map(repr, losses))
         )
-    activations: dict[str, Callable[[Tensor], Tensor]] = {
-        "softmax": _softmax,
-        "sigmoid": torch.sigmoid,
-        "none": _identity,
-    }
     return ClassifyTask(
         losses[cfg.MODEL.LOSS_FUNC],
-        activations[cfg.MODEL.HEAD_ACT],
+        build_activation(cfg),
         num_classes=num_classes(cfg),
         ensemble=cfg.DATA.ENSEMBLE_METHOD,
         mean=cfg.DATA.MEAN,
         std=cfg.DATA.STD,
         class_names=class_names(cfg),
+    )
+
+
+def _detection(cfg: CfgNode) -> DetectTask:
+    """The labels of the boxes choose the loss: several classes each, or one."""
+    several = cfg.AVA.MULTI_LABEL
+    fitting = ("bce", "bce_logit") if several else ("cross_entropy",)
+    if cfg.MODEL.LOSS_FUNC not in (*fitting, "cross_entropy"):
+        raise ValueError(
+            f"MODEL.LOSS_FUNC: {cfg.MODEL.LOSS_FUNC!r} does not fit AVA.MULTI_LABEL {several}: "
+            f"{' or '.join(map(repr, fitting))} does"
+        )
+    if cfg.MODEL.LOSS_FUNC not in fitting:  # the default, which published code refuses here
+        warnings.warn(
+            "MODEL.LOSS_FUNC: 'cross_entropy' takes one class a box, and with AVA.MULTI_LABEL True "
+            "they have several: 'bce' is used",
+            UserWarning,
+            stacklevel=2,
+        )
+    return DetectTask(
+        binary_cross_entropy_with_logits if several else cross_entropy,
+        build_activation(cfg),
+        mean=cfg.DATA.MEAN,
+        std=cfg.DATA.STD,
+        read_truth=partial(_read_truth, cfg),
+    )
+
+
+def _read_truth(cfg: CfgNode, videos: KeyFrames) -> GroundTruth:
+    """What the boxes of a list are judged by, at the seconds that the list looks at."""
+    folder = data_folder(cfg)
+    assert isinstance(folder, AvaFolder)
+    if not cfg.AVA.GROUNDTRUTH_FILE:
+        raise ValueError("AVA.GROUNDTRUTH_FILE: empty: what the boxes are judged by is wanted")
+    excluded = cfg.AVA.EXCLUSION_FILE
+    return read_ground_truth(
+        folder.inside(cfg.AVA.GROUNDTRUTH_FILE),
+        read_labelmap(folder.inside(folder.label_map)),
+        folder.inside(excluded) if excluded else None,
+        every=videos.every,
     )
 
 

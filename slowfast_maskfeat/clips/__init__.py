@@ -8,8 +8,13 @@ from slowfast_maskfeat.clips.loader import ClipLoader
 from slowfast_maskfeat.clips.mix import Mix
 from slowfast_maskfeat.clips.on_device import DeviceCut
 from slowfast_maskfeat.clips.randaugment import RandAugment, parse_policy
-from slowfast_maskfeat.clips.transform import TestTransform, TrainTransform, normalise
-from slowfast_maskfeat.clips.views import RandomView, UniformViews
+from slowfast_maskfeat.clips.transform import (
+    TestTransform,
+    TrainTransform,
+    WholeFrameTransform,
+    normalise,
+)
+from slowfast_maskfeat.clips.views import KeyFrameView, RandomView, UniformViews
 from slowfast_maskfeat.clips.whole_batch import BatchTransform
 
 __all__ = [
@@ -20,6 +25,7 @@ __all__ = [
     "ColorJitter",
     "DeviceCut",
     "EraseSampler",
+    "KeyFrameView",
     "LostVideo",
     "Mix",
     "RandAugment",
@@ -27,6 +33,7 @@ __all__ = [
     "TestTransform",
     "TrainTransform",
     "UniformViews",
+    "WholeFrameTransform",
     "normalise",
     "parse_policy",
 ]

@@ -7,9 +7,10 @@ from dataclasses import dataclass, fields, replace
 from typing import NamedTuple
 
 import torch
+import torch.nn.functional as F
 from torch import Tensor
 
-from slowfast_maskfeat.clips.cut import CutPlan, pad_together
+from slowfast_maskfeat.clips.cut import CutPlan
 
 
 class LostVideo(NamedTuple):
@@ -28,11 +29,18 @@ class LostVideo(NamedTuple):
 class ClipBatch:
     """A batch of clips; an image is a clip with T = 1.
 
+    With boxes, what is labelled are these: each has a row of `labels` and `box_index`. Clips
+    without a box are legal, and so is a batch of them (R = 0).
+
     Attributes:
         clips: (B, C, T, H, W) uint8, or float already normalised.
-        labels: (B,) int64 class numbers, or (B, K) float soft labels.
+        labels: (B,) int64 class numbers, or (B, K) float soft labels; with boxes (R,) int64, -1
+            where none is known, or (R, K) float of several classes each, zeros for none.
         mask: (B, t, h, w) bool on any grid that divides the token grid; True means masked.
         boxes: (R, 5) float: batch index, x1, y1, x2, y2 in input pixels.
+        box_index: (R,) int64, the number of each box in the list's table of boxes.
+        sizes: (B, 2) int64, height and width of each clip, where they differ: what is right of them
+            and below is padding, which `split` takes off. None where all clips fill H x W.
         erase: (B, n, 5) int64, rectangles that random erasing fills: see `clips.erase`.
         plans: how a device still has to cut each clip (`clips.on_device`) from the pixels that
             `clips` has in their place, padded; None where they are cut.
@@ -45,6 +53,8 @@ class ClipBatch:
     labels: Tensor | None = None
     mask: Tensor | None = None
     boxes: Tensor | None = None
+    box_index: Tensor | None = None
+    sizes: Tensor | None = None
     erase: Tensor | None = None
     plans: tuple[CutPlan, ...] | None = None
     index: Tensor | None = None
@@ -57,10 +67,18 @@ class ClipBatch:
                 f"ClipBatch.clips: {tuple(self.clips.shape)}: (B, C, T, H, W) is wanted; "
                 "an image has T = 1"
             )
-        for name in ("labels", "mask", "erase", "plans", "index", "view"):
-            value = getattr(self, name)
-            if value is not None and len(value) != len(self.clips):
-                raise ValueError(f"ClipBatch.{name}: {len(value)} rows for {len(self.clips)} clips")
+        if self.boxes is not None and (self.boxes.ndim != 2 or self.boxes.shape[1] != 5):
+            raise ValueError(
+                f"ClipBatch.boxes: {tuple(self.boxes.shape)}: (R, 5) is wanted, rows of batch "
+                "index, x1, y1, x2, y2"
+            )
+        lengths = {name: len(value) for name, value in self._tensors().items()}
+        if self.plans is not None:
+            lengths["plans"] = len(self.plans)
+        for name, length in lengths.items():
+            what = "boxes" if name in self._of_boxes else "clips"
+            if name != "boxes" and length != lengths[what]:
+                raise ValueError(f"ClipBatch.{name}: {length} rows for {lengths[what]} {what}")
         if self.mask is not None and (self.mask.dtype != torch.bool or self.mask.ndim != 4):
             raise ValueError(
                 f"ClipBatch.mask: {self.mask.dtype} {tuple(self.mask.shape)}: "
@@ -69,6 +87,11 @@ class ClipBatch:
 
     def __len__(self) -> int:
         return len(self.clips)
+
+    @property
+    def _of_boxes(self) -> tuple[str, ...]:
+        """The fields with a row a box; the others have one a clip."""
+        return () if self.boxes is None else ("boxes", "labels", "box_index")
 
     def _tensors(self) -> dict[str, Tensor]:
         values = {field.name: getattr(self, field.name) for field in fields(self)}
@@ -85,23 +108,54 @@ class ClipBatch:
         return replace(self, **pinned)  # type: ignore[arg-type]
 
     def split(self, size: int) -> list[ClipBatch]:
-        """Cut into batches of at most `size` clips; boxes can't be cut.
+        """Cut into batches of at most `size` clips; boxes go with their clips.
 
-        `lost` stays with the first part.
+        Where the clips differ in size those of one size come together, without the padding. `lost`
+        stays with the first part.
         """
         assert self.plans is None, "the clips are not cut yet"
-        if self.boxes is not None:
-            raise ValueError("ClipBatch.split: a batch with boxes can't be split")
-        if len(self) <= size:
+        if self.sizes is None:
+            groups = [torch.arange(len(self))] if len(self) > size else []
+        else:
+            kinds, of_clip = self.sizes.cpu().unique(dim=0, return_inverse=True)
+            groups = [torch.nonzero(of_clip == kind)[:, 0] for kind in range(len(kinds))]
+        if not groups:
             return [self]
-        parts = [
-            {name: x[start : start + size] for name, x in self._tensors().items()}
-            for start in range(0, len(self), size)
-        ]
-        return [
-            replace(self, **part, lost=self.lost if i == 0 else ())  # type: ignore[arg-type]
-            for i, part in enumerate(parts)
-        ]
+        chosen = [part for group in groups for part in group.split(size)]
+        return [self._taken(rows, self.lost if not i else ()) for i, rows in enumerate(chosen)]
+
+    def _taken(self, rows: Tensor, lost: tuple[LostVideo, ...]) -> ClipBatch:
+        """The clips of ascending `rows`, all of one size, with what belongs to them."""
+        tensors = self._tensors()
+        sizes = tensors.pop("sizes", None)
+        begin, end = int(rows[0]), int(rows[-1]) + 1
+        in_a_row = end - begin == len(rows)
+        of_clips: Tensor | slice = slice(begin, end) if in_a_row else rows.to(self.clips.device)
+        taken = {name: x[of_clips] for name, x in tensors.items() if name not in self._of_boxes}
+        if sizes is not None:
+            height, width = sizes[begin].tolist()
+            taken["clips"] = taken["clips"][..., :height, :width]
+        if self.boxes is not None:
+            place = torch.full((len(self),), -1, device=self.boxes.device)
+            place[rows.to(place.device)] = torch.arange(len(rows), device=place.device)
+            new = place[self.boxes[:, 0].long()]
+            taken |= {name: tensors[name][new >= 0] for name in self._of_boxes if name in tensors}
+            taken["boxes"] = torch.cat([new[new >= 0, None].float(), taken["boxes"][:, 1:]], dim=1)
+        return ClipBatch(**taken, lost=lost)  # type: ignore[arg-type]
+
+
+class SampleBoxes(NamedTuple):
+    """The boxes of a sample's clips.
+
+    Attributes:
+        boxes: (R, 5) float32: number of the clip in the sample, x1, y1, x2, y2 in its pixels.
+        labels: (R, K) float32 or (R,) int64, see `ClipBatch`.
+        numbers: (R,) int64 in the list's table of boxes.
+    """
+
+    boxes: Tensor
+    labels: Tensor
+    numbers: Tensor
 
 
 class Sample(NamedTuple):
@@ -116,6 +170,7 @@ class Sample(NamedTuple):
         lost: the videos that failed on the way.
         erase: (V, n, 5) int64, rectangles of random erasing, or None.
         plans: how a device is to cut the clips; None where they are cut.
+        boxes: of all clips, or None; then `label` is None.
     """
 
     clips: Tensor
@@ -125,6 +180,7 @@ class Sample(NamedTuple):
     lost: tuple[LostVideo, ...]
     erase: Tensor | None = None
     plans: tuple[CutPlan, ...] | None = None
+    boxes: SampleBoxes | None = None
 
 
 def collate(samples: Sequence[Sample]) -> ClipBatch:
@@ -135,18 +191,39 @@ def collate(samples: Sequence[Sample]) -> ClipBatch:
         labels = torch.tensor([sample.label for sample in samples]).repeat_interleave(counts)
     masks = [sample.mask for sample in samples if sample.mask is not None]
     erase = [sample.erase for sample in samples if sample.erase is not None]
+    clips, sizes = _together([sample.clips for sample in samples])
     plans = [plan for sample in samples for plan in sample.plans or ()]
-    if plans:
-        clips = pad_together([clip for sample in samples for clip in sample.clips])
-    else:
-        clips = torch.cat([sample.clips for sample in samples])
-    return ClipBatch(
+    if plans:  # each says which pixels of its clip are no padding
+        sizes = None
+    batch = ClipBatch(
         clips=clips.permute(0, 4, 1, 2, 3),
         labels=labels,
         mask=torch.cat(masks) if masks else None,
+        sizes=sizes,
         erase=torch.cat(erase) if erase else None,
         plans=tuple(plans) or None,
         index=torch.tensor([sample.row for sample in samples]).repeat_interleave(counts),
         view=torch.cat([torch.arange(len(sample.clips)) for sample in samples]),
         lost=tuple(lost for sample in samples for lost in sample.lost),
     )
+    of_samples = [sample.boxes for sample in samples if sample.boxes is not None]
+    if not of_samples:
+        return batch
+    assert len(of_samples) == len(samples)
+    boxes, labels, index = (torch.cat(parts) for parts in zip(*of_samples, strict=True))
+    num_boxes = torch.tensor([len(part.boxes) for part in of_samples])
+    boxes[:, 0] += (counts.cumsum(0) - counts).repeat_interleave(num_boxes)
+    return replace(batch, boxes=boxes, labels=labels, box_index=index)
+
+
+def _together(clips: Sequence[Tensor]) -> tuple[Tensor, Tensor | None]:
+    """All clips (B, T, H, W, C), padded where their sizes differ, and then these."""
+    clips = [some for some in clips if len(some)] or list(clips[:1])
+    if len({some.shape[2:4] for some in clips}) == 1:
+        return torch.cat(list(clips)), None
+    height, width = (max(some.shape[axis] for some in clips) for axis in (2, 3))
+    padded = [
+        F.pad(some, (0, 0, 0, width - some.shape[3], 0, height - some.shape[2])) for some in clips
+    ]
+    sizes = [torch.tensor([some.shape[2:4]]).expand(len(some), 2) for some in clips]
+    return torch.cat(padded), torch.cat(sizes)

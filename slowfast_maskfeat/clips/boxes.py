@@ -1,10 +1,15 @@
-"""A rectangle of a frame."""
+"""Rectangles: what is cut out of a frame, and what a detector is asked about."""
 
 from __future__ import annotations
 
 from typing import NamedTuple
 
+import numpy as np
+from numpy.typing import NDArray
 from torch import Tensor
+
+# Rectangles x1, y1, x2, y2 in pixels of the frames: float64 (R, 4).
+Boxes = NDArray[np.float64]
 
 
 class CropBox(NamedTuple):
@@ -57,3 +62,30 @@ class Region(NamedTuple):
     def whole(cls, height: int, width: int) -> Region:
         """All of a frame."""
         return cls(CropBox(0, 0, height, width), height, width)
+
+
+def scale_boxes(boxes: Boxes, old: tuple[int, int], new: tuple[int, int]) -> Boxes:
+    """Boxes in frames that are resized from one (height, width) to another."""
+    y, x = new[0] / old[0], new[1] / old[1]
+    return boxes * np.array([x, y, x, y])
+
+
+def crop_boxes(boxes: Boxes, box: CropBox) -> Boxes:
+    """Boxes in a rectangle that is cut out; they may reach beyond it."""
+    return boxes - np.array([box.left, box.top, box.left, box.top])
+
+
+def flip_boxes(boxes: Boxes, width: int) -> Boxes:
+    """Boxes in frames that are mirrored: x becomes width - x - 1, as published."""
+    x1, y1, x2, y2 = boxes.T
+    return np.stack([width - x2 - 1, y1, width - x1 - 1, y2], axis=1)
+
+
+def clip_boxes(boxes: Boxes, height: int, width: int) -> Boxes:
+    """The part of boxes that is in the frame: up to the last pixel, height - 1 and width - 1."""
+    return boxes.clip(0, np.array([width - 1, height - 1] * 2))
+
+
+def has_area(boxes: Boxes) -> NDArray[np.bool_]:
+    """Which boxes have any."""
+    return np.all(boxes[:, 2:] > boxes[:, :2], axis=1)

@@ -12,8 +12,16 @@ from typing import NamedTuple
 
 from torch import Tensor
 
-from slowfast_maskfeat.clips.boxes import CropBox, Region
-from slowfast_maskfeat.clips.randaugment import Operation
+from slowfast_maskfeat.clips.boxes import (
+    Boxes,
+    CropBox,
+    Region,
+    clip_boxes,
+    crop_boxes,
+    flip_boxes,
+    scale_boxes,
+)
+from slowfast_maskfeat.clips.randaugment import Operation, move_boxes
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -45,6 +53,17 @@ class CutPlan:
         """What is at hand."""
         whole = Region.whole(*self.frame)
         return whole if self.held is None else whole._replace(box=self.held)
+
+    def move_boxes(self, boxes: Boxes, height: int, width: int) -> Boxes:
+        """Where boxes of frames of (height, width) are in the clip; what leaves it is cut off."""
+        boxes = scale_boxes(boxes, (height, width), self.frame)
+        boxes = move_boxes(boxes, self.before, *self.frame)
+        boxes = scale_boxes(crop_boxes(boxes, self.box), self.box[2:], self.size)
+        boxes = crop_boxes(boxes, self.crop)
+        if self.flip:
+            boxes = flip_boxes(boxes, self.crop.width)
+        boxes = move_boxes(boxes, self.after, *self.crop[2:])
+        return clip_boxes(boxes, *self.crop[2:])
 
 
 class UncutClips(NamedTuple):

@@ -8,11 +8,13 @@ from typing import NamedTuple, Protocol
 
 import numpy as np
 import torch
+from numpy.typing import NDArray
 from torch import Tensor
 from torch.utils.data import Dataset
 
-from slowfast_maskfeat.clips.batch import LostVideo, Sample
-from slowfast_maskfeat.clips.cut import UncutClips
+from slowfast_maskfeat.clips.batch import LostVideo, Sample, SampleBoxes
+from slowfast_maskfeat.clips.cut import CutPlan, UncutClips
+from slowfast_maskfeat.clips.views import KeyFrameView
 from slowfast_maskfeat.videos.decode import (
     DecodeError,
     MissingFileError,
@@ -20,7 +22,7 @@ from slowfast_maskfeat.videos.decode import (
     Video,
     open_video,
 )
-from slowfast_maskfeat.videos.index import VideoList
+from slowfast_maskfeat.videos.index import KeyFrames, VideoList
 
 Rng = np.random.Generator
 # Draws what belongs to one clip: its mask, its rectangles of random erasing.
@@ -41,6 +43,20 @@ class Views(Protocol):
         """(V, T, H, W, C) uint8, or what a device is to cut them from."""
 
 
+class _Cut(NamedTuple):
+    """What is cut from a video.
+
+    Attributes:
+        clips: (V, T, H, W, C), or with `plans` the pixels to cut them from.
+        plans: how a device is to cut each; None where they are cut.
+        boxes: of the clips of a key frame.
+    """
+
+    clips: Tensor
+    plans: tuple[CutPlan, ...] | None = None
+    boxes: SampleBoxes | None = None
+
+
 class SampleKey(NamedTuple):
     """Names one draw: the epoch and the row of the list."""
 
@@ -56,7 +72,7 @@ class ClipDataset(Dataset[Sample]):
 
     Args:
         videos: the list.
-        views: what is cut from each video.
+        views: what is cut from each video; of a list of key frames a `KeyFrameView`.
         mask_sampler: draws a (t, h, w) bool mask for each clip; None for no masks.
         erase_sampler: draws the rectangles of random erasing for each clip, (n, 5); None for none.
         seed: of all draws.
@@ -77,7 +93,7 @@ class ClipDataset(Dataset[Sample]):
     def __init__(
         self,
         videos: VideoList,
-        views: Views,
+        views: Views | KeyFrameView,
         *,
         mask_sampler: MaskSampler | None = None,
         erase_sampler: MaskSampler | None = None,
@@ -88,6 +104,7 @@ class ClipDataset(Dataset[Sample]):
         reverse_channels: bool = False,
         read_timeout: float = 0.0,
     ) -> None:
+        assert isinstance(videos, KeyFrames) == isinstance(views, KeyFrameView)
         self.videos = videos
         self.views = views
         self.mask_sampler = mask_sampler
@@ -110,18 +127,18 @@ class ClipDataset(Dataset[Sample]):
         Raises:
             ValueError: `replace_lost`, and none of twenty other videos could be decoded.
         """
-        clips, error = self._cut(key.row, self._generator(key))
+        cut, error = self._cut(key.row, self._generator(key))
         if error is None:
-            return self._sample(key, key.row, clips, ())
+            return self._sample(key, key.row, cut, ())
         lost = [error]
         if not self.replace_lost:
-            return self._sample(key, key.row, clips, tuple(lost))
+            return self._sample(key, key.row, cut, tuple(lost))
         for attempt in range(1, _NUM_REPLACEMENTS + 1):
             generator = self._generator(key, attempt)
             other = int(generator.integers(len(self)))
-            clips, error = self._cut(other, generator)
+            cut, error = self._cut(other, generator)
             if error is None:
-                return self._sample(key, other, clips, tuple(lost))
+                return self._sample(key, other, cut, tuple(lost))
             lost.append(error)
         raise ValueError(
             f"{self.videos.source}: {len(lost)} videos in a row can't be decoded, "
@@ -131,54 +148,81 @@ class ClipDataset(Dataset[Sample]):
     def _generator(self, key: SampleKey, attempt: int = 0) -> Rng:
         return np.random.default_rng((self.seed, key.epoch, key.row, attempt))
 
-    def _cut(self, row: int, generator: Rng) -> tuple[Tensor | UncutClips, LostVideo | None]:
-        """The clips of a video (V, T, H, W, C), or none and why."""
+    def _cut(self, row: int, generator: Rng) -> tuple[_Cut, LostVideo | None]:
+        """The clips of a video, or none and why."""
         path = self.videos.path(row)
         try:
             if row in self.given_up:
                 raise DecodeError(path, self.given_up[row])
-            clips = self._view(row, generator)
+            cut = self._try_twice(row, generator)
         except DecodeError as error:
             time, height, width = self.views.clip_shape
             empty = torch.empty((0, time, height, width, 3), dtype=torch.uint8)
-            return empty, LostVideo(row, path, error.reason, isinstance(error, MissingFileError))
-        if self.reverse_channels and isinstance(clips, Tensor):
-            clips = clips.flip(-1)
-        return clips, None
+            boxes = self._boxes(np.empty((0, 5), np.float32), np.empty(0, np.int64))
+            lost = LostVideo(row, path, error.reason, isinstance(error, MissingFileError))
+            return _Cut(empty, boxes=boxes), lost
+        if self.reverse_channels and cut.plans is None:
+            cut = cut._replace(clips=cut.clips.flip(-1))
+        return cut, None
 
-    def _view(self, row: int, generator: Rng) -> Tensor | UncutClips:
-        """The clips of a video that has not been given up; one that stalls is tried twice.
+    def _try_twice(self, row: int, generator: Rng) -> _Cut:
+        """What is cut from a video that has not been given up; one that stalls is tried twice.
 
         Twice, because a connection may have broken off, and a run that was stopped and continued
         (Ctrl-Z, a suspended machine) finds the time of what it waited for over.
         """
         state = generator.bit_generator.state
         try:
-            with self.watching(row), self._open(row) as video:
-                return self.views(video, generator)
+            with self.watching(row):
+                return self._look(row, generator)
         except StalledError:
             generator.bit_generator.state = state
-        with self.watching(row), self._open(row) as video:
-            return self.views(video, generator)
+        with self.watching(row):
+            return self._look(row, generator)
 
-    def _open(self, row: int) -> Video:
-        return open_video(
+    def _look(self, row: int, generator: Rng) -> _Cut:
+        """Open a video and cut what the views want."""
+        if isinstance(self.views, KeyFrameView):
+            return self._look_at_moment(self.views, row, generator)
+        video = open_video(
             self.videos.path(row),
             self.backend,
             num_threads=self.num_threads,
             read_timeout=self.read_timeout,
             content=self.videos.content(row, timeout=self.read_timeout),
         )
+        with video:
+            clips = self.views(video, generator)
+        return _Cut(clips) if isinstance(clips, Tensor) else _Cut(*clips)
 
-    def _sample(
-        self, key: SampleKey, row: int, cut: Tensor | UncutClips, lost: tuple[LostVideo, ...]
-    ) -> Sample:
-        clips, plans = (cut, None) if isinstance(cut, Tensor) else cut
-        mask = self._draw(self.mask_sampler, key, len(clips), stream=1)
-        erase = self._draw(self.erase_sampler, key, len(clips), stream=2)
+    def _look_at_moment(self, view: KeyFrameView, row: int, generator: Rng) -> _Cut:
+        """Open a video about a key frame and cut its clips, with their boxes."""
+        assert isinstance(self.videos, KeyFrames)
+        key = self.videos.key_frame(row)
+        video, moment = self.videos.open_moment(
+            row,
+            seconds=view.reach,
+            backend=self.backend,
+            num_threads=self.num_threads,
+            read_timeout=self.read_timeout,
+        )
+        with video:
+            clips, boxes, which = view(video, moment, key.boxes, generator)
+        return _Cut(clips, boxes=self._boxes(boxes, key.first_box + which))
+
+    def _boxes(self, boxes: NDArray[np.float32], numbers: NDArray[np.int64]) -> SampleBoxes | None:
+        """Boxes (R, 5) of clips with their labels; None in a list without boxes."""
+        if not isinstance(self.videos, KeyFrames):
+            return None
+        labels = self.videos.table.labels(numbers)
+        return SampleBoxes(*map(torch.from_numpy, (boxes, labels, numbers)))
+
+    def _sample(self, key: SampleKey, row: int, cut: _Cut, lost: tuple[LostVideo, ...]) -> Sample:
+        mask = self._draw(self.mask_sampler, key, len(cut.clips), stream=1)
+        erase = self._draw(self.erase_sampler, key, len(cut.clips), stream=2)
         labels = self.videos.labels
         label = None if labels is None else int(labels[row])
-        return Sample(clips, label, mask, row, lost, erase, plans)
+        return Sample(cut.clips, label, mask, row, lost, erase, cut.plans, cut.boxes)
 
     def _draw(
         self, sampler: MaskSampler | None, key: SampleKey, num_clips: int, stream: int

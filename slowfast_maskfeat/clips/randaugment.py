@@ -10,13 +10,14 @@ Source: Cubuk et al., RandAugment (2020), in the form of the published code.
 from __future__ import annotations
 
 import re
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import NamedTuple
 
 import numpy as np
 
-from slowfast_maskfeat.clips.boxes import CropBox
-from slowfast_maskfeat.clips.warp import INTERPOLATIONS, Affine, rotation
+from slowfast_maskfeat.clips.boxes import Boxes, CropBox, clip_boxes
+from slowfast_maskfeat.clips.warp import INTERPOLATIONS, Affine, inverse, rotation
 
 Rng = np.random.Generator
 
@@ -207,3 +208,21 @@ def level_argument(name: str, level: float, *, negative: bool = False) -> float:
         arguments[factor] = 0.1 + share * 1.8
         arguments[f"{factor}Increasing"] = 1.0 + sign * share * 0.9
     return arguments[name]
+
+
+def move_boxes(boxes: Boxes, drawn: Sequence[Operation], height: int, width: int) -> Boxes:
+    """Where boxes are after operations on frames of (height, width).
+
+    A box that is turned or sheared becomes the least upright one that holds it, as far as it is in
+    the frame.
+    """
+    for operation in drawn:
+        if operation.moves_pixels and len(boxes):
+            matrix = inverse(operation.matrix(height, width))
+            x, y = boxes[:, [0, 2, 2, 0]], boxes[:, [1, 1, 3, 3]]  # the corners (R, 4)
+            new_x = matrix.a * x + matrix.b * y + matrix.c
+            new_y = matrix.d * x + matrix.e * y + matrix.f
+            low = np.stack([new_x.min(1), new_y.min(1)], axis=1)
+            high = np.stack([new_x.max(1), new_y.max(1)], axis=1)
+            boxes = clip_boxes(np.concatenate([low, high], axis=1), height, width)
+    return boxes

@@ -236,6 +236,39 @@ def uniform_clip(
     )
 
 
+def moment_clip(
+    video: Timed, *, moment: float, num_frames: int, sampling_rate: float, target_fps: float
+) -> NDArray[np.int64]:
+    """Frames of the clip about a moment, which shows in frame `num_frames // 2` of it.
+
+    Frame k of the clip is the one on show `k * sampling_rate - num_frames * sampling_rate // 2`
+    frames at `target_fps` after the moment, as published for key frames of AVA: 16x4 takes
+    -32, -28, ..., 0, ..., 28. Beyond the ends the first and last frame are repeated.
+
+    Args:
+        video: The opened video, its `VideoTiming`, or a part about the moment.
+        moment: In seconds, on the clock of the time stamps.
+        num_frames: Frames of the clip.
+        sampling_rate: Frames of a `target_fps` video from one taken frame to the next.
+        target_fps: Frame rate that `sampling_rate` refers to.
+
+    Returns:
+        int64 (num_frames,) frame numbers, ascending.
+    """
+    timing = VideoTiming.of(video)
+    offsets = np.arange(num_frames) * sampling_rate - num_frames * sampling_rate // 2
+    place = (moment - timing.timestamps[0]) * timing.fps + offsets / target_fps * timing.fps
+    # The moment does not come from a stamp, so that a coarse clock shows as it is.
+    slack = max(_COARSE_CLOCK_SECONDS * timing.fps, _TOLERANCE)
+    frames = np.searchsorted(timing.positions(), place + min(slack, 0.25), side="right") - 1
+    return np.clip(frames, 0, timing.num_frames - 1).astype(np.int64)
+
+
+def moment_reach(*, num_frames: int, sampling_rate: float, target_fps: float) -> float:
+    """Seconds of a video before and after a moment that `moment_clip` may look at."""
+    return num_frames * sampling_rate / 2 / target_fps + 1.0
+
+
 def segment_clip(
     num_video_frames: int, *, num_frames: int, generator: np.random.Generator | None = None
 ) -> NDArray[np.int64]:

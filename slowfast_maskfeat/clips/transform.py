@@ -16,7 +16,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from slowfast_maskfeat.clips.apply import apply_operations, boxes_needed
-from slowfast_maskfeat.clips.boxes import CropBox, crop
+from slowfast_maskfeat.clips.boxes import Boxes, CropBox, clip_boxes, crop, flip_boxes, scale_boxes
 from slowfast_maskfeat.clips.color import ColorJitter
 from slowfast_maskfeat.clips.cut import CutPlan
 from slowfast_maskfeat.clips.randaugment import Operation, RandAugment
@@ -61,7 +61,26 @@ class TrainTransform:
 
     def __call__(self, frames: Tensor, generator: Rng) -> Tensor:
         """Cut one clip: (T, H, W, C) uint8 -> (T, crop_size, crop_size, C) uint8."""
-        plan = self.plan(frames.shape[1], frames.shape[2], generator)
+        return self._follow(self.plan(frames.shape[1], frames.shape[2], generator), frames)
+
+    def with_boxes(self, frames: Tensor, boxes: Boxes, generator: Rng) -> tuple[Tensor, Boxes]:
+        """Cut one clip, and take boxes along.
+
+        Args:
+            frames: (T, H, W, C) uint8.
+            boxes: in pixels of these.
+            generator: of the draws, which the boxes don't change.
+
+        Returns:
+            (T, crop_size, crop_size, C) uint8, and where the boxes are now; what leaves the clip is
+            cut off, so that a box may have no area.
+        """
+        height, width = frames.shape[1:3]
+        plan = self.plan(height, width, generator)
+        return self._follow(plan, frames), plan.move_boxes(boxes, height, width)
+
+    def _follow(self, plan: CutPlan, frames: Tensor) -> Tensor:
+        """The clip of a plan."""
         clip = self._cut(self._resize(frames, plan.frame), plan)
         if plan.flip:
             clip = clip.flip(2)
@@ -161,6 +180,38 @@ class TestTransform:
         positions = (1,) if self.num_crops == 1 else (0, 1, 2)
         boxes = [fixed_crop(height, width, self.crop_size, position) for position in positions]
         return torch.stack([crop(frames, box) for box in boxes])
+
+
+@dataclass(frozen=True, kw_only=True)
+class WholeFrameTransform:
+    """Frames as they are, resized: what boxes are evaluated in, so that none is cut off.
+
+    Attributes:
+        short_side: in pixels.
+        flip: mirror every clip.
+        antialias: antialias where the resize shrinks.
+        interpolation: of the resize, "bilinear" or "bicubic".
+    """
+
+    short_side: int
+    flip: bool = False
+    antialias: bool = True
+    interpolation: str = "bilinear"
+
+    def with_boxes(
+        self, frames: Tensor, boxes: Boxes, generator: Rng | None = None
+    ) -> tuple[Tensor, Boxes]:
+        """Resize one clip, and take boxes along: (T, H, W, C) uint8 -> the same, and boxes.
+
+        Nothing is drawn; the generator is there because training needs one.
+        """
+        old = (frames.shape[1], frames.shape[2])
+        new = short_side_size(*old, self.short_side)
+        frames = resize(frames, new, self.antialias, self.interpolation)
+        boxes = scale_boxes(boxes, old, new)
+        if self.flip:
+            frames, boxes = frames.flip(2), flip_boxes(boxes, new[1])
+        return frames, clip_boxes(boxes, *new)
 
 
 def resize(

@@ -4,14 +4,22 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from dataclasses import dataclass
+from typing import Protocol
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
+from slowfast_maskfeat.clips.boxes import Boxes, clip_boxes, has_area
 from slowfast_maskfeat.clips.cut import UncutClips, pad_together
-from slowfast_maskfeat.clips.sample import random_clip, segment_clip, uniform_clip
+from slowfast_maskfeat.clips.sample import (
+    moment_clip,
+    moment_reach,
+    random_clip,
+    segment_clip,
+    uniform_clip,
+)
 from slowfast_maskfeat.clips.transform import TestTransform, TrainTransform
 from slowfast_maskfeat.videos.decode import Video
 
@@ -121,6 +129,94 @@ class UniformViews:
             view=view,
             num_views=self.num_views,
             use_offset=self.use_offset,
+        )
+
+
+class BoxTransform(Protocol):
+    """Cuts a clip and takes boxes along: `TrainTransform` and `WholeFrameTransform` do."""
+
+    def with_boxes(
+        self, frames: Tensor, boxes: Boxes, generator: np.random.Generator
+    ) -> tuple[Tensor, Boxes]:
+        """(T, H, W, C) uint8 and boxes in its pixels -> the clip and boxes in its pixels."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class KeyFrameView:
+    """The clip about a key frame, cut once or several times over, with the boxes in it.
+
+    Attributes:
+        transform: the spatial cut.
+        crop_size: short side of the clips in pixels.
+        num_frames: T.
+        sampling_rate: distance of two frames, in frames at `target_fps`.
+        target_fps: frames per second.
+        num_samples: how many clips are cut out of the frames (repeated augmentation).
+        keep_all: keep boxes that the cut leaves without area, as an evaluation must.
+    """
+
+    transform: BoxTransform
+    crop_size: int
+    num_frames: int
+    sampling_rate: int
+    target_fps: float = 30.0
+    num_samples: int = 1
+    keep_all: bool = False
+
+    @property
+    def clip_shape(self) -> tuple[int, int, int]:
+        """(T, H, W) of a clip that is not there."""
+        return self.num_frames, self.crop_size, self.crop_size
+
+    @property
+    def reach(self) -> float:
+        """Seconds that are needed before and after the key frame."""
+        return moment_reach(
+            num_frames=self.num_frames,
+            sampling_rate=self.sampling_rate,
+            target_fps=self.target_fps,
+        )
+
+    def __call__(
+        self,
+        video: Video,
+        moment: float,
+        boxes: NDArray[np.float32],
+        generator: np.random.Generator,
+    ) -> tuple[Tensor, NDArray[np.float32], NDArray[np.int64]]:
+        """Decode once and cut.
+
+        Args:
+            video: opened, about the key frame at least.
+            moment: of the key frame, on the clock of its time stamps.
+            boxes: (R, 4), x1, y1, x2, y2 as shares of width and height.
+            generator: of the draws.
+
+        Returns:
+            Clips (num_samples, T, H, W, C) uint8; their boxes, rows of clip, x1, y1, x2, y2 in
+            pixels; and which of the boxes each is.
+        """
+        indices = moment_clip(
+            video,
+            moment=moment,
+            num_frames=self.num_frames,
+            sampling_rate=self.sampling_rate,
+            target_fps=self.target_fps,
+        )
+        frames = torch.from_numpy(video.frames(indices))
+        height, width = frames.shape[1:3]
+        in_pixels = clip_boxes(boxes * np.array([width, height] * 2), height, width)
+        clips, placed, which = [], [], []
+        for number in range(self.num_samples):
+            clip, moved = self.transform.with_boxes(frames, in_pixels, generator)
+            kept = np.arange(len(moved)) if self.keep_all else np.flatnonzero(has_area(moved))
+            clips.append(clip)
+            placed.append(np.insert(moved[kept], 0, number, axis=1))
+            which.append(kept)
+        return (
+            torch.stack(clips),
+            np.concatenate(placed).astype(np.float32),
+            np.concatenate(which),
         )
 
 

@@ -55,6 +55,15 @@ def rotation(degrees: float, height: int, width: int) -> Affine:
     return Affine(cosine, sine, x - cosine * x - sine * y, -sine, cosine, y + sine * x - cosine * y)
 
 
+def inverse(matrix: Affine) -> Affine:
+    """From input to output coordinates."""
+    a, b, c, d, e, f = matrix
+    size = a * e - b * d
+    return Affine(
+        e / size, -b / size, (b * f - e * c) / size, -d / size, a / size, (d * c - a * f) / size
+    )
+
+
 def affine(
     frames: Tensor,
     matrices: Sequence[Affine],

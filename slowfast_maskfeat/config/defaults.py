@@ -32,6 +32,7 @@ def default_config() -> CfgNode:
     cfg.MVIT = _mvit()
     cfg.MASK = _mask()
     cfg.DETECTION = _detection()
+    cfg.AVA = _ava()
     cfg.SOLVER = _solver()
     cfg.TENSORBOARD = _tensorboard()
     return cfg
@@ -41,7 +42,7 @@ def _train() -> CfgNode:
     node = CfgNode()
     node.ENABLE = True  # train
     node.DATASET = (
-        "kinetics"  # a reader: kinetics, csv, ssv2, ucf101, hmdb51, imagenet, folder, webdataset
+        "kinetics"  # kinetics, csv, ssv2, ucf101, hmdb51, imagenet, folder, webdataset, ava
     )
     node.BATCH_SIZE = 64  # clips in one step, over all processes of one machine
     node.EVAL_PERIOD = 10  # epochs between two validations; the last epoch is always validated
@@ -243,6 +244,31 @@ def _detection() -> CfgNode:
     node.ALIGNED = True  # cut boxes where they are, not half a token beside
     node.SPATIAL_SCALE_FACTOR = 0  # pixels per last token; 0: derived, and anything else must agree
     node.ROI_XFORM_RESOLUTION = 7  # bins along each side of a box
+    return node
+
+
+def _ava() -> CfgNode:
+    node = CfgNode()
+    node.ANNOTATION_DIR = ""  # folder of the files below; "": DATA.PATH_TO_DATA_DIR
+    node.VIDEO_DIR = ""  # new: folder of the videos, <name>.mp4 or another ending
+    node.VIDEO_BEGIN = -1.0  # new: second at which they begin; -1: 0, or 900 if 15 minutes long
+    node.FRAME_DIR = ""  # folder of extracted frames, where VIDEO_DIR is empty
+    node.FRAME_LIST_DIR = ""  # folder of TRAIN_LISTS and TEST_LISTS; "": that of the annotations
+    node.TRAIN_LISTS = ["train.csv"]  # lists of frames to train on; []: all in FRAME_DIR/<name>
+    node.TEST_LISTS = ["val.csv"]  # lists of frames to validate and test on
+    node.FRAME_BEGIN = 900.0  # new: second at which extracted frames begin
+    node.FRAME_RATE = 30.0  # new: extracted frames a second
+    node.TRAIN_GT_BOX_LISTS = ["ava_train_v2.2.csv"]  # drawn boxes to train on
+    node.TRAIN_PREDICT_BOX_LISTS = []  # detected boxes to train on
+    node.TEST_PREDICT_BOX_LISTS = ["ava_val_predicted_boxes.csv"]  # boxes to validate and test on
+    node.DETECTION_SCORE_THRESH = 0.9  # least score of a detected box
+    node.GROUNDTRUTH_FILE = "ava_val_v2.2.csv"  # what validation and test are to find
+    node.EXCLUSION_FILE = "ava_val_excluded_timestamps_v2.2.csv"  # key frames left out; "": none
+    node.LABEL_MAP_FILE = "ava_action_list_v2.2_for_activitynet_2019.pbtxt"  # what is judged
+    node.FULL_TEST_ON_VAL = False  # validate on every key frame, not on every fourth second
+    node.MULTI_LABEL = True  # new: a box has any number of actions, else one
+    node.BGR = False  # feed blue, green, red
+    node.TEST_FORCE_FLIP = False  # validate and test on mirrored clips
     return node
 
 

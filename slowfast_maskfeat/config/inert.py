@@ -9,7 +9,6 @@ from __future__ import annotations
 # Sections of which nothing applies here: the key that switches the section on, where it has one,
 # and the reason. A section without a switch warns at any of its keys.
 INERT_SECTIONS: dict[str, tuple[str | None, str]] = {
-    "AVA": ("ENABLE", "of detection this version has the model alone"),
     "BENCHMARK": (None, "tools/benchmark.py has arguments of its own"),
     "BN": ("USE_PRECISE_STATS", "there is no batch normalisation in these models"),
     "CONTRASTIVE": (None, "contrastive learning is not part of this package"),
@@ -32,6 +31,9 @@ INERT_SECTIONS: dict[str, tuple[str | None, str]] = {
 INERT_KEYS: dict[str, tuple[tuple[object, ...], str]] = {
     "AUG.GEN_MASK_LOADER": ((False, True), "masks are always made by the loader"),
     "AUG.RE_SPLIT": ((False,), "it has no effect in the published code either"),
+    "AVA.IMG_PROC_BACKEND": (("cv2", "pytorch"), "frames are resized as everywhere else"),
+    "AVA.TRAIN_PCA_JITTER_ONLY": ((True, False), "PCA jitter is not in this version"),
+    "AVA.TRAIN_USE_COLOR_AUGMENTATION": ((False,), "AUG.VIDEO_COLOR_JITTER jitters colours"),
     "DATA.COLOR_RND_GRAYSCALE": ((0.0,), "contrastive learning is not part of this package"),
     "DATA.DECODING_SHORT_SIZE": (
         (256,),

@@ -52,7 +52,7 @@ def evaluate(
     bare = unwrap(model)  # nothing to synchronise without a backward pass
     was_training = bare.training
     bare.eval()
-    evaluation = task.evaluation(len(loader.dataset), num_views)
+    evaluation = task.evaluation(loader.dataset.videos, num_views)
     progress = Progress(len(loader), description, stream) if distributed.is_main() else None
     autocast = torch.autocast(device.type, precision, enabled=precision is not None)
     with autocast:

@@ -1,9 +1,21 @@
-"""PNG files for people to look at leave this room: HOG panels, curves, histograms."""
+"""What people look at leaves this room: HOG panels, curves, histograms, frames with boxes."""
 
 from __future__ import annotations
 
+from slowfast_maskfeat.pictures.bars import class_bars
+from slowfast_maskfeat.pictures.boxes import box_panel, draw_boxes, drawing_scale
 from slowfast_maskfeat.pictures.curves import accuracy_curves, training_curves
 from slowfast_maskfeat.pictures.histograms import histograms
 from slowfast_maskfeat.pictures.panel import HOGPanelRow, hog_panel
 
-__all__ = ["HOGPanelRow", "accuracy_curves", "histograms", "hog_panel", "training_curves"]
+__all__ = [
+    "HOGPanelRow",
+    "accuracy_curves",
+    "box_panel",
+    "class_bars",
+    "draw_boxes",
+    "drawing_scale",
+    "histograms",
+    "hog_panel",
+    "training_curves",
+]

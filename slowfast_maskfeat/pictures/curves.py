@@ -72,20 +72,27 @@ def training_curves(
     """Draws what a run logged against epochs and writes it as PNG.
 
     Panels are drawn for what the events hold: the loss, with the loss of a constant prediction
-    where it was logged; top-1 accuracy; the learning rate. Training and validation events are told
-    apart by their `event` field. Numbers that are not finite leave a gap.
+    where it was logged; top-1 accuracy; mean average precision; the learning rate. Training and
+    validation events are told apart by their `event` field. Numbers that are not finite leave a
+    gap.
 
     Args:
         path: PNG file to write; its folder is made if need be.
         events: lines of stats.jsonl in their order. Read are those with a number in `epoch`
             (finished epochs, fractional) and in any of `loss`, `baseline` (loss of a constant
-            prediction), `top1` (percent) and `lr`; other lines and fields are ignored.
+            prediction), `top1` (percent), `mean_ap` (0..1) and `lr`; other lines and fields are
+            ignored.
         title: above the figure.
 
     Raises:
         ValueError: no event holds anything to draw.
     """
-    wanted = {"loss": "loss", "top1": "top-1 accuracy (%)", "lr": "learning rate"}
+    wanted = {
+        "loss": "loss",
+        "top1": "top-1 accuracy (%)",
+        "mean_ap": "mean average precision",
+        "lr": "learning rate",
+    }
     panels = {field: label for field, label in wanted.items() if _kinds_with(events, field)}
     if not panels:
         raise ValueError(

@@ -2,6 +2,15 @@
 
 from slowfast_maskfeat.tasks.base import Evaluation, StepOutput, Task, unwrap
 from slowfast_maskfeat.tasks.classify import ClassifyTask
+from slowfast_maskfeat.tasks.detect import DetectTask
 from slowfast_maskfeat.tasks.pretrain import PretrainTask
 
-__all__ = ["ClassifyTask", "Evaluation", "PretrainTask", "StepOutput", "Task", "unwrap"]
+__all__ = [
+    "ClassifyTask",
+    "DetectTask",
+    "Evaluation",
+    "PretrainTask",
+    "StepOutput",
+    "Task",
+    "unwrap",
+]

@@ -11,6 +11,7 @@ import torch
 from torch import Tensor, nn
 
 from slowfast_maskfeat.clips.batch import ClipBatch, LostVideo
+from slowfast_maskfeat.videos.index import VideoList
 
 # Combines a tensor over all processes by "sum", "max" or "min".
 AllReduce = Callable[[Tensor, str], Tensor]
@@ -88,8 +89,8 @@ class Task(ABC):
             raise ValueError(f"{type(self).__name__}: a checkpoint holds unknown {sorted(state)}")
 
     @abstractmethod
-    def evaluation(self, num_videos: int, num_views: int) -> Evaluation:
-        """A fresh evaluation of `num_videos` videos in `num_views` clips each."""
+    def evaluation(self, videos: VideoList, num_views: int) -> Evaluation:
+        """A fresh evaluation of a list in `num_views` clips of each row."""
 
 
 def unwrap(model: nn.Module) -> nn.Module:

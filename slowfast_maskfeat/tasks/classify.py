@@ -14,6 +14,7 @@ from slowfast_maskfeat.clips.batch import ClipBatch
 from slowfast_maskfeat.clips.transform import normalise
 from slowfast_maskfeat.metrics.accuracy import VideoScores, mean_credit
 from slowfast_maskfeat.tasks.base import AllReduce, Evaluation, StepOutput, Task
+from slowfast_maskfeat.videos.index import VideoList
 
 ClassLoss = Callable[[Tensor, Tensor], Tensor]
 
@@ -67,9 +68,9 @@ class ClassifyTask(Task):
         top1 = 100 * mean_credit(logits.detach(), batch.labels)
         return StepOutput(loss, torch.tensor(float(len(batch)), device=loss.device), {"top1": top1})
 
-    def evaluation(self, num_videos: int, num_views: int) -> Evaluation:
+    def evaluation(self, videos: VideoList, num_views: int) -> Evaluation:
         """Top-1 and top-5 over videos."""
-        return _ScoreEvaluation(num_videos, num_views, self)
+        return _ScoreEvaluation(len(videos), num_views, self)
 
 
 class _ScoreEvaluation(Evaluation):

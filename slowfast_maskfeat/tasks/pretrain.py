@@ -17,6 +17,7 @@ from slowfast_maskfeat.clips.transform import normalise
 from slowfast_maskfeat.shapes import Grid
 from slowfast_maskfeat.targets.base import Target
 from slowfast_maskfeat.tasks.base import AllReduce, Evaluation, StepOutput, Task, unwrap
+from slowfast_maskfeat.videos.index import VideoList
 
 
 class PretrainTask(Task):
@@ -73,9 +74,9 @@ class PretrainTask(Task):
     def _targets(self) -> list[Target]:
         return cast(list[Target], list(self.targets))
 
-    def evaluation(self, num_videos: int, num_views: int) -> Evaluation:
+    def evaluation(self, videos: VideoList, num_views: int) -> Evaluation:
         """The loss over a validation list."""
-        return _LossEvaluation(num_videos, self)
+        return _LossEvaluation(len(videos), self)
 
 
 @torch.no_grad()

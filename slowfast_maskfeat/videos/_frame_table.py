@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+import math
 import time
 from dataclasses import dataclass
 from fractions import Fraction
@@ -19,6 +20,9 @@ from slowfast_maskfeat.videos.video import DecodeError, StalledError
 _FORMATS_WITH_PRESENTATION_TIMES = frozenset(
     {"mov,mp4,m4a,3gp,3g2,mj2", "matroska,webm", "flv", "mpegts"}
 )
+# Those among them in which a seek finds the key frame before a time, by an index.
+_SEEKABLE_FORMATS = frozenset({"mov,mp4,m4a,3gp,3g2,mj2", "matroska,webm"})
+_LONGEST_DELAY = 1  # seconds from decoding a frame to showing it
 
 
 @dataclass(frozen=True)
@@ -127,21 +131,54 @@ def open_container(
     return container, stream
 
 
-def read_frame_table(path: str, container: Any, stream: Any) -> FrameTable:
+def extent_of(container: Any, stream: Any) -> tuple[float, float] | None:
+    """When a stream's first frame is shown, and how long it lasts, by the header alone.
+
+    Returns:
+        Both in seconds; None for a file that has no presentation times of its own, or no length.
+    """
+    if container.format.name not in _SEEKABLE_FORMATS or not stream.time_base:
+        return None
+    unit = float(stream.time_base)
+    duration = (stream.duration or 0) * unit or (container.duration or 0) / 1e6
+    return ((stream.start_time or 0) * unit, duration) if duration > 0 else None
+
+
+def read_frame_table(
+    path: str, container: Any, stream: Any, window: tuple[float, float] | None = None
+) -> FrameTable:
     """Read all packets of a stream that was just opened and tabulate its frames.
 
     Damage ends the table where it begins: the frames before it stay usable.
 
+    Args:
+        path: For messages.
+        container: Opened.
+        stream: Of it.
+        window: First and last second on the clock of the time stamps: only the frames in it, and
+            from the key frame before it, are read.
+
     Raises:
         DecodeError: There is no frame.
     """
+    first, last = (
+        (None, None)
+        if window is None
+        else (math.floor(second / stream.time_base) for second in window)
+    )
     rows: list[tuple[int | None, int | None, int, bool, bool]] = []
     damage = ""
     try:
+        if first is not None:
+            # An index goes by the times of decoding, which are earlier than those of showing.
+            early = first - math.ceil(_LONGEST_DELAY / stream.time_base)
+            container.seek(max(early, stream.start_time or 0), stream=stream)
         for packet in container.demux(stream):
             # Size 0: end of the stream, or "show the last frame again" in AVI. A corrupt one is
             # the torn end of a truncated file.
             if packet.size > 0 and not packet.is_corrupt:
+                if last is not None and packet.dts is not None and packet.dts > last:
+                    break  # what comes now is shown later still
                 duration, is_key = packet.duration or 0, packet.is_keyframe
                 rows.append((packet.pts, packet.dts, duration, is_key, not packet.is_discard))
     except av.FFmpegError as error:
@@ -149,8 +186,10 @@ def read_frame_table(path: str, container: Any, stream: Any) -> FrameTable:
         damage = f" ({reason_of(error)})"
     # What is stored before the first key frame leans on frames that were cut off.
     rows = rows[next((i for i, row in enumerate(rows) if row[3]), 0) :]
+    if window is not None:
+        rows = _inside(rows, last)
     if not any(row[4] for row in rows):
-        raise DecodeError(path, f"has no frames{damage}")
+        raise DecodeError(path, f"has no frames{_in_window(window)}{damage}")
     pts, dts, durations, is_key, is_shown = (list(column) for column in zip(*rows, strict=True))
     name = container.format.name
     # In AVI stamps count frames as they are stored: as they are shown, if there are no B-frames.
@@ -171,6 +210,25 @@ def read_frame_table(path: str, container: Any, stream: Any) -> FrameTable:
         rate=rate,
         has_trusted_pts=is_trusted,
     )
+
+
+def _inside(
+    rows: list[tuple[int | None, int | None, int, bool, bool]], last: int | None
+) -> list[tuple[int | None, int | None, int, bool, bool]]:
+    """The rows of which everything is known that is shown between the first one and `last`.
+
+    What is shown before the first key frame leans on frames in front of it, and what is shown after
+    `last` may have neighbours that were not read.
+    """
+    first = rows[0][0] if rows else None
+    return [
+        row if row[0] is None or (first or 0) <= row[0] <= (last or 0) else (*row[:4], False)
+        for row in rows
+    ]
+
+
+def _in_window(window: tuple[float, float] | None) -> str:
+    return "" if window is None else f" from {window[0]:.1f} to {window[1]:.1f} s"
 
 
 def refuse_stall(path: str, error: BaseException) -> None:

@@ -14,6 +14,7 @@ from numpy.typing import NDArray
 
 from slowfast_maskfeat.videos._frame_table import (
     FrameTable,
+    extent_of,
     open_container,
     read_frame_table,
     refuse_stall,
@@ -46,6 +47,49 @@ def open_file(path: str, *, content: bytes | None, num_threads: int, read_timeou
                 raise DecodeError(path, "no frame of it can be decoded")
             table = table.recounted(num_frames)
         return _PyAVVideo(path, container, stream, table, reopen)
+    except BaseException:
+        container.close()
+        raise
+
+
+def open_window(
+    path: str,
+    place: Callable[[float], float],
+    *,
+    seconds: float,
+    num_threads: int,
+    read_timeout: float,
+) -> tuple[Video, float] | None:
+    """Open what a file shows about one moment, without reading the rest of it.
+
+    Args:
+        path: The file or address.
+        place: Says of the length of the file in seconds where the moment is, from its first frame.
+        seconds: What is needed before and after it.
+        num_threads: Of the decoder.
+        read_timeout: Seconds without data.
+
+    Returns:
+        The video, of which only frames about the moment are known, and where the moment is on the
+        clock of their time stamps; None for a file that can't be read from its middle.
+
+    Raises:
+        DecodeError: See `open_file`; or what `place` raises.
+    """
+    reopen = partial(open_container, path, num_threads=num_threads, read_timeout=read_timeout)
+    container, stream = reopen()
+    try:
+        extent = extent_of(container, stream)
+        if extent is None:
+            container.close()
+            return None
+        origin, duration = extent
+        moment = origin + place(duration)
+        table = read_frame_table(path, container, stream, (moment - seconds, moment + seconds))
+        if not table.has_trusted_pts:
+            container.close()
+            return None
+        return _PyAVVideo(path, container, stream, table, reopen), moment
     except BaseException:
         container.close()
         raise

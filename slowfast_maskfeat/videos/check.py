@@ -8,7 +8,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from slowfast_maskfeat.videos._frame_table import FrameTable, open_container, read_frame_table
-from slowfast_maskfeat.videos.decode import available_backends, open_video
+from slowfast_maskfeat.videos.decode import available_backends, open_moment, open_video
 from slowfast_maskfeat.videos.jobs import Failure
 from slowfast_maskfeat.videos.media import is_image
 from slowfast_maskfeat.videos.video import DecodeError, Video
@@ -92,6 +92,29 @@ def measure_video(path: str) -> dict[str, Any] | Failure:
         return Failure(error.reason)
     except OSError as error:
         return Failure(error.strerror or str(error))
+
+
+def measure_length(path: str) -> float | Failure:
+    """Seconds that a video lasts, by its header, if a frame of its middle can be decoded.
+
+    Returns:
+        The seconds; or why it can't be read.
+    """
+    lengths: list[float] = []
+
+    def middle(length: float) -> float:
+        lengths.append(length)
+        return length / 2
+
+    try:
+        video, moment = open_moment(path, middle, seconds=0.5)
+        with video:
+            video.frames([int(np.abs(video.timestamps - moment).argmin())])
+    except DecodeError as error:
+        return Failure(error.reason)
+    except OSError as error:
+        return Failure(error.strerror or str(error))
+    return lengths[-1]
 
 
 def _whole_table(path: str) -> FrameTable:

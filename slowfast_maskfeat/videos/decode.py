@@ -30,6 +30,7 @@ __all__ = [
     "Video",
     "available_backends",
     "decoder_versions",
+    "open_moment",
     "open_video",
 ]
 
@@ -107,6 +108,52 @@ def _content_of(path: str, read_timeout: float) -> bytes | None:
         return None
     with fetching(path):
         return read_bytes(path, timeout=read_timeout)
+
+
+def open_moment(
+    path: str | os.PathLike[str],
+    place: Callable[[float], float],
+    *,
+    seconds: float,
+    backend: str = "auto",
+    num_threads: int = 1,
+    read_timeout: float = 0.0,
+) -> tuple[Video, float]:
+    """Open a video about one moment: of a film of two hours only that part is read.
+
+    Args:
+        path: The file or address.
+        place: Says of the length of the file in seconds where the moment is, from its first frame.
+        seconds: What is needed before and after it.
+        backend: As in `open_video`; "auto" and "pyav" read a part alone, where the file has times
+            and an index (MP4, Matroska, WebM), the others the whole.
+        num_threads: As in `open_video`.
+        read_timeout: As in `open_video`.
+
+    Returns:
+        The video, which may be all of it or the part, and where the moment is on the clock of its
+        `timestamps`.
+
+    Raises:
+        ValueError: See `open_video`.
+        DecodeError: See `open_video`; or what `place` raises.
+    """
+    path = os.fspath(path)
+    can_seek = not is_address(path) or is_plain_http(path)  # what is in a store comes as a whole
+    if backend in ("auto", "pyav") and can_seek and not is_image(path) and _load("pyav")[0]:
+        if not is_address(path):
+            _check_file(path)
+        part: tuple[Video, float] | None = importlib.import_module(_BACKENDS["pyav"]).open_window(
+            path, place, seconds=seconds, num_threads=num_threads, read_timeout=read_timeout
+        )
+        if part is not None:
+            return part
+    video = open_video(path, backend, num_threads=num_threads, read_timeout=read_timeout)
+    try:
+        return video, float(video.timestamps[0]) + place(video.duration)
+    except BaseException:
+        video.close()
+        raise
 
 
 def _check_file(path: str) -> None:

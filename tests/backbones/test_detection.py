@@ -12,9 +12,9 @@ from torch import Tensor, nn
 
 from slowfast_maskfeat.backbones import MViTDetector
 from slowfast_maskfeat.backbones.complexity import count_complexity
-from slowfast_maskfeat.build import build_optimizer, build_task
-from slowfast_maskfeat.build.run import run
+from slowfast_maskfeat.build import build_optimizer
 from slowfast_maskfeat.config import load_config
+from slowfast_maskfeat.shapes import Grid
 
 
 def detector(**changes: Any) -> nn.Module:
@@ -134,11 +134,79 @@ def test_it_can_be_counted() -> None:
     assert counts[1] - counts[0] == pytest.approx(expected, rel=1e-3)
 
 
-@pytest.mark.parametrize("loss", ["bce", "bce_logit"])
-def test_only_the_model_exists_and_both_entries_say_so(loss: str, tmp_path: Any) -> None:
-    pairs = ["DETECTION.ENABLE", "True", "MODEL.HEAD_ACT", "sigmoid", "MODEL.LOSS_FUNC", loss]
-    cfg = load_config([], [*pairs, "NUM_GPUS", "0", "OUTPUT_DIR", str(tmp_path)])
-    with pytest.raises(ValueError, match="training and testing detection is not in this version"):
-        build_task(cfg)
-    with pytest.raises(ValueError, match="training and testing detection is not in this version"):
-        run(cfg)
+VIT = {
+    "DETECTION.ENABLE": True,
+    "DETECTION.ROI_XFORM_RESOLUTION": 1,
+    "MODEL.NUM_CLASSES": 7,
+    "DATA.NUM_FRAMES": 4,
+    "DATA.TRAIN_CROP_SIZE": 64,
+    "MVIT.DEPTH": 2,
+    "MVIT.EMBED_DIM": 32,
+    "MVIT.NUM_HEADS": 2,
+    "MVIT.PATCH_KERNEL": [2, 16, 16],
+    "MVIT.PATCH_STRIDE": [2, 16, 16],
+    "MVIT.PATCH_PADDING": [0, 0, 0],
+}
+POSITIONS = {
+    "separable": {"MVIT.SEP_POS_EMBED": True},
+    "joint": {},
+    "joint, no cls": {"MVIT.CLS_EMBED_ON": False},
+    "sine waves": {"MVIT.USE_FIXED_SINCOS_POS": True},
+    "relative": {
+        "MVIT.USE_ABS_POS": False,
+        "MVIT.REL_POS_SPATIAL": True,
+        "MVIT.REL_POS_TEMPORAL": True,
+    },
+}
+
+
+def vit(name: str) -> MViTDetector:
+    model = model_of({**VIT, **POSITIONS[name]})
+    assert isinstance(model, MViTDetector)
+    return fill_with_golden_weights(model).eval()
+
+
+@pytest.mark.parametrize("size", [(4, 64, 64), (4, 64, 96), (4, 70, 117), (2, 33, 64)])
+@pytest.mark.parametrize("name", POSITIONS)
+def test_a_vit_takes_whole_frames_and_sees_all_of_them(name: str, size: tuple[int, ...]) -> None:
+    model = vit(name)
+    assert model.box_stride == 16
+    clips = clips_of(*size, batch=1)
+    height, width = size[1:]
+    corner = torch.tensor([[0, width - 8, height - 8, width, height]], dtype=torch.float32)
+    clips.requires_grad_()
+    scores = model(clips, torch.cat([corner, torch.tensor([[0, 0, 0, 16, 16.0]])]))
+    assert scores.shape == (2, 7)
+    scores[0].square().sum().backward()
+    assert clips.grad is not None
+    assert clips.grad[..., -1, -1].abs().sum() > 0
+    if size[1:] == (64, 96):  # no multiple of the training's grid, but one of the stride
+        with torch.no_grad():
+            tokens, grid = model.encode(clips)
+            features = model.norm(tokens)[:, int(model.has_cls) :]
+            features = features.reshape(1, *grid, -1).mean(1)
+        torch.testing.assert_close(scores[1:], model.head(features[:, 0, 0]), rtol=1e-4, atol=1e-4)
+
+
+@pytest.mark.parametrize("name", ["separable", "joint", "joint, no cls"])
+def test_positions_of_other_frames_lie_between_the_learned_ones(name: str) -> None:
+    """A table that grows by one from column to column is still a ramp on a wider grid."""
+    model = vit(name)
+    columns = torch.arange(4.0).repeat(4)[:, None].expand(16, 32)  # of a grid of 4 x 4
+    with torch.no_grad():
+        for parameter_name, table in model.named_parameters():
+            if "pos_embed" in parameter_name or parameter_name == "cls_token":
+                table.zero_()
+        if name == "separable":
+            model.pos_embed_spatial.copy_(columns[None])
+        else:
+            model.pos_embed[:, -32:].copy_(columns.repeat(2, 1)[None])
+        grid = Grid(2, 4, 11)
+        tokens = model.add_positions(torch.zeros(1, grid.num_tokens, 32), grid)
+    ramp = tokens[0, int(model.has_cls) :].reshape(2, 4, 11, 32)
+    expected = (torch.arange(11) + 0.5) * 4 / 11 - 0.5
+    inner = slice(3, 8)  # where bicubic interpolation has neighbours on both sides
+    torch.testing.assert_close(
+        ramp[:, :, inner], expected[inner, None].expand(2, 4, 5, 32), rtol=0, atol=0.1
+    )
+    assert ramp[0, 0, :, 0].diff().min() >= 0

@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 import torch
 
-from slowfast_maskfeat.clips.batch import ClipBatch, LostVideo, Sample, collate
+from slowfast_maskfeat.clips.batch import ClipBatch, LostVideo, Sample, SampleBoxes, collate
 
 
 def _sample(row, views, *, label=1, mask=True, lost=()):
@@ -59,7 +59,95 @@ def test_a_batch_that_contradicts_itself_is_refused(fields, message):
         ClipBatch(**{"clips": torch.zeros(2, 3, 1, 4, 4), **fields})
 
 
-def test_a_batch_with_boxes_is_not_split():
-    batch = ClipBatch(torch.zeros(2, 3, 1, 4, 4), boxes=torch.zeros(1, 5))
-    with pytest.raises(ValueError, match="boxes"):
-        batch.split(1)
+BOXES = torch.tensor([[0, 1, 1, 2, 2], [2, 0, 0, 3, 3], [2, 1, 0, 2, 1], [4, 0, 1, 3, 2.0]])
+
+
+def _boxed_batch(**fields):
+    clips = torch.arange(5.0).view(5, 1, 1, 1, 1).expand(5, 3, 1, 4, 4)
+    labels = torch.tensor([3, 1, 4, 2])
+    numbers = torch.tensor([10, 11, 12, 13])
+    return ClipBatch(
+        clips, labels=labels, boxes=BOXES, box_index=numbers, index=torch.arange(5), **fields
+    )
+
+
+def test_boxes_go_with_their_clips_when_a_batch_is_split():
+    parts = _boxed_batch().split(2)
+    assert [len(part) for part in parts] == [2, 2, 1]
+    assert [part.boxes[:, 0].tolist() for part in parts] == [[0], [0, 0], [0]]
+    assert torch.cat([part.boxes[:, 1:] for part in parts]).equal(BOXES[:, 1:])
+    assert [part.labels.tolist() for part in parts] == [[3], [1, 4], [2]]
+    assert [part.box_index.tolist() for part in parts] == [[10], [11, 12], [13]]
+
+
+def test_boxes_in_any_order_stay_with_their_clips():
+    order = torch.tensor([3, 1, 0, 2])
+    batch = _boxed_batch()
+    mixed = ClipBatch(batch.clips, labels=batch.labels[order], boxes=BOXES[order])
+    for part, expected in zip(mixed.split(3), batch.split(3), strict=True):
+        own = part.boxes[:, 0].argsort(stable=True)
+        assert sorted(part.labels.tolist()) == sorted(expected.labels.tolist())
+        assert part.boxes[own, 0].equal(expected.boxes[:, 0])
+
+
+def test_clips_of_several_sizes_come_apart_without_padding():
+    sizes = torch.tensor([[4, 4], [2, 3], [4, 4], [2, 3], [2, 3]])
+    parts = _boxed_batch(sizes=sizes).split(2)
+    assert sorted(part.index.tolist() for part in parts) == [[0, 2], [1, 3], [4]]
+    for part in parts:
+        assert list(part.clips.shape[-2:]) == sizes[part.index[0]].tolist()
+        assert part.sizes is None
+        assert part.clips[:, 0, 0, 0, 0].long().equal(part.index)
+    (first,) = (part for part in parts if part.index.tolist() == [0, 2])
+    assert first.boxes[:, 0].tolist() == [0, 1, 1]
+    assert first.labels.tolist() == [3, 1, 4]
+    (alone,) = _boxed_batch(sizes=torch.tensor([[2, 3]] * 5)).split(9)
+    assert alone.clips.shape == (5, 3, 1, 2, 3)
+
+
+def _boxed_sample(row, height, width, num_boxes, lost=()):
+    shape = (0 if lost else 1, 2, height, width, 3)
+    boxes = torch.zeros(num_boxes, 5)
+    boxes[:, 1:] = row
+    numbers = torch.arange(num_boxes) + 100 * row
+    of_sample = SampleBoxes(boxes, torch.zeros(num_boxes, 4), numbers)
+    return Sample(
+        torch.full(shape, row + 1, dtype=torch.uint8), None, None, row, lost, None, boxes=of_sample
+    )
+
+
+def test_samples_of_several_sizes_are_padded_and_boxes_count_clips():
+    lost = (LostVideo(1, "x.mp4", "empty"),)
+    samples = [_boxed_sample(0, 4, 6, 2), _boxed_sample(1, 9, 9, 0, lost)]
+    samples += [_boxed_sample(2, 5, 4, 0), _boxed_sample(3, 4, 6, 1)]
+    batch = collate(samples)
+    assert batch.clips.shape == (3, 3, 2, 5, 6)
+    assert batch.sizes.tolist() == [[4, 6], [5, 4], [4, 6]]
+    assert batch.boxes[:, 0].tolist() == [0, 0, 2]
+    assert batch.box_index.tolist() == [0, 1, 300]
+    assert batch.labels.shape == (3, 4)
+    assert batch.index.tolist() == [0, 2, 3]
+    for part in batch.split(2):
+        assert bool((part.clips > 0).all())  # no padding is left
+
+
+def test_a_batch_of_no_clip_and_no_box_is_legal():
+    batch = collate([_boxed_sample(1, 9, 9, 0, (LostVideo(1, "x.mp4", "empty"),))])
+    assert (len(batch), len(batch.boxes), len(batch.labels)) == (0, 0, 0)
+    assert batch.split(1) == [batch]
+    none = ClipBatch(torch.zeros(2, 3, 1, 4, 4), boxes=torch.zeros(0, 5), labels=torch.zeros(0, 7))
+    assert [part.labels.shape for part in none.split(1)] == [(0, 7), (0, 7)]
+
+
+@pytest.mark.parametrize(
+    ("fields", "message"),
+    [
+        ({"boxes": torch.zeros(1, 4)}, r"boxes: \(1, 4\): \(R, 5\)"),
+        ({"boxes": BOXES, "labels": torch.zeros(5, 2)}, "labels: 5 rows for 4 boxes"),
+        ({"boxes": BOXES, "box_index": torch.zeros(3)}, "box_index: 3 rows for 4 boxes"),
+        ({"boxes": BOXES, "index": torch.zeros(4)}, "index: 4 rows for 5 clips"),
+    ],
+)
+def test_boxes_that_contradict_the_batch_are_refused(fields, message):
+    with pytest.raises(ValueError, match=message):
+        ClipBatch(torch.zeros(5, 3, 1, 4, 4), **fields)

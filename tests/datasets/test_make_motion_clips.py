@@ -99,7 +99,7 @@ def test_the_pixels_move_as_the_class_name_says() -> None:
     def coverage(*velocity: float) -> np.ndarray:
         moved = np.array([*velocity, 0.0, 0.0])
         motion = clips.Motion(np.array([0.5, 0.5, 0.0, 0.3]), moved, nothing, nothing, nothing)
-        return clips._render_blob(motion.states(7), look, 48)[0]
+        return clips.render_blob(motion.states(7), look, 48)[0]
 
     first = coverage(0, 0)[0]
     shifts = {
@@ -121,7 +121,7 @@ def test_the_blob_stands_out_and_has_clean_edges() -> None:
         motion, look = clips.sample_clip(1, "train", index)
         first, second = look.tones[1:] @ clips._LUMA
         assert abs(first - second) > 0.4
-        coverage, _ = clips._render_blob(motion.states(24), look, 48)
+        coverage, _ = clips.render_blob(motion.states(24), look, 48)
         share = coverage.mean((1, 2))
         assert share.min() > 0.02
         assert share.max() < 0.6

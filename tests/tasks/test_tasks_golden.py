@@ -19,6 +19,7 @@ from slowfast_maskfeat.build import build_model, build_task
 from slowfast_maskfeat.clips import ClipBatch
 from slowfast_maskfeat.config import load_config
 from slowfast_maskfeat.losses import soft_cross_entropy
+from slowfast_maskfeat.videos.index.rows import RowCollector
 
 PRETRAINING = [
     "pt_video_hog",
@@ -101,9 +102,17 @@ def test_uint8_clips_and_their_normalised_form_have_the_same_hog_target():
     assert first.loss.item() == pytest.approx(second.loss.item(), rel=1e-2)
 
 
+def _videos(count):
+    """A list of so many rows."""
+    rows = RowCollector("list", None)
+    for number in range(count):
+        rows.add(number, f"{number}.mp4", None)
+    return rows.finish("")
+
+
 def test_every_clip_of_a_video_counts_once_in_its_score():
     _, _, model, task, clips = _case("v1_sep")
-    evaluation = task.evaluation(num_videos=3, num_views=2)
+    evaluation = task.evaluation(_videos(3), num_views=2)
     index, view = torch.tensor([0, 0]), torch.tensor([0, 1])
     labels = torch.tensor([4, 4])
     batch = ClipBatch(clips, labels=labels, index=index, view=view)

@@ -119,7 +119,7 @@ def wrong_files(data, tmp_path_factory):
         ("absent video", "no such file"),
         ("text as video", "text.mp4"),
         ("bare weights", "holds no configuration"),
-        ("pre-training", "is of a pre-training; fine-tune it first"),
+        ("pre-training", "it is no classifier of clips; a pre-training is to be fine-tuned first"),
         ("unknown key", "unknown key 'TEST.NO'"),
     ],
 )

@@ -5,6 +5,8 @@ and a list `<split>.csv` in the folder wins over the files the data set was publ
 it lies in shards.
 """
 
+from slowfast_maskfeat.videos.index.ava import AvaFolder, ava_class_names, read_ava
+from slowfast_maskfeat.videos.index.ava_media import AvaMedia
 from slowfast_maskfeat.videos.index.class_names import read_class_names
 from slowfast_maskfeat.videos.index.folders import (
     folder_class_names,
@@ -12,6 +14,7 @@ from slowfast_maskfeat.videos.index.folders import (
     read_folder,
     read_imagenet,
 )
+from slowfast_maskfeat.videos.index.key_frames import KeyFrames
 from slowfast_maskfeat.videos.index.list_file import (
     list_class_names,
     read_csv,
@@ -29,14 +32,19 @@ from slowfast_maskfeat.videos.index.ucf_hmdb import (
 from slowfast_maskfeat.videos.index.webdataset import read_webdataset, webdataset_class_names
 
 __all__ = [
+    "AvaFolder",
+    "AvaMedia",
     "DataFolder",
+    "KeyFrames",
     "MissingListError",
     "Shards",
     "VideoList",
+    "ava_class_names",
     "folder_class_names",
     "hmdb51_class_names",
     "imagenet_class_names",
     "list_class_names",
+    "read_ava",
     "read_class_names",
     "read_csv",
     "read_folder",

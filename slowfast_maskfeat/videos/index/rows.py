@@ -9,7 +9,7 @@ from array import array
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
-from typing import Protocol
+from typing import NoReturn, Protocol
 
 import numpy as np
 from numpy.typing import NDArray
@@ -353,10 +353,26 @@ class RowCollector:
         return repr(next(name for name, number in self._names.items() if number == label))
 
     def _raise(self) -> None:
-        named = [f"{self._unit} {line}: {what}" for line, what in self._wrong[:_MAX_NAMED]]
-        if len(self._wrong) == 1:
-            raise ValueError(f"{self.source}, {named[0]}")
-        more = " (and perhaps more)" if len(self._wrong) >= _MAX_NAMED else ""
-        raise ValueError(
-            f"{self.source}: {len(self._wrong)} malformed rows{more}: " + "; ".join(named)
-        )
+        is_cut = len(self._wrong) >= _MAX_NAMED
+        raise_wrong_rows(self.source, self._wrong[:_MAX_NAMED], unit=self._unit, is_cut=is_cut)
+
+
+def raise_wrong_rows(
+    source: str, wrong: Sequence[tuple[int, str]], *, unit: str = "line", is_cut: bool = False
+) -> NoReturn:
+    """Say what is wrong with which rows.
+
+    Args:
+        source: The list.
+        wrong: Number of each row and what is wrong with it; at least one.
+        unit: What a row is called.
+        is_cut: There are, or may be, more.
+
+    Raises:
+        ValueError: Always.
+    """
+    named = [f"{unit} {line}: {what}" for line, what in wrong]
+    if len(wrong) == 1:
+        raise ValueError(f"{source}, {named[0]}")
+    more = " (and perhaps more)" if is_cut else ""
+    raise ValueError(f"{source}: {len(wrong)} malformed rows{more}: " + "; ".join(named))

@@ -1,0 +1,394 @@
+#!/usr/bin/env python3
+"""Renders videos of several moving shapes, with boxes and actions in the files of AVA.
+
+A video lasts some seconds and shows two to four blobs of `make_motion_clips.py` at once. Every
+whole second but the first is a key frame: each blob then moves straight on in one of eight
+directions for as long as a clip lasts. So a box has two actions, one of
+
+    move_right, move_down_right, ... and one of be_small, be_large
+
+drawn independently and uniformly: the size can be told from one frame, the movement cannot. Between
+key frames the blobs glide to where they are needed next; they never leave the picture.
+
+Beside the drawn boxes there are boxes as a detector of shapes would give them: a little off, with
+scores; some blobs are missed, and some boxes hold nothing. A video depends on (seed, split, index)
+alone.
+"""
+
+from __future__ import annotations
+
+import argparse
+import dataclasses
+import math
+import os
+import sys
+import time
+from collections.abc import Iterator, Sequence
+from concurrent.futures import ProcessPoolExecutor
+from multiprocessing import get_context
+from pathlib import Path
+
+import make_motion_clips as clips
+import numpy as np
+from numpy.typing import NDArray
+
+SIZES = ("be_small", "be_large")
+ACTION_NAMES = (*clips.CLASS_NAMES, *SIZES)  # the number of an action is its place, from 1
+SPLITS = ("train", "val")
+HEIGHT, WIDTH = 72, 96
+FPS = 30
+
+_NUM_BLOBS = (2, 4)
+_RADIUS_RANGES = ((5.5, 7.0), (8.5, 10.0))  # pixels, of each size
+_SPEED_RANGE = (0.8, 1.6)  # pixels a frame
+_STRAIGHT = 9  # frames before and after a key frame in which a blob moves straight on
+_NUM_TRIES = 100  # for blobs that do not lie on each other
+# The detector: standard deviation of a side as a share of the box, and what it misses or invents.
+_JITTER = 0.05
+_MISSED = 0.03
+_INVENTED = 0.15  # boxes of nothing per key frame
+
+
+@dataclasses.dataclass(frozen=True)
+class BoxSettings:
+    """What all videos of a data set share; a data set is made with one setting only.
+
+    Args:
+        seed: seed of the whole data set.
+        seconds: length of a video, at least 3.
+        crf: constant rate factor of x264.
+    """
+
+    seed: int = 0
+    seconds: int = 5
+    crf: int = 18
+
+    def __post_init__(self) -> None:
+        if self.seed < 0:
+            raise ValueError(f"seed is {self.seed}; it must be 0 or more")
+        if self.seconds < 3:
+            raise ValueError(f"seconds is {self.seconds}; at least 3 leave a key frame inside")
+        if not 0 <= self.crf <= 51:
+            raise ValueError(f"crf is {self.crf}; it must be between 0 and 51")
+
+    @property
+    def key_seconds(self) -> range:
+        """The seconds that are key frames."""
+        return range(1, self.seconds)
+
+
+@dataclasses.dataclass(frozen=True)
+class Shape:
+    """A blob of one video.
+
+    Args:
+        look: what it looks like.
+        size: a place in SIZES.
+        path: (T, 2) its centre (x, y) in pixels at each frame.
+        angle: (T,) its orientation in turns.
+        radius: in pixels.
+        directions: (S,) the direction at each key frame, a place in CLASS_NAMES.
+    """
+
+    look: clips.Look
+    size: int
+    path: NDArray[np.float64]
+    angle: NDArray[np.float64]
+    radius: float
+    directions: NDArray[np.int64]
+
+
+@dataclasses.dataclass(frozen=True)
+class KeyFrameBoxes:
+    """The boxes of one key frame.
+
+    Args:
+        second: of the video.
+        boxes: (n, 4) x1, y1, x2, y2 as shares of width and height.
+        actions: (n, 2) numbers of the direction and of the size, from 1.
+        detected: (m, 5) boxes of the detector, with its score.
+    """
+
+    second: int
+    boxes: NDArray[np.float64]
+    actions: NDArray[np.int64]
+    detected: NDArray[np.float64]
+
+
+def sample_shapes(settings: BoxSettings, generator: np.random.Generator) -> list[Shape]:
+    """Draws the blobs of one video, apart from each other at the key frames."""
+    num_blobs = int(generator.integers(*_NUM_BLOBS, endpoint=True))
+    shapes: list[Shape] = []
+    for _ in range(num_blobs):
+        # What a blob does is drawn once: only its place has to give way to the others'.
+        size = int(generator.integers(len(SIZES)))
+        directions = generator.integers(len(clips.CLASS_NAMES), size=len(settings.key_seconds))
+        for _ in range(_NUM_TRIES):
+            shape = _sample_shape(size, directions, settings, generator)
+            if all(_are_apart(shape, other, settings) for other in shapes):
+                shapes.append(shape)
+                break
+    return shapes
+
+
+def _sample_shape(
+    size: int,
+    directions: NDArray[np.int64],
+    settings: BoxSettings,
+    generator: np.random.Generator,
+) -> Shape:
+    radius = float(generator.uniform(*_RADIUS_RANGES[size]))
+    turn = 2 * math.pi * directions / len(clips.CLASS_NAMES)
+    speed = generator.uniform(*_SPEED_RANGE, size=len(directions))
+    velocity = speed[:, None] * np.stack([np.cos(turn), np.sin(turn)], axis=1)  # (S, 2)
+    margin = radius * (1 + clips.CONTOUR_BUMPS) + 1 + _STRAIGHT * np.abs(velocity)
+    centres = generator.uniform(margin, np.array([WIDTH, HEIGHT]) - margin)
+    num_frames = settings.seconds * FPS
+    spin = generator.uniform(-0.004, 0.004)
+    return Shape(
+        look=clips.sample_look(generator),
+        size=size,
+        path=_glide(centres, velocity, np.array(settings.key_seconds) * FPS, num_frames),
+        angle=generator.random() + spin * np.arange(num_frames),
+        radius=radius,
+        directions=directions,
+    )
+
+
+def _glide(
+    centres: NDArray[np.float64],
+    velocity: NDArray[np.float64],
+    key_frames: NDArray[np.int64],
+    num_frames: int,
+) -> NDArray[np.float64]:
+    """A path (T, 2) that is straight around each key frame, and smooth between."""
+    frame = np.arange(num_frames)
+    key = np.abs(frame[:, None] - key_frames).argmin(1)  # the nearest
+    away = frame - key_frames[key]
+    straight = centres[key] + velocity[key] * away[:, None]
+    path = straight.copy()
+    ends = centres + velocity * _STRAIGHT  # where each straight stretch ends
+    starts = centres - velocity * _STRAIGHT
+    for before in range(len(key_frames) - 1):
+        first, last = key_frames[before] + _STRAIGHT, key_frames[before + 1] - _STRAIGHT
+        inside = slice(first, last + 1)
+        share = (frame[inside] - first) / (last - first)
+        eased = share * share * (3 - 2 * share)
+        path[inside] = ends[before] + eased[:, None] * (starts[before + 1] - ends[before])
+    for edge, rest in (
+        (frame < key_frames[0] - _STRAIGHT, starts[0]),
+        (frame > key_frames[-1] + _STRAIGHT, ends[-1]),
+    ):
+        path[edge] = rest
+    return path
+
+
+def _are_apart(shape: Shape, other: Shape, settings: BoxSettings) -> bool:
+    keys = np.array(settings.key_seconds) * FPS
+    distance = np.linalg.norm(shape.path[keys] - other.path[keys], axis=1)
+    return bool((distance > 1.2 * (shape.radius + other.radius)).all())
+
+
+def render_video(
+    shapes: Sequence[Shape], background: clips.Look
+) -> tuple[NDArray[np.uint8], NDArray[np.float32]]:
+    """Renders all frames.
+
+    Returns:
+        (T, H, W, 3) uint8, RGB, and the blobs' coverage (n, T, H, W) in 0..1.
+    """
+    top = (WIDTH - HEIGHT) // 2  # blobs are rendered in a square, whose middle rows are kept
+    rows = slice(top, top + HEIGHT)
+    low, high = clips.RADIUS_RANGE
+    picture = clips.render_background(background, WIDTH)[None, :, rows]
+    coverages = []
+    for shape in shapes:
+        log_radius = math.log(shape.radius / WIDTH / low) / math.log(high / low)
+        states = np.column_stack(
+            [
+                shape.path[:, 0] / WIDTH,
+                (shape.path[:, 1] + top) / WIDTH,
+                shape.angle,
+                np.full(len(shape.path), log_radius),
+            ]
+        )
+        coverage, colour = clips.render_blob(states, shape.look, WIDTH)
+        coverage, colour = coverage[:, rows], colour[:, :, rows]
+        picture = picture + coverage[:, None] * (colour - picture)
+        coverages.append(coverage)
+    pixels = np.clip(picture * np.float32(255) + np.float32(0.5), 0, 255).astype(np.uint8)
+    return np.ascontiguousarray(pixels.transpose(0, 2, 3, 1)), np.stack(coverages)
+
+
+def boxes_of(
+    shapes: Sequence[Shape],
+    coverages: NDArray[np.float32],
+    settings: BoxSettings,
+    generator: np.random.Generator,
+) -> list[KeyFrameBoxes]:
+    """The boxes of all key frames: of what is drawn, and of the detector."""
+    found = []
+    for number, second in enumerate(settings.key_seconds):
+        inside = coverages[:, second * FPS] > 0.5  # (n, H, W)
+        boxes = np.array([_box_of(mask) for mask in inside])
+        actions = np.array(
+            [
+                (shape.directions[number] + 1, len(clips.CLASS_NAMES) + shape.size + 1)
+                for shape in shapes
+            ]
+        )
+        found.append(KeyFrameBoxes(second, boxes, actions, _detect(boxes, generator)))
+    return found
+
+
+def _box_of(mask: NDArray[np.bool_]) -> tuple[float, float, float, float]:
+    rows, columns = np.flatnonzero(mask.any(1)), np.flatnonzero(mask.any(0))
+    left, right = columns[0] / WIDTH, (columns[-1] + 1) / WIDTH
+    return left, rows[0] / HEIGHT, right, (rows[-1] + 1) / HEIGHT
+
+
+def _detect(boxes: NDArray[np.float64], generator: np.random.Generator) -> NDArray[np.float64]:
+    """Boxes with scores (m, 5), as a detector gives them."""
+    sizes = np.tile(boxes[:, 2:] - boxes[:, :2], 2)
+    seen = boxes + _JITTER * sizes * generator.standard_normal(boxes.shape)
+    scores = generator.uniform(0.9, 1.0, size=len(boxes))
+    kept = generator.random(len(boxes)) >= _MISSED
+    num_invented = int(generator.poisson(_INVENTED))
+    corner = generator.uniform(0, 0.75, size=(num_invented, 2))
+    invented = np.hstack([corner, corner + generator.uniform(0.12, 0.25, size=corner.shape)])
+    doubt = generator.uniform(0.5, 0.97, size=num_invented)
+    both = np.vstack([seen[kept], invented]).clip(0, 1)
+    return np.column_stack([both, np.append(scores[kept], doubt)])
+
+
+def video_name(split: str, index: int) -> str:
+    """A video's name in the lists; its file has `.mp4` behind."""
+    return f"{split}_{index:04d}"
+
+
+def make_video(output: Path, settings: BoxSettings, split: str, index: int) -> list[KeyFrameBoxes]:
+    """Renders one video, unless its file is there, and gives its boxes."""
+    generator = np.random.default_rng([settings.seed, SPLITS.index(split), index])
+    shapes = sample_shapes(settings, generator)
+    frames, coverages = render_video(shapes, clips.sample_look(generator))
+    path = output / "videos" / f"{video_name(split, index)}.mp4"
+    if not path.exists():
+        clips.write_video(path, frames, FPS, settings.crf)
+    return boxes_of(shapes, coverages, settings, generator)
+
+
+def _make_videos(
+    output: Path, settings: BoxSettings, wanted: Sequence[tuple[str, int]], processes: int
+) -> Iterator[list[KeyFrameBoxes]]:
+    """The boxes of all videos in their order, made by several processes."""
+    arguments = [(output, settings, split, index) for split, index in wanted]
+    if processes == 1:
+        yield from (make_video(*each) for each in arguments)
+        return
+    with ProcessPoolExecutor(processes, mp_context=get_context("spawn")) as pool:
+        yield from pool.map(make_video, *zip(*arguments, strict=True), chunksize=4)
+
+
+def write_annotations(output: Path, split: str, boxes: dict[str, list[KeyFrameBoxes]]) -> None:
+    """Writes the CSV files of one split: `motion_<split>.csv` and `..._predicted_boxes.csv`."""
+    drawn, detected = [], []
+    for name, key_frames in boxes.items():
+        for key_frame in key_frames:
+            head = f"{name},{key_frame.second:04d}"
+            for person, (box, actions) in enumerate(
+                zip(key_frame.boxes, key_frame.actions, strict=True)
+            ):
+                sides = ",".join(f"{side:.4f}" for side in box)
+                drawn += [f"{head},{sides},{action},{person}" for action in actions]
+            for *box, score in key_frame.detected:
+                sides = ",".join(f"{side:.4f}" for side in box)
+                detected.append(f"{head},{sides},,{score:.4f}")
+    folder = output / "annotations"
+    clips.write_text(folder / f"motion_{split}.csv", "".join(f"{row}\n" for row in drawn))
+    clips.write_text(
+        folder / f"motion_{split}_predicted_boxes.csv", "".join(f"{row}\n" for row in detected)
+    )
+
+
+def write_names(output: Path) -> None:
+    """Writes the label map, and key frames that do not count: there are none."""
+    items = "".join(
+        f'item {{\n  name: "{name}"\n  id: {number}\n}}\n'
+        for number, name in enumerate(ACTION_NAMES, start=1)
+    )
+    clips.write_text(output / "annotations" / "motion_actions.pbtxt", items)
+    clips.write_text(output / "annotations" / "motion_val_excluded_timestamps.csv", "")
+
+
+def make_data_set(
+    output: Path, settings: BoxSettings, *, num_train: int, num_val: int, processes: int = 1
+) -> None:
+    """Makes the whole data set, or what of it is missing, with a progress line.
+
+    Raises:
+        ValueError: impossible counts, or a folder with other settings.
+    """
+    if min(num_train, num_val, processes) < 1:
+        raise ValueError("num_train, num_val and processes must be at least 1")
+    clips.check_settings(output, settings)
+    (output / "videos").mkdir(parents=True, exist_ok=True)
+    counts = dict(zip(SPLITS, (num_train, num_val), strict=True))
+    wanted = [(split, index) for split, count in counts.items() for index in range(count)]
+    boxes: dict[str, dict[str, list[KeyFrameBoxes]]] = {split: {} for split in SPLITS}
+    started = last_shown = time.monotonic()
+    made = _make_videos(output, settings, wanted, processes)
+    for done, ((split, index), found) in enumerate(zip(wanted, made, strict=True), start=1):
+        boxes[split][video_name(split, index)] = found
+        now = time.monotonic()
+        if done == len(wanted) or now - last_shown > 2:
+            last_shown = now
+            rate = done / (now - started)
+            left = (len(wanted) - done) / rate
+            print(
+                f"{done}/{len(wanted)} videos, {rate:.1f} videos/s, {left:.0f} s left", flush=True
+            )
+    write_names(output)
+    for split in SPLITS:
+        write_annotations(output, split, boxes[split])
+
+
+def parse_arguments(arguments: Sequence[str] | None = None) -> argparse.Namespace:
+    """Reads the command line."""
+    parser = argparse.ArgumentParser(
+        description="Render moving shapes with boxes and actions in the files of AVA.",
+        formatter_class=argparse.ArgumentDefaultsHelpFormatter,
+    )
+    defaults = BoxSettings()
+    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count()
+    add = parser.add_argument
+    add("--output", type=Path, required=True, help="folder of the data set")
+    add("--num-train", type=int, default=100, help="videos to train on")
+    add("--num-val", type=int, default=80, help="videos to validate and test on")
+    add("--seed", type=int, default=defaults.seed, help="seed of the data set")
+    add("--seconds", type=int, default=defaults.seconds, help="length of a video")
+    add("--crf", type=int, default=defaults.crf, help="x264 quality, lower is better")
+    add("--processes", type=int, default=cores or 1, help="processes to render with")
+    return parser.parse_args(arguments)
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Runs the command line; returns the exit code."""
+    options = parse_arguments(arguments)
+    started = time.monotonic()
+    try:
+        make_data_set(
+            options.output,
+            BoxSettings(options.seed, options.seconds, options.crf),
+            num_train=options.num_train,
+            num_val=options.num_val,
+            processes=options.processes,
+        )
+    except (ValueError, OSError) as error:
+        print(f"make_motion_boxes: {error}", file=sys.stderr)
+        return 2
+    print(f"{options.output}: ready after {time.monotonic() - started:.1f} s")
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,388 @@
+"""Mean average precision of boxes with actions, as AVA measures it.
+
+Source: AVA (Gu et al., 2018, arXiv 1705.08421), section 4, and the rules of its challenge: a
+detection is right if it overlaps a box of its class in its key frame by an IoU of 0.5, precision is
+made monotonous, and the area under its steps is the AP (VOC 2010). Of several detections of one box
+that with the highest score is the right one, whatever the order of the file. (The published
+training code takes the first listed.)
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any, NamedTuple
+
+import numpy as np
+from numpy.typing import NDArray
+
+from slowfast_maskfeat.metrics.average_precision import average_precision
+from slowfast_maskfeat.videos.index.box_rows import read_box_rows, read_excluded
+from slowfast_maskfeat.videos.index.label_map import read_labelmap
+
+__all__ = [
+    "AvaResult",
+    "Detections",
+    "GroundTruth",
+    "check_overlap",
+    "evaluate",
+    "evaluate_detections",
+    "read_ground_truth",
+    "read_labelmap",
+    "write_detections",
+]
+
+
+@dataclass(frozen=True)
+class Detections:
+    """Boxes with a score for each of K classes; column c is the action c + 1.
+
+    Attributes:
+        names: of videos.
+        video: (N,) int64, which of these each box is in.
+        seconds: (N,) float64, time of its key frame.
+        boxes: (N, 4): x1, y1, x2, y2 as shares of width and height.
+        scores: (N, K).
+    """
+
+    names: Sequence[str]
+    video: NDArray[np.int64]
+    seconds: NDArray[np.float64]
+    boxes: NDArray[np.floating]
+    scores: NDArray[np.floating]
+
+    def __post_init__(self) -> None:
+        lengths = {len(x) for x in (self.video, self.seconds, self.boxes, self.scores)}
+        if len(lengths) > 1 or self.boxes.shape[1:] != (4,) or self.scores.ndim != 2:
+            raise ValueError(
+                f"Detections: video {self.video.shape}, seconds {self.seconds.shape}, boxes "
+                f"{self.boxes.shape}, scores {self.scores.shape}: (N,), (N,), (N, 4), (N, K) wanted"
+            )
+
+
+@dataclass(frozen=True)
+class GroundTruth:
+    """What is to be found, one row a box and action; excluded key frames are left out.
+
+    Attributes:
+        path: of the file.
+        labelmap: number of each action that counts -> its name.
+        videos: name of each video -> its number.
+        frames: (F,) int64, the key frames that count, ascending, as `_frame_numbers` gives them.
+        frame: (N,) int64, the key frame of each row.
+        boxes: (N, 4) float64.
+        actions: (N,) int64, numbers from 1; only those of the label map.
+        excluded: int64, key frames that don't count.
+    """
+
+    path: str
+    labelmap: Mapping[int, str]
+    videos: Mapping[str, int]
+    frames: NDArray[np.int64]
+    frame: NDArray[np.int64]
+    boxes: NDArray[np.float64]
+    actions: NDArray[np.int64]
+    excluded: NDArray[np.int64]
+
+
+@dataclass(frozen=True)
+class AvaResult:
+    """The figure, and what it stands on.
+
+    Attributes:
+        mean_ap: over the classes that are counted, in 0..1.
+        per_class_ap: name -> AP, in the order of the label map; NaN for a class that the ground
+            truth does not have, which is not counted.
+        per_class_boxes: name -> boxes of the ground truth.
+        num_classes_counted: of `num_classes` in the label map.
+        num_classes: in the label map.
+        num_frames_matched: key frames of the ground truth with a detection at all.
+        num_frames_expected: key frames of the ground truth.
+        num_frames_unexpected: key frames with detections alone; these count as wrong.
+        num_boxes: detected boxes that were counted, in whatever number of classes.
+        num_boxes_dropped: boxes (rows, of a file) without area.
+        num_boxes_expected: boxes of the ground truth, in whatever number of classes.
+    """
+
+    mean_ap: float
+    per_class_ap: dict[str, float]
+    per_class_boxes: dict[str, int]
+    num_classes_counted: int
+    num_classes: int
+    num_frames_matched: int
+    num_frames_expected: int
+    num_frames_unexpected: int
+    num_boxes: int
+    num_boxes_dropped: int
+    num_boxes_expected: int
+
+    def as_dict(self) -> dict[str, Any]:
+        """For a log in JSON; a class that is not counted has None."""
+        per_class = {name: None if ap != ap else ap for name, ap in self.per_class_ap.items()}
+        return {**self.__dict__, "per_class_ap": per_class}
+
+
+def evaluate(
+    groundtruth_csv: str | os.PathLike[str],
+    detections_csv: str | os.PathLike[str],
+    labelmap: Mapping[int, str],
+    excluded_csv: str | os.PathLike[str] | None = None,
+) -> AvaResult:
+    """Judges a file of detections.
+
+    Args:
+        groundtruth_csv: rows `video,second,x1,y1,x2,y2,action`, perhaps with a person's number.
+        detections_csv: rows `video,second,x1,y1,x2,y2,action,score`.
+        labelmap: number of each action that counts -> its name; rows of others are passed over, in
+            both files. See `read_labelmap`.
+        excluded_csv: rows `video,second` of key frames that don't count.
+
+    Raises:
+        MissingListError: a file is missing.
+        ValueError: a file is malformed, nothing is left to find, or the detections share no key
+            frame with the ground truth.
+    """
+    truth = read_ground_truth(groundtruth_csv, labelmap, excluded_csv)
+    rows = read_box_rows(detections_csv, keep_odd_boxes=True)
+    if rows.last is None:
+        raise ValueError(f"{rows.path}: the rows have no score: an eighth column is wanted")
+    rows.refuse(~np.isfinite(rows.last), "the score {last} is not finite")
+    frame = _frame_numbers(rows.names, rows.video, rows.seconds, truth.videos)
+    _refuse_other_split(truth, frame, rows.path)
+    counts = np.isin(rows.actions, list(labelmap)) & ~np.isin(frame, truth.excluded)
+    has_area = _has_area(rows.boxes)
+    kept = np.flatnonzero(counts & has_area)
+    kept = kept[np.argsort(rows.actions[kept], kind="stable")]  # those of a class together
+    actions, frame, boxes, scores = (
+        rows.actions[kept],
+        frame[kept],
+        rows.boxes[kept],
+        rows.last[kept],
+    )
+    bounds = np.searchsorted(actions, [[action, action + 1] for action in labelmap])
+    found = (_Found(frame[begin:end], boxes[begin:end], scores[begin:end]) for begin, end in bounds)
+    return _judge(truth, found, frame, boxes, num_dropped=int((counts & ~has_area).sum()))
+
+
+def evaluate_detections(truth: GroundTruth, detections: Detections) -> AvaResult:
+    """Judges boxes with the scores of all classes.
+
+    Args:
+        truth: see `read_ground_truth`.
+        detections: what a model says.
+
+    Raises:
+        ValueError: a class of the label map has no column, a score is not finite, or the
+            detections share no key frame with the ground truth.
+    """
+    num_columns, highest = detections.scores.shape[1], max(truth.labelmap)
+    if highest > num_columns:
+        raise ValueError(
+            f"the label map has the action {highest}, {truth.labelmap[highest]!r}, and the "
+            f"detections have scores of {num_columns} classes"
+        )
+    if not np.isfinite(detections.scores).all():
+        raise ValueError("detections: some scores are not finite")
+    frame = _frame_numbers(detections.names, detections.video, detections.seconds, truth.videos)
+    _refuse_other_split(truth, frame, "detections")
+    has_area = _has_area(detections.boxes)
+    counts = ~np.isin(frame, truth.excluded)
+    kept = np.flatnonzero(counts & has_area)
+    frame, boxes = frame[kept], detections.boxes[kept].astype(np.float64)
+    found = (_Found(frame, boxes, detections.scores[kept, a - 1]) for a in truth.labelmap)
+    return _judge(truth, found, frame, boxes, num_dropped=int((counts & ~has_area).sum()))
+
+
+def read_ground_truth(
+    path: str | os.PathLike[str],
+    labelmap: Mapping[int, str],
+    excluded: str | os.PathLike[str] | None = None,
+    *,
+    every: int = 1,
+) -> GroundTruth:
+    """Reads what is to be found.
+
+    Args:
+        path: rows `video,second,x1,y1,x2,y2,action`, perhaps with a person's number.
+        labelmap: number of each action that counts -> its name; rows of others are passed over.
+        excluded: rows `video,second` of key frames that don't count; None for none.
+        every: only key frames whose whole second this divides count.
+
+    Raises:
+        MissingListError: a file is missing.
+        ValueError: a file is malformed, or no row is left.
+    """
+    if not labelmap:
+        raise ValueError("the label map is empty: no class would count")
+    rows = read_box_rows(path)
+    videos = {name: number for number, name in enumerate(rows.names)}
+    frame = _frame_numbers(rows.names, rows.video, rows.seconds, videos)
+    left_out = np.empty(0, np.int64)
+    if excluded is not None:
+        names, seconds = read_excluded(excluded)
+        left_out = _frame_numbers(names, np.arange(len(names)), seconds, videos)
+    counts = ~np.isin(frame, left_out) & (rows.seconds.astype(np.int64) % every == 0)
+    is_listed = counts & np.isin(rows.actions, list(labelmap))
+    if not is_listed.any():
+        raise ValueError(
+            f"{rows.path}: none of its {len(rows)} rows counts: their actions are not in the label "
+            "map, or their key frames are excluded"
+        )
+    return GroundTruth(
+        path=rows.path,
+        labelmap=dict(labelmap),
+        videos=videos,
+        frames=np.unique(frame[counts]),
+        frame=frame[is_listed],
+        boxes=rows.boxes[is_listed],
+        actions=rows.actions[is_listed],
+        excluded=left_out,
+    )
+
+
+def check_overlap(
+    truth: GroundTruth,
+    names: Sequence[str],
+    video: NDArray[np.int64],
+    seconds: NDArray[np.float64],
+    source: str,
+) -> None:
+    """Refuse key frames of which the ground truth has none.
+
+    Args:
+        truth: see `read_ground_truth`.
+        names: of videos.
+        video: (N,), which of these each key frame is in.
+        seconds: (N,), its time.
+        source: where they come from, for the message.
+
+    Raises:
+        ValueError: there is not one in both.
+    """
+    _refuse_other_split(truth, _frame_numbers(names, video, seconds, truth.videos), source)
+
+
+def write_detections(
+    path: str | os.PathLike[str], detections: Detections, labelmap: Mapping[int, str]
+) -> None:
+    """Writes the form of the challenge: `video,second,x1,y1,x2,y2,action,score`, a row a class.
+
+    Shares and scores have six decimals: what is read back gives the same figure to about that.
+
+    Args:
+        path: of the file.
+        detections: what a model says.
+        labelmap: the actions that are written.
+    """
+    columns = [action - 1 for action in labelmap]
+    with open(path, "w", encoding="utf-8", errors="surrogateescape") as file:
+        for video, second, box, scores in zip(
+            detections.video.tolist(),
+            detections.seconds.tolist(),
+            detections.boxes.tolist(),
+            detections.scores[:, columns],
+            strict=True,
+        ):
+            sides = ",".join(f"{side:.6f}" for side in box)
+            head = f"{detections.names[video]},{_second_text(second)},{sides},"
+            form = "".join(f"{head.replace('%', '%%')}{action},%.6f\n" for action in labelmap)
+            file.write(form % tuple(scores.tolist()))
+
+
+class _Found(NamedTuple):
+    """The detections of one class."""
+
+    frame: NDArray[np.int64]
+    boxes: NDArray[np.float64]
+    scores: NDArray[np.floating]
+
+
+def _judge(
+    truth: GroundTruth,
+    found: Iterator[_Found],
+    frame: NDArray[np.int64],
+    boxes: NDArray[np.float64],
+    *,
+    num_dropped: int,
+) -> AvaResult:
+    """The result of what was found, class by class in the order of the label map.
+
+    Args:
+        truth: what is to be found.
+        found: of each class.
+        frame: (N,), of all detections.
+        boxes: (N, 4), of all detections.
+        num_dropped: detections that were left out.
+    """
+    per_class, per_class_boxes = {}, {}
+    for (action, name), of_class in zip(truth.labelmap.items(), found, strict=True):
+        rows = np.flatnonzero(truth.actions == action)
+        rows = rows[np.argsort(truth.frame[rows], kind="stable")]
+        per_class_boxes[name] = len(rows)
+        per_class[name] = average_precision(*of_class, truth.frame[rows], truth.boxes[rows])
+    values = np.array(list(per_class.values()))
+    is_matched = np.isin(truth.frames, frame)
+    detected = np.unique(frame)
+    return AvaResult(
+        mean_ap=float(np.nanmean(values)),
+        per_class_ap=per_class,
+        per_class_boxes=per_class_boxes,
+        num_classes_counted=int((~np.isnan(values)).sum()),
+        num_classes=len(values),
+        num_frames_matched=int(is_matched.sum()),
+        num_frames_expected=len(truth.frames),
+        num_frames_unexpected=int((~np.isin(detected, truth.frames)).sum()),
+        num_boxes=_num_distinct(frame, boxes),
+        num_boxes_dropped=num_dropped,
+        num_boxes_expected=_num_distinct(truth.frame, truth.boxes),
+    )
+
+
+def _has_area(boxes: NDArray[np.floating]) -> NDArray[np.bool_]:
+    return np.all(boxes[:, 2:] > boxes[:, :2], axis=1)
+
+
+def _frame_numbers(
+    names: Sequence[str],
+    video: NDArray[np.integer],
+    seconds: NDArray[np.float64],
+    known: Mapping[str, int],
+) -> NDArray[np.int64]:
+    """A number for each key frame: that of its video, and thousandths of seconds below.
+
+    Args:
+        names: of videos.
+        video: (N,), which of these.
+        seconds: (N,).
+        known: name -> number of videos; others get further numbers.
+    """
+    others = dict.fromkeys(name for name in names if name not in known)
+    numbers = {**known, **{name: len(known) + i for i, name in enumerate(others)}}
+    table = np.array([numbers[name] for name in names], np.int64)
+    return (table[video] << 32) + np.rint(seconds * 1000).astype(np.int64)
+
+
+def _refuse_other_split(truth: GroundTruth, frame: NDArray[np.int64], source: str) -> None:
+    if not np.isin(truth.frames, frame).any():
+        what = "are none" if not len(frame) else "share no key frame (video and second)"
+        raise ValueError(
+            f"{source}: the detections {what} with the ground truth {truth.path}: they are of "
+            "another split, or videos and times are written differently"
+        )
+
+
+def _num_distinct(frame: NDArray[np.int64], boxes: NDArray[np.float64]) -> int:
+    """How many different boxes there are, told apart by a hash."""
+    sides = np.ascontiguousarray(boxes, np.float64).view(np.uint64)
+    value = frame.astype(np.uint64)
+    for column in sides.T:
+        value = (value ^ column) * np.uint64(0x9E3779B97F4A7C15)
+        value ^= value >> np.uint64(29)
+    return len(np.unique(value))
+
+
+def _second_text(second: float) -> str:
+    """`0902`, as published; with a fraction `0902.5`."""
+    whole, thousandths = divmod(round(second * 1000), 1000)
+    return f"{whole:04d}" + (f".{thousandths:03d}".rstrip("0") if thousandths else "")

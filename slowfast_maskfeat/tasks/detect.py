@@ -1,0 +1,127 @@
+"""Action detection: the classes of each box, and the mean average precision over a list."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from slowfast_maskfeat.clips.batch import ClipBatch
+from slowfast_maskfeat.clips.transform import normalise
+from slowfast_maskfeat.metrics.ava_map import (
+    Detections,
+    GroundTruth,
+    evaluate_detections,
+    write_detections,
+)
+from slowfast_maskfeat.tasks.base import AllReduce, Evaluation, StepOutput, Task
+from slowfast_maskfeat.videos.index import KeyFrames, VideoList
+
+BoxLoss = Callable[[Tensor, Tensor], Tensor]
+
+
+class DetectTask(Task):
+    """Tell what is done in each box.
+
+    Args:
+        loss: (R, K) logits and labels, (R, K) of several classes each or (R,) of one -> (R,) terms.
+        activation: (R, K) logits -> (R, K) scores, for evaluation.
+        mean: per channel, of the clip's normalisation.
+        std: per channel, of the clip's normalisation.
+        read_truth: what the boxes of a list are judged by; None where nothing will be judged.
+    """
+
+    def __init__(
+        self,
+        loss: BoxLoss,
+        activation: Callable[[Tensor], Tensor],
+        *,
+        mean: Sequence[float],
+        std: Sequence[float],
+        read_truth: Callable[[KeyFrames], GroundTruth] | None = None,
+    ) -> None:
+        self.loss = loss
+        self.activation = activation
+        self.mean = tuple(mean)
+        self.std = tuple(std)
+        self.read_truth = read_truth
+
+    def logits(self, model: nn.Module, clips: Tensor, boxes: Tensor) -> Tensor:
+        """(B, C, T, H, W) uint8 or normalised float, (R, 5) boxes -> (R, K) float32."""
+        output: Tensor = model(normalise(clips, self.mean, self.std), boxes)
+        return output.float()
+
+    def step(self, model: nn.Module, batch: ClipBatch) -> StepOutput:
+        """Mean loss over the boxes; a batch without a box has the loss 0 and the weight 0.
+
+        All of the model takes part in the backward pass even then, as processes that train
+        together need it.
+
+        Raises:
+            ValueError: the batch has no boxes, or these have no labels.
+        """
+        if batch.boxes is None or batch.labels is None:
+            raise ValueError("detection needs boxes with labels: the batch lacks them")
+        logits = self.logits(model, batch.clips, batch.boxes)
+        num_boxes = len(batch.boxes)
+        # Without boxes the sum over nothing is 0, and so are its gradients.
+        terms = self.loss(logits, batch.labels) if num_boxes else logits.sum(1)
+        return StepOutput(
+            terms.sum() / max(num_boxes, 1), torch.tensor(float(num_boxes), device=logits.device)
+        )
+
+    def evaluation(self, videos: VideoList, num_views: int) -> Evaluation:
+        """Mean average precision over the key frames of a list."""
+        assert isinstance(videos, KeyFrames)
+        assert self.read_truth is not None
+        return _BoxEvaluation(videos, self, self.read_truth(videos))
+
+
+class _BoxEvaluation(Evaluation):
+    """Scores of all boxes of a list."""
+
+    def __init__(self, videos: KeyFrames, task: DetectTask, truth: GroundTruth) -> None:
+        super().__init__(len(videos))
+        self._task = task
+        self._videos = videos
+        self._truth = truth
+        num_boxes = len(videos.table.boxes)
+        self._scores = torch.zeros((num_boxes, videos.table.num_classes))
+        self._is_scored = torch.zeros(num_boxes, dtype=torch.int64)
+
+    def add(self, model: nn.Module, batch: ClipBatch) -> None:
+        if batch.boxes is None or not len(batch.boxes):
+            return
+        assert batch.box_index is not None
+        logits = self._task.logits(model, batch.clips, batch.boxes)
+        boxes = batch.box_index.cpu()
+        self._scores[boxes] = self._task.activation(logits).float().cpu()
+        self._is_scored[boxes] = 1
+
+    def merge(self, all_reduce: AllReduce) -> None:
+        # Each box is in one process; the others hold zeros for it.
+        self._scores = all_reduce(self._scores, "sum")
+        self._is_scored = all_reduce(self._is_scored, "sum")
+
+    def results(self) -> dict[str, Any]:
+        return evaluate_detections(self._truth, self._detections()).as_dict()
+
+    def save(self, path: str, facts: Mapping[str, Any]) -> None:
+        """Write the detections in the form of the AVA challenge, a row for each box and class.
+
+        A CSV has no place for `facts`: they are in the log, beside the figures.
+        """
+        write_detections(path, self._detections(), self._truth.labelmap)
+
+    def _detections(self) -> Detections:
+        boxes = self._is_scored.nonzero()[:, 0].numpy()
+        rows = self._videos.rows_of_boxes(boxes)
+        return Detections(
+            names=self._videos.media.names,
+            video=self._videos.video[rows],
+            seconds=self._videos.seconds[rows],
+            boxes=self._videos.table.boxes[boxes],
+            scores=self._scores[boxes].numpy(),
+        )

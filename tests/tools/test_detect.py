@@ -1,0 +1,161 @@
+"""tools/detect.py: scores are the model's, boxes are drawn at their times, wrong input is told."""
+
+from __future__ import annotations
+
+import csv
+import importlib.util
+import warnings
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from tiny_detection import DETECTION, folders, make_boxes
+from tiny_run import MODEL, ROOT, events, pairs
+
+from slowfast_maskfeat.build import run as build_run
+from slowfast_maskfeat.config import load_config
+from slowfast_maskfeat.videos import open_video
+
+TOOL = ROOT / "tools" / "detect.py"
+
+
+@pytest.fixture(scope="module")
+def data(tmp_path_factory):
+    return make_boxes(tmp_path_factory.mktemp("boxes"), num_val=1)
+
+
+@pytest.fixture(scope="module")
+def trained(data, tmp_path_factory):
+    """A detector that was trained and tested."""
+    output = tmp_path_factory.mktemp("trained")
+    short = {"OUTPUT_DIR": output, "SOLVER.MAX_EPOCH": 1}
+    build_run.run(load_config([], pairs(MODEL, DETECTION, folders(data), short)))
+    return output
+
+
+@pytest.fixture
+def detect(capsys):
+    """Calls the tool in this process: words -> code, output, errors."""
+    specification = importlib.util.spec_from_file_location("detect", TOOL)
+    tool = importlib.util.module_from_spec(specification)
+    specification.loader.exec_module(tool)
+
+    def call(*words) -> tuple[int, str, str]:
+        with warnings.catch_warnings():
+            code = tool.main([*map(str, words), "--device", "cpu"])
+        return (code, *capsys.readouterr())
+
+    return call
+
+
+def _rows(path: Path) -> list[list[str]]:
+    with open(path, newline="") as file:
+        return list(csv.reader(file))
+
+
+def _words(data, trained, boxes, output):
+    (checkpoint,) = (trained / "checkpoints").glob("*.pyth")
+    video = data / "videos" / "val_0000.mp4"
+    return ["--checkpoint", checkpoint, "--video", video, "--boxes", boxes, "--output", output]
+
+
+def _tested_boxes(trained) -> dict[tuple[float, ...], list[float]]:
+    """Second and box -> scores, as the test of the training wrote them."""
+    (test,) = events(trained, "test")
+    found: dict[tuple[float, ...], list[float]] = {}
+    for _, *place, _, score in _rows(test["scores"]):
+        found.setdefault(tuple(map(float, place)), []).append(float(score))
+    return found
+
+
+@pytest.mark.parametrize("unit", ["shares", "pixels"])
+def test_the_scores_are_those_of_a_test(data, trained, detect, tmp_path, unit):
+    expected = _tested_boxes(trained)
+    factor = np.array([96, 72] * 2) if unit == "pixels" else np.ones(4)
+    rows = [[second, *(np.array(box) * factor)] for second, *box in expected]
+    boxes = tmp_path / "boxes.csv"
+    lines = [",".join(f"{value:.6f}" for value in row) for row in reversed(rows)]
+    boxes.write_text("time,x1,y1,x2,y2\n" + "\n".join(lines) + "\n")
+    code, said, error = detect(*_words(data, trained, boxes, tmp_path / "out"))
+    assert code == 0, error
+    assert f"{len(rows)} boxes at 3 times" in said
+    found: dict[tuple[float, ...], list[float]] = {}
+    for video, *place, action, score in _rows(tmp_path / "out" / "detections.csv"):
+        assert video == "val_0000"
+        key = tuple(round(float(value), 3) for value in place)
+        found.setdefault(key, []).append(float(score))
+        assert len(found[key]) == int(action)
+    assert len(found) == len(expected)
+    for key, scores in expected.items():
+        rounded = tuple(round(value, 3) for value in key)
+        np.testing.assert_allclose(found[rounded], scores, atol=2e-3)
+
+
+def test_boxes_fade_away_from_their_time_and_are_gone_after_half_a_second(
+    data, trained, detect, tmp_path
+):
+    boxes = tmp_path / "boxes.csv"
+    boxes.write_text("2.0,0.2,0.2,0.8,0.8\n")
+    code, _, error = detect(*_words(data, trained, boxes, tmp_path), "--threshold", "0")
+    assert code == 0, error
+    with open_video(tmp_path / "detections.mp4") as drawn:
+        assert drawn.num_frames == 4 * 30
+        numbers = [30, 44, 46, 55, 60, 65, 74, 76, 100]
+        frames = drawn.frames(numbers).astype(int)
+    with open_video(data / "videos" / "val_0000.mp4") as video:
+        bare = video.frames(numbers)
+    height, width = frames.shape[1:3]
+    assert (height, width) == (360, 480)
+    plain = torch.nn.functional.interpolate(
+        torch.from_numpy(bare).permute(0, 3, 1, 2).float(), (height, width), mode="bicubic"
+    )
+    difference = np.abs(frames - plain.permute(0, 2, 3, 1).numpy()).max(-1)
+    left = difference[:, 100:260, 94:100].mean((1, 2))  # on the left side of the box
+    assert (left > 10).tolist() == [False, False, True, True, True, True, True, False, False]
+    in_full = left[3:6]
+    assert in_full.min() > 25
+    assert (left[[2, 6]] < in_full.min() / 2).all()
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        ("", "there is no box"),
+        ("1,0.1,0.1,0.2\n", "line 1: time, x1, y1, x2, y2 are wanted"),
+        ("1,0.1,0.1,0.2,0.2\n1,a,0.1,0.2,0.2\n", "line 2: time, x1, y1, x2, y2 are wanted"),
+        ("1,0.3,0.1,0.2,0.2\n", "line 1: the box 0.3, 0.1, 0.2, 0.2 has no area"),
+        ("9,0.1,0.1,0.2,0.2\n", "line 1: 9 s is not in 0..4 s of the video"),
+        ("1,5,5,500,20\n", "pixels beyond the 96x72 of the video"),
+    ],
+)
+def test_malformed_boxes_are_one_line(data, trained, detect, tmp_path, text, message):
+    boxes = tmp_path / "boxes.csv"
+    boxes.write_text(text)
+    code, _, error = detect(*_words(data, trained, boxes, tmp_path / "out"))
+    assert code == 2
+    (line,) = error.splitlines()
+    assert line.startswith("error: ")
+    assert message in line
+    assert not (tmp_path / "out").exists()
+
+
+def test_missing_files_are_one_line(data, trained, detect, tmp_path):
+    words = _words(data, trained, tmp_path / "no.csv", tmp_path)
+    code, _, error = detect(*words)
+    assert code == 2
+    assert "no.csv" in error.splitlines()[-1]
+    words[3] = tmp_path / "no.mp4"
+    code, _, error = detect(*words)
+    assert code == 2
+    assert "no.mp4: no such file" in error.splitlines()[-1]
+
+
+def test_a_classifier_is_refused(data, trained, detect, tmp_path):
+    boxes = tmp_path / "boxes.csv"
+    boxes.write_text("1,0.1,0.1,0.2,0.2\n")
+    words = _words(data, trained, boxes, tmp_path)
+    changes = ["DETECTION.ENABLE", "False", "MODEL.LOSS_FUNC", "cross_entropy"]
+    code, _, error = detect(*words, *changes, "TRAIN.DATASET", "kinetics")
+    assert code == 2
+    assert "it is no detector" in error

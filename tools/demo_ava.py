@@ -1,0 +1,226 @@
+"""Action detection in minutes on a CPU: what a pre-training brings to boxes in AVA's form.
+
+    python datasets/make_motion_boxes.py --output output/demo/ava
+    python tools/demo_ava.py --output output/demo
+
+A detector is trained on few labelled boxes of moving shapes, from the pre-training of
+`tools/demo.py` (made first where it is absent, which takes the motion clips and some minutes) and
+from scratch. The table has the mean average precision of both, and that of always answering how
+frequent each action is.
+"""
+
+from __future__ import annotations
+
+import argparse
+import csv
+import statistics
+import subprocess
+import sys
+from collections import defaultdict
+from collections.abc import Sequence
+from pathlib import Path
+
+import numpy as np
+from demo_runs import (
+    ROOT,
+    demo_parser,
+    events,
+    has_clips,
+    last_checkpoint,
+    list_files,
+    mean_text,
+    pretrain,
+    run_stage,
+    seed_folders,
+)
+
+from slowfast_maskfeat.build.data import read_videos
+from slowfast_maskfeat.build.task import build_task
+from slowfast_maskfeat.config import load_config
+from slowfast_maskfeat.metrics.ava_map import (
+    AvaResult,
+    Detections,
+    evaluate_detections,
+    read_labelmap,
+)
+from slowfast_maskfeat.pictures import accuracy_curves, box_panel, draw_boxes, drawing_scale
+from slowfast_maskfeat.tasks import DetectTask
+from slowfast_maskfeat.videos.decode import open_video
+from slowfast_maskfeat.videos.index import KeyFrames
+
+# Folder of each run, and its name for people.
+RUNS = {"ava_finetune": "MaskFeat, then detection", "ava_scratch": "from scratch"}
+_NUM_DRAWN = 4  # videos in the panel
+_DRAWN_SECOND = 2
+
+# Video and second -> box -> names of actions.
+_Named = dict[tuple[str, int], dict[tuple[float, ...], list[str]]]
+
+
+def main(arguments: Sequence[str]) -> int:
+    """Run the steps for each seed and print what came of them.
+
+    Returns:
+        the exit code of the first step that failed, 2 without data, or 0.
+    """
+    options = demo_parser(__doc__).parse_args(arguments)
+    data = options.output / "ava"
+    if not (data / "annotations" / "motion_train.csv").is_file():
+        print(
+            f"error: {data}: there are no demo videos with boxes; make them with "
+            f"python datasets/make_motion_boxes.py --output {data}",
+            file=sys.stderr,
+        )
+        return 2
+    folders = seed_folders(options)
+    starts = [last_checkpoint(folder / "pretrain") for folder in folders.values()]
+    if None in starts and not has_clips(options.output / "data"):
+        return 2
+    try:
+        seconds = [_run_all(options, data, folder, seed) for seed, folder in folders.items()]
+        _draw(options.output, data, list(folders.values()))
+    except subprocess.CalledProcessError as error:
+        return error.returncode
+    _report(list(folders.values()), seconds, by_frequency(data))
+    first = next(iter(folders.values()))
+    list_files(
+        {
+            "mAP by epoch": options.output / "ava_map.png",
+            "boxes and actions": options.output / "ava_boxes.png",
+            "a video with boxes": options.output / "ava_video" / "detections.mp4",
+            "AP of each action": first / "ava_*" / "test_average_precision.png",
+            "detections": first / "ava_*" / "test_detections.csv",
+            "checkpoints": first / "ava_*" / "checkpoints",
+        }
+    )
+    return 0
+
+
+def _run_all(options: argparse.Namespace, data: Path, folder: Path, seed: int) -> dict[str, float]:
+    """Train from the pre-training, which is made where it is absent, and from scratch.
+
+    Returns:
+        the seconds of each run.
+    """
+    pairs = [*("RNG_SEED", str(seed)), *options.opts]
+    if last_checkpoint(folder / "pretrain") is None:
+        pretrain(options.output / "data", folder, pairs, options.budget)
+    start = ["TRAIN.CHECKPOINT_FILE_PATH", str(last_checkpoint(folder / "pretrain"))]
+    keys = _keys(data)
+    return {
+        name: run_stage(name, folder / name, keys, [*pairs, *more], options.budget)
+        for name, more in (("ava_finetune", start), ("ava_scratch", []))
+    }
+
+
+def _keys(data: Path) -> dict[str, Path]:
+    return {"AVA.ANNOTATION_DIR": data / "annotations", "AVA.VIDEO_DIR": data / "videos"}
+
+
+def by_frequency(data: Path) -> AvaResult:
+    """The figure of scoring every box alike: each action by its share of the training boxes."""
+    words = [str(word) for pair in _keys(data).items() for word in pair]
+    cfg = load_config([str(ROOT / "configs" / "demo" / "ava_scratch.yaml")], words)
+    train, test = read_videos(cfg, "train"), read_videos(cfg, "test")
+    task = build_task(cfg)
+    assert isinstance(train, KeyFrames)
+    assert isinstance(test, KeyFrames)
+    assert isinstance(task, DetectTask)
+    assert task.read_truth is not None
+    num_boxes, num_classes = len(test.table.boxes), train.table.num_classes
+    shares = np.bincount(train.table.actions, minlength=num_classes) / len(train.table.boxes)
+    rows = test.rows_of_boxes(np.arange(num_boxes))
+    detections = Detections(
+        names=test.media.names,
+        video=test.video[rows],
+        seconds=test.seconds[rows],
+        boxes=test.table.boxes,
+        scores=np.tile(shares, (num_boxes, 1)),
+    )
+    return evaluate_detections(task.read_truth(test), detections)
+
+
+def _report(folders: list[Path], seconds: list[dict[str, float]], frequency: AvaResult) -> None:
+    """The table of the tests."""
+    print(f"\n{'':28} {'mAP (%)':>14} {'seconds':>9}")
+    for name, title in RUNS.items():
+        tests = [events(folder / name, "test")[-1] for folder in folders]
+        figure = mean_text([100 * test["mean_ap"] for test in tests], 1)
+        print(f"{title:28} {figure:>14} {statistics.mean(s[name] for s in seconds):9.0f}")
+    print(f"{'by label frequency alone':28} {100 * frequency.mean_ap:14.1f}")
+    test = tests[-1]
+    print(
+        f"\nmAP at IoU 0.5 over {test['num_classes_counted']} actions; {test['num_boxes']} boxes "
+        f"detected, {test['num_boxes_expected']} wanted, in {test['num_frames_matched']} of "
+        f"{test['num_frames_expected']} key frames."
+    )
+
+
+def _draw(output: Path, data: Path, folders: list[Path]) -> None:
+    """Curves of both kinds of run, key frames with truth and answers, and a drawn video."""
+    curves = {}
+    for name, title in RUNS.items():
+        of_seeds = [events(folder / name, "validation") for folder in folders]
+        epochs = [event["epoch"] for event in of_seeds[0]]
+        curves[title] = (epochs, [[100 * e["mean_ap"] for e in found] for found in of_seeds])
+    accuracy_curves(
+        output / "ava_map.png",
+        curves,
+        x_label="epoch",
+        y_label="mAP (%)",
+        chance=100 * by_frequency(data).mean_ap,
+    )
+    run = folders[0] / "ava_finetune"
+    names = read_labelmap(data / "annotations" / "motion_actions.pbtxt")
+    truth = _read(data / "annotations" / "motion_val.csv", names)
+    answers = _read(run / "test_detections.csv", names)
+    videos = [data / "videos" / f"{video}.mp4" for video, second in truth if second == 1]
+    frames = [
+        _drawn(path, named.get((path.stem, _DRAWN_SECOND), {}))
+        for named in (truth, answers)
+        for path in videos[:_NUM_DRAWN]
+    ]
+    box_panel(output / "ava_boxes.png", frames, num_columns=min(_NUM_DRAWN, len(videos)))
+    _detect(output / "ava_video", videos[0], run, answers)
+
+
+def _read(path: Path, names: dict[int, str]) -> _Named:
+    """The actions of each box; of detections, which have a score, those above a half."""
+    found: _Named = defaultdict(lambda: defaultdict(list))
+    with open(path, newline="", encoding="utf-8") as file:
+        for video, second, *sides, action, last in csv.reader(file):
+            box = found[video, int(second)][tuple(map(float, sides))]
+            is_answer = "." in last  # else the number of a shape
+            if not is_answer or float(last) > 0.5:
+                box.append(names[int(action)] + (f" {float(last):.2f}" if is_answer else ""))
+    return found
+
+
+def _drawn(path: Path, named: dict[tuple[float, ...], list[str]]) -> np.ndarray:
+    """A key frame with its boxes."""
+    with open_video(path) as video:
+        frame = video.frames([int(np.searchsorted(video.timestamps, _DRAWN_SECOND))])[0]
+    boxes = np.array(list(named)).reshape(-1, 4)
+    return draw_boxes(frame, boxes, list(named.values()), scale=drawing_scale(*frame.shape[:2]))
+
+
+def _detect(output: Path, video: Path, run: Path, answers: _Named) -> None:
+    """Draw a whole video with tools/detect.py."""
+    output.mkdir(parents=True, exist_ok=True)
+    rows = [
+        ",".join(map(str, (second, *box)))
+        for (name, second), boxes in answers.items()
+        if name == video.stem
+        for box in boxes
+    ]
+    (output / "boxes.csv").write_text("".join(f"{row}\n" for row in rows), encoding="utf-8")
+    checkpoint = sorted((run / "checkpoints").glob("*.pyth"))[-1]
+    command = [
+        *(sys.executable, str(ROOT / "tools" / "detect.py"), "--checkpoint", str(checkpoint)),
+        *("--video", str(video), "--boxes", str(output / "boxes.csv"), "--output", str(output)),
+    ]
+    subprocess.run(command, check=True, stdout=subprocess.DEVNULL)
+
+
+if __name__ == "__main__":
+    sys.exit(main(sys.argv[1:]))
