@@ -6,6 +6,7 @@ import re
 
 import pytest
 from documents import DOCUMENTS, ROOT, all_blocks, in_backticks
+from golden_rule import golden_json
 
 from slowfast_maskfeat.config import default_config
 from slowfast_maskfeat.config.inert import INERT_KEYS, INERT_SECTIONS
@@ -67,6 +68,21 @@ def test_the_list_of_inert_keys_is_that_of_the_code():
     ]
     assert len(listed) == len(set(listed))
     assert set(listed) == set(INERT_KEYS) | {f"{section}.*" for section in INERT_SECTIONS}
+
+
+def test_the_list_of_keys_that_work_is_that_of_the_code():
+    text = (ROOT / "docs/compatibility.md").read_text()
+    table = re.search(r"### Keys that work\n(.*?)\n### ", text, re.DOTALL)
+    rows = re.findall(r"^\| (?:`(\S+)`|none) \| (.*) \|$", table[1], re.MULTILINE)
+    listed = [
+        (f"{section}.{name}" if section else name, bool(mark))
+        for section, keys in rows
+        for mark, name in re.findall(r"(\*\*)?`(\w+)`", keys)
+    ]
+    published = golden_json("defaults.json")["defaults"]
+    top = {name for name, node in default_config().items() if not isinstance(node, dict)}
+    expected = {key: key not in published for key in _live_keys() | top}
+    assert sorted(listed) == sorted(expected.items())
 
 
 def test_the_readme_has_all_rooms():

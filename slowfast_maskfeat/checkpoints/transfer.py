@@ -257,7 +257,11 @@ def _find_weights(content: Mapping[str, Any], path: Path) -> dict[str, Tensor]:
         if isinstance(content.get(key), Mapping):
             held, place = content[key], f"its {key!r}"
             break
-    weights = {name: value for name, value in held.items() if isinstance(value, Tensor)}
+    weights = {
+        name: value
+        for name, value in held.items()
+        if isinstance(name, str) and isinstance(value, Tensor)
+    }
     if not weights:
         keys = ", ".join(map(str, list(held)[:8]))
         what = f"{place} has the keys {keys}" if held else f"{place} is empty"
@@ -317,13 +321,18 @@ def _require_floats(found: Mapping[str, Tensor], state: Mapping[str, Tensor], pa
     wrong = [
         name
         for name, own in state.items()
-        if own.is_floating_point() and name in found and not found[name].is_floating_point()
+        if own.is_floating_point()
+        and name in found
+        and not (found[name].is_floating_point() and found[name].layout is torch.strided)
     ]
     if wrong:
-        kind = str(found[wrong[0]].dtype).removeprefix("torch.")
+        value = found[wrong[0]]
+        kind = str(value.layout if value.is_floating_point() else value.dtype).removeprefix(
+            "torch."
+        )
         raise ValueError(
             f"{path} has numbers of the kind {kind} where the model has floating-point ones "
-            f"({shorten(wrong)}); quantised weights are not read, their original is right"
+            f"({shorten(wrong)}); quantised or sparse weights are not read, their original is right"
         )
 
 

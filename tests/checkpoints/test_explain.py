@@ -76,6 +76,14 @@ def test_weights_of_another_kind_of_number_are_refused(tmp_path: Path, kind: tor
         load_weights(receiver(tiny_options("img_vit")), path)
 
 
+def test_sparse_weights_are_refused(tmp_path: Path) -> None:
+    state = source_state(tiny_options("img_vit"))
+    state["norm.weight"] = state["norm.weight"].to_sparse()
+    path = save_checkpoint(tmp_path / "s.pyth", {"model_state": state})
+    with pytest.raises(ValueError, match=r"the kind sparse_coo where .* \(norm\.weight\)"):
+        load_weights(receiver(tiny_options("img_vit")), path)
+
+
 @pytest.mark.parametrize("kind", [torch.float16, torch.bfloat16, torch.float64])
 def test_floats_of_any_precision_are_read(tmp_path: Path, kind: torch.dtype) -> None:
     state = source_state(tiny_options("img_vit"))
@@ -94,6 +102,7 @@ def test_floats_of_any_precision_are_read(tmp_path: Path, kind: torch.dtype) -> 
         ({"state_dict": {}, "epoch": 2}, "its 'state_dict' is empty; tensors"),
         ({"teacher": {"x": 1}, "epoch": 2}, "it has the keys teacher, epoch; tensors"),
         ({"model": {"depth": 3}}, "its 'model' has the keys depth; tensors"),
+        ({7: torch.zeros(2)}, "it has the keys 7; tensors"),
     ],
 )
 def test_a_file_without_weights(tmp_path: Path, content: dict, message: str) -> None:
