@@ -2,15 +2,16 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass, fields, replace
 from typing import NamedTuple
 
 import torch
-import torch.nn.functional as F
 from torch import Tensor
+from torch.utils.data import get_worker_info
 
-from slowfast_maskfeat.clips.cut import CutPlan
+from slowfast_maskfeat.clips.cut import CutPlan, pad_together
 
 
 class LostVideo(NamedTuple):
@@ -219,11 +220,17 @@ def collate(samples: Sequence[Sample]) -> ClipBatch:
 def _together(clips: Sequence[Tensor]) -> tuple[Tensor, Tensor | None]:
     """All clips (B, T, H, W, C), padded where their sizes differ, and then these."""
     clips = [some for some in clips if len(some)] or list(clips[:1])
+    joined = pad_together(clips, new=_new_clips)
     if len({some.shape[2:4] for some in clips}) == 1:
-        return torch.cat(list(clips)), None
-    height, width = (max(some.shape[axis] for some in clips) for axis in (2, 3))
-    padded = [
-        F.pad(some, (0, 0, 0, width - some.shape[3], 0, height - some.shape[2])) for some in clips
-    ]
+        return joined, None
     sizes = [torch.tensor([some.shape[2:4]]).expand(len(some), 2) for some in clips]
-    return torch.cat(padded), torch.cat(sizes)
+    return joined, torch.cat(sizes)
+
+
+def _new_clips(*shape: int) -> Tensor:
+    """Room for uint8 clips; in a loading process it is shared memory, where they go anyway."""
+    if get_worker_info() is None:
+        return torch.empty(shape, dtype=torch.uint8)
+    # As torch's own collate function does; to share a tensor later copies it.
+    storage = torch.UntypedStorage._new_shared(math.prod(shape))
+    return torch.empty(0, dtype=torch.uint8).set_(storage).view(shape)

@@ -6,7 +6,7 @@ plan needs, for `clips.on_device` to follow it there.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import NamedTuple
 
@@ -79,12 +79,22 @@ class UncutClips(NamedTuple):
     plans: tuple[CutPlan, ...]
 
 
-def pad_together(clips: Sequence[Tensor]) -> Tensor:
-    """Put clips (..., H, W, C) of several sizes on one canvas: stacked, zeros below and right."""
-    height = max(clip.shape[-3] for clip in clips)
-    width = max(clip.shape[-2] for clip in clips)
-    first = clips[0]
-    padded = first.new_zeros((len(clips), *first.shape[:-3], height, width, first.shape[-1]))
-    for canvas, clip in zip(padded, clips, strict=True):
-        canvas[..., : clip.shape[-3], : clip.shape[-2], :] = clip
+def pad_together(groups: Sequence[Tensor], new: Callable[..., Tensor] | None = None) -> Tensor:
+    """Put clips of several sizes on one canvas, which is zero below and to the right of each.
+
+    Args:
+        groups: (V, T, H, W, C) each.
+        new: makes the canvas of a shape; None for as `groups` are.
+
+    Returns:
+        (B, T, H, W, C): all clips of all groups.
+    """
+    first = groups[0]
+    height, width = (max(clips.shape[axis] for clips in groups) for axis in (2, 3))
+    shape = (sum(map(len, groups)), first.shape[1], height, width, first.shape[4])
+    padded = first.new_empty(shape) if new is None else new(*shape)
+    for canvas, clips in zip(padded.split([len(clips) for clips in groups]), groups, strict=True):
+        canvas[:, :, clips.shape[2] :] = 0
+        canvas[:, :, :, clips.shape[3] :] = 0
+        canvas[:, :, : clips.shape[2], : clips.shape[3]] = clips
     return padded

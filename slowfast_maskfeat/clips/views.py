@@ -63,7 +63,7 @@ class RandomView:
             return torch.stack([self.transform(frames, generator) for frames in samples])
         parts = [self.transform.hand_over(frames, generator) for frames in samples]
         return UncutClips(
-            pad_together([pixels for pixels, _ in parts]), tuple(plan for _, plan in parts)
+            pad_together([pixels[None] for pixels, _ in parts]), tuple(plan for _, plan in parts)
         )
 
     def _frames(self, video: Video, generator: np.random.Generator) -> NDArray[np.int64]:

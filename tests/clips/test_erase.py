@@ -4,30 +4,18 @@ from __future__ import annotations
 
 import json
 import math
-import random
 from pathlib import Path
 
 import numpy as np
 import pytest
 import torch
+from python_draws import PythonDraws
 
 from slowfast_maskfeat.clips.erase import EraseSampler, erase
 
 GOLDEN = json.loads((Path(__file__).parent.parent / "golden/data_spatial.json").read_text())[
     "random_erasing"
 ]
-
-
-class PythonDraws:
-    """The draws of Python's own generator, which the golden rectangles came from."""
-
-    def __init__(self, seed):
-        self._random = random.Random(seed)
-        self.random = self._random.random
-        self.uniform = self._random.uniform
-
-    def integers(self, low, high, endpoint=False):
-        return self._random.randint(low, high if endpoint else high - 1)
 
 
 @pytest.mark.parametrize("row", GOLDEN["rows"], ids=lambda row: str(row["seed"]))

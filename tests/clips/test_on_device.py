@@ -85,7 +85,7 @@ def _level_difference(first, second):
 def test_every_operation_is_pillows_for_clips_of_several_sizes(device):
     """All clips in one batch, each with an argument of its own; the padding counts for nothing."""
     images = [np.maximum(image, 1) for image in pictures().values() for _ in range(3)]
-    clips = pad_together([torch.from_numpy(image)[None] for image in images]).to(device)
+    clips = pad_together([torch.from_numpy(image)[None, None] for image in images]).to(device)
     regions = [Region.whole(*image.shape[:2]) for image in images]
     boxes = [region.box for region in regions]
     for name in ALL_NAMES:
@@ -120,7 +120,7 @@ def test_chains_of_operations_are_those_of_a_worker(seed, device):
         boxes.append(CropBox(top, left, height // 3, width // 3))
         regions.append(Region(boxes_needed(drawn[-1], boxes[-1], height, width)[0], height, width))
         held.append(crop(clip, regions[-1].box))
-    clips = pad_together(held).to(device)
+    clips = pad_together([clip[None] for clip in held]).to(device)
     before = clips.clone()
     results, regions = apply_to_batch(clips, drawn, regions, boxes)
     assert clips.equal(before)
@@ -141,7 +141,7 @@ def test_resizes_are_pillows(interpolation, device):
     """Rectangles of several sizes out of pictures of several sizes, in one call."""
     images = [image for image in pictures().values() for _ in range(4)]
     generator = np.random.default_rng(0)
-    clips = pad_together([torch.from_numpy(image)[None] for image in images]).to(device)
+    clips = pad_together([torch.from_numpy(image)[None, None] for image in images]).to(device)
     rows, columns, expected = [], [], []
     for image in images:
         box = []

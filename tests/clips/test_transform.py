@@ -11,6 +11,7 @@ import torch
 from golden_rule import golden_randn
 from PIL import Image
 from pillow_forms import pictures
+from python_draws import PythonDraws
 
 from slowfast_maskfeat.clips.apply import apply_operations
 from slowfast_maskfeat.clips.boxes import crop
@@ -68,6 +69,23 @@ def test_antialiased_resizes_are_pillows(size, interpolation):
         # torch leaves enlarged bilinear frames to the form that needs no antialiasing: the same
         # up to the rounding of its 8-bit weights.
         assert (result - torch.from_numpy(np.array(image)).int()).abs().max() <= 2
+
+
+@pytest.mark.parametrize("row", GOLDEN["random_resized_crop"], ids=lambda r: str(r["seed"]))
+def test_the_published_random_resized_crops(row):
+    draws = PythonDraws(row["seed"])
+    box = random_resized_crop(*row["hw"], tuple(row["scale"]), (0.75, 1.3333), draws)
+    assert list(box) == row["ijhw"]
+
+
+@pytest.mark.parametrize(
+    "row", GOLDEN["short_side_jitter"]["rows"], ids=lambda r: str(r["np_seed"])
+)
+def test_the_published_short_sides(row):
+    transform = TrainTransform(crop_size=8, short_side=(256, 320), inverse_uniform=row["inverse"])
+    short_side = transform._draw_short_side(np.random.RandomState(row["np_seed"]))
+    size = short_side_size(*GOLDEN["short_side_jitter"]["input_hw"], short_side)
+    assert list(size) == row["hw"]
 
 
 @pytest.mark.parametrize("scale", ["[0.5, 1.0]", "[0.08, 1.0]"])
