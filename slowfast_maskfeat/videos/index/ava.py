@@ -209,7 +209,8 @@ def _merged(rows: _Rows) -> _Boxes:
     actions = rows.actions[order]
     has_action = actions > 0
     width = int(actions.max(initial=0)) + 1
-    pairs = np.unique(box_of_row[has_action] * width + actions[has_action])
+    pairs = np.sort(box_of_row[has_action] * width + actions[has_action])
+    pairs = pairs[np.diff(pairs, prepend=-1) > 0]  # several times faster than np.unique
     return _Boxes(
         video=video[starts][place],
         seconds=seconds[starts][place],
