@@ -180,7 +180,12 @@ def _draw(output: Path, data: Path, folders: list[Path]) -> None:
         for named in (truth, answers)
         for path in videos[:_NUM_DRAWN]
     ]
-    box_panel(output / "ava_boxes.png", frames, num_columns=min(_NUM_DRAWN, len(videos)))
+    box_panel(
+        output / "ava_boxes.png",
+        frames,
+        num_columns=min(_NUM_DRAWN, len(videos)),
+        row_names=["what is there", "what is said"],
+    )
     _detect(output / "ava_video", videos[0], run, answers)
 
 

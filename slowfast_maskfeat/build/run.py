@@ -106,6 +106,8 @@ def run_training(cfg: CfgNode, device: torch.device, log: EventLog) -> None:
     val_loader = _validation_loader(cfg)
     if val_loader is not None:
         _tell_notes(val_loader)
+        # What can't be judged is told now, not after epochs of work.
+        task.evaluation(val_loader.dataset.videos, 1)
 
     def validate() -> dict[str, Any]:
         assert val_loader is not None

@@ -12,17 +12,15 @@ from torch import Tensor
 
 from slowfast_maskfeat.backbones.geometry import Triple
 from slowfast_maskfeat.build.classes import class_names, num_classes
+from slowfast_maskfeat.build.ground_truth import build_ground_truth
 from slowfast_maskfeat.build.model import prediction_strides, target_name
-from slowfast_maskfeat.build.readers import data_folder
 from slowfast_maskfeat.losses import (
     binary_cross_entropy_with_logits,
     cross_entropy,
     soft_cross_entropy,
 )
-from slowfast_maskfeat.metrics.ava_map import GroundTruth, read_ground_truth, read_labelmap
 from slowfast_maskfeat.targets import HOGTarget, PixelTarget, Target
 from slowfast_maskfeat.tasks import ClassifyTask, DetectTask, PretrainTask, Task
-from slowfast_maskfeat.videos.index import AvaFolder, KeyFrames
 
 
 def build_task(cfg: CfgNode) -> Task:
@@ -99,22 +97,7 @@ def _detection(cfg: CfgNode) -> DetectTask:
         build_activation(cfg),
         mean=cfg.DATA.MEAN,
         std=cfg.DATA.STD,
-        read_truth=partial(_read_truth, cfg),
-    )
-
-
-def _read_truth(cfg: CfgNode, videos: KeyFrames) -> GroundTruth:
-    """What the boxes of a list are judged by, at the seconds that the list looks at."""
-    folder = data_folder(cfg)
-    assert isinstance(folder, AvaFolder)
-    if not cfg.AVA.GROUNDTRUTH_FILE:
-        raise ValueError("AVA.GROUNDTRUTH_FILE: empty: what the boxes are judged by is wanted")
-    excluded = cfg.AVA.EXCLUSION_FILE
-    return read_ground_truth(
-        folder.inside(cfg.AVA.GROUNDTRUTH_FILE),
-        read_labelmap(folder.inside(folder.label_map)),
-        folder.inside(excluded) if excluded else None,
-        every=videos.every,
+        read_truth=partial(build_ground_truth, cfg),
     )
 
 

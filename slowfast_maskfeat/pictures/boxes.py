@@ -63,13 +63,20 @@ def draw_boxes(
     return np.asarray(Image.blend(plain, image, opacity))
 
 
-def box_panel(path: str | Path, frames: Sequence[NDArray[np.uint8]], *, num_columns: int) -> None:
+def box_panel(
+    path: str | Path,
+    frames: Sequence[NDArray[np.uint8]],
+    *,
+    num_columns: int,
+    row_names: Sequence[str] = (),
+) -> None:
     """Writes drawn frames of one size beside each other as PNG.
 
     Args:
         path: PNG file to write; its folder is made if need be.
         frames: uint8 (H, W, 3), row by row.
         num_columns: frames in a row.
+        row_names: text on the left of each row; empty for none.
 
     Raises:
         ValueError: there is no frame.
@@ -79,11 +86,18 @@ def box_panel(path: str | Path, frames: Sequence[NDArray[np.uint8]], *, num_colu
     height, width = frames[0].shape[:2]
     num_rows = -(-len(frames) // num_columns)
     columns = min(num_columns, len(frames))
-    size = (num_rows * (height + _GAP) - _GAP, columns * (width + _GAP) - _GAP, 3)
-    sheet = np.full(size, 255, np.uint8)
+    margin = height // 10 if row_names else 0
+    size = (margin + columns * (width + _GAP) - _GAP, num_rows * (height + _GAP) - _GAP)
+    sheet = Image.new("RGB", size, "white")
     for number, frame in enumerate(frames):
         row, column = divmod(number, num_columns)
-        top, left = row * (height + _GAP), column * (width + _GAP)
-        sheet[top : top + height, left : left + width] = frame
+        corner = (margin + column * (width + _GAP), row * (height + _GAP))
+        sheet.paste(Image.fromarray(frame), corner)
+    for row, name in enumerate(row_names):
+        strip = Image.new("RGB", (height, margin), "white")
+        place = (height // 2, margin // 2)
+        font = ImageFont.load_default(margin // 2)
+        ImageDraw.Draw(strip).text(place, name, fill="black", font=font, anchor="mm")
+        sheet.paste(strip.rotate(90, expand=True), (0, row * (height + _GAP)))
     Path(path).parent.mkdir(parents=True, exist_ok=True)
-    Image.fromarray(sheet).save(path)
+    sheet.save(path)

@@ -130,8 +130,9 @@ def test_validation_is_of_the_training_size_and_of_every_fourth_second(made):
     assert loader.dataset.videos.seconds.tolist() == [4, 4, 4]
     (batch,) = loader.epoch(0)
     assert {min(part.clips.shape[-2:]) for part in batch.split(1)} == {32}
-    assert len(build_ground_truth(cfg, "val", loader.dataset.videos).frames) == 3
-    assert len(build_ground_truth(cfg, "test", loader.dataset.videos).frames) == 9
+    assert len(build_ground_truth(cfg, loader.dataset.videos).frames) == 3
+    tested = build_loader(cfg, "test").dataset.videos
+    assert len(build_ground_truth(cfg, tested).frames) == 9
 
 
 def test_colours_and_sides_can_be_turned_round(made):
@@ -189,7 +190,7 @@ def test_boxes_go_through_the_model_and_to_the_figure(made):
     cfg = _config(made)
     loader = build_loader(cfg, "test")
     rows, model = loader.dataset.videos, build_model(cfg).eval()
-    truth = build_ground_truth(cfg, "test", rows)
+    truth = build_ground_truth(cfg, rows)
     answers = {}
     train = build_loader(cfg, "train").dataset.videos
     for number in range(len(train.table)):
@@ -240,10 +241,10 @@ def test_ground_truth_of_another_split_and_missing_files_are_told_before_the_wor
     (folder / "other.csv").write_text("vid9,0001,0,0,1,1,1\n")
     other = {"AVA.GROUNDTRUTH_FILE": "other.csv"}
     with pytest.raises(ValueError, match=r"test_boxes\.csv: .*share no key frame.*other\.csv"):
-        build_ground_truth(_config(made, other), "test", rows)
+        build_ground_truth(_config(made, other), rows)
     excluded = {"AVA.EXCLUSION_FILE": "gone.csv"}
     with pytest.raises(MissingListError, match=r"gone\.csv does not exist"):
-        build_ground_truth(_config(made, excluded), "test", rows)
+        build_ground_truth(_config(made, excluded), rows)
 
 
 def test_boxes_are_not_mixed(made):

@@ -201,6 +201,7 @@ def test_wrong_input_is_one_clear_error(data, tmp_path, name, change, messages):
         _run_here(data, tmp_path / "output", options, {"SOLVER.MAX_EPOCH": 1})
     for message in messages:
         assert message in str(caught.value)
+    assert not (tmp_path / "output" / "checkpoints").exists()  # it was told before the first epoch
 
 
 def test_wrong_input_ends_a_program_with_one_line_and_exit_code_2(data, tmp_path):

@@ -66,6 +66,10 @@ def test_a_panel_has_its_frames_row_by_row(tmp_path):
     assert picture.shape == (48, 68, 3)
     centres = [picture[10, 15, 0], picture[10, 53, 0], picture[38, 15, 0], picture[38, 53, 0]]
     assert centres == [10, 90, 200, 255]
+    box_panel(tmp_path / "c.png", frames[:2], num_columns=1, row_names=["wanted", "found"])
+    named = np.rint(imread(tmp_path / "c.png")[..., :3] * 255).astype(int)
+    assert named.shape == (48, 32, 3)
+    assert np.array_equal(named[:20, 2:], picture[:20, :30])
     with pytest.raises(ValueError, match="at least one frame"):
         box_panel(tmp_path / "b.png", [], num_columns=2)
 
