@@ -73,13 +73,16 @@ def test_the_stopwatch_changes_nothing_and_its_shares_add_up(loader):
 
 def test_figures_follow_from_times():
     rows = {
+        ("pyav", 0, "loader"): Row("", "s", [6.0, 6.0, 6.0], [4.0, 5.0, 4.0]),
+        ("pyav", 0, "bare"): Row("", "s", [3.0, 3.0, 3.0], [3.0, 3.0, 3.0]),
         ("pyav", 1, "loader"): Row("", "s", [4.0, 4.0, 5.0]),
         ("pyav", 1, "bare"): Row("", "s", [3.0, 3.0, 3.0]),
         ("pyav", 2, "loader"): Row("", "s", [2.5, 2.5, 2.5]),
         ("pyav", 2, "bare"): Row("", "s", [1.5, 1.5, 1.5]),
         ("pyav", 2, "handed over"): Row("", "s", [1.6, 2.0, 2.0]),
     }
-    one, two = benchmark_data.tabulate(rows, num_clips=20, batch=10, step_seconds=1.5)
+    none, one, two = benchmark_data.tabulate(rows, num_clips=20, batch=10, step_seconds=1.5)
+    assert (none["of_bare_decoding"], none["of_bare_cpu_time"]) == (0.5, 0.75)
     assert one["clips_per_second"] == 5
     assert one["of_bare_decoding"] == 0.75
     assert "scaling" not in one
