@@ -27,10 +27,11 @@ import math
 import os
 import sys
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import FIRST_COMPLETED, ProcessPoolExecutor, wait
 from multiprocessing import get_context
 from pathlib import Path
+from typing import Any
 
 import av
 import numpy as np
@@ -385,14 +386,20 @@ def write_text(path: Path, text: str) -> None:
     os.replace(partial, path)
 
 
-def write_lists(output: Path, num_clips: dict[str, int], num_train: int) -> None:
+def write_lists(
+    output: Path,
+    num_clips: dict[str, int],
+    num_train: int,
+    class_names: Sequence[str] = CLASS_NAMES,
+    name_of: Callable[[str, int], str] = video_name,
+) -> None:
     """Writes the list files and the class names.
 
     `pretrain/{train,val}.csv` hold a path a line, `finetune/{train,val,test}.csv` a path and a
     label; paths are relative to `output`. The fine-tuning clips are the first `num_train` of the
     pre-training ones, so pre-training sees them too, without their labels.
     """
-    names = "".join(f"{name}\n" for name in CLASS_NAMES)
+    names = "".join(f"{name}\n" for name in class_names)
     for part, stream, count, labelled in (
         ("pretrain/train", "train", num_clips["train"], False),
         ("pretrain/val", "val", num_clips["val"], False),
@@ -401,7 +408,7 @@ def write_lists(output: Path, num_clips: dict[str, int], num_train: int) -> None
         ("finetune/test", "test", num_clips["test"], True),
     ):
         lines = (
-            video_name(stream, index) + (f" {index % len(CLASS_NAMES)}" if labelled else "")
+            name_of(stream, index) + (f" {index % len(class_names)}" if labelled else "")
             for index in range(count)
         )
         write_text(output / f"{part}.csv", "".join(f"{line}\n" for line in lines))
@@ -409,8 +416,8 @@ def write_lists(output: Path, num_clips: dict[str, int], num_train: int) -> None
         write_text(output / folder / "classes.txt", names)
 
 
-def check_settings(output: Path, settings: VideoSettings) -> None:
-    """Notes the settings in the folder, or compares them with those noted there.
+def check_settings(output: Path, settings: Any) -> None:
+    """Notes the settings, a dataclass, in the folder, or compares them with those noted there.
 
     Raises:
         ValueError: the folder holds clips that were made with other settings.

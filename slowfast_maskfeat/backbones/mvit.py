@@ -86,14 +86,35 @@ class MViT(NormedEncoder):
         Raises:
             ValueError: The clips do not fit the patches.
         """
+        return self.head(self.features(clips))
+
+    def features(self, clips: Tensor) -> Tensor:
+        """What the head classifies: the pooled tokens after the last layer norm.
+
+        Args:
+            clips: (B, C, T, H, W), float, normalised.
+
+        Returns:
+            (B, D).
+        """
         tokens, _ = self.encode(clips)
         if self.mean_pooling:
-            pooled = self.norm(tokens[:, int(self.has_cls) :].mean(dim=1))
-        elif self.has_cls:
-            pooled = self.norm(tokens[:, 0])
-        else:
-            pooled = self.norm(tokens).mean(dim=1)
-        return self.head(pooled)
+            return self.norm(tokens[:, int(self.has_cls) :].mean(dim=1))
+        if self.has_cls:
+            return self.norm(tokens[:, 0])
+        return self.norm(tokens).mean(dim=1)
+
+    def token_features(self, clips: Tensor) -> Tensor:
+        """The patch tokens after the last layer norm.
+
+        Args:
+            clips: (B, C, T, H, W), float, normalised.
+
+        Returns:
+            (B, n, D), in the order of (t, h, w) of the last grid, without the cls token.
+        """
+        tokens, _ = self.encode(clips)
+        return self.norm(tokens[:, int(self.has_cls) :])
 
 
 class MViTDetector(NormedEncoder):

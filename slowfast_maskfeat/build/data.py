@@ -50,6 +50,7 @@ __all__ = [
     "build_loader",
     "build_mask_sampler",
     "build_test_views",
+    "build_validation_view",
     "mask_grid",
     "num_clips_per_video",
     "read_videos",
@@ -133,7 +134,9 @@ def mask_grid(cfg: CfgNode) -> Grid:
     return grids[-1] if cfg.MASK.MAE_RND_MASK else grid
 
 
-def build_loader(cfg: CfgNode, split: str, *, num_views: int | None = None) -> ClipLoader:
+def build_loader(
+    cfg: CfgNode, split: str, *, num_views: int | None = None, for_features: bool = False
+) -> ClipLoader:
     """Loader of this process's share of a list.
 
     Args:
@@ -141,6 +144,8 @@ def build_loader(cfg: CfgNode, split: str, *, num_views: int | None = None) -> C
         split: "train", "val" (one centre view of each video) or "test" (all views).
         num_views: clips along the time in "test", see `num_clips_of_tests`; None for
             TEST.NUM_ENSEMBLE_VIEWS.
+        for_features: "train" too gives the centre view of each row once, in order, nothing is
+            masked, and labels may be absent or of classes that the model does not know.
 
     Returns:
         The loader. Masks come with the clips when MASK.ENABLE.
@@ -150,28 +155,30 @@ def build_loader(cfg: CfgNode, split: str, *, num_views: int | None = None) -> C
     """
     if split not in ("train", "val", "test"):
         raise ValueError(f"split: {split!r} is not one of 'train', 'val', 'test'")
-    videos = read_videos(cfg, split)
+    videos = read_videos(cfg, split, for_features=for_features)
+    is_trained = split == "train" and not for_features
+    is_masked = cfg.MASK.ENABLE and split != "test" and not for_features
     views: RandomView | UniformViews | KeyFrameView
     if data_set(cfg, split) in WITH_BOXES:
         views = build_key_frame_view(cfg, split)
-    elif split == "train":
+    elif is_trained:
         views = _random_view(cfg)
     else:
         views = _uniform_views(cfg, split, num_views)
     dataset = ClipDataset(
         videos,
         views,
-        mask_sampler=build_mask_sampler(cfg) if cfg.MASK.ENABLE and split != "test" else None,
-        erase_sampler=build_erase_sampler(cfg) if split == "train" else None,
+        mask_sampler=build_mask_sampler(cfg) if is_masked else None,
+        erase_sampler=build_erase_sampler(cfg) if is_trained else None,
         seed=cfg.RNG_SEED,
         backend=cfg.DATA.DECODING_BACKEND.replace("torchvision", "auto"),
         num_threads=cfg.DATA.DECODING_THREADS,
-        replace_lost=split == "train",
+        replace_lost=is_trained,
         reverse_channels=reverses_channels(cfg, split),
         # Half of it: a server that stops sending is then left without ending a worker.
         read_timeout=cfg.DATA.DECODE_TIMEOUT / 2,
     )
-    if split == "train":
+    if is_trained:
         batch_size = cfg.TRAIN.BATCH_SIZE * cfg.NUM_SHARDS
         _check_batch_size(cfg, batch_size)
     else:
@@ -181,7 +188,7 @@ def build_loader(cfg: CfgNode, split: str, *, num_views: int | None = None) -> C
     return ClipLoader(
         dataset,
         batch_size,
-        shuffle=split == "train",
+        shuffle=is_trained,
         seed=cfg.RNG_SEED,
         rank=distributed.rank(),
         world=distributed.world_size(),
@@ -221,6 +228,15 @@ def _is_tested_once(cfg: CfgNode) -> bool:
     return cfg.TEST.DATASET == "imagenet" or cfg.DETECTION.ENABLE
 
 
+def build_validation_view(cfg: CfgNode) -> UniformViews:
+    """The centre view of a validation, for a single video.
+
+    Args:
+        cfg: configuration; it is only read.
+    """
+    return _uniform_views(cfg, "val", None)
+
+
 def build_test_views(cfg: CfgNode) -> UniformViews:
     """The views of a test, for a single video.
 
@@ -230,8 +246,13 @@ def build_test_views(cfg: CfgNode) -> UniformViews:
     return _uniform_views(cfg, "test", None)
 
 
-def read_videos(cfg: CfgNode, split: str) -> VideoList:
+def read_videos(cfg: CfgNode, split: str, *, for_features: bool = False) -> VideoList:
     """The rows of a split, by the reader that TRAIN.DATASET or TEST.DATASET names.
+
+    Args:
+        cfg: configuration; it is only read.
+        split: "train", "val" or "test".
+        for_features: labels may be absent or of classes that the model does not know.
 
     Raises:
         MissingListError: there is nothing to read in DATA.PATH_TO_DATA_DIR.
@@ -252,13 +273,14 @@ def read_videos(cfg: CfgNode, split: str) -> VideoList:
     if folder and not os.path.isdir(folder) and not is_address(folder):
         raise ValueError(f"{key}: {folder}: there is no such folder")
     videos = reader.read(data_folder(cfg), split, class_names(cfg) or None)
-    if not cfg.MASK.ENABLE and not with_boxes:
+    if (not cfg.MASK.ENABLE or for_features) and not with_boxes:
         if videos.class_names is not None and not class_names(cfg):
             raise ValueError(
                 f"{videos.source}: its labels are names, of which a list may lack some; write "
                 f"those of all classes, one a line, into {os.path.join(folder, 'classes.txt')}"
             )
-        _check_labels(cfg, videos)
+        if not for_features:
+            _check_labels(cfg, videos)
     return videos
 
 
@@ -358,6 +380,6 @@ def _uniform_views(cfg: CfgNode, split: str, num_views: int | None) -> UniformVi
         sampling_rate=data.SAMPLING_RATE,
         target_fps=data.TARGET_FPS,
         num_views=views,
-        use_offset=data.USE_OFFSET_SAMPLING or split == "val",
+        use_offset=data.USE_OFFSET_SAMPLING or split != "test",
         segments=segments,
     )

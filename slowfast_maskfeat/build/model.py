@@ -38,7 +38,7 @@ def build_model(cfg: CfgNode) -> nn.Module:
         ValueError: A key holds what no model can be made of; the message names it.
     """
     builders: dict[str, Callable[[CfgNode], nn.Module]] = {
-        "MViT": _build_detector if cfg.DETECTION.ENABLE else _build_classifier,
+        "MViT": _build_detector if cfg.DETECTION.ENABLE else build_classifier,
         "MaskMViT": _build_masked,
     }
     name = cfg.MODEL.MODEL_NAME
@@ -208,7 +208,15 @@ def _prediction_dim(cfg: CfgNode, stride: Triple) -> int:
     return channels * cfg.MASK.HOG_BINS * (rows // cell) * (columns // cell)
 
 
-def _build_classifier(cfg: CfgNode) -> nn.Module:
+def build_classifier(cfg: CfgNode) -> MViT:
+    """Builds the classifier of an encoder, also where the configuration is of its pre-training.
+
+    Args:
+        cfg: Configuration; it is only read.
+
+    Returns:
+        model(clips) -> (B, K).
+    """
     return MViT(
         encoder_options(cfg),
         num_classes=num_classes(cfg),

@@ -14,6 +14,8 @@ from slowfast_maskfeat.backbones import Encoder
 from slowfast_maskfeat.engine.optimizer import make_optimizer, parameter_groups
 from slowfast_maskfeat.engine.schedule import LearningRates, learning_rate, scale_by_shards
 
+_PRECISIONS = {"float32": None, "bf16": torch.bfloat16, "fp16": torch.float16}
+
 
 def build_optimizer(cfg: CfgNode, model: nn.Module) -> torch.optim.Optimizer:
     """Optimizer over the parameters of a bare model, in the published groups.
@@ -76,3 +78,9 @@ def build_schedule(cfg: CfgNode) -> Callable[[float], float]:
         steps=tuple(cfg.SOLVER.STEPS),
         lrs=tuple(cfg.SOLVER.LRS),
     )
+
+
+def autocast_precision(cfg: CfgNode) -> torch.dtype | None:
+    """Of autocast. MIXED_PRECISION alone means bf16: the range of float32, so no loss scaling."""
+    name = cfg.TRAIN.PRECISION or ("bf16" if cfg.TRAIN.MIXED_PRECISION else "float32")
+    return _PRECISIONS[name]

@@ -1,9 +1,16 @@
-"""The figures of an evaluation, in words."""
+"""What a run says: the figures of an evaluation in words, and what they stand on."""
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Mapping
 from typing import Any
+
+from fvcore.common.config import CfgNode
+
+from slowfast_maskfeat.clips import ClipLoader
+from slowfast_maskfeat.engine import distributed
+from slowfast_maskfeat.videos.decode import decoder_versions
 
 
 def figures(results: Mapping[str, Any]) -> str:
@@ -38,3 +45,26 @@ def class_table(results: Mapping[str, Any]) -> str:
         precision = "-" if per_class[name] is None else f"{100 * per_class[name]:.1f}"
         lines.append(f"  {name:{width}}  {precision:>6}  {boxes[name]:6d}")
     return "\n".join(lines)
+
+
+def data_facts(cfg: CfgNode, loader: ClipLoader) -> dict[str, Any]:
+    """What a result stands on: the list and the decoder."""
+    videos = loader.dataset.videos
+    return {
+        "list": videos.source,
+        "list_sha256": videos.fingerprint,
+        "list_notes": list(videos.notes),
+        "decoders": decoder_versions(cfg.DATA.DECODING_BACKEND.replace("torchvision", "auto")),
+    }
+
+
+def tell_notes(loader: ClipLoader) -> None:
+    """Say what a user should know of the list."""
+    for note in loader.dataset.videos.notes:
+        say(f"warning: {loader.dataset.videos.source}: {note}")
+
+
+def say(message: str) -> None:
+    """A line for people, from the main process alone."""
+    if distributed.is_main():
+        print(message, file=sys.stderr)

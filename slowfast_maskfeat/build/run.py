@@ -1,8 +1,7 @@
-"""A configuration run from end to end: train, validate, draw, test."""
+"""A configuration run from end to end: train, validate, draw, test; or probe."""
 
 from __future__ import annotations
 
-import sys
 from pathlib import Path
 from typing import Any
 
@@ -21,8 +20,9 @@ from slowfast_maskfeat.build.data import (
 )
 from slowfast_maskfeat.build.draw import draw_average_precision, draw_curves, draw_predictions
 from slowfast_maskfeat.build.model import build_model
-from slowfast_maskfeat.build.optimizer import build_optimizer, build_schedule
-from slowfast_maskfeat.build.report import class_table, figures
+from slowfast_maskfeat.build.optimizer import autocast_precision, build_optimizer, build_schedule
+from slowfast_maskfeat.build.probe import run_probe
+from slowfast_maskfeat.build.report import class_table, data_facts, figures, say, tell_notes
 from slowfast_maskfeat.build.task import build_task
 from slowfast_maskfeat.build.weights import (
     check_resumable,
@@ -40,14 +40,13 @@ from slowfast_maskfeat.engine.state import TrainState, is_resumable
 from slowfast_maskfeat.engine.train import TrainSettings, train
 from slowfast_maskfeat.metrics.log import EventLog, TensorBoardLog
 from slowfast_maskfeat.tasks import Evaluation, Task
-from slowfast_maskfeat.videos.decode import decoder_versions
 from slowfast_maskfeat.videos.index import MissingListError
-
-_PRECISIONS = {"float32": None, "bf16": torch.bfloat16, "fp16": torch.float16}
 
 
 def run(cfg: CfgNode) -> None:
     """Train and test as TRAIN.ENABLE and TEST.ENABLE say, in this process of the run.
+
+    With PROBE.KIND the features of a frozen network are judged instead, see `run_probe`.
 
     Args:
         cfg: frozen configuration.
@@ -58,14 +57,17 @@ def run(cfg: CfgNode) -> None:
     """
     device = distributed.own_device(distributed.choose_device(cfg.NUM_GPUS).type)
     main = distributed.is_main()
-    if not cfg.TRAIN.ENABLE and not cfg.TEST.ENABLE:
+    if not (cfg.TRAIN.ENABLE or cfg.TEST.ENABLE or cfg.PROBE.KIND):
         raise ValueError("TRAIN.ENABLE and TEST.ENABLE are both False: there is nothing to do")
     log = EventLog(Path(cfg.OUTPUT_DIR) / "stats.jsonl" if main else None)
     try:
+        if cfg.PROBE.KIND:
+            run_probe(cfg, device, log)
+            return
         if cfg.TRAIN.ENABLE:
             run_training(cfg, device, log)
         if cfg.TEST.ENABLE and cfg.MASK.ENABLE:
-            _say("TEST.ENABLE: pre-training has nothing to test; fine-tune from its checkpoint")
+            say("TEST.ENABLE: pre-training has nothing to test; fine-tune from its checkpoint")
         elif cfg.TEST.ENABLE:
             run_test(cfg, device, log)
     finally:
@@ -79,7 +81,7 @@ def run_training(cfg: CfgNode, device: torch.device, log: EventLog) -> None:
     model = build_model(cfg).to(device)
     task.to(device)
     loader = build_loader(cfg, "train")
-    precision = _precision(cfg)
+    precision = autocast_precision(cfg)
     stepper = GradientStep(
         build_optimizer(cfg, model),
         clip_l2norm=cfg.SOLVER.CLIP_GRAD_L2NORM,
@@ -92,9 +94,9 @@ def run_training(cfg: CfgNode, device: torch.device, log: EventLog) -> None:
         scaler=torch.amp.GradScaler(device.type, enabled=precision == torch.float16),
         config=cfg.dump(),
         class_names=class_names(cfg),
-        data=_data_facts(cfg, loader),
+        data=data_facts(cfg, loader),
     )
-    _tell_notes(loader)
+    tell_notes(loader)
     # Dropout differs among processes; a resumed run takes its own random state back instead.
     torch.manual_seed(cfg.RNG_SEED + distributed.rank())
     started_from = _start(cfg, state)
@@ -105,18 +107,18 @@ def run_training(cfg: CfgNode, device: torch.device, log: EventLog) -> None:
     tensorboard = TensorBoardLog(_tensorboard_folder(cfg))
     val_loader = _validation_loader(cfg)
     if val_loader is not None:
-        _tell_notes(val_loader)
+        tell_notes(val_loader)
         # What can't be judged is told now, not after epochs of work.
         task.evaluation(val_loader.dataset.videos, 1)
 
     def validate() -> dict[str, Any]:
         assert val_loader is not None
         results, _ = _evaluate(cfg, state.model, state.average, task, val_loader, "val", device)
-        _say(f"validation: {figures(results)}")
-        return {**_data_facts(cfg, val_loader), **results}
+        say(f"validation: {figures(results)}")
+        return {**data_facts(cfg, val_loader), **results}
 
     if state.epoch >= cfg.SOLVER.MAX_EPOCH:
-        _say(f"{started_from} is of the last epoch already: nothing left to train")
+        say(f"{started_from} is of the last epoch already: nothing left to train")
     train(
         state,
         loader,
@@ -142,18 +144,18 @@ def run_test(cfg: CfgNode, device: torch.device, log: EventLog) -> None:
     task = build_task(cfg)  # first: it says at once what does not go together
     model = build_model(cfg).to(device)
     path = _test_checkpoint(cfg)
-    _say(str(load_tested_weights(cfg, model, path)))
+    say(str(load_tested_weights(cfg, model, path)))
     crops = num_crops(cfg, "test")
     for num_views in num_clips_of_tests(cfg):
         loader = build_loader(cfg, "test", num_views=num_views)
-        _tell_notes(loader)
+        tell_notes(loader)
         results, evaluation = _evaluate(
             cfg, model, None, task, loader, "test", device, num_views=num_views
         )
         if not distributed.is_main():
             continue
         scores = _scores_path(cfg, num_views)
-        facts = _data_facts(cfg, loader)
+        facts = data_facts(cfg, loader)
         counts = {name: results[name] for name in ("num_expected", "num_found", "num_decoded")}
         evaluation.save(str(scores), {**facts, **counts})
         log.write(
@@ -166,11 +168,11 @@ def run_test(cfg: CfgNode, device: torch.device, log: EventLog) -> None:
             **results,
         )
         views = f"{crops} crops x {num_views} views"
-        _say(f"test, {views}: {figures(results)}; scores in {scores}")
+        say(f"test, {views}: {figures(results)}; scores in {scores}")
         if cfg.DETECTION.ENABLE:
-            _say(f"{class_table(results)}\n  drawn in {draw_average_precision(cfg, results)}")
+            say(f"{class_table(results)}\n  drawn in {draw_average_precision(cfg, results)}")
         for lost in results["lost"]:
-            _say(f"lost: {lost['path']}: {lost['reason']}")
+            say(f"lost: {lost['path']}: {lost['reason']}")
 
 
 def _evaluate(
@@ -194,7 +196,7 @@ def _evaluate(
             num_views=num_clips_per_video(cfg, split, num_views),
             chunk_size=max(cfg.TEST.BATCH_SIZE * cfg.NUM_SHARDS // distributed.world_size(), 1),
             device=device,
-            precision=_precision(cfg),
+            precision=autocast_precision(cfg),
             description="validate" if split == "val" else "test",
         )
 
@@ -227,8 +229,8 @@ def _start(cfg: CfgNode, state: TrainState) -> str:
     if not weights_only:
         if is_resumable(load_checkpoint(path)):
             return _resume(cfg, state, Path(path))
-        _say(f"{path} holds weights alone: the training starts with them, at epoch 0")
-    _say(str(load_first_weights(cfg, state.bare, path)))
+        say(f"{path} holds weights alone: the training starts with them, at epoch 0")
+    say(str(load_first_weights(cfg, state.bare, path)))
     if cfg.TRAIN.EMA_DECAY:
         state.average = WeightAverage(state.bare, cfg.TRAIN.EMA_DECAY)
     return path
@@ -239,9 +241,9 @@ def _resume(cfg: CfgNode, state: TrainState, path: Path) -> str:
     check_resumable(cfg, payload, path)
     known = (payload.get("data") or {}).get("list_sha256")
     if known and known != state.data["list_sha256"]:
-        _say(f"warning: {state.data['list']} is not the list that {path} was trained on so far")
+        say(f"warning: {state.data['list']} is not the list that {path} was trained on so far")
     state.restore(payload, str(path))
-    _say(f"going on from {path}: {state.epoch} epochs and {state.step} steps are done")
+    say(f"going on from {path}: {state.epoch} epochs and {state.step} steps are done")
     return str(path)
 
 
@@ -278,12 +280,6 @@ def _settings(cfg: CfgNode, precision: torch.dtype | None) -> TrainSettings:
     )
 
 
-def _precision(cfg: CfgNode) -> torch.dtype | None:
-    """Of autocast. MIXED_PRECISION alone means bf16: the range of float32, so no loss scaling."""
-    name = cfg.TRAIN.PRECISION or ("bf16" if cfg.TRAIN.MIXED_PRECISION else "float32")
-    return _PRECISIONS[name]
-
-
 def _validation_loader(cfg: CfgNode) -> ClipLoader | None:
     """Loader of what is validated on; pre-training does without where there is nothing."""
     try:
@@ -291,7 +287,7 @@ def _validation_loader(cfg: CfgNode) -> ClipLoader | None:
     except MissingListError as error:
         if not cfg.MASK.ENABLE:
             raise
-        _say(f"{error}: pre-training without validation")
+        say(f"{error}: pre-training without validation")
         return None
 
 
@@ -323,7 +319,7 @@ def _log_start(
         return
     cost = "" if multiply_adds is None else f", {multiply_adds / 1e9:.2f} G multiply-adds a clip"
     rows = "key frames" if cfg.DETECTION.ENABLE else "videos"
-    _say(
+    say(
         f"{cfg.MODEL.MODEL_NAME}: {num_parameters / 1e6:.2f} M parameters{cost}; "
         f"{len(loader.dataset)} {rows}; {len(loader)} steps of {loader.batch_size} clips an epoch; "
         f"{device}"
@@ -337,24 +333,8 @@ def _multiply_adds(cfg: CfgNode) -> int | None:
     try:
         return measure_model(cfg).complexity.multiply_adds
     except Exception as error:  # whatever the tracer of this torch raises, the run goes on
-        _say(f"warning: the multiply-adds could not be counted: {error}")
+        say(f"warning: the multiply-adds could not be counted: {error}")
         return None
-
-
-def _data_facts(cfg: CfgNode, loader: ClipLoader) -> dict[str, Any]:
-    """What a result stands on: the list and the decoder."""
-    videos = loader.dataset.videos
-    return {
-        "list": videos.source,
-        "list_sha256": videos.fingerprint,
-        "list_notes": list(videos.notes),
-        "decoders": decoder_versions(cfg.DATA.DECODING_BACKEND.replace("torchvision", "auto")),
-    }
-
-
-def _tell_notes(loader: ClipLoader) -> None:
-    for note in loader.dataset.videos.notes:
-        _say(f"warning: {loader.dataset.videos.source}: {note}")
 
 
 def _checkpoint_folder(cfg: CfgNode) -> Path:
@@ -375,9 +355,3 @@ def _tensorboard_folder(cfg: CfgNode) -> Path | None:
     if not cfg.TENSORBOARD.ENABLE or not distributed.is_main():
         return None
     return Path(cfg.OUTPUT_DIR) / (cfg.TENSORBOARD.LOG_DIR or "runs")
-
-
-def _say(message: str) -> None:
-    """A line for people, from the main process alone."""
-    if distributed.is_main():
-        print(message, file=sys.stderr)

@@ -47,6 +47,8 @@ class ClipBatch:
             `clips` has in their place, padded; None where they are cut.
         index: (B,) int64, the row in the list of videos that each clip comes from.
         view: (B,) int64, which of the row's clips each is.
+        times: (B, 2) float64, seconds of the video at which each clip's first and last frame
+            appear; None where clips are drawn at random.
         lost: the videos that could not be decoded while this batch was made.
     """
 
@@ -60,6 +62,7 @@ class ClipBatch:
     plans: tuple[CutPlan, ...] | None = None
     index: Tensor | None = None
     view: Tensor | None = None
+    times: Tensor | None = None
     lost: tuple[LostVideo, ...] = ()
 
     def __post_init__(self) -> None:
@@ -171,7 +174,8 @@ class Sample(NamedTuple):
         lost: the videos that failed on the way.
         erase: (V, n, 5) int64, rectangles of random erasing, or None.
         plans: how a device is to cut the clips; None where they are cut.
-        boxes: of all clips, or None; then `label` is None.
+        boxes: of all clips, or None; with them `label` is None.
+        times: (V, 2) float64, see `ClipBatch`, or None.
     """
 
     clips: Tensor
@@ -182,6 +186,7 @@ class Sample(NamedTuple):
     erase: Tensor | None = None
     plans: tuple[CutPlan, ...] | None = None
     boxes: SampleBoxes | None = None
+    times: Tensor | None = None
 
 
 def collate(samples: Sequence[Sample]) -> ClipBatch:
@@ -192,6 +197,7 @@ def collate(samples: Sequence[Sample]) -> ClipBatch:
         labels = torch.tensor([sample.label for sample in samples]).repeat_interleave(counts)
     masks = [sample.mask for sample in samples if sample.mask is not None]
     erase = [sample.erase for sample in samples if sample.erase is not None]
+    times = [sample.times for sample in samples if sample.times is not None]
     clips, sizes = _together([sample.clips for sample in samples])
     plans = [plan for sample in samples for plan in sample.plans or ()]
     if plans:  # each says which pixels of its clip are no padding
@@ -205,6 +211,7 @@ def collate(samples: Sequence[Sample]) -> ClipBatch:
         plans=tuple(plans) or None,
         index=torch.tensor([sample.row for sample in samples]).repeat_interleave(counts),
         view=torch.cat([torch.arange(len(sample.clips)) for sample in samples]),
+        times=torch.cat(times) if times else None,
         lost=tuple(lost for sample in samples for lost in sample.lost),
     )
     of_samples = [sample.boxes for sample in samples if sample.boxes is not None]

@@ -14,7 +14,7 @@ from torch.utils.data import Dataset
 
 from slowfast_maskfeat.clips.batch import LostVideo, Sample, SampleBoxes
 from slowfast_maskfeat.clips.cut import CutPlan, UncutClips
-from slowfast_maskfeat.clips.views import KeyFrameView
+from slowfast_maskfeat.clips.views import KeyFrameView, UniformViews
 from slowfast_maskfeat.videos.decode import (
     DecodeError,
     MissingFileError,
@@ -50,11 +50,13 @@ class _Cut(NamedTuple):
         clips: (V, T, H, W, C), or with `plans` the pixels to cut them from.
         plans: how a device is to cut each; None where they are cut.
         boxes: of the clips of a key frame.
+        times: (V, 2) float64, seconds of the first and last frame of each clip of uniform views.
     """
 
     clips: Tensor
     plans: tuple[CutPlan, ...] | None = None
     boxes: SampleBoxes | None = None
+    times: Tensor | None = None
 
 
 class SampleKey(NamedTuple):
@@ -193,7 +195,8 @@ class ClipDataset(Dataset[Sample]):
         )
         with video:
             clips = self.views(video, generator)
-        return _Cut(clips) if isinstance(clips, Tensor) else _Cut(*clips)
+            times = self.views.times(video) if isinstance(self.views, UniformViews) else None
+        return _Cut(clips, times=times) if isinstance(clips, Tensor) else _Cut(*clips)
 
     def _look_at_moment(self, view: KeyFrameView, row: int, generator: Rng) -> _Cut:
         """Open a video about a key frame and cut its clips, with their boxes."""
@@ -222,7 +225,7 @@ class ClipDataset(Dataset[Sample]):
         erase = self._draw(self.erase_sampler, key, len(cut.clips), stream=2)
         labels = self.videos.labels
         label = None if labels is None else int(labels[row])
-        return Sample(cut.clips, label, mask, row, lost, erase, cut.plans, cut.boxes)
+        return Sample(cut.clips, label, mask, row, lost, erase, cut.plans, cut.boxes, cut.times)
 
     def _draw(
         self, sampler: MaskSampler | None, key: SampleKey, num_clips: int, stream: int

@@ -117,6 +117,12 @@ class UniformViews:
             [self.transform(frames) for frames in _decode(video, indices)]
         ).contiguous()
 
+    def times(self, video: Video) -> Tensor:
+        """Seconds at which the first and the last frame of each clip appear: (V, 2) float64."""
+        ends = np.stack([self._frames(video, view)[[0, -1]] for view in range(self.num_views)])
+        seconds = torch.from_numpy(video.timestamps[ends])  # (num_views, 2)
+        return seconds.repeat_interleave(self.transform.num_crops, dim=0)
+
     def _frames(self, video: Video, view: int) -> NDArray[np.int64]:
         """(T,) frame numbers of a view along the time."""
         if self.segments:

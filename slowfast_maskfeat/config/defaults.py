@@ -33,6 +33,7 @@ def default_config() -> CfgNode:
     cfg.MASK = _mask()
     cfg.DETECTION = _detection()
     cfg.AVA = _ava()
+    cfg.PROBE = _probe()
     cfg.SOLVER = _solver()
     cfg.TENSORBOARD = _tensorboard()
     return cfg
@@ -269,6 +270,19 @@ def _ava() -> CfgNode:
     node.MULTI_LABEL = True  # new: a box has any number of actions, else one
     node.BGR = False  # feed blue, green, red
     node.TEST_FORCE_FLIP = False  # validate and test on mirrored clips
+    return node
+
+
+def _probe() -> CfgNode:
+    node = CfgNode()
+    node.KIND = ""  # new: linear, attentive, knn: judge frozen features instead of training
+    node.NUM_NEIGHBOURS = 20  # new: knn: how many vote
+    node.TEMPERATURE = 0.07  # new: knn: a vote weighs exp(cosine / this)
+    node.LEARNING_RATES = []  # new: a head is trained with each, for a batch of 256; []: usual ones
+    node.EPOCHS = 0  # new: of the heads; 0: 100 linear, 20 attentive
+    node.BATCH_SIZE = 256  # new: clips of a step of the heads
+    node.WEIGHT_DECAY = 0.0  # new: of the matrices of the heads
+    node.NUM_HEADS = 0  # new: attentive: attention heads; 0: one for every 64 channels
     return node
 
 

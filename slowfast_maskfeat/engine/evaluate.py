@@ -11,13 +11,13 @@ from torch import nn
 from slowfast_maskfeat.clips.loader import ClipLoader
 from slowfast_maskfeat.engine import distributed
 from slowfast_maskfeat.metrics.log import Progress
-from slowfast_maskfeat.tasks.base import Evaluation, Task, unwrap
+from slowfast_maskfeat.tasks.base import Evaluation, Evaluator, unwrap
 
 
 @torch.no_grad()
 def evaluate(
     model: nn.Module,
-    task: Task,
+    task: Evaluator,
     loader: ClipLoader,
     *,
     num_views: int,

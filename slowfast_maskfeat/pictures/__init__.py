@@ -1,4 +1,4 @@
-"""What people look at leaves this room: HOG panels, curves, histograms, frames with boxes."""
+"""What people look at leaves this room: predictions, curves, histograms, frames with boxes."""
 
 from __future__ import annotations
 
@@ -6,16 +6,29 @@ from slowfast_maskfeat.pictures.bars import class_bars
 from slowfast_maskfeat.pictures.boxes import box_panel, draw_boxes, drawing_scale
 from slowfast_maskfeat.pictures.curves import accuracy_curves, training_curves
 from slowfast_maskfeat.pictures.histograms import histograms
-from slowfast_maskfeat.pictures.panel import HOGPanelRow, hog_panel
+from slowfast_maskfeat.pictures.panel import (
+    HOGDrawing,
+    PanelRow,
+    PixelDrawing,
+    fill_masked,
+    hide_masked,
+    panel_image,
+    prediction_panel,
+)
 
 __all__ = [
-    "HOGPanelRow",
+    "HOGDrawing",
+    "PanelRow",
+    "PixelDrawing",
     "accuracy_curves",
     "box_panel",
     "class_bars",
     "draw_boxes",
     "drawing_scale",
+    "fill_masked",
+    "hide_masked",
     "histograms",
-    "hog_panel",
+    "panel_image",
+    "prediction_panel",
     "training_curves",
 ]

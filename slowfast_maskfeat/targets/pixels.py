@@ -76,6 +76,14 @@ class PixelTarget(Target):
         Raises:
             ValueError: the clip is not `grid` tokens of `token_size`.
         """
+        tokens = self._unscaled(clips, grid)
+        if self.norm:
+            variance, mean = torch.var_mean(tokens, dim=-1, keepdim=True)
+            tokens = (tokens - mean) / (variance + _EPSILON).sqrt()
+        return tokens
+
+    def _unscaled(self, clips: Tensor, grid: Grid) -> Tensor:
+        """(B, N, dim) pixels of every token, of the normalised clip."""
         check_clip_size(clips, grid, self.token_size)
         if not self.all_frames:
             clips = clips[:, :, :: self.token_size[0]]
@@ -89,11 +97,39 @@ class PixelTarget(Target):
             *pixels.shape[:2], grid.t, pixels.shape[2] // grid.t, grid.h, rows, grid.w, columns
         )
         inside = (1, 3, 5, 7) if self.color_first else (3, 5, 7, 1)
-        tokens = pixels.permute(0, 2, 4, 6, *inside).reshape(len(clips), grid.num_tokens, self.dim)
+        return pixels.permute(0, 2, 4, 6, *inside).reshape(len(clips), grid.num_tokens, self.dim)
+
+    @torch.no_grad()
+    def to_frames(self, tokens: Tensor, clips: Tensor, grid: Grid) -> Tensor:
+        """The inverse of `encode`: from tokens, target or predicted, to pictures.
+
+        Where tokens are scaled by their own mean and variance, those of the clip bring them back:
+        a network that predicts scaled pixels says nothing of either.
+
+        Args:
+            tokens: (B, N, dim).
+            clips: (B, C, T, H, W) uint8, that the tokens are of.
+            grid: their grid.
+
+        Returns:
+            (B, C, T', H, W) uint8; T' is t, the first frame of each token, or T with `all_frames`.
+        """
+        tokens = tokens.float()
         if self.norm:
-            variance, mean = torch.var_mean(tokens, dim=-1, keepdim=True)
-            tokens = (tokens - mean) / (variance + _EPSILON).sqrt()
-        return tokens
+            variance, mean = torch.var_mean(self._unscaled(clips, grid), dim=-1, keepdim=True)
+            tokens = tokens * (variance + _EPSILON).sqrt() + mean
+        frames, rows, columns = self.token_size
+        inside = (frames if self.all_frames else 1, rows, columns)
+        channels = self.mean.numel()
+        shape = (channels, *inside) if self.color_first else (*inside, channels)
+        pixels = tokens.reshape(len(tokens), *grid, *shape)
+        if not self.color_first:
+            pixels = pixels.movedim(-1, 4)
+        # (B, t, h, w, C, frame, row, column) -> (B, C, t, frame, h, row, w, column)
+        pixels = pixels.permute(0, 4, 1, 5, 2, 6, 3, 7)
+        pixels = pixels.reshape(len(tokens), channels, -1, grid.h * rows, grid.w * columns)
+        values = (pixels * self.std + self.mean) * 255
+        return values.round().clamp(0, 255).to(torch.uint8)
 
     def extra_repr(self) -> str:
         """What `print` shows of the module."""

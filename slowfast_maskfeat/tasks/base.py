@@ -62,7 +62,15 @@ class Evaluation(ABC):
         """
 
 
-class Task(ABC):
+class Evaluator(ABC):
+    """Judges a model over a list: what the one evaluation loop runs."""
+
+    @abstractmethod
+    def evaluation(self, videos: VideoList, num_views: int) -> Evaluation:
+        """A fresh evaluation of `videos` in `num_views` clips each."""
+
+
+class Task(Evaluator, ABC):
     """Turns a model and a batch into a loss, and judges a model.
 
     The loop sums gradients over micro-batches and processes and divides by the summed weight, so
@@ -73,10 +81,10 @@ class Task(ABC):
     def step(self, model: nn.Module, batch: ClipBatch) -> StepOutput:
         """Forward pass and loss of one batch that is on the model's device."""
 
-    def after_step(self, model: nn.Module) -> None:  # noqa: B027 (most tasks do nothing)
+    def after_step(self, model: nn.Module) -> None:
         """Called after each optimizer step, with the bare model: an online target learns here."""
 
-    def to(self, device: torch.device) -> None:  # noqa: B027 (most tasks hold no tensors)
+    def to(self, device: torch.device) -> None:
         """Move what the task holds to the model's device."""
 
     def state_dict(self) -> dict[str, Any]:

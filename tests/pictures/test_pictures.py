@@ -13,26 +13,29 @@ from matplotlib.figure import Figure
 from matplotlib.image import imread
 
 from slowfast_maskfeat.pictures import (
-    HOGPanelRow,
+    HOGDrawing,
+    PanelRow,
+    PixelDrawing,
     accuracy_curves,
-    hog_panel,
+    panel_image,
+    prediction_panel,
     training_curves,
 )
 from slowfast_maskfeat.pictures.panel import _draw_strokes, _strengths
 from slowfast_maskfeat.targets.hog import hog
 
 
-def _row(mask: np.ndarray, size: int = 48, name: str = "waving") -> HOGPanelRow:
+def _row(mask: np.ndarray, size: int = 48, name: str = "waving") -> PanelRow:
     frame = np.random.default_rng(0).integers(0, 256, (size, size, 3), dtype=np.uint8)
     cells = hog(torch.from_numpy(frame).permute(2, 0, 1)[None])[0]
-    return HOGPanelRow(frame, mask, cells, torch.zeros_like(cells), name)
+    return PanelRow(frame, mask, [HOGDrawing(cells, torch.zeros_like(cells))], name)
 
 
 def test_hog_panel_is_a_png_of_four_columns(tmp_path):
     mask = np.zeros((3, 3), dtype=bool)
     mask[1, 1] = True
     path = tmp_path / "new" / "panel.png"
-    hog_panel(path, [_row(mask), _row(~mask)], title="after 25 epochs")
+    prediction_panel(path, [_row(mask), _row(~mask)], title="after 25 epochs")
     height, width, _ = imread(path).shape
     assert 1.5 < width / height < 2.5
     assert path.read_bytes().startswith(b"\x89PNG")
@@ -42,8 +45,8 @@ def test_hog_panel_takes_tensors_and_does_not_depend_on_pyplot(tmp_path):
     code = "import sys, slowfast_maskfeat.pictures; assert 'matplotlib.pyplot' not in sys.modules"
     subprocess.run([sys.executable, "-c", code], check=True)
     row = _row(np.ones((6, 6), dtype=bool))
-    hog_panel(tmp_path / "a.png", [row])
-    hog_panel(
+    prediction_panel(tmp_path / "a.png", [row])
+    prediction_panel(
         tmp_path / "b.png",
         [row._replace(frame=torch.from_numpy(row.frame), mask=torch.ones(6, 6, dtype=torch.bool))],
     )
@@ -53,12 +56,29 @@ def test_hog_panel_takes_tensors_and_does_not_depend_on_pyplot(tmp_path):
 def test_prediction_is_shown_only_where_masked(tmp_path):
     mask = np.zeros((3, 3), dtype=bool)
     row = _row(mask)
-    noise = row._replace(prediction=torch.ones_like(row.target))
-    hog_panel(tmp_path / "a.png", [row])
-    hog_panel(tmp_path / "b.png", [noise])
+    target = row.drawings[0].target
+    noise = row._replace(drawings=[HOGDrawing(target, torch.ones_like(target))])
+    prediction_panel(tmp_path / "a.png", [row])
+    prediction_panel(tmp_path / "b.png", [noise])
     assert np.array_equal(imread(tmp_path / "a.png"), imread(tmp_path / "b.png"))
-    hog_panel(tmp_path / "c.png", [noise._replace(mask=~mask)])
+    prediction_panel(tmp_path / "c.png", [noise._replace(mask=~mask)])
     assert not np.array_equal(imread(tmp_path / "a.png"), imread(tmp_path / "c.png"))
+
+
+def test_pixels_stand_beside_histograms_and_their_target_once():
+    mask = np.zeros((3, 3), dtype=bool)
+    row = _row(mask)
+    pixels = PixelDrawing(row.frame, 255 - row.frame)
+    widths = [
+        panel_image([row._replace(drawings=drawings)]).shape[1]
+        for drawings in (
+            row.drawings,
+            [*row.drawings, pixels],
+            [*row.drawings, pixels, pixels._replace(name="MAE")],
+        )
+    ]
+    four, six, seven = widths
+    assert six - four == pytest.approx(2 * (seven - six), abs=2)
 
 
 @pytest.mark.parametrize("degrees", [10, 30, 50, 90, 110, 150])
@@ -80,12 +100,12 @@ def test_strokes_lie_along_the_edge(degrees):
 
 @pytest.mark.parametrize("size", [(4, 3), (3, 5)])
 def test_mask_that_does_not_divide_the_cells(tmp_path, size):
-    with pytest.raises(ValueError, match=f"{size[0]}x{size[1]} cells does not divide 6x6"):
-        hog_panel(tmp_path / "a.png", [_row(np.zeros(size, dtype=bool))])
+    with pytest.raises(ValueError, match=f"{size[0]}x{size[1]} cells does not divide"):
+        prediction_panel(tmp_path / "a.png", [_row(np.zeros(size, dtype=bool))])
 
 
 def test_nothing_to_draw(tmp_path):
-    for draw, nothing in ((hog_panel, []), (accuracy_curves, {}), (training_curves, [])):
+    for draw, nothing in ((prediction_panel, []), (accuracy_curves, {}), (training_curves, [])):
         with pytest.raises(ValueError, match=r"nothing\.png"):
             draw(tmp_path / "nothing.png", nothing)
     with pytest.raises(ValueError, match="`epoch`"):

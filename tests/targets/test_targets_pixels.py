@@ -93,3 +93,34 @@ def test_float32_without_gradient_under_autocast():
 def test_size_error_names_both():
     with pytest.raises(ValueError, match=r"4x4x4 tokens of 2x16x16 pixels.*\(8, 60, 64\)"):
         PixelTarget((2, 16, 16)).encode(torch.zeros(1, 3, 8, 60, 64), GRID)
+
+
+@pytest.mark.parametrize("norm", [True, False])
+@pytest.mark.parametrize(
+    ("size", "options"),
+    [
+        ((2, 16, 16), {}),
+        ((2, 16, 16), {"all_frames": True}),
+        ((1, 16, 16), {"color_first": True}),
+    ],
+)
+def test_tokens_come_back_as_the_pictures_that_they_are_of(size, options, norm):
+    generator = torch.Generator().manual_seed(0)
+    frames = 4 * size[0]
+    clips = torch.randint(0, 256, (2, 3, frames, 64, 64), dtype=torch.uint8, generator=generator)
+    clips[0, :, :, :16, :16] = 77  # a flat patch, whose variance is 0
+    target = PixelTarget(size, norm=norm, **options)
+    tokens = target.encode(clips, GRID)
+    expected = clips if options.get("all_frames") else clips[:, :, :: size[0]]
+    assert torch.equal(target.to_frames(tokens, clips, GRID), expected)
+
+
+def test_a_scaled_prediction_takes_the_mean_and_variance_of_its_own_patch():
+    clips = torch.full((1, 3, 8, 64, 64), 100, dtype=torch.uint8)
+    clips[..., 32:] = 200
+    clips[..., ::2] += 10
+    target = PixelTarget((2, 16, 16))
+    # Predicting 0 is predicting the mean of each patch.
+    frames = target.to_frames(torch.zeros(1, GRID.num_tokens, target.dim), clips, GRID)
+    assert frames[..., :32].unique().tolist() == [105]
+    assert frames[..., 32:].unique().tolist() == [205]

@@ -1,0 +1,199 @@
+"""A configuration's probe: what frozen features say of the classes."""
+
+from __future__ import annotations
+
+from functools import partial
+from typing import Any, NamedTuple
+
+import torch
+from fvcore.common.config import CfgNode
+from torch import Tensor, nn
+
+from slowfast_maskfeat.build.features import build_frozen_model, kept_features
+from slowfast_maskfeat.build.report import figures, say
+from slowfast_maskfeat.engine import distributed
+from slowfast_maskfeat.metrics.accuracy import VideoScores
+from slowfast_maskfeat.metrics.log import EventLog
+from slowfast_maskfeat.probes import (
+    AttentiveHead,
+    Features,
+    FitSettings,
+    LinearHead,
+    fit_heads,
+    head_scores,
+    neighbour_scores,
+)
+from slowfast_maskfeat.videos.index import MissingListError
+
+# Learning rates for a batch of 256, optimizer and epochs of each kind of head.
+_USUAL = {
+    "linear": ((0.003, 0.01, 0.03, 0.1, 0.3, 1.0), "sgd", 100),
+    "attentive": ((0.0001, 0.0003, 0.001, 0.003), "adamw", 20),
+}
+_HELD_OUT = 10  # every so many-th training row chooses the learning rate where no list does
+
+
+class _Rows(NamedTuple):
+    """Features and labels of clips."""
+
+    features: Tensor
+    labels: Tensor
+
+
+def run_probe(cfg: CfgNode, device: torch.device, log: EventLog) -> dict[str, Any]:
+    """Judge the features of TEST.CHECKPOINT_FILE_PATH, else of TRAIN.CHECKPOINT_FILE_PATH.
+
+    The labelled rows of the training list are learned from or asked, those of the test list are
+    judged by the scores of all their views together, as in a test. The learning rate of a head is
+    chosen on the validation list; where that is absent or the test list itself, on every tenth
+    training row, which is then not trained on.
+
+    Args:
+        cfg: configuration, of the pre-training or the classifier; it is only read.
+        device: of this process.
+        log: takes the event `probe`.
+
+    Returns:
+        The figures.
+
+    Raises:
+        ValueError: a list has no labels, or something in the data or weights is wrong.
+    """
+    if cfg.DETECTION.ENABLE:
+        raise ValueError("PROBE.KIND: probes are of clips; DETECTION.ENABLE False is right")
+    kind = cfg.PROBE.KIND
+    frozen = build_frozen_model(
+        cfg, cfg.TEST.CHECKPOINT_FILE_PATH or cfg.TRAIN.CHECKPOINT_FILE_PATH, device
+    )
+    take = partial(kept_features, cfg, frozen=frozen, of_tokens=kind == "attentive", device=device)
+    train, test = take("train"), take("test")
+    # knn has nothing to choose.
+    validation = None if kind == "knn" else _validation(take, test)
+    if not distributed.is_main():
+        return {}
+    num_classes = _num_classes(train, test)
+    learned, asked = _rows(train), _rows(test)
+    if kind == "knn":
+        scores = neighbour_scores(
+            learned.features,
+            learned.labels,
+            asked.features,
+            num_classes=num_classes,
+            k=cfg.PROBE.NUM_NEIGHBOURS,
+            temperature=cfg.PROBE.TEMPERATURE,
+        )
+        settings: dict[str, Any] = {
+            "num_neighbours": cfg.PROBE.NUM_NEIGHBOURS,
+            "temperature": cfg.PROBE.TEMPERATURE,
+        }
+    else:
+        scores, settings = _learn(cfg, learned, validation, asked, num_classes, device)
+    results = {**_judge(test, scores, cfg.DATA.ENSEMBLE_METHOD), **_counts(train, test)}
+    log.write(
+        "probe",
+        kind=kind,
+        checkpoint=frozen.source,
+        checkpoint_sha256=frozen.sha256,
+        list_sha256=test.facts["list_sha256"],
+        train_list_sha256=train.facts["list_sha256"],
+        **settings,
+        **results,
+    )
+    say(f"{kind} probe of {frozen.source or 'random weights'}: {figures(results)}")
+    return results
+
+
+def _validation(take: Any, test: Features) -> Features | None:
+    """Features of the validation list; None where there is none but the test list."""
+    try:
+        found: Features = take("val")
+    except MissingListError:
+        return None
+    is_test = found.facts["list_sha256"] == test.facts["list_sha256"]
+    return None if is_test or found.labels is None else found
+
+
+def _learn(
+    cfg: CfgNode,
+    learned: _Rows,
+    validation: Features | None,
+    asked: _Rows,
+    num_classes: int,
+    device: torch.device,
+) -> tuple[Tensor, dict[str, Any]]:
+    """Scores (C, K) of the asked clips by a trained head, and how it was trained."""
+    kind = cfg.PROBE.KIND
+    rates, optimizer, epochs = _USUAL[kind]
+    if validation is None:
+        held_out = torch.arange(len(learned.labels)) % _HELD_OUT == _HELD_OUT - 1
+        chooses = _Rows(*(values[held_out] for values in learned))
+        learned = _Rows(*(values[~held_out] for values in learned))
+    else:
+        chooses = _rows(validation)
+    settings = FitSettings(
+        learning_rates=cfg.PROBE.LEARNING_RATES or rates,
+        optimizer=optimizer,
+        epochs=cfg.PROBE.EPOCHS or epochs,
+        batch_size=cfg.PROBE.BATCH_SIZE,
+        weight_decay=cfg.PROBE.WEIGHT_DECAY,
+        seed=cfg.RNG_SEED,
+    )
+    width = learned.features.shape[-1]
+
+    def make_head() -> nn.Module:
+        if kind == "attentive":
+            return AttentiveHead(width, num_classes, cfg.PROBE.NUM_HEADS)
+        std, mean = torch.std_mean(learned.features, dim=0)
+        return LinearHead(mean, std, num_classes)
+
+    fit = fit_heads(make_head, *learned, chooses, settings, device=device)
+    scores = head_scores(fit.head, asked.features, batch_size=cfg.PROBE.BATCH_SIZE, device=device)
+    return scores, {
+        "learning_rate": fit.learning_rate,
+        "validation_top1": {str(rate): top1 for rate, top1 in fit.validation_top1.items()},
+        "chosen_on": "every tenth training row" if validation is None else "val",
+        "epochs": settings.epochs,
+        "optimizer": optimizer,
+    }
+
+
+def _rows(features: Features) -> _Rows:
+    """Features and labels.
+
+    Raises:
+        ValueError: the list has no labels.
+    """
+    if features.labels is None:
+        raise ValueError(
+            f"{features.facts['list']}: the rows have no labels, which a probe (PROBE.KIND) needs; "
+            "`path label` is right"
+        )
+    return _Rows(features.features, features.labels)
+
+
+def _num_classes(train: Features, test: Features) -> int:
+    """K: the names, or the largest label."""
+    return len(train.class_names) or 1 + int(
+        max(_rows(train).labels.max(), _rows(test).labels.max())
+    )
+
+
+def _judge(test: Features, scores: Tensor, ensemble: str) -> dict[str, Any]:
+    """Accuracy over videos by the scores (C, K) of their clips together."""
+    assert test.labels is not None
+    num_views, num_videos = test.facts["num_views"], len(test.paths)
+    collected = VideoScores(num_videos, scores.shape[1], num_views, ensemble=ensemble)
+    collected.add(test.rows * num_views + test.views, scores)
+    labels = torch.full((num_videos,), -1)
+    labels[test.rows] = test.labels
+    found = collected.finalize(labels).as_dict()
+    found["num_videos_incomplete"] = len(found.pop("incomplete_videos"))
+    del found["lost_videos"]
+    return found
+
+
+def _counts(train: Features, test: Features) -> dict[str, Any]:
+    """How many videos each list promises and how many could be decoded, and the lost."""
+    counts = {name: test.facts[name] for name in ("num_expected", "num_found", "num_decoded")}
+    of_train = {f"num_train_{name}": train.facts[f"num_{name}"] for name in ("expected", "decoded")}
+    return {**counts, **of_train, "lost": test.facts["lost"], "lost_train": train.facts["lost"]}

@@ -1,0 +1,20 @@
+"""What frozen features say of the classes leaves this room: heads, and votes of neighbours."""
+
+from slowfast_maskfeat.probes.attentive import AttentiveHead
+from slowfast_maskfeat.probes.feature_file import Features, load_features, save_features
+from slowfast_maskfeat.probes.fit import Fit, FitSettings, fit_heads, head_scores
+from slowfast_maskfeat.probes.linear import LinearHead
+from slowfast_maskfeat.probes.neighbours import neighbour_scores
+
+__all__ = [
+    "AttentiveHead",
+    "Features",
+    "Fit",
+    "FitSettings",
+    "LinearHead",
+    "fit_heads",
+    "head_scores",
+    "load_features",
+    "neighbour_scores",
+    "save_features",
+]

@@ -1,0 +1,153 @@
+"""Train small heads on features that lie in memory.
+
+A loop of its own, and not `engine.train`: there are no videos to decode, lose, mask or augment, an
+epoch takes seconds, nothing is worth a checkpoint, and the heads of all learning rates are trained
+side by side, on the same batches, for the price of reading the features once.
+"""
+
+from __future__ import annotations
+
+import copy
+import math
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from slowfast_maskfeat.metrics.accuracy import topk_correct
+from slowfast_maskfeat.metrics.log import Progress
+
+
+@dataclass(frozen=True, kw_only=True)
+class FitSettings:
+    """How heads are trained.
+
+    Attributes:
+        learning_rates: one head is trained with each; the best on the validation rows is kept. They
+            are of a batch of 256 rows and scale with `batch_size`.
+        optimizer: "sgd", with momentum 0.9, or "adamw".
+        epochs: passes over the training rows; the learning rate falls to 0 as a cosine.
+        batch_size: rows of a step.
+        weight_decay: of the matrices, not of biases and norms.
+        seed: of the first weights and the order.
+    """
+
+    learning_rates: Sequence[float]
+    optimizer: str
+    epochs: int
+    batch_size: int
+    weight_decay: float
+    seed: int
+
+
+@dataclass(frozen=True)
+class Fit:
+    """The head that was chosen.
+
+    Attributes:
+        head: in evaluation mode.
+        learning_rate: it was trained with, as given, before the scaling.
+        validation_top1: percent right of the validation rows, for each learning rate.
+    """
+
+    head: nn.Module
+    learning_rate: float
+    validation_top1: dict[float, float]
+
+
+def fit_heads(
+    make_head: Callable[[], nn.Module],
+    features: Tensor,
+    labels: Tensor,
+    validation: tuple[Tensor, Tensor],
+    settings: FitSettings,
+    *,
+    device: torch.device,
+    show_progress: bool = True,
+) -> Fit:
+    """Train a head per learning rate and keep the best; the smaller rate where two are equal.
+
+    Args:
+        make_head: gives a head, features -> (B, K) logits; called with the seed set.
+        features: (N, D) or (N, n, D), on the CPU.
+        labels: (N,) int64.
+        validation: the same two of the rows that choose.
+        settings: how.
+        device: to train on.
+        show_progress: draw a progress bar.
+
+    Raises:
+        ValueError: there is nothing to train on or to choose by.
+    """
+    if not len(features) or not len(validation[0]):
+        raise ValueError(
+            f"a probe has {len(features)} rows to train on and {len(validation[0])} to choose the "
+            "learning rate by; both need at least one"
+        )
+    rates = sorted(set(settings.learning_rates))
+    state = torch.random.get_rng_state()
+    torch.manual_seed(settings.seed)
+    first = make_head()
+    torch.random.set_rng_state(state)
+    heads = [copy.deepcopy(first).to(device) for _ in rates]
+    batch_size = min(settings.batch_size, len(features))
+    optimizer = _optimizer(heads, rates, settings, batch_size)
+    num_steps = settings.epochs * (len(features) // batch_size)
+    progress = Progress(settings.epochs, "probe", enabled=show_progress)
+    step = 0
+    for epoch in range(settings.epochs):
+        generator = np.random.default_rng((settings.seed, epoch))
+        order = torch.from_numpy(generator.permutation(len(features)))
+        for rows in order[: len(order) // batch_size * batch_size].split(batch_size):
+            factor = 0.5 * (1 + math.cos(math.pi * step / num_steps))
+            for group in optimizer.param_groups:
+                group["lr"] = group["full_lr"] * factor
+            inputs, wanted = features[rows].to(device).float(), labels[rows].to(device)
+            # Heads share no weights, so the gradient of a sum is that of each alone.
+            loss = torch.stack([F.cross_entropy(head(inputs), wanted) for head in heads]).sum()
+            optimizer.zero_grad(set_to_none=True)
+            loss.backward()
+            optimizer.step()
+            step += 1
+        progress.update(1)
+    progress.close()
+    top1 = [_top1(head, *validation, settings.batch_size, device) for head in heads]
+    best = max(range(len(rates)), key=lambda place: (top1[place], -place))
+    return Fit(heads[best].eval(), rates[best], dict(zip(rates, top1, strict=True)))
+
+
+@torch.no_grad()
+def head_scores(
+    head: nn.Module, features: Tensor, *, batch_size: int, device: torch.device
+) -> Tensor:
+    """Class probabilities: (N, D) or (N, n, D) -> (N, K) float32 on the CPU."""
+    head.eval()
+    parts = [head(rows.to(device).float()).softmax(-1).cpu() for rows in features.split(batch_size)]
+    return torch.cat(parts)
+
+
+def _top1(
+    head: nn.Module, features: Tensor, labels: Tensor, batch_size: int, device: torch.device
+) -> float:
+    scores = head_scores(head, features, batch_size=batch_size, device=device)
+    return 100.0 * int(topk_correct(scores, labels, (1,))[0]) / len(labels)
+
+
+def _optimizer(
+    heads: Sequence[nn.Module], rates: Sequence[float], settings: FitSettings, batch_size: int
+) -> torch.optim.Optimizer:
+    groups = []
+    for head, rate in zip(heads, rates, strict=True):
+        full = rate * batch_size / 256
+        for is_matrix in (True, False):
+            parameters = [value for value in head.parameters() if (value.ndim == 2) == is_matrix]
+            decay = settings.weight_decay if is_matrix else 0.0
+            groups.append(
+                {"params": parameters, "lr": full, "full_lr": full, "weight_decay": decay}
+            )
+    if settings.optimizer == "sgd":
+        return torch.optim.SGD(groups, lr=0.0, momentum=0.9)
+    return torch.optim.AdamW(groups, lr=0.0)

@@ -1,0 +1,105 @@
+"""Write the features of a list of videos or images, made by a frozen network.
+
+    python tools/extract_features.py --checkpoint ssl_checkpoint_epoch_00300.pyth --split test \\
+        --output features.npz DATA.PATH_TO_DATA_DIR lists
+
+The file holds `features` (clips, D), or (clips, n, D) with --tokens, `rows`, `views`, `times` (the
+seconds of each clip), `labels`, and as JSON `paths`, `class_names` and `facts`: list and
+its hash, checkpoint and its hash, decoders, what was lost. The checkpoint brings its configuration
+along; weights that come without need --cfg.
+"""
+
+from __future__ import annotations
+
+import argparse
+import sys
+import warnings
+
+import torch
+from fvcore.common.config import CfgNode
+
+from slowfast_maskfeat.build.features import build_frozen_model, extract_features
+from slowfast_maskfeat.checkpoints import LoadError, load_checkpoint
+from slowfast_maskfeat.config import load_config, parse_config
+from slowfast_maskfeat.probes import save_features
+from slowfast_maskfeat.probes.feature_file import check_suffix
+from slowfast_maskfeat.videos.decode import DecodeError
+
+INVALID_INPUT = 2
+
+
+def main(arguments: list[str]) -> int:
+    """Extract and write.
+
+    Returns:
+        the exit code: 0, or 2 for invalid input.
+    """
+    warnings.simplefilter("ignore")  # the configuration was warned about when it trained
+    options = _parse(arguments)
+    try:
+        _extract(options)
+    except LoadError as error:
+        print(f"{error.report}\nerror: {error.summary}", file=sys.stderr)
+        return INVALID_INPUT
+    except (ValueError, DecodeError) as error:
+        print(f"error: {' '.join(str(error).split())}", file=sys.stderr)
+        return INVALID_INPUT
+    except OSError as error:
+        print(f"error: {error.filename or options.output}: {error.strerror}", file=sys.stderr)
+        return INVALID_INPUT
+    return 0
+
+
+def _extract(options: argparse.Namespace) -> None:
+    check_suffix(options.output)  # before the work, not after it
+    if options.device.startswith("cuda") and not torch.cuda.is_available():
+        raise ValueError(f"--device: {options.device!r}, but torch sees no GPU; 'cpu' would run")
+    cfg = _configuration(options)
+    device = torch.device(options.device)
+    frozen = build_frozen_model(cfg, options.checkpoint, device)
+    features = extract_features(cfg, options.split, frozen, of_tokens=options.tokens, device=device)
+    save_features(options.output, features)
+    facts, shape = features.facts, "x".join(map(str, features.features.shape))
+    print(
+        f"{options.output}: {shape}, {facts['num_decoded']} of {facts['num_expected']} rows of "
+        f"{facts['list']} decoded, {facts['num_views']} clips each"
+    )
+
+
+def _configuration(options: argparse.Namespace) -> CfgNode:
+    """That of --cfg, else the checkpoint's own."""
+    if options.cfg:
+        return load_config([options.cfg], options.opts)
+    content = load_checkpoint(options.checkpoint)
+    if not isinstance(content.get("cfg"), str):
+        raise ValueError(
+            f"{options.checkpoint}: it holds no configuration; name the YAML file of its model "
+            "with --cfg"
+        )
+    return parse_config(content["cfg"], options.checkpoint, options.opts)
+
+
+def _parse(arguments: list[str]) -> argparse.Namespace:
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument("--checkpoint", required=True, help="of a pre-training or a training")
+    parser.add_argument("--cfg", help="YAML of the model, for weights that come without")
+    parser.add_argument("--output", required=True, help="file that ends in .npz or .safetensors")
+    parser.add_argument(
+        "--split", default="test", choices=["train", "val", "test"], help="which list"
+    )
+    parser.add_argument(
+        "--tokens", action="store_true", help="features of each token, not of their mean"
+    )
+    parser.add_argument(
+        "--device",
+        default="cuda" if torch.cuda.is_available() else "cpu",
+        choices=["cpu", "cuda"],
+    )
+    parser.add_argument("opts", nargs="*", default=[], metavar="KEY VALUE")
+    return parser.parse_args(arguments)
+
+
+if __name__ == "__main__":
+    sys.exit(main(sys.argv[1:]))
