@@ -92,9 +92,11 @@ def build_mask_sampler(cfg: CfgNode) -> MaskSampler:
 
 def _mask_sampler(cfg: CfgNode, grid: Grid, ratio: float) -> tuple[MaskSampler, bool]:
     """The sampler that the configuration names, and whether it always hides the same number."""
+    block = tuple(cfg.MASK.RANDOM_BLOCK)
+    if block and not cfg.MASK.MAE_RND_MASK:
+        raise ValueError(f"MASK.RANDOM_BLOCK: {block} is of random masks: MASK.MAE_RND_MASK True")
     if cfg.MASK.MAE_RND_MASK:
-        options = {"tube": cfg.AUG.MASK_TUBE, "per_frame": cfg.MASK.PER_FRAME_MASKING}
-        return partial(random_mask, grid, ratio, **options), True
+        return _random_sampler(cfg, grid, ratio, block or (1, 1, 1)), True
     if grid.t == 1:
         max_block = cfg.AUG.MAX_MASK_PATCHES_PER_BLOCK
         return partial(block_mask, grid, ratio, max_block=max_block), False
@@ -103,6 +105,17 @@ def _mask_sampler(cfg: CfgNode, grid: Grid, ratio: float) -> tuple[MaskSampler, 
     if cfg.AUG.MASK_FRAMES:
         return partial(frame_mask, grid, ratio), True
     return partial(cube_mask, grid, ratio), False
+
+
+def _random_sampler(cfg: CfgNode, grid: Grid, ratio: float, block: tuple[int, ...]) -> MaskSampler:
+    if len(block) != 3:
+        raise ValueError(f"MASK.RANDOM_BLOCK: {list(block)}: (t, h, w) in tokens is wanted")
+    tube, per_frame = cfg.AUG.MASK_TUBE, cfg.MASK.PER_FRAME_MASKING
+    try:
+        random_mask(grid, ratio, np.random.default_rng(0), block=block)
+    except ValueError as error:
+        raise ValueError(f"MASK.RANDOM_BLOCK: {error}") from error
+    return partial(random_mask, grid, ratio, tube=tube, per_frame=per_frame, block=block)
 
 
 def mask_grid(cfg: CfgNode) -> Grid:

@@ -132,7 +132,10 @@ def _build_pixels(cfg: CfgNode, stride: Triple) -> Target:
         std=cfg.DATA.STD,
         all_frames=not cfg.MASK.TIME_STRIDE_LOSS,
         norm=cfg.MASK.NORM_PRED_PIXEL,
-        color_first=cfg.MVIT.PATCH_2D,  # the published order of images
+        # Published pixels of images have another order than those of video; files that name the
+        # target have one for both.
+        color_first=cfg.MVIT.PATCH_2D and not cfg.MASK.TARGET,
+        absolute=cfg.MASK.PIXEL_LOSS == "l1",
     )
 
 

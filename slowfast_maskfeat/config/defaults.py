@@ -218,7 +218,7 @@ def _mvit() -> CfgNode:
 def _mask() -> CfgNode:
     node = CfgNode()
     node.ENABLE = False  # pre-train by masked prediction
-    node.TARGET = ""  # new: hog, pixels; "": what PRED_HOG says
+    node.TARGET = ""  # new: hog, pixels; "": what PRED_HOG says, in the published order
     node.PRED_HOG = False  # predict HOG, else pixels
     node.PRETRAIN_DEPTH = [15]  # blocks after which is predicted
     node.HEAD_TYPE = "separate"  # separate: norm and linear; separate_xformer: blocks before them
@@ -230,9 +230,11 @@ def _mask() -> CfgNode:
     node.DEC_KV_KERNEL = []  # pooling kernel of keys and values in them
     node.DEC_KV_STRIDE = []  # pooling stride of keys and values in them
     node.MAE_RND_MASK = False  # mask tokens at random, one by one
+    node.RANDOM_BLOCK = []  # new: then blocks of (t, h, w) tokens, one by one; []: single ones
     node.PER_FRAME_MASKING = False  # the same number of random tokens in every frame
     node.TIME_STRIDE_LOSS = True  # pixels: predict one frame per token, not the whole tube
     node.NORM_PRED_PIXEL = True  # pixels: normalise each token's pixels
+    node.PIXEL_LOSS = "l2"  # new: pixels: l2, squared errors, or l1, absolute ones
     node.HOG_BINS = 9  # new: orientations in 0..180 degrees
     node.HOG_CELL = 8  # new: side of a cell in pixels
     node.HOG_GAUSSIAN_WINDOW = 0  # new: side of the weighting window in pixels; 0: none

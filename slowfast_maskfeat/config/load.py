@@ -183,6 +183,7 @@ _CHOICES: dict[str, tuple[object, ...]] = {
     "DATA.DECODING_BACKEND": ("auto", "torchvision", "torchcodec", "pyav", "decord"),
     "DATA.ENSEMBLE_METHOD": ("sum", "max"),
     "MASK.HEAD_TYPE": ("separate", "separate_xformer"),
+    "MASK.PIXEL_LOSS": ("l2", "l1"),
     "MASK.TARGET": ("", "hog", "pixels"),
     "MODEL.HEAD_ACT": ("softmax", "sigmoid", "none"),
     "MVIT.MODE": ("conv", "avg", "max"),

@@ -7,11 +7,12 @@ from slowfast_maskfeat.losses.classification import (
     cross_entropy,
     soft_cross_entropy,
 )
-from slowfast_maskfeat.losses.regression import mean_squared_error
+from slowfast_maskfeat.losses.regression import mean_absolute_error, mean_squared_error
 
 __all__ = [
     "binary_cross_entropy_with_logits",
     "cross_entropy",
+    "mean_absolute_error",
     "mean_squared_error",
     "soft_cross_entropy",
 ]

@@ -20,3 +20,18 @@ def mean_squared_error(prediction: Tensor, target: Tensor) -> Tensor:
     assert prediction.shape == target.shape, f"{prediction.shape} against {target.shape}"
     difference = at_least_float32(prediction) - target
     return difference.square().mean(dim=-1)
+
+
+def mean_absolute_error(prediction: Tensor, target: Tensor) -> Tensor:
+    """Mean over the channels of the absolute error of every term.
+
+    Args:
+        prediction: (M, D), any floating type.
+        target: (M, D).
+
+    Returns:
+        (M,), float32 (float64 if `prediction` is).
+    """
+    assert prediction.shape == target.shape, f"{prediction.shape} against {target.shape}"
+    difference = at_least_float32(prediction) - target
+    return difference.abs().mean(dim=-1)

@@ -1,4 +1,8 @@
-"""Random masks: tokens drawn one by one (MAE, arXiv:2111.06377; video: arXiv:2205.09113)."""
+"""Random masks: tokens, or blocks of them, drawn one by one.
+
+Sources: MAE (arXiv:2111.06377) and its form for video (arXiv:2205.09113), of single tokens; SimMIM
+(arXiv:2111.09886), of blocks.
+"""
 
 from __future__ import annotations
 
@@ -17,6 +21,7 @@ def random_mask(
     *,
     tube: bool = False,
     per_frame: bool = False,
+    block: tuple[int, int, int] = (1, 1, 1),
 ) -> Tensor:
     """Masks tokens drawn uniformly without replacement; the number is exact.
 
@@ -31,12 +36,15 @@ def random_mask(
         generator: source of all draws.
         tube: hide the same cells at every time step.
         per_frame: hide the same number of cells at every time step.
+        block: cells (t, h, w) that are hidden together; they divide the grid, and what is said of
+            cells above is then said of blocks.
 
     Returns:
         (t, h, w) bool, True = masked.
 
     Raises:
-        ValueError: `ratio` outside (0, 1), a grid without cells, or `tube` and `per_frame` both.
+        ValueError: `ratio` outside (0, 1), a grid without cells, `tube` and `per_frame` both, or
+            blocks that do not divide the grid.
     """
     check_ratio(ratio)
     check_grid(grid)
@@ -44,6 +52,9 @@ def random_mask(
         raise ValueError(
             "AUG.MASK_TUBE and MASK.PER_FRAME_MASKING are both on; a random mask takes one of them"
         )
+    if min(block) < 1 or any(size % side for size, side in zip(grid, block, strict=True)):
+        raise ValueError(f"blocks of {block} do not divide a grid of {grid} tokens (t, h, w)")
+    grid = Grid(*(size // side for size, side in zip(grid, block, strict=True)))
     num_rows = grid.t if per_frame else 1
     num_cells = grid.h * grid.w if tube or per_frame else grid.num_tokens
     num_visible = int(num_cells * (1 - ratio))
@@ -52,4 +63,7 @@ def random_mask(
     np.put_along_axis(mask, order[:, :num_visible], False, axis=1)
     if tube:
         mask = np.repeat(mask, grid.t, axis=0)
-    return torch.from_numpy(mask.reshape(grid))
+    cells = mask.reshape(grid)
+    for axis, side in enumerate(block):
+        cells = cells.repeat(side, axis) if side > 1 else cells
+    return torch.from_numpy(cells)

@@ -1,4 +1,4 @@
-"""Pixels as prediction target (MAE, arXiv:2111.06377, section 3; MaskFeat, section 3.2)."""
+"""Pixels as prediction target: MAE (arXiv:2111.06377), SimMIM (arXiv:2111.09886), MaskFeat."""
 
 from __future__ import annotations
 
@@ -7,6 +7,7 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor
 
+from slowfast_maskfeat.losses import mean_absolute_error
 from slowfast_maskfeat.shapes import Grid
 from slowfast_maskfeat.targets.base import Target, check_clip_size
 
@@ -23,6 +24,7 @@ class PixelTarget(Target):
         norm: scale every token by its own mean and variance (MASK.NORM_PRED_PIXEL).
         color_first: order (colour, row, column), as published for images, not (row, column,
             colour), as published for video.
+        absolute: the loss is the absolute error (SimMIM), not the squared one (MAE).
     """
 
     mean: Tensor
@@ -37,6 +39,7 @@ class PixelTarget(Target):
         all_frames: bool = False,
         norm: bool = True,
         color_first: bool = False,
+        absolute: bool = False,
     ) -> None:
         super().__init__()
         frames, rows, columns = token_size
@@ -49,6 +52,7 @@ class PixelTarget(Target):
         self.all_frames = all_frames
         self.norm = norm
         self.color_first = color_first
+        self.absolute = absolute
         # Not part of a checkpoint: they follow from the configuration (DATA.MEAN, DATA.STD).
         shape = (1, len(mean), 1, 1, 1)
         self.register_buffer("mean", torch.tensor(mean).view(shape), persistent=False)
@@ -81,6 +85,16 @@ class PixelTarget(Target):
             variance, mean = torch.var_mean(tokens, dim=-1, keepdim=True)
             tokens = (tokens - mean) / (variance + _EPSILON).sqrt()
         return tokens
+
+    def loss(self, prediction: Tensor, target: Tensor) -> Tensor:
+        """The squared or absolute error of every masked token: (M, dim) twice -> (M,)."""
+        if self.absolute:
+            return mean_absolute_error(prediction, target)
+        return super().loss(prediction, target)
+
+    def constant_prediction(self, target: Tensor) -> Tensor:
+        """The best single prediction for all of `target`: its median for absolute errors."""
+        return target.median(dim=0).values if self.absolute else super().constant_prediction(target)
 
     def _unscaled(self, clips: Tensor, grid: Grid) -> Tensor:
         """(B, N, dim) pixels of every token, of the normalised clip."""
@@ -135,5 +149,5 @@ class PixelTarget(Target):
         """What `print` shows of the module."""
         return (
             f"token_size={self.token_size}, all_frames={self.all_frames}, norm={self.norm}, "
-            f"color_first={self.color_first}, dim={self.dim}"
+            f"color_first={self.color_first}, absolute={self.absolute}, dim={self.dim}"
         )

@@ -11,6 +11,7 @@ from golden_rule import golden_randn
 from slowfast_maskfeat.losses import (
     binary_cross_entropy_with_logits,
     cross_entropy,
+    mean_absolute_error,
     mean_squared_error,
     soft_cross_entropy,
 )
@@ -81,3 +82,13 @@ def test_shapes_that_would_broadcast_are_refused():
     for loss in (mean_squared_error, soft_cross_entropy):
         with pytest.raises(AssertionError):
             loss(torch.zeros(3, 6), torch.zeros(1, 6))
+
+
+def test_the_absolute_error_is_a_mean_over_the_channels():
+    prediction = torch.tensor([[1.0, -2.0], [0.5, 0.5]], requires_grad=True)
+    target = torch.tensor([[0.0, 2.0], [0.5, 1.0]])
+    terms = mean_absolute_error(prediction, target)
+    assert terms.tolist() == [2.5, 0.25]
+    terms.sum().backward()
+    assert prediction.grad.tolist() == [[0.5, -0.5], [0.0, -0.5]]
+    assert mean_absolute_error(prediction.bfloat16(), target).dtype == torch.float32

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+
 import numpy as np
 import pytest
 from tiny_cases import tiny_options
@@ -9,6 +11,7 @@ from tiny_cases import tiny_options
 from slowfast_maskfeat.build import build_mask_sampler
 from slowfast_maskfeat.config import load_config
 
+ROOT = Path(__file__).parents[2]
 CUBES = {"MASK__MAE_RND_MASK": False}
 
 
@@ -104,3 +107,30 @@ def test_clips_that_are_not_whole_tokens_are_refused(changes):
     """Their targets could not be made: that would fail in the first step."""
     with pytest.raises(ValueError, match=r"DATA\.NUM_FRAMES and DATA\.TRAIN_CROP_SIZE"):
         sampler("pt_video_hog", AUG__MASK_RATIO=0.4, **changes)
+
+
+def test_simmim_masks_blocks_of_32_pixels():
+    (mask,) = draw(simmim(), 1)
+    assert tuple(mask.shape) == (1, 14, 14)
+    blocks = mask.reshape(1, 7, 2, 7, 2)
+    assert (blocks == blocks[:, :, :1, :, :1]).all()
+    assert int((~mask).sum()) == 4 * int(49 * 0.4)
+
+
+def simmim(*pairs):
+    return build_mask_sampler(
+        load_config([str(ROOT / "configs/masked_ssl/in1k_VIT_B_SimMIM_PT.yaml")], pairs)
+    )
+
+
+@pytest.mark.parametrize(
+    ("pairs", "message"),
+    [
+        (["MASK.RANDOM_BLOCK", "[1, 3, 2]"], "do not divide a grid of 1x14x14"),
+        (["MASK.RANDOM_BLOCK", "[2, 2]"], r"\(t, h, w\) in tokens is wanted"),
+        (["MASK.MAE_RND_MASK", "False"], "is of random masks"),
+    ],
+)
+def test_blocks_that_can_not_be_drawn_are_named_with_their_key(pairs, message):
+    with pytest.raises(ValueError, match=f"MASK.RANDOM_BLOCK.*{message}"):
+        simmim(*pairs)

@@ -145,3 +145,22 @@ def test_a_cube_mask_takes_less_than_half_a_millisecond():
 
     generator = np.random.default_rng(0)
     assert min(seconds_per_mask() for _ in range(20)) < 0.5e-3
+
+
+@pytest.mark.parametrize("tube", [False, True])
+def test_random_blocks_are_whole_and_their_number_exact(tube):
+    mask = random_mask(
+        Grid(4, 6, 8), 0.6, np.random.default_rng(0), tube=tube, block=(1, 2, 2)
+    ).numpy()
+    blocks = mask.reshape(4, 3, 2, 4, 2)
+    assert (blocks == blocks[:, :, :1, :, :1]).all()
+    visible = (~blocks[:, :, 0, :, 0]).sum()
+    assert visible == (4 * int(12 * 0.4) if tube else int(48 * 0.4))
+    single = random_mask(Grid(4, 3, 4), 0.6, np.random.default_rng(0), tube=tube).numpy()
+    assert (blocks[:, :, 0, :, 0] == single).all()
+
+
+@pytest.mark.parametrize("block", [(3, 1, 1), (1, 4, 2), (1, 0, 2)])
+def test_blocks_that_do_not_divide_the_grid_are_an_error(block):
+    with pytest.raises(ValueError, match="do not divide a grid of 4x6x8"):
+        random_mask(Grid(4, 6, 8), 0.5, np.random.default_rng(0), block=block)

@@ -10,10 +10,13 @@ import pytest
 import torch
 from golden_rule import golden_mask, golden_randn
 
+from slowfast_maskfeat.build.task import build_targets
+from slowfast_maskfeat.config import load_config
 from slowfast_maskfeat.shapes import Grid
 from slowfast_maskfeat.targets import PixelTarget
 
-GOLDEN = Path(__file__).parents[1] / "golden"
+ROOT = Path(__file__).parents[2]
+GOLDEN = ROOT / "tests" / "golden"
 GRID = Grid(4, 4, 4)
 
 
@@ -124,3 +127,29 @@ def test_a_scaled_prediction_takes_the_mean_and_variance_of_its_own_patch():
     frames = target.to_frames(torch.zeros(1, GRID.num_tokens, target.dim), clips, GRID)
     assert frames[..., :32].unique().tolist() == [105]
     assert frames[..., 32:].unique().tolist() == [205]
+
+
+def test_absolute_errors_are_those_of_simmim():
+    target = PixelTarget((1, 2, 2), norm=False, absolute=True)
+    prediction, wanted = torch.tensor([[1.0, 4.0], [0.0, 0.0]]), torch.tensor([[0.0, 1.0], [2, 0]])
+    assert target.loss(prediction, wanted).tolist() == [2.0, 1.0]
+    # Of the values 0, 0, 9 the median 0 costs 3 on average, the mean 3 would cost 4.
+    rows = torch.tensor([[0.0], [0.0], [9.0]])
+    assert float(target.baseline_loss(rows)) == pytest.approx(3.0)
+    squared = PixelTarget((1, 2, 2), norm=False)
+    assert squared.loss(prediction, wanted).tolist() == [5.0, 2.0]
+
+
+@pytest.mark.parametrize("name", ["in1k_VIT_B_SimMIM_PT", "k400_VIT_B_16x4_SimMIM_PT"])
+def test_images_and_video_have_one_order_where_the_target_is_named(name):
+    cfg = load_config([str(ROOT / "configs" / "masked_ssl" / f"{name}.yaml")])
+    (target,) = build_targets(cfg)
+    assert (target.color_first, target.norm, target.absolute) == (False, False, True)
+
+
+def test_a_file_that_does_not_name_the_target_keeps_the_published_order_of_images():
+    file = str(ROOT / "configs" / "masked_ssl" / "in1k_VIT_B_MaskFeat_PT.yaml")
+    published = load_config([file], ["MASK.PRED_HOG", "False"])
+    named = load_config([file], ["MASK.TARGET", "pixels"])
+    assert build_targets(published)[0].color_first
+    assert not build_targets(named)[0].color_first
