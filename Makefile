@@ -11,11 +11,12 @@ PYTEST_ARGS ?=
 BIN := $(VENV)/bin
 INSTALLED := $(VENV)/.installed
 
-.PHONY: help install demo demo-ava test test-all lint clean
+.PHONY: help install demo demo-ava demo-image test test-all lint clean
 
 help:
 	@echo "make demo      render motion clips, pre-train, fine-tune, compare (writes $(OUTPUT))"
 	@echo "make demo-ava  boxes and actions: the same pre-training against scratch, in AVA's form"
+	@echo "make demo-image  HOG, pixels and MAE on images of shapes: fine-tuned, linear probe, kNN"
 	@echo "make test      the tests that take seconds"
 	@echo "make test-all  every test that needs no GPU"
 	@echo "make lint      ruff, mypy, import-linter"
@@ -44,6 +45,10 @@ demo-ava: $(INSTALLED)
 	$(BIN)/python datasets/make_motion_clips.py --output $(OUTPUT)/data
 	$(BIN)/python datasets/make_motion_boxes.py --output $(OUTPUT)/ava
 	$(BIN)/python tools/demo_ava.py --output $(OUTPUT)
+
+demo-image: $(INSTALLED)
+	$(BIN)/python datasets/make_shape_images.py --output $(OUTPUT)/images
+	$(BIN)/python tools/demo_image.py --output $(OUTPUT)
 
 test: $(INSTALLED)
 	$(BIN)/python -m pytest -m "not slow and not cuda" $(PYTEST_ARGS)

@@ -35,6 +35,7 @@ from videos_on_disk import numbered_frames, write_video
 
 from slowfast_maskfeat.build import build_model, build_task
 from slowfast_maskfeat.config import load_config
+from slowfast_maskfeat.probes import load_features
 
 # Later pairs win, so these make any configuration as small as a test's.
 SMALL = {
@@ -76,7 +77,10 @@ CONFIGS = {
     "ssl_eval": ROOT / "configs/masked_ssl/k400_MVITv2_S_16x4_FT.yaml",
 }
 DETECTOR = ROOT / "configs/AVA/MVITv2_S_16x4_MaskFeat.yaml"
-LONG = {"tools/demo.py", "tools/demo_ava.py", "tools/benchmark.py", "tools/benchmark_data.py"}
+LONG = {
+    *("tools/demo.py", "tools/demo_ava.py", "tools/demo_image.py"),
+    *("tools/benchmark.py", "tools/benchmark_data.py"),
+}
 NUM_SCORED = 12  # videos of `videos`; key frames to test of `boxes`
 BLOCKS = all_blocks()
 
@@ -307,6 +311,10 @@ def _small(words: Sequence[str]) -> list[str]:
 def _assert_that_it_ran(words: Sequence[str]) -> None:
     cfg = _configuration(words)
     output = Path(cfg.OUTPUT_DIR)
+    if cfg.PROBE.KIND:
+        (probe,) = tiny_run.events(output, "probe")
+        assert probe["num_videos_scored"] == 12
+        return
     assert len(tiny_run.events(output, "epoch")) == cfg.TRAIN.ENABLE
     tests = tiny_run.events(output, "test")
     assert bool(tests) == (cfg.TEST.ENABLE and not cfg.MASK.ENABLE)
@@ -443,6 +451,36 @@ def _demo_ava(words: Sequence[str], sandbox: Sandbox, monkeypatch: pytest.Monkey
     assert _call(words[0], [*words[1:], "--budget", "0.04"], monkeypatch) == 0
 
 
+def _shape_images(words: Sequence[str], sandbox: Sandbox, monkeypatch: pytest.MonkeyPatch) -> None:
+    # It imports the script beside it, which a path run by runpy would not find.
+    counts = FEW_CLIPS[: FEW_CLIPS.index("--processes")]
+    subprocess.run([sys.executable, *words, *counts], check=True)
+    assert Path(words[words.index("--output") + 1], "pretrain", "train.csv").is_file()
+
+
+def _demo_image(words: Sequence[str], sandbox: Sandbox, monkeypatch: pytest.MonkeyPatch) -> None:
+    output = words[words.index("--output") + 1] if "--output" in words else "output/demo"
+    images = ["datasets/make_shape_images.py", "--output", f"{output}/images"]
+    _shape_images(images, sandbox, monkeypatch)
+    command = [sys.executable, *words, "--budget", "0.05"]
+    done = subprocess.run(command, capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
+    assert "MAE" in done.stdout
+
+
+def _extract(words: Sequence[str], sandbox: Sandbox, monkeypatch: pytest.MonkeyPatch) -> None:
+    assert _call(words[0], words[1:], monkeypatch) == 0
+    features = load_features(words[words.index("--output") + 1])
+    assert set(features.rows.tolist()) == set(range(12))
+
+
+def _visualize(words: Sequence[str], sandbox: Sandbox, monkeypatch: pytest.MonkeyPatch) -> None:
+    assert _call(words[0], words[1:], monkeypatch) == 0
+    panel = Path(words[words.index("--output") + 1])
+    assert panel.read_bytes().startswith(b"\x89PNG")
+    assert panel.with_suffix(".gif").is_file()
+
+
 def _benchmark(words: Sequence[str], sandbox: Sandbox, monkeypatch: pytest.MonkeyPatch) -> None:
     # It starts processes of its own script, and its parts lie beside it.
     command = [sys.executable, *words, "--quick"]
@@ -473,10 +511,14 @@ SCRIPTS = {
     "tools/detect.py": _detect,
     "tools/demo.py": _demo,
     "tools/demo_ava.py": _demo_ava,
+    "tools/demo_image.py": _demo_image,
+    "tools/extract_features.py": _extract,
+    "tools/visualize.py": _visualize,
     "tools/benchmark.py": _benchmark,
     "tools/benchmark_data.py": _benchmark,
     "datasets/make_motion_clips.py": _motion_clips,
     "datasets/make_motion_boxes.py": _motion_boxes,
+    "datasets/make_shape_images.py": _shape_images,
     "datasets/check_ava.py": _check_ava,
     "datasets/make_manifest.py": _data_tool,
     "datasets/check_videos.py": _data_tool,
