@@ -41,21 +41,21 @@ def is_of_images(weights: Mapping[str, Tensor]) -> bool:
 
 
 def source_layout(
-    found: Mapping[str, Tensor], grid: Grid | None, *, for_images: bool = False
+    found: Mapping[str, Tensor], grid: Grid | None, *, for_one_step: bool = False
 ) -> TokenLayout:
     """How the tokens of the model that a file is of lie, as far as its tables tell.
 
     Args:
         found: The weights in the file.
         grid: What the file itself says, or None.
-        for_images: Whether the weights are for a model of images: those of a video are then not
-            taken for an image's.
+        for_one_step: Whether the weights are for a model of images, or of clips as short: those of
+            a video are then not taken for one of that length.
 
     Returns:
         The layout; of a square grid where nothing says otherwise.
     """
     has_cls = "cls_token" in found
-    min_steps = 2 if for_images and not is_of_images(found) else 1
+    min_steps = 2 if for_one_step and not is_of_images(found) else 1
     if grid is None and SPATIAL in found and TEMPORAL in found:
         side = square_side(found[SPATIAL].shape[1])
         grid = Grid(found[TEMPORAL].shape[1], side, side) if side else None

@@ -152,11 +152,13 @@ def load_weights(
     file = read_weights(path, clear_names=clear_names, average=complete or average, rename=rename)
     found, state = file.weights, model.state_dict()
     _require_floats(found, state, path)
+    target = TokenLayout("cls_token" in state, getattr(model, "configured_grid", None))
+    is_still = is_of_images(state) or (target.grid is not None and target.grid.t == 1)
     values, reshaped, refused = _match(
         found,
         state,
-        source=source_layout(found, file.grid, for_images=is_of_images(state)),
-        target=TokenLayout("cls_token" in state, getattr(model, "configured_grid", None)),
+        source=source_layout(found, file.grid, for_one_step=is_still),
+        target=target,
         inflate=inflate,
     )
     own_head = [name for name in state if name.startswith(CLASSIFIER)]

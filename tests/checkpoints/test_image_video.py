@@ -163,8 +163,8 @@ def test_what_tells_the_grid_of_a_file() -> None:
     assert source_layout(image, None) == TokenLayout(True, None)
     video = {**image, "patch_embed.proj.weight": torch.zeros(8, 3, 2, 4, 4)}
     assert source_layout(video, None) == TokenLayout(True, None)
-    assert source_layout(video, None, for_images=True).min_steps == 2
-    assert source_layout(image, None, for_images=True).min_steps == 1
+    assert source_layout(video, None, for_one_step=True).min_steps == 2
+    assert source_layout(image, None, for_one_step=True).min_steps == 1
 
 
 def test_equal_numbers_of_tokens_on_other_grids_are_told_apart() -> None:

@@ -285,6 +285,20 @@ def test_the_file_may_tell_its_grid(tmp_path: Path) -> None:
     assert report.reshaped["pos_embed"].endswith("(16, 8, 8) to (8, 24, 24)")
 
 
+@pytest.mark.parametrize("num_frames", [1, 2])
+def test_a_video_for_clips_of_one_step_keeps_its_rows_and_columns(
+    tmp_path: Path, num_frames: int
+) -> None:
+    """4 x 16 x 16 tokens are as many as 1 x 32 x 32."""
+    path = source_file(tmp_path, tiny_options("v1_joint"))
+    model = receiver(tiny_options("v1_joint", DATA__NUM_FRAMES=num_frames))
+    report = load_weights(model, path, complete=True)
+    assert (
+        "(4, 16, 16) (taken for the grid of the file) to (1, 16, 16)"
+        in (report.reshaped["pos_embed"])
+    )
+
+
 @pytest.mark.parametrize("grid", ["8x8", [1, 4], [1, 4, 4.0], 16])
 def test_a_grid_that_cannot_be_meant(tmp_path: Path, grid: object) -> None:
     state = source_state(tiny_options("img_vit"))
