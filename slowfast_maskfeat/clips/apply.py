@@ -94,12 +94,13 @@ def apply_to_batch(
             for start in range(0, len(group), _MOST_CLIPS):
                 numbers = group[start : start + _MOST_CLIPS]
                 index = send(numbers, torch.int64, clips.device)
-                clips[index] = _apply(
-                    clips[index],
+                changed = _apply(
+                    clips.index_select(0, index),
                     [drawn[number][step] for number in numbers],
                     [steps[number][step] for number in numbers],
                     [steps[number][step + 1].box[:2] for number in numbers],
                 )
+                clips.index_copy_(0, index, changed)
     return clips, [of_clip[-1] for of_clip in steps]
 
 

@@ -69,13 +69,15 @@ def _histograms(frames: Tensor, inside: Tensor | None) -> Tensor:
     keys = frames.int() + _first_entries(frames)
     if inside is not None:
         keys = torch.where(inside, keys, num_bins)  # a bin of its own, which is thrown away
-    keys = keys.flatten()
-    if keys.is_cpu:
-        counts = torch.bincount(keys, minlength=num_bins)
-    else:  # bincount would wait for the device, and scatter_add is slow on the CPU
-        counts = torch.zeros(num_bins + 1, dtype=torch.int64, device=keys.device)
-        counts.scatter_add_(0, keys.long(), torch.ones_like(keys, dtype=torch.int64))
+    count = torch.bincount if keys.is_cpu else _count_without_waiting
+    counts = count(keys.flatten(), minlength=num_bins)
     return counts[:num_bins].view(num_clips, num_frames, channels, 256)
+
+
+def _count_without_waiting(keys: Tensor, *, minlength: int) -> Tensor:
+    """As `torch.bincount` of keys up to `minlength`, which is faster on the CPU but reads a GPU."""
+    counts = torch.zeros(minlength + 1, dtype=torch.int64, device=keys.device)
+    return counts.scatter_add_(0, keys.long(), torch.ones_like(keys, dtype=torch.int64))
 
 
 def apply_tables(frames: Tensor, tables: Tensor) -> Tensor:

@@ -66,7 +66,8 @@ class ClassifyTask(Task):
         logits = self.logits(model, batch.clips)
         loss = self.loss(logits, batch.labels).mean()
         top1 = 100 * mean_credit(logits.detach(), batch.labels)
-        return StepOutput(loss, torch.tensor(float(len(batch)), device=loss.device), {"top1": top1})
+        weight = torch.full((), float(len(batch)), device=loss.device)  # does not wait for a GPU
+        return StepOutput(loss, weight, {"top1": top1})
 
     def evaluation(self, videos: VideoList, num_views: int) -> Evaluation:
         """Top-1 and top-5 over videos."""

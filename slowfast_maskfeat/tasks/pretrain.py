@@ -51,7 +51,7 @@ class PretrainTask(Task):
             described = masked_rows(target, batch, grid)
             loss = loss + target.loss(prediction, described).mean()
             baseline = baseline + target.baseline_loss(described)
-        weight = torch.tensor(float(len(predictions[0])), device=batch.clips.device)
+        weight = torch.full((), float(len(predictions[0])), device=batch.clips.device)
         return StepOutput(loss, weight, {"baseline": baseline})
 
     def after_step(self, model: nn.Module) -> None:

@@ -19,6 +19,7 @@ from slowfast_maskfeat.clips import (
     Mix,
     RandomView,
     TrainTransform,
+    operations,
     parse_policy,
 )
 from slowfast_maskfeat.clips.apply import apply_operations, apply_to_batch, boxes_needed
@@ -321,6 +322,29 @@ def test_without_erasing_and_mixing_clips_stay_uint8(folder):
     loader.dataset.erase_sampler = None
     for batch in _transformed(loader):
         assert batch.clips.dtype == torch.uint8
+
+
+@pytest.mark.parametrize("name", ["RandAugment", "RandAugment, short side", "images", "colours"])
+def test_no_value_decides_what_is_done(name):
+    """Tensors without values go through it: nothing is read back from a device."""
+    transform = TrainTransform(crop_size=64, **CUTS[name])
+    samples, kinds = [], set()
+    for number in range(120):
+        frames = _noise(90 + number % 3, 120, number, num_frames=1)
+        pixels, plan = transform.hand_over(frames, np.random.default_rng(number))
+        samples.append(Sample(pixels[None], 0, None, number, (), None, (plan,)))
+        kinds |= {operation.kind for operation in (*plan.before, *plan.after)}
+    batch = collate(samples).to(torch.device("meta"))
+    clips = DeviceCut(crop_size=64, interpolation=transform.interpolation)(batch).clips
+    assert clips.shape == (120, 3, 1, 64, 64)
+    assert (clips.dtype, clips.device.type) == (torch.uint8, "meta")
+    assert len(kinds) == (3 if name == "colours" else 15)
+
+
+def test_both_ways_of_counting_agree():
+    keys = torch.from_numpy(np.random.default_rng(0).integers(0, 500, 3000))
+    counts = torch.bincount(keys, minlength=501)
+    assert operations._count_without_waiting(keys, minlength=500).equal(counts)
 
 
 @pytest.mark.cuda
