@@ -381,7 +381,7 @@ def _detect(words: Sequence[str], sandbox: Sandbox, monkeypatch: pytest.MonkeyPa
 
 
 def _motion_boxes(words: Sequence[str], sandbox: Sandbox, monkeypatch: pytest.MonkeyPatch) -> None:
-    few = ["--num-train", "4", "--num-val", "2", "--seconds", "3", "--processes", "1"]
+    few = ["--num-train", "8", "--num-val", "2", "--seconds", "3", "--processes", "1"]
     assert _call(words[0], [*words[1:], *few], monkeypatch) == 0
     output = Path(words[words.index("--output") + 1])
     assert (output / "annotations" / "motion_train.csv").is_file()
