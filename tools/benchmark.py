@@ -1,7 +1,7 @@
 #!/usr/bin/env python3
 """Measures what the fast forms gain over the plain ones, and how near the loader is to decoding.
 
-Three comparisons, each between things that take turns in one run, so that whatever else the machine
+Four comparisons, each between things that take turns in one run, so that whatever else the machine
 does meets both alike:
 
 - step: a whole pre-training step (normalise, forward, HOG target, loss, backward, AdamW) against
@@ -9,6 +9,8 @@ does meets both alike:
   both, each in a process of its own.
 - hog: HOG of uint8 images alone, against its textbook form.
 - loader: clips a second out of the pre-training loader, against bare decoding of the same frames.
+- mae: a pre-training step of a masked autoencoder, whose encoder sees the visible quarter of the
+  tokens, against the same blocks on all tokens; and the memory of both.
 
 Runs on the CPU, and on the GPU too where there is one. Prints ratios and judges nothing.
 """
@@ -54,8 +56,15 @@ from slowfast_maskfeat.videos.decode import Video, open_video
 ROOT = Path(__file__).resolve().parents[1]
 CONFIG = ROOT / "configs/masked_ssl/k400_MVITv2_S_16x4_MaskFeat_PT.yaml"
 QUICK_CONFIG = ROOT / "configs/demo/pretrain.yaml"
-SECTIONS = ("step", "hog", "loader")
+MAE_CONFIG = ROOT / "configs/masked_ssl/in1k_VIT_B_MAE_PT.yaml"
+QUICK_MAE_CONFIG = ROOT / "configs/demo/image_mae.yaml"
+SECTIONS = ("step", "hog", "loader", "mae")
 FAST, PLAIN = "fast", "plain"
+# What the encoder of an autoencoder sees, and the pairs that say so.
+ENCODINGS: dict[str, list[str]] = {
+    "visible tokens": [],
+    "all tokens": ["MASK.MAE_ON", "False"],
+}
 PRECISIONS = {"float32": None, "bfloat16": torch.bfloat16}
 MIB = 2**20
 
@@ -125,7 +134,7 @@ def measure_step(
     size = options.batch if device.type == "cpu" else options.gpu_batch
     what = f"{options.config.stem}, one step, batch {size}, {precision}, {device.type}"
     memory = [
-        Row(form, "MiB", [memory_in_a_child(options, form, device, precision, size)])
+        Row(form, "MiB", [memory_in_a_child(options.config, [], form, device, precision, size)])
         for form in (FAST, PLAIN)
     ]
     batch = make_batch(cfg, size)
@@ -137,21 +146,40 @@ def measure_step(
     ]
 
 
+def measure_mae(options: argparse.Namespace, device: torch.device, precision: str) -> list[Table]:
+    """A step of MAE whose encoder sees the visible tokens, against one that sees all of them."""
+    file = QUICK_MAE_CONFIG if options.quick else MAE_CONFIG
+    size = 4 * (options.batch if device.type == "cpu" else options.gpu_batch)
+    configs = {name: read_config(file, pairs) for name, pairs in ENCODINGS.items()}
+    batch = make_batch(next(iter(configs.values())), size)
+    forms = {name: make_step(cfg, FAST, batch, device, precision) for name, cfg in configs.items()}
+    rows = take_turns(forms, options.repeats or 5, device)
+    memory = [
+        Row(name, "MiB", [memory_in_a_child(file, pairs, FAST, device, precision, size)])
+        for name, pairs in ENCODINGS.items()
+    ]
+    what = f"{file.stem}, one step, batch {size}, {precision}, {device.type}"
+    return [
+        Table("mae", f"{what}: time", list(rows.values())),
+        Table("mae", f"{what}: peak memory of model, optimizer and step", memory),
+    ]
+
+
 def memory_in_a_child(
-    options: argparse.Namespace, form: str, device: torch.device, precision: str, size: int
+    config: Path, pairs: list[str], form: str, device: torch.device, precision: str, size: int
 ) -> float:
     """Peak memory in MiB of a process that does nothing but two steps."""
-    request = json.dumps([form, device.type, precision, size])
-    command = [sys.executable, __file__, "--config", str(options.config), "--child", request]
+    request = json.dumps([pairs, form, device.type, precision, size])
+    command = [sys.executable, __file__, "--config", str(config), "--child", request]
     result = subprocess.run(command, stdout=subprocess.PIPE, text=True, check=True)
     return float(result.stdout.splitlines()[-1])
 
 
 def print_memory(options: argparse.Namespace) -> None:
     """What the child process does: the second step finds the optimizer's moments in place."""
-    form, kind, precision, size = json.loads(options.child)
+    pairs, form, kind, precision, size = json.loads(options.child)
     device = torch.device(kind)
-    cfg = read_config(options)
+    cfg = read_config(options.config, pairs)
     batch = make_batch(cfg, size)
     before = 0 if kind == "cuda" else _resident("VmRSS")
     step = make_step(cfg, form, batch, device, precision)
@@ -321,9 +349,9 @@ def exhaust(items: Iterable[object]) -> None:
 # --- the command -------------------------------------------------------------------------------
 
 
-def read_config(options: argparse.Namespace) -> CfgNode:
+def read_config(file: Path, pairs: Sequence[str] = ()) -> CfgNode:
     """The configuration, whose NUM_GPUS is left to this program."""
-    return load_config([str(options.config)], ["NUM_GPUS", "0"])
+    return load_config([str(file)], [*pairs, "NUM_GPUS", "0"])
 
 
 def measure(options: argparse.Namespace, cfg: CfgNode) -> Iterable[Table]:
@@ -342,6 +370,11 @@ def measure(options: argparse.Namespace, cfg: CfgNode) -> Iterable[Table]:
         for device in devices[1:]:
             for precision in PRECISIONS:
                 yield from measure_step(options, cfg, device, precision)
+    if "mae" in options.only:
+        yield from measure_mae(options, devices[0], "float32")
+        for device in devices[1:]:
+            for precision in PRECISIONS:
+                yield from measure_mae(options, device, precision)
 
 
 def parse_arguments(arguments: Sequence[str] | None) -> argparse.Namespace:
@@ -371,7 +404,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     machine = describe_machine()
     for name, value in machine.items():
         print(f"{name:<14}{value}")
-    cfg = read_config(options)
+    cfg = read_config(options.config)
     tables = []
     for table in measure(options, cfg):
         print_table(table)

@@ -323,7 +323,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     machine = describe_machine()
     for name, value in machine.items():
         print(f"{name:<14}{value}")
-    cfg = read_config(options)
+    cfg = read_config(options.config)
     torch.set_num_threads(1)  # as in a worker
     with tempfile.TemporaryDirectory() as name:
         folder, num_videos = Path(name), 4 if options.quick else 16

@@ -317,3 +317,16 @@ def test_the_same_on_a_gpu():
     ours = hog(images.cuda())
     assert _relative_error(ours.cpu(), hog(images)) < 1e-6
     assert torch.equal(ours, hog(images.cuda()))
+
+
+def test_equal_frames_have_the_hog_of_the_image():
+    """An image is a clip of one frame; so is each time step of a still clip."""
+    image = torch.randint(0, 256, (2, 3, 1, 32, 48), dtype=torch.uint8, generator=_generator())
+    (of_image,) = (HOGTarget((1, 16, 16)).encode(image, Grid(1, 2, 3)),)
+    clip = image.expand(-1, -1, 8, -1, -1)
+    of_clip = HOGTarget((2, 16, 16)).encode(clip, Grid(4, 2, 3))
+    assert torch.equal(of_clip.unflatten(1, (4, 6)), of_image[:, None].expand(-1, 4, -1, -1))
+
+
+def _generator():
+    return torch.Generator().manual_seed(3)

@@ -50,7 +50,7 @@ def test_decoding_by_hand_gives_the_same_frames(video):
 def test_bare_decoding_takes_the_frames_of_the_loader(tmp_path):
     write_videos(tmp_path, num_videos=4, num_frames=40, size=(48, 64))
     options = benchmark.parse_arguments(["--quick"])
-    loader = benchmark.loader_of(benchmark.read_config(options), tmp_path, 4, 0)
+    loader = benchmark.loader_of(benchmark.read_config(options.config), tmp_path, 4, 0)
     view, taken = loader.dataset.views, []
 
     class Watch:
@@ -74,7 +74,7 @@ def test_bare_decoding_takes_the_frames_of_the_loader(tmp_path):
 
 def test_fast_and_plain_forms_take_the_same_step():
     options = benchmark.parse_arguments(["--quick"])
-    cfg = benchmark.read_config(options)
+    cfg = benchmark.read_config(options.config)
     batch = benchmark.make_batch(cfg, 2)
     losses, norms = [], []
     for form in (benchmark.FAST, benchmark.PLAIN):
@@ -105,7 +105,7 @@ def test_the_whole_run_at_tiny_sizes(tmp_path, capsys):
     content = json.loads(target.read_text())
     assert content["machine"]["torch"] == str(torch.__version__)
     on_cpu = [table for table in content["tables"] if "cuda" not in table["title"]]
-    assert [table["section"] for table in on_cpu] == ["hog", "loader", "step", "step"]
+    assert [table["section"] for table in on_cpu] == ["hog", "loader", "step", "step", "mae", "mae"]
     for table in on_cpu:
         assert f"{table['title']}" in lines
         assert all(min(row["values"]) > 0 for row in table["rows"])
@@ -113,3 +113,4 @@ def test_the_whole_run_at_tiny_sizes(tmp_path, capsys):
     names = [row["name"] for row in on_cpu[1]["rows"]]
     assert names[-1] == "bare decoding"
     assert on_cpu[3]["rows"][0]["unit"] == "MiB"
+    assert [row["name"] for row in on_cpu[4]["rows"]] == ["visible tokens", "all tokens"]

@@ -24,7 +24,7 @@ from slowfast_maskfeat.clips.dataset import SampleKey  # noqa: E402
 def loader(tmp_path):
     write_videos(tmp_path, num_videos=4, num_frames=30, size=(48, 64))
     options = benchmark_data.parse_arguments(["--quick"])
-    return benchmark.loader_of(benchmark.read_config(options), tmp_path, 4, 0, "pyav")
+    return benchmark.loader_of(benchmark.read_config(options.config), tmp_path, 4, 0, "pyav")
 
 
 def test_bare_decoding_decodes_the_frames_of_the_loader(loader):
