@@ -169,6 +169,7 @@ def _draw(output: Path, data: Path, folders: list[Path]) -> None:
         x_label="epoch",
         y_label="mAP (%)",
         chance=100 * by_frequency(data).mean_ap,
+        chance_name="by label frequency alone",
     )
     run = folders[0] / "ava_finetune"
     names = read_labelmap(data / "annotations" / "motion_actions.pbtxt")

@@ -22,6 +22,7 @@ def accuracy_curves(
     x_label: str = "fine-tuning epoch",
     y_label: str = "top-1 accuracy (%)",
     chance: float | None = None,
+    chance_name: str = "chance",
 ) -> None:
     """Draws the accuracy of several runs against epochs and writes it as PNG.
 
@@ -33,6 +34,7 @@ def accuracy_curves(
         x_label: under the figure.
         y_label: beside the figure, with the unit.
         chance: accuracy of guessing, drawn as a thin line.
+        chance_name: of that line.
 
     Raises:
         ValueError: no run, or epochs and accuracies of different lengths.
@@ -58,7 +60,7 @@ def accuracy_curves(
                 epochs, mean - spread, mean + spread, color=color, alpha=0.18, linewidth=0
             )
     if chance is not None:
-        axis.axhline(chance, color=_QUIET, linewidth=0.9, linestyle=(0, (4, 3)), label="chance")
+        axis.axhline(chance, color=_QUIET, linewidth=0.9, linestyle=(0, (4, 3)), label=chance_name)
     axis.set_ylim(bottom=0)
     axis.set_xlim(left=0)
     _finish(axis, x_label, y_label)
