@@ -2,12 +2,12 @@
 """Renders labelled images of blobs whose contour tells the class, with lists in the Kinetics form.
 
 An image is one frame of `make_motion_clips.py`: a two-coloured blob on a shaded background, about
-the middle of the picture, turned and sized at random. The class is the number of bumps of its
-contour, one of six:
+the middle of the picture, turned a little and sized at random. The class is the number of bumps of
+its contour, one of six:
 
     two_lobes, three_lobes, ... seven_lobes
 
-Place, orientation, size, colours, shading and a small irregularity of the contour are drawn from
+Place, turn, size, colours, shading and a small irregularity of the contour are drawn from
 the same laws for every class, so only the outline tells it. An image depends on (seed, split,
 index) alone.
 """
@@ -35,6 +35,7 @@ _FIRST_STREAM = 100
 _DEPTH_RANGE = (0.16, 0.24)  # of the bumps, in radii
 _IRREGULARITY = 0.03  # of each other harmonic, in radii
 _PLACE_RANGE = (0.4, 0.6)  # of the centre, so that no lobe leaves the picture
+_TURN = 0.08  # of a full one, to either side: few labels do not teach all orientations
 _LOG_RADIUS_RANGE = (0.45, 0.95)  # in the periods of the clips: lobes of smaller blobs are not seen
 
 
@@ -63,10 +64,12 @@ def sample_image(seed: int, split: str, index: int) -> tuple[clips.Motion, clips
     look = clips.sample_look(generator)
     lobes = _NUM_LOBES[index % len(_NUM_LOBES)]
     phase = np.exp(2j * math.pi * generator.random(len(_NUM_LOBES)))
+    phase[_NUM_LOBES.index(lobes)] = 1  # upright, before the turn
     depth = generator.uniform(0, _IRREGULARITY, size=len(_NUM_LOBES))
     depth[_NUM_LOBES.index(lobes)] = generator.uniform(*_DEPTH_RANGE)
     start = generator.random(4)
     start[:2] = generator.uniform(*_PLACE_RANGE, size=2)
+    start[2] = generator.uniform(-_TURN, _TURN) % 1.0
     start[3] = generator.uniform(*_LOG_RADIUS_RANGE)
     still = np.zeros(4)
     motion = clips.Motion(start, still, still, still, still)
