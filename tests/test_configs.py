@@ -83,7 +83,9 @@ def test_a_config_builds_its_model_and_task(path):
     assert sum(parameter.numel() for parameter in model.parameters()) > 0
     if cfg.MASK.ENABLE:
         mask = build_mask_sampler(cfg)(np.random.default_rng(0))
-        assert 0 < mask.float().mean() <= cfg.AUG.MASK_RATIO + 0.01
+        # Of blocks, the last one may reach beyond the share: 30 of 49 hide 0.612 of it.
+        slack = 0.02 if cfg.MASK.RANDOM_BLOCK else 0.01
+        assert 0 < mask.float().mean() <= cfg.AUG.MASK_RATIO + slack
 
 
 def test_the_configs_have_the_published_names():

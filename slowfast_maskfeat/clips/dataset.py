@@ -186,17 +186,19 @@ class ClipDataset(Dataset[Sample]):
         """Open a video and cut what the views want."""
         if isinstance(self.views, KeyFrameView):
             return self._look_at_moment(self.views, row, generator)
-        video = open_video(
+        with self._open(row) as video:
+            clips = self.views(video, generator)
+            times = self.views.times(video) if isinstance(self.views, UniformViews) else None
+        return _Cut(clips, times=times) if isinstance(clips, Tensor) else _Cut(*clips)
+
+    def _open(self, row: int) -> Video:
+        return open_video(
             self.videos.path(row),
             self.backend,
             num_threads=self.num_threads,
             read_timeout=self.read_timeout,
             content=self.videos.content(row, timeout=self.read_timeout),
         )
-        with video:
-            clips = self.views(video, generator)
-            times = self.views.times(video) if isinstance(self.views, UniformViews) else None
-        return _Cut(clips, times=times) if isinstance(clips, Tensor) else _Cut(*clips)
 
     def _look_at_moment(self, view: KeyFrameView, row: int, generator: Rng) -> _Cut:
         """Open a video about a key frame and cut its clips, with their boxes."""
