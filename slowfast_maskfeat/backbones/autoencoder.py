@@ -11,7 +11,7 @@ from slowfast_maskfeat.backbones.encoder import EncoderOptions
 from slowfast_maskfeat.backbones.heads import DecoderOptions, PredictionHead
 from slowfast_maskfeat.backbones.initialise import truncated_normal
 from slowfast_maskfeat.backbones.masked import MaskedModel, resize_mask
-from slowfast_maskfeat.backbones.position import learned_tables, table_positions
+from slowfast_maskfeat.backbones.position import fixed_table, learned_tables, table_positions
 from slowfast_maskfeat.shapes import Grid
 
 
@@ -22,17 +22,19 @@ class MaskedAutoencoder(MaskedModel):
     last layer norm; a linear layer brings them to the decoder's width, one learned mask token
     stands where the others were, and with positions of its own the decoder predicts at these.
     Source: MAE (He et al., 2022), section 3; MAE as spatiotemporal learners (Feichtenhofer et al.,
-    2022), section 3. The decoder's positions are learned, as published, also where those of the
-    encoder are fixed sine waves, which the papers have in both.
+    2022), section 3. The decoder's positions are learned unless `fixed_decoder_positions`, which
+    the papers have; the published code of video has none of these.
 
     Args:
         options: What the encoder is made of: a plain transformer, see `check_plain`.
         prediction_dim: Width of the prediction.
         decoder: Blocks of the decoder, and the width of its tokens.
         separable_decoder_positions: Its positions are the sum of a spatial and a temporal table.
+        fixed_decoder_positions: They are fixed sine waves, as `options.sincos_positions`.
 
     Raises:
-        ValueError: The encoder pools, widens, or has no absolute positions.
+        ValueError: The encoder pools, widens, or has no absolute positions; or the decoder's are
+            to be two things at once.
     """
 
     def __init__(
@@ -42,6 +44,7 @@ class MaskedAutoencoder(MaskedModel):
         prediction_dim: int,
         decoder: DecoderOptions,
         separable_decoder_positions: bool = False,
+        fixed_decoder_positions: bool = False,
     ) -> None:
         check_plain(options)
         super().__init__(options)
@@ -49,18 +52,15 @@ class MaskedAutoencoder(MaskedModel):
         # Layer norm and linear layer start as torch makes them: published so.
         self.norm = nn.LayerNorm(options.width, eps=LAYER_NORM_EPSILON)
         self.decoder_embed = nn.Linear(options.width, decoder.width)
+        if separable_decoder_positions and fixed_decoder_positions:
+            raise ValueError(
+                "MASK.DECODER_SEP_POS_EMBED and MASK.DECODER_FIXED_SINCOS_POS are both True; the "
+                "decoder's positions are learned tables or fixed"
+            )
         self.decoder_positions = "decoder_pos_embed"
         if separable_decoder_positions:
             self.decoder_positions = "dec_pos_embed"
-        tables = learned_tables(
-            self.configured_grid,
-            decoder.width,
-            name=self.decoder_positions,
-            has_cls=self.has_cls,
-            separable=separable_decoder_positions,
-        )
-        for name, table in tables.items():
-            self.register_parameter(name, table)
+        self._make_decoder_positions(decoder.width, fixed=fixed_decoder_positions)
         self.mask_token = nn.Parameter(torch.zeros(1, 1, decoder.width))
         truncated_normal(self.mask_token)
         self.pred_head = PredictionHead(
@@ -70,6 +70,18 @@ class MaskedAutoencoder(MaskedModel):
             encoder=options,
             decoder=decoder,
         )
+
+    def _make_decoder_positions(self, width: int, *, fixed: bool) -> None:
+        name, grid = self.decoder_positions, self.configured_grid
+        if fixed:
+            time = self.options.sincos_time
+            tables = {name: fixed_table(grid, width, has_cls=self.has_cls, time=time)}
+        else:
+            tables = learned_tables(
+                grid, width, name=name, has_cls=self.has_cls, separable=name == "dec_pos_embed"
+            )
+        for table_name, table in tables.items():
+            self.register_parameter(table_name, table)
 
     def layer_id(self, name: str) -> int:
         """As `Encoder.layer_id`; the mask token is the decoder's, so it belongs to the rest."""

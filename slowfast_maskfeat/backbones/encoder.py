@@ -19,7 +19,7 @@ from slowfast_maskfeat.backbones.geometry import (
 from slowfast_maskfeat.backbones.initialise import initialise_encoder, truncated_normal
 from slowfast_maskfeat.backbones.patch_embed import PatchEmbed
 from slowfast_maskfeat.backbones.pooling import PoolMode
-from slowfast_maskfeat.backbones.position import learned_tables, sincos_positions, table_positions
+from slowfast_maskfeat.backbones.position import fixed_table, learned_tables, table_positions
 from slowfast_maskfeat.shapes import Grid
 
 
@@ -57,6 +57,7 @@ class EncoderOptions:
         absolute_positions: Whether positions are added to the patch tokens.
         separable_positions: They are the sum of a spatial and a temporal table.
         sincos_positions: They are fixed sine waves.
+        sincos_time: A part of these codes time.
         sincos_twice: Add these twice, as a published classifier did by mistake.
         rel_pos_spatial: Relative positions along rows and columns.
         rel_pos_temporal: Relative positions along time.
@@ -93,6 +94,7 @@ class EncoderOptions:
     absolute_positions: bool = True
     separable_positions: bool = False
     sincos_positions: bool = False
+    sincos_time: bool = True
     sincos_twice: bool = False
     rel_pos_spatial: bool = False
     rel_pos_temporal: bool = False
@@ -173,10 +175,9 @@ class Encoder(nn.Module):
     def _make_positions(self) -> None:
         options, grid = self.options, self.configured_grid
         if options.sincos_positions:
-            waves = sincos_positions(grid, options.width)
-            if self.has_cls:
-                waves = torch.cat((torch.zeros_like(waves[:, :1]), waves), dim=1)
-            self.pos_embed = nn.Parameter(waves, requires_grad=False)
+            self.pos_embed = fixed_table(
+                grid, options.width, has_cls=self.has_cls, time=options.sincos_time
+            )
             return
         if not options.absolute_positions:
             return

@@ -137,35 +137,61 @@ def joint_positions(table: Tensor, *, source: Grid, target: Grid) -> Tensor:
     return resize_temporal(series, length=target.t).reshape(1, target.num_tokens, width)
 
 
-def sincos_positions(grid: Grid, width: int) -> Tensor:
-    """Fixed positions of sine and cosine waves.
-
-    A quarter of the width codes time, three eighths the column and three eighths the row; a grid
-    with t = 1 still has its (constant) temporal part.
-    Source: MAE as spatiotemporal learners (Feichtenhofer et al., 2022), section 3.
+def fixed_table(grid: Grid, width: int, *, has_cls: bool, time: bool) -> nn.Parameter:
+    """Makes the table of fixed positions, a parameter that does not learn.
 
     Args:
         grid: Grid of the tokens.
-        width: Width D of a token, a multiple of 16.
+        width: Width D of a token.
+        has_cls: Whether the cls token, whose position is zero, comes first.
+        time: See `sincos_positions`, with its errors.
+
+    Returns:
+        (1, N or N + 1, D).
+    """
+    waves = sincos_positions(grid, width, time=time)
+    if has_cls:
+        waves = torch.cat((torch.zeros_like(waves[:, :1]), waves), dim=1)
+    return nn.Parameter(waves, requires_grad=False)
+
+
+def sincos_positions(grid: Grid, width: int, *, time: bool = True) -> Tensor:
+    """Fixed positions of sine and cosine waves.
+
+    A quarter of the width codes time, three eighths the column and three eighths the row; a grid
+    with t = 1 still has its (constant) temporal part. Without time one half codes the column and
+    the other the row.
+    Source: MAE as spatiotemporal learners (Feichtenhofer et al., 2022), section 3; for images MAE
+    (He et al., 2022), appendix A.
+
+    Args:
+        grid: Grid of the tokens.
+        width: Width D of a token, a multiple of 16, or of 4 without time.
+        time: Whether a part codes time.
 
     Returns:
         (1, N, D), float32.
 
     Raises:
-        ValueError: `width` is not a multiple of 16.
+        ValueError: `width` is not such a multiple, or there are several steps but no time.
     """
-    if width % 16:
+    multiple = 16 if time else 4
+    if width % multiple:
         raise ValueError(
-            f"MVIT.USE_FIXED_SINCOS_POS needs a width that is a multiple of 16, not {width} "
-            "(MVIT.EMBED_DIM or MASK.DECODER_EMBED_DIM)"
+            f"MVIT.USE_FIXED_SINCOS_POS needs a width that is a multiple of {multiple}, not "
+            f"{width} (MVIT.EMBED_DIM or MASK.DECODER_EMBED_DIM)"
         )
-    temporal = _waves(grid.t, width // 4)
-    rows = _waves(grid.h, width * 3 // 8)
-    columns = _waves(grid.w, width * 3 // 8)
+    if not time and grid.t > 1:
+        raise ValueError(
+            f"MVIT.SINCOS_POS_TIME is False, but the token grid {grid} has {grid.t} steps of time, "
+            "whose positions would be the same; True is right for video"
+        )
+    of_time = width // 4 if time else 0
+    of_side = (width - of_time) // 2
     parts = (
-        temporal[:, None, None].expand(*grid, -1),
-        columns[None, None, :].expand(*grid, -1),
-        rows[None, :, None].expand(*grid, -1),
+        _waves(grid.t, of_time)[:, None, None].expand(*grid, -1),
+        _waves(grid.w, of_side)[None, None, :].expand(*grid, -1),
+        _waves(grid.h, of_side)[None, :, None].expand(*grid, -1),
     )
     return torch.cat(parts, dim=-1).reshape(1, grid.num_tokens, width).float()
 

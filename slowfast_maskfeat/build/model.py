@@ -20,6 +20,7 @@ from slowfast_maskfeat.backbones import (
 )
 from slowfast_maskfeat.backbones.geometry import Triple, output_grids
 from slowfast_maskfeat.build.classes import num_classes
+from slowfast_maskfeat.build.targets import find_target
 from slowfast_maskfeat.shapes import Grid
 
 
@@ -107,6 +108,7 @@ def encoder_options(cfg: CfgNode) -> EncoderOptions:
         absolute_positions=keys.USE_ABS_POS,
         separable_positions=keys.SEP_POS_EMBED,
         sincos_positions=keys.USE_FIXED_SINCOS_POS,
+        sincos_time=keys.SINCOS_POS_TIME,
         sincos_twice=keys.SINCOS_POS_TWICE,
         rel_pos_spatial=keys.REL_POS_SPATIAL,
         rel_pos_temporal=keys.REL_POS_TEMPORAL,
@@ -169,43 +171,10 @@ def prediction_dims(cfg: CfgNode) -> list[int]:
         One number per depth.
 
     Raises:
-        ValueError: The target cannot be made at the stride of a depth.
+        ValueError: There is no such target, or it cannot be made at the stride of a depth.
     """
-    return [_prediction_dim(cfg, stride) for stride in prediction_strides(cfg)]
-
-
-def target_name(cfg: CfgNode) -> str:
-    """What pre-training predicts: MASK.TARGET, or what PRED_HOG says where that is empty.
-
-    Args:
-        cfg: Configuration; it is only read.
-
-    Returns:
-        "hog" or "pixels".
-
-    Raises:
-        ValueError: MASK.TARGET names neither.
-    """
-    name = cfg.MASK.TARGET or ("hog" if cfg.MASK.PRED_HOG else "pixels")
-    if name not in ("hog", "pixels"):
-        raise ValueError(f"MASK.TARGET is {name!r}; it takes 'hog', 'pixels' or ''")
-    return name
-
-
-def _prediction_dim(cfg: CfgNode, stride: Triple) -> int:
-    """Width of the prediction for tokens of one stride."""
-    channels = cfg.DATA.INPUT_CHANNEL_NUM[0]
-    frames, rows, columns = stride
-    if target_name(cfg) == "pixels":
-        return channels * rows * columns * (1 if cfg.MASK.TIME_STRIDE_LOSS else frames)
-    cell = cfg.MASK.HOG_CELL
-    if rows % cell or columns % cell:
-        raise ValueError(
-            f"HOG cells are {cell} pixels wide (MASK.HOG_CELL) but a token at a depth of "
-            f"MASK.PRETRAIN_DEPTH {list(cfg.MASK.PRETRAIN_DEPTH)} stands for {rows}x{columns} "
-            f"pixels; predict deeper, where the stride is a multiple of {cell}"
-        )
-    return channels * cfg.MASK.HOG_BINS * (rows // cell) * (columns // cell)
+    kind = find_target(cfg)
+    return [kind.width(cfg, stride) for stride in prediction_strides(cfg)]
 
 
 def build_classifier(cfg: CfgNode) -> MViT:
@@ -266,6 +235,7 @@ def _build_masked(cfg: CfgNode) -> MaskedModel:
         prediction_dim=dims[0],
         decoder=decoder,
         separable_decoder_positions=cfg.MASK.DECODER_SEP_POS_EMBED,
+        fixed_decoder_positions=cfg.MASK.DECODER_FIXED_SINCOS_POS,
     )
 
 

@@ -10,16 +10,16 @@ import torch
 from fvcore.common.config import CfgNode
 from torch import Tensor
 
-from slowfast_maskfeat.backbones.geometry import Triple
 from slowfast_maskfeat.build.classes import class_names, num_classes
 from slowfast_maskfeat.build.ground_truth import build_ground_truth
-from slowfast_maskfeat.build.model import prediction_strides, target_name
+from slowfast_maskfeat.build.model import prediction_strides
+from slowfast_maskfeat.build.targets import find_target
 from slowfast_maskfeat.losses import (
     binary_cross_entropy_with_logits,
     cross_entropy,
     soft_cross_entropy,
 )
-from slowfast_maskfeat.targets import HOGTarget, PixelTarget, Target
+from slowfast_maskfeat.targets import Target
 from slowfast_maskfeat.tasks import ClassifyTask, DetectTask, PretrainTask, Task
 
 
@@ -107,36 +107,8 @@ def build_targets(cfg: CfgNode) -> list[Target]:
     Args:
         cfg: configuration; it is only read.
     """
-    builders: dict[str, Callable[[CfgNode, Triple], Target]] = {
-        "hog": _build_hog,
-        "pixels": _build_pixels,
-    }
-    build = builders[target_name(cfg)]
-    return [build(cfg, stride) for stride in prediction_strides(cfg)]
-
-
-def _build_hog(cfg: CfgNode, stride: Triple) -> Target:
-    return HOGTarget(
-        stride,
-        bins=cfg.MASK.HOG_BINS,
-        cell=cfg.MASK.HOG_CELL,
-        window=cfg.MASK.HOG_GAUSSIAN_WINDOW,
-        num_channels=cfg.DATA.INPUT_CHANNEL_NUM[0],
-    )
-
-
-def _build_pixels(cfg: CfgNode, stride: Triple) -> Target:
-    return PixelTarget(
-        stride,
-        mean=cfg.DATA.MEAN,
-        std=cfg.DATA.STD,
-        all_frames=not cfg.MASK.TIME_STRIDE_LOSS,
-        norm=cfg.MASK.NORM_PRED_PIXEL,
-        # Published pixels of images have another order than those of video; files that name the
-        # target have one for both.
-        color_first=cfg.MVIT.PATCH_2D and not cfg.MASK.TARGET,
-        absolute=cfg.MASK.PIXEL_LOSS == "l1",
-    )
+    kind = find_target(cfg)
+    return [kind.build(cfg, stride) for stride in prediction_strides(cfg)]
 
 
 def _soft_cross_entropy_of_labels(logits: Tensor, labels: Tensor) -> Tensor:

@@ -10,6 +10,7 @@ from fvcore.common.config import CfgNode
 from torch import nn
 
 from slowfast_maskfeat.build.classes import class_names
+from slowfast_maskfeat.build.targets import has_color_first
 from slowfast_maskfeat.checkpoints import LoadReport, compare_class_names, load_weights
 from slowfast_maskfeat.checkpoints.naming import ModelFacts
 
@@ -112,5 +113,5 @@ def model_facts(cfg: CfgNode, model: nn.Module) -> ModelFacts:
         grid=model.configured_grid,  # type: ignore[arg-type]
         mean_pooling=cfg.MVIT.USE_MEAN_POOLING and not cfg.MASK.ENABLE,
         residual_pooling=cfg.MVIT.RESIDUAL_POOLING,
-        color_first=cfg.MVIT.PATCH_2D,
+        color_first=has_color_first(cfg),
     )

@@ -205,6 +205,7 @@ def _mvit() -> CfgNode:
     node.USE_ABS_POS = True  # absolute position embeddings
     node.SEP_POS_EMBED = False  # one for space plus one for time
     node.USE_FIXED_SINCOS_POS = False  # not learned, of sines and cosines
+    node.SINCOS_POS_TIME = True  # new: a quarter of them codes time; False: none, for images
     node.SINCOS_POS_TWICE = False  # new: add them twice, as the published classifier does
     node.REL_POS_SPATIAL = False  # relative position embeddings of rows and columns
     node.REL_POS_TEMPORAL = False  # relative position embeddings of time
@@ -227,6 +228,7 @@ def _mask() -> CfgNode:
     node.DECODER_EMBED_DIM = 512  # width of these blocks; with MAE_ON of the decoder without any
     node.DECODER_NUM_HEADS = 0  # new: their attention heads; 0: one for every 64 channels
     node.DECODER_SEP_POS_EMBED = False  # MAE_ON: decoder positions for space plus for time
+    node.DECODER_FIXED_SINCOS_POS = False  # new: MAE_ON: they are not learned, of sines and cosines
     node.DEC_KV_KERNEL = []  # pooling kernel of keys and values in them
     node.DEC_KV_STRIDE = []  # pooling stride of keys and values in them
     node.MAE_RND_MASK = False  # mask tokens at random, one by one

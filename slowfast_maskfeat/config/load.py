@@ -184,7 +184,6 @@ _CHOICES: dict[str, tuple[object, ...]] = {
     "DATA.ENSEMBLE_METHOD": ("sum", "max"),
     "MASK.HEAD_TYPE": ("separate", "separate_xformer"),
     "MASK.PIXEL_LOSS": ("l2", "l1"),
-    "MASK.TARGET": ("", "hog", "pixels"),
     "MODEL.HEAD_ACT": ("softmax", "sigmoid", "none"),
     "MVIT.MODE": ("conv", "avg", "max"),
     "MVIT.NORM": ("layernorm",),

@@ -52,9 +52,9 @@ class HOGTarget(Target):
         frames, rows, columns = token_size
         if rows % cell or columns % cell:
             raise ValueError(
-                f"MASK.PRED_HOG needs tokens that are whole cells of {cell}x{cell} pixels, but a "
-                f"token is {rows}x{columns} pixels; use a predicting depth (MASK.PRETRAIN_DEPTH) "
-                f"whose stride is a multiple of {cell}"
+                f"HOG cells are {cell} pixels wide (MASK.HOG_CELL) but a token at a depth of "
+                f"MASK.PRETRAIN_DEPTH stands for {rows}x{columns} pixels; predict deeper, where "
+                f"the stride is a multiple of {cell}"
             )
         self.token_size = (frames, rows, columns)
         self.bins = bins

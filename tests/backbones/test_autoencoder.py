@@ -13,6 +13,7 @@ from tiny_cases import model_of, tiny_options
 from torch import Tensor, nn
 
 from slowfast_maskfeat.backbones import DecoderOptions, EncoderOptions, MaskedAutoencoder
+from slowfast_maskfeat.backbones.position import sincos_positions
 from slowfast_maskfeat.build import build_model, build_task
 from slowfast_maskfeat.checkpoints import load_weights, save_checkpoint
 from slowfast_maskfeat.clips import ClipBatch
@@ -25,6 +26,7 @@ VARIANTS: list[dict[str, Any]] = [
     {"cls_token": False},
     {"separable_positions": True, "separable_decoder": True},
     {"sincos_positions": True},
+    {"sincos_positions": True, "fixed_decoder": True},
 ]
 
 
@@ -42,13 +44,16 @@ def options(**changes: Any) -> EncoderOptions:
     return EncoderOptions(**values | changes)
 
 
-def autoencoder(*, separable_decoder: bool = False, **changes: Any) -> MaskedAutoencoder:
+def autoencoder(
+    *, separable_decoder: bool = False, fixed_decoder: bool = False, **changes: Any
+) -> MaskedAutoencoder:
     torch.manual_seed(0)
     model = MaskedAutoencoder(
         options(**changes),
         prediction_dim=7,
         decoder=DecoderOptions(depth=2, width=48, num_heads=3),
         separable_decoder_positions=separable_decoder,
+        fixed_decoder_positions=fixed_decoder,
     )
     return fill_with_golden_weights(model).eval()  # type: ignore[return-value]
 
@@ -138,6 +143,40 @@ def test_another_size_is_the_model_of_that_size_with_these_weights(
     mask = masks(Grid(4, 6, 6))
     expected = other(clips(8, 48, 48), mask)[0]
     torch.testing.assert_close(model(clips(8, 48, 48), mask)[0], expected, rtol=1e-4, atol=1e-5)
+
+
+def test_fixed_positions_of_the_decoder_are_those_of_its_width() -> None:
+    table = {}
+    for time, grid in ((True, Grid(2, 4, 4)), (False, Grid(1, 4, 4))):
+        size = (4, 32, 32) if time else (2, 32, 32)
+        model = MaskedAutoencoder(
+            options(clip_size=size, sincos_positions=True, sincos_time=time),
+            prediction_dim=7,
+            decoder=DecoderOptions(depth=1, width=48, num_heads=3),
+            fixed_decoder_positions=True,
+        )
+        table[time] = model.get_parameter("decoder_pos_embed")
+        assert not table[time].requires_grad
+        assert not table[time][:, 0].any()  # the cls token's
+        assert torch.equal(table[time][:, 1:], sincos_positions(grid, 48, time=time))
+    assert table[True].shape == (1, 33, 48)
+    with pytest.raises(ValueError, match=r"DECODER_SEP_POS_EMBED and MASK\.DECODER_FIXED"):
+        autoencoder(separable_decoder=True, fixed_decoder=True)
+
+
+def test_positions_of_images_are_waves_of_column_and_row() -> None:
+    """MAE's: channel k of each half is a sine, later a cosine, of frequency 10000 ** (-4 k / D)."""
+    grid, width = Grid(1, 3, 5), 16
+    waves = sincos_positions(grid, width, time=False).view(3, 5, 2, 2, 4)  # side, sine or cosine, k
+    frequencies = 10000.0 ** -(torch.arange(4).double() * 4 / width)
+    for row, column in ((0, 0), (2, 1), (1, 4)):
+        for side, place in enumerate((column, row)):
+            expected = torch.stack(((place * frequencies).sin(), (place * frequencies).cos()))
+            torch.testing.assert_close(waves[row, column, side], expected.float())
+    with pytest.raises(ValueError, match=r"SINCOS_POS_TIME is False.* 2 steps"):
+        sincos_positions(Grid(2, 3, 5), width, time=False)
+    with pytest.raises(ValueError, match="multiple of 4, not 18"):
+        sincos_positions(grid, 18, time=False)
 
 
 def test_images_are_clips_of_one_frame() -> None:
