@@ -17,6 +17,16 @@ from slowfast_maskfeat.config import parse_config
 PUBLISHED: dict[str, dict[str, Any]] = {
     name: file["values"] for name, file in golden_json("published_configs.json")["files"].items()
 }
+# Experiments that papers describe, without a published file in this form; the last has no paper.
+OF_PAPERS = (
+    "masked_ssl/in1k_VIT_B_MAE_PT",
+    "masked_ssl/in1k_VIT_B_MAE_FT",
+    "masked_ssl/in1k_VIT_L_MAE_PT",
+    "masked_ssl/in1k_VIT_L_MAE_FT",
+    "masked_ssl/in1k_VIT_B_SimMIM_PT",
+    "masked_ssl/in1k_VIT_B_SimMIM_FT",
+    "masked_ssl/k400_VIT_B_16x4_SimMIM_PT",
+)
 
 
 def write_yaml(path: Path, values: Mapping[str, Any]) -> Path:
