@@ -9,8 +9,8 @@ does meets both alike:
   both, each in a process of its own.
 - hog: HOG of uint8 images alone, against its textbook form.
 - loader: clips a second out of the pre-training loader, against bare decoding of the same frames.
-- mae: a pre-training step of a masked autoencoder, whose encoder sees the visible quarter of the
-  tokens, against the same blocks on all tokens; and the memory of both.
+- mae: a step of a masked autoencoder, whose encoder sees the visible quarter of the tokens, against
+  the same model whose encoder is given all of them; and the memory of both.
 
 Runs on the CPU, and on the GPU too where there is one. Prints ratios and judges nothing.
 """
@@ -32,7 +32,7 @@ import torch
 from benchmark_report import Row, Table, as_json, describe_machine, print_table, take_turns
 from benchmark_video import KEY_FRAME_DISTANCE, decode_by_hand, write_videos
 from fvcore.common.config import CfgNode
-from plain_forms import make_plain
+from plain_forms import encode_all, make_plain
 from plain_hog import plain_hog
 from torch import Tensor
 
@@ -60,11 +60,10 @@ MAE_CONFIG = ROOT / "configs/masked_ssl/in1k_VIT_B_MAE_PT.yaml"
 QUICK_MAE_CONFIG = ROOT / "configs/demo/image_mae.yaml"
 SECTIONS = ("step", "hog", "loader", "mae")
 FAST, PLAIN = "fast", "plain"
-# What the encoder of an autoencoder sees, and the pairs that say so.
-ENCODINGS: dict[str, list[str]] = {
-    "visible tokens": [],
-    "all tokens": ["MASK.MAE_ON", "False"],
-}
+VISIBLE, ALL = "visible tokens", "all tokens"  # that the encoder of an autoencoder is given
+# What is compared in the sections of steps, and clips to one of --batch: images have few tokens.
+FORMS = {"step": (FAST, PLAIN), "mae": (VISIBLE, ALL)}
+CLIPS = {"step": 1, "mae": 8}
 PRECISIONS = {"float32": None, "bfloat16": torch.bfloat16}
 MIB = 2**20
 
@@ -87,11 +86,13 @@ class PlainHOGTarget(HOGTarget):
 
 
 def make_state(cfg: CfgNode, form: str, device: torch.device) -> TrainState:
-    """Model, task and optimizer as a run has them, in the fast or the plain form."""
+    """Model, task and optimizer as a run has them, in one of the `FORMS`."""
     torch.manual_seed(0)
     model = build_model(cfg).to(device).train()
     task = build_task(cfg)
     assert isinstance(task, PretrainTask), "a configuration of pre-training is wanted"
+    if form == ALL:
+        encode_all(model)
     if form == PLAIN:
         make_plain(model, attention=True)
         for target in task.targets:
@@ -128,48 +129,32 @@ def make_step(
 
 
 def measure_step(
-    options: argparse.Namespace, cfg: CfgNode, device: torch.device, precision: str
+    options: argparse.Namespace, section: str, device: torch.device, precision: str
 ) -> list[Table]:
-    """Time and memory of the step in both forms."""
+    """Time and memory of the step in both forms of a section."""
+    file = config_of(options, section)
     size = options.batch if device.type == "cpu" else options.gpu_batch
-    what = f"{options.config.stem}, one step, batch {size}, {precision}, {device.type}"
-    memory = [
-        Row(form, "MiB", [memory_in_a_child(options.config, [], form, device, precision, size)])
-        for form in (FAST, PLAIN)
-    ]
-    batch = make_batch(cfg, size)
-    forms = {form: make_step(cfg, form, batch, device, precision) for form in (FAST, PLAIN)}
-    rows = take_turns(forms, options.repeats or 5, device)
-    return [
-        Table("step", f"{what}: time", list(rows.values())),
-        Table("step", f"{what}: peak memory of model, optimizer and step", memory),
-    ]
-
-
-def measure_mae(options: argparse.Namespace, device: torch.device, precision: str) -> list[Table]:
-    """A step of MAE whose encoder sees the visible tokens, against one that sees all of them."""
-    file = QUICK_MAE_CONFIG if options.quick else MAE_CONFIG
-    size = 4 * (options.batch if device.type == "cpu" else options.gpu_batch)
-    configs = {name: read_config(file, pairs) for name, pairs in ENCODINGS.items()}
-    batch = make_batch(next(iter(configs.values())), size)
-    forms = {name: make_step(cfg, FAST, batch, device, precision) for name, cfg in configs.items()}
-    rows = take_turns(forms, options.repeats or 5, device)
-    memory = [
-        Row(name, "MiB", [memory_in_a_child(file, pairs, FAST, device, precision, size)])
-        for name, pairs in ENCODINGS.items()
-    ]
+    size *= CLIPS[section]
     what = f"{file.stem}, one step, batch {size}, {precision}, {device.type}"
+    memory = [
+        Row(form, "MiB", [memory_in_a_child(file, form, device, precision, size)])
+        for form in FORMS[section]
+    ]
+    cfg = read_config(file)
+    batch = make_batch(cfg, size)
+    forms = {form: make_step(cfg, form, batch, device, precision) for form in FORMS[section]}
+    rows = take_turns(forms, options.repeats or 5, device)
     return [
-        Table("mae", f"{what}: time", list(rows.values())),
-        Table("mae", f"{what}: peak memory of model, optimizer and step", memory),
+        Table(section, f"{what}: time", list(rows.values())),
+        Table(section, f"{what}: peak memory of model, optimizer and step", memory),
     ]
 
 
 def memory_in_a_child(
-    config: Path, pairs: list[str], form: str, device: torch.device, precision: str, size: int
+    config: Path, form: str, device: torch.device, precision: str, size: int
 ) -> float:
     """Peak memory in MiB of a process that does nothing but two steps."""
-    request = json.dumps([pairs, form, device.type, precision, size])
+    request = json.dumps([form, device.type, precision, size])
     command = [sys.executable, __file__, "--config", str(config), "--child", request]
     result = subprocess.run(command, stdout=subprocess.PIPE, text=True, check=True)
     return float(result.stdout.splitlines()[-1])
@@ -177,9 +162,9 @@ def memory_in_a_child(
 
 def print_memory(options: argparse.Namespace) -> None:
     """What the child process does: the second step finds the optimizer's moments in place."""
-    pairs, form, kind, precision, size = json.loads(options.child)
+    form, kind, precision, size = json.loads(options.child)
     device = torch.device(kind)
-    cfg = read_config(options.config, pairs)
+    cfg = read_config(options.config)
     batch = make_batch(cfg, size)
     before = 0 if kind == "cuda" else _resident("VmRSS")
     step = make_step(cfg, form, batch, device, precision)
@@ -349,9 +334,16 @@ def exhaust(items: Iterable[object]) -> None:
 # --- the command -------------------------------------------------------------------------------
 
 
-def read_config(file: Path, pairs: Sequence[str] = ()) -> CfgNode:
+def read_config(file: Path) -> CfgNode:
     """The configuration, whose NUM_GPUS is left to this program."""
-    return load_config([str(file)], [*pairs, "NUM_GPUS", "0"])
+    return load_config([str(file)], ["NUM_GPUS", "0"])
+
+
+def config_of(options: argparse.Namespace, section: str) -> Path:
+    """The file whose steps a section takes."""
+    if section == "mae":
+        return QUICK_MAE_CONFIG if options.quick else MAE_CONFIG
+    return Path(options.config)
 
 
 def measure(options: argparse.Namespace, cfg: CfgNode) -> Iterable[Table]:
@@ -365,16 +357,12 @@ def measure(options: argparse.Namespace, cfg: CfgNode) -> Iterable[Table]:
     if "loader" in options.only:
         with tempfile.TemporaryDirectory() as folder:
             yield measure_loader(options, cfg, Path(folder))
-    if "step" in options.only:
-        yield from measure_step(options, cfg, devices[0], "float32")
-        for device in devices[1:]:
-            for precision in PRECISIONS:
-                yield from measure_step(options, cfg, device, precision)
-    if "mae" in options.only:
-        yield from measure_mae(options, devices[0], "float32")
-        for device in devices[1:]:
-            for precision in PRECISIONS:
-                yield from measure_mae(options, device, precision)
+    for section in FORMS:
+        if section in options.only:
+            yield from measure_step(options, section, devices[0], "float32")
+            for device in devices[1:]:
+                for precision in PRECISIONS:
+                    yield from measure_step(options, section, device, precision)
 
 
 def parse_arguments(arguments: Sequence[str] | None) -> argparse.Namespace:

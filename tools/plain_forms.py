@@ -1,4 +1,4 @@
-"""The plain forms of attention and pooling: what the fast ones are measured and tested against.
+"""The plain forms of attention, pooling and MAE, which the fast ones are measured against.
 
 Written as the papers put it, with the matrix of scores in memory, and for nothing but comparison.
 """
@@ -9,6 +9,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from slowfast_maskfeat.backbones import MaskedAutoencoder
 from slowfast_maskfeat.backbones.attention import PoolingAttention
 from slowfast_maskfeat.backbones.pooling import DepthwisePool
 from slowfast_maskfeat.shapes import Grid
@@ -63,6 +64,29 @@ def relative_vectors(table: Tensor, num_queries: int, num_keys: int) -> Tensor:
             distance = distance + (num_keys - 1) * max(num_queries / num_keys, 1.0)
             rows.append(table[int(distance)])
     return torch.stack(rows).reshape(num_queries, num_keys, -1)
+
+
+class FullAutoencoder(MaskedAutoencoder):
+    """A masked autoencoder whose encoder is given hidden tokens, too, and its decoder not.
+
+    What comes out is another thing, since visible tokens now attend to hidden ones: it tells what
+    a step costs, and nothing can be learned with it.
+    """
+
+    def encode_visible(self, tokens: Tensor, visible: Tensor) -> Tensor:
+        """As `MaskedAutoencoder.encode_visible`, by way of all tokens."""
+        front = int(self.has_cls)
+        every = torch.arange(tokens.shape[1] - front, device=tokens.device)
+        encoded = super().encode_visible(tokens, every.expand(len(tokens), -1))
+        places = F.pad(visible + 1, (1, 0)) if front else visible
+        return encoded.take_along_dim(places[..., None], dim=1)
+
+
+def encode_all(model: nn.Module) -> nn.Module:
+    """Has the encoder of a masked autoencoder run on all tokens, in place; the weights stay."""
+    assert type(model) is MaskedAutoencoder, "a configuration with MASK.MAE_ON is wanted"
+    model.__class__ = FullAutoencoder
+    return model
 
 
 class PlainPool(DepthwisePool):

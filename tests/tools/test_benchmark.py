@@ -87,6 +87,29 @@ def test_fast_and_plain_forms_take_the_same_step():
     assert norms[0] == pytest.approx(norms[1], rel=1e-3)
 
 
+def test_the_encoder_is_given_all_tokens_and_the_rest_stays():
+    file = benchmark.config_of(benchmark.parse_arguments(["--quick"]), "mae")
+    cfg = benchmark.read_config(file)
+    batch = benchmark.make_batch(cfg, 2)
+    counts, shapes = {}, {}
+    for form in benchmark.FORMS["mae"]:
+        model = benchmark.make_state(cfg, form, CPU).bare
+        blocks = {"encoder": model.blocks[0], "decoder": model.pred_head.transforms[0][0]}
+        for part, block in blocks.items():
+            key = form, part
+            block.register_forward_pre_hook(
+                lambda _, args, key=key: counts.__setitem__(key, args[0].shape[1])
+            )
+        (prediction,) = model(batch.clips.float(), batch.mask)
+        shapes[form] = prediction.shape, sum(p.numel() for p in model.parameters())
+    num_tokens = model.patch_grid(batch.clips.shape[2:]).num_tokens
+    visible, everything = (counts[form, "encoder"] - 1 for form in benchmark.FORMS["mae"])
+    assert (visible, everything) == (num_tokens - int(batch.mask[0].sum()), num_tokens)
+    assert visible < 0.3 * num_tokens
+    assert {counts[form, "decoder"] for form in benchmark.FORMS["mae"]} == {num_tokens + 1}
+    assert shapes[benchmark.VISIBLE] == shapes[benchmark.ALL]
+
+
 def test_ratios_pair_the_rounds():
     fast, plain = Row("fast", "s", [1.0, 2.0, 4.0]), Row("plain", "s", [3.0, 4.0, 16.0])
     ratios = Table("hog", "", [fast, plain]).ratios(fast)
