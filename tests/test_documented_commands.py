@@ -71,6 +71,18 @@ SMALL_IMAGES = {
     "MVIT.POOL_KVQ_KERNEL": [1, 3, 3],
     "MVIT.REL_POS_TEMPORAL": False,
 }
+# An autoencoder is a plain transformer with absolute positions.
+SMALL_AUTOENCODER = {
+    "MVIT.POOL_Q_STRIDE": [],
+    "MVIT.POOL_KVQ_KERNEL": None,
+    "MVIT.POOL_KV_STRIDE_ADAPTIVE": None,
+    "MVIT.REL_POS_SPATIAL": False,
+    "MVIT.REL_POS_TEMPORAL": False,
+    "MVIT.USE_ABS_POS": True,
+    "MVIT.PATCH_KERNEL": [8, 8],
+    "MVIT.PATCH_STRIDE": [8, 8],
+    "MVIT.PATCH_PADDING": [0, 0],
+}
 SMALL_SEGMENTS = {"TEST.NUM_ENSEMBLE_VIEWS": 1}
 CONFIGS = {
     "ssl": ROOT / "configs/masked_ssl/k400_MVITv2_S_16x4_MaskFeat_PT.yaml",
@@ -301,6 +313,8 @@ def _small(words: Sequence[str]) -> list[str]:
     small, cfg = dict(SMALL), _configuration(words)
     if cfg.MVIT.PATCH_2D:
         small |= SMALL_IMAGES
+    if cfg.MASK.MAE_ON:
+        small |= SMALL_AUTOENCODER
     if cfg.TEST.DATASET == "ssv2":
         small |= SMALL_SEGMENTS
     if "TEST.NUM_TEMPORAL_CLIPS" not in words:
