@@ -6,11 +6,12 @@ import json
 import multiprocessing
 import os
 import signal
+import threading
 import time
 from collections import deque
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import suppress
-from multiprocessing import connection
+from contextlib import contextmanager, suppress
+from multiprocessing import connection, resource_tracker
 from pathlib import Path
 from typing import Any, NamedTuple, TypeVar
 
@@ -83,6 +84,30 @@ def _finished_or_overdue(busy: list[_Worker]) -> list[_Worker]:
     return [worker for worker in busy if worker.pipe in ready or worker.deadline <= now]
 
 
+@contextmanager
+def _interruption_waits() -> Iterator[None]:
+    """Answer Ctrl-C after the block, which starts a process.
+
+    In between, the child would find its work cut short, or die of the signal before it can ignore
+    it, and print a traceback of its own.
+    """
+    is_main = threading.current_thread() is threading.main_thread()  # others get no Ctrl-C
+    arrived: list[int] = []
+    if is_main:
+        # A thread of a library may take the signal, whatever this one blocks.
+        before = signal.signal(signal.SIGINT, lambda number, _: arrived.append(number))
+    resource_tracker.ensure_running()  # else `start` does it, which unblocks the signal
+    mask = signal.pthread_sigmask(signal.SIG_BLOCK, [signal.SIGINT])  # the child inherits it
+    try:
+        yield
+    finally:
+        signal.pthread_sigmask(signal.SIG_SETMASK, mask)
+        if is_main:
+            signal.signal(signal.SIGINT, before)
+    if arrived:
+        signal.raise_signal(signal.SIGINT)
+
+
 class _Worker:
     """A process, the item it works on (None while it starts) and when that is overdue."""
 
@@ -94,7 +119,8 @@ class _Worker:
         self.deadline = float("inf")
         self.is_alive = True
         self._process = context.Process(target=_serve, args=(theirs, work), daemon=True)
-        self._process.start()
+        with _interruption_waits():
+            self._process.start()  # ended with this process, as it is a daemon
         theirs.close()
 
     def give(self, item: Any, timeout: float) -> None:

@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import os
 import signal
+import threading
 import time
+from multiprocessing.popen_spawn_posix import Popen
 
 import pytest
 from stalling import hanging_to_open
@@ -63,3 +65,24 @@ def test_a_journal_keeps_what_is_done_and_forgets_a_cut_line(tmp_path):
     assert Journal(path, {"full": False}).done["b.mp4"] == {"fps": 25.0}
     with pytest.raises(ValueError, match="interrupted run with the settings"):
         Journal(path, {"full": True})
+
+
+def test_ctrl_c_while_a_process_starts_waits_until_it_has_its_work(monkeypatch, capfd):
+    launch, launched = Popen._launch, []
+
+    def interrupted_launch(self, process):
+        os.kill(os.getpid(), signal.SIGINT)
+        time.sleep(0.1)  # here the interpreter would raise
+        launch(self, process)
+        launched.append(self.pid)
+
+    monkeypatch.setattr(Popen, "_launch", interrupted_launch)
+    # A second thread, which may be the one that the signal comes to.
+    release = threading.Event()
+    threading.Thread(target=release.wait, daemon=True).start()
+    with pytest.raises(KeyboardInterrupt):
+        list(run_jobs(act, ["a"], processes=1, timeout=60.0))
+    release.set()
+    assert launched
+    assert signal.getsignal(signal.SIGINT) is signal.default_int_handler
+    assert "Traceback" not in capfd.readouterr().err
