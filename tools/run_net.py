@@ -43,7 +43,7 @@ def main(arguments: list[str]) -> int:
             print(f"warning: {choice.warning}", file=sys.stderr)
         if distributed.from_environment(backend):
             run_to_exit(cfg)
-            distributed.shutdown()
+            distributed.end_process()
         else:
             launch(
                 run_to_exit,

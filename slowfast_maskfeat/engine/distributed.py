@@ -6,12 +6,14 @@ run of one process that set nothing up.
 
 from __future__ import annotations
 
+import atexit
 import inspect
 import os
+import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
 from datetime import timedelta
-from typing import Any, NamedTuple, TypeVar
+from typing import Any, NamedTuple, NoReturn, TypeVar
 
 import torch
 import torch.distributed as dist
@@ -146,6 +148,20 @@ def shutdown() -> None:
     """Leave the run's processes; harmless in a run of one."""
     if _is_set_up():
         dist.destroy_process_group()
+
+
+def end_process() -> NoReturn:
+    """End one of several processes that has done its part, with exit code 0.
+
+    What is registered with `atexit` runs and the output is flushed, but the interpreter is not
+    taken down: gloo's threads outlive the group, and one that lets go of the tensors of the last
+    exchange meanwhile aborts the process (https://github.com/pytorch/pytorch/pull/179291).
+    """
+    shutdown()
+    atexit._run_exitfuncs()
+    sys.stdout.flush()
+    sys.stderr.flush()
+    os._exit(0)
 
 
 def _is_set_up() -> bool:

@@ -171,7 +171,7 @@ def _run(
         trace = traceback.format_exc()[-_LONGEST_MESSAGE:]
         failures.put(_Failure(place.rank, isinstance(error, ValueError), message, trace))
         raise SystemExit(1) from None
-    distributed.shutdown()
+    distributed.end_process()
 
 
 def _end_with_parent() -> None:

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import socket
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
@@ -127,3 +129,21 @@ def test_choice_of_device(asked: int, there: int, expected: tuple[str, int], war
 def test_negative_number_of_gpus() -> None:
     with pytest.raises(ValueError, match="NUM_GPUS is -1"):
         distributed.choose_device(-1)
+
+
+def test_a_process_ends_without_the_teardown_of_the_interpreter():
+    script = """
+import atexit, os
+from slowfast_maskfeat.engine import distributed
+
+class AbortsAtTeardown:
+    def __del__(self):
+        os.abort()
+
+kept = AbortsAtTeardown()
+atexit.register(print, "and what was registered ran")
+print("done", end=" ")
+distributed.end_process()
+"""
+    done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True)
+    assert (done.returncode, done.stdout) == (0, "done and what was registered ran\n"), done.stderr
