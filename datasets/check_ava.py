@@ -38,6 +38,7 @@ from slowfast_maskfeat.videos.index.frame_lists import list_frame_folders, read_
 from slowfast_maskfeat.videos.index.key_frames import second_in_file
 from slowfast_maskfeat.videos.index.label_map import read_labelmap
 from slowfast_maskfeat.videos.jobs import Failure, run_jobs
+from slowfast_maskfeat.videos.script import exit_code
 
 _NUM_SHOWN = 20
 
@@ -319,11 +320,11 @@ def check(options: argparse.Namespace) -> int:
 def main(arguments: Sequence[str] | None = None) -> int:
     """Runs the command line; returns the exit code."""
     options = parse_arguments(arguments)
-    try:
-        num_problems = check(options)
-    except (ValueError, OSError) as error:
-        print(f"check_ava: {error}", file=sys.stderr)
-        return 2
+    return exit_code("check_ava", lambda: _work(options), goes_on=False)
+
+
+def _work(options: argparse.Namespace) -> int:
+    num_problems = check(options)
     print("no problem" if not num_problems else f"{num_problems} problems")
     return 1 if num_problems else 0
 

@@ -34,6 +34,7 @@ from slowfast_maskfeat.videos.decode import decoder_versions
 from slowfast_maskfeat.videos.index import read_list
 from slowfast_maskfeat.videos.index.list_file import list_lines, separator_of
 from slowfast_maskfeat.videos.jobs import Failure, Journal, run_jobs
+from slowfast_maskfeat.videos.script import exit_code
 
 # Seconds for three frames, and for all.
 _TIMEOUT, _FULL_TIMEOUT = 30.0, 300.0
@@ -146,25 +147,22 @@ def _write(path: Path, text: str) -> None:
 def main(arguments: Sequence[str] | None = None) -> int:
     """Runs the command line; returns the exit code."""
     options = parse_arguments(arguments)
+    return exit_code("check_videos", lambda: _work(options))
+
+
+def _work(options: argparse.Namespace) -> int:
     num_refused = 0
-    try:
-        require_decoder(options.decoder)
-        names = [path.name for path in options.lists]
-        if len(set(names)) < len(names):
-            raise ValueError("two lists have the same name: one would overwrite the other")
-        for path in options.lists:
-            if path.resolve() == (options.output / path.name).resolve():
-                raise ValueError(f"--output {options.output} would overwrite {path}")
-            num_refused += check_list(path, options)
-            classes = path.parent / "classes.txt"
-            if classes.is_file():
-                _write(options.output / classes.name, classes.read_text("utf-8-sig"))
-    except (ValueError, OSError) as error:
-        print(f"check_videos: {error}", file=sys.stderr)
-        return 2
-    except KeyboardInterrupt:
-        print("check_videos: interrupted; the same command goes on from here", file=sys.stderr)
-        return 130
+    require_decoder(options.decoder)
+    names = [path.name for path in options.lists]
+    if len(set(names)) < len(names):
+        raise ValueError("two lists have the same name: one would overwrite the other")
+    for path in options.lists:
+        if path.resolve() == (options.output / path.name).resolve():
+            raise ValueError(f"--output {options.output} would overwrite {path}")
+        num_refused += check_list(path, options)
+        classes = path.parent / "classes.txt"
+        if classes.is_file():
+            _write(options.output / classes.name, classes.read_text("utf-8-sig"))
     return 1 if num_refused else 0
 
 

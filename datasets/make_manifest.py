@@ -34,6 +34,7 @@ from slowfast_maskfeat.videos.index.write_list import (
     separator_for,
     split_rows,
 )
+from slowfast_maskfeat.videos.script import exit_code
 
 _SPLITS = ("train", "val", "test")
 
@@ -141,22 +142,22 @@ def write_manifest(
 def main(arguments: Sequence[str] | None = None) -> int:
     """Runs the command line; returns the exit code."""
     options = parse_arguments(arguments)
-    try:
-        data = DataFolder(
-            options.data,
-            prefix=options.prefix,
-            separator=options.separator.replace("\\t", "\t"),
-            official_split=options.official_split,
-        )
-        if not os.path.isdir(data.path):
-            raise ValueError(f"--data: there is no folder {data.path}")
-        found, names = read_splits(data, options.dataset)
-        folder = os.path.abspath(options.prefix or options.data)
-        rows = make_rows(found, folder, options)
-        separator, hashes = write_manifest(rows, names, options.output, force=options.force)
-    except (ValueError, OSError) as error:
-        print(f"make_manifest: {error}", file=sys.stderr)
-        return 2
+    return exit_code("make_manifest", lambda: _work(options), goes_on=False)
+
+
+def _work(options: argparse.Namespace) -> int:
+    data = DataFolder(
+        options.data,
+        prefix=options.prefix,
+        separator=options.separator.replace("\\t", "\t"),
+        official_split=options.official_split,
+    )
+    if not os.path.isdir(data.path):
+        raise ValueError(f"--data: there is no folder {data.path}")
+    found, names = read_splits(data, options.dataset)
+    folder = os.path.abspath(options.prefix or options.data)
+    rows = make_rows(found, folder, options)
+    separator, hashes = write_manifest(rows, names, options.output, force=options.force)
     for split, digest in hashes.items():
         labels = {row.label for row in rows[split]} - {None}
         print(f"{split}: {len(rows[split])} rows, {len(labels)} classes, sha256 {digest}")

@@ -374,8 +374,8 @@ def parse_arguments(arguments: Sequence[str] | None = None) -> argparse.Namespac
 def main(arguments: Sequence[str] | None = None) -> int:
     """Runs the command line; returns the exit code."""
     options = parse_arguments(arguments)
-    started = time.monotonic()
-    try:
+
+    def make() -> None:
         make_data_set(
             options.output,
             BoxSettings(options.seed, options.seconds, options.crf),
@@ -383,11 +383,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
             num_val=options.num_val,
             processes=options.processes,
         )
-    except (ValueError, OSError) as error:
-        print(f"make_motion_boxes: {error}", file=sys.stderr)
-        return 2
-    print(f"{options.output}: ready after {time.monotonic() - started:.1f} s")
-    return 0
+
+    return clips.run_script("make_motion_boxes", options.output, make)
 
 
 if __name__ == "__main__":

@@ -491,31 +491,37 @@ def parse_arguments(arguments: Sequence[str] | None = None) -> argparse.Namespac
     return parser.parse_args(arguments)
 
 
+def run_script(name: str, output: Path, make: Callable[[], object]) -> int:
+    """Makes a data set and says so; what ends it is one line, and the exit code."""
+    started = time.monotonic()
+    try:
+        make()
+    except (ValueError, OSError) as error:
+        print(f"{name}: {error}", file=sys.stderr)
+        return 2
+    except KeyboardInterrupt:
+        print(f"{name}: interrupted; the same command goes on from here", file=sys.stderr)
+        return 130
+    print(f"{output}: ready after {time.monotonic() - started:.1f} s")
+    return 0
+
+
 def main(arguments: Sequence[str] | None = None) -> int:
     """Runs the command line; returns the exit code."""
     options = parse_arguments(arguments)
-    started = time.monotonic()
-    try:
-        settings = VideoSettings(
-            options.seed, options.size, options.frames, options.fps, options.crf
-        )
+
+    def make() -> None:
         make_data_set(
             options.output,
-            settings,
+            VideoSettings(options.seed, options.size, options.frames, options.fps, options.crf),
             num_pretrain=options.num_pretrain,
             num_train=options.num_train,
             num_val=options.num_val,
             num_test=options.num_test,
             processes=options.processes,
         )
-    except (ValueError, OSError) as error:
-        print(f"make_motion_clips: {error}", file=sys.stderr)
-        return 2
-    except KeyboardInterrupt:
-        print("make_motion_clips: interrupted; the same command goes on from here", file=sys.stderr)
-        return 130
-    print(f"{options.output}: ready after {time.monotonic() - started:.1f} s")
-    return 0
+
+    return run_script("make_motion_clips", options.output, make)
 
 
 if __name__ == "__main__":

@@ -41,6 +41,7 @@ from slowfast_maskfeat.videos.index import VideoList, read_class_names, read_lis
 from slowfast_maskfeat.videos.index.list_file import separator_of
 from slowfast_maskfeat.videos.jobs import Failure, run_jobs
 from slowfast_maskfeat.videos.media import is_media
+from slowfast_maskfeat.videos.script import exit_code
 from slowfast_maskfeat.videos.write_shards import (
     PackedRow,
     ShardJob,
@@ -235,18 +236,18 @@ def _write(path: Path, text: str) -> None:
 def main(arguments: Sequence[str] | None = None) -> int:
     """Runs the command line; returns the exit code."""
     options = parse_arguments(arguments)
-    try:
-        num_bytes(options.max_size)
-        if options.max_count < 1:
-            raise ValueError(f"--max-count is {options.max_count}; it must be 1 or more")
-        lists, names = read_lists(options)
-        if names:
-            text = "".join(f"{name}\n" for name in names)
-            _write(options.output / "classes.txt", text)
-        is_whole = [pack(path, videos, options) for path, videos in lists.items()]
-    except (ValueError, OSError) as error:
-        print(f"make_shards: {error}", file=sys.stderr)
-        return 2
+    return exit_code("make_shards", lambda: _work(options))
+
+
+def _work(options: argparse.Namespace) -> int:
+    num_bytes(options.max_size)
+    if options.max_count < 1:
+        raise ValueError(f"--max-count is {options.max_count}; it must be 1 or more")
+    lists, names = read_lists(options)
+    if names:
+        text = "".join(f"{name}\n" for name in names)
+        _write(options.output / "classes.txt", text)
+    is_whole = [pack(path, videos, options) for path, videos in lists.items()]
     print(
         "read them with TRAIN.DATASET webdataset TEST.DATASET webdataset "
         f"DATA.PATH_TO_DATA_DIR {options.output}"

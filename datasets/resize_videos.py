@@ -34,6 +34,7 @@ from slowfast_maskfeat.videos.index.list_file import separator_of
 from slowfast_maskfeat.videos.index.write_list import ListRow, list_text, separator_for
 from slowfast_maskfeat.videos.jobs import Failure, run_jobs
 from slowfast_maskfeat.videos.resize import resize_pair
+from slowfast_maskfeat.videos.script import exit_code
 
 
 def parse_arguments(arguments: Sequence[str] | None = None) -> argparse.Namespace:
@@ -179,28 +180,25 @@ def _write(path: Path, text: str) -> None:
 def main(arguments: Sequence[str] | None = None) -> int:
     """Runs the command line; returns the exit code."""
     options = parse_arguments(arguments)
-    try:
-        lists = {}
-        for path in options.lists:
-            separator = separator_of(str(path), options.separator.replace("\\t", "\t"))
-            lists[path] = read_list(path, separator=separator, prefix=options.prefix)
-            if path.resolve() == (options.output / path.name).resolve():
-                raise ValueError(f"--output {options.output} would overwrite {path}")
-        if len({path.name for path in lists}) < len(options.lists):
-            raise ValueError("two lists have the same name: one would overwrite the other")
-        copies = plan(lists, options.prefix)
-        for path, copy in copies.items():
-            if os.path.realpath(path) == os.path.realpath(options.output / copy):
-                raise ValueError(f"--output {options.output} would overwrite {path}")
-        check_settings(options)
-        refused = make_copies(copies, options)
-        write_lists(lists, copies, refused, options.output)
-    except (ValueError, OSError) as error:
-        print(f"resize_videos: {error}", file=sys.stderr)
-        return 2
-    except KeyboardInterrupt:
-        print("resize_videos: interrupted; the same command goes on from here", file=sys.stderr)
-        return 130
+    return exit_code("resize_videos", lambda: _work(options))
+
+
+def _work(options: argparse.Namespace) -> int:
+    lists = {}
+    for path in options.lists:
+        separator = separator_of(str(path), options.separator.replace("\\t", "\t"))
+        lists[path] = read_list(path, separator=separator, prefix=options.prefix)
+        if path.resolve() == (options.output / path.name).resolve():
+            raise ValueError(f"--output {options.output} would overwrite {path}")
+    if len({path.name for path in lists}) < len(options.lists):
+        raise ValueError("two lists have the same name: one would overwrite the other")
+    copies = plan(lists, options.prefix)
+    for path, copy in copies.items():
+        if os.path.realpath(path) == os.path.realpath(options.output / copy):
+            raise ValueError(f"--output {options.output} would overwrite {path}")
+    check_settings(options)
+    refused = make_copies(copies, options)
+    write_lists(lists, copies, refused, options.output)
     return 1 if refused else 0
 
 

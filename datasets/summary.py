@@ -29,6 +29,7 @@ from slowfast_maskfeat.videos.check import measure_video
 from slowfast_maskfeat.videos.index import VideoList, read_list
 from slowfast_maskfeat.videos.index.list_file import separator_of
 from slowfast_maskfeat.videos.jobs import Failure, Journal, run_jobs
+from slowfast_maskfeat.videos.script import exit_code
 
 _NUMBERS = {"duration": "duration (s)", "fps": "frames per second", "num_frames": "frames"}
 
@@ -118,29 +119,26 @@ def report(path: Path, summary: dict[str, Any]) -> list[str]:
 def main(arguments: Sequence[str] | None = None) -> int:
     """Runs the command line; returns the exit code."""
     options = parse_arguments(arguments)
-    try:
-        for path in options.lists:
-            separator = separator_of(str(path), options.separator.replace("\\t", "\t"))
-            videos = read_list(path, separator=separator, prefix=options.prefix)
-            measured = measure(path, videos, options)
-            summary = summarise(videos, measured)
-            with written_whole(options.output / f"{path.stem}_summary.json") as part:
-                part.write_text(json.dumps(summary, indent=2) + "\n", encoding="utf-8")
-            found = [m for m in measured.values() if not isinstance(m, Failure)]
-            if found:
-                panels: dict[str, Any] = {
-                    label: [m[field] for m in found] for field, label in _NUMBERS.items()
-                }
-                panels["resolution"] = [f"{m['width']}x{m['height']}" for m in found]
-                with written_whole(options.output / f"{path.stem}_summary.png") as part:
-                    histograms(part, panels, title=f"{path.name}: {len(found)} videos")
-            print("\n".join(report(path, summary)))
-    except (ValueError, OSError) as error:
-        print(f"summary: {error}", file=sys.stderr)
-        return 2
-    except KeyboardInterrupt:
-        print("summary: interrupted; the same command goes on from here", file=sys.stderr)
-        return 130
+    return exit_code("summary", lambda: _work(options))
+
+
+def _work(options: argparse.Namespace) -> int:
+    for path in options.lists:
+        separator = separator_of(str(path), options.separator.replace("\\t", "\t"))
+        videos = read_list(path, separator=separator, prefix=options.prefix)
+        measured = measure(path, videos, options)
+        summary = summarise(videos, measured)
+        with written_whole(options.output / f"{path.stem}_summary.json") as part:
+            part.write_text(json.dumps(summary, indent=2) + "\n", encoding="utf-8")
+        found = [m for m in measured.values() if not isinstance(m, Failure)]
+        if found:
+            panels: dict[str, Any] = {
+                label: [m[field] for m in found] for field, label in _NUMBERS.items()
+            }
+            panels["resolution"] = [f"{m['width']}x{m['height']}" for m in found]
+            with written_whole(options.output / f"{path.stem}_summary.png") as part:
+                histograms(part, panels, title=f"{path.name}: {len(found)} videos")
+        print("\n".join(report(path, summary)))
     return 0
 
 

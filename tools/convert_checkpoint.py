@@ -24,6 +24,7 @@ from torch import Tensor, nn
 
 from slowfast_maskfeat.build import build_model
 from slowfast_maskfeat.build.classes import class_names, num_classes
+from slowfast_maskfeat.build.exit_code import exit_code
 from slowfast_maskfeat.build.weights import inflation, model_facts
 from slowfast_maskfeat.checkpoints import (
     LoadError,
@@ -37,7 +38,6 @@ from slowfast_maskfeat.checkpoints.report import CLASSIFIER
 from slowfast_maskfeat.checkpoints.transfer import Renaming
 from slowfast_maskfeat.config import load_config
 
-INVALID_INPUT = 2
 # What each suffix can hold; the first is taken where --to does not say.
 FORMS = {
     ".pyth": ("published",),
@@ -72,18 +72,7 @@ def main(arguments: list[str]) -> int:
     """
     warnings.simplefilter("ignore")  # of keys that concern training
     options = _parse(arguments)
-    try:
-        convert(options)
-    except LoadError as error:
-        print(f"{error.report}\nerror: {error.summary}", file=sys.stderr)
-        return INVALID_INPUT
-    except ValueError as error:
-        print(f"error: {' '.join(str(error).split())}", file=sys.stderr)
-        return INVALID_INPUT
-    except OSError as error:
-        print(f"error: {options.output}: {error.strerror or error}", file=sys.stderr)
-        return INVALID_INPUT
-    return 0
+    return exit_code(lambda: convert(options), output=options.output)
 
 
 def convert(options: argparse.Namespace) -> None:

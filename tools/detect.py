@@ -27,17 +27,16 @@ from numpy.typing import NDArray
 
 from slowfast_maskfeat.build import build_task
 from slowfast_maskfeat.build.data import build_key_frame_view
+from slowfast_maskfeat.build.exit_code import exit_code
 from slowfast_maskfeat.build.from_checkpoint import TrainedModel, load_trained
 from slowfast_maskfeat.build.readers import reverses_channels
-from slowfast_maskfeat.checkpoints import LoadError
 from slowfast_maskfeat.metrics.ava_map import Detections, write_detections
 from slowfast_maskfeat.metrics.log import Progress
 from slowfast_maskfeat.pictures import draw_boxes, drawing_scale
 from slowfast_maskfeat.tasks import DetectTask
-from slowfast_maskfeat.videos.decode import DecodeError, Video, open_video
+from slowfast_maskfeat.videos.decode import Video, open_video
 from slowfast_maskfeat.videos.write_video import write_video
 
-INVALID_INPUT = 2
 # Before and after its time, where no other is nearer, a box is drawn in full, then fades to a part.
 _FULL_SECONDS, _SHOWN_SECONDS, _LEAST_OPACITY = 0.2, 0.5, 0.2
 _FRAMES_AT_ONCE = 16
@@ -63,15 +62,7 @@ def main(arguments: list[str]) -> int:
     """
     warnings.simplefilter("ignore")  # the configuration was warned about when it trained
     options = _parse(arguments)
-    try:
-        detect(options)
-    except LoadError as error:
-        print(f"{error.report}\nerror: {error.summary}", file=sys.stderr)
-        return INVALID_INPUT
-    except (ValueError, OSError, DecodeError) as error:
-        print(f"error: {' '.join(str(error).split())}", file=sys.stderr)
-        return INVALID_INPUT
-    return 0
+    return exit_code(lambda: detect(options), output=options.output)
 
 
 def detect(options: argparse.Namespace) -> None:

@@ -18,14 +18,12 @@ import warnings
 import torch
 from fvcore.common.config import CfgNode
 
+from slowfast_maskfeat.build.exit_code import exit_code
 from slowfast_maskfeat.build.features import build_frozen_model, extract_features
-from slowfast_maskfeat.checkpoints import LoadError, load_checkpoint
+from slowfast_maskfeat.checkpoints import load_checkpoint
 from slowfast_maskfeat.config import load_config, parse_config
 from slowfast_maskfeat.probes import save_features
 from slowfast_maskfeat.probes.feature_file import check_suffix
-from slowfast_maskfeat.videos.decode import DecodeError
-
-INVALID_INPUT = 2
 
 
 def main(arguments: list[str]) -> int:
@@ -36,18 +34,7 @@ def main(arguments: list[str]) -> int:
     """
     warnings.simplefilter("ignore")  # the configuration was warned about when it trained
     options = _parse(arguments)
-    try:
-        _extract(options)
-    except LoadError as error:
-        print(f"{error.report}\nerror: {error.summary}", file=sys.stderr)
-        return INVALID_INPUT
-    except (ValueError, DecodeError) as error:
-        print(f"error: {' '.join(str(error).split())}", file=sys.stderr)
-        return INVALID_INPUT
-    except OSError as error:
-        print(f"error: {error.filename or options.output}: {error.strerror}", file=sys.stderr)
-        return INVALID_INPUT
-    return 0
+    return exit_code(lambda: _extract(options), output=options.output)
 
 
 def _extract(options: argparse.Namespace) -> None:

@@ -25,14 +25,12 @@ from torch import Tensor
 
 from slowfast_maskfeat.build import build_task
 from slowfast_maskfeat.build.data import build_test_views
+from slowfast_maskfeat.build.exit_code import exit_code
 from slowfast_maskfeat.build.from_checkpoint import load_trained
 from slowfast_maskfeat.build.readers import reverses_channels
-from slowfast_maskfeat.checkpoints import LoadError
 from slowfast_maskfeat.checkpoints.whole_file import written_whole
 from slowfast_maskfeat.tasks import ClassifyTask
-from slowfast_maskfeat.videos.decode import DecodeError, open_video
-
-INVALID_INPUT = 2
+from slowfast_maskfeat.videos.decode import open_video
 
 
 def main(arguments: list[str]) -> int:
@@ -43,22 +41,18 @@ def main(arguments: list[str]) -> int:
     """
     warnings.simplefilter("ignore")  # the configuration was warned about when it trained
     options = _parse(arguments)
-    try:
-        answer, logits = predict(options)
-        if options.logits:
-            _save_array(options.logits, logits)
-    except LoadError as error:
-        print(f"{error.report}\nerror: {error.summary}", file=sys.stderr)
-        return INVALID_INPUT
-    except (ValueError, DecodeError) as error:
-        print(f"error: {' '.join(str(error).split())}", file=sys.stderr)
-        return INVALID_INPUT
+    return exit_code(lambda: _answer(options), output=options.logits)
+
+
+def _answer(options: argparse.Namespace) -> None:
+    answer, logits = predict(options)
+    if options.logits:
+        _save_array(options.logits, logits)
     if options.json:
         print(json.dumps(answer))
-        return 0
+        return
     for row in answer["top"]:
         print(f"{row['score']:.4f}  {row['name']}")
-    return 0
 
 
 @torch.no_grad()

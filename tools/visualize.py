@@ -28,17 +28,16 @@ from slowfast_maskfeat.backbones import MaskedModel, resize_mask
 from slowfast_maskfeat.build import build_mask_sampler, build_task
 from slowfast_maskfeat.build.data import build_validation_view
 from slowfast_maskfeat.build.draw import panel_rows, predicted_drawings
+from slowfast_maskfeat.build.exit_code import exit_code
 from slowfast_maskfeat.build.from_checkpoint import load_trained
-from slowfast_maskfeat.checkpoints import LoadError
 from slowfast_maskfeat.checkpoints.whole_file import written_whole
 from slowfast_maskfeat.clips import ClipBatch
 from slowfast_maskfeat.pictures import PanelRow, panel_image, prediction_panel
 from slowfast_maskfeat.tasks import PretrainTask
-from slowfast_maskfeat.videos.decode import DecodeError, open_video
+from slowfast_maskfeat.videos.decode import open_video
 from slowfast_maskfeat.videos.media import is_media
 from slowfast_maskfeat.videos.write_video import write_video
 
-INVALID_INPUT = 2
 _MOST_STEPS = 4  # moments of a video in the panel
 _FILM_FPS = 4.0
 
@@ -60,18 +59,7 @@ def main(arguments: list[str]) -> int:
     """
     warnings.simplefilter("ignore")  # the configuration was warned about when it trained
     options = _parse(arguments)
-    try:
-        visualize(options)
-    except LoadError as error:
-        print(f"{error.report}\nerror: {error.summary}", file=sys.stderr)
-        return INVALID_INPUT
-    except (ValueError, DecodeError) as error:
-        print(f"error: {' '.join(str(error).split())}", file=sys.stderr)
-        return INVALID_INPUT
-    except OSError as error:
-        print(f"error: {error.filename or options.output}: {error.strerror}", file=sys.stderr)
-        return INVALID_INPUT
-    return 0
+    return exit_code(lambda: visualize(options), output=options.output)
 
 
 def visualize(options: argparse.Namespace) -> None:

@@ -2,15 +2,13 @@
 
 from __future__ import annotations
 
-import importlib.util
-import sys
 from pathlib import Path
-from types import ModuleType
 
 import pytest
 import torch
 import torch.nn.functional as F
 from golden_rule import GOLDEN
+from load_tool import load_tool
 
 from slowfast_maskfeat.build.model import build_model
 from slowfast_maskfeat.checkpoints import load_weights
@@ -69,21 +67,9 @@ def test_a_masked_model_takes_clips_of_any_length_and_size(name: str, num_frames
     assert prediction.isfinite().all()
 
 
-def load_script() -> ModuleType:
-    """The generator of the demo clips; datasets/ is no package."""
-    path = CONFIGS.parent / "datasets" / "make_motion_clips.py"
-    spec = importlib.util.spec_from_file_location("make_motion_clips", path)
-    assert spec is not None
-    assert spec.loader is not None
-    module = importlib.util.module_from_spec(spec)
-    sys.modules[spec.name] = module
-    spec.loader.exec_module(module)
-    return module
-
-
 def motion_clips(size: int) -> tuple[torch.Tensor, torch.Tensor]:
     """The first demo validation clips, rendered at a size: (B, C, T, H, W) normalised, labels."""
-    generator = load_script()
+    generator = load_tool("datasets/make_motion_clips.py")
     clips = []
     for index in range(NUM_CLIPS):
         motion, look = generator.sample_clip(0, "val", index)

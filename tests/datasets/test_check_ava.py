@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-import importlib.util
-import sys
 from types import ModuleType
 
 import dataset_scripts
 import pytest
 from ava_data import extract_frames, make_ava
+from load_tool import load_tool
 
 BAD_ROWS = {
     "vid0,0001,0.1,0.2,0.6,1.9,1,0": "the box 0.1, 0.2, 0.6, 1.9 is not inside 0..1",
@@ -39,14 +38,7 @@ def folder(tmp_path_factory):
 
 @pytest.fixture(scope="module")
 def script() -> ModuleType:
-    spec = importlib.util.spec_from_file_location(
-        "check_ava", dataset_scripts.FOLDER / "check_ava.py"
-    )
-    module = importlib.util.module_from_spec(spec)
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setitem(sys.modules, "check_ava", module)  # dataclasses look there
-        spec.loader.exec_module(module)
-        yield module
+    return load_tool("datasets/check_ava.py")
 
 
 @pytest.fixture

@@ -3,37 +3,18 @@
 from __future__ import annotations
 
 import csv
-import importlib.util
-import sys
 from collections import defaultdict
 from pathlib import Path
-from types import ModuleType
 
 import numpy as np
 import pytest
-from dataset_scripts import FOLDER, run
+from dataset_scripts import run
+from load_tool import load_tool
 
 from slowfast_maskfeat.metrics.ava_map import evaluate, read_labelmap
 from slowfast_maskfeat.videos import open_video
 
-
-def load_script() -> ModuleType:
-    # datasets/ is no package (it would shadow the installed `datasets`), so: by path.
-    sys.path.insert(0, str(FOLDER))
-    try:
-        place = FOLDER / "make_motion_boxes.py"
-        spec = importlib.util.spec_from_file_location("make_motion_boxes", place)
-        assert spec is not None
-        assert spec.loader is not None
-        module = importlib.util.module_from_spec(spec)
-        sys.modules[spec.name] = module
-        spec.loader.exec_module(module)
-        return module
-    finally:
-        sys.path.remove(str(FOLDER))
-
-
-boxes = load_script()
+boxes = load_tool("datasets/make_motion_boxes.py")
 SETTINGS = boxes.BoxSettings(seed=3, seconds=4)
 
 

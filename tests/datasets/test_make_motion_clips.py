@@ -3,31 +3,19 @@
 from __future__ import annotations
 
 import dataclasses
-import importlib.util
 import subprocess
 import sys
 from pathlib import Path
-from types import ModuleType
 
 import av
 import numpy as np
 import pytest
+from load_tool import load_tool
 
 SCRIPT = Path(__file__).parents[2] / "datasets" / "make_motion_clips.py"
 
 
-def load_script() -> ModuleType:
-    # datasets/ is no package (it would shadow the installed `datasets`), so: by path.
-    spec = importlib.util.spec_from_file_location("make_motion_clips", SCRIPT)
-    assert spec is not None
-    assert spec.loader is not None
-    module = importlib.util.module_from_spec(spec)
-    sys.modules[spec.name] = module
-    spec.loader.exec_module(module)
-    return module
-
-
-clips = load_script()
+clips = load_tool("datasets/make_motion_clips.py")
 SETTINGS = clips.VideoSettings(seed=3, size=32, frames=8)
 
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import importlib.util
 import subprocess
 import sys
 from collections.abc import Callable
@@ -13,6 +12,7 @@ import pytest
 import torch
 import yaml
 from golden_rule import golden_array, golden_json, golden_randn, relative_error
+from load_tool import load_tool
 from published_files import write_yaml
 from safetensors import safe_open
 from tiny_run import ROOT, pairs
@@ -70,11 +70,7 @@ def foreign_state(name: str, seed_prefix: str = "") -> dict[str, Tensor]:
 @pytest.fixture
 def convert(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> Convert:
     """Calls the tool in this process: (options, input, output, words) -> code, output, errors."""
-    specification = importlib.util.spec_from_file_location("convert_checkpoint", TOOL)
-    assert specification is not None
-    assert specification.loader is not None
-    tool = importlib.util.module_from_spec(specification)
-    specification.loader.exec_module(tool)
+    tool = load_tool("tools/convert_checkpoint.py")
 
     def call(options: dict[str, Any], source: Path, output: Path, *words: Any):
         config = write_yaml(tmp_path / "model.yaml", options)

@@ -3,21 +3,19 @@
 from __future__ import annotations
 
 import csv
-import importlib.util
 import warnings
 from pathlib import Path
 
 import numpy as np
 import pytest
 import torch
+from load_tool import load_tool
 from tiny_detection import DETECTION, folders, make_boxes
-from tiny_run import MODEL, ROOT, events, pairs
+from tiny_run import MODEL, events, pairs
 
 from slowfast_maskfeat.build import run as build_run
 from slowfast_maskfeat.config import load_config
 from slowfast_maskfeat.videos import open_video
-
-TOOL = ROOT / "tools" / "detect.py"
 
 
 @pytest.fixture(scope="module")
@@ -37,9 +35,7 @@ def trained(data, tmp_path_factory):
 @pytest.fixture
 def detect(capsys):
     """Calls the tool in this process: words -> code, output, errors."""
-    specification = importlib.util.spec_from_file_location("detect", TOOL)
-    tool = importlib.util.module_from_spec(specification)
-    specification.loader.exec_module(tool)
+    tool = load_tool("tools/detect.py")
 
     def call(*words) -> tuple[int, str, str]:
         with warnings.catch_warnings():

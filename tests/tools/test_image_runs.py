@@ -5,7 +5,6 @@ The configurations are those of the project, made narrow; the images and videos 
 
 from __future__ import annotations
 
-import importlib.util
 import math
 import warnings
 from pathlib import Path
@@ -14,6 +13,7 @@ from types import ModuleType
 import numpy as np
 import pytest
 import torch
+from load_tool import load_tool
 from PIL import Image
 from tiny_run import ROOT, events, make_videos, pairs
 from torch import Tensor
@@ -86,12 +86,7 @@ def kinetics(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture(scope="module")
 def run_net() -> ModuleType:
-    specification = importlib.util.spec_from_file_location("run_net", ROOT / "tools/run_net.py")
-    assert specification is not None
-    assert specification.loader is not None
-    tool = importlib.util.module_from_spec(specification)
-    specification.loader.exec_module(tool)
-    return tool
+    return load_tool("tools/run_net.py")
 
 
 class Command:

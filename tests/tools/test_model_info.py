@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import importlib.util
 import json
 import subprocess
 import sys
@@ -10,6 +9,7 @@ import warnings
 
 import pytest
 import tiny_run
+from load_tool import load_tool
 from tiny_run import ROOT, pairs
 
 TOOL = ROOT / "tools/model_info.py"
@@ -20,9 +20,7 @@ CONFIGS = sorted(path for path in (ROOT / "configs").rglob("*.yaml") if "_base_"
 @pytest.fixture
 def model_info(capsys):
     """Calls the tool in this process: words -> code, output, errors."""
-    specification = importlib.util.spec_from_file_location("model_info", TOOL)
-    tool = importlib.util.module_from_spec(specification)
-    specification.loader.exec_module(tool)
+    tool = load_tool("tools/model_info.py")
 
     def call(*words: str) -> tuple[int, str, str]:
         with warnings.catch_warnings():

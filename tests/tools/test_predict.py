@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import importlib.util
 import json
 import subprocess
 import sys
@@ -12,6 +11,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+from load_tool import load_tool
 from tiny_run import PRETRAINING, ROOT, make_videos, pairs, run
 
 from slowfast_maskfeat.build import build_model, build_task
@@ -43,9 +43,7 @@ def checkpoint(data, tmp_path_factory):
 @pytest.fixture
 def predict(capsys):
     """Calls the tool in this process: (checkpoint, video, words) -> code, output, errors."""
-    specification = importlib.util.spec_from_file_location("predict", TOOL)
-    tool = importlib.util.module_from_spec(specification)
-    specification.loader.exec_module(tool)
+    tool = load_tool("tools/predict.py")
 
     def call(checkpoint: Path, video: Path | None, *words: str) -> tuple[int, str, str]:
         with warnings.catch_warnings():

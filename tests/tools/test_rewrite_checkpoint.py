@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import importlib.util
 import pickle
 import re
 import sys
@@ -16,6 +15,7 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
+from load_tool import load_tool
 from tiny_run import ROOT
 from torch import nn
 
@@ -44,11 +44,7 @@ Rewrite = Callable[[Path, Path], tuple[int, str, str]]
 @pytest.fixture
 def rewrite(capsys: pytest.CaptureFixture[str]) -> Rewrite:
     """Calls the tool in this process: (input, output) -> code, output, errors."""
-    specification = importlib.util.spec_from_file_location("rewrite_checkpoint", TOOL)
-    assert specification is not None
-    assert specification.loader is not None
-    tool = importlib.util.module_from_spec(specification)
-    specification.loader.exec_module(tool)
+    tool = load_tool("tools/rewrite_checkpoint.py")
 
     def call(source: Path, output: Path) -> tuple[int, str, str]:
         code = tool.main(["--input", str(source), "--output", str(output)])

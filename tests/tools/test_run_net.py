@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-import importlib.util
 import warnings
 from pathlib import Path
 
 import pytest
-from tiny_run import MODEL, ROOT, pairs
+from load_tool import load_tool
+from tiny_run import MODEL, pairs
 
 from slowfast_maskfeat.build import build_model
 from slowfast_maskfeat.checkpoints import save_checkpoint
@@ -17,11 +17,7 @@ from slowfast_maskfeat.config import load_config
 def test_weights_that_do_not_fit_are_told_by_a_table_and_a_line(
     tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    specification = importlib.util.spec_from_file_location("run_net", ROOT / "tools/run_net.py")
-    assert specification is not None
-    assert specification.loader is not None
-    tool = importlib.util.module_from_spec(specification)
-    specification.loader.exec_module(tool)
+    tool = load_tool("tools/run_net.py")
     monkeypatch.setattr(warnings, "showwarning", warnings.showwarning)  # put back afterwards
 
     model = build_model(load_config([], pairs(MODEL, {"MODEL.NUM_CLASSES": 3})))

@@ -1,0 +1,35 @@
+"""How a tool of one process ends: what a user can put right is one line and an exit code."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Callable
+
+from slowfast_maskfeat.checkpoints import LoadError
+from slowfast_maskfeat.videos.decode import DecodeError
+
+INVALID_INPUT = 2
+
+
+def exit_code(work: Callable[[], object], *, output: object) -> int:
+    """Call what a tool does.
+
+    Args:
+        work: Does it.
+        output: What the tool writes, named where the system's error names no file.
+
+    Returns:
+        0, or 2 for invalid input; of weights that do not fit, the table of what would have been
+        loaded is printed before the line.
+    """
+    try:
+        work()
+    except LoadError as error:
+        print(f"{error.report}\nerror: {error.summary}", file=sys.stderr)
+    except (ValueError, DecodeError) as error:
+        print(f"error: {' '.join(str(error).split())}", file=sys.stderr)
+    except OSError as error:
+        print(f"error: {error.filename or output}: {error.strerror or error}", file=sys.stderr)
+    else:
+        return 0
+    return INVALID_INPUT
