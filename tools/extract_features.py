@@ -20,6 +20,7 @@ from fvcore.common.config import CfgNode
 
 from slowfast_maskfeat.build.exit_code import exit_code
 from slowfast_maskfeat.build.features import build_frozen_model, extract_features
+from slowfast_maskfeat.build.from_checkpoint import named_device
 from slowfast_maskfeat.checkpoints import load_checkpoint
 from slowfast_maskfeat.config import load_config, parse_config
 from slowfast_maskfeat.probes import save_features
@@ -39,10 +40,8 @@ def main(arguments: list[str]) -> int:
 
 def _extract(options: argparse.Namespace) -> None:
     check_suffix(options.output)  # before the work, not after it
-    if options.device.startswith("cuda") and not torch.cuda.is_available():
-        raise ValueError(f"--device: {options.device!r}, but torch sees no GPU; 'cpu' would run")
+    device = named_device(options.device)
     cfg = _configuration(options)
-    device = torch.device(options.device)
     frozen = build_frozen_model(cfg, options.checkpoint, device)
     features = extract_features(cfg, options.split, frozen, of_tokens=options.tokens, device=device)
     save_features(options.output, features)

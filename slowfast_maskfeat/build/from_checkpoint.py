@@ -47,14 +47,24 @@ def load_trained(
         ValueError: the file holds no configuration and none is given, the weights are of another
             model, or there is no such device.
     """
-    if device.startswith("cuda") and not torch.cuda.is_available():
-        raise ValueError(f"--device: {device!r}, but torch sees no GPU; 'cpu' would run")
+    place = named_device(device)
     content = load_checkpoint(checkpoint)
     names = tuple(content.get("class_names") or ())
     cfg = _configuration(checkpoint, content, names, config_file, pairs)
-    model = build_model(cfg).to(device).eval()
+    model = build_model(cfg).to(place).eval()
     load_tested_weights(cfg, model, checkpoint)
     return TrainedModel(cfg, model, names)
+
+
+def named_device(device: str) -> torch.device:
+    """The device that ``--device`` names.
+
+    Raises:
+        ValueError: it is a GPU and torch sees none.
+    """
+    if device.startswith("cuda") and not torch.cuda.is_available():
+        raise ValueError(f"--device: {device!r}, but torch sees no GPU; 'cpu' would run")
+    return torch.device(device)
 
 
 def _configuration(
