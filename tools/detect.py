@@ -30,6 +30,7 @@ from slowfast_maskfeat.build.data import build_key_frame_view
 from slowfast_maskfeat.build.exit_code import exit_code
 from slowfast_maskfeat.build.from_checkpoint import TrainedModel, load_trained
 from slowfast_maskfeat.build.readers import reverses_channels
+from slowfast_maskfeat.checkpoints.whole_file import written_whole
 from slowfast_maskfeat.metrics.ava_map import Detections, write_detections
 from slowfast_maskfeat.metrics.log import Progress
 from slowfast_maskfeat.pictures import draw_boxes, drawing_scale
@@ -94,7 +95,8 @@ def detect(options: argparse.Namespace) -> None:
         )
         options.output.mkdir(parents=True, exist_ok=True)
         table, film = options.output / "detections.csv", options.output / "detections.mp4"
-        write_detections(table, detections, names)
+        with written_whole(table) as part:
+            write_detections(part, detections, names)
         lines = _lines(scores, list(names.values()), options.threshold, options.top)
         write_video(film, _drawn(video, found, lines), fps=video.fps)
     print(f"{len(found.boxes)} boxes at {len(np.unique(found.seconds))} times: {table}, {film}")

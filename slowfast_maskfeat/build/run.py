@@ -30,6 +30,7 @@ from slowfast_maskfeat.build.weights import (
     load_tested_weights,
 )
 from slowfast_maskfeat.checkpoints.save_load import find_checkpoints, load_checkpoint
+from slowfast_maskfeat.checkpoints.whole_file import written_whole
 from slowfast_maskfeat.clips import ClipLoader
 from slowfast_maskfeat.engine import distributed
 from slowfast_maskfeat.engine.ema import WeightAverage
@@ -157,7 +158,8 @@ def run_test(cfg: CfgNode, device: torch.device, log: EventLog) -> None:
         scores = _scores_path(cfg, num_views)
         facts = data_facts(cfg, loader)
         counts = {name: results[name] for name in ("num_expected", "num_found", "num_decoded")}
-        evaluation.save(str(scores), {**facts, **counts})
+        with written_whole(scores) as part:
+            evaluation.save(str(part), {**facts, **counts})
         log.write(
             "test",
             checkpoint=str(path),

@@ -113,11 +113,12 @@ class _ScoreEvaluation(Evaluation):
 
         `facts` is one text in JSON: the list with its hash, the decoders, the counts.
         """
-        np.savez_compressed(
-            path,
-            scores=self._scores.video_scores().numpy(),
-            labels=self._labels.numpy(),
-            num_clips=self._scores.clip_counts.sum(1).numpy(),
-            class_names=np.array(self._task.class_names or [], dtype=np.str_),
-            facts=np.array(json.dumps(dict(facts))),
-        )
+        with open(path, "wb") as file:  # to a path savez would add an ending
+            np.savez_compressed(
+                file,
+                scores=self._scores.video_scores().numpy(),
+                labels=self._labels.numpy(),
+                num_clips=self._scores.clip_counts.sum(1).numpy(),
+                class_names=np.array(self._task.class_names or [], dtype=np.str_),
+                facts=np.array(json.dumps(dict(facts))),
+            )
