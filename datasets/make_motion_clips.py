@@ -185,6 +185,11 @@ def sample_motion(label: int, generator: np.random.Generator) -> Motion:
     )
 
 
+def hue(colour: NDArray[np.float64]) -> NDArray[np.float64]:
+    """What of a colour (..., 3) is not brightness."""
+    return np.asarray(colour - (colour @ _LUMA)[..., None])
+
+
 def sample_look(generator: np.random.Generator) -> Look:
     """Draws shape, colours and background of one clip; it is not told the class."""
     weight = generator.dirichlet(np.ones(_NUM_HARMONICS))  # bumps sum to at most CONTOUR_BUMPS
@@ -193,8 +198,7 @@ def sample_look(generator: np.random.Generator) -> Look:
     # The blob's tones differ in brightness (in random order), so that their edge survives the
     # halved colour resolution of the video file.
     luma = generator.permutation(_BLOB_LUMA_LEVELS) + generator.uniform(-0.06, 0.06, size=2)
-    colour = generator.random((2, 3))
-    blob_tones = luma[:, None] + 0.5 * (colour - colour @ _LUMA[:, None])
+    blob_tones = luma[:, None] + 0.5 * hue(generator.random((2, 3)))
     background_tone = generator.uniform(*_BACKGROUND_TONE_RANGE, size=(1, 3))
     tones = np.concatenate([background_tone, np.clip(blob_tones, 0.03, 0.97)])
     angle, light = 2 * math.pi * generator.random(2)

@@ -1,15 +1,14 @@
 #!/usr/bin/env python3
-"""Renders labelled images of blobs whose contour tells the class, with lists in the Kinetics form.
+"""Renders labelled images of plain shapes, with lists in the Kinetics form.
 
-An image is one frame of `make_motion_clips.py`: a two-coloured blob on a shaded background, about
-the middle of the picture, turned a little and sized at random. The class is the number of bumps of
-its contour, one of six:
+An image is one frame of the renderer of `make_motion_clips.py`: a bright shape before a darker
+background, both shaded, about the middle of the picture, turned a little and sized at random. The
+class is its outline, one of six:
 
-    two_lobes, three_lobes, ... seven_lobes
+    disc, wide_oval, tall_oval, square, diamond, triangle
 
-Place, turn, size, colours, shading and a small irregularity of the contour are drawn from
-the same laws for every class, so only the outline tells it. An image depends on (seed, split,
-index) alone.
+Place, turn, area, colours, shading and a small irregularity of the outline are drawn from the same
+laws for every class, so only the outline tells it. An image depends on (seed, split, index) alone.
 """
 
 from __future__ import annotations
@@ -28,15 +27,53 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
 
-_NUM_LOBES = (2, 3, 4, 5, 6, 7)
-CLASS_NAMES = ("two_lobes", "three_lobes", "four_lobes", "five_lobes", "six_lobes", "seven_lobes")
+_ANGLES = 2 * math.pi * np.arange(4096) / 4096
+_ORDERS = np.arange(2, 14)  # harmonics of an outline: enough for corners at this size
 # Streams of random numbers that no clip draws from.
 _FIRST_STREAM = 100
-_DEPTH_RANGE = (0.16, 0.24)  # of the bumps, in radii
-_IRREGULARITY = 0.03  # of each other harmonic, in radii
-_PLACE_RANGE = (0.4, 0.6)  # of the centre, so that no lobe leaves the picture
-_TURN = 0.08  # of a full one, to either side: few labels do not teach all orientations
-_LOG_RADIUS_RANGE = (0.45, 0.95)  # in the periods of the clips: lobes of smaller blobs are not seen
+_IRREGULARITY = 0.02  # of each of the first harmonics, in radii
+_NUM_IRREGULAR = 6
+_PLACE_RANGE = (0.42, 0.58)  # of the centre, so that no corner leaves the picture
+_TURN = 0.03  # of a full one, to either side: more would make squares of diamonds
+_LOG_RADIUS_RANGE = (0.5, 0.85)  # of the disc of the same area, in the periods of the clips
+# Always brighter than what is behind, and of muted colours: with either sign of contrast a small
+# network needs many more images before it sees outlines at all.
+_BACKGROUND_LUMA_RANGE = (0.25, 0.35)
+_SHAPE_LUMA_RANGE = (0.7, 0.85)
+_SATURATION = 0.1
+_SLOPE_RANGE = (0.1, 0.2)  # change of the background's brightness across the picture
+_SHADE_RANGE = (0.06, 0.1)  # change of the shape's brightness per radius
+
+
+def _ellipse(width: float, height: float) -> NDArray[np.float64]:
+    """Radius at each angle of an ellipse with these half axes."""
+    return 1 / np.hypot(np.cos(_ANGLES) / width, np.sin(_ANGLES) / height)
+
+
+def _polygon(num_corners: int, first_corner: float) -> NDArray[np.float64]:
+    """Radius at each angle of a regular polygon with a corner at `first_corner`, in turns."""
+    sector = 2 * math.pi / num_corners
+    from_middle = np.mod(_ANGLES - 2 * math.pi * first_corner, sector) - sector / 2
+    return math.cos(sector / 2) / np.cos(from_middle)
+
+
+def _harmonics(radius: NDArray[np.float64]) -> NDArray[np.complex128]:
+    """An outline's coefficients from harmonic 2 on, of the mean radius."""
+    waves = np.exp(-1j * np.outer(_ORDERS, _ANGLES))
+    coefficients: NDArray[np.complex128] = 2 * (waves * radius).mean(1) / radius.mean()
+    return coefficients
+
+
+# By name; rows run downwards, so that a quarter turn points down.
+_OUTLINES = {
+    "disc": _harmonics(_ellipse(1.0, 1.0)),
+    "wide_oval": _harmonics(_ellipse(1.35, 0.75)),
+    "tall_oval": _harmonics(_ellipse(0.75, 1.35)),
+    "square": _harmonics(_polygon(4, 0.125)),
+    "diamond": _harmonics(_polygon(4, 0.0)),
+    "triangle": _harmonics(_polygon(3, -0.25)),
+}
+CLASS_NAMES = tuple(_OUTLINES)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -61,19 +98,34 @@ class ImageSettings:
 def sample_image(seed: int, split: str, index: int) -> tuple[clips.Motion, clips.Look]:
     """Draws the parameters of image `index` of a split; its class is `index` modulo 6."""
     generator = np.random.default_rng([seed, _FIRST_STREAM + clips.STREAMS.index(split), index])
-    look = clips.sample_look(generator)
-    lobes = _NUM_LOBES[index % len(_NUM_LOBES)]
-    phase = np.exp(2j * math.pi * generator.random(len(_NUM_LOBES)))
-    phase[_NUM_LOBES.index(lobes)] = 1  # upright, before the turn
-    depth = generator.uniform(0, _IRREGULARITY, size=len(_NUM_LOBES))
-    depth[_NUM_LOBES.index(lobes)] = generator.uniform(*_DEPTH_RANGE)
-    start = generator.random(4)
-    start[:2] = generator.uniform(*_PLACE_RANGE, size=2)
-    start[2] = generator.uniform(-_TURN, _TURN) % 1.0
-    start[3] = generator.uniform(*_LOG_RADIUS_RANGE)
+    look = _sample_look(generator, CLASS_NAMES[index % len(CLASS_NAMES)])
+    x, y = generator.uniform(*_PLACE_RANGE, size=2)
+    turn = generator.uniform(-_TURN, _TURN) % 1.0
+    # An outline with bumps has more area than the disc of its mean radius.
+    area = 1 + (np.abs(look.contour) ** 2).sum() / 2
+    low, high = clips.RADIUS_RANGE
+    log_radius = generator.uniform(*_LOG_RADIUS_RANGE) - math.log(area) / 2 / math.log(high / low)
     still = np.zeros(4)
-    motion = clips.Motion(start, still, still, still, still)
-    return motion, dataclasses.replace(look, contour=depth * phase)
+    start = np.array([x, y, turn, log_radius])
+    return clips.Motion(start, still, still, still, still), look
+
+
+def _sample_look(generator: np.random.Generator, shape: str) -> clips.Look:
+    """Draws outline, colours and shading of one image."""
+    contour = _OUTLINES[shape].copy()
+    phase = np.exp(2j * math.pi * generator.random(_NUM_IRREGULAR))
+    contour[:_NUM_IRREGULAR] += generator.uniform(0, _IRREGULARITY, _NUM_IRREGULAR) * phase
+    luma = [generator.uniform(*_BACKGROUND_LUMA_RANGE), generator.uniform(*_SHAPE_LUMA_RANGE)]
+    background, tone = (value + _SATURATION * clips.hue(generator.random(3)) for value in luma)
+    angle, light = 2 * math.pi * generator.random(2)
+    return clips.Look(
+        contour=contour,
+        split=np.zeros(2),
+        tones=np.stack([background, tone, tone]),
+        heading=np.array([np.sin(angle), np.cos(angle)]),
+        slopes=np.full(3, generator.uniform(*_SLOPE_RANGE)),
+        shade=complex(np.exp(1j * light) * generator.uniform(*_SHADE_RANGE)),
+    )
 
 
 def render_image(seed: int, split: str, index: int, size: int) -> NDArray[np.uint8]:

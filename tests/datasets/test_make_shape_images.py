@@ -44,21 +44,56 @@ def test_an_image_depends_on_its_number_alone():
         assert not np.array_equal(first, shapes.render_image(*other, 48))
 
 
-@pytest.mark.parametrize("label", range(6))
-def test_the_contour_has_the_lobes_of_its_class(label):
-    # The number of maxima of the radius over a turn.
+ANGLES = np.linspace(0, 2 * np.pi, 720, endpoint=False)
+
+
+def _radius(look) -> np.ndarray:
+    """Of an outline at ANGLES, in its mean radius."""
+    orders = np.arange(2, 2 + len(look.contour))
+    return 1 + (look.contour * np.exp(1j * np.outer(ANGLES, orders))).real.sum(1)
+
+
+# Directions in eighths of a turn from the right, clockwise, in which the outline is far and near.
+FAR_AND_NEAR = {
+    "wide_oval": ((0, 4), (2, 6)),
+    "tall_oval": ((2, 6), (0, 4)),
+    "square": ((1, 3, 5, 7), (0, 2, 4, 6)),
+    "diamond": ((0, 2, 4, 6), (1, 3, 5, 7)),
+    "triangle": ((6,), (2,)),
+}
+
+
+@pytest.mark.parametrize("name", shapes.CLASS_NAMES)
+def test_the_outline_is_that_of_its_class(name):
+    label = shapes.CLASS_NAMES.index(name)
     for index in range(label, 60, 6):
-        _, look = shapes.sample_image(0, "test", index)
-        angle = np.linspace(0, 2 * np.pi, 720, endpoint=False)
-        orders = np.arange(2, 2 + len(look.contour))
-        radius = 1 + (look.contour * np.exp(1j * np.outer(angle, orders))).real.sum(1)
-        spectrum = np.abs(np.fft.rfft(radius))[1:]
-        assert spectrum.argmax() + 1 == label + 2
-        assert radius.min() > 0.5
-        # No lobe leaves the picture, so none comes in at the other side.
-        motion, _ = shapes.sample_image(0, "test", index)
+        motion, look = shapes.sample_image(0, "test", index)
+        radius = _radius(look)
+        # No corner leaves the picture, so none comes in at the other side.
         largest = shapes.clips.radius_of(motion.start[3]) * radius.max()
-        assert largest <= 0.4 + 0.05
+        assert largest + np.abs(motion.start[:2] - 0.5).max() <= 0.5
+        if name == "disc":
+            assert np.ptp(radius) < 0.25
+            continue
+        far, near = ([radius[90 * eighth] for eighth in group] for group in FAR_AND_NEAR[name])
+        assert min(far) > max(near) + 0.1
+
+
+def test_the_area_does_not_tell_the_class():
+    areas = np.empty(360)
+    for index in range(360):
+        motion, look = shapes.sample_image(0, "train", index)
+        mean_radius = shapes.clips.radius_of(motion.start[3])
+        areas[index] = np.pi * mean_radius**2 * (_radius(look) ** 2).mean()
+    of_class = np.array([areas[label::6].mean() for label in range(6)])
+    assert (np.abs(of_class - areas.mean()) < 4 * areas.std() / np.sqrt(60)).all()
+
+
+def test_the_shape_is_brighter_than_its_background():
+    for index in range(30):
+        image = shapes.render_image(0, "train", index, 48).astype(float)
+        border = np.concatenate([image[0], image[-1], image[:, 0], image[:, -1]])
+        assert image[20:28, 20:28].mean() > border.mean() + 40
 
 
 def test_colours_do_not_tell_the_class():
