@@ -27,11 +27,13 @@ class MadeTable(NamedTuple):
         value: The table.
         how: In words, for the report.
         layout: The tokens that it is of.
+        made_of: Names of the file's tables that it is made of.
     """
 
     value: Tensor
     how: str
     layout: TokenLayout
+    made_of: tuple[str, ...] = ()
 
 
 def is_of_images(weights: Mapping[str, Tensor]) -> bool:
@@ -149,9 +151,9 @@ def _separable(
     front = int(source.has_cls)
     table = found[JOINT].float()  # (1, [1 +] t * h * w, D)
     patches, how = table[:, front:], f"from {JOINT}"
-    made = {CLASS: MadeTable(table[:, :1], how, source)} if front else {}
+    made = {CLASS: MadeTable(table[:, :1], how, source, (JOINT,))} if front else {}
     if is_of_images(found):
-        return {**made, SPATIAL: MadeTable(patches, how, source)}
+        return {**made, SPATIAL: MadeTable(patches, how, source, (JOINT,))}
     num_tokens = patches.shape[1]
     grid = source.grid or (guess_grid(num_tokens, target.grid) if target.grid else None)
     if grid is None or grid.num_tokens != num_tokens:
@@ -160,8 +162,8 @@ def _separable(
     spatial = planes.mean(dim=1)
     temporal = planes.mean(dim=2) - spatial.mean(dim=1, keepdim=True)
     how, layout = f"{how}, least squares over {tuple(grid)}", TokenLayout(source.has_cls, grid)
-    made[SPATIAL] = MadeTable(spatial, how, layout)
-    made[TEMPORAL] = MadeTable(temporal, how, layout)
+    made[SPATIAL] = MadeTable(spatial, how, layout, (JOINT,))
+    made[TEMPORAL] = MadeTable(temporal, how, layout, (JOINT,))
     return made
 
 
@@ -169,6 +171,7 @@ def _joint(
     found: Mapping[str, Tensor], for_images: bool, source: TokenLayout
 ) -> dict[str, MadeTable]:
     patches, how, grid = found[SPATIAL].float(), f"from {SPATIAL}", source.grid
+    names = [SPATIAL]
     if for_images:
         grid = None if grid is None else grid._replace(t=1)
     elif TEMPORAL not in found or grid is None:
@@ -176,6 +179,9 @@ def _joint(
     else:
         patches = found[TEMPORAL].float()[:, :, None] + patches[:, None]  # (1, t, h * w, D)
         patches, how = patches.flatten(1, 2), f"the sum of {SPATIAL} and {TEMPORAL}"
-    front = [found[CLASS].float()] if CLASS in found else []
-    table = torch.cat([*front, patches], dim=1)
-    return {JOINT: MadeTable(table, how, TokenLayout(bool(front), grid))}
+        names.append(TEMPORAL)
+    has_cls = CLASS in found
+    if has_cls:
+        patches = torch.cat([found[CLASS].float(), patches], dim=1)
+        names.append(CLASS)
+    return {JOINT: MadeTable(patches, how, TokenLayout(has_cls, grid), tuple(names))}

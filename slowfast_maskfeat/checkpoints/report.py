@@ -23,7 +23,8 @@ class LoadReport:
         path: The file.
         loaded: Names in the model that were filled, those reshaped included.
         missing: Names in the model that kept their values.
-        unexpected: Names in the file that the model has no use for.
+        unexpected: Names in the file that the model has no use for; tables that others were made
+            of are of use.
         reshaped: Of the loaded, name to what was done to its shape.
         refused: Of the missing, name to why what the file has for it was not used.
         coverage: Filled share of the backbone, 0 to 1: the smaller of the share of its entries and

@@ -154,7 +154,7 @@ def load_weights(
     _require_floats(found, state, path)
     target = TokenLayout("cls_token" in state, getattr(model, "configured_grid", None))
     is_still = is_of_images(state) or (target.grid is not None and target.grid.t == 1)
-    values, reshaped, refused = _match(
+    values, reshaped, refused, used = _match(
         found,
         state,
         source=source_layout(found, file.grid, for_one_step=is_still),
@@ -173,7 +173,7 @@ def load_weights(
         path=path,
         loaded=tuple(name for name in state if name in values),
         missing=tuple(name for name in state if name not in values),
-        unexpected=tuple(name for name in found if name not in state),
+        unexpected=tuple(name for name in found if name not in state and name not in used),
         reshaped=reshaped,
         refused=refused,
         coverage=_coverage(state, values),
@@ -210,21 +210,23 @@ def _match(
     source: TokenLayout,
     target: TokenLayout,
     inflate: str,
-) -> tuple[dict[str, Tensor], dict[str, str], dict[str, str]]:
+) -> tuple[dict[str, Tensor], dict[str, str], dict[str, str], set[str]]:
     """What to fill the model with.
 
     Returns:
-        Values in the model's shapes by name; of these, what was done to them; and the shapes of
-        those that did not go together.
+        Values in the model's shapes by name; of these, what was done to them; the shapes of those
+        that did not go together; and names of the file's tables that others were made of.
     """
     made = other_form(found, state, source=source, target=target, inflate=inflate)
     values: dict[str, Tensor] = {}
     reshaped: dict[str, str] = {}
     refused: dict[str, str] = {}
+    used: set[str] = set()
     for name, own in state.items():
         if name not in found and name not in made:
             continue
         table = MadeTable(found[name], "", source) if name in found else made[name]
+        made_of = table.made_of
         steps = [table.how] if table.how else []
         shape = tuple(own.shape)
         if table.value.shape != shape or on_another_grid(name, table.layout, target):
@@ -234,7 +236,7 @@ def _match(
             if exchanged is not None:
                 table = exchanged
                 steps.append(table.how)
-        weight, _, layout = table
+        weight, layout = table.value, table.layout
         old = tuple(weight.shape)
         if old != shape or on_another_grid(name, layout, target):
             change = reshape_weight(
@@ -247,9 +249,10 @@ def _match(
             steps.append(f"{old} -> {shape}, {change.how}")
         assert tuple(weight.shape) == shape, name
         values[name] = weight
+        used.update(made_of)
         if steps:
             reshaped[name] = "; ".join(steps)
-    return values, reshaped, refused
+    return values, reshaped, refused, used
 
 
 def _find_weights(content: Mapping[str, Any], path: Path) -> dict[str, Tensor]:

@@ -82,6 +82,8 @@ def test_a_table_made_of_separable_ones_gets_or_loses_it_too(tmp_path: Path) -> 
         )
         said = "the sum of pos_embed_spatial and pos_embed_temporal; "
         assert report.reshaped["pos_embed"] == said + what
+        tables = {"pos_embed_spatial", "pos_embed_temporal", "pos_embed_class"}
+        assert not tables & set(report.unexpected)  # they are of use
         tables = source_state(tiny_options("img_vit", **source))
         total = tables["pos_embed_temporal"][:, :, None] + tables["pos_embed_spatial"][:, None]
         got = state["pos_embed"][:, -64:]
