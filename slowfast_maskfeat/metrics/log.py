@@ -68,8 +68,15 @@ def _plain(value: Any) -> Any:
     raise TypeError(f"{type(value).__name__} has no place in a log line")
 
 
+# The first steps wait for workers to start, for compilation and for memory. They leave the rate of
+# a loop once so many others are there: fewer may be a burst, of workers that started together.
+_NUM_WARM_UP, _NUM_AFTER = 2, 10
+
+
 class Progress:
     """Shows how far a loop is: a bar on a terminal, else a plain line every few seconds.
+
+    Rate and time left are those of the updates after the first two, once there are ten more.
 
     Args:
         total: Steps of the loop.
@@ -98,9 +105,10 @@ class Progress:
         self._is_terminal = self._stream.isatty()
         self._period = 0.2 if self._is_terminal else seconds_between_lines
         self._done = initial
-        self._initial = initial
-        self._started = time.monotonic()
-        self._shown_at = self._started
+        self._shown_at = time.monotonic()
+        # Moment and number of steps that the rate is counted from.
+        self._counted_from = self._warmed_up = (self._shown_at, initial)
+        self._num_updates = 0
         self._shown: dict[str, Any] = {}
         self._last_text = ""
 
@@ -114,6 +122,11 @@ class Progress:
         self._done += n
         self._shown.update(shown)
         now = time.monotonic()
+        self._num_updates += 1
+        if self._num_updates == _NUM_WARM_UP:
+            self._warmed_up = (now, self._done)
+        elif self._num_updates == _NUM_WARM_UP + _NUM_AFTER:
+            self._counted_from = self._warmed_up
         if now - self._shown_at >= self._period:
             self._shown_at = now
             self._show()
@@ -139,8 +152,8 @@ class Progress:
         self._stream.flush()
 
     def _text(self) -> str:
-        seconds = max(time.monotonic() - self._started, 1e-9)
-        rate = (self._done - self._initial) / seconds
+        begin, done_before = self._counted_from
+        rate = (self._done - done_before) / max(time.monotonic() - begin, 1e-9)
         share = self._done / self._total if self._total else 1.0
         parts = [f"{self._description} {self._done}/{self._total} ({share:.0%})"]
         if self._is_terminal:
