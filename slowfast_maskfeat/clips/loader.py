@@ -104,7 +104,7 @@ class ClipLoader:
             raise ValueError(f"{dataset.videos.source}: the list is empty")
         if shuffle and len(dataset) < batch_size:
             raise ValueError(
-                f"{dataset.videos.source}: {len(dataset)} videos are fewer than the "
+                f"{dataset.videos.source}: {len(dataset)} {dataset.videos.unit} are fewer than the "
                 f"{batch_size} of one batch (TRAIN.BATCH_SIZE times NUM_SHARDS)"
             )
         self.dataset = dataset

@@ -260,3 +260,9 @@ def test_erasing_leaves_boxes_alone(made):
     assert erased.boxes.equal(batch.boxes)
     assert erased.labels.equal(batch.labels)
     assert erased.clips.dtype == torch.float32
+
+
+def test_a_list_shorter_than_a_batch_counts_key_frames(made):
+    num_rows = len(build_loader(_config(made), "train").dataset)
+    with pytest.raises(ValueError, match=f"{num_rows} key frames are fewer than the 100 of one"):
+        build_loader(_config(made, {"TRAIN.BATCH_SIZE": 100}), "train")

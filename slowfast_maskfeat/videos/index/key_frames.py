@@ -95,6 +95,8 @@ class KeyFrames(VideoList):
         labels: None: what is labelled are boxes.
     """
 
+    unit = "key frames"
+
     def __init__(
         self,
         media: Media,

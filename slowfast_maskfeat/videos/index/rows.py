@@ -106,7 +106,10 @@ class VideoList:
         source: The list file or folder, for messages.
         class_names: Names of the classes where the list holds names and not numbers, else None.
         notes: What a user should know of the list: rows that repeat, files that were passed over.
+        unit: What its rows are called in messages.
     """
+
+    unit = "videos"
 
     def __init__(
         self,
