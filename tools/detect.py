@@ -7,8 +7,8 @@ Boxes come from any detector of persons, a row each: time in seconds, x1, y1, x2
 shares of width and height where none is above 1, else pixels. Written are `detections.csv` in the
 form of AVA (video, second, x1, y1, x2, y2, action, score) and `detections.mp4`, in which each frame
 shows the boxes of the nearest time. They fade away from their time and are gone after half a
-second. The checkpoint brings its configuration and class names along; weights that come without
-need --cfg.
+second. It has the frames of the video at its mean rate, whatever their times, and no sound. The
+checkpoint brings its configuration and class names along; weights that come without need --cfg.
 """
 
 from __future__ import annotations

@@ -155,3 +155,10 @@ def test_a_classifier_is_refused(data, trained, detect, tmp_path):
     code, _, error = detect(*words, *changes, "TRAIN.DATASET", "kinetics")
     assert code == 2
     assert "it is no detector" in error
+
+
+def test_the_help_says_what_the_drawn_video_lacks(capsys):
+    with pytest.raises(SystemExit):
+        load_tool("tools/detect.py").main(["--help"])
+    help_text = " ".join(capsys.readouterr().out.split())
+    assert "at its mean rate, whatever their times, and no sound" in help_text
