@@ -4,10 +4,17 @@
         --input x.mp4 y.jpg --output predictions.png
 
 The panel has frame, masked frame, target and prediction: HOG as strokes along the edges, pixels as
-pictures, predicted where masked and the original elsewhere. Several checkpoints complete the same
-masked input, that of the first one. A video has rows of several moments, and a film of all of them
-beside the panel (--film .gif or .mp4). A list file names one input a line. Normalised pixels are
-brought back with the mean and variance of the patch itself.
+pictures, predicted where masked and the original elsewhere. Normalised pixels are brought back with
+the mean and variance of the patch itself. A video has rows of several moments, and a film of all of
+them beside the panel (--film .gif or .mp4), four a second.
+
+Several checkpoints complete the same masked input where they take the same frames: the mask is that
+of the first one whose cells are no finer than what any of them predicts. Where there is none, or
+the frames differ, each has a mask of its own, and a column with what it sees. Rows are then of the
+frames that all of them predict. All take the crop as the first one's validation does.
+
+A file that is no video or image is a list of them, read as one of training with the keys of the
+first checkpoint (--opts DATA.PATH_PREFIX folder DATA.PATH_LABEL_SEPARATOR , for others).
 """
 
 from __future__ import annotations
@@ -15,40 +22,31 @@ from __future__ import annotations
 import argparse
 import sys
 import warnings
+from collections.abc import Sequence
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any
 
 import numpy as np
 import torch
-from fvcore.common.config import CfgNode
 from PIL import Image
-from torch import Tensor
 
-from slowfast_maskfeat.backbones import MaskedModel, resize_mask
-from slowfast_maskfeat.build import build_mask_sampler, build_task
-from slowfast_maskfeat.build.data import build_validation_view
-from slowfast_maskfeat.build.draw import panel_rows, predicted_drawings
 from slowfast_maskfeat.build.exit_code import exit_code
-from slowfast_maskfeat.build.from_checkpoint import load_trained
+from slowfast_maskfeat.build.readers import read_list_file
+from slowfast_maskfeat.build.side_by_side import Network, compare, load_networks
 from slowfast_maskfeat.checkpoints.whole_file import written_whole
-from slowfast_maskfeat.clips import ClipBatch
-from slowfast_maskfeat.pictures import PanelRow, panel_image, prediction_panel
-from slowfast_maskfeat.tasks import PretrainTask
-from slowfast_maskfeat.videos.decode import open_video
+from slowfast_maskfeat.metrics.log import Progress
+from slowfast_maskfeat.pictures import (
+    MOST_ROWS,
+    PanelRow,
+    panel_columns,
+    panel_image,
+    prediction_panel,
+)
 from slowfast_maskfeat.videos.media import is_media
 from slowfast_maskfeat.videos.write_video import write_video
 
 _MOST_STEPS = 4  # moments of a video in the panel
 _FILM_FPS = 4.0
-
-
-class Network(NamedTuple):
-    """A pre-trained network with what it was trained on."""
-
-    cfg: CfgNode
-    model: MaskedModel
-    task: PretrainTask
-    name: str
 
 
 def main(arguments: list[str]) -> int:
@@ -71,84 +69,58 @@ def visualize(options: argparse.Namespace) -> None:
     """
     output = Path(options.output)
     if output.suffix != ".png":
-        raise ValueError(f"--output: {output} is to end in .png")
-    if options.name and len(options.name) != len(options.checkpoint):
         raise ValueError(
-            f"--name: {len(options.name)} names for {len(options.checkpoint)} checkpoints"
+            f"--output: {output} is to end in .png; the film of videos is written beside it, as "
+            "--film says"
         )
-    networks = [
-        _load(options, checkpoint, number) for number, checkpoint in enumerate(options.checkpoint)
-    ]
-    inputs = [path for given in options.input for path in _paths(given)]
-    clips = [_steps(networks, path, options, number) for number, path in enumerate(inputs)]
-    shown = [row for steps in clips for row in _chosen(steps)]
-    prediction_panel(output, shown, title=options.title)
+    networks = load_networks(
+        options.checkpoint,
+        options.name,
+        device=options.device,
+        config_file=options.cfg,
+        pairs=options.opts,
+    )
+    inputs = [path for given in options.input for path in _paths(networks[0], given)]
+    clips = _compare_all(networks, inputs, options.seed)
+    with written_whole(output) as part:
+        prediction_panel(part, _shown(clips), title=options.title)
     print(output)
-    length = max(map(len, clips))
-    if length > 1:
+    if max(map(len, clips)) > 1:
         film = output.with_suffix(options.film)
-        frames = [
-            panel_image([steps[min(step, len(steps) - 1)] for steps in clips], title=options.title)
-            for step in range(length)
-        ]
-        _write_film(film, frames)
+        _write_film(film, clips, options.title)
         print(film)
 
 
-def _load(options: argparse.Namespace, checkpoint: str, number: int) -> Network:
-    trained = load_trained(
-        checkpoint, device=options.device, config_file=options.cfg, pairs=options.opts
-    )
-    task = build_task(trained.cfg)
-    if not isinstance(task, PretrainTask) or not isinstance(trained.model, MaskedModel):
-        raise ValueError(f"{checkpoint}: it is of no pre-training, so it predicts no masked tokens")
-    task.to(torch.device(options.device))
-    name = options.name[number] if options.name else ""
-    return Network(trained.cfg, trained.model, task, name)
-
-
-def _paths(given: str) -> list[str]:
-    """An input, or those that a list file names, the first word of each line."""
+def _paths(network: Network, given: str) -> list[str]:
+    """An input, or those that a list file names."""
     if is_media(given):
         return [given]
-    lines = Path(given).read_text(encoding="utf-8").splitlines()
-    return [line.split()[0] for line in lines if line.strip()]
+    rows = read_list_file(network.cfg, given)
+    return [rows.path(row) for row in range(len(rows))]
 
 
-def _steps(
-    networks: list[Network], path: str, options: argparse.Namespace, number: int
-) -> list[PanelRow]:
-    """A row for each time step of an input."""
-    first = networks[0]
-    mask = build_mask_sampler(first.cfg)(np.random.default_rng((options.seed, number)))[None]
-    clip = _decode(path, first.cfg)
-    grid = first.model.prediction_grids(clip.shape[2:])[-1]
-    drawings = []
-    for network in networks:
-        # Each decodes as it was trained: frames may be of another number or size.
-        own = clip if network is first else _decode(path, network.cfg)
-        if own.shape != clip.shape:
+def _compare_all(
+    networks: Sequence[Network], inputs: Sequence[str], seed: int
+) -> list[list[PanelRow]]:
+    """The rows of each input."""
+    progress = Progress(len(inputs), "inputs", enabled=len(inputs) > 1)
+    clips: list[list[PanelRow]] = []
+    for number, path in enumerate(inputs):
+        clips.append(compare(networks, path, (seed, number)))
+        num_rows = len(inputs) * len(_chosen(clips[0]))
+        if num_rows > MOST_ROWS:  # said at the first, not after all of a long list
             raise ValueError(
-                f"the networks see clips of (frames, height, width) {tuple(clip.shape[2:])} and "
-                f"{tuple(own.shape[2:])}, which can't be compared"
+                f"--input: {len(inputs)} inputs make about {num_rows} rows, and a panel has "
+                f"{MOST_ROWS} at most"
             )
-        batch = ClipBatch(own, mask=mask).to(torch.device(options.device))
-        found = predicted_drawings(network.model, network.task, batch, network.name)
-        if found is None:
-            raise ValueError("a target is neither HOG nor pixels, and can't be drawn")
-        drawings.append(found)
-    (rows,) = panel_rows(clip, resize_mask(mask, grid), drawings)
-    name = Path(path).name
-    if len(rows) == 1:
-        return [rows[0]._replace(name=name)]
-    return [row._replace(name=f"{name}, {step + 1}") for step, row in enumerate(rows)]
+        progress.update()
+    progress.close()
+    return clips
 
 
-def _decode(path: str, cfg: CfgNode) -> Tensor:
-    """(1, C, T, H, W) uint8: the centre view that validation takes."""
-    with open_video(path, cfg.DATA.DECODING_BACKEND.replace("torchvision", "auto")) as video:
-        clip: Tensor = build_validation_view(cfg)(video)
-    return clip.permute(0, 4, 1, 2, 3)
+def _shown(clips: Sequence[list[PanelRow]]) -> list[PanelRow]:
+    """The rows of the panel."""
+    return [row for steps in clips for row in _chosen(steps)]
 
 
 def _chosen(steps: list[PanelRow]) -> list[PanelRow]:
@@ -158,15 +130,22 @@ def _chosen(steps: list[PanelRow]) -> list[PanelRow]:
     return [steps[round(place)] for place in np.linspace(0, len(steps) - 1, _MOST_STEPS)]
 
 
-def _write_film(path: Path, frames: list[Any]) -> None:
-    """The panels one after the other."""
+def _write_film(path: Path, clips: Sequence[list[PanelRow]], title: str) -> None:
+    """A panel of all inputs for each time step; those that end earlier stand still."""
+    columns = panel_columns([row for steps in clips for row in steps])
+    frames: list[Any] = [
+        panel_image(
+            [steps[min(step, len(steps) - 1)] for steps in clips], title=title, columns=columns
+        )
+        for step in range(max(map(len, clips)))
+    ]
     if path.suffix == ".mp4":
         write_video(path, frames, fps=_FILM_FPS)
         return
     images = [Image.fromarray(frame) for frame in frames]
-    with written_whole(path) as temporary:
+    with written_whole(path) as part:
         images[0].save(
-            temporary,
+            part,
             format="GIF",
             save_all=True,
             append_images=images[1:],
@@ -180,8 +159,8 @@ def _parse(arguments: list[str]) -> argparse.Namespace:
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
     add = parser.add_argument
-    add("--checkpoint", required=True, nargs="+", help="of pre-trainings; the first makes the mask")
-    add("--name", nargs="+", default=[], help="of each, above its column")
+    add("--checkpoint", required=True, nargs="+", help="of pre-trainings")
+    add("--name", nargs="+", default=[], help="of each, above its columns")
     add("--cfg", help="YAML of the model, for weights that come without")
     add("--input", required=True, nargs="+", help="videos, images or list files")
     add("--output", required=True, help="panel to write, .png")

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -13,9 +13,12 @@ from torch import Tensor, nn
 
 from slowfast_maskfeat.backbones import MaskedModel, resize_mask
 from slowfast_maskfeat.build.augment import build_device_cut
+from slowfast_maskfeat.build.readers import reverses_channels
+from slowfast_maskfeat.checkpoints.whole_file import written_whole
 from slowfast_maskfeat.clips import ClipBatch, ClipLoader, normalise
 from slowfast_maskfeat.metrics.average_precision import IOU_THRESHOLD
 from slowfast_maskfeat.pictures import (
+    Drawing,
     HOGDrawing,
     PanelRow,
     PixelDrawing,
@@ -23,10 +26,9 @@ from slowfast_maskfeat.pictures import (
     prediction_panel,
     training_curves,
 )
+from slowfast_maskfeat.shapes import Grid
 from slowfast_maskfeat.targets import HOGTarget, PixelTarget
 from slowfast_maskfeat.tasks import PretrainTask, Task
-
-Drawing = HOGDrawing | PixelDrawing
 
 _NUM_CLIPS = 4
 
@@ -69,89 +71,97 @@ def draw_predictions(
         assert cut is not None
         batch = cut(batch)
     batch = batch.split(_NUM_CLIPS)[0]
-    drawings = predicted_drawings(model, task, batch)
-    if drawings is None:
+    name = drawn_target(task)
+    if name is None:
         return None
-    assert batch.mask is not None
-    grid = model.prediction_grids(batch.clips.shape[2:])[-1]
+    is_reversed = reverses_channels(cfg, "train")
+    drawings = predicted_drawings(model, task, batch, name, is_reversed=is_reversed)
+    pixels = batch.clips.flip(1) if is_reversed else batch.clips
     rows = []
-    for clip, steps in enumerate(
-        panel_rows(batch.clips, resize_mask(batch.mask, grid), [drawings])
-    ):
+    for clip, steps in enumerate(drawings):
         # The time step with the most masked tokens that are not all of the frame.
-        hidden = [row.mask.float().mean() for row in steps]
-        step = max(range(grid.t), key=lambda t: hidden[t] if hidden[t] < 0.9 else -1.0)
-        rows.append(steps[step]._replace(name=f"clip {clip + 1}"))
+        hidden = [drawing.mask.float().mean() for drawing in steps]
+        step = max(range(len(steps)), key=lambda t: hidden[t] if hidden[t] < 0.9 else -1.0)
+        frame = frame_of_step(pixels[clip], step, len(steps))
+        rows.append(PanelRow(frame, [steps[step]], name=f"clip {clip + 1}"))
     path = Path(cfg.OUTPUT_DIR) / "predictions.png"
-    prediction_panel(path, rows, title="predictions of masked tokens")
+    with written_whole(path) as part:
+        prediction_panel(part, rows, title="predictions of masked tokens")
     return path
+
+
+def drawn_target(task: PretrainTask) -> str | None:
+    """What a task predicts last, by the name that stands above it; None if it can't be drawn."""
+    target = task.targets[-1]
+    names = {HOGTarget: "HOG", PixelTarget: "pixels"}
+    return next((name for kind, name in names.items() if isinstance(target, kind)), None)
+
+
+def frame_of_step(clip: Tensor, step: int, num_steps: int) -> Tensor:
+    """The first frame that a token of a time step stands for: (C, T, H, W) -> (H, W, C)."""
+    return clip[:, step * (clip.shape[1] // num_steps)].permute(1, 2, 0).cpu()
 
 
 @torch.no_grad()
 def predicted_drawings(
-    model: MaskedModel, task: PretrainTask, batch: ClipBatch, name: str = ""
-) -> list[list[Drawing]] | None:
+    model: MaskedModel,
+    task: PretrainTask,
+    batch: ClipBatch,
+    name: str,
+    *,
+    is_reversed: bool = False,
+) -> list[list[Drawing]]:
     """What a network predicts at its last predicting depth of masked clips.
 
     Args:
         model: on the device of the batch; its training mode is put back afterwards.
-        task: with the target.
+        task: with a target that `drawn_target` knows.
         batch: clips (uint8) with masks.
-        name: of the method, above its column; "" for the name of the target.
+        name: of the method, above its columns.
+        is_reversed: the clips are blue, green, red; drawings are red, green, blue.
 
     Returns:
-        A drawing for each clip and time step; None where the target is neither HOG nor pixels.
+        A drawing for each clip and time step of the predictions.
+
+    Raises:
+        ValueError: a cell of a mask is finer than a predicted token, so that no picture is true.
     """
     target = task.targets[-1]
+    assert isinstance(target, (HOGTarget, PixelTarget))
     assert batch.mask is not None
     grid = model.prediction_grids(batch.clips.shape[2:])[-1]
-    if not isinstance(target, (HOGTarget, PixelTarget)):
-        return None
+    mask_grid = Grid(*batch.mask.shape[1:])
+    if not mask_grid.divides(grid):
+        raise ValueError(f"a mask of {mask_grid} cells can't be drawn on {grid} predicted tokens")
     was_training = model.training
     model.eval()
     predicted = model(normalise(batch.clips, task.mean, task.std), batch.mask)[-1].float()
     model.train(was_training)
     described = target.encode(batch.clips, grid)  # (B, N, dim)
     filled = described.clone()
-    filled[resize_mask(batch.mask, grid).flatten(1)] = predicted
+    mask = resize_mask(batch.mask, grid)  # (B, t, h, w)
+    filled[mask.flatten(1)] = predicted
     drawing: type[HOGDrawing] | type[PixelDrawing]
     if isinstance(target, HOGTarget):
         drawing = HOGDrawing
-        pairs = [target.to_cells(tokens, grid) for tokens in (described, filled)]
+        wanted, made = (target.to_cells(tokens, grid).cpu() for tokens in (described, filled))
     else:
         drawing = PixelDrawing
-        pairs = [
-            target.to_frames(tokens, batch.clips, grid).permute(0, 2, 3, 4, 1)
+        wanted, made = (
+            _first_frames(target.to_frames(tokens, batch.clips, grid), grid.t, is_reversed)
             for tokens in (described, filled)
-        ]  # (B, T', H, W, C); of several frames of a token the first is drawn
-        pairs = [frames[:, :: frames.shape[1] // grid.t] for frames in pairs]
-    wanted, made = (values.cpu() for values in pairs)
-    title = {"name": name} if name else {}
+        )
+    mask = mask.cpu()
     return [
-        [drawing(wanted[clip, step], made[clip, step], **title) for step in range(grid.t)]
+        [
+            drawing(wanted[clip, step], made[clip, step], mask[clip, step], name)
+            for step in range(grid.t)
+        ]
         for clip in range(len(batch))
     ]
 
 
-def panel_rows(
-    clips: Tensor, mask: Tensor, drawings: Sequence[list[list[Drawing]]]
-) -> list[list[PanelRow]]:
-    """A row for each clip and time step.
-
-    Args:
-        clips: (B, C, T, H, W) uint8.
-        mask: (B, t, h, w) bool.
-        drawings: of each network, from `predicted_drawings`.
-    """
-    frames = clips[:, :, :: clips.shape[2] // mask.shape[1]].permute(0, 2, 3, 4, 1).cpu()
-    return [
-        [
-            PanelRow(
-                frame=frames[clip, step],
-                mask=mask[clip, step].cpu(),
-                drawings=[of_network[clip][step] for of_network in drawings],
-            )
-            for step in range(mask.shape[1])
-        ]
-        for clip in range(len(clips))
-    ]
+def _first_frames(frames: Tensor, num_steps: int, is_reversed: bool) -> Tensor:
+    """(B, C, T, H, W) -> (B, t, H, W, C), red first, the first frame of each token."""
+    frames = frames[:, :, :: frames.shape[2] // num_steps].cpu()
+    return (frames.flip(1) if is_reversed else frames).permute(0, 2, 3, 4, 1)

@@ -76,6 +76,22 @@ def find_reader(cfg: CfgNode, split: str) -> Reader:
     return READERS["webdataset" if shard_patterns(cfg)[split] else name]
 
 
+def read_list_file(cfg: CfgNode, path: str) -> VideoList:
+    """The rows of any list file, read as one of training would be.
+
+    Args:
+        cfg: configuration; DATA.PATH_LABEL_SEPARATOR, DATA.PATH_PREFIX and TRAIN.DATASET are read.
+        path: of the list.
+
+    Raises:
+        ValueError: see `read_list`.
+    """
+    separator = cfg.DATA.PATH_LABEL_SEPARATOR
+    if data_set(cfg, "train") != "kinetics":  # the others' lists show theirs in the first line
+        separator = index.separator_of(path, separator)
+    return index.read_list(path, separator=separator, prefix=cfg.DATA.PATH_PREFIX)
+
+
 def shard_patterns(cfg: CfgNode) -> dict[str, str]:
     """What names the shards of each split; empty where nothing does."""
     data = cfg.DATA

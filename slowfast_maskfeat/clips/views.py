@@ -112,14 +112,17 @@ class UniformViews:
 
         Nothing is drawn; the generator is there because training views need one.
         """
-        indices = np.stack([self._frames(video, view) for view in range(self.num_views)])  # (V, T)
         return torch.cat(
-            [self.transform(frames) for frames in _decode(video, indices)]
+            [self.transform(frames) for frames in _decode(video, self.frame_numbers(video))]
         ).contiguous()
+
+    def frame_numbers(self, video: Video) -> NDArray[np.int64]:
+        """Which frames of the video the clips along the time are: (num_views, T)."""
+        return np.stack([self._frames(video, view) for view in range(self.num_views)])
 
     def times(self, video: Video) -> Tensor:
         """Seconds at which the first and the last frame of each clip appear: (V, 2) float64."""
-        ends = np.stack([self._frames(video, view)[[0, -1]] for view in range(self.num_views)])
+        ends = self.frame_numbers(video)[:, [0, -1]]
         seconds = torch.from_numpy(video.timestamps[ends])  # (num_views, 2)
         return seconds.repeat_interleave(self.transform.num_crops, dim=0)
 

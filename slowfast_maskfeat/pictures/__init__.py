@@ -7,16 +7,23 @@ from slowfast_maskfeat.pictures.boxes import box_panel, draw_boxes, drawing_scal
 from slowfast_maskfeat.pictures.curves import accuracy_curves, training_curves
 from slowfast_maskfeat.pictures.histograms import histograms
 from slowfast_maskfeat.pictures.panel import (
+    MOST_ROWS,
+    Column,
+    Drawing,
     HOGDrawing,
     PanelRow,
     PixelDrawing,
     fill_masked,
     hide_masked,
+    panel_columns,
     panel_image,
     prediction_panel,
 )
 
 __all__ = [
+    "MOST_ROWS",
+    "Column",
+    "Drawing",
     "HOGDrawing",
     "PanelRow",
     "PixelDrawing",
@@ -28,6 +35,7 @@ __all__ = [
     "fill_masked",
     "hide_masked",
     "histograms",
+    "panel_columns",
     "panel_image",
     "prediction_panel",
     "training_curves",

@@ -1,14 +1,14 @@
-"""What a network predicts beside what it saw: frame, masked frame, targets and predictions.
+"""What networks predict beside what they saw: frame, masked frame, targets and predictions.
 
 HOG is drawn as strokes along the edges, pixels as pictures; predicted where masked, the original
-elsewhere.
+elsewhere. The figures are laid out as in MaskFeat (arXiv 2112.09133).
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any, Literal, NamedTuple
 
 import numpy as np
 import numpy.typing as npt
@@ -29,34 +29,43 @@ _TARGET_COLOR = np.array([1.0, 1.0, 1.0])
 _BACKGROUND = "#0b0d12"
 _SIDE = 2.6  # inches of a picture
 _DOTS = 130  # per inch
+# Above this many, the picture has more than the 65536 pixels that it can have.
+MOST_ROWS = 180
 
 
 class HOGDrawing(NamedTuple):
-    """What was predicted of one frame as HOG; arrays or CPU tensors.
+    """What a network predicted of one frame as HOG; arrays or CPU tensors.
 
     Attributes:
         target: (C, bins, H / cell, W / cell) histograms.
         prediction: the same shape; read only at masked cells.
-        name: of the method, above its column.
+        mask: (h, w) bool, True = masked; h and w divide the pixels of the frame and the cells.
+        name: of the method, above its columns.
     """
 
     target: Any
     prediction: Any
+    mask: Any
     name: str = "HOG"
 
 
 class PixelDrawing(NamedTuple):
-    """What was predicted of one frame as pixels; arrays or CPU tensors.
+    """What a network predicted of one frame as pixels; arrays or CPU tensors.
 
     Attributes:
         target: (H, W, 3) uint8.
         prediction: the same shape; read only at masked pixels.
-        name: of the method, above its column.
+        mask: (h, w) bool, True = masked; h and w divide the pixels.
+        name: of the method, above its columns.
     """
 
     target: Any
     prediction: Any
+    mask: Any
     name: str = "pixels"
+
+
+Drawing = HOGDrawing | PixelDrawing
 
 
 class PanelRow(NamedTuple):
@@ -64,23 +73,79 @@ class PanelRow(NamedTuple):
 
     Attributes:
         frame: (H, W, 3) uint8 RGB.
-        mask: (h, w) bool, True = masked; h and w divide the pixels and the cells of histograms.
-        drawings: one for each network, of the same kinds in all rows of a panel.
+        drawings: one for each network, the same networks in all rows of a panel.
         name: shown at the left of the row.
     """
 
     frame: Any
-    mask: Any
-    drawings: Sequence[HOGDrawing | PixelDrawing]
+    drawings: Sequence[Drawing]
     name: str = ""
+
+
+class Column(NamedTuple):
+    """What stands in a column of a panel.
+
+    Attributes:
+        kind: the frame, what a network sees of it, its target, or its prediction.
+        network: number of the network in the drawings of a row.
+        title: above the column.
+    """
+
+    kind: Literal["frame", "seen", "target", "predicted"]
+    network: int
+    title: str
+
+
+def panel_columns(rows: Sequence[PanelRow]) -> list[Column]:
+    """The columns of a panel: what is the same of several networks stands there once.
+
+    Args:
+        rows: all that are to be drawn in this form, also those of other panels of a film.
+
+    Returns:
+        The frame; then of each network what it sees, if no other before it sees the same in all
+        rows; its target, if none before it has the same; and what it predicts.
+    """
+    networks = range(len(rows[0].drawings))
+    sees_other = [number for number in networks if _is_first(_sees_the_same, rows, number)]
+    columns = [Column("frame", 0, "frame")]
+    for number in networks:
+        drawing = rows[0].drawings[number]
+        if number in sees_other:
+            who = drawing.name if len(sees_other) > 1 else "the model"
+            columns.append(Column("seen", number, f"what {who} sees"))
+        if _is_first(_has_the_same_target, rows, number):
+            kind = "HOG" if isinstance(drawing, HOGDrawing) else "pixel"
+            columns.append(Column("target", number, f"{kind} target"))
+        columns.append(Column("predicted", number, f"{drawing.name} predicted where masked"))
+    return columns
+
+
+def _is_first(is_same: Any, rows: Sequence[PanelRow], number: int) -> bool:
+    """Whether no network before this one is the same in all rows."""
+    return not any(
+        all(is_same(row, row.drawings[number], row.drawings[earlier]) for row in rows)
+        for earlier in range(number)
+    )
+
+
+def _sees_the_same(row: PanelRow, one: Drawing, other: Drawing) -> bool:
+    """Whether two networks see the same of a frame, on whatever grids their masks are."""
+    size = np.shape(row.frame)[:2]
+    return np.array_equal(*(_masked_pixels(drawing.mask, size) for drawing in (one, other)))
+
+
+def _has_the_same_target(row: PanelRow, one: Drawing, other: Drawing) -> bool:
+    mine, its = np.asarray(one.target), np.asarray(other.target)
+    # On a GPU sums of histograms differ in their last digits.
+    return type(one) is type(other) and mine.shape == its.shape and np.allclose(mine, its, 0, 1e-4)
 
 
 def prediction_panel(path: str | Path, rows: Sequence[PanelRow], *, title: str = "") -> None:
     """Draws a panel of one row per frame and writes it as PNG.
 
     A histogram is drawn as strokes: the direction of a stroke is that of the edge (at right angles
-    to the gradient), its brightness the strength, averaged over the colour channels. A kind of
-    target is drawn once, before the first network that predicts it.
+    to the gradient), its brightness the strength, averaged over the colour channels.
 
     Args:
         path: PNG file to write; its folder is made if need be.
@@ -88,16 +153,30 @@ def prediction_panel(path: str | Path, rows: Sequence[PanelRow], *, title: str =
         title: above the panel.
 
     Raises:
-        ValueError: no row, or a mask that does not divide the pixels or histograms.
+        ValueError: no row, or too many; or a mask that does not divide the pixels or histograms.
     """
-    figure = _draw(rows, title, str(path))
+    figure = _draw(rows, None, title, str(path))
     Path(path).parent.mkdir(parents=True, exist_ok=True)
-    figure.savefig(path, dpi=_DOTS)
+    figure.savefig(path, dpi=_DOTS, format="png")
 
 
-def panel_image(rows: Sequence[PanelRow], *, title: str = "") -> Image:
-    """The panel of `prediction_panel` as a picture, uint8 (H, W, 3), for a film of panels."""
-    canvas = FigureCanvasAgg(_draw(rows, title, "a panel"))
+def panel_image(
+    rows: Sequence[PanelRow], *, title: str = "", columns: Sequence[Column] | None = None
+) -> Image:
+    """The panel of `prediction_panel` as a picture, for a film of panels.
+
+    Args:
+        rows: at least one.
+        title: above the panel.
+        columns: of all pictures of a film, from `panel_columns`; None for those of these rows.
+
+    Returns:
+        uint8 (H, W, 3).
+
+    Raises:
+        ValueError: as `prediction_panel`.
+    """
+    canvas = FigureCanvasAgg(_draw(rows, columns, title, "a panel"))
     canvas.figure.set_dpi(_DOTS)
     canvas.draw()
     return np.asarray(canvas.buffer_rgba())[..., :3].copy()
@@ -123,64 +202,65 @@ def fill_masked(frame: Any, mask: Any, prediction: Any) -> Image:
         ValueError: a mask that does not divide the pixels.
     """
     frame = np.asarray(frame)
-    hidden = _enlarge(np.asarray(mask, dtype=bool), frame.shape[:2], "pixels")
+    hidden = _masked_pixels(mask, frame.shape[:2])
     return np.where(hidden[..., None], np.asarray(prediction), frame)
 
 
-def _draw(rows: Sequence[PanelRow], title: str, what: str) -> Figure:
+def _draw(
+    rows: Sequence[PanelRow], columns: Sequence[Column] | None, title: str, what: str
+) -> Figure:
     if not rows:
         raise ValueError(f"a panel needs at least one frame; {what} would have none")
+    if len(rows) > MOST_ROWS:
+        raise ValueError(f"a panel has {MOST_ROWS} rows at most; {what} would have {len(rows)}")
+    columns = panel_columns(rows) if columns is None else columns
     frames = [np.asarray(row.frame) for row in rows]
     height = sum(frame.shape[0] / frame.shape[1] for frame in frames)
-    titles = ["frame", "what the model sees", *_titles(rows[0].drawings)]
-    head = 0.42 + 0.36 * bool(title)  # inches
+    head = 0.75 + 0.36 * bool(title)  # inches of titles and legend
     layout = ConstrainedLayoutEngine(w_pad=0.03, h_pad=0.03, wspace=0, hspace=0)
-    figure = Figure(figsize=(len(titles) * _SIDE + 0.5, _SIDE * height + head), layout=layout)
-    axes = figure.subplots(len(rows), len(titles), squeeze=False)
+    figure = Figure(figsize=(len(columns) * _SIDE + 0.5, _SIDE * height + head), layout=layout)
+    axes = figure.subplots(len(rows), len(columns), squeeze=False)
     for row, frame, row_axes in zip(rows, frames, axes, strict=True):
-        _draw_row(row_axes, row, frame)
-    for axis, name in zip(axes[0], titles, strict=True):
-        axis.set_title(name, fontsize=10, color="#333333")
+        for column, axis in zip(columns, row_axes, strict=True):
+            _draw_cell(axis, column, row, frame)
+        row_axes[0].set_ylabel(row.name, fontsize=10, color="#333333")
+    for axis, column in zip(axes[0], columns, strict=True):
+        axis.set_title(column.title, fontsize=10, color="#333333")
     if title:
         figure.suptitle(title, fontsize=12)
+    _add_legend(figure, rows[0].drawings)
     return figure
 
 
-def _titles(drawings: Sequence[HOGDrawing | PixelDrawing]) -> Iterator[str]:
-    """Above the columns after the first two."""
-    for drawing, is_first in _with_first(drawings):
-        if is_first:
-            yield "HOG target" if isinstance(drawing, HOGDrawing) else "pixel target"
-        yield f"{drawing.name} predicted where masked"
+def _add_legend(figure: Figure, drawings: Sequence[Drawing]) -> None:
+    """What the colours mean, under the panel."""
+    meanings = [(_MASK_COLOR / 255, "masked")]
+    if any(isinstance(drawing, HOGDrawing) for drawing in drawings):
+        meanings += [(_MADE_COLOR, "HOG predicted"), (_SEEN_COLOR, "HOG of what the model sees")]
+    handles = [
+        Rectangle((0, 0), 1, 1, facecolor=tuple(color), edgecolor="#555555", linewidth=0.5)
+        for color, _ in meanings
+    ]
+    labels = [text for _, text in meanings]
+    figure.legend(handles, labels, loc="outside lower center", ncols=3, frameon=False, fontsize=9)
 
 
-def _with_first(
-    drawings: Sequence[HOGDrawing | PixelDrawing],
-) -> Iterator[tuple[HOGDrawing | PixelDrawing, bool]]:
-    """Each drawing, and whether it is the first of its kind."""
-    kinds: set[type] = set()
-    for drawing in drawings:
-        yield drawing, type(drawing) not in kinds
-        kinds.add(type(drawing))
-
-
-def _draw_row(axes: Sequence[Any], row: PanelRow, frame: Image) -> None:
+def _draw_cell(axis: Any, column: Column, row: PanelRow, frame: Image) -> None:
+    """One picture of a panel."""
     height, width = frame.shape[:2]
-    left = iter(axes)
-    _show(next(left), frame)
-    _show(next(left), hide_masked(frame, row.mask))
-    for drawing, is_first in _with_first(row.drawings):
-        target_axis = next(left) if is_first else None
-        if isinstance(drawing, HOGDrawing):
-            _draw_histograms(target_axis, next(left), drawing, row.mask, (width, height))
-            continue
-        if target_axis is not None:
-            _show(target_axis, np.asarray(drawing.target))
-        _show(next(left), fill_masked(frame, row.mask, drawing.prediction))
-    for axis in axes:
-        axis.set(xlim=(0, width), ylim=(height, 0), xticks=[], yticks=[], aspect="equal")
-        axis.spines[:].set_visible(False)
-    axes[0].set_ylabel(row.name, fontsize=10, color="#333333")
+    drawing = row.drawings[column.network]
+    if column.kind == "frame":
+        _show(axis, frame)
+    elif column.kind == "seen":
+        _show(axis, hide_masked(frame, drawing.mask))
+    elif isinstance(drawing, HOGDrawing):
+        _draw_histograms(axis, drawing, (width, height), predicted=column.kind == "predicted")
+    elif column.kind == "target":
+        _show(axis, np.asarray(drawing.target))
+    else:
+        _show(axis, fill_masked(frame, drawing.mask, drawing.prediction))
+    axis.set(xlim=(0, width), ylim=(height, 0), xticks=[], yticks=[], aspect="equal")
+    axis.spines[:].set_visible(False)
 
 
 def _show(axis: Any, image: Image) -> None:
@@ -189,13 +269,14 @@ def _show(axis: Any, image: Image) -> None:
 
 
 def _draw_histograms(
-    target_axis: Any, axis: Any, drawing: HOGDrawing, mask: Any, size: tuple[int, int]
+    axis: Any, drawing: HOGDrawing, size: tuple[int, int], *, predicted: bool
 ) -> None:
     target, prediction = _strengths(drawing.target), _strengths(drawing.prediction)
-    masked = _enlarge(np.asarray(mask, dtype=bool), target.shape[1:], "histogram cells")
+    masked = _enlarge(np.asarray(drawing.mask, dtype=bool), target.shape[1:], "histogram cells")
     brightest = max(float(target.max(initial=0.0)), 1e-12)
-    if target_axis is not None:
-        _draw_strokes(target_axis, target / brightest, np.ones_like(masked), size, _TARGET_COLOR)
+    if not predicted:
+        _draw_strokes(axis, target / brightest, np.ones_like(masked), size, _TARGET_COLOR)
+        return
     _draw_strokes(axis, target / brightest, ~masked, size, _SEEN_COLOR)
     _draw_strokes(axis, prediction / brightest, masked, size, _MADE_COLOR)
 
@@ -203,6 +284,11 @@ def _draw_histograms(
 def _strengths(histograms: Any) -> FloatArray:
     """(C, bins, rows, columns) of any kind -> (bins, rows, columns), averaged over colours."""
     return np.asarray(histograms, dtype=np.float64).mean(axis=0)
+
+
+def _masked_pixels(mask: Any, size: tuple[int, ...]) -> Any:
+    """(h, w) bool -> (H, W) bool."""
+    return _enlarge(np.asarray(mask, dtype=bool), size, "pixels")
 
 
 def _enlarge(mask: npt.NDArray[np.bool_], size: tuple[int, ...], what: str) -> Any:

@@ -17,6 +17,7 @@ from slowfast_maskfeat.pictures import (
     PanelRow,
     PixelDrawing,
     accuracy_curves,
+    panel_columns,
     panel_image,
     prediction_panel,
     training_curves,
@@ -28,7 +29,11 @@ from slowfast_maskfeat.targets.hog import hog
 def _row(mask: np.ndarray, size: int = 48, name: str = "waving") -> PanelRow:
     frame = np.random.default_rng(0).integers(0, 256, (size, size, 3), dtype=np.uint8)
     cells = hog(torch.from_numpy(frame).permute(2, 0, 1)[None])[0]
-    return PanelRow(frame, mask, [HOGDrawing(cells, torch.zeros_like(cells))], name)
+    return PanelRow(frame, [HOGDrawing(cells, torch.zeros_like(cells), mask)], name)
+
+
+def _with_mask(row: PanelRow, mask: np.ndarray) -> PanelRow:
+    return row._replace(drawings=[drawing._replace(mask=mask) for drawing in row.drawings])
 
 
 def test_hog_panel_is_a_png_of_four_columns(tmp_path):
@@ -48,7 +53,11 @@ def test_hog_panel_takes_tensors_and_does_not_depend_on_pyplot(tmp_path):
     prediction_panel(tmp_path / "a.png", [row])
     prediction_panel(
         tmp_path / "b.png",
-        [row._replace(frame=torch.from_numpy(row.frame), mask=torch.ones(6, 6, dtype=torch.bool))],
+        [
+            _with_mask(row, torch.ones(6, 6, dtype=torch.bool))._replace(
+                frame=torch.from_numpy(row.frame)
+            )
+        ],
     )
     assert np.array_equal(imread(tmp_path / "a.png"), imread(tmp_path / "b.png"))
 
@@ -57,18 +66,18 @@ def test_prediction_is_shown_only_where_masked(tmp_path):
     mask = np.zeros((3, 3), dtype=bool)
     row = _row(mask)
     target = row.drawings[0].target
-    noise = row._replace(drawings=[HOGDrawing(target, torch.ones_like(target))])
+    noise = row._replace(drawings=[HOGDrawing(target, torch.ones_like(target), mask)])
     prediction_panel(tmp_path / "a.png", [row])
     prediction_panel(tmp_path / "b.png", [noise])
     assert np.array_equal(imread(tmp_path / "a.png"), imread(tmp_path / "b.png"))
-    prediction_panel(tmp_path / "c.png", [noise._replace(mask=~mask)])
+    prediction_panel(tmp_path / "c.png", [_with_mask(noise, ~mask)])
     assert not np.array_equal(imread(tmp_path / "a.png"), imread(tmp_path / "c.png"))
 
 
 def test_pixels_stand_beside_histograms_and_their_target_once():
     mask = np.zeros((3, 3), dtype=bool)
     row = _row(mask)
-    pixels = PixelDrawing(row.frame, 255 - row.frame)
+    pixels = PixelDrawing(row.frame, 255 - row.frame, mask)
     widths = [
         panel_image([row._replace(drawings=drawings)]).shape[1]
         for drawings in (
@@ -79,6 +88,33 @@ def test_pixels_stand_beside_histograms_and_their_target_once():
     ]
     four, six, seven = widths
     assert six - four == pytest.approx(2 * (seven - six), abs=2)
+
+
+def test_a_network_that_sees_something_else_in_one_row_has_a_column_of_its_own():
+    mask = np.zeros((3, 3), dtype=bool)
+    row = _row(mask)
+    finer = row.drawings[0]._replace(mask=mask.repeat(2, 0).repeat(2, 1), name="finer")
+    same = row._replace(drawings=[*row.drawings, finer])
+    assert [column.title for column in panel_columns([same, same])] == [
+        *("frame", "what the model sees", "HOG target"),
+        *("HOG predicted where masked", "finer predicted where masked"),
+    ]
+    other = row._replace(drawings=[*row.drawings, finer._replace(mask=~finer.mask)])
+    columns = panel_columns([same, other])
+    assert [(column.kind, column.network) for column in columns[1:]] == [
+        *(("seen", 0), ("target", 0), ("predicted", 0)),
+        *(("seen", 1), ("predicted", 1)),
+    ]
+    assert columns[4].title == "what finer sees"
+    # A film keeps the columns in moments where they would be fewer.
+    wide = panel_image([same], columns=columns)
+    assert wide.shape == panel_image([other], columns=columns).shape
+    assert wide.shape[1] > panel_image([same]).shape[1]
+
+
+def test_too_many_rows_are_told():
+    with pytest.raises(ValueError, match="180 rows at most; a panel would have 181"):
+        panel_image([_row(np.zeros((3, 3), dtype=bool))] * 181)
 
 
 @pytest.mark.parametrize("degrees", [10, 30, 50, 90, 110, 150])

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import shutil
+
 import av
 import numpy as np
 import pytest
@@ -10,9 +12,8 @@ import torch
 from load_tool import load_tool
 from PIL import Image
 
-from slowfast_maskfeat.backbones import resize_mask
 from slowfast_maskfeat.build import build_model, build_task
-from slowfast_maskfeat.build.draw import panel_rows, predicted_drawings
+from slowfast_maskfeat.build.draw import frame_of_step, predicted_drawings
 from slowfast_maskfeat.checkpoints import save_checkpoint
 from slowfast_maskfeat.clips import ClipBatch
 from slowfast_maskfeat.config import load_config
@@ -49,17 +50,14 @@ def test_predicted_where_masked_and_original_elsewhere(options):
     model, task = build_model(cfg), build_task(cfg)
     clips = torch.randint(0, 256, (2, 3, 4, 32, 32), dtype=torch.uint8)
     mask = torch.rand(2, 2, 4, 4) < 0.5
-    batch = ClipBatch(clips, mask=mask)
-    drawings = predicted_drawings(model, task, batch, "mine")
-    grid = model.prediction_grids((4, 32, 32))[-1]
-    rows = panel_rows(clips, resize_mask(mask, grid), [drawings])
-    for clip, steps in enumerate(rows):
-        assert len(steps) == grid.t == 2
-        for step, row in enumerate(steps):
+    drawings = predicted_drawings(model, task, ClipBatch(clips, mask=mask), "mine")
+    for clip, steps in enumerate(drawings):
+        assert len(steps) == model.prediction_grids((4, 32, 32))[-1].t == 2
+        for step, drawing in enumerate(steps):
             frame = clips[clip, :, 2 * step].permute(1, 2, 0)
-            assert torch.equal(row.frame, frame)
-            (drawing,) = row.drawings
+            assert torch.equal(frame_of_step(clips[clip], step, 2), frame)
             assert drawing.name == "mine"
+            assert torch.equal(drawing.mask, mask[clip, step])
             if options is HOG:
                 hidden = mask[clip, step]  # cells of 8 pixels are the tokens
                 same = (drawing.target == drawing.prediction).flatten(0, 1).all(0)
@@ -67,13 +65,22 @@ def test_predicted_where_masked_and_original_elsewhere(options):
                 continue
             assert torch.equal(drawing.target, frame)  # brought back exactly
             hidden = mask[clip, step].repeat_interleave(8, 0).repeat_interleave(8, 1).numpy()
-            filled = fill_masked(row.frame, row.mask, drawing.prediction)
+            filled = fill_masked(frame, drawing.mask, drawing.prediction)
             assert np.array_equal(filled[~hidden], frame.numpy()[~hidden])
             assert np.array_equal(filled[hidden], drawing.prediction.numpy()[hidden])
             assert not np.array_equal(filled[hidden], frame.numpy()[hidden])
-            seen = hide_masked(row.frame, row.mask)
+            seen = hide_masked(frame, drawing.mask)
             assert np.array_equal(seen[~hidden], frame.numpy()[~hidden])
             assert len(np.unique(seen[hidden], axis=0)) == 1
+
+
+def test_a_mask_finer_than_what_is_predicted_is_not_drawn():
+    cfg = load_config([], tiny_run.pairs(tiny_run.MODEL, HOG))
+    model, task = build_model(cfg), build_task(cfg)
+    clips = torch.zeros(1, 3, 4, 32, 32, dtype=torch.uint8)
+    batch = ClipBatch(clips, mask=torch.rand(1, 2, 8, 8) < 0.5)
+    with pytest.raises(ValueError, match="2x8x8 cells can't be drawn on 2x4x4 predicted tokens"):
+        predicted_drawings(model, task, batch, "mine")
 
 
 def test_two_networks_side_by_side_and_a_film(folder, tmp_path, capsys):
@@ -102,19 +109,50 @@ def test_a_film_as_mp4(folder, tmp_path):
 
 
 def test_a_list_names_inputs_and_the_seed_the_masks(folder, tmp_path):
+    """A list is read as in training, with its keys: paths may hold blanks, folders stand before."""
     (folder / "some.csv").write_text(f"{folder / '0.mp4'} 0\n")
+    shutil.copy(folder / "0.mp4", folder / "with blanks.mp4")
+    (folder / "blanks.csv").write_text("path,label\nwith blanks.mp4,0\n")
+    keys = ["--opts", "DATA.PATH_LABEL_SEPARATOR", ",", "DATA.PATH_PREFIX", folder]
     base = ["--checkpoint", folder / "hog.pyth", "--input"]
-    for name, given, seed in (("a", "0.mp4", 0), ("b", "some.csv", 0), ("c", "0.mp4", 1)):
+    for name, given, words in (
+        ("a", "0.mp4", []),
+        ("b", "some.csv", []),
+        ("c", "0.mp4", ["--seed", 1]),
+        ("d", "with blanks.mp4", []),
+        ("e", "blanks.csv", keys),
+    ):
         output = tmp_path / f"{name}.png"
-        assert _visualize(*base, folder / given, "--output", output, "--seed", seed) == 0
-    pictures = {name: np.asarray(Image.open(tmp_path / f"{name}.png")) for name in "abc"}
+        assert _visualize(*base, folder / given, "--output", output, *words) == 0
+    pictures = {name: np.asarray(Image.open(tmp_path / f"{name}.png")) for name in "abcde"}
     assert np.array_equal(pictures["a"], pictures["b"])
     assert not np.array_equal(pictures["a"], pictures["c"])
+    assert np.array_equal(pictures["d"], pictures["e"])
+
+
+def test_a_film_keeps_its_form_whatever_the_masks_of_a_moment(folder, tmp_path):
+    """Networks with masks of their own see the same where both hide all, or nothing."""
+    longer = {**HOG, "DATA.NUM_FRAMES": 8, "DATA.SAMPLING_RATE": 1}
+    _checkpoint(tmp_path / "longer.pyth", longer)
+    words = ["--checkpoint", folder / "hog.pyth", tmp_path / "longer.pyth"]
+    output = tmp_path / "x.png"
+    words += ["--input", folder / "0.mp4", "--output", output, "--film", ".mp4"]
+    for seed in range(3):
+        assert _visualize(*words, "--seed", seed) == 0
+
+
+def test_a_list_longer_than_a_panel_is_told_at_its_first(folder, tmp_path, capsys):
+    (tmp_path / "long.csv").write_text(f"{folder / '0.mp4'} 0\n" * 91)
+    words = ["--checkpoint", folder / "hog.pyth", "--input", tmp_path / "long.csv"]
+    assert _visualize(*words, "--output", tmp_path / "x.png") == 2
+    assert "91 inputs make about 182 rows, and a panel has 180 at most" in capsys.readouterr().err
+    assert not (tmp_path / "x.png").exists()
 
 
 def test_what_is_wrong_is_one_line(folder, tmp_path, capsys):
     classifier = _checkpoint(tmp_path / "c.pyth", {"MODEL.NUM_CLASSES": 3})
-    _hog, video, png = folder / "hog.pyth", folder / "0.mp4", tmp_path / "x.png"
+    video, png, broken = folder / "0.mp4", tmp_path / "x.png", tmp_path / "broken.jpg"
+    broken.write_bytes(b"no picture")
     for words, part in (
         (["--checkpoint", classifier, "--input", video, "--output", png], "no pre-training"),
         (["--checkpoint", folder / "hog.pyth", "--input", video, "--output", "x.jpg"], ".png"),
@@ -133,6 +171,9 @@ def test_what_is_wrong_is_one_line(folder, tmp_path, capsys):
             "2 names for 1",
         ),
         (["--checkpoint", folder / "hog.pyth", "--input", "no.mp4", "--output", png], "no.mp4"),
+        (["--checkpoint", folder / "hog.pyth", "--input", "no.csv", "--output", png], "no.csv"),
+        (["--checkpoint", folder / "hog.pyth", "--input", broken, "--output", png], "broken.jpg"),
+        (["--checkpoint", folder / "hog.pyth", "--input", video, "--output", "x.gif"], "--film"),
     ):
         assert _visualize(*words) == 2
         (line,) = capsys.readouterr().err.splitlines()

@@ -20,6 +20,7 @@ from slowfast_maskfeat.videos.index.list_file import (
     read_csv,
     read_kinetics,
     read_list,
+    separator_of,
 )
 from slowfast_maskfeat.videos.index.rows import DataFolder, MissingListError, Shards, VideoList
 from slowfast_maskfeat.videos.index.ssv2 import read_ssv2, read_ssv2_labels, ssv2_class_names
@@ -56,6 +57,7 @@ __all__ = [
     "read_ssv2_labels",
     "read_ucf101",
     "read_webdataset",
+    "separator_of",
     "ssv2_class_names",
     "ucf101_class_names",
     "webdataset_class_names",
