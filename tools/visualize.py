@@ -34,6 +34,7 @@ from slowfast_maskfeat.build.exit_code import exit_code
 from slowfast_maskfeat.build.readers import read_list_file
 from slowfast_maskfeat.build.side_by_side import Network, compare, load_networks
 from slowfast_maskfeat.checkpoints.whole_file import written_whole
+from slowfast_maskfeat.files import is_file, read_bytes
 from slowfast_maskfeat.metrics.log import Progress
 from slowfast_maskfeat.pictures import (
     MOST_ROWS,
@@ -95,6 +96,12 @@ def _paths(network: Network, given: str) -> list[str]:
     """An input, or those that a list file names."""
     if is_media(given):
         return [given]
+    if Path(given).is_dir():
+        raise ValueError(f"--input: {given} is a folder; videos, images or a list are wanted")
+    if is_file(given) and b"\0" in read_bytes(given):
+        raise ValueError(
+            f"--input: {given} has no ending of a video or image, and is no text, as a list is"
+        )
     rows = read_list_file(network.cfg, given)
     return [rows.path(row) for row in range(len(rows))]
 

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from pathlib import Path
+from textwrap import fill
 from typing import Any, Literal, NamedTuple
 
 import numpy as np
@@ -24,11 +25,12 @@ Image = npt.NDArray[np.uint8]
 _MASK_COLOR = np.array([107, 115, 128], dtype=np.uint8)
 # Strokes that the model made, and strokes of cells that it could see.
 _MADE_COLOR = np.array([1.0, 0.86, 0.55])
-_SEEN_COLOR = np.array([0.36, 0.45, 0.58])
+_SEEN_COLOR = np.array([0.46, 0.59, 0.78])
 _TARGET_COLOR = np.array([1.0, 1.0, 1.0])
 _BACKGROUND = "#0b0d12"
 _SIDE = 2.6  # inches of a picture
 _DOTS = 130  # per inch
+_MOST_LETTERS = 34  # in a line above a picture
 # Above this many, the picture has more than the 65536 pixels that it can have.
 MOST_ROWS = 180
 
@@ -225,7 +227,7 @@ def _draw(
             _draw_cell(axis, column, row, frame)
         row_axes[0].set_ylabel(row.name, fontsize=10, color="#333333")
     for axis, column in zip(axes[0], columns, strict=True):
-        axis.set_title(column.title, fontsize=10, color="#333333")
+        axis.set_title(fill(column.title, _MOST_LETTERS), fontsize=10, color="#333333")
     if title:
         figure.suptitle(title, fontsize=12)
     _add_legend(figure, rows[0].drawings)
@@ -332,7 +334,7 @@ def _draw_strokes(
         LineCollection(
             list(np.stack((center - half, center + half), axis=1)),
             colors=np.concatenate((np.broadcast_to(color, (len(bins), 3)), strength[:, None]), 1),
-            linewidths=min(3.0, 26 / max(num_rows, num_columns)),
+            linewidths=min(3.0, 40 / max(num_rows, num_columns)),
             capstyle="round",
         )
     )
