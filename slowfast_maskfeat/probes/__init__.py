@@ -2,12 +2,14 @@
 
 from slowfast_maskfeat.probes.attentive import AttentiveHead
 from slowfast_maskfeat.probes.feature_file import Features, load_features, save_features
+from slowfast_maskfeat.probes.feature_rows import FeatureRows
 from slowfast_maskfeat.probes.fit import Fit, FitSettings, fit_heads, head_scores
 from slowfast_maskfeat.probes.linear import LinearHead
 from slowfast_maskfeat.probes.neighbours import neighbour_scores
 
 __all__ = [
     "AttentiveHead",
+    "FeatureRows",
     "Features",
     "Fit",
     "FitSettings",
