@@ -16,6 +16,7 @@ from slowfast_maskfeat.metrics.accuracy import VideoScores
 from slowfast_maskfeat.metrics.log import EventLog
 from slowfast_maskfeat.probes import (
     AttentiveHead,
+    FeatureRows,
     Features,
     FitSettings,
     LinearHead,
@@ -36,8 +37,15 @@ _HELD_OUT = 10  # every so many-th training row chooses the learning rate where 
 class _Rows(NamedTuple):
     """Features and labels of clips."""
 
-    features: Tensor
+    features: Tensor | FeatureRows
     labels: Tensor
+
+    def where(self, chosen: Tensor) -> _Rows:
+        """Those where bool (N,) `chosen` is True; features on the disk stay there."""
+        rows = chosen.nonzero()[:, 0]
+        if isinstance(self.features, FeatureRows):
+            return _Rows(self.features.select(rows), self.labels[rows])
+        return _Rows(self.features[rows], self.labels[rows])
 
 
 def run_probe(cfg: CfgNode, device: torch.device, log: EventLog) -> dict[str, Any]:
@@ -79,6 +87,7 @@ def run_probe(cfg: CfgNode, device: torch.device, log: EventLog) -> dict[str, An
             learned.labels,
             asked.features,
             num_classes=num_classes,
+            device=device,
             k=cfg.PROBE.NUM_NEIGHBOURS,
             temperature=cfg.PROBE.TEMPERATURE,
         )
@@ -126,8 +135,7 @@ def _learn(
     rates, optimizer, epochs = _USUAL[kind]
     if validation is None:
         held_out = torch.arange(len(learned.labels)) % _HELD_OUT == _HELD_OUT - 1
-        chooses = _Rows(*(values[held_out] for values in learned))
-        learned = _Rows(*(values[~held_out] for values in learned))
+        chooses, learned = learned.where(held_out), learned.where(~held_out)
     else:
         chooses = _rows(validation)
     settings = FitSettings(
@@ -143,7 +151,7 @@ def _learn(
     def make_head() -> nn.Module:
         if kind == "attentive":
             return AttentiveHead(width, num_classes, cfg.PROBE.NUM_HEADS)
-        std, mean = torch.std_mean(learned.features, dim=0)
+        std, mean = torch.std_mean(learned.features[:], dim=0)
         return LinearHead(mean, std, num_classes)
 
     fit = fit_heads(make_head, *learned, chooses, settings, device=device)

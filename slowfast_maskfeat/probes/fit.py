@@ -1,4 +1,4 @@
-"""Train small heads on features that lie in memory.
+"""Train small heads on features, in memory or on the disk.
 
 A loop of its own, and not `engine.train`: there are no videos to decode, lose, mask or augment, an
 epoch takes seconds, nothing is worth a checkpoint, and the heads of all learning rates are trained
@@ -19,6 +19,7 @@ from torch import Tensor, nn
 
 from slowfast_maskfeat.metrics.accuracy import topk_correct
 from slowfast_maskfeat.metrics.log import Progress
+from slowfast_maskfeat.probes.feature_rows import FeatureRows
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -60,9 +61,9 @@ class Fit:
 
 def fit_heads(
     make_head: Callable[[], nn.Module],
-    features: Tensor,
+    features: Tensor | FeatureRows,
     labels: Tensor,
-    validation: tuple[Tensor, Tensor],
+    validation: tuple[Tensor | FeatureRows, Tensor],
     settings: FitSettings,
     *,
     device: torch.device,
@@ -72,7 +73,7 @@ def fit_heads(
 
     Args:
         make_head: gives a head, features -> (B, K) logits; called with the seed set.
-        features: (N, D) or (N, n, D), on the CPU.
+        features: (N, D) or (N, n, D), on the CPU; a batch of them at a time is asked for.
         labels: (N,) int64.
         validation: the same two of the rows that choose.
         settings: how.
@@ -96,7 +97,7 @@ def fit_heads(
     batch_size = min(settings.batch_size, len(features))
     optimizer = _optimizer(heads, rates, settings, batch_size)
     num_steps = settings.epochs * (len(features) // batch_size)
-    progress = Progress(settings.epochs, "probe", enabled=show_progress)
+    progress = Progress(num_steps, "probe", enabled=show_progress)
     step = 0
     for epoch in range(settings.epochs):
         generator = np.random.default_rng((settings.seed, epoch))
@@ -106,13 +107,12 @@ def fit_heads(
             for group in optimizer.param_groups:
                 group["lr"] = group["full_lr"] * factor
             inputs, wanted = features[rows].to(device).float(), labels[rows].to(device)
-            # Heads share no weights, so the gradient of a sum is that of each alone.
-            loss = torch.stack([F.cross_entropy(head(inputs), wanted) for head in heads]).sum()
             optimizer.zero_grad(set_to_none=True)
-            loss.backward()
+            for head in heads:  # one by one, so that the memory of one is in use
+                F.cross_entropy(head(inputs), wanted).backward()
             optimizer.step()
             step += 1
-        progress.update(1)
+            progress.update(1)
     progress.close()
     top1 = [_top1(head, *validation, settings.batch_size, device) for head in heads]
     best = max(range(len(rates)), key=lambda place: (top1[place], -place))
@@ -121,16 +121,23 @@ def fit_heads(
 
 @torch.no_grad()
 def head_scores(
-    head: nn.Module, features: Tensor, *, batch_size: int, device: torch.device
+    head: nn.Module, features: Tensor | FeatureRows, *, batch_size: int, device: torch.device
 ) -> Tensor:
     """Class probabilities: (N, D) or (N, n, D) -> (N, K) float32 on the CPU."""
     head.eval()
-    parts = [head(rows.to(device).float()).softmax(-1).cpu() for rows in features.split(batch_size)]
+    parts = []
+    for start in range(0, len(features), batch_size):
+        inputs = features[start : start + batch_size].to(device).float()
+        parts.append(head(inputs).softmax(-1).cpu())
     return torch.cat(parts)
 
 
 def _top1(
-    head: nn.Module, features: Tensor, labels: Tensor, batch_size: int, device: torch.device
+    head: nn.Module,
+    features: Tensor | FeatureRows,
+    labels: Tensor,
+    batch_size: int,
+    device: torch.device,
 ) -> float:
     scores = head_scores(head, features, batch_size=batch_size, device=device)
     return 100.0 * int(topk_correct(scores, labels, (1,))[0]) / len(labels)

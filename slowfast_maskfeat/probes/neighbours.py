@@ -10,68 +10,97 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from slowfast_maskfeat.metrics.log import Progress
+from slowfast_maskfeat.probes.feature_rows import FeatureRows
+
 # Similarities held at once: 64 MiB of float32.
 _MAX_SIMILARITIES = 2**24
 _QUERY_ROWS = 1024
 
 
+@torch.no_grad()
 def neighbour_scores(
-    known: Tensor,
+    known: Tensor | FeatureRows,
     labels: Tensor,
-    asked: Tensor,
+    asked: Tensor | FeatureRows,
     *,
     num_classes: int,
+    device: torch.device,
     k: int = 20,
     temperature: float = 0.07,
     max_similarities: int = _MAX_SIMILARITIES,
+    show_progress: bool = True,
 ) -> Tensor:
     """Scores by the vote of the `k` rows of the largest cosine, each weighted exp(cosine / t).
 
+    Where several rows have the cosine of the k-th neighbour, those that vote are any of them: which
+    ones may differ between devices and sizes of the blocks, as the last bits of a cosine do.
+
     Args:
-        known: (N, D) features whose classes are known.
+        known: (N, D) features whose classes are known; a block of them is on the device at a time.
         labels: (N,) int64 classes of these.
-        asked: (M, D) features to classify.
+        asked: (M, D) features to classify, held on the device.
         num_classes: K.
-        k: neighbours that vote; all of them where there are fewer.
+        device: that compares.
+        k: neighbours that vote.
         temperature: of the weights.
         max_similarities: how many are held at once, which bounds the memory.
+        show_progress: draw a progress bar.
 
     Returns:
-        (M, K) float32, each row summing to 1.
+        (M, K) float32 on the CPU, each row summing to 1.
 
     Raises:
-        ValueError: k or the temperature is not above 0, or nothing is known.
+        ValueError: k or the temperature is not above 0, or fewer than k rows are known.
     """
     if k < 1 or temperature <= 0:
         raise ValueError(
             f"PROBE.NUM_NEIGHBOURS and PROBE.TEMPERATURE are {k} and {temperature}; above 0 is "
             "right, 20 and 0.07 are usual"
         )
-    if not len(known):
-        raise ValueError("nearest neighbours: there is no labelled feature to compare with")
-    known = F.normalize(known.float(), dim=1)
-    asked = F.normalize(asked.float(), dim=1)
-    columns = max(max_similarities // _QUERY_ROWS, 1)
-    parts = []
-    for rows in asked.split(_QUERY_ROWS):
-        cosine, place = _nearest(rows, known, min(k, len(known)), columns)
+    if k > len(known):
+        raise ValueError(
+            f"PROBE.NUM_NEIGHBOURS: {k} neighbours are to vote, but there are {len(known)} "
+            "labelled features to compare with; at most as many are right"
+        )
+    queries = F.normalize(asked[:].to(device).float(), dim=1)
+    cosines, places = _nearest(queries, known, k, max_similarities, show_progress)
+    parts = [torch.zeros(0, num_classes)]
+    for cosine, place in zip(cosines.split(_QUERY_ROWS), places.split(_QUERY_ROWS), strict=True):
         # The largest is taken off first: exp(1 / t) overflows at small temperatures.
-        weight = ((cosine - cosine[:, :1]) / temperature).exp()
-        votes = weight.new_zeros(len(rows), num_classes)
-        votes.scatter_add_(1, labels[place], weight)
+        weight = ((cosine - cosine[:, :1]) / temperature).exp().cpu()
+        votes = torch.zeros(len(weight), num_classes)
+        votes.scatter_add_(1, labels[place.cpu()], weight)
         parts.append(votes / votes.sum(1, keepdim=True))
-    return torch.cat(parts) if parts else known.new_zeros(0, num_classes)
+    return torch.cat(parts)
 
 
-def _nearest(asked: Tensor, known: Tensor, k: int, columns: int) -> tuple[Tensor, Tensor]:
-    """The `k` largest cosines of each row and where they are, looking at `columns` rows at once."""
-    best = asked.new_empty(len(asked), 0)
-    place = torch.empty(len(asked), 0, dtype=torch.long, device=asked.device)
+def _nearest(
+    queries: Tensor,
+    known: Tensor | FeatureRows,
+    k: int,
+    max_similarities: int,
+    show_progress: bool,
+) -> tuple[Tensor, Tensor]:
+    """The `k` largest cosines of each query, largest first, and the rows of `known`: (M, k) each.
+
+    All queries see a block of what is known before the next is fetched, so that it is read once.
+    """
+    device = queries.device
+    # Until k rows have been seen, places are filled by what any row beats.
+    best = torch.full((len(queries), k), -torch.inf, device=device)
+    place = torch.zeros(len(queries), k, dtype=torch.long, device=device)
+    columns = max(max_similarities // _QUERY_ROWS, 1)
+    progress = Progress(len(known), "nearest neighbours", enabled=show_progress)
     for start in range(0, len(known), columns):
-        cosine = asked @ known[start : start + columns].T
-        here = torch.arange(start, start + cosine.shape[1], device=asked.device)
-        cosine = torch.cat((best, cosine), dim=1)
-        numbers = torch.cat((place, here.expand(len(asked), -1)), dim=1)
-        best, order = cosine.topk(min(k, cosine.shape[1]), dim=1)
-        place = numbers.gather(1, order)
+        block = F.normalize(known[start : start + columns].to(device).float(), dim=1)
+        numbers = torch.arange(start, start + len(block), device=device)
+        for first in range(0, len(queries), _QUERY_ROWS):
+            some = slice(first, first + _QUERY_ROWS)
+            cosine = torch.cat((best[some], queries[some] @ block.T), dim=1)
+            at = torch.cat((place[some], numbers.expand(len(cosine), -1)), dim=1)
+            best[some], order = cosine.topk(k, dim=1)
+            place[some] = at.gather(1, order)
+        progress.update(len(block))
+    progress.close()
     return best, place

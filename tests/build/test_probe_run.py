@@ -19,6 +19,7 @@ from slowfast_maskfeat.probes import load_features
 
 CPU = torch.device("cpu")
 FINETUNING = {
+    "PROBE.NUM_NEIGHBOURS": 5,
     "TASK": "ssl_eval",
     "MODEL.ARCH": "mvit",
     "MODEL.MODEL_NAME": "MViT",

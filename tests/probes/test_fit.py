@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import numpy as np
 import pytest
 import torch
 
 from slowfast_maskfeat.probes import (
     AttentiveHead,
+    FeatureRows,
     FitSettings,
     LinearHead,
     fit_heads,
@@ -88,6 +90,19 @@ def test_the_learning_rate_is_chosen_on_the_validation_rows():
     # Side by side is as alone: heads share nothing.
     alone = _fit(_linear(train[0]), train, test, _settings(learning_rates=(0.5,), epochs=10))
     assert torch.allclose(alone.head.linear.weight, fit.head.linear.weight)
+
+
+def test_features_on_the_disk_train_the_same_head(tmp_path):
+    (features, labels), test = _blobs(300, 0), _blobs(90, 1)
+    in_memory = _fit(_linear(features), (features, labels), test, _settings(epochs=3))
+    features.numpy().tofile(tmp_path / "f")
+    on_disk = np.memmap(tmp_path / "f", np.float32, mode="r", shape=(300, 8))
+    rows = FeatureRows((on_disk,), np.zeros(300, np.int32), np.arange(300))
+    fit = _fit(_linear(features), (rows, labels), test, _settings(epochs=3))
+    assert fit.validation_top1 == in_memory.validation_top1
+    assert fit.head.linear.weight.equal(in_memory.head.linear.weight)
+    scores = [head_scores(fit.head, some, batch_size=32, device=CPU) for some in (features, rows)]
+    assert scores[0].equal(scores[1])
 
 
 def test_a_constant_feature_is_harmless():

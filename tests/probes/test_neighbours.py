@@ -7,7 +7,13 @@ import math
 import pytest
 import torch
 
-from slowfast_maskfeat.probes import neighbour_scores
+from slowfast_maskfeat.probes import neighbour_scores as device_scores
+
+CPU = torch.device("cpu")
+
+
+def neighbour_scores(*args, device: torch.device = CPU, **options) -> torch.Tensor:
+    return device_scores(*args, device=device, show_progress=False, **options)
 
 
 def _plain(known, labels, asked, num_classes, k, temperature):
@@ -22,7 +28,7 @@ def _plain(known, labels, asked, num_classes, k, temperature):
     return scores
 
 
-@pytest.mark.parametrize("k", [1, 5, 1000])
+@pytest.mark.parametrize("k", [1, 5, 70])
 @pytest.mark.parametrize("max_similarities", [1, 2**14, 2**24])
 def test_it_is_the_plain_loop_whatever_the_chunks(k, max_similarities):
     generator = torch.Generator().manual_seed(0)
@@ -45,10 +51,10 @@ def test_length_does_not_matter_and_small_temperatures_do_not_overflow():
     known = torch.tensor([[1.0, 0.0], [0.0, 1.0]])
     labels = torch.tensor([0, 1])
     asked = torch.tensor([[3.0, 0.1], [1e-3, 2e-3]])
-    scores = neighbour_scores(known, labels, asked, num_classes=2, temperature=1e-3)
+    scores = neighbour_scores(known, labels, asked, num_classes=2, k=2, temperature=1e-3)
     assert scores.isfinite().all()
     assert scores.argmax(1).tolist() == [0, 1]
-    longer = neighbour_scores(known * 7, labels, asked * 5, num_classes=2, temperature=1e-3)
+    longer = neighbour_scores(known * 7, labels, asked * 5, num_classes=2, k=2, temperature=1e-3)
     assert torch.allclose(scores, longer)
 
 
@@ -60,6 +66,26 @@ def test_impossible_values_are_named(options):
         )
 
 
-def test_nothing_to_compare_with_is_an_error():
-    with pytest.raises(ValueError, match="no labelled feature"):
-        neighbour_scores(torch.ones(0, 2), torch.zeros(0).long(), torch.ones(1, 2), num_classes=1)
+@pytest.mark.parametrize("num_known", [0, 19])
+def test_more_neighbours_than_there_are_is_an_error(num_known):
+    known, labels = torch.ones(num_known, 2), torch.zeros(num_known).long()
+    with pytest.raises(ValueError, match=rf"NUM_NEIGHBOURS: 20 .* {num_known} labelled features"):
+        neighbour_scores(known, labels, torch.ones(1, 2), num_classes=1)
+
+
+def test_nothing_asked_is_no_score():
+    known, labels = torch.ones(20, 2), torch.zeros(20).long()
+    assert neighbour_scores(known, labels, torch.ones(0, 2), num_classes=3).shape == (0, 3)
+
+
+@pytest.mark.cuda
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a CUDA device")
+def test_a_gpu_gives_the_scores_of_the_cpu():
+    generator = torch.Generator().manual_seed(0)
+    known = torch.randn(5000, 64, generator=generator)
+    asked = torch.randn(3000, 64, generator=generator)
+    labels = torch.randint(0, 10, (5000,), generator=generator)
+    options = {"num_classes": 10, "max_similarities": 2**20}
+    expected = neighbour_scores(known, labels, asked, **options)
+    found = neighbour_scores(known, labels, asked, device=torch.device("cuda"), **options)
+    assert torch.allclose(found, expected, atol=1e-4)
