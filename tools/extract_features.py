@@ -1,12 +1,15 @@
 """Write the features of a list of videos or images, made by a frozen network.
 
     python tools/extract_features.py --checkpoint ssl_checkpoint_epoch_00300.pyth --split test \\
-        --output features.npz DATA.PATH_TO_DATA_DIR lists
+        --output features.npz DATA.PATH_TO_DATA_DIR lists OUTPUT_DIR output/probe
+    torchrun --nproc_per_node 8 tools/extract_features.py --checkpoint ... --split train
 
-The file holds `features` (clips, D), or (clips, n, D) with --tokens, `rows`, `views`, `times` (the
-seconds of each clip), `labels`, and as JSON `paths`, `class_names` and `facts`: list and
-its hash, checkpoint and its hash, decoders, what was lost. The checkpoint brings its configuration
-along; weights that come without need --cfg.
+Features are kept in OUTPUT_DIR/features as they are made: an extraction that was interrupted goes
+on there, and a probe (PROBE.KIND) with the same OUTPUT_DIR, configuration and weights takes them.
+With --output they are then written into one file: `features` (clips, D), or (clips, n, D) with
+--tokens, `rows`, `views`, `times` (the seconds of each clip), `labels`, and as text `paths`,
+`class_names` and `facts`: list and its hash, checkpoint and its hash, decoders, what was lost. The
+checkpoint brings its configuration along; weights that come without need --cfg.
 """
 
 from __future__ import annotations
@@ -19,36 +22,46 @@ import torch
 from fvcore.common.config import CfgNode
 
 from slowfast_maskfeat.build.exit_code import exit_code
-from slowfast_maskfeat.build.features import build_frozen_model, extract_features
+from slowfast_maskfeat.build.features import build_frozen_model, kept_features
 from slowfast_maskfeat.build.from_checkpoint import named_device
 from slowfast_maskfeat.checkpoints import load_checkpoint
 from slowfast_maskfeat.config import load_config, parse_config
+from slowfast_maskfeat.engine import distributed
 from slowfast_maskfeat.probes import save_features
 from slowfast_maskfeat.probes.feature_file import check_suffix
 
 
 def main(arguments: list[str]) -> int:
-    """Extract and write.
+    """Extract and write, alone or as one of the processes that torchrun started.
 
     Returns:
         the exit code: 0, or 2 for invalid input.
     """
     warnings.simplefilter("ignore")  # the configuration was warned about when it trained
     options = _parse(arguments)
-    return exit_code(lambda: _extract(options), output=options.output)
+    code = exit_code(lambda: _extract(options), output=options.output or "the features")
+    if code == 0 and distributed.world_size() > 1:
+        distributed.end_process()
+    return code
 
 
 def _extract(options: argparse.Namespace) -> None:
-    check_suffix(options.output)  # before the work, not after it
+    if options.output:
+        check_suffix(options.output)  # before the work, not after it
     device = named_device(options.device)
     cfg = _configuration(options)
+    distributed.from_environment("gloo" if device.type == "cpu" else cfg.DIST_BACKEND)
+    device = distributed.own_device(device.type)
     frozen = build_frozen_model(cfg, options.checkpoint, device)
-    features = extract_features(cfg, options.split, frozen, of_tokens=options.tokens, device=device)
-    save_features(options.output, features)
+    features = kept_features(cfg, options.split, frozen, of_tokens=options.tokens, device=device)
+    if features is None:  # the main process alone goes on
+        return
+    if options.output:
+        save_features(options.output, features)
     facts, shape = features.facts, "x".join(map(str, features.features.shape))
     print(
-        f"{options.output}: {shape}, {facts['num_decoded']} of {facts['num_expected']} rows of "
-        f"{facts['list']} decoded, {facts['num_views']} clips each"
+        f"{options.output or cfg.OUTPUT_DIR}: {shape}, {facts['num_decoded']} of "
+        f"{facts['num_expected']} rows of {facts['list']} decoded, {facts['num_views']} clips each"
     )
 
 
@@ -71,7 +84,9 @@ def _parse(arguments: list[str]) -> argparse.Namespace:
     )
     parser.add_argument("--checkpoint", required=True, help="of a pre-training or a training")
     parser.add_argument("--cfg", help="YAML of the model, for weights that come without")
-    parser.add_argument("--output", required=True, help="file that ends in .npz or .safetensors")
+    parser.add_argument(
+        "--output", help="file that ends in .npz or .safetensors; without, they stay in OUTPUT_DIR"
+    )
     parser.add_argument(
         "--split", default="test", choices=["train", "val", "test"], help="which list"
     )

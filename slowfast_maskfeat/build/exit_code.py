@@ -1,7 +1,8 @@
-"""How a tool of one process ends: what a user can put right is one line and an exit code."""
+"""How a tool ends: what a user can put right is one line and an exit code."""
 
 from __future__ import annotations
 
+import os
 import sys
 from collections.abc import Callable
 
@@ -22,12 +23,16 @@ def exit_code(work: Callable[[], object], *, output: object) -> int:
         0, or 2 for invalid input; of weights that do not fit, the table of what would have been
         loaded is printed before the line.
     """
+    # What a user can put right is found by all processes that torchrun started on this machine.
+    is_told = os.environ.get("LOCAL_RANK", "0") == "0"
     try:
         work()
     except LoadError as error:
-        print(f"{error.report}\nerror: {error.summary}", file=sys.stderr)
+        if is_told:
+            print(f"{error.report}\nerror: {error.summary}", file=sys.stderr)
     except (ValueError, DecodeError) as error:
-        print(f"error: {' '.join(str(error).split())}", file=sys.stderr)
+        if is_told:
+            print(f"error: {' '.join(str(error).split())}", file=sys.stderr)
     except OSError as error:
         print(f"error: {error.filename or output}: {error.strerror or error}", file=sys.stderr)
     else:

@@ -4,30 +4,57 @@ from __future__ import annotations
 
 import hashlib
 import json
+import shutil
 from datetime import datetime, timezone
 from pathlib import Path
 from typing import Any, NamedTuple
 
+import numpy as np
 import torch
 from fvcore.common.config import CfgNode
+from numpy.typing import NDArray
 
 from slowfast_maskfeat.backbones import MViT
+from slowfast_maskfeat.build.augment import resize_interpolation
 from slowfast_maskfeat.build.classes import class_names
-from slowfast_maskfeat.build.data import build_loader, num_clips_per_video, num_crops, read_videos
+from slowfast_maskfeat.build.data import build_loader, num_clips_per_video, num_crops
 from slowfast_maskfeat.build.model import build_classifier
 from slowfast_maskfeat.build.optimizer import autocast_precision
+from slowfast_maskfeat.build.readers import data_set
 from slowfast_maskfeat.build.report import data_facts, say, tell_notes
 from slowfast_maskfeat.build.weights import load_first_weights
+from slowfast_maskfeat.clips import ClipLoader
 from slowfast_maskfeat.engine import distributed
 from slowfast_maskfeat.engine.evaluate import evaluate
-from slowfast_maskfeat.probes import Features, load_features, save_features
-from slowfast_maskfeat.tasks.extract import FeatureEvaluation, FeatureExtraction, feature_shape
+from slowfast_maskfeat.engine.together import check_shared, from_main
+from slowfast_maskfeat.probes import Features, FeatureStore
+from slowfast_maskfeat.tasks.extract import FeatureExtraction, feature_shape
 from slowfast_maskfeat.videos.index import VideoList
 
-# Sections of the configuration that features depend on, besides weights, list and split.
-_SECTIONS = ("DATA", "MVIT", "TEST")
-# Keys in them that say where data lies, or how fast it is read.
-_PLACES = ("PATH_TO_DATA_DIR", "PATH_PREFIX", "DECODE_TIMEOUT", "DECODING_THREADS", "BATCH_SIZE")
+# What features depend on: these sections of the configuration but for keys that say where data lies
+# or how fast it is read, or that a training alone asks; what `_facts` adds; weights and list.
+_SECTIONS = ("DATA", "MVIT")
+_WITHOUT_EFFECT = {
+    "PATH_TO_DATA_DIR",
+    "PATH_PREFIX",
+    "DECODE_TIMEOUT",
+    "DECODING_THREADS",
+    "SHARD_CACHE",
+    "SHUFFLE_BUFFER",
+    "MAX_BAD_FRACTION",
+    "TRAIN_JITTER_FPS",
+    "TRAIN_JITTER_SCALES_RELATIVE",
+    "TRAIN_JITTER_ASPECT_RELATIVE",
+    "TRAIN_CROP_NUM_TEMPORAL",
+    "TRAIN_CROP_NUM_SPATIAL",
+    "INV_UNIFORM_SAMPLE",
+    "RANDOM_FLIP",
+    "ENSEMBLE_METHOD",
+    "DROPPATH_RATE",
+    "DROPOUT_RATE",
+    "ZERO_DECAY_POS_CLS",
+    "HEAD_INIT_SCALE",
+}
 
 
 class FrozenModel(NamedTuple):
@@ -67,11 +94,15 @@ def build_frozen_model(cfg: CfgNode, checkpoint: str, device: torch.device) -> F
     return FrozenModel(model.to(device).eval(), checkpoint, _file_sha256(checkpoint))
 
 
-def extract_features(
+def kept_features(
     cfg: CfgNode, split: str, frozen: FrozenModel, *, of_tokens: bool, device: torch.device
-) -> Features:
+) -> Features | None:
     """Features of every clip of a list: one centre view of each row of "train" and "val", all views
     of the test of each row of "test".
+
+    They go to a folder in OUTPUT_DIR/features as they are made, by all processes of the run, under
+    a key of what they depend on. Those that are there are not made again, neither by further probes
+    nor by a run that goes on after an interruption.
 
     Args:
         cfg: configuration; it is only read.
@@ -80,74 +111,131 @@ def extract_features(
         of_tokens: keep each token's features, (C, n, D), not the pooled ones, (C, D).
         device: of the network.
 
+    Returns:
+        The features, which stay on the disk, to the main process; None to the others.
+
     Raises:
-        ValueError: the list can't be read, or none of its videos be decoded.
+        ValueError: the list can't be read, or none of its videos be decoded; the folder can't be
+            written, is too small or not the same for all processes.
     """
     loader = build_loader(cfg, split, for_features=True)
-    tell_notes(loader)
     videos = loader.dataset.videos
-    num_views = num_clips_per_video(cfg, split)
+    wanted = _facts(cfg, split, frozen, videos, of_tokens)
+    name = f"{split}_{'tokens' if of_tokens else 'pooled'}_{wanted['key'][:16]}"
     shape = feature_shape(frozen.model, loader.dataset.views.clip_shape, of_tokens=of_tokens)
-    results, evaluation = evaluate(
-        frozen.model,
-        FeatureExtraction(shape, mean=cfg.DATA.MEAN, std=cfg.DATA.STD),
-        loader,
-        num_views=num_views,
-        chunk_size=max(cfg.TEST.BATCH_SIZE * cfg.NUM_SHARDS // distributed.world_size(), 1),
-        device=device,
-        precision=autocast_precision(cfg),
-        description=f"features of {split}",
-    )
-    assert isinstance(evaluation, FeatureEvaluation)
-    for lost in results["lost"]:
-        say(f"lost: {lost['path']}: {lost['reason']}")
-    place = evaluation.is_there.nonzero()[:, 0]
-    rows = place // num_views
-    labels = None if videos.labels is None else torch.from_numpy(videos.labels)[rows]
-    facts = {
-        **data_facts(cfg, loader),
-        **results,
-        **_facts(cfg, split, frozen, videos, of_tokens),
-        "num_views": num_views,
-        "num_crops": num_crops(cfg, split),
-        "extracted_at": datetime.now(timezone.utc).isoformat(timespec="seconds"),
-        "torch": torch.__version__,
-    }
+    store = FeatureStore(Path(cfg.OUTPUT_DIR) / "features" / name, shape)
+    if from_main(lambda: store.facts() is not None):
+        say(f"features of {split}: those in {store.folder}")
+    else:
+        _extract(cfg, split, frozen, loader, store, wanted, device)
+    if not distributed.is_main():
+        return None
+    facts = store.facts()
+    assert facts is not None
+    clips, times, features = store.read_all()
+    num_views = num_clips_per_video(cfg, split)
+    rows = clips // num_views
     return Features(
-        features=evaluation.features[place],
+        features=features,
         rows=rows,
-        views=place % num_views,
-        times=evaluation.times[place],
-        labels=labels,
+        views=clips % num_views,
+        times=times,
+        labels=None if videos.labels is None else torch.from_numpy(videos.labels)[rows],
         paths=[videos.path(row) for row in range(len(videos))],
         class_names=list(class_names(cfg)),
         facts=facts,
     )
 
 
-def kept_features(
-    cfg: CfgNode, split: str, frozen: FrozenModel, *, of_tokens: bool, device: torch.device
-) -> Features:
-    """Those in OUTPUT_DIR/features where they are of the same weights, list and views; else made.
+class _Start(NamedTuple):
+    """Where an extraction begins.
 
-    A run that was interrupted goes on with the next list, and further probes extract nothing.
-
-    Args and errors: as `extract_features`.
+    Attributes:
+        done: int64, rows of the list whose clips are there.
+        num_kept: clips that are there.
+        parts: that they are in.
     """
-    videos = read_videos(cfg, split, for_features=True)
-    wanted = _facts(cfg, split, frozen, videos, of_tokens)
-    name = f"{split}_{'tokens' if of_tokens else 'pooled'}_{wanted['key'][:12]}.npz"
-    path = Path(cfg.OUTPUT_DIR) / "features" / name
-    is_kept = distributed.gather_objects(path.is_file())[0]
-    if is_kept:
-        found = load_features(path)
-        if found.facts.get("key") == wanted["key"]:
-            say(f"features of {split}: those in {path}")
-            return found
-    made = extract_features(cfg, split, frozen, of_tokens=of_tokens, device=device)
+
+    done: NDArray[np.int64]
+    num_kept: int
+    parts: list[int]
+
+
+def _extract(
+    cfg: CfgNode,
+    split: str,
+    frozen: FrozenModel,
+    loader: ClipLoader,
+    store: FeatureStore,
+    wanted: dict[str, Any],
+    device: torch.device,
+) -> None:
+    """Make what is missing, each process a part; the main one says when all is there."""
+    tell_notes(loader)
+    check_shared(store.folder)
+    num_views = num_clips_per_video(cfg, split)
+    num_clips = len(loader.dataset) * num_views
+    start = from_main(lambda: _start(store, split, num_clips, num_views))
+    loader.leave_out(start.done)
+    part = max(start.parts, default=-1) + 1 + distributed.rank()
+    with store.writer(part, num_views) as writer:
+        results, _ = evaluate(
+            frozen.model,
+            FeatureExtraction(
+                writer.put,
+                of_tokens=wanted["of_tokens"],
+                num_kept=start.num_kept,
+                mean=cfg.DATA.MEAN,
+                std=cfg.DATA.STD,
+            ),
+            loader,
+            num_views=num_views,
+            chunk_size=max(cfg.TEST.BATCH_SIZE * cfg.NUM_SHARDS // distributed.world_size(), 1),
+            device=device,
+            precision=autocast_precision(cfg),
+            description=f"features of {split}",
+        )
+    made = distributed.gather_objects(part if writer.num_clips else None)
+    for lost in results["lost"]:
+        say(f"lost: {lost['path']}: {lost['reason']}")
+    facts = {
+        **data_facts(cfg, loader),
+        **results,
+        **wanted,
+        "num_views": num_views,
+        "num_crops": num_crops(cfg, split),
+        "extracted_at": datetime.now(timezone.utc).isoformat(timespec="seconds"),
+        "torch": torch.__version__,
+    }
     if distributed.is_main():
-        save_features(path, made)
-    return made
+        store.finish(facts, [*start.parts, *(number for number in made if number is not None)])
+
+
+def _start(store: FeatureStore, split: str, num_clips: int, num_views: int) -> _Start:
+    """What is there already; says how much room the rest takes.
+
+    Raises:
+        ValueError: there is not enough.
+    """
+    store.clean()
+    parts = store.parts()
+    clips = store.read(parts).clips
+    needed = (num_clips - len(clips)) * store.clip_bytes
+    free = shutil.disk_usage(store.folder).free
+    shape = " x ".join(map(str, (num_clips, *store.shape)))
+    there = f"; {len(clips):,} of {num_clips:,} clips are there already" if len(clips) else ""
+    say(
+        f"features of {split}: {shape} of {store.dtype.name} take {num_clips * store.clip_bytes:,} "
+        f"bytes in {store.folder}, where {free:,} are free{there}"
+    )
+    if needed > free:
+        raise ValueError(
+            f"{store.folder}: the features of {split} need {needed:,} bytes more, and {free:,} are "
+            "free there (OUTPUT_DIR); fewer views (TEST.NUM_ENSEMBLE_VIEWS, "
+            "TEST.NUM_SPATIAL_CROPS, of the test list) and pooled features (PROBE.KIND linear or "
+            "knn, not attentive; no --tokens) take less"
+        )
+    return _Start((clips // num_views).unique().numpy(), len(clips), parts)
 
 
 def _facts(
@@ -162,12 +250,15 @@ def _facts(
         "checkpoint_sha256": frozen.sha256,
     }
     sections = {
-        name: {key: value for key, value in cfg[name].items() if key not in _PLACES}
+        name: {key: value for key, value in cfg[name].items() if key not in _WITHOUT_EFFECT}
         for name in _SECTIONS
     }
     depends = {
         **{key: value for key, value in facts.items() if key not in ("checkpoint", "model")},
         "list_sha256": videos.fingerprint,
+        "data_set": data_set(cfg, split),
+        "views": (num_clips_per_video(cfg, split), num_crops(cfg, split)),
+        "interpolation": resize_interpolation(cfg),
         "precision": str(autocast_precision(cfg)),
         "sections": sections,
     }

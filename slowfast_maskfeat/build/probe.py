@@ -2,16 +2,16 @@
 
 from __future__ import annotations
 
-from functools import partial
 from typing import Any, NamedTuple
 
+import numpy as np
 import torch
 from fvcore.common.config import CfgNode
 from torch import Tensor, nn
 
+from slowfast_maskfeat.build.data import read_videos
 from slowfast_maskfeat.build.features import build_frozen_model, kept_features
 from slowfast_maskfeat.build.report import figures, say
-from slowfast_maskfeat.engine import distributed
 from slowfast_maskfeat.metrics.accuracy import VideoScores
 from slowfast_maskfeat.metrics.log import EventLog
 from slowfast_maskfeat.probes import (
@@ -24,7 +24,7 @@ from slowfast_maskfeat.probes import (
     head_scores,
     neighbour_scores,
 )
-from slowfast_maskfeat.videos.index import MissingListError
+from slowfast_maskfeat.videos.index import MissingListError, VideoList
 
 # Learning rates for a batch of 256, optimizer and epochs of each kind of head.
 _USUAL = {
@@ -65,19 +65,22 @@ def run_probe(cfg: CfgNode, device: torch.device, log: EventLog) -> dict[str, An
         The figures.
 
     Raises:
-        ValueError: a list has no labels, or something in the data or weights is wrong.
+        ValueError: a list has no labels or a single class, PROBE.NUM_NEIGHBOURS is more than there
+            are, or something in the data or weights is wrong.
     """
     if cfg.DETECTION.ENABLE:
         raise ValueError("PROBE.KIND: probes are of clips; DETECTION.ENABLE False is right")
     kind = cfg.PROBE.KIND
+    lists = _lists(cfg)  # first: it says at once what can't be learned
     frozen = build_frozen_model(
         cfg, cfg.TEST.CHECKPOINT_FILE_PATH or cfg.TRAIN.CHECKPOINT_FILE_PATH, device
     )
-    take = partial(kept_features, cfg, frozen=frozen, of_tokens=kind == "attentive", device=device)
-    train, test = take("train"), take("test")
-    # knn has nothing to choose.
-    validation = None if kind == "knn" else _validation(take, test)
-    if not distributed.is_main():
+    features = {
+        split: kept_features(cfg, split, frozen, of_tokens=kind == "attentive", device=device)
+        for split in lists
+    }
+    train, test = features["train"], features["test"]
+    if train is None or test is None:  # the main process alone goes on
         return {}
     num_classes = _num_classes(train, test)
     learned, asked = _rows(train), _rows(test)
@@ -96,7 +99,7 @@ def run_probe(cfg: CfgNode, device: torch.device, log: EventLog) -> dict[str, An
             "temperature": cfg.PROBE.TEMPERATURE,
         }
     else:
-        scores, settings = _learn(cfg, learned, validation, asked, num_classes, device)
+        scores, settings = _learn(cfg, learned, features.get("val"), asked, num_classes, device)
     results = {**_judge(test, scores, cfg.DATA.ENSEMBLE_METHOD), **_counts(train, test)}
     log.write(
         "probe",
@@ -112,14 +115,49 @@ def run_probe(cfg: CfgNode, device: torch.device, log: EventLog) -> dict[str, An
     return results
 
 
-def _validation(take: Any, test: Features) -> Features | None:
-    """Features of the validation list; None where there is none but the test list."""
+def _lists(cfg: CfgNode) -> list[str]:
+    """The splits whose features are wanted: "val" where it is there, labelled and not the test.
+
+    Raises:
+        ValueError: a probe can't learn from these lists.
+    """
+    kind = cfg.PROBE.KIND
+    train, test = (read_videos(cfg, split, for_features=True) for split in ("train", "test"))
+    for videos in (train, test):
+        _check_labels(videos)
+    assert train.labels is not None
+    if len(np.unique(train.labels)) == 1:  # an empty list is the loader's to tell
+        raise ValueError(
+            f"{train.source}: all rows have the label {train.labels[0]}; a probe (PROBE.KIND) "
+            "learns to tell at least two classes from each other"
+        )
+    if kind == "knn":  # it has nothing to choose
+        if len(train) < cfg.PROBE.NUM_NEIGHBOURS:
+            raise ValueError(
+                f"PROBE.NUM_NEIGHBOURS: {cfg.PROBE.NUM_NEIGHBOURS} neighbours are to vote, but "
+                f"{train.source} has {len(train)} rows; at most as many are right"
+            )
+        return ["train", "test"]
     try:
-        found: Features = take("val")
+        validation = read_videos(cfg, "val", for_features=True)
     except MissingListError:
-        return None
-    is_test = found.facts["list_sha256"] == test.facts["list_sha256"]
-    return None if is_test or found.labels is None else found
+        return ["train", "test"]
+    if validation.labels is None or validation.fingerprint == test.fingerprint:
+        return ["train", "test"]
+    return ["train", "val", "test"]
+
+
+def _check_labels(videos: VideoList) -> None:
+    """See that the rows of a list have labels.
+
+    Raises:
+        ValueError: they don't.
+    """
+    if videos.labels is None:
+        raise ValueError(
+            f"{videos.source}: the rows have no labels, which a probe (PROBE.KIND) needs; "
+            "`path label` is right"
+        )
 
 
 def _learn(
@@ -166,16 +204,8 @@ def _learn(
 
 
 def _rows(features: Features) -> _Rows:
-    """Features and labels.
-
-    Raises:
-        ValueError: the list has no labels.
-    """
-    if features.labels is None:
-        raise ValueError(
-            f"{features.facts['list']}: the rows have no labels, which a probe (PROBE.KIND) needs; "
-            "`path label` is right"
-        )
+    """Features and labels, which `_lists` has seen to be there."""
+    assert features.labels is not None
     return _Rows(features.features, features.labels)
 
 

@@ -6,9 +6,11 @@ import signal
 from collections.abc import Iterator
 from contextlib import nullcontext
 from functools import partial
+from itertools import islice
 
 import numpy as np
 import torch
+from numpy.typing import NDArray
 from torch.utils.data import DataLoader, Sampler, get_worker_info
 
 from slowfast_maskfeat.clips.batch import ClipBatch, Sample, collate
@@ -32,23 +34,30 @@ class _EpochOrder(Sampler[list[SampleKey]]):
         self.world = world
         self.epoch = 0
         self.first_batch = 0
+        self.wanted = np.ones(self.num_rows, bool)
 
     def __len__(self) -> int:
         if self.shuffle:  # a last batch that is not full is left out; its rows differ every epoch
             return self.num_rows // self.batch_size
-        return -(-self.num_rows // self.batch_size)
+        return len(np.unique(self.wanted.nonzero()[0] // self.batch_size))
 
     def __iter__(self) -> Iterator[list[SampleKey]]:
         rows = np.arange(self.num_rows)
         if self.shuffle:
             rows = self.videos.shuffled(np.random.default_rng((self.seed, self.epoch)))
         epoch = self.epoch if self.shuffle else 0
-        for batch in range(self.first_batch, len(self)):
-            start = batch * self.batch_size
+        for mine in islice(self._batches(rows), self.first_batch, None):
+            yield [SampleKey(epoch, int(row)) for row in mine]
+
+    def _batches(self, rows: NDArray[np.int64]) -> Iterator[NDArray[np.int64]]:
+        """This process's rows of each batch that has some."""
+        end = len(self) * self.batch_size if self.shuffle else self.num_rows
+        for start in range(0, end, self.batch_size):
             # The processes' batches together are the batch that one process would have made.
             mine = rows[start : start + self.batch_size][self._share]
+            mine = mine[self.wanted[mine]]
             if len(mine):
-                yield [SampleKey(epoch, int(row)) for row in mine]
+                yield mine
 
     @property
     def _share(self) -> slice | list[int]:
@@ -136,8 +145,16 @@ class ClipLoader:
         )
 
     def __len__(self) -> int:
-        """Batches in an epoch."""
+        """Batches in an epoch, over all processes together."""
         return len(self._order)
+
+    def leave_out(self, rows: NDArray[np.int64]) -> None:
+        """Load these rows of the list no more; the others stay in the batches that they are in.
+
+        Only where the order is that of the list: a training has full batches.
+        """
+        assert not self._order.shuffle
+        self._order.wanted[rows] = False
 
     def epoch(self, epoch: int, first_batch: int = 0) -> Iterator[ClipBatch]:
         """The batches of this process in `epoch`, from `first_batch` on.

@@ -3,6 +3,7 @@
 from slowfast_maskfeat.probes.attentive import AttentiveHead
 from slowfast_maskfeat.probes.feature_file import Features, load_features, save_features
 from slowfast_maskfeat.probes.feature_rows import FeatureRows
+from slowfast_maskfeat.probes.feature_store import FeatureStore
 from slowfast_maskfeat.probes.fit import Fit, FitSettings, fit_heads, head_scores
 from slowfast_maskfeat.probes.linear import LinearHead
 from slowfast_maskfeat.probes.neighbours import neighbour_scores
@@ -10,6 +11,7 @@ from slowfast_maskfeat.probes.neighbours import neighbour_scores
 __all__ = [
     "AttentiveHead",
     "FeatureRows",
+    "FeatureStore",
     "Features",
     "Fit",
     "FitSettings",

@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import torch
-from torch import nn
+from torch import Tensor, nn
 
 from slowfast_maskfeat.backbones import MViT
 from slowfast_maskfeat.clips.batch import ClipBatch
@@ -14,47 +14,54 @@ from slowfast_maskfeat.clips.transform import normalise
 from slowfast_maskfeat.tasks.base import AllReduce, Evaluation, Evaluator
 from slowfast_maskfeat.videos.index import VideoList
 
+# Takes (B,) int64 numbers of clips, row times views plus the view; their features (B, ...); and
+# (B, 2) float64 seconds of the first and last frame.
+Keep = Callable[[Tensor, Tensor, Tensor], None]
+
 
 class FeatureExtraction(Evaluator):
-    """Has the one evaluation loop collect features.
+    """Has the one evaluation loop make features, which go elsewhere batch by batch.
 
     Args:
-        shape: of a clip's features: (D,) pooled as the classifier does, or (n, D) of each token.
+        keep: takes them.
+        of_tokens: each token's features, (B, n, D), not the pooled ones, (B, D).
+        num_kept: clips that were made by an earlier run.
         mean: per channel, of the clip's normalisation.
         std: per channel, of the clip's normalisation.
     """
 
     def __init__(
-        self, shape: Sequence[int], *, mean: Sequence[float], std: Sequence[float]
+        self,
+        keep: Keep,
+        *,
+        of_tokens: bool,
+        num_kept: int,
+        mean: Sequence[float],
+        std: Sequence[float],
     ) -> None:
-        self.shape = tuple(shape)
+        self.keep = keep
+        self.of_tokens = of_tokens
+        self.num_kept = num_kept
         self.mean = tuple(mean)
         self.std = tuple(std)
 
     def evaluation(self, videos: VideoList, num_views: int) -> FeatureEvaluation:
-        """Room for the features of all clips."""
+        """A count of clips."""
         return FeatureEvaluation(videos, num_views, self)
 
 
 class FeatureEvaluation(Evaluation):
-    """The features of a list, in the order of its rows and views.
+    """Makes the features of a list.
 
     Attributes:
-        features: (videos * views, D) float32, or (videos * views, n, D) float16: of tokens there
-            are many, and half the bits carry what a layer norm gives.
-        times: (videos * views, 2) float64, seconds of the first and last frame.
-        is_there: (videos * views,) bool; False for the clips of lost videos.
+        num_made: clips of this process, and after `merge` of all.
     """
 
     def __init__(self, videos: VideoList, num_views: int, extraction: FeatureExtraction) -> None:
         super().__init__(len(videos))
         self._extraction = extraction
         self._num_views = num_views
-        num_clips = len(videos) * num_views
-        dtype = torch.float32 if len(extraction.shape) == 1 else torch.float16
-        self.features = torch.zeros(num_clips, *extraction.shape, dtype=dtype)
-        self.times = torch.zeros(num_clips, 2, dtype=torch.float64)
-        self.is_there = torch.zeros(num_clips, dtype=torch.bool)
+        self.num_made = 0
 
     def add(self, model: nn.Module, batch: ClipBatch) -> None:
         """Run the network on a batch."""
@@ -65,18 +72,13 @@ class FeatureEvaluation(Evaluation):
         assert batch.view is not None
         assert batch.times is not None
         clips = normalise(batch.clips, self._extraction.mean, self._extraction.std)
-        is_pooled = len(self._extraction.shape) == 1
-        found = model.features(clips) if is_pooled else model.token_features(clips)
-        place = (batch.index * self._num_views + batch.view).cpu()
-        self.features[place] = found.cpu().to(self.features.dtype)
-        self.times[place] = batch.times.cpu()
-        self.is_there[place] = True
+        take = model.token_features if self._extraction.of_tokens else model.features
+        self._extraction.keep(batch.index * self._num_views + batch.view, take(clips), batch.times)
+        self.num_made += len(batch)
 
     def merge(self, all_reduce: AllReduce) -> None:
-        """Each clip is with one process and zero with the others."""
-        self.features = all_reduce(self.features, "sum")
-        self.times = all_reduce(self.times, "sum")
-        self.is_there = all_reduce(self.is_there.to(torch.uint8), "max").bool()
+        """Each clip is with one process."""
+        self.num_made = int(all_reduce(torch.tensor(self.num_made), "sum"))
 
     def results(self) -> dict[str, Any]:
         """How many clips have features.
@@ -84,9 +86,10 @@ class FeatureEvaluation(Evaluation):
         Raises:
             ValueError: none has.
         """
-        if not bool(self.is_there.any()):
+        num_clips = self.num_made + self._extraction.num_kept
+        if not num_clips:
             raise ValueError("no video of the list could be decoded")
-        return {"num_clips": int(self.is_there.sum())}
+        return {"num_clips": num_clips}
 
 
 def feature_shape(model: MViT, clip_size: Sequence[int], *, of_tokens: bool) -> tuple[int, ...]:

@@ -196,6 +196,26 @@ def test_every_row_is_evaluated_once_over_processes(folder):
     assert sorted(rows) == list(range(NUM_VIDEOS))
 
 
+@pytest.mark.parametrize("num_workers", [0, 2])
+def test_rows_that_are_left_out_change_no_batch_of_the_others(folder, num_workers):
+    dataset = _dataset(folder)
+    num_rows = len(dataset)
+    for rank in range(2):
+        options = {"rank": rank, "world": 2, "num_workers": num_workers}
+        whole = [batch.index for batch in ClipLoader(dataset, 4, shuffle=False, **options).epoch(0)]
+        loader = ClipLoader(dataset, 4, shuffle=False, **options)
+        left_out = np.array([0, 1, 2, 3, 5])  # the first batch, and a row of the second
+        loader.leave_out(left_out)
+        expected = [batch[~torch.isin(batch, torch.from_numpy(left_out))] for batch in whole]
+        expected = [batch.tolist() for batch in expected if len(batch)]
+        assert [batch.index.tolist() for batch in loader.epoch(0)] == expected
+        assert [batch.index.tolist() for batch in loader.epoch(0, first_batch=1)] == expected[1:]
+        assert len(loader) == -(-num_rows // 4) - 1
+        loader.leave_out(np.arange(num_rows))
+        assert list(loader.epoch(0)) == []
+        assert len(loader) == 0
+
+
 def test_evaluation_draws_the_same_in_every_epoch(folder):
     loader = ClipLoader(_dataset(folder), 4, shuffle=False)
     _assert_same(_content(loader.epoch(0)), _content(loader.epoch(7)))
