@@ -46,18 +46,18 @@ def check_shared(folder: Path) -> None:
             different folder of that name, or none.
     """
 
-    def mark() -> Path:
+    def mark() -> str:
         # A new name each time: what a network's file system remembers of it can't be out of date.
-        path = folder / f".seen_by_all_{uuid.uuid4().hex}"
+        name = f".seen_by_all_{uuid.uuid4().hex}"
         try:
             folder.mkdir(parents=True, exist_ok=True)
-            path.touch()
+            (folder / name).touch()
         except OSError as error:
             reason = error.strerror or error
             raise ValueError(f"OUTPUT_DIR: {folder} can't be written: {reason}") from error
-        return path
+        return name
 
-    path = from_main(mark)
+    path = folder / from_main(mark)
     answers = distributed.gather_objects((path.exists(), socket.gethostname()))
     if distributed.is_main():
         path.unlink(missing_ok=True)
