@@ -280,7 +280,7 @@ def _ava() -> CfgNode:
 def _probe() -> CfgNode:
     node = CfgNode()
     node.KIND = ""  # new: linear, attentive, knn: judge frozen features instead of training
-    node.NUM_NEIGHBOURS = 20  # new: knn: how many vote
+    node.NUM_NEIGHBOURS = 20  # new: knn: how many vote; at most the training rows
     node.TEMPERATURE = 0.07  # new: knn: a vote weighs exp(cosine / this)
     node.LEARNING_RATES = []  # new: a head is trained with each, for a batch of 256; []: usual ones
     node.EPOCHS = 0  # new: of the heads; 0: 100 linear, 20 attentive
