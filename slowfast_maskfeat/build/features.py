@@ -154,11 +154,13 @@ class _Start(NamedTuple):
         done: int64, rows of the list whose clips are there.
         num_kept: clips that are there.
         parts: that they are in.
+        next_part: number of the first new one.
     """
 
     done: NDArray[np.int64]
     num_kept: int
     parts: list[int]
+    next_part: int
 
 
 def _extract(
@@ -177,7 +179,7 @@ def _extract(
     num_clips = len(loader.dataset) * num_views
     start = from_main(lambda: _start(store, split, num_clips, num_views))
     loader.leave_out(start.done)
-    part = max(start.parts, default=-1) + 1 + distributed.rank()
+    part = start.next_part + distributed.rank()
     with store.writer(part, num_views) as writer:
         results, _ = evaluate(
             frozen.model,
@@ -235,7 +237,7 @@ def _start(store: FeatureStore, split: str, num_clips: int, num_views: int) -> _
             "TEST.NUM_SPATIAL_CROPS, of the test list) and pooled features (PROBE.KIND linear or "
             "knn, not attentive; no --tokens) take less"
         )
-    return _Start((clips // num_views).unique().numpy(), len(clips), parts)
+    return _Start((clips // num_views).unique().numpy(), len(clips), parts, store.next_part())
 
 
 def _facts(

@@ -14,7 +14,8 @@ class FeatureRows:
     """Rows of several arrays, which are as a rule memory-mapped files, as if they were one tensor.
 
     What is asked for is copied into memory, and nothing else: `rows[i]` of int64 (B,) or of a slice
-    is a tensor (B, ...). Asking is all there is; nothing here can be written to.
+    is a tensor (B, ...). Asking is all there is; nothing here can be written to. Of mapped files
+    the system may keep what was read, and count it to the process, until it needs the room.
 
     Args:
         parts: arrays (n, ...) that differ in n alone; at least one.

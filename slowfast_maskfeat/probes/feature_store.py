@@ -7,7 +7,8 @@ Each process of an extraction writes a part of its own, so that nothing is sent 
     facts.json          written last: what the features stand on, and which parts are complete
 
 A clip is there when the index names it. The index is renewed every few seconds, once the features
-are safe on the disk; what a killed process wrote after that is cut off by the run that goes on.
+are safe on the disk; what a killed process wrote after that is cut off by the run that goes on. Two
+runs may make the same features at once: each has parts of its own, and a clip counts once.
 """
 
 from __future__ import annotations
@@ -19,7 +20,7 @@ import time
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from types import TracebackType
-from typing import Any, NamedTuple
+from typing import IO, Any, NamedTuple
 
 import numpy as np
 import torch
@@ -28,6 +29,11 @@ from torch import Tensor
 
 from slowfast_maskfeat.checkpoints.whole_file import written_whole
 from slowfast_maskfeat.probes.feature_rows import FeatureRows
+
+try:
+    import fcntl
+except ImportError:  # not a Unix: nothing is locked, and so nothing is cut off
+    fcntl = None  # type: ignore[assignment]
 
 _INDEX = np.dtype([("clip", "<i8"), ("times", "<f8", 2)])
 _FACTS = "facts.json"
@@ -89,16 +95,22 @@ class FeatureStore:
             int(path.stem.removeprefix("part_")) for path in self.folder.glob("part_*.npy")
         )
 
+    def next_part(self) -> int:
+        """The first number that no part has, nor any after it."""
+        numbers = [int(path.stem.removeprefix("part_")) for path in self.folder.glob("part_*.rows")]
+        return max(numbers, default=-1) + 1
+
     def clean(self) -> None:
-        """Take away what a killed process left half written; nobody may be writing meanwhile."""
+        """Cut off what killed processes wrote after their last index; parts that somebody writes
+        stay as they are."""
         for path in self.folder.glob("part_*.rows"):
-            index = path.with_suffix(".npy")
-            if index.exists():
-                size = self._row_bytes * len(self._index(index))
-                if path.stat().st_size > size:
-                    os.truncate(path, size)
-            else:
-                path.unlink()
+            with open(path, "rb+") as file:
+                if not _is_ours(file):
+                    continue
+                index = path.with_suffix(".npy")
+                size = self._row_bytes * len(self._index(index)) if index.exists() else 0
+                if os.fstat(file.fileno()).st_size > size:
+                    file.truncate(size)
 
     def read(self, parts: Sequence[int]) -> StoredClips:
         """The clips of some parts.
@@ -212,6 +224,7 @@ class PartWriter:
     def __enter__(self) -> PartWriter:
         try:
             self._file = open(self._path, "xb", buffering=0)
+            _is_ours(self._file)
         except OSError as error:
             raise self._unwritable(error) from error
         return self
@@ -282,6 +295,20 @@ class PartWriter:
             f"{self._path}: {error.strerror or error}; the features that are there are kept, and "
             "the same command goes on with the others"
         )
+
+
+def _is_ours(file: IO[bytes]) -> bool:
+    """Whether no other process writes the file; until this one ends or closes it, none will.
+
+    False, too, where the file system knows no locks.
+    """
+    if fcntl is None:
+        return False
+    try:
+        fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except OSError:
+        return False
+    return True
 
 
 def _torch_type(dtype: np.dtype[np.generic]) -> torch.dtype:

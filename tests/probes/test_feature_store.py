@@ -80,8 +80,25 @@ def test_a_killed_process_loses_what_the_index_does_not_name(tmp_path):
     store = _store(killed)
     _assert_these(store, 0, 1)
     store.clean()
-    assert sorted(os.listdir(killed)) == ["part_0000.npy", "part_0000.rows"]
     assert (killed / "part_0000.rows").stat().st_size == 2 * ROW_BYTES
+    assert (killed / "part_0001.rows").stat().st_size == 0
+    assert (store.parts(), store.next_part()) == ([0], 2)
+    _assert_these(store, 0, 1)
+
+
+def test_two_runs_at_once_do_each_other_no_harm(tmp_path):
+    store, other = _store(tmp_path), _store(tmp_path)
+    with store.writer(store.next_part(), 2) as writer:
+        writer.put(*_clips(0, 1))
+        writer.put(*_clips(2))  # of a row that is not whole
+        other.clean()
+        with other.writer(other.next_part(), 2) as second:
+            second.put(*_clips(0, 1))
+            second.put(*_clips(4, 5))
+        store.clean()
+        writer.put(*_clips(3))
+    assert store.parts() == [0, 1]
+    _assert_these(store, 0, 1, 2, 3, 4, 5)
 
 
 def test_nothing_is_there_at_first(tmp_path):
