@@ -36,7 +36,8 @@ from plain_forms import encode_all, make_plain
 from plain_hog import plain_hog
 from torch import Tensor
 
-from slowfast_maskfeat.build.data import build_loader, build_mask_sampler
+from slowfast_maskfeat.build.data import build_loader
+from slowfast_maskfeat.build.masks import build_mask_sampler
 from slowfast_maskfeat.build.model import build_model
 from slowfast_maskfeat.build.optimizer import build_optimizer
 from slowfast_maskfeat.build.task import build_task

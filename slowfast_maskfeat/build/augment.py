@@ -2,11 +2,10 @@
 
 from __future__ import annotations
 
-import warnings
-
 from fvcore.common.config import CfgNode
 
 from slowfast_maskfeat.build.classes import num_classes
+from slowfast_maskfeat.build.image_recipe import ClipRecipe, clip_recipe
 from slowfast_maskfeat.build.readers import reverses_channels
 from slowfast_maskfeat.clips import (
     BatchTransform,
@@ -21,11 +20,6 @@ from slowfast_maskfeat.clips import (
 from slowfast_maskfeat.engine import distributed
 
 
-def is_image_data(cfg: CfgNode) -> bool:
-    """Whether clips are images, which have a published recipe of their own."""
-    return cfg.DATA.NUM_FRAMES == 1
-
-
 def num_clips_per_row(cfg: CfgNode) -> int:
     """Training clips of each video that is drawn."""
     data = cfg.DATA
@@ -35,8 +29,6 @@ def num_clips_per_row(cfg: CfgNode) -> int:
 def build_train_transform(cfg: CfgNode) -> TrainTransform:
     """The cut of a training clip, with RandAugment and colours.
 
-    Images are cut first and then augmented, resized bicubic and antialiased, as published.
-
     Args:
         cfg: configuration; it is only read.
 
@@ -44,30 +36,23 @@ def build_train_transform(cfg: CfgNode) -> TrainTransform:
         ValueError: a range is malformed, or AUG.AA_TYPE is not known.
     """
     data = cfg.DATA
-    image = is_image_data(cfg)
+    recipe = clip_recipe(cfg)
     area = pair("DATA.TRAIN_JITTER_SCALES_RELATIVE", data.TRAIN_JITTER_SCALES_RELATIVE)
     aspect = pair("DATA.TRAIN_JITTER_ASPECT_RELATIVE", data.TRAIN_JITTER_ASPECT_RELATIVE)
     low, high = pair("DATA.TRAIN_JITTER_SCALES", data.TRAIN_JITTER_SCALES) or (256, 320)
     return TrainTransform(
         crop_size=data.TRAIN_CROP_SIZE,
-        area=area or ((0.08, 1.0) if image else None),
+        area=area or recipe.default_area,
         aspect=aspect or (3 / 4, 4 / 3),
         short_side=(round(low), round(high)),
         inverse_uniform=data.INV_UNIFORM_SAMPLE,
         flip=data.RANDOM_FLIP,
-        antialias=data.ANTIALIAS or image,
-        interpolation=resize_interpolation(cfg),
-        randaugment=_randaugment(cfg),
-        augment_crop=image,
-        jitter=_color_jitter(cfg),
+        antialias=recipe.antialias,
+        interpolation=recipe.interpolation,
+        randaugment=_randaugment(cfg, recipe),
+        augment_crop=recipe.augment_crop,
+        jitter=_color_jitter(cfg, recipe),
     )
-
-
-def resize_interpolation(cfg: CfgNode) -> str:
-    """Of the resize of whole clips: that of videos is always bilinear, as published."""
-    if not is_image_data(cfg) or cfg.AUG.INTERPOLATION == "bilinear":
-        return "bilinear"
-    return "bicubic"
 
 
 def build_erase_sampler(cfg: CfgNode) -> EraseSampler | None:
@@ -82,7 +67,7 @@ def build_erase_sampler(cfg: CfgNode) -> EraseSampler | None:
         size=(cfg.DATA.TRAIN_CROP_SIZE, cfg.DATA.TRAIN_CROP_SIZE),
         probability=cfg.AUG.RE_PROB,
         max_count=cfg.AUG.RE_COUNT,
-        num_tries=10 if is_image_data(cfg) else 100,
+        num_tries=clip_recipe(cfg).num_erase_tries,
     )
 
 
@@ -166,39 +151,16 @@ def _mix(cfg: CfgNode) -> Mix | None:
     )
 
 
-def _randaugment(cfg: CfgNode) -> RandAugment | None:
+def _randaugment(cfg: CfgNode, recipe: ClipRecipe) -> RandAugment | None:
     if not cfg.AUG.ENABLE or not cfg.AUG.AA_TYPE:
         return None
-    # What moves out of sight leaves gray in videos, the data set's mean in images.
-    fill = (128, 128, 128)
-    if is_image_data(cfg):
-        red, green, blue = (min(round(255 * value), 255) for value in cfg.DATA.MEAN)
-        fill = (red, green, blue)
-    return parse_policy(cfg.AUG.AA_TYPE, interpolation=cfg.AUG.INTERPOLATION, fill=fill)
+    return parse_policy(cfg.AUG.AA_TYPE, interpolation=cfg.AUG.INTERPOLATION, fill=recipe.fill)
 
 
-def _color_jitter(cfg: CfgNode) -> ColorJitter | None:
-    aug = cfg.AUG
-    if not aug.ENABLE:
+def _color_jitter(cfg: CfgNode, recipe: ClipRecipe) -> ColorJitter | None:
+    if not cfg.AUG.ENABLE or not (recipe.color_jitter or cfg.AUG.GRAY_PROB):
         return None
-    if is_image_data(cfg):
-        strength = 0.0 if aug.AA_TYPE else aug.COLOR_JITTER or 0.0
-    else:
-        strength = aug.VIDEO_COLOR_JITTER
-        if aug.COLOR_JITTER not in (None, 0.4):
-            warnings.warn(
-                f"AUG.COLOR_JITTER: {aug.COLOR_JITTER} has no effect on videos, nor has it in the "
-                "published code; AUG.VIDEO_COLOR_JITTER has",
-                UserWarning,
-                stacklevel=2,
-            )
-    if strength < 0:
-        raise ValueError(
-            f"AUG.COLOR_JITTER, AUG.VIDEO_COLOR_JITTER: {strength} is wanted from 0 on"
-        )
-    if not strength and not aug.GRAY_PROB:
-        return None
-    return ColorJitter(strength=strength, gray_probability=aug.GRAY_PROB)
+    return ColorJitter(strength=recipe.color_jitter, gray_probability=cfg.AUG.GRAY_PROB)
 
 
 def pair(key: str, values: list[float]) -> tuple[float, float] | None:

@@ -13,7 +13,8 @@ from torch import Tensor
 from slowfast_maskfeat.backbones import Encoder, EncoderOptions
 from slowfast_maskfeat.backbones.complexity import Complexity, count_complexity
 from slowfast_maskfeat.backbones.geometry import Triple
-from slowfast_maskfeat.build.data import build_mask_sampler, num_clips_of_tests, num_crops
+from slowfast_maskfeat.build.data import num_clips_of_tests, num_crops
+from slowfast_maskfeat.build.masks import build_mask_sampler
 from slowfast_maskfeat.build.model import build_model
 
 

@@ -1,25 +1,17 @@
-"""Configuration -> masks, clips and loaders."""
+"""Configuration -> clips and loaders."""
 
 from __future__ import annotations
 
-import math
 import os
-from collections.abc import Callable
-from functools import partial
 
-import numpy as np
 from fvcore.common.config import CfgNode
-from torch import Tensor
 
-from slowfast_maskfeat.build.augment import (
-    build_erase_sampler,
-    build_train_transform,
-    is_image_data,
-    resize_interpolation,
-)
+from slowfast_maskfeat.build.augment import build_erase_sampler, build_train_transform
 from slowfast_maskfeat.build.classes import class_names, num_classes
-from slowfast_maskfeat.build.model import prediction_grids
+from slowfast_maskfeat.build.image_recipe import clip_recipe
+from slowfast_maskfeat.build.masks import build_mask_sampler
 from slowfast_maskfeat.build.readers import (
+    IMAGES_ONLY,
     READERS,
     SEGMENTED,
     WITH_BOXES,
@@ -40,111 +32,17 @@ from slowfast_maskfeat.clips import (
 )
 from slowfast_maskfeat.engine import distributed
 from slowfast_maskfeat.files import is_address
-from slowfast_maskfeat.masks import block_mask, cube_mask, frame_mask, random_mask, tube_mask
-from slowfast_maskfeat.shapes import Grid
 from slowfast_maskfeat.videos.index import VideoList
 
 __all__ = [
     "READERS",
     "build_key_frame_view",
     "build_loader",
-    "build_mask_sampler",
     "build_test_views",
     "build_validation_view",
-    "mask_grid",
     "num_clips_per_video",
     "read_videos",
 ]
-
-MaskSampler = Callable[[np.random.Generator], Tensor]
-
-
-def build_mask_sampler(cfg: CfgNode) -> MaskSampler:
-    """What draws the masks of pre-training.
-
-    Args:
-        cfg: configuration; it is only read.
-
-    Returns:
-        sampler(generator) -> bool (t, h, w), True where masked.
-
-    Raises:
-        ValueError: AUG.MASK_WINDOW_SIZE contradicts the model, the ratio can't be masked, or
-            MASK.MAE_ON meets masks that hide more of one clip than of another, or all of it.
-    """
-    grid, ratio = mask_grid(cfg), cfg.AUG.MASK_RATIO
-    if not 0 < ratio < 1:
-        raise ValueError(f"AUG.MASK_RATIO: {ratio} is wanted between 0 and 1; MaskFeat has 0.4")
-    sampler, is_exact = _mask_sampler(cfg, grid, ratio)
-    if cfg.MASK.MAE_ON and not is_exact:
-        raise ValueError(
-            "MASK.MAE_ON: the encoder takes the same number of visible tokens of every clip, but "
-            "masks made of boxes differ in size; set MASK.MAE_RND_MASK True (with AUG.MASK_TUBE "
-            "or MASK.PER_FRAME_MASKING, if wanted), or AUG.MASK_FRAMES True"
-        )
-    if cfg.MASK.MAE_ON and bool(sampler(np.random.default_rng(0)).all()):
-        raise ValueError(
-            f"AUG.MASK_RATIO: {ratio} of {grid} tokens leaves none that the encoder of "
-            "MASK.MAE_ON could see; a smaller one does"
-        )
-    return sampler
-
-
-def _mask_sampler(cfg: CfgNode, grid: Grid, ratio: float) -> tuple[MaskSampler, bool]:
-    """The sampler that the configuration names, and whether it always hides the same number."""
-    block = tuple(cfg.MASK.RANDOM_BLOCK)
-    if block and not cfg.MASK.MAE_RND_MASK:
-        raise ValueError(f"MASK.RANDOM_BLOCK: {block} is of random masks: MASK.MAE_RND_MASK True")
-    if cfg.MASK.MAE_RND_MASK:
-        return _random_sampler(cfg, grid, ratio, block or (1, 1, 1)), True
-    if grid.t == 1:
-        max_block = cfg.AUG.MAX_MASK_PATCHES_PER_BLOCK
-        return partial(block_mask, grid, ratio, max_block=max_block), False
-    if cfg.AUG.MASK_TUBE:
-        return partial(tube_mask, grid, ratio), False
-    if cfg.AUG.MASK_FRAMES:
-        return partial(frame_mask, grid, ratio), True
-    return partial(cube_mask, grid, ratio), False
-
-
-def _random_sampler(cfg: CfgNode, grid: Grid, ratio: float, block: tuple[int, ...]) -> MaskSampler:
-    if len(block) != 3:
-        raise ValueError(f"MASK.RANDOM_BLOCK: {list(block)}: (t, h, w) in tokens is wanted")
-    tube, per_frame = cfg.AUG.MASK_TUBE, cfg.MASK.PER_FRAME_MASKING
-    try:
-        random_mask(grid, ratio, np.random.default_rng(0), block=block)
-    except ValueError as error:
-        raise ValueError(f"MASK.RANDOM_BLOCK: {error}") from error
-    return partial(random_mask, grid, ratio, tube=tube, per_frame=per_frame, block=block)
-
-
-def mask_grid(cfg: CfgNode) -> Grid:
-    """The grid of the masks: AUG.MASK_WINDOW_SIZE, or that of the last prediction.
-
-    Random masks (MASK.MAE_RND_MASK) are of single tokens, whatever the window, as published.
-
-    Raises:
-        ValueError: AUG.MASK_WINDOW_SIZE does not divide the grids of the predictions, or these do
-            not cover the clips.
-    """
-    grids = prediction_grids(cfg)
-    window = cfg.AUG.MASK_WINDOW_SIZE
-    # The published files for images leave the default window of video in; it is not meant there.
-    if not window or grids[-1].t == 1:
-        return grids[-1]
-    if len(window) == 2:
-        window = [grids[-1].t, *window]
-    if len(window) != 3 or min(window) < 1:
-        raise ValueError(f"AUG.MASK_WINDOW_SIZE: {window}: (t, h, w) is wanted")
-    grid = Grid(*window)
-    for predicted in grids:
-        if not grid.divides(predicted):
-            raise ValueError(
-                f"AUG.MASK_WINDOW_SIZE: masks of {grid} do not divide the {predicted} tokens that "
-                f"the model predicts for clips of {cfg.DATA.NUM_FRAMES} frames of "
-                f"{cfg.DATA.TRAIN_CROP_SIZE} pixels; leave it empty to derive it"
-            )
-    return grids[-1] if cfg.MASK.MAE_RND_MASK else grid
 
 
 def build_loader(
@@ -156,7 +54,7 @@ def build_loader(
         cfg: configuration; it is only read.
         split: "train", "val" (one centre view of each video) or "test" (all views).
         num_views: clips along the time in "test", see `num_clips_of_tests`; None for
-            TEST.NUM_ENSEMBLE_VIEWS.
+            TEST.NUM_ENSEMBLE_VIEWS of videos, 1 of images.
         for_features: "train" too gives the centre view of each row once, in order, nothing is
             masked, and labels may be absent or of classes that the model does not know.
 
@@ -219,26 +117,30 @@ def num_clips_per_video(cfg: CfgNode, split: str, num_views: int | None = None) 
 
 
 def num_clips_of_tests(cfg: CfgNode) -> tuple[int, ...]:
-    """Clips along the time of a video, a number for each test: `num_views` of a loader."""
-    if _is_tested_once(cfg):
+    """Clips along the time of a video, a number for each test: `num_views` of a loader.
+
+    Clips of one frame are images, of which one view is all; TEST.NUM_TEMPORAL_CLIPS takes several
+    single frames of each video all the same.
+    """
+    if _has_one_view(cfg):
         return (1,)
-    return tuple(cfg.TEST.NUM_TEMPORAL_CLIPS) or (cfg.TEST.NUM_ENSEMBLE_VIEWS,)
+    return tuple(cfg.TEST.NUM_TEMPORAL_CLIPS) or (clip_recipe(cfg).num_views,)
 
 
 def num_crops(cfg: CfgNode, split: str) -> int:
     """Crops of each clip in space: 1 in validation."""
-    return 1 if split != "test" or _is_tested_once(cfg) else cfg.TEST.NUM_SPATIAL_CROPS
+    return 1 if split != "test" or _has_one_view(cfg) else clip_recipe(cfg).num_crops
 
 
 def _num_views(cfg: CfgNode, split: str, num_views: int | None) -> int:
-    if split != "test" or _is_tested_once(cfg):
+    if split != "test" or _has_one_view(cfg):
         return 1
-    return num_views or cfg.TEST.NUM_ENSEMBLE_VIEWS
+    return num_views or clip_recipe(cfg).num_views
 
 
-def _is_tested_once(cfg: CfgNode) -> bool:
-    """Pictures of ImageNet and key frames with boxes have one centre view, whatever TEST says."""
-    return cfg.TEST.DATASET == "imagenet" or cfg.DETECTION.ENABLE
+def _has_one_view(cfg: CfgNode) -> bool:
+    """Data sets of images alone and key frames with boxes have one view, whatever TEST says."""
+    return cfg.TEST.DATASET in IMAGES_ONLY or cfg.DETECTION.ENABLE
 
 
 def build_validation_view(cfg: CfgNode) -> UniformViews:
@@ -352,7 +254,7 @@ def build_key_frame_view(cfg: CfgNode, split: str) -> KeyFrameView:
         short_side=crop_size,
         flip=cfg.AVA.TEST_FORCE_FLIP,
         antialias=data.ANTIALIAS,
-        interpolation=resize_interpolation(cfg),
+        interpolation=clip_recipe(cfg).interpolation,
     )
     return KeyFrameView(
         transform=build_train_transform(cfg) if is_training else whole,
@@ -377,15 +279,13 @@ def _uniform_views(cfg: CfgNode, split: str, num_views: int | None) -> UniformVi
         )
     # Validation sees clips of the training's size: the model may have no other positions.
     crop_size = data.TEST_CROP_SIZE if split == "test" else data.TRAIN_CROP_SIZE
-    short_side = max(data.TRAIN_JITTER_SCALES[0], crop_size)
-    if is_image_data(cfg):
-        short_side = max(math.floor(crop_size / data.IN_VAL_CROP_RATIO), crop_size)
+    recipe = clip_recipe(cfg)
     transform = TestTransform(
         crop_size=crop_size,
-        short_side=crop_size if crops == 3 else short_side,
+        short_side=crop_size if crops == 3 else recipe.short_side(crop_size),
         num_crops=crops,
-        antialias=data.ANTIALIAS or is_image_data(cfg),
-        interpolation=resize_interpolation(cfg),
+        antialias=recipe.antialias,
+        interpolation=recipe.interpolation,
     )
     return UniformViews(
         transform=transform,

@@ -41,6 +41,8 @@ READERS = {
 }
 # Their rows are key frames with boxes.
 WITH_BOXES = frozenset({"ava"})
+# They have no videos.
+IMAGES_ONLY = frozenset({"imagenet"})
 # Their clips have a frame of each of T equal parts of the video, as in the published code.
 SEGMENTED = frozenset({"ssv2"})
 # Their published readers give blue first and their files turn it; decoders here give red first.

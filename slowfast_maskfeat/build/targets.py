@@ -8,6 +8,7 @@ from typing import NamedTuple
 from fvcore.common.config import CfgNode
 
 from slowfast_maskfeat.backbones.geometry import Triple
+from slowfast_maskfeat.build.image_recipe import has_color_first
 from slowfast_maskfeat.targets import HOGTarget, PixelTarget, Target
 
 
@@ -40,20 +41,12 @@ def find_target(cfg: CfgNode) -> TargetKind:
     return TARGETS[name]
 
 
-def has_color_first(cfg: CfgNode) -> bool:
-    """Whether predicted pixels have the order (colour, row, column) and not colours last.
-
-    That is the published order of images. It stands behind the configurations that know no
-    MASK.TARGET, which are the published ones; where it is named there is one order for images and
-    video.
-
-    Args:
-        cfg: configuration; it is only read.
-    """
-    return bool(cfg.MVIT.PATCH_2D and not cfg.MASK.TARGET)
-
-
 def _build_hog(cfg: CfgNode, stride: Triple) -> Target:
+    if cfg.MASK.PIXEL_LOSS != "l2":
+        raise ValueError(
+            f"MASK.PIXEL_LOSS: {cfg.MASK.PIXEL_LOSS!r} is of pixels, but HOG is predicted "
+            "(MASK.TARGET, MASK.PRED_HOG), whose error is squared; 'l2' is right"
+        )
     return HOGTarget(
         stride,
         bins=cfg.MASK.HOG_BINS,

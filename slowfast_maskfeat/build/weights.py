@@ -10,7 +10,7 @@ from fvcore.common.config import CfgNode
 from torch import nn
 
 from slowfast_maskfeat.build.classes import class_names
-from slowfast_maskfeat.build.targets import has_color_first
+from slowfast_maskfeat.build.image_recipe import has_color_first
 from slowfast_maskfeat.checkpoints import LoadReport, compare_class_names, load_weights
 from slowfast_maskfeat.checkpoints.naming import ModelFacts
 

@@ -66,7 +66,7 @@ def test_the_published_recipe_of_images():
     assert transform.randaugment.magnitude == 9
     assert transform.jitter is None  # RandAugment takes its place
     assert build_erase_sampler(cfg).num_tries == 10
-    views = build_test_views(_cfg("masked_ssl/in1k_VIT_B_MaskFeat_FT", TEST__NUM_SPATIAL_CROPS=1))
+    views = build_test_views(cfg)
     assert (views.transform.short_side, views.transform.crop_size) == (256, 224)
     assert views.transform.interpolation == "bicubic"
     plain = build_train_transform(_cfg("masked_ssl/in1k_VIT_B_MaskFeat_FT", AUG__AA_TYPE=""))
@@ -113,8 +113,11 @@ def test_colours_of_videos_have_keys_of_their_own():
     assert (jitter.strength, jitter.gray_probability) == (0.3, 0.0)
     jitter = build_train_transform(_cfg(**options, AUG__GRAY_PROB=0.2)).jitter
     assert (jitter.strength, jitter.gray_probability) == (0.0, 0.2)
-    with pytest.warns(UserWarning, match=r"AUG.COLOR_JITTER: 0\.5 has no effect on videos"):
-        assert build_train_transform(_cfg(**options, AUG__COLOR_JITTER=0.5)).jitter is None
+    assert build_train_transform(_cfg(**options, AUG__COLOR_JITTER=0.5)).jitter is None
+    with pytest.raises(ValueError, match=r"AUG.VIDEO_COLOR_JITTER: 0\.3 is of videos"):
+        build_train_transform(_cfg(**options, AUG__VIDEO_COLOR_JITTER=0.3, DATA__NUM_FRAMES=1))
+    with pytest.raises(ValueError, match=r"AUG.COLOR_JITTER: -0\.3 is wanted from 0 on"):
+        build_train_transform(_cfg(**options, AUG__COLOR_JITTER=-0.3, DATA__NUM_FRAMES=1))
 
 
 @pytest.mark.parametrize(
