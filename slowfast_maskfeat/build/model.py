@@ -217,6 +217,11 @@ def _build_detector(cfg: CfgNode) -> nn.Module:
 def _build_masked(cfg: CfgNode) -> MaskedModel:
     options, decoder = encoder_options(cfg), _decoder_options(cfg)
     depths, dims = cfg.MASK.PRETRAIN_DEPTH, prediction_dims(cfg)
+    if not cfg.MASK.MAE_ON and cfg.MASK.DECODER_FIXED_SINCOS_POS:
+        raise ValueError(
+            "MASK.DECODER_FIXED_SINCOS_POS is of the decoder of MASK.MAE_ON, which is False; the "
+            "blocks of a head behind all tokens have no positions of their own"
+        )
     if not cfg.MASK.MAE_ON:
         return MaskedMViT(options, prediction_depths=depths, prediction_dims=dims, decoder=decoder)
     if list(depths) != [cfg.MVIT.DEPTH - 1]:

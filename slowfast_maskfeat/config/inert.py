@@ -6,6 +6,11 @@ appears when a file or a pair sets the key to something other than the value tha
 
 from __future__ import annotations
 
+from collections.abc import Callable
+from typing import Any, NamedTuple
+
+from fvcore.common.config import CfgNode
+
 # Sections of which nothing applies here: the key that switches the section on, where it has one,
 # and the reason. A section without a switch warns at any of its keys.
 INERT_SECTIONS: dict[str, tuple[str | None, str]] = {
@@ -90,3 +95,81 @@ INERT_KEYS: dict[str, tuple[tuple[object, ...], str]] = {
     "TRAIN.CHECKPOINT_TYPE": (("pytorch",), "the file says what it is"),
     "TRAIN.KILL_LOSS_EXPLOSION_FACTOR": ((0.0,), "TRAIN.MAX_NONFINITE stops a broken run"),
 }
+
+
+class Overruled(NamedTuple):
+    """A published key that works, but not beside every other.
+
+    Attributes:
+        key: The key.
+        neutral: Its values that ask for nothing.
+        is_inert: (configuration) -> whether it has no effect.
+        reason: Why.
+    """
+
+    key: str
+    neutral: tuple[object, ...]
+    is_inert: Callable[[CfgNode], bool]
+    reason: str
+
+
+def _of_images(cfg: CfgNode) -> bool:
+    return bool(cfg.DATA.NUM_FRAMES == 1)
+
+
+# Keys of ours that contradict others are errors where the thing is built, and so are published ones
+# that ask for two kinds of one thing.
+INERT_TOGETHER = (
+    Overruled(
+        "AUG.COLOR_JITTER",
+        (None, 0.4),
+        lambda cfg: cfg.AUG.ENABLE and not _of_images(cfg),
+        "on videos, nor has it in the published code; AUG.VIDEO_COLOR_JITTER has",
+    ),
+    Overruled(
+        "AUG.MASK_WINDOW_SIZE",
+        ([],),
+        lambda cfg: cfg.MASK.ENABLE and _of_images(cfg),
+        "on images, whose masks are on the grid of the tokens",
+    ),
+    Overruled(
+        "AUG.MASK_WINDOW_SIZE",
+        ([],),
+        lambda cfg: cfg.MASK.ENABLE and cfg.MASK.MAE_RND_MASK and not _of_images(cfg),
+        "with MASK.MAE_RND_MASK, which hides single tokens or MASK.RANDOM_BLOCK",
+    ),
+    Overruled(
+        "AUG.MAX_MASK_PATCHES_PER_BLOCK",
+        (None,),
+        lambda cfg: cfg.MASK.ENABLE and (cfg.MASK.MAE_RND_MASK or not _of_images(cfg)),
+        "on random masks and on those of videos: it is of blocks on images",
+    ),
+    Overruled(
+        "MASK.DECODER_SEP_POS_EMBED",
+        (False,),
+        lambda cfg: cfg.MASK.ENABLE and not cfg.MASK.MAE_ON,
+        "without MASK.MAE_ON, whose decoder alone has positions",
+    ),
+    Overruled(
+        "TEST.NUM_ENSEMBLE_VIEWS",
+        (1, 10),
+        lambda cfg: _of_images(cfg) and not cfg.MASK.ENABLE,
+        "on images (DATA.NUM_FRAMES 1), of which one view is tested; TEST.NUM_TEMPORAL_CLIPS takes "
+        "several single frames of videos",
+    ),
+)
+
+
+def overruled(cfg: CfgNode) -> list[str]:
+    """A sentence for each key that others leave without effect.
+
+    Args:
+        cfg: Configuration, merged; it is only read.
+    """
+    sentences = []
+    for key, neutral, is_inert, reason in INERT_TOGETHER:
+        section, _, name = key.partition(".")
+        value: Any = cfg[section][name]
+        if value not in neutral and is_inert(cfg):
+            sentences.append(f"{key}: {value!r} has no effect {reason}")
+    return sentences

@@ -11,7 +11,7 @@ from typing import Any
 from fvcore.common.config import CfgNode
 
 from slowfast_maskfeat.config.defaults import default_config
-from slowfast_maskfeat.config.inert import INERT_KEYS, INERT_SECTIONS
+from slowfast_maskfeat.config.inert import INERT_KEYS, INERT_SECTIONS, overruled
 from slowfast_maskfeat.config.yaml_file import parse_yaml, read_yaml
 
 # What a key whose default is None takes when it is given.
@@ -73,7 +73,7 @@ def _load(
     for key, value in zip(overrides[::2], overrides[1::2], strict=True):
         _merge(cfg, key, value, source="command line", inert=inert)
     given_twice = [sentence for _, _, sentences in contents for sentence in sentences]
-    for message in [*dict.fromkeys(given_twice), *inert.values()]:
+    for message in [*dict.fromkeys(given_twice), *inert.values(), *overruled(cfg)]:
         warnings.warn(message, UserWarning, stacklevel=3)
     _check(cfg)
     cfg.freeze()

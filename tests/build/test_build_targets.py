@@ -101,6 +101,20 @@ def test_an_unknown_target_is_one_clear_error():
             build(cfg)
 
 
+@pytest.mark.parametrize("hog", [{"MASK__TARGET": "hog"}, {"MASK__PRED_HOG": True}])
+def test_the_loss_of_pixels_is_not_one_of_hog(hog: dict[str, Any]):
+    cfg = config(IMAGE, MASK__PIXEL_LOSS="l1", **hog)
+    for build in (build_task, build_model):
+        with pytest.raises(ValueError, match=r"MASK\.PIXEL_LOSS: 'l1' is of pixels, but HOG"):
+            build(cfg)
+
+
+def test_fixed_positions_of_a_decoder_need_one():
+    cfg = config(IMAGE, MASK__DECODER_FIXED_SINCOS_POS=True)
+    with pytest.raises(ValueError, match=r"DECODER_FIXED_SINCOS_POS is of .*MASK\.MAE_ON"):
+        build_model(cfg)
+
+
 MASKS = {
     "random": {},
     "tube": {"AUG__MASK_TUBE": True},

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import warnings
 from pathlib import Path
 
@@ -130,6 +131,54 @@ def test_inert_keys_that_ask_for_nothing_are_silent():
 def test_an_inert_section_warns_when_it_is_switched_on():
     with pytest.warns(UserWarning, match=r"MVIT\.REV\.\* has no effect"):
         load_config([], ["MVIT.REV.PRE_Q_FUSION", "avg", "MVIT.REV.ENABLE", "True"])
+
+
+IMAGES = ["DATA.NUM_FRAMES", "1"]
+MASKED = ["MASK.ENABLE", "True"]
+RANDOM = [*MASKED, "MASK.MAE_RND_MASK", "True"]
+
+
+@pytest.mark.parametrize(
+    ("key", "value", "others", "reason"),
+    [
+        ("AUG.COLOR_JITTER", "0.5", ["AUG.ENABLE", "True"], "on videos"),
+        ("AUG.MASK_WINDOW_SIZE", "[8, 7, 7]", [*MASKED, *IMAGES], "on images"),
+        ("AUG.MASK_WINDOW_SIZE", "[8, 7, 7]", [*RANDOM, *IMAGES], "on images"),
+        ("AUG.MASK_WINDOW_SIZE", "[8, 7, 7]", RANDOM, "with MASK.MAE_RND_MASK"),
+        ("AUG.MAX_MASK_PATCHES_PER_BLOCK", "9", MASKED, "on random masks and on those of videos"),
+        ("AUG.MAX_MASK_PATCHES_PER_BLOCK", "9", [*RANDOM, *IMAGES], "on random masks"),
+        ("MASK.DECODER_SEP_POS_EMBED", "True", MASKED, "without MASK.MAE_ON"),
+        ("TEST.NUM_ENSEMBLE_VIEWS", "5", IMAGES, "on images .* TEST.NUM_TEMPORAL_CLIPS takes"),
+    ],
+)
+def test_a_key_that_others_leave_without_effect_warns_once(key, value, others, reason):
+    with warnings.catch_warnings(record=True) as caught:
+        warnings.simplefilter("always")
+        cfg = load_config([], [key, value, *others])
+    (message,) = (str(warning.message) for warning in caught)
+    assert re.match(f"{re.escape(f'{key}: {value} has no effect ')}{reason}", message)
+    section, name = key.split(".")
+    assert str(cfg[section][name]) == value
+
+
+@pytest.mark.parametrize(
+    "pairs",
+    [
+        ["AUG.COLOR_JITTER", "0.5", "AUG.ENABLE", "True", *IMAGES],
+        ["AUG.COLOR_JITTER", "0.5"],
+        ["AUG.MASK_WINDOW_SIZE", "[8, 7, 7]", *MASKED],
+        ["AUG.MASK_WINDOW_SIZE", "[8, 7, 7]", *IMAGES],  # of a training with labels
+        ["AUG.MAX_MASK_PATCHES_PER_BLOCK", "9", *MASKED, *IMAGES],
+        ["MASK.DECODER_SEP_POS_EMBED", "True", "MASK.MAE_ON", "True", *RANDOM],
+        ["TEST.NUM_ENSEMBLE_VIEWS", "1", *IMAGES],
+        ["TEST.NUM_ENSEMBLE_VIEWS", "5"],
+        ["TEST.NUM_TEMPORAL_CLIPS", "[5]", *IMAGES],
+    ],
+)
+def test_a_key_that_has_its_effect_is_silent(pairs):
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        load_config([], pairs)
 
 
 def test_no_key_is_live_and_inert_at_once():

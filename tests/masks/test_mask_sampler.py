@@ -134,3 +134,41 @@ def simmim(*pairs):
 def test_blocks_that_can_not_be_drawn_are_named_with_their_key(pairs, message):
     with pytest.raises(ValueError, match=f"MASK.RANDOM_BLOCK.*{message}"):
         simmim(*pairs)
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        ({"AUG__MASK_FRAMES": True}, r"AUG\.MASK_FRAMES and MASK\.MAE_RND_MASK are both True"),
+        (
+            {**CUBES, "AUG__MASK_FRAMES": True, "AUG__MASK_TUBE": True},
+            r"AUG\.MASK_FRAMES and AUG\.MASK_TUBE are both True",
+        ),
+        (
+            {"AUG__MASK_TUBE": True, "MASK__PER_FRAME_MASKING": True},
+            r"MASK\.PER_FRAME_MASKING and AUG\.MASK_TUBE are both True",
+        ),
+        (
+            {**CUBES, "MASK__PER_FRAME_MASKING": True},
+            r"MASK\.PER_FRAME_MASKING is of random masks: MASK\.MAE_RND_MASK True",
+        ),
+    ],
+)
+@pytest.mark.parametrize("visible_only", [True, False])
+def test_two_kinds_of_masks_at_once_are_refused(changes, message, visible_only):
+    with pytest.raises(ValueError, match=message):
+        sampler(**changes, MASK__MAE_ON=visible_only)
+
+
+def test_an_image_has_no_frames_to_hide():
+    with pytest.raises(ValueError, match=r"AUG\.MASK_FRAMES: .* 1x4x4 tokens .* False is right"):
+        sampler("pt_image_hog", AUG__MASK_RATIO=0.4, AUG__MASK_FRAMES=True)
+
+
+def test_a_clip_of_one_step_has_the_window_of_videos():
+    """Two frames that one token covers are no image: the window counts."""
+    changes = {"DATA__NUM_FRAMES": 2, "AUG__MASK_RATIO": 0.4}
+    mask = draw(sampler("pt_video_hog", AUG__MASK_WINDOW_SIZE=[1, 2, 2], **changes), 1)[0]
+    assert mask.shape == (1, 2, 2)
+    with pytest.raises(ValueError, match=r"AUG\.MASK_WINDOW_SIZE: masks of 8x7x7"):
+        sampler("pt_video_hog", AUG__MASK_WINDOW_SIZE=[8, 7, 7], **changes)
