@@ -12,9 +12,16 @@ import numpy as np
 import pytest
 import torch
 from golden_rule import golden_json
+from paper_recipes import EXEMPT, PAPERS
 from published_files import OF_PAPERS, PUBLISHED, write_yaml
 
-from slowfast_maskfeat.build import build_loader, build_mask_sampler, build_model, build_task
+from slowfast_maskfeat.build import (
+    build_loader,
+    build_mask_sampler,
+    build_model,
+    build_optimizer,
+    build_task,
+)
 from slowfast_maskfeat.build.data import READERS
 from slowfast_maskfeat.config import default_config, load_config
 
@@ -97,6 +104,32 @@ def test_every_deviation_is_one(tmp_path):
     published = (write_yaml(tmp_path / "a.yaml", values) for values in PUBLISHED.values())
     texts = [text for path in published for text in _warnings(path)]
     assert [key for key in LEFT_OUT if not any(text.startswith(key) for text in texts)] == []
+
+
+@pytest.mark.parametrize("name", OF_PAPERS)
+def test_a_config_of_a_paper_resolves_to_its_values(name):
+    """And differs from the defaults, which are the published ones, in nothing else."""
+    ours, defaults = (
+        dict(_flat(_load([ROOT / f"configs/{name}.yaml"]))),
+        dict(_flat(default_config())),
+    )
+    values = PAPERS[name]
+    assert {key: ours[key] for key in values} == values
+    assert {key for key in ours if ours[key] != defaults[key]} <= set(values)
+
+
+@pytest.mark.parametrize("name", OF_PAPERS)
+def test_what_decays_is_what_the_papers_decay(name):
+    cfg = _load([ROOT / f"configs/{name}.yaml"])
+    with torch.device("meta"):
+        model = build_model(cfg)
+        groups = build_optimizer(cfg, model).param_groups
+    decays = {n: group["weight_decay"] for group in groups for n in group["names"]}
+    assert decays.keys() == {n for n, p in model.named_parameters() if p.requires_grad}
+    shapes = {n: p.ndim for n, p in model.named_parameters()}
+    flat = {n for n in decays if shapes[n] == 1 or n.endswith(".bias")}
+    assert {n for n, decay in decays.items() if not decay} == flat | EXEMPT[name]
+    assert {decay for decay in decays.values() if decay} == {0.05}
 
 
 def _different(name: str, folder: Path) -> set[str]:

@@ -56,6 +56,7 @@ def load_first_weights(cfg: CfgNode, model: nn.Module, path: str | os.PathLike[s
         path,
         min_coverage=cfg.TRAIN.CHECKPOINT_MIN_COVERAGE,
         clear_names=cfg.TRAIN.CHECKPOINT_CLEAR_NAME_PATTERN,
+        leave_out=cfg.TRAIN.CHECKPOINT_LEAVE_OUT,
         inflate=inflation(cfg),
         class_names=class_names(cfg),
     )

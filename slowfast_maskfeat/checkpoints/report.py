@@ -27,6 +27,7 @@ class LoadReport:
             of are of use.
         reshaped: Of the loaded, name to what was done to its shape.
         refused: Of the missing, name to why what the file has for it was not used.
+        left_out: Names in the file that were not to be used.
         coverage: Filled share of the backbone, 0 to 1: the smaller of the share of its entries and
             of its elements. The backbone is all but the heads, decoders and the mask token.
         classifier: Why the classifier kept its values; empty where it did not, or where there is
@@ -42,6 +43,7 @@ class LoadReport:
     unexpected: tuple[str, ...]
     reshaped: Mapping[str, str] = field(default_factory=dict)
     refused: Mapping[str, str] = field(default_factory=dict)
+    left_out: tuple[str, ...] = ()
     coverage: float = 1.0
     classifier: str = ""
     unchecked_order: bool = False
@@ -63,6 +65,7 @@ class LoadReport:
             ("reshaped", len(self.reshaped), _by_note(self.reshaped)),
             (f"left {many}", len(self.missing), [shorten(_grouped(self.missing))]),
             ("does not fit", len(self.refused), _by_note(self.refused)),
+            ("left out as asked", len(self.left_out), [shorten(_grouped(self.left_out))]),
             ("unused, of pre-training", len(harmless), [shorten(_grouped(harmless))]),
             ("unused, not in the model", len(strange), [shorten(_grouped(strange))]),
         ]

@@ -96,6 +96,7 @@ def load_weights(
     *,
     min_coverage: float = 0.95,
     clear_names: Sequence[str] = (),
+    leave_out: Sequence[str] = (),
     inflate: str = "mean",
     complete: bool = False,
     class_names: Sequence[str] = (),
@@ -123,6 +124,8 @@ def load_weights(
             (:attr:`LoadReport.coverage`).
         clear_names: Patterns whose first occurrence is removed from every name in the file
             (``TRAIN.CHECKPOINT_CLEAR_NAME_PATTERN``).
+        leave_out: Beginnings of names; what the file has under them is not used, and what the model
+            has keeps its values (``TRAIN.CHECKPOINT_LEAVE_OUT``).
         inflate: How an image's weights become a video's. ``mean`` keeps the response to a still
             clip: kernels repeated along time are divided by their length, and what only a video has
             starts at zero. ``repeat`` is the published way, which does neither.
@@ -150,7 +153,9 @@ def load_weights(
     path = Path(path)
     # What validated is what is tested: the running average, where a run kept one.
     file = read_weights(path, clear_names=clear_names, average=complete or average, rename=rename)
-    found, state = file.weights, model.state_dict()
+    left_out = [name for name in file.weights if name.startswith(tuple(leave_out))]
+    found = {name: value for name, value in file.weights.items() if name not in left_out}
+    state = model.state_dict()
     _require_floats(found, state, path)
     target = TokenLayout("cls_token" in state, getattr(model, "configured_grid", None))
     is_still = is_of_images(state) or (target.grid is not None and target.grid.t == 1)
@@ -176,6 +181,7 @@ def load_weights(
         unexpected=tuple(name for name in found if name not in state and name not in used),
         reshaped=reshaped,
         refused=refused,
+        left_out=tuple(left_out),
         coverage=_coverage(state, values),
         classifier=explain_classifier(own_head, state, found, refused),
         unchecked_order=bool(class_names)

@@ -54,6 +54,7 @@ def _train() -> CfgNode:
     node.CHECKPOINT_FILE_PATH = ""  # weights to start from when there is nothing to resume
     node.CHECKPOINT_EPOCH_RESET = False  # take only the weights of that file, start at epoch 0
     node.CHECKPOINT_CLEAR_NAME_PATTERN = []  # texts removed from names in it, and when testing
+    node.CHECKPOINT_LEAVE_OUT = []  # new: beginnings of names in it that training starts anew
     node.CHECKPOINT_MIN_COVERAGE = 0.95  # new: least share of the backbone that file must fill
     node.CHECKPOINT_IN_INIT = False  # repeat an image's kernels along time without dividing them
     node.CHECKPOINT_INFLATE = False  # divide them, which is what happens without both keys, too

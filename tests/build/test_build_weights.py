@@ -85,6 +85,23 @@ def test_names_are_cleared_by_a_key(tmp_path: Path) -> None:
         assert not load(cfg, receiver(tiny_options("img_vit")), path).missing
 
 
+def test_what_training_starts_anew_is_a_key(tmp_path: Path) -> None:
+    """Of the names' beginnings, and said; a test takes everything all the same."""
+    path = source_file(tmp_path, tiny_options("img_vit"))
+    cfg = configuration("TRAIN.CHECKPOINT_LEAVE_OUT", ["norm.", "head."])
+    model = receiver(tiny_options("img_vit"))
+    before = model.state_dict()["norm.weight"].clone()
+    cfg_small = configuration(
+        "TRAIN.CHECKPOINT_LEAVE_OUT", ["norm."], "TRAIN.CHECKPOINT_MIN_COVERAGE", 0.9
+    )
+    report = load_first_weights(cfg_small, model, path)
+    assert report.missing == report.left_out == ("norm.weight", "norm.bias")
+    assert report.unexpected == ()
+    assert "left out as asked            2  norm.* (2)" in str(report)
+    assert torch.equal(model.state_dict()["norm.weight"], before)
+    assert not load_tested_weights(cfg, model, path).missing
+
+
 @pytest.fixture
 def classifier(tmp_path: Path) -> Path:
     state = source_state(tiny_options("v2_ft"))
