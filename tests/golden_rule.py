@@ -73,6 +73,13 @@ def golden_mask(case: Any, *, ratio: float, grid: tuple[int, ...]) -> Tensor:
     return torch.from_numpy(mask if mask.ndim == 4 else mask[:, None])
 
 
+def in_published_order(tokens: Tensor, case: Any, ratio: float) -> Tensor:
+    """Visible tokens (B, 1 + V, D) in the order of the noise that chose them; here they ascend."""
+    visible = golden_visible(case, ratio)
+    places = torch.from_numpy(visible.argsort(axis=1).argsort(axis=1) + 1)
+    return torch.cat((tokens[:, :1], tokens.take_along_dim(places[..., None], dim=1)), dim=1)
+
+
 def soft_target(batch: int, num_classes: int) -> Tensor:
     """What golden classification losses aim at, (B, K)."""
     target = torch.full((batch, num_classes), 0.1 / num_classes)

@@ -91,6 +91,9 @@ class MaskedModel(Encoder):
 
         Returns:
             One (M, dim) per predicting depth, in the order of (b, t, h, w).
+
+        Raises:
+            ValueError: The clips do not fit the patches or the mask does not fit the tokens.
         """
         raise NotImplementedError
 
@@ -145,18 +148,7 @@ class MaskedMViT(MaskedModel):
         )
 
     def forward(self, clips: Tensor, mask: Tensor) -> list[Tensor]:
-        """Predicts at the masked tokens.
-
-        Args:
-            clips: (B, C, T, H, W), float, normalised.
-            mask: (B, t', h', w') bool, True where masked, see `resize_mask`.
-
-        Returns:
-            One (M, dim) per predicting depth, in the order of (b, t, h, w).
-
-        Raises:
-            ValueError: The clips do not fit the patches or the mask does not fit the tokens.
-        """
+        """Predicts at the masked tokens, see `MaskedModel.forward`."""
         tokens, grid = self.patch_embed(clips)
         hidden = resize_mask(mask, grid).flatten(1)  # (B, N)
         tokens = torch.where(hidden[..., None], self.mask_token.to(tokens.dtype), tokens)

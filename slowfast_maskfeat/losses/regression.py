@@ -17,21 +17,14 @@ def mean_squared_error(prediction: Tensor, target: Tensor) -> Tensor:
     Returns:
         (M,), float32 (float64 if `prediction` is).
     """
-    assert prediction.shape == target.shape, f"{prediction.shape} against {target.shape}"
-    difference = at_least_float32(prediction) - target
-    return difference.square().mean(dim=-1)
+    return _difference(prediction, target).square().mean(dim=-1)
 
 
 def mean_absolute_error(prediction: Tensor, target: Tensor) -> Tensor:
-    """Mean over the channels of the absolute error of every term.
+    """Mean over the channels of the absolute error of every term; all as `mean_squared_error`."""
+    return _difference(prediction, target).abs().mean(dim=-1)
 
-    Args:
-        prediction: (M, D), any floating type.
-        target: (M, D).
 
-    Returns:
-        (M,), float32 (float64 if `prediction` is).
-    """
+def _difference(prediction: Tensor, target: Tensor) -> Tensor:
     assert prediction.shape == target.shape, f"{prediction.shape} against {target.shape}"
-    difference = at_least_float32(prediction) - target
-    return difference.abs().mean(dim=-1)
+    return at_least_float32(prediction) - target

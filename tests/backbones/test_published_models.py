@@ -15,6 +15,7 @@ from golden_rule import (
     golden_mask,
     golden_npz,
     golden_randn,
+    in_published_order,
     recorded_features,
     relative_error,
     sample_by_step,
@@ -73,11 +74,13 @@ def test_full_size_outputs_agree_with_reference(name: str) -> None:
         else:
             loss = _predict(model, clips, cfg, expected, arrays)
     assert loss.item() == pytest.approx(expected["loss"], rel=1e-4)
-    if not cfg.MASK.MAE_ON:  # whose visible tokens are in another order
-        assert len(features) == len(expected["feats"]) - 1  # the other is patch_embed
-        for key, tokens in features.items():
-            sample = sample_by_step(tokens, expected["feats"][key]["stride"])
-            assert relative_error(sample, arrays[f"feat/{key}/sample"]) < 1e-4, key
+    assert len(features) == len(expected["feats"]) - 1  # the other is patch_embed
+    for key, tokens in features.items():
+        if cfg.MASK.MAE_ON:
+            tokens = in_published_order(tokens, expected, cfg.AUG.MASK_RATIO)
+        assert list(tokens.shape) == expected["feats"][key]["shape"], key
+        sample = sample_by_step(tokens, expected["feats"][key]["stride"])
+        assert relative_error(sample, arrays[f"feat/{key}/sample"]) < 1e-4, key
     if "grad_norm" in expected:
         loss.backward()
         # Float32, where ties of max pooling move them a little.

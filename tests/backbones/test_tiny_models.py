@@ -13,7 +13,7 @@ from golden_rule import (
     golden_mask,
     golden_npz,
     golden_randn,
-    golden_visible,
+    in_published_order,
     recorded_features,
     relative_error,
     sample_by_step,
@@ -61,23 +61,16 @@ def total_gradient(model: nn.Module) -> float:
 
 def check_features(features: dict[str, Tensor], name: str) -> None:
     """Compares a sample of each block's tokens."""
-    expected = golden_json(f"tiny/{name}.json")["feats"]
+    case = golden_json(f"tiny/{name}.json")
+    expected = case["feats"]
     arrays = golden_npz(f"tiny/{name}.npz")
     assert len(features) == len(expected) - 1  # the other is patch_embed
     for key, tokens in features.items():
         if name.startswith("mae_"):
-            tokens = in_published_order(tokens, name)
+            tokens = in_published_order(tokens, case, case["options"]["AUG.MASK_RATIO"])
         assert list(tokens.shape) == expected[key]["shape"], key
         sample = sample_by_step(tokens, expected[key]["stride"])
         assert relative_error(sample, arrays[f"feat/{key}/sample"]) < 1e-4, key
-
-
-def in_published_order(tokens: Tensor, name: str) -> Tensor:
-    """Visible tokens (1 + V) in the order of the noise that chose them; here they ascend."""
-    case = golden_json(f"tiny/{name}.json")
-    visible = golden_visible(case, case["options"]["AUG.MASK_RATIO"])
-    places = torch.from_numpy(visible.argsort(axis=1).argsort(axis=1) + 1)
-    return torch.cat((tokens[:, :1], tokens.take_along_dim(places[..., None], dim=1)), dim=1)
 
 
 @pytest.mark.parametrize("name", CLASSIFIERS + DETECTORS + MASKED)
