@@ -82,6 +82,7 @@ MAE_PT: Values = {
     "MASK.NORM_PRED_PIXEL": True,
     "MASK.PIXEL_LOSS": "l2",
     "MVIT.USE_FIXED_SINCOS_POS": True,
+    "MVIT.INIT": "xavier",
     "MVIT.SINCOS_POS_TIME": False,
     "MVIT.DROPPATH_RATE": 0.0,
     "MVIT.ZERO_DECAY_POS_CLS": False,
@@ -109,6 +110,7 @@ SIMMIM_PT: Values = {
     "MASK.NORM_PRED_PIXEL": False,
     "MASK.PIXEL_LOSS": "l1",
     "MVIT.LAYER_SCALE": 0.1,
+    "MVIT.INIT": "rescaled",
     "MVIT.DROPPATH_RATE": 0.1,
     "MVIT.ZERO_DECAY_POS_CLS": True,
     "SOLVER.LR_POLICY": "steps_with_relative_lrs",
@@ -156,6 +158,7 @@ MAE_FT: Values = {
     "SOLVER.WARMUP_EPOCHS": 5.0,
     "SOLVER.CLIP_GRAD_L2NORM": None,
     "MVIT.LAYER_SCALE": 0.0,
+    "MVIT.INIT": "xavier",  # of the new norm and classifier
 }
 # SimMIM: simmim_finetune__vit_base__img224__800ep.yaml (rates for 512) and config.py.
 SIMMIM_FT: Values = {
@@ -170,6 +173,7 @@ SIMMIM_FT: Values = {
     "SOLVER.CLIP_GRAD_L2NORM": 5.0,
     "MVIT.DROPPATH_RATE": 0.1,
     "MVIT.LAYER_SCALE": 0.1,
+    "MVIT.INIT": "rescaled",
     **VIT_B,
 }
 

@@ -9,7 +9,7 @@ from torch import Tensor, nn
 from slowfast_maskfeat.backbones.attention import LAYER_NORM_EPSILON
 from slowfast_maskfeat.backbones.encoder import EncoderOptions
 from slowfast_maskfeat.backbones.heads import DecoderOptions, PredictionHead
-from slowfast_maskfeat.backbones.initialise import truncated_normal
+from slowfast_maskfeat.backbones.initialise import INITIALISATIONS
 from slowfast_maskfeat.backbones.masked import MaskedModel, resize_mask
 from slowfast_maskfeat.backbones.position import fixed_table, learned_tables, table_positions
 from slowfast_maskfeat.shapes import Grid
@@ -49,9 +49,11 @@ class MaskedAutoencoder(MaskedModel):
         check_plain(options)
         super().__init__(options)
         self.prediction_depths = (options.depth - 1,)
-        # Layer norm and linear layer start as torch makes them: published so.
+        start = INITIALISATIONS[options.initialisation]
         self.norm = nn.LayerNorm(options.width, eps=LAYER_NORM_EPSILON)
         self.decoder_embed = nn.Linear(options.width, decoder.width)
+        for layer in (self.norm, self.decoder_embed):
+            layer.apply(start.to_decoder)
         if separable_decoder_positions and fixed_decoder_positions:
             raise ValueError(
                 "MASK.DECODER_SEP_POS_EMBED and MASK.DECODER_FIXED_SINCOS_POS are both True; the "
@@ -62,7 +64,7 @@ class MaskedAutoencoder(MaskedModel):
             self.decoder_positions = "dec_pos_embed"
         self._make_decoder_positions(decoder.width, fixed=fixed_decoder_positions)
         self.mask_token = nn.Parameter(torch.zeros(1, 1, decoder.width))
-        truncated_normal(self.mask_token)
+        start.token(self.mask_token)
         self.pred_head = PredictionHead(
             dims=[decoder.width],
             output_dims=[prediction_dim],

@@ -16,7 +16,7 @@ from slowfast_maskfeat.backbones.geometry import (
     block_geometries,
     output_grids,
 )
-from slowfast_maskfeat.backbones.initialise import initialise_encoder, truncated_normal
+from slowfast_maskfeat.backbones.initialise import INITIALISATIONS
 from slowfast_maskfeat.backbones.patch_embed import PatchEmbed
 from slowfast_maskfeat.backbones.pooling import PoolMode
 from slowfast_maskfeat.backbones.position import fixed_table, learned_tables, table_positions
@@ -65,6 +65,7 @@ class EncoderOptions:
         residual_pooling: Add the pooled query to the result of attention.
         layer_scale: Initial factor on what each block adds, see `MultiscaleBlock`; 0: none.
         activation_checkpoint: Recompute the blocks in the backward pass to save memory.
+        initialisation: How weights start, a name in `INITIALISATIONS`.
     """
 
     clip_size: tuple[int, int, int]
@@ -102,6 +103,7 @@ class EncoderOptions:
     residual_pooling: bool = False
     layer_scale: float = 0.0
     activation_checkpoint: bool = False
+    initialisation: str = "published"
 
     def geometries(self) -> list[BlockGeometry]:
         """Numbers of every block; errors as `block_geometries`."""
@@ -168,9 +170,11 @@ class Encoder(nn.Module):
             self.norm_stem = nn.LayerNorm(options.width, eps=LAYER_NORM_EPSILON)
         self.geometries = options.geometries()[:num_blocks]
         self.blocks = self._make_blocks()
-        self.apply(initialise_encoder)
+        start = INITIALISATIONS[options.initialisation]
+        self.apply(start.encoder)
+        start.rescale(self.blocks)
         if self.has_cls:
-            truncated_normal(self.cls_token)
+            start.token(self.cls_token)
 
     def _make_positions(self) -> None:
         options, grid = self.options, self.configured_grid

@@ -1,7 +1,12 @@
-"""The published initialisation of the transformers."""
+"""How the transformers start: as published for this field's video models, as MAE, as SimMIM."""
 
 from __future__ import annotations
 
+import math
+from collections.abc import Callable, Iterable
+from typing import NamedTuple
+
+import torch
 from torch import Tensor, nn
 
 STANDARD_DEVIATION = 0.02
@@ -52,3 +57,117 @@ def initialise_predictor(module: nn.Module) -> None:
     elif isinstance(module, nn.LayerNorm):
         nn.init.ones_(module.weight)
         nn.init.zeros_(module.bias)
+
+
+def initialise_xavier(module: nn.Module) -> None:
+    """Initialises one module of MAE, for `nn.Module.apply`.
+
+    Weights of linear layers: uniform, so that forward and backward keep the variance (Glorot and
+    Bengio, 2010); biases 0. A convolution starts as the linear layer on its patches that it is;
+    its bias keeps torch's default. Source: the authors' code of MAE (He et al., 2022).
+
+    Args:
+        module: Module whose own parameters are set.
+    """
+    if isinstance(module, nn.Linear):
+        nn.init.xavier_uniform_(module.weight)
+        if module.bias is not None:
+            nn.init.zeros_(module.bias)
+    elif isinstance(module, nn.Conv2d | nn.Conv3d):
+        nn.init.xavier_uniform_(module.weight.data.flatten(1))  # a view of the weight
+    elif isinstance(module, nn.LayerNorm):
+        nn.init.ones_(module.weight)
+        nn.init.zeros_(module.bias)
+
+
+def cut_normal(tensor: Tensor) -> None:
+    """Fills a tensor in place from the normal distribution of 0.02, cut at one deviation."""
+    nn.init.trunc_normal_(
+        tensor, std=STANDARD_DEVIATION, a=-STANDARD_DEVIATION, b=STANDARD_DEVIATION
+    )
+
+
+def initialise_cut_normal(module: nn.Module) -> None:
+    """Initialises one module of SimMIM's encoder, for `nn.Module.apply`.
+
+    Weights of linear layers and convolutions: `cut_normal`; all biases 0. Source: the authors' code
+    of SimMIM (Xie et al., 2022), for pre-training.
+
+    Args:
+        module: Module whose own parameters are set.
+    """
+    if isinstance(module, nn.Linear | nn.Conv2d | nn.Conv3d):
+        cut_normal(module.weight)
+        if module.bias is not None:
+            nn.init.zeros_(module.bias)
+    elif isinstance(module, nn.LayerNorm):
+        nn.init.ones_(module.weight)
+        nn.init.zeros_(module.bias)
+
+
+@torch.no_grad()
+def rescale_blocks(blocks: Iterable[nn.Module]) -> None:
+    """Divides what block i (from 1) writes to the skip path by sqrt(2 i).
+
+    Source: BEiT (Bao et al., 2022), section 2.5, which SimMIM follows.
+
+    Args:
+        blocks: `MultiscaleBlock`s, in their order.
+    """
+    for number, block in enumerate(blocks, start=1):
+        for name in ("attn.proj.weight", "mlp.fc2.weight"):
+            block.get_parameter(name).div_(math.sqrt(2.0 * number))
+
+
+class Initialisation(NamedTuple):
+    """How a network starts; each but the first and last is for `nn.Module.apply`.
+
+    Attributes:
+        token: Fills a cls or mask token.
+        encoder: Patches, blocks and the last norm of a classifier.
+        classifier: The linear layer of a classifier, before its scale.
+        to_decoder: What stands between an autoencoder's encoder and decoder.
+        predictor: Decoder blocks, norm and linear layer of a prediction.
+        rescale: What is done to the blocks of the encoder then.
+    """
+
+    token: Callable[[Tensor], None]
+    encoder: Callable[[nn.Module], None]
+    classifier: Callable[[nn.Module], None]
+    to_decoder: Callable[[nn.Module], None]
+    predictor: Callable[[nn.Module], None]
+    rescale: Callable[[Iterable[nn.Module]], None]
+
+
+def _as_it_is(module: object) -> None:
+    """Leaves what torch made."""
+
+
+# What MVIT.INIT may say. The published autoencoder leaves its encoder's last norm, and the layer
+# after it, as torch makes them.
+INITIALISATIONS = {
+    "published": Initialisation(
+        token=truncated_normal,
+        encoder=initialise_encoder,
+        classifier=initialise_encoder,
+        to_decoder=_as_it_is,
+        predictor=initialise_predictor,
+        rescale=_as_it_is,
+    ),
+    "xavier": Initialisation(
+        token=truncated_normal,
+        encoder=initialise_xavier,
+        classifier=initialise_predictor,
+        to_decoder=initialise_xavier,
+        predictor=initialise_xavier,
+        rescale=_as_it_is,
+    ),
+    "rescaled": Initialisation(
+        token=cut_normal,
+        encoder=initialise_cut_normal,
+        classifier=initialise_predictor,
+        to_decoder=initialise_cut_normal,
+        predictor=initialise_predictor,
+        rescale=rescale_blocks,
+    ),
+}

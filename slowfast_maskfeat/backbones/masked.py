@@ -9,7 +9,7 @@ from torch import Tensor, nn
 
 from slowfast_maskfeat.backbones.encoder import Encoder, EncoderOptions
 from slowfast_maskfeat.backbones.heads import DecoderOptions, PredictionHead
-from slowfast_maskfeat.backbones.initialise import truncated_normal
+from slowfast_maskfeat.backbones.initialise import INITIALISATIONS
 from slowfast_maskfeat.shapes import Grid
 
 
@@ -137,7 +137,7 @@ class MaskedMViT(MaskedModel):
         super().__init__(options, num_blocks=depths[-1] + 1)
         self.prediction_depths = depths
         self.mask_token = nn.Parameter(torch.zeros(1, 1, options.width))
-        truncated_normal(self.mask_token)
+        INITIALISATIONS[options.initialisation].token(self.mask_token)
         grids = self.block_grids(options.clip_size)
         self.pred_head = PredictionHead(
             dims=[self.geometries[depth].dim_out for depth in depths],

@@ -8,7 +8,7 @@ from torch import Tensor, nn
 from slowfast_maskfeat.backbones.attention import LAYER_NORM_EPSILON
 from slowfast_maskfeat.backbones.encoder import Encoder, EncoderOptions
 from slowfast_maskfeat.backbones.heads import ClassificationHead
-from slowfast_maskfeat.backbones.initialise import initialise_encoder
+from slowfast_maskfeat.backbones.initialise import INITIALISATIONS
 from slowfast_maskfeat.backbones.roi import roi_align
 from slowfast_maskfeat.shapes import Grid
 
@@ -23,7 +23,7 @@ class NormedEncoder(Encoder):
     def __init__(self, options: EncoderOptions) -> None:
         super().__init__(options)
         self.norm = nn.LayerNorm(self.geometries[-1].dim_out, eps=LAYER_NORM_EPSILON)
-        self.norm.apply(initialise_encoder)
+        self.norm.apply(INITIALISATIONS[options.initialisation].encoder)
 
     def encode(self, clips: Tensor) -> tuple[Tensor, Grid]:
         """Tokens after the last block, before the last layer norm.
@@ -72,6 +72,7 @@ class MViT(NormedEncoder):
             num_classes,
             dropout=head_dropout,
             init_scale=head_init_scale,
+            initialisation=options.initialisation,
         )
 
     def forward(self, clips: Tensor) -> Tensor:
@@ -164,6 +165,7 @@ class MViTDetector(NormedEncoder):
             num_classes,
             dropout=head_dropout,
             init_scale=head_init_scale,
+            initialisation=options.initialisation,
         )
 
     def forward(self, clips: Tensor, boxes: Tensor) -> Tensor:

@@ -115,6 +115,7 @@ def encoder_options(cfg: CfgNode) -> EncoderOptions:
         rel_pos_zero_init=keys.REL_POS_ZERO_INIT,
         residual_pooling=keys.RESIDUAL_POOLING,
         layer_scale=keys.LAYER_SCALE,
+        initialisation=keys.INIT,
         activation_checkpoint=cfg.MODEL.ACT_CHECKPOINT,
     )
 

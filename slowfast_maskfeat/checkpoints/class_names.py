@@ -40,7 +40,7 @@ def compare_class_names(
         remedy = "the classes are the same in another order: bring classes.txt and the labels of "
         remedy += "the lists into the order of the checkpoint"
         if may_start_anew:
-            remedy += ", or leave its classifier out by TRAIN.CHECKPOINT_CLEAR_NAME_PATTERN "
+            remedy += ", or leave its classifier out by TRAIN.CHECKPOINT_LEAVE_OUT "
             remedy += "\"['head.']\""
         raise ValueError(f"{path}: {what}; {remedy}")
     if may_start_anew:

@@ -213,6 +213,7 @@ def _mvit() -> CfgNode:
     node.REL_POS_ZERO_INIT = False  # start them at zero
     node.ZERO_DECAY_POS_CLS = True  # no weight decay on positions and class token
     node.USE_MEAN_POOLING = False  # classify the mean token instead of the class token
+    node.INIT = "published"  # new: how weights start: published; xavier, MAE's; rescaled, SimMIM's
     node.HEAD_INIT_SCALE = 1.0  # factor on the initial classifier
     return node
 

@@ -185,6 +185,7 @@ _CHOICES: dict[str, tuple[object, ...]] = {
     "MASK.HEAD_TYPE": ("separate", "separate_xformer"),
     "MASK.PIXEL_LOSS": ("l2", "l1"),
     "MODEL.HEAD_ACT": ("softmax", "sigmoid", "none"),
+    "MVIT.INIT": ("published", "xavier", "rescaled"),
     "MVIT.MODE": ("conv", "avg", "max"),
     "MVIT.NORM": ("layernorm",),
     "PROBE.KIND": ("", "linear", "attentive", "knn"),

@@ -122,7 +122,7 @@ def test_fine_tuning_compares_the_classes(tmp_path: Path, classifier: Path) -> N
     turned = data(tmp_path, NAMES[::-1])
     with pytest.raises(ValueError, match="in another order"):
         load_first_weights(turned, model, classifier)
-    alone = data(tmp_path, NAMES[::-1], "TRAIN.CHECKPOINT_CLEAR_NAME_PATTERN", "['head.']")
+    alone = data(tmp_path, NAMES[::-1], "TRAIN.CHECKPOINT_LEAVE_OUT", "['head.']")
     assert load_first_weights(alone, model, classifier).missing_head
 
 

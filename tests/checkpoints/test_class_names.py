@@ -75,12 +75,12 @@ def test_the_same_classes_in_another_order_are_always_an_error(path: Path) -> No
     for complete in (False, True):
         with pytest.raises(ValueError, match="the classes are the same in another order: bring"):
             load(path, class_names=turned, complete=complete)
-    with pytest.raises(ValueError, match=r"CLEAR_NAME_PATTERN \"\['head\.'\]\""):
+    with pytest.raises(ValueError, match=r"CHECKPOINT_LEAVE_OUT \"\['head\.'\]\""):
         load(path, class_names=turned)
 
 
 def test_the_way_out_that_the_error_tells_works(path: Path) -> None:
-    report, untouched = load(path, class_names=NAMES[::-1], clear_names=["head."])
+    report, untouched = load(path, class_names=NAMES[::-1], leave_out=["head."])
     assert untouched
     assert report.missing == HEAD
     assert report.coverage == 1.0
