@@ -94,7 +94,7 @@ class MaskedAutoencoder(MaskedModel):
 
         Args:
             clips: (B, C, T, H, W), float, normalised.
-            mask: (B, t', h', w') bool, True where masked, see `resize_mask`; as many in each clip.
+            mask: As `MaskedModel.forward`; as many tokens in each clip.
 
         Returns:
             A list of one (M, dim), in the order of (b, t, h, w).
@@ -105,7 +105,7 @@ class MaskedAutoencoder(MaskedModel):
         """
         tokens, grid = self.patch_embed(clips)
         hidden = resize_mask(mask, grid).flatten(1)  # (B, N)
-        visible = visible_places(hidden).to(tokens.device)
+        visible = visible_places(hidden).to(tokens.device, non_blocking=True)
         latent = self.encode_visible(self.add_positions(tokens, grid), visible)
         tokens = self._fill(self.decoder_embed(latent), visible, grid)
         return [self.pred_head(tokens, grid, hidden, index=0)]
@@ -185,7 +185,8 @@ def visible_places(hidden: Tensor) -> Tensor:
     """Where the visible tokens of each clip are.
 
     Args:
-        hidden: (B, N) bool, True where masked.
+        hidden: (B, N) bool, True where masked. Their number must be known to make tensors of it: on
+            the CPU it is, a GPU would be waited for.
 
     Returns:
         (B, V) int64, ascending.
@@ -193,7 +194,6 @@ def visible_places(hidden: Tensor) -> Tensor:
     Raises:
         ValueError: V is not the same for all clips, or 0.
     """
-    # The one wait for the device: the number of tokens must be known to make tensors of it.
     counts = hidden.logical_not().sum(dim=1).tolist()
     if len(set(counts)) > 1:
         raise ValueError(
@@ -206,6 +206,6 @@ def visible_places(hidden: Tensor) -> Tensor:
             f"the masks hide all {hidden.shape[1]} tokens of a clip, and MASK.MAE_ON predicts them "
             "from the visible ones; a smaller AUG.MASK_RATIO leaves some"
         )
-    # Places of visible tokens come first, in their order.
     num_visible = counts[0] if counts else 0
-    return hidden.to(torch.uint8).argsort(dim=1, stable=True)[:, :num_visible]
+    places = hidden.logical_not().nonzero()[:, 1]  # (B * V,), clip after clip
+    return places.view(len(hidden), num_visible)

@@ -109,6 +109,24 @@ class DecoderOptions:
         ]
 
 
+def take_masked(tokens: Tensor, mask: Tensor) -> Tensor:
+    """The tokens at the masked places.
+
+    How many there are decides the shape of what follows. A mask on the CPU says it there; one on a
+    GPU would be waited for.
+
+    Args:
+        tokens: (B, N, D), on any device.
+        mask: (B, N) bool, on the CPU or that device.
+
+    Returns:
+        (M, D), in the order of (b, n).
+    """
+    clips, places = mask.nonzero(as_tuple=True)
+    device = tokens.device
+    return tokens[clips.to(device, non_blocking=True), places.to(device, non_blocking=True)]
+
+
 class PredictionHead(nn.Module):
     """One small decoder per predicting depth: blocks if any, a layer norm, a linear layer.
 
@@ -166,7 +184,7 @@ class PredictionHead(nn.Module):
         Args:
             tokens: (B, N, D), a cls token first if there is one.
             grid: Grid of the other tokens.
-            mask: (B, N without cls) bool, True where a prediction is wanted.
+            mask: (B, N without cls) bool, True where a prediction is wanted, see `take_masked`.
             index: Which predicting depth.
 
         Returns:
@@ -179,4 +197,4 @@ class PredictionHead(nn.Module):
         if self.has_cls:
             tokens = tokens[:, 1:]
         # Only what is predicted goes through norm and projection: both work token by token.
-        return self.projections[index](norm(tokens[mask]))
+        return self.projections[index](norm(take_masked(tokens, mask)))

@@ -87,7 +87,8 @@ class MaskedModel(Encoder):
 
         Args:
             clips: (B, C, T, H, W), float, normalised.
-            mask: (B, t', h', w') bool, True where masked, see `resize_mask`.
+            mask: (B, t', h', w') bool, True where masked, see `resize_mask`; on the CPU, so that
+                nothing waits for the device, or on that of the clips.
 
         Returns:
             One (M, dim) per predicting depth, in the order of (b, t, h, w).
@@ -151,6 +152,7 @@ class MaskedMViT(MaskedModel):
         """Predicts at the masked tokens, see `MaskedModel.forward`."""
         tokens, grid = self.patch_embed(clips)
         hidden = resize_mask(mask, grid).flatten(1)  # (B, N)
+        hidden = hidden.to(tokens.device, non_blocking=True)
         tokens = torch.where(hidden[..., None], self.mask_token.to(tokens.dtype), tokens)
         tokens = self.add_positions(tokens, grid)
         predictions: list[Tensor] = []

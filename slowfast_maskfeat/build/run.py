@@ -103,7 +103,7 @@ def run_training(cfg: CfgNode, device: torch.device, log: EventLog) -> None:
     started_from = _start(cfg, state)
     if cfg.TRAIN.COMPILE:
         state.model = torch.compile(model)  # type: ignore[assignment]
-    state.model = distributed.wrap(state.model, device)
+    state.model = distributed.wrap(state.model)
     _log_start(cfg, log, state, loader, device, started_from)
     tensorboard = TensorBoardLog(_tensorboard_folder(cfg))
     val_loader = _validation_loader(cfg)

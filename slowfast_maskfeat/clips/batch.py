@@ -37,7 +37,8 @@ class ClipBatch:
         clips: (B, C, T, H, W) uint8, or float already normalised.
         labels: (B,) int64 class numbers, or (B, K) float soft labels; with boxes (R,) int64, -1
             where none is known, or (R, K) float of several classes each, zeros for none.
-        mask: (B, t, h, w) bool on any grid that divides the token grid; True means masked.
+        mask: (B, t, h, w) bool on any grid that divides the token grid; True means masked. On the
+            CPU, wherever the rest is.
         boxes: (R, 5) float: batch index, x1, y1, x2, y2 in input pixels.
         box_index: (R,) int64, the number of each box in the list's table of boxes.
         sizes: (B, 2) int64, height and width of each clip, where they differ: what is right of them
@@ -102,8 +103,14 @@ class ClipBatch:
         return {name: value for name, value in values.items() if isinstance(value, Tensor)}
 
     def to(self, device: torch.device) -> ClipBatch:
-        """The batch on another device; the copy from pinned memory does not wait."""
-        moved = {name: x.to(device, non_blocking=True) for name, x in self._tensors().items()}
+        """The batch on another device; the copy from pinned memory does not wait.
+
+        Masks stay where they are, on the CPU: how many tokens they hide is the shape of what a
+        model makes of them, and asking a device for it would be waiting for all its work.
+        """
+        tensors = self._tensors()
+        tensors.pop("mask", None)
+        moved = {name: x.to(device, non_blocking=True) for name, x in tensors.items()}
         return replace(self, **moved)  # type: ignore[arg-type]
 
     def pin_memory(self) -> ClipBatch:

@@ -257,7 +257,7 @@ def broadcast_object(item: Item) -> Item:
     return items[0]
 
 
-def wrap(model: nn.Module, device: torch.device, *, static_graph: bool = False) -> nn.Module:
+def wrap(model: nn.Module, *, static_graph: bool = False) -> nn.Module:
     """Make backward ADD the gradients of all processes up.
 
     They are summed, not averaged as DistributedDataParallel does of itself, so that what
@@ -269,7 +269,6 @@ def wrap(model: nn.Module, device: torch.device, *, static_graph: bool = False) 
 
     Args:
         model: On its device already. All of its parameters take part in every loss.
-        device: From :func:`own_device`.
         static_graph: The same parameters take part, the same number of times, in every backward;
             needed with activation checkpointing that is re-entrant, and a little faster.
 
@@ -278,9 +277,9 @@ def wrap(model: nn.Module, device: torch.device, *, static_graph: bool = False) 
     """
     if world_size() == 1:
         return model
+    # Without device_ids inputs come as they are: masks stay on the CPU, where their size is known.
     wrapped = DistributedDataParallel(
         model,
-        device_ids=[device.index] if device.type == "cuda" else None,
         gradient_as_bucket_view=True,
         find_unused_parameters=False,
         static_graph=static_graph,

@@ -11,6 +11,7 @@ from typing import Any, cast
 import torch
 from torch import Tensor, nn
 
+from slowfast_maskfeat.backbones.heads import take_masked
 from slowfast_maskfeat.backbones.masked import MaskedModel, resize_mask
 from slowfast_maskfeat.clips.batch import ClipBatch
 from slowfast_maskfeat.clips.transform import normalise
@@ -90,7 +91,7 @@ def masked_rows(target: Target, batch: ClipBatch, grid: Grid) -> Tensor:
     """
     assert batch.mask is not None
     described = target.encode(batch.clips, grid)  # (B, N, dim)
-    return described[resize_mask(batch.mask, grid).flatten(1)]
+    return take_masked(described, resize_mask(batch.mask, grid).flatten(1))
 
 
 class _LossEvaluation(Evaluation):

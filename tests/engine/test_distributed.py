@@ -27,7 +27,7 @@ def make() -> tuple[nn.Module, torch.optim.Optimizer]:
 def train(parts: list[list[slice]], steps: int = 3) -> dict[str, torch.Tensor]:
     """Steps on a fixed batch of 8, of which this process sees its own micro-batches."""
     model, optimizer = make()
-    wrapped = distributed.wrap(model, torch.device("cpu"))
+    wrapped = distributed.wrap(model)
     step = GradientStep(optimizer, clip_l2norm=0.1)
     inputs = torch.randn(8, 6, generator=torch.Generator().manual_seed(1))
     norms = []
@@ -78,7 +78,7 @@ def test_a_run_of_one_needs_no_set_up() -> None:
     assert distributed.all_reduce_sum(tensor) is tensor
     assert distributed.gather_objects("x") == ["x"]
     assert distributed.broadcast_object("x") == "x"
-    assert distributed.wrap(model, torch.device("cpu")) is model
+    assert distributed.wrap(model) is model
     assert distributed.own_device("cpu") == torch.device("cpu")
     distributed.barrier()
     distributed.shutdown()

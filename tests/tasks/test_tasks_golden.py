@@ -35,12 +35,16 @@ PRETRAINING = [
 CLASSIFICATION = ["v1_sep", "v2_ft", "v2_k400", "img_vit_ft"]
 
 
-def _case(name):
-    golden = golden_json(f"tiny/{name}.json")
+def _config(golden):
     words = [str(word) for pair in golden["options"].items() for word in pair]
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
-        cfg = load_config([], words)
+        return load_config([], words)
+
+
+def _case(name):
+    golden = golden_json(f"tiny/{name}.json")
+    cfg = _config(golden)
     model = fill_with_golden_weights(build_model(cfg)).eval()
     clips = golden_randn(golden["input_seed"], golden["input_shape"])
     if clips.ndim == 4:
@@ -63,6 +67,24 @@ def test_pre_training_gives_the_published_loss(name):
     label = torch.from_numpy(arrays["label0"])
     baseline = float(((label - label.mean(0)) ** 2).mean())
     assert float(output.scalars["baseline"]) == pytest.approx(baseline, rel=1e-5)
+
+
+@pytest.mark.parametrize("name", PRETRAINING)
+def test_a_step_of_pre_training_reads_nothing_back(name):
+    """Of a device without values nothing can be read: all sizes follow from masks on the CPU."""
+    golden, device = golden_json(f"tiny/{name}.json"), torch.device("meta")
+    cfg = _config(golden)
+    with device:
+        model, task = build_model(cfg), build_task(cfg)
+    task.to(device)
+    grid = model.prediction_grids(model.options.clip_size)[-1]
+    mask = golden_mask(golden, ratio=cfg.AUG.MASK_RATIO, grid=grid)
+    size = (len(mask), 3, *model.options.clip_size)
+    batch = ClipBatch(torch.zeros(size, dtype=torch.uint8), mask=mask).to(device)
+    assert (batch.clips.device.type, batch.mask.device.type) == ("meta", "cpu")
+    output = task.step(model, batch)
+    output.loss.backward()
+    assert {p.grad.device.type for p in model.parameters() if p.requires_grad} == {"meta"}
 
 
 @pytest.mark.parametrize("name", CLASSIFICATION)
