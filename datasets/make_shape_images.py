@@ -38,9 +38,9 @@ _TURN = 0.03  # of a full one, to either side: more would make squares of diamon
 _LOG_RADIUS_RANGE = (0.5, 0.85)  # of the disc of the same area, in the periods of the clips
 # Always brighter than what is behind, and of muted colours: with either sign of contrast a small
 # network needs many more images before it sees outlines at all.
-_BACKGROUND_LUMA_RANGE = (0.25, 0.35)
-_SHAPE_LUMA_RANGE = (0.7, 0.85)
-_SATURATION = 0.1
+_BACKGROUND_LUMA_RANGE = (0.28, 0.32)
+_SHAPE_LUMA_RANGE = (0.75, 0.82)
+_SATURATION = 0.04
 _SLOPE_RANGE = (0.1, 0.2)  # change of the background's brightness across the picture
 _SHADE_RANGE = (0.06, 0.1)  # change of the shape's brightness per radius
 

@@ -15,9 +15,9 @@ from fvcore.common.config import CfgNode
 from numpy.typing import NDArray
 
 from slowfast_maskfeat.backbones import MViT
-from slowfast_maskfeat.build.augment import resize_interpolation
 from slowfast_maskfeat.build.classes import class_names
 from slowfast_maskfeat.build.data import build_loader, num_clips_per_video, num_crops
+from slowfast_maskfeat.build.image_recipe import clip_recipe
 from slowfast_maskfeat.build.model import build_classifier
 from slowfast_maskfeat.build.optimizer import autocast_precision
 from slowfast_maskfeat.build.readers import data_set
@@ -260,7 +260,7 @@ def _facts(
         "list_sha256": videos.fingerprint,
         "data_set": data_set(cfg, split),
         "views": (num_clips_per_video(cfg, split), num_crops(cfg, split)),
-        "interpolation": resize_interpolation(cfg),
+        "interpolation": clip_recipe(cfg).interpolation,
         "precision": str(autocast_precision(cfg)),
         "sections": sections,
     }

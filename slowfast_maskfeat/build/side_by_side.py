@@ -13,9 +13,10 @@ from fvcore.common.config import CfgNode
 from torch import Tensor
 
 from slowfast_maskfeat.backbones import MaskedModel
-from slowfast_maskfeat.build.data import build_mask_sampler, build_validation_view, mask_grid
+from slowfast_maskfeat.build.data import build_validation_view
 from slowfast_maskfeat.build.draw import drawn_target, frame_of_step, predicted_drawings
 from slowfast_maskfeat.build.from_checkpoint import load_trained
+from slowfast_maskfeat.build.masks import build_mask_sampler, mask_grid
 from slowfast_maskfeat.build.readers import reverses_channels
 from slowfast_maskfeat.build.task import build_task
 from slowfast_maskfeat.clips import ClipBatch, UniformViews
