@@ -25,6 +25,7 @@ from demo_runs import (
     pretrain,
     run_stage,
     seed_folders,
+    validation_curves,
 )
 
 from slowfast_maskfeat.pictures import accuracy_curves
@@ -72,11 +73,8 @@ def _run_all(options: argparse.Namespace, data: Path, folder: Path, seed: int) -
 
 def _draw(path: Path, folders: list[Path]) -> None:
     """Accuracy on the validation list against epochs, both kinds of run in one picture."""
-    curves = {}
-    for name, title in RUNS.items():
-        of_seeds = [events(folder / name, "validation") for folder in folders]
-        epochs = [event["epoch"] for event in of_seeds[0]]
-        curves[title] = (epochs, [[event["top1"] for event in found] for found in of_seeds])
+    runs = {title: [folder / name for folder in folders] for name, title in RUNS.items()}
+    curves = validation_curves(runs, lambda event: event["top1"])
     accuracy_curves(path, curves, chance=100 / NUM_CLASSES)
 
 

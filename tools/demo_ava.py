@@ -32,6 +32,7 @@ from demo_runs import (
     pretrain,
     run_stage,
     seed_folders,
+    validation_curves,
 )
 
 from slowfast_maskfeat.build.data import read_videos
@@ -158,14 +159,10 @@ def _report(folders: list[Path], seconds: list[dict[str, float]], frequency: Ava
 
 def _draw(output: Path, data: Path, folders: list[Path]) -> None:
     """Curves of both kinds of run, key frames with truth and answers, and a drawn video."""
-    curves = {}
-    for name, title in RUNS.items():
-        of_seeds = [events(folder / name, "validation") for folder in folders]
-        epochs = [event["epoch"] for event in of_seeds[0]]
-        curves[title] = (epochs, [[100 * e["mean_ap"] for e in found] for found in of_seeds])
+    runs = {title: [folder / name for folder in folders] for name, title in RUNS.items()}
     accuracy_curves(
         output / "ava_map.png",
-        curves,
+        validation_curves(runs, lambda event: 100 * event["mean_ap"]),
         x_label="epoch",
         y_label="mAP (%)",
         chance=100 * by_frequency(data).mean_ap,

@@ -25,15 +25,19 @@ from demo_runs import (
     mean_text,
     run_stage,
     seed_folders,
+    validation_curves,
 )
 
-# Configuration of each pre-training, and its name for people; that of none comes last.
+from slowfast_maskfeat.pictures import accuracy_curves
+
+# Configuration of each pre-training, and its name for people.
 METHODS = {
     "image_hog": "HOG (MaskFeat)",
     "image_pixels": "pixels (mask tokens)",
     "image_mae": "pixels (MAE)",
-    "": "from scratch",
 }
+SCRATCH = "image_scratch"
+RUNS = {**METHODS, SCRATCH: "from scratch"}
 PROBES = ("linear", "knn")
 NUM_CLASSES = 6
 _NUM_DRAWN = 4  # images in the panel
@@ -58,14 +62,16 @@ def main(arguments: Sequence[str]) -> int:
     try:
         for seed, folder in zip(seed_folders(options), folders, strict=True):
             pairs = ["RNG_SEED", str(seed), *options.opts]
-            for method in METHODS:
-                _run_method(method, data, folder, pairs, options.budget)
-        _draw(data, folders[0])
+            for name in RUNS:
+                _run_method(name, data, folder, pairs, options.budget)
+        _draw_predictions(data, folders[0])
     except subprocess.CalledProcessError as error:
         return error.returncode
+    _draw_accuracy(options.output / "accuracy_image.png", folders)
     _report(folders)
     list_files(
         {
+            "accuracy by epoch": options.output / "accuracy_image.png",
             "predictions side by side": folders[0] / "predictions.png",
             "runs and their logs": folders[0] / "*" / "stats.jsonl",
             "features": folders[0] / "*_probe" / "features",
@@ -74,14 +80,14 @@ def main(arguments: Sequence[str]) -> int:
     return 0
 
 
-def _run_method(method: str, data: Path, folder: Path, pairs: list[str], budget: float) -> None:
-    """Pre-train, fine-tune and probe; without a method train and probe from random weights."""
-    weights: list[str] = []
-    if method:
-        _stage(method, data / "pretrain", folder / method, pairs, budget)
-        weights = ["TRAIN.CHECKPOINT_FILE_PATH", str(last_checkpoint(folder / method))]
-    training = "image_finetune" if method else "image_scratch"
-    lists, name = data / "finetune", method or "image_scratch"
+def _run_method(name: str, data: Path, folder: Path, pairs: list[str], budget: float) -> None:
+    """Pre-train, fine-tune and probe; from scratch train and probe random weights."""
+    training, weights = name, list[str]()
+    if name in METHODS:
+        _stage(name, data / "pretrain", folder / name, pairs, budget)
+        weights = ["TRAIN.CHECKPOINT_FILE_PATH", str(last_checkpoint(folder / name))]
+        training = "image_finetune"
+    lists = data / "finetune"
     _stage(training, lists, folder / f"{name}_finetune", [*pairs, *weights], budget)
     for kind in PROBES:
         probe = ["PROBE.KIND", kind, *weights]
@@ -93,26 +99,33 @@ def _stage(config: str, lists: Path, folder: Path, pairs: list[str], budget: flo
     run_stage(config, folder, keys, ["LOG_MODEL_INFO", "False", *pairs], budget)
 
 
-def _draw(data: Path, folder: Path) -> None:
+def _draw_predictions(data: Path, folder: Path) -> None:
     """The same masked images, as each pre-trained network completes them."""
     names = (data / "pretrain" / "val.csv").read_text(encoding="utf-8").split()[:_NUM_DRAWN]
-    methods = [method for method in METHODS if method]
     command = [sys.executable, str(ROOT / "tools" / "visualize.py")]
-    command += ["--checkpoint", *(str(last_checkpoint(folder / method)) for method in methods)]
-    command += ["--name", *(METHODS[method] for method in methods)]
+    command += ["--checkpoint", *(str(last_checkpoint(folder / name)) for name in METHODS)]
+    command += ["--name", *METHODS.values()]
     command += ["--input", *(str(data / name) for name in names)]
     subprocess.run([*command, "--output", str(folder / "predictions.png")], check=True)
+
+
+def _draw_accuracy(path: Path, folders: list[Path]) -> None:
+    """Accuracy on the validation list against epochs of fine-tuning."""
+    runs = {
+        title: [folder / f"{name}_finetune" for folder in folders] for name, title in RUNS.items()
+    }
+    curves = validation_curves(runs, lambda event: event["top1"])
+    accuracy_curves(path, curves, chance=100 / NUM_CLASSES)
 
 
 def _report(folders: list[Path]) -> None:
     """The table: mean and, of several seeds, standard deviation of top-1."""
     print(f"\n{'test top-1 (%)':24} {'fine-tuned':>14} {'linear probe':>14} {'kNN':>14}")
-    for method, title in METHODS.items():
-        name = method or "image_scratch"
+    for name, title in RUNS.items():
         of_seeds = [_figures(folder, name) for folder in folders]
         columns = [mean_text(values, 1) for values in zip(*of_seeds, strict=True)]
         print(f"{title:24} " + " ".join(f"{column:>14}" for column in columns))
-    tests = [events(folder / "image_scratch_finetune", "test")[-1] for folder in folders]
+    tests = [events(folder / f"{SCRATCH}_finetune", "test")[-1] for folder in folders]
     print(
         f"\n{statistics.mean(test['num_videos_scored'] for test in tests):g} of "
         f"{tests[-1]['num_videos']} test images decoded; {NUM_CLASSES} classes, so chance is "

@@ -7,7 +7,7 @@ import statistics
 import subprocess
 import sys
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -100,6 +100,26 @@ def has_clips(data: Path) -> bool:
 def events(folder: Path, kind: str) -> list[dict[str, Any]]:
     """The events of one kind in a run's log."""
     return [event for event in read_events(folder / "stats.jsonl") if event["event"] == kind]
+
+
+def validation_curves(
+    runs: Mapping[str, Sequence[Path]], figure: Callable[[dict[str, Any]], float]
+) -> dict[str, tuple[list[int], list[list[float]]]]:
+    """For `accuracy_curves`: what the validations of runs gave, by epoch.
+
+    Args:
+        runs: title -> folders, one for each seed.
+        figure: of the event of a validation, what is drawn.
+
+    Returns:
+        title -> epochs and, for each seed, the figures at them.
+    """
+    curves = {}
+    for title, folders in runs.items():
+        of_seeds = [events(folder, "validation") for folder in folders]
+        epochs = [event["epoch"] for event in of_seeds[0]]
+        curves[title] = (epochs, [[figure(event) for event in found] for found in of_seeds])
+    return curves
 
 
 def mean_text(values: Sequence[float], digits: int) -> str:

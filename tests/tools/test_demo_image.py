@@ -54,7 +54,8 @@ def test_a_fraction_of_the_demo(tmp_path):
         assert started.startswith(expected)
         assert bool(started) == bool(expected)
         assert of_kind["linear"]["checkpoint"] == of_kind["knn"]["checkpoint"] == started
-    assert (tmp_path / "image" / "predictions.png").read_bytes().startswith(b"\x89PNG")
+    for picture in ("image/predictions.png", "accuracy_image.png"):
+        assert (tmp_path / picture).read_bytes().startswith(b"\x89PNG")
     budgets = {
         _events(tmp_path / "image" / name, "epoch")[-1]["epoch"]
         for name in TITLES.values()
