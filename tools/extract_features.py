@@ -8,8 +8,10 @@ Features are kept in OUTPUT_DIR/features as they are made: an extraction that wa
 on there, and a probe (PROBE.KIND) with the same OUTPUT_DIR, configuration and weights takes them.
 With --output they are then written into one file: `features` (clips, D), or (clips, n, D) with
 --tokens, `rows`, `views`, `times` (the seconds of each clip), `labels`, and as text `paths`,
-`class_names` and `facts`: list and its hash, checkpoint and its hash, decoders, what was lost. The
-checkpoint brings its configuration along; weights that come without need --cfg.
+`class_names` and `facts`: list and its hash, checkpoint and its hash, pooling, decoders, what was
+lost. A classifier's clip is its mean token or class token, as MVIT.USE_MEAN_POOLING and
+MVIT.CLS_EMBED_ON say, a pre-training's the mean of its tokens without class token. The checkpoint
+brings its configuration along; weights that come without need --cfg.
 """
 
 from __future__ import annotations
@@ -61,7 +63,8 @@ def _extract(options: argparse.Namespace) -> None:
     facts, shape = features.facts, "x".join(map(str, features.features.shape))
     print(
         f"{options.output or cfg.OUTPUT_DIR}: {shape}, {facts['num_decoded']} of "
-        f"{facts['num_expected']} rows of {facts['list']} decoded, {facts['num_views']} clips each"
+        f"{facts['num_expected']} rows of {facts['list']} decoded, {facts['num_views']} clips "
+        f"each, {facts['pooling']}"
     )
 
 
@@ -91,7 +94,9 @@ def _parse(arguments: list[str]) -> argparse.Namespace:
         "--split", default="test", choices=["train", "val", "test"], help="which list"
     )
     parser.add_argument(
-        "--tokens", action="store_true", help="features of each token, not of their mean"
+        "--tokens",
+        action="store_true",
+        help="features of each token but the class token, not pooled to one for each clip",
     )
     parser.add_argument(
         "--device",

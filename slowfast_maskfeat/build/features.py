@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import os
 import shutil
 from datetime import datetime, timezone
 from pathlib import Path
@@ -27,12 +28,14 @@ from slowfast_maskfeat.clips import ClipLoader
 from slowfast_maskfeat.engine import distributed
 from slowfast_maskfeat.engine.evaluate import evaluate
 from slowfast_maskfeat.engine.together import check_shared, from_main
+from slowfast_maskfeat.files import is_address
 from slowfast_maskfeat.probes import Features, FeatureStore
 from slowfast_maskfeat.tasks.extract import FeatureExtraction, feature_shape
 from slowfast_maskfeat.videos.index import VideoList
 
 # What features depend on: these sections of the configuration but for keys that say where data lies
-# or how fast it is read, or that a training alone asks; what `_facts` adds; weights and list.
+# or how fast it is read, or that a training alone asks; what `_facts` adds, among it the weights
+# themselves, whatever chose them, and where each video lies.
 _SECTIONS = ("DATA", "MVIT")
 _WITHOUT_EFFECT = {
     "PATH_TO_DATA_DIR",
@@ -50,6 +53,7 @@ _WITHOUT_EFFECT = {
     "INV_UNIFORM_SAMPLE",
     "RANDOM_FLIP",
     "ENSEMBLE_METHOD",
+    "USE_MEAN_POOLING",
     "DROPPATH_RATE",
     "DROPOUT_RATE",
     "ZERO_DECAY_POS_CLS",
@@ -64,18 +68,22 @@ class FrozenModel(NamedTuple):
         model: in evaluation mode, on its device.
         source: file of its weights; empty for those it was initialised with.
         sha256: of that file; of the seed where there is none.
+        weights_sha256: of the weights that the network has, but for its classifier.
     """
 
     model: MViT
     source: str
     sha256: str
+    weights_sha256: str
 
 
 def build_frozen_model(cfg: CfgNode, checkpoint: str, device: torch.device) -> FrozenModel:
     """The encoder of a pre-training, or the network of a classifier, to take features of.
 
     A pre-training's encoder is completed to the classifier that fine-tuning would start from: its
-    last layer norm is new where the pre-training had none, which leaves features normalised.
+    last layer norm is new where the pre-training had none, which leaves features normalised. Its
+    tokens are pooled to their mean, whatever MVIT.USE_MEAN_POOLING says: no loss reaches a class
+    token there.
 
     Args:
         cfg: configuration, of the pre-training or the classifier; it is only read.
@@ -89,9 +97,12 @@ def build_frozen_model(cfg: CfgNode, checkpoint: str, device: torch.device) -> F
     model = build_classifier(cfg)
     if not checkpoint:
         say("no checkpoint is given: these are features of random weights")
-        return FrozenModel(model.to(device).eval(), "", f"seed {cfg.RNG_SEED}")
-    say(str(load_first_weights(cfg, model, checkpoint)))
-    return FrozenModel(model.to(device).eval(), checkpoint, _file_sha256(checkpoint))
+        source, sha256 = "", f"seed {cfg.RNG_SEED}"
+    else:
+        say(str(load_first_weights(cfg, model, checkpoint)))
+        source, sha256 = checkpoint, _file_sha256(checkpoint)
+    weights = _weights_sha256(model)
+    return FrozenModel(model.to(device).eval(), source, sha256, weights)
 
 
 def kept_features(
@@ -102,7 +113,7 @@ def kept_features(
 
     They go to a folder in OUTPUT_DIR/features as they are made, by all processes of the run, under
     a key of what they depend on. Those that are there are not made again, neither by further probes
-    nor by a run that goes on after an interruption.
+    nor by a run that goes on after an interruption; videos that were lost are tried again.
 
     Args:
         cfg: configuration; it is only read.
@@ -120,18 +131,20 @@ def kept_features(
     """
     loader = build_loader(cfg, split, for_features=True)
     videos = loader.dataset.videos
-    wanted = _facts(cfg, split, frozen, videos, of_tokens)
+    # Of the main process: random weights may differ by a rounding among machines.
+    wanted = from_main(lambda: _facts(cfg, split, frozen, videos, of_tokens))
     name = f"{split}_{'tokens' if of_tokens else 'pooled'}_{wanted['key'][:16]}"
     shape = feature_shape(frozen.model, loader.dataset.views.clip_shape, of_tokens=of_tokens)
     store = FeatureStore(Path(cfg.OUTPUT_DIR) / "features" / name, shape)
-    if from_main(lambda: store.facts() is not None):
-        say(f"features of {split}: those in {store.folder}")
-    else:
+    known = from_main(store.facts)
+    if known is not None:
+        say(f"features of {split}: those in {store.folder}, {wanted['pooling']}")
+    if known is None or known["lost"]:
         _extract(cfg, split, frozen, loader, store, wanted, device)
     if not distributed.is_main():
         return None
-    facts = store.facts()
-    assert facts is not None
+    made = store.facts()
+    assert made is not None
     clips, times, features = store.read_all()
     num_views = num_clips_per_video(cfg, split)
     rows = clips // num_views
@@ -143,7 +156,7 @@ def kept_features(
         labels=None if videos.labels is None else torch.from_numpy(videos.labels)[rows],
         paths=[videos.path(row) for row in range(len(videos))],
         class_names=list(class_names(cfg)),
-        facts=facts,
+        facts={**made, **wanted},  # the same weights may be in another file now
     )
 
 
@@ -177,7 +190,7 @@ def _extract(
     check_shared(store.folder)
     num_views = num_clips_per_video(cfg, split)
     num_clips = len(loader.dataset) * num_views
-    start = from_main(lambda: _start(store, split, num_clips, num_views))
+    start = from_main(lambda: _start(store, wanted, num_clips, num_views))
     loader.leave_out(start.done)
     part = start.next_part + distributed.rank()
     with store.writer(part, num_views) as writer:
@@ -213,12 +226,13 @@ def _extract(
         store.finish(facts, [*start.parts, *(number for number in made if number is not None)])
 
 
-def _start(store: FeatureStore, split: str, num_clips: int, num_views: int) -> _Start:
+def _start(store: FeatureStore, wanted: dict[str, Any], num_clips: int, num_views: int) -> _Start:
     """What is there already; says how much room the rest takes.
 
     Raises:
         ValueError: there is not enough.
     """
+    split, pooling = wanted["split"], wanted["pooling"]
     store.clean()
     parts = store.parts()
     clips = store.read(parts).clips
@@ -228,7 +242,7 @@ def _start(store: FeatureStore, split: str, num_clips: int, num_views: int) -> _
     there = f"; {len(clips):,} of {num_clips:,} clips are there already" if len(clips) else ""
     say(
         f"features of {split}: {shape} of {store.dtype.name} take {num_clips * store.clip_bytes:,} "
-        f"bytes in {store.folder}, where {free:,} are free{there}"
+        f"bytes in {store.folder}, where {free:,} are free{there}; {pooling}"
     )
     if needed > free:
         raise ValueError(
@@ -247,17 +261,20 @@ def _facts(
     facts = {
         "split": split,
         "of_tokens": of_tokens,
+        "pooling": _pooling(frozen.model, of_tokens),
         "model": cfg.MODEL.MODEL_NAME,
         "checkpoint": frozen.source,
         "checkpoint_sha256": frozen.sha256,
+        "weights_sha256": frozen.weights_sha256,
     }
     sections = {
         name: {key: value for key, value in cfg[name].items() if key not in _WITHOUT_EFFECT}
         for name in _SECTIONS
     }
     depends = {
-        **{key: value for key, value in facts.items() if key not in ("checkpoint", "model")},
+        **{name: facts[name] for name in ("split", "of_tokens", "pooling", "weights_sha256")},
         "list_sha256": videos.fingerprint,
+        "paths_sha256": _paths_sha256(videos),
         "data_set": data_set(cfg, split),
         "views": (num_clips_per_video(cfg, split), num_crops(cfg, split)),
         "interpolation": clip_recipe(cfg).interpolation,
@@ -266,6 +283,35 @@ def _facts(
     }
     text = json.dumps(depends, sort_keys=True, default=str)
     return {**facts, "key": hashlib.sha256(text.encode()).hexdigest()}
+
+
+def _pooling(model: MViT, of_tokens: bool) -> str:
+    """What becomes of a clip's tokens, in words; each way has its own."""
+    if of_tokens:
+        return "every token but the class token"
+    if model.mean_pooling:
+        return "norm of the mean token"
+    return "class token" if model.has_cls else "mean of the normed tokens"
+
+
+def _weights_sha256(model: MViT) -> str:
+    """Of all that a network has learned or drawn but the classifier, which no feature meets."""
+    digest = hashlib.sha256()
+    for name, value in model.state_dict().items():
+        if not name.startswith("head."):
+            digest.update(f"{name} {value.dtype} {tuple(value.shape)}".encode())
+            digest.update(value.reshape(-1).view(torch.uint8).numpy().data)
+    return digest.hexdigest()
+
+
+def _paths_sha256(videos: VideoList) -> str:
+    """Of the place of every video: a copy in another folder may have other pixels."""
+    digest = hashlib.sha256()
+    for row in range(len(videos)):
+        path = videos.path(row)
+        place = path if is_address(path) else os.path.abspath(path)
+        digest.update(place.encode("utf-8", "surrogateescape") + b"\0")
+    return digest.hexdigest()
 
 
 def _file_sha256(path: str) -> str:

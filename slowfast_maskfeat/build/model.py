@@ -181,6 +181,8 @@ def prediction_dims(cfg: CfgNode) -> list[int]:
 def build_classifier(cfg: CfgNode) -> MViT:
     """Builds the classifier of an encoder, also where the configuration is of its pre-training.
 
+    That of a pre-training takes the mean of the tokens: no loss reaches a class token there.
+
     Args:
         cfg: Configuration; it is only read.
 
@@ -192,7 +194,7 @@ def build_classifier(cfg: CfgNode) -> MViT:
         num_classes=num_classes(cfg),
         head_dropout=cfg.MODEL.DROPOUT_RATE,
         head_init_scale=cfg.MVIT.HEAD_INIT_SCALE,
-        mean_pooling=cfg.MVIT.USE_MEAN_POOLING,
+        mean_pooling=cfg.MVIT.USE_MEAN_POOLING or cfg.MODEL.MODEL_NAME == "MaskMViT",
     )
 
 
