@@ -29,8 +29,9 @@ from slowfast_maskfeat.build.from_checkpoint import named_device
 from slowfast_maskfeat.checkpoints import load_checkpoint
 from slowfast_maskfeat.config import load_config, parse_config
 from slowfast_maskfeat.engine import distributed
+from slowfast_maskfeat.engine.together import from_main
 from slowfast_maskfeat.probes import save_features
-from slowfast_maskfeat.probes.feature_file import check_suffix
+from slowfast_maskfeat.probes.feature_file import check_suffix, check_writable
 
 
 def main(arguments: list[str]) -> int:
@@ -49,11 +50,13 @@ def main(arguments: list[str]) -> int:
 
 def _extract(options: argparse.Namespace) -> None:
     if options.output:
-        check_suffix(options.output)  # before the work, not after it
+        check_suffix(options.output)
     device = named_device(options.device)
     cfg = _configuration(options)
     distributed.from_environment("gloo" if device.type == "cpu" else cfg.DIST_BACKEND)
     device = distributed.own_device(device.type)
+    if options.output:  # before the work, not after it
+        from_main(lambda: check_writable(options.output))
     frozen = build_frozen_model(cfg, options.checkpoint, device)
     features = kept_features(cfg, options.split, frozen, of_tokens=options.tokens, device=device)
     if features is None:  # the main process alone goes on

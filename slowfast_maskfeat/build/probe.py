@@ -11,6 +11,7 @@ from torch import Tensor, nn
 
 from slowfast_maskfeat.build.data import read_videos
 from slowfast_maskfeat.build.features import build_frozen_model, kept_features
+from slowfast_maskfeat.build.model import encoder_options
 from slowfast_maskfeat.build.report import figures, say
 from slowfast_maskfeat.metrics.accuracy import VideoScores
 from slowfast_maskfeat.metrics.log import EventLog
@@ -23,6 +24,7 @@ from slowfast_maskfeat.probes import (
     fit_heads,
     head_scores,
     neighbour_scores,
+    num_attention_heads,
 )
 from slowfast_maskfeat.videos.index import MissingListError, VideoList
 
@@ -71,6 +73,8 @@ def run_probe(cfg: CfgNode, device: torch.device, log: EventLog) -> dict[str, An
     if cfg.DETECTION.ENABLE:
         raise ValueError("PROBE.KIND: probes are of clips; DETECTION.ENABLE False is right")
     kind = cfg.PROBE.KIND
+    if kind == "attentive":  # told before the features are made, as all of `_lists`
+        num_attention_heads(encoder_options(cfg).geometries()[-1].dim_out, cfg.PROBE.NUM_HEADS)
     lists = _lists(cfg)  # first: it says at once what can't be learned
     frozen = build_frozen_model(
         cfg, cfg.TEST.CHECKPOINT_FILE_PATH or cfg.TRAIN.CHECKPOINT_FILE_PATH, device
@@ -124,9 +128,11 @@ def _lists(cfg: CfgNode) -> list[str]:
     kind = cfg.PROBE.KIND
     train, test = (read_videos(cfg, split, for_features=True) for split in ("train", "test"))
     for videos in (train, test):
+        if not len(videos):
+            raise ValueError(f"{videos.source}: the list is empty")
         _check_labels(videos)
     assert train.labels is not None
-    if len(np.unique(train.labels)) == 1:  # an empty list is the loader's to tell
+    if len(np.unique(train.labels)) == 1:
         raise ValueError(
             f"{train.source}: all rows have the label {train.labels[0]}; a probe (PROBE.KIND) "
             "learns to tell at least two classes from each other"
@@ -193,10 +199,13 @@ def _learn(
         return LinearHead(mean, std, num_classes)
 
     fit = fit_heads(make_head, *learned, chooses, settings, device=device)
+    for rate in fit.diverged:
+        say(f"learning rate {rate}: the head diverged (a loss or score is not finite); not chosen")
     scores = head_scores(fit.head, asked.features, batch_size=cfg.PROBE.BATCH_SIZE, device=device)
     return scores, {
         "learning_rate": fit.learning_rate,
         "validation_top1": {str(rate): top1 for rate, top1 in fit.validation_top1.items()},
+        "diverged": list(fit.diverged),
         "chosen_on": "every tenth training row" if validation is None else "val",
         "epochs": settings.epochs,
         "optimizer": optimizer,

@@ -209,6 +209,8 @@ _POSITIVE = (
     "DATA_LOADER.PREFETCH_FACTOR",
     "DETECTION.ROI_XFORM_RESOLUTION",
     "LOG_PERIOD",
+    "MASK.HOG_BINS",
+    "MASK.HOG_CELL",
     "MODEL.NUM_CLASSES",
     "MVIT.DEPTH",
     "MVIT.EMBED_DIM",
@@ -227,6 +229,8 @@ _POSITIVE = (
     "TRAIN.EVAL_PERIOD",
     "TRAIN.MAX_NONFINITE",
 )
+
+_LARGEST_RATE = 1e30  # of a probe; times a batch it is still a number of 32 bits
 
 _RATES = ("MODEL.DROPOUT_RATE", "MVIT.DROPOUT_RATE", "MVIT.DROPPATH_RATE")
 _SHARES = (
@@ -255,6 +259,14 @@ def _check(cfg: CfgNode) -> None:
     for key in _SHARES:
         if not 0 <= values[key] <= 1:
             raise ValueError(f"{key}: {values[key]!r} is wanted in 0..1")
+    for rate in cfg.PROBE.LEARNING_RATES:
+        if not isinstance(rate, int | float) or not 0 < rate <= _LARGEST_RATE:
+            raise ValueError(
+                f"PROBE.LEARNING_RATES: {rate!r} is wanted above 0, up to {_LARGEST_RATE}"
+            )
+    for key in ("PROBE.EPOCHS", "PROBE.NUM_HEADS", "PROBE.WEIGHT_DECAY"):
+        if not values[key] >= 0:
+            raise ValueError(f"{key}: {values[key]!r} is wanted from 0")
     if not cfg.DATA.DECODE_TIMEOUT >= 0:
         raise ValueError(f"DATA.DECODE_TIMEOUT: {cfg.DATA.DECODE_TIMEOUT} is wanted from 0 (never)")
     if not 0 <= cfg.SHARD_ID < cfg.NUM_SHARDS:

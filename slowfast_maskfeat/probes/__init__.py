@@ -1,6 +1,6 @@
 """What frozen features say of the classes leaves this room: heads, and votes of neighbours."""
 
-from slowfast_maskfeat.probes.attentive import AttentiveHead
+from slowfast_maskfeat.probes.attentive import AttentiveHead, num_attention_heads
 from slowfast_maskfeat.probes.feature_file import Features, load_features, save_features
 from slowfast_maskfeat.probes.feature_rows import FeatureRows
 from slowfast_maskfeat.probes.feature_store import FeatureStore
@@ -20,5 +20,6 @@ __all__ = [
     "head_scores",
     "load_features",
     "neighbour_scores",
+    "num_attention_heads",
     "save_features",
 ]

@@ -12,6 +12,22 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 
+def num_attention_heads(width: int, num_heads: int) -> int:
+    """How many heads attend.
+
+    Args:
+        width: D.
+        num_heads: as wanted; 0: one for every 64 channels, at least one.
+
+    Raises:
+        ValueError: the width is no multiple of the heads.
+    """
+    found = num_heads or max(width // 64, 1)
+    if width % found:
+        raise ValueError(f"PROBE.NUM_HEADS: {found} heads do not divide the width {width}")
+    return found
+
+
 class AttentiveHead(nn.Module):
     """One learned query, one block of cross-attention, one linear classifier.
 
@@ -26,11 +42,7 @@ class AttentiveHead(nn.Module):
 
     def __init__(self, width: int, num_classes: int, num_heads: int = 0) -> None:
         super().__init__()
-        self.num_heads = num_heads or max(width // 64, 1)
-        if width % self.num_heads:
-            raise ValueError(
-                f"PROBE.NUM_HEADS: {self.num_heads} heads do not divide the width {width}"
-            )
+        self.num_heads = num_attention_heads(width, num_heads)
         self.query = nn.Parameter(torch.zeros(1, 1, width))
         self.norm_tokens = nn.LayerNorm(width)
         self.to_query = nn.Linear(width, width)

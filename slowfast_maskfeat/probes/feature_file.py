@@ -6,6 +6,7 @@ import json
 import math
 import os
 import struct
+import tempfile
 import zipfile
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
@@ -121,6 +122,24 @@ def check_suffix(path: str | os.PathLike[str]) -> Path:
     if target.suffix not in SUFFIXES:
         raise ValueError(f"{target}: features are files that end in {' or '.join(SUFFIXES)}")
     return target
+
+
+def check_writable(path: str | os.PathLike[str]) -> None:
+    """See that `save_features` can write a file; the folder is made if need be.
+
+    Raises:
+        ValueError: another ending, a folder of that name, or the system lets nothing be written
+            there.
+    """
+    target = check_suffix(path)
+    if target.is_dir():
+        raise ValueError(f"{target}: a file is to be written, but it is a folder")
+    try:
+        target.parent.mkdir(parents=True, exist_ok=True)
+        with tempfile.TemporaryFile(dir=target.parent):
+            pass
+    except OSError as error:
+        raise ValueError(f"{target} can't be written: {error.strerror or error}") from error
 
 
 def _arrays(features: Features) -> dict[str, NDArray[np.generic] | FeatureRows]:

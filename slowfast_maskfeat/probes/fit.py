@@ -51,12 +51,15 @@ class Fit:
     Attributes:
         head: in evaluation mode.
         learning_rate: it was trained with, as given, before the scaling.
-        validation_top1: percent right of the validation rows, for each learning rate.
+        validation_top1: percent right of the validation rows, for each learning rate whose head
+            stayed finite.
+        diverged: the other learning rates: a loss, or a score of a validation row, was not finite.
     """
 
     head: nn.Module
     learning_rate: float
     validation_top1: dict[float, float]
+    diverged: tuple[float, ...]
 
 
 def fit_heads(
@@ -71,6 +74,8 @@ def fit_heads(
 ) -> Fit:
     """Train a head per learning rate and keep the best; the smaller rate where two are equal.
 
+    A head that diverges is not chosen.
+
     Args:
         make_head: gives a head, features -> (B, K) logits; called with the seed set.
         features: (N, D) or (N, n, D), on the CPU; a batch of them at a time is asked for.
@@ -81,7 +86,7 @@ def fit_heads(
         show_progress: draw a progress bar.
 
     Raises:
-        ValueError: there is nothing to train on or to choose by.
+        ValueError: there is nothing to train on or to choose by, or all heads diverged.
     """
     if not len(features) or not len(validation[0]):
         raise ValueError(
@@ -98,6 +103,7 @@ def fit_heads(
     optimizer = _optimizer(heads, rates, settings, batch_size)
     num_steps = settings.epochs * (len(features) // batch_size)
     progress = Progress(num_steps, "probe", enabled=show_progress)
+    is_finite = torch.ones(len(heads), dtype=torch.bool, device=device)  # read once, at the end
     step = 0
     for epoch in range(settings.epochs):
         generator = np.random.default_rng((settings.seed, epoch))
@@ -108,15 +114,27 @@ def fit_heads(
                 group["lr"] = group["full_lr"] * factor
             inputs, wanted = features[rows].to(device).float(), labels[rows].to(device)
             optimizer.zero_grad(set_to_none=True)
-            for head in heads:  # one by one, so that the memory of one is in use
-                F.cross_entropy(head(inputs), wanted).backward()
+            for place, head in enumerate(heads):  # one by one: the memory of one is in use
+                loss = F.cross_entropy(head(inputs), wanted)
+                is_finite[place] &= loss.detach().isfinite()
+                loss.backward()
             optimizer.step()
             step += 1
             progress.update(1)
     progress.close()
-    top1 = [_top1(head, *validation, settings.batch_size, device) for head in heads]
-    best = max(range(len(rates)), key=lambda place: (top1[place], -place))
-    return Fit(heads[best].eval(), rates[best], dict(zip(rates, top1, strict=True)))
+    top1: dict[float, float] = {}
+    for rate, head, stayed in zip(rates, heads, is_finite.tolist(), strict=True):
+        right = _top1(head, *validation, settings.batch_size, device) if stayed else None
+        if right is not None:
+            top1[rate] = right
+    if not top1:
+        raise ValueError(
+            f"PROBE.LEARNING_RATES: with each of {', '.join(map(str, rates))} the head diverged: "
+            "losses or scores are not finite; smaller ones are right, if the features are finite"
+        )
+    best = max(top1, key=lambda rate: (top1[rate], -rate))
+    diverged = tuple(rate for rate in rates if rate not in top1)
+    return Fit(heads[rates.index(best)].eval(), best, top1, diverged)
 
 
 @torch.no_grad()
@@ -138,8 +156,11 @@ def _top1(
     labels: Tensor,
     batch_size: int,
     device: torch.device,
-) -> float:
+) -> float | None:
+    """Percent right; None where a score is not finite."""
     scores = head_scores(head, features, batch_size=batch_size, device=device)
+    if not scores.isfinite().all():
+        return None
     return 100.0 * int(topk_correct(scores, labels, (1,))[0]) / len(labels)
 
 

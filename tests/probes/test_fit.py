@@ -139,6 +139,29 @@ def test_heads_must_divide_the_width():
         AttentiveHead(16, 3, 3)
 
 
+def test_a_head_that_diverges_is_not_chosen_and_is_named():
+    train, test = _blobs(300, 0), _blobs(90, 1)
+    fit = _fit(_linear(train[0]), train, test, _settings(learning_rates=(0.5, 1e39), epochs=3))
+    assert fit.diverged == (1e39,)
+    assert (fit.learning_rate, set(fit.validation_top1)) == (0.5, {0.5})
+    alone = _fit(_linear(train[0]), train, test, _settings(learning_rates=(0.5,), epochs=3))
+    assert alone.diverged == ()
+    assert torch.allclose(alone.head.linear.weight, fit.head.linear.weight)
+
+
+def test_heads_that_all_diverge_are_an_error():
+    train = _blobs(300, 0)
+    with pytest.raises(ValueError, match=r"PROBE\.LEARNING_RATES: with each of 1e\+39, 1.2e\+39"):
+        _fit(_linear(train[0]), train, train, _settings(learning_rates=(1.2e39, 1e39), epochs=3))
+
+
+def test_scores_that_are_not_finite_are_a_divergence():
+    # One step, whose loss is that of the first weights: only the scores after it tell.
+    train = _blobs(60, 0)
+    settings = _settings(learning_rates=(0.5, 1e39), epochs=1)
+    assert _fit(_linear(train[0]), train, train, settings).diverged == (1e39,)
+
+
 def test_training_needs_rows():
     features, labels = _blobs(9, 0)
     with pytest.raises(ValueError, match="9 rows to train on and 0 to choose"):
