@@ -23,7 +23,7 @@ import warnings
 import torch
 from fvcore.common.config import CfgNode
 
-from slowfast_maskfeat.build.exit_code import exit_code
+from slowfast_maskfeat.build.exit_code import exit_code, tell_interrupted
 from slowfast_maskfeat.build.features import build_frozen_model, kept_features
 from slowfast_maskfeat.build.from_checkpoint import named_device
 from slowfast_maskfeat.checkpoints import load_checkpoint
@@ -38,11 +38,14 @@ def main(arguments: list[str]) -> int:
     """Extract and write, alone or as one of the processes that torchrun started.
 
     Returns:
-        the exit code: 0, or 2 for invalid input.
+        the exit code: 0, 2 for invalid input, or 130 after Ctrl-C.
     """
     warnings.simplefilter("ignore")  # the configuration was warned about when it trained
     options = _parse(arguments)
-    code = exit_code(lambda: _extract(options), output=options.output or "the features")
+    try:
+        code = exit_code(lambda: _extract(options), output=options.output or "the features")
+    except KeyboardInterrupt:
+        return tell_interrupted()
     if code == 0 and distributed.world_size() > 1:
         distributed.end_process()
     return code

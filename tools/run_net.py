@@ -14,6 +14,7 @@ import sys
 import warnings
 from typing import Any
 
+from slowfast_maskfeat.build.exit_code import tell_interrupted
 from slowfast_maskfeat.build.run import run
 from slowfast_maskfeat.checkpoints import LoadError
 from slowfast_maskfeat.config import load_config
@@ -65,11 +66,15 @@ def run_to_exit(cfg: Any) -> None:
     """One process of the run; a signal ends it with the code that shells expect.
 
     Raises:
-        SystemExit: after a signal, once the checkpoint is written.
+        SystemExit: after a signal, once the checkpoint is written; after Ctrl-C in a probe.
         ValueError: something a user can put right; a table of what weights fill is printed before.
     """
     try:
         run(cfg)
+    except KeyboardInterrupt:
+        if not cfg.PROBE.KIND:
+            raise
+        raise SystemExit(tell_interrupted()) from None
     except LoadError as error:
         if distributed.is_main():
             print(error.report, file=sys.stderr)

@@ -3,13 +3,16 @@
 from __future__ import annotations
 
 import os
+import signal
 import sys
 from collections.abc import Callable
 
 from slowfast_maskfeat.checkpoints import LoadError
+from slowfast_maskfeat.engine import distributed
 from slowfast_maskfeat.videos.decode import DecodeError
 
 INVALID_INPUT = 2
+INTERRUPTED = 128 + signal.SIGINT  # as shells have it
 
 
 def exit_code(work: Callable[[], object], *, output: object) -> int:
@@ -38,3 +41,19 @@ def exit_code(work: Callable[[], object], *, output: object) -> int:
     else:
         return 0
     return INVALID_INPUT
+
+
+def tell_interrupted() -> int:
+    """Say that features are kept after Ctrl-C; a second SIGINT, of the launcher, is ignored.
+
+    Returns:
+        130.
+    """
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
+    if distributed.is_main():
+        print(
+            f"\nstopped by signal {signal.SIGINT:d}; the features that are made are kept, and the "
+            "same command goes on from here",
+            file=sys.stderr,
+        )
+    return INTERRUPTED

@@ -96,7 +96,7 @@ def build_frozen_model(cfg: CfgNode, checkpoint: str, device: torch.device) -> F
     torch.manual_seed(cfg.RNG_SEED)
     model = build_classifier(cfg)
     if not checkpoint:
-        say("no checkpoint is given: these are features of random weights")
+        say("without a checkpoint: these are features of random weights")
         source, sha256 = "", f"seed {cfg.RNG_SEED}"
     else:
         say(str(load_first_weights(cfg, model, checkpoint)))

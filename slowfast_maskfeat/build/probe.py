@@ -13,6 +13,7 @@ from slowfast_maskfeat.build.data import read_videos
 from slowfast_maskfeat.build.features import build_frozen_model, kept_features
 from slowfast_maskfeat.build.model import encoder_options
 from slowfast_maskfeat.build.report import figures, say
+from slowfast_maskfeat.build.weights import checkpoint_folder, finished_checkpoint
 from slowfast_maskfeat.metrics.accuracy import VideoScores
 from slowfast_maskfeat.metrics.log import EventLog
 from slowfast_maskfeat.probes import (
@@ -34,6 +35,7 @@ _USUAL = {
     "attentive": ((0.0001, 0.0003, 0.001, 0.003), "adamw", 20),
 }
 _HELD_OUT = 10  # every so many-th training row chooses the learning rate where no list does
+_HELD_OUT_ROWS = "every tenth training row"
 
 
 class _Rows(NamedTuple):
@@ -51,7 +53,8 @@ class _Rows(NamedTuple):
 
 
 def run_probe(cfg: CfgNode, device: torch.device, log: EventLog) -> dict[str, Any]:
-    """Judge the features of TEST.CHECKPOINT_FILE_PATH, else of TRAIN.CHECKPOINT_FILE_PATH.
+    """Judge the features of the weights that a test would take, see `finished_checkpoint`; without
+    any, of random ones.
 
     The labelled rows of the training list are learned from or asked, those of the test list are
     judged by the scores of all their views together, as in a test. The learning rate of a head is
@@ -76,9 +79,13 @@ def run_probe(cfg: CfgNode, device: torch.device, log: EventLog) -> dict[str, An
     if kind == "attentive":  # told before the features are made, as all of `_lists`
         num_attention_heads(encoder_options(cfg).geometries()[-1].dim_out, cfg.PROBE.NUM_HEADS)
     lists = _lists(cfg)  # first: it says at once what can't be learned
-    frozen = build_frozen_model(
-        cfg, cfg.TEST.CHECKPOINT_FILE_PATH or cfg.TRAIN.CHECKPOINT_FILE_PATH, device
-    )
+    checkpoint = finished_checkpoint(cfg)
+    if not checkpoint:
+        say(
+            "TEST.CHECKPOINT_FILE_PATH and TRAIN.CHECKPOINT_FILE_PATH are empty, and "
+            f"{checkpoint_folder(cfg)} has no checkpoint of TASK {cfg.TASK!r}"
+        )
+    frozen = build_frozen_model(cfg, checkpoint, device)
     features = {
         split: kept_features(cfg, split, frozen, of_tokens=kind == "attentive", device=device)
         for split in lists
@@ -144,13 +151,32 @@ def _lists(cfg: CfgNode) -> list[str]:
                 f"{train.source} has {len(train)} rows; at most as many are right"
             )
         return ["train", "test"]
+    reason = _why_not_chosen_on_validation(cfg, test)
+    if not reason:
+        say("the learning rate is chosen on val")
+        return ["train", "val", "test"]
+    if len(train) < _HELD_OUT:
+        raise ValueError(
+            f"{train.source}: {len(train)} rows are too few: {reason}, so one of {_HELD_OUT} is to "
+            "choose the learning rate; a validation list with labels is right, or more rows"
+        )
+    say(f"the learning rate is chosen on {_HELD_OUT_ROWS}: {reason}")
+    return ["train", "test"]
+
+
+def _why_not_chosen_on_validation(cfg: CfgNode, test: VideoList) -> str:
+    """Why the validation list can't choose; empty where it can."""
     try:
-        validation = read_videos(cfg, "val", for_features=True)
+        videos = read_videos(cfg, "val", for_features=True)
     except MissingListError:
-        return ["train", "test"]
-    if validation.labels is None or validation.fingerprint == test.fingerprint:
-        return ["train", "test"]
-    return ["train", "val", "test"]
+        return "there is no validation list"
+    if not len(videos):
+        return f"{videos.source} is empty"
+    if videos.labels is None:
+        return f"the rows of {videos.source} have no labels"
+    if videos.fingerprint == test.fingerprint:
+        return f"{videos.source} is the test list"
+    return ""
 
 
 def _check_labels(videos: VideoList) -> None:
@@ -206,7 +232,7 @@ def _learn(
         "learning_rate": fit.learning_rate,
         "validation_top1": {str(rate): top1 for rate, top1 in fit.validation_top1.items()},
         "diverged": list(fit.diverged),
-        "chosen_on": "every tenth training row" if validation is None else "val",
+        "chosen_on": _HELD_OUT_ROWS if validation is None else "val",
         "epochs": settings.epochs,
         "optimizer": optimizer,
     }

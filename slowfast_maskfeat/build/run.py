@@ -26,6 +26,8 @@ from slowfast_maskfeat.build.report import class_table, data_facts, figures, say
 from slowfast_maskfeat.build.task import build_task
 from slowfast_maskfeat.build.weights import (
     check_resumable,
+    checkpoint_folder,
+    finished_checkpoint,
     load_first_weights,
     load_tested_weights,
 )
@@ -144,7 +146,12 @@ def run_test(cfg: CfgNode, device: torch.device, log: EventLog) -> None:
     """Test with each number of views; save the scores of each video, or of each box."""
     task = build_task(cfg)  # first: it says at once what does not go together
     model = build_model(cfg).to(device)
-    path = _test_checkpoint(cfg)
+    path = finished_checkpoint(cfg)
+    if not path:
+        raise ValueError(
+            f"TEST.CHECKPOINT_FILE_PATH: empty, and {checkpoint_folder(cfg)} has no checkpoint of "
+            f"TASK {cfg.TASK!r}; without weights there is nothing to test"
+        )
     say(str(load_tested_weights(cfg, model, path)))
     crops = num_crops(cfg, "test")
     for num_views in num_clips_of_tests(cfg):
@@ -214,7 +221,7 @@ def _start(cfg: CfgNode, state: TrainState) -> str:
     Returns:
         where they come from; empty from scratch.
     """
-    folder = _checkpoint_folder(cfg)
+    folder = checkpoint_folder(cfg)
     if cfg.TRAIN.EMA_DECAY:
         state.average = WeightAverage(state.bare, cfg.TRAIN.EMA_DECAY)
     own = find_checkpoints(folder, cfg.TASK) if cfg.TRAIN.AUTO_RESUME else []
@@ -249,22 +256,6 @@ def _resume(cfg: CfgNode, state: TrainState, path: Path) -> str:
     return str(path)
 
 
-def _test_checkpoint(cfg: CfgNode) -> str:
-    """The weights to test: those given, else the last of this run, else those it started from."""
-    own = find_checkpoints(_checkpoint_folder(cfg), cfg.TASK)
-    path = (
-        cfg.TEST.CHECKPOINT_FILE_PATH
-        or (str(own[-1]) if own else "")
-        or cfg.TRAIN.CHECKPOINT_FILE_PATH
-    )
-    if not path:
-        raise ValueError(
-            f"TEST.CHECKPOINT_FILE_PATH: empty, and {_checkpoint_folder(cfg)} has no checkpoint of "
-            f"TASK {cfg.TASK!r}; without weights there is nothing to test"
-        )
-    return path
-
-
 def _settings(cfg: CfgNode, precision: torch.dtype | None) -> TrainSettings:
     return TrainSettings(
         max_epoch=cfg.SOLVER.MAX_EPOCH,
@@ -277,7 +268,7 @@ def _settings(cfg: CfgNode, precision: torch.dtype | None) -> TrainSettings:
         checkpoint_step_period=cfg.TRAIN.CHECKPOINT_STEP_PERIOD,
         keep_checkpoints=cfg.TRAIN.KEEP_CHECKPOINTS,
         max_nonfinite=cfg.TRAIN.MAX_NONFINITE,
-        folder=_checkpoint_folder(cfg),
+        folder=checkpoint_folder(cfg),
         prefix=cfg.TASK,
     )
 
@@ -337,10 +328,6 @@ def _multiply_adds(cfg: CfgNode) -> int | None:
     except Exception as error:  # whatever the tracer of this torch raises, the run goes on
         say(f"warning: the multiply-adds could not be counted: {error}")
         return None
-
-
-def _checkpoint_folder(cfg: CfgNode) -> Path:
-    return Path(cfg.OUTPUT_DIR) / "checkpoints"
 
 
 def _scores_path(cfg: CfgNode, num_views: int) -> Path:

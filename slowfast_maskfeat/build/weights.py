@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Mapping
+from pathlib import Path
 from typing import Any
 
 from fvcore.common.config import CfgNode
@@ -11,7 +12,12 @@ from torch import nn
 
 from slowfast_maskfeat.build.classes import class_names
 from slowfast_maskfeat.build.image_recipe import has_color_first
-from slowfast_maskfeat.checkpoints import LoadReport, compare_class_names, load_weights
+from slowfast_maskfeat.checkpoints import (
+    LoadReport,
+    compare_class_names,
+    find_checkpoints,
+    load_weights,
+)
 from slowfast_maskfeat.checkpoints.naming import ModelFacts
 
 
@@ -82,6 +88,29 @@ def load_tested_weights(cfg: CfgNode, model: nn.Module, path: str | os.PathLike[
         complete=True,
         clear_names=cfg.TRAIN.CHECKPOINT_CLEAR_NAME_PATTERN,
         class_names=class_names(cfg),
+    )
+
+
+def checkpoint_folder(cfg: CfgNode) -> Path:
+    """Where a run keeps its checkpoints."""
+    return Path(cfg.OUTPUT_DIR) / "checkpoints"
+
+
+def finished_checkpoint(cfg: CfgNode) -> str:
+    """The weights to test or probe: those of TEST.CHECKPOINT_FILE_PATH, else the last of this run
+    in OUTPUT_DIR, else those it started from, TRAIN.CHECKPOINT_FILE_PATH.
+
+    Args:
+        cfg: Configuration; it is only read.
+
+    Returns:
+        The path; empty where there are none.
+    """
+    own = find_checkpoints(checkpoint_folder(cfg), cfg.TASK)
+    return (
+        cfg.TEST.CHECKPOINT_FILE_PATH
+        or (str(own[-1]) if own else "")
+        or cfg.TRAIN.CHECKPOINT_FILE_PATH
     )
 
 

@@ -46,7 +46,7 @@ def evaluate(
         taken; and the evaluation that they come from.
 
     Raises:
-        ValueError: not one video could be decoded.
+        ValueError: not one video could be decoded; it names the list, and why the first was lost.
     """
     start = time.perf_counter()
     bare = unwrap(model)  # nothing to synchronise without a backward pass
@@ -68,6 +68,12 @@ def evaluate(
     evaluation.merge(distributed.all_reduce)
     everyone = distributed.gather_objects(evaluation.lost)
     lost = sorted({video for mine in everyone for video in mine})
+    if lost and len(lost) == len(loader.dataset):
+        raise ValueError(
+            f"{loader.dataset.videos.source}: none of its {len(lost)} videos could be decoded "
+            f"(DATA.PATH_PREFIX, DATA.PATH_TO_DATA_DIR); the first, {lost[0].path}: "
+            f"{lost[0].reason}"
+        )
     results = evaluation.results()
     results["num_expected"] = len(loader.dataset)
     results["num_found"] = len(loader.dataset) - sum(video.is_missing for video in lost)

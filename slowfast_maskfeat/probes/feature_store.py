@@ -138,8 +138,11 @@ class FeatureStore:
         Raises:
             ValueError: something of it is damaged or not there.
         """
-        content = json.loads((self.folder / _FACTS).read_text(encoding="utf-8"))
-        return self.read(content["parts"])
+        try:
+            parts = json.loads((self.folder / _FACTS).read_text(encoding="utf-8"))["parts"]
+        except (OSError, ValueError, KeyError, TypeError) as error:
+            raise self._damaged(_FACTS) from error
+        return self.read(parts)
 
     def finish(self, facts: Mapping[str, Any], parts: Sequence[int]) -> None:
         """Say that these parts are all there is, and what they stand on.

@@ -111,6 +111,13 @@ def test_a_clip_takes_its_bytes(tmp_path):
     assert FeatureStore(tmp_path, (768,)).clip_bytes == 768 * 4 + 24
 
 
+def test_facts_without_their_parts_are_damaged(tmp_path):
+    store = _store(tmp_path)
+    (tmp_path / "facts.json").write_text('{"facts": {}}')
+    with pytest.raises(ValueError, match=r"facts\.json is damaged or not there; remove the folder"):
+        store.read_all()
+
+
 @pytest.mark.parametrize("name", ["part_0000.rows", "part_0000.npy", "facts.json"])
 @pytest.mark.parametrize("is_gone", [True, False])
 def test_damage_is_told_with_what_helps(tmp_path, name, is_gone):
