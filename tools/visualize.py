@@ -8,10 +8,11 @@ pictures, predicted where masked and the original elsewhere. Normalised pixels a
 the mean and variance of the patch itself. A video has rows of several moments, and a film of all of
 them beside the panel (--film .gif or .mp4), four a second.
 
-Several checkpoints complete the same masked input where they take the same frames: the mask is that
-of the first one whose cells are no finer than what any of them predicts. Where there is none, or
-the frames differ, each has a mask of its own, and a column with what it sees. Rows are then of the
-frames that all of them predict. All take the crop as the first one's validation does.
+Several checkpoints complete the same masked input where they take the same frames: the mask, and
+how much it hides, is that of the first one whose cells are no finer than what any of them predicts.
+Where there is none, or the frames differ, each has a mask of its own, and a column with what it
+sees. Rows are then of the frames that all of them predict. All take the crop as the first one's
+validation does.
 
 A file that is no video or image is a list of them, read as one of training with the keys of the
 first checkpoint (--opts DATA.PATH_PREFIX folder DATA.PATH_LABEL_SEPARATOR , for others).
