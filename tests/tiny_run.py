@@ -55,6 +55,14 @@ PRETRAINING = {
     "MASK.PRETRAIN_DEPTH": [1],
     "AUG.MASK_RATIO": 0.4,
 }
+FINETUNING = {
+    "TASK": "ssl_eval",
+    "MODEL.ARCH": "mvit",
+    "MODEL.MODEL_NAME": "MViT",
+    "MODEL.NUM_CLASSES": 3,
+    "MVIT.CLS_EMBED_ON": False,
+    "MVIT.USE_MEAN_POOLING": True,
+}
 
 
 def make_videos(folder: Path, num_videos: int = 12, num_classes: int = 3) -> Path:

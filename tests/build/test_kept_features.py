@@ -14,14 +14,6 @@ from slowfast_maskfeat.config import load_config
 from slowfast_maskfeat.probes import Features
 
 CPU = torch.device("cpu")
-CLASSIFIER = {
-    "TASK": "ssl_eval",
-    "MODEL.ARCH": "mvit",
-    "MODEL.MODEL_NAME": "MViT",
-    "MODEL.NUM_CLASSES": 3,
-    "MVIT.CLS_EMBED_ON": False,
-    "MVIT.USE_MEAN_POOLING": True,
-}
 
 
 @pytest.fixture(scope="module")
@@ -40,7 +32,7 @@ def _cfg(videos: Path, output: Path, *options: dict):
         "DATA.PATH_PREFIX": videos,
         "OUTPUT_DIR": output,
     }
-    return load_config([], tiny_run.pairs(tiny_run.MODEL, CLASSIFIER, folders, *options))
+    return load_config([], tiny_run.pairs(tiny_run.MODEL, tiny_run.FINETUNING, folders, *options))
 
 
 def _kept(cfg, checkpoint: Path | str = "", *, of_tokens: bool = False) -> Features:

@@ -16,13 +16,8 @@ from load_tool import load_tool
 from slowfast_maskfeat.build.features import build_frozen_model
 from slowfast_maskfeat.config import load_config
 
-CLASSIFIER = {
-    "TASK": "ssl_eval",
-    "MODEL.ARCH": "mvit",
-    "MODEL.MODEL_NAME": "MViT",
-    "MODEL.NUM_CLASSES": 3,
-    "MVIT.CLS_EMBED_ON": False,
-    "MVIT.USE_MEAN_POOLING": True,
+PROBING = {
+    **tiny_run.FINETUNING,
     "PROBE.KIND": "linear",
     "PROBE.EPOCHS": 1,
     "PROBE.NUM_NEIGHBOURS": 1,
@@ -46,7 +41,7 @@ def lists(videos, tmp_path) -> Path:
 
 def _words(data: Path, output: Path, *options: dict) -> list[str]:
     folders = {"DATA.PATH_TO_DATA_DIR": data, "OUTPUT_DIR": output}
-    return tiny_run.pairs(tiny_run.MODEL, CLASSIFIER, folders, *options)
+    return tiny_run.pairs(tiny_run.MODEL, PROBING, folders, *options)
 
 
 def _checkpoint(data: Path, folder: Path, name: str = "w.pyth", seed: int = 5) -> Path:

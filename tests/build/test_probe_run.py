@@ -18,15 +18,7 @@ from slowfast_maskfeat.config import load_config
 from slowfast_maskfeat.probes import Features, load_features
 
 CPU = torch.device("cpu")
-FINETUNING = {
-    "PROBE.NUM_NEIGHBOURS": 5,
-    "TASK": "ssl_eval",
-    "MODEL.ARCH": "mvit",
-    "MODEL.MODEL_NAME": "MViT",
-    "MODEL.NUM_CLASSES": 3,
-    "MVIT.CLS_EMBED_ON": False,
-    "MVIT.USE_MEAN_POOLING": True,
-}
+PROBING = {**tiny_run.FINETUNING, "PROBE.NUM_NEIGHBOURS": 5}
 
 
 @pytest.fixture(scope="module")
@@ -45,7 +37,7 @@ def pretrained(tmp_path_factory, videos) -> Path:
 
 def _cfg(videos: Path, output: Path, *options: dict):
     folders = {"DATA.PATH_TO_DATA_DIR": videos, "OUTPUT_DIR": output}
-    return load_config([], tiny_run.pairs(tiny_run.MODEL, FINETUNING, folders, *options))
+    return load_config([], tiny_run.pairs(tiny_run.MODEL, PROBING, folders, *options))
 
 
 def _kept(cfg, frozen: FrozenModel, split: str = "test", *, of_tokens: bool = False) -> Features:
@@ -60,7 +52,7 @@ def _probe(videos: Path, output: Path, checkpoint: Path, capsys, *options: dict)
         "OUTPUT_DIR": output,
         "TRAIN.CHECKPOINT_FILE_PATH": checkpoint,
     }
-    words = tiny_run.pairs(tiny_run.MODEL, FINETUNING, folders, *options)
+    words = tiny_run.pairs(tiny_run.MODEL, PROBING, folders, *options)
     code = load_tool("tools/run_net.py").main(["--cfg", *words])
     return code, capsys.readouterr().err
 
@@ -304,7 +296,7 @@ def test_too_little_room_is_told_before_the_work(videos, pretrained, tmp_path, c
 
 def test_a_probe_takes_what_the_tool_has_made(videos, pretrained, tmp_path, capsys):
     keys = tiny_run.pairs(
-        tiny_run.MODEL, FINETUNING, {"DATA.PATH_TO_DATA_DIR": videos, "OUTPUT_DIR": tmp_path}
+        tiny_run.MODEL, PROBING, {"DATA.PATH_TO_DATA_DIR": videos, "OUTPUT_DIR": tmp_path}
     )
     for split in ("train", "test"):
         words = ["--checkpoint", str(pretrained), "--split", split, *keys]
