@@ -28,17 +28,17 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from slowfast_maskfeat.checkpoints.whole_file import written_whole
-from slowfast_maskfeat.metrics.log import Progress
-from slowfast_maskfeat.videos.check import measure_length
+from slowfast_maskfeat.cli import exit_code
+from slowfast_maskfeat.curation.check_videos import measure_length
+from slowfast_maskfeat.curation.jobs import Failure, run_jobs
+from slowfast_maskfeat.datasets.ava_media import find_videos
+from slowfast_maskfeat.datasets.box_rows import box_fields, read_excluded
+from slowfast_maskfeat.datasets.frame_lists import list_frame_folders, read_frame_lists
+from slowfast_maskfeat.datasets.key_frames import second_in_file
+from slowfast_maskfeat.datasets.label_map import read_labelmap
+from slowfast_maskfeat.files import atomic_write
+from slowfast_maskfeat.log import Progress
 from slowfast_maskfeat.videos.decode import DecodeError
-from slowfast_maskfeat.videos.index.ava_media import find_videos
-from slowfast_maskfeat.videos.index.box_rows import box_fields, read_excluded
-from slowfast_maskfeat.videos.index.frame_lists import list_frame_folders, read_frame_lists
-from slowfast_maskfeat.videos.index.key_frames import second_in_file
-from slowfast_maskfeat.videos.index.label_map import read_labelmap
-from slowfast_maskfeat.videos.jobs import Failure, run_jobs
-from slowfast_maskfeat.videos.script import exit_code
 
 _NUM_SHOWN = 20
 
@@ -273,7 +273,7 @@ def write_clean(report: Report, folder: Path) -> None:
 
 
 def _write(path: Path, text: str) -> None:
-    with written_whole(path) as part:
+    with atomic_write(path) as part:
         part.write_bytes(text.encode("utf-8", "surrogateescape"))
 
 
@@ -320,7 +320,7 @@ def check(options: argparse.Namespace) -> int:
 def main(arguments: Sequence[str] | None = None) -> int:
     """Runs the command line; returns the exit code."""
     options = parse_arguments(arguments)
-    return exit_code("check_ava", lambda: _work(options), goes_on=False)
+    return exit_code(lambda: _work(options))
 
 
 def _work(options: argparse.Namespace) -> int:

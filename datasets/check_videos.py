@@ -27,14 +27,14 @@ from collections.abc import Sequence
 from functools import partial
 from pathlib import Path
 
-from slowfast_maskfeat.checkpoints.whole_file import written_whole
-from slowfast_maskfeat.metrics.log import Progress
-from slowfast_maskfeat.videos.check import check_video, require_decoder
+from slowfast_maskfeat.cli import exit_code
+from slowfast_maskfeat.curation.check_videos import check_video, require_decoder
+from slowfast_maskfeat.curation.jobs import Failure, Journal, run_jobs
+from slowfast_maskfeat.datasets import read_list
+from slowfast_maskfeat.datasets.list_file import list_lines, separator_of
+from slowfast_maskfeat.files import atomic_write
+from slowfast_maskfeat.log import Progress
 from slowfast_maskfeat.videos.decode import decoder_versions
-from slowfast_maskfeat.videos.index import read_list
-from slowfast_maskfeat.videos.index.list_file import list_lines, separator_of
-from slowfast_maskfeat.videos.jobs import Failure, Journal, run_jobs
-from slowfast_maskfeat.videos.script import exit_code
 
 # Seconds for three frames, and for all.
 _TIMEOUT, _FULL_TIMEOUT = 30.0, 300.0
@@ -140,14 +140,14 @@ def _table(rows: Sequence[dict[str, object]]) -> str:
 
 
 def _write(path: Path, text: str) -> None:
-    with written_whole(path) as part:
+    with atomic_write(path) as part:
         part.write_bytes(text.encode("utf-8", "surrogateescape"))
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Runs the command line; returns the exit code."""
     options = parse_arguments(arguments)
-    return exit_code("check_videos", lambda: _work(options))
+    return exit_code(lambda: _work(options), resumable=True)
 
 
 def _work(options: argparse.Namespace) -> int:

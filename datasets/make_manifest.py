@@ -17,24 +17,24 @@ import sys
 from collections.abc import Sequence
 from pathlib import Path
 
-from slowfast_maskfeat.build.readers import READERS
-from slowfast_maskfeat.checkpoints.whole_file import written_whole
-from slowfast_maskfeat.metrics.log import Progress
-from slowfast_maskfeat.videos.index import (
-    DataFolder,
-    MissingListError,
-    VideoList,
-    read_class_names,
-    read_list,
-)
-from slowfast_maskfeat.videos.index.write_list import (
+from slowfast_maskfeat.builders.datasets import READERS
+from slowfast_maskfeat.cli import exit_code
+from slowfast_maskfeat.curation.write_list import (
     ListRow,
     list_text,
     relative_rows,
     separator_for,
     split_rows,
 )
-from slowfast_maskfeat.videos.script import exit_code
+from slowfast_maskfeat.datasets import (
+    DataFolder,
+    MissingListError,
+    VideoList,
+    read_class_names,
+    read_list,
+)
+from slowfast_maskfeat.files import atomic_write
+from slowfast_maskfeat.log import Progress
 
 _SPLITS = ("train", "val", "test")
 
@@ -123,7 +123,7 @@ def write_manifest(
     hashes = {}
     for split, path in files.items():
         text = list_text(rows[split], separator).encode("utf-8", "surrogateescape")
-        with written_whole(path) as part:
+        with atomic_write(path) as part:
             part.write_bytes(text)
             # Odd names (quotes, a path like a header) must come back as they are.
             again = read_list(part, separator=separator)
@@ -131,7 +131,7 @@ def write_manifest(
                 raise ValueError(f"{path} would not be read as it was written: rename odd files")
             hashes[split] = again.fingerprint
     if names:
-        with written_whole(output / "classes.txt") as part:
+        with atomic_write(output / "classes.txt") as part:
             part.write_text("".join(f"{name}\n" for name in names), encoding="utf-8")
     for path in old:
         if path not in files.values() and not (names and path.name == "classes.txt"):
@@ -142,7 +142,7 @@ def write_manifest(
 def main(arguments: Sequence[str] | None = None) -> int:
     """Runs the command line; returns the exit code."""
     options = parse_arguments(arguments)
-    return exit_code("make_manifest", lambda: _work(options), goes_on=False)
+    return exit_code(lambda: _work(options))
 
 
 def _work(options: argparse.Namespace) -> int:

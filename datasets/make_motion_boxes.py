@@ -84,7 +84,7 @@ class Shape:
     Args:
         look: what it looks like.
         size: a place in SIZES.
-        path: (T, 2) its centre (x, y) in pixels at each frame.
+        path: (T, 2) its center (x, y) in pixels at each frame.
         angle: (T,) its orientation in turns.
         radius: in pixels.
         directions: (S,) the direction at each key frame, a place in CLASS_NAMES.
@@ -142,13 +142,13 @@ def _sample_shape(
     speed = generator.uniform(*_SPEED_RANGE, size=len(directions))
     velocity = speed[:, None] * np.stack([np.cos(turn), np.sin(turn)], axis=1)  # (S, 2)
     margin = radius * (1 + clips.CONTOUR_BUMPS) + 1 + _STRAIGHT * np.abs(velocity)
-    centres = generator.uniform(margin, np.array([WIDTH, HEIGHT]) - margin)
+    centers = generator.uniform(margin, np.array([WIDTH, HEIGHT]) - margin)
     num_frames = settings.seconds * FPS
     spin = generator.uniform(-0.004, 0.004)
     return Shape(
         look=clips.sample_look(generator),
         size=size,
-        path=_glide(centres, velocity, np.array(settings.key_seconds) * FPS, num_frames),
+        path=_glide(centers, velocity, np.array(settings.key_seconds) * FPS, num_frames),
         angle=generator.random() + spin * np.arange(num_frames),
         radius=radius,
         directions=directions,
@@ -156,7 +156,7 @@ def _sample_shape(
 
 
 def _glide(
-    centres: NDArray[np.float64],
+    centers: NDArray[np.float64],
     velocity: NDArray[np.float64],
     key_frames: NDArray[np.int64],
     num_frames: int,
@@ -165,10 +165,10 @@ def _glide(
     frame = np.arange(num_frames)
     key = np.abs(frame[:, None] - key_frames).argmin(1)  # the nearest
     away = frame - key_frames[key]
-    straight = centres[key] + velocity[key] * away[:, None]
+    straight = centers[key] + velocity[key] * away[:, None]
     path = straight.copy()
-    ends = centres + velocity * _STRAIGHT  # where each straight stretch ends
-    starts = centres - velocity * _STRAIGHT
+    ends = centers + velocity * _STRAIGHT  # where each straight stretch ends
+    starts = centers - velocity * _STRAIGHT
     for before in range(len(key_frames) - 1):
         first, last = key_frames[before] + _STRAIGHT, key_frames[before + 1] - _STRAIGHT
         inside = slice(first, last + 1)
@@ -212,9 +212,9 @@ def render_video(
                 np.full(len(shape.path), log_radius),
             ]
         )
-        coverage, colour = clips.render_blob(states, shape.look, WIDTH)
-        coverage, colour = coverage[:, rows], colour[:, :, rows]
-        picture = picture + coverage[:, None] * (colour - picture)
+        coverage, color = clips.render_blob(states, shape.look, WIDTH)
+        coverage, color = coverage[:, rows], color[:, :, rows]
+        picture = picture + coverage[:, None] * (color - picture)
         coverages.append(coverage)
     pixels = np.clip(picture * np.float32(255) + np.float32(0.5), 0, 255).astype(np.uint8)
     return np.ascontiguousarray(pixels.transpose(0, 2, 3, 1)), np.stack(coverages)
@@ -384,7 +384,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
             processes=options.processes,
         )
 
-    return clips.run_script("make_motion_boxes", options.output, make)
+    return clips.run_script(options.output, make)
 
 
 if __name__ == "__main__":

@@ -1,7 +1,7 @@
 #!/usr/bin/env python3
-"""Renders a labelled data set of moving blobs as H.264 files, with list files in the Kinetics form.
+"""Renders a labeled data set of moving blobs as H.264 files, with list files in the Kinetics form.
 
-A clip shows one two-coloured blob over a smooth background. Its state is a point on a
+A clip shows one two-colored blob over a smooth background. Its state is a point on a
 four-dimensional torus: the horizontal and vertical position (the picture wraps around), the
 orientation (a full turn is one period) and the logarithm of the size (past the largest comes the
 smallest). The class is the direction in which the blob moves, one of eight:
@@ -10,7 +10,7 @@ smallest). The class is the direction in which the blob moves, one of eight:
 
 The state of the first frame is drawn uniformly from the torus, whatever the class is, and a
 uniform law on a torus stays uniform under any constant velocity. Hence the state at ANY single
-frame is uniform for EVERY class, and shape, colours, background, speed and a small wobble of all
+frame is uniform for EVERY class, and shape, colors, background, speed and a small wobble of all
 four coordinates are drawn from the same laws for every class: a single frame tells nothing about
 the label, two frames do. Played backwards, a clip of one class is a clip of its opposite.
 
@@ -36,6 +36,9 @@ from typing import Any
 import av
 import numpy as np
 from numpy.typing import NDArray
+
+from slowfast_maskfeat.cli import exit_code
+from slowfast_maskfeat.files import atomic_write
 
 # By the angle of the velocity, in eighths of a turn; rows run downwards.
 CLASS_NAMES = (
@@ -64,7 +67,7 @@ CONTOUR_BUMPS = 0.35
 # Background and blob are shaded, steeply enough that a pixel differs from the next by two or more
 # of 255 levels: on flat surfaces HOG would see nothing but the traces of compression.
 _BACKGROUND_TONE_RANGE = (0.4, 0.6)
-_BACKGROUND_SLOPE_RANGE = (0.5, 0.8)  # change of a colour across the frame
+_BACKGROUND_SLOPE_RANGE = (0.5, 0.8)  # change of a color across the frame
 _BACKGROUND_BEND = 0.6  # how much steeper the bright end is
 _BLOB_SHADE_RANGE = (0.12, 0.2)  # change of brightness per radius
 _LUMA = np.array([0.299, 0.587, 0.114])
@@ -111,9 +114,9 @@ class Look:
     Args:
         contour: (K,) complex, Fourier coefficients of the contour from harmonic 2 on.
         split: offset and bend of the line between the two tones, in radii.
-        tones: (3, 3) mean colours (R, G, B) of the background and of the blob's two tones.
+        tones: (3, 3) mean colors (R, G, B) of the background and of the blob's two tones.
         heading: (2,) unit vector (y, x) in which the background gets brighter.
-        slopes: (3,) change of each colour channel across the frame.
+        slopes: (3,) change of each color channel across the frame.
         shade: complex, direction and strength per radius of the blob's shading, which moves and
             turns with it.
     """
@@ -185,18 +188,18 @@ def sample_motion(label: int, generator: np.random.Generator) -> Motion:
     )
 
 
-def hue(colour: NDArray[np.float64]) -> NDArray[np.float64]:
-    """What of a colour (..., 3) is not brightness."""
-    return np.asarray(colour - (colour @ _LUMA)[..., None])
+def hue(color: NDArray[np.float64]) -> NDArray[np.float64]:
+    """What of a color (..., 3) is not brightness."""
+    return np.asarray(color - (color @ _LUMA)[..., None])
 
 
 def sample_look(generator: np.random.Generator) -> Look:
-    """Draws shape, colours and background of one clip; it is not told the class."""
+    """Draws shape, colors and background of one clip; it is not told the class."""
     weight = generator.dirichlet(np.ones(_NUM_HARMONICS))  # bumps sum to at most CONTOUR_BUMPS
     phase = np.exp(2j * math.pi * generator.random(_NUM_HARMONICS))
     contour = CONTOUR_BUMPS * generator.uniform(0.5, 1.0) * weight * phase
     # The blob's tones differ in brightness (in random order), so that their edge survives the
-    # halved colour resolution of the video file.
+    # halved color resolution of the video file.
     luma = generator.permutation(_BLOB_LUMA_LEVELS) + generator.uniform(-0.06, 0.06, size=2)
     blob_tones = luma[:, None] + 0.5 * hue(generator.random((2, 3)))
     background_tone = generator.uniform(*_BACKGROUND_TONE_RANGE, size=(1, 3))
@@ -234,7 +237,7 @@ def _smoothstep(distance: FloatArray) -> FloatArray:
 def render_blob(
     states: NDArray[np.float64], look: Look, size: int
 ) -> tuple[FloatArray, FloatArray]:
-    """Returns the blob's coverage (T, H, W) in [0, 1] and its colour (T, 3, H, W)."""
+    """Returns the blob's coverage (T, H, W) in [0, 1] and its color (T, 3, H, W)."""
     pixel = (np.arange(size) + 0.5) / size
     # Nearest copy of the blob on the torus: offsets in [-0.5, 0.5) of the frame side.
     dx = np.mod(pixel[None] - states[:, :1] + 0.5, 1.0) - 0.5  # (T, W)
@@ -291,21 +294,20 @@ def render_frames(motion: Motion, look: Look, num_frames: int, size: int) -> NDA
 
 def write_video(path: Path, frames: NDArray[np.uint8], fps: int, crf: int) -> None:
     """Encodes RGB frames (T, H, W, 3) as H.264 in mp4; the file appears whole or not at all."""
-    partial = path.with_name(f"{path.name}.{os.getpid()}.partial")
-    try:
-        with av.open(str(partial), mode="w", format="mp4", options={"fflags": "+bitexact"}) as file:
-            stream = file.add_stream("libx264", rate=fps)
-            stream.height, stream.width = frames.shape[1:3]
-            stream.pix_fmt = "yuv420p"
-            # x264's macroblock tree gives the same frames other bytes on some processors.
-            stream.options = {"crf": str(crf), "preset": "veryfast", "x264-params": "mbtree=0"}
-            stream.codec_context.thread_count = 1  # processes run beside each other instead
-            for picture in frames:
-                file.mux(stream.encode(av.VideoFrame.from_ndarray(picture, format="rgb24")))
-            file.mux(stream.encode(None))
-        os.replace(partial, path)
-    finally:
-        partial.unlink(missing_ok=True)
+    options = {"fflags": "+bitexact"}
+    with (
+        atomic_write(path, shared=True) as part,
+        av.open(str(part), mode="w", format="mp4", options=options) as file,
+    ):
+        stream = file.add_stream("libx264", rate=fps)
+        stream.height, stream.width = frames.shape[1:3]
+        stream.pix_fmt = "yuv420p"
+        # x264's macroblock tree gives the same frames other bytes on some processors.
+        stream.options = {"crf": str(crf), "preset": "veryfast", "x264-params": "mbtree=0"}
+        stream.codec_context.thread_count = 1  # processes run beside each other instead
+        for picture in frames:
+            file.mux(stream.encode(av.VideoFrame.from_ndarray(picture, format="rgb24")))
+        file.mux(stream.encode(None))
 
 
 def video_name(stream: str, index: int) -> str:
@@ -384,10 +386,8 @@ def make_videos(
 
 def write_text(path: Path, text: str) -> None:
     """Writes a small file whole or not at all."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    partial = path.with_name(path.name + ".partial")
-    partial.write_text(text, encoding="utf-8")
-    os.replace(partial, path)
+    with atomic_write(path) as part:
+        part.write_text(text, encoding="utf-8")
 
 
 def write_lists(
@@ -404,7 +404,7 @@ def write_lists(
     pre-training ones, so pre-training sees them too, without their labels.
     """
     names = "".join(f"{name}\n" for name in class_names)
-    for part, stream, count, labelled in (
+    for part, stream, count, labeled in (
         ("pretrain/train", "train", num_clips["train"], False),
         ("pretrain/val", "val", num_clips["val"], False),
         ("finetune/train", "train", num_train, True),
@@ -412,7 +412,7 @@ def write_lists(
         ("finetune/test", "test", num_clips["test"], True),
     ):
         lines = (
-            name_of(stream, index) + (f" {index % len(class_names)}" if labelled else "")
+            name_of(stream, index) + (f" {index % len(class_names)}" if labeled else "")
             for index in range(count)
         )
         write_text(output / f"{part}.csv", "".join(f"{line}\n" for line in lines))
@@ -460,7 +460,7 @@ def make_data_set(
     if not 0 < num_train <= num_pretrain:
         raise ValueError(
             f"num_train is {num_train}; it must be between 1 and num_pretrain ({num_pretrain}), "
-            "because the labelled clips are among the unlabelled ones"
+            "because the labeled clips are among the unlabeled ones"
         )
     if num_val < 1 or num_test < 1 or processes < 1:
         raise ValueError("num_val, num_test and processes must be at least 1")
@@ -475,15 +475,15 @@ def make_data_set(
 def parse_arguments(arguments: Sequence[str] | None = None) -> argparse.Namespace:
     """Reads the command line."""
     parser = argparse.ArgumentParser(
-        description="Render a labelled motion data set as H.264 files with Kinetics-style lists.",
+        description="Render a labeled motion data set as H.264 files with Kinetics-style lists.",
         formatter_class=argparse.ArgumentDefaultsHelpFormatter,
     )
     defaults = VideoSettings()
     cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count()
     add = parser.add_argument
     add("--output", type=Path, required=True, help="folder of the data set")
-    add("--num-pretrain", type=int, default=1000, help="unlabelled clips, the labelled included")
-    add("--num-train", type=int, default=320, help="labelled clips for fine-tuning")
+    add("--num-pretrain", type=int, default=1000, help="unlabeled clips, the labeled included")
+    add("--num-train", type=int, default=320, help="labeled clips for fine-tuning")
     add("--num-val", type=int, default=200, help="validation clips")
     add("--num-test", type=int, default=400, help="test clips")
     add("--seed", type=int, default=defaults.seed, help="seed of the data set")
@@ -495,19 +495,15 @@ def parse_arguments(arguments: Sequence[str] | None = None) -> argparse.Namespac
     return parser.parse_args(arguments)
 
 
-def run_script(name: str, output: Path, make: Callable[[], object]) -> int:
-    """Makes a data set and says so; what ends it is one line, and the exit code."""
-    started = time.monotonic()
-    try:
+def run_script(output: Path, make: Callable[[], object]) -> int:
+    """Makes a data set and prints where it is; returns the exit code."""
+
+    def work() -> None:
+        started = time.monotonic()
         make()
-    except (ValueError, OSError) as error:
-        print(f"{name}: {error}", file=sys.stderr)
-        return 2
-    except KeyboardInterrupt:
-        print(f"{name}: interrupted; the same command goes on from here", file=sys.stderr)
-        return 130
-    print(f"{output}: ready after {time.monotonic() - started:.1f} s")
-    return 0
+        print(f"{output}: ready after {time.monotonic() - started:.1f} s")
+
+    return exit_code(work, output=output, resumable=True)
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -525,7 +521,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
             processes=options.processes,
         )
 
-    return run_script("make_motion_clips", options.output, make)
+    return run_script(options.output, make)
 
 
 if __name__ == "__main__":

@@ -1,5 +1,5 @@
 #!/usr/bin/env python3
-"""Renders labelled images of plain shapes, with lists in the Kinetics form.
+"""Renders labeled images of plain shapes, with lists in the Kinetics form.
 
 An image is one frame of the renderer of `make_motion_clips.py`: a bright shape before a darker
 background, both shaded, about the middle of the picture, turned a little and sized at random. The
@@ -7,7 +7,7 @@ class is its outline, one of six:
 
     disc, wide_oval, tall_oval, square, diamond, triangle
 
-Place, turn, area, colours, shading and a small irregularity of the outline are drawn from the same
+Place, turn, area, colors, shading and a small irregularity of the outline are drawn from the same
 laws for every class, so only the outline tells it. An image depends on (seed, split, index) alone.
 """
 
@@ -16,7 +16,6 @@ from __future__ import annotations
 import argparse
 import dataclasses
 import math
-import os
 import sys
 import time
 from collections.abc import Sequence
@@ -27,16 +26,18 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
 
+from slowfast_maskfeat.files import atomic_write
+
 _ANGLES = 2 * math.pi * np.arange(4096) / 4096
 _ORDERS = np.arange(2, 14)  # harmonics of an outline: enough for corners at this size
 # Streams of random numbers that no clip draws from.
 _FIRST_STREAM = 100
 _IRREGULARITY = 0.02  # of each of the first harmonics, in radii
 _NUM_IRREGULAR = 6
-_PLACE_RANGE = (0.42, 0.58)  # of the centre, so that no corner leaves the picture
+_PLACE_RANGE = (0.42, 0.58)  # of the center, so that no corner leaves the picture
 _TURN = 0.03  # of a full one, to either side: more would make squares of diamonds
 _LOG_RADIUS_RANGE = (0.5, 0.85)  # of the disc of the same area, in the periods of the clips
-# Always brighter than what is behind, and of muted colours: with either sign of contrast a small
+# Always brighter than what is behind, and of muted colors: with either sign of contrast a small
 # network needs many more images before it sees outlines at all.
 _BACKGROUND_LUMA_RANGE = (0.28, 0.32)
 _SHAPE_LUMA_RANGE = (0.75, 0.82)
@@ -111,7 +112,7 @@ def sample_image(seed: int, split: str, index: int) -> tuple[clips.Motion, clips
 
 
 def _sample_look(generator: np.random.Generator, shape: str) -> clips.Look:
-    """Draws outline, colours and shading of one image."""
+    """Draws outline, colors and shading of one image."""
     contour = _OUTLINES[shape].copy()
     phase = np.exp(2j * math.pi * generator.random(_NUM_IRREGULAR))
     contour[:_NUM_IRREGULAR] += generator.uniform(0, _IRREGULARITY, _NUM_IRREGULAR) * phase
@@ -156,10 +157,9 @@ def make_images(output: Path, settings: ImageSettings, num_images: dict[str, int
     started = last_shown = time.monotonic()
     for number, (split, index) in enumerate(missing, start=1):
         path = output / image_name(split, index)
-        partial = path.with_name(f"{path.name}.{os.getpid()}.partial")
         image = Image.fromarray(render_image(settings.seed, split, index, settings.size))
-        image.save(partial, format="PNG")
-        os.replace(partial, path)
+        with atomic_write(path, shared=True) as part:
+            image.save(part, format="PNG")
         now = time.monotonic()
         if number == len(missing) or now - last_shown > 2:
             last_shown = now
@@ -192,7 +192,7 @@ def make_data_set(
     if not 0 < num_train <= num_pretrain:
         raise ValueError(
             f"num_train is {num_train}; it must be between 1 and num_pretrain ({num_pretrain}), "
-            "because the labelled images are among the unlabelled ones"
+            "because the labeled images are among the unlabeled ones"
         )
     if num_val < 1 or num_test < 1:
         raise ValueError("num_val and num_test must be at least 1")
@@ -207,14 +207,14 @@ def make_data_set(
 def parse_arguments(arguments: Sequence[str] | None = None) -> argparse.Namespace:
     """Reads the command line."""
     parser = argparse.ArgumentParser(
-        description="Render a labelled data set of shapes as PNG files with Kinetics-style lists.",
+        description="Render a labeled data set of shapes as PNG files with Kinetics-style lists.",
         formatter_class=argparse.ArgumentDefaultsHelpFormatter,
     )
     defaults = ImageSettings()
     add = parser.add_argument
     add("--output", type=Path, required=True, help="folder of the data set")
-    add("--num-pretrain", type=int, default=2000, help="unlabelled images, the labelled included")
-    add("--num-train", type=int, default=300, help="labelled images for fine-tuning")
+    add("--num-pretrain", type=int, default=2000, help="unlabeled images, the labeled included")
+    add("--num-train", type=int, default=300, help="labeled images for fine-tuning")
     add("--num-val", type=int, default=300, help="validation images")
     add("--num-test", type=int, default=600, help="test images")
     add("--seed", type=int, default=defaults.seed, help="seed of the data set")
@@ -236,7 +236,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
             num_test=options.num_test,
         )
 
-    return clips.run_script("make_shape_images", options.output, make)
+    return clips.run_script(options.output, make)
 
 
 if __name__ == "__main__":

@@ -11,7 +11,7 @@ network, and are copied and counted at once. For a list `train.csv` the output f
     train_refused.csv       path and reason of each row that is in no shard
     classes.txt             if there is one beside the list, or labels are names
 
-Rows of lists whose name begins with `train` are shuffled first, so that neighbours in a shard do
+Rows of lists whose name begins with `train` are shuffled first, so that neighbors in a shard do
 not share a class; the others keep their order. The same rows give the same bytes. An interrupted
 run goes on where it was when it is called again.
 
@@ -34,21 +34,20 @@ from pathlib import Path
 
 import numpy as np
 
-from slowfast_maskfeat.checkpoints.whole_file import written_whole
-from slowfast_maskfeat.files import is_address, open_file
-from slowfast_maskfeat.metrics.log import Progress
-from slowfast_maskfeat.videos.index import VideoList, read_class_names, read_list
-from slowfast_maskfeat.videos.index.list_file import separator_of
-from slowfast_maskfeat.videos.jobs import Failure, run_jobs
-from slowfast_maskfeat.videos.media import is_media
-from slowfast_maskfeat.videos.script import exit_code
-from slowfast_maskfeat.videos.write_shards import (
+from slowfast_maskfeat.cli import exit_code
+from slowfast_maskfeat.curation.jobs import Failure, run_jobs
+from slowfast_maskfeat.curation.write_shards import (
     PackedRow,
     ShardJob,
     cut_into_shards,
     member_names,
     write_shard,
 )
+from slowfast_maskfeat.datasets import VideoList, read_class_names, read_list
+from slowfast_maskfeat.datasets.list_file import separator_of
+from slowfast_maskfeat.files import atomic_write, is_address, open_file
+from slowfast_maskfeat.log import Progress, first_line
+from slowfast_maskfeat.videos.media import is_media
 
 _UNITS = {"": 1, "K": 10**3, "M": 10**6, "G": 10**9}
 # Sizes are asked for at a time.
@@ -123,7 +122,7 @@ def _size_of(path: str) -> int | str:
     except FileNotFoundError:
         return "no such file"
     except Exception as error:  # each store raises what its own package has
-        return f"cannot be read: {(str(error).splitlines() or [type(error).__name__])[0]}"
+        return f"cannot be read: {first_line(error)}"
 
 
 def plan(rows: list[PackedRow], stem: str, options: argparse.Namespace) -> list[ShardJob]:
@@ -229,14 +228,14 @@ def read_lists(options: argparse.Namespace) -> tuple[dict[Path, VideoList], tupl
 
 
 def _write(path: Path, text: str) -> None:
-    with written_whole(path) as part:
+    with atomic_write(path) as part:
         part.write_bytes(text.encode("utf-8", "surrogateescape"))
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Runs the command line; returns the exit code."""
     options = parse_arguments(arguments)
-    return exit_code("make_shards", lambda: _work(options))
+    return exit_code(lambda: _work(options), resumable=True)
 
 
 def _work(options: argparse.Namespace) -> int:

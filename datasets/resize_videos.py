@@ -27,14 +27,14 @@ from collections.abc import Mapping, Sequence
 from functools import partial
 from pathlib import Path
 
-from slowfast_maskfeat.checkpoints.whole_file import written_whole
-from slowfast_maskfeat.metrics.log import Progress
-from slowfast_maskfeat.videos.index import VideoList, read_list
-from slowfast_maskfeat.videos.index.list_file import separator_of
-from slowfast_maskfeat.videos.index.write_list import ListRow, list_text, separator_for
-from slowfast_maskfeat.videos.jobs import Failure, run_jobs
-from slowfast_maskfeat.videos.resize import resize_pair
-from slowfast_maskfeat.videos.script import exit_code
+from slowfast_maskfeat.cli import exit_code
+from slowfast_maskfeat.curation.jobs import Failure, run_jobs
+from slowfast_maskfeat.curation.resize_videos import resize_pair
+from slowfast_maskfeat.curation.write_list import ListRow, list_text, separator_for
+from slowfast_maskfeat.datasets import VideoList, read_list
+from slowfast_maskfeat.datasets.list_file import separator_of
+from slowfast_maskfeat.files import atomic_write
+from slowfast_maskfeat.log import Progress
 
 
 def parse_arguments(arguments: Sequence[str] | None = None) -> argparse.Namespace:
@@ -173,14 +173,14 @@ def _rows(
 
 
 def _write(path: Path, text: str) -> None:
-    with written_whole(path) as part:
+    with atomic_write(path) as part:
         part.write_bytes(text.encode("utf-8", "surrogateescape"))
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Runs the command line; returns the exit code."""
     options = parse_arguments(arguments)
-    return exit_code("resize_videos", lambda: _work(options))
+    return exit_code(lambda: _work(options), resumable=True)
 
 
 def _work(options: argparse.Namespace) -> int:

@@ -22,14 +22,14 @@ from typing import Any
 
 import numpy as np
 
-from slowfast_maskfeat.checkpoints.whole_file import written_whole
-from slowfast_maskfeat.metrics.log import Progress, format_duration
-from slowfast_maskfeat.pictures.histograms import histograms
-from slowfast_maskfeat.videos.check import measure_video
-from slowfast_maskfeat.videos.index import VideoList, read_list
-from slowfast_maskfeat.videos.index.list_file import separator_of
-from slowfast_maskfeat.videos.jobs import Failure, Journal, run_jobs
-from slowfast_maskfeat.videos.script import exit_code
+from slowfast_maskfeat.cli import exit_code
+from slowfast_maskfeat.curation.check_videos import measure_video
+from slowfast_maskfeat.curation.jobs import Failure, Journal, run_jobs
+from slowfast_maskfeat.datasets import VideoList, read_list
+from slowfast_maskfeat.datasets.list_file import separator_of
+from slowfast_maskfeat.figures.histograms import histograms
+from slowfast_maskfeat.files import atomic_write
+from slowfast_maskfeat.log import Progress, format_duration
 
 _NUMBERS = {"duration": "duration (s)", "fps": "frames per second", "num_frames": "frames"}
 
@@ -69,7 +69,7 @@ def measure(path: Path, videos: VideoList, options: argparse.Namespace) -> dict[
     return journal.done
 
 
-def summarise(videos: VideoList, measured: dict[str, Any]) -> dict[str, Any]:
+def summarize(videos: VideoList, measured: dict[str, Any]) -> dict[str, Any]:
     """Counts and the spread of each number over the rows of a list."""
     found = {video: m for video, m in measured.items() if not isinstance(m, Failure)}
     unread = {video: m.reason for video, m in measured.items() if isinstance(m, Failure)}
@@ -119,7 +119,7 @@ def report(path: Path, summary: dict[str, Any]) -> list[str]:
 def main(arguments: Sequence[str] | None = None) -> int:
     """Runs the command line; returns the exit code."""
     options = parse_arguments(arguments)
-    return exit_code("summary", lambda: _work(options))
+    return exit_code(lambda: _work(options), resumable=True)
 
 
 def _work(options: argparse.Namespace) -> int:
@@ -127,8 +127,8 @@ def _work(options: argparse.Namespace) -> int:
         separator = separator_of(str(path), options.separator.replace("\\t", "\t"))
         videos = read_list(path, separator=separator, prefix=options.prefix)
         measured = measure(path, videos, options)
-        summary = summarise(videos, measured)
-        with written_whole(options.output / f"{path.stem}_summary.json") as part:
+        summary = summarize(videos, measured)
+        with atomic_write(options.output / f"{path.stem}_summary.json") as part:
             part.write_text(json.dumps(summary, indent=2) + "\n", encoding="utf-8")
         found = [m for m in measured.values() if not isinstance(m, Failure)]
         if found:
@@ -136,7 +136,7 @@ def _work(options: argparse.Namespace) -> int:
                 label: [m[field] for m in found] for field, label in _NUMBERS.items()
             }
             panels["resolution"] = [f"{m['width']}x{m['height']}" for m in found]
-            with written_whole(options.output / f"{path.stem}_summary.png") as part:
+            with atomic_write(options.output / f"{path.stem}_summary.png") as part:
                 histograms(part, panels, title=f"{path.name}: {len(found)} videos")
         print("\n".join(report(path, summary)))
     return 0

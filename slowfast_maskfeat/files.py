@@ -1,4 +1,5 @@
 """Reads any path: a local file, or an address (`scheme://...`) in a store on the network.
+Writes local files atomically.
 
 Of an address iopath's path manager is asked first, where a handler of its scheme was registered.
 HTTP is read here: fsspec needs another package for it, and does not check that a server which was
@@ -10,11 +11,13 @@ from __future__ import annotations
 
 import io
 import os
+import secrets
 import time
 from abc import ABC, abstractmethod
 from collections.abc import Iterator
 from contextlib import contextmanager
 from http.client import HTTPException
+from pathlib import Path
 from types import TracebackType
 from typing import Any, NamedTuple, TextIO
 from urllib.error import HTTPError, URLError
@@ -23,6 +26,8 @@ from urllib.request import Request, urlopen
 
 import fsspec
 from iopath.common.file_io import g_pathmgr
+
+from slowfast_maskfeat.log import first_line
 
 # What may follow in a URL without being escaped, "%" included: it may be escaped already.
 _URL_CHARACTERS = "%/:=&?~#+!$,;'@()*[]"
@@ -187,11 +192,6 @@ def list_names(folder: str) -> list[str]:
     return sorted(str(path).rstrip("/").rpartition("/")[2] for path in paths)
 
 
-def reason_of(error: BaseException) -> str:
-    """What an error says, in one line."""
-    return (str(error).strip().splitlines() or [type(error).__name__])[0]
-
-
 @contextmanager
 def _asking(path: str) -> Iterator[None]:
     """Around what is asked of a store before anything is loaded: its errors are the user's."""
@@ -200,7 +200,7 @@ def _asking(path: str) -> Iterator[None]:
     except ValueError:
         raise
     except Exception as error:  # each store raises what its own package has
-        raise ValueError(f"{path}: cannot be read: {reason_of(error)}") from error
+        raise ValueError(f"{path}: cannot be read: {first_line(error)}") from error
 
 
 def _has_handler(path: str) -> bool:
@@ -351,3 +351,49 @@ class _HttpFile(OpenFile):
                     raise OSError(f"{type(error).__name__}: {reason}") from error
             time.sleep(pause)
         raise AssertionError("the last try returns or raises")
+
+
+PART_SUFFIX = ".part"
+
+
+@contextmanager
+def atomic_write(path: str | os.PathLike[str], *, shared: bool = False) -> Iterator[Path]:
+    """Write a file whole or not at all: it takes its name in one step once it is on the disk.
+
+    Args:
+        path: of the file; its folder is created.
+        shared: several processes may write this file at once; each gets a temporary file of its
+            own. Otherwise a later attempt overwrites what a killed one has left.
+
+    Yields:
+        A hidden temporary file beside it, removed if writing fails.
+
+    Raises:
+        OSError: the disk is full or the folder cannot be written.
+    """
+    path = Path(path)
+    path.parent.mkdir(parents=True, exist_ok=True)
+    own = f".{secrets.token_hex(8)}" if shared else ""
+    temporary = path.parent / f".{path.name}{own}{PART_SUFFIX}"
+    try:
+        yield temporary
+        with open(temporary, "rb+") as file:
+            os.fsync(file.fileno())
+        os.replace(temporary, path)
+    except BaseException as error:
+        temporary.unlink(missing_ok=True)
+        if isinstance(error, OSError) and error.filename == os.fspath(temporary):
+            error.filename = os.fspath(path)  # the name that the user knows
+        raise
+    _sync_folder(path.parent)
+
+
+def _sync_folder(folder: Path) -> None:
+    # So that the new name itself outlives a power cut. Not every file system can do it.
+    if os.name != "posix":
+        return
+    descriptor = os.open(folder, os.O_RDONLY)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)

@@ -19,23 +19,20 @@ from functools import partial
 from itertools import pairwise
 from pathlib import Path
 
-import ava_data
-import converted_files
-import detection_commands
 import numpy as np
 import pytest
-import tiny_run
 import torch
-from command_forms import FORMS, check_venv
-from documents import ROOT, Block, all_blocks
 from fvcore.common.config import CfgNode
-from tar_shards import write_shard
-from tiny_detection import make_boxes
-from videos_on_disk import numbered_frames, write_video
+from helpers import ava_data, converted_files, detection_commands, tiny_run
+from helpers.command_forms import FORMS, check_venv
+from helpers.documents import ROOT, Block, all_blocks
+from helpers.tar_shards import write_shard
+from helpers.tiny_detection import make_boxes
+from helpers.videos_on_disk import numbered_frames, write_video
 
-from slowfast_maskfeat.build import build_model, build_task
+from slowfast_maskfeat.builders import build_model, build_task
 from slowfast_maskfeat.config import load_config
-from slowfast_maskfeat.probes import load_features
+from slowfast_maskfeat.features import load_features
 
 # Later pairs win, so these make any configuration as small as a test's.
 SMALL = {

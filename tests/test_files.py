@@ -8,8 +8,8 @@ from pathlib import Path
 
 import fsspec
 import pytest
+from helpers.stalling import serve
 from iopath.common.file_io import PathHandler, g_pathmgr
-from stalling import serve
 
 from slowfast_maskfeat.files import (
     is_file,

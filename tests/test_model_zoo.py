@@ -6,9 +6,9 @@ import json
 import re
 
 import pytest
-from documents import ROOT
-from golden_rule import GOLDEN
-from published_files import OF_PAPERS, PUBLISHED
+from helpers.documents import ROOT
+from helpers.golden_rule import GOLDEN
+from helpers.published_files import OF_PAPERS, PUBLISHED
 
 TEXT = (ROOT / "docs/model_zoo.md").read_text()
 COUNTED = {

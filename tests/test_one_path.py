@@ -52,7 +52,7 @@ def test_the_patch_embedding_does() -> None:
 
 
 def test_the_record_of_choices_alone_asks_where_the_configuration_is_read() -> None:
-    files = sorted((PACKAGE / "build").glob("*.py"))
+    files = sorted((PACKAGE / "builders").glob("*.py"))
     asking = {path.name: _asking(path) for path in files if _asking(path)}
     assert asking.pop(RECIPE)
     (of_model,) = asking.pop("model.py")

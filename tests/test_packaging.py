@@ -14,7 +14,7 @@ import slowfast_maskfeat
 ROOT = Path(__file__).parents[1]
 
 
-def normalise(name: str) -> str:
+def normalize(name: str) -> str:
     return re.sub(r"[-_.]+", "-", name).lower()
 
 
@@ -44,7 +44,7 @@ def test_every_requirement_is_pinned(requirements: str) -> None:
     names = re.findall(r"^Requires-Dist: ([A-Za-z0-9._-]+)", requirements, re.MULTILINE)
     assert len(names) > 8
     # torchcodec is an extra whose release goes with the platform's FFmpeg.
-    missing = {normalise(name) for name in names} - {"torchcodec"} - constraints().keys()
+    missing = {normalize(name) for name in names} - {"torchcodec"} - constraints().keys()
     assert not missing
 
 

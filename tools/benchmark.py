@@ -4,7 +4,7 @@
 Four comparisons, each between things that take turns in one run, so that whatever else the machine
 does meets both alike:
 
-- step: a whole pre-training step (normalise, forward, HOG target, loss, backward, AdamW) against
+- step: a whole pre-training step (normalize, forward, HOG target, loss, backward, AdamW) against
   the same with explicit attention and textbook HOG (`plain_forms`, `plain_hog`), and the memory of
   both, each in a process of its own.
 - hog: HOG of uint8 images alone, against its textbook form.
@@ -36,15 +36,15 @@ from plain_forms import encode_all, make_plain
 from plain_hog import plain_hog
 from torch import Tensor
 
-from slowfast_maskfeat.build.data import build_loader
-from slowfast_maskfeat.build.masks import build_mask_sampler
-from slowfast_maskfeat.build.model import build_model
-from slowfast_maskfeat.build.optimizer import build_optimizer
-from slowfast_maskfeat.build.task import build_task
+from slowfast_maskfeat.builders.data import build_loader
+from slowfast_maskfeat.builders.masks import build_mask_sampler
+from slowfast_maskfeat.builders.model import build_model
+from slowfast_maskfeat.builders.optimizer import build_optimizer
+from slowfast_maskfeat.builders.task import build_task
 from slowfast_maskfeat.clips import ClipLoader, RandomView
 from slowfast_maskfeat.clips.batch import ClipBatch
 from slowfast_maskfeat.clips.dataset import ClipDataset, SampleKey
-from slowfast_maskfeat.clips.sample import random_clip
+from slowfast_maskfeat.clips.temporal_sampling import random_clip
 from slowfast_maskfeat.config import load_config
 from slowfast_maskfeat.engine.gradient_step import GradientStep
 from slowfast_maskfeat.engine.state import TrainState

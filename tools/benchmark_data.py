@@ -37,19 +37,20 @@ from benchmark_video import write_videos
 from fvcore.common.config import CfgNode
 from torch import Tensor
 
-from slowfast_maskfeat.build.augment import build_device_cut, num_clips_per_row
-from slowfast_maskfeat.clips import ClipLoader, RandomView, transform
+from slowfast_maskfeat.augment import transforms as transform
+from slowfast_maskfeat.builders.augment import build_device_cut, num_clips_per_row
+from slowfast_maskfeat.clips import ClipLoader, RandomView
 from slowfast_maskfeat.clips.batch import collate
 from slowfast_maskfeat.clips.dataset import SampleKey
-from slowfast_maskfeat.videos.decode import Video, available_backends
-from slowfast_maskfeat.videos.index import read_list
-from slowfast_maskfeat.videos.write_shards import (
+from slowfast_maskfeat.curation.write_shards import (
     PackedRow,
     ShardJob,
     cut_into_shards,
     member_names,
     write_shard,
 )
+from slowfast_maskfeat.datasets import read_list
+from slowfast_maskfeat.videos.decode import Video, available_backends
 
 # Where the time of a clip goes; what is between frames and seek is only known of PyAV.
 PARTS = ("open", "seek", "decode", "convert", "resize", "augment", "mask", "collate")

@@ -57,7 +57,7 @@ def check_imports() -> list[str]:
 
 
 def write_clip(path: Path) -> None:
-    """Encodes ten grey frames, each brighter than the one before, as H.264."""
+    """Encodes ten gray frames, each brighter than the one before, as H.264."""
     import av
     import numpy as np
 
@@ -71,7 +71,7 @@ def write_clip(path: Path) -> None:
 
 
 def brightness(index: int) -> int:
-    """Returns the grey value of a frame of the test clip."""
+    """Returns the gray value of a frame of the test clip."""
     return 20 + 20 * index
 
 

@@ -22,10 +22,9 @@ import torch
 from fvcore.common.config import CfgNode
 from torch import Tensor, nn
 
-from slowfast_maskfeat.build import build_model
-from slowfast_maskfeat.build.classes import class_names, num_classes
-from slowfast_maskfeat.build.exit_code import exit_code
-from slowfast_maskfeat.build.weights import inflation, model_facts
+from slowfast_maskfeat.builders import build_model
+from slowfast_maskfeat.builders.datasets import class_names, num_classes
+from slowfast_maskfeat.builders.weights import inflation, model_facts
 from slowfast_maskfeat.checkpoints import (
     LoadError,
     load_weights,
@@ -33,9 +32,10 @@ from slowfast_maskfeat.checkpoints import (
     save_checkpoint,
     save_safetensors,
 )
-from slowfast_maskfeat.checkpoints.naming import NAMINGS, ModelFacts, recognise
+from slowfast_maskfeat.checkpoints.naming import NAMINGS, ModelFacts, recognize
 from slowfast_maskfeat.checkpoints.report import CLASSIFIER
 from slowfast_maskfeat.checkpoints.transfer import Renaming
+from slowfast_maskfeat.cli import exit_code
 from slowfast_maskfeat.config import load_config
 
 # What each suffix can hold; the first is taken where --to does not say.
@@ -139,7 +139,7 @@ def _fill(
             class_names=known,
             average=True,
             rename=source.rename,
-            initialised=source is sources[0],
+            initialized=source is sources[0],
         )
         if not report.loaded:
             raise LoadError(f"{source.path}: no weight of it has a place in this model", report)
@@ -159,8 +159,8 @@ def _reader(path: str, naming: str, facts: ModelFacts) -> Renaming:
     """What brings a file's weights to the published names."""
 
     def rename(weights: Mapping[str, Tensor]) -> Mapping[str, Tensor]:
-        found = recognise(weights)
-        if naming in NAMINGS and not NAMINGS[naming].recognises(weights):
+        found = recognize(weights)
+        if naming in NAMINGS and not NAMINGS[naming].recognizes(weights):
             hint = f"they look like those of {found}" if found else "auto finds out what they are"
             raise ValueError(
                 f"--from: the names in {path} ({next(iter(weights))}, ...) are not those of "

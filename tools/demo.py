@@ -28,7 +28,7 @@ from demo_runs import (
     validation_curves,
 )
 
-from slowfast_maskfeat.pictures import accuracy_curves
+from slowfast_maskfeat.figures import accuracy_curves
 
 # Folder of each run, and its name for people.
 RUNS = {"finetune": "MaskFeat, then fine-tuned", "scratch": "from scratch"}

@@ -3,7 +3,7 @@
     python datasets/make_motion_boxes.py --output output/demo/ava
     python tools/demo_ava.py --output output/demo
 
-A detector is trained on few labelled boxes of moving shapes, from the pre-training of
+A detector is trained on few labeled boxes of moving shapes, from the pre-training of
 `tools/demo.py` (made first where it is absent, which takes the motion clips and some minutes) and
 from scratch. The table has the mean average precision of both, and that of always answering how
 frequent each action is.
@@ -35,19 +35,19 @@ from demo_runs import (
     validation_curves,
 )
 
-from slowfast_maskfeat.build.data import read_videos
-from slowfast_maskfeat.build.task import build_task
+from slowfast_maskfeat.builders.data import read_videos
+from slowfast_maskfeat.builders.task import build_task
 from slowfast_maskfeat.config import load_config
+from slowfast_maskfeat.datasets import KeyFrames
+from slowfast_maskfeat.figures import accuracy_curves, box_panel, draw_boxes, drawing_scale
 from slowfast_maskfeat.metrics.ava_map import (
     AvaResult,
     Detections,
     evaluate_detections,
     read_labelmap,
 )
-from slowfast_maskfeat.pictures import accuracy_curves, box_panel, draw_boxes, drawing_scale
 from slowfast_maskfeat.tasks import DetectTask
 from slowfast_maskfeat.videos.decode import open_video
-from slowfast_maskfeat.videos.index import KeyFrames
 
 # Folder of each run, and its name for people.
 RUNS = {"ava_finetune": "MaskFeat, then detection", "ava_scratch": "from scratch"}

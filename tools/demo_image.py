@@ -5,7 +5,7 @@
 
 Each method pre-trains the same network for the same number of epochs on the same images without
 labels. The table has what few labels make of it: fine-tuned, by a linear probe of the frozen
-features, and by the vote of nearest neighbours. From scratch the latter two are of random weights.
+features, and by the vote of nearest neighbors. From scratch the latter two are of random weights.
 """
 
 from __future__ import annotations
@@ -28,7 +28,7 @@ from demo_runs import (
     validation_curves,
 )
 
-from slowfast_maskfeat.pictures import accuracy_curves
+from slowfast_maskfeat.figures import accuracy_curves
 
 # Configuration of each pre-training, and its name for people.
 METHODS = {

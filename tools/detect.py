@@ -25,15 +25,15 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from slowfast_maskfeat.build import build_task
-from slowfast_maskfeat.build.data import build_key_frame_view
-from slowfast_maskfeat.build.exit_code import exit_code
-from slowfast_maskfeat.build.from_checkpoint import TrainedModel, load_trained
-from slowfast_maskfeat.build.readers import reverses_channels
-from slowfast_maskfeat.checkpoints.whole_file import written_whole
+from slowfast_maskfeat.builders import build_task
+from slowfast_maskfeat.builders.data import build_key_frame_view
+from slowfast_maskfeat.builders.datasets import reverses_channels
+from slowfast_maskfeat.cli import exit_code
+from slowfast_maskfeat.figures import draw_boxes, drawing_scale
+from slowfast_maskfeat.files import atomic_write
+from slowfast_maskfeat.log import Progress
 from slowfast_maskfeat.metrics.ava_map import Detections, write_detections
-from slowfast_maskfeat.metrics.log import Progress
-from slowfast_maskfeat.pictures import draw_boxes, drawing_scale
+from slowfast_maskfeat.runs.load_trained import TrainedModel, load_trained
 from slowfast_maskfeat.tasks import DetectTask
 from slowfast_maskfeat.videos.decode import Video, open_video
 from slowfast_maskfeat.videos.write_video import write_video
@@ -81,7 +81,7 @@ def detect(options: argparse.Namespace) -> None:
         raise ValueError(
             f"{options.checkpoint}: it is no detector; tools/predict.py takes classifiers of clips"
         )
-    backend = trained.cfg.DATA.DECODING_BACKEND.replace("torchvision", "auto")
+    backend = trained.cfg.DATA.DECODING_BACKEND
     with open_video(options.video, backend) as video:
         found = read_boxes(options.boxes, video)
         scores = score_boxes(trained, task, video, found, options.device)
@@ -95,7 +95,7 @@ def detect(options: argparse.Namespace) -> None:
         )
         options.output.mkdir(parents=True, exist_ok=True)
         table, film = options.output / "detections.csv", options.output / "detections.mp4"
-        with written_whole(table) as part:
+        with atomic_write(table) as part:
             write_detections(part, detections, names)
         lines = _lines(scores, list(names.values()), options.threshold, options.top)
         write_video(film, _drawn(video, found, lines), fps=video.fps)

@@ -23,15 +23,15 @@ import warnings
 import torch
 from fvcore.common.config import CfgNode
 
-from slowfast_maskfeat.build.exit_code import exit_code, tell_interrupted
-from slowfast_maskfeat.build.features import build_frozen_model, kept_features
-from slowfast_maskfeat.build.from_checkpoint import named_device
+from slowfast_maskfeat import distributed
 from slowfast_maskfeat.checkpoints import load_checkpoint
+from slowfast_maskfeat.cli import exit_code
 from slowfast_maskfeat.config import load_config, parse_config
-from slowfast_maskfeat.engine import distributed
-from slowfast_maskfeat.engine.together import from_main
-from slowfast_maskfeat.probes import save_features
-from slowfast_maskfeat.probes.feature_file import check_suffix, check_writable
+from slowfast_maskfeat.engine.coordination import from_main
+from slowfast_maskfeat.features import save_features
+from slowfast_maskfeat.features.file import check_suffix, check_writable
+from slowfast_maskfeat.runs.features import build_frozen_model, kept_features
+from slowfast_maskfeat.runs.load_trained import named_device
 
 
 def main(arguments: list[str]) -> int:
@@ -42,10 +42,9 @@ def main(arguments: list[str]) -> int:
     """
     warnings.simplefilter("ignore")  # the configuration was warned about when it trained
     options = _parse(arguments)
-    try:
-        code = exit_code(lambda: _extract(options), output=options.output or "the features")
-    except KeyboardInterrupt:
-        return tell_interrupted()
+    code = exit_code(
+        lambda: _extract(options), output=options.output or "the features", resumable=True
+    )
     if code == 0 and distributed.world_size() > 1:
         distributed.end_process()
     return code

@@ -15,11 +15,11 @@ import warnings
 from pathlib import Path
 
 from slowfast_maskfeat.backbones.complexity import PartComplexity
-from slowfast_maskfeat.build.complexity import ModelInfo, measure_model
-from slowfast_maskfeat.checkpoints.whole_file import written_whole
+from slowfast_maskfeat.cli import exit_code
 from slowfast_maskfeat.config import load_config
+from slowfast_maskfeat.files import atomic_write
+from slowfast_maskfeat.runs.model_info import ModelInfo, measure_model
 
-INVALID_INPUT = 2
 HEADER = (
     "part",
     "tokens in",
@@ -43,19 +43,18 @@ def main(arguments: list[str]) -> int:
     """
     warnings.simplefilter("ignore")  # of keys that do nothing, which is for a run to say
     options = _parse(arguments)
+    return exit_code(lambda: _report(options), output=options.json)
+
+
+def _report(options: argparse.Namespace) -> None:
     words = [*options.cfg, *options.words]
-    try:
-        files = [word for word in words if word.endswith((".yaml", ".yml"))]
-        cfg = load_config(files, [word for word in words if word not in files])
-        info = measure_model(cfg, test_size=options.test_size)
-        if options.json:
-            with written_whole(Path(options.json)) as path:
-                path.write_text(json.dumps(info.as_dict(), indent=1) + "\n", encoding="utf-8")
-    except (ValueError, OSError) as error:
-        print(f"error: {' '.join(str(error).split())}", file=sys.stderr)
-        return INVALID_INPUT
+    files = [word for word in words if word.endswith((".yaml", ".yml"))]
+    cfg = load_config(files, [word for word in words if word not in files])
+    info = measure_model(cfg, test_size=options.test_size)
+    if options.json:
+        with atomic_write(Path(options.json)) as path:
+            path.write_text(json.dumps(info.as_dict(), indent=1) + "\n", encoding="utf-8")
     print("\n".join(report(info)))
-    return 0
 
 
 def report(info: ModelInfo) -> list[str]:

@@ -1,4 +1,4 @@
-"""HOG in its textbook form: convolve, scatter the magnitudes over a bin axis, pool, normalise.
+"""HOG in its textbook form: convolve, scatter the magnitudes over a bin axis, pool, normalize.
 
 The plain reference that tests and `tools/benchmark.py` hold the one-pass form of
 `slowfast_maskfeat.targets.hog` against. It stores a (C, bins, H, W) tensor per image.

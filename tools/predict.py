@@ -23,12 +23,12 @@ import torch
 from fvcore.common.config import CfgNode
 from torch import Tensor
 
-from slowfast_maskfeat.build import build_task
-from slowfast_maskfeat.build.data import build_test_views
-from slowfast_maskfeat.build.exit_code import exit_code
-from slowfast_maskfeat.build.from_checkpoint import load_trained
-from slowfast_maskfeat.build.readers import reverses_channels
-from slowfast_maskfeat.checkpoints.whole_file import written_whole
+from slowfast_maskfeat.builders import build_task
+from slowfast_maskfeat.builders.data import build_test_views
+from slowfast_maskfeat.builders.datasets import reverses_channels
+from slowfast_maskfeat.cli import exit_code
+from slowfast_maskfeat.files import atomic_write
+from slowfast_maskfeat.runs.load_trained import load_trained
 from slowfast_maskfeat.tasks import ClassifyTask
 from slowfast_maskfeat.videos.decode import open_video
 
@@ -99,13 +99,13 @@ def predict(options: argparse.Namespace) -> tuple[dict[str, Any], Tensor]:
 def _decode(video: str, cfg: CfgNode) -> Tensor:
     """(V, C, T, H, W) uint8: the test views of a video."""
     views = build_test_views(cfg)
-    with open_video(video, cfg.DATA.DECODING_BACKEND.replace("torchvision", "auto")) as opened:
+    with open_video(video, cfg.DATA.DECODING_BACKEND) as opened:
         clips = views(opened).permute(0, 4, 1, 2, 3)
     return clips.flip(1) if reverses_channels(cfg, "test") else clips
 
 
 def _read_clips(path: str, cfg: CfgNode) -> Tensor:
-    """(V, C, T, H, W), uint8 or normalised float32, from a .npy file."""
+    """(V, C, T, H, W), uint8 or normalized float32, from a .npy file."""
     try:
         array = np.load(path, allow_pickle=False)
     except (OSError, ValueError) as error:
@@ -121,7 +121,7 @@ def _read_clips(path: str, cfg: CfgNode) -> Tensor:
     ):
         raise ValueError(
             f"--clips: {path}: it holds {array.dtype} of shape {array.shape}; (clips, {channels} "
-            "channels, frames, height, width) as uint8, or as floats already normalised, is wanted"
+            "channels, frames, height, width) as uint8, or as floats already normalized, is wanted"
         )
     if not np.isfinite(array).all():
         raise ValueError(f"--clips: {path}: it holds values that are not finite")
@@ -131,7 +131,7 @@ def _read_clips(path: str, cfg: CfgNode) -> Tensor:
 def _save_array(path: str, logits: Tensor) -> None:
     """Write whole or not at all."""
     try:
-        with written_whole(Path(path)) as temporary, open(temporary, "wb") as file:
+        with atomic_write(Path(path)) as temporary, open(temporary, "wb") as file:
             np.save(file, logits.numpy())
     except OSError as error:
         raise ValueError(f"--logits: {path}: it can't be written: {error.strerror}") from error

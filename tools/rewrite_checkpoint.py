@@ -22,8 +22,9 @@ from torch import Tensor, nn
 
 from slowfast_maskfeat.checkpoints import save_checkpoint
 from slowfast_maskfeat.checkpoints.transfer import WEIGHT_KEYS
+from slowfast_maskfeat.cli import exit_code
+from slowfast_maskfeat.log import first_line
 
-INVALID_INPUT = 2
 SUFFIXES = (".pyth", ".pth", ".pt")
 # What is kept beside the weights, where it is of the type.
 KEPT = {"epoch": int, "cfg": str, "class_names": list, "token_grid": list}
@@ -78,15 +79,9 @@ def main(arguments: list[str]) -> int:
         the exit code: 0, or 2 for invalid input.
     """
     options = _parse(arguments)
-    try:
-        rewrite(Path(options.input), Path(options.output))
-    except ValueError as error:
-        print(f"error: {' '.join(str(error).split())}", file=sys.stderr)
-        return INVALID_INPUT
-    except OSError as error:
-        print(f"error: {error.filename or options.output}: {error.strerror}", file=sys.stderr)
-        return INVALID_INPUT
-    return 0
+    return exit_code(
+        lambda: rewrite(Path(options.input), Path(options.output)), output=options.output
+    )
 
 
 def rewrite(source: Path, output: Path) -> None:
@@ -134,8 +129,7 @@ def _read(source: Path) -> Any:
         try:
             return Reader(file, encoding="latin1").load()
         except Exception as error:
-            text = (str(reason).splitlines() or [type(reason).__name__])[0]
-            raise ValueError(f"{source}: it can't be read: {text}") from error
+            raise ValueError(f"{source}: it can't be read: {first_line(reason)}") from error
 
 
 def _as_mapping(value: Any) -> Mapping[Any, Any]:

@@ -4,7 +4,7 @@
         --input x.mp4 y.jpg --output predictions.png
 
 The panel has frame, masked frame, target and prediction: HOG as strokes along the edges, pixels as
-pictures, predicted where masked and the original elsewhere. Normalised pixels are brought back with
+pictures, predicted where masked and the original elsewhere. Normalized pixels are brought back with
 the mean and variance of the patch itself. A video has rows of several moments, and a film of all of
 them beside the panel (--film .gif or .mp4), four a second.
 
@@ -31,19 +31,18 @@ import numpy as np
 import torch
 from PIL import Image
 
-from slowfast_maskfeat.build.exit_code import exit_code
-from slowfast_maskfeat.build.readers import read_list_file
-from slowfast_maskfeat.build.side_by_side import Network, compare, load_networks
-from slowfast_maskfeat.checkpoints.whole_file import written_whole
-from slowfast_maskfeat.files import is_file, read_bytes
-from slowfast_maskfeat.metrics.log import Progress
-from slowfast_maskfeat.pictures import (
+from slowfast_maskfeat.builders.datasets import read_list_file
+from slowfast_maskfeat.cli import exit_code
+from slowfast_maskfeat.figures import (
     MOST_ROWS,
     PanelRow,
     panel_columns,
     panel_image,
     prediction_panel,
 )
+from slowfast_maskfeat.files import atomic_write, is_file, read_bytes
+from slowfast_maskfeat.log import Progress
+from slowfast_maskfeat.runs.compare import Network, compare, load_networks
 from slowfast_maskfeat.videos.media import is_media
 from slowfast_maskfeat.videos.write_video import write_video
 
@@ -84,7 +83,7 @@ def visualize(options: argparse.Namespace) -> None:
     )
     inputs = [path for given in options.input for path in _paths(networks[0], given)]
     clips = _compare_all(networks, inputs, options.seed)
-    with written_whole(output) as part:
+    with atomic_write(output) as part:
         prediction_panel(part, _shown(clips), title=options.title)
     print(output)
     if max(map(len, clips)) > 1:
@@ -151,7 +150,7 @@ def _write_film(path: Path, clips: Sequence[list[PanelRow]], title: str) -> None
         write_video(path, frames, fps=_FILM_FPS)
         return
     images = [Image.fromarray(frame) for frame in frames]
-    with written_whole(path) as part:
+    with atomic_write(path) as part:
         images[0].save(
             part,
             format="GIF",

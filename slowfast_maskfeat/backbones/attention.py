@@ -8,7 +8,7 @@ from torch import Tensor, nn
 from torch.utils.checkpoint import checkpoint
 
 from slowfast_maskfeat.backbones.geometry import BlockGeometry, pooled_grid
-from slowfast_maskfeat.backbones.initialise import truncated_normal
+from slowfast_maskfeat.backbones.initialization import truncated_normal
 from slowfast_maskfeat.backbones.pooling import PoolMode, make_pool, pool_tokens, split_cls
 from slowfast_maskfeat.backbones.relative import (
     attend_folded,

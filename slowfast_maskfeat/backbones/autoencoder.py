@@ -9,7 +9,7 @@ from torch import Tensor, nn
 from slowfast_maskfeat.backbones.attention import LAYER_NORM_EPSILON
 from slowfast_maskfeat.backbones.encoder import EncoderOptions
 from slowfast_maskfeat.backbones.heads import DecoderOptions, PredictionHead
-from slowfast_maskfeat.backbones.initialise import INITIALISATIONS
+from slowfast_maskfeat.backbones.initialization import INITIALIZATIONS
 from slowfast_maskfeat.backbones.masked import MaskedModel, resize_mask
 from slowfast_maskfeat.backbones.position import fixed_table, learned_tables, table_positions
 from slowfast_maskfeat.shapes import Grid
@@ -49,7 +49,7 @@ class MaskedAutoencoder(MaskedModel):
         check_plain(options)
         super().__init__(options)
         self.prediction_depths = (options.depth - 1,)
-        start = INITIALISATIONS[options.initialisation]
+        start = INITIALIZATIONS[options.initialization]
         self.norm = nn.LayerNorm(options.width, eps=LAYER_NORM_EPSILON)
         self.decoder_embed = nn.Linear(options.width, decoder.width)
         for layer in (self.norm, self.decoder_embed):
@@ -93,7 +93,7 @@ class MaskedAutoencoder(MaskedModel):
         """Predicts at the masked tokens.
 
         Args:
-            clips: (B, C, T, H, W), float, normalised.
+            clips: (B, C, T, H, W), float, normalized.
             mask: As `MaskedModel.forward`; as many tokens in each clip.
 
         Returns:

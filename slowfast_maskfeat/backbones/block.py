@@ -39,7 +39,7 @@ class MultiscaleBlock(nn.Module):
     """Pooling attention and a perceptron, each with a skip path.
 
     Where the width grows (`geometry.dim` to `dim_out`) the skip path is projected from the
-    normalised input: before the attention if that is where it grows, else beside the perceptron.
+    normalized input: before the attention if that is where it grows, else beside the perceptron.
     Where queries are pooled the skip path is max-pooled, with kernel stride + 1.
     Source: MViT (Fan et al., 2021), section 3.1; MViTv2 (Li et al., 2022), section 3.
 

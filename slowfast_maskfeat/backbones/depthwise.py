@@ -57,7 +57,7 @@ class _TapwiseConvolution(torch.autograd.Function):
         reach = weight.shape[2] // 2
         row = _row_of_frames(clips, reach)  # (b * (t + reach), d, h, w), channels last
         total = None
-        for tap in _taps_from_centre(reach):
+        for tap in _taps_from_center(reach):
             source, target = _slices(len(row), tap - reach)
             part = F.conv2d(
                 row[source], weight[:, :, tap], None, stride, padding, groups=len(weight)
@@ -79,7 +79,7 @@ class _TapwiseConvolution(torch.autograd.Function):
         reach = weight.shape[2] // 2
         gradients = _row_of_frames(gradient, reach)
         grad_row, grad_taps = None, {}
-        for tap in _taps_from_centre(reach):
+        for tap in _taps_from_center(reach):
             source, target = _slices(len(row), tap - reach)
             part, grad_taps[tap], _ = torch.ops.aten.convolution_backward(
                 gradients[target],
@@ -107,8 +107,8 @@ class _TapwiseConvolution(torch.autograd.Function):
         return grad_clips, grad_weight, None, None
 
 
-def _taps_from_centre(reach: int) -> list[int]:
-    """The centre tap, whose result covers the whole row, then the others."""
+def _taps_from_center(reach: int) -> list[int]:
+    """The center tap, whose result covers the whole row, then the others."""
     return [reach, *(tap for tap in range(2 * reach + 1) if tap != reach)]
 
 

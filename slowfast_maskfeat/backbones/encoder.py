@@ -16,7 +16,7 @@ from slowfast_maskfeat.backbones.geometry import (
     block_geometries,
     output_grids,
 )
-from slowfast_maskfeat.backbones.initialise import INITIALISATIONS
+from slowfast_maskfeat.backbones.initialization import INITIALIZATIONS
 from slowfast_maskfeat.backbones.patch_embed import PatchEmbed
 from slowfast_maskfeat.backbones.pooling import PoolMode
 from slowfast_maskfeat.backbones.position import fixed_table, learned_tables, table_positions
@@ -65,7 +65,7 @@ class EncoderOptions:
         residual_pooling: Add the pooled query to the result of attention.
         layer_scale: Initial factor on what each block adds, see `MultiscaleBlock`; 0: none.
         activation_checkpoint: Recompute the blocks in the backward pass to save memory.
-        initialisation: How weights start, a name in `INITIALISATIONS`.
+        initialization: How weights start, a name in `INITIALIZATIONS`.
     """
 
     clip_size: tuple[int, int, int]
@@ -103,7 +103,7 @@ class EncoderOptions:
     residual_pooling: bool = False
     layer_scale: float = 0.0
     activation_checkpoint: bool = False
-    initialisation: str = "published"
+    initialization: str = "published"
 
     def geometries(self) -> list[BlockGeometry]:
         """Numbers of every block; errors as `block_geometries`."""
@@ -170,7 +170,7 @@ class Encoder(nn.Module):
             self.norm_stem = nn.LayerNorm(options.width, eps=LAYER_NORM_EPSILON)
         self.geometries = options.geometries()[:num_blocks]
         self.blocks = self._make_blocks()
-        start = INITIALISATIONS[options.initialisation]
+        start = INITIALIZATIONS[options.initialization]
         self.apply(start.encoder)
         start.rescale(self.blocks)
         if self.has_cls:

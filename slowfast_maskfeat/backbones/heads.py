@@ -11,7 +11,7 @@ from slowfast_maskfeat.backbones.attention import LAYER_NORM_EPSILON
 from slowfast_maskfeat.backbones.block import MultiscaleBlock, run_block
 from slowfast_maskfeat.backbones.encoder import EncoderOptions
 from slowfast_maskfeat.backbones.geometry import BlockGeometry, Triple
-from slowfast_maskfeat.backbones.initialise import INITIALISATIONS
+from slowfast_maskfeat.backbones.initialization import INITIALIZATIONS
 from slowfast_maskfeat.shapes import Grid
 
 HEAD_WIDTH = 64  # channels of one attention head in a decoder, published
@@ -25,7 +25,7 @@ class ClassificationHead(nn.Module):
         num_classes: Number of classes K.
         dropout: Rate before the linear layer.
         init_scale: Factor of the initial weight and bias; 0.001 in published fine-tuning.
-        initialisation: How they start before it, a name in `INITIALISATIONS`.
+        initialization: How they start before it, a name in `INITIALIZATIONS`.
     """
 
     def __init__(
@@ -35,12 +35,12 @@ class ClassificationHead(nn.Module):
         *,
         dropout: float = 0.0,
         init_scale: float = 1.0,
-        initialisation: str = "published",
+        initialization: str = "published",
     ) -> None:
         super().__init__()
         self.dropout = nn.Dropout(dropout)
         self.projection = nn.Linear(dim, num_classes)
-        self.apply(INITIALISATIONS[initialisation].classifier)
+        self.apply(INITIALIZATIONS[initialization].classifier)
         self.projection.weight.data.mul_(init_scale)
         self.projection.bias.data.mul_(init_scale)
 
@@ -137,7 +137,7 @@ class PredictionHead(nn.Module):
         output_dims: Width of the prediction at each.
         grids: Configured token grid at each.
         encoder: What the encoder is made of; perceptrons, biases, dropout, the way of pooling,
-            activation checkpointing and initialisation are the same in the blocks here.
+            activation checkpointing and initialization are the same in the blocks here.
         decoder: What else they are made of.
 
     Raises:
@@ -176,7 +176,7 @@ class PredictionHead(nn.Module):
             norm = nn.LayerNorm(width, eps=LAYER_NORM_EPSILON)
             self.transforms.append(nn.ModuleList([*blocks, norm]))
             self.projections.append(nn.Linear(width, output_dim))
-        self.apply(INITIALISATIONS[encoder.initialisation].predictor)
+        self.apply(INITIALIZATIONS[encoder.initialization].predictor)
 
     def forward(self, tokens: Tensor, grid: Grid, mask: Tensor, *, index: int) -> Tensor:
         """Predicts at the masked tokens of one depth.

@@ -9,7 +9,7 @@ from torch import Tensor, nn
 
 from slowfast_maskfeat.backbones.encoder import Encoder, EncoderOptions
 from slowfast_maskfeat.backbones.heads import DecoderOptions, PredictionHead
-from slowfast_maskfeat.backbones.initialise import INITIALISATIONS
+from slowfast_maskfeat.backbones.initialization import INITIALIZATIONS
 from slowfast_maskfeat.shapes import Grid
 
 
@@ -86,7 +86,7 @@ class MaskedModel(Encoder):
         """Predicts at the masked tokens.
 
         Args:
-            clips: (B, C, T, H, W), float, normalised.
+            clips: (B, C, T, H, W), float, normalized.
             mask: (B, t', h', w') bool, True where masked, see `resize_mask`; on the CPU, so that
                 nothing waits for the device, or on that of the clips.
 
@@ -138,7 +138,7 @@ class MaskedMViT(MaskedModel):
         super().__init__(options, num_blocks=depths[-1] + 1)
         self.prediction_depths = depths
         self.mask_token = nn.Parameter(torch.zeros(1, 1, options.width))
-        INITIALISATIONS[options.initialisation].token(self.mask_token)
+        INITIALIZATIONS[options.initialization].token(self.mask_token)
         grids = self.block_grids(options.clip_size)
         self.pred_head = PredictionHead(
             dims=[self.geometries[depth].dim_out for depth in depths],

@@ -8,7 +8,7 @@ from torch import Tensor, nn
 from slowfast_maskfeat.backbones.attention import LAYER_NORM_EPSILON
 from slowfast_maskfeat.backbones.encoder import Encoder, EncoderOptions
 from slowfast_maskfeat.backbones.heads import ClassificationHead
-from slowfast_maskfeat.backbones.initialise import INITIALISATIONS
+from slowfast_maskfeat.backbones.initialization import INITIALIZATIONS
 from slowfast_maskfeat.backbones.roi import roi_align
 from slowfast_maskfeat.shapes import Grid
 
@@ -23,13 +23,13 @@ class NormedEncoder(Encoder):
     def __init__(self, options: EncoderOptions) -> None:
         super().__init__(options)
         self.norm = nn.LayerNorm(self.geometries[-1].dim_out, eps=LAYER_NORM_EPSILON)
-        self.norm.apply(INITIALISATIONS[options.initialisation].encoder)
+        self.norm.apply(INITIALIZATIONS[options.initialization].encoder)
 
     def encode(self, clips: Tensor) -> tuple[Tensor, Grid]:
         """Tokens after the last block, before the last layer norm.
 
         Args:
-            clips: (B, C, T, H, W), float, normalised.
+            clips: (B, C, T, H, W), float, normalized.
 
         Returns:
             (B, N, D), a cls token first if there is one, and the grid of the other tokens.
@@ -72,14 +72,14 @@ class MViT(NormedEncoder):
             num_classes,
             dropout=head_dropout,
             init_scale=head_init_scale,
-            initialisation=options.initialisation,
+            initialization=options.initialization,
         )
 
     def forward(self, clips: Tensor) -> Tensor:
         """Scores the classes.
 
         Args:
-            clips: (B, C, T, H, W), float, normalised.
+            clips: (B, C, T, H, W), float, normalized.
 
         Returns:
             (B, K) raw scores, in training and evaluation alike.
@@ -93,7 +93,7 @@ class MViT(NormedEncoder):
         """What the head classifies: the pooled tokens after the last layer norm.
 
         Args:
-            clips: (B, C, T, H, W), float, normalised.
+            clips: (B, C, T, H, W), float, normalized.
 
         Returns:
             (B, D).
@@ -109,7 +109,7 @@ class MViT(NormedEncoder):
         """The patch tokens after the last layer norm.
 
         Args:
-            clips: (B, C, T, H, W), float, normalised.
+            clips: (B, C, T, H, W), float, normalized.
 
         Returns:
             (B, n, D), in the order of (t, h, w) of the last grid, without the cls token.
@@ -165,7 +165,7 @@ class MViTDetector(NormedEncoder):
             num_classes,
             dropout=head_dropout,
             init_scale=head_init_scale,
-            initialisation=options.initialisation,
+            initialization=options.initialization,
         )
 
     def forward(self, clips: Tensor, boxes: Tensor) -> Tensor:
@@ -176,7 +176,7 @@ class MViTDetector(NormedEncoder):
         coordinate over the stride.
 
         Args:
-            clips: (B, C, T, H, W), float, normalised.
+            clips: (B, C, T, H, W), float, normalized.
             boxes: (R, 5): index of the clip, x1, y1, x2, y2 in pixels of the clips.
 
         Returns:

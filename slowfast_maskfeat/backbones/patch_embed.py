@@ -101,7 +101,7 @@ class PatchEmbed(nn.Module):
         """Embeds clips.
 
         Args:
-            clips: (B, C, T, H, W), float, normalised.
+            clips: (B, C, T, H, W), float, normalized.
 
         Returns:
             Tokens (B, N, D) in the order of (t, h, w), and their grid.

@@ -6,7 +6,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from slowfast_maskfeat.backbones.initialise import truncated_normal
+from slowfast_maskfeat.backbones.initialization import truncated_normal
 from slowfast_maskfeat.shapes import Grid
 
 

@@ -33,7 +33,7 @@ def roi_align(
         boxes: (R, 5): index in the batch, x1, y1, x2, y2 in pixels. No gradient goes to them.
         output_size: Bins P along each side.
         spatial_scale: Positions of the map per pixel, 1 / stride.
-        aligned: Place pixel x at position x * spatial_scale - 0.5, where its centre belongs. False
+        aligned: Place pixel x at position x * spatial_scale - 0.5, where its center belongs. False
             is the older form: not shifted, and boxes at least one position wide.
 
     Returns:

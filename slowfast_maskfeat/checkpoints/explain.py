@@ -8,7 +8,7 @@ from pathlib import Path
 
 from torch import Tensor
 
-from slowfast_maskfeat.checkpoints.naming import NAMINGS, recognise
+from slowfast_maskfeat.checkpoints.naming import NAMINGS, recognize
 
 
 def explain_names(
@@ -31,7 +31,7 @@ def explain_names(
             f"Its names have {prefix!r} in front: TRAIN.CHECKPOINT_CLEAR_NAME_PATTERN "
             f"\"['{prefix}']\" removes that."
         )
-    naming = "" if renamed else recognise(found)
+    naming = "" if renamed else recognize(found)
     if naming:
         return (
             f"Its names look like {NAMINGS[naming].library}'s: python tools/convert_checkpoint.py "

@@ -120,7 +120,7 @@ def other_form(
     * separable to joint: their sum; for an image the spatial table alone, as published.
     * of an image, what a video needs besides (``pos_embed_temporal``, ``rel_pos_t``): zeros with
       ``mean``, so that they change nothing at first; the published way, ``repeat``, leaves them
-      as initialised.
+      as initialized.
 
     Args:
         found: The weights in the file.

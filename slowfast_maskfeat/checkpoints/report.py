@@ -34,7 +34,7 @@ class LoadReport:
             none.
         unchecked_order: Whether a classifier was loaded for classes whose names are known, from a
             file that has no names.
-        initialised: Whether the model had initial values before, not those of another file.
+        initialized: Whether the model had initial values before, not those of another file.
     """
 
     path: Path
@@ -47,7 +47,7 @@ class LoadReport:
     coverage: float = 1.0
     classifier: str = ""
     unchecked_order: bool = False
-    initialised: bool = True
+    initialized: bool = True
 
     @property
     def missing_head(self) -> tuple[str, ...]:
@@ -56,8 +56,8 @@ class LoadReport:
 
     def __str__(self) -> str:
         many, one = "as they were", "as it was"
-        if self.initialised:
-            many = one = "as initialised"
+        if self.initialized:
+            many = one = "as initialized"
         harmless = [name for name in self.unexpected if name.startswith(_PRETRAINING_NAMES)]
         strange = [name for name in self.unexpected if not name.startswith(_PRETRAINING_NAMES)]
         rows: list[tuple[str, int, Sequence[str]]] = [

@@ -12,7 +12,8 @@ from safetensors import safe_open
 from safetensors.torch import save
 from torch import Tensor
 
-from slowfast_maskfeat.checkpoints.whole_file import written_whole
+from slowfast_maskfeat.files import atomic_write
+from slowfast_maskfeat.log import first_line
 
 SUFFIX = ".safetensors"
 # By name in the header; the names in a checkpoint of this package are the same but for `cfg`.
@@ -51,7 +52,7 @@ def save_safetensors(
     if config:
         metadata[_CONFIG] = config
     tensors = {name: value.detach().cpu().contiguous() for name, value in weights.items()}
-    with written_whole(path) as temporary:
+    with atomic_write(path) as temporary:
         temporary.write_bytes(save(tensors, metadata))  # its save_file hides files from others
     return path
 
@@ -74,10 +75,9 @@ def read_safetensors(path: Path) -> dict[str, Any]:
             metadata: Mapping[str, str] = file.metadata() or {}
             weights = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
     except Exception as error:  # its own kind, or torch's where a number type is unknown
-        text = (str(error).splitlines() or [type(error).__name__])[0]
         raise ValueError(
-            f"{path} is not a complete safetensors file ({text}); the file may be cut off: fetch "
-            "or write it again"
+            f"{path} is not a complete safetensors file ({first_line(error)}); the file may be cut "
+            "off: fetch or write it again"
         ) from error
     content: dict[str, Any] = {"model_state": weights}
     for key, kind in ((_CLASS_NAMES, str), (_TOKEN_GRID, int)):

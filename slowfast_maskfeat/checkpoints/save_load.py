@@ -16,7 +16,8 @@ import torch
 from torch import Tensor
 
 from slowfast_maskfeat.checkpoints import safetensors_file
-from slowfast_maskfeat.checkpoints.whole_file import PART_SUFFIX, written_whole
+from slowfast_maskfeat.files import PART_SUFFIX, atomic_write
+from slowfast_maskfeat.log import first_line
 
 SUFFIX = ".pyth"
 _SUFFIXES = (SUFFIX, ".pth", ".pt", safetensors_file.SUFFIX)
@@ -112,7 +113,7 @@ def save_checkpoint(path: str | os.PathLike[str], payload: Mapping[str, Any]) ->
     _check_plain(payload, "payload")
     path.parent.mkdir(parents=True, exist_ok=True)
     _remove_leftovers(path)
-    with written_whole(path) as temporary:
+    with atomic_write(path) as temporary:
         _write(temporary, payload)
     return path
 
@@ -198,11 +199,6 @@ def _what_is_there(path: Path) -> str:
     return f"{path.parent} has {', '.join(others[:5])}{more}"
 
 
-def _first_line(error: BaseException) -> str:
-    lines = str(error).splitlines()
-    return lines[0] if lines else type(error).__name__
-
-
 def _explain(path: Path, error: Exception) -> str:
     """What is the matter with a file that torch could not read, and what would be right."""
     # Of a zip file whose end is missing, torch looks for that end before the beginning.
@@ -218,7 +214,7 @@ def _explain(path: Path, error: Exception) -> str:
         # torch's own text would advise to read it without care.
         return f"{path} is not a checkpoint; a file that torch.save wrote is right"
     return (
-        f"{path} is not a complete checkpoint ({_first_line(error)}); the file may be cut off: "
+        f"{path} is not a complete checkpoint ({first_line(error)}); the file may be cut off: "
         "fetch or write it again"
     )
 

@@ -102,7 +102,7 @@ def load_weights(
     class_names: Sequence[str] = (),
     average: bool = False,
     rename: Renaming | None = None,
-    initialised: bool = True,
+    initialized: bool = True,
 ) -> LoadReport:
     """Fill a model from a checkpoint, as far as the two go together.
 
@@ -137,7 +137,7 @@ def load_weights(
         average: Whether to take the average of a run that kept one, as ``complete`` does.
         rename: Brings the file's weights to the published names, where it has others
             (:mod:`slowfast_maskfeat.checkpoints.naming`).
-        initialised: Whether the model has initial values, not those of another file; for the words
+        initialized: Whether the model has initial values, not those of another file; for the words
             of the report.
 
     Returns:
@@ -187,7 +187,7 @@ def load_weights(
         unchecked_order=bool(class_names)
         and not file.class_names
         and any(name in values for name in own_head),
-        initialised=initialised,
+        initialized=initialized,
     )
     _check_numbers(values, path)
     if report.coverage < min_coverage:
@@ -343,7 +343,7 @@ def _require_floats(found: Mapping[str, Tensor], state: Mapping[str, Tensor], pa
         )
         raise ValueError(
             f"{path} has numbers of the kind {kind} where the model has floating-point ones "
-            f"({shorten(wrong)}); quantised or sparse weights are not read, their original is right"
+            f"({shorten(wrong)}); quantized or sparse weights are not read, their original is right"
         )
 
 

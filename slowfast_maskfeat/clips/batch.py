@@ -11,7 +11,7 @@ import torch
 from torch import Tensor
 from torch.utils.data import get_worker_info
 
-from slowfast_maskfeat.clips.cut import CutPlan, pad_together
+from slowfast_maskfeat.augment.crop_plan import CutPlan, pad_together
 
 
 class LostVideo(NamedTuple):
@@ -30,11 +30,11 @@ class LostVideo(NamedTuple):
 class ClipBatch:
     """A batch of clips; an image is a clip with T = 1.
 
-    With boxes, what is labelled are these: each has a row of `labels` and `box_index`. Clips
+    With boxes, what is labeled are these: each has a row of `labels` and `box_index`. Clips
     without a box are legal, and so is a batch of them (R = 0).
 
     Attributes:
-        clips: (B, C, T, H, W) uint8, or float already normalised.
+        clips: (B, C, T, H, W) uint8, or float already normalized.
         labels: (B,) int64 class numbers, or (B, K) float soft labels; with boxes (R,) int64, -1
             where none is known, or (R, K) float of several classes each, zeros for none.
         mask: (B, t, h, w) bool on any grid that divides the token grid; True means masked. On the

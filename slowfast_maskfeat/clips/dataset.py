@@ -12,9 +12,10 @@ from numpy.typing import NDArray
 from torch import Tensor
 from torch.utils.data import Dataset
 
+from slowfast_maskfeat.augment.crop_plan import CutPlan, UncutClips
 from slowfast_maskfeat.clips.batch import LostVideo, Sample, SampleBoxes
-from slowfast_maskfeat.clips.cut import CutPlan, UncutClips
 from slowfast_maskfeat.clips.views import KeyFrameView, UniformViews
+from slowfast_maskfeat.datasets import KeyFrames, VideoList
 from slowfast_maskfeat.videos.decode import (
     DecodeError,
     MissingFileError,
@@ -22,7 +23,6 @@ from slowfast_maskfeat.videos.decode import (
     Video,
     open_video,
 )
-from slowfast_maskfeat.videos.index import KeyFrames, VideoList
 
 Rng = np.random.Generator
 # Draws what belongs to one clip: its mask, its rectangles of random erasing.

@@ -15,8 +15,8 @@ from torch.utils.data import DataLoader, Sampler, get_worker_info
 
 from slowfast_maskfeat.clips.batch import ClipBatch, Sample, collate
 from slowfast_maskfeat.clips.dataset import ClipDataset, SampleKey
-from slowfast_maskfeat.clips.watch import WorkerWatch
-from slowfast_maskfeat.videos.index import VideoList
+from slowfast_maskfeat.clips.watchdog import WorkerWatch
+from slowfast_maskfeat.datasets import VideoList
 
 
 class _EpochOrder(Sampler[list[SampleKey]]):

@@ -11,16 +11,16 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from slowfast_maskfeat.clips.boxes import Boxes, clip_boxes, has_area
-from slowfast_maskfeat.clips.cut import UncutClips, pad_together
-from slowfast_maskfeat.clips.sample import (
+from slowfast_maskfeat.augment.boxes import Boxes, clip_boxes, has_area
+from slowfast_maskfeat.augment.crop_plan import UncutClips, pad_together
+from slowfast_maskfeat.augment.transforms import TestTransform, TrainTransform
+from slowfast_maskfeat.clips.temporal_sampling import (
     moment_clip,
     moment_reach,
     random_clip,
     segment_clip,
     uniform_clip,
 )
-from slowfast_maskfeat.clips.transform import TestTransform, TrainTransform
 from slowfast_maskfeat.videos.decode import Video
 
 

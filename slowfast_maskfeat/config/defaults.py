@@ -131,16 +131,16 @@ def _data_loader() -> CfgNode:
 
 def _augmentation() -> CfgNode:
     node = CfgNode()
-    node.ENABLE = False  # RandAugment, random erasing and jitter of colours in training
+    node.ENABLE = False  # RandAugment, random erasing and jitter of colors in training
     node.AA_TYPE = "rand-m9-mstd0.5-inc1"  # policy of RandAugment; "": none
     node.INTERPOLATION = "bicubic"  # of RandAugment: bicubic, bilinear, random; and of images
     node.COLOR_JITTER = 0.4  # of images without AA_TYPE: brightness, contrast, saturation
     node.VIDEO_COLOR_JITTER = 0.0  # new: the same of video clips, with AA_TYPE or without
-    node.GRAY_PROB = 0.0  # new: probability of a clip or image without colours
+    node.GRAY_PROB = 0.0  # new: probability of a clip or image without colors
     node.RE_PROB = 0.25  # probability of random erasing
     node.RE_MODE = "pixel"  # erased with: pixel, noise; rand, one value per channel; const, zeros
     node.RE_COUNT = 1  # most rectangles that are erased in a clip
-    node.ON_DEVICE = False  # new: run RandAugment, resize and colours there, not in the workers
+    node.ON_DEVICE = False  # new: run RandAugment, resize and colors there, not in the workers
     node.NUM_SAMPLE = 1  # clips cut from each decoded one; so many times BATCH_SIZE are a step
     node.MASK_RATIO = 0.0  # share of the tokens that pre-training masks
     node.MASK_WINDOW_SIZE = []  # grid (t, h, w) of the masks; []: derived from the model
@@ -184,7 +184,7 @@ def _mvit() -> CfgNode:
     node.QKV_BIAS = True  # bias of the query, key and value projections
     node.SEPARATE_QKV = False  # three projections instead of one
     node.NORM = "layernorm"  # the only one there is
-    node.NORM_STEM = False  # normalise the patch embeddings
+    node.NORM_STEM = False  # normalize the patch embeddings
     node.DROPPATH_RATE = 0.1  # of the last block, rising linearly from 0
     node.DROPOUT_RATE = 0.0  # of the embeddings, attention output and MLP
     node.MODE = "conv"  # pooling of queries, keys and values: conv, avg, max
@@ -237,7 +237,7 @@ def _mask() -> CfgNode:
     node.RANDOM_BLOCK = []  # new: then blocks of (t, h, w) tokens, one by one; []: single ones
     node.PER_FRAME_MASKING = False  # the same number of random tokens in every frame
     node.TIME_STRIDE_LOSS = True  # pixels: predict one frame per token, not the whole tube
-    node.NORM_PRED_PIXEL = True  # pixels: normalise each token's pixels
+    node.NORM_PRED_PIXEL = True  # pixels: normalize each token's pixels
     node.PIXEL_LOSS = "l2"  # new: pixels: l2, squared errors, or l1, absolute ones
     node.HOG_BINS = 9  # new: orientations in 0..180 degrees
     node.HOG_CELL = 8  # new: side of a cell in pixels
@@ -282,7 +282,7 @@ def _ava() -> CfgNode:
 def _probe() -> CfgNode:
     node = CfgNode()
     node.KIND = ""  # new: linear, attentive, knn: judge frozen features instead of training
-    node.NUM_NEIGHBOURS = 20  # new: knn: how many vote; at most the training rows
+    node.NUM_NEIGHBORS = 20  # new: knn: how many vote; at most the training rows
     node.TEMPERATURE = 0.07  # new: knn: a vote weighs exp(cosine / this)
     node.LEARNING_RATES = []  # new: a head is trained with each, for a batch of 256; []: usual ones
     node.EPOCHS = 0  # new: of the heads; 0: 100 linear, 20 attentive

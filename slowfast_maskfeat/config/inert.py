@@ -15,7 +15,7 @@ from fvcore.common.config import CfgNode
 # and the reason. A section without a switch warns at any of its keys.
 INERT_SECTIONS: dict[str, tuple[str | None, str]] = {
     "BENCHMARK": (None, "tools/benchmark.py has arguments of its own"),
-    "BN": ("USE_PRECISE_STATS", "there is no batch normalisation in these models"),
+    "BN": ("USE_PRECISE_STATS", "there is no batch normalization in these models"),
     "CONTRASTIVE": (None, "contrastive learning is not part of this package"),
     "DEMO": ("ENABLE", "tools/predict.py has arguments of its own"),
     "MULTIGRID": (None, "multigrid training is not part of this package"),
@@ -38,7 +38,7 @@ INERT_KEYS: dict[str, tuple[tuple[object, ...], str]] = {
     "AUG.RE_SPLIT": ((False,), "it has no effect in the published code either"),
     "AVA.IMG_PROC_BACKEND": (("cv2", "pytorch"), "frames are resized as everywhere else"),
     "AVA.TRAIN_PCA_JITTER_ONLY": ((True, False), "PCA jitter is not in this version"),
-    "AVA.TRAIN_USE_COLOR_AUGMENTATION": ((False,), "AUG.VIDEO_COLOR_JITTER jitters colours"),
+    "AVA.TRAIN_USE_COLOR_AUGMENTATION": ((False,), "AUG.VIDEO_COLOR_JITTER jitters colors"),
     "DATA.COLOR_RND_GRAYSCALE": ((0.0,), "contrastive learning is not part of this package"),
     "DATA.DECODING_SHORT_SIZE": (
         (256,),
@@ -51,7 +51,7 @@ INERT_KEYS: dict[str, tuple[tuple[object, ...], str]] = {
     "DATA.LOADER_CHUNK_OVERALL_SIZE": ((0,), "lists are kept in arrays, whatever their length"),
     "DATA.MULTI_LABEL": ((False,), "several labels for a video are not in this version"),
     "DATA.PATH_TO_PRELOAD_IMDB": (("",), "lists are read as they are"),
-    "DATA.SKIP_ROWS": ((0,), "a header row is recognised"),
+    "DATA.SKIP_ROWS": ((0,), "a header row is recognized"),
     "DATA.SSL_COLOR_JITTER": ((False,), "contrastive learning is not part of this package"),
     "DATA.SSL_COLOR_BRI_CON_SAT": (
         ([0.4, 0.4, 0.4],),
@@ -74,7 +74,7 @@ INERT_KEYS: dict[str, tuple[tuple[object, ...], str]] = {
     "MODEL.DROPCONNECT_RATE": ((0.0,), "convolutional networks are not part of this package"),
     "MODEL.FC_INIT_STD": ((0.01,), "transformers start from MVIT.HEAD_INIT_SCALE"),
     "MODEL.FP16_ALLREDUCE": ((False,), "gradients are summed as they are"),
-    "MODEL.FROZEN_BN": ((False,), "there is no batch normalisation in these models"),
+    "MODEL.FROZEN_BN": ((False,), "there is no batch normalization in these models"),
     "MODEL.MULTI_PATHWAY_ARCH": ((["slowfast"],), "every model takes one clip"),
     "MODEL.SINGLE_PATHWAY_ARCH": (
         (["2d", "c2d", "i3d", "slow", "x3d", "mvit", "maskmvit"],),

@@ -76,8 +76,15 @@ def _load(
     for message in [*dict.fromkeys(given_twice), *inert.values(), *overruled(cfg)]:
         warnings.warn(message, UserWarning, stacklevel=3)
     _check(cfg)
+    _resolve_aliases(cfg)
     cfg.freeze()
     return cfg
+
+
+def _resolve_aliases(cfg: CfgNode) -> None:
+    """Replace published values by the ones they mean here."""
+    if cfg.DATA.DECODING_BACKEND == "torchvision":  # its decoder was removed from torchvision
+        cfg.DATA.DECODING_BACKEND = "auto"
 
 
 def _flatten(content: Mapping[str, Any], prefix: str = "") -> Iterator[tuple[str, Any]]:
@@ -218,7 +225,7 @@ _POSITIVE = (
     "MVIT.NUM_HEADS",
     "NUM_SHARDS",
     "PROBE.BATCH_SIZE",
-    "PROBE.NUM_NEIGHBOURS",
+    "PROBE.NUM_NEIGHBORS",
     "PROBE.TEMPERATURE",
     "SOLVER.MAX_EPOCH",
     "TEST.BATCH_SIZE",

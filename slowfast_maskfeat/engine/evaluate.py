@@ -8,9 +8,9 @@ from typing import Any, TextIO
 import torch
 from torch import nn
 
+from slowfast_maskfeat import distributed
 from slowfast_maskfeat.clips.loader import ClipLoader
-from slowfast_maskfeat.engine import distributed
-from slowfast_maskfeat.metrics.log import Progress
+from slowfast_maskfeat.log import Progress
 from slowfast_maskfeat.tasks.base import Evaluation, Evaluator, unwrap
 
 
@@ -49,7 +49,7 @@ def evaluate(
         ValueError: not one video could be decoded; it names the list, and why the first was lost.
     """
     start = time.perf_counter()
-    bare = unwrap(model)  # nothing to synchronise without a backward pass
+    bare = unwrap(model)  # nothing to synchronize without a backward pass
     was_training = bare.training
     bare.eval()
     evaluation = task.evaluation(loader.dataset.videos, num_views)

@@ -32,7 +32,7 @@ class GradientStep:
     """Steps an optimizer whose gradients were accumulated as SUMS of loss terms.
 
     The loss of a micro-batch is back-propagated as a sum (mean times weight), so gradients add up
-    over micro-batches, and over processes (:func:`slowfast_maskfeat.engine.distributed.wrap` adds
+    over micro-batches, and over processes (:func:`slowfast_maskfeat.distributed.wrap` adds
     them up too). Here they are divided by the number of terms, once. So k micro-batches of b give
     the step of one batch of k * b, and two processes that of one, although masks differ in size.
 

@@ -19,7 +19,7 @@ from typing import Any, NamedTuple
 
 import torch
 
-from slowfast_maskfeat.engine import distributed
+from slowfast_maskfeat import distributed
 
 FAILURE_GRACE_SECONDS = 20.0
 """How long the others may take to end once one has failed; they may hang waiting for it."""

@@ -172,7 +172,7 @@ def set_learning_rate(optimizer: torch.optim.Optimizer, lr: float) -> None:
 
     Args:
         optimizer: From :func:`make_optimizer`.
-        lr: From :func:`slowfast_maskfeat.engine.schedule.learning_rate`.
+        lr: From :func:`slowfast_maskfeat.schedules.learning_rate`.
     """
     for group in optimizer.param_groups:
         group["lr"] = lr * group["lr_scale"]

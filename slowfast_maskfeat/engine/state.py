@@ -9,10 +9,10 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from slowfast_maskfeat import distributed
 from slowfast_maskfeat.checkpoints.report import shorten
 from slowfast_maskfeat.checkpoints.transfer import bare_name
-from slowfast_maskfeat.engine import distributed
-from slowfast_maskfeat.engine.ema import WeightAverage
+from slowfast_maskfeat.ema import WeightAverage
 from slowfast_maskfeat.engine.gradient_step import GradientStep
 from slowfast_maskfeat.tasks.base import Task, unwrap
 

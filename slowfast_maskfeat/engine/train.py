@@ -13,22 +13,23 @@ import torch
 from torch import Tensor, nn
 from torch.nn.parallel import DistributedDataParallel
 
+from slowfast_maskfeat import distributed
 from slowfast_maskfeat.checkpoints.save_load import (
     checkpoint_path,
     keep_last,
     save_checkpoint,
 )
+from slowfast_maskfeat.cli import StoppedError
 from slowfast_maskfeat.clips.batch import ClipBatch
+from slowfast_maskfeat.clips.batch_transform import BatchTransform
 from slowfast_maskfeat.clips.loader import ClipLoader
-from slowfast_maskfeat.clips.whole_batch import BatchTransform
-from slowfast_maskfeat.engine import distributed
 from slowfast_maskfeat.engine.gradient_step import StepResult
-from slowfast_maskfeat.engine.lost import LostVideos
+from slowfast_maskfeat.engine.lost_videos import LostVideos
 from slowfast_maskfeat.engine.meter import Meter
 from slowfast_maskfeat.engine.optimizer import set_learning_rate
 from slowfast_maskfeat.engine.state import TrainState
-from slowfast_maskfeat.engine.stop import StopSignals
-from slowfast_maskfeat.metrics.log import EventLog, Progress, TensorBoardLog, Throughput
+from slowfast_maskfeat.engine.stop_signals import StopSignals
+from slowfast_maskfeat.log import EventLog, Progress, TensorBoardLog, Throughput
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -62,20 +63,6 @@ class TrainSettings:
     max_nonfinite: int = 3
     folder: Path
     prefix: str = ""
-
-
-class StoppedError(Exception):
-    """A signal ended the run after a checkpoint was written.
-
-    Attributes:
-        number: of the signal.
-        checkpoint: what was written.
-    """
-
-    def __init__(self, number: int, checkpoint: Path) -> None:
-        super().__init__(number, checkpoint)
-        self.number = number
-        self.checkpoint = checkpoint
 
 
 def train(

@@ -151,7 +151,7 @@ class VideoScores:
         """Combine with what the other processes collected; afterwards all have the same.
 
         Args:
-            all_reduce: Such as :func:`slowfast_maskfeat.engine.distributed.all_reduce`.
+            all_reduce: Such as :func:`slowfast_maskfeat.distributed.all_reduce`.
         """
         self.scores = all_reduce(self.scores, self.ensemble)
         self.clip_counts = all_reduce(self.clip_counts, "sum")

@@ -17,9 +17,9 @@ from typing import Any, NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
+from slowfast_maskfeat.datasets.box_rows import read_box_rows, read_excluded
+from slowfast_maskfeat.datasets.label_map import read_labelmap
 from slowfast_maskfeat.metrics.average_precision import average_precision
-from slowfast_maskfeat.videos.index.box_rows import read_box_rows, read_excluded
-from slowfast_maskfeat.videos.index.label_map import read_labelmap
 
 __all__ = [
     "AvaResult",

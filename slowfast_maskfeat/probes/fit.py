@@ -17,9 +17,9 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from slowfast_maskfeat.features.rows import FeatureRows
+from slowfast_maskfeat.log import Progress
 from slowfast_maskfeat.metrics.accuracy import topk_correct
-from slowfast_maskfeat.metrics.log import Progress
-from slowfast_maskfeat.probes.feature_rows import FeatureRows
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -7,7 +7,7 @@ from torch import Tensor, nn
 
 
 class LinearHead(nn.Module):
-    """Standardises each feature and classifies them linearly.
+    """Standardizes each feature and classifies them linearly.
 
     MAE (arXiv 2111.06377, appendix A.1) puts a batch norm without affine parameters before the
     linear layer. The features being frozen, its mean and variance are known beforehand: they are

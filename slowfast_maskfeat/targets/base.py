@@ -38,7 +38,7 @@ class Target(nn.Module, ABC):
         """Encodes every token of a batch, without gradients.
 
         Args:
-            clips: (B, C, T, H, W), the unmasked clips: uint8, or float and already normalised.
+            clips: (B, C, T, H, W), the unmasked clips: uint8, or float and already normalized.
             grid: token grid of the prediction.
 
         Returns:

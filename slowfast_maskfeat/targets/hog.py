@@ -1,14 +1,14 @@
 """Histograms of oriented gradients as prediction target.
 
 HOG: Dalal and Triggs, CVPR 2005. As target of masked prediction: MaskFeat, arXiv:2112.09133,
-section 3.2: 9 unsigned orientations, cells of 8x8 pixels, every colour channel by itself, each
+section 3.2: 9 unsigned orientations, cells of 8x8 pixels, every color channel by itself, each
 histogram scaled to unit length.
 
 The textbook form spreads the magnitudes over a (C, bins, H, W) tensor and pools it. Here gradients
 are differences of slices, and magnitudes are summed straight into their cell and bin. From uint8
 values the gradients are exact integers, and so are ties: a pixel without horizontal response
 belongs to bin 0 whatever the sign of the zero, and a flat cell is all zeros. The scaling per cell
-makes the missing normalisation of the clip irrelevant.
+makes the missing normalization of the clip irrelevant.
 """
 
 from __future__ import annotations
@@ -174,7 +174,7 @@ def _check_arguments(images: Tensor, bins: int, cell: int, window: int) -> None:
 
 
 def _gaussian_weight(height: int, width: int, window: int, device: torch.device) -> Tensor:
-    """Gaussian windows side by side, (H, W); their common scale is lost in the normalisation."""
+    """Gaussian windows side by side, (H, W); their common scale is lost in the normalization."""
     offset = torch.arange(window, dtype=torch.float32, device=device) - (window - 1) / 2
     profile = torch.exp(-0.5 * (offset / max(1, window // 2)) ** 2)
     return torch.outer(profile.repeat(height // window), profile.repeat(width // window))

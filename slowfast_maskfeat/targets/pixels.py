@@ -16,14 +16,14 @@ _EPSILON = 1e-6
 
 
 class PixelTarget(Target):
-    """The colours of every token's pixels, by default scaled to zero mean and unit variance.
+    """The colors of every token's pixels, by default scaled to zero mean and unit variance.
 
     Attributes:
         token_size: frames, rows and columns of pixels per token.
         all_frames: predict every frame of a token (MASK.TIME_STRIDE_LOSS off), not the first alone.
         norm: scale every token by its own mean and variance (MASK.NORM_PRED_PIXEL).
-        color_first: order (colour, row, column), as published for images, not (row, column,
-            colour), as published for video.
+        color_first: order (color, row, column), as published for images, not (row, column,
+            color), as published for video.
         absolute: the loss is the absolute error (SimMIM), not the squared one (MAE).
     """
 
@@ -46,7 +46,7 @@ class PixelTarget(Target):
         if color_first and all_frames and frames > 1:
             raise ValueError(
                 "pixels of several frames (MASK.TIME_STRIDE_LOSS False) have no published order "
-                "with the colour first; use one of the two"
+                "with the color first; use one of the two"
             )
         self.token_size = (frames, rows, columns)
         self.all_frames = all_frames
@@ -69,7 +69,7 @@ class PixelTarget(Target):
         """Pixels of every token.
 
         Args:
-            clips: (B, C, T, H, W); uint8 is divided by 255 and normalised with `mean` and `std`,
+            clips: (B, C, T, H, W); uint8 is divided by 255 and normalized with `mean` and `std`,
                 float is taken as it is.
             grid: token grid of the prediction.
 
@@ -97,7 +97,7 @@ class PixelTarget(Target):
         return target.median(dim=0).values if self.absolute else super().constant_prediction(target)
 
     def _unscaled(self, clips: Tensor, grid: Grid) -> Tensor:
-        """(B, N, dim) pixels of every token, of the normalised clip."""
+        """(B, N, dim) pixels of every token, of the normalized clip."""
         check_clip_size(clips, grid, self.token_size)
         if not self.all_frames:
             clips = clips[:, :, :: self.token_size[0]]

@@ -11,7 +11,7 @@ import torch
 from torch import Tensor, nn
 
 from slowfast_maskfeat.clips.batch import ClipBatch, LostVideo
-from slowfast_maskfeat.videos.index import VideoList
+from slowfast_maskfeat.datasets import VideoList
 
 # Combines a tensor over all processes by "sum", "max" or "min".
 AllReduce = Callable[[Tensor, str], Tensor]

@@ -10,11 +10,11 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
+from slowfast_maskfeat.augment.transforms import normalize
 from slowfast_maskfeat.clips.batch import ClipBatch
-from slowfast_maskfeat.clips.transform import normalise
+from slowfast_maskfeat.datasets import VideoList
 from slowfast_maskfeat.metrics.accuracy import VideoScores, mean_credit
 from slowfast_maskfeat.tasks.base import AllReduce, Evaluation, StepOutput, Task
-from slowfast_maskfeat.videos.index import VideoList
 
 ClassLoss = Callable[[Tensor, Tensor], Tensor]
 
@@ -27,8 +27,8 @@ class ClassifyTask(Task):
         activation: (B, K) logits -> (B, K) scores, for evaluation.
         num_classes: K.
         ensemble: how the scores of a video's clips are put together: "sum" or "max".
-        mean: per channel, of the clip's normalisation.
-        std: per channel, of the clip's normalisation.
+        mean: per channel, of the clip's normalization.
+        std: per channel, of the clip's normalization.
         class_names: of the K classes, or None.
     """
 
@@ -52,8 +52,8 @@ class ClassifyTask(Task):
         self.class_names = class_names
 
     def logits(self, model: nn.Module, clips: Tensor) -> Tensor:
-        """(B, C, T, H, W) uint8 or normalised float -> (B, K) float32."""
-        output: Tensor = model(normalise(clips, self.mean, self.std))
+        """(B, C, T, H, W) uint8 or normalized float -> (B, K) float32."""
+        output: Tensor = model(normalize(clips, self.mean, self.std))
         return output.float()
 
     def step(self, model: nn.Module, batch: ClipBatch) -> StepOutput:

@@ -8,8 +8,9 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from slowfast_maskfeat.augment.transforms import normalize
 from slowfast_maskfeat.clips.batch import ClipBatch
-from slowfast_maskfeat.clips.transform import normalise
+from slowfast_maskfeat.datasets import KeyFrames, VideoList
 from slowfast_maskfeat.metrics.ava_map import (
     Detections,
     GroundTruth,
@@ -17,7 +18,6 @@ from slowfast_maskfeat.metrics.ava_map import (
     write_detections,
 )
 from slowfast_maskfeat.tasks.base import AllReduce, Evaluation, StepOutput, Task
-from slowfast_maskfeat.videos.index import KeyFrames, VideoList
 
 BoxLoss = Callable[[Tensor, Tensor], Tensor]
 
@@ -28,8 +28,8 @@ class DetectTask(Task):
     Args:
         loss: (R, K) logits and labels, (R, K) of several classes each or (R,) of one -> (R,) terms.
         activation: (R, K) logits -> (R, K) scores, for evaluation.
-        mean: per channel, of the clip's normalisation.
-        std: per channel, of the clip's normalisation.
+        mean: per channel, of the clip's normalization.
+        std: per channel, of the clip's normalization.
         read_truth: what the boxes of a list are judged by; None where nothing will be judged.
     """
 
@@ -49,8 +49,8 @@ class DetectTask(Task):
         self.read_truth = read_truth
 
     def logits(self, model: nn.Module, clips: Tensor, boxes: Tensor) -> Tensor:
-        """(B, C, T, H, W) uint8 or normalised float, (R, 5) boxes -> (R, K) float32."""
-        output: Tensor = model(normalise(clips, self.mean, self.std), boxes)
+        """(B, C, T, H, W) uint8 or normalized float, (R, 5) boxes -> (R, K) float32."""
+        output: Tensor = model(normalize(clips, self.mean, self.std), boxes)
         return output.float()
 
     def step(self, model: nn.Module, batch: ClipBatch) -> StepOutput:

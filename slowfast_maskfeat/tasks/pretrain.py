@@ -11,14 +11,14 @@ from typing import Any, cast
 import torch
 from torch import Tensor, nn
 
+from slowfast_maskfeat.augment.transforms import normalize
 from slowfast_maskfeat.backbones.heads import take_masked
 from slowfast_maskfeat.backbones.masked import MaskedModel, resize_mask
 from slowfast_maskfeat.clips.batch import ClipBatch
-from slowfast_maskfeat.clips.transform import normalise
+from slowfast_maskfeat.datasets import VideoList
 from slowfast_maskfeat.shapes import Grid
 from slowfast_maskfeat.targets.base import Target
 from slowfast_maskfeat.tasks.base import AllReduce, Evaluation, StepOutput, Task, unwrap
-from slowfast_maskfeat.videos.index import VideoList
 
 
 class PretrainTask(Task):
@@ -27,8 +27,8 @@ class PretrainTask(Task):
     Args:
         targets: one per predicting depth: describes the tokens of the unmasked clip, and holds the
             loss.
-        mean: per channel, of the clip's normalisation.
-        std: per channel, of the clip's normalisation.
+        mean: per channel, of the clip's normalization.
+        std: per channel, of the clip's normalization.
     """
 
     def __init__(
@@ -45,7 +45,7 @@ class PretrainTask(Task):
             `weight` is the number of masked tokens at the first depth. The scalar `baseline` is the
             loss of always answering the batch's mean target: the line that learning must cross.
         """
-        predictions = model(normalise(batch.clips, self.mean, self.std), batch.mask)
+        predictions = model(normalize(batch.clips, self.mean, self.std), batch.mask)
         grids = _bare(model).prediction_grids(batch.clips.shape[2:])
         loss = baseline = torch.zeros((), device=batch.clips.device)
         for prediction, grid, target in zip(predictions, grids, self._targets(), strict=True):

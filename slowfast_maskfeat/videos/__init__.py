@@ -1,5 +1,13 @@
-"""Video files and the lists that name them: list rows and RGB frames leave this room."""
+"""Decoding of videos and images: one interface, one file per decoder."""
+
+from __future__ import annotations
 
 from slowfast_maskfeat.videos.decode import available_backends, open_video
-from slowfast_maskfeat.videos.index import VideoList, read_class_names, read_list
 from slowfast_maskfeat.videos.video import DecodeError, Video
+
+__all__ = [
+    "DecodeError",
+    "Video",
+    "available_backends",
+    "open_video",
+]

@@ -13,6 +13,7 @@ import av
 import numpy as np
 from numpy.typing import NDArray
 
+from slowfast_maskfeat.log import first_line
 from slowfast_maskfeat.videos.video import DecodeError, StalledError
 
 # Containers that keep the presentation time of every frame. Others leave the demuxer to guess, and
@@ -218,7 +219,7 @@ def _inside(
     """The rows of which everything is known that is shown between the first one and `last`.
 
     What is shown before the first key frame leans on frames in front of it, and what is shown after
-    `last` may have neighbours that were not read.
+    `last` may have neighbors that were not read.
     """
     first = rows[0][0] if rows else None
     return [
@@ -243,8 +244,7 @@ def refuse_stall(path: str, error: BaseException) -> None:
 
 def reason_of(error: BaseException) -> str:
     """What a decoder's error says, in one line without the path."""
-    text = getattr(error, "strerror", None) or str(error)
-    return (text.strip().splitlines() or [type(error).__name__])[0]
+    return getattr(error, "strerror", None) or first_line(error)
 
 
 def _are_distinct(stamps: list[int | None]) -> bool:

@@ -1,6 +1,6 @@
 """Still images: videos of one frame, read with Pillow whatever decodes videos.
 
-Pillow honours the orientation in EXIF data, knows the odd files of ImageNet (CMYK, PNG under
+Pillow honors the orientation in EXIF data, knows the odd files of ImageNet (CMYK, PNG under
 another name) and gives the pixels that published figures were made with; FFmpeg does not.
 """
 
@@ -14,6 +14,7 @@ from numpy.typing import NDArray
 from PIL import Image, ImageOps, UnidentifiedImageError
 
 from slowfast_maskfeat.files import read_bytes
+from slowfast_maskfeat.log import first_line
 from slowfast_maskfeat.videos.video import DecodeError, Video
 
 
@@ -68,5 +69,4 @@ def _with_8_bits(image: Any) -> Any:
 def _reason(path: str, error: Exception) -> str:
     if isinstance(error, UnidentifiedImageError):
         return "it has none of the forms that Pillow knows"
-    text = str(error).replace(path, "the file").strip()
-    return (text.splitlines() or [type(error).__name__])[0]
+    return first_line(error).replace(path, "the file")

@@ -13,6 +13,7 @@ from functools import cache
 from importlib import metadata
 
 from slowfast_maskfeat.files import is_address, is_plain_http, read_bytes
+from slowfast_maskfeat.log import first_line
 from slowfast_maskfeat.videos.media import is_image
 from slowfast_maskfeat.videos.video import (
     DecodeError,
@@ -213,6 +214,5 @@ def _load(name: str) -> tuple[Callable[..., Video] | None, str]:
         module = importlib.import_module(_BACKENDS[name])
     except (ImportError, OSError, RuntimeError) as error:
         # torchcodec raises OSError or RuntimeError when its FFmpeg or torch does not fit.
-        lines = str(error).strip().splitlines() or [""]
-        return None, f"absent: {type(error).__name__}: {lines[0]}"
+        return None, f"absent: {type(error).__name__}: {first_line(error)}"
     return module.open_file, metadata.version(_PACKAGES[name])

@@ -24,7 +24,7 @@ class Member(NamedTuple):
 
 
 class ShardReader:
-    """Reads members, each in one piece; a shard stays open while its neighbours are read.
+    """Reads members, each in one piece; a shard stays open while its neighbors are read.
 
     A member is read with the header in front of it, and this must name it: a shard that has changed
     since it was indexed gives an error and no other video.

@@ -10,10 +10,11 @@ from types import TracebackType
 import numpy as np
 from numpy.typing import NDArray
 
-from slowfast_maskfeat.files import STALLED, reason_of
+from slowfast_maskfeat.files import STALLED
+from slowfast_maskfeat.log import first_line
 
 
-class DecodeError(Exception):
+class DecodeError(ValueError):
     """A file that cannot be decoded, or a frame of it.
 
     Attributes:
@@ -56,14 +57,14 @@ def fetching(path: str) -> Iterator[None]:
     """
     try:
         yield
-    except (ValueError, DecodeError):
+    except ValueError:
         raise
     except FileNotFoundError as error:
         raise MissingFileError(path, "no such file") from error
     except TimeoutError as error:
         raise StalledError(path, str(error) or STALLED) from error
     except Exception as error:  # each store raises what its own package has
-        raise DecodeError(path, f"cannot be read: {reason_of(error)}") from error
+        raise DecodeError(path, f"cannot be read: {first_line(error)}") from error
 
 
 class Video(ABC):

@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import os
 from collections.abc import Iterable
-from contextlib import suppress
 from fractions import Fraction
 from pathlib import Path
 
 import av
 import numpy as np
 from numpy.typing import NDArray
+
+from slowfast_maskfeat.files import atomic_write
 
 
 def write_video(
@@ -36,16 +37,10 @@ def write_video(
         raise ValueError(f"{target}: a path that ends with .mp4 is wanted")
     if not fps > 0:
         raise ValueError(f"{target}: {fps} frames per second: more than 0 are wanted")
-    target.parent.mkdir(parents=True, exist_ok=True)
-    partial = target.with_name(f".{target.name}.part")
-    try:
+    with atomic_write(target) as partial:
         count = _encode(partial, frames, Fraction(fps).limit_denominator(90_000), crf)
         if not count:
             raise ValueError(f"{target}: there is no frame to write")
-        os.replace(partial, target)
-    finally:
-        with suppress(FileNotFoundError):
-            partial.unlink()
     return count
 
 

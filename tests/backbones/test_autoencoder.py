@@ -8,13 +8,13 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
-from golden_rule import fill_with_golden_weights
-from tiny_cases import model_of, tiny_options
+from helpers.golden_rule import fill_with_golden_weights
+from helpers.tiny_cases import model_of, tiny_options
 from torch import Tensor, nn
 
 from slowfast_maskfeat.backbones import DecoderOptions, EncoderOptions, MaskedAutoencoder
 from slowfast_maskfeat.backbones.position import sincos_positions
-from slowfast_maskfeat.build import build_model, build_task
+from slowfast_maskfeat.builders import build_model, build_task
 from slowfast_maskfeat.checkpoints import load_weights, save_checkpoint
 from slowfast_maskfeat.clips import ClipBatch
 from slowfast_maskfeat.config import load_config

@@ -8,13 +8,13 @@ from typing import Any
 
 import pytest
 import torch
-from golden_rule import GOLDEN, golden_json
-from published_files import published_config
-from tiny_cases import model_of, tiny_options
+from helpers.golden_rule import GOLDEN, golden_json
+from helpers.published_files import published_config
+from helpers.tiny_cases import model_of, tiny_options
 
 from slowfast_maskfeat.backbones import EncoderOptions, MViT
 from slowfast_maskfeat.backbones.complexity import count_complexity
-from slowfast_maskfeat.build.complexity import measure_model
+from slowfast_maskfeat.runs.model_info import measure_model
 from slowfast_maskfeat.shapes import Grid
 
 sys.path.insert(0, str(Path(__file__).parents[2] / "tools"))

@@ -6,13 +6,13 @@ from typing import Any
 
 import pytest
 import torch
-from golden_rule import fill_with_golden_weights, golden_randn
-from tiny_cases import model_of, tiny_options
+from helpers.golden_rule import fill_with_golden_weights, golden_randn
+from helpers.tiny_cases import model_of, tiny_options
 from torch import Tensor, nn
 
 from slowfast_maskfeat.backbones import MViTDetector
 from slowfast_maskfeat.backbones.complexity import count_complexity
-from slowfast_maskfeat.build import build_optimizer
+from slowfast_maskfeat.builders import build_optimizer
 from slowfast_maskfeat.config import load_config
 from slowfast_maskfeat.shapes import Grid
 
@@ -93,7 +93,7 @@ def test_clips_without_boxes_give_no_scores_and_no_gradient() -> None:
 
 @pytest.mark.parametrize("size", [(8, 64, 64), (8, 96, 64), (8, 50, 115), (1, 80, 64), (5, 64, 72)])
 def test_a_box_around_a_token_reads_that_token(size: tuple[int, int, int]) -> None:
-    """In one bin, the only sample of a box of one stride is its centre: the token itself."""
+    """In one bin, the only sample of a box of one stride is its center: the token itself."""
     model = detector(DETECTION__ROI_XFORM_RESOLUTION=1)
     clips = clips_of(*size)
     with torch.no_grad():
@@ -205,7 +205,7 @@ def test_positions_of_other_frames_lie_between_the_learned_ones(name: str) -> No
         tokens = model.add_positions(torch.zeros(1, grid.num_tokens, 32), grid)
     ramp = tokens[0, int(model.has_cls) :].reshape(2, 4, 11, 32)
     expected = (torch.arange(11) + 0.5) * 4 / 11 - 0.5
-    inner = slice(3, 8)  # where bicubic interpolation has neighbours on both sides
+    inner = slice(3, 8)  # where bicubic interpolation has neighbors on both sides
     torch.testing.assert_close(
         ramp[:, :, inner], expected[inner, None].expand(2, 4, 5, 32), rtol=0, atol=0.1
     )

@@ -6,13 +6,13 @@ from typing import Any
 
 import pytest
 import torch
-from golden_rule import fill_with_golden_weights, golden_json
-from tiny_cases import config_of
+from helpers.golden_rule import fill_with_golden_weights, golden_json
+from helpers.tiny_cases import config_of
 from torch import Tensor
 
 from slowfast_maskfeat.backbones import EncoderOptions, MaskedMViT, MViT, resize_mask
 from slowfast_maskfeat.backbones.position import joint_positions, separable_positions
-from slowfast_maskfeat.build.model import build_model, prediction_dims
+from slowfast_maskfeat.builders.model import build_model, prediction_dims
 from slowfast_maskfeat.config import default_config
 from slowfast_maskfeat.shapes import Grid
 

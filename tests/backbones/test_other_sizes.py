@@ -7,12 +7,12 @@ from pathlib import Path
 import pytest
 import torch
 import torch.nn.functional as F
-from golden_rule import GOLDEN
-from load_tool import load_tool
+from helpers.golden_rule import GOLDEN
+from helpers.load_tool import load_tool
 
-from slowfast_maskfeat.build.model import build_model
+from slowfast_maskfeat.augment.transforms import normalize
+from slowfast_maskfeat.builders.model import build_model
 from slowfast_maskfeat.checkpoints import load_weights
-from slowfast_maskfeat.clips.transform import normalise
 from slowfast_maskfeat.config import load_config
 from slowfast_maskfeat.shapes import Grid
 
@@ -68,15 +68,15 @@ def test_a_masked_model_takes_clips_of_any_length_and_size(name: str, num_frames
 
 
 def motion_clips(size: int) -> tuple[torch.Tensor, torch.Tensor]:
-    """The first demo validation clips, rendered at a size: (B, C, T, H, W) normalised, labels."""
+    """The first demo validation clips, rendered at a size: (B, C, T, H, W) normalized, labels."""
     generator = load_tool("datasets/make_motion_clips.py")
     clips = []
     for index in range(NUM_CLIPS):
         motion, look = generator.sample_clip(0, "val", index)
-        frames = generator.render_frames(motion, look, 24, size)[4:20:2]  # the centre 8 of 24
+        frames = generator.render_frames(motion, look, 24, size)[4:20:2]  # the center 8 of 24
         clips.append(torch.from_numpy(frames).permute(3, 0, 1, 2))
     labels = torch.arange(NUM_CLIPS) % 8
-    return normalise(torch.stack(clips), [0.45] * 3, [0.225] * 3), labels
+    return normalize(torch.stack(clips), [0.45] * 3, [0.225] * 3), labels
 
 
 @pytest.fixture(scope="module")

@@ -7,7 +7,7 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
-from golden_rule import (
+from helpers.golden_rule import (
     GOLDEN,
     check_gradients,
     fill_with_golden_weights,
@@ -21,12 +21,12 @@ from golden_rule import (
     sample_by_step,
     soft_target,
 )
-from published_files import published_config
+from helpers.published_files import published_config
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from slowfast_maskfeat.build.model import build_model
-from slowfast_maskfeat.build.task import build_targets
+from slowfast_maskfeat.builders.model import build_model
+from slowfast_maskfeat.builders.task import build_targets
 from slowfast_maskfeat.clips import ClipBatch
 from slowfast_maskfeat.losses import soft_cross_entropy
 from slowfast_maskfeat.tasks.pretrain import masked_rows

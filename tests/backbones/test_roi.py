@@ -209,7 +209,7 @@ def test_many_large_boxes_need_no_memory_per_sample() -> None:
     with torch.autograd.graph.saved_tensors_hooks(keep, lambda tensor: tensor):
         result = roi_align(features, boxes, output_size=7, spatial_scale=0.25, aligned=False)
     assert 0 < sum(kept) < 100e6
-    # Samples at k + 0.5 are means of four neighbours, the last of them beyond the map.
+    # Samples at k + 0.5 are means of four neighbors, the last of them beyond the map.
     samples = F.avg_pool2d(F.pad(features.detach(), (0, 1, 0, 1), mode="replicate"), 2, stride=1)
     expected = F.avg_pool2d(samples, 8)
     torch.testing.assert_close(result[:1], expected, rtol=0, atol=1e-5)

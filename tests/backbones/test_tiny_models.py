@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 import pytest
 import torch
-from golden_rule import (
+from helpers.golden_rule import (
     GOLDEN,
     check_gradients,
     fill_with_golden_weights,
@@ -20,7 +20,7 @@ from golden_rule import (
     soft_target,
     strided_sample,
 )
-from tiny_cases import model_of, tiny_options
+from helpers.tiny_cases import model_of, tiny_options
 from torch import Tensor, nn
 from torch.nn import functional as F
 

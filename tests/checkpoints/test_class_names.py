@@ -6,8 +6,8 @@ from pathlib import Path
 
 import pytest
 import torch
-from tiny_cases import tiny_options
-from tiny_checkpoints import receiver, source_state
+from helpers.tiny_cases import tiny_options
+from helpers.tiny_checkpoints import receiver, source_state
 
 from slowfast_maskfeat.checkpoints import compare_class_names, load_weights, save_checkpoint
 
@@ -59,7 +59,7 @@ def test_other_classes_start_anew_when_training(path: Path) -> None:
     assert report.missing == HEAD
     assert report.coverage == 1.0
     assert str(report).endswith(
-        "classifier left as initialised: of other classes, its class 3 is 'class 3', the data "
+        "classifier left as initialized: of other classes, its class 3 is 'class 3', the data "
         "set's is 'juggling'"
     )
 

@@ -7,8 +7,8 @@ from pathlib import Path
 
 import pytest
 import torch
-from tiny_cases import tiny_options
-from tiny_checkpoints import receiver, source_state
+from helpers.tiny_cases import tiny_options
+from helpers.tiny_checkpoints import receiver, source_state
 
 from slowfast_maskfeat.checkpoints import LoadError, LoadReport, load_weights, save_checkpoint
 
@@ -70,7 +70,7 @@ def test_weights_of_another_kind_of_number_are_refused(tmp_path: Path, kind: tor
     path = save_checkpoint(tmp_path / "s.pyth", {"model_state": state})
     message = (
         rf"numbers of the kind {str(kind).removeprefix('torch.')} where .* "
-        r"\(patch_embed\.proj\.weight, blocks\.0\.mlp\.fc1\.weight\); quantised"
+        r"\(patch_embed\.proj\.weight, blocks\.0\.mlp\.fc1\.weight\); quantized"
     )
     with pytest.raises(ValueError, match=message):
         load_weights(receiver(tiny_options("img_vit")), path)
@@ -119,8 +119,8 @@ def test_the_words_for_what_stays() -> None:
         "unexpected": (),
         "classifier": "the file has none",
     }
-    first, second = (str(LoadReport(**facts, initialised=known)) for known in (True, False))
-    assert "  left as initialised          1  head.projection.weight" in first
-    assert first.endswith("  classifier left as initialised: the file has none")
+    first, second = (str(LoadReport(**facts, initialized=known)) for known in (True, False))
+    assert "  left as initialized          1  head.projection.weight" in first
+    assert first.endswith("  classifier left as initialized: the file has none")
     assert "  left as they were            1  head.projection.weight" in second
     assert second.endswith("  classifier left as it was: the file has none")

@@ -6,14 +6,14 @@ from typing import Any
 
 import pytest
 import torch
-from documents import ROOT
 from fvcore.common.config import CfgNode
-from golden_rule import golden_array, golden_json, golden_randn, relative_error
+from helpers.documents import ROOT
+from helpers.golden_rule import golden_array, golden_json, golden_randn, relative_error
 from torch import Tensor, nn
 
-from slowfast_maskfeat.build import build_model
-from slowfast_maskfeat.build.weights import model_facts
-from slowfast_maskfeat.checkpoints.naming import NAMINGS, ModelFacts, recognise
+from slowfast_maskfeat.builders import build_model
+from slowfast_maskfeat.builders.weights import model_facts
+from slowfast_maskfeat.checkpoints.naming import NAMINGS, ModelFacts, recognize
 from slowfast_maskfeat.checkpoints.naming.videomae import sinusoid_positions
 from slowfast_maskfeat.config import default_config, load_config
 from slowfast_maskfeat.shapes import Grid
@@ -195,7 +195,7 @@ def test_the_model_here_computes_what_the_library_computes(name: str) -> None:
         if name in PRETRAINING:
             mask = torch.tensor(golden["mask"]).bool().reshape(2, *model.configured_grid)
             rows = model(clips, mask)[0]
-            if model.patch_embed.is_2d:  # ours are (colour, row, column)
+            if model.patch_embed.is_2d:  # ours are (color, row, column)
                 rows = rows.unflatten(1, (3, 16, 16)).permute(0, 2, 3, 1).flatten(1)
             outputs = rows[:, :: golden["sampled_columns"]]
         else:
@@ -221,11 +221,11 @@ def test_there_and_back_again(name: str) -> None:
 
 
 @pytest.mark.parametrize("name", CASES)
-def test_each_library_is_recognised_and_no_other(name: str) -> None:
+def test_each_library_is_recognized_and_no_other(name: str) -> None:
     model, published, _ = converted(name)
     state = foreign_state(name)
-    assert recognise(state) == naming_of(name)
-    assert recognise(published) == recognise(model.state_dict()) == ""
+    assert recognize(state) == naming_of(name)
+    assert recognize(published) == recognize(model.state_dict()) == ""
 
 
 @pytest.mark.parametrize("name", [name for name in CASES if naming_of(name).endswith("mae")])
@@ -262,7 +262,7 @@ def test_an_encoder_alone_has_no_prefix() -> None:
         _, published, facts = converted(name)
         state = foreign_state(name)
         bare = {k.removeprefix(prefix): v for k, v in state.items() if k.startswith(prefix)}
-        assert recognise(bare) == naming_of(name)
+        assert recognize(bare) == naming_of(name)
         read = NAMINGS[naming_of(name)].to_published(bare, facts)
         heads = ("head.", "norm.") if name.startswith("videomae") else ("head.",)
         assert read.keys() == {key for key in published if not key.startswith(heads)}
@@ -297,7 +297,7 @@ def test_predicted_pixels_keep_their_meaning() -> None:
     """The reordered prediction and our target of images have their pixels in one order."""
     clips = torch.randn(1, 3, 1, 32, 32)
     ours = PixelTarget((1, 16, 16), norm=False, color_first=True)
-    theirs = PixelTarget((1, 16, 16), norm=False)  # (row, column, colour)
+    theirs = PixelTarget((1, 16, 16), norm=False)  # (row, column, color)
     grid = Grid(1, 2, 2)
     state = {
         "decoder.decoder_pred.bias": theirs.encode(clips, grid)[0, 1],
@@ -313,7 +313,7 @@ def test_predicted_pixels_keep_their_meaning() -> None:
     [
         ("torchvision_v2", "timm", {}, "its patches are two-dimensional"),
         ("timm_attention", "torchvision", {}, "its patches are three-dimensional"),
-        ("timm_attention", "timm", {"MVIT__USE_MEAN_POOLING": True}, "normalises the mean"),
+        ("timm_attention", "timm", {"MVIT__USE_MEAN_POOLING": True}, "normalizes the mean"),
         ("timm_attention", "timm", {"MVIT__NORM_STEM": True}, r"no place for 2 .*norm_stem"),
         ("timm_mlp", "timm", {"MVIT__SEP_POS_EMBED": True}, "no place for 2 .*pos_embed_spatial"),
         ("timm_attention", "timm", {"MVIT__POOL_KVQ_KERNEL": [3, 3, 3]}, "this one time too"),

@@ -6,9 +6,9 @@ from pathlib import Path
 
 import pytest
 import torch
-from golden_rule import golden_randn, relative_error
-from tiny_cases import tiny_options
-from tiny_checkpoints import VIDEO_VIT, receiver, source_file, source_state
+from helpers.golden_rule import golden_randn, relative_error
+from helpers.tiny_cases import tiny_options
+from helpers.tiny_checkpoints import VIDEO_VIT, receiver, source_file, source_state
 from torch import Tensor
 
 from slowfast_maskfeat.checkpoints import LoadReport, load_weights, save_checkpoint

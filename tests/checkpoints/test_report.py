@@ -7,8 +7,8 @@ from pathlib import Path
 
 import pytest
 import torch
-from tiny_cases import tiny_options
-from tiny_checkpoints import IMAGE, receiver, source_file
+from helpers.tiny_cases import tiny_options
+from helpers.tiny_checkpoints import IMAGE, receiver, source_file
 
 from slowfast_maskfeat.checkpoints import LoadReport, load_weights, save_checkpoint
 
@@ -27,9 +27,9 @@ def test_pre_training_to_classifier(tmp_path: Path) -> None:
     path = source_file(tmp_path, tiny_options("pt_video_hog"), **filters)
     assert table(path, tiny_options("v2_ft")) == [
         "  loaded                     127  98.4% of the backbone",
-        "  left as initialised          4  norm.* (2), head.* (2)",
+        "  left as initialized          4  norm.* (2), head.* (2)",
         "  unused, of pre-training      7  mask_token, pred_head.* (4), hogs.* (2)",
-        "  classifier left as initialised: the file has none",
+        "  classifier left as initialized: the file has none",
     ]
 
 
@@ -53,7 +53,7 @@ def test_what_lies_within_blocks_is_told_by_its_last_parts(tmp_path: Path) -> No
     path = source_file(tmp_path, tiny_options("v2_k400", **flat))
     assert table(path, tiny_options("v2_k400"), min_coverage=0.9) == [
         "  loaded                     126  96.1% of the backbone",  # 124 of its 129 entries
-        f"  left as initialised          {times}",
+        f"  left as initialized          {times}",
     ]
     path = source_file(tmp_path, tiny_options("v2_k400"))
     assert table(path, tiny_options("v2_k400", **flat))[1:] == [
@@ -66,10 +66,10 @@ def test_a_classifier_of_another_size(tmp_path: Path) -> None:
     width = receiver(tiny_options("v2_ft")).head.projection.in_features
     assert table(path, tiny_options("v2_ft", MODEL__NUM_CLASSES=7)) == [
         "  loaded                     129  100.0% of the backbone",
-        "  left as initialised          2  head.* (2)",
+        "  left as initialized          2  head.* (2)",
         f"  does not fit                 2  head.projection.weight: (20, {width}) -> (7, {width})",
         f"{'':34}head.projection.bias: (20,) -> (7,)",
-        "  classifier left as initialised: the file has 20 classes, the model 7",
+        "  classifier left as initialized: the file has 20 classes, the model 7",
     ]
 
 
@@ -81,10 +81,10 @@ def test_masked_autoencoder_to_classifier(tmp_path: Path) -> None:
     path = source_file(tmp_path, pretraining)
     assert table(path, classifier) == [
         "  loaded                      44  100.0% of the backbone",
-        "  left as initialised          2  head.* (2)",
+        "  left as initialized          2  head.* (2)",
         "  unused, of pre-training     22  dec_pos_embed_spatial, dec_pos_embed_temporal, "
         "dec_pos_embed_class, mask_token, and 2 more",
-        "  classifier left as initialised: the file has none",
+        "  classifier left as initialized: the file has none",
     ]
 
 
@@ -104,10 +104,10 @@ def test_long_lists_are_cut() -> None:
     lines = str(report).splitlines()
     assert lines[2] == "  reshaped                     9  a0: (0,) -> (1,)"
     assert lines[8] == f"{'':34}and 3 more kinds"
-    assert lines[9] == "  left as initialised          7  b0.c, b1.c, b2.c, b3.c, and 2 more"
+    assert lines[9] == "  left as initialized          7  b0.c, b1.c, b2.c, b3.c, and 2 more"
     # One name stays whole; blocks of a decoder are told from the encoder's.
     short = replace(report, missing=report.missing[4:])
-    assert "  left as initialised          3  blocks.3.norm.bias, x.blocks.*.a (2)" in str(short)
+    assert "  left as initialized          3  blocks.3.norm.bias, x.blocks.*.a (2)" in str(short)
     assert len(lines) == 10
 
 
@@ -122,7 +122,7 @@ def test_long_lists_are_cut() -> None:
         ("Hugging Face", ["encoder.layer.0.output.dense.weight"]),
     ],
 )
-def test_the_names_of_other_libraries_are_recognised(
+def test_the_names_of_other_libraries_are_recognized(
     tmp_path: Path, library: str, names: list[str]
 ) -> None:
     state = {f"module.{name}": torch.zeros(3) for name in names}

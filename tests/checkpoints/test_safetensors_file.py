@@ -8,9 +8,9 @@ from pathlib import Path
 
 import pytest
 import torch
+from helpers.tiny_cases import tiny_options
+from helpers.tiny_checkpoints import receiver, source_state
 from safetensors.torch import save_file
-from tiny_cases import tiny_options
-from tiny_checkpoints import receiver, source_state
 from torch import Tensor
 
 from slowfast_maskfeat.checkpoints import load_checkpoint, load_weights, save_safetensors

@@ -13,7 +13,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
-from command_forms import run_sandboxed
+from helpers.command_forms import run_sandboxed
 
 from slowfast_maskfeat.checkpoints import save_load
 from slowfast_maskfeat.checkpoints.save_load import (

@@ -7,14 +7,14 @@ from pathlib import Path
 import pytest
 import torch
 import torch.nn.functional as F
-from golden_rule import (
+from helpers.golden_rule import (
     golden_json,
     golden_npz,
     golden_randn,
     relative_error,
 )
-from tiny_cases import model_of, tiny_options
-from tiny_checkpoints import (
+from helpers.tiny_cases import model_of, tiny_options
+from helpers.tiny_checkpoints import (
     IMAGE,
     LARGER,
     VIDEO_VIT,
@@ -72,7 +72,7 @@ def test_pretrained_to_classifier(tmp_path: Path) -> None:
     text = str(report)
     assert "head.* (2)" in text
     assert "pred_head.* (4)" in text
-    assert text.splitlines()[-1] == "  classifier left as initialised: the file has none"
+    assert text.splitlines()[-1] == "  classifier left as initialized: the file has none"
     assert len(text.splitlines()) == 5
 
 
@@ -88,7 +88,7 @@ def test_larger_clips_with_separate_positions(tmp_path: Path) -> None:
 
 
 def test_larger_clips_with_joint_positions(tmp_path: Path) -> None:
-    # The published code leaves the table as initialised; here it is resized.
+    # The published code leaves the table as initialized; here it is resized.
     name = "tiny_v1joint_64to96_8to16f"
     model = receiver(tiny_options("v1_joint", **LARGER))
     state = source_state(tiny_options("v1_joint"))
@@ -129,7 +129,7 @@ def test_image_to_video_as_published(tmp_path: Path) -> None:
     ("name", "unconverted"),
     [
         # The published way converts nothing without a flag, and with the one that divides only
-        # the patch kernel; the rest stays as initialised.
+        # the patch kernel; the rest stays as initialized.
         ("tiny_imgv2_to_vid_no_flag", ("patch_embed.proj.weight", "rel_pos_t", "pool_q.weight")),
         ("tiny_imgv2_to_vid_inflation", ("rel_pos_t", "pool_q.weight")),
     ],
@@ -148,7 +148,7 @@ def test_image_to_video_divided(tmp_path: Path, name: str, unconverted: tuple[st
 
 
 def test_image_positions_move_to_the_separate_tables(tmp_path: Path) -> None:
-    # The published code leaves all three tables as initialised.
+    # The published code leaves all three tables as initialized.
     name = "tiny_vit_img_to_vid_sep_image_init"
     image = source_state(tiny_options("img_vit"))
     path = save_checkpoint(tmp_path / "s.pyth", {"model_state": image})
@@ -216,7 +216,7 @@ def test_other_classes_keep_their_head(tmp_path: Path) -> None:
     assert report.coverage == 1.0
     assert set(report.refused) == {"head.projection.weight", "head.projection.bias"}
     assert "head.projection.bias: (20,) -> (7,)" in str(report)
-    assert str(report).endswith("initialised: the file has 20 classes, the model 7")
+    assert str(report).endswith("initialized: the file has 20 classes, the model 7")
     with pytest.raises(ValueError, match=r"does not fill the whole model(?s:.*)head\.\* \(2\)"):
         load_weights(model, path, complete=True)
 

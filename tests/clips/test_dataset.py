@@ -5,24 +5,14 @@ from __future__ import annotations
 import numpy as np
 import pytest
 import torch
-from videos_on_disk import numbered_frames, read_numbers, write_video
+from helpers.videos_on_disk import numbered_frames, read_numbers, write_video
 
-from slowfast_maskfeat.clips import (
-    ClipDataset,
-    ClipLoader,
-    ColorJitter,
-    EraseSampler,
-    RandomView,
-    TrainTransform,
-    UniformViews,
-    parse_policy,
-)
+from slowfast_maskfeat.augment import ColorJitter, EraseSampler, TrainTransform, parse_policy
+from slowfast_maskfeat.augment.transforms import TestTransform as FixedTransform
+from slowfast_maskfeat.clips import ClipDataset, ClipLoader, RandomView, UniformViews
 from slowfast_maskfeat.clips.dataset import SampleKey
-from slowfast_maskfeat.clips.transform import (
-    TestTransform as FixedTransform,  # under its own name pytest would collect it
-)
+from slowfast_maskfeat.datasets import read_list
 from slowfast_maskfeat.videos.decode import open_video
-from slowfast_maskfeat.videos.index import read_list
 
 NUM_VIDEOS = 8
 

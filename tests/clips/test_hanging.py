@@ -17,16 +17,17 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
-from videos_on_disk import write_video
+from helpers.videos_on_disk import write_video
 
-from slowfast_maskfeat.clips import ClipDataset, ClipLoader, RandomView, TrainTransform
+from slowfast_maskfeat.augment import TrainTransform
+from slowfast_maskfeat.clips import ClipDataset, ClipLoader, RandomView
+from slowfast_maskfeat.datasets import read_list
 from slowfast_maskfeat.videos.decode import StalledError, Video, available_backends, open_video
-from slowfast_maskfeat.videos.index import read_list
 
 pytestmark = pytest.mark.skipif(sys.platform != "linux", reason="files that hang are Linux's")
 
 if sys.platform == "linux":
-    from stalling import hanging_to_open, serve
+    from helpers.stalling import hanging_to_open, serve
 
 NUM_VIDEOS = 10
 HUNG = 4

@@ -8,19 +8,14 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
-from videos_on_disk import numbered_frames, read_numbers, write_video
+from helpers.videos_on_disk import numbered_frames, read_numbers, write_video
 
-from slowfast_maskfeat.clips import (
-    ColorJitter,
-    KeyFrameView,
-    TrainTransform,
-    WholeFrameTransform,
-    parse_policy,
-)
-from slowfast_maskfeat.clips.apply import apply_operations
-from slowfast_maskfeat.clips.boxes import clip_boxes, flip_boxes, has_area
-from slowfast_maskfeat.clips.randaugment import Operation, move_boxes
-from slowfast_maskfeat.clips.sample import VideoTiming, moment_clip
+from slowfast_maskfeat.augment import ColorJitter, TrainTransform, WholeFrameTransform, parse_policy
+from slowfast_maskfeat.augment.apply_operations import apply_operations
+from slowfast_maskfeat.augment.boxes import clip_boxes, flip_boxes, has_area
+from slowfast_maskfeat.augment.randaugment import Operation, move_boxes
+from slowfast_maskfeat.clips import KeyFrameView
+from slowfast_maskfeat.clips.temporal_sampling import VideoTiming, moment_clip
 from slowfast_maskfeat.videos.decode import open_video
 
 # Indices of the published loader of AVA.

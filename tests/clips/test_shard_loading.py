@@ -5,13 +5,14 @@ from __future__ import annotations
 import numpy as np
 import pytest
 import torch
-from tar_shards import write_shard
-from videos_on_disk import numbered_frames, write_video
+from helpers.tar_shards import write_shard
+from helpers.videos_on_disk import numbered_frames, write_video
 
-from slowfast_maskfeat.clips import ClipDataset, ClipLoader, RandomView, TrainTransform
+from slowfast_maskfeat.augment import TrainTransform
+from slowfast_maskfeat.clips import ClipDataset, ClipLoader, RandomView
 from slowfast_maskfeat.clips.dataset import SampleKey
+from slowfast_maskfeat.datasets import DataFolder, Shards, read_list, read_webdataset
 from slowfast_maskfeat.videos.decode import available_backends
-from slowfast_maskfeat.videos.index import DataFolder, Shards, read_list, read_webdataset
 
 NUM_VIDEOS, PER_SHARD = 24, 5
 DECODERS = [name for name, note in available_backends().items() if "absent" not in note]

@@ -6,7 +6,7 @@ import subprocess
 import sys
 
 import pytest
-from tiny_run import PRETRAINING, command, events, losses, make_videos, run, wait_for
+from helpers.tiny_run import PRETRAINING, command, events, losses, make_videos, run, wait_for
 
 # All draws are strong and frequent, so that a run that lost one would show it.
 AUGMENTED = {

@@ -8,13 +8,13 @@ import subprocess
 import sys
 
 import pytest
-from tiny_detection import DETECTION, folders, make_boxes
-from tiny_run import MODEL, PRETRAINING, command, events, losses, pairs, run, wait_for
+from helpers.tiny_detection import DETECTION, folders, make_boxes
+from helpers.tiny_run import MODEL, PRETRAINING, command, events, losses, pairs, run, wait_for
 
-from slowfast_maskfeat.build import run as build_run
 from slowfast_maskfeat.checkpoints import find_checkpoints, load_checkpoint
 from slowfast_maskfeat.config import load_config
 from slowfast_maskfeat.metrics.ava_map import evaluate, read_labelmap
+from slowfast_maskfeat.runs import run as build_run
 
 NUM_KEY_FRAMES = 12  # 4 videos of 3
 

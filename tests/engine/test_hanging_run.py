@@ -5,10 +5,10 @@ from __future__ import annotations
 import sys
 
 import pytest
-from tiny_run import PRETRAINING, events, losses, make_videos, run
+from helpers.tiny_run import PRETRAINING, events, losses, make_videos, run
 
 if sys.platform == "linux":
-    from stalling import hanging_to_open, serve
+    from helpers.stalling import hanging_to_open, serve
 
 pytestmark = [
     pytest.mark.slow,

@@ -10,9 +10,9 @@ import time
 from pathlib import Path
 
 import pytest
-from tiny_run import wait_for
+from helpers.tiny_run import wait_for
 
-from slowfast_maskfeat.engine import distributed
+from slowfast_maskfeat import distributed
 from slowfast_maskfeat.engine.launch import launch
 
 
@@ -51,7 +51,7 @@ def test_the_first_failure_comes_out(kind: str, error: type[BaseException], text
 MAIN = """
 import signal, sys, time
 from pathlib import Path
-from slowfast_maskfeat.engine import distributed
+from slowfast_maskfeat import distributed
 from slowfast_maskfeat.engine.launch import launch
 
 def work(folder):

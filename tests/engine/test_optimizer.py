@@ -6,11 +6,11 @@ from typing import Any
 
 import pytest
 import torch
-from golden_rule import golden_json
-from published_files import published_config
+from helpers.golden_rule import golden_json
+from helpers.published_files import published_config
 from torch import nn
 
-from slowfast_maskfeat.build import build_model, build_optimizer
+from slowfast_maskfeat.builders import build_model, build_optimizer
 from slowfast_maskfeat.engine.optimizer import (
     make_optimizer,
     parameter_groups,

@@ -9,11 +9,21 @@ import sys
 import numpy as np
 import pytest
 import torch
-from tiny_run import MODEL, PRETRAINING, command, events, losses, make_videos, pairs, run, wait_for
+from helpers.tiny_run import (
+    MODEL,
+    PRETRAINING,
+    command,
+    events,
+    losses,
+    make_videos,
+    pairs,
+    run,
+    wait_for,
+)
 
-from slowfast_maskfeat.build import run as build_run
 from slowfast_maskfeat.checkpoints import find_checkpoints, load_checkpoint
 from slowfast_maskfeat.config import load_config
+from slowfast_maskfeat.runs import run as build_run
 
 
 @pytest.fixture(scope="module")

@@ -10,8 +10,8 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
-from golden_rule import fill_with_golden_weights, golden_json, golden_randn
-from tiny_cases import model_of
+from helpers.golden_rule import fill_with_golden_weights, golden_json, golden_randn
+from helpers.tiny_cases import model_of
 from torch import Tensor, nn
 
 from slowfast_maskfeat.engine.gradient_step import GradientStep
@@ -20,8 +20,8 @@ from slowfast_maskfeat.engine.optimizer import (
     parameter_groups,
     set_learning_rate,
 )
-from slowfast_maskfeat.engine.schedule import learning_rate
 from slowfast_maskfeat.losses import soft_cross_entropy
+from slowfast_maskfeat.schedules import learning_rate
 from slowfast_maskfeat.targets import HOGTarget
 
 GOLDEN = golden_json("train_steps.json")

@@ -6,7 +6,7 @@ import math
 
 import pytest
 import torch
-from golden_rule import golden_randn
+from helpers.golden_rule import golden_randn
 
 from slowfast_maskfeat.losses import (
     binary_cross_entropy_with_logits,

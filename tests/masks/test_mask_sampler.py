@@ -6,9 +6,9 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from tiny_cases import tiny_options
+from helpers.tiny_cases import tiny_options
 
-from slowfast_maskfeat.build import build_mask_sampler
+from slowfast_maskfeat.builders import build_mask_sampler
 from slowfast_maskfeat.config import load_config
 
 ROOT = Path(__file__).parents[2]

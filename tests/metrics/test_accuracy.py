@@ -7,7 +7,7 @@ import math
 import numpy as np
 import pytest
 import torch
-from golden_rule import golden_json, golden_randn
+from helpers.golden_rule import golden_json, golden_randn
 from torch import Tensor
 
 from slowfast_maskfeat.metrics.accuracy import VideoScores, mean_credit, topk_correct

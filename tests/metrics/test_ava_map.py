@@ -12,6 +12,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from slowfast_maskfeat.datasets import MissingListError
 from slowfast_maskfeat.metrics.ava_map import (
     Detections,
     check_overlap,
@@ -20,7 +21,6 @@ from slowfast_maskfeat.metrics.ava_map import (
     read_ground_truth,
     write_detections,
 )
-from slowfast_maskfeat.videos.index import MissingListError
 
 FOLDER = Path(__file__).resolve().parents[1] / "golden" / "ava_metric"
 TRUTH, DETECTIONS, EXCLUDED = (

@@ -6,14 +6,8 @@ import numpy as np
 import pytest
 import torch
 
-from slowfast_maskfeat.probes import (
-    AttentiveHead,
-    FeatureRows,
-    FitSettings,
-    LinearHead,
-    fit_heads,
-    head_scores,
-)
+from slowfast_maskfeat.features import FeatureRows
+from slowfast_maskfeat.probes import AttentiveHead, FitSettings, LinearHead, fit_heads, head_scores
 
 CPU = torch.device("cpu")
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 import torch
-from golden_rule import golden_randn
+from helpers.golden_rule import golden_randn
 from torch import Tensor, nn
 
 from slowfast_maskfeat.losses import cross_entropy

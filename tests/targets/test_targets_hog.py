@@ -9,7 +9,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
-from golden_rule import golden_randn
+from helpers.golden_rule import golden_randn
 
 from slowfast_maskfeat.shapes import Grid
 from slowfast_maskfeat.targets.hog import (
@@ -95,8 +95,8 @@ def test_published_values_of_eight_bit_images(window):
     across = difference[..., :-2, :] + 2 * difference[..., 1:-1, :] + difference[..., 2:, :]
     tied = (across == 0).view(1, 3, 8, 8, 8, 8).any(dim=5).any(dim=3)  # cells with a tie
     assert 0.1 < tied.float().mean() < 0.7
-    normalised = (values.float() / 255 - 0.45) / 0.225
-    for ours in (hog(values, window=window), hog(normalised, window=window)):
+    normalized = (values.float() / 255 - 0.45) / 0.225
+    for ours in (hog(values, window=window), hog(normalized, window=window)):
         error = (ours - expected).norm(dim=2)
         assert error[~tied].max() < 1e-5
         assert error[tied].max() < 0.3
@@ -122,7 +122,7 @@ def test_agrees_with_the_textbook_form_on_bytes(shape):
 
 
 def test_agrees_with_the_textbook_form_on_photographs_of_few_values():
-    # Many ties: gradients of a handful of grey levels.
+    # Many ties: gradients of a handful of gray levels.
     images = _bytes(2, (2, 3, 64, 64)) // 64
     assert _relative_error(hog(images), plain_hog(images)) < 1e-6
 
@@ -174,7 +174,7 @@ def test_scale_and_shift_do_not_matter():
     assert torch.equal(hog(integers), hog(integers * 2 + 11))
 
 
-def test_colours_and_images_are_independent_of_each_other():
+def test_colors_and_images_are_independent_of_each_other():
     images = _bytes(7, (7, 3, 256, 256))  # more than one chunk
     together = hog(images)
     assert torch.equal(together[3:4], hog(images[3:4]))
@@ -267,7 +267,7 @@ def test_published_labels_under_a_random_mask():
     assert _relative_error(labels, torch.from_numpy(arrays["label0"])) < 1e-5
 
 
-def test_tokens_hold_colour_bin_row_column_of_every_other_frame():
+def test_tokens_hold_color_bin_row_column_of_every_other_frame():
     clips = _bytes(10, (2, 3, 6, 32, 48))
     target = HOGTarget((2, 16, 16))
     tokens = target.encode(clips, Grid(3, 2, 3)).view(2, 3, 2, 3, 3, 9, 2, 2)
@@ -293,12 +293,12 @@ def test_one_cell_per_token():
     assert target.encode(_bytes(11, (1, 3, 4, 32, 32)), Grid(2, 4, 4)).shape == (1, 32, 27)
 
 
-def test_bytes_and_normalised_clips_have_the_same_target():
+def test_bytes_and_normalized_clips_have_the_same_target():
     clips = _bytes(12, (2, 3, 4, 32, 32))
     target, grid = HOGTarget((2, 16, 16)), Grid(2, 2, 2)
-    normalised = (clips.float() / 255 - 0.45) / 0.225
-    # Up to ties (see hog.py), which rounding settles at random in the normalised clip.
-    assert _relative_error(target.encode(normalised, grid), target.encode(clips, grid)) < 0.05
+    normalized = (clips.float() / 255 - 0.45) / 0.225
+    # Up to ties (see hog.py), which rounding settles at random in the normalized clip.
+    assert _relative_error(target.encode(normalized, grid), target.encode(clips, grid)) < 0.05
 
 
 def test_stride_and_size_errors():

@@ -8,9 +8,9 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
-from golden_rule import golden_mask, golden_randn
+from helpers.golden_rule import golden_mask, golden_randn
 
-from slowfast_maskfeat.build.task import build_targets
+from slowfast_maskfeat.builders.task import build_targets
 from slowfast_maskfeat.config import load_config
 from slowfast_maskfeat.shapes import Grid
 from slowfast_maskfeat.targets import PixelTarget
@@ -75,14 +75,14 @@ def test_a_flat_token_is_zero():
 
 
 @pytest.mark.parametrize("norm", [True, False])
-def test_bytes_are_normalised_as_published(norm):
+def test_bytes_are_normalized_as_published(norm):
     generator = np.random.default_rng(0)
     clips = torch.from_numpy(generator.integers(0, 256, (1, 3, 8, 64, 64), dtype=np.uint8))
     mean, std = torch.tensor([0.4, 0.5, 0.6]), torch.tensor([0.2, 0.3, 0.25])
     target = PixelTarget((2, 16, 16), mean=mean.tolist(), std=std.tolist(), norm=norm)
     shape = (1, 3, 1, 1, 1)
-    normalised = (clips.float() / 255 - mean.view(shape)) / std.view(shape)
-    assert torch.equal(target.encode(clips, GRID), target.encode(normalised, GRID))
+    normalized = (clips.float() / 255 - mean.view(shape)) / std.view(shape)
+    assert torch.equal(target.encode(clips, GRID), target.encode(normalized, GRID))
 
 
 def test_float32_without_gradient_under_autocast():

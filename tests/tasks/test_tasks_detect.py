@@ -7,16 +7,16 @@ import warnings
 import pytest
 import torch
 import torch.nn.functional as F
-from golden_rule import (
+from helpers.golden_rule import (
     check_gradients,
     fill_with_golden_weights,
     golden_json,
     golden_npz,
     golden_randn,
 )
-from tiny_cases import config_of, tiny_options
+from helpers.tiny_cases import config_of, tiny_options
 
-from slowfast_maskfeat.build import build_model, build_task
+from slowfast_maskfeat.builders import build_model, build_task
 from slowfast_maskfeat.clips import ClipBatch
 
 CASES = ["ava_aligned", "ava_legacy"]

@@ -7,7 +7,7 @@ import warnings
 import numpy as np
 import pytest
 import torch
-from golden_rule import (
+from helpers.golden_rule import (
     fill_with_golden_weights,
     golden_json,
     golden_mask,
@@ -15,11 +15,11 @@ from golden_rule import (
     golden_randn,
 )
 
-from slowfast_maskfeat.build import build_model, build_task
+from slowfast_maskfeat.builders import build_model, build_task
 from slowfast_maskfeat.clips import ClipBatch
 from slowfast_maskfeat.config import load_config
+from slowfast_maskfeat.datasets.video_list import RowCollector
 from slowfast_maskfeat.losses import soft_cross_entropy
-from slowfast_maskfeat.videos.index.rows import RowCollector
 
 PRETRAINING = [
     "pt_video_hog",
@@ -109,7 +109,7 @@ def test_the_scalar_top1_is_the_percentage_of_right_answers():
     assert float(task.step(model, ClipBatch(clips, labels=wrong)).scalars["top1"]) == 50
 
 
-def test_uint8_clips_and_their_normalised_form_have_the_same_hog_target():
+def test_uint8_clips_and_their_normalized_form_have_the_same_hog_target():
     _, arrays, model, task, _ = _case("pt_video_hog")
     generator = torch.Generator().manual_seed(0)
     smooth = torch.nn.functional.interpolate(

@@ -11,14 +11,14 @@ from typing import Any
 import pytest
 import torch
 import yaml
-from golden_rule import golden_array, golden_json, golden_randn, relative_error
-from load_tool import load_tool
-from published_files import write_yaml
+from helpers.golden_rule import golden_array, golden_json, golden_randn, relative_error
+from helpers.load_tool import load_tool
+from helpers.published_files import write_yaml
+from helpers.tiny_run import ROOT, pairs
 from safetensors import safe_open
-from tiny_run import ROOT, pairs
 from torch import Tensor, nn
 
-from slowfast_maskfeat.build import build_model
+from slowfast_maskfeat.builders import build_model
 from slowfast_maskfeat.checkpoints import load_checkpoint, load_weights, save_checkpoint
 from slowfast_maskfeat.config import load_config, parse_config
 
@@ -188,7 +188,7 @@ def test_another_number_of_classes_must_be_asked_for(convert: Convert, tmp_path:
         PUBLISHED, source, tmp_path / "out.pyth", "MODEL.NUM_CLASSES", 7
     )
     assert code == 0, errors
-    assert "classifier left as initialised: the file has 10 classes, the model 7" in printed
+    assert "classifier left as initialized: the file has 10 classes, the model 7" in printed
     written = load_checkpoint(tmp_path / "out.pyth")
     assert written["class_names"] == []
     assert written["model_state"]["head.projection.weight"].shape[0] == 7
@@ -245,7 +245,7 @@ def test_what_the_input_lacks_comes_from_another_file(convert: Convert, tmp_path
     assert "left as" not in first
     assert "left as they were            2  head.* (2)" in second
     assert "classifier left as it was: the file has none" in second
-    assert "initialised" not in printed
+    assert "initialized" not in printed
     written = load_checkpoint(tmp_path / "ours.pyth")
     assert written["class_names"] == CLASSES
     weights = written["model_state"]

@@ -8,8 +8,8 @@ import sys
 from pathlib import Path
 
 import pytest
-from dataset_scripts import run
-from tiny_run import ROOT
+from helpers.dataset_scripts import run
+from helpers.tiny_run import ROOT
 
 DEMO = [sys.executable, str(ROOT / "tools" / "demo_ava.py")]
 

@@ -9,12 +9,12 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
-from load_tool import load_tool
-from tiny_detection import DETECTION, folders, make_boxes
-from tiny_run import MODEL, events, pairs
+from helpers.load_tool import load_tool
+from helpers.tiny_detection import DETECTION, folders, make_boxes
+from helpers.tiny_run import MODEL, events, pairs
 
-from slowfast_maskfeat.build import run as build_run
 from slowfast_maskfeat.config import load_config
+from slowfast_maskfeat.runs import run as build_run
 from slowfast_maskfeat.videos import open_video
 
 

@@ -13,9 +13,9 @@ from types import ModuleType
 import numpy as np
 import pytest
 import torch
-from load_tool import load_tool
+from helpers.load_tool import load_tool
+from helpers.tiny_run import ROOT, events, make_videos, pairs
 from PIL import Image
-from tiny_run import ROOT, events, make_videos, pairs
 from torch import Tensor
 
 from slowfast_maskfeat.checkpoints import load_checkpoint

@@ -8,9 +8,9 @@ import sys
 import warnings
 
 import pytest
-import tiny_run
-from load_tool import load_tool
-from tiny_run import ROOT, pairs
+from helpers import tiny_run
+from helpers.load_tool import load_tool
+from helpers.tiny_run import ROOT, pairs
 
 TOOL = ROOT / "tools/model_info.py"
 SMALL = pairs(tiny_run.MODEL, {"MODEL.NUM_CLASSES": 3})

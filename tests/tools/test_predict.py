@@ -11,11 +11,11 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
-from load_tool import load_tool
-from tiny_run import PRETRAINING, ROOT, make_videos, pairs, run
+from helpers.load_tool import load_tool
+from helpers.tiny_run import PRETRAINING, ROOT, make_videos, pairs, run
 
-from slowfast_maskfeat.build import build_model, build_task
-from slowfast_maskfeat.build.data import build_test_views
+from slowfast_maskfeat.builders import build_model, build_task
+from slowfast_maskfeat.builders.data import build_test_views
 from slowfast_maskfeat.checkpoints import load_checkpoint, load_weights
 from slowfast_maskfeat.config import parse_config
 from slowfast_maskfeat.videos import open_video

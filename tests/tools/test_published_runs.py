@@ -9,9 +9,9 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
-from golden_rule import golden_array, golden_json, golden_npz, golden_randn, relative_error
-from published_files import PUBLISHED, write_yaml
-from tiny_run import ROOT, events, make_videos, pairs
+from helpers.golden_rule import golden_array, golden_json, golden_npz, golden_randn, relative_error
+from helpers.published_files import PUBLISHED, write_yaml
+from helpers.tiny_run import ROOT, events, make_videos, pairs
 
 PRETRAINING = "masked_ssl/k400_MVITv2_S_16x4_MaskFeat_PT"
 FINETUNING = "masked_ssl/k400_MVITv2_S_16x4_FT"

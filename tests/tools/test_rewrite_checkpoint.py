@@ -15,8 +15,8 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
-from load_tool import load_tool
-from tiny_run import ROOT
+from helpers.load_tool import load_tool
+from helpers.tiny_run import ROOT
 from torch import nn
 
 from slowfast_maskfeat.checkpoints import load_checkpoint, save_checkpoint

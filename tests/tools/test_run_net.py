@@ -6,10 +6,10 @@ import warnings
 from pathlib import Path
 
 import pytest
-from load_tool import load_tool
-from tiny_run import MODEL, pairs
+from helpers.load_tool import load_tool
+from helpers.tiny_run import MODEL, pairs
 
-from slowfast_maskfeat.build import build_model
+from slowfast_maskfeat.builders import build_model
 from slowfast_maskfeat.checkpoints import save_checkpoint
 from slowfast_maskfeat.config import load_config
 

@@ -7,17 +7,17 @@ import shutil
 import av
 import numpy as np
 import pytest
-import tiny_run
 import torch
-from load_tool import load_tool
+from helpers import tiny_run
+from helpers.load_tool import load_tool
 from PIL import Image
 
-from slowfast_maskfeat.build import build_model, build_task
-from slowfast_maskfeat.build.draw import frame_of_step, predicted_drawings
+from slowfast_maskfeat.builders import build_model, build_task
 from slowfast_maskfeat.checkpoints import save_checkpoint
 from slowfast_maskfeat.clips import ClipBatch
 from slowfast_maskfeat.config import load_config
-from slowfast_maskfeat.pictures import fill_masked, hide_masked
+from slowfast_maskfeat.figures import fill_masked, hide_masked
+from slowfast_maskfeat.runs.figures import frame_of_step, predicted_drawings
 
 HOG = {**tiny_run.PRETRAINING, "MVIT.DROPPATH_RATE": 0.0}
 PIXELS = {**HOG, "MASK.PRED_HOG": False, "MASK.TARGET": "pixels"}

@@ -9,21 +9,22 @@ import fsspec
 import numpy as np
 import pytest
 from fsspec.implementations.memory import MemoryFileSystem
+from helpers.stalling import serve
+from helpers.videos_on_disk import numbered_frames, read_numbers, write_video
 from PIL import Image
-from stalling import serve
-from videos_on_disk import numbered_frames, read_numbers, write_video
 
-from slowfast_maskfeat.clips import ClipDataset, ClipLoader, TrainTransform
+from slowfast_maskfeat.augment import TrainTransform
+from slowfast_maskfeat.clips import ClipDataset, ClipLoader
 from slowfast_maskfeat.clips.dataset import SampleKey
 from slowfast_maskfeat.clips.views import RandomView
-from slowfast_maskfeat.videos.decode import DecodeError, available_backends, open_video
-from slowfast_maskfeat.videos.index import (
+from slowfast_maskfeat.datasets import (
     DataFolder,
     read_class_names,
     read_kinetics,
     read_ssv2,
     ssv2_class_names,
 )
+from slowfast_maskfeat.videos.decode import DecodeError, available_backends, open_video
 from slowfast_maskfeat.videos.video import MissingFileError
 
 DECODERS = [name for name, note in available_backends().items() if "absent" not in note]

@@ -11,7 +11,7 @@ from pathlib import Path
 import av
 import numpy as np
 import pytest
-from videos_on_disk import numbered_frames, read_numbers, write_video
+from helpers.videos_on_disk import numbered_frames, read_numbers, write_video
 
 from slowfast_maskfeat.videos.decode import DecodeError, available_backends, open_video
 
@@ -411,12 +411,12 @@ def test_an_unknown_or_absent_decoder_names_the_available(made):
 
 @pytest.mark.parametrize("decoder", DECODERS)
 @pytest.mark.parametrize("colorspace", ["bt709", "smpte170m"])
-def test_colours_agree_with_the_encoded_ones(decoder, colorspace, tmp_path):
+def test_colors_agree_with_the_encoded_ones(decoder, colorspace, tmp_path):
     _need(decoder)
     height, width = 64, 96
-    colours = np.array([[200, 40, 40], [40, 200, 40], [40, 40, 200], [120, 160, 60]], np.uint8)
-    frame = np.repeat(np.repeat(colours.reshape(2, 2, 3), height // 2, 0), width // 2, 1)
-    path = tmp_path / "colours.mp4"
+    colors = np.array([[200, 40, 40], [40, 200, 40], [40, 40, 200], [120, 160, 60]], np.uint8)
+    frame = np.repeat(np.repeat(colors.reshape(2, 2, 3), height // 2, 0), width // 2, 1)
+    path = tmp_path / "colors.mp4"
     with av.open(str(path), "w") as container:
         stream = container.add_stream("libx264", rate=30, options={"crf": "10"})
         stream.height, stream.width, stream.pix_fmt = height, width, "yuv420p"
@@ -436,7 +436,7 @@ def test_colours_agree_with_the_encoded_ones(decoder, colorspace, tmp_path):
     for row, top in enumerate((8, height // 2 + 8)):
         for column, left in enumerate((8, width // 2 + 8)):
             patch = shown[top : top + 16, left : left + 32].mean((0, 1))
-            assert np.abs(patch - colours.reshape(2, 2, 3)[row, column]).max() < 6
+            assert np.abs(patch - colors.reshape(2, 2, 3)[row, column]).max() < 6
 
 
 @pytest.mark.parametrize("decoder", DECODERS)

@@ -8,7 +8,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from videos_on_disk import numbered_frames, read_numbers, write_video
+from helpers.videos_on_disk import numbered_frames, read_numbers, write_video
 
 from slowfast_maskfeat.videos import _pyav_backend
 from slowfast_maskfeat.videos.decode import DecodeError, available_backends, open_video
@@ -69,8 +69,8 @@ def test_distant_frames_are_reached_by_seeking(tmp_path, monkeypatch):
 
 
 def test_views_that_share_frames_decode_them_once(tmp_path, monkeypatch):
+    from slowfast_maskfeat.augment.transforms import TestTransform
     from slowfast_maskfeat.clips import UniformViews
-    from slowfast_maskfeat.clips.transform import TestTransform
 
     path = write_video(tmp_path / "a.mp4", numbered_frames(60), gop=60)
     transform = TestTransform(crop_size=48, short_side=48, num_crops=3)

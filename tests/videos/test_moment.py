@@ -6,10 +6,11 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from helpers.videos_on_disk import numbered_frames, read_numbers, write_video
 from PIL import Image
-from videos_on_disk import numbered_frames, read_numbers, write_video
 
-from slowfast_maskfeat.clips.sample import moment_clip, moment_reach
+from slowfast_maskfeat.clips.temporal_sampling import moment_clip, moment_reach
+from slowfast_maskfeat.datasets.key_frames import second_in_file
 from slowfast_maskfeat.videos import _frame_table
 from slowfast_maskfeat.videos._numbered_frames import NumberedFrames
 from slowfast_maskfeat.videos.decode import (
@@ -18,7 +19,6 @@ from slowfast_maskfeat.videos.decode import (
     open_moment,
     open_video,
 )
-from slowfast_maskfeat.videos.index.key_frames import second_in_file
 
 NUM_FRAMES = 250
 CLIP = {"num_frames": 4, "sampling_rate": 5, "target_fps": 30}

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 import pytest
-from videos_on_disk import numbered_frames, read_numbers
+from helpers.videos_on_disk import numbered_frames, read_numbers
 
 from slowfast_maskfeat.videos import open_video
 from slowfast_maskfeat.videos.write_video import write_video

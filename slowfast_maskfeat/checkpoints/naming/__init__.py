@@ -18,36 +18,36 @@ class Naming(NamedTuple):
 
     Attributes:
         library: Its name, for messages.
-        recognises: Whether weights are named so, from names and shapes.
+        recognizes: Whether weights are named so, from names and shapes.
         to_published: From their names to the published ones.
         from_published: The other way; a ValueError where they have no such model.
     """
 
     library: str
-    recognises: Callable[[Mapping[str, Tensor]], bool]
+    recognizes: Callable[[Mapping[str, Tensor]], bool]
     to_published: Conversion
     from_published: Conversion
 
 
-# The first that recognises weights is taken.
+# The first that recognizes weights is taken.
 NAMINGS = {
-    "timm": Naming("timm", timm.recognises, timm.to_published, timm.from_published),
+    "timm": Naming("timm", timm.recognizes, timm.to_published, timm.from_published),
     "torchvision": Naming(
         "torchvision",
-        torchvision.recognises,
+        torchvision.recognizes,
         torchvision.to_published,
         torchvision.from_published,
     ),
     "videomae": Naming(
-        "Hugging Face", videomae.recognises, videomae.to_published, videomae.from_published
+        "Hugging Face", videomae.recognizes, videomae.to_published, videomae.from_published
     ),
-    "vitmae": Naming("Hugging Face", vitmae.recognises, vitmae.to_published, vitmae.from_published),
+    "vitmae": Naming("Hugging Face", vitmae.recognizes, vitmae.to_published, vitmae.from_published),
 }
 
 
-def recognise(weights: Mapping[str, Tensor]) -> str:
+def recognize(weights: Mapping[str, Tensor]) -> str:
     """The key in `NAMINGS` of how weights are named; empty where none fits."""
-    return next((name for name, naming in NAMINGS.items() if naming.recognises(weights)), "")
+    return next((name for name, naming in NAMINGS.items() if naming.recognizes(weights)), "")
 
 
-__all__ = ["NAMINGS", "Conversion", "ModelFacts", "Naming", "recognise"]
+__all__ = ["NAMINGS", "Conversion", "ModelFacts", "Naming", "recognize"]

@@ -19,8 +19,8 @@ class ModelFacts(NamedTuple):
         mean_pooling: Whether the mean of the tokens is classified, taken before the last layer norm
             (MVIT.USE_MEAN_POOLING).
         residual_pooling: Whether pooled queries are added to the result of attention.
-        color_first: Whether a predicted patch has the order (colour, row, column), published for
-            images, or (frame, row, column, colour).
+        color_first: Whether a predicted patch has the order (color, row, column), published for
+            images, or (frame, row, column, color).
     """
 
     grid: Grid

@@ -35,7 +35,7 @@ _IN_STAGE = re.compile(r"stages\.(\d+)\.blocks\.(\d+)(?=\.)")
 _BLOCK_NUMBER = re.compile(r"blocks\.(\d+)(?=\.)")
 
 
-def recognises(weights: Mapping[str, Tensor]) -> bool:
+def recognizes(weights: Mapping[str, Tensor]) -> bool:
     """Whether these are named so."""
     return any(name.startswith("stages.") for name in weights)
 
@@ -92,8 +92,8 @@ def from_published(weights: Mapping[str, Tensor], facts: ModelFacts) -> dict[str
     require(
         not facts.mean_pooling,
         _LIBRARY,
-        "it classifies the cls token, or the mean of normalised tokens (MVIT.USE_MEAN_POOLING "
-        "False), but this one normalises the mean",
+        "it classifies the cls token, or the mean of normalized tokens (MVIT.USE_MEAN_POOLING "
+        "False), but this one normalizes the mean",
     )
     places, stage, width = {}, -1, 0
     for number in range(sum(name.endswith(".norm2.weight") for name in weights)):

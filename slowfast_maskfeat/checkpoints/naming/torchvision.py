@@ -40,7 +40,7 @@ _VECTORS = ("cls_token", "pos_embed_class")
 _TABLES = ("pos_embed_spatial", "pos_embed_temporal")
 
 
-def recognises(weights: Mapping[str, Tensor]) -> bool:
+def recognizes(weights: Mapping[str, Tensor]) -> bool:
     """Whether these are named so."""
     return any(name.startswith(("conv_proj.", "pos_encoding.")) for name in weights)
 

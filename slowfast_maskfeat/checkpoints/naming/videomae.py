@@ -51,7 +51,7 @@ _TABLE = NameTable(
 _TOLERANCE = 1e-5
 
 
-def recognises(weights: Mapping[str, Tensor]) -> bool:
+def recognizes(weights: Mapping[str, Tensor]) -> bool:
     """Whether these are named so."""
     kernel = weights.get("embeddings.patch_embeddings.projection.weight")
     bare = kernel is not None and kernel.ndim == 5

@@ -59,7 +59,7 @@ _TABLE = NameTable(
 _PREDICTION = ("pred_head.projections.0.weight", "pred_head.projections.0.bias")
 
 
-def recognises(weights: Mapping[str, Tensor]) -> bool:
+def recognizes(weights: Mapping[str, Tensor]) -> bool:
     """Whether these are named so; the names of an encoder alone are VideoMAE's, too."""
     return any(name.startswith((_PREFIX, "embeddings.", "encoder.layer.")) for name in weights)
 
@@ -123,7 +123,7 @@ def _join_positions(weights: Mapping[str, Tensor]) -> dict[str, Tensor]:
 def _reorder_prediction(
     weights: Mapping[str, Tensor], facts: ModelFacts, *, to_published: bool
 ) -> dict[str, Tensor]:
-    """Rows of the prediction, which are (row, column, colour) there, here as `facts` say."""
+    """Rows of the prediction, which are (row, column, color) there, here as `facts` say."""
     changed = dict(weights)
     kernel = weights.get("patch_embed.proj.weight")
     for name in _PREDICTION:

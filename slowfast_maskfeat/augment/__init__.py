@@ -1,0 +1,26 @@
+"""Augmentation of uint8 frames: crops, RandAugment, color, erasing, mixing, normalization."""
+
+from __future__ import annotations
+
+from slowfast_maskfeat.augment.color_jitter import ColorJitter
+from slowfast_maskfeat.augment.mixing import Mix
+from slowfast_maskfeat.augment.randaugment import RandAugment, parse_policy
+from slowfast_maskfeat.augment.random_erasing import EraseSampler
+from slowfast_maskfeat.augment.transforms import (
+    TestTransform,
+    TrainTransform,
+    WholeFrameTransform,
+    normalize,
+)
+
+__all__ = [
+    "ColorJitter",
+    "EraseSampler",
+    "Mix",
+    "RandAugment",
+    "TestTransform",
+    "TrainTransform",
+    "WholeFrameTransform",
+    "normalize",
+    "parse_policy",
+]

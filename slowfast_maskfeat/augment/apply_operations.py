@@ -1,0 +1,187 @@
+"""Applies drawn operations to frames: of one clip in a worker, or of a whole batch on a device.
+
+Both call the same code. A worker computes of each step what the next ones need; a batch is worked
+on step by step, all clips together that have the same operation to come.
+"""
+
+from __future__ import annotations
+
+from collections import defaultdict
+from collections.abc import Sequence
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from slowfast_maskfeat.augment import operations
+from slowfast_maskfeat.augment.affine import affine
+from slowfast_maskfeat.augment.boxes import CropBox, Region, crop
+from slowfast_maskfeat.augment.randaugment import Operation
+from slowfast_maskfeat.augment.to_device import send
+
+# So many clips go through an operation at a time, which bounds the memory for what is in between.
+_MOST_CLIPS = 8
+
+
+def apply_operations(
+    frames: Tensor, drawn: Sequence[Operation], box: CropBox | None = None
+) -> Tensor:
+    """Apply operations to whole frames and cut a rectangle out of the result.
+
+    The result is that of applying first and cutting then, but what the rectangle does not need is
+    not computed.
+
+    Args:
+        frames: (T, H, W, C) uint8.
+        drawn: what `RandAugment.draw` gave.
+        box: the rectangle; None for all.
+
+    Returns:
+        (T, box.height, box.width, C) uint8.
+    """
+    height, width = frames.shape[1:3]
+    boxes = boxes_needed(drawn, box or CropBox(0, 0, height, width), height, width)
+    clips = crop(frames, boxes[0])[None]
+    for operation, here, wanted in zip(drawn, boxes, boxes[1:], strict=False):
+        regions = [Region(here, height, width)]
+        clips = _apply(clips, [operation], regions, [wanted[:2]], wanted[2:])
+    return clips[0]
+
+
+def boxes_needed(
+    drawn: Sequence[Operation], box: CropBox, height: int, width: int
+) -> list[CropBox]:
+    """What must be known before each operation, and `box` after the last one."""
+    boxes = [box]
+    for operation in reversed(drawn):
+        boxes.insert(0, operation.region_needed(boxes[0], height, width))
+    return boxes
+
+
+def apply_to_batch(
+    clips: Tensor,
+    drawn: Sequence[Sequence[Operation]],
+    regions: Sequence[Region],
+    boxes: Sequence[CropBox],
+) -> tuple[Tensor, list[Region]]:
+    """Apply to each clip of a batch its own operations.
+
+    Args:
+        clips: (B, T, H, W, C) uint8: of each clip the pixels of its region, padded below and to
+            the right.
+        drawn: of each clip.
+        regions: of each clip; it holds what its box needs (`boxes_needed`).
+        boxes: what is wanted of each clip: there the result is that of `apply_operations`.
+
+    Returns:
+        the clips, padded, and the region of each that they now hold; outside of its box the pixels
+        mean nothing.
+    """
+    steps = [
+        _regions_after(of_clip, region, box)
+        for of_clip, region, box in zip(drawn, regions, boxes, strict=True)
+    ]
+    held = [region.box for of_clip in steps for region in of_clip]
+    below = max(box.height for box in held) - clips.shape[2]
+    right = max(box.width for box in held) - clips.shape[3]
+    clips = F.pad(clips, (0, 0, 0, max(right, 0), 0, max(below, 0)))
+    for step in range(max(map(len, drawn))):
+        groups = defaultdict(list)
+        for number, of_clip in enumerate(drawn):
+            if step < len(of_clip):
+                groups[of_clip[step].kind, of_clip[step].interpolation].append(number)
+        for group in groups.values():
+            for start in range(0, len(group), _MOST_CLIPS):
+                numbers = group[start : start + _MOST_CLIPS]
+                index = send(numbers, torch.int64, clips.device)
+                changed = _apply(
+                    clips.index_select(0, index),
+                    [drawn[number][step] for number in numbers],
+                    [steps[number][step] for number in numbers],
+                    [steps[number][step + 1].box[:2] for number in numbers],
+                )
+                clips.index_copy_(0, index, changed)
+    return clips, [of_clip[-1] for of_clip in steps]
+
+
+def _regions_after(drawn: Sequence[Operation], region: Region, box: CropBox) -> list[Region]:
+    """What is held of a clip at first and after each operation.
+
+    Operations that move pixels give what is wanted next. The others leave the region as it is: to
+    cut it would only be another copy.
+    """
+    regions = [region]
+    needed = boxes_needed(drawn, box, region.height, region.width)
+    for operation, after in zip(drawn, needed[1:], strict=True):
+        last = regions[-1]
+        regions.append(last._replace(box=after) if operation.moves_pixels else last)
+    return regions
+
+
+def _apply(
+    frames: Tensor,
+    group: Sequence[Operation],
+    regions: Sequence[Region],
+    corners: Sequence[tuple[int, int]],
+    size: tuple[int, int] | None = None,
+) -> Tensor:
+    """Apply operations of one kind and interpolation, one to each clip.
+
+    Args:
+        frames: (G, T, H, W, C) uint8, of each clip the pixels of its region and padding.
+        group: of each clip.
+        regions: of each clip.
+        corners: of each clip: top and left, in its frame, of what is made. Where there is padding
+            it is that of the region, unless pixels move.
+        size: of what is made; None for that of the frames.
+    """
+    kind = group[0].kind
+    size = size or (frames.shape[2], frames.shape[3])
+    if group[0].moves_pixels:
+        return affine(
+            frames,
+            [op.matrix(*region[1:]) for op, region in zip(group, regions, strict=True)],
+            regions,
+            corners,
+            size,
+            interpolation=group[0].interpolation,
+            fills=[op.fill for op in group],
+        )
+    box = CropBox(*corners[0], *size).within(regions[0].box)
+    cut = crop(frames, box)
+    argument = send([op.argument for op in group], torch.float32, frames.device)
+    inside = _inside(frames, regions)
+    match kind:
+        case "AutoContrast":
+            tables = operations.auto_contrast_tables(frames, inside)
+            return operations.apply_tables(cut, tables)
+        case "Equalize":
+            return operations.apply_tables(cut, operations.equalize_tables(frames, inside))
+        case "Invert":
+            return operations.invert(cut)
+        case "Posterize":
+            return operations.posterize(cut, argument.int())
+        case "Solarize":
+            return operations.solarize(cut, argument.int())
+        case "SolarizeAdd":
+            return operations.solarize_add(cut, argument.int())
+        case "Color":
+            return operations.blend(operations.gray(cut), cut, argument)
+        case "Contrast":
+            return operations.blend(operations.mean_brightness(frames, inside), cut, argument)
+        case "Brightness":
+            return operations.blend(0.0, cut, argument)
+        case "Sharpness":
+            return crop(operations.sharpness(frames, argument, inside), box)
+    raise AssertionError(kind)
+
+
+def _inside(frames: Tensor, regions: Sequence[Region]) -> Tensor | None:
+    """Which pixels are no padding: (G, 1, H, W, 1) bool; None where there is none."""
+    height, width = frames.shape[2:4]
+    if all(region.box[2:] == (height, width) for region in regions):
+        return None
+    sizes = send([region.box[2:] for region in regions], torch.int64, frames.device)
+    rows = torch.arange(height, device=frames.device) < sizes[:, :1]  # (G, H)
+    columns = torch.arange(width, device=frames.device) < sizes[:, 1:]
+    return (rows[:, :, None] & columns[:, None])[:, None, :, :, None]

@@ -1,0 +1,113 @@
+"""Resize of a rectangle of each clip of a batch, all clips at once, with Pillow's kernels.
+
+The rectangles differ and the result has one size, so that `interpolate` would need a call for each
+clip. Here every output column is a weighted sum of input columns, and every output row one of
+rows, which one `embedding_bag` each adds up.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import NamedTuple
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from slowfast_maskfeat.augment.to_device import send
+
+# Reach of the kernels in pixels, where nothing shrinks.
+_REACH = {"bilinear": 1.0, "bicubic": 2.0}
+
+
+class AxisResize(NamedTuple):
+    """Along one axis of a clip: `length` pixels from `start` on become `size`.
+
+    Of these the ones from `first` on are wanted.
+    """
+
+    start: int
+    length: int
+    size: int
+    first: int
+
+
+def resize_batch(
+    clips: Tensor,
+    rows: Sequence[AxisResize],
+    columns: Sequence[AxisResize],
+    size: int,
+    *,
+    antialias: bool,
+    interpolation: str,
+) -> Tensor:
+    """Resize and cut each clip of a batch.
+
+    Args:
+        clips: (B, T, H, W, C) uint8.
+        rows: of each clip.
+        columns: of each clip.
+        size: of the result.
+        antialias: antialias where the resize shrinks.
+        interpolation: "bilinear", or "bicubic" with the slope -0.5, which is Pillow's.
+
+    Returns:
+        (B, T, size, size, C) uint8. A clip's does not depend on the other ones.
+    """
+    device = clips.device
+    # As Pillow does: columns first, whole numbers in between.
+    taps = _taps(columns, size, antialias, interpolation, device)
+    narrow = _resize_axis(clips.permute(0, 3, 1, 2, 4), *taps)  # (B, w, T, H, C)
+    taps = _taps(rows, size, antialias, interpolation, device)
+    cut = _resize_axis(narrow.permute(0, 3, 2, 1, 4), *taps)  # (B, h, T, w, C)
+    return cut.permute(0, 2, 1, 3, 4).to(torch.uint8)
+
+
+def _resize_axis(lines: Tensor, index: Tensor, weights: Tensor) -> Tensor:
+    """Make every output line of its taps: (B, L, ...) -> (B, size, ...) float32, whole numbers."""
+    num_clips, length = lines.shape[:2]
+    index = index.clamp_(0, length - 1)
+    index += torch.arange(num_clips, device=lines.device)[:, None, None] * length
+    sums = F.embedding_bag(
+        index.flatten(0, 1).to(torch.int32),
+        lines.flatten(2).flatten(0, 1).float(),
+        per_sample_weights=weights.flatten(0, 1).float(),
+        mode="sum",
+    )
+    return sums.add_(0.5).floor_().clamp_(0, 255).view(num_clips, -1, *lines.shape[2:])
+
+
+def _taps(
+    axes: Sequence[AxisResize],
+    size: int,
+    antialias: bool,
+    interpolation: str,
+    device: torch.device,
+) -> tuple[Tensor, Tensor]:
+    """Pixels that make up each output pixel, and their weights: (B, size, taps).
+
+    Weights outside of the rectangle are zero, those inside sum up to one.
+    """
+    reach = _REACH[interpolation]
+    factors = [axis.length / axis.size for axis in axes]
+    stretches = [max(factor, 1.0) if antialias else 1.0 for factor in factors]
+    num_taps = 2 * int(reach * max(stretches) + 1) + 1
+    numbers = send(axes, torch.float64, device)
+    start, length, _, first = numbers.T[..., None, None]  # (B, 1, 1)
+    factor, stretch = send([factors, stretches], torch.float64, device)[..., None, None]
+    output = torch.arange(size, device=device, dtype=torch.float64)[:, None] + first
+    center = (output + 0.5) * factor  # (B, size, 1)
+    tap = (center - reach * stretch).floor() + torch.arange(num_taps, device=device)
+    weights = _kernel((tap + 0.5 - center) / stretch, interpolation)
+    weights = torch.where((tap >= 0) & (tap < length), weights, 0.0)
+    return (tap + start).long(), weights / weights.sum(-1, keepdim=True)
+
+
+def _kernel(distance: Tensor, interpolation: str) -> Tensor:
+    """Weight of a pixel at a distance, in pixels."""
+    d = distance.abs()
+    if interpolation == "bilinear":
+        return (1 - d).clamp_(min=0)
+    near = (1.5 * d - 2.5) * d * d + 1
+    far = ((-0.5 * d + 2.5) * d - 4) * d + 2
+    return torch.where(d < 1, near, torch.where(d < 2, far, 0.0))

@@ -1,0 +1,38 @@
+"""Jitter of brightness, contrast and saturation, and grayscale: the same for all frames."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+
+from slowfast_maskfeat.augment.randaugment import Operation
+
+Rng = np.random.Generator
+
+# Whose factor of 0 leaves no brightness, no contrast, no saturation.
+_CHANGES = ("Brightness", "Contrast", "Color")
+
+
+@dataclass(frozen=True, kw_only=True)
+class ColorJitter:
+    """Factors on brightness, contrast and saturation, in an order that is drawn, too.
+
+    Attributes:
+        strength: each factor is drawn from 1 - strength to 1 + strength, never below 0.
+        gray_probability: of a clip without colors.
+    """
+
+    strength: float = 0.0
+    gray_probability: float = 0.0
+
+    def draw(self, generator: Rng) -> list[Operation]:
+        """What happens to the colors of one clip."""
+        drawn = []
+        if self.strength:
+            for change in generator.permutation(3):
+                factor = generator.uniform(max(0.0, 1 - self.strength), 1 + self.strength)
+                drawn.append(Operation(_CHANGES[change], float(factor)))
+        if self.gray_probability and generator.random() < self.gray_probability:
+            drawn.append(Operation("Color", 0.0))
+        return drawn

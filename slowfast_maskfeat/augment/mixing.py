@@ -1,0 +1,99 @@
+"""Mixup and cutmix: every clip of a batch is mixed with another, and so are their labels.
+
+One draw for the whole batch, whose partner is the batch reversed. Sources: Zhang et al., mixup
+(2018); Yun et al., CutMix (2019), in the form of the published code.
+"""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+from typing import NamedTuple
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from slowfast_maskfeat.augment.boxes import CropBox
+
+Rng = np.random.Generator
+
+
+class MixDraw(NamedTuple):
+    """How a batch is mixed.
+
+    Attributes:
+        share: of the batch itself; the rest is its partner's.
+        box: the rectangle that is taken from the partner; None blends all pixels.
+    """
+
+    share: float
+    box: CropBox | None = None
+
+
+@dataclass(frozen=True, kw_only=True)
+class Mix:
+    """Draws and mixes.
+
+    Attributes:
+        num_classes: K.
+        mixup_alpha: of the Beta distribution of mixup's share; 0 for no mixup.
+        cutmix_alpha: of that of cutmix; 0 for no cutmix.
+        probability: of a batch to be mixed.
+        switch_probability: of cutmix, where there are both.
+        label_smoothing: share of each label that is spread evenly over all classes.
+    """
+
+    num_classes: int
+    mixup_alpha: float = 0.8
+    cutmix_alpha: float = 1.0
+    probability: float = 1.0
+    switch_probability: float = 0.5
+    label_smoothing: float = 0.1
+
+    def draw(self, height: int, width: int, generator: Rng) -> MixDraw:
+        """How a batch of clips of (height, width) is mixed."""
+        if not self.probability or generator.random() >= self.probability:
+            return MixDraw(1.0)
+        cut = self.cutmix_alpha > 0
+        if cut and self.mixup_alpha > 0:
+            cut = bool(generator.random() < self.switch_probability)
+        alpha = self.cutmix_alpha if cut else self.mixup_alpha
+        if not alpha:
+            return MixDraw(1.0)
+        share = float(generator.beta(alpha, alpha))
+        if not cut:
+            return MixDraw(share)
+        return _cut(share, height, width, generator)
+
+    def clips(self, clips: Tensor, draw: MixDraw) -> Tensor:
+        """Mix (B, C, T, H, W) normalized clips with the batch reversed."""
+        if draw.share == 1.0:
+            return clips
+        partner = clips.flip(0)
+        if draw.box is None:
+            return torch.lerp(partner, clips, draw.share)
+        top, left, height, width = draw.box
+        area = (..., slice(top, top + height), slice(left, left + width))
+        mixed = clips.clone()
+        mixed[area] = partner[area]
+        return mixed
+
+    def labels(self, labels: Tensor, draw: MixDraw) -> Tensor:
+        """Soft labels (B, K) float32 of class numbers (B,)."""
+        off = self.label_smoothing / self.num_classes
+        shape = (len(labels), self.num_classes)
+        own = torch.full(shape, off, device=labels.device)
+        own.scatter_(1, labels[:, None], 1.0 - self.label_smoothing + off)
+        return own * draw.share + own.flip(0) * (1.0 - draw.share)
+
+
+def _cut(share: float, height: int, width: int, generator: Rng) -> MixDraw:
+    """A rectangle of 1 - share of the area about a uniform center, as far as it is inside."""
+    half_height = int(height * math.sqrt(1.0 - share)) // 2
+    half_width = int(width * math.sqrt(1.0 - share)) // 2
+    y, x = int(generator.integers(0, height)), int(generator.integers(0, width))
+    top, bottom = max(y - half_height, 0), min(y + half_height, height)
+    left, right = max(x - half_width, 0), min(x + half_width, width)
+    box = CropBox(top, left, bottom - top, right - left)
+    return MixDraw(1.0 - box.height * box.width / (height * width), box)

@@ -1,0 +1,228 @@
+"""RandAugment: a few operations drawn for a clip, the same for all of its frames.
+
+Policies are the published texts, such as `rand-m7-n4-mstd0.5-inc1`: `m` the magnitude in 0..10,
+`n` how many operations (2), `mstd` the standard deviation of the magnitude (0), `inc1` the set of
+operations that grow stronger with the magnitude. Each drawn operation is applied half of the time.
+
+Source: Cubuk et al., RandAugment (2020), in the form of the published code.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import NamedTuple
+
+import numpy as np
+
+from slowfast_maskfeat.augment.affine import INTERPOLATIONS, Affine, inverse, rotation
+from slowfast_maskfeat.augment.boxes import Boxes, CropBox, clip_boxes
+
+Rng = np.random.Generator
+
+_MAX_LEVEL = 10.0
+_PROBABILITY = 0.5
+_FACTORS = ("Color", "Contrast", "Brightness", "Sharpness")
+_AFFINE = ("Rotate", "ShearX", "ShearY", "TranslateXRel", "TranslateYRel")
+_WHOLE_FRAME = ("AutoContrast", "Equalize", "Contrast")
+_NAMES = (
+    "AutoContrast",
+    "Equalize",
+    "Invert",
+    "Rotate",
+    "Posterize",
+    "Solarize",
+    "SolarizeAdd",
+    *_FACTORS,
+    "ShearX",
+    "ShearY",
+    "TranslateXRel",
+    "TranslateYRel",
+)
+# Of these there is a form that grows stronger with the magnitude.
+_WITH_INCREASING_FORM = ("Posterize", "Solarize", *_FACTORS)
+
+
+class Operation(NamedTuple):
+    """One drawn operation.
+
+    Attributes:
+        name: as published.
+        argument: degrees, pixels per pixel, share of the side, bits, a value or a factor.
+        interpolation: of those that move pixels.
+        fill: value per channel where these leave nothing.
+    """
+
+    name: str
+    argument: float = 0.0
+    interpolation: str = "bicubic"
+    fill: tuple[int, ...] = (128, 128, 128)
+
+    @property
+    def kind(self) -> str:
+        """The name without what the argument already says."""
+        return self.name.removesuffix("Increasing")
+
+    @property
+    def moves_pixels(self) -> bool:
+        """Whether it is one with a matrix."""
+        return self.kind in _AFFINE
+
+    def matrix(self, height: int, width: int) -> Affine:
+        """From output to input coordinates, of an operation that moves pixels."""
+        if self.kind == "Rotate":
+            return rotation(self.argument, height, width)
+        return {
+            "ShearX": Affine(1, self.argument, 0, 0, 1, 0),
+            "ShearY": Affine(1, 0, 0, self.argument, 1, 0),
+            "TranslateXRel": Affine(1, 0, self.argument * width, 0, 1, 0),
+            "TranslateYRel": Affine(1, 0, 0, 0, 1, self.argument * height),
+        }[self.kind]
+
+    def region_needed(self, box: CropBox, height: int, width: int) -> CropBox:
+        """What must be known of the frame to give `box` of the result."""
+        if self.moves_pixels:
+            return self.matrix(height, width).source(box, height, width)
+        if self.kind in _WHOLE_FRAME:
+            return CropBox(0, 0, height, width)
+        return box.grown(1, height, width) if self.kind == "Sharpness" else box
+
+
+@dataclass(frozen=True, kw_only=True)
+class RandAugment:
+    """Draws operations.
+
+    Attributes:
+        magnitude: in 0..10.
+        num_operations: how many are drawn, with replacement.
+        magnitude_std: standard deviation of the magnitude, which stays in 0..10.
+        increasing: take the forms that grow stronger with the magnitude.
+        interpolation: "bicubic", "bilinear" or "random", of the operations that move pixels.
+        fill: value per channel where these leave nothing.
+    """
+
+    magnitude: float
+    num_operations: int = 2
+    magnitude_std: float = 0.0
+    increasing: bool = False
+    interpolation: str = "bicubic"
+    fill: tuple[int, ...] = (128, 128, 128)
+
+    @property
+    def names(self) -> tuple[str, ...]:
+        """The operations that are drawn from."""
+        if not self.increasing:
+            return _NAMES
+        return tuple(f"{n}Increasing" if n in _WITH_INCREASING_FORM else n for n in _NAMES)
+
+    def draw(self, generator: Rng) -> list[Operation]:
+        """The operations of one clip, in their order; there may be none."""
+        names = self.names
+        drawn = []
+        for index in generator.integers(len(names), size=self.num_operations):
+            if generator.random() >= _PROBABILITY:
+                continue
+            level = generator.normal(self.magnitude, self.magnitude_std)
+            negative = bool(generator.random() < 0.5)
+            interpolation = self.interpolation
+            if interpolation == "random":
+                interpolation = INTERPOLATIONS[int(generator.integers(len(INTERPOLATIONS)))]
+            argument = level_argument(names[index], level, negative=negative)
+            drawn.append(Operation(names[index], argument, interpolation, self.fill))
+        return drawn
+
+
+def parse_policy(
+    policy: str, *, interpolation: str = "bicubic", fill: tuple[int, ...] = (128, 128, 128)
+) -> RandAugment:
+    """RandAugment of a published policy text.
+
+    Raises:
+        ValueError: the text is of another kind, or has a part that is not known.
+    """
+    kind, *parts = policy.split("-")
+    if kind != "rand":
+        raise ValueError(
+            f"AUG.AA_TYPE: {policy!r}: only RandAugment is there, such as 'rand-m7-mstd0.5-inc1'; "
+            "an empty text is for none"
+        )
+    if interpolation not in (*INTERPOLATIONS, "random"):
+        raise ValueError(
+            f"AUG.INTERPOLATION: {interpolation!r} is not one of 'bicubic', 'bilinear', 'random'"
+        )
+    values = {"m": _MAX_LEVEL, "n": 2.0, "mstd": 0.0, "inc": 0.0}
+    for part in parts:
+        match = re.fullmatch(r"([a-z]+)(\d+(?:\.\d+)?)", part)
+        if match is None or match[1] not in values:
+            raise ValueError(
+                f"AUG.AA_TYPE: {policy!r}: {part!r} is not known; m, n, mstd and inc1 are "
+                "(magnitude, number of operations, standard deviation, increasing set)"
+            )
+        values[match[1]] = float(match[2])
+        if match[1] == "inc" and values["inc"] != 1:
+            raise ValueError(
+                f"AUG.AA_TYPE: {policy!r}: the published code reads {part!r} as 'inc1'; write "
+                "that, or leave it out"
+            )
+    if values["n"] < 1 or values["n"] != int(values["n"]):
+        raise ValueError(f"AUG.AA_TYPE: {policy!r}: n is wanted as a whole number from 1 on")
+    if values["m"] > _MAX_LEVEL:
+        raise ValueError(f"AUG.AA_TYPE: {policy!r}: m is wanted in 0..{_MAX_LEVEL:g}")
+    return RandAugment(
+        magnitude=values["m"],
+        num_operations=int(values["n"]),
+        magnitude_std=values["mstd"],
+        increasing=bool(values["inc"]),
+        interpolation=interpolation,
+        fill=fill,
+    )
+
+
+def level_argument(name: str, level: float, *, negative: bool = False) -> float:
+    """The argument of an operation at a magnitude.
+
+    Args:
+        name: as published.
+        level: clipped to 0..10.
+        negative: the other direction, for the operations that have two.
+    """
+    share = min(max(level, 0.0), _MAX_LEVEL) / _MAX_LEVEL
+    sign = -1 if negative else 1
+    arguments = {
+        "AutoContrast": 0.0,
+        "Equalize": 0.0,
+        "Invert": 0.0,
+        "Rotate": sign * share * 30.0,
+        "Posterize": int(share * 4),
+        "PosterizeIncreasing": 4 - int(share * 4),
+        "Solarize": int(share * 256),
+        "SolarizeIncreasing": 256 - int(share * 256),
+        "SolarizeAdd": int(share * 110),
+        "ShearX": sign * share * 0.3,
+        "ShearY": sign * share * 0.3,
+        "TranslateXRel": sign * share * 0.45,
+        "TranslateYRel": sign * share * 0.45,
+    }
+    for factor in _FACTORS:
+        arguments[factor] = 0.1 + share * 1.8
+        arguments[f"{factor}Increasing"] = 1.0 + sign * share * 0.9
+    return arguments[name]
+
+
+def move_boxes(boxes: Boxes, drawn: Sequence[Operation], height: int, width: int) -> Boxes:
+    """Where boxes are after operations on frames of (height, width).
+
+    A box that is turned or sheared becomes the least upright one that holds it, as far as it is in
+    the frame.
+    """
+    for operation in drawn:
+        if operation.moves_pixels and len(boxes):
+            matrix = inverse(operation.matrix(height, width))
+            x, y = boxes[:, [0, 2, 2, 0]], boxes[:, [1, 1, 3, 3]]  # the corners (R, 4)
+            new_x = matrix.a * x + matrix.b * y + matrix.c
+            new_y = matrix.d * x + matrix.e * y + matrix.f
+            low = np.stack([new_x.min(1), new_y.min(1)], axis=1)
+            high = np.stack([new_x.max(1), new_y.max(1)], axis=1)
+            boxes = clip_boxes(np.concatenate([low, high], axis=1), height, width)
+    return boxes

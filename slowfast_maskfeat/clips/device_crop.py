@@ -1,0 +1,88 @@
+"""Follows the plans of a batch's clips on the device: operations, resize, flip, operations."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+
+import torch
+from torch import Tensor
+
+from slowfast_maskfeat.augment.apply_operations import apply_to_batch
+from slowfast_maskfeat.augment.batch_resize import AxisResize, resize_batch
+from slowfast_maskfeat.augment.boxes import Region
+from slowfast_maskfeat.augment.crop_plan import CutPlan
+from slowfast_maskfeat.augment.to_device import send
+from slowfast_maskfeat.clips.batch import ClipBatch
+
+# So many clips are resized at a time, which bounds the memory for what is in between.
+_MOST_CLIPS = 8
+
+
+@dataclass(frozen=True, kw_only=True)
+class DeviceCut:
+    """Cuts the clips of a batch.
+
+    The result is that of a worker: the same draws and operations, and a resize that differs by
+    rounding. It does not depend on what else is in the batch.
+
+    Attributes:
+        crop_size: height and width of the clips in pixels.
+        antialias: antialias where the resize shrinks.
+        interpolation: of the resize, "bilinear" or "bicubic".
+        reverse_channels: give blue, green, red.
+    """
+
+    crop_size: int
+    antialias: bool = True
+    interpolation: str = "bilinear"
+    reverse_channels: bool = False
+
+    def __post_init__(self) -> None:
+        if self.interpolation == "bicubic" and not self.antialias:
+            raise ValueError("a bicubic resize on the device is always antialiased")
+
+    @torch.no_grad()
+    def __call__(self, batch: ClipBatch) -> ClipBatch:
+        """The batch with its clips cut, uint8, on the device that it is on."""
+        if batch.plans is None:
+            return batch
+        pixels = batch.clips.permute(0, 2, 3, 4, 1)  # (B, T, H, W, C), as they lie in memory
+        clips = self._cut(pixels, batch.plans)
+        return replace(batch, clips=clips.permute(0, 4, 1, 2, 3), plans=None)
+
+    def _cut(self, pixels: Tensor, plans: Sequence[CutPlan]) -> Tensor:
+        """(B, T, H, W, C), padded -> (B, T, crop_size, crop_size, C)."""
+        pixels, regions = apply_to_batch(
+            pixels,
+            [plan.before for plan in plans],
+            [plan.region for plan in plans],
+            [plan.box for plan in plans],
+        )
+        starts = range(0, len(plans), _MOST_CLIPS)
+        parts = [slice(start, start + _MOST_CLIPS) for start in starts]
+        clips = torch.cat([self._resize(pixels[p], regions[p], plans[p]) for p in parts])
+        flips = send([plan.flip for plan in plans], torch.bool, clips.device)
+        clips = torch.where(flips[:, None, None, None, None], clips.flip(3), clips)
+        whole = Region.whole(self.crop_size, self.crop_size)
+        after = [plan.after for plan in plans]
+        clips, _ = apply_to_batch(clips, after, [whole] * len(plans), [whole.box] * len(plans))
+        return clips.flip(-1) if self.reverse_channels else clips
+
+    def _resize(
+        self, pixels: Tensor, regions: Sequence[Region], plans: Sequence[CutPlan]
+    ) -> Tensor:
+        """Resize and crop as planned."""
+        rows, columns = [], []
+        for region, plan in zip(regions, plans, strict=True):
+            box = plan.box.within(region.box)
+            rows.append(AxisResize(box.top, box.height, plan.size[0], plan.crop.top))
+            columns.append(AxisResize(box.left, box.width, plan.size[1], plan.crop.left))
+        return resize_batch(
+            pixels,
+            rows,
+            columns,
+            self.crop_size,
+            antialias=self.antialias,
+            interpolation=self.interpolation,
+        )

@@ -1,0 +1,1 @@
+"""Preparation of data sets: check and resize videos, write shards and annotation files."""

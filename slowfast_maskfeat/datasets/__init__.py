@@ -1,0 +1,61 @@
+"""TODO"""
+
+from __future__ import annotations
+
+from slowfast_maskfeat.datasets.ava import AvaFolder, ava_class_names, read_ava
+from slowfast_maskfeat.datasets.ava_media import AvaMedia
+from slowfast_maskfeat.datasets.class_names import read_class_names
+from slowfast_maskfeat.datasets.folders import (
+    folder_class_names,
+    imagenet_class_names,
+    read_folder,
+    read_imagenet,
+)
+from slowfast_maskfeat.datasets.key_frames import KeyFrames
+from slowfast_maskfeat.datasets.list_file import (
+    list_class_names,
+    read_csv,
+    read_kinetics,
+    read_list,
+    separator_of,
+)
+from slowfast_maskfeat.datasets.ssv2 import read_ssv2, read_ssv2_labels, ssv2_class_names
+from slowfast_maskfeat.datasets.ucf_hmdb import (
+    hmdb51_class_names,
+    read_hmdb51,
+    read_ucf101,
+    ucf101_class_names,
+)
+from slowfast_maskfeat.datasets.video_list import DataFolder, MissingListError, Shards, VideoList
+from slowfast_maskfeat.datasets.webdataset import read_webdataset, webdataset_class_names
+
+__all__ = [
+    "AvaFolder",
+    "AvaMedia",
+    "DataFolder",
+    "KeyFrames",
+    "MissingListError",
+    "Shards",
+    "VideoList",
+    "ava_class_names",
+    "folder_class_names",
+    "hmdb51_class_names",
+    "imagenet_class_names",
+    "list_class_names",
+    "read_ava",
+    "read_class_names",
+    "read_csv",
+    "read_folder",
+    "read_hmdb51",
+    "read_imagenet",
+    "read_kinetics",
+    "read_list",
+    "read_ssv2",
+    "read_ssv2_labels",
+    "read_ucf101",
+    "read_webdataset",
+    "separator_of",
+    "ssv2_class_names",
+    "ucf101_class_names",
+    "webdataset_class_names",
+]

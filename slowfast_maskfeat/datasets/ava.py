@@ -1,0 +1,256 @@
+"""AVA and data sets of its form: CSV files of boxes at key frames, videos or frames by name."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from typing import NamedTuple
+
+import numpy as np
+from numpy.typing import NDArray
+
+from slowfast_maskfeat.datasets.ava_media import AvaMedia
+from slowfast_maskfeat.datasets.box_rows import BoxRows, read_box_rows
+from slowfast_maskfeat.datasets.key_frames import BoxTable, KeyFrames
+from slowfast_maskfeat.datasets.label_map import read_labelmap
+from slowfast_maskfeat.datasets.video_list import DataFolder
+
+
+@dataclass(frozen=True)
+class AvaFolder(DataFolder):
+    """Where a data set of AVA's form lies; `path` is the folder of the annotations.
+
+    Attributes:
+        media: The videos or frames.
+        label_map: A file, like those below inside `path` (AVA.LABEL_MAP_FILE).
+        ground_truth: Drawn boxes to train on (AVA.TRAIN_GT_BOX_LISTS).
+        train_boxes: Detected boxes to train on (AVA.TRAIN_PREDICT_BOX_LISTS).
+        test_boxes: Detected boxes to validate and test on (AVA.TEST_PREDICT_BOX_LISTS).
+        score_threshold: Least score of a detected box (AVA.DETECTION_SCORE_THRESH).
+        every: Validation takes only the seconds that this divides (AVA.FULL_TEST_ON_VAL).
+        multi_label: A box has any number of actions, else one (AVA.MULTI_LABEL).
+    """
+
+    media: AvaMedia = field(default_factory=AvaMedia)
+    label_map: str = ""
+    ground_truth: tuple[str, ...] = ()
+    train_boxes: tuple[str, ...] = ()
+    test_boxes: tuple[str, ...] = ()
+    score_threshold: float = 0.9
+    every: int = 1
+    multi_label: bool = True
+
+    def inside(self, name: str) -> str:
+        """Path of a file of the annotations."""
+        return os.path.join(self.path, name)
+
+
+class _Rows(NamedTuple):
+    """Rows of all files, one a box and action."""
+
+    video: NDArray[np.int64]
+    seconds: NDArray[np.float64]
+    boxes: NDArray[np.float64]
+    actions: NDArray[np.int64]  # -1 for none
+    scores: NDArray[np.float64]
+
+
+class _Boxes(NamedTuple):
+    """Each box once, in the order of videos, seconds and rows."""
+
+    video: NDArray[np.int64]
+    seconds: NDArray[np.float64]
+    boxes: NDArray[np.float64]
+    scores: NDArray[np.float64]
+    num_actions: NDArray[np.int64]
+    actions: NDArray[np.int64]  # of all boxes, one after the other
+
+
+def read_ava(data: DataFolder, split: str, class_names: Sequence[str] | None = None) -> KeyFrames:
+    """The key frames of a split: those that have a box, with all their boxes.
+
+    To train, boxes are those that people drew and those of detectors, and equal ones are one with
+    the actions of all. To validate and test they are those of detectors. A box of a detector below
+    the threshold is left out; a file without scores, or with numbers of persons in their place, is
+    taken whole.
+
+    Args:
+        data: An `AvaFolder`.
+        split: "train", "val" or "test".
+        class_names: Of all actions, that of number 1 first; None for those of the label map.
+
+    Raises:
+        MissingListError: A file is missing.
+        ValueError: Rows are malformed, an action is no class, a video is not there, no box is left.
+    """
+    assert isinstance(data, AvaFolder)
+    classes = tuple(class_names or ava_class_names(data) or ())
+    files = _files(data, split)
+    numbers: dict[str, int] = {}
+    notes: list[str] = []
+    parts = []
+    every = data.every if split == "val" else 1
+    for file, threshold in files:
+        rows = read_box_rows(data.inside(file))
+        check_actions(rows, len(classes), data.inside(data.label_map))
+        part, note = _chosen(rows, threshold, every, numbers)
+        notes += [f"{file}: {note}"] if note else []
+        parts.append(part)
+    source = ", ".join(data.inside(file) for file, _ in files)
+    columns = _Rows(*map(np.concatenate, zip(*parts, strict=True)))
+    if not len(columns.video):
+        raise ValueError(f"{source}: no box is left: {'; '.join(notes)}")
+    boxes = _merged(columns)
+    if split == "train":
+        boxes = _learnable(boxes, tuple(numbers), data.multi_label, source, notes)
+    media = data.media.find(tuple(numbers), split, source)
+    changes = np.diff(boxes.video) | (np.diff(boxes.seconds) != 0)
+    ends = np.append(np.flatnonzero(changes) + 1, len(boxes.video))
+    return KeyFrames(
+        media,
+        boxes.video[ends - 1],
+        boxes.seconds[ends - 1],
+        ends,
+        BoxTable(
+            boxes=boxes.boxes.astype(np.float32),
+            scores=boxes.scores.astype(np.float32),
+            actions=boxes.actions - 1,
+            action_ends=boxes.num_actions.cumsum(),
+            num_classes=len(classes),
+            multi_label=data.multi_label,
+        ),
+        every=every,
+        source=source,
+        notes=tuple(notes),
+    )
+
+
+def ava_class_names(data: DataFolder) -> tuple[str, ...] | None:
+    """Names of all actions from number 1 to the highest in the label map.
+
+    AVA's list for its challenge leaves out actions that are too rare to be judged; the model learns
+    them too, and here their name is their number.
+
+    Raises:
+        ValueError: The label map is missing or malformed.
+    """
+    assert isinstance(data, AvaFolder)
+    if not data.label_map:
+        raise ValueError("AVA.LABEL_MAP_FILE: empty: the names and numbers of actions are wanted")
+    names = read_labelmap(data.inside(data.label_map))
+    return tuple(names.get(number, f"action {number}") for number in range(1, max(names) + 1))
+
+
+def check_actions(rows: BoxRows, num_classes: int, label_map: str) -> None:
+    """Refuse numbers of actions that are no class.
+
+    Raises:
+        ValueError: There are some; the message has file and lines.
+    """
+    is_wrong = (rows.actions != -1) & ((rows.actions < 1) | (rows.actions > num_classes))
+    rows.refuse(is_wrong, f"the action {{action}} is not in {label_map}: 1..{num_classes}")
+
+
+def _files(data: AvaFolder, split: str) -> list[tuple[str, float | None]]:
+    """The files of boxes of a split, with the threshold on their scores."""
+    if split != "train":
+        if not data.test_boxes:
+            raise ValueError("AVA.TEST_PREDICT_BOX_LISTS: empty: a file of boxes is wanted")
+        return [(file, data.score_threshold) for file in data.test_boxes]
+    files: list[tuple[str, float | None]] = [(file, None) for file in data.ground_truth]
+    files += [(file, data.score_threshold) for file in data.train_boxes]
+    if not files:
+        raise ValueError("AVA.TRAIN_GT_BOX_LISTS: empty: a file of boxes is wanted")
+    return files
+
+
+def _chosen(
+    rows: BoxRows, threshold: float | None, every: int, numbers: dict[str, int]
+) -> tuple[_Rows, str]:
+    """The rows of a file that count, and a note on those that do not.
+
+    `numbers` gives each video its number over all files; new ones are added.
+    """
+    scores = np.ones(len(rows))
+    if threshold is not None and rows.last is not None and (rows.last % 1).any():
+        rows.refuse(~((rows.last >= 0) & (rows.last <= 1)), "the score {last} is not in 0..1")
+        scores = rows.last
+    is_sure = scores >= (threshold or 0)
+    counts = is_sure & (rows.seconds.astype(np.int64) % every == 0)
+    for name in rows.names:
+        numbers.setdefault(name, len(numbers))
+    video = np.array([numbers[name] for name in rows.names], np.int64)[rows.video]
+    part = _Rows(video, rows.seconds, rows.boxes, rows.actions, scores)
+    left_out = len(rows) - int(is_sure.sum())
+    note = ""
+    if left_out:
+        note = (
+            f"{left_out} of {len(rows)} rows have scores below {threshold:g} "
+            "(AVA.DETECTION_SCORE_THRESH) and are left out"
+        )
+    return _Rows(*(column[counts] for column in part)), note
+
+
+def _merged(rows: _Rows) -> _Boxes:
+    """Equal boxes of a key frame as one, with the actions of all and the highest score."""
+    order = np.lexsort((*rows.boxes.T[::-1], rows.seconds, rows.video))
+    sides, video, seconds = rows.boxes[order], rows.video[order], rows.seconds[order]
+    is_new = np.ones(len(order), np.bool_)
+    is_new[1:] = (
+        (sides[1:] != sides[:-1]).any(1) | (video[1:] != video[:-1]) | (seconds[1:] != seconds[:-1])
+    )
+    starts = np.flatnonzero(is_new)
+    # Equal rows stand in the order of the files, so the first of them says where the box came up.
+    place = np.lexsort((order[starts], seconds[starts], video[starts]))
+    rank = np.empty(len(starts), np.int64)
+    rank[place] = np.arange(len(starts))
+    box_of_row = rank[is_new.cumsum() - 1]
+    actions = rows.actions[order]
+    has_action = actions > 0
+    width = int(actions.max(initial=0)) + 1
+    pairs = np.sort(box_of_row[has_action] * width + actions[has_action])
+    pairs = pairs[np.diff(pairs, prepend=-1) > 0]  # several times faster than np.unique
+    return _Boxes(
+        video=video[starts][place],
+        seconds=seconds[starts][place],
+        boxes=sides[starts][place],
+        scores=np.maximum.reduceat(rows.scores[order], starts)[place],
+        num_actions=np.bincount(pairs // width, minlength=len(starts)),
+        actions=pairs % width,
+    )
+
+
+def _learnable(
+    boxes: _Boxes, names: Sequence[str], multi_label: bool, source: str, notes: list[str]
+) -> _Boxes:
+    """What can be trained on; notes are added on what can't.
+
+    Raises:
+        ValueError: No box has an action, or with single labels one has several.
+    """
+    if not len(boxes.actions):
+        raise ValueError(f"{source}: not one box has an action: there is nothing to learn")
+    if multi_label:
+        return boxes
+    several = np.flatnonzero(boxes.num_actions > 1)
+    if len(several):
+        first = several[0]
+        where = f"{names[boxes.video[first]]} at {boxes.seconds[first]:g} s"
+        box = ", ".join(f"{side:g}" for side in boxes.boxes[first])
+        raise ValueError(
+            f"{source}: {len(several)} boxes have several actions, the first is {box} of {where}; "
+            "AVA.MULTI_LABEL False takes one each"
+        )
+    is_labeled = boxes.num_actions == 1
+    if not is_labeled.all():
+        count = int((~is_labeled).sum())
+        notes.append(f"{count} of {len(is_labeled)} boxes have no action and are left out")
+    return _Boxes(
+        video=boxes.video[is_labeled],
+        seconds=boxes.seconds[is_labeled],
+        boxes=boxes.boxes[is_labeled],
+        scores=boxes.scores[is_labeled],
+        num_actions=boxes.num_actions[is_labeled],
+        actions=boxes.actions,
+    )

@@ -1,0 +1,125 @@
+"""What key frames are taken from: video files, or folders of extracted frames, by name."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Container, Sequence
+from dataclasses import dataclass
+
+from slowfast_maskfeat.datasets.frame_lists import list_frame_folders, read_frame_lists
+from slowfast_maskfeat.videos._numbered_frames import NumberedFrames
+from slowfast_maskfeat.videos.media import VIDEO_ENDINGS
+
+# Videos lie in the folder itself or in these inside.
+_INNER = ("trainval", "train", "val", "test", "videos")
+_MAX_NAMED = 5
+
+
+@dataclass(frozen=True)
+class Media:
+    """The videos of a list by number.
+
+    Attributes:
+        names: As the annotations call them.
+        paths: Of the files, or of the first frames.
+        frames: The extracted frames, or None for files.
+        begin: Second of the annotations at which they begin; None to find it out file by file.
+    """
+
+    names: tuple[str, ...]
+    paths: tuple[str, ...]
+    frames: tuple[NumberedFrames, ...] | None
+    begin: float | None
+
+
+@dataclass(frozen=True)
+class AvaMedia:
+    """Where the videos or frames of a data set lie.
+
+    Attributes:
+        video_folder: Of video files, `<name>.mp4` or another ending (AVA.VIDEO_DIR).
+        video_begin: Second at which they begin, None to find out (AVA.VIDEO_BEGIN).
+        frame_folder: Of extracted frames, where there is no `video_folder` (AVA.FRAME_DIR).
+        train_frames: Lists of them (AVA.TRAIN_LISTS in AVA.FRAME_LIST_DIR); without any, the frames
+            are those in `<name>/`.
+        test_frames: The same (AVA.TEST_LISTS).
+        frame_begin: Second at which they begin (AVA.FRAME_BEGIN).
+        frame_rate: Frames a second (AVA.FRAME_RATE).
+    """
+
+    video_folder: str = ""
+    video_begin: float | None = None
+    frame_folder: str = ""
+    train_frames: tuple[str, ...] = ()
+    test_frames: tuple[str, ...] = ()
+    frame_begin: float = 900.0
+    frame_rate: float = 30.0
+
+    def find(self, names: Sequence[str], split: str, source: str) -> Media:
+        """The videos of these names.
+
+        Args:
+            names: As the annotations call them.
+            split: "train", "val" or "test".
+            source: The list, for messages.
+
+        Raises:
+            MissingListError: A list of frames is missing.
+            ValueError: A folder or a video is missing, or a list of frames malformed.
+        """
+        if self.video_folder:
+            files = find_videos(self.video_folder)
+            _check_known(names, files, source, f"AVA.VIDEO_DIR {self.video_folder}")
+            paths = tuple(files[name] for name in names)
+            return Media(tuple(names), paths, None, self.video_begin)
+        lists = self.train_frames if split == "train" else self.test_frames
+        if not self.frame_folder:
+            raise ValueError(
+                "AVA.VIDEO_DIR, AVA.FRAME_DIR: both are empty; the folder of the videos, or of "
+                "their extracted frames, is wanted"
+            )
+        if lists:
+            found = read_frame_lists(lists, self.frame_folder, names, fps=self.frame_rate)
+            where = ", ".join(lists)
+        else:
+            found = list_frame_folders(self.frame_folder, names, fps=self.frame_rate)
+            where = f"AVA.FRAME_DIR {self.frame_folder}"
+        _check_known(names, found, source, where)
+        frames = tuple(found[name] for name in names)
+        paths = tuple(images.path(0) for images in frames)
+        return Media(tuple(names), paths, frames, self.frame_begin)
+
+
+def find_videos(folder: str) -> dict[str, str]:
+    """The video files in a folder, or in `trainval`, `train`, `val`, `test`, `videos` inside.
+
+    Returns:
+        Name without ending -> path; the name with its ending leads there, too.
+
+    Raises:
+        ValueError: There is no such folder.
+    """
+    if not os.path.isdir(folder):
+        raise ValueError(f"AVA.VIDEO_DIR: {folder}: there is no such folder")
+    files: dict[str, str] = {}
+    for inside in (folder, *(os.path.join(folder, name) for name in _INNER)):
+        for entry in sorted(os.listdir(inside)) if os.path.isdir(inside) else ():
+            name, ending = os.path.splitext(entry)
+            if ending.lower() in VIDEO_ENDINGS:
+                path = os.path.join(inside, entry)
+                files.setdefault(name, path)
+                files.setdefault(entry, path)
+    return files
+
+
+def _check_known(names: Sequence[str], known: Container[str], source: str, where: str) -> None:
+    missing = [name for name in names if name not in known]
+    if not missing:
+        return
+    named = ", ".join(repr(name) for name in missing[:_MAX_NAMED])
+    more = ", ..." if len(missing) > _MAX_NAMED else ""
+    hint = "" if len(missing) == len(names) else "; datasets/check_ava.py writes lists without them"
+    raise ValueError(
+        f"{source}: {len(missing)} of its {len(names)} videos are not in {where}: {named}{more}"
+        f"{hint}"
+    )

@@ -1,0 +1,205 @@
+"""The rows of a list of key frames: moments of videos, with boxes that are to be told apart."""
+
+from __future__ import annotations
+
+import hashlib
+from dataclasses import dataclass
+from functools import partial
+from typing import NamedTuple
+
+import numpy as np
+from numpy.typing import NDArray
+
+from slowfast_maskfeat.datasets.ava_media import Media
+from slowfast_maskfeat.datasets.video_list import VideoList
+from slowfast_maskfeat.videos.decode import open_moment
+from slowfast_maskfeat.videos.video import DecodeError, Video
+
+# Films were cut from 15:00 to 30:00 for the annotation of AVA, and many keep that part alone.
+CUT_BEGIN, _CUT_LASTS = 900.0, (895.0, 902.0)
+# Seconds that a key frame may be behind the end: headers round lengths.
+_LEEWAY = 0.5
+
+
+@dataclass(frozen=True)
+class BoxTable:
+    """All boxes of a list, one a row, in the order of its key frames.
+
+    Attributes:
+        boxes: float32 (N, 4): x1, y1, x2, y2 as shares of width and height.
+        scores: float32 (N,), of the detector; 1 for what people drew.
+        actions: int64 (A,), class numbers from 0, those of each box together.
+        action_ends: int64 (N,), where the classes of each box end in `actions`.
+        num_classes: K.
+        multi_label: a box has any number of classes, else one at most.
+    """
+
+    boxes: NDArray[np.float32]
+    scores: NDArray[np.float32]
+    actions: NDArray[np.int64]
+    action_ends: NDArray[np.int64]
+    num_classes: int
+    multi_label: bool = True
+
+    def __len__(self) -> int:
+        return len(self.boxes)
+
+    def labels(self, index: NDArray[np.int64]) -> NDArray[np.float32] | NDArray[np.int64]:
+        """What some boxes are labeled.
+
+        Args:
+            index: (R,) numbers of boxes.
+
+        Returns:
+            float32 (R, K) of ones and zeros; without `multi_label` int64 (R,) class numbers, -1
+            for a box without one.
+        """
+        ends = self.action_ends[index]
+        counts = ends - np.where(index > 0, self.action_ends[index - 1], 0)
+        rows = np.repeat(np.arange(len(index)), counts)
+        # The places of each box's classes: they end at `ends` and there are `counts`.
+        places = np.arange(len(rows)) - np.repeat(counts.cumsum() - ends, counts)
+        if self.multi_label:
+            hot = np.zeros((len(index), self.num_classes), np.float32)
+            hot[rows, self.actions[places]] = 1
+            return hot
+        numbers = np.full(len(index), -1, np.int64)
+        numbers[rows] = self.actions[places]
+        return numbers
+
+
+class KeyFrame(NamedTuple):
+    """What a row says.
+
+    Attributes:
+        second: on the clock of the annotations.
+        boxes: float32 (R, 4), see `BoxTable`.
+        first_box: number of its first box in the table; the others follow.
+    """
+
+    second: float
+    boxes: NDArray[np.float32]
+    first_box: int
+
+
+class KeyFrames(VideoList):
+    """Key frames with boxes; `path` of a row is that of its video.
+
+    Attributes:
+        media: the videos.
+        video: int64 (n,), which of these each row is of.
+        seconds: float64 (n,), on the clock of the annotations.
+        box_ends: int64 (n,), where the boxes of each row end in the table.
+        table: the boxes.
+        every: the list has the key frames alone whose whole second this divides.
+        labels: None: what is labeled are boxes.
+    """
+
+    unit = "key frames"
+
+    def __init__(
+        self,
+        media: Media,
+        video: NDArray[np.int64],
+        seconds: NDArray[np.float64],
+        box_ends: NDArray[np.int64],
+        table: BoxTable,
+        *,
+        every: int = 1,
+        source: str,
+        notes: tuple[str, ...] = (),
+    ) -> None:
+        encoded = [path.encode("utf-8", "surrogateescape") for path in media.paths]
+        lengths = np.array([len(path) for path in encoded], np.int64)
+        super().__init__(
+            np.frombuffer(b"".join([encoded[number] for number in video]), np.uint8),
+            lengths[video].cumsum(),
+            None,
+            source=source,
+            notes=notes,
+        )
+        self.media = media
+        self.video = video
+        self.seconds = seconds
+        self.box_ends = box_ends
+        self.table = table
+        self.every = every
+
+    def key_frame(self, row: int) -> KeyFrame:
+        """A row."""
+        first = int(self.box_ends[row - 1]) if row else 0
+        boxes = self.table.boxes[first : self.box_ends[row]]
+        return KeyFrame(float(self.seconds[row]), boxes, first)
+
+    def rows_of_boxes(self, index: NDArray[np.int64]) -> NDArray[np.int64]:
+        """The row of each box: (R,) numbers of boxes -> (R,) rows."""
+        return np.searchsorted(self.box_ends, index, side="right")
+
+    def open_moment(
+        self, row: int, *, seconds: float, backend: str, num_threads: int, read_timeout: float
+    ) -> tuple[Video, float]:
+        """Open the video of a row about its key frame.
+
+        Args:
+            row: Which.
+            seconds: What is needed before and after the key frame.
+            backend: See `open_video`, as the next two.
+            num_threads: Of the decoder.
+            read_timeout: Seconds without data.
+
+        Returns:
+            The video, and where the key frame is on the clock of its `timestamps`.
+
+        Raises:
+            DecodeError: See `open_video`; or the video ends before the key frame.
+        """
+        second = float(self.seconds[row])
+        place = partial(second_in_file, self.path(row), second, self.media.begin)
+        if self.media.frames is not None:
+            images = self.media.frames[self.video[row]]
+            moment = place(images.num_frames / images.fps)
+            return images.open(), moment
+        return open_moment(
+            self.path(row),
+            place,
+            seconds=seconds,
+            backend=backend,
+            num_threads=num_threads,
+            read_timeout=read_timeout,
+        )
+
+    @property
+    def fingerprint(self) -> str:
+        """SHA-256 (hex) of names, times, boxes, scores and classes; not of where the videos lie."""
+        digest = hashlib.sha256("\n".join(self.media.names).encode("utf-8", "surrogateescape"))
+        table = self.table
+        for column in (self.video, self.seconds, self.box_ends, table.boxes, table.scores):
+            digest.update(column.tobytes())
+        digest.update(table.actions.tobytes() + table.action_ends.tobytes())
+        return digest.hexdigest()
+
+
+def second_in_file(path: str, second: float, begin: float | None, duration: float) -> float:
+    """Where a second of the annotations is in a file, from its first frame.
+
+    Args:
+        path: Of the file, for messages.
+        second: On the clock of the annotations.
+        begin: Where the file begins on it. None finds it out: 0, or 900 for a file of about 15
+            minutes that would end before; AVA annotates films from 15:00 to 30:00, and both whole
+            films and these parts of them are kept.
+        duration: Of the file in seconds.
+
+    Raises:
+        DecodeError: It is outside of the file.
+    """
+    if begin is None:
+        is_cut = _CUT_LASTS[0] <= duration <= _CUT_LASTS[1] and second > duration - _LEEWAY
+        begin = CUT_BEGIN if is_cut else 0.0
+    if not 0 <= second - begin <= duration + _LEEWAY:
+        raise DecodeError(
+            path,
+            f"the key frame at {second:g} s is not in it: it is {duration:.1f} s long"
+            + (f" and begins at {begin:g} s (AVA.VIDEO_BEGIN)" if begin else ""),
+        )
+    return second - begin

@@ -1,0 +1,154 @@
+"""Which shards a split has: patterns, lists and folders -> paths in their order."""
+
+from __future__ import annotations
+
+import fnmatch
+import os
+import re
+
+from slowfast_maskfeat.datasets.video_list import DataFolder, MissingListError
+from slowfast_maskfeat.files import is_file, is_plain_http, join, list_names, open_text
+
+# More would be a slip of the pen in a range.
+_MAX_SHARDS = 1_000_000
+_GROUP = re.compile(r"\{([^{}]*)\}")
+_RANGE = re.compile(r"(\d+)\.\.(\d+)(?:\.\.(\d+))?")
+
+
+def find_shards(data: DataFolder, split: str) -> tuple[list[str], str]:
+    """The shards of a split, and what named them.
+
+    The pattern of the split in `data.shards`, or else the first of these that there is: the list
+    `<split>_shards.txt`; the folder `<split>`; `<split>-*.tar` or `<split>_*.tar`; to train, all
+    shards of a folder that has none of the splits.
+
+    Raises:
+        MissingListError: There are none of a split.
+        ValueError: A pattern is malformed, or names a shard twice.
+    """
+    folder = data.videos()
+    pattern = data.shards.patterns.get(split, "")
+    if pattern:
+        shards, source = _expand(pattern, folder, data.prefix), pattern
+        if not shards:
+            raise MissingListError(f"{pattern} names no shard of {split}")
+    else:
+        shards, source = _look_for(data, folder, split)
+    seen: set[str] = set()
+    for shard in shards:
+        if shard in seen:
+            raise ValueError(f"{source} names the shard {shard} more than once")
+        seen.add(shard)
+    return shards, source
+
+
+def expand_braces(pattern: str) -> list[str]:
+    """What a pattern names: `a-{000..002}.tar`, `a-{1..9..2}.tar`, `{a,b}.tar`, as in a shell.
+
+    A number with zeros in front says the width of all.
+
+    Raises:
+        ValueError: A brace is not closed, is neither a range nor a list, or names too many.
+    """
+    found = _GROUP.search(pattern)
+    if found is None:
+        if "{" in pattern or "}" in pattern:
+            raise ValueError(f"{pattern}: a brace is not closed")
+        return [pattern]
+    names = []
+    for choice in _choices(found[1], pattern):
+        names += expand_braces(pattern[: found.start()] + choice + pattern[found.end() :])
+        if len(names) > _MAX_SHARDS:
+            raise ValueError(f"{pattern} names more than {_MAX_SHARDS} shards")
+    return names
+
+
+def _choices(text: str, pattern: str) -> list[str]:
+    numbers = _RANGE.fullmatch(text)
+    if numbers is None:
+        if "," not in text:
+            raise ValueError(
+                f"{pattern}: {{{text}}} is neither a range ({{000..099}}) nor a list ({{a,b}})"
+            )
+        return text.split(",")
+    first, last, step = int(numbers[1]), int(numbers[2]), int(numbers[3] or 1)
+    if last < first or step < 1:
+        raise ValueError(f"{pattern}: {{{text}}} is an empty range")
+    if (last - first) // step >= _MAX_SHARDS:
+        raise ValueError(f"{pattern} names more than {_MAX_SHARDS} shards")
+    is_padded = any(len(end) > 1 and end.startswith("0") for end in numbers.groups()[:2])
+    width = max(map(len, numbers.groups()[:2])) if is_padded else 0
+    return [f"{number:0{width}d}" for number in range(first, last + 1, step)]
+
+
+def _expand(pattern: str, folder: str, prefix: str = "") -> list[str]:
+    """The shards that one pattern names: braces, wildcards, a folder, or a list of patterns."""
+    shards = []
+    for name in expand_braces(pattern):
+        path = join(folder, name)
+        if name.endswith(".txt"):
+            shards += _read_list(path, prefix)
+        elif "*" in os.path.basename(name):
+            above, _, last = path.rpartition("/")
+            inside = fnmatch.filter(list_names(above or "."), last)
+            shards += [join(above, found) for found in inside]
+        elif is_shard(name):
+            shards.append(path)
+        else:
+            shards += [join(path, found) for found in list_names(path) if is_shard(found)]
+    return shards
+
+
+def is_shard(name: str) -> bool:
+    """Whether a name is that of a tar; compressed ones are told when they are read."""
+    return name.lower().endswith((".tar", ".tar.gz", ".tgz", ".tar.bz2", ".tar.xz", ".tar.zst"))
+
+
+def _read_list(path: str, prefix: str) -> list[str]:
+    """The shards in a list, a pattern a line, inside the prefix or else the list's own folder."""
+    if not is_file(path):
+        raise MissingListError(f"list of shards {path} does not exist")
+    above = path.replace(os.sep, "/").rpartition("/")[0]
+    shards: list[str] = []
+    with open_text(path) as file:
+        for text in file:
+            line = text.strip()
+            if line and not line.startswith("#"):
+                if line.endswith(".txt"):
+                    raise ValueError(f"{path}: {line} is a list; shards are wanted")
+                shards += _expand(line, prefix or above)
+    return shards
+
+
+def _look_for(data: DataFolder, folder: str, split: str) -> tuple[list[str], str]:
+    listed = join(data.path, f"{split}_shards.txt")
+    if is_file(listed):
+        shards = _read_list(listed, data.prefix)
+        if not shards:
+            raise ValueError(f"{listed} has no rows")
+        return shards, listed
+    inside = join(folder, split)
+    if shards := [join(inside, name) for name in _shards_in(inside)]:
+        return shards, inside
+    names = _shards_in(folder)
+    mine, source = _of_split(names, split), join(folder, f"{split}-*.tar")
+    if not mine and split == "train":
+        others = [name for other in ("val", "test") for name in _of_split(names, other)]
+        if not others and not any(_shards_in(join(folder, other)) for other in ("val", "test")):
+            mine, source = names, folder
+    if not mine:
+        raise MissingListError(
+            f"{data.path} has no {split}_shards.txt, and {folder} neither a folder {split} with "
+            f"shards nor any {split}-*.tar; DATA.{split.upper()}_SHARDS can name them"
+        )
+    return [join(folder, name) for name in mine], source
+
+
+def _of_split(names: list[str], split: str) -> list[str]:
+    return [name for name in names if name.startswith((f"{split}-", f"{split}_", f"{split}.tar"))]
+
+
+def _shards_in(folder: str) -> list[str]:
+    # Of an HTTP server shards must be named: it lists no folders.
+    names = [] if is_plain_http(folder) else list_names(folder)
+    return [name for name in names if is_shard(name)]

@@ -1,0 +1,381 @@
+"""The rows of a list: how they are kept, checked and told apart."""
+
+from __future__ import annotations
+
+import difflib
+import hashlib
+import os
+from array import array
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from typing import NoReturn, Protocol
+
+import numpy as np
+from numpy.typing import NDArray
+
+from slowfast_maskfeat.files import is_file, join
+
+# So many malformed rows are named; a list with more of them is wrong as a whole.
+_MAX_NAMED = 50
+
+
+class MissingListError(ValueError):
+    """Nothing in the folder says which videos a split has."""
+
+
+class Progress(Protocol):
+    """Shows how far a long reading is."""
+
+    def update(self, n: int = 1) -> None:
+        """Count steps."""
+
+    def close(self) -> None:
+        """The last step is done."""
+
+
+class _Silence:
+    """Shows nothing."""
+
+    def __init__(self, total: int, description: str) -> None:
+        """For as many steps, which are called so."""
+
+    def update(self, n: int = 1) -> None:
+        """Count steps."""
+
+    def close(self) -> None:
+        """The last step is done."""
+
+
+@dataclass(frozen=True)
+class Shards:
+    """Which tar shards there are and how they are read.
+
+    Attributes:
+        patterns: Shards of a split ("train", "val", "test"), such as `a-{000..099}.tar`; a split
+            that has none is looked for in the folder (DATA.TRAIN_SHARDS and so on).
+        label: Which files hold labels (DATA.SHARD_LABEL).
+        buffer: Rows that are shuffled among each other at a time (DATA.SHUFFLE_BUFFER).
+        cache: Folder of indices that can't lie beside their shards (DATA.SHARD_CACHE).
+    """
+
+    patterns: Mapping[str, str] = field(default_factory=dict)
+    label: str = ""
+    buffer: int = 1000
+    cache: str = ""
+
+
+@dataclass(frozen=True)
+class DataFolder:
+    """Where a data set lies and how its lists are written.
+
+    Attributes:
+        path: Folder of the lists (config key DATA.PATH_TO_DATA_DIR).
+        prefix: Folder of the videos (DATA.PATH_PREFIX); empty for where the reader looks itself.
+        separator: Between path and label in list files (DATA.PATH_LABEL_SEPARATOR).
+        official_split: Which of several published splits (DATA.OFFICIAL_SPLIT).
+        shards: Of data in tar files.
+        progress: (total, description) -> what shows how far a long reading is.
+    """
+
+    path: str
+    prefix: str = ""
+    separator: str = " "
+    official_split: int = 1
+    shards: Shards = field(default_factory=Shards)
+    progress: Callable[[int, str], Progress] = _Silence
+
+    def videos(self, *names: str) -> str:
+        """The prefix, or else the first of these folders inside that exists, or else the folder."""
+        if self.prefix:
+            return self.prefix
+        inside = (os.path.join(self.path, name) for name in names)
+        return next((folder for folder in inside if os.path.isdir(folder)), self.path)
+
+    def find(self, *names: str) -> str | None:
+        """Path of the first of these files that exists."""
+        inside = (join(self.path, name) for name in names)
+        return next((path for path in inside if is_file(path)), None)
+
+
+class VideoList:
+    """The rows of a list, kept in three arrays however many they are.
+
+    Attributes:
+        labels: int64 (n,) class numbers, or None where the list has none.
+        source: The list file or folder, for messages.
+        class_names: Names of the classes where the list holds names and not numbers, else None.
+        notes: What a user should know of the list: rows that repeat, files that were passed over.
+        unit: What its rows are called in messages.
+    """
+
+    unit = "videos"
+
+    def __init__(
+        self,
+        paths: NDArray[np.uint8],
+        ends: NDArray[np.int64],
+        labels: NDArray[np.int64] | None,
+        *,
+        source: str,
+        folder: str = "",
+        class_names: tuple[str, ...] | None = None,
+        notes: tuple[str, ...] = (),
+        spell: Callable[[str], str] | None = None,
+    ) -> None:
+        """Args: `paths`: the encoded paths one after the other; `ends`: int64 (n,), their ends.
+
+        `spell` makes of a path in the list the one on disk, inside `folder`.
+        """
+        assert labels is None or len(labels) == len(ends)
+        self._paths = paths
+        self._ends = ends
+        self._folder = folder
+        self._spell = spell
+        self.labels = labels
+        self.source = source
+        self.class_names = class_names
+        self.notes = notes
+
+    def __len__(self) -> int:
+        return len(self._ends)
+
+    def path(self, index: int) -> str:
+        """Path of a row, the folder of the videos in front.
+
+        Raises:
+            IndexError: There is no such row.
+        """
+        if not 0 <= index < len(self):
+            raise IndexError(f"{self.source} has rows 0..{len(self) - 1}, {index} was asked for")
+        begin = int(self._ends[index - 1]) if index else 0
+        encoded = self._paths[begin : self._ends[index]].tobytes()
+        path = encoded.decode("utf-8", "surrogateescape")
+        return join(self._folder, path if self._spell is None else self._spell(path))
+
+    def content(self, index: int, *, timeout: float = 0.0) -> bytes | None:
+        """The bytes of a row's video; None where its path is all that a decoder needs.
+
+        Args:
+            index: The row.
+            timeout: Seconds without data after which a server is given up; 0 for never.
+
+        Raises:
+            DecodeError: They can't be had.
+        """
+        return None
+
+    def shuffled(self, generator: np.random.Generator) -> NDArray[np.int64]:
+        """The rows in the order of an epoch: int64 (n,), each once."""
+        return generator.permutation(len(self))
+
+    def placed(self, folder: str, spell: Callable[[str], str] | None) -> VideoList:
+        """The same rows with the videos elsewhere."""
+        return VideoList(
+            self._paths,
+            self._ends,
+            self.labels,
+            source=self.source,
+            folder=folder,
+            class_names=self.class_names,
+            notes=self.notes,
+            spell=spell,
+        )
+
+    @property
+    def fingerprint(self) -> str:
+        """SHA-256 (hex) of paths and labels, the manifest's hash.
+
+        Separator, header, the folder of the videos and its layout do not enter it.
+        """
+        digest = hashlib.sha256(b"labeled" if self.labels is not None else b"bare")
+        for column in (self._ends, self._paths, self.labels):
+            if column is not None:
+                digest.update(column.tobytes())
+        return digest.hexdigest()
+
+
+class RowError(Exception):
+    """What is wrong with one row."""
+
+
+class RowCollector:
+    """Collects checked rows in growing arrays, and what is wrong with the others.
+
+    Args:
+        source: The list, for messages.
+        class_names: The classes by number, or None to number names in sorted order.
+        unit: What a row is called in messages; rows are counted from 1.
+    """
+
+    def __init__(
+        self, source: str, class_names: Sequence[str] | None = None, *, unit: str = "line"
+    ) -> None:
+        self.source = source
+        self.class_names = class_names
+        self._unit = unit
+        self._paths = bytearray()
+        self._ends = array("q")
+        self._labels = array("q")
+        self._lines = array("q")
+        self._keys = array("q")
+        self._names: dict[str, int] = {}
+        self._has_names = False
+        self._wrong: list[tuple[int, str]] = []
+
+    def __len__(self) -> int:
+        return len(self._ends)
+
+    @contextmanager
+    def row(self, line: int) -> Iterator[None]:
+        """Around the work on a row: what is wrong with it is noted, and the next ones are read."""
+        try:
+            yield
+        except RowError as error:
+            self.note(line, error)
+
+    def note(self, line: int, error: RowError) -> None:
+        """Keep what is wrong with a row.
+
+        Raises:
+            ValueError: So many rows are malformed already that reading on is useless.
+        """
+        self._wrong.append((line, str(error)))
+        if len(self._wrong) >= _MAX_NAMED:
+            self._raise()
+
+    def add(self, line: int, path: str, label: int | None) -> None:
+        """Keep a row."""
+        if not path:
+            raise RowError("the path is empty")
+        encoded = path.encode("utf-8", "surrogateescape")
+        self._paths += encoded
+        self._ends.append(len(self._paths))
+        self._lines.append(line)
+        self._keys.append(hash(encoded))
+        if label is not None:
+            self._labels.append(label)
+
+    def number(self, text: str) -> int:
+        """The class number that a label says."""
+        if not (text.isascii() and text.isdigit()):
+            what = f"the label must be a whole number from 0, got {text!r}" if text else "no label"
+            raise RowError(what)
+        label = int(text)
+        if label >= 1 << 31:
+            raise RowError(f"the label {text} is too large")
+        if self.class_names is not None and label >= len(self.class_names):
+            raise RowError(f"label {label}, but there are {len(self.class_names)} classes (from 0)")
+        return label
+
+    def named(self, text: str) -> int:
+        """The class number of a name; without known names, a number until `finish` sorts them."""
+        if not self._has_names:
+            self._has_names = True
+            self._names = {name: i for i, name in enumerate(self.class_names or ())}
+        if not text:
+            raise RowError("no label")
+        if self.class_names is not None and text not in self._names:
+            near = difflib.get_close_matches(text, self.class_names, n=1)
+            hint = f"; the nearest name is {near[0]!r}" if near else ""
+            raise RowError(f"class {text!r} is not among the class names{hint}")
+        return self._names.setdefault(text, len(self._names))
+
+    def finish(
+        self,
+        folder: str,
+        *,
+        notes: Sequence[str] = (),
+        spell: Callable[[str], str] | None = None,
+    ) -> VideoList:
+        """The list of all rows added.
+
+        Raises:
+            ValueError: There are none, or some are malformed, or contradict each other.
+        """
+        repeated = self._check_repeated()
+        if self._wrong:
+            self._raise()
+        if not self._ends:
+            raise ValueError(f"{self.source} has no rows")
+        if repeated:
+            notes = (*notes, repeated)
+        labels = np.array(self._labels, np.int64) if self._labels else None
+        names: tuple[str, ...] | None = None
+        if self._has_names and labels is not None:
+            names = tuple(self.class_names or sorted(self._names))
+            rank = {name: i for i, name in enumerate(names)}
+            # Numbered as they came up to here.
+            labels = np.array([rank[name] for name in self._names], np.int64)[labels]
+        return VideoList(
+            np.frombuffer(bytes(self._paths), np.uint8),
+            np.array(self._ends, np.int64),
+            labels,
+            source=self.source,
+            folder=folder,
+            class_names=names,
+            notes=tuple(notes),
+            spell=spell,
+        )
+
+    def _check_repeated(self) -> str:
+        """Note rows that contradict an earlier one; say how many repeat one."""
+        keys = np.array(self._keys, np.int64)
+        order = np.argsort(keys, kind="stable")
+        # Neighbors with equal keys, in the order of the list.
+        suspects = np.flatnonzero(np.diff(keys[order]) == 0) + 1
+        firsts: dict[bytes, int] = {}
+        repeated: list[int] = []
+        for place in suspects.tolist():
+            for row in (int(order[place - 1]), int(order[place])):
+                first = firsts.setdefault(self._encoded(row), row)
+                if first == row or row in repeated[-1:]:
+                    continue
+                repeated.append(row)
+                if self._labels and self._labels[first] != self._labels[row]:
+                    path = self._encoded(row).decode("utf-8", "replace")
+                    one, other = self._label(row), self._label(first)
+                    what = f"{path!r} has the label {one}, and {other} in {self._unit}"
+                    self._wrong.append((self._lines[row], f"{what} {self._lines[first]}"))
+        self._wrong.sort()
+        if not repeated:
+            return ""
+        row = min(repeated)
+        path = self._encoded(row).decode("utf-8", "replace")
+        where = f"{self._unit} {self._lines[row]}"
+        return f"{len(repeated)} rows repeat a path, the first is {path!r} in {where}"
+
+    def _encoded(self, row: int) -> bytes:
+        begin = self._ends[row - 1] if row else 0
+        return bytes(self._paths[begin : self._ends[row]])
+
+    def _label(self, row: int) -> str:
+        label = self._labels[row]
+        if not self._has_names:
+            return str(label)
+        return repr(next(name for name, number in self._names.items() if number == label))
+
+    def _raise(self) -> None:
+        is_cut = len(self._wrong) >= _MAX_NAMED
+        raise_wrong_rows(self.source, self._wrong[:_MAX_NAMED], unit=self._unit, is_cut=is_cut)
+
+
+def raise_wrong_rows(
+    source: str, wrong: Sequence[tuple[int, str]], *, unit: str = "line", is_cut: bool = False
+) -> NoReturn:
+    """Say what is wrong with which rows.
+
+    Args:
+        source: The list.
+        wrong: Number of each row and what is wrong with it; at least one.
+        unit: What a row is called.
+        is_cut: There are, or may be, more.
+
+    Raises:
+        ValueError: Always.
+    """
+    named = [f"{unit} {line}: {what}" for line, what in wrong]
+    if len(wrong) == 1:
+        raise ValueError(f"{source}, {named[0]}")
+    more = " (and perhaps more)" if is_cut else ""
+    raise ValueError(f"{source}: {len(wrong)} malformed rows{more}: " + "; ".join(named))

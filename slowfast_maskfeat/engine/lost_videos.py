@@ -1,0 +1,88 @@
+"""Counting the videos that could not be decoded, and stopping when they are too many."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from typing import Any
+
+from slowfast_maskfeat import distributed
+from slowfast_maskfeat.clips.batch import LostVideo
+
+
+class LostVideos:
+    """What training could not decode, over all processes.
+
+    Args:
+        num_videos: length of the list.
+        max_fraction: share of the list above which training stops (DATA.MAX_BAD_FRACTION).
+        source: the list, for the message.
+    """
+
+    def __init__(self, num_videos: int, max_fraction: float, source: str) -> None:
+        self.num_videos = num_videos
+        self.max_fraction = max_fraction
+        self.source = source
+        self.num_replaced = 0
+        self._known: dict[int, LostVideo] = {}
+        self._new: list[LostVideo] = []
+
+    @property
+    def num_distinct(self) -> int:
+        """Different videos lost so far."""
+        return len(self._known)
+
+    @property
+    def counts(self) -> dict[str, int]:
+        """For the log: videos that the list promises, that were not missing, not lost otherwise.
+
+        What has not come up yet counts as found and decoded; an epoch leaves out less than a batch.
+        """
+        num_missing = sum(video.is_missing for video in self._known.values())
+        return {
+            "num_expected": self.num_videos,
+            "num_found": self.num_videos - num_missing,
+            "num_decoded": self.num_videos - self.num_distinct,
+            "num_lost": self.num_distinct,
+            "num_replaced": self.num_replaced,
+        }
+
+    def add(self, lost: Iterable[LostVideo]) -> None:
+        """Take in what one batch of this process lost."""
+        self._new.extend(lost)
+
+    def share(self) -> list[LostVideo]:
+        """Put together what all processes lost since the last call.
+
+        Returns:
+            The videos lost for the first time, for the log to name once.
+
+        Raises:
+            ValueError: more than `max_fraction` of the list is lost; it names some.
+        """
+        everyone = distributed.gather_objects(self._new)
+        self._new = []
+        first: list[LostVideo] = []
+        for video in (video for mine in everyone for video in mine):
+            self.num_replaced += 1
+            if video.row not in self._known:
+                self._known[video.row] = video
+                first.append(video)
+        if self.num_distinct > self.max_fraction * self.num_videos:
+            shown = list(self._known.values())[:5]
+            raise ValueError(
+                f"{self.source}: {self.num_distinct} of {self.num_videos} videos can't be decoded, "
+                f"more than DATA.MAX_BAD_FRACTION {self.max_fraction}: "
+                + "; ".join(f"{video.path}: {video.reason}" for video in shown)
+                + ("; ..." if self.num_distinct > len(shown) else "")
+            )
+        return first
+
+    def state_dict(self) -> dict[str, Any]:
+        """For the checkpoint."""
+        known = [list(video) for video in self._known.values()]
+        return {"num_replaced": self.num_replaced, "known": known}
+
+    def load_state_dict(self, state: dict[str, Any]) -> None:
+        """Go on from there."""
+        self.num_replaced = state["num_replaced"]
+        self._known = {row: LostVideo(row, *rest) for row, *rest in state["known"]}

@@ -1,0 +1,15 @@
+"""Features of frozen networks: extraction, and the files that hold them."""
+
+from __future__ import annotations
+
+from slowfast_maskfeat.features.file import Features, load_features, save_features
+from slowfast_maskfeat.features.rows import FeatureRows
+from slowfast_maskfeat.features.store import FeatureStore
+
+__all__ = [
+    "FeatureRows",
+    "FeatureStore",
+    "Features",
+    "load_features",
+    "save_features",
+]

@@ -1,0 +1,42 @@
+"""Figures: predictions, curves, histograms, frames with boxes."""
+
+from __future__ import annotations
+
+from slowfast_maskfeat.figures.bars import class_bars
+from slowfast_maskfeat.figures.boxes import box_panel, draw_boxes, drawing_scale
+from slowfast_maskfeat.figures.curves import accuracy_curves, training_curves
+from slowfast_maskfeat.figures.histograms import histograms
+from slowfast_maskfeat.figures.panel import (
+    MOST_ROWS,
+    Column,
+    Drawing,
+    HOGDrawing,
+    PanelRow,
+    PixelDrawing,
+    fill_masked,
+    hide_masked,
+    panel_columns,
+    panel_image,
+    prediction_panel,
+)
+
+__all__ = [
+    "MOST_ROWS",
+    "Column",
+    "Drawing",
+    "HOGDrawing",
+    "PanelRow",
+    "PixelDrawing",
+    "accuracy_curves",
+    "box_panel",
+    "class_bars",
+    "draw_boxes",
+    "drawing_scale",
+    "fill_masked",
+    "hide_masked",
+    "histograms",
+    "panel_columns",
+    "panel_image",
+    "prediction_panel",
+    "training_curves",
+]

@@ -1,0 +1,103 @@
+"""Boxes with names on frames."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+
+import numpy as np
+from numpy.typing import NDArray
+from PIL import Image, ImageDraw, ImageFont
+
+# Okabe and Ito's colors, which color-blind readers can tell apart.
+_COLORS = ((86, 180, 233), (230, 159, 0), (0, 158, 115), (204, 121, 167), (240, 228, 66))
+_LEAST_SHORT_SIDE = 360  # of a drawn frame: smaller ones have no room for words
+_GAP = 8
+
+
+def drawing_scale(height: int, width: int) -> int:
+    """How many times larger a frame is drawn, so that names can be read."""
+    return max(1, round(_LEAST_SHORT_SIDE / min(height, width)))
+
+
+def draw_boxes(
+    frame: NDArray[np.uint8],
+    boxes: NDArray[np.floating],
+    names: Sequence[Sequence[str]],
+    *,
+    scale: int = 1,
+    opacity: float = 1.0,
+) -> NDArray[np.uint8]:
+    """Draws boxes, each with lines of text, onto a copy of a frame.
+
+    Args:
+        frame: uint8 (H, W, 3), RGB.
+        boxes: (R, 4), x1, y1, x2, y2 as shares of width and height.
+        names: of each box, the lines that stand in its upper left corner.
+        scale: how many times larger the copy is.
+        opacity: of what is drawn, in 0..1.
+
+    Returns:
+        uint8 (H * scale, W * scale, 3).
+    """
+    height, width = frame.shape[0] * scale, frame.shape[1] * scale
+    plain = Image.fromarray(frame).resize((width, height), Image.Resampling.BICUBIC)
+    image = plain.copy()
+    draw = ImageDraw.Draw(image, "RGBA")
+    size = max(10, round(min(height, width) / 34))
+    font = ImageFont.load_default(size)
+    in_pixels = (boxes * np.array([width, height] * 2)).tolist()
+    colors = [_COLORS[number % len(_COLORS)] for number in range(len(in_pixels))]
+    for box, color in zip(in_pixels, colors, strict=True):
+        draw.rectangle(box, outline=(*color, 255), width=max(2, size // 6))
+    # Words come last, so that no box crosses them.
+    for (x1, y1, _, y2), color, lines in zip(in_pixels, colors, names, strict=True):
+        if not lines:
+            continue
+        text = "\n".join(lines)
+        _, _, right, bottom = draw.multiline_textbbox((0, 0), text, font=font, spacing=2)
+        left = min(max(x1, 0), max(width - right - 6, 0))
+        top = y1 - bottom - 5 if y1 >= bottom + 5 else min(y2, height - bottom - 5)
+        draw.rectangle((left, top, left + right + 6, top + bottom + 5), fill=(*color, 215))
+        draw.multiline_text((left + 3, top + 2), text, font=font, fill=(0, 0, 0, 255), spacing=2)
+    return np.asarray(Image.blend(plain, image, opacity))
+
+
+def box_panel(
+    path: str | Path,
+    frames: Sequence[NDArray[np.uint8]],
+    *,
+    num_columns: int,
+    row_names: Sequence[str] = (),
+) -> None:
+    """Writes drawn frames of one size beside each other as PNG.
+
+    Args:
+        path: PNG file to write; its folder is made if need be.
+        frames: uint8 (H, W, 3), row by row.
+        num_columns: frames in a row.
+        row_names: text on the left of each row; empty for none.
+
+    Raises:
+        ValueError: there is no frame.
+    """
+    if not frames:
+        raise ValueError(f"a panel needs at least one frame; {path} would have none")
+    height, width = frames[0].shape[:2]
+    num_rows = -(-len(frames) // num_columns)
+    columns = min(num_columns, len(frames))
+    margin = height // 10 if row_names else 0
+    size = (margin + columns * (width + _GAP) - _GAP, num_rows * (height + _GAP) - _GAP)
+    sheet = Image.new("RGB", size, "white")
+    for number, frame in enumerate(frames):
+        row, column = divmod(number, num_columns)
+        corner = (margin + column * (width + _GAP), row * (height + _GAP))
+        sheet.paste(Image.fromarray(frame), corner)
+    for row, name in enumerate(row_names):
+        strip = Image.new("RGB", (height, margin), "white")
+        place = (height // 2, margin // 2)
+        font = ImageFont.load_default(margin // 2)
+        ImageDraw.Draw(strip).text(place, name, fill="black", font=font, anchor="mm")
+        sheet.paste(strip.rotate(90, expand=True), (0, row * (height + _GAP)))
+    Path(path).parent.mkdir(parents=True, exist_ok=True)
+    sheet.save(path)

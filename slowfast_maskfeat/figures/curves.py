@@ -1,0 +1,164 @@
+"""Curves of accuracy and of training."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from matplotlib.figure import Figure
+
+# Okabe and Ito's colors, which color-blind readers can tell apart.
+_COLORS = ("#0072b2", "#d55e00", "#009e73", "#cc79a7", "#e69f00", "#56b4e9")
+_QUIET = "#777777"
+
+
+def accuracy_curves(
+    path: str | Path,
+    runs: Mapping[str, tuple[Any, Any]],
+    *,
+    title: str = "",
+    x_label: str = "fine-tuning epoch",
+    y_label: str = "top-1 accuracy (%)",
+    chance: float | None = None,
+    chance_name: str = "chance",
+) -> None:
+    """Draws the accuracy of several runs against epochs and writes it as PNG.
+
+    Args:
+        path: PNG file to write; its folder is made if need be.
+        runs: name -> (epochs, accuracies): (E,) numbers and (E,) or (S, E) accuracies, the latter
+            of S seeds, shown as mean and range of one standard deviation.
+        title: above the figure.
+        x_label: under the figure.
+        y_label: beside the figure, with the unit.
+        chance: accuracy of guessing, drawn as a thin line.
+        chance_name: of that line.
+
+    Raises:
+        ValueError: no run, or epochs and accuracies of different lengths.
+    """
+    if not runs:
+        raise ValueError(f"accuracy curves need at least one run; {path} would have none")
+    figure = Figure(figsize=(6.4, 4.0), layout="constrained")
+    axis = figure.subplots()
+    for index, (name, (epochs, accuracies)) in enumerate(runs.items()):
+        epochs, values = np.asarray(epochs, dtype=float), np.asarray(accuracies, dtype=float)
+        if epochs.ndim != 1 or values.shape[-1:] != epochs.shape or values.ndim > 2:
+            raise ValueError(
+                f"run {name!r} has epochs of shape {epochs.shape} and accuracies of shape "
+                f"{values.shape}; (E,) and (E,) or (S, E) are needed"
+            )
+        values = np.atleast_2d(values)
+        color = _COLORS[index % len(_COLORS)]
+        mean, spread = values.mean(axis=0), values.std(axis=0, ddof=min(1, len(values) - 1))
+        label = name if len(values) == 1 else f"{name} ({len(values)} seeds)"
+        axis.plot(epochs, mean, color=color, linewidth=1.8, label=label, marker="o", markersize=3)
+        if len(values) > 1:
+            axis.fill_between(
+                epochs, mean - spread, mean + spread, color=color, alpha=0.18, linewidth=0
+            )
+    if chance is not None:
+        axis.axhline(chance, color=_QUIET, linewidth=0.9, linestyle=(0, (4, 3)), label=chance_name)
+    axis.set_ylim(bottom=0)
+    axis.set_xlim(left=0)
+    _finish(axis, x_label, y_label)
+    axis.legend(edgecolor="none", framealpha=0.9)
+    _write(figure, path, title)
+
+
+def training_curves(
+    path: str | Path, events: Sequence[Mapping[str, Any]], *, title: str = ""
+) -> None:
+    """Draws what a run logged against epochs and writes it as PNG.
+
+    Panels are drawn for what the events hold: the loss, with the loss of a constant prediction
+    where it was logged; top-1 accuracy; mean average precision; the learning rate. Training and
+    validation events are told apart by their `event` field. Numbers that are not finite leave a
+    gap.
+
+    Args:
+        path: PNG file to write; its folder is made if need be.
+        events: lines of stats.jsonl in their order. Read are those with a number in `epoch`
+            (finished epochs, fractional) and in any of `loss`, `baseline` (loss of a constant
+            prediction), `top1` (percent), `mean_ap` (0..1) and `lr`; other lines and fields are
+            ignored.
+        title: above the figure.
+
+    Raises:
+        ValueError: no event holds anything to draw.
+    """
+    wanted = {
+        "loss": "loss",
+        "top1": "top-1 accuracy (%)",
+        "mean_ap": "mean average precision",
+        "lr": "learning rate",
+    }
+    panels = {field: label for field, label in wanted.items() if _kinds_with(events, field)}
+    if not panels:
+        raise ValueError(
+            f"nothing to draw in {path}: no event holds `epoch` and one of {', '.join(wanted)}"
+        )
+    figure = Figure(figsize=(6.4, 1.0 + 2.2 * len(panels)), layout="constrained")
+    axes = figure.subplots(len(panels), 1, squeeze=False, sharex=True)[:, 0]
+    for axis, (field, label) in zip(axes, panels.items(), strict=True):
+        kinds = _kinds_with(events, field)
+        for index, kind in enumerate(kinds):
+            _plot_field(axis, events, kind, field, color=_COLORS[index % len(_COLORS)])
+        if field == "loss":
+            for index, kind in enumerate(_kinds_with(events, "baseline")):
+                style = {"linestyle": (0, (4, 3)) if index == 0 else ":", "color": _QUIET}
+                _plot_field(axis, events, kind, "baseline", name="constant prediction", **style)
+        else:
+            axis.set_ylim(bottom=0)
+        _finish(axis, "epoch" if axis is axes[-1] else "", label)
+        if field != "lr":
+            axis.legend(frameon=False, fontsize=9)
+    _write(figure, path, title)
+
+
+def _kinds_with(events: Sequence[Mapping[str, Any]], field: str) -> list[str]:
+    """The kinds of event, in order of appearance, that hold `field` and an epoch."""
+    kinds = [str(event.get("event", "")) for event in events if _is_point(event, field)]
+    return list(dict.fromkeys(kinds))
+
+
+def _is_point(event: Mapping[str, Any], field: str) -> bool:
+    return all(isinstance(event.get(name), (int, float)) for name in ("epoch", field))
+
+
+def _plot_field(
+    axis: Any,
+    events: Sequence[Mapping[str, Any]],
+    kind: str,
+    field: str,
+    name: str = "",
+    **style: Any,
+) -> None:
+    points = [
+        (event["epoch"], event[field])
+        for event in events
+        if _is_point(event, field) and str(event.get("event", "")) == kind
+    ]
+    label = f"{name} ({kind})" if name else kind
+    marker = "o" if len(points) < 40 else ""
+    axis.plot(
+        *zip(*points, strict=True), label=label, linewidth=1.5, marker=marker, markersize=3, **style
+    )
+
+
+def _finish(axis: Any, x_label: str, y_label: str) -> None:
+    axis.set_xlabel(x_label)
+    axis.set_ylabel(y_label)
+    axis.spines[["top", "right"]].set_visible(False)
+    axis.grid(axis="y", color="#e6e6e6", linewidth=0.8)
+    axis.set_axisbelow(True)
+    axis.margins(x=0.02)
+
+
+def _write(figure: Any, path: str | Path, title: str) -> None:
+    if title:
+        figure.suptitle(title, fontsize=12)
+    Path(path).parent.mkdir(parents=True, exist_ok=True)
+    figure.savefig(path, dpi=130)

@@ -1,0 +1,269 @@
+"""Checkpoints of pre-trainings -> what each of the networks predicts of the same video frames."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Sequence
+from dataclasses import replace
+from typing import NamedTuple
+
+import numpy as np
+import torch
+from fvcore.common.config import CfgNode
+from torch import Tensor
+
+from slowfast_maskfeat.backbones import MaskedModel
+from slowfast_maskfeat.builders.data import build_validation_view
+from slowfast_maskfeat.builders.datasets import reverses_channels
+from slowfast_maskfeat.builders.masks import build_mask_sampler, mask_grid
+from slowfast_maskfeat.builders.task import build_task
+from slowfast_maskfeat.clips import ClipBatch, UniformViews
+from slowfast_maskfeat.figures import PanelRow
+from slowfast_maskfeat.runs.figures import drawn_target, frame_of_step, predicted_drawings
+from slowfast_maskfeat.runs.load_trained import load_trained
+from slowfast_maskfeat.shapes import Grid
+from slowfast_maskfeat.tasks import PretrainTask
+from slowfast_maskfeat.videos.decode import open_video
+
+_MOST_LETTERS = 34
+
+
+class Network(NamedTuple):
+    """A pre-trained network with what it was trained on.
+
+    Attributes:
+        checkpoint: the file, for messages.
+        cfg: frozen configuration.
+        model: on its device.
+        task: with the target, there too.
+        name: of the method, above its columns.
+        device: where they are.
+    """
+
+    checkpoint: str
+    cfg: CfgNode
+    model: MaskedModel
+    task: PretrainTask
+    name: str
+    device: torch.device
+
+    @property
+    def grid(self) -> Grid:
+        """The tokens that it predicts last of a clip."""
+        view = build_validation_view(self.cfg)
+        return self.model.prediction_grids(view.clip_shape)[-1]
+
+
+class _Clip(NamedTuple):
+    """The center clip of an input, as one of the networks takes it.
+
+    Attributes:
+        pixels: (1, C, T, H, W) uint8, red first.
+        frames: of each of the T frames its number in the video, and how often the clip had it
+            before: clips that are longer than their video repeat frames.
+        times: of each of the T frames, as a label; empty for the frame of an image.
+    """
+
+    pixels: Tensor
+    frames: list[tuple[int, int]]
+    times: list[str]
+
+
+def load_networks(
+    checkpoints: Sequence[str],
+    names: Sequence[str],
+    *,
+    device: str,
+    config_file: str | None,
+    pairs: Sequence[str],
+) -> list[Network]:
+    """The networks of checkpoints.
+
+    Args:
+        checkpoints: of pre-trainings on HOG or pixels.
+        names: of each; empty for those of the targets, which are numbered where they are equal.
+        device: "cpu" or "cuda".
+        config_file: see `load_trained`.
+        pairs: see `load_trained`.
+
+    Raises:
+        ValueError: a checkpoint is of no pre-training or its target can't be drawn; the crops of
+            two differ; there are not as many names; or see `load_trained`.
+    """
+    if names and len(names) != len(checkpoints):
+        raise ValueError(f"--name: {len(names)} names for {len(checkpoints)} checkpoints")
+    found = [
+        _load_network(checkpoint, device=device, config_file=config_file, pairs=pairs)
+        for checkpoint in checkpoints
+    ]
+    first = found[0]
+    for other in found[1:]:
+        crops = [network.cfg.DATA.TRAIN_CROP_SIZE for network in (first, other)]
+        if crops[0] != crops[1]:
+            raise ValueError(
+                f"{first.checkpoint} takes crops of {crops[0]} pixels and {other.checkpoint} of "
+                f"{crops[1]} (DATA.TRAIN_CROP_SIZE), so that their pictures can't be compared"
+            )
+    own = names or _distinct([network.name for network in found])
+    return [network._replace(name=name) for network, name in zip(found, own, strict=True)]
+
+
+def _load_network(
+    checkpoint: str, *, device: str, config_file: str | None, pairs: Sequence[str]
+) -> Network:
+    cfg, model, _ = load_trained(checkpoint, device=device, config_file=config_file, pairs=pairs)
+    task = build_task(cfg)
+    if not isinstance(task, PretrainTask) or not isinstance(model, MaskedModel):
+        raise ValueError(f"{checkpoint}: it is of no pre-training, so it predicts no masked tokens")
+    name = drawn_target(task)
+    if name is None:
+        raise ValueError(f"{checkpoint}: its target is neither HOG nor pixels, and can't be drawn")
+    task.to(torch.device(device))
+    return Network(checkpoint, cfg, model, task, name, torch.device(device))
+
+
+def _distinct(names: Sequence[str]) -> list[str]:
+    """Names with a number where others are equal: HOG 1, pixels, HOG 2."""
+    return [
+        name if names.count(name) == 1 else f"{name} {names[: place + 1].count(name)}"
+        for place, name in enumerate(names)
+    ]
+
+
+def compare(
+    networks: Sequence[Network], path: str, generator_seed: Sequence[int]
+) -> list[PanelRow]:
+    """What networks predict of the center clip of a video or image.
+
+    Each takes the frames of its own validation, in the cut of the first one's. Where these frames
+    are the same for all, they complete the same masked input: the mask is of the first network
+    whose cells are no finer than what any of them predicts. Otherwise each has a mask of its own.
+
+    Args:
+        networks: from `load_networks`.
+        path: of the video or image.
+        generator_seed: of the masks.
+
+    Returns:
+        A row for each frame of which all networks predict something, in the order of time, with
+        the name of the file and for a video the second.
+
+    Raises:
+        ValueError: there is no such frame.
+        DecodeError: the file can't be decoded.
+    """
+    clips = _decode(networks, path)
+    drawings = [
+        predicted_drawings(
+            network.model,
+            network.task,
+            _batch(network, clip, mask),
+            network.name,
+            is_reversed=_is_reversed(network),
+        )[0]
+        for network, clip, mask in zip(
+            networks, clips, _masks(networks, clips, generator_seed), strict=True
+        )
+    ]
+    pixels, _, times = clips[0]
+    num_steps = len(drawings[0])
+    rows = []
+    for steps in _common_steps(networks, clips, path):
+        frame = frame_of_step(pixels[0], steps[0], num_steps)
+        of_networks = [own[step] for own, step in zip(drawings, steps, strict=True)]
+        time = times[steps[0] * (len(times) // num_steps)]
+        rows.append(PanelRow(frame, of_networks, f"{_short_name(path)}{time}"))
+    return rows
+
+
+def _short_name(path: str) -> str:
+    """Name of a file, cut in its middle to what the height of a row holds."""
+    name = os.path.basename(path.rstrip("/"))
+    return name if len(name) <= _MOST_LETTERS else f"{name[:20]}...{name[-(_MOST_LETTERS - 23) :]}"
+
+
+def _is_reversed(network: Network) -> bool:
+    return reverses_channels(network.cfg, "val")
+
+
+def _batch(network: Network, clip: _Clip, mask: Tensor) -> ClipBatch:
+    pixels = clip.pixels.flip(1) if _is_reversed(network) else clip.pixels
+    return ClipBatch(pixels, mask=mask[None]).to(network.device)
+
+
+def _decode(networks: Sequence[Network], path: str) -> list[_Clip]:
+    """The clip of each network, cut alike."""
+    first = build_validation_view(networks[0].cfg)
+    views = [
+        replace(build_validation_view(network.cfg), transform=first.transform)
+        for network in networks
+    ]
+    clips: dict[UniformViews, _Clip] = {}
+    backend = networks[0].cfg.DATA.DECODING_BACKEND
+    with open_video(path, backend) as video:
+        for view in dict.fromkeys(views):
+            pixels: Tensor = view(video)  # (1, T, H, W, C)
+            numbers = view.frame_numbers(video)[0].tolist()
+            clips[view] = _Clip(
+                pixels=pixels.permute(0, 4, 1, 2, 3),
+                frames=[
+                    (number, numbers[:place].count(number)) for place, number in enumerate(numbers)
+                ],
+                times=[
+                    f"\n{video.timestamps[number]:.2f} s" if video.num_frames > 1 else ""
+                    for number in numbers
+                ],
+            )
+    return [clips[view] for view in views]
+
+
+def _masks(
+    networks: Sequence[Network], clips: Sequence[_Clip], generator_seed: Sequence[int]
+) -> list[Tensor]:
+    """The mask of each network, (t, h, w) bool on a grid that divides what it predicts."""
+    if all(clip.frames == clips[0].frames for clip in clips):
+        for network in networks:
+            if all(mask_grid(network.cfg).divides(other.grid) for other in networks):
+                return [_draw_mask(network, generator_seed)] * len(networks)
+    return [_draw_mask(network, generator_seed) for network in networks]
+
+
+def _draw_mask(network: Network, generator_seed: Sequence[int]) -> Tensor:
+    return build_mask_sampler(network.cfg)(np.random.default_rng(list(generator_seed)))
+
+
+def _common_steps(
+    networks: Sequence[Network], clips: Sequence[_Clip], path: str
+) -> list[tuple[int, ...]]:
+    """For each frame that all networks predict, at which time step each of them does."""
+    steps_of = []  # of each network, frame -> time step
+    for network, clip in zip(networks, clips, strict=True):
+        stride = len(clip.frames) // network.grid.t
+        steps_of.append({frame: step for step, frame in enumerate(clip.frames[::stride])})
+    common = [frame for frame in steps_of[0] if all(frame in steps for steps in steps_of)]
+    if not common:
+        known = "; ".join(
+            f"{network.name} of {', '.join(str(number) for number, _ in steps)}"
+            for network, steps in zip(networks, steps_of, strict=True)
+        )
+        raise ValueError(
+            f"{path}: there is no frame that all networks predict: {known}. They differ in "
+            f"{_differences(networks)}; --opts sets a key for all"
+        )
+    return [tuple(steps[frame] for steps in steps_of) for frame in common]
+
+
+def _differences(networks: Sequence[Network]) -> str:
+    """The keys of the frames that are taken, with the values that differ."""
+    configurations = [network.cfg for network in networks]
+    values = {
+        "DATA.NUM_FRAMES": [cfg.DATA.NUM_FRAMES for cfg in configurations],
+        "DATA.SAMPLING_RATE": [cfg.DATA.SAMPLING_RATE for cfg in configurations],
+        "DATA.TARGET_FPS": [cfg.DATA.TARGET_FPS for cfg in configurations],
+        "TRAIN.DATASET": [cfg.TRAIN.DATASET for cfg in configurations],
+    }
+    return ", ".join(
+        f"{key} ({', '.join(map(str, of_key))})"
+        for key, of_key in values.items()
+        if len(set(of_key)) > 1
+    )

@@ -1,0 +1,136 @@
+"""Configuration -> what its model costs, without data, a GPU or the computation itself."""
+
+from __future__ import annotations
+
+from dataclasses import asdict, dataclass
+from typing import Any
+
+import numpy as np
+import torch
+from fvcore.common.config import CfgNode
+from torch import Tensor
+
+from slowfast_maskfeat.backbones import Encoder, EncoderOptions
+from slowfast_maskfeat.backbones.complexity import Complexity, count_complexity
+from slowfast_maskfeat.backbones.geometry import Triple
+from slowfast_maskfeat.builders.data import num_clips_of_tests, num_crops
+from slowfast_maskfeat.builders.masks import build_mask_sampler
+from slowfast_maskfeat.builders.model import build_model
+
+
+@dataclass(frozen=True, kw_only=True)
+class ModelInfo:
+    """What the model of a configuration is and costs.
+
+    Attributes:
+        model: MODEL.MODEL_NAME.
+        clip_size: (T, H, W) in frames and pixels that it is counted at.
+        grid: (t, h, w) of the patch tokens.
+        positions: How tokens know where they are, in words.
+        mask_ratio: Share of the patch tokens that was masked to count it; None without a mask.
+        num_clips: Clips of a video in a test, one number for each test; empty in pre-training.
+        num_crops: Crops of each clip in a test.
+        is_test_size: Whether it is counted at the size of a test.
+        complexity: The counts, for one clip.
+    """
+
+    model: str
+    clip_size: Triple
+    grid: Triple
+    positions: str
+    mask_ratio: float | None
+    num_clips: tuple[int, ...]
+    num_crops: int
+    is_test_size: bool
+    complexity: Complexity
+
+    def inference(self) -> list[dict[str, int]]:
+        """What a test of one video costs: multiply-adds of a view, clips, crops, and all of them.
+
+        Empty where the model is not counted at the size of a test, or is not tested.
+        """
+        if not self.is_test_size:
+            return []
+        view = self.complexity.multiply_adds
+        return [
+            {
+                "multiply_adds_of_a_view": view,
+                "num_clips": num_clips,
+                "num_crops": self.num_crops,
+                "multiply_adds": view * num_clips * self.num_crops,
+            }
+            for num_clips in self.num_clips
+        ]
+
+    def as_dict(self) -> dict[str, Any]:
+        """All of it as numbers, texts, lists and dicts."""
+        fields = asdict(self)
+        for part in fields["complexity"]["parts"]:
+            geometry = part["geometry"]
+            part["geometry"] = None if geometry is None else geometry._asdict()
+        return {**fields, "inference": self.inference()}
+
+
+def measure_model(cfg: CfgNode, *, test_size: bool = False) -> ModelInfo:
+    """Counts what the model of a configuration costs.
+
+    Args:
+        cfg: Configuration; it is only read.
+        test_size: Count at DATA.TEST_CROP_SIZE, of which published test figures are, and not at
+            DATA.TRAIN_CROP_SIZE.
+
+    Returns:
+        The counts for one clip: with a mask of AUG.MASK_RATIO where the model takes one, with one
+        box where it takes boxes.
+
+    Raises:
+        ValueError: No model can be made of the configuration, the message names the key; or
+            `test_size` in pre-training, which has no test.
+    """
+    if test_size and cfg.MASK.ENABLE:
+        raise ValueError(
+            "DATA.TEST_CROP_SIZE: pre-training (MASK.ENABLE) has no test; "
+            "count it at DATA.TRAIN_CROP_SIZE"
+        )
+    with torch.device("meta"):
+        model = build_model(cfg)
+    assert isinstance(model, Encoder)
+    size = cfg.DATA.TEST_CROP_SIZE if test_size else cfg.DATA.TRAIN_CROP_SIZE
+    clip_size = (cfg.DATA.NUM_FRAMES, size, size)
+    inputs = [torch.empty(1, cfg.DATA.INPUT_CHANNEL_NUM[0], *clip_size, device="meta")]
+    mask = _mask(cfg)
+    if mask is not None:
+        inputs.append(mask)
+    elif cfg.DETECTION.ENABLE:
+        inputs.append(torch.tensor([[0.0, 0.0, 0.0, size - 1.0, size - 1.0]]))
+    return ModelInfo(
+        model=cfg.MODEL.MODEL_NAME,
+        clip_size=clip_size,
+        grid=model.patch_grid(clip_size),
+        positions=_positions(model.options),
+        mask_ratio=None if mask is None else float(mask.float().mean()),
+        num_clips=() if cfg.MASK.ENABLE else num_clips_of_tests(cfg),
+        num_crops=num_crops(cfg, "test"),
+        is_test_size=not cfg.MASK.ENABLE and size == cfg.DATA.TEST_CROP_SIZE,
+        complexity=count_complexity(model, *inputs),
+    )
+
+
+def _mask(cfg: CfgNode) -> Tensor | None:
+    """A mask (1, t, h, w) as pre-training would draw it."""
+    if not cfg.MASK.ENABLE:
+        return None
+    return build_mask_sampler(cfg)(np.random.default_rng(cfg.RNG_SEED))[None]
+
+
+def _positions(options: EncoderOptions) -> str:
+    """How tokens know where they are."""
+    kinds = {
+        "fixed sines and cosines": options.sincos_positions,
+        "absolute": options.absolute_positions and not options.sincos_positions,
+        "relative along time": options.rel_pos_temporal,
+        "relative along rows and columns": options.rel_pos_spatial,
+    }
+    if options.separable_positions and kinds["absolute"]:
+        kinds = {"absolute, space and time apart": True, **kinds, "absolute": False}
+    return "; ".join(kind for kind, is_there in kinds.items() if is_there) or "none"

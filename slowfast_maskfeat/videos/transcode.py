@@ -1,0 +1,126 @@
+"""Write a smaller copy of a video that is cheap to seek in."""
+
+from __future__ import annotations
+
+import errno
+from fractions import Fraction
+from pathlib import Path
+from typing import Any
+
+import av
+import numpy as np
+
+from slowfast_maskfeat.files import atomic_write
+from slowfast_maskfeat.videos._frame_table import open_container, read_frame_table, reason_of
+from slowfast_maskfeat.videos._pyav_backend import decode_all, display_matrix, orient
+from slowfast_maskfeat.videos.video import DecodeError
+
+# Of the time stamps where a file has none that can be trusted, and of containers with coarse ones.
+_CLOCK = Fraction(1, 90_000)
+
+
+def resized(width: int, height: int, short_side: int) -> tuple[int, int]:
+    """Width and height with that short side or the given one, if it is shorter; both even."""
+    scale = min(1.0, short_side / min(width, height))
+    return max(2, round(width * scale / 2) * 2), max(2, round(height * scale / 2) * 2)
+
+
+def transcode(source: str, target: Path, *, short_side: int, gop: int, crf: int) -> None:
+    """Encode a video anew as H.264 in MP4: no audio, upright, 8 bits, no B-frames.
+
+    All frames keep their timestamps. The copy is written whole or not at all; the source is left
+    unchanged.
+
+    Args:
+        source: the file.
+        target: the file to write.
+        short_side: pixels of the shorter side, even; smaller videos keep their size.
+        gop: frames from one key frame to the next; a seek decodes so many at most.
+        crf: quality of x264, lower is better.
+
+    Raises:
+        DecodeError: a frame is damaged, there is none, or the pictures cannot be encoded.
+        OSError: the disk is full.
+    """
+    try:
+        num_expected = _count_frames(source)
+        with atomic_write(target) as partial:
+            num_written = _encode(source, partial, short_side, {"g": str(gop), "crf": str(crf)})
+            if num_expected is not None and num_written != num_expected:
+                reason = f"only {num_written} of {num_expected} frames can be decoded"
+                raise DecodeError(source, reason)
+            if num_written == 0:
+                raise DecodeError(source, "no frame of it can be decoded")
+    except av.FFmpegError as error:
+        if isinstance(error, OSError) and error.errno == errno.ENOSPC:
+            raise
+        raise DecodeError(source, f"cannot be encoded: {reason_of(error)}") from error
+
+
+def _count_frames(path: str) -> int | None:
+    """How many frames are shown; None where only decoding tells."""
+    container, stream = open_container(path, num_threads=1, read_timeout=0.0)
+    with container:
+        promised = stream.frames
+        table = read_frame_table(path, container, stream)
+    if promised > len(table.pts) + 1:
+        raise DecodeError(
+            path,
+            f"ends early: it holds {len(table.pts)} of the {promised} frames that its header "
+            "promises",
+        )
+    return len(table.shown) if table.has_trusted_pts else None
+
+
+def _encode(source: str, target: Path, short_side: int, options: dict[str, str]) -> int:
+    """Encode all frames of a file; how many they are."""
+
+    def reopen() -> tuple[Any, Any]:
+        return open_container(source, num_threads=1, read_timeout=0.0)
+
+    container, stream = reopen()
+    with container:
+        table = read_frame_table(source, container, stream)
+        rate = stream.average_rate or stream.guessed_rate or Fraction(25)
+    first, count = None, 0
+    with av.open(str(target), "w", format="mp4", options={"movflags": "faststart"}) as output:
+        copy = output.add_stream("libx264", rate=rate)
+        for frame in decode_all(reopen):
+            picture = _upright(frame, short_side)
+            if first is None:
+                first = frame.pts
+                copy.width, copy.height = picture.width, picture.height
+                copy.pix_fmt = "yuv420p"
+                # Key frames at a fixed distance, and none of the B-frames that seeks stumble over.
+                fixed = {"preset": "veryfast", "bf": "0", "sc_threshold": "0"}
+                copy.options = {**fixed, **options, "keyint_min": options["g"]}
+                copy.codec_context.thread_count = 1  # processes run beside each other instead
+                copy.codec_context.time_base = _CLOCK
+            if (picture.width, picture.height) != (copy.width, copy.height):
+                picture = picture.reformat(copy.width, copy.height)
+            seconds = count / rate
+            if table.has_trusted_pts:
+                seconds = (frame.pts - first) * table.time_base
+            picture.pts, picture.time_base = round(seconds / _CLOCK), _CLOCK
+            output.mux(copy.encode(picture))
+            count += 1
+        if count:
+            output.mux(copy.encode(None))
+    return count
+
+
+def _upright(frame: Any, short_side: int) -> Any:
+    """A decoded frame at its new size, as a player shows it."""
+    width, height = resized(frame.width, frame.height, short_side)
+    matrix = display_matrix(frame)
+    if matrix is None:
+        # Players and decoders take a range for granted that is not said in the file.
+        picture = frame.reformat(
+            width, height, "yuv420p", interpolation="BICUBIC", dst_color_range="MPEG"
+        )
+    else:
+        pixels = frame.reformat(width, height, "rgb24", interpolation="BICUBIC").to_ndarray()
+        pixels = np.ascontiguousarray(orient(pixels[None], matrix)[0])
+        picture = av.VideoFrame.from_ndarray(pixels, format="rgb24").reformat(format="yuv420p")
+    picture.pict_type = 0  # NONE: the encoder would follow that of the source
+    return picture

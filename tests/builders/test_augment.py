@@ -1,0 +1,154 @@
+"""Which keys switch which augmentation on, for videos and images."""
+
+from __future__ import annotations
+
+import warnings
+from pathlib import Path
+
+import pytest
+
+from slowfast_maskfeat.builders.augment import (
+    build_batch_transform,
+    build_erase_sampler,
+    build_train_transform,
+)
+from slowfast_maskfeat.builders.data import build_test_views
+from slowfast_maskfeat.config import load_config
+
+CONFIGS = Path(__file__).resolve().parent.parent.parent / "configs"
+
+
+def _cfg(name=None, **options):
+    words = [str(word) for pair in options.items() for word in pair]
+    files = [str(CONFIGS / f"{name}.yaml")] if name else []
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        return load_config(files, [word.replace("__", ".") for word in words])
+
+
+def test_nothing_is_augmented_by_default():
+    cfg = _cfg()
+    transform = build_train_transform(cfg)
+    assert transform.randaugment is None
+    assert transform.jitter is None
+    assert build_erase_sampler(cfg) is None
+    assert build_batch_transform(cfg) is None
+
+
+def test_the_published_recipe_of_videos():
+    cfg = _cfg("Kinetics/MVITv2_S_16x4")
+    transform = build_train_transform(cfg)
+    policy = transform.randaugment
+    assert (policy.magnitude, policy.num_operations, policy.magnitude_std) == (7, 4, 0.5)
+    assert policy.increasing
+    assert policy.fill == (128, 128, 128)
+    assert not transform.augment_crop
+    assert transform.jitter is None  # AUG.COLOR_JITTER 0.4 is not for videos
+    assert transform.interpolation == "bilinear"
+    eraser = build_erase_sampler(cfg)
+    assert (eraser.probability, eraser.max_count, eraser.num_tries) == (0.25, 1, 100)
+    assert eraser.size == (224, 224)
+    batch = build_batch_transform(cfg)
+    assert batch.erase_mode == "pixel"
+    mix = batch.mix
+    assert (mix.num_classes, mix.mixup_alpha, mix.cutmix_alpha) == (400, 0.8, 1.0)
+    assert (mix.probability, mix.switch_probability, mix.label_smoothing) == (1.0, 0.5, 0.1)
+
+
+def test_the_published_recipe_of_images():
+    cfg = _cfg("masked_ssl/in1k_VIT_B_MaskFeat_FT")
+    transform = build_train_transform(cfg)
+    assert transform.area == (0.08, 1.0)
+    assert transform.augment_crop
+    assert transform.interpolation == "bicubic"
+    # The data set's mean, 0.485, 0.456, 0.406.
+    assert transform.randaugment.fill == (124, 116, 104)
+    assert transform.randaugment.magnitude == 9
+    assert transform.jitter is None  # RandAugment takes its place
+    assert build_erase_sampler(cfg).num_tries == 10
+    views = build_test_views(cfg)
+    assert (views.transform.short_side, views.transform.crop_size) == (256, 224)
+    assert views.transform.interpolation == "bicubic"
+    plain = build_train_transform(_cfg("masked_ssl/in1k_VIT_B_MaskFeat_FT", AUG__AA_TYPE=""))
+    assert plain.jitter.strength == 0.4
+
+
+@pytest.mark.parametrize(
+    "name", ["masked_ssl/k400_MVITv2_S_16x4_MaskFeat_PT", "masked_ssl/in1k_VIT_B_MaskFeat_PT"]
+)
+def test_the_published_pre_training_cuts_and_flips_alone(name):
+    cfg = _cfg(name)
+    transform = build_train_transform(cfg)
+    assert transform.area == (0.5, 1.0)
+    assert transform.flip
+    assert transform.randaugment is None
+    assert transform.jitter is None
+    assert build_batch_transform(cfg) is None
+
+
+def test_the_device_cuts_as_the_workers_would():
+    cfg = _cfg("masked_ssl/in1k_VIT_B_MaskFeat_FT", AUG__ON_DEVICE=True)
+    transform, cut = build_train_transform(cfg), build_batch_transform(cfg).cut
+    assert (cut.crop_size, cut.antialias) == (transform.crop_size, transform.antialias)
+    assert cut.interpolation == transform.interpolation == "bicubic"
+    cfg = _cfg("Kinetics/MVITv2_S_16x4", AUG__ON_DEVICE=True, DATA__REVERSE_INPUT_CHANNEL=True)
+    assert build_batch_transform(cfg).cut.reverse_channels
+    # Without anything to erase or mix, too: the resize moves.
+    cfg = _cfg("masked_ssl/k400_MVITv2_S_16x4_MaskFeat_PT", AUG__ON_DEVICE=True)
+    batch = build_batch_transform(cfg)
+    assert batch.cut is not None
+    assert batch.mix is None
+    with pytest.raises(ValueError, match=r"AUG.ON_DEVICE: workers cut the clips of a detection"):
+        build_batch_transform(_cfg(AUG__ON_DEVICE=True, DETECTION__ENABLE=True))
+
+
+def test_smoothing_without_mixing_needs_no_partner():
+    cfg = _cfg("Kinetics/MVITv2_L_40x3_test", TRAIN__BATCH_SIZE=1)
+    assert build_batch_transform(cfg).mix.probability == 0
+
+
+def test_colors_of_videos_have_keys_of_their_own():
+    options = {"AUG__ENABLE": True, "AUG__AA_TYPE": ""}
+    jitter = build_train_transform(_cfg(**options, AUG__VIDEO_COLOR_JITTER=0.3)).jitter
+    assert (jitter.strength, jitter.gray_probability) == (0.3, 0.0)
+    jitter = build_train_transform(_cfg(**options, AUG__GRAY_PROB=0.2)).jitter
+    assert (jitter.strength, jitter.gray_probability) == (0.0, 0.2)
+    assert build_train_transform(_cfg(**options, AUG__COLOR_JITTER=0.5)).jitter is None
+    with pytest.raises(ValueError, match=r"AUG.VIDEO_COLOR_JITTER: 0\.3 is of videos"):
+        build_train_transform(_cfg(**options, AUG__VIDEO_COLOR_JITTER=0.3, DATA__NUM_FRAMES=1))
+    with pytest.raises(ValueError, match=r"AUG.COLOR_JITTER: -0\.3 is wanted from 0 on"):
+        build_train_transform(_cfg(**options, AUG__COLOR_JITTER=-0.3, DATA__NUM_FRAMES=1))
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        ({"TRAIN__BATCH_SIZE": 1}, "gives each of 1 processes one; at least 2"),
+        ({"MASK__ENABLE": True}, "pre-training has no labels to mix"),
+        ({"MIXUP__ALPHA": -1}, r"MIXUP.ALPHA, MIXUP.CUTMIX_ALPHA: -1\.0 and 1\.0 are wanted"),
+    ],
+)
+def test_what_can_not_be_mixed_is_a_clear_error(options, message):
+    with pytest.raises(ValueError, match=message):
+        build_batch_transform(_cfg(MIXUP__ENABLE=True, **options))
+
+
+def test_a_batch_of_one_is_enough_where_each_video_gives_two_clips():
+    options = {"MIXUP__ENABLE": True, "TRAIN__BATCH_SIZE": 1, "AUG__NUM_SAMPLE": 2}
+    assert build_batch_transform(_cfg(**options)).mix is not None
+
+
+@pytest.mark.parametrize(
+    ("key", "value", "message"),
+    [
+        ("AUG.RE_PROB", 1.2, r"wanted in 0\.\.1"),
+        ("AUG.GRAY_PROB", -0.1, r"wanted in 0\.\.1"),
+        ("MIXUP.PROB", 2, r"wanted in 0\.\.1"),
+        ("AUG.NUM_SAMPLE", 0, "wanted above 0"),
+        ("AUG.RE_MODE", "noise", "is not one of 'pixel', 'rand', 'const'"),
+        ("AUG.INTERPOLATION", "lanczos", "is not one of 'bicubic', 'bilinear', 'random'"),
+    ],
+)
+def test_values_out_of_range_name_their_key(key, value, message):
+    with pytest.raises(ValueError, match=f"{key}: .*{message}"):
+        load_config([], [key, str(value)])

@@ -1,0 +1,88 @@
+"""Work in processes that are ended when they hang, and replaced when they crash."""
+
+from __future__ import annotations
+
+import os
+import signal
+import threading
+import time
+from multiprocessing.popen_spawn_posix import Popen
+
+import pytest
+from helpers.stalling import hanging_to_open
+
+from slowfast_maskfeat.curation.check_videos import check_video
+from slowfast_maskfeat.curation.jobs import Failure, Journal, run_jobs
+
+
+def act(item: str) -> str:
+    if item == "hang":
+        time.sleep(1000)
+    if item == "crash":
+        os.kill(os.getpid(), signal.SIGSEGV)
+    if item == "raise":
+        raise KeyError("what")
+    return item.upper()
+
+
+def test_each_item_gets_a_result_or_the_reason_why_not():
+    items = ["a", "hang", "crash", "b", "raise", "hang ", "c", "crash"]
+    results = list(run_jobs(act, items, processes=2, timeout=4.0))
+    assert sorted(item for item, _ in results) == sorted(items)
+    by_item = dict(results)
+    assert [by_item[name] for name in ("a", "b", "c", "hang ")] == ["A", "B", "C", "HANG "]
+    assert by_item["hang"] == Failure("hung: not done after 4 s")
+    assert by_item["crash"] == Failure("the process that read it was ended by signal SIGSEGV")
+    assert by_item["raise"] == Failure("KeyError: 'what'")
+
+
+def test_nothing_is_started_for_nothing():
+    assert list(run_jobs(act, [], processes=4, timeout=1.0)) == []
+
+
+def test_a_file_on_a_dead_disk_is_given_up(tmp_path):
+    path = tmp_path / "a.mp4"
+    path.write_bytes(b"never read")
+    with hanging_to_open(path):
+        begin = time.monotonic()
+        ((_, result),) = run_jobs(check_video, [str(path)], processes=1, timeout=1.0)
+        assert time.monotonic() - begin < 20
+    assert result == Failure("hung: not done after 1 s")
+
+
+def test_a_journal_keeps_what_is_done_and_forgets_a_cut_line(tmp_path):
+    path = tmp_path / "deep" / "journal.jsonl"
+    journal = Journal(path, {"full": False})
+    journal.add("a.mp4", None)
+    journal.add("caf\udce9.mp4", Failure("no such file"))
+    journal.close()
+    with open(path, "a") as file:
+        file.write('["b.mp4", nu')
+    again = Journal(path, {"full": False})
+    assert again.done == {"a.mp4": None, "caf\udce9.mp4": Failure("no such file")}
+    again.add("b.mp4", {"fps": 25.0})
+    again.close()
+    assert Journal(path, {"full": False}).done["b.mp4"] == {"fps": 25.0}
+    with pytest.raises(ValueError, match="interrupted run with the settings"):
+        Journal(path, {"full": True})
+
+
+def test_ctrl_c_while_a_process_starts_waits_until_it_has_its_work(monkeypatch, capfd):
+    launch, launched = Popen._launch, []
+
+    def interrupted_launch(self, process):
+        os.kill(os.getpid(), signal.SIGINT)
+        time.sleep(0.1)  # here the interpreter would raise
+        launch(self, process)
+        launched.append(self.pid)
+
+    monkeypatch.setattr(Popen, "_launch", interrupted_launch)
+    # A second thread, which may be the one that the signal comes to.
+    release = threading.Event()
+    threading.Thread(target=release.wait, daemon=True).start()
+    with pytest.raises(KeyboardInterrupt):
+        list(run_jobs(act, ["a"], processes=1, timeout=60.0))
+    release.set()
+    assert launched
+    assert signal.getsignal(signal.SIGINT) is signal.default_int_handler
+    assert "Traceback" not in capfd.readouterr().err

@@ -1,0 +1,133 @@
+"""What is wrong with files of AVA's form is told, with file and line, and taken out."""
+
+from __future__ import annotations
+
+from types import ModuleType
+
+import pytest
+from helpers import dataset_scripts
+from helpers.ava_data import extract_frames, make_ava
+from helpers.load_tool import load_tool
+
+BAD_ROWS = {
+    "vid0,0001,0.1,0.2,0.6,1.9,1,0": "the box 0.1, 0.2, 0.6, 1.9 is not inside 0..1",
+    "vid0,0001,0.6,0.2,0.1,0.9,1,0": "the box 0.6, 0.2, 0.1, 0.9 is turned over",
+    "vid0,0001,0.1,0.2,0.6,0.9,9,0": "the action 9 is not in the label map: 1..4",
+    "vid0,0001,0.1,0.2,0.6,0.9,0,0": "the action 0 is not in the label map: 1..4",
+    "vid0,0001,0.1,0.2,0.6,0.9": "7 or 8 fields, as in the first row, are wanted, got 6",
+    "vid0,noon,0.1,0.2,0.6,0.9,1,0": "a field is no number",
+    "vid0,0077,0.1,0.2,0.6,0.9,1,0": "the key frame at 77 s is not in it: it is 5.0 s long",
+    "gone,0001,0.1,0.2,0.6,0.9,1,0": "the video 'gone' is not in ",
+    "torn,0001,0.1,0.2,0.6,0.9,1,0": "torn_000001.png can't be read: ",
+}
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory):
+    path = tmp_path_factory.mktemp("ava")
+    make_ava(path)
+    extract_frames(path)
+    with open(path / "train_frames.csv", "a") as frames:  # one that is listed and not there
+        frames.writelines(f'torn 3 {n} torn/torn_{n + 1:06d}.png ""\n' for n in range(150))
+    lines = (path / "train.csv").read_text().splitlines()
+    (path / "own.csv").write_text("\n".join(line for line in lines if line[:4] == "vid0") + "\n")
+    truth = [line for line in lines if line[:4] != "vid0"]
+    (path / "truth.csv").write_text("\n".join(truth) + "\n")
+    return path
+
+
+@pytest.fixture(scope="module")
+def script() -> ModuleType:
+    return load_tool("datasets/check_ava.py")
+
+
+@pytest.fixture
+def check(script, folder, capsys):
+    """Runs the script in this process, on frames, where it needs no others."""
+
+    def run(*words: object, code: int, on_frames: bool = True) -> tuple[str, str]:
+        words = ("--label-map", folder / "actions.pbtxt", *words)
+        if on_frames:
+            words += ("--frames", folder / "frames", "--frame-begin", 0)
+        assert script.main([str(word) for word in words]) == code
+        captured = capsys.readouterr()
+        return captured.out, captured.err
+
+    return run
+
+
+COUNTS = "own.csv: 8 rows, 1 videos, 3 key frames, 6 boxes, 4 actions; 0 problems"
+
+
+@pytest.mark.parametrize("listed", [False, True])
+def test_files_that_go_together_have_no_problem(folder, check, listed):
+    words = ("--train", folder / "own.csv", "--test", folder / "test_boxes.csv")
+    words += ("--ground-truth", folder / "truth.csv")
+    words += ("--frame-lists", folder / "train_frames.csv") if listed else ()
+    out, _ = check(*words, code=0)
+    assert COUNTS in out
+    assert "test_boxes.csv: 27 rows, 3 videos, 9 key frames, 18 boxes, 0 actions" in out
+    assert out.splitlines()[-1] == "no problem"
+
+
+def test_videos_are_looked_at(folder):
+    (folder / "videos" / "torn.mp4").write_text("no video")
+    (folder / "both.csv").write_text((folder / "own.csv").read_text() + "torn,1,0,0,1,1,1,0\n")
+    words = ("--label-map", folder / "actions.pbtxt", "--videos", folder / "videos")
+    words += ("--train", folder / "own.csv", folder / "both.csv", "--processes", 1)
+    out = dataset_scripts.run("check_ava.py", *words, code=1).stdout
+    assert COUNTS in out
+    told = [line for line in out.splitlines() if "both.csv, line 9" in line]
+    assert "torn.mp4 can't be read: cannot be opened as a video" in told[0]
+    assert out.splitlines()[-1] == "1 problems"
+
+
+def test_each_problem_is_told_with_file_and_line_and_taken_out(folder, check, tmp_path):
+    good = (folder / "own.csv").read_text()
+    path = tmp_path / "bad.csv"
+    path.write_text(good + "\n" + "\n".join(BAD_ROWS) + "\n" + good.splitlines()[0] + "\n")
+    lists = ("--frame-lists", folder / "train_frames.csv")
+    out, _ = check("--train", path, "--output", tmp_path / "clean", *lists, code=1)
+    begin = good.count("\n") + 2  # behind an empty line
+    for line, what in enumerate(BAD_ROWS.values(), begin):
+        told = [text for text in out.splitlines() if f"{path}, line {line}: " in text]
+        assert len(told) == 1, out
+        assert what in told[0]
+    assert f"{path}, line {begin + len(BAD_ROWS)}: repeats line 1" in out
+    assert out.splitlines()[-1] == f"{len(BAD_ROWS) + 1} problems"
+    assert (tmp_path / "clean" / "bad.csv").read_text() == good + "\n"
+    refused = (tmp_path / "clean" / "bad_refused.csv").read_text().splitlines()
+    assert len(refused) == len(BAD_ROWS) + 2
+    check("--train", tmp_path / "clean" / "bad.csv", *lists, code=0)
+
+
+def test_files_that_do_not_go_together_are_told(folder, check, tmp_path):
+    words = ("--ground-truth", folder / "truth.csv")
+    other = tmp_path / "other.csv"
+    other.write_text("vid0,0001,0,0,1,1,,0.95\n")
+    out, _ = check(*words, "--test", other, "--train", folder / "train.csv", code=1)
+    assert f"{other}: shares no key frame with {folder / 'truth.csv'}" in out
+    assert f"{folder / 'train.csv'}: 2 videos are in {folder / 'truth.csv'}, too" in out
+    (tmp_path / "excluded.csv").write_text("elsewhere,0902\n")
+    out, _ = check(*words, "--excluded", tmp_path / "excluded.csv", code=1)
+    assert "has none of the videos of" in out
+    other.write_text("vid0,0001,0,0,1,1,,0.2\n")
+    out, _ = check(*words, "--test", other, code=1)
+    assert "no row is left with a score of 0.9 or more" in out
+
+
+@pytest.mark.parametrize(
+    ("words", "message"),
+    [
+        (("--train", "gone.csv", "--videos", "."), "gone.csv does not exist"),
+        (("--videos", "."), "a file to check is wanted"),
+        (("--train", "own.csv"), "--videos or --frames: the folder"),
+        (("--train", "own.csv", "--videos", "gone"), "gone: there is no such folder"),
+        (("--train", "own.csv", "--videos", ".", "--output", "."), "would overwrite the files"),
+    ],
+)
+def test_bad_input_is_one_line(folder, check, words, message):
+    words = [folder / word if str(word).endswith(("own.csv", ".")) else word for word in words]
+    _, error = check(*words, code=2, on_frames=False)
+    assert message in error
+    assert error.count("\n") == 1

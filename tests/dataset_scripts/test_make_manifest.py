@@ -1,0 +1,117 @@
+"""Folders and official lists become list files that are read back as they were meant."""
+
+from __future__ import annotations
+
+from collections import Counter
+from pathlib import Path
+
+import pytest
+from helpers import dataset_scripts
+
+from slowfast_maskfeat.curation.write_list import ListRow, split_rows
+from slowfast_maskfeat.datasets import read_list
+
+
+def _class_folders(folder: Path, counts: dict[str, int]) -> Path:
+    for name, count in counts.items():
+        (folder / name).mkdir(parents=True)
+        for number in range(count):
+            (folder / name / f"clip_{number:02d}.mp4").touch()
+    return folder
+
+
+def _run(folder, *words, code=0):
+    return dataset_scripts.run(
+        "make_manifest.py", "--data", folder, "--output", folder.parent / "lists", *words, code=code
+    )
+
+
+def test_class_folders_become_lists_that_are_split_class_by_class(tmp_path):
+    folder = _class_folders(tmp_path / "data", {"run": 40, "jump": 20, "sit": 2, "once": 1})
+    done = _run(folder, "--val-share", "0.1")
+    lists = tmp_path / "lists"
+    train, val = (read_list(lists / f"{split}.csv") for split in ("train", "val"))
+    assert (lists / "classes.txt").read_text().split() == ["jump", "once", "run", "sit"]
+    assert Counter(val.labels.tolist()) == {0: 2, 2: 4, 3: 1}
+    assert Counter(train.labels.tolist()) == {0: 18, 1: 1, 2: 36, 3: 1}
+    paths = {videos.path(row) for videos in (train, val) for row in range(len(videos))}
+    assert len(paths) == 63
+    assert "run/clip_07.mp4" in paths
+    assert f"train: 56 rows, 4 classes, sha256 {train.fingerprint}" in done.stdout
+    assert f"val: 7 rows, 3 classes, sha256 {val.fingerprint}" in done.stdout
+    assert f"DATA.PATH_PREFIX {folder}" in done.stdout
+
+
+def test_the_draw_is_that_of_the_seed(tmp_path):
+    folder = _class_folders(tmp_path / "data", {"a": 30, "b": 30})
+    texts = []
+    for seed in (0, 0, 1):
+        _run(folder, "--val-share", "0.2", "--seed", seed, "--force")
+        texts.append((tmp_path / "lists" / "val.csv").read_text())
+    assert texts[0] == texts[1] != texts[2]
+
+
+def test_lists_are_not_overwritten_without_force(tmp_path):
+    folder = _class_folders(tmp_path / "data", {"a": 2, "b": 2})
+    _run(folder, "--val-share", "0.5")
+    done = _run(folder, code=2)
+    assert "--force" in done.stderr
+    assert len(done.stderr.splitlines()) == 2  # and the progress
+    _run(folder, "--force")
+    # A validation list left from before would be read beside the new training list.
+    assert not (tmp_path / "lists" / "val.csv").exists()
+
+
+def test_blanks_quotes_and_other_scripts_come_back(tmp_path):
+    names = ["riding a bike", 'the "best", of all', "跑步"]
+    folder = _class_folders(tmp_path / "data", dict.fromkeys(names, 2))
+    done = _run(folder)
+    assert 'DATA.PATH_LABEL_SEPARATOR ","' in done.stdout
+    videos = read_list(tmp_path / "lists" / "train.csv", separator=",")
+    paths = [videos.path(row) for row in range(len(videos))]
+    assert paths == [f"{name}/clip_{n:02d}.mp4" for name in sorted(names) for n in range(2)]
+
+
+def test_an_official_list_keeps_its_splits(tmp_path):
+    folder = tmp_path / "ucf"
+    for name in ("Jump", "Run"):
+        (folder / "UCF-101" / name).mkdir(parents=True)
+    (folder / "classInd.txt").write_text("1 Jump\n2 Run\n")
+    rows = [f"Jump/v_Jump_g{g:02d}_c01.avi 1" for g in range(8, 12)]
+    (folder / "trainlist01.txt").write_text("\n".join(rows) + "\n")
+    (folder / "testlist01.txt").write_text("Run/v_Run_g01_c01.avi\n")
+    done = _run(folder, "--dataset", "ucf101")
+    assert "train: 4 rows, 1 classes" in done.stdout
+    assert "val: 1 rows" in done.stdout
+    test = read_list(tmp_path / "lists" / "test.csv")
+    assert (test.path(0), test.labels.tolist()) == ("UCF-101/Run/v_Run_g01_c01.avi", [1])
+
+
+def test_groups_stay_together():
+    rows = [ListRow(f"a/v_g{g:02d}_c{c:02d}.avi", 0) for g in range(10) for c in range(4)]
+    train, val = split_rows(rows, 0.2, seed=3, group=r"_g\d+_")
+    assert (len(train), len(val)) == (32, 8)
+    groups = [{row.path[:7] for row in part} for part in (train, val)]
+    assert not groups[0] & groups[1]
+    # Rows of one path are one group even without an expression.
+    twice = [ListRow(f"{n}.mp4", 0) for n in range(10) for _ in range(2)]
+    parts = split_rows(twice, 0.5, seed=0)
+    assert not {row.path for row in parts[0]} & {row.path for row in parts[1]}
+
+
+@pytest.mark.parametrize(
+    ("words", "message"),
+    [
+        (["--val-share", "1.5"], "between 0 and 1"),
+        (["--val-share", "0.5", "--group", "("], "no regular expression"),
+        (["--val-share", "0.5", "--group", "_g1_"], "does not match"),
+        (["--group", "x"], "--val-share"),
+        (["--dataset", "ucf101"], "trainlist01.txt"),
+    ],
+)
+def test_bad_input_is_one_error(tmp_path, words, message):
+    folder = _class_folders(tmp_path / "data", {"a": 2, "b": 2})
+    done = _run(folder, *words, code=2)
+    assert message in done.stderr
+    assert "Traceback" not in done.stderr
+    assert not (tmp_path / "lists").exists()

@@ -1,0 +1,161 @@
+"""Copies are small, upright and quick to seek in, and show the frames of the originals."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import av
+import numpy as np
+import pytest
+from helpers import dataset_scripts
+from helpers.broken_videos import make_pieces, write_list
+from helpers.videos_on_disk import numbered_frames, read_numbers, write_video
+
+from slowfast_maskfeat.curation.resize_videos import resize_video
+from slowfast_maskfeat.datasets import read_list
+from slowfast_maskfeat.videos import open_video
+from slowfast_maskfeat.videos.transcode import resized
+
+
+def _copy(source: Path, target: Path, short_side: int = 32, gop: int = 8) -> None:
+    failure = resize_video(str(source), target, short_side=short_side, gop=gop, crf=18)
+    assert failure is None, failure
+
+
+@pytest.mark.parametrize(
+    ("size", "short_side", "wanted"),
+    [
+        ((340, 256), 128, (170, 128)),
+        ((256, 340), 128, (128, 170)),
+        ((1920, 1080), 320, (568, 320)),
+        ((101, 57), 320, (100, 56)),
+        ((64, 48), 320, (64, 48)),
+    ],
+)
+def test_sizes_are_even_and_never_larger(size, short_side, wanted):
+    assert resized(*size, short_side) == wanted
+
+
+@pytest.mark.parametrize(
+    "kwargs",
+    [
+        {"bframes": 2},
+        {"with_audio": True},
+        {"rotation": 90.0},
+        {"mirrored": True},
+        {"pixel_format": "yuv420p10le"},
+        {"pixel_format": "yuvj420p"},
+        {"codec": "mpeg4", "bframes": 2},
+    ],
+    ids=lambda kwargs: "-".join(map(str, kwargs.values())),
+)
+def test_a_copy_shows_the_frames_of_its_original(tmp_path, kwargs):
+    ending = "avi" if kwargs.get("codec") == "mpeg4" else "mp4"
+    frames = numbered_frames(30, 96, 128)
+    source = write_video(tmp_path / f"a.{ending}", frames, gop=30, **kwargs)
+    _copy(source, tmp_path / "copy.mp4", short_side=48)
+    with open_video(source, "pyav") as old, open_video(tmp_path / "copy.mp4", "pyav") as new:
+        assert new.num_frames == 30
+        np.testing.assert_allclose(new.timestamps, old.timestamps - old.timestamps[0], atol=1e-3)
+        before, after = old.frames(range(30)), new.frames(range(30))
+    assert min(after.shape[1:3]) == 48
+    assert (before.shape[1] > before.shape[2]) == (after.shape[1] > after.shape[2])
+    shrunk = before.reshape(30, after.shape[1], 2, after.shape[2], 2, 3).mean(axis=(2, 4))
+    assert np.abs(shrunk - after).mean() < 4  # gray levels; another frame differs by 25 and more
+    with av.open(str(tmp_path / "copy.mp4")) as container:
+        assert [stream.type for stream in container.streams] == ["video"]
+        stream = container.streams.video[0]
+        assert stream.codec_context.pix_fmt == "yuv420p"
+        packets = [packet for packet in container.demux(stream) if packet.size]
+    assert [i for i, packet in enumerate(packets) if packet.is_keyframe] == [0, 8, 16, 24]
+    assert all(packet.pts == packet.dts for packet in packets)
+
+
+def test_a_variable_rate_and_odd_sizes_are_kept(tmp_path):
+    times = np.cumsum([0, 0.02, 0.2, 0.04, 0.5, 0.03, 0.03, 0.1, 0.02, 0.3])
+    frames = numbered_frames(10, 65, 97)
+    source = write_video(tmp_path / "a.mkv", frames, times=times, pixel_format="yuv444p")
+    _copy(source, tmp_path / "copy.mp4", short_side=320)
+    with open_video(tmp_path / "copy.mp4", "pyav") as copy:
+        np.testing.assert_allclose(copy.timestamps, times, atol=2e-3)
+        shown = copy.frames(range(10))
+    assert shown.shape[1:3] == (64, 96)
+    assert read_numbers(shown) == list(range(10))
+
+
+@pytest.fixture
+def originals(tmp_path):
+    whole, ways = make_pieces(tmp_path / "pieces")
+    folder = tmp_path / "videos"
+    for name in ("a/1.mp4", "a/2.avi", "b c/1.webm"):
+        (folder / name).parent.mkdir(parents=True, exist_ok=True)
+        (folder / name).write_bytes(whole)
+    for way in ("truncated", "zeroed middle", "text"):
+        ways[way](folder / "a" / f"{way.replace(' ', '_')}.mp4")
+    names = sorted(path.relative_to(folder).as_posix() for path in folder.rglob("*.*"))
+    (tmp_path / "train.csv").write_text("".join(f"{name},{len(name)}\n" for name in names))
+    return folder
+
+
+def _run(originals, *words, code=0):
+    folder = originals.parent
+    words = ("--output", folder / "small", "--short-side", 16, "--processes", 1, *words)
+    prefix = ("--prefix", originals)
+    return dataset_scripts.run("resize_videos.py", folder / "train.csv", *prefix, *words, code=code)
+
+
+def test_a_list_of_copies_is_written_and_failures_are_named(originals):
+    before = {path: path.read_bytes() for path in originals.rglob("*.*")}
+    done = _run(originals, code=1)
+    small = originals.parent / "small"
+    videos = read_list(small / "train.csv", separator=",", prefix=str(small))
+    copies = [Path(videos.path(row)) for row in range(len(videos))]
+    names = [copy.relative_to(small).as_posix() for copy in copies]
+    assert names == ["videos/a/1.mp4", "videos/a/2.mp4", "videos/b c/1.mp4"]
+    assert videos.labels.tolist() == [len("a/1.mp4"), len("a/2.avi"), len("b c/1.webm")]
+    for copy in copies:
+        with open_video(copy) as video:
+            assert video.frames([0, 9]).shape == (2, 16, 16, 3)
+    refused = (small / "train_refused.csv").read_text()
+    assert refused.count("\n") == 4
+    for reason in ("ends early", "frames can be decoded", "cannot be opened as a video"):
+        assert reason in refused
+    assert "6 rows, 3 refused" in done.stdout
+    assert {path: path.read_bytes() for path in originals.rglob("*.*")} == before
+    assert not [path for path in small.rglob(".*") if path.is_file()]
+
+
+def test_what_is_there_is_not_made_again(originals):
+    _run(originals, code=1)
+    small = originals.parent / "small"
+    copies = {path: path.stat().st_mtime_ns for path in (small / "videos").rglob("*.mp4")}
+    (small / "videos" / "a" / "1.mp4").unlink()
+    _run(originals, code=1)
+    again = {path: path.stat().st_mtime_ns for path in (small / "videos").rglob("*.mp4")}
+    assert set(again) == set(copies)
+    assert {path.name for path in copies if copies[path] != again[path]} == {"1.mp4"}
+    assert sum(copies[path] != again[path] for path in copies) == 1
+    other = _run(originals, "--gop", 4, code=2)
+    assert "copies made with" in other.stderr
+    assert json.loads((small / "settings.json").read_text())["gop"] == 16
+
+
+def test_bad_input_is_one_error(tmp_path):
+    whole, _ = make_pieces(tmp_path / "pieces")
+    for name in ("1.mp4", "1.avi"):
+        (tmp_path / name).write_bytes(whole)
+    rows = [(str(tmp_path / name), 0) for name in ("1.mp4", "1.avi")]
+    path = write_list(tmp_path / "train.csv", rows)
+    for words, message in (
+        ((), "the same copy"),
+        (("--short-side", 33), "even"),
+        (("--crf", 70), "between 0 and 51"),
+    ):
+        rows_used = rows if not words else rows[:1]
+        write_list(path, rows_used)
+        done = dataset_scripts.run(
+            "resize_videos.py", path, "--output", tmp_path / "small", *words, code=2
+        )
+        assert message in done.stderr
+        assert len(done.stderr.splitlines()) == 1

@@ -1,0 +1,357 @@
+"""Lists of key frames: what is read of them, and each thing that is wrong, with file and line."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from slowfast_maskfeat.datasets import (
+    AvaFolder,
+    AvaMedia,
+    MissingListError,
+    ava_class_names,
+    read_ava,
+)
+from slowfast_maskfeat.datasets.box_rows import read_box_rows, read_excluded
+from slowfast_maskfeat.datasets.frame_lists import list_frame_folders, read_frame_lists
+from slowfast_maskfeat.datasets.label_map import read_labelmap
+
+MAP = 'item {\n  name: "walk"\n  id: 1\n}\nitem {\n  name: "run {fast}"\n  id: 3\n}\n'
+DRAWN = "a,0902,0.1,0.2,0.3,0.4,1,7\na,0902,0.1,0.2,0.3,0.4,3,7\nb,0903,0,0,1,1,2,0\n"
+
+
+def _write(folder: Path, **files: str) -> None:
+    for name, text in files.items():
+        (folder / f"{name}.csv").write_text(text)
+
+
+def _data(folder: Path, **options) -> AvaFolder:
+    """A data set whose videos are empty files."""
+    (folder / "map.pbtxt").write_text(options.pop("label_map", MAP))
+    (folder / "videos" / "trainval").mkdir(parents=True, exist_ok=True)
+    for name in ("a.mp4", "trainval/b.mkv", "c.webm", "notes.txt"):
+        (folder / "videos" / name).touch()
+    media = options.pop("media", AvaMedia(video_folder=str(folder / "videos")))
+    files = {"ground_truth": ("drawn.csv",), "test_boxes": ("found.csv",), **options}
+    return AvaFolder(str(folder), media=media, label_map="map.pbtxt", **files)
+
+
+def _labels(key_frames) -> list:
+    return key_frames.table.labels(np.arange(len(key_frames.table))).tolist()
+
+
+FORMS = {
+    "published": "a,0902,0.1,0.2,0.3,0.4,12,7\nb é,1000,0,0,1,1,80,0\n",
+    "header": "video_id,middle_frame_timestamp,x1,y1,x2,y2,action_id,person_id\r\n"
+    "a,0902,0.1,0.2,0.3,0.4,12,7\r\nb é,1000,0,0,1,1,80,0\r\n",
+    "odd": "\ufeffa, 902, 1e-1,.2,+0.3,0.40,12, 7\n\n\nb é,1e3,0,0,1,1.0,80.0,0\n",
+    "plain": "a,0902,0.1,0.2,0.3,0.4,12\nb é,1000,0,0,1,1,80",
+    "open": "a,0902,0.1,0.2,0.3,0.4,,0.25\nb é,1000,0,0,1,1,-1,1e-05\n",
+}
+
+
+@pytest.mark.parametrize("form", FORMS)
+def test_rows_of_boxes_are_read_in_every_form(form, tmp_path):
+    (tmp_path / "x.csv").write_bytes(FORMS[form].encode())
+    rows = read_box_rows(tmp_path / "x.csv")
+    assert rows.names == ("a", "b é")
+    assert rows.video.tolist() == [0, 1]
+    assert rows.seconds.tolist() == [902, 1000]
+    assert rows.boxes.tolist() == [[0.1, 0.2, 0.3, 0.4], [0, 0, 1, 1]]
+    assert rows.actions.tolist() == ([-1, -1] if form == "open" else [12, 80])
+    last = {"plain": None, "open": [0.25, 1e-5]}.get(form, [7, 0])
+    assert (rows.last is None and last is None) or rows.last.tolist() == last
+
+
+def test_long_names_and_many_rows_are_read(tmp_path, monkeypatch):
+    name = "n" * 100
+    _write(tmp_path, long=f"{name},1,0,0,1,1,1\n" * 3)
+    assert read_box_rows(tmp_path / "long.csv").names == (name,)
+    monkeypatch.setattr("slowfast_maskfeat.datasets.box_rows._CHUNK", 10)
+    _write(tmp_path, many="".join(f"v{i % 7},{i},0,0,1,1,{i + 1}\n" for i in range(40)))
+    rows = read_box_rows(tmp_path / "many.csv")
+    assert rows.seconds.tolist() == list(range(40))
+    assert [rows.names[i] for i in rows.video] == [f"v{i % 7}" for i in range(40)]
+
+
+GOOD = "a,0902,0.1,0.2,0.3,0.4,1,0.9\n"
+
+
+@pytest.mark.parametrize(
+    ("row", "message"),
+    [
+        (
+            "a,0902,0.5,0.2,0.3,0.4,1,0.9",
+            r"x\.csv, line 4: the box 0\.5, 0\.2, 0\.3, 0\.4 is turned",
+        ),
+        ("a,0902,0.1,0.2,0.3,1.2,1,0.9", r"x\.csv, line 4: the box .*1\.2 is not inside 0\.\.1"),
+        ("a,0902,-0.1,0.2,0.3,1,1,0.9", r"x\.csv, line 4: the box .*is not inside 0\.\.1"),
+        ("a,0902,nan,0.2,0.3,1,1,0.9", r"x\.csv, line 4: the box .*is not inside 0\.\.1"),
+        ("a,-5,0.1,0.2,0.3,1,1,0.9", r"x\.csv, line 4: the time -5 is no second"),
+        ("a,0902,0.1,0.2,0.3,0.4,1", r"x\.csv, line 4: 8 fields as in the first row wanted, got 7"),
+        ("a,noon,0.1,0.2,0.3,0.4,1,0.9", r"x\.csv, line 4: the time is no number: 'noon'"),
+        ("a,0902,0.1,?,0.3,0.4,1,0.9", r"x\.csv, line 4: the box is no number: '\?'"),
+        (
+            "a,0902,0.1,0.2,0.3,0.4,1.5,0.9",
+            r"x\.csv, line 4: the action is no whole number: '1\.5'",
+        ),
+        (",0902,0.1,0.2,0.3,0.4,1,0.9", r"x\.csv, line 4: the name of the video is empty"),
+    ],
+)
+def test_a_malformed_row_is_named_with_its_line(row, message, tmp_path):
+    _write(tmp_path, x=f"{GOOD}\n{GOOD}{row}\n{GOOD}")
+    with pytest.raises(ValueError, match=message):
+        read_box_rows(tmp_path / "x.csv")
+
+
+def test_all_malformed_rows_are_named_and_other_forms_refused(tmp_path):
+    _write(tmp_path, x=GOOD + "a,0902,1,1,0,0,1,1\n" * 2, y="a,b,c\n", z="\n\n", e="")
+    with pytest.raises(ValueError, match=r"x\.csv: 2 malformed rows: line 2: .*; line 3: "):
+        read_box_rows(tmp_path / "x.csv")
+    with pytest.raises(ValueError, match=r"y\.csv, line 1: `video,second,.* got 3 fields"):
+        read_box_rows(tmp_path / "y.csv")
+    for name in ("z", "e"):
+        with pytest.raises(ValueError, match=rf"{name}\.csv has no rows"):
+            read_box_rows(tmp_path / f"{name}.csv")
+    with pytest.raises(MissingListError, match=r"n\.csv does not exist"):
+        read_box_rows(tmp_path / "n.csv")
+
+
+def test_excluded_key_frames(tmp_path):
+    _write(tmp_path, x="a,0902\nb,1000\n", none="", bad="a,0902\na;0903\na,x\n")
+    names, seconds = read_excluded(tmp_path / "x.csv")
+    assert (names, seconds.tolist()) == (["a", "b"], [902, 1000])
+    assert read_excluded(tmp_path / "none.csv")[0] == []
+    with pytest.raises(
+        ValueError, match=r"bad\.csv: 2 malformed rows: line 2.*line 3: the second is"
+    ):
+        read_excluded(tmp_path / "bad.csv")
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        MAP,
+        "label { name: 'walk' label_id: 1 label_type: X }\nlabel{label_id:3 name:\"run {fast}\"}",
+    ],
+)
+def test_label_maps_are_read_in_both_forms(text, tmp_path):
+    (tmp_path / "m.pbtxt").write_text(text)
+    assert read_labelmap(tmp_path / "m.pbtxt") == {1: "walk", 3: "run {fast}"}
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        ("", "holds no `item"),
+        ('item {\n name: "a"\n}\n', r"line 1: an item has"),
+        ('item {name: "a" id: 1}\n\nitem {name: "b" id: 1}', r"line 3: the id 1 is that of 'a'"),
+        ('item {name: "a" id: 1}\nitem {name: "a" id: 2}', r"line 2: the name 'a' comes twice"),
+        ('item {name: "a" id: 0}', r"line 1: the id 0: ids count from 1"),
+    ],
+)
+def test_a_malformed_label_map_is_named_with_its_line(text, message, tmp_path):
+    (tmp_path / "m.pbtxt").write_text(text)
+    with pytest.raises(ValueError, match=rf"m\.pbtxt.*{message}"):
+        read_labelmap(tmp_path / "m.pbtxt")
+    with pytest.raises(ValueError, match="does not exist"):
+        read_labelmap(tmp_path / "gone.pbtxt")
+
+
+def test_equal_boxes_are_one_with_the_actions_of_all(tmp_path):
+    found = "b,0903,0.0,0,1.000,1,3,0.95\nb,0903,0,0,1,0.5,-1,0.97\nb,0903,0,0,1,0.4,1,0.8\n"
+    _write(tmp_path, drawn=DRAWN, found=found)
+    rows = read_ava(_data(tmp_path, train_boxes=("found.csv",)), "train")
+    assert [(rows.media.names[v], s) for v, s in zip(rows.video, rows.seconds, strict=True)] == [
+        ("a", 902.0),
+        ("b", 903.0),
+    ]
+    assert rows.box_ends.tolist() == [1, 3]
+    assert _labels(rows) == [[1, 0, 1], [0, 1, 1], [0, 0, 0]]
+    assert rows.table.scores.tolist() == pytest.approx([1, 1, 0.97])
+    assert rows.key_frame(1).boxes.tolist() == [[0, 0, 1, 1], [0, 0, 1, 0.5]]
+    assert rows.key_frame(1).first_box == 1
+    assert rows.rows_of_boxes(np.array([2, 0, 1])).tolist() == [1, 0, 1]
+    assert [Path(rows.path(row)).name for row in range(2)] == ["a.mp4", "b.mkv"]
+    (note,) = rows.notes
+    assert note.startswith("found.csv: 1 of 3 rows have scores below 0.9 (AVA.DETECTION_SCORE")
+
+
+def test_key_frames_come_in_the_order_of_videos_and_times(tmp_path):
+    text = "b,5,0,0,1,1,1\na,9,0,0,1,1,1\nb,3,0,0,0.5,1,2\nb,5,0,0,0.2,1,3\nb,3,0,0,1,1,3\n"
+    _write(tmp_path, drawn=text)
+    rows = read_ava(_data(tmp_path), "train")
+    keys = [(rows.media.names[v], s) for v, s in zip(rows.video, rows.seconds, strict=True)]
+    assert keys == [("b", 3), ("b", 5), ("a", 9)]
+    assert rows.table.boxes[:, 2].tolist() == pytest.approx([0.5, 1, 1, 0.2, 1])
+    assert _labels(rows) == [[0, 1, 0], [0, 0, 1], [1, 0, 0], [0, 0, 1], [1, 0, 0]]
+
+
+def test_tests_take_detected_boxes_and_validation_every_fourth_second(tmp_path):
+    found = "".join(f"a,{second},0,0,1,1,,0.95\n" for second in range(900, 909))
+    _write(tmp_path, drawn=DRAWN, found=found)
+    data = _data(tmp_path, every=4)
+    assert read_ava(data, "test").seconds.tolist() == list(range(900, 909))
+    assert read_ava(data, "val").seconds.tolist() == [900, 904, 908]
+    assert read_ava(data, "train").seconds.tolist() == [902, 903]
+
+
+def test_numbers_of_persons_are_no_scores(tmp_path):
+    _write(tmp_path, found=DRAWN)
+    assert len(read_ava(_data(tmp_path), "test").table) == 2
+
+
+def test_single_labels(tmp_path):
+    one = "a,1,0,0,1,1,1\na,1,0,0,1,0.5,\na,2,0,0,1,0.5,-1\na,3,0,0,1,1,2\n"
+    _write(tmp_path, drawn=one, found=one)
+    rows = read_ava(_data(tmp_path, multi_label=False), "train")
+    assert rows.seconds.tolist() == [1, 3]
+    assert rows.table.labels(np.array([1, 0])).tolist() == [1, 0]
+    assert rows.notes == ("2 of 4 boxes have no action and are left out",)
+    tested = read_ava(_data(tmp_path, multi_label=False), "test")
+    assert tested.table.labels(np.arange(4)).tolist() == [0, -1, -1, 1]
+    _write(tmp_path, drawn=DRAWN)
+    with pytest.raises(
+        ValueError, match=r"drawn\.csv: 1 boxes have several actions.* of a at 902 s"
+    ):
+        read_ava(_data(tmp_path, multi_label=False), "train")
+
+
+def test_classes_are_those_of_the_label_map_with_what_it_leaves_out(tmp_path):
+    assert ava_class_names(_data(tmp_path)) == ("walk", "action 2", "run {fast}")
+
+
+@pytest.mark.parametrize(
+    ("files", "options", "message"),
+    [
+        (
+            {"drawn": "a,1,0,0,1,1,4\n"},
+            {},
+            r"drawn\.csv, line 1: the action 4 is not in .*map.*1\.\.3",
+        ),
+        ({"drawn": "a,1,0,0,1,1,0\n"}, {}, r"drawn\.csv, line 1: the action 0 is not in"),
+        (
+            {"drawn": "x,1,0,0,1,1,1\n"},
+            {},
+            r"drawn\.csv: 1 of its 1 videos are not in AVA\.VIDEO_DIR",
+        ),
+        (
+            {"drawn": "a,1,0,0,1,1,1\nx,1,0,0,1,1,1\n"},
+            {},
+            r"1 of its 2 videos .*'x'.*check_ava\.py",
+        ),
+        ({"drawn": "a,1,0,0,1,1,-1\n"}, {}, r"drawn\.csv: not one box has an action"),
+        ({"drawn": ""}, {}, r"drawn\.csv has no rows"),
+        ({}, {}, r"drawn\.csv does not exist"),
+        ({}, {"ground_truth": ()}, r"AVA\.TRAIN_GT_BOX_LISTS: empty"),
+        (
+            {"drawn": DRAWN},
+            {"media": AvaMedia()},
+            r"AVA\.VIDEO_DIR, AVA\.FRAME_DIR: both are empty",
+        ),
+        (
+            {"drawn": DRAWN},
+            {"media": AvaMedia(video_folder="gone")},
+            "gone: there is no such folder",
+        ),
+        ({"drawn": DRAWN}, {"label_map": "item {}"}, r"map\.pbtxt, line 1"),
+    ],
+)
+def test_what_can_not_be_trained_on_is_one_clear_error(files, options, message, tmp_path):
+    _write(tmp_path, **files)
+    with pytest.raises(ValueError, match=message):
+        read_ava(_data(tmp_path, **options), "train")
+
+
+def test_what_can_not_be_tested_on_is_one_clear_error(tmp_path):
+    _write(tmp_path, found="a,1,0,0,1,1,,0.5\n", wild="a,1,0,0,1,1,,7.5\n")
+    with pytest.raises(ValueError, match=r"found\.csv: no box is left: .*1 of 1 rows .*below 0\.9"):
+        read_ava(_data(tmp_path), "test")
+    with pytest.raises(ValueError, match=r"wild\.csv, line 1: the score 7\.5 is not in 0\.\.1"):
+        read_ava(_data(tmp_path, test_boxes=("wild.csv",)), "test")
+    with pytest.raises(ValueError, match=r"AVA\.TEST_PREDICT_BOX_LISTS: empty"):
+        read_ava(_data(tmp_path, test_boxes=()), "test")
+
+
+def test_the_hash_is_of_the_rows_and_not_of_where_videos_lie(tmp_path):
+    _write(tmp_path, drawn=DRAWN)
+    first = read_ava(_data(tmp_path), "train").fingerprint
+    (tmp_path / "videos").rename(tmp_path / "elsewhere")
+    media = AvaMedia(video_folder=str(tmp_path / "elsewhere"))
+    moved = read_ava(_data(tmp_path, media=media), "train")
+    assert moved.fingerprint == first
+    _write(tmp_path, drawn=DRAWN.replace("a,0902,0.1,0.2,0.3,0.4,3", "a,0902,0.1,0.2,0.3,0.4,2"))
+    assert read_ava(_data(tmp_path), "train").fingerprint != first
+
+
+HEADER = "original_vido_id video_id frame_id path labels\n"
+
+
+def _frame_rows(name: str, numbers, video: int = 0) -> str:
+    return "".join(
+        f'{name} {video} {i} {name}/{name}_{n:06d}.jpg ""\n' for i, n in enumerate(numbers)
+    )
+
+
+def test_lists_of_frames_give_the_numbers_of_each_video(tmp_path, monkeypatch):
+    text = HEADER + _frame_rows("a-1", range(1, 41)) + _frame_rows("b_2", range(30), 1)
+    _write(tmp_path, frames=text)
+    monkeypatch.setattr("slowfast_maskfeat.datasets.frame_lists._CHUNK", 300)  # several chunks
+    found = read_frame_lists([str(tmp_path / "frames.csv")], "root", ["a-1", "b_2", "c"], fps=30)
+    assert {name: images.num_frames for name, images in found.items()} == {"a-1": 40, "b_2": 30}
+    assert found["a-1"].path(0) == "root/a-1/a-1_000001.jpg"
+    assert found["b_2"].path(29) == "root/b_2/b_2_000029.jpg"
+    assert list(read_frame_lists([str(tmp_path / "frames.csv")], "", ["b_2"], fps=30)) == ["b_2"]
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        (
+            HEADER + _frame_rows("a", [1, 2, 4]),
+            r"line 4: a/a_000003\.jpg should follow, got a/a_000004",
+        ),
+        (
+            HEADER + _frame_rows("a", [1]) + _frame_rows("b", [1]) + _frame_rows("a", [2]),
+            "line 4: .*'a'",
+        ),
+        (HEADER + "a 0 0 a/a_1.jpg\n", 'line 2: name, two numbers, path and "" with blanks'),
+        (_frame_rows("a", [1]), "line 1: a header"),
+        (HEADER + 'a 0 0 a/frame.jpg ""\n', "the name has no number"),
+    ],
+)
+def test_lists_of_frames_that_tell_no_time_are_refused(text, message, tmp_path):
+    _write(tmp_path, frames=text)
+    with pytest.raises(ValueError, match=message):
+        read_frame_lists([str(tmp_path / "frames.csv")], "", ["a", "b"], fps=30)
+    with pytest.raises(MissingListError, match="list of frames"):
+        read_frame_lists([str(tmp_path / "gone.csv")], "", ["a"], fps=30)
+
+
+def test_folders_of_frames_are_listed_by_number(tmp_path):
+    for number in range(8, 13):
+        (tmp_path / "a").mkdir(exist_ok=True)
+        (tmp_path / "a" / f"img{number}.png").touch()
+    (tmp_path / "a" / "notes.txt").touch()
+    found = list_frame_folders(str(tmp_path), ["a", "b"], fps=25)
+    assert list(found) == ["a"]
+    assert found["a"].path(4) == str(tmp_path / "a" / "img12.png")
+    assert (found["a"].num_frames, found["a"].fps) == (5, 25)
+    (tmp_path / "a" / "img10.png").unlink()
+    with pytest.raises(ValueError, match=r"img10\.png should follow, there is .*img11\.png"):
+        list_frame_folders(str(tmp_path), ["a"], fps=25)
+
+
+def test_videos_and_frame_lists_of_a_split(tmp_path):
+    _write(
+        tmp_path, drawn=DRAWN, train=HEADER + _frame_rows("a", [1, 2]) + _frame_rows("b", [1, 2])
+    )
+    media = AvaMedia(frame_folder="f", train_frames=(str(tmp_path / "train.csv"),))
+    rows = read_ava(_data(tmp_path, media=media), "train")
+    assert rows.path(1) == "f/b/b_000001.jpg"
+    assert rows.media.begin == 900
+    _write(tmp_path, train=HEADER + _frame_rows("a", [1, 2]))
+    with pytest.raises(ValueError, match=r"1 of its 2 videos are not in .*train\.csv: 'b'"):
+        read_ava(_data(tmp_path, media=media), "train")

@@ -1,0 +1,278 @@
+"""List files: every form that is read, every malformed row that is named, and what they cost."""
+
+from __future__ import annotations
+
+import json
+import os
+import pickle
+import time
+import tracemalloc
+
+import numpy as np
+import pytest
+
+from slowfast_maskfeat.datasets import read_class_names, read_list
+
+
+def _read(tmp_path, content: str | bytes, **arguments):
+    path = tmp_path / "train.csv"
+    path.write_bytes(content.encode() if isinstance(content, str) else content)
+    return read_list(path, **arguments)
+
+
+def _rows(videos) -> list[tuple[str, int | None]]:
+    labels = [None] * len(videos) if videos.labels is None else videos.labels.tolist()
+    return [(videos.path(i), label) for i, label in enumerate(labels)]
+
+
+TWO = [("a/x.mp4", 3), ("b/y.mp4", 0)]
+
+
+@pytest.mark.parametrize(
+    ("content", "separator"),
+    [
+        ("a/x.mp4 3\nb/y.mp4 0\n", " "),
+        ("a/x.mp4   3 \n\n \t\n  b/y.mp4\t0", " "),
+        ("a/x.mp4 3\r\nb/y.mp4 0\r\n", " "),
+        ("\ufeffa/x.mp4 3\nb/y.mp4 0\n", " "),
+        ("path label\na/x.mp4 3\nb/y.mp4 0\n", " "),
+        ("a/x.mp4,3\nb/y.mp4,0\n", ","),
+        ("\ufeff\r\na/x.mp4 , 3\r\n\r\n b/y.mp4,0\r\n", ","),
+        ("path,label\na/x.mp4,3\nb/y.mp4,0\n", ","),
+        ("Label,Video_Path,split\n3,a/x.mp4,train\n0,b/y.mp4,train\n", ","),
+        ('"a/x.mp4","3"\n"b/y.mp4","0"\n', ","),
+        ("a/x.mp4\t3\nb/y.mp4\t0\n", "\t"),
+    ],
+)
+def test_path_and_label(content, separator, tmp_path):
+    assert _rows(_read(tmp_path, content, separator=separator)) == TWO
+
+
+@pytest.mark.parametrize(
+    ("content", "separator"),
+    [
+        ("a/x.mp4\nb/y.mp4\n", " "),
+        ("a/x.mp4\nb/y.mp4\n", ","),
+        ("path\na/x.mp4\nb/y.mp4\n", "\t"),
+    ],
+)
+def test_path_alone(content, separator, tmp_path):
+    videos = _read(tmp_path, content, separator=separator)
+    assert videos.labels is None
+    assert _rows(videos) == [("a/x.mp4", None), ("b/y.mp4", None)]
+
+
+def test_paths_with_blanks_commas_and_any_script(tmp_path):
+    content = 'hula hooping/x y.mp4,1\n"a, b/«quoted"".mp4",0\n視頻/été.mp4,2\n'
+    assert _rows(_read(tmp_path, content, separator=",")) == [
+        ("hula hooping/x y.mp4", 1),
+        ('a, b/«quoted".mp4', 0),
+        ("視頻/été.mp4", 2),
+    ]
+    assert _rows(_read(tmp_path, "hula hooping/x.mp4\t1\n", separator="\t")) == [
+        ("hula hooping/x.mp4", 1)
+    ]
+
+
+def test_a_path_that_is_not_utf8_opens_the_same_file(tmp_path):
+    name = b"caf\xe9.mp4"
+    videos = _read(tmp_path, name + b" 0\n")
+    assert os.fsencode(videos.path(0)) == name
+
+
+def test_prefix_is_put_in_front(tmp_path):
+    assert _read(tmp_path, "x.mp4 1\n", prefix="/data/k400").path(0) == "/data/k400/x.mp4"
+    assert _read(tmp_path, "x.mp4 1\n", prefix="k400", root="/data").path(0) == "/data/k400/x.mp4"
+    assert _read(tmp_path, "/else/x.mp4 1\n", prefix="/data").path(0) == "/else/x.mp4"
+
+
+KINETICS = """label,youtube_id,time_start,time_end,split
+riding a bike,-3b7l_o2IsQ,28,38,train
+"abseiling",0347ZoDXyP0,95,105,train
+riding a bike,xyzxyzxyzxy,1000,1010.0,train
+"""
+
+
+@pytest.mark.parametrize("separator", [" ", ","])
+def test_official_kinetics_annotation(separator, tmp_path):
+    videos = _read(tmp_path, KINETICS, separator=separator, prefix="/k400")
+    assert _rows(videos) == [
+        ("/k400/riding a bike/-3b7l_o2IsQ_000028_000038.mp4", 1),
+        ("/k400/abseiling/0347ZoDXyP0_000095_000105.mp4", 0),
+        ("/k400/riding a bike/xyzxyzxyzxy_001000_001010.mp4", 1),
+    ]
+    assert videos.class_names == ("abseiling", "riding a bike")
+    given = ("archery", "riding a bike", "abseiling")
+    assert _read(tmp_path, KINETICS, class_names=given).labels.tolist() == [1, 2, 1]
+    bare = "youtube_id,time_start,time_end,split\nabcabcabcab,1,11,test\n"
+    videos = _read(tmp_path, bare)
+    assert _rows(videos) == [("abcabcabcab_000001_000011.mp4", None)]
+
+
+@pytest.mark.parametrize(
+    ("content", "arguments", "message"),
+    [
+        ("a.mp4 1\n\nb.mp4\n", {}, "line 3: no label"),
+        ("a.mp4\nb.mp4 1\n", {}, "line 2: 1 fields expected .*2 found"),
+        ("a.mp4 1\nb b.mp4 1\n", {}, "line 2: 2 fields expected .*3 found.*comma or tab"),
+        ("a.mp4,1\nb,b.mp4,1\n", {"separator": ","}, "line 2: 2 fields.*quotes"),
+        ("a.mp4 1\nb.mp4 x\n", {}, "line 2: the label must be a whole number from 0, got 'x'"),
+        ("a.mp4 -1\n", {}, "line 1: the label must be .*'-1'"),
+        ("a.mp4 1.0\n", {}, "line 1: the label must be"),
+        ("a.mp4 99999999999999999999\n", {}, "line 1: the label 9+ is too large"),
+        ("path,label\na.mp4,\n", {"separator": ","}, "line 2: no label"),
+        (",1\n", {"separator": ","}, "line 1: the path is empty"),
+        ("a.mp4,1\n", {}, "line 1: .*a comma before a number: set the separator to ','"),
+        ("a.mp4 1\n", {"separator": ","}, "line 1: .*a blank before a number"),
+        ('a.mp4,1\n"b.mp4,1\nc.mp4,1\n', {"separator": ","}, "line 2: .*(quote|end of data)"),
+        ("a.mp4 0\nb.mp4 2\n", {"class_names": ("x", "y")}, "line 2: label 2, but there are 2"),
+        (
+            KINETICS,
+            {"class_names": ("abseilin", "riding a bike")},
+            "line 3: class 'abseiling'.*'abs",
+        ),
+        (KINETICS + "a,b,c,d,e\n", {}, "line 5: times must be seconds"),
+        (KINETICS + "a,b\n", {}, "line 5: .*5 fields expected, 2 found"),
+        (KINETICS + "a,,1,2,train\n", {}, "line 5: the youtube_id is empty"),
+        ("", {}, "has no rows"),
+        ("path,label\n\n", {"separator": ","}, "has no rows"),
+        ("a.mp4;1\n", {"separator": ";"}, "PATH_LABEL_SEPARATOR must be .*got ';'"),
+    ],
+)
+def test_a_malformed_row_is_named(content, arguments, message, tmp_path):
+    with pytest.raises(ValueError, match=message) as caught:
+        _read(tmp_path, content, **arguments)
+    if "SEPARATOR" not in message:
+        assert "train.csv" in str(caught.value)
+
+
+def test_every_malformed_row_is_named(tmp_path):
+    content = "a.mp4 1\nb.mp4\n\nc.mp4 x\nd d.mp4 1\ne.mp4 2\na.mp4 2\n"
+    with pytest.raises(ValueError, match=r"train\.csv: 4 malformed rows: ") as caught:
+        _read(tmp_path, content)
+    for what in (
+        "line 2: no label",
+        "line 4: the label must be a whole number from 0, got 'x'",
+        "line 5: 2 fields expected",
+        "line 7: 'a.mp4' has the label 2, and 1 in line 1",
+    ):
+        assert what in str(caught.value)
+
+
+def test_a_list_that_is_wrong_as_a_whole_is_not_read_on(tmp_path):
+    with pytest.raises(ValueError, match=r"50 malformed rows \(and perhaps more\)") as caught:
+        _read(tmp_path, "a.mp4 1\n" + "b.mp4 x\n" * 100_000)
+    assert len(str(caught.value)) < 5000
+
+
+@pytest.mark.parametrize("separator", [" ", ","])
+@pytest.mark.parametrize("end", ["\n", "\r\n"])
+def test_rows_that_repeat_a_path_stay_and_are_told(separator, end, tmp_path):
+    rows = ["a.mp4 1", "b.mp4 2", "a.mp4 1", "é.mp4 0", "a.mp4 1", "é.mp4 0"]
+    content = "".join(row.replace(" ", separator) + end for row in rows)
+    videos = _read(tmp_path, content, separator=separator)
+    assert [videos.path(row) for row in range(6)] == [row.split()[0] for row in rows]
+    assert videos.notes == ("3 rows repeat a path, the first is 'a.mp4' in line 3",)
+    assert _read(tmp_path, content.replace("a.mp4", "c.mp4", 1), separator=separator).notes == (
+        "2 rows repeat a path, the first is 'a.mp4' in line 5",
+    )
+    assert _read(tmp_path, "a.mp4\nb.mp4\na.mp4\n").notes[0].startswith("1 rows repeat a path")
+    assert _read(tmp_path, "a.mp4 1\nb.mp4 1\n").notes == ()
+
+
+def test_a_path_with_two_labels_is_an_error_that_names_both_lines(tmp_path):
+    content = "path,label\nx y.mp4,dog\nb.mp4,cat\nx y.mp4,cat\n"
+    with pytest.raises(ValueError, match=r"line 4: 'x y.mp4' has the label 'cat', and 'dog' in li"):
+        _read(tmp_path, content, separator=",")
+    content = "".join(f"{number}.mp4 {number}\n" for number in range(300))
+    with pytest.raises(ValueError, match=r"2 malformed rows: line 301: '7\.mp4' .* 7 in line 8;"):
+        _read(tmp_path, content + "7.mp4 8\n9.mp4 8\n")
+
+
+def test_under_a_header_labels_may_be_names(tmp_path):
+    content = "video,class,fold\nb.mp4,jump,1\na.mp4,hop,2\nc.mp4,jump,1\n"
+    videos = _read(tmp_path, content, separator=",")
+    assert videos.class_names == ("hop", "jump")
+    assert videos.labels.tolist() == [1, 0, 1]
+    given = _read(tmp_path, content, separator=",", class_names=("jump", "run", "hop"))
+    assert given.labels.tolist() == [0, 2, 0]
+    with pytest.raises(ValueError, match="line 3: class 'hop' is not among the class names"):
+        _read(tmp_path, content, separator=",", class_names=("jump", "run"))
+
+
+def test_a_missing_file_is_named(tmp_path):
+    with pytest.raises(ValueError, match=r"val\.csv does not exist"):
+        read_list(tmp_path / "val.csv")
+
+
+def test_a_row_that_is_not_there(tmp_path):
+    videos = _read(tmp_path, "a.mp4 1\n")
+    for index in (-1, 1):
+        with pytest.raises(IndexError, match=r"rows 0\.\.0"):
+            videos.path(index)
+
+
+def test_fingerprint_goes_by_content(tmp_path):
+    reference = _read(tmp_path, "a.mp4 1\nb.mp4 2\n").fingerprint
+    assert len(reference) == 64
+    same = _read(tmp_path, "path,label\r\na.mp4,1\r\nb.mp4,2\r\n", separator=",", prefix="/else")
+    assert same.fingerprint == reference
+    for other in ("a.mp4 1\nb.mp4 3\n", "a.mp4 1\nc.mp4 2\n", "a.mp4\nb.mp4\n", "a.mp4 1\n"):
+        assert _read(tmp_path, other).fingerprint != reference
+    # Where one path ends and the next begins counts too.
+    assert _read(tmp_path, "ab\nc\n").fingerprint != _read(tmp_path, "a\nbc\n").fingerprint
+
+
+def test_a_quarter_of_a_million_rows_are_cheap(tmp_path):
+    num_rows = 240_000
+    path = tmp_path / "train.csv"
+    with path.open("w") as file:
+        for i in range(num_rows):
+            file.write(
+                f"/data/k400/train/some class {i % 400:03d}/abcde{i:06d}_000012.mp4,{i % 400}\n"
+            )
+    started = time.process_time()
+    videos = read_list(path, separator=",")
+    assert time.process_time() - started < 2.0  # measured: 0.5 s
+    assert videos.path(num_rows - 1).endswith("some class 399/abcde239999_000012.mp4")
+    assert np.array_equal(videos.labels, np.arange(num_rows) % 400)
+    copy = pickle.loads(pickle.dumps(videos))
+    assert copy.path(77) == videos.path(77)
+    assert copy.fingerprint == videos.fingerprint
+    assert len(pickle.dumps(videos)) < path.stat().st_size + 17 * num_rows
+    tracemalloc.start()
+    kept = read_list(path, separator=",")
+    resting, peak = tracemalloc.get_traced_memory()
+    tracemalloc.stop()
+    assert len(kept) == num_rows
+    assert peak < 100 << 20  # measured: 47 MB
+    assert resting < 30 << 20
+
+
+def test_class_names(tmp_path):
+    assert read_class_names(tmp_path) is None
+    (tmp_path / "kinetics_classnames.json").write_text(
+        json.dumps({'"riding a bike"': 1, "abseiling": 0})
+    )
+    assert read_class_names(tmp_path) == ("abseiling", "riding a bike")
+    (tmp_path / "class_names.json").write_text(json.dumps(["up", "down"]))
+    assert read_class_names(tmp_path) == ("up", "down")
+    (tmp_path / "classes.txt").write_bytes("\ufefflinks\r\nrechts herum\r\n\r\n".encode())
+    assert read_class_names(tmp_path) == ("links", "rechts herum")
+
+
+@pytest.mark.parametrize(
+    ("name", "content", "message"),
+    [
+        ("classes.txt", "\n", "no class names"),
+        ("classes.txt", "a\nb\na\n", "'a' more than once"),
+        ("class_names.json", "{", "not valid JSON"),
+        ("class_names.json", '{"a": 0, "b": 2}', r"must map its 2 names to 0..1"),
+        ("class_names.json", '"a"', "must hold a list"),
+    ],
+)
+def test_malformed_class_names_are_told(name, content, message, tmp_path):
+    (tmp_path / name).write_text(content)
+    with pytest.raises(ValueError, match=message) as caught:
+        read_class_names(tmp_path)
+    assert name in str(caught.value)

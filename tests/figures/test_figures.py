@@ -1,0 +1,176 @@
+"""The pictures: what is drawn where, in which direction, and that files come out."""
+
+from __future__ import annotations
+
+import math
+import subprocess
+import sys
+
+import numpy as np
+import pytest
+import torch
+from matplotlib.figure import Figure
+from matplotlib.image import imread
+
+from slowfast_maskfeat.figures import (
+    HOGDrawing,
+    PanelRow,
+    PixelDrawing,
+    accuracy_curves,
+    panel_columns,
+    panel_image,
+    prediction_panel,
+    training_curves,
+)
+from slowfast_maskfeat.figures.panel import _draw_strokes, _strengths
+from slowfast_maskfeat.targets.hog import hog
+
+
+def _row(mask: np.ndarray, size: int = 48, name: str = "waving") -> PanelRow:
+    frame = np.random.default_rng(0).integers(0, 256, (size, size, 3), dtype=np.uint8)
+    cells = hog(torch.from_numpy(frame).permute(2, 0, 1)[None])[0]
+    return PanelRow(frame, [HOGDrawing(cells, torch.zeros_like(cells), mask)], name)
+
+
+def _with_mask(row: PanelRow, mask: np.ndarray) -> PanelRow:
+    return row._replace(drawings=[drawing._replace(mask=mask) for drawing in row.drawings])
+
+
+def test_hog_panel_is_a_png_of_four_columns(tmp_path):
+    mask = np.zeros((3, 3), dtype=bool)
+    mask[1, 1] = True
+    path = tmp_path / "new" / "panel.png"
+    prediction_panel(path, [_row(mask), _row(~mask)], title="after 25 epochs")
+    height, width, _ = imread(path).shape
+    assert 1.5 < width / height < 2.5
+    assert path.read_bytes().startswith(b"\x89PNG")
+
+
+def test_hog_panel_takes_tensors_and_does_not_depend_on_pyplot(tmp_path):
+    code = "import sys, slowfast_maskfeat.figures; assert 'matplotlib.pyplot' not in sys.modules"
+    subprocess.run([sys.executable, "-c", code], check=True)
+    row = _row(np.ones((6, 6), dtype=bool))
+    prediction_panel(tmp_path / "a.png", [row])
+    prediction_panel(
+        tmp_path / "b.png",
+        [
+            _with_mask(row, torch.ones(6, 6, dtype=torch.bool))._replace(
+                frame=torch.from_numpy(row.frame)
+            )
+        ],
+    )
+    assert np.array_equal(imread(tmp_path / "a.png"), imread(tmp_path / "b.png"))
+
+
+def test_prediction_is_shown_only_where_masked(tmp_path):
+    mask = np.zeros((3, 3), dtype=bool)
+    row = _row(mask)
+    target = row.drawings[0].target
+    noise = row._replace(drawings=[HOGDrawing(target, torch.ones_like(target), mask)])
+    prediction_panel(tmp_path / "a.png", [row])
+    prediction_panel(tmp_path / "b.png", [noise])
+    assert np.array_equal(imread(tmp_path / "a.png"), imread(tmp_path / "b.png"))
+    prediction_panel(tmp_path / "c.png", [_with_mask(noise, ~mask)])
+    assert not np.array_equal(imread(tmp_path / "a.png"), imread(tmp_path / "c.png"))
+
+
+def test_pixels_stand_beside_histograms_and_their_target_once():
+    mask = np.zeros((3, 3), dtype=bool)
+    row = _row(mask)
+    pixels = PixelDrawing(row.frame, 255 - row.frame, mask)
+    widths = [
+        panel_image([row._replace(drawings=drawings)]).shape[1]
+        for drawings in (
+            row.drawings,
+            [*row.drawings, pixels],
+            [*row.drawings, pixels, pixels._replace(name="MAE")],
+        )
+    ]
+    four, six, seven = widths
+    assert six - four == pytest.approx(2 * (seven - six), abs=2)
+
+
+def test_a_network_that_sees_something_else_in_one_row_has_a_column_of_its_own():
+    mask = np.zeros((3, 3), dtype=bool)
+    row = _row(mask)
+    finer = row.drawings[0]._replace(mask=mask.repeat(2, 0).repeat(2, 1), name="finer")
+    same = row._replace(drawings=[*row.drawings, finer])
+    assert [column.title for column in panel_columns([same, same])] == [
+        *("frame", "what the model sees", "HOG target"),
+        *("HOG predicted where masked", "finer predicted where masked"),
+    ]
+    other = row._replace(drawings=[*row.drawings, finer._replace(mask=~finer.mask)])
+    columns = panel_columns([same, other])
+    assert [(column.kind, column.network) for column in columns[1:]] == [
+        *(("seen", 0), ("target", 0), ("predicted", 0)),
+        *(("seen", 1), ("predicted", 1)),
+    ]
+    assert columns[4].title == "what finer sees"
+    # A film keeps the columns in moments where they would be fewer.
+    wide = panel_image([same], columns=columns)
+    assert wide.shape == panel_image([other], columns=columns).shape
+    assert wide.shape[1] > panel_image([same]).shape[1]
+
+
+def test_too_many_rows_are_told():
+    with pytest.raises(ValueError, match="180 rows at most; a panel would have 181"):
+        panel_image([_row(np.zeros((3, 3), dtype=bool))] * 181)
+
+
+@pytest.mark.parametrize("degrees", [10, 30, 50, 90, 110, 150])
+def test_strokes_lie_along_the_edge(degrees):
+    # An image that changes only across a line at `degrees` (counted clockwise, as rows go down).
+    angle = math.radians(degrees)
+    axis = torch.arange(32.0)
+    image = -math.sin(angle) * axis + math.cos(angle) * axis[:, None]
+    strengths = _strengths(hog(image.expand(1, 3, 32, 32))[0])
+    axes = Figure().subplots()
+    shown = np.zeros((4, 4), dtype=bool)
+    shown[1, 2] = True
+    _draw_strokes(axes, strengths, shown, (32, 32), np.ones(3))
+    (start, end) = axes.collections[0].get_segments()[0]
+    assert (start + end) / 2 == pytest.approx([20, 12])
+    drawn = math.degrees(math.atan2(end[1] - start[1], end[0] - start[0])) % 180
+    assert abs((drawn - degrees + 90) % 180 - 90) <= 10.001  # half a bin
+
+
+@pytest.mark.parametrize("size", [(4, 3), (3, 5)])
+def test_mask_that_does_not_divide_the_cells(tmp_path, size):
+    with pytest.raises(ValueError, match=f"{size[0]}x{size[1]} cells does not divide"):
+        prediction_panel(tmp_path / "a.png", [_row(np.zeros(size, dtype=bool))])
+
+
+def test_nothing_to_draw(tmp_path):
+    for draw, nothing in ((prediction_panel, []), (accuracy_curves, {}), (training_curves, [])):
+        with pytest.raises(ValueError, match=r"nothing\.png"):
+            draw(tmp_path / "nothing.png", nothing)
+    with pytest.raises(ValueError, match="`epoch`"):
+        training_curves(tmp_path / "a.png", [{"event": "config", "loss": 3.0}])
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_accuracy_curves(tmp_path):
+    epochs = [1, 2, 3]
+    runs = {
+        "from MaskFeat": (epochs, [[50, 70, 90], [52, 74, 91]]),
+        "from scratch": (epochs, torch.tensor([12.0, 20.0, 40.0])),
+    }
+    accuracy_curves(tmp_path / "a.png", runs, title="eight motions", chance=12.5)
+    assert imread(tmp_path / "a.png").std() > 0.05
+    with pytest.raises(ValueError, match="'wrong'"):
+        accuracy_curves(tmp_path / "b.png", {"wrong": (epochs, [1, 2])})
+
+
+def test_training_curves(tmp_path):
+    events: list[dict[str, object]] = [{"event": "config", "seed": 1}]
+    for step in range(20):
+        loss = float("nan") if step == 7 else 1 / (1 + step)
+        events.append(
+            {"event": "train", "epoch": step / 5, "loss": loss, "baseline": 0.5, "lr": 1e-3}
+        )
+    losses_only = tmp_path / "losses.png"
+    training_curves(losses_only, events, title="pre-training")
+    events.append({"event": "validate", "epoch": 4, "loss": 0.3, "top1": 40.0})
+    with_accuracy = tmp_path / "accuracy.png"
+    training_curves(with_accuracy, events)
+    assert imread(with_accuracy).shape[0] > imread(losses_only).shape[0]

@@ -1,0 +1,226 @@
+"""What a user can put right is told in one line, and before the features are made."""
+
+from __future__ import annotations
+
+import shutil
+import signal
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+import torch
+from helpers import tiny_run
+from helpers.load_tool import load_tool
+
+from slowfast_maskfeat.config import load_config
+from slowfast_maskfeat.runs.features import build_frozen_model
+
+PROBING = {
+    **tiny_run.FINETUNING,
+    "PROBE.KIND": "linear",
+    "PROBE.EPOCHS": 1,
+    "PROBE.NUM_NEIGHBORS": 1,
+}
+
+
+@pytest.fixture(scope="module")
+def videos(tmp_path_factory) -> Path:
+    return tiny_run.make_videos(tmp_path_factory.mktemp("videos"), num_videos=10)
+
+
+@pytest.fixture
+def lists(videos, tmp_path) -> Path:
+    """Lists that a test may change."""
+    folder = tmp_path / "lists"
+    folder.mkdir()
+    for path in (*videos.glob("*.csv"), *videos.glob("*.txt")):
+        shutil.copy(path, folder)
+    return folder
+
+
+def _words(data: Path, output: Path, *options: dict) -> list[str]:
+    folders = {"DATA.PATH_TO_DATA_DIR": data, "OUTPUT_DIR": output}
+    return tiny_run.pairs(tiny_run.MODEL, PROBING, folders, *options)
+
+
+def _checkpoint(data: Path, folder: Path, name: str = "w.pyth", seed: int = 5) -> Path:
+    """Random weights with their configuration."""
+    cfg = load_config([], _words(data, folder, {"RNG_SEED": seed}))
+    model = build_frozen_model(cfg, "", torch.device("cpu")).model
+    folder.mkdir(parents=True, exist_ok=True)
+    torch.save({"model_state": model.state_dict(), "cfg": cfg.dump()}, folder / name)
+    return folder / name
+
+
+def _probe(data: Path, output: Path, *options: dict) -> int:
+    return load_tool("tools/run_net.py").main(["--cfg", *_words(data, output, *options)])
+
+
+def _extract(checkpoint: Path, *words: str) -> int:
+    tool = load_tool("tools/extract_features.py")
+    return tool.main(["--checkpoint", str(checkpoint), "--device", "cpu", *words])
+
+
+def _error(capsys) -> str:
+    (error,) = [line for line in capsys.readouterr().err.splitlines() if line.startswith("error: ")]
+    return error
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        ({"PROBE.KIND": "attentive", "PROBE.NUM_HEADS": 3}, "PROBE.NUM_HEADS: 3 heads"),
+        ({"PROBE.LEARNING_RATES": [-1]}, "PROBE.LEARNING_RATES: -1 is wanted above 0"),
+    ],
+)
+def test_wrong_values_are_told_before_the_work(videos, tmp_path, capsys, options, message):
+    assert _probe(videos, tmp_path, options) == 2
+    assert message in _error(capsys)
+    assert not (tmp_path / "features").exists()
+
+
+@pytest.mark.parametrize("text", [None, ""])
+@pytest.mark.parametrize("name", ["train.csv", "test.csv"])
+def test_a_list_that_is_not_there_or_empty_is_told_before_the_work(
+    lists, tmp_path, capsys, name, text
+):
+    if text is None:
+        (lists / name).unlink()
+    else:
+        (lists / name).write_text(text)
+    assert _probe(lists, tmp_path / "out") == 2
+    assert name in _error(capsys)
+    assert not (tmp_path / "out" / "features").exists()
+
+
+@pytest.mark.parametrize("place", ["file/f.npz", "folder.npz"])
+def test_an_output_that_cannot_be_written_is_told_before_the_work(videos, tmp_path, capsys, place):
+    (tmp_path / "file").write_text("")
+    (tmp_path / "folder.npz").mkdir()
+    checkpoint = _checkpoint(videos, tmp_path / "out")
+    assert _extract(checkpoint, "--output", str(tmp_path / place)) == 2
+    assert str(tmp_path / place) in _error(capsys)
+    assert not (tmp_path / "out" / "features").exists()
+
+
+def test_a_learning_rate_that_diverges_is_named(videos, tmp_path, capsys):
+    options = {"PROBE.KIND": "attentive", "PROBE.LEARNING_RATES": [0.001, 1e30]}
+    assert _probe(videos, tmp_path, options) == 0
+    assert "learning rate 1e+30: the head diverged" in capsys.readouterr().err
+    (event,) = tiny_run.events(tmp_path, "probe")
+    assert event["diverged"] == [1e30]
+    assert event["learning_rate"] == 0.001
+
+
+@pytest.mark.parametrize("is_tool", [True, False])
+def test_ctrl_c_ends_with_one_line(videos, tmp_path, is_tool):
+    views = {"TEST.NUM_ENSEMBLE_VIEWS": 2000, "PROBE.KIND": "knn"}
+    words = ["--cfg", *_words(videos, tmp_path, views)]
+    script = "run_net.py"
+    if is_tool:
+        words = ["--checkpoint", str(_checkpoint(videos, tmp_path)), "--device", "cpu"]
+        words += ["TEST.NUM_ENSEMBLE_VIEWS", "2000"]
+        script = "extract_features.py"
+    command = [sys.executable, str(tiny_run.ROOT / "tools" / script), *words]
+    with subprocess.Popen(
+        command, cwd=tiny_run.ROOT, text=True, stdout=subprocess.PIPE, stderr=subprocess.PIPE
+    ) as process:
+        try:
+            tiny_run.wait_for(
+                lambda: any(path.stat().st_size for path in tmp_path.glob("features/test_*/*.rows"))
+            )
+            process.send_signal(signal.SIGINT)
+            _, said = process.communicate(timeout=60)
+        finally:
+            process.kill()
+    assert process.returncode == 130
+    assert "Traceback" not in said
+    last = said.splitlines()[-1]
+    assert last == "interrupted; run the same command again to resume"
+
+
+@pytest.mark.parametrize("is_probe", [True, False])
+def test_a_list_without_a_video_is_named_with_a_reason(lists, tmp_path, capsys, is_probe):
+    rows = "".join(f"{number}.mp4 {number % 3}\n" for number in range(10))
+    for name in ("train.csv", "test.csv"):
+        (lists / name).write_text(rows)
+    elsewhere = {"DATA.PATH_PREFIX": tmp_path / "elsewhere", "TEST.NUM_ENSEMBLE_VIEWS": 1}
+    if is_probe:
+        assert _probe(lists, tmp_path / "out", elsewhere) == 2
+    else:
+        checkpoint = _checkpoint(lists, tmp_path)
+        assert _extract(checkpoint, *tiny_run.pairs(elsewhere)) == 2
+    error = _error(capsys)
+    name = "train.csv" if is_probe else "test.csv"
+    assert f"{lists / name}: none of its 10 videos could be decoded" in error
+    assert "DATA.PATH_PREFIX" in error
+    first = tmp_path / "elsewhere" / "0.mp4"
+    assert f"the first, {first}: " in error
+    assert len(error.split(f"{first}: ")[1]) > 5  # the reason
+
+
+def test_a_probe_takes_the_weights_that_a_test_would(videos, tmp_path, capsys):
+    output, knn = tmp_path / "out", {"PROBE.KIND": "knn"}
+    assert _probe(videos, output, knn) == 0
+    said = capsys.readouterr().err
+    assert f"{output / 'checkpoints'} has no checkpoint of TASK 'ssl_eval'" in said
+    assert "features of random weights" in said
+    started_from = {"TRAIN.CHECKPOINT_FILE_PATH": _checkpoint(videos, tmp_path, seed=3)}
+    own = _checkpoint(videos, output / "checkpoints", "ssl_eval_checkpoint_epoch_00001.pyth")
+    assert _probe(videos, output, knn, started_from) == 0
+    given = {"TEST.CHECKPOINT_FILE_PATH": _checkpoint(videos, tmp_path, "given.pyth", seed=4)}
+    assert _probe(videos, output, knn, started_from, given) == 0
+    own.unlink()
+    assert _probe(videos, output, knn, started_from) == 0
+    assert [event["checkpoint"] for event in tiny_run.events(output, "probe")] == [
+        "",
+        str(own),
+        str(given["TEST.CHECKPOINT_FILE_PATH"]),
+        str(started_from["TRAIN.CHECKPOINT_FILE_PATH"]),
+    ]
+
+
+@pytest.mark.parametrize(
+    ("change", "chosen_on", "reason"),
+    [
+        ("none", "every tenth training row", "there is no validation list"),
+        ("bare", "every tenth training row", "the rows of {} have no labels"),
+        ("same", "every tenth training row", "{} is the test list"),
+        ("other", "val", ""),
+    ],
+)
+def test_the_run_says_which_rows_choose(lists, tmp_path, capsys, change, chosen_on, reason):
+    val = lists / "val.csv"
+    rows = val.read_text().splitlines()
+    if change == "none":
+        val.unlink()
+    elif change == "bare":
+        val.write_text("".join(f"{row.split()[0]}\n" for row in rows))
+    elif change == "other":
+        val.write_text(f"{rows[1]}\n{rows[2]}\n")
+    assert _probe(lists, tmp_path / "out", {"PROBE.LEARNING_RATES": [0.1]}) == 0
+    said = capsys.readouterr().err
+    ending = f": {reason.format(val)}" if reason else ""
+    assert f"the learning rate is chosen on {chosen_on}{ending}\n" in said
+    (event,) = tiny_run.events(tmp_path / "out", "probe")
+    assert event["chosen_on"] == chosen_on
+
+
+def test_too_few_rows_to_hold_some_out_are_told_before_the_work(lists, tmp_path, capsys):
+    train = lists / "train.csv"
+    train.write_text("".join(train.read_text().splitlines(keepends=True)[:9]))
+    (lists / "val.csv").unlink()
+    assert _probe(lists, tmp_path / "out") == 2
+    assert f"{train}: 9 rows are too few: there is no validation list" in _error(capsys)
+    assert not (tmp_path / "out" / "features").exists()
+
+
+def test_damaged_features_are_told_with_what_helps(videos, tmp_path, capsys):
+    assert _probe(videos, tmp_path, {"PROBE.KIND": "knn"}) == 0
+    (rows,) = tmp_path.glob("features/train_*/part_0000.rows")
+    rows.write_bytes(rows.read_bytes()[:-3])
+    capsys.readouterr()
+    assert _probe(videos, tmp_path, {"PROBE.KIND": "knn"}) == 2
+    error = _error(capsys)
+    assert f"{rows.parent}: part_0000.rows is damaged or not there; remove the folder" in error

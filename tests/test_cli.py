@@ -1,0 +1,112 @@
+"""Errors and signals become one line and an exit code."""
+
+from __future__ import annotations
+
+import signal
+from pathlib import Path
+
+import pytest
+from helpers.load_tool import load_tool
+
+from slowfast_maskfeat.checkpoints.report import LoadError, LoadReport
+from slowfast_maskfeat.cli import StoppedError, exit_code
+from slowfast_maskfeat.videos.decode import DecodeError
+
+
+@pytest.fixture(autouse=True)
+def _interrupts_as_before():
+    """The command ignores SIGINT once it ends by a signal."""
+    before = signal.getsignal(signal.SIGINT)
+    yield
+    signal.signal(signal.SIGINT, before)
+
+
+def _raise(error: BaseException):
+    raise error
+
+
+@pytest.mark.parametrize(
+    ("error", "line"),
+    [
+        (ValueError("MODEL.ARCH: 'x'\n  is unknown"), "error: MODEL.ARCH: 'x' is unknown"),
+        (DecodeError("a.mp4", "no frames"), "error: a.mp4: no frames"),
+        (
+            PermissionError(13, "Permission denied", "/r/o.png"),
+            "error: /r/o.png: Permission denied",
+        ),
+        (OSError(28, "No space left"), "error: out.npz: No space left"),
+        (
+            ValueError(
+                "Caught\nOriginal Traceback (most recent call last):\n\nValueError: no rows"
+            ),
+            "error: no rows",
+        ),
+    ],
+)
+def test_what_a_user_can_fix_is_one_line(error, line, capsys):
+    assert exit_code(lambda: _raise(error), output="out.npz") == 2
+    assert capsys.readouterr().err == f"{line}\n"
+
+
+def test_a_system_error_without_a_file_stands_alone(capsys):
+    assert exit_code(lambda: _raise(OSError(28, "No space left"))) == 2
+    assert capsys.readouterr().err == "error: No space left\n"
+
+
+def test_the_report_of_weights_comes_before_the_error(capsys):
+    report = LoadReport(
+        path=Path("a.pyth"),
+        loaded=("a",),
+        missing=("b",),
+        unexpected=(),
+        reshaped={},
+        refused={},
+        left_out=(),
+        coverage=0.5,
+        classifier="",
+        unchecked_order=False,
+        initialized=False,
+    )
+    assert exit_code(lambda: _raise(LoadError("b is missing", report))) == 2
+    lines = capsys.readouterr().err.splitlines()
+    assert lines[-1] == "error: b is missing"
+    assert "\n".join(lines[:-1]) == str(report)
+
+
+@pytest.mark.parametrize(
+    ("error", "resumable", "code", "line"),
+    [
+        (KeyboardInterrupt(), False, 130, "interrupted"),
+        (KeyboardInterrupt(), True, 130, "interrupted; run the same command again to resume"),
+        (StoppedError(15, "a.pyth"), True, 143, "stopped by signal 15; a.pyth"),
+    ],
+)
+def test_signals_become_the_codes_of_shells(error, resumable, code, line, capsys):
+    assert exit_code(lambda: _raise(error), resumable=resumable) == code
+    assert capsys.readouterr().err == f"\n{line}\n"
+
+
+@pytest.mark.parametrize("local_rank", ["0", "1"])
+def test_one_process_of_a_machine_prints(local_rank, monkeypatch, capsys):
+    monkeypatch.setenv("LOCAL_RANK", local_rank)
+    assert exit_code(lambda: _raise(ValueError("x"))) == 2
+    assert capsys.readouterr().err == ("error: x\n" if local_rank == "0" else "")
+
+
+def test_what_nobody_foresaw_keeps_its_traceback():
+    with pytest.raises(ZeroDivisionError):
+        exit_code(lambda: 1 // 0)
+
+
+@pytest.mark.parametrize(("result", "code"), [("anything", 0), (None, 0), (1, 1)])
+def test_a_command_that_ends_by_itself_has_its_own_code(result, code, capsys):
+    assert exit_code(lambda: result) == code
+    assert capsys.readouterr().err == ""
+
+
+@pytest.mark.parametrize("name", ["make_motion_clips", "make_motion_boxes", "make_shape_images"])
+def test_interrupted_demo_data_can_be_resumed(name, tmp_path, monkeypatch, capsys):
+    script = load_tool(f"datasets/{name}.py")
+    monkeypatch.setattr(script, "make_data_set", lambda *_, **__: _raise(KeyboardInterrupt()))
+    assert script.main(["--output", str(tmp_path)]) == 130
+    assert capsys.readouterr().err.endswith("interrupted; run the same command again to resume\n")

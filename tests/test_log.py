@@ -1,0 +1,167 @@
+"""The log for machines and the progress for people."""
+
+from __future__ import annotations
+
+import builtins
+import io
+import json
+import sys
+import time
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+
+from slowfast_maskfeat.log import EventLog, Progress, TensorBoardLog, Throughput, format_duration
+
+
+def strict(line: str) -> Any:
+    def refuse(name: str) -> None:
+        raise AssertionError(f"{name} is not JSON")
+
+    return json.loads(line, parse_constant=refuse)
+
+
+def test_one_line_an_event_at_once(tmp_path: Path) -> None:
+    path = tmp_path / "new" / "stats.jsonl"
+    log = EventLog(path)
+    log.write("train", loss=float("nan"), rate=float("inf"), step=3, path=Path("/a/b"))
+    log.write("epoch", top1=np.float32(0.5), lost=torch.tensor([1, 2]), count=np.int64(4), no=None)
+    lines = [strict(line) for line in path.read_text().splitlines()]  # before it is closed
+    assert lines == [
+        {"event": "train", "loss": None, "rate": None, "step": 3, "path": "/a/b"},
+        {"event": "epoch", "top1": 0.5, "lost": [1, 2], "count": 4, "no": None},
+    ]
+    with pytest.raises(TypeError, match="object has no place"):
+        log.write("x", y=object())
+    log.close()
+
+
+def test_a_resumed_run_appends_after_a_cut_line(tmp_path: Path) -> None:
+    path = tmp_path / "stats.jsonl"
+    path.write_text('{"event": "a"}\n{"event": "b", "lo')
+    for event in ("c", "d"):
+        log = EventLog(path)
+        log.write(event)
+        log.close()
+    lines = path.read_text().splitlines()
+    assert [strict(line) for line in (lines[0], *lines[2:])] == [
+        {"event": "a"},
+        {"event": "c"},
+        {"event": "d"},
+    ]
+
+
+def test_no_path_writes_nothing(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    log = EventLog(None)
+    log.write("train", y=object())
+    log.close()
+    assert not any(tmp_path.iterdir())
+
+
+class Terminal(io.StringIO):
+    def isatty(self) -> bool:
+        return True
+
+
+def test_plain_lines_are_few() -> None:
+    stream = io.StringIO()
+    progress = Progress(1000, "epoch 1/3", stream, seconds_between_lines=0.05)
+    start = time.monotonic()
+    for step in range(1000):
+        progress.update(loss=1.0 / (step + 1), data_wait="3%")
+        time.sleep(0.0002)
+    progress.close()
+    lines = stream.getvalue().splitlines()
+    assert 2 <= len(lines) <= (time.monotonic() - start) / 0.05 + 2
+    assert "\r" not in stream.getvalue()
+    assert lines[-1].startswith("epoch 1/3 1000/1000 (100%)  ")
+    assert "/s, 0:00 left" in lines[-1]
+    assert lines[-1].endswith("loss 0.001  data_wait 3%")
+
+
+def test_bar_on_a_terminal_stays_on_one_line(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("COLUMNS", "60")
+    stream = Terminal()
+    progress = Progress(4, "test", stream, initial=2)
+    progress.update(1, a_very_long_name_for_something_that_does_not_fit=1.5)
+    progress.close()
+    text = stream.getvalue()
+    assert text.startswith("\r[###############.....]  test 3/4 (75%)")
+    assert text.endswith("\n")
+    assert text.count("\n") == 1
+    assert len(text) <= 61
+
+
+def test_the_first_steps_leave_the_rate_once_there_are_others() -> None:
+    """Here 0.5 s and then 0.01 s each; told over all steps, 88 of 100 would take 4 s."""
+    stream = io.StringIO()
+    progress = Progress(100, "epoch 1/3", stream, seconds_between_lines=0.0)
+    time.sleep(0.5)
+    for _ in range(12):
+        progress.update()
+        time.sleep(0.01)
+    progress.close()
+    lines = stream.getvalue().splitlines()
+    assert _seconds_left(lines[0]) >= 49
+    before, after = (_seconds_left(line) for line in (lines[10], lines[11]))
+    assert before >= 4
+    assert after <= 2
+
+
+def _seconds_left(line: str) -> int:
+    minutes, seconds = line.split(", ")[1].removesuffix(" left").split(":")
+    return 60 * int(minutes) + int(seconds)
+
+
+def test_other_processes_show_nothing() -> None:
+    stream = io.StringIO()
+    progress = Progress(2, "test", stream, enabled=False, seconds_between_lines=0.0)
+    progress.update(2)
+    progress.close()
+    assert stream.getvalue() == ""
+
+
+def test_durations() -> None:
+    seconds = [0.4, 59.6, 3599, 3600, 90061, -1]
+    expected = ["0:00", "1:00", "59:59", "1:00:00", "1 day 1:01:01", "0:00"]
+    assert [format_duration(s) for s in seconds] == expected
+
+
+def test_share_of_waiting_for_data() -> None:
+    throughput = Throughput()
+    with throughput.waiting():
+        time.sleep(0.06)
+    time.sleep(0.06)
+    throughput.count(8)
+    measured = throughput.take()
+    assert measured["seconds"] >= 0.12
+    assert 0.06 / measured["seconds"] <= measured["data_wait"] < 1.0
+    assert measured["clips_per_second"] == pytest.approx(8 / measured["seconds"])
+    assert throughput.take()["clips_per_second"] == 0.0  # it began anew
+
+
+def test_tensorboard_files(tmp_path: Path) -> None:
+    pytest.importorskip("tensorboard")
+    log = TensorBoardLog(tmp_path)
+    log.write(3, {"train/loss": 1.5, "train/lr": torch.tensor(0.1)})
+    log.close()
+    assert list(tmp_path.glob("events.out.tfevents.*"))
+
+
+def test_tensorboard_that_is_not_there(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    original = builtins.__import__
+
+    def without(name: str, *args: Any, **kwargs: Any) -> Any:
+        if name.startswith(("tensorboard", "torch.utils.tensorboard")):
+            raise ImportError(name)
+        return original(name, *args, **kwargs)
+
+    monkeypatch.delitem(sys.modules, "torch.utils.tensorboard", raising=False)
+    monkeypatch.setattr(builtins, "__import__", without)
+    with pytest.raises(ValueError, match=r"slowfast-maskfeat\[tensorboard\]"):
+        TensorBoardLog(tmp_path)
+    TensorBoardLog(None).write(1, {"loss": 1.0})
