@@ -77,7 +77,7 @@ def test_a_config_builds_its_model_and_task(path):
     cfg = _load([path])
     with torch.device("meta"):
         model = build_model(cfg)
-    build_task(cfg)
+    build_task(cfg, model)
     assert sum(parameter.numel() for parameter in model.parameters()) > 0
     if cfg.MASK.ENABLE:
         mask = build_mask_sampler(cfg)(np.random.default_rng(0))

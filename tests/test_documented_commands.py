@@ -344,8 +344,8 @@ def _builds_at_full_size(words: Sequence[str]) -> None:
     """The configuration as documented, before it is made small, makes a model and a task."""
     cfg = _configuration(words)
     with torch.device("meta"):
-        build_model(cfg)
-    build_task(cfg)
+        model = build_model(cfg)
+    build_task(cfg, model)
 
 
 def _python(words: Sequence[str], sandbox: Sandbox, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -38,9 +38,8 @@ from torch import Tensor
 
 from slowfast_maskfeat.builders.data import build_loader
 from slowfast_maskfeat.builders.masks import build_mask_sampler
-from slowfast_maskfeat.builders.model import build_model
+from slowfast_maskfeat.builders.methods import build_model, build_task
 from slowfast_maskfeat.builders.optimizer import build_optimizer
-from slowfast_maskfeat.builders.task import build_task
 from slowfast_maskfeat.clips import ClipLoader, RandomView
 from slowfast_maskfeat.clips.batch import ClipBatch
 from slowfast_maskfeat.clips.dataset import ClipDataset, SampleKey
@@ -51,7 +50,7 @@ from slowfast_maskfeat.engine.state import TrainState
 from slowfast_maskfeat.engine.train import TrainSettings, train_step
 from slowfast_maskfeat.shapes import Grid
 from slowfast_maskfeat.targets.hog import HOGTarget, hog
-from slowfast_maskfeat.tasks import PretrainTask
+from slowfast_maskfeat.tasks import MaskedPrediction
 from slowfast_maskfeat.videos.decode import Video, open_video
 
 ROOT = Path(__file__).resolve().parents[1]
@@ -90,8 +89,8 @@ def make_state(cfg: CfgNode, form: str, device: torch.device) -> TrainState:
     """Model, task and optimizer as a run has them, in one of the `FORMS`."""
     torch.manual_seed(0)
     model = build_model(cfg).to(device).train()
-    task = build_task(cfg)
-    assert isinstance(task, PretrainTask), "a configuration of pre-training is wanted"
+    task = build_task(cfg, model)
+    assert isinstance(task, MaskedPrediction), "a configuration of pre-training is wanted"
     if form == ALL:
         encode_all(model)
     if form == PLAIN:

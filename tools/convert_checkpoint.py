@@ -24,6 +24,7 @@ from torch import Tensor, nn
 
 from slowfast_maskfeat.builders import build_model
 from slowfast_maskfeat.builders.datasets import class_names, num_classes
+from slowfast_maskfeat.builders.methods import find_method
 from slowfast_maskfeat.builders.weights import inflation, model_facts
 from slowfast_maskfeat.checkpoints import (
     LoadError,
@@ -87,8 +88,8 @@ def convert(options: argparse.Namespace) -> None:
     if output.exists() and not options.force:
         raise ValueError(f"{output} is there already; --force overwrites it")
     cfg = _configuration(options)
-    if cfg.DETECTION.ENABLE and form in NAMINGS:
-        raise ValueError(f"DETECTION.ENABLE is True, but {form} has no detectors of this kind")
+    if find_method(cfg).has_boxes and form in NAMINGS:
+        raise ValueError(f"--to {form} has no detectors of this kind (DETECTION.ENABLE True)")
     with torch.device("meta"):
         facts = model_facts(cfg, build_model(cfg))
     files = [(options.onto, "auto")] if options.onto else []

@@ -36,7 +36,7 @@ from demo_runs import (
 )
 
 from slowfast_maskfeat.builders.data import read_videos
-from slowfast_maskfeat.builders.task import build_task
+from slowfast_maskfeat.builders.datasets import build_ground_truth
 from slowfast_maskfeat.config import load_config
 from slowfast_maskfeat.datasets import KeyFrames
 from slowfast_maskfeat.figures import accuracy_curves, box_panel, draw_boxes, drawing_scale
@@ -46,7 +46,6 @@ from slowfast_maskfeat.metrics.ava_map import (
     evaluate_detections,
     read_labelmap,
 )
-from slowfast_maskfeat.tasks import DetectTask
 from slowfast_maskfeat.videos.decode import open_video
 
 # Folder of each run, and its name for people.
@@ -123,11 +122,8 @@ def by_frequency(data: Path) -> AvaResult:
     words = [str(word) for pair in _keys(data).items() for word in pair]
     cfg = load_config([str(ROOT / "configs" / "demo" / "ava_scratch.yaml")], words)
     train, test = read_videos(cfg, "train"), read_videos(cfg, "test")
-    task = build_task(cfg)
     assert isinstance(train, KeyFrames)
     assert isinstance(test, KeyFrames)
-    assert isinstance(task, DetectTask)
-    assert task.read_truth is not None
     num_boxes, num_classes = len(test.table.boxes), train.table.num_classes
     shares = np.bincount(train.table.actions, minlength=num_classes) / len(train.table.boxes)
     rows = test.rows_of_boxes(np.arange(num_boxes))
@@ -138,7 +134,7 @@ def by_frequency(data: Path) -> AvaResult:
         boxes=test.table.boxes,
         scores=np.tile(shares, (num_boxes, 1)),
     )
-    return evaluate_detections(task.read_truth(test), detections)
+    return evaluate_detections(build_ground_truth(cfg, test), detections)
 
 
 def _report(folders: list[Path], seconds: list[dict[str, float]], frequency: AvaResult) -> None:

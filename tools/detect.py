@@ -34,7 +34,7 @@ from slowfast_maskfeat.files import atomic_write
 from slowfast_maskfeat.log import Progress
 from slowfast_maskfeat.metrics.ava_map import Detections, write_detections
 from slowfast_maskfeat.runs.load_trained import TrainedModel, load_trained
-from slowfast_maskfeat.tasks import DetectTask
+from slowfast_maskfeat.tasks import Detection
 from slowfast_maskfeat.videos.decode import Video, open_video
 from slowfast_maskfeat.videos.write_video import write_video
 
@@ -76,8 +76,8 @@ def detect(options: argparse.Namespace) -> None:
     trained = load_trained(
         options.checkpoint, device=options.device, config_file=options.cfg, pairs=options.opts
     )
-    task = build_task(trained.cfg)
-    if not isinstance(task, DetectTask):
+    task = build_task(trained.cfg, trained.model)
+    if not isinstance(task, Detection):
         raise ValueError(
             f"{options.checkpoint}: it is no detector; tools/predict.py takes classifiers of clips"
         )
@@ -145,7 +145,7 @@ def read_boxes(path: str, video: Video) -> TimedBoxes:
 
 @torch.no_grad()
 def score_boxes(
-    trained: TrainedModel, task: DetectTask, video: Video, found: TimedBoxes, device: str
+    trained: TrainedModel, task: Detection, video: Video, found: TimedBoxes, device: str
 ) -> NDArray[np.float32]:
     """The scores (N, K) of all boxes, a clip about each time."""
     view = build_key_frame_view(trained.cfg, "test")

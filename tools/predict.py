@@ -29,7 +29,7 @@ from slowfast_maskfeat.builders.datasets import reverses_channels
 from slowfast_maskfeat.cli import exit_code
 from slowfast_maskfeat.files import atomic_write
 from slowfast_maskfeat.runs.load_trained import load_trained
-from slowfast_maskfeat.tasks import ClassifyTask
+from slowfast_maskfeat.tasks import Classification
 from slowfast_maskfeat.videos.decode import open_video
 
 
@@ -70,8 +70,8 @@ def predict(options: argparse.Namespace) -> tuple[dict[str, Any], Tensor]:
     cfg, model, names = load_trained(
         options.checkpoint, device=device, config_file=options.cfg, pairs=options.opts
     )
-    task = build_task(cfg)
-    if not isinstance(task, ClassifyTask):
+    task = build_task(cfg, model)
+    if not isinstance(task, Classification):
         raise ValueError(
             f"{options.checkpoint}: it is no classifier of clips; a pre-training is to be "
             "fine-tuned first, and tools/detect.py takes detectors"

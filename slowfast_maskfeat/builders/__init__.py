@@ -1,17 +1,8 @@
 """Objects built from a configuration; nothing below this package reads one."""
 
-from __future__ import annotations
-
 from slowfast_maskfeat.builders.data import build_loader
 from slowfast_maskfeat.builders.masks import build_mask_sampler
-from slowfast_maskfeat.builders.model import build_model
+from slowfast_maskfeat.builders.methods import build_model, build_task
 from slowfast_maskfeat.builders.optimizer import build_optimizer
-from slowfast_maskfeat.builders.task import build_task
 
-__all__ = [
-    "build_loader",
-    "build_mask_sampler",
-    "build_model",
-    "build_optimizer",
-    "build_task",
-]
+__all__ = ["build_loader", "build_mask_sampler", "build_model", "build_optimizer", "build_task"]

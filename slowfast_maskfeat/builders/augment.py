@@ -15,6 +15,7 @@ from slowfast_maskfeat.augment import (
 )
 from slowfast_maskfeat.builders.datasets import num_classes, reverses_channels
 from slowfast_maskfeat.builders.image_recipe import ClipRecipe, clip_recipe
+from slowfast_maskfeat.builders.methods import find_method, method_name
 from slowfast_maskfeat.clips import BatchTransform, DeviceCut
 
 
@@ -102,10 +103,9 @@ def build_device_cut(cfg: CfgNode) -> DeviceCut | None:
     """
     if not cfg.AUG.ON_DEVICE:
         return None
-    if cfg.DETECTION.ENABLE:
+    if find_method(cfg).has_boxes:
         raise ValueError(
-            "AUG.ON_DEVICE: workers cut the clips of a detection, whose boxes move with them; "
-            "False is right"
+            "AUG.ON_DEVICE must be False for detection: workers crop clips and move boxes together"
         )
     transform = build_train_transform(cfg)
     return DeviceCut(
@@ -120,13 +120,10 @@ def _mix(cfg: CfgNode) -> Mix | None:
     mixup = cfg.MIXUP
     if not mixup.ENABLE:
         return None
-    if cfg.DETECTION.ENABLE:
+    if not find_method(cfg).has_labels:
         raise ValueError(
-            "MIXUP.ENABLE: boxes have labels of their own, which can't be mixed as those of clips "
-            "can; False is right"
+            f"MIXUP.ENABLE must be False for {method_name(cfg)}: its clips have no labels to mix"
         )
-    if cfg.MASK.ENABLE:
-        raise ValueError("MIXUP.ENABLE: pre-training has no labels to mix; False is right")
     if min(mixup.ALPHA, mixup.CUTMIX_ALPHA) < 0:
         raise ValueError(
             f"MIXUP.ALPHA, MIXUP.CUTMIX_ALPHA: {mixup.ALPHA} and {mixup.CUTMIX_ALPHA} are wanted "

@@ -24,6 +24,7 @@ from slowfast_maskfeat.builders.datasets import (
 )
 from slowfast_maskfeat.builders.image_recipe import clip_recipe
 from slowfast_maskfeat.builders.masks import build_mask_sampler
+from slowfast_maskfeat.builders.methods import find_method, method_name
 from slowfast_maskfeat.clips import ClipDataset, ClipLoader, KeyFrameView, RandomView, UniformViews
 from slowfast_maskfeat.datasets import VideoList
 from slowfast_maskfeat.files import is_address
@@ -53,7 +54,7 @@ def build_loader(
             masked, and labels may be absent or of classes that the model does not know.
 
     Returns:
-        The loader. Masks come with the clips when MASK.ENABLE.
+        The loader. Masks come with the clips of methods that need them.
 
     Raises:
         ValueError: the list is missing, malformed or has labels outside the classes.
@@ -62,7 +63,7 @@ def build_loader(
         raise ValueError(f"split: {split!r} is not one of 'train', 'val', 'test'")
     videos = read_videos(cfg, split, for_features=for_features)
     is_trained = split == "train" and not for_features
-    is_masked = cfg.MASK.ENABLE and split != "test" and not for_features
+    is_masked = not for_features and split != "test" and find_method(cfg).has_masks
     views: RandomView | UniformViews | KeyFrameView
     if data_set(cfg, split) in WITH_BOXES:
         views = build_key_frame_view(cfg, split)
@@ -134,7 +135,7 @@ def _num_views(cfg: CfgNode, split: str, num_views: int | None) -> int:
 
 def _has_one_view(cfg: CfgNode) -> bool:
     """Data sets of images alone and key frames with boxes have one view, whatever TEST says."""
-    return cfg.TEST.DATASET in IMAGES_ONLY or cfg.DETECTION.ENABLE
+    return cfg.TEST.DATASET in IMAGES_ONLY | WITH_BOXES
 
 
 def build_validation_view(cfg: CfgNode) -> UniformViews:
@@ -168,11 +169,13 @@ def read_videos(cfg: CfgNode, split: str, *, for_features: bool = False) -> Vide
         ValueError: what there is is malformed, or a label is outside the classes.
     """
     reader = find_reader(cfg, split)
+    has_boxes = not for_features and find_method(cfg).has_boxes
     with_boxes = data_set(cfg, split) in WITH_BOXES
-    if with_boxes != cfg.DETECTION.ENABLE:
+    if with_boxes != has_boxes:
         raise ValueError(
-            f"DETECTION.ENABLE is {cfg.DETECTION.ENABLE} and the data set {data_set(cfg, split)!r} "
-            f"(TRAIN.DATASET, TEST.DATASET): boxes come with {', '.join(map(repr, WITH_BOXES))}"
+            f"TRAIN.DATASET and TEST.DATASET must have boxes for detection and none otherwise, got "
+            f"{data_set(cfg, split)!r} for {method_name(cfg)}; boxes come with "
+            f"{', '.join(map(repr, WITH_BOXES))}"
         )
     key = "AVA.ANNOTATION_DIR" if with_boxes and cfg.AVA.ANNOTATION_DIR else "DATA.PATH_TO_DATA_DIR"
     folder = data_folder(cfg).path
@@ -182,7 +185,7 @@ def read_videos(cfg: CfgNode, split: str, *, for_features: bool = False) -> Vide
     if folder and not os.path.isdir(folder) and not is_address(folder):
         raise ValueError(f"{key}: {folder}: there is no such folder")
     videos = reader.read(data_folder(cfg), split, class_names(cfg) or None)
-    if (not cfg.MASK.ENABLE or for_features) and not with_boxes:
+    if (for_features or find_method(cfg).has_labels) and not with_boxes:
         if videos.class_names is not None and not class_names(cfg):
             raise ValueError(
                 f"{videos.source}: its labels are names, of which a list may lack some; write "
@@ -196,7 +199,8 @@ def read_videos(cfg: CfgNode, split: str, *, for_features: bool = False) -> Vide
 def _check_labels(cfg: CfgNode, videos: VideoList) -> None:
     if videos.labels is None:
         raise ValueError(
-            f"{videos.source}: the rows have no labels; `path label` is wanted, or MASK.ENABLE True"
+            f"{videos.source}: its rows must be `path label`, got paths alone; {method_name(cfg)} "
+            "learns from labels"
         )
     classes = num_classes(cfg)
     if len(videos) and videos.labels.max() >= classes:

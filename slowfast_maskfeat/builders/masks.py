@@ -1,9 +1,10 @@
-"""Configuration -> what draws the masks of pre-training."""
+"""Configuration -> mask samplers: one row a mask."""
 
 from __future__ import annotations
 
 from collections.abc import Callable
 from functools import partial
+from typing import NamedTuple
 
 import numpy as np
 from fvcore.common.config import CfgNode
@@ -17,8 +18,32 @@ from slowfast_maskfeat.shapes import Grid
 MaskSampler = Callable[[np.random.Generator], Tensor]
 
 
+class MaskKind(NamedTuple):
+    """A row of `MASKS`.
+
+    Attributes:
+        build: (configuration, grid of the mask, ratio) -> sampler(generator) -> bool (t, h, w),
+            True where masked.
+        is_exact: every mask hides the same number of tokens, as MASK.MAE_ON requires.
+    """
+
+    build: Callable[[CfgNode, Grid, float], MaskSampler]
+    is_exact: bool = False
+
+
+def register_mask(name: str, kind: MaskKind) -> None:
+    """Add a row: a value of MASK.TYPE.
+
+    Raises:
+        ValueError: the name is taken.
+    """
+    if name in MASKS:
+        raise ValueError(f"the mask {name!r} is registered already")
+    MASKS[name] = kind
+
+
 def build_mask_sampler(cfg: CfgNode) -> MaskSampler:
-    """What draws the masks of pre-training.
+    """Build the mask sampler of masked prediction.
 
     Args:
         cfg: configuration; it is only read.
@@ -27,76 +52,103 @@ def build_mask_sampler(cfg: CfgNode) -> MaskSampler:
         sampler(generator) -> bool (t, h, w), True where masked.
 
     Raises:
-        ValueError: AUG.MASK_WINDOW_SIZE contradicts the model, the ratio can't be masked, the keys
-            ask for two kinds of masks or for one that there is not here, or MASK.MAE_ON meets masks
-            that hide more of one clip than of another, or all of it.
+        ValueError: AUG.MASK_WINDOW_SIZE contradicts the model, the ratio cannot be masked, the keys
+            select several mask types or an unsupported one, or MASK.MAE_ON meets masks that hide
+            more of one clip than of another, or all of it.
     """
     grid, ratio = mask_grid(cfg), cfg.AUG.MASK_RATIO
     if not 0 < ratio < 1:
-        raise ValueError(f"AUG.MASK_RATIO: {ratio} is wanted between 0 and 1; MaskFeat has 0.4")
-    _check_kind(cfg, grid)
-    sampler, is_exact = _mask_sampler(cfg, grid, ratio)
-    if cfg.MASK.MAE_ON and not is_exact:
+        raise ValueError(f"AUG.MASK_RATIO must be in (0, 1), got {ratio}; MaskFeat uses 0.4")
+    kind = _find_mask(cfg, grid.t)
+    _check_keys(cfg, grid)
+    sampler = kind.build(cfg, grid, ratio)
+    if cfg.MASK.MAE_ON and not kind.is_exact:
         raise ValueError(
-            "MASK.MAE_ON: the encoder takes the same number of visible tokens of every clip, but "
-            "masks made of boxes differ in size; set MASK.MAE_RND_MASK True (with AUG.MASK_TUBE "
-            "or MASK.PER_FRAME_MASKING, if wanted), or AUG.MASK_FRAMES True"
+            "MASK.MAE_ON encodes the same number of visible tokens of every clip, but masks made "
+            "of boxes differ in size; set MASK.MAE_RND_MASK True (optionally with AUG.MASK_TUBE or "
+            "MASK.PER_FRAME_MASKING), or AUG.MASK_FRAMES True"
         )
     if cfg.MASK.MAE_ON and bool(sampler(np.random.default_rng(0)).all()):
         raise ValueError(
-            f"AUG.MASK_RATIO: {ratio} of {grid} tokens leaves none that the encoder of "
-            "MASK.MAE_ON could see; a smaller one does"
+            f"AUG.MASK_RATIO {ratio} of {grid} tokens leaves none visible, but MASK.MAE_ON encodes "
+            "the visible tokens; use a smaller ratio"
         )
     return sampler
 
 
-def _check_kind(cfg: CfgNode, grid: Grid) -> None:
-    """Refuses keys of which one would be passed over, and masks other than asked for drawn."""
-    tube, frames, per_frame = cfg.AUG.MASK_TUBE, cfg.AUG.MASK_FRAMES, cfg.MASK.PER_FRAME_MASKING
-    block, at_random = list(cfg.MASK.RANDOM_BLOCK), cfg.MASK.MAE_RND_MASK
-    if frames and at_random:
-        raise ValueError(
-            "AUG.MASK_FRAMES and MASK.MAE_RND_MASK are both True: the first hides whole frames, "
-            "the second tokens at random; one of them is right"
-        )
-    if frames and tube:
-        raise ValueError(
-            "AUG.MASK_FRAMES and AUG.MASK_TUBE are both True: the first hides whole frames, the "
-            "second the same places in all; one of them is right"
-        )
-    if frames and grid.t == 1:
-        raise ValueError(
-            f"AUG.MASK_FRAMES: whole frames are hidden among others, but the model predicts {grid} "
-            "tokens (t, h, w), which are of one; False is right"
-        )
-    if per_frame and not at_random:
-        raise ValueError("MASK.PER_FRAME_MASKING is of random masks: MASK.MAE_RND_MASK True")
-    if per_frame and tube:
-        raise ValueError(
-            "MASK.PER_FRAME_MASKING and AUG.MASK_TUBE are both True: the first draws tokens of "
-            "each frame anew, the second hides the same in all; one of them is right"
-        )
-    if block and not at_random:
-        raise ValueError(f"MASK.RANDOM_BLOCK: {block} is of random masks: MASK.MAE_RND_MASK True")
-    if block and len(block) != 3:
-        raise ValueError(f"MASK.RANDOM_BLOCK: {block}: (t, h, w) in tokens is wanted")
-
-
-def _mask_sampler(cfg: CfgNode, grid: Grid, ratio: float) -> tuple[MaskSampler, bool]:
-    """The sampler that the configuration names, and whether it always hides the same number."""
+def _mask_type(cfg: CfgNode, num_steps: int) -> str:
+    """Return MASK.TYPE, or the type that the published keys select for `num_steps` of time."""
+    if cfg.MASK.TYPE:
+        return str(cfg.MASK.TYPE)
     if cfg.MASK.MAE_RND_MASK:
-        return _random_sampler(cfg, grid, ratio), True
+        return "random"
     if cfg.AUG.MASK_FRAMES:
-        return partial(frame_mask, grid, ratio), True
-    if grid.t == 1:
-        max_block = cfg.AUG.MAX_MASK_PATCHES_PER_BLOCK
-        return partial(block_mask, grid, ratio, max_block=max_block), False
-    if cfg.AUG.MASK_TUBE:
-        return partial(tube_mask, grid, ratio), False
-    return partial(cube_mask, grid, ratio), False
+        return "frame"
+    if num_steps == 1:
+        return "block"
+    return "tube" if cfg.AUG.MASK_TUBE else "cube"
 
 
-def _random_sampler(cfg: CfgNode, grid: Grid, ratio: float) -> MaskSampler:
+def _find_mask(cfg: CfgNode, num_steps: int) -> MaskKind:
+    name = _mask_type(cfg, num_steps)
+    if name not in MASKS:
+        known = ", ".join(map(repr, MASKS))
+        raise ValueError(
+            f"MASK.TYPE must be one of {known}, or empty (then MASK.MAE_RND_MASK, AUG.MASK_FRAMES "
+            f"and AUG.MASK_TUBE decide), got {name!r}"
+        )
+    return MASKS[name]
+
+
+def _check_keys(cfg: CfgNode, grid: Grid) -> None:
+    """Refuse keys that contradict each other, of which one would have no effect."""
+    name = _mask_type(cfg, grid.t)
+    selected = {
+        "MASK.MAE_RND_MASK": cfg.MASK.MAE_RND_MASK and name != "random",
+        "AUG.MASK_FRAMES": cfg.AUG.MASK_FRAMES and name != "frame",
+        "AUG.MASK_TUBE": cfg.AUG.MASK_TUBE and name == "frame",
+        "MASK.PER_FRAME_MASKING": cfg.MASK.PER_FRAME_MASKING and name != "random",
+        f"MASK.RANDOM_BLOCK {list(cfg.MASK.RANDOM_BLOCK)}": cfg.MASK.RANDOM_BLOCK
+        and name != "random",
+    }
+    for key, is_other in selected.items():
+        if is_other:
+            raise ValueError(
+                f"{key} does not apply to masks of type {name!r} ({_selector(cfg)}); set only the "
+                "keys of one mask type"
+            )
+    if name == "frame" and grid.t == 1:
+        raise ValueError(
+            f"AUG.MASK_FRAMES must be False for {grid} tokens (t, h, w), which have one time step"
+        )
+    if name == "block" and grid.t > 1:
+        raise ValueError(f"MASK.TYPE 'block' requires tokens of one time step, got {grid}")
+    if cfg.MASK.PER_FRAME_MASKING and cfg.AUG.MASK_TUBE:
+        raise ValueError(
+            "MASK.PER_FRAME_MASKING and AUG.MASK_TUBE are both True, but the first masks each "
+            "frame anew and the second all frames alike; set one of them False"
+        )
+    if cfg.MASK.RANDOM_BLOCK and len(cfg.MASK.RANDOM_BLOCK) != 3:
+        block = list(cfg.MASK.RANDOM_BLOCK)
+        raise ValueError(f"MASK.RANDOM_BLOCK must be (t, h, w) in tokens, got {block}")
+
+
+def _selector(cfg: CfgNode) -> str:
+    """Name the key that selected the mask type."""
+    if cfg.MASK.TYPE:
+        return "MASK.TYPE"
+    if cfg.MASK.MAE_RND_MASK:
+        return "MASK.MAE_RND_MASK True"
+    if cfg.AUG.MASK_FRAMES:
+        return "AUG.MASK_FRAMES True"
+    return "MASK.MAE_RND_MASK and AUG.MASK_FRAMES False"
+
+
+def _build_block(cfg: CfgNode, grid: Grid, ratio: float) -> MaskSampler:
+    return partial(block_mask, grid, ratio, max_block=cfg.AUG.MAX_MASK_PATCHES_PER_BLOCK)
+
+
+def _build_random(cfg: CfgNode, grid: Grid, ratio: float) -> MaskSampler:
     sampler = partial(
         random_mask,
         grid,
@@ -112,10 +164,20 @@ def _random_sampler(cfg: CfgNode, grid: Grid, ratio: float) -> MaskSampler:
     return sampler
 
 
-def mask_grid(cfg: CfgNode) -> Grid:
-    """The grid of the masks: AUG.MASK_WINDOW_SIZE, or that of the last prediction.
+MASKS = {
+    "cube": MaskKind(lambda cfg, grid, ratio: partial(cube_mask, grid, ratio)),
+    "tube": MaskKind(lambda cfg, grid, ratio: partial(tube_mask, grid, ratio)),
+    "block": MaskKind(_build_block),
+    "frame": MaskKind(lambda cfg, grid, ratio: partial(frame_mask, grid, ratio), is_exact=True),
+    "random": MaskKind(_build_random, is_exact=True),
+}
+"""What MASK.TYPE may name."""
 
-    Random masks (MASK.MAE_RND_MASK) are of single tokens, whatever the window, as published.
+
+def mask_grid(cfg: CfgNode) -> Grid:
+    """Derive the grid of the masks: AUG.MASK_WINDOW_SIZE, or that of the last prediction.
+
+    Random masks are of single tokens, whatever the window, as published.
 
     Raises:
         ValueError: AUG.MASK_WINDOW_SIZE does not divide the grids of the predictions, or these do
@@ -129,13 +191,13 @@ def mask_grid(cfg: CfgNode) -> Grid:
     if len(window) == 2:
         window = [grids[-1].t, *window]
     if len(window) != 3 or min(window) < 1:
-        raise ValueError(f"AUG.MASK_WINDOW_SIZE: {window}: (t, h, w) is wanted")
+        raise ValueError(f"AUG.MASK_WINDOW_SIZE must be (t, h, w), each at least 1, got {window}")
     grid = Grid(*window)
     for predicted in grids:
         if not grid.divides(predicted):
             raise ValueError(
-                f"AUG.MASK_WINDOW_SIZE: masks of {grid} do not divide the {predicted} tokens that "
-                f"the model predicts for clips of {cfg.DATA.NUM_FRAMES} frames of "
-                f"{cfg.DATA.TRAIN_CROP_SIZE} pixels; leave it empty to derive it"
+                f"AUG.MASK_WINDOW_SIZE must divide the {predicted} tokens that the model predicts "
+                f"for clips of {cfg.DATA.NUM_FRAMES} frames of {cfg.DATA.TRAIN_CROP_SIZE} pixels, "
+                f"got {grid}; leave it empty to derive it"
             )
-    return grids[-1] if cfg.MASK.MAE_RND_MASK else grid
+    return grids[-1] if _mask_type(cfg, grids[-1].t) == "random" else grid

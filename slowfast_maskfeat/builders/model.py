@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
-
 import torch
 from fvcore.common.config import CfgNode
 from torch import nn
@@ -22,41 +20,6 @@ from slowfast_maskfeat.backbones.geometry import Triple, output_grids
 from slowfast_maskfeat.builders.datasets import num_classes
 from slowfast_maskfeat.builders.targets import find_target
 from slowfast_maskfeat.shapes import Grid
-
-
-def build_model(cfg: CfgNode) -> nn.Module:
-    """Builds the network that MODEL.MODEL_NAME names.
-
-    Args:
-        cfg: Configuration; it is only read.
-
-    Returns:
-        "MViT": model(clips) -> (B, K), or with DETECTION.ENABLE model(clips, boxes) -> (R, K),
-        see `MViTDetector`. "MaskMViT": model(clips, mask) -> [(M, dim), ...], an
-        encoder of all tokens or, with MASK.MAE_ON, of the visible ones.
-
-    Raises:
-        ValueError: A key holds what no model can be made of; the message names it.
-    """
-    builders: dict[str, Callable[[CfgNode], nn.Module]] = {
-        "MViT": _build_detector if cfg.DETECTION.ENABLE else build_classifier,
-        "MaskMViT": _build_masked,
-    }
-    name = cfg.MODEL.MODEL_NAME
-    if name not in builders:
-        raise ValueError(
-            f"MODEL.MODEL_NAME is {name!r}; it takes {' or '.join(map(repr, builders))}"
-        )
-    if name.lower() != cfg.MODEL.ARCH:
-        raise ValueError(
-            f"MODEL.ARCH is {cfg.MODEL.ARCH!r} but MODEL.MODEL_NAME is {name!r}; "
-            f"{name.lower()!r} belongs to it"
-        )
-    if cfg.DETECTION.ENABLE and name != "MViT":
-        raise ValueError(
-            f"DETECTION.ENABLE is True and MODEL.MODEL_NAME {name!r}; detection takes 'MViT'"
-        )
-    return builders[name](cfg)
 
 
 def encoder_options(cfg: CfgNode) -> EncoderOptions:
@@ -198,7 +161,8 @@ def build_classifier(cfg: CfgNode) -> MViT:
     )
 
 
-def _build_detector(cfg: CfgNode) -> nn.Module:
+def build_detector(cfg: CfgNode) -> nn.Module:
+    """Build the detector of an encoder: model(clips, boxes) -> (R, K)."""
     options = encoder_options(cfg)
     given, stride = cfg.DETECTION.SPATIAL_SCALE_FACTOR, options.token_stride()
     if given and (given, given) != stride[1:]:
@@ -217,7 +181,8 @@ def _build_detector(cfg: CfgNode) -> nn.Module:
     )
 
 
-def _build_masked(cfg: CfgNode) -> MaskedModel:
+def build_masked_model(cfg: CfgNode) -> MaskedModel:
+    """Build a masked model of all tokens or, with MASK.MAE_ON, of the visible ones."""
     options, decoder = encoder_options(cfg), _decoder_options(cfg)
     depths, dims = cfg.MASK.PRETRAIN_DEPTH, prediction_dims(cfg)
     if not cfg.MASK.MAE_ON and cfg.MASK.DECODER_FIXED_SINCOS_POS:

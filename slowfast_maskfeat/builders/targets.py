@@ -1,8 +1,8 @@
-"""Configuration -> what is predicted at the masked tokens: one table of targets by name."""
+"""Configuration -> prediction targets: one row a target."""
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import NamedTuple
 
 from fvcore.common.config import CfgNode
@@ -10,23 +10,27 @@ from fvcore.common.config import CfgNode
 from slowfast_maskfeat.backbones.geometry import Triple
 from slowfast_maskfeat.builders.image_recipe import has_color_first
 from slowfast_maskfeat.targets import HOGTarget, PixelTarget, Target
+from slowfast_maskfeat.targets.hog import hog_width
+from slowfast_maskfeat.targets.pixels import pixel_width
 
 
 class TargetKind(NamedTuple):
-    """What MASK.TARGET names.
+    """A row of `TARGETS`.
 
     Attributes:
-        build: (configuration, frames, rows and columns of a token) -> the target.
-        width: likewise -> numbers predicted per token, which the model must know. A target whose
-            making is costly, as one with a frozen network, says it without being made.
+        build: (configuration, strides) -> one target per predicting depth; a stride is the frames,
+            rows and columns of pixels that a token covers. A frozen network is built once and
+            shared by all depths.
+        width: (configuration, stride) -> numbers predicted per token. The model is built first and
+            needs it, so it must be known without building the target.
     """
 
-    build: Callable[[CfgNode, Triple], Target]
+    build: Callable[[CfgNode, Sequence[Triple]], Sequence[Target]]
     width: Callable[[CfgNode, Triple], int]
 
 
 def find_target(cfg: CfgNode) -> TargetKind:
-    """The target that MASK.TARGET names, or that PRED_HOG chooses where it is empty.
+    """Find the target that MASK.TARGET names, or that PRED_HOG chooses where it is empty.
 
     Args:
         cfg: configuration; it is only read.
@@ -37,41 +41,72 @@ def find_target(cfg: CfgNode) -> TargetKind:
     name = cfg.MASK.TARGET or ("hog" if cfg.MASK.PRED_HOG else "pixels")
     if name not in TARGETS:
         known = ", ".join(map(repr, TARGETS))
-        raise ValueError(f"MASK.TARGET is {name!r}; it takes {known} or '' (what PRED_HOG says)")
+        raise ValueError(
+            f"MASK.TARGET must be one of {known}, or empty (then PRED_HOG decides), got {name!r}"
+        )
     return TARGETS[name]
 
 
-def _build_hog(cfg: CfgNode, stride: Triple) -> Target:
+def register_target(name: str, kind: TargetKind) -> None:
+    """Add a row: a value of MASK.TARGET.
+
+    Raises:
+        ValueError: the name is taken.
+    """
+    if name in TARGETS:
+        raise ValueError(f"the target {name!r} is registered already")
+    TARGETS[name] = kind
+
+
+def _hog_width(cfg: CfgNode, stride: Triple) -> int:
     if cfg.MASK.PIXEL_LOSS != "l2":
         raise ValueError(
-            f"MASK.PIXEL_LOSS: {cfg.MASK.PIXEL_LOSS!r} is of pixels, but HOG is predicted "
-            "(MASK.TARGET, MASK.PRED_HOG), whose error is squared; 'l2' is right"
+            f"MASK.PIXEL_LOSS {cfg.MASK.PIXEL_LOSS!r} applies to pixel targets only; use 'l2' with "
+            "HOG (MASK.TARGET, MASK.PRED_HOG)"
         )
-    return HOGTarget(
+    return hog_width(
         stride,
         bins=cfg.MASK.HOG_BINS,
         cell=cfg.MASK.HOG_CELL,
-        window=cfg.MASK.HOG_GAUSSIAN_WINDOW,
         num_channels=cfg.DATA.INPUT_CHANNEL_NUM[0],
     )
 
 
-def _build_pixels(cfg: CfgNode, stride: Triple) -> Target:
-    return PixelTarget(
-        stride,
-        mean=cfg.DATA.MEAN,
-        std=cfg.DATA.STD,
-        all_frames=not cfg.MASK.TIME_STRIDE_LOSS,
-        norm=cfg.MASK.NORM_PRED_PIXEL,
-        color_first=has_color_first(cfg),
-        absolute=cfg.MASK.PIXEL_LOSS == "l1",
-    )
+def _build_hog(cfg: CfgNode, strides: Sequence[Triple]) -> list[Target]:
+    return [
+        HOGTarget(
+            stride,
+            bins=cfg.MASK.HOG_BINS,
+            cell=cfg.MASK.HOG_CELL,
+            window=cfg.MASK.HOG_GAUSSIAN_WINDOW,
+            num_channels=cfg.DATA.INPUT_CHANNEL_NUM[0],
+        )
+        for stride in strides
+    ]
 
 
-def _cheap(build: Callable[[CfgNode, Triple], Target]) -> TargetKind:
-    """A kind that is made to learn its width."""
-    return TargetKind(build, lambda cfg, stride: build(cfg, stride).dim)
+def _pixel_width(cfg: CfgNode, stride: Triple) -> int:
+    all_frames = not cfg.MASK.TIME_STRIDE_LOSS
+    return pixel_width(stride, all_frames=all_frames, num_channels=len(cfg.DATA.MEAN))
 
 
-# What MASK.TARGET may name.
-TARGETS = {"hog": _cheap(_build_hog), "pixels": _cheap(_build_pixels)}
+def _build_pixels(cfg: CfgNode, strides: Sequence[Triple]) -> list[Target]:
+    return [
+        PixelTarget(
+            stride,
+            mean=cfg.DATA.MEAN,
+            std=cfg.DATA.STD,
+            all_frames=not cfg.MASK.TIME_STRIDE_LOSS,
+            norm=cfg.MASK.NORM_PRED_PIXEL,
+            color_first=has_color_first(cfg),
+            absolute=cfg.MASK.PIXEL_LOSS == "l1",
+        )
+        for stride in strides
+    ]
+
+
+TARGETS = {
+    "hog": TargetKind(_build_hog, _hog_width),
+    "pixels": TargetKind(_build_pixels, _pixel_width),
+}
+"""What MASK.TARGET may name."""

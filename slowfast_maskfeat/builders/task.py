@@ -1,4 +1,4 @@
-"""Configuration -> task and targets."""
+"""Configuration -> the task of a training method; a row of `methods.py` names one of these."""
 
 from __future__ import annotations
 
@@ -8,10 +8,10 @@ from functools import partial
 
 import torch
 from fvcore.common.config import CfgNode
-from torch import Tensor
+from torch import Tensor, nn
 
 from slowfast_maskfeat.builders.datasets import build_ground_truth, class_names, num_classes
-from slowfast_maskfeat.builders.model import prediction_strides
+from slowfast_maskfeat.builders.model import prediction_dims, prediction_strides
 from slowfast_maskfeat.builders.targets import find_target
 from slowfast_maskfeat.losses import (
     binary_cross_entropy_with_logits,
@@ -19,33 +19,13 @@ from slowfast_maskfeat.losses import (
     soft_cross_entropy,
 )
 from slowfast_maskfeat.targets import Target
-from slowfast_maskfeat.tasks import ClassifyTask, DetectTask, PretrainTask, Task
+from slowfast_maskfeat.tasks import Classification, Detection, MaskedPrediction
 
-
-def build_task(cfg: CfgNode) -> Task:
-    """What the run learns: masked prediction, the classes of boxes, or those of clips.
-
-    MASK.ENABLE and DETECTION.ENABLE choose.
-
-    Args:
-        cfg: configuration; it is only read.
-
-    Raises:
-        ValueError: model, loss and task do not go together.
-    """
-    masked_model = cfg.MODEL.MODEL_NAME == "MaskMViT"
-    if masked_model != cfg.MASK.ENABLE:
-        raise ValueError(
-            f"MASK.ENABLE is {cfg.MASK.ENABLE} and MODEL.MODEL_NAME {cfg.MODEL.MODEL_NAME!r}; "
-            "pre-training takes True and 'MaskMViT', classification and detection False and 'MViT'"
-        )
-    if cfg.MASK.ENABLE:
-        return PretrainTask(build_targets(cfg), mean=cfg.DATA.MEAN, std=cfg.DATA.STD)
-    return _detection(cfg) if cfg.DETECTION.ENABLE else _classification(cfg)
+ClassLoss = Callable[[Tensor, Tensor], Tensor]
 
 
 def build_activation(cfg: CfgNode) -> Callable[[Tensor], Tensor]:
-    """What makes scores of logits when testing (MODEL.HEAD_ACT): (..., K) -> (..., K)."""
+    """Build the function from logits to test scores (MODEL.HEAD_ACT): (..., K) -> (..., K)."""
     activations: dict[str, Callable[[Tensor], Tensor]] = {
         "softmax": _softmax,
         "sigmoid": torch.sigmoid,
@@ -54,18 +34,23 @@ def build_activation(cfg: CfgNode) -> Callable[[Tensor], Tensor]:
     return activations[cfg.MODEL.HEAD_ACT]
 
 
-def _classification(cfg: CfgNode) -> ClassifyTask:
-    losses: dict[str, Callable[[Tensor, Tensor], Tensor]] = {
-        "cross_entropy": cross_entropy,
-        "soft_cross_entropy": _soft_cross_entropy_of_labels,
-    }
-    if cfg.MODEL.LOSS_FUNC not in losses:
+def check_classification(cfg: CfgNode) -> None:
+    """Check the loss of a classification.
+
+    Raises:
+        ValueError: MODEL.LOSS_FUNC is of another task.
+    """
+    if cfg.MODEL.LOSS_FUNC not in _CLASS_LOSSES:
         raise ValueError(
-            f"MODEL.LOSS_FUNC: {cfg.MODEL.LOSS_FUNC!r} is for pre-training or detection; "
-            "classification takes " + " or ".join(map(repr, losses))
+            f"MODEL.LOSS_FUNC must be {' or '.join(map(repr, _CLASS_LOSSES))} for classification, "
+            f"got {cfg.MODEL.LOSS_FUNC!r}"
         )
-    return ClassifyTask(
-        losses[cfg.MODEL.LOSS_FUNC],
+
+
+def build_classification(cfg: CfgNode, model: nn.Module) -> Classification:
+    """Build the task of a classifier."""
+    return Classification(
+        _CLASS_LOSSES[cfg.MODEL.LOSS_FUNC],
         build_activation(cfg),
         num_classes=num_classes(cfg),
         ensemble=cfg.DATA.ENSEMBLE_METHOD,
@@ -75,24 +60,33 @@ def _classification(cfg: CfgNode) -> ClassifyTask:
     )
 
 
-def _detection(cfg: CfgNode) -> DetectTask:
-    """The labels of the boxes choose the loss: several classes each, or one."""
-    several = cfg.AVA.MULTI_LABEL
-    fitting = ("bce", "bce_logit") if several else ("cross_entropy",)
-    if cfg.MODEL.LOSS_FUNC not in (*fitting, "cross_entropy"):
+def check_detection(cfg: CfgNode) -> None:
+    """Check the loss of a detection: boxes have several classes each, or one.
+
+    Raises:
+        ValueError: MODEL.LOSS_FUNC does not fit AVA.MULTI_LABEL.
+    """
+    accepted = ("bce", "bce_logit") if cfg.AVA.MULTI_LABEL else ("cross_entropy",)
+    if cfg.MODEL.LOSS_FUNC not in (*accepted, "cross_entropy"):
         raise ValueError(
-            f"MODEL.LOSS_FUNC: {cfg.MODEL.LOSS_FUNC!r} does not fit AVA.MULTI_LABEL {several}: "
-            f"{' or '.join(map(repr, fitting))} does"
+            f"MODEL.LOSS_FUNC must be {' or '.join(map(repr, accepted))} with AVA.MULTI_LABEL "
+            f"{cfg.AVA.MULTI_LABEL}, got {cfg.MODEL.LOSS_FUNC!r}"
         )
-    if cfg.MODEL.LOSS_FUNC not in fitting:  # the default, which published code refuses here
+
+
+def build_detection(cfg: CfgNode, model: nn.Module) -> Detection:
+    """Build the task of a detector."""
+    if (
+        cfg.AVA.MULTI_LABEL and cfg.MODEL.LOSS_FUNC == "cross_entropy"
+    ):  # the default, which published code refuses here
         warnings.warn(
-            "MODEL.LOSS_FUNC: 'cross_entropy' takes one class a box, and with AVA.MULTI_LABEL True "
-            "they have several: 'bce' is used",
+            "MODEL.LOSS_FUNC 'cross_entropy' takes one class per box, but with AVA.MULTI_LABEL "
+            "True a box has several: 'bce' is used",
             UserWarning,
-            stacklevel=2,
+            stacklevel=3,
         )
-    return DetectTask(
-        binary_cross_entropy_with_logits if several else cross_entropy,
+    return Detection(
+        binary_cross_entropy_with_logits if cfg.AVA.MULTI_LABEL else cross_entropy,
         build_activation(cfg),
         mean=cfg.DATA.MEAN,
         std=cfg.DATA.STD,
@@ -100,18 +94,31 @@ def _detection(cfg: CfgNode) -> DetectTask:
     )
 
 
+def check_masked_prediction(cfg: CfgNode) -> None:
+    """Check that the target can be predicted at every depth.
+
+    Raises:
+        ValueError: there is no such target, or it cannot be made of the tokens of a depth.
+    """
+    prediction_dims(cfg)
+
+
+def build_masked_prediction(cfg: CfgNode, model: nn.Module) -> MaskedPrediction:
+    """Build the task of a model that predicts masked tokens."""
+    return MaskedPrediction(build_targets(cfg), mean=cfg.DATA.MEAN, std=cfg.DATA.STD)
+
+
 def build_targets(cfg: CfgNode) -> list[Target]:
-    """What is predicted, for each depth of MASK.PRETRAIN_DEPTH.
+    """Build the target of each depth of MASK.PRETRAIN_DEPTH.
 
     Args:
         cfg: configuration; it is only read.
     """
-    kind = find_target(cfg)
-    return [kind.build(cfg, stride) for stride in prediction_strides(cfg)]
+    return list(find_target(cfg).build(cfg, prediction_strides(cfg)))
 
 
 def _soft_cross_entropy_of_labels(logits: Tensor, labels: Tensor) -> Tensor:
-    """Soft labels (B, K) as they are; class numbers (B,) as certainty."""
+    """Take soft labels (B, K) as they are, class numbers (B,) as certain."""
     if labels.ndim == 1:
         return cross_entropy(logits, labels)
     return soft_cross_entropy(logits, labels)
@@ -123,3 +130,9 @@ def _softmax(logits: Tensor) -> Tensor:
 
 def _identity(logits: Tensor) -> Tensor:
     return logits
+
+
+_CLASS_LOSSES: dict[str, ClassLoss] = {
+    "cross_entropy": cross_entropy,
+    "soft_cross_entropy": _soft_cross_entropy_of_labels,
+}

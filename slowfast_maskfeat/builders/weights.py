@@ -12,6 +12,7 @@ from torch import nn
 
 from slowfast_maskfeat.builders.datasets import class_names
 from slowfast_maskfeat.builders.image_recipe import has_color_first
+from slowfast_maskfeat.builders.methods import find_method
 from slowfast_maskfeat.checkpoints import (
     LoadReport,
     compare_class_names,
@@ -64,6 +65,7 @@ def load_first_weights(cfg: CfgNode, model: nn.Module, path: str | os.PathLike[s
         clear_names=cfg.TRAIN.CHECKPOINT_CLEAR_NAME_PATTERN,
         leave_out=cfg.TRAIN.CHECKPOINT_LEAVE_OUT,
         inflate=inflation(cfg),
+        teacher=cfg.TRAIN.CHECKPOINT_WEIGHTS == "teacher",
         class_names=class_names(cfg),
     )
 
@@ -87,6 +89,7 @@ def load_tested_weights(cfg: CfgNode, model: nn.Module, path: str | os.PathLike[
         path,
         complete=True,
         clear_names=cfg.TRAIN.CHECKPOINT_CLEAR_NAME_PATTERN,
+        teacher=cfg.TRAIN.CHECKPOINT_WEIGHTS == "teacher",
         class_names=class_names(cfg),
     )
 
@@ -115,7 +118,7 @@ def finished_checkpoint(cfg: CfgNode) -> str:
 
 
 def check_resumable(cfg: CfgNode, payload: Mapping[str, Any], path: str | os.PathLike[str]) -> None:
-    """A training goes on with the classes it began with; pre-training knows none.
+    """Check that a training resumes with the classes it began with; pre-training has none.
 
     Args:
         cfg: Configuration; it is only read.
@@ -125,7 +128,7 @@ def check_resumable(cfg: CfgNode, payload: Mapping[str, Any], path: str | os.Pat
     Raises:
         ValueError: The classes differ.
     """
-    if not cfg.MASK.ENABLE:
+    if find_method(cfg).has_labels or find_method(cfg).has_boxes:
         compare_class_names(payload.get("class_names") or (), class_names(cfg), path)
 
 
@@ -141,7 +144,7 @@ def model_facts(cfg: CfgNode, model: nn.Module) -> ModelFacts:
     """
     return ModelFacts(
         grid=model.configured_grid,  # type: ignore[arg-type]
-        mean_pooling=cfg.MVIT.USE_MEAN_POOLING and not cfg.MASK.ENABLE,
+        mean_pooling=cfg.MVIT.USE_MEAN_POOLING and not find_method(cfg).has_masks,
         residual_pooling=cfg.MVIT.RESIDUAL_POOLING,
         color_first=has_color_first(cfg),
     )

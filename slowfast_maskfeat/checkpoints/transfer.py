@@ -63,6 +63,7 @@ def read_weights(
     *,
     clear_names: Sequence[str] = (),
     average: bool = False,
+    teacher: bool = True,
     rename: Renaming | None = None,
 ) -> FileWeights:
     """Read the weights that a file holds for a model.
@@ -71,6 +72,7 @@ def read_weights(
         path: The checkpoint.
         clear_names: See :func:`load_weights`.
         average: Whether to take the average of a run that kept one.
+        teacher: See :func:`load_weights`.
         rename: See :func:`load_weights`.
 
     Returns:
@@ -83,6 +85,8 @@ def read_weights(
     content = load_checkpoint(path)
     if average and isinstance(content.get("average_state"), Mapping):
         content = {**content, "model_state": content["average_state"]["weights"]}
+    if teacher:
+        content = _with_teacher(content)
     found = _clean_names(_find_weights(content, path), clear_names, path)
     if rename is not None:
         found = dict(rename(found))
@@ -101,6 +105,7 @@ def load_weights(
     complete: bool = False,
     class_names: Sequence[str] = (),
     average: bool = False,
+    teacher: bool = True,
     rename: Renaming | None = None,
     initialized: bool = True,
 ) -> LoadReport:
@@ -135,6 +140,8 @@ def load_weights(
             other classes is not loaded, and is an error with ``complete``; one of the same classes
             in another order always is.
         average: Whether to take the average of a run that kept one, as ``complete`` does.
+        teacher: Whether to take the teacher of a method that has one
+            (``TRAIN.CHECKPOINT_WEIGHTS``); what it lacks, such as a predictor, is the student's.
         rename: Brings the file's weights to the published names, where it has others
             (:mod:`slowfast_maskfeat.checkpoints.naming`).
         initialized: Whether the model has initial values, not those of another file; for the words
@@ -152,7 +159,13 @@ def load_weights(
         raise ValueError(f"inflate is {inflate!r}; 'mean' or 'repeat' is right")
     path = Path(path)
     # What validated is what is tested: the running average, where a run kept one.
-    file = read_weights(path, clear_names=clear_names, average=complete or average, rename=rename)
+    file = read_weights(
+        path,
+        clear_names=clear_names,
+        average=complete or average,
+        teacher=teacher,
+        rename=rename,
+    )
     left_out = [name for name in file.weights if name.startswith(tuple(leave_out))]
     found = {name: value for name, value in file.weights.items() if name not in left_out}
     state = model.state_dict()
@@ -259,6 +272,17 @@ def _match(
         if steps:
             reshaped[name] = "; ".join(steps)
     return values, reshaped, refused, used
+
+
+def _with_teacher(content: dict[str, Any]) -> dict[str, Any]:
+    """Replace a student's weights by its teacher's, where a checkpoint holds one."""
+    prefix, state = content.get("teacher_prefix"), content.get("task_state")
+    if not (isinstance(prefix, str) and prefix and isinstance(state, Mapping)):
+        return content
+    teacher = {
+        name.removeprefix(prefix): value for name, value in state.items() if name.startswith(prefix)
+    }
+    return {**content, "model_state": {**content["model_state"], **teacher}}
 
 
 def _find_weights(content: Mapping[str, Any], path: Path) -> dict[str, Tensor]:

@@ -7,12 +7,17 @@ ours.
 
 from __future__ import annotations
 
+import copy
+from collections.abc import Mapping
+from typing import Any
+
 from fvcore.common.config import CfgNode
 
 
 def default_config() -> CfgNode:
     """A fresh, unfrozen configuration that holds the default of every key."""
     cfg = CfgNode()
+    cfg.IMPORTS = []  # new: modules to import first, which add methods, targets, ... and keys
     cfg.TASK = ""  # prefix of checkpoint names: "ssl" writes ssl_checkpoint_epoch_00010.pyth
     cfg.OUTPUT_DIR = "."  # folder that receives checkpoints, logs, scores and pictures
     cfg.RNG_SEED = 1  # seeds the weights and every draw of the data path
@@ -36,7 +41,38 @@ def default_config() -> CfgNode:
     cfg.PROBE = _probe()
     cfg.SOLVER = _solver()
     cfg.TENSORBOARD = _tensorboard()
+    for name, value in _added.items():
+        *sections, key = name.split(".")
+        node = cfg
+        for section in sections:
+            node = node.setdefault(section, CfgNode())
+        node[key] = copy.deepcopy(value)
     return cfg
+
+
+_added: dict[str, Any] = {}  # keys of extensions
+
+
+def add_keys(defaults: Mapping[str, Any]) -> None:
+    """Add configuration keys of an extension, see the key IMPORTS.
+
+    Args:
+        defaults: dotted key, such as "TOY.WIDTH", -> default. A value given later has its type.
+
+    Raises:
+        ValueError: a key exists already, as a key or a section, or lies inside another key.
+    """
+    for name, value in defaults.items():
+        node: Any = default_config()
+        for part in name.split("."):
+            if not isinstance(node, CfgNode):
+                raise ValueError(f"the configuration key {name!r} lies inside another key")
+            if part not in node:
+                break
+            node = node[part]
+        else:
+            raise ValueError(f"the configuration key {name!r} exists already")
+        _added[name] = value
 
 
 def _train() -> CfgNode:
@@ -63,6 +99,7 @@ def _train() -> CfgNode:
     node.PRECISION = ""  # new: float32, bf16, fp16; "": bf16 with MIXED_PRECISION, else float32
     node.ACCUMULATION_STEPS = 1  # new: split each batch into so many parts, to save memory
     node.COMPILE = False  # new: torch.compile the model
+    node.CHECKPOINT_WEIGHTS = "teacher"  # new: of a method with a teacher: teacher or student
     node.EMA_DECAY = 0.0  # new: decay per step of the averaged weights that validate; 0: none
     node.MAX_NONFINITE = 3  # new: steps in a row with a loss that is not finite before it stops
     return node
@@ -233,6 +270,7 @@ def _mask() -> CfgNode:
     node.DECODER_FIXED_SINCOS_POS = False  # new: MAE_ON: they are not learned, of sines and cosines
     node.DEC_KV_KERNEL = []  # pooling kernel of keys and values in them
     node.DEC_KV_STRIDE = []  # pooling stride of keys and values in them
+    node.TYPE = ""  # new: cube, tube, block, frame, random; "": what the published keys select
     node.MAE_RND_MASK = False  # mask tokens at random, one by one
     node.RANDOM_BLOCK = []  # new: then blocks of (t, h, w) tokens, one by one; []: single ones
     node.PER_FRAME_MASKING = False  # the same number of random tokens in every frame

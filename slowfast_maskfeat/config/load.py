@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import ast
 import difflib
+import importlib
 import warnings
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
@@ -13,6 +14,9 @@ from fvcore.common.config import CfgNode
 from slowfast_maskfeat.config.defaults import default_config
 from slowfast_maskfeat.config.inert import INERT_KEYS, INERT_SECTIONS, overruled
 from slowfast_maskfeat.config.yaml_file import parse_yaml, read_yaml
+
+# Where a configuration comes from, its sections, and warnings about them.
+_Content = tuple[str, dict[str, Any], Sequence[str]]
 
 # What a key whose default is None takes when it is given.
 _OPTIONAL_KINDS: dict[str, type] = {
@@ -40,7 +44,9 @@ def load_config(files: Sequence[str], overrides: Sequence[str] = ()) -> CfgNode:
         ValueError: a file is missing or is no YAML (with the line), a key is unknown (with the
             nearest known one), a value has another type than its key, or a pair is incomplete.
     """
-    return _load([(file, *read_yaml(file)) for file in files], overrides)
+    contents = [(file, *read_yaml(file)) for file in files]
+    import_extensions(_imports(contents, overrides))
+    return _load(contents, overrides)
 
 
 def parse_config(text: str, source: str, overrides: Sequence[str] = ()) -> CfgNode:
@@ -54,12 +60,56 @@ def parse_config(text: str, source: str, overrides: Sequence[str] = ()) -> CfgNo
     Raises:
         ValueError: as in `load_config`.
     """
-    return _load([(source, *parse_yaml(text, source))], overrides)
+    content, sentences = parse_yaml(text, source)
+    trained_with = content.pop("IMPORTS", None) or []
+    imports = _imports([], overrides)
+    import_extensions(imports)
+    try:
+        return _load([(source, content, sentences)], overrides)
+    except ValueError as error:
+        missing = [name for name in trained_with if name not in imports]
+        if not missing:
+            raise
+        raise ValueError(
+            f"{error}; {source} was trained with IMPORTS {missing}, which is not imported from a "
+            "checkpoint: if you trust these modules, name them with IMPORTS on the command line"
+        ) from error
 
 
-def _load(
-    contents: Sequence[tuple[str, Mapping[str, Any], Sequence[str]]], overrides: Sequence[str]
-) -> CfgNode:
+def import_extensions(modules: Sequence[str]) -> None:
+    """Import modules that add methods, targets, masks, data sets, backbones and keys.
+
+    Args:
+        modules: names, as in an import statement.
+
+    Raises:
+        ValueError: a module cannot be imported.
+    """
+    for name in modules:
+        try:
+            importlib.import_module(name)
+        except ImportError as error:
+            raise ValueError(
+                f"IMPORTS: the module {name!r} cannot be imported: {error}; install it, or put its "
+                "folder into PYTHONPATH"
+            ) from error
+
+
+def _imports(contents: Sequence[_Content], overrides: Sequence[str]) -> list[str]:
+    """Find the value of IMPORTS before keys are known: later files win, pairs over files."""
+    found: Any = []
+    for _, content, _ in contents:
+        found = content.get("IMPORTS", found)
+    for key, value in zip(overrides[::2], overrides[1::2], strict=False):
+        found = value if key == "IMPORTS" else found
+    found = _parse(found)
+    names = [found] if isinstance(found, str) and found else list(found or ())
+    if not all(isinstance(name, str) for name in names):
+        raise ValueError(f"IMPORTS must be a list of module names, got {found!r}")
+    return names
+
+
+def _load(contents: Sequence[_Content], overrides: Sequence[str]) -> CfgNode:
     cfg = default_config()
     inert: dict[str, str] = {}
     for source, content, _ in contents:
@@ -200,6 +250,7 @@ _CHOICES: dict[str, tuple[object, ...]] = {
     "SOLVER.OPTIMIZING_METHOD": ("sgd", "adam", "adamw"),
     "TEST.NUM_SPATIAL_CROPS": (1, 3),
     "TRAIN.CHECKPOINT_INFLATION": ("", "mean", "repeat"),
+    "TRAIN.CHECKPOINT_WEIGHTS": ("teacher", "student"),
     "TRAIN.PRECISION": ("", "float32", "bf16", "fp16"),
 }
 
@@ -297,5 +348,3 @@ def _check(cfg: CfgNode) -> None:
     if loss not in losses:
         wanted = ", ".join(f"{name!r} ({task})" for name, task in losses.items())
         raise ValueError(f"MODEL.LOSS_FUNC: {loss!r} is not one of {wanted}")
-    if losses[loss] == "detection" and not cfg.DETECTION.ENABLE:
-        raise ValueError(f"MODEL.LOSS_FUNC: {loss!r} is for detection; DETECTION.ENABLE is False")

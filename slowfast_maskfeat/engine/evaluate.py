@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import time
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from typing import Any, TextIO
 
 import torch
@@ -50,12 +52,11 @@ def evaluate(
     """
     start = time.perf_counter()
     bare = unwrap(model)  # nothing to synchronize without a backward pass
-    was_training = bare.training
-    bare.eval()
     evaluation = task.evaluation(loader.dataset.videos, num_views)
     progress = Progress(len(loader), description, stream) if distributed.is_main() else None
     autocast = torch.autocast(device.type, precision, enabled=precision is not None)
-    with autocast:
+    modules = [module for module in (bare, task) if isinstance(module, nn.Module)]
+    with autocast, _evaluating(modules):
         for batch in loader.epoch(0):
             evaluation.lost.extend(batch.lost)
             for part in batch.split(chunk_size):
@@ -64,7 +65,6 @@ def evaluate(
                 progress.update(1)
     if progress is not None:
         progress.close()
-    bare.train(was_training)
     evaluation.merge(distributed.all_reduce)
     everyone = distributed.gather_objects(evaluation.lost)
     lost = sorted({video for mine in everyone for video in mine})
@@ -81,3 +81,16 @@ def evaluate(
     results["lost"] = [{"path": video.path, "reason": video.reason} for video in lost]
     results["seconds"] = round(time.perf_counter() - start, 3)
     return results, evaluation
+
+
+@contextmanager
+def _evaluating(modules: Sequence[nn.Module]) -> Iterator[None]:
+    """Put modules into evaluation mode, and into the mode that each had before after it."""
+    before = [module.training for module in modules]
+    for module in modules:
+        module.eval()
+    try:
+        yield
+    finally:
+        for module, mode in zip(modules, before, strict=True):
+            module.train(mode)

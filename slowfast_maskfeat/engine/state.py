@@ -71,6 +71,7 @@ class TrainState:
             "scaler_state": self.scaler.state_dict(),
             "average_state": self.average.state_dict() if self.average else None,
             "task_state": self.task.state_dict(),
+            "teacher_prefix": self.task.teacher_prefix,
             "random_states": distributed.gather_objects(_random_state()),
             "loop_state": further,
             "cfg": self.config,
@@ -94,8 +95,9 @@ class TrainState:
                 raise ValueError("it holds no training, at most weights")
             weights = _own_names(payload["model_state"])
             _check_fit(weights, self.bare.state_dict())
+            self.task.load_state_dict(payload.get("task_state") or {})
             self.stepper.optimizer.load_state_dict(payload["optimizer_state"])
-        except (KeyError, ValueError) as error:
+        except (KeyError, ValueError, RuntimeError) as error:  # the last from load_state_dict
             raise ValueError(
                 f"{source}: can't be resumed with this configuration: {error}; give another "
                 "OUTPUT_DIR, set TRAIN.AUTO_RESUME False, or take only its weights by "
@@ -106,7 +108,6 @@ class TrainState:
             self.scaler.load_state_dict(payload["scaler_state"])
         if self.average is not None and payload.get("average_state"):
             self.average.load_state_dict(payload["average_state"])
-        self.task.load_state_dict(payload.get("task_state") or {})
         self.epoch = payload["epoch"] + 1
         self.step = payload.get("step", 0)
         self.resumed = payload.get("loop_state") or {}

@@ -49,6 +49,7 @@ class TrainSettings:
         max_nonfinite: steps in a row with a loss that is not finite before the run stops.
         folder: where the checkpoints go.
         prefix: of their names.
+        shown: names of the scalars that people see beside the loss.
     """
 
     max_epoch: int
@@ -63,6 +64,7 @@ class TrainSettings:
     max_nonfinite: int = 3
     folder: Path
     prefix: str = ""
+    shown: Sequence[str] = ()
 
 
 def train(
@@ -102,7 +104,7 @@ def train(
             f"the checkpoint stands at step {state.step} of an epoch, which now has {len(loader)} "
             "steps; the list and TRAIN.BATCH_SIZE that it was written with are wanted"
         )
-    reporter = _Reporter(log, tensorboard, stream or sys.stderr, len(loader))
+    reporter = _Reporter(log, tensorboard, stream or sys.stderr, len(loader), settings.shown)
     watch = _FiniteWatch(settings.max_nonfinite, loader, device, state.scaler.is_enabled())
     meter: Meter | None = None
     lost.load_state_dict(state.resumed.get("lost", lost.state_dict()))
@@ -123,7 +125,8 @@ def train(
                     batch = transform(batch, device, epoch=state.epoch, step=state.step)
                 lr = settings.learning_rate(state.epoch + state.step / len(loader))
                 set_learning_rate(state.stepper.optimizer, lr)
-                names, sums, result = train_step(state, batch, settings, device)
+                progress = (state.epoch + state.step / len(loader)) / settings.max_epoch
+                names, sums, result = train_step(state, batch, settings, device, progress=progress)
                 if meter is None:
                     meter = Meter(names, device)
                     if state.resumed.get("meter"):
@@ -165,7 +168,12 @@ def _is_due(count: int, period: int) -> bool:
 
 
 def train_step(
-    state: TrainState, batch: ClipBatch, settings: TrainSettings, device: torch.device
+    state: TrainState,
+    batch: ClipBatch,
+    settings: TrainSettings,
+    device: torch.device,
+    *,
+    progress: float = 0.0,
 ) -> tuple[list[str], Tensor, StepResult]:
     """One optimizer step on one batch, without reading anything back from the device.
 
@@ -176,6 +184,7 @@ def train_step(
         batch: of this process.
         settings: parts and precision.
         device: of the model.
+        progress: share of the whole training before the step, in [0, 1).
 
     Returns:
         The names of the terms; the weight and each term times the weight, summed over parts and
@@ -203,8 +212,8 @@ def train_step(
         state.scaler.update()
     state.stepper.optimizer.zero_grad(set_to_none=True)
     if state.average is not None:
-        state.average.update(state.bare)
-    state.task.after_step(state.bare)
+        state.average.update(state.bare, result.taken)
+    state.task.after_step(state.bare, progress, result.taken)
     return ["loss", *output.scalars], total, result
 
 
@@ -275,13 +284,19 @@ class _Reporter:
     """Tells people and files how the training goes; only the main process says anything."""
 
     def __init__(
-        self, log: EventLog, tensorboard: TensorBoardLog, stream: TextIO, steps_per_epoch: int
+        self,
+        log: EventLog,
+        tensorboard: TensorBoardLog,
+        stream: TextIO,
+        steps_per_epoch: int,
+        shown: Sequence[str],
     ) -> None:
         self.throughput = Throughput()
         self._log = log
         self._tensorboard = tensorboard
         self._stream = stream
         self._steps_per_epoch = steps_per_epoch
+        self._names = shown
         self._progress: Progress | None = None
         self._shown: dict[str, Any] = {}
 
@@ -309,7 +324,7 @@ class _Reporter:
         measured = self.throughput.take()
         self._shown = {
             "loss": means["loss"],
-            **{name: means[name] for name in ("baseline", "top1") if name in means},
+            **{name: means[name] for name in self._names},
             "lr": lr,
             "clips/s": measured["clips_per_second"],
             "data wait": f"{measured['data_wait']:.0%}",
@@ -333,11 +348,7 @@ class _Reporter:
         self._shown = {}
         self._log.write("epoch", epoch=state.epoch, **means, **lost.counts)
         if distributed.is_main():
-            figures = ", ".join(
-                f"{name} {means[name]:.4f}"
-                for name in ("loss", "baseline", "top1")
-                if name in means
-            )
+            figures = ", ".join(f"{name} {means[name]:.4f}" for name in ("loss", *self._names))
             print(
                 f"epoch {state.epoch}: {figures}, {means['num_skipped']} steps skipped, "
                 f"{lost.num_distinct} videos lost, {lost.num_replaced} clips replaced",

@@ -4,7 +4,15 @@ from __future__ import annotations
 
 from slowfast_maskfeat.figures.bars import class_bars
 from slowfast_maskfeat.figures.boxes import box_panel, draw_boxes, drawing_scale
-from slowfast_maskfeat.figures.curves import accuracy_curves, training_curves
+from slowfast_maskfeat.figures.curves import (
+    AP_PANEL,
+    BASELINE_PANEL,
+    LOSS_PANEL,
+    TOP1_PANEL,
+    CurvePanel,
+    accuracy_curves,
+    training_curves,
+)
 from slowfast_maskfeat.figures.histograms import histograms
 from slowfast_maskfeat.figures.panel import (
     MOST_ROWS,
@@ -21,8 +29,13 @@ from slowfast_maskfeat.figures.panel import (
 )
 
 __all__ = [
+    "AP_PANEL",
+    "BASELINE_PANEL",
+    "LOSS_PANEL",
     "MOST_ROWS",
+    "TOP1_PANEL",
     "Column",
+    "CurvePanel",
     "Drawing",
     "HOGDrawing",
     "PanelRow",

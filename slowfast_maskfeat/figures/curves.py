@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 from matplotlib.figure import Figure
@@ -68,54 +68,77 @@ def accuracy_curves(
     _write(figure, path, title)
 
 
-def training_curves(
-    path: str | Path, events: Sequence[Mapping[str, Any]], *, title: str = ""
-) -> None:
-    """Draws what a run logged against epochs and writes it as PNG.
+class CurvePanel(NamedTuple):
+    """A panel of `training_curves`.
 
-    Panels are drawn for what the events hold: the loss, with the loss of a constant prediction
-    where it was logged; top-1 accuracy; mean average precision; the learning rate. Training and
-    validation events are told apart by their `event` field. Numbers that are not finite leave a
-    gap.
+    Attributes:
+        field: of the events, drawn for each kind of event.
+        label: of the axis, with the unit.
+        reference: field drawn dashed beside it, such as the loss of a constant prediction.
+        reference_name: in the legend.
+        from_zero: the axis begins at 0.
+    """
+
+    field: str
+    label: str
+    reference: str = ""
+    reference_name: str = ""
+    from_zero: bool = True
+
+
+LOSS_PANEL = CurvePanel("loss", "loss", from_zero=False)
+BASELINE_PANEL = LOSS_PANEL._replace(reference="baseline", reference_name="constant prediction")
+TOP1_PANEL = CurvePanel("top1", "top-1 accuracy (%)")
+AP_PANEL = CurvePanel("mean_ap", "mean average precision")
+_LR_PANEL = CurvePanel("lr", "learning rate")
+
+
+def training_curves(
+    path: str | Path,
+    events: Sequence[Mapping[str, Any]],
+    panels: Sequence[CurvePanel] = (BASELINE_PANEL, TOP1_PANEL, AP_PANEL),
+    *,
+    title: str = "",
+) -> None:
+    """Draw what a run logged against epochs and write it as PNG.
+
+    Panels without data are left out; that of the learning rate is always the last one. Training
+    and validation events are distinguished by their `event` field. Numbers that are not finite
+    leave a gap.
 
     Args:
         path: PNG file to write; its folder is made if need be.
         events: lines of stats.jsonl in their order. Read are those with a number in `epoch`
-            (finished epochs, fractional) and in any of `loss`, `baseline` (loss of a constant
-            prediction), `top1` (percent), `mean_ap` (0..1) and `lr`; other lines and fields are
-            ignored.
+            (finished epochs, fractional) and in a field of a panel.
+        panels: of the method, beside that of the learning rate.
         title: above the figure.
 
     Raises:
         ValueError: no event holds anything to draw.
     """
-    wanted = {
-        "loss": "loss",
-        "top1": "top-1 accuracy (%)",
-        "mean_ap": "mean average precision",
-        "lr": "learning rate",
-    }
-    panels = {field: label for field, label in wanted.items() if _kinds_with(events, field)}
-    if not panels:
-        raise ValueError(
-            f"nothing to draw in {path}: no event holds `epoch` and one of {', '.join(wanted)}"
-        )
-    figure = Figure(figsize=(6.4, 1.0 + 2.2 * len(panels)), layout="constrained")
-    axes = figure.subplots(len(panels), 1, squeeze=False, sharex=True)[:, 0]
-    for axis, (field, label) in zip(axes, panels.items(), strict=True):
-        kinds = _kinds_with(events, field)
-        for index, kind in enumerate(kinds):
-            _plot_field(axis, events, kind, field, color=_COLORS[index % len(_COLORS)])
-        if field == "loss":
-            for index, kind in enumerate(_kinds_with(events, "baseline")):
-                style = {"linestyle": (0, (4, 3)) if index == 0 else ":", "color": _QUIET}
-                _plot_field(axis, events, kind, "baseline", name="constant prediction", **style)
-        else:
-            axis.set_ylim(bottom=0)
-        _finish(axis, "epoch" if axis is axes[-1] else "", label)
-        if field != "lr":
+    drawn = [panel for panel in (*panels, _LR_PANEL) if _kinds_with(events, panel.field)]
+    if not drawn:
+        fields = ", ".join(panel.field for panel in (*panels, _LR_PANEL))
+        raise ValueError(f"nothing to draw in {path}: no event holds `epoch` and one of {fields}")
+    figure = Figure(figsize=(6.4, 1.0 + 2.2 * len(drawn)), layout="constrained")
+    axes = figure.subplots(len(drawn), 1, squeeze=False, sharex=True)[:, 0]
+    for axis, panel in zip(axes, drawn, strict=True):
+        _draw_panel(axis, events, panel)
+        _finish(axis, "epoch" if axis is axes[-1] else "", panel.label)
+        if panel is not _LR_PANEL:
             axis.legend(frameon=False, fontsize=9)
     _write(figure, path, title)
+
+
+def _draw_panel(axis: Any, events: Sequence[Mapping[str, Any]], panel: CurvePanel) -> None:
+    for index, kind in enumerate(_kinds_with(events, panel.field)):
+        _plot_field(axis, events, kind, panel.field, color=_COLORS[index % len(_COLORS)])
+    if panel.reference:
+        for index, kind in enumerate(_kinds_with(events, panel.reference)):
+            style = {"linestyle": (0, (4, 3)) if index == 0 else ":", "color": _QUIET}
+            _plot_field(axis, events, kind, panel.reference, name=panel.reference_name, **style)
+    if panel.from_zero:
+        axis.set_ylim(bottom=0)
 
 
 def _kinds_with(events: Sequence[Mapping[str, Any]], field: str) -> list[str]:

@@ -16,13 +16,14 @@ from slowfast_maskfeat.backbones import MaskedModel
 from slowfast_maskfeat.builders.data import build_validation_view
 from slowfast_maskfeat.builders.datasets import reverses_channels
 from slowfast_maskfeat.builders.masks import build_mask_sampler, mask_grid
-from slowfast_maskfeat.builders.task import build_task
+from slowfast_maskfeat.builders.methods import build_task
 from slowfast_maskfeat.clips import ClipBatch, UniformViews
 from slowfast_maskfeat.figures import PanelRow
-from slowfast_maskfeat.runs.figures import drawn_target, frame_of_step, predicted_drawings
+from slowfast_maskfeat.runs.figures import frame_of_step
 from slowfast_maskfeat.runs.load_trained import load_trained
 from slowfast_maskfeat.shapes import Grid
-from slowfast_maskfeat.tasks import PretrainTask
+from slowfast_maskfeat.tasks import MaskedPrediction
+from slowfast_maskfeat.tasks.drawings import drawn_target, predicted_drawings
 from slowfast_maskfeat.videos.decode import open_video
 
 _MOST_LETTERS = 34
@@ -43,7 +44,7 @@ class Network(NamedTuple):
     checkpoint: str
     cfg: CfgNode
     model: MaskedModel
-    task: PretrainTask
+    task: MaskedPrediction
     name: str
     device: torch.device
 
@@ -112,8 +113,8 @@ def _load_network(
     checkpoint: str, *, device: str, config_file: str | None, pairs: Sequence[str]
 ) -> Network:
     cfg, model, _ = load_trained(checkpoint, device=device, config_file=config_file, pairs=pairs)
-    task = build_task(cfg)
-    if not isinstance(task, PretrainTask) or not isinstance(model, MaskedModel):
+    task = build_task(cfg, model)
+    if not isinstance(task, MaskedPrediction) or not isinstance(model, MaskedModel):
         raise ValueError(f"{checkpoint}: it is of no pre-training, so it predicts no masked tokens")
     name = drawn_target(task)
     if name is None:

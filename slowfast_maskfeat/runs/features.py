@@ -30,6 +30,7 @@ from slowfast_maskfeat.engine.evaluate import evaluate
 from slowfast_maskfeat.features import Features, FeatureStore
 from slowfast_maskfeat.features.extraction import FeatureExtraction, feature_shape
 from slowfast_maskfeat.files import is_address
+from slowfast_maskfeat.frozen import weights_sha256
 from slowfast_maskfeat.runs.report import data_facts, say, tell_notes
 
 # What features depend on: these sections of the configuration but for keys that say where data lies
@@ -100,7 +101,9 @@ def build_frozen_model(cfg: CfgNode, checkpoint: str, device: torch.device) -> F
     else:
         say(str(load_first_weights(cfg, model, checkpoint)))
         source, sha256 = checkpoint, _file_sha256(checkpoint)
-    weights = _weights_sha256(model)
+    # All that the network has learned or drawn but the classifier, which no feature meets.
+    encoder = {name: w for name, w in model.state_dict().items() if not name.startswith("head.")}
+    weights = weights_sha256(encoder)
     return FrozenModel(model.to(device).eval(), source, sha256, weights)
 
 
@@ -291,16 +294,6 @@ def _pooling(model: MViT, of_tokens: bool) -> str:
     if model.mean_pooling:
         return "norm of the mean token"
     return "class token" if model.has_cls else "mean of the normed tokens"
-
-
-def _weights_sha256(model: MViT) -> str:
-    """Of all that a network has learned or drawn but the classifier, which no feature meets."""
-    digest = hashlib.sha256()
-    for name, value in model.state_dict().items():
-        if not name.startswith("head."):
-            digest.update(f"{name} {value.dtype} {tuple(value.shape)}".encode())
-            digest.update(value.reshape(-1).view(torch.uint8).numpy().data)
-    return digest.hexdigest()
 
 
 def _paths_sha256(videos: VideoList) -> str:

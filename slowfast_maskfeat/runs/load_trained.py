@@ -9,7 +9,7 @@ import torch
 from fvcore.common.config import CfgNode
 from torch import nn
 
-from slowfast_maskfeat.builders.model import build_model
+from slowfast_maskfeat.builders.methods import build_model
 from slowfast_maskfeat.builders.weights import load_tested_weights
 from slowfast_maskfeat.checkpoints import load_checkpoint
 from slowfast_maskfeat.config import load_config, parse_config

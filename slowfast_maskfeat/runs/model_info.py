@@ -15,7 +15,7 @@ from slowfast_maskfeat.backbones.complexity import Complexity, count_complexity
 from slowfast_maskfeat.backbones.geometry import Triple
 from slowfast_maskfeat.builders.data import num_clips_of_tests, num_crops
 from slowfast_maskfeat.builders.masks import build_mask_sampler
-from slowfast_maskfeat.builders.model import build_model
+from slowfast_maskfeat.builders.methods import build_model, find_method
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -87,10 +87,11 @@ def measure_model(cfg: CfgNode, *, test_size: bool = False) -> ModelInfo:
         ValueError: No model can be made of the configuration, the message names the key; or
             `test_size` in pre-training, which has no test.
     """
-    if test_size and cfg.MASK.ENABLE:
+    method = find_method(cfg)
+    if test_size and not method.is_tested:
         raise ValueError(
-            "DATA.TEST_CROP_SIZE: pre-training (MASK.ENABLE) has no test; "
-            "count it at DATA.TRAIN_CROP_SIZE"
+            "DATA.TEST_CROP_SIZE does not apply to pre-training, which has no test; count the "
+            "model at DATA.TRAIN_CROP_SIZE"
         )
     with torch.device("meta"):
         model = build_model(cfg)
@@ -101,7 +102,7 @@ def measure_model(cfg: CfgNode, *, test_size: bool = False) -> ModelInfo:
     mask = _mask(cfg)
     if mask is not None:
         inputs.append(mask)
-    elif cfg.DETECTION.ENABLE:
+    elif method.has_boxes:
         inputs.append(torch.tensor([[0.0, 0.0, 0.0, size - 1.0, size - 1.0]]))
     return ModelInfo(
         model=cfg.MODEL.MODEL_NAME,
@@ -109,16 +110,16 @@ def measure_model(cfg: CfgNode, *, test_size: bool = False) -> ModelInfo:
         grid=model.patch_grid(clip_size),
         positions=_positions(model.options),
         mask_ratio=None if mask is None else float(mask.float().mean()),
-        num_clips=() if cfg.MASK.ENABLE else num_clips_of_tests(cfg),
+        num_clips=num_clips_of_tests(cfg) if method.is_tested else (),
         num_crops=num_crops(cfg, "test"),
-        is_test_size=not cfg.MASK.ENABLE and size == cfg.DATA.TEST_CROP_SIZE,
+        is_test_size=method.is_tested and size == cfg.DATA.TEST_CROP_SIZE,
         complexity=count_complexity(model, *inputs),
     )
 
 
 def _mask(cfg: CfgNode) -> Tensor | None:
     """A mask (1, t, h, w) as pre-training would draw it."""
-    if not cfg.MASK.ENABLE:
+    if not find_method(cfg).has_masks:
         return None
     return build_mask_sampler(cfg)(np.random.default_rng(cfg.RNG_SEED))[None]
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -10,6 +11,7 @@ from fvcore.common.config import CfgNode
 from torch import Tensor, nn
 
 from slowfast_maskfeat.builders.data import read_videos
+from slowfast_maskfeat.builders.methods import find_method
 from slowfast_maskfeat.builders.model import encoder_options
 from slowfast_maskfeat.builders.weights import checkpoint_folder, finished_checkpoint
 from slowfast_maskfeat.datasets import MissingListError, VideoList
@@ -26,7 +28,7 @@ from slowfast_maskfeat.probes import (
     num_attention_heads,
 )
 from slowfast_maskfeat.runs.features import build_frozen_model, kept_features
-from slowfast_maskfeat.runs.report import figures, say
+from slowfast_maskfeat.runs.report import say
 
 # Learning rates for a batch of 256, optimizer and epochs of each kind of head.
 _USUAL = {
@@ -72,8 +74,8 @@ def run_probe(cfg: CfgNode, device: torch.device, log: EventLog) -> dict[str, An
         ValueError: a list has no labels or a single class, PROBE.NUM_NEIGHBORS is more than there
             are, or something in the data or weights is wrong.
     """
-    if cfg.DETECTION.ENABLE:
-        raise ValueError("PROBE.KIND: probes are of clips; DETECTION.ENABLE False is right")
+    if find_method(cfg).has_boxes:
+        raise ValueError("PROBE.KIND must be empty with DETECTION.ENABLE: probes classify clips")
     kind = cfg.PROBE.KIND
     if kind == "attentive":  # told before the features are made, as all of `_lists`
         num_attention_heads(encoder_options(cfg).geometries()[-1].dim_out, cfg.PROBE.NUM_HEADS)
@@ -121,7 +123,7 @@ def run_probe(cfg: CfgNode, device: torch.device, log: EventLog) -> dict[str, An
         **settings,
         **results,
     )
-    say(f"{kind} probe of {frozen.source or 'random weights'}: {figures(results)}")
+    say(f"{kind} probe of {frozen.source or 'random weights'}: {_summary(results)}")
     return results
 
 
@@ -262,6 +264,14 @@ def _judge(test: Features, scores: Tensor, ensemble: str) -> dict[str, Any]:
     found["num_videos_incomplete"] = len(found.pop("incomplete_videos"))
     del found["lost_videos"]
     return found
+
+
+def _summary(results: Mapping[str, Any]) -> str:
+    """Describe the accuracy of a probe in one line."""
+    return (
+        f"top-1 {results['top1']:.2f}, top-5 {results['top5']:.2f}; "
+        f"{results['num_videos_scored']} of {results['num_videos']} videos decoded"
+    )
 
 
 def _counts(train: Features, test: Features) -> dict[str, Any]:

@@ -1,346 +1,47 @@
-"""A configuration run from end to end: train, validate, draw, test; or probe."""
+"""A configuration, run from end to end: trained and tested, or probed."""
 
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Any
 
-import torch
 from fvcore.common.config import CfgNode
-from torch import nn
 
 from slowfast_maskfeat import distributed
-from slowfast_maskfeat.builders.augment import build_batch_transform
-from slowfast_maskfeat.builders.data import (
-    build_loader,
-    num_clips_of_tests,
-    num_clips_per_video,
-    num_crops,
-)
-from slowfast_maskfeat.builders.datasets import class_names
-from slowfast_maskfeat.builders.model import build_model
-from slowfast_maskfeat.builders.optimizer import autocast_precision, build_optimizer, build_schedule
-from slowfast_maskfeat.builders.task import build_task
-from slowfast_maskfeat.builders.weights import (
-    check_resumable,
-    checkpoint_folder,
-    finished_checkpoint,
-    load_first_weights,
-    load_tested_weights,
-)
-from slowfast_maskfeat.checkpoints.save_load import find_checkpoints, load_checkpoint
-from slowfast_maskfeat.clips import ClipLoader
-from slowfast_maskfeat.datasets import MissingListError
-from slowfast_maskfeat.ema import WeightAverage
-from slowfast_maskfeat.engine.evaluate import evaluate
-from slowfast_maskfeat.engine.gradient_step import GradientStep
-from slowfast_maskfeat.engine.lost_videos import LostVideos
-from slowfast_maskfeat.engine.state import TrainState, is_resumable
-from slowfast_maskfeat.engine.train import TrainSettings, train
-from slowfast_maskfeat.files import atomic_write
-from slowfast_maskfeat.log import EventLog, TensorBoardLog
-from slowfast_maskfeat.runs.figures import draw_average_precision, draw_curves, draw_predictions
-from slowfast_maskfeat.runs.model_info import measure_model
+from slowfast_maskfeat.builders.methods import find_method
+from slowfast_maskfeat.config import import_extensions
+from slowfast_maskfeat.log import EventLog
 from slowfast_maskfeat.runs.probe import run_probe
-from slowfast_maskfeat.runs.report import class_table, data_facts, figures, say, tell_notes
-from slowfast_maskfeat.tasks import Evaluation, Task
+from slowfast_maskfeat.runs.report import say
+from slowfast_maskfeat.runs.test import run_test
+from slowfast_maskfeat.runs.train import run_training
 
 
 def run(cfg: CfgNode) -> None:
     """Train and test as TRAIN.ENABLE and TEST.ENABLE say, in this process of the run.
 
-    With PROBE.KIND the features of a frozen network are judged instead, see `run_probe`.
+    With PROBE.KIND the features of a frozen network are evaluated instead, see `run_probe`.
 
     Args:
         cfg: frozen configuration.
 
     Raises:
-        ValueError: something a user can put right; the message says what.
+        ValueError: something a user can fix; the message says what.
         StoppedError: a signal ended the training after a checkpoint.
     """
+    import_extensions(cfg.IMPORTS)  # a process that was started here has imported nothing yet
     device = distributed.own_device(distributed.choose_device(cfg.NUM_GPUS).type)
-    main = distributed.is_main()
     if not (cfg.TRAIN.ENABLE or cfg.TEST.ENABLE or cfg.PROBE.KIND):
-        raise ValueError("TRAIN.ENABLE and TEST.ENABLE are both False: there is nothing to do")
-    log = EventLog(Path(cfg.OUTPUT_DIR) / "stats.jsonl" if main else None)
+        raise ValueError("one of TRAIN.ENABLE, TEST.ENABLE and PROBE.KIND must be set")
+    log = EventLog(Path(cfg.OUTPUT_DIR) / "stats.jsonl" if distributed.is_main() else None)
     try:
         if cfg.PROBE.KIND:
             run_probe(cfg, device, log)
             return
         if cfg.TRAIN.ENABLE:
             run_training(cfg, device, log)
-        if cfg.TEST.ENABLE and cfg.MASK.ENABLE:
-            say("TEST.ENABLE: pre-training has nothing to test; fine-tune from its checkpoint")
+        if cfg.TEST.ENABLE and not find_method(cfg).is_tested:
+            say("TEST.ENABLE has no effect: pre-training has no test; fine-tune its checkpoint")
         elif cfg.TEST.ENABLE:
             run_test(cfg, device, log)
     finally:
         log.close()
-
-
-def run_training(cfg: CfgNode, device: torch.device, log: EventLog) -> None:
-    """Train from the last checkpoint, from given weights, or from scratch."""
-    torch.manual_seed(cfg.RNG_SEED)
-    task = build_task(cfg)  # first: it says at once what does not go together
-    model = build_model(cfg).to(device)
-    task.to(device)
-    loader = build_loader(cfg, "train")
-    precision = autocast_precision(cfg)
-    stepper = GradientStep(
-        build_optimizer(cfg, model),
-        clip_l2norm=cfg.SOLVER.CLIP_GRAD_L2NORM,
-        clip_value=cfg.SOLVER.CLIP_GRAD_VAL,
-    )
-    state = TrainState(
-        model=model,
-        task=task,
-        stepper=stepper,
-        scaler=torch.amp.GradScaler(device.type, enabled=precision == torch.float16),
-        config=cfg.dump(),
-        class_names=class_names(cfg),
-        data=data_facts(cfg, loader),
-    )
-    tell_notes(loader)
-    # Dropout differs among processes; a resumed run takes its own random state back instead.
-    torch.manual_seed(cfg.RNG_SEED + distributed.rank())
-    started_from = _start(cfg, state)
-    if cfg.TRAIN.COMPILE:
-        state.model = torch.compile(model)  # type: ignore[assignment]
-    state.model = distributed.wrap(state.model)
-    _log_start(cfg, log, state, loader, device, started_from)
-    tensorboard = TensorBoardLog(_tensorboard_folder(cfg))
-    val_loader = _validation_loader(cfg)
-    if val_loader is not None:
-        tell_notes(val_loader)
-        # What can't be judged is told now, not after epochs of work.
-        task.evaluation(val_loader.dataset.videos, 1)
-
-    def validate() -> dict[str, Any]:
-        assert val_loader is not None
-        results, _ = _evaluate(cfg, state.model, state.average, task, val_loader, "val", device)
-        say(f"validation: {figures(results)}")
-        return {**data_facts(cfg, val_loader), **results}
-
-    if state.epoch >= cfg.SOLVER.MAX_EPOCH:
-        say(f"{started_from} is of the last epoch already: nothing left to train")
-    train(
-        state,
-        loader,
-        _settings(cfg, precision),
-        lost=LostVideos(
-            len(loader.dataset), cfg.DATA.MAX_BAD_FRACTION, loader.dataset.videos.source
-        ),
-        log=log,
-        tensorboard=tensorboard,
-        device=device,
-        transform=build_batch_transform(cfg),
-        validate=validate if val_loader is not None else None,
-    )
-    tensorboard.close()
-    if distributed.is_main():
-        draw_curves(cfg)
-        if cfg.MASK.ENABLE:
-            draw_predictions(cfg, state.bare, task, val_loader or loader, device)
-
-
-def run_test(cfg: CfgNode, device: torch.device, log: EventLog) -> None:
-    """Test with each number of views; save the scores of each video, or of each box."""
-    task = build_task(cfg)  # first: it says at once what does not go together
-    model = build_model(cfg).to(device)
-    path = finished_checkpoint(cfg)
-    if not path:
-        raise ValueError(
-            f"TEST.CHECKPOINT_FILE_PATH: empty, and {checkpoint_folder(cfg)} has no checkpoint of "
-            f"TASK {cfg.TASK!r}; without weights there is nothing to test"
-        )
-    say(str(load_tested_weights(cfg, model, path)))
-    crops = num_crops(cfg, "test")
-    for num_views in num_clips_of_tests(cfg):
-        loader = build_loader(cfg, "test", num_views=num_views)
-        tell_notes(loader)
-        results, evaluation = _evaluate(
-            cfg, model, None, task, loader, "test", device, num_views=num_views
-        )
-        if not distributed.is_main():
-            continue
-        scores = _scores_path(cfg, num_views)
-        facts = data_facts(cfg, loader)
-        counts = {name: results[name] for name in ("num_expected", "num_found", "num_decoded")}
-        with atomic_write(scores) as part:
-            evaluation.save(str(part), {**facts, **counts})
-        log.write(
-            "test",
-            checkpoint=str(path),
-            num_views=num_views,
-            num_crops=crops,
-            scores=str(scores),
-            **facts,
-            **results,
-        )
-        views = f"{crops} crops x {num_views} views"
-        say(f"test, {views}: {figures(results)}; scores in {scores}")
-        if cfg.DETECTION.ENABLE:
-            say(f"{class_table(results)}\n  drawn in {draw_average_precision(cfg, results)}")
-        for lost in results["lost"]:
-            say(f"lost: {lost['path']}: {lost['reason']}")
-
-
-def _evaluate(
-    cfg: CfgNode,
-    model: nn.Module,
-    average: WeightAverage | None,
-    task: Task,
-    loader: ClipLoader,
-    split: str,
-    device: torch.device,
-    *,
-    num_views: int | None = None,
-) -> tuple[dict[str, Any], Evaluation]:
-    """Evaluate with the averaged weights where there are some."""
-
-    def judge() -> tuple[dict[str, Any], Evaluation]:
-        return evaluate(
-            model,
-            task,
-            loader,
-            num_views=num_clips_per_video(cfg, split, num_views),
-            chunk_size=max(cfg.TEST.BATCH_SIZE * cfg.NUM_SHARDS // distributed.world_size(), 1),
-            device=device,
-            precision=autocast_precision(cfg),
-            description="validate" if split == "val" else "test",
-        )
-
-    if average is None:
-        return judge()
-    with average.swapped(model):
-        return judge()
-
-
-def _start(cfg: CfgNode, state: TrainState) -> str:
-    """Give the training its first weights.
-
-    Returns:
-        where they come from; empty from scratch.
-    """
-    folder = checkpoint_folder(cfg)
-    if cfg.TRAIN.EMA_DECAY:
-        state.average = WeightAverage(state.bare, cfg.TRAIN.EMA_DECAY)
-    own = find_checkpoints(folder, cfg.TASK) if cfg.TRAIN.AUTO_RESUME else []
-    if own:
-        return _resume(cfg, state, own[-1])
-    path = cfg.TRAIN.CHECKPOINT_FILE_PATH
-    weights_only = cfg.TRAIN.CHECKPOINT_EPOCH_RESET
-    if not path and cfg.TRAIN.AUTO_RESUME and "ssl_eval" in cfg.TASK:
-        # Fine-tuning in the folder of its pre-training finds the checkpoint by itself.
-        found = find_checkpoints(folder, "ssl")
-        path, weights_only = (str(found[-1]), True) if found else ("", True)
-    if not path:
-        return ""
-    if not weights_only:
-        if is_resumable(load_checkpoint(path)):
-            return _resume(cfg, state, Path(path))
-        say(f"{path} holds weights alone: the training starts with them, at epoch 0")
-    say(str(load_first_weights(cfg, state.bare, path)))
-    if cfg.TRAIN.EMA_DECAY:
-        state.average = WeightAverage(state.bare, cfg.TRAIN.EMA_DECAY)
-    return path
-
-
-def _resume(cfg: CfgNode, state: TrainState, path: Path) -> str:
-    payload = load_checkpoint(path)
-    check_resumable(cfg, payload, path)
-    known = (payload.get("data") or {}).get("list_sha256")
-    if known and known != state.data["list_sha256"]:
-        say(f"warning: {state.data['list']} is not the list that {path} was trained on so far")
-    state.restore(payload, str(path))
-    say(f"going on from {path}: {state.epoch} epochs and {state.step} steps are done")
-    return str(path)
-
-
-def _settings(cfg: CfgNode, precision: torch.dtype | None) -> TrainSettings:
-    return TrainSettings(
-        max_epoch=cfg.SOLVER.MAX_EPOCH,
-        learning_rate=build_schedule(cfg),
-        accumulation_steps=cfg.TRAIN.ACCUMULATION_STEPS,
-        precision=precision,
-        log_period=cfg.LOG_PERIOD,
-        eval_period=cfg.TRAIN.EVAL_PERIOD,
-        checkpoint_period=cfg.TRAIN.CHECKPOINT_PERIOD,
-        checkpoint_step_period=cfg.TRAIN.CHECKPOINT_STEP_PERIOD,
-        keep_checkpoints=cfg.TRAIN.KEEP_CHECKPOINTS,
-        max_nonfinite=cfg.TRAIN.MAX_NONFINITE,
-        folder=checkpoint_folder(cfg),
-        prefix=cfg.TASK,
-    )
-
-
-def _validation_loader(cfg: CfgNode) -> ClipLoader | None:
-    """Loader of what is validated on; pre-training does without where there is nothing."""
-    try:
-        return build_loader(cfg, "val")
-    except MissingListError as error:
-        if not cfg.MASK.ENABLE:
-            raise
-        say(f"{error}: pre-training without validation")
-        return None
-
-
-def _log_start(
-    cfg: CfgNode,
-    log: EventLog,
-    state: TrainState,
-    loader: ClipLoader,
-    device: torch.device,
-    started_from: str,
-) -> None:
-    num_parameters = sum(parameter.numel() for parameter in state.bare.parameters())
-    goes_on = state.epoch or state.step  # it was said when the run began
-    multiply_adds = None if goes_on else _multiply_adds(cfg)
-    log.write(
-        "start",
-        started_from=started_from,
-        epoch=state.epoch,
-        step=state.step,
-        num_parameters=num_parameters,
-        multiply_adds=multiply_adds,
-        num_processes=distributed.world_size(),
-        device=str(device),
-        torch=torch.__version__,
-        config=state.config,
-        **state.data,
-    )
-    if not cfg.LOG_MODEL_INFO:
-        return
-    cost = "" if multiply_adds is None else f", {multiply_adds / 1e9:.2f} G multiply-adds a clip"
-    rows = "key frames" if cfg.DETECTION.ENABLE else "videos"
-    say(
-        f"{cfg.MODEL.MODEL_NAME}: {num_parameters / 1e6:.2f} M parameters{cost}; "
-        f"{len(loader.dataset)} {rows}; {len(loader)} steps of {loader.batch_size} clips an epoch; "
-        f"{device}"
-    )
-
-
-def _multiply_adds(cfg: CfgNode) -> int | None:
-    """Of a forward pass of one clip; None where that is not asked for, or cannot be found out."""
-    if not cfg.LOG_MODEL_INFO or not distributed.is_main():
-        return None
-    try:
-        return measure_model(cfg).complexity.multiply_adds
-    except Exception as error:  # whatever the tracer of this torch raises, the run goes on
-        say(f"warning: the multiply-adds could not be counted: {error}")
-        return None
-
-
-def _scores_path(cfg: CfgNode, num_views: int) -> Path:
-    if not cfg.TEST.SAVE_RESULTS_PATH:
-        name = f"test_scores_{num_crops(cfg, 'test')}x{num_views}.npz"
-        return Path(cfg.OUTPUT_DIR) / ("test_detections.csv" if cfg.DETECTION.ENABLE else name)
-    path = Path(cfg.OUTPUT_DIR) / cfg.TEST.SAVE_RESULTS_PATH
-    if len(num_clips_of_tests(cfg)) > 1:
-        path = path.with_stem(f"{path.stem}_{num_views}")
-    return path.with_suffix(".csv" if cfg.DETECTION.ENABLE else ".npz")
-
-
-def _tensorboard_folder(cfg: CfgNode) -> Path | None:
-    if not cfg.TENSORBOARD.ENABLE or not distributed.is_main():
-        return None
-    return Path(cfg.OUTPUT_DIR) / (cfg.TENSORBOARD.LOG_DIR or "runs")

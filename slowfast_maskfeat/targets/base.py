@@ -1,16 +1,15 @@
-"""What every prediction target offers to the pre-training task.
+"""The interface of prediction targets.
 
-The task calls, per step and per predicting depth:
+Masked prediction calls, per step and per predicting depth:
 
-    target.encode(unmasked clips, grid)     -> (B, N, ...) what each token should be predicted as
+    target.encode(unmasked clips, grid)     -> (B, N, ...) the target of each token
     target.loss(prediction, masked rows)    -> (M,)
-    target.baseline_loss(masked rows)       -> (), what predicting a constant would cost
-    target.update(student)                  after the optimizer step
+    target.baseline_loss(masked rows)       -> (), the loss of a constant prediction
 
-A target is a module, so that buffers and frozen networks move with it; networks are built by
-`build` and handed in. `dim` is the width of the prediction. A target of real numbers (pixels, HOG,
-features) encodes to (B, N, dim); one of discrete tokens may encode to (B, N) class indexes and
-takes `dim` logits in its loss.
+A target is a module, so that its buffers move with it; networks that it uses are built in
+`builders` and handed in. `dim` is the width of the prediction. A target of real numbers (pixels,
+HOG, features) encodes to (B, N, dim); one of discrete tokens may encode to class indexes and take
+logits in its loss.
 """
 
 from __future__ import annotations
@@ -26,16 +25,16 @@ from slowfast_maskfeat.shapes import Grid
 
 
 class Target(nn.Module, ABC):
-    """What masked tokens are to be predicted as, and the loss of a prediction."""
+    """Encodes the tokens that are to be predicted, and has the loss of a prediction."""
 
     @property
     @abstractmethod
     def dim(self) -> int:
-        """Numbers that the model predicts per token."""
+        """Width of the prediction: numbers per token."""
 
     @abstractmethod
     def encode(self, clips: Tensor, grid: Grid) -> Tensor:
-        """Encodes every token of a batch, without gradients.
+        """Encode every token of a batch, without gradients.
 
         Args:
             clips: (B, C, T, H, W), the unmasked clips: uint8, or float and already normalized.
@@ -49,7 +48,7 @@ class Target(nn.Module, ABC):
         """
 
     def loss(self, prediction: Tensor, target: Tensor) -> Tensor:
-        """The loss of every masked token; by default the mean squared error, in float32.
+        """Compute the loss of every masked token; by default the mean squared error, in float32.
 
         Args:
             prediction: (M, dim).
@@ -61,7 +60,7 @@ class Target(nn.Module, ABC):
         return mean_squared_error(prediction, target)
 
     def constant_prediction(self, target: Tensor) -> Tensor:
-        """The best single prediction for all of `target`; by default its mean.
+        """Compute the best constant prediction for all of `target`; by default its mean.
 
         Args:
             target: (M, dim), rows of `encode`; M at least 1.
@@ -73,7 +72,7 @@ class Target(nn.Module, ABC):
 
     @torch.no_grad()
     def baseline_loss(self, target: Tensor) -> Tensor:
-        """The mean loss of the best constant prediction: what is learned shows below it.
+        """Compute the mean loss of the best constant prediction, which a model that learns beats.
 
         Args:
             target: (M, dim), rows of `encode`; M at least 1.
@@ -84,16 +83,9 @@ class Target(nn.Module, ABC):
         constant = self.constant_prediction(target)
         return self.loss(constant.expand(len(target), -1), target).mean()
 
-    def update(self, student: nn.Module) -> None:
-        """Follows the trained model after an optimizer step; does nothing by default.
-
-        Args:
-            student: the trained model, which a teacher that learns online averages.
-        """
-
 
 def check_clip_size(clips: Tensor, grid: Grid, token_size: Sequence[int]) -> None:
-    """Refuses clips that are not `grid` tokens of `token_size` pixels.
+    """Check that clips are `grid` tokens of `token_size` pixels.
 
     Args:
         clips: (B, C, T, H, W).
@@ -104,7 +96,9 @@ def check_clip_size(clips: Tensor, grid: Grid, token_size: Sequence[int]) -> Non
         ValueError: not five axes, or sizes that contradict each other.
     """
     if clips.ndim != 5:
-        raise ValueError(f"clips have shape {tuple(clips.shape)}; (B, C, T, H, W) is needed")
+        raise ValueError(
+            f"clips must have the axes (B, C, T, H, W), got shape {tuple(clips.shape)}"
+        )
     expected = tuple(tokens * size for tokens, size in zip(grid, token_size, strict=True))
     if tuple(clips.shape[2:]) != expected:
         size = "x".join(str(axis) for axis in token_size)

@@ -50,23 +50,17 @@ class HOGTarget(Target):
     ) -> None:
         super().__init__()
         frames, rows, columns = token_size
-        if rows % cell or columns % cell:
-            raise ValueError(
-                f"HOG cells are {cell} pixels wide (MASK.HOG_CELL) but a token at a depth of "
-                f"MASK.PRETRAIN_DEPTH stands for {rows}x{columns} pixels; predict deeper, where "
-                f"the stride is a multiple of {cell}"
-            )
         self.token_size = (frames, rows, columns)
         self.bins = bins
         self.cell = cell
         self.window = window
         self.num_channels = num_channels
+        self._dim = hog_width(token_size, bins=bins, cell=cell, num_channels=num_channels)
 
     @property
     def dim(self) -> int:
         """Channels x bins x cells per token."""
-        _, rows, columns = self.token_size
-        return self.num_channels * self.bins * (rows // self.cell) * (columns // self.cell)
+        return self._dim
 
     @torch.no_grad()
     def encode(self, clips: Tensor, grid: Grid) -> Tensor:
@@ -114,6 +108,27 @@ class HOGTarget(Target):
             f"token_size={self.token_size}, bins={self.bins}, cell={self.cell}, "
             f"window={self.window}, dim={self.dim}"
         )
+
+
+def hog_width(token_size: Sequence[int], *, bins: int, cell: int, num_channels: int) -> int:
+    """Count the HOG values of a token: channels x bins x cells.
+
+    Args:
+        token_size: frames, rows and columns of pixels per token.
+        bins: orientations.
+        cell: pixels per side of a cell.
+        num_channels: of a clip.
+
+    Raises:
+        ValueError: a token does not consist of whole cells.
+    """
+    _, rows, columns = token_size
+    if rows % cell or columns % cell:
+        raise ValueError(
+            f"MASK.HOG_CELL must divide the {rows}x{columns} pixels of a token at every depth of "
+            f"MASK.PRETRAIN_DEPTH, got {cell}; predict deeper, where tokens are larger"
+        )
+    return num_channels * bins * (rows // cell) * (columns // cell)
 
 
 @torch.no_grad()

@@ -61,8 +61,9 @@ class PixelTarget(Target):
     @property
     def dim(self) -> int:
         """Predicted frames x rows x columns x channels of a token."""
-        frames, rows, columns = self.token_size
-        return (frames if self.all_frames else 1) * rows * columns * self.mean.numel()
+        return pixel_width(
+            self.token_size, all_frames=self.all_frames, num_channels=self.mean.numel()
+        )
 
     @torch.no_grad()
     def encode(self, clips: Tensor, grid: Grid) -> Tensor:
@@ -151,3 +152,15 @@ class PixelTarget(Target):
             f"token_size={self.token_size}, all_frames={self.all_frames}, norm={self.norm}, "
             f"color_first={self.color_first}, absolute={self.absolute}, dim={self.dim}"
         )
+
+
+def pixel_width(token_size: Sequence[int], *, all_frames: bool, num_channels: int) -> int:
+    """Count the pixel values that are predicted of a token.
+
+    Args:
+        token_size: frames, rows and columns of pixels per token.
+        all_frames: every frame of a token is predicted, not the first alone.
+        num_channels: of a clip.
+    """
+    frames, rows, columns = token_size
+    return (frames if all_frames else 1) * rows * columns * num_channels

@@ -1,15 +1,24 @@
-"""What a run learns: how a batch becomes a loss, and how a model is judged."""
+"""Training methods, one file each: a batch becomes a loss, and a model is evaluated."""
 
-from slowfast_maskfeat.tasks.base import Evaluation, StepOutput, Task, unwrap
-from slowfast_maskfeat.tasks.classify import ClassifyTask
-from slowfast_maskfeat.tasks.detect import DetectTask
-from slowfast_maskfeat.tasks.pretrain import PretrainTask
+from slowfast_maskfeat.tasks.base import (
+    Evaluation,
+    Evaluator,
+    LossEvaluation,
+    StepOutput,
+    Task,
+    unwrap,
+)
+from slowfast_maskfeat.tasks.classification import Classification
+from slowfast_maskfeat.tasks.detection import Detection
+from slowfast_maskfeat.tasks.masked_prediction import MaskedPrediction
 
 __all__ = [
-    "ClassifyTask",
-    "DetectTask",
+    "Classification",
+    "Detection",
     "Evaluation",
-    "PretrainTask",
+    "Evaluator",
+    "LossEvaluation",
+    "MaskedPrediction",
     "StepOutput",
     "Task",
     "unwrap",

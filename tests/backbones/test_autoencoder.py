@@ -312,7 +312,8 @@ def test_every_target_and_input_takes_a_step(hog: bool, image: bool) -> None:
         changes |= {"MVIT__PATCH_PADDING": [0, 0]}
     pairs = tiny_options("mae_sincos_decsep", **changes).items()
     cfg = load_config([], [str(word) for pair in pairs for word in pair])
-    model, task = fill_with_golden_weights(build_model(cfg)), build_task(cfg)
+    model = fill_with_golden_weights(build_model(cfg))
+    task = build_task(cfg, model)
     grid = Grid(1 if image else 4, 4, 4)
     pixels = torch.randint(0, 256, (2, 3, 1 if image else 8, 64, 64), dtype=torch.uint8)
     output = task.step(model, ClipBatch(pixels, mask=masks(grid)))

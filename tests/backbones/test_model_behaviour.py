@@ -12,7 +12,8 @@ from torch import Tensor
 
 from slowfast_maskfeat.backbones import EncoderOptions, MaskedMViT, MViT, resize_mask
 from slowfast_maskfeat.backbones.position import joint_positions, separable_positions
-from slowfast_maskfeat.builders.model import build_model, prediction_dims
+from slowfast_maskfeat.builders.methods import build_model
+from slowfast_maskfeat.builders.model import prediction_dims
 from slowfast_maskfeat.config import default_config
 from slowfast_maskfeat.shapes import Grid
 
@@ -203,13 +204,14 @@ def test_tokens_and_positions_are_exempt_from_weight_decay() -> None:
         ({"MVIT.PATCH_2D": True}, "PATCH_2D"),
         ({"MODEL.MODEL_NAME": "SlowFast"}, "MODEL_NAME.*MViT"),
         ({"MODEL.MODEL_NAME": "MaskMViT", "MASK.PRETRAIN_DEPTH": [16]}, "PRETRAIN_DEPTH"),
-        ({"MODEL.MODEL_NAME": "MaskMViT", "MASK.PRED_HOG": True}, "PRETRAIN_DEPTH.*4x4 pixels"),
+        ({"MODEL.MODEL_NAME": "MaskMViT", "MASK.PRED_HOG": True}, "4x4 pixels.*PRETRAIN_DEPTH"),
         ({"MODEL.MODEL_NAME": "MaskMViT", "MASK.HEAD_TYPE": "joint"}, "HEAD_TYPE"),
     ],
 )
 def test_errors_name_the_key(changes: dict[str, Any], message: str) -> None:
     cfg = config_of(changes)
     cfg.MODEL.ARCH = cfg.MODEL.MODEL_NAME.lower()
+    cfg.MASK.ENABLE = cfg.MODEL.MODEL_NAME == "MaskMViT"
     with torch.device("meta"), pytest.raises(ValueError, match=message):
         build_model(cfg)
 

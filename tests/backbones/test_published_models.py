@@ -25,11 +25,11 @@ from helpers.published_files import published_config
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from slowfast_maskfeat.builders.model import build_model
+from slowfast_maskfeat.builders.methods import build_model
 from slowfast_maskfeat.builders.task import build_targets
 from slowfast_maskfeat.clips import ClipBatch
 from slowfast_maskfeat.losses import soft_cross_entropy
-from slowfast_maskfeat.tasks.pretrain import masked_rows
+from slowfast_maskfeat.tasks.masked_prediction import masked_rows
 
 NAMES = sorted(path.stem for path in (GOLDEN / "models").glob("*.json"))
 OUTPUTS = sorted(path.stem for path in (GOLDEN / "outputs").glob("*.json"))

@@ -98,7 +98,7 @@ def test_the_device_cuts_as_the_workers_would():
     batch = build_batch_transform(cfg)
     assert batch.cut is not None
     assert batch.mix is None
-    with pytest.raises(ValueError, match=r"AUG.ON_DEVICE: workers cut the clips of a detection"):
+    with pytest.raises(ValueError, match=r"AUG.ON_DEVICE must be False"):
         build_batch_transform(_cfg(AUG__ON_DEVICE=True, DETECTION__ENABLE=True))
 
 
@@ -124,7 +124,7 @@ def test_colors_of_videos_have_keys_of_their_own():
     ("options", "message"),
     [
         ({"TRAIN__BATCH_SIZE": 1}, "gives each of 1 processes one; at least 2"),
-        ({"MASK__ENABLE": True}, "pre-training has no labels to mix"),
+        ({"MASK__ENABLE": True, "MODEL__MODEL_NAME": "MaskMViT"}, r"MIXUP.ENABLE.*no labels"),
         ({"MIXUP__ALPHA": -1}, r"MIXUP.ALPHA, MIXUP.CUTMIX_ALPHA: -1\.0 and 1\.0 are wanted"),
     ],
 )

@@ -12,6 +12,7 @@ from helpers.golden_rule import fill_with_golden_weights, golden_randn
 from helpers.tiny_cases import tiny_options
 
 from slowfast_maskfeat.builders import build_mask_sampler, build_model, build_task
+from slowfast_maskfeat.builders.methods import find_method
 from slowfast_maskfeat.builders.model import prediction_dims
 from slowfast_maskfeat.builders.targets import TARGETS
 from slowfast_maskfeat.builders.task import build_targets
@@ -95,8 +96,8 @@ def test_every_target_is_as_wide_as_the_model_predicts(case: str, name: str):
 
 def test_an_unknown_target_is_one_clear_error():
     cfg = config(IMAGE, MASK__TARGET="edges")
-    message = r"MASK\.TARGET is 'edges'; it takes 'hog', 'pixels' or ''"
-    for build in (build_task, build_model):
+    message = r"MASK\.TARGET must be one of 'hog', 'pixels', .* got 'edges'"
+    for build in (find_method(cfg).check, build_model):
         with pytest.raises(ValueError, match=message):
             build(cfg)
 
@@ -104,8 +105,8 @@ def test_an_unknown_target_is_one_clear_error():
 @pytest.mark.parametrize("hog", [{"MASK__TARGET": "hog"}, {"MASK__PRED_HOG": True}])
 def test_the_loss_of_pixels_is_not_one_of_hog(hog: dict[str, Any]):
     cfg = config(IMAGE, MASK__PIXEL_LOSS="l1", **hog)
-    for build in (build_task, build_model):
-        with pytest.raises(ValueError, match=r"MASK\.PIXEL_LOSS: 'l1' is of pixels, but HOG"):
+    for build in (find_method(cfg).check, build_model):
+        with pytest.raises(ValueError, match=r"MASK\.PIXEL_LOSS 'l1'.*HOG"):
             build(cfg)
 
 
@@ -130,7 +131,8 @@ MASKS = {
 def test_every_mask_goes_with_every_target_and_both_encoders(mask, target, visible_only):
     changes = {**MASKS[mask], "MASK__TARGET": target, "MASK__MAE_ON": visible_only}
     cfg = config("mae_sincos_decsep", **changes)
-    model, task = fill_with_golden_weights(build_model(cfg)), build_task(cfg)
+    model = fill_with_golden_weights(build_model(cfg))
+    task = build_task(cfg, model)
     generator, sample = np.random.default_rng(0), build_mask_sampler(cfg)
     masks = torch.stack([sample(generator) for _ in range(2)])
     clips = torch.from_numpy(generator.integers(0, 256, (2, 3, 8, 64, 64), dtype=np.uint8))

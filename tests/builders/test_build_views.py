@@ -35,7 +35,7 @@ from slowfast_maskfeat.videos import open_video
             1,
         ),
         ({"DATA.NUM_FRAMES": 1, "TEST.DATASET": "imagenet"}, (1,), 1),
-        ({"TEST.NUM_TEMPORAL_CLIPS": [1, 4], "DETECTION.ENABLE": True}, (1,), 1),
+        ({"TEST.NUM_TEMPORAL_CLIPS": [1, 4], "TEST.DATASET": "ava"}, (1,), 1),
     ],
     ids=str,
 )

@@ -148,4 +148,6 @@ def test_going_on_compares_the_classes_of_a_classifier_only(tmp_path: Path) -> N
     for names in (NAMES[::-1], NAMES[:2], ["juggling", *NAMES[1:]]):
         with pytest.raises(ValueError, match=r"^p: "):
             check_resumable(data(tmp_path, names), payload, "p")
-    check_resumable(data(tmp_path, NAMES[:2], "MASK.ENABLE", True), payload, "p")
+    check_resumable(
+        data(tmp_path, NAMES[:2], "MASK.ENABLE", True, "MODEL.MODEL_NAME", "MaskMViT"), payload, "p"
+    )

@@ -90,7 +90,6 @@ def test_the_configuration_is_frozen():
         (["MODEL.LOSS_FUNC", "mse"], "MODEL.LOSS_FUNC: 'mse' is not one of"),
         (["DATA.DECODE_TIMEOUT", "-1"], "DATA.DECODE_TIMEOUT: -1.0 is wanted from 0"),
         (["SHARD_ID", "1"], "SHARD_ID: 1 is wanted in 0..0"),
-        (["MODEL.LOSS_FUNC", "bce"], "MODEL.LOSS_FUNC: 'bce' is for detection"),
         (["DETECTION.ROI_XFORM_RESOLUTION", "0"], "DETECTION.ROI_XFORM_RESOLUTION: 0 is wanted"),
         (["TRAIN.ACCUMULATION_STEPS", "3"], "TRAIN.BATCH_SIZE: 64 can't be split"),
     ],

@@ -11,11 +11,11 @@ from torch import nn
 from slowfast_maskfeat.engine.gradient_step import GradientStep
 from slowfast_maskfeat.engine.state import TrainState, is_resumable
 from slowfast_maskfeat.losses import cross_entropy
-from slowfast_maskfeat.tasks import ClassifyTask
+from slowfast_maskfeat.tasks import Classification
 
 
 def state_of(model: nn.Module) -> TrainState:
-    task = ClassifyTask(
+    task = Classification(
         cross_entropy,
         torch.sigmoid,
         num_classes=2,

@@ -9,7 +9,7 @@ from fvcore.common.config import CfgNode
 from helpers.golden_rule import golden_json
 from torch import nn
 
-from slowfast_maskfeat.builders.model import build_model
+from slowfast_maskfeat.builders.methods import build_model
 from slowfast_maskfeat.config import default_config
 
 

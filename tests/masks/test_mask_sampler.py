@@ -66,7 +66,7 @@ def test_masks_of_boxes_are_refused_before_the_first_step(changes):
 
 
 def test_a_ratio_that_leaves_nothing_to_encode_is_refused():
-    with pytest.raises(ValueError, match=r"AUG\.MASK_RATIO: 0\.99 of 4x4x4 tokens leaves none"):
+    with pytest.raises(ValueError, match=r"AUG\.MASK_RATIO 0\.99 of 4x4x4 tokens"):
         sampler(AUG__MASK_RATIO=0.99)
     # A model that puts mask tokens in their places has no need of visible ones.
     assert draw(sampler(AUG__MASK_RATIO=0.99, MASK__MAE_ON=False))[0].all()
@@ -75,7 +75,7 @@ def test_a_ratio_that_leaves_nothing_to_encode_is_refused():
 @pytest.mark.parametrize("window", [[4, 3, 4], [8, 4, 4], [3, 2, 2], [4, 7, 7]])
 @pytest.mark.parametrize("case", ["mae_sincos_decsep", "pt_video_hog", "pt_video_vit_hog_rnd"])
 def test_a_window_that_does_not_divide_the_tokens_is_refused(case, window):
-    with pytest.raises(ValueError, match=r"AUG\.MASK_WINDOW_SIZE: masks of .* the 4x4x4 tokens"):
+    with pytest.raises(ValueError, match=r"AUG\.MASK_WINDOW_SIZE .* 4x4x4 tokens .* got"):
         sampler(case, AUG__MASK_WINDOW_SIZE=window, AUG__MASK_RATIO=0.4)
 
 
@@ -127,8 +127,8 @@ def simmim(*pairs):
     ("pairs", "message"),
     [
         (["MASK.RANDOM_BLOCK", "[1, 3, 2]"], "do not divide a grid of 1x14x14"),
-        (["MASK.RANDOM_BLOCK", "[2, 2]"], r"\(t, h, w\) in tokens is wanted"),
-        (["MASK.MAE_RND_MASK", "False"], "is of random masks"),
+        (["MASK.RANDOM_BLOCK", "[2, 2]"], r"\(t, h, w\) in tokens, got"),
+        (["MASK.MAE_RND_MASK", "False"], "'block'"),
     ],
 )
 def test_blocks_that_can_not_be_drawn_are_named_with_their_key(pairs, message):
@@ -139,10 +139,10 @@ def test_blocks_that_can_not_be_drawn_are_named_with_their_key(pairs, message):
 @pytest.mark.parametrize(
     ("changes", "message"),
     [
-        ({"AUG__MASK_FRAMES": True}, r"AUG\.MASK_FRAMES and MASK\.MAE_RND_MASK are both True"),
+        ({"AUG__MASK_FRAMES": True}, r"AUG\.MASK_FRAMES .*MASK\.MAE_RND_MASK True"),
         (
             {**CUBES, "AUG__MASK_FRAMES": True, "AUG__MASK_TUBE": True},
-            r"AUG\.MASK_FRAMES and AUG\.MASK_TUBE are both True",
+            r"AUG\.MASK_TUBE .*AUG\.MASK_FRAMES True",
         ),
         (
             {"AUG__MASK_TUBE": True, "MASK__PER_FRAME_MASKING": True},
@@ -150,7 +150,7 @@ def test_blocks_that_can_not_be_drawn_are_named_with_their_key(pairs, message):
         ),
         (
             {**CUBES, "MASK__PER_FRAME_MASKING": True},
-            r"MASK\.PER_FRAME_MASKING is of random masks: MASK\.MAE_RND_MASK True",
+            r"MASK\.PER_FRAME_MASKING .*MASK\.MAE_RND_MASK",
         ),
     ],
 )
@@ -161,7 +161,7 @@ def test_two_kinds_of_masks_at_once_are_refused(changes, message, visible_only):
 
 
 def test_an_image_has_no_frames_to_hide():
-    with pytest.raises(ValueError, match=r"AUG\.MASK_FRAMES: .* 1x4x4 tokens .* False is right"):
+    with pytest.raises(ValueError, match=r"AUG\.MASK_FRAMES must be False for 1x4x4 tokens"):
         sampler("pt_image_hog", AUG__MASK_RATIO=0.4, AUG__MASK_FRAMES=True)
 
 
@@ -170,5 +170,5 @@ def test_a_clip_of_one_step_has_the_window_of_videos():
     changes = {"DATA__NUM_FRAMES": 2, "AUG__MASK_RATIO": 0.4}
     mask = draw(sampler("pt_video_hog", AUG__MASK_WINDOW_SIZE=[1, 2, 2], **changes), 1)[0]
     assert mask.shape == (1, 2, 2)
-    with pytest.raises(ValueError, match=r"AUG\.MASK_WINDOW_SIZE: masks of 8x7x7"):
+    with pytest.raises(ValueError, match=r"AUG\.MASK_WINDOW_SIZE .*got 8x7x7"):
         sampler("pt_video_hog", AUG__MASK_WINDOW_SIZE=[8, 7, 7], **changes)

@@ -49,7 +49,7 @@ def _case(name):
     clips = golden_randn(golden["input_seed"], golden["input_shape"])
     if clips.ndim == 4:
         clips = clips[:, :, None]  # an image is a clip with T = 1
-    return golden, golden_npz(f"tiny/{name}.npz"), model, build_task(cfg), clips
+    return golden, golden_npz(f"tiny/{name}.npz"), model, build_task(cfg, model), clips
 
 
 @pytest.mark.parametrize("name", PRETRAINING)
@@ -75,7 +75,8 @@ def test_a_step_of_pre_training_reads_nothing_back(name):
     golden, device = golden_json(f"tiny/{name}.json"), torch.device("meta")
     cfg = _config(golden)
     with device:
-        model, task = build_model(cfg), build_task(cfg)
+        model = build_model(cfg)
+    task = build_task(cfg, model)
     task.to(device)
     grid = model.prediction_grids(model.options.clip_size)[-1]
     mask = golden_mask(golden, ratio=cfg.AUG.MASK_RATIO, grid=grid)

@@ -90,7 +90,7 @@ def test_pre_training_has_a_mask_and_no_test(model_info):
     assert "inference" not in output
     code, _, errors = model_info(*words, "--test-size")
     assert code == 2
-    assert "pre-training (MASK.ENABLE) has no test" in errors
+    assert "pre-training, which has no test" in errors
 
 
 @pytest.mark.slow

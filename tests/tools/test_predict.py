@@ -65,7 +65,7 @@ def _scores(checkpoint: Path, video: Path) -> torch.Tensor:
     load_weights(model, checkpoint, complete=True)
     with open_video(str(video)) as opened, torch.no_grad():
         clips = build_test_views(cfg)(opened).permute(0, 4, 1, 2, 3)
-        return build_task(cfg).logits(model, clips).softmax(1).mean(0)
+        return build_task(cfg, model).logits(model, clips).softmax(1).mean(0)
 
 
 def test_the_classes_come_by_name_with_the_mean_score_of_the_views(data, checkpoint, predict):
@@ -235,7 +235,7 @@ def test_channels_are_reversed_as_in_a_test_of_the_list(data, checkpoint, predic
     load_weights(model, checkpoint, complete=True)
     with open_video(str(data / "3.mp4")) as opened, torch.no_grad():
         clips = build_test_views(cfg)(opened).permute(0, 4, 1, 2, 3)
-        expected = build_task(cfg).logits(model, clips.flip(1))
+        expected = build_task(cfg, model).logits(model, clips.flip(1))
     np.testing.assert_allclose(np.load(tmp_path / "logits.npy"), expected, rtol=1e-4, atol=1e-5)
 
 

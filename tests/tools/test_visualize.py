@@ -17,7 +17,8 @@ from slowfast_maskfeat.checkpoints import save_checkpoint
 from slowfast_maskfeat.clips import ClipBatch
 from slowfast_maskfeat.config import load_config
 from slowfast_maskfeat.figures import fill_masked, hide_masked
-from slowfast_maskfeat.runs.figures import frame_of_step, predicted_drawings
+from slowfast_maskfeat.runs.figures import frame_of_step
+from slowfast_maskfeat.tasks.drawings import predicted_drawings
 
 HOG = {**tiny_run.PRETRAINING, "MVIT.DROPPATH_RATE": 0.0}
 PIXELS = {**HOG, "MASK.PRED_HOG": False, "MASK.TARGET": "pixels"}
@@ -47,7 +48,8 @@ def _visualize(*words):
 def test_predicted_where_masked_and_original_elsewhere(options):
     cfg = load_config([], tiny_run.pairs(tiny_run.MODEL, options))
     torch.manual_seed(0)
-    model, task = build_model(cfg), build_task(cfg)
+    model = build_model(cfg)
+    task = build_task(cfg, model)
     clips = torch.randint(0, 256, (2, 3, 4, 32, 32), dtype=torch.uint8)
     mask = torch.rand(2, 2, 4, 4) < 0.5
     drawings = predicted_drawings(model, task, ClipBatch(clips, mask=mask), "mine")
@@ -76,7 +78,8 @@ def test_predicted_where_masked_and_original_elsewhere(options):
 
 def test_a_mask_finer_than_what_is_predicted_is_not_drawn():
     cfg = load_config([], tiny_run.pairs(tiny_run.MODEL, HOG))
-    model, task = build_model(cfg), build_task(cfg)
+    model = build_model(cfg)
+    task = build_task(cfg, model)
     clips = torch.zeros(1, 3, 4, 32, 32, dtype=torch.uint8)
     batch = ClipBatch(clips, mask=torch.rand(1, 2, 8, 8) < 0.5)
     with pytest.raises(ValueError, match="2x8x8 cells can't be drawn on 2x4x4 predicted tokens"):

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
 from typing import Any
 
 import torch
@@ -11,18 +12,21 @@ from torch import Tensor, nn
 from slowfast_maskfeat.augment.transforms import normalize
 from slowfast_maskfeat.clips.batch import ClipBatch
 from slowfast_maskfeat.datasets import KeyFrames, VideoList
+from slowfast_maskfeat.distributed import AllReduce
+from slowfast_maskfeat.figures import class_bars
 from slowfast_maskfeat.metrics.ava_map import (
     Detections,
     GroundTruth,
     evaluate_detections,
     write_detections,
 )
-from slowfast_maskfeat.tasks.base import AllReduce, Evaluation, StepOutput, Task
+from slowfast_maskfeat.metrics.average_precision import IOU_THRESHOLD
+from slowfast_maskfeat.tasks.base import Evaluation, StepOutput, Task
 
 BoxLoss = Callable[[Tensor, Tensor], Tensor]
 
 
-class DetectTask(Task):
+class Detection(Task):
     """Tell what is done in each box.
 
     Args:
@@ -42,6 +46,7 @@ class DetectTask(Task):
         std: Sequence[float],
         read_truth: Callable[[KeyFrames], GroundTruth] | None = None,
     ) -> None:
+        super().__init__()
         self.loss = loss
         self.activation = activation
         self.mean = tuple(mean)
@@ -82,7 +87,9 @@ class DetectTask(Task):
 class _BoxEvaluation(Evaluation):
     """Scores of all boxes of a list."""
 
-    def __init__(self, videos: KeyFrames, task: DetectTask, truth: GroundTruth) -> None:
+    file_name = "test_detections.csv"
+
+    def __init__(self, videos: KeyFrames, task: Detection, truth: GroundTruth) -> None:
         super().__init__(len(videos))
         self._task = task
         self._videos = videos
@@ -108,6 +115,24 @@ class _BoxEvaluation(Evaluation):
     def results(self) -> dict[str, Any]:
         return evaluate_detections(self._truth, self._detections()).as_dict()
 
+    def summary(self, results: Mapping[str, Any]) -> str:
+        """Describe the mean average precision and what it was computed from."""
+        return (
+            f"mAP {100 * results['mean_ap']:.2f} over {results['num_classes_counted']} of "
+            f"{results['num_classes']} classes; {results['num_boxes']} boxes detected, "
+            f"{results['num_boxes_expected']} in the ground truth; "
+            f"{results['num_frames_matched']} of {results['num_frames_expected']} annotated key "
+            f"frames have detections; {results['num_decoded']} of {results['num_expected']} key "
+            "frames decoded"
+        )
+
+    def details(self, results: Mapping[str, Any], folder: Path, title: str) -> str:
+        """List the average precision of each class, and draw it as bars."""
+        path = folder / "test_average_precision.png"
+        title = f"{title or 'detection'}: average precision at IoU {IOU_THRESHOLD}"
+        class_bars(path, results["per_class_ap"], results["per_class_boxes"], title=title)
+        return f"{class_table(results)}\n  drawn in {path}"
+
     def save(self, path: str, facts: Mapping[str, Any]) -> None:
         """Write the detections in the form of the AVA challenge, a row for each box and class.
 
@@ -125,3 +150,15 @@ class _BoxEvaluation(Evaluation):
             boxes=self._videos.table.boxes[boxes],
             scores=self._scores[boxes].numpy(),
         )
+
+
+def class_table(results: Mapping[str, Any]) -> str:
+    """Format AP and annotated boxes of each class, the best first; uncounted classes come last."""
+    per_class, boxes = results["per_class_ap"], results["per_class_boxes"]
+    names = sorted(per_class, key=lambda name: -1.0 if per_class[name] is None else per_class[name])
+    width = max(map(len, (*names, "class")))
+    lines = [f"  {'class':{width}}  AP (%)   boxes"]
+    for name in reversed(names):
+        precision = "-" if per_class[name] is None else f"{100 * per_class[name]:.1f}"
+        lines.append(f"  {name:{width}}  {precision:>6}  {boxes[name]:6d}")
+    return "\n".join(lines)

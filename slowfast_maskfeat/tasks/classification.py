@@ -13,13 +13,14 @@ from torch import Tensor, nn
 from slowfast_maskfeat.augment.transforms import normalize
 from slowfast_maskfeat.clips.batch import ClipBatch
 from slowfast_maskfeat.datasets import VideoList
+from slowfast_maskfeat.distributed import AllReduce
 from slowfast_maskfeat.metrics.accuracy import VideoScores, mean_credit
-from slowfast_maskfeat.tasks.base import AllReduce, Evaluation, StepOutput, Task
+from slowfast_maskfeat.tasks.base import Evaluation, StepOutput, Task
 
 ClassLoss = Callable[[Tensor, Tensor], Tensor]
 
 
-class ClassifyTask(Task):
+class Classification(Task):
     """Classify clips, and videos by the scores of their clips together.
 
     Args:
@@ -32,6 +33,8 @@ class ClassifyTask(Task):
         class_names: of the K classes, or None.
     """
 
+    scalar_names = ("top1",)
+
     def __init__(
         self,
         loss: ClassLoss,
@@ -43,6 +46,7 @@ class ClassifyTask(Task):
         std: Sequence[float],
         class_names: Sequence[str] | None = None,
     ) -> None:
+        super().__init__()
         self.loss = loss
         self.activation = activation
         self.num_classes = num_classes
@@ -77,7 +81,7 @@ class ClassifyTask(Task):
 class _ScoreEvaluation(Evaluation):
     """Scores of all clips of each video together."""
 
-    def __init__(self, num_videos: int, num_views: int, task: ClassifyTask) -> None:
+    def __init__(self, num_videos: int, num_views: int, task: Classification) -> None:
         super().__init__(num_videos)
         self._task = task
         self._scores = VideoScores(num_videos, task.num_classes, num_views, ensemble=task.ensemble)
@@ -107,6 +111,14 @@ class _ScoreEvaluation(Evaluation):
         figures["num_videos_incomplete"] = len(figures.pop("incomplete_videos"))
         del figures["lost_videos"]  # the loop tells them by path, with the reason
         return figures
+
+    def summary(self, results: Mapping[str, Any]) -> str:
+        """Describe accuracy and loss."""
+        loss = "" if results["loss"] is None else f", loss {results['loss']:.4f}"
+        return (
+            f"top-1 {results['top1']:.2f}, top-5 {results['top5']:.2f}{loss}; "
+            f"{results['num_videos_scored']} of {results['num_videos']} videos decoded"
+        )
 
     def save(self, path: str, facts: Mapping[str, Any]) -> None:
         """Write an .npz: scores (videos, K), labels (videos,), clips (videos,), class names, facts.

@@ -1,0 +1,127 @@
+"""Testing a model on every view of its test list."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import torch
+from fvcore.common.config import CfgNode
+from torch import nn
+
+from slowfast_maskfeat import distributed
+from slowfast_maskfeat.builders.data import (
+    build_loader,
+    num_clips_of_tests,
+    num_clips_per_video,
+    num_crops,
+)
+from slowfast_maskfeat.builders.methods import build_model, build_task, find_method
+from slowfast_maskfeat.builders.optimizer import autocast_precision
+from slowfast_maskfeat.builders.weights import (
+    checkpoint_folder,
+    finished_checkpoint,
+    load_tested_weights,
+)
+from slowfast_maskfeat.clips import ClipLoader
+from slowfast_maskfeat.engine.evaluate import evaluate
+from slowfast_maskfeat.files import atomic_write
+from slowfast_maskfeat.log import EventLog
+from slowfast_maskfeat.runs.report import data_facts, say, tell_notes
+from slowfast_maskfeat.tasks import Evaluation, Task
+
+
+def run_test(cfg: CfgNode, device: torch.device, log: EventLog) -> None:
+    """Test with each number of views; save the scores of each video, or of each box.
+
+    Args:
+        cfg: frozen configuration.
+        device: of this process.
+        log: receives one `test` event per number of views.
+
+    Raises:
+        ValueError: there are no weights to test, or something else a user can fix.
+    """
+    find_method(cfg).check(cfg)
+    model = build_model(cfg).to(device)
+    task = build_task(cfg, model).to(device)
+    path = finished_checkpoint(cfg)
+    if not path:
+        raise ValueError(
+            f"TEST.CHECKPOINT_FILE_PATH must name a checkpoint, since {checkpoint_folder(cfg)} has "
+            f"none of TASK {cfg.TASK!r}"
+        )
+    say(str(load_tested_weights(cfg, model, path)))
+    crops = num_crops(cfg, "test")
+    for num_views in num_clips_of_tests(cfg):
+        loader = build_loader(cfg, "test", num_views=num_views)
+        tell_notes(loader)
+        results, evaluation = evaluate_split(
+            cfg, model, task, loader, "test", device, num_views=num_views
+        )
+        if not distributed.is_main():
+            continue
+        scores = _scores_path(cfg, evaluation, num_views)
+        facts = data_facts(cfg, loader)
+        counts = {name: results[name] for name in ("num_expected", "num_found", "num_decoded")}
+        with atomic_write(scores) as part:
+            evaluation.save(str(part), {**facts, **counts})
+        log.write(
+            "test",
+            checkpoint=str(path),
+            num_views=num_views,
+            num_crops=crops,
+            scores=str(scores),
+            **facts,
+            **results,
+        )
+        views = f"{crops} crops x {num_views} views"
+        say(f"test, {views}: {evaluation.summary(results)}; scores in {scores}")
+        details = evaluation.details(results, Path(cfg.OUTPUT_DIR), cfg.TASK)
+        if details:
+            say(details)
+        for lost in results["lost"]:
+            say(f"lost: {lost['path']}: {lost['reason']}")
+
+
+def evaluate_split(
+    cfg: CfgNode,
+    model: nn.Module,
+    task: Task,
+    loader: ClipLoader,
+    split: str,
+    device: torch.device,
+    *,
+    num_views: int | None = None,
+) -> tuple[dict[str, Any], Evaluation]:
+    """Evaluate a model on a split, see `engine.evaluate`.
+
+    Args:
+        cfg: configuration; it is only read.
+        model: on the device.
+        task: of the model.
+        loader: of the split.
+        split: "val" or "test".
+        device: of the model.
+        num_views: clips along time in "test", see `num_clips_of_tests`.
+    """
+    return evaluate(
+        model,
+        task,
+        loader,
+        num_views=num_clips_per_video(cfg, split, num_views),
+        chunk_size=max(cfg.TEST.BATCH_SIZE * cfg.NUM_SHARDS // distributed.world_size(), 1),
+        device=device,
+        precision=autocast_precision(cfg),
+        description="validate" if split == "val" else "test",
+    )
+
+
+def _scores_path(cfg: CfgNode, evaluation: Evaluation, num_views: int) -> Path:
+    name = evaluation.file_name.format(crops=num_crops(cfg, "test"), views=num_views)
+    if not cfg.TEST.SAVE_RESULTS_PATH:
+        return Path(cfg.OUTPUT_DIR) / name
+    path = Path(cfg.OUTPUT_DIR) / cfg.TEST.SAVE_RESULTS_PATH
+    if len(num_clips_of_tests(cfg)) > 1:
+        path = path.with_stem(f"{path.stem}_{num_views}")
+    return path.with_suffix(Path(name).suffix)

@@ -1,0 +1,241 @@
+"""Training a model: from its first weights to the figures after the last epoch."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from contextlib import nullcontext
+from pathlib import Path
+from typing import Any
+
+import torch
+from fvcore.common.config import CfgNode
+
+from slowfast_maskfeat import distributed
+from slowfast_maskfeat.builders.augment import build_batch_transform
+from slowfast_maskfeat.builders.data import (
+    build_loader,
+)
+from slowfast_maskfeat.builders.datasets import class_names
+from slowfast_maskfeat.builders.methods import build_model, build_task, find_method
+from slowfast_maskfeat.builders.optimizer import autocast_precision, build_optimizer, build_schedule
+from slowfast_maskfeat.builders.weights import (
+    check_resumable,
+    checkpoint_folder,
+    load_first_weights,
+)
+from slowfast_maskfeat.checkpoints.save_load import find_checkpoints, load_checkpoint
+from slowfast_maskfeat.clips import ClipLoader
+from slowfast_maskfeat.datasets import MissingListError
+from slowfast_maskfeat.ema import WeightAverage
+from slowfast_maskfeat.engine.gradient_step import GradientStep
+from slowfast_maskfeat.engine.lost_videos import LostVideos
+from slowfast_maskfeat.engine.state import TrainState, is_resumable
+from slowfast_maskfeat.engine.train import TrainSettings, train
+from slowfast_maskfeat.log import EventLog, TensorBoardLog
+from slowfast_maskfeat.runs.figures import draw_curves, draw_predictions
+from slowfast_maskfeat.runs.model_info import measure_model
+from slowfast_maskfeat.runs.report import data_facts, say, tell_notes
+from slowfast_maskfeat.runs.test import evaluate_split
+
+
+def run_training(cfg: CfgNode, device: torch.device, log: EventLog) -> None:
+    """Train from the last checkpoint, from given weights, or from scratch.
+
+    Args:
+        cfg: frozen configuration.
+        device: of this process.
+        log: receives the events of the training.
+
+    Raises:
+        ValueError: something a user can fix.
+        StoppedError: a signal ended the training after a checkpoint.
+    """
+    method = find_method(cfg)
+    method.check(cfg)
+    torch.manual_seed(cfg.RNG_SEED)
+    model = build_model(cfg).to(device)
+    task = build_task(cfg, model).to(device)
+    loader = build_loader(cfg, "train")
+    precision = autocast_precision(cfg)
+    stepper = GradientStep(
+        build_optimizer(cfg, model),
+        clip_l2norm=cfg.SOLVER.CLIP_GRAD_L2NORM,
+        clip_value=cfg.SOLVER.CLIP_GRAD_VAL,
+    )
+    state = TrainState(
+        model=model,
+        task=task,
+        stepper=stepper,
+        scaler=torch.amp.GradScaler(device.type, enabled=precision == torch.float16),
+        config=cfg.dump(),
+        class_names=class_names(cfg),
+        data=data_facts(cfg, loader),
+    )
+    tell_notes(loader)
+    # Dropout differs among processes; a resumed run takes its own random state back instead.
+    torch.manual_seed(cfg.RNG_SEED + distributed.rank())
+    started_from = _start(cfg, state)
+    if cfg.TRAIN.COMPILE:
+        state.model = torch.compile(model)  # type: ignore[assignment]
+    state.model = distributed.wrap(state.model)
+    _log_start(cfg, log, state, loader, device, started_from)
+    tensorboard = TensorBoardLog(_tensorboard_folder(cfg))
+    val_loader = _validation_loader(cfg)
+    if val_loader is not None:
+        tell_notes(val_loader)
+        # A list that cannot be evaluated is an error now, not after epochs of work.
+        task.evaluation(val_loader.dataset.videos, 1)
+
+    def validate() -> dict[str, Any]:
+        assert val_loader is not None
+        averaged = nullcontext() if state.average is None else state.average.swapped(state.model)
+        with averaged:
+            results, evaluation = evaluate_split(cfg, state.model, task, val_loader, "val", device)
+        say(f"validation: {evaluation.summary(results)}")
+        return {**data_facts(cfg, val_loader), **results}
+
+    if state.epoch >= cfg.SOLVER.MAX_EPOCH:
+        say(f"{started_from} is of the last epoch already: nothing left to train")
+    train(
+        state,
+        loader,
+        _settings(cfg, precision, task.scalar_names),
+        lost=LostVideos(
+            len(loader.dataset), cfg.DATA.MAX_BAD_FRACTION, loader.dataset.videos.source
+        ),
+        log=log,
+        tensorboard=tensorboard,
+        device=device,
+        transform=build_batch_transform(cfg),
+        validate=validate if val_loader is not None else None,
+    )
+    tensorboard.close()
+    if distributed.is_main():
+        say(f"curves in {draw_curves(cfg)}")
+        drawn = draw_predictions(cfg, state.bare, task, val_loader or loader, device)
+        if drawn is not None:
+            say(f"predictions in {drawn}")
+
+
+def _start(cfg: CfgNode, state: TrainState) -> str:
+    """Give the training its first weights.
+
+    Returns:
+        where they come from; empty from scratch.
+    """
+    folder = checkpoint_folder(cfg)
+    if cfg.TRAIN.EMA_DECAY:
+        state.average = WeightAverage(state.bare, cfg.TRAIN.EMA_DECAY)
+    state.task.start(state.bare)
+    own = find_checkpoints(folder, cfg.TASK) if cfg.TRAIN.AUTO_RESUME else []
+    if own:
+        return _resume(cfg, state, own[-1])
+    path = cfg.TRAIN.CHECKPOINT_FILE_PATH
+    weights_only = cfg.TRAIN.CHECKPOINT_EPOCH_RESET
+    if not path and cfg.TRAIN.AUTO_RESUME and "ssl_eval" in cfg.TASK:
+        # Fine-tuning in the folder of its pre-training finds the checkpoint by itself.
+        found = find_checkpoints(folder, "ssl")
+        path, weights_only = (str(found[-1]), True) if found else ("", True)
+    if not path:
+        return ""
+    if not weights_only:
+        if is_resumable(load_checkpoint(path)):
+            return _resume(cfg, state, Path(path))
+        say(f"{path} holds weights alone: the training starts with them, at epoch 0")
+    say(str(load_first_weights(cfg, state.bare, path)))
+    state.task.start(state.bare)
+    if cfg.TRAIN.EMA_DECAY:
+        state.average = WeightAverage(state.bare, cfg.TRAIN.EMA_DECAY)
+    return path
+
+
+def _resume(cfg: CfgNode, state: TrainState, path: Path) -> str:
+    payload = load_checkpoint(path)
+    check_resumable(cfg, payload, path)
+    known = (payload.get("data") or {}).get("list_sha256")
+    if known and known != state.data["list_sha256"]:
+        say(f"warning: {state.data['list']} is not the list that {path} was trained on so far")
+    state.restore(payload, str(path))
+    say(f"going on from {path}: {state.epoch} epochs and {state.step} steps are done")
+    return str(path)
+
+
+def _settings(cfg: CfgNode, precision: torch.dtype | None, shown: Sequence[str]) -> TrainSettings:
+    return TrainSettings(
+        max_epoch=cfg.SOLVER.MAX_EPOCH,
+        learning_rate=build_schedule(cfg),
+        accumulation_steps=cfg.TRAIN.ACCUMULATION_STEPS,
+        precision=precision,
+        log_period=cfg.LOG_PERIOD,
+        eval_period=cfg.TRAIN.EVAL_PERIOD,
+        checkpoint_period=cfg.TRAIN.CHECKPOINT_PERIOD,
+        checkpoint_step_period=cfg.TRAIN.CHECKPOINT_STEP_PERIOD,
+        keep_checkpoints=cfg.TRAIN.KEEP_CHECKPOINTS,
+        max_nonfinite=cfg.TRAIN.MAX_NONFINITE,
+        folder=checkpoint_folder(cfg),
+        prefix=cfg.TASK,
+        shown=shown,
+    )
+
+
+def _validation_loader(cfg: CfgNode) -> ClipLoader | None:
+    """Loader of what is validated on; pre-training does without where there is nothing."""
+    try:
+        return build_loader(cfg, "val")
+    except MissingListError as error:
+        if find_method(cfg).is_tested:
+            raise
+        say(f"{error}: pre-training without validation")
+        return None
+
+
+def _log_start(
+    cfg: CfgNode,
+    log: EventLog,
+    state: TrainState,
+    loader: ClipLoader,
+    device: torch.device,
+    started_from: str,
+) -> None:
+    num_parameters = sum(parameter.numel() for parameter in state.bare.parameters())
+    goes_on = state.epoch or state.step  # it was said when the run began
+    multiply_adds = None if goes_on else _multiply_adds(cfg)
+    log.write(
+        "start",
+        started_from=started_from,
+        epoch=state.epoch,
+        step=state.step,
+        num_parameters=num_parameters,
+        multiply_adds=multiply_adds,
+        num_processes=distributed.world_size(),
+        device=str(device),
+        torch=torch.__version__,
+        config=state.config,
+        **state.data,
+    )
+    if not cfg.LOG_MODEL_INFO:
+        return
+    cost = "" if multiply_adds is None else f", {multiply_adds / 1e9:.2f} G multiply-adds a clip"
+    rows = find_method(cfg).row_name
+    say(
+        f"{cfg.MODEL.MODEL_NAME}: {num_parameters / 1e6:.2f} M parameters{cost}; "
+        f"{len(loader.dataset)} {rows}; {len(loader)} steps of {loader.batch_size} clips an epoch; "
+        f"{device}"
+    )
+
+
+def _multiply_adds(cfg: CfgNode) -> int | None:
+    """Of a forward pass of one clip; None where that is not asked for, or cannot be found out."""
+    if not cfg.LOG_MODEL_INFO or not distributed.is_main():
+        return None
+    try:
+        return measure_model(cfg).complexity.multiply_adds
+    except Exception as error:  # whatever the tracer of this torch raises, the run goes on
+        say(f"warning: the multiply-adds could not be counted: {error}")
+        return None
+
+
+def _tensorboard_folder(cfg: CfgNode) -> Path | None:
+    if not cfg.TENSORBOARD.ENABLE or not distributed.is_main():
+        return None
+    return Path(cfg.OUTPUT_DIR) / (cfg.TENSORBOARD.LOG_DIR or "runs")

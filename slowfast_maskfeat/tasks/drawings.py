@@ -1,0 +1,106 @@
+"""Drawings of what a masked model predicts, for the figures of a run."""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor, nn
+
+from slowfast_maskfeat.augment.transforms import normalize
+from slowfast_maskfeat.backbones import MaskedModel, resize_mask
+from slowfast_maskfeat.clips.batch import ClipBatch
+from slowfast_maskfeat.figures import Drawing, HOGDrawing, PixelDrawing
+from slowfast_maskfeat.shapes import Grid
+from slowfast_maskfeat.targets import HOGTarget, PixelTarget
+from slowfast_maskfeat.tasks.base import Task
+from slowfast_maskfeat.tasks.masked_prediction import MaskedPrediction
+
+ClipDrawings = list[list[Drawing]]
+"""A drawing for each clip and time step of the predictions."""
+
+
+def draw_masked_predictions(
+    model: nn.Module, task: Task, batch: ClipBatch, is_reversed: bool
+) -> ClipDrawings | None:
+    """Draw the predictions at the last depth, see `predicted_drawings`.
+
+    Returns:
+        The drawings; None if the target is neither HOG nor pixels.
+    """
+    assert isinstance(task, MaskedPrediction)
+    assert isinstance(model, MaskedModel)
+    name = drawn_target(task)
+    if name is None:
+        return None
+    return predicted_drawings(model, task, batch, name, is_reversed=is_reversed)
+
+
+def drawn_target(task: MaskedPrediction) -> str | None:
+    """What a task predicts last, by the name that stands above it; None if it can't be drawn."""
+    target = task.targets[-1]
+    names = {HOGTarget: "HOG", PixelTarget: "pixels"}
+    return next((name for kind, name in names.items() if isinstance(target, kind)), None)
+
+
+@torch.no_grad()
+def predicted_drawings(
+    model: MaskedModel,
+    task: MaskedPrediction,
+    batch: ClipBatch,
+    name: str,
+    *,
+    is_reversed: bool = False,
+) -> ClipDrawings:
+    """What a network predicts at its last predicting depth of masked clips.
+
+    Args:
+        model: on the device of the batch; its training mode is put back afterwards.
+        task: with a target that `drawn_target` knows.
+        batch: clips (uint8) with masks.
+        name: of the method, above its columns.
+        is_reversed: the clips are blue, green, red; drawings are red, green, blue.
+
+    Returns:
+        A drawing for each clip and time step of the predictions.
+
+    Raises:
+        ValueError: a cell of a mask is finer than a predicted token, so that no picture is true.
+    """
+    target = task.targets[-1]
+    assert isinstance(target, (HOGTarget, PixelTarget))
+    assert batch.mask is not None
+    grid = model.prediction_grids(batch.clips.shape[2:])[-1]
+    mask_grid = Grid(*batch.mask.shape[1:])
+    if not mask_grid.divides(grid):
+        raise ValueError(f"a mask of {mask_grid} cells can't be drawn on {grid} predicted tokens")
+    was_training = model.training
+    model.eval()
+    predicted = model(normalize(batch.clips, task.mean, task.std), batch.mask)[-1].float()
+    model.train(was_training)
+    described = target.encode(batch.clips, grid)  # (B, N, dim)
+    filled = described.clone()
+    mask = resize_mask(batch.mask, grid)  # (B, t, h, w)
+    filled[mask.flatten(1)] = predicted
+    drawing: type[HOGDrawing] | type[PixelDrawing]
+    if isinstance(target, HOGTarget):
+        drawing = HOGDrawing
+        wanted, made = (target.to_cells(tokens, grid).cpu() for tokens in (described, filled))
+    else:
+        drawing = PixelDrawing
+        wanted, made = (
+            _first_frames(target.to_frames(tokens, batch.clips, grid), grid.t, is_reversed)
+            for tokens in (described, filled)
+        )
+    mask = mask.cpu()
+    return [
+        [
+            drawing(wanted[clip, step], made[clip, step], mask[clip, step], name)
+            for step in range(grid.t)
+        ]
+        for clip in range(len(batch))
+    ]
+
+
+def _first_frames(frames: Tensor, num_steps: int, is_reversed: bool) -> Tensor:
+    """(B, C, T, H, W) -> (B, t, H, W, C), red first, the first frame of each token."""
+    frames = frames[:, :, :: frames.shape[2] // num_steps].cpu()
+    return (frames.flip(1) if is_reversed else frames).permute(0, 2, 3, 4, 1)

@@ -1,0 +1,94 @@
+"""Masked prediction: predict a target's encoding of the masked tokens.
+
+Source: MaskFeat, arXiv 2112.09133, section 3.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any, cast
+
+import torch
+from torch import Tensor, nn
+
+from slowfast_maskfeat.augment.transforms import normalize
+from slowfast_maskfeat.backbones.heads import take_masked
+from slowfast_maskfeat.backbones.masked import MaskedModel, resize_mask
+from slowfast_maskfeat.clips.batch import ClipBatch
+from slowfast_maskfeat.datasets import VideoList
+from slowfast_maskfeat.shapes import Grid
+from slowfast_maskfeat.targets.base import Target
+from slowfast_maskfeat.tasks.base import Evaluation, LossEvaluation, StepOutput, Task, unwrap
+
+
+class MaskedPrediction(Task):
+    """Predict the target of the masked tokens from the visible ones.
+
+    Args:
+        targets: one per predicting depth; each encodes the unmasked clip and has the loss.
+        mean: per channel, of the clip's normalization.
+        std: per channel, of the clip's normalization.
+    """
+
+    scalar_names = ("baseline",)
+
+    def __init__(
+        self, targets: Sequence[Target], *, mean: Sequence[float], std: Sequence[float]
+    ) -> None:
+        super().__init__()
+        self.targets = nn.ModuleList(targets)
+        self.mean = tuple(mean)
+        self.std = tuple(std)
+
+    def step(self, model: nn.Module, batch: ClipBatch) -> StepOutput:
+        """Compute the mean loss over all masked tokens of the batch, summed over depths.
+
+        Returns:
+            `weight` is the number of masked tokens at the first depth. The scalar `baseline` is the
+            loss of predicting the batch's mean target: a model that learns falls below it.
+        """
+        predictions = model(normalize(batch.clips, self.mean, self.std), batch.mask)
+        grids = _bare(model).prediction_grids(batch.clips.shape[2:])
+        loss = baseline = torch.zeros((), device=batch.clips.device)
+        targets = cast(list[Target], list(self.targets))
+        for prediction, grid, target in zip(predictions, grids, targets, strict=True):
+            encoded = masked_rows(target, batch, grid)
+            loss = loss + target.loss(prediction, encoded).mean()
+            baseline = baseline + target.baseline_loss(encoded)
+        weight = torch.full((), float(len(predictions[0])), device=batch.clips.device)
+        return StepOutput(loss, weight, {"baseline": baseline})
+
+    def evaluation(self, videos: VideoList, num_views: int) -> Evaluation:
+        """Evaluate the loss over a validation list."""
+        return MaskedPredictionEvaluation(len(videos), self)
+
+
+class MaskedPredictionEvaluation(LossEvaluation):
+    """Mean loss over all masked tokens of a list."""
+
+    def summary(self, results: Mapping[str, Any]) -> str:
+        """Describe the loss beside that of a constant prediction."""
+        return (
+            f"loss {results['loss']:.4f}, constant prediction {results['baseline']:.4f}; "
+            f"{results['num_decoded']} of {results['num_expected']} videos decoded"
+        )
+
+
+@torch.no_grad()
+def masked_rows(target: Target, batch: ClipBatch, grid: Grid) -> Tensor:
+    """Encode a batch's masked tokens: (M, dim), in the order of (b, t, h, w).
+
+    Args:
+        target: encodes the unmasked clips.
+        batch: with clips and mask.
+        grid: of the tokens.
+    """
+    assert batch.mask is not None
+    encoded = target.encode(batch.clips, grid)  # (B, N, dim)
+    return take_masked(encoded, resize_mask(batch.mask, grid).flatten(1))
+
+
+def _bare(model: nn.Module) -> MaskedModel:
+    bare = unwrap(model)
+    assert isinstance(bare, MaskedModel), f"{type(bare).__name__} does not predict masked tokens"
+    return bare
