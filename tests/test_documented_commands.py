@@ -22,10 +22,11 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+import yaml
 from fvcore.common.config import CfgNode
 from helpers import ava_data, converted_files, detection_commands, tiny_run
 from helpers.command_forms import FORMS, check_venv
-from helpers.documents import ROOT, Block, all_blocks
+from helpers.documents import ROOT, Block, all_blocks, shown_files
 from helpers.tar_shards import write_shard
 from helpers.tiny_detection import make_boxes
 from helpers.videos_on_disk import numbered_frames, write_video
@@ -92,6 +93,7 @@ LONG = {
 }
 NUM_SCORED = 12  # videos of `videos`; key frames to test of `boxes`
 BLOCKS = all_blocks()
+SHOWN_FILES = shown_files()
 
 
 def _is_of_several_machines(words: Sequence[str]) -> bool:
@@ -180,11 +182,14 @@ class Sandbox:
         self.boxes = boxes
         for name in ("tools", "configs", "datasets", "slowfast_maskfeat"):
             (folder / name).symlink_to(ROOT / name)
+        for name, text in SHOWN_FILES.items():
+            (folder / name).write_text(text)
 
     def provide(self, words: Sequence[str]) -> None:
-        """Make the files that a command names."""
+        """Make the files that a command names, itself or in a YAML file that a document shows."""
         if "tools/convert_checkpoint.py" in words:
             return  # its rule makes them
+        words = [*_shown_pairs(words), *words]
         for word in words:
             if "/ava_checkpoint" in word:
                 path, small = self.folder / word, tiny_run.pairs(SMALL)
@@ -238,6 +243,12 @@ class Sandbox:
             members |= {f"{name[:-4]}.cls": b"%d" % (int(name[:-4]) % 3) for name in members}
             for split in ("train", "val", "test"):
                 write_shard(lists / f"{split}-000000.tar", members)
+
+
+def _shown_pairs(words: Sequence[str]) -> list[str]:
+    """The keys and values of the YAML files that a command names and a document shows."""
+    files = [yaml.safe_load(SHOWN_FILES[word]) for word in words if word in SHOWN_FILES]
+    return [str(word) for file in files for pair in file.items() for word in pair]
 
 
 @pytest.fixture
@@ -546,7 +557,7 @@ PROGRAMS = {"python": _python, "python3": _python, "torchrun": _torchrun}
 )
 def test_a_documented_example_works(block: Block, sandbox):
     code = "\n".join(block.lines)
-    sandbox.provide(re.findall(r'"([^"\n]+\.mp4)"', code))
+    sandbox.provide(re.findall(r'"([^"\n]+\.(?:mp4|pyth))"', code))
     for folder in set(re.findall(r'"(output/\w+)"', code)):
         sandbox.results(folder)
     if "output/ava/test_detections.csv" in code:

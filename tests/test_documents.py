@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from pathlib import Path
 
 import pytest
 from helpers.documents import DOCUMENTS, ROOT, all_blocks, in_backticks
@@ -26,9 +27,54 @@ def _documents():
 
 @pytest.mark.parametrize("document", _documents())
 def test_links_lead_somewhere(document):
-    links = re.findall(r"\]\(([^)#\s]+)[^)]*\)", document.read_text())
+    links = re.findall(r"(?:\]\(|src=\")([^)#\s\"]+)", document.read_text())
     local = [link for link in links if not link.startswith(("http://", "https://"))]
     assert [link for link in local if not (document.parent / link).exists()] == []
+
+
+@pytest.mark.parametrize("document", _documents())
+def test_links_lead_to_headings(document):
+    for file, heading in re.findall(r"\]\(([^)#\s:]*)#([^)\s]+)\)", document.read_text()):
+        target = document.parent / file if file else document
+        assert heading in _headings(target), f"{file}#{heading}"
+
+
+def _headings(document: Path) -> set[str]:
+    """The fragments by which GitHub links to headings."""
+    text = re.sub(r"^```.*?^```", "", document.read_text(), flags=re.DOTALL | re.MULTILINE)
+    headings = re.findall(r"^#+ (.+)$", text, re.MULTILINE)
+    return {re.sub(r"[^\w\- ]", "", heading.lower()).replace(" ", "-") for heading in headings}
+
+
+def test_the_landing_page_is_short_and_leads_to_every_document():
+    text = (ROOT / "README.md").read_text()
+    assert len(text.splitlines()) <= 170
+    linked = {ROOT / link for link in re.findall(r"\]\(([\w/]+\.md)", text)}
+    assert linked == set(DOCUMENTS) - {ROOT / "README.md"}
+
+
+def test_results_on_the_landing_page_are_those_of_the_model_zoo():
+    zoo = (ROOT / "docs/model_zoo.md").read_text()
+    urls = dict(re.findall(r"^\[([^\]]+)\]: (https://\S+)$", zoo, re.MULTILINE))
+    published = {}
+    for line in zoo.splitlines():
+        cells = [cell.strip() for cell in line.strip("|").split("|")]
+        if cells[-1] == "published" and (config := re.findall(r"\((?:\.\./)(\S+)\)", cells[0])):
+            weights = re.findall(r"\]\[([^\]]+)\]", cells[9])
+            published[config[0]] = (cells[4], [urls[name] for name in weights])
+    text = (ROOT / "README.md").read_text()
+    rows = re.findall(r"^\|.*\| (\S+) \| (.*) \| .*\((configs/\S+)\) \|$", text, re.MULTILINE)
+    shown = {config: (top1, re.findall(r"\((\S+)\)", cell)) for top1, cell, config in rows}
+    assert shown == published
+
+
+def test_every_event_of_the_log_is_documented():
+    sources = [path.read_text() for path in PACKAGE.glob("*/*.py")]
+    written = {event for s in sources for event in re.findall(r'log\.write\(\s*"(\w+)"', s)}
+    text = (ROOT / "docs/results.md").read_text()
+    table = re.search(r"## stats\.jsonl\n(.*?)\n## ", text, re.DOTALL)
+    assert written
+    assert set(re.findall(r"^\| `(\w+)` \|", table[1], re.MULTILINE)) == written
 
 
 @pytest.mark.parametrize("document", _documents())
@@ -87,6 +133,6 @@ def test_the_list_of_keys_that_work_is_that_of_the_code():
 
 def test_the_layout_names_every_package():
     text = (ROOT / "CONTRIBUTING.md").read_text()
-    rooms = [path.parent.name for path in PACKAGE.glob("*/__init__.py")]
-    assert len(rooms) > 10
-    assert [room for room in rooms if f"\n  {room}/ " not in text] == []
+    packages = [path.parent.name for path in PACKAGE.glob("*/__init__.py")]
+    assert len(packages) > 10
+    assert [name for name in packages if f"\n  {name}/ " not in text] == []

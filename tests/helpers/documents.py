@@ -107,6 +107,12 @@ def all_blocks() -> list[Block]:
     return [block for document in DOCUMENTS for block in blocks(document)]
 
 
+def shown_files() -> dict[str, str]:
+    """The YAML files that documents show: name, as in the comment of the first line, to text."""
+    shown = [block.lines for block in all_blocks() if block.language == "yaml"]
+    return {lines[0].removeprefix("# "): "\n".join(lines) + "\n" for lines in shown}
+
+
 def in_backticks(document: Path) -> list[str]:
     """What stands in backticks outside the blocks."""
     text = document.read_text(encoding="utf-8")
