@@ -10,7 +10,7 @@ import atexit
 import inspect
 import os
 import sys
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from datetime import timedelta
 from typing import Any, NamedTuple, NoReturn, TypeVar
@@ -21,6 +21,8 @@ from torch import Tensor, nn
 from torch.nn.parallel import DistributedDataParallel
 
 Item = TypeVar("Item")
+# Combines a tensor over all processes by "sum", "max" or "min".
+AllReduce = Callable[[Tensor, str], Tensor]
 
 _OPERATIONS = {
     "sum": dist.ReduceOp.SUM,

@@ -2,7 +2,7 @@
 
 The rectangles differ and the result has one size, so that `interpolate` would need a call for each
 clip. Here every output column is a weighted sum of input columns, and every output row one of
-rows, which one `embedding_bag` each adds up.
+input rows: one `embedding_bag` each.
 """
 
 from __future__ import annotations
@@ -14,7 +14,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from slowfast_maskfeat.augment.to_device import send
+from slowfast_maskfeat.augment.to_device import to_device
 
 # Reach of the kernels in pixels, where nothing shrinks.
 _REACH = {"bilinear": 1.0, "bicubic": 2.0}
@@ -23,7 +23,7 @@ _REACH = {"bilinear": 1.0, "bicubic": 2.0}
 class AxisResize(NamedTuple):
     """Along one axis of a clip: `length` pixels from `start` on become `size`.
 
-    Of these the ones from `first` on are wanted.
+    The result has those from `first` on.
     """
 
     start: int
@@ -41,7 +41,7 @@ def resize_batch(
     antialias: bool,
     interpolation: str,
 ) -> Tensor:
-    """Resize and cut each clip of a batch.
+    """Resize and crop each clip of a batch.
 
     Args:
         clips: (B, T, H, W, C) uint8.
@@ -59,12 +59,12 @@ def resize_batch(
     taps = _taps(columns, size, antialias, interpolation, device)
     narrow = _resize_axis(clips.permute(0, 3, 1, 2, 4), *taps)  # (B, w, T, H, C)
     taps = _taps(rows, size, antialias, interpolation, device)
-    cut = _resize_axis(narrow.permute(0, 3, 2, 1, 4), *taps)  # (B, h, T, w, C)
-    return cut.permute(0, 2, 1, 3, 4).to(torch.uint8)
+    resized = _resize_axis(narrow.permute(0, 3, 2, 1, 4), *taps)  # (B, h, T, w, C)
+    return resized.permute(0, 2, 1, 3, 4).to(torch.uint8)
 
 
 def _resize_axis(lines: Tensor, index: Tensor, weights: Tensor) -> Tensor:
-    """Make every output line of its taps: (B, L, ...) -> (B, size, ...) float32, whole numbers."""
+    """Compute the output lines from their taps: (B, L, ...) -> (B, size, ...) whole float32."""
     num_clips, length = lines.shape[:2]
     index = index.clamp_(0, length - 1)
     index += torch.arange(num_clips, device=lines.device)[:, None, None] * length
@@ -92,9 +92,9 @@ def _taps(
     factors = [axis.length / axis.size for axis in axes]
     stretches = [max(factor, 1.0) if antialias else 1.0 for factor in factors]
     num_taps = 2 * int(reach * max(stretches) + 1) + 1
-    numbers = send(axes, torch.float64, device)
+    numbers = to_device(axes, torch.float64, device)
     start, length, _, first = numbers.T[..., None, None]  # (B, 1, 1)
-    factor, stretch = send([factors, stretches], torch.float64, device)[..., None, None]
+    factor, stretch = to_device([factors, stretches], torch.float64, device)[..., None, None]
     output = torch.arange(size, device=device, dtype=torch.float64)[:, None] + first
     center = (output + 0.5) * factor  # (B, size, 1)
     tap = (center - reach * stretch).floor() + torch.arange(num_taps, device=device)

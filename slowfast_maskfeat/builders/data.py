@@ -233,9 +233,9 @@ def _random_view(cfg: CfgNode) -> RandomView:
 
 
 def build_key_frame_view(cfg: CfgNode, split: str) -> KeyFrameView:
-    """What is cut about a key frame.
+    """Build the view of key frames.
 
-    Training cuts boxes as it cuts frames; otherwise frames are whole, so that no box is lost.
+    Training crops boxes with the frames; evaluation takes whole frames, so that no box is lost.
 
     Args:
         cfg: configuration; it is only read.

@@ -1,4 +1,4 @@
-"""Which clips of a video are taken: one at random to train on, or a fixed set to evaluate."""
+"""Views of a video: random clips for training, a fixed set of clips for evaluation."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from slowfast_maskfeat.augment.boxes import Boxes, clip_boxes, has_area
-from slowfast_maskfeat.augment.crop_plan import UncutClips, pad_together
+from slowfast_maskfeat.augment.crop_plan import UncroppedClips, pad_together
 from slowfast_maskfeat.augment.transforms import TestTransform, TrainTransform
 from slowfast_maskfeat.clips.temporal_sampling import (
     moment_clip,
@@ -26,17 +26,17 @@ from slowfast_maskfeat.videos.decode import Video
 
 @dataclass(frozen=True, kw_only=True)
 class RandomView:
-    """One or several random times of a video, each cut at random once or several times over.
+    """One or several random times of a video, each with one or several random crops.
 
     Attributes:
-        transform: the spatial cut.
+        transform: the spatial crop.
         num_frames: T.
         sampling_rate: distance of two frames, in frames at `target_fps`.
         target_fps: frames per second.
         jitter_fps: a uniform draw up to this is added to `target_fps`.
         segments: a random frame of each of T equal parts of the video instead.
-        num_times: how many random times are taken of one opened video.
-        num_samples: how many clips are cut out of the frames of each time (repeated augmentation).
+        num_times: number of random times of one opened video.
+        num_samples: clips of the frames of each time (repeated augmentation).
         on_device: leave operations and resize to the device.
     """
 
@@ -55,14 +55,14 @@ class RandomView:
         """(T, H, W) of each clip."""
         return self.num_frames, self.transform.crop_size, self.transform.crop_size
 
-    def __call__(self, video: Video, generator: np.random.Generator) -> Tensor | UncutClips:
-        """Decode once and cut: (num_times * num_samples, T, H, W, C) uint8, times outermost."""
+    def __call__(self, video: Video, generator: np.random.Generator) -> Tensor | UncroppedClips:
+        """Decode once and crop: (num_times * num_samples, T, H, W, C) uint8, times outermost."""
         indices = np.stack([self._frames(video, generator) for _ in range(self.num_times)])
         samples = (f for f in _decode(video, indices) for _ in range(self.num_samples))
         if not self.on_device:
             return torch.stack([self.transform(frames, generator) for frames in samples])
-        parts = [self.transform.hand_over(frames, generator) for frames in samples]
-        return UncutClips(
+        parts = [self.transform.prepare_for_device(frames, generator) for frames in samples]
+        return UncroppedClips(
             pad_together([pixels[None] for pixels, _ in parts]), tuple(plan for _, plan in parts)
         )
 
@@ -82,14 +82,14 @@ class RandomView:
 
 @dataclass(frozen=True, kw_only=True)
 class UniformViews:
-    """All views of an evaluation: `num_views` clips along the time, each in all its crops.
+    """All views of an evaluation: `num_views` clips along time, each in all its crops.
 
     Attributes:
         transform: the spatial crops.
         num_frames: T.
         sampling_rate: distance of two frames, in frames at `target_fps`.
         target_fps: frames per second.
-        num_views: clips along the time.
+        num_views: clips along time.
         use_offset: reach from the first to the last frame; a single view takes the middle.
         segments: the middle frame of each of T equal parts of the video instead, in every view.
     """
@@ -108,16 +108,16 @@ class UniformViews:
         return self.num_frames, self.transform.crop_size, self.transform.crop_size
 
     def __call__(self, video: Video, generator: np.random.Generator | None = None) -> Tensor:
-        """Decode once and cut all: (num_views * num_crops, T, H, W, C) uint8, views outermost.
+        """Decode once and crop: (num_views * num_crops, T, H, W, C) uint8, views outermost.
 
-        Nothing is drawn; the generator is there because training views need one.
+        Nothing is drawn; `generator` is for the signature that training views share.
         """
         return torch.cat(
             [self.transform(frames) for frames in _decode(video, self.frame_numbers(video))]
         ).contiguous()
 
     def frame_numbers(self, video: Video) -> NDArray[np.int64]:
-        """Which frames of the video the clips along the time are: (num_views, T)."""
+        """Frame numbers of the clips along time: (num_views, T)."""
         return np.stack([self._frames(video, view) for view in range(self.num_views)])
 
     def times(self, video: Video) -> Tensor:
@@ -127,7 +127,7 @@ class UniformViews:
         return seconds.repeat_interleave(self.transform.num_crops, dim=0)
 
     def _frames(self, video: Video, view: int) -> NDArray[np.int64]:
-        """(T,) frame numbers of a view along the time."""
+        """(T,) frame numbers of a view along time."""
         if self.segments:
             return segment_clip(video.num_frames, num_frames=self.num_frames)
         return uniform_clip(
@@ -142,7 +142,7 @@ class UniformViews:
 
 
 class BoxTransform(Protocol):
-    """Cuts a clip and takes boxes along: `TrainTransform` and `WholeFrameTransform` do."""
+    """Crops a clip and moves boxes with it: `TrainTransform` and `WholeFrameTransform` do."""
 
     def with_boxes(
         self, frames: Tensor, boxes: Boxes, generator: np.random.Generator
@@ -152,16 +152,16 @@ class BoxTransform(Protocol):
 
 @dataclass(frozen=True, kw_only=True)
 class KeyFrameView:
-    """The clip about a key frame, cut once or several times over, with the boxes in it.
+    """The clip around a key frame, with one or several crops, and the boxes in it.
 
     Attributes:
-        transform: the spatial cut.
+        transform: the spatial crop.
         crop_size: short side of the clips in pixels.
         num_frames: T.
         sampling_rate: distance of two frames, in frames at `target_fps`.
         target_fps: frames per second.
-        num_samples: how many clips are cut out of the frames (repeated augmentation).
-        keep_all: keep boxes that the cut leaves without area, as an evaluation must.
+        num_samples: clips of the frames (repeated augmentation).
+        keep_all: keep boxes that have no area after the crop, as an evaluation must.
     """
 
     transform: BoxTransform
@@ -174,12 +174,12 @@ class KeyFrameView:
 
     @property
     def clip_shape(self) -> tuple[int, int, int]:
-        """(T, H, W) of a clip that is not there."""
+        """(T, H, W) of each clip; of whole frames, the short side squared."""
         return self.num_frames, self.crop_size, self.crop_size
 
     @property
     def reach(self) -> float:
-        """Seconds that are needed before and after the key frame."""
+        """Seconds of the video that are read before and after the key frame."""
         return moment_reach(
             num_frames=self.num_frames,
             sampling_rate=self.sampling_rate,
@@ -193,17 +193,17 @@ class KeyFrameView:
         boxes: NDArray[np.float32],
         generator: np.random.Generator,
     ) -> tuple[Tensor, NDArray[np.float32], NDArray[np.int64]]:
-        """Decode once and cut.
+        """Decode once and crop.
 
         Args:
-            video: opened, about the key frame at least.
-            moment: of the key frame, on the clock of its time stamps.
+            video: opened, around the key frame at least.
+            moment: of the key frame in seconds, on the clock of its timestamps.
             boxes: (R, 4), x1, y1, x2, y2 as shares of width and height.
             generator: of the draws.
 
         Returns:
-            Clips (num_samples, T, H, W, C) uint8; their boxes, rows of clip, x1, y1, x2, y2 in
-            pixels; and which of the boxes each is.
+            Clips (num_samples, T, H, W, C) uint8; their boxes (R', 5), rows of clip, x1, y1, x2, y2
+            in pixels; and the index into `boxes` of each, (R',).
         """
         indices = moment_clip(
             video,
@@ -239,7 +239,7 @@ def _decode(video: Video, indices: NDArray[np.int64]) -> Iterator[Tensor]:
     if len(indices) == 1:
         yield torch.from_numpy(video.frames(indices[0]))
         return
-    wanted, place = np.unique(indices, return_inverse=True)
-    frames = torch.from_numpy(video.frames(wanted))
+    distinct, place = np.unique(indices, return_inverse=True)
+    frames = torch.from_numpy(video.frames(distinct))
     for of_clip in place.reshape(indices.shape):
         yield frames[torch.from_numpy(of_clip)]

@@ -9,12 +9,13 @@ from array import array
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
-from typing import NoReturn, Protocol
+from typing import NoReturn
 
 import numpy as np
 from numpy.typing import NDArray
 
 from slowfast_maskfeat.files import is_file, join
+from slowfast_maskfeat.log import Progress
 
 # So many malformed rows are named; a list with more of them is wrong as a whole.
 _MAX_NAMED = 50
@@ -24,27 +25,8 @@ class MissingListError(ValueError):
     """Nothing in the folder says which videos a split has."""
 
 
-class Progress(Protocol):
-    """Shows how far a long reading is."""
-
-    def update(self, n: int = 1) -> None:
-        """Count steps."""
-
-    def close(self) -> None:
-        """The last step is done."""
-
-
-class _Silence:
-    """Shows nothing."""
-
-    def __init__(self, total: int, description: str) -> None:
-        """For as many steps, which are called so."""
-
-    def update(self, n: int = 1) -> None:
-        """Count steps."""
-
-    def close(self) -> None:
-        """The last step is done."""
+def _no_progress(total: int, description: str) -> Progress:
+    return Progress(total, description, enabled=False)
 
 
 @dataclass(frozen=True)
@@ -83,7 +65,7 @@ class DataFolder:
     separator: str = " "
     official_split: int = 1
     shards: Shards = field(default_factory=Shards)
-    progress: Callable[[int, str], Progress] = _Silence
+    progress: Callable[[int, str], Progress] = _no_progress
 
     def videos(self, *names: str) -> str:
         """The prefix, or else the first of these folders inside that exists, or else the folder."""

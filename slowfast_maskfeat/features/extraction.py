@@ -8,11 +8,12 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from slowfast_maskfeat.augment.transforms import normalize
+from slowfast_maskfeat.augment import normalize
 from slowfast_maskfeat.backbones import MViT
 from slowfast_maskfeat.clips.batch import ClipBatch
 from slowfast_maskfeat.datasets import VideoList
-from slowfast_maskfeat.tasks.base import AllReduce, Evaluation, Evaluator
+from slowfast_maskfeat.distributed import AllReduce
+from slowfast_maskfeat.tasks.base import Evaluation, Evaluator
 
 # Takes (B,) int64 numbers of clips, row times views plus the view; their features (B, ...); and
 # (B, 2) float64 seconds of the first and last frame.

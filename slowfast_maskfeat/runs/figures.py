@@ -13,7 +13,7 @@ from torch import Tensor, nn
 
 from slowfast_maskfeat.augment import normalize
 from slowfast_maskfeat.backbones import MaskedModel, resize_mask
-from slowfast_maskfeat.builders.augment import build_device_cut
+from slowfast_maskfeat.builders.augment import build_device_crop
 from slowfast_maskfeat.builders.datasets import reverses_channels
 from slowfast_maskfeat.clips import ClipBatch, ClipLoader
 from slowfast_maskfeat.figures import (
@@ -68,9 +68,9 @@ def draw_predictions(
     assert isinstance(model, MaskedModel)
     batch = next(iter(loader.epoch(0))).to(device)
     if batch.plans is not None:  # of the training loader, without a validation list
-        cut = build_device_cut(cfg)
-        assert cut is not None
-        batch = cut(batch)
+        crop = build_device_crop(cfg)
+        assert crop is not None
+        batch = crop(batch)
     batch = batch.split(_NUM_CLIPS)[0]
     name = drawn_target(task)
     if name is None:

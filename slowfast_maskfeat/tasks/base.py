@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -12,9 +12,7 @@ from torch import Tensor, nn
 
 from slowfast_maskfeat.clips.batch import ClipBatch, LostVideo
 from slowfast_maskfeat.datasets import VideoList
-
-# Combines a tensor over all processes by "sum", "max" or "min".
-AllReduce = Callable[[Tensor, str], Tensor]
+from slowfast_maskfeat.distributed import AllReduce
 
 
 @dataclass(frozen=True)

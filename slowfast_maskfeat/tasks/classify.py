@@ -10,11 +10,12 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from slowfast_maskfeat.augment.transforms import normalize
+from slowfast_maskfeat.augment import normalize
 from slowfast_maskfeat.clips.batch import ClipBatch
 from slowfast_maskfeat.datasets import VideoList
+from slowfast_maskfeat.distributed import AllReduce
 from slowfast_maskfeat.metrics.accuracy import VideoScores, mean_credit
-from slowfast_maskfeat.tasks.base import AllReduce, Evaluation, StepOutput, Task
+from slowfast_maskfeat.tasks.base import Evaluation, StepOutput, Task
 
 ClassLoss = Callable[[Tensor, Tensor], Tensor]
 

@@ -8,16 +8,17 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from slowfast_maskfeat.augment.transforms import normalize
+from slowfast_maskfeat.augment import normalize
 from slowfast_maskfeat.clips.batch import ClipBatch
 from slowfast_maskfeat.datasets import KeyFrames, VideoList
+from slowfast_maskfeat.distributed import AllReduce
 from slowfast_maskfeat.metrics.ava_map import (
     Detections,
     GroundTruth,
     evaluate_detections,
     write_detections,
 )
-from slowfast_maskfeat.tasks.base import AllReduce, Evaluation, StepOutput, Task
+from slowfast_maskfeat.tasks.base import Evaluation, StepOutput, Task
 
 BoxLoss = Callable[[Tensor, Tensor], Tensor]
 

@@ -11,14 +11,15 @@ from typing import Any, cast
 import torch
 from torch import Tensor, nn
 
-from slowfast_maskfeat.augment.transforms import normalize
+from slowfast_maskfeat.augment import normalize
 from slowfast_maskfeat.backbones.heads import take_masked
 from slowfast_maskfeat.backbones.masked import MaskedModel, resize_mask
 from slowfast_maskfeat.clips.batch import ClipBatch
 from slowfast_maskfeat.datasets import VideoList
+from slowfast_maskfeat.distributed import AllReduce
 from slowfast_maskfeat.shapes import Grid
 from slowfast_maskfeat.targets.base import Target
-from slowfast_maskfeat.tasks.base import AllReduce, Evaluation, StepOutput, Task, unwrap
+from slowfast_maskfeat.tasks.base import Evaluation, StepOutput, Task, unwrap
 
 
 class PretrainTask(Task):

@@ -112,4 +112,4 @@ def test_the_whole_run_at_tiny_sizes(tmp_path, capsys):
     for record in content["rates"]:
         assert 0 <= record["wait"] <= 1
         assert record["handed_over_of_bare_decoding"] > 0
-    assert any(name.startswith("cut on") for name in content)
+    assert any(name.startswith("crop on") for name in content)
