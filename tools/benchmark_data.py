@@ -29,19 +29,18 @@ from pathlib import Path
 from typing import Any
 from unittest.mock import patch
 
-import numpy as np
 import torch
 from benchmark import CONFIG, QUICK_CONFIG, FrameRecorder, exhaust, loader_of, read_config
 from benchmark_report import Row, describe_machine, take_turns
 from benchmark_video import write_videos
 from fvcore.common.config import CfgNode
-from torch import Tensor
 
 from slowfast_maskfeat.augment import transforms as transform
 from slowfast_maskfeat.builders.augment import build_device_crop, num_clips_per_row
-from slowfast_maskfeat.clips import ClipLoader, RandomView
+from slowfast_maskfeat.clips import ClipLoader, RandomView, Views
 from slowfast_maskfeat.clips.batch import collate
 from slowfast_maskfeat.clips.dataset import SampleKey
+from slowfast_maskfeat.clips.views import Generators, ViewClips
 from slowfast_maskfeat.curation.write_shards import (
     PackedRow,
     ShardJob,
@@ -49,8 +48,8 @@ from slowfast_maskfeat.curation.write_shards import (
     member_names,
     write_shard,
 )
-from slowfast_maskfeat.datasets import read_list
-from slowfast_maskfeat.videos.decode import Video, available_backends
+from slowfast_maskfeat.datasets import OpenedRow, read_list
+from slowfast_maskfeat.videos.decode import available_backends
 
 # Where the time of a clip goes; what is between frames and seek is only known of PyAV.
 PARTS = ("open", "seek", "decode", "convert", "resize", "augment", "mask", "collate")
@@ -68,11 +67,11 @@ RATIOS = (
 class BareDecoding(FrameRecorder):
     """Views that decode the frames of a clip and give a single pixel."""
 
-    def __call__(self, video: Video, generator: np.random.Generator) -> Tensor:
+    def load(self, row: OpenedRow, generators: Generators) -> tuple[ViewClips, ...]:
         """(1, 1, 1, 1, C) uint8."""
-        super().__call__(video, generator)
+        super().load(row, generators)
         _, indices = self.wanted.pop()
-        return torch.from_numpy(video.frames(indices)[None, :1, :1, :1]).clone()
+        return (ViewClips(torch.from_numpy(row.video.frames(indices)[None, :1, :1, :1]).clone()),)
 
 
 class Stopwatch:
@@ -99,15 +98,16 @@ class Stopwatch:
         dataset = loader.dataset
         open_timed = self.timed("open", dataset._open)
 
-        def open_watched(row: int) -> Video:
-            video: Any = open_timed(row)
+        def open_watched(row: int) -> OpenedRow:
+            opened: OpenedRow = open_timed(row)
+            video: Any = opened.video
             video.frames = self.timed("frames", video.frames)
-            return video
+            return opened
 
         with ExitStack() as stack:
             patches = [
                 patch.object(dataset, "_open", open_watched),
-                patch.object(dataset, "views", _Timed(dataset.views, self)),
+                patch.object(dataset, "views", _TimedViews(dataset.views, self)),
                 patch.object(transform, "resize", self.timed("resize", transform.resize)),
             ]
             if dataset.mask_sampler is not None:
@@ -137,16 +137,12 @@ class Stopwatch:
         return {part: seconds[part] / total for part in PARTS if part in seconds}
 
 
-class _Timed:
+class _TimedViews:
     """Views whose time is added up."""
 
-    def __init__(self, views: Any, stopwatch: Stopwatch) -> None:
-        self.clip_shape = views.clip_shape
-        self._timed = stopwatch.timed("views", views)
-
-    def __call__(self, video: Video, generator: np.random.Generator) -> Tensor:
-        clips: Tensor = self._timed(video, generator)
-        return clips
+    def __init__(self, views: Views, stopwatch: Stopwatch) -> None:
+        self.kinds, self.reach = views.kinds, views.reach
+        self.load = stopwatch.timed("views", views.load)
 
 
 def measure_split(cfg: CfgNode, folder: Path, num_videos: int, decoder: str) -> dict[str, float]:

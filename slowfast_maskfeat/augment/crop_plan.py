@@ -8,7 +8,6 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from typing import NamedTuple
 
 from torch import Tensor
 
@@ -57,19 +56,6 @@ class CropPlan:
             boxes = flip_boxes(boxes, self.crop.width)
         boxes = move_boxes(boxes, self.after, *self.crop[2:])
         return clip_boxes(boxes, *self.crop[2:])
-
-
-class UncroppedClips(NamedTuple):
-    """Clips that are still to be cropped on the device, of one video or a whole batch.
-
-    Attributes:
-        pixels: (V, T, H, W, C) uint8: of each clip the source pixels that its plan holds, padded
-            below and to the right where others are larger.
-        plans: of each clip.
-    """
-
-    pixels: Tensor
-    plans: tuple[CropPlan, ...]
 
 
 def pad_together(groups: Sequence[Tensor], new: Callable[..., Tensor] | None = None) -> Tensor:

@@ -24,7 +24,14 @@ from slowfast_maskfeat.builders.datasets import (
 )
 from slowfast_maskfeat.builders.image_recipe import clip_recipe
 from slowfast_maskfeat.builders.masks import build_mask_sampler
-from slowfast_maskfeat.clips import ClipDataset, ClipLoader, KeyFrameView, RandomView, UniformViews
+from slowfast_maskfeat.clips import (
+    ClipDataset,
+    ClipLoader,
+    KeyFrameView,
+    RandomView,
+    UniformViews,
+    Views,
+)
 from slowfast_maskfeat.datasets import VideoList
 from slowfast_maskfeat.files import is_address
 
@@ -63,7 +70,7 @@ def build_loader(
     videos = read_videos(cfg, split, for_features=for_features)
     is_trained = split == "train" and not for_features
     is_masked = cfg.MASK.ENABLE and split != "test" and not for_features
-    views: RandomView | UniformViews | KeyFrameView
+    views: Views
     if data_set(cfg, split) in WITH_BOXES:
         views = build_key_frame_view(cfg, split)
     elif is_trained:

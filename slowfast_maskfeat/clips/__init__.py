@@ -6,8 +6,9 @@ from slowfast_maskfeat.clips.batch import ClipBatch, LostVideo
 from slowfast_maskfeat.clips.batch_transform import BatchTransform
 from slowfast_maskfeat.clips.dataset import ClipDataset
 from slowfast_maskfeat.clips.device_crop import DeviceCrop
+from slowfast_maskfeat.clips.key_frame_view import KeyFrameView
 from slowfast_maskfeat.clips.loader import ClipLoader
-from slowfast_maskfeat.clips.views import KeyFrameView, RandomView, UniformViews
+from slowfast_maskfeat.clips.views import RandomView, UniformViews, Views
 
 __all__ = [
     "BatchTransform",
@@ -19,4 +20,5 @@ __all__ = [
     "LostVideo",
     "RandomView",
     "UniformViews",
+    "Views",
 ]

@@ -4,59 +4,22 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from contextlib import AbstractContextManager, nullcontext
-from typing import NamedTuple, Protocol
+from typing import NamedTuple
 
 import numpy as np
 import torch
-from numpy.typing import NDArray
 from torch import Tensor
 from torch.utils.data import Dataset
 
 from slowfast_maskfeat.augment import EraseSampler
-from slowfast_maskfeat.augment.crop_plan import CropPlan, UncroppedClips
 from slowfast_maskfeat.clips.batch import LostVideo, Sample, SampleBoxes
-from slowfast_maskfeat.clips.views import KeyFrameView, UniformViews
-from slowfast_maskfeat.datasets import KeyFrames, VideoList
+from slowfast_maskfeat.clips.views import Generators, Rng, ViewClips, Views
+from slowfast_maskfeat.datasets import KeyFrames, OpenedRow, VideoList
 from slowfast_maskfeat.masks import MaskSampler
-from slowfast_maskfeat.videos.decode import (
-    DecodeError,
-    MissingFileError,
-    StalledError,
-    Video,
-    open_video,
-)
-
-Rng = np.random.Generator
+from slowfast_maskfeat.videos.decode import DecodeError, MissingFileError, StalledError
 
 # Replacements that are tried for a lost video before the list is an error.
 _NUM_REPLACEMENTS = 20
-
-
-class Views(Protocol):
-    """Takes clips from a video: see `clips.views`."""
-
-    @property
-    def clip_shape(self) -> tuple[int, int, int]:
-        """(T, H, W) of each clip."""
-
-    def __call__(self, video: Video, generator: Rng) -> Tensor | UncroppedClips:
-        """(V, T, H, W, C) uint8, or their source pixels where the device crops."""
-
-
-class _Cropped(NamedTuple):
-    """The clips of a video.
-
-    Attributes:
-        clips: (V, T, H, W, C), or with `plans` their source pixels.
-        plans: crops that are left to the device; None where clips are cropped.
-        boxes: of the clips of a key frame.
-        times: (V, 2) float64, seconds of the first and last frame of each clip of uniform views.
-    """
-
-    clips: Tensor
-    plans: tuple[CropPlan, ...] | None = None
-    boxes: SampleBoxes | None = None
-    times: Tensor | None = None
 
 
 class SampleKey(NamedTuple):
@@ -96,7 +59,7 @@ class ClipDataset(Dataset[Sample]):
     def __init__(
         self,
         videos: VideoList,
-        views: Views | KeyFrameView,
+        views: Views,
         *,
         mask_sampler: MaskSampler | None = None,
         erase_sampler: EraseSampler | None = None,
@@ -107,7 +70,6 @@ class ClipDataset(Dataset[Sample]):
         reverse_channels: bool = False,
         read_timeout: float = 0.0,
     ) -> None:
-        assert isinstance(videos, KeyFrames) == isinstance(views, KeyFrameView)
         self.videos = videos
         self.views = views
         self.mask_sampler = mask_sampler
@@ -130,116 +92,103 @@ class ClipDataset(Dataset[Sample]):
         Raises:
             ValueError: with `replace_lost`, if none of twenty other videos could be decoded.
         """
-        cropped, error = self._crop(key.row, self._generator(key))
+        clips, error = self._clips(key.row, self._generators(key))
         if error is None:
-            return self._sample(key, key.row, cropped, ())
+            return self._sample(key, key.row, clips, ())
         lost = [error]
         if not self.replace_lost:
-            return self._sample(key, key.row, cropped, tuple(lost))
+            return self._sample(key, key.row, clips, tuple(lost))
         for attempt in range(1, _NUM_REPLACEMENTS + 1):
-            generator = self._generator(key, attempt)
-            other = int(generator.integers(len(self)))
-            cropped, error = self._crop(other, generator)
+            generators = self._generators(key, attempt)
+            other = int(generators(0).integers(len(self)))
+            clips, error = self._clips(other, generators)
             if error is None:
-                return self._sample(key, other, cropped, tuple(lost))
+                return self._sample(key, other, clips, tuple(lost))
             lost.append(error)
         raise ValueError(
             f"{self.videos.source}: {len(lost)} videos in a row can't be decoded, "
             f"the last is {lost[-1].path}: {lost[-1].reason}"
         )
 
-    def _generator(self, key: SampleKey, attempt: int = 0) -> Rng:
-        return np.random.default_rng((self.seed, key.epoch, key.row, attempt))
+    def _generators(self, key: SampleKey, attempt: int = 0) -> Generators:
+        first = np.random.default_rng((self.seed, key.epoch, key.row, attempt))
 
-    def _crop(self, row: int, generator: Rng) -> tuple[_Cropped, LostVideo | None]:
+        def of_view(view: int) -> Rng:
+            assert view == 0
+            return first
+
+        return of_view
+
+    def _clips(self, row: int, generators: Generators) -> tuple[ViewClips, LostVideo | None]:
         """The clips of a video; none, and the reason, if it can't be decoded."""
         path = self.videos.path(row)
         try:
             if row in self.given_up:
                 raise DecodeError(path, self.given_up[row])
-            cropped = self._try_twice(row, generator)
+            (clips,) = self._try_twice(row, generators)
         except DecodeError as error:
-            time, height, width = self.views.clip_shape
-            empty = torch.empty((0, time, height, width, 3), dtype=torch.uint8)
-            boxes = self._boxes(np.empty((0, 5), np.float32), np.empty(0, np.int64))
             lost = LostVideo(row, path, error.reason, isinstance(error, MissingFileError))
-            return _Cropped(empty, boxes=boxes), lost
-        if self.reverse_channels and cropped.plans is None:
-            cropped = cropped._replace(clips=cropped.clips.flip(-1))
-        return cropped, None
+            (kind,) = self.views.kinds
+            return ViewClips(torch.empty((0, *kind.clip_shape, 3), dtype=torch.uint8)), lost
+        if self.reverse_channels and clips.plans is None:
+            clips = clips._replace(clips=clips.clips.flip(-1))
+        return clips, None
 
-    def _try_twice(self, row: int, generator: Rng) -> _Cropped:
+    def _try_twice(self, row: int, generators: Generators) -> tuple[ViewClips, ...]:
         """Load the clips of a video; one that stalls is tried twice.
 
         Twice, because a connection may have broken off, or the timeout may have expired while the
         run was stopped (Ctrl-Z, a suspended machine).
         """
-        state = generator.bit_generator.state
+        first = generators(0).bit_generator
+        state = first.state
         try:
             with self.watching(row):
-                return self._load(row, generator)
+                return self._load(row, generators)
         except StalledError:
-            generator.bit_generator.state = state
+            first.state = state
         with self.watching(row):
-            return self._load(row, generator)
+            return self._load(row, generators)
 
-    def _load(self, row: int, generator: Rng) -> _Cropped:
+    def _load(self, row: int, generators: Generators) -> tuple[ViewClips, ...]:
         """Open a video and take its clips."""
-        if isinstance(self.views, KeyFrameView):
-            return self._load_key_frame(self.views, row, generator)
-        with self._open(row) as video:
-            clips = self.views(video, generator)
-            times = self.views.times(video) if isinstance(self.views, UniformViews) else None
-        return _Cropped(clips, times=times) if isinstance(clips, Tensor) else _Cropped(*clips)
+        opened = self._open(row)
+        with opened.video:
+            return self.views.load(opened, generators)
 
-    def _open(self, row: int) -> Video:
-        return open_video(
-            self.videos.path(row),
-            self.backend,
-            num_threads=self.num_threads,
-            read_timeout=self.read_timeout,
-            content=self.videos.content(row, timeout=self.read_timeout),
-        )
-
-    def _load_key_frame(self, view: KeyFrameView, row: int, generator: Rng) -> _Cropped:
-        """Open a video around a key frame and take its clips, with their boxes."""
-        assert isinstance(self.videos, KeyFrames)
-        key = self.videos.key_frame(row)
-        video, moment = self.videos.open_moment(
+    def _open(self, row: int) -> OpenedRow:
+        return self.videos.open(
             row,
-            seconds=view.reach,
+            reach=self.views.reach,
             backend=self.backend,
             num_threads=self.num_threads,
             read_timeout=self.read_timeout,
         )
-        with video:
-            clips, boxes, which = view(video, moment, key.boxes, generator)
-        return _Cropped(clips, boxes=self._boxes(boxes, key.first_box + which))
 
-    def _boxes(self, boxes: NDArray[np.float32], numbers: NDArray[np.int64]) -> SampleBoxes | None:
-        """Boxes (R, 5) of clips with their labels; None in a list without boxes."""
+    def _boxes(self, clips: ViewClips) -> SampleBoxes | None:
+        """The boxes of clips with their labels; None in a list without boxes."""
         if not isinstance(self.videos, KeyFrames):
             return None
+        boxes, numbers = clips.boxes, clips.box_index
+        if boxes is None or numbers is None:  # the video is lost
+            boxes, numbers = np.empty((0, 5), np.float32), np.empty(0, np.int64)
         labels = self.videos.table.labels(numbers)
         return SampleBoxes(*map(torch.from_numpy, (boxes, labels, numbers)))
 
     def _sample(
-        self, key: SampleKey, row: int, cropped: _Cropped, lost: tuple[LostVideo, ...]
+        self, key: SampleKey, row: int, clips: ViewClips, lost: tuple[LostVideo, ...]
     ) -> Sample:
-        mask = self._draw(self.mask_sampler, key, len(cropped.clips), stream=1)
-        erase = self._draw(self.erase_sampler, key, len(cropped.clips), stream=2)
         labels = self.videos.labels
-        label = None if labels is None else int(labels[row])
         return Sample(
-            cropped.clips,
-            label,
-            mask,
-            row,
-            lost,
-            erase,
-            plans=cropped.plans,
-            boxes=cropped.boxes,
-            times=cropped.times,
+            clips.clips,
+            label=None if labels is None else int(labels[row]),
+            mask=self._draw(self.mask_sampler, key, len(clips.clips), stream=1),
+            row=row,
+            lost=lost,
+            erase=self._draw(self.erase_sampler, key, len(clips.clips), stream=2),
+            plans=clips.plans,
+            boxes=self._boxes(clips),
+            times=clips.times,
         )
 
     def _draw(

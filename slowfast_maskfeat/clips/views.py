@@ -2,26 +2,78 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
-from typing import Protocol
+from typing import ClassVar, NamedTuple, Protocol
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from slowfast_maskfeat.augment.boxes import Boxes, clip_boxes, has_area
-from slowfast_maskfeat.augment.crop_plan import UncroppedClips, pad_together
+from slowfast_maskfeat.augment.crop_plan import CropPlan, pad_together
 from slowfast_maskfeat.augment.transforms import TestTransform, TrainTransform
 from slowfast_maskfeat.clips.temporal_sampling import (
-    moment_clip,
-    moment_reach,
     random_clip,
     segment_clip,
     uniform_clip,
 )
+from slowfast_maskfeat.datasets import OpenedRow
 from slowfast_maskfeat.videos.decode import Video
+
+Rng = np.random.Generator
+# Gives the generator of a view of the sample, by the number of the view.
+Generators = Callable[[int], Rng]
+
+
+class ViewKind(NamedTuple):
+    """A kind of clips that views give.
+
+    Attributes:
+        clip_shape: (T, H, W) of each clip.
+    """
+
+    clip_shape: tuple[int, int, int]
+
+
+class ViewClips(NamedTuple):
+    """The V clips of one kind, of one video.
+
+    Attributes:
+        clips: (V, T, H, W, C) uint8, or with `plans` their source pixels, padded below and to the
+            right.
+        plans: of each clip, its crop, which is left to the device; None where clips are cropped.
+        boxes: (R, 5) float32: number of the clip, x1, y1, x2, y2 in its pixels; None without boxes.
+        box_index: (R,) int64, the number of each box in the list's table of boxes.
+        times: (V, 2) float64, seconds of the first and the last frame of each clip; None where they
+            are random.
+    """
+
+    clips: Tensor
+    plans: tuple[CropPlan, ...] | None = None
+    boxes: NDArray[np.float32] | None = None
+    box_index: NDArray[np.int64] | None = None
+    times: Tensor | None = None
+
+
+class Views(Protocol):
+    """The clips that a dataset takes from each video."""
+
+    @property
+    def kinds(self) -> tuple[ViewKind, ...]:
+        """The kinds of clips, in the order in which `load` gives them."""
+
+    @property
+    def reach(self) -> float:
+        """Seconds that are read before and after the key frame of a row that has one."""
+
+    def load(self, row: OpenedRow, generators: Generators) -> tuple[ViewClips, ...]:
+        """Decode and crop the clips of each kind.
+
+        Args:
+            row: its video is opened, and closed by the caller.
+            generators: of the draws.
+        """
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -49,24 +101,29 @@ class RandomView:
     num_times: int = 1
     num_samples: int = 1
     on_device: bool = False
+    reach: ClassVar[float] = 0.0
 
     @property
-    def clip_shape(self) -> tuple[int, int, int]:
-        """(T, H, W) of each clip."""
-        return self.num_frames, self.transform.crop_size, self.transform.crop_size
+    def kinds(self) -> tuple[ViewKind, ...]:
+        """One."""
+        return (square_kind(self.num_frames, self.transform.crop_size),)
 
-    def __call__(self, video: Video, generator: np.random.Generator) -> Tensor | UncroppedClips:
-        """Decode once and crop: (num_times * num_samples, T, H, W, C) uint8, times outermost."""
+    def load(self, row: OpenedRow, generators: Generators) -> tuple[ViewClips, ...]:
+        """Decode once and crop num_times * num_samples clips, times outermost.
+
+        All draws are from the generator of the first view.
+        """
+        video, generator = row.video, generators(0)
         indices = np.stack([self._frames(video, generator) for _ in range(self.num_times)])
-        samples = (f for f in _decode(video, indices) for _ in range(self.num_samples))
+        samples = (f for f in decode_clips(video, indices) for _ in range(self.num_samples))
         if not self.on_device:
-            return torch.stack([self.transform(frames, generator) for frames in samples])
+            clips = torch.stack([self.transform(frames, generator) for frames in samples])
+            return (ViewClips(clips),)
         parts = [self.transform.prepare_for_device(frames, generator) for frames in samples]
-        return UncroppedClips(
-            pad_together([pixels[None] for pixels, _ in parts]), tuple(plan for _, plan in parts)
-        )
+        pixels = pad_together([source[None] for source, _ in parts])
+        return (ViewClips(pixels, tuple(plan for _, plan in parts)),)
 
-    def _frames(self, video: Video, generator: np.random.Generator) -> NDArray[np.int64]:
+    def _frames(self, video: Video, generator: Rng) -> NDArray[np.int64]:
         """(T,) frame numbers."""
         if self.segments:
             return segment_clip(video.num_frames, num_frames=self.num_frames, generator=generator)
@@ -101,20 +158,22 @@ class UniformViews:
     num_views: int = 1
     use_offset: bool = False
     segments: bool = False
+    reach: ClassVar[float] = 0.0
 
     @property
-    def clip_shape(self) -> tuple[int, int, int]:
-        """(T, H, W) of each clip."""
-        return self.num_frames, self.transform.crop_size, self.transform.crop_size
+    def kinds(self) -> tuple[ViewKind, ...]:
+        """One."""
+        return (square_kind(self.num_frames, self.transform.crop_size),)
 
-    def __call__(self, video: Video, generator: np.random.Generator | None = None) -> Tensor:
-        """Decode once and crop: (num_views * num_crops, T, H, W, C) uint8, views outermost.
-
-        Nothing is drawn; `generator` is for the signature that training views share.
-        """
+    def __call__(self, video: Video) -> Tensor:
+        """Decode once and crop: (num_views * num_crops, T, H, W, C) uint8, views outermost."""
         return torch.cat(
-            [self.transform(frames) for frames in _decode(video, self.frame_numbers(video))]
+            [self.transform(frames) for frames in decode_clips(video, self.frame_numbers(video))]
         ).contiguous()
+
+    def load(self, row: OpenedRow, generators: Generators) -> tuple[ViewClips, ...]:
+        """The clips of `__call__`, with their times; nothing is drawn."""
+        return (ViewClips(self(row.video), times=self.times(row.video)),)
 
     def frame_numbers(self, video: Video) -> NDArray[np.int64]:
         """Frame numbers of the clips along time: (num_views, T)."""
@@ -141,95 +200,12 @@ class UniformViews:
         )
 
 
-class BoxTransform(Protocol):
-    """Crops a clip and moves boxes with it: `TrainTransform` and `WholeFrameTransform` do."""
-
-    def with_boxes(
-        self, frames: Tensor, boxes: Boxes, generator: np.random.Generator
-    ) -> tuple[Tensor, Boxes]:
-        """(T, H, W, C) uint8 and boxes in its pixels -> the clip and boxes in its pixels."""
+def square_kind(num_frames: int, crop_size: int) -> ViewKind:
+    """The kind of square clips."""
+    return ViewKind((num_frames, crop_size, crop_size))
 
 
-@dataclass(frozen=True, kw_only=True)
-class KeyFrameView:
-    """The clip around a key frame, with one or several crops, and the boxes in it.
-
-    Attributes:
-        transform: the spatial crop.
-        crop_size: short side of the clips in pixels.
-        num_frames: T.
-        sampling_rate: distance of two frames, in frames at `target_fps`.
-        target_fps: frames per second.
-        num_samples: clips of the frames (repeated augmentation).
-        keep_all: keep boxes that have no area after the crop, as an evaluation must.
-    """
-
-    transform: BoxTransform
-    crop_size: int
-    num_frames: int
-    sampling_rate: int
-    target_fps: float = 30.0
-    num_samples: int = 1
-    keep_all: bool = False
-
-    @property
-    def clip_shape(self) -> tuple[int, int, int]:
-        """(T, H, W) of each clip; of whole frames, the short side squared."""
-        return self.num_frames, self.crop_size, self.crop_size
-
-    @property
-    def reach(self) -> float:
-        """Seconds of the video that are read before and after the key frame."""
-        return moment_reach(
-            num_frames=self.num_frames,
-            sampling_rate=self.sampling_rate,
-            target_fps=self.target_fps,
-        )
-
-    def __call__(
-        self,
-        video: Video,
-        moment: float,
-        boxes: NDArray[np.float32],
-        generator: np.random.Generator,
-    ) -> tuple[Tensor, NDArray[np.float32], NDArray[np.int64]]:
-        """Decode once and crop.
-
-        Args:
-            video: opened, around the key frame at least.
-            moment: of the key frame in seconds, on the clock of its timestamps.
-            boxes: (R, 4), x1, y1, x2, y2 as shares of width and height.
-            generator: of the draws.
-
-        Returns:
-            Clips (num_samples, T, H, W, C) uint8; their boxes (R', 5), rows of clip, x1, y1, x2, y2
-            in pixels; and the index into `boxes` of each, (R',).
-        """
-        indices = moment_clip(
-            video,
-            moment=moment,
-            num_frames=self.num_frames,
-            sampling_rate=self.sampling_rate,
-            target_fps=self.target_fps,
-        )
-        frames = torch.from_numpy(video.frames(indices))
-        height, width = frames.shape[1:3]
-        in_pixels = clip_boxes(boxes * np.array([width, height] * 2), height, width)
-        clips, placed, which = [], [], []
-        for number in range(self.num_samples):
-            clip, moved = self.transform.with_boxes(frames, in_pixels, generator)
-            kept = np.arange(len(moved)) if self.keep_all else np.flatnonzero(has_area(moved))
-            clips.append(clip)
-            placed.append(np.insert(moved[kept], 0, number, axis=1))
-            which.append(kept)
-        return (
-            torch.stack(clips),
-            np.concatenate(placed).astype(np.float32),
-            np.concatenate(which),
-        )
-
-
-def _decode(video: Video, indices: NDArray[np.int64]) -> Iterator[Tensor]:
+def decode_clips(video: Video, indices: NDArray[np.int64]) -> Iterator[Tensor]:
     """The frames of each clip, (T, H, W, C); a frame of several clips is decoded once.
 
     Args:
