@@ -46,7 +46,7 @@ class TrainTransform:
         inverse_uniform: draw the inverse of the short side uniformly.
         flip: flip half of the clips left to right.
         antialias: antialias where the resize shrinks.
-        interpolation: of the resize, "bilinear" or "bicubic".
+        interpolation: of the resize, "bilinear", "bicubic" or "lanczos".
         randaugment: operations on the frames, or None.
         augment_crop: apply these to the finished clip, as published for images; else to the whole
             frames, as published for videos.
@@ -168,7 +168,7 @@ class TestTransform:
         short_side: short side in pixels before the crop.
         num_crops: 1 for the center, 3 for left or top, center, right or bottom.
         antialias: antialias where the resize shrinks.
-        interpolation: of the resize, "bilinear" or "bicubic".
+        interpolation: of the resize, "bilinear", "bicubic" or "lanczos".
     """
 
     crop_size: int
@@ -196,7 +196,7 @@ class WholeFrameTransform:
         short_side: in pixels.
         flip: mirror every clip.
         antialias: antialias where the resize shrinks.
-        interpolation: of the resize, "bilinear" or "bicubic".
+        interpolation: of the resize, "bilinear", "bicubic" or "lanczos".
     """
 
     short_side: int

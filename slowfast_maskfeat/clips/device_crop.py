@@ -29,7 +29,7 @@ class DeviceCrop:
     Attributes:
         crop_size: height and width of the clips in pixels.
         antialias: antialias where the resize shrinks.
-        interpolation: of the resize, "bilinear" or "bicubic".
+        interpolation: of the resize, "bilinear", "bicubic" or "lanczos".
         reverse_channels: give blue, green, red.
     """
 
@@ -84,7 +84,7 @@ class DeviceCrop:
             pixels,
             rows,
             columns,
-            self.crop_size,
+            (self.crop_size, self.crop_size),
             antialias=self.antialias,
             interpolation=self.interpolation,
         )

@@ -137,7 +137,7 @@ def test_chains_of_operations_are_those_of_a_worker(seed, device):
 
 
 @pytest.mark.parametrize("device", DEVICES)
-@pytest.mark.parametrize("interpolation", ["bilinear", "bicubic"])
+@pytest.mark.parametrize("interpolation", ["bilinear", "bicubic", "lanczos"])
 def test_resizes_are_pillows(interpolation, device):
     """Rectangles of several sizes out of pictures of several sizes, in one call."""
     images = [image for image in pictures().values() for _ in range(4)]
@@ -153,7 +153,9 @@ def test_resizes_are_pillows(interpolation, device):
         part = Image.fromarray(np.ascontiguousarray(image[tuple(box)]))
         resized = part.resize((32, 32), Image.Resampling[interpolation.upper()])
         expected.append(torch.from_numpy(np.array(resized)))
-    results = resize_batch(clips, rows, columns, 32, antialias=True, interpolation=interpolation)
+    results = resize_batch(
+        clips, rows, columns, (32, 32), antialias=True, interpolation=interpolation
+    )
     difference = _level_difference(results[:, 0].cpu(), torch.stack(expected))
     assert difference.max() <= 2
     assert (difference > 0).double().mean() < 0.04
