@@ -26,6 +26,7 @@ import tempfile
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import ClassVar
 
 import numpy as np
 import torch
@@ -44,14 +45,16 @@ from slowfast_maskfeat.clips import ClipLoader, RandomView
 from slowfast_maskfeat.clips.batch import ClipBatch
 from slowfast_maskfeat.clips.dataset import ClipDataset, SampleKey
 from slowfast_maskfeat.clips.temporal_sampling import random_clip
+from slowfast_maskfeat.clips.views import Generators, ViewClips, ViewKind
 from slowfast_maskfeat.config import load_config
+from slowfast_maskfeat.datasets import OpenedRow
 from slowfast_maskfeat.engine.gradient_step import GradientStep
 from slowfast_maskfeat.engine.state import TrainState
 from slowfast_maskfeat.engine.train import TrainSettings, train_step
 from slowfast_maskfeat.shapes import Grid
 from slowfast_maskfeat.targets.hog import HOGTarget, hog
 from slowfast_maskfeat.tasks import MaskedPrediction
-from slowfast_maskfeat.videos.decode import Video, open_video
+from slowfast_maskfeat.videos.decode import open_video
 
 ROOT = Path(__file__).resolve().parents[1]
 CONFIG = ROOT / "configs/masked_ssl/k400_MVITv2_S_16x4_MaskFeat_PT.yaml"
@@ -216,24 +219,26 @@ class FrameRecorder:
 
     view: RandomView
     wanted: list[tuple[str, np.ndarray]] = field(default_factory=list)
+    reach: ClassVar[float] = 0.0
 
     @property
-    def clip_shape(self) -> tuple[int, int, int]:
-        """As `RandomView.clip_shape`."""
-        return self.view.clip_shape
+    def kinds(self) -> tuple[ViewKind, ...]:
+        """As `RandomView.kinds`."""
+        return self.view.kinds
 
-    def __call__(self, video: Video, generator: np.random.Generator) -> Tensor:
+    def load(self, row: OpenedRow, generators: Generators) -> tuple[ViewClips, ...]:
         """One empty clip."""
         indices = random_clip(
-            video,
+            row.video,
             num_frames=self.view.num_frames,
             sampling_rate=self.view.sampling_rate,
             target_fps=self.view.target_fps,
             jitter_fps=self.view.jitter_fps,
-            generator=generator,
+            generator=generators(0),
         )
-        self.wanted.append((video.path, indices))
-        return torch.empty((1, *self.clip_shape, 3), dtype=torch.uint8)
+        self.wanted.append((row.video.path, indices))
+        (kind,) = self.kinds
+        return (ViewClips(torch.empty((1, *kind.clip_shape, 3), dtype=torch.uint8)),)
 
 
 def frames_of_epoch(loader: ClipLoader, epoch: int) -> list[tuple[str, np.ndarray]]:
@@ -283,7 +288,7 @@ def measure_loader(options: argparse.Namespace, cfg: CfgNode, folder: Path) -> T
     for row in rows.values():
         row.per = len(videos)
     with open_video(videos[0], dataset.backend) as video:
-        time_, height, width = dataset.views.clip_shape
+        time_, height, width = dataset.views.kinds[0].clip_shape
         stored_height, stored_width = video.frames([0]).shape[1:3]
         title = (
             f"loader, clips of {time_}x{height}x{width} at every {cfg.DATA.SAMPLING_RATE}th frame, "

@@ -6,10 +6,10 @@ All on videos that are rendered for it: H.264 of 340x256, 10 s, 30 frames/s, key
 - rates: clips a second out of the training loader, against bare decoding of the same frames (the
   same loader, which opens and decodes and then throws the frames away) with as many workers; the
   share of its time that an accelerator would wait, if a step took `--step-seconds`; and the same
-  loader where the device cuts (AUG.ON_DEVICE), against bare decoding.
+  loader where the device crops (AUG.ON_DEVICE), against bare decoding.
 - split: the seconds of a clip in this process, by what they are spent on.
 - shards (`--shards`): clips a second out of tar shards, against the same clips out of files.
-- cut: clips a second that the device cuts, of those that such a loader hands over.
+- crop: clips a second that the device crops, of those that such a loader hands over.
 
 What is compared takes turns in one run. On a machine that does other things too, only ratios tell
 something. Prints them and judges nothing.
@@ -29,19 +29,18 @@ from pathlib import Path
 from typing import Any
 from unittest.mock import patch
 
-import numpy as np
 import torch
 from benchmark import CONFIG, QUICK_CONFIG, FrameRecorder, exhaust, loader_of, read_config
 from benchmark_report import Row, describe_machine, take_turns
 from benchmark_video import write_videos
 from fvcore.common.config import CfgNode
-from torch import Tensor
 
 from slowfast_maskfeat.augment import transforms as transform
-from slowfast_maskfeat.builders.augment import build_device_cut, num_clips_per_row
-from slowfast_maskfeat.clips import ClipLoader, RandomView
+from slowfast_maskfeat.builders.augment import build_device_crop, num_clips_per_row
+from slowfast_maskfeat.clips import ClipLoader, RandomView, Views
 from slowfast_maskfeat.clips.batch import collate
 from slowfast_maskfeat.clips.dataset import SampleKey
+from slowfast_maskfeat.clips.views import Generators, ViewClips
 from slowfast_maskfeat.curation.write_shards import (
     PackedRow,
     ShardJob,
@@ -49,12 +48,12 @@ from slowfast_maskfeat.curation.write_shards import (
     member_names,
     write_shard,
 )
-from slowfast_maskfeat.datasets import read_list
-from slowfast_maskfeat.videos.decode import Video, available_backends
+from slowfast_maskfeat.datasets import OpenedRow, read_list
+from slowfast_maskfeat.videos.decode import available_backends
 
 # Where the time of a clip goes; what is between frames and seek is only known of PyAV.
 PARTS = ("open", "seek", "decode", "convert", "resize", "augment", "mask", "collate")
-# What is compared: bare decoding, the loader, and the loader where the device cuts.
+# What is compared: bare decoding, the loader, and the loader where the device crops.
 BARE, LOADER, HANDS_OVER = FORMS = ("bare", "loader", "handed over")
 # Of a record, in the order of the columns.
 RATIOS = (
@@ -68,11 +67,11 @@ RATIOS = (
 class BareDecoding(FrameRecorder):
     """Views that decode the frames of a clip and give a single pixel."""
 
-    def __call__(self, video: Video, generator: np.random.Generator) -> Tensor:
+    def load(self, row: OpenedRow, generators: Generators) -> tuple[ViewClips, ...]:
         """(1, 1, 1, 1, C) uint8."""
-        super().__call__(video, generator)
+        super().load(row, generators)
         _, indices = self.wanted.pop()
-        return torch.from_numpy(video.frames(indices)[None, :1, :1, :1]).clone()
+        return (ViewClips(torch.from_numpy(row.video.frames(indices)[None, :1, :1, :1]).clone()),)
 
 
 class Stopwatch:
@@ -99,15 +98,16 @@ class Stopwatch:
         dataset = loader.dataset
         open_timed = self.timed("open", dataset._open)
 
-        def open_watched(row: int) -> Video:
-            video: Any = open_timed(row)
+        def open_watched(row: int) -> OpenedRow:
+            opened: OpenedRow = open_timed(row)
+            video: Any = opened.video
             video.frames = self.timed("frames", video.frames)
-            return video
+            return opened
 
         with ExitStack() as stack:
             patches = [
                 patch.object(dataset, "_open", open_watched),
-                patch.object(dataset, "views", _Timed(dataset.views, self)),
+                patch.object(dataset, "views", _TimedViews(dataset.views, self)),
                 patch.object(transform, "resize", self.timed("resize", transform.resize)),
             ]
             if dataset.mask_sampler is not None:
@@ -137,16 +137,12 @@ class Stopwatch:
         return {part: seconds[part] / total for part in PARTS if part in seconds}
 
 
-class _Timed:
+class _TimedViews:
     """Views whose time is added up."""
 
-    def __init__(self, views: Any, stopwatch: Stopwatch) -> None:
-        self.clip_shape = views.clip_shape
-        self._cut = stopwatch.timed("views", views)
-
-    def __call__(self, video: Video, generator: np.random.Generator) -> Tensor:
-        clips: Tensor = self._cut(video, generator)
-        return clips
+    def __init__(self, views: Views, stopwatch: Stopwatch) -> None:
+        self.kinds, self.reach = views.kinds, views.reach
+        self.load = stopwatch.timed("views", views.load)
 
 
 def measure_split(cfg: CfgNode, folder: Path, num_videos: int, decoder: str) -> dict[str, float]:
@@ -240,18 +236,18 @@ def pack(folder: Path, num_videos: int) -> Path:
     return place
 
 
-def measure_cut(cfg: CfgNode, folder: Path, num_videos: int, repeats: int) -> Row:
-    """Seconds that the device takes to cut the clips of a batch."""
+def measure_crop(cfg: CfgNode, folder: Path, num_videos: int, repeats: int) -> Row:
+    """Seconds that the device takes to crop the clips of a batch."""
     device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
     loader = loader_of(cfg, folder, num_videos, 0, on_device=True)
     batch = next(iter(loader.epoch(0))).to(device)
     cfg = cfg.clone()
     cfg.defrost()
     cfg.AUG.ON_DEVICE = True
-    cut = build_device_cut(cfg)
-    assert cut is not None
-    name = f"cut on {device.type}"
-    (row,) = take_turns({name: lambda _: cut(batch)}, repeats, device).values()
+    crop = build_device_crop(cfg)
+    assert crop is not None
+    name = f"crop on {device.type}"
+    (row,) = take_turns({name: lambda _: crop(batch)}, repeats, device).values()
     row.per = len(batch)
     return row
 
@@ -339,7 +335,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         }
         rows = measure_rates(options, cfg, folder, num_videos)
         shards = measure_shards(options, cfg, folder, num_videos) if options.shards else []
-        cut = measure_cut(cfg, folder, num_videos, options.repeats)
+        crop = measure_crop(cfg, folder, num_videos, options.repeats)
     num_clips = num_videos * num_clips_per_row(cfg)
     records = tabulate(rows, num_clips, options.batch, options.step_seconds)
     print("\nshare of the time of a clip")
@@ -361,10 +357,10 @@ def main(arguments: Sequence[str] | None = None) -> int:
         figures = f"{record['clips_per_second']:.1f}", f"{record['of_files']:.2f}"
         cells = "".join(f"{figure:>11}" for figure in (str(record["workers"]), *figures))
         print(f"  {record['decoder']:<12}{cells}")
-    cut_rate = cut.per / statistics.median(cut.values)
-    print(f"\n{cut.name}: {cut_rate:.1f} clips/s")
+    crop_rate = crop.per / statistics.median(crop.values)
+    print(f"\n{crop.name}: {crop_rate:.1f} clips/s")
     if options.json:
-        rates = {"rates": records, "shards": shards, cut.name: cut_rate}
+        rates = {"rates": records, "shards": shards, crop.name: crop_rate}
         content = {"machine": machine, "split": splits, **rates}
         options.json.write_text(json.dumps(content, indent=2) + "\n")
     return 0

@@ -4,13 +4,13 @@ from __future__ import annotations
 
 from slowfast_maskfeat.augment.color_jitter import ColorJitter
 from slowfast_maskfeat.augment.mixing import Mix
+from slowfast_maskfeat.augment.normalize import normalize
 from slowfast_maskfeat.augment.randaugment import RandAugment, parse_policy
 from slowfast_maskfeat.augment.random_erasing import EraseSampler
 from slowfast_maskfeat.augment.transforms import (
     TestTransform,
     TrainTransform,
     WholeFrameTransform,
-    normalize,
 )
 
 __all__ = [

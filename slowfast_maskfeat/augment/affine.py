@@ -2,8 +2,8 @@
 
 Every output pixel is a weighted sum of a few input pixels, the same ones in all frames of a clip.
 So the input is a table with one row per pixel, which holds that pixel in all frames and channels,
-and one `embedding_bag` sums the rows of every output pixel. Only the pixels that are asked for are
-made, out of those that they need.
+and one `embedding_bag` sums the rows of every output pixel. Only the requested output pixels are
+computed, and only the input pixels that they need are read.
 """
 
 from __future__ import annotations
@@ -16,8 +16,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from slowfast_maskfeat.augment.boxes import CropBox, Region
-from slowfast_maskfeat.augment.to_device import send
+from slowfast_maskfeat.augment.crop import CropBox, Region
+from slowfast_maskfeat.augment.to_device import to_device
 
 INTERPOLATIONS = ("bicubic", "bilinear")
 
@@ -47,7 +47,7 @@ class Affine(NamedTuple):
 
 
 def rotation(degrees: float, height: int, width: int) -> Affine:
-    """Turn the picture about its center, counter-clockwise as people see it."""
+    """Rotate about the center, counter-clockwise as displayed."""
     angle = -math.radians(degrees)
     # Rounded as Pillow does, so that right angles are exact.
     cosine, sine = round(math.cos(angle), 15), round(math.sin(angle), 15)
@@ -74,13 +74,13 @@ def affine(
     interpolation: str,
     fills: Sequence[Sequence[int]],
 ) -> Tensor:
-    """Resample frames; of the result a rectangle of each clip is made.
+    """Resample frames and compute a rectangle of each clip's result.
 
     Args:
         frames: (G, T, H, W, C) uint8: of each clip the pixels of its region, padded below and to
             the right where others are larger.
         matrices: of each clip, from output to input coordinates of the whole frame.
-        regions: of each clip; `Affine.source` tells what the rectangle needs.
+        regions: of each clip; `Affine.source` gives what the rectangle needs.
         corners: of each clip, top and left of its rectangle, in the whole frame.
         size: of the rectangles.
         interpolation: "bicubic" (Catmull-Rom's form with the slope -1) or "bilinear".
@@ -97,7 +97,7 @@ def affine(
         for matrix, region, corner in zip(matrices, regions, corners, strict=True)
     ]
     # Each is (G, 1, 1).
-    a, b, c, d, e, f, top, left, frame_height, frame_width, out_top, out_left = send(
+    a, b, c, d, e, f, top, left, frame_height, frame_width, out_top, out_left = to_device(
         numbers, torch.float64, device
     ).T[..., None, None]
     y = torch.arange(height, device=device, dtype=torch.float64)[:, None] + out_top + 0.5
@@ -123,7 +123,7 @@ def affine(
         per_sample_weights=weights.flatten(3).flatten(0, 2),
         mode="sum",
     )  # (G*h*w, C*T)
-    # Pillow cuts the fraction off; the small number keeps a sum that is whole from falling short.
+    # Pillow truncates; the small number keeps a sum that is whole from falling short.
     values = sums.add_(2e-4).clamp_(0, 255).to(torch.uint8)
     values = values.view(num_clips, height, width, channels, num_frames)
     return values.permute(0, 4, 1, 2, 3).contiguous()  # (G, T, h, w, C)
@@ -136,7 +136,7 @@ def _table(frames: Tensor, fills: Sequence[Sequence[int]]) -> Tensor:
     table = torch.empty((num_pixels + num_clips, channels * num_frames), device=frames.device)
     pixels = table[:num_pixels].view(num_clips, height, width, channels, num_frames)
     pixels.copy_(frames.permute(0, 2, 3, 4, 1))
-    fill = send(fills, torch.float32, frames.device)
+    fill = to_device(fills, torch.float32, frames.device)
     table[num_pixels:] = fill.repeat_interleave(num_frames, dim=1)
     return table
 

@@ -1,7 +1,7 @@
 """Applies drawn operations to frames: of one clip in a worker, or of a whole batch on a device.
 
-Both call the same code. A worker computes of each step what the next ones need; a batch is worked
-on step by step, all clips together that have the same operation to come.
+Both call the same code. A worker computes in each step only what the next ones need; in a batch,
+the clips whose next operation is the same are processed together.
 """
 
 from __future__ import annotations
@@ -15,9 +15,9 @@ from torch import Tensor
 
 from slowfast_maskfeat.augment import operations
 from slowfast_maskfeat.augment.affine import affine
-from slowfast_maskfeat.augment.boxes import CropBox, Region, crop
+from slowfast_maskfeat.augment.crop import CropBox, Region, crop
 from slowfast_maskfeat.augment.randaugment import Operation
-from slowfast_maskfeat.augment.to_device import send
+from slowfast_maskfeat.augment.to_device import to_device
 
 # So many clips go through an operation at a time, which bounds the memory for what is in between.
 _MOST_CLIPS = 8
@@ -26,10 +26,10 @@ _MOST_CLIPS = 8
 def apply_operations(
     frames: Tensor, drawn: Sequence[Operation], box: CropBox | None = None
 ) -> Tensor:
-    """Apply operations to whole frames and cut a rectangle out of the result.
+    """Apply operations to whole frames and crop the result to a rectangle.
 
-    The result is that of applying first and cutting then, but what the rectangle does not need is
-    not computed.
+    The result is that of applying the operations first and cropping then, but pixels that the
+    rectangle does not need are not computed.
 
     Args:
         frames: (T, H, W, C) uint8.
@@ -42,16 +42,16 @@ def apply_operations(
     height, width = frames.shape[1:3]
     boxes = boxes_needed(drawn, box or CropBox(0, 0, height, width), height, width)
     clips = crop(frames, boxes[0])[None]
-    for operation, here, wanted in zip(drawn, boxes, boxes[1:], strict=False):
+    for operation, here, after in zip(drawn, boxes, boxes[1:], strict=False):
         regions = [Region(here, height, width)]
-        clips = _apply(clips, [operation], regions, [wanted[:2]], wanted[2:])
+        clips = _apply(clips, [operation], regions, [after[:2]], after[2:])
     return clips[0]
 
 
 def boxes_needed(
     drawn: Sequence[Operation], box: CropBox, height: int, width: int
 ) -> list[CropBox]:
-    """What must be known before each operation, and `box` after the last one."""
+    """The rectangle that each operation must read, then `box` for after the last one."""
     boxes = [box]
     for operation in reversed(drawn):
         boxes.insert(0, operation.region_needed(boxes[0], height, width))
@@ -71,11 +71,11 @@ def apply_to_batch(
             the right.
         drawn: of each clip.
         regions: of each clip; it holds what its box needs (`boxes_needed`).
-        boxes: what is wanted of each clip: there the result is that of `apply_operations`.
+        boxes: of each clip, where its result must be that of `apply_operations`.
 
     Returns:
-        the clips, padded, and the region of each that they now hold; outside of its box the pixels
-        mean nothing.
+        The clips, padded, and the region of each that they now hold; pixels outside of its box are
+        undefined.
     """
     steps = [
         _regions_after(of_clip, region, box)
@@ -93,7 +93,7 @@ def apply_to_batch(
         for group in groups.values():
             for start in range(0, len(group), _MOST_CLIPS):
                 numbers = group[start : start + _MOST_CLIPS]
-                index = send(numbers, torch.int64, clips.device)
+                index = to_device(numbers, torch.int64, clips.device)
                 changed = _apply(
                     clips.index_select(0, index),
                     [drawn[number][step] for number in numbers],
@@ -105,10 +105,10 @@ def apply_to_batch(
 
 
 def _regions_after(drawn: Sequence[Operation], region: Region, box: CropBox) -> list[Region]:
-    """What is held of a clip at first and after each operation.
+    """The region of a clip that is held at first and after each operation.
 
-    Operations that move pixels give what is wanted next. The others leave the region as it is: to
-    cut it would only be another copy.
+    Operations that move pixels compute just what the next one reads. The others leave the region
+    as it is: cropping it would only be another copy.
     """
     regions = [region]
     needed = boxes_needed(drawn, box, region.height, region.width)
@@ -131,9 +131,9 @@ def _apply(
         frames: (G, T, H, W, C) uint8, of each clip the pixels of its region and padding.
         group: of each clip.
         regions: of each clip.
-        corners: of each clip: top and left, in its frame, of what is made. Where there is padding
-            it is that of the region, unless pixels move.
-        size: of what is made; None for that of the frames.
+        corners: of each clip: top and left, in its frame, of the result. Where there is padding it
+            is the corner of the region, unless pixels move.
+        size: of the result; None for that of the frames.
     """
     kind = group[0].kind
     size = size or (frames.shape[2], frames.shape[3])
@@ -148,40 +148,40 @@ def _apply(
             fills=[op.fill for op in group],
         )
     box = CropBox(*corners[0], *size).within(regions[0].box)
-    cut = crop(frames, box)
-    argument = send([op.argument for op in group], torch.float32, frames.device)
+    cropped = crop(frames, box)
+    argument = to_device([op.argument for op in group], torch.float32, frames.device)
     inside = _inside(frames, regions)
     match kind:
         case "AutoContrast":
             tables = operations.auto_contrast_tables(frames, inside)
-            return operations.apply_tables(cut, tables)
+            return operations.apply_tables(cropped, tables)
         case "Equalize":
-            return operations.apply_tables(cut, operations.equalize_tables(frames, inside))
+            return operations.apply_tables(cropped, operations.equalize_tables(frames, inside))
         case "Invert":
-            return operations.invert(cut)
+            return operations.invert(cropped)
         case "Posterize":
-            return operations.posterize(cut, argument.int())
+            return operations.posterize(cropped, argument.int())
         case "Solarize":
-            return operations.solarize(cut, argument.int())
+            return operations.solarize(cropped, argument.int())
         case "SolarizeAdd":
-            return operations.solarize_add(cut, argument.int())
+            return operations.solarize_add(cropped, argument.int())
         case "Color":
-            return operations.blend(operations.gray(cut), cut, argument)
+            return operations.blend(operations.gray(cropped), cropped, argument)
         case "Contrast":
-            return operations.blend(operations.mean_brightness(frames, inside), cut, argument)
+            return operations.blend(operations.mean_brightness(frames, inside), cropped, argument)
         case "Brightness":
-            return operations.blend(0.0, cut, argument)
+            return operations.blend(0.0, cropped, argument)
         case "Sharpness":
             return crop(operations.sharpness(frames, argument, inside), box)
     raise AssertionError(kind)
 
 
 def _inside(frames: Tensor, regions: Sequence[Region]) -> Tensor | None:
-    """Which pixels are no padding: (G, 1, H, W, 1) bool; None where there is none."""
+    """Which pixels are not padding: (G, 1, H, W, 1) bool; None where there is none."""
     height, width = frames.shape[2:4]
     if all(region.box[2:] == (height, width) for region in regions):
         return None
-    sizes = send([region.box[2:] for region in regions], torch.int64, frames.device)
+    sizes = to_device([region.box[2:] for region in regions], torch.int64, frames.device)
     rows = torch.arange(height, device=frames.device) < sizes[:, :1]  # (G, H)
     columns = torch.arange(width, device=frames.device) < sizes[:, 1:]
     return (rows[:, :, None] & columns[:, None])[:, None, :, :, None]

@@ -2,7 +2,7 @@
 
 The rectangles differ and the result has one size, so that `interpolate` would need a call for each
 clip. Here every output column is a weighted sum of input columns, and every output row one of
-rows, which one `embedding_bag` each adds up.
+input rows: one `embedding_bag` each.
 """
 
 from __future__ import annotations
@@ -14,16 +14,19 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from slowfast_maskfeat.augment.to_device import send
+from slowfast_maskfeat.augment.to_device import to_device
 
 # Reach of the kernels in pixels, where nothing shrinks.
-_REACH = {"bilinear": 1.0, "bicubic": 2.0}
+_REACH = {"bilinear": 1.0, "bicubic": 2.0, "lanczos": 3.0}
+# Pillow rounds its weights to so many steps, which float64 sums up without an error. That matters
+# for the negative weights of Lanczos, which make more of a rounding between the two passes.
+_LANCZOS_STEPS = 1 << 22
 
 
 class AxisResize(NamedTuple):
     """Along one axis of a clip: `length` pixels from `start` on become `size`.
 
-    Of these the ones from `first` on are wanted.
+    The result has those from `first` on.
     """
 
     start: int
@@ -36,42 +39,43 @@ def resize_batch(
     clips: Tensor,
     rows: Sequence[AxisResize],
     columns: Sequence[AxisResize],
-    size: int,
+    size: tuple[int, int],
     *,
     antialias: bool,
     interpolation: str,
 ) -> Tensor:
-    """Resize and cut each clip of a batch.
+    """Resize and crop each clip of a batch.
 
     Args:
         clips: (B, T, H, W, C) uint8.
         rows: of each clip.
         columns: of each clip.
-        size: of the result.
+        size: (height, width) of the result.
         antialias: antialias where the resize shrinks.
-        interpolation: "bilinear", or "bicubic" with the slope -0.5, which is Pillow's.
+        interpolation: "bilinear", "bicubic" with the slope -0.5, or "lanczos" with three lobes:
+            Pillow's kernels.
 
     Returns:
-        (B, T, size, size, C) uint8. A clip's does not depend on the other ones.
+        (B, T, *size, C) uint8. A clip's does not depend on the other ones.
     """
     device = clips.device
     # As Pillow does: columns first, whole numbers in between.
-    taps = _taps(columns, size, antialias, interpolation, device)
+    taps = _taps(columns, size[1], antialias, interpolation, device)
     narrow = _resize_axis(clips.permute(0, 3, 1, 2, 4), *taps)  # (B, w, T, H, C)
-    taps = _taps(rows, size, antialias, interpolation, device)
-    cut = _resize_axis(narrow.permute(0, 3, 2, 1, 4), *taps)  # (B, h, T, w, C)
-    return cut.permute(0, 2, 1, 3, 4).to(torch.uint8)
+    taps = _taps(rows, size[0], antialias, interpolation, device)
+    resized = _resize_axis(narrow.permute(0, 3, 2, 1, 4), *taps)  # (B, h, T, w, C)
+    return resized.permute(0, 2, 1, 3, 4).to(torch.uint8)
 
 
 def _resize_axis(lines: Tensor, index: Tensor, weights: Tensor) -> Tensor:
-    """Make every output line of its taps: (B, L, ...) -> (B, size, ...) float32, whole numbers."""
+    """Compute the output lines from their taps: (B, L, ...) -> (B, size, ...) whole floats."""
     num_clips, length = lines.shape[:2]
     index = index.clamp_(0, length - 1)
     index += torch.arange(num_clips, device=lines.device)[:, None, None] * length
     sums = F.embedding_bag(
         index.flatten(0, 1).to(torch.int32),
-        lines.flatten(2).flatten(0, 1).float(),
-        per_sample_weights=weights.flatten(0, 1).float(),
+        lines.flatten(2).flatten(0, 1).to(weights.dtype),
+        per_sample_weights=weights.flatten(0, 1),
         mode="sum",
     )
     return sums.add_(0.5).floor_().clamp_(0, 255).view(num_clips, -1, *lines.shape[2:])
@@ -86,21 +90,27 @@ def _taps(
 ) -> tuple[Tensor, Tensor]:
     """Pixels that make up each output pixel, and their weights: (B, size, taps).
 
-    Weights outside of the rectangle are zero, those inside sum up to one.
+    Weights outside of the rectangle are zero, those inside sum up to one. They are float32, those
+    of Lanczos float64.
     """
     reach = _REACH[interpolation]
     factors = [axis.length / axis.size for axis in axes]
     stretches = [max(factor, 1.0) if antialias else 1.0 for factor in factors]
     num_taps = 2 * int(reach * max(stretches) + 1) + 1
-    numbers = send(axes, torch.float64, device)
+    numbers = to_device(axes, torch.float64, device)
     start, length, _, first = numbers.T[..., None, None]  # (B, 1, 1)
-    factor, stretch = send([factors, stretches], torch.float64, device)[..., None, None]
+    factor, stretch = to_device([factors, stretches], torch.float64, device)[..., None, None]
     output = torch.arange(size, device=device, dtype=torch.float64)[:, None] + first
     center = (output + 0.5) * factor  # (B, size, 1)
     tap = (center - reach * stretch).floor() + torch.arange(num_taps, device=device)
     weights = _kernel((tap + 0.5 - center) / stretch, interpolation)
     weights = torch.where((tap >= 0) & (tap < length), weights, 0.0)
-    return (tap + start).long(), weights / weights.sum(-1, keepdim=True)
+    weights = weights / weights.sum(-1, keepdim=True)
+    if interpolation == "lanczos":
+        weights = (weights * _LANCZOS_STEPS).round() / _LANCZOS_STEPS
+    else:
+        weights = weights.float()
+    return (tap + start).long(), weights
 
 
 def _kernel(distance: Tensor, interpolation: str) -> Tensor:
@@ -108,6 +118,8 @@ def _kernel(distance: Tensor, interpolation: str) -> Tensor:
     d = distance.abs()
     if interpolation == "bilinear":
         return (1 - d).clamp_(min=0)
+    if interpolation == "lanczos":
+        return torch.where(d < 3, torch.sinc(d) * torch.sinc(d / 3), 0.0)
     near = (1.5 * d - 2.5) * d * d + 1
     far = ((-0.5 * d + 2.5) * d - 4) * d + 2
     return torch.where(d < 1, near, torch.where(d < 2, far, 0.0))

@@ -10,7 +10,7 @@ from slowfast_maskfeat.augment.randaugment import Operation
 
 Rng = np.random.Generator
 
-# Whose factor of 0 leaves no brightness, no contrast, no saturation.
+# Operations whose factor 0 removes all brightness, contrast or saturation.
 _CHANGES = ("Brightness", "Contrast", "Color")
 
 
@@ -27,7 +27,7 @@ class ColorJitter:
     gray_probability: float = 0.0
 
     def draw(self, generator: Rng) -> list[Operation]:
-        """What happens to the colors of one clip."""
+        """Draw the color operations of one clip."""
         drawn = []
         if self.strength:
             for change in generator.permutation(3):

@@ -14,7 +14,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from slowfast_maskfeat.augment.boxes import CropBox
+from slowfast_maskfeat.augment.crop import CropBox
 
 Rng = np.random.Generator
 
@@ -23,8 +23,8 @@ class MixDraw(NamedTuple):
     """How a batch is mixed.
 
     Attributes:
-        share: of the batch itself; the rest is its partner's.
-        box: the rectangle that is taken from the partner; None blends all pixels.
+        share: weight of the batch itself; the rest is its partner's.
+        box: the rectangle that is pasted from the partner; None blends all pixels.
     """
 
     share: float
@@ -52,19 +52,19 @@ class Mix:
     label_smoothing: float = 0.1
 
     def draw(self, height: int, width: int, generator: Rng) -> MixDraw:
-        """How a batch of clips of (height, width) is mixed."""
+        """Draw how a batch of clips of (height, width) is mixed."""
         if not self.probability or generator.random() >= self.probability:
             return MixDraw(1.0)
-        cut = self.cutmix_alpha > 0
-        if cut and self.mixup_alpha > 0:
-            cut = bool(generator.random() < self.switch_probability)
-        alpha = self.cutmix_alpha if cut else self.mixup_alpha
+        is_cutmix = self.cutmix_alpha > 0
+        if is_cutmix and self.mixup_alpha > 0:
+            is_cutmix = bool(generator.random() < self.switch_probability)
+        alpha = self.cutmix_alpha if is_cutmix else self.mixup_alpha
         if not alpha:
             return MixDraw(1.0)
         share = float(generator.beta(alpha, alpha))
-        if not cut:
+        if not is_cutmix:
             return MixDraw(share)
-        return _cut(share, height, width, generator)
+        return _cutmix_draw(share, height, width, generator)
 
     def clips(self, clips: Tensor, draw: MixDraw) -> Tensor:
         """Mix (B, C, T, H, W) normalized clips with the batch reversed."""
@@ -88,7 +88,7 @@ class Mix:
         return own * draw.share + own.flip(0) * (1.0 - draw.share)
 
 
-def _cut(share: float, height: int, width: int, generator: Rng) -> MixDraw:
+def _cutmix_draw(share: float, height: int, width: int, generator: Rng) -> MixDraw:
     """A rectangle of 1 - share of the area about a uniform center, as far as it is inside."""
     half_height = int(height * math.sqrt(1.0 - share)) // 2
     half_width = int(width * math.sqrt(1.0 - share)) // 2

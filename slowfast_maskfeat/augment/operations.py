@@ -1,4 +1,4 @@
-"""What RandAugment and color jitter do to uint8 frames: Pillow's results, many clips at once.
+"""Operations of RandAugment and color jitter on uint8 frames of many clips, equal to Pillow's.
 
 Operations on values take (G, T, H, W, C) uint8 frames of G clips, each with its own argument, and
 give the same shape. What depends on the content of a picture is measured in every frame by itself,
@@ -41,7 +41,7 @@ def solarize_add(frames: Tensor, addend: Tensor) -> Tensor:
 
 
 def auto_contrast_tables(frames: Tensor, inside: Tensor | None = None) -> Tensor:
-    """What stretches the values of each channel to 0..255: (G, T, C, 256) uint8."""
+    """Tables that stretch the values of each channel to 0..255: (G, T, C, 256) uint8."""
     low = _filled(frames, inside, 255).amin((2, 3)).double()[..., None]
     high = _filled(frames, inside, 0).amax((2, 3)).double()[..., None]
     values = torch.arange(256, device=frames.device, dtype=torch.float64)
@@ -52,7 +52,7 @@ def auto_contrast_tables(frames: Tensor, inside: Tensor | None = None) -> Tensor
 
 
 def equalize_tables(frames: Tensor, inside: Tensor | None = None) -> Tensor:
-    """What spreads the values of each channel evenly: (G, T, C, 256) uint8."""
+    """Tables that spread the values of each channel evenly: (G, T, C, 256) uint8."""
     counts = _histograms(frames, inside)
     values = torch.arange(256, device=frames.device)
     highest = torch.where(counts > 0, values, 0).amax(-1, keepdim=True)
@@ -63,12 +63,12 @@ def equalize_tables(frames: Tensor, inside: Tensor | None = None) -> Tensor:
 
 
 def _histograms(frames: Tensor, inside: Tensor | None) -> Tensor:
-    """How often each value is there, by frame and channel: (G, T, C, 256) int64."""
+    """Counts of each value, by frame and channel: (G, T, C, 256) int64."""
     num_clips, num_frames, _, _, channels = frames.shape
     num_bins = num_clips * num_frames * channels * 256
     keys = frames.int() + _first_entries(frames)
     if inside is not None:
-        keys = torch.where(inside, keys, num_bins)  # a bin of its own, which is thrown away
+        keys = torch.where(inside, keys, num_bins)  # an extra bin, which is dropped
     count = torch.bincount if keys.is_cpu else _count_without_waiting
     counts = count(keys.flatten(), minlength=num_bins)
     return counts[:num_bins].view(num_clips, num_frames, channels, 256)
@@ -125,7 +125,7 @@ def blend(plain: Tensor | float, frames: Tensor, factor: Tensor) -> Tensor:
         frames: (G, T, H, W, C) uint8.
         factor: (G,) float32; above 1 the difference is exaggerated.
     """
-    # Pillow cuts the fraction off.
+    # Pillow truncates.
     mixed = frames.float().sub_(plain).mul_(_per_clip(factor)).add_(plain)
     return mixed.clamp_(0, 255).to(torch.uint8)
 

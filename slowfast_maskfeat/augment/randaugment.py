@@ -17,7 +17,8 @@ from typing import NamedTuple
 import numpy as np
 
 from slowfast_maskfeat.augment.affine import INTERPOLATIONS, Affine, inverse, rotation
-from slowfast_maskfeat.augment.boxes import Boxes, CropBox, clip_boxes
+from slowfast_maskfeat.augment.boxes import Boxes, clip_boxes
+from slowfast_maskfeat.augment.crop import CropBox
 
 Rng = np.random.Generator
 

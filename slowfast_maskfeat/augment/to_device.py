@@ -1,4 +1,4 @@
-"""Small tables for the device, sent without waiting for it."""
+"""Copies of small tables to the device, without synchronization."""
 
 from __future__ import annotations
 
@@ -8,9 +8,9 @@ import torch
 from torch import Tensor
 
 
-def send(values: Any, dtype: torch.dtype, device: torch.device) -> Tensor:
-    """Nested numbers as a tensor on the device.
+def to_device(values: Any, dtype: torch.dtype, device: torch.device) -> Tensor:
+    """Copy nested numbers to a tensor on the device.
 
-    `torch.tensor(values, device=...)` would wait until a GPU has done all it was given before.
+    `torch.tensor(values, device=...)` would wait until a GPU has finished all queued work.
     """
     return torch.tensor(values, dtype=dtype).to(device, non_blocking=True)

@@ -1,4 +1,4 @@
-"""Configuration -> what changes training clips: cut, RandAugment, colors, erasing, mixing."""
+"""Configuration -> augmentation of training clips: crop, RandAugment, colors, erasing, mixing."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from slowfast_maskfeat.augment import (
 from slowfast_maskfeat.builders.datasets import num_classes, reverses_channels
 from slowfast_maskfeat.builders.image_recipe import ClipRecipe, clip_recipe
 from slowfast_maskfeat.builders.methods import find_method, method_name
-from slowfast_maskfeat.clips import BatchTransform, DeviceCut
+from slowfast_maskfeat.clips import BatchTransform, DeviceCrop
 
 
 def num_clips_per_row(cfg: CfgNode) -> int:
@@ -26,7 +26,7 @@ def num_clips_per_row(cfg: CfgNode) -> int:
 
 
 def build_train_transform(cfg: CfgNode) -> TrainTransform:
-    """The cut of a training clip, with RandAugment and colors.
+    """Build the crop of a training clip, with RandAugment and color operations.
 
     Args:
         cfg: configuration; it is only read.
@@ -36,9 +36,9 @@ def build_train_transform(cfg: CfgNode) -> TrainTransform:
     """
     data = cfg.DATA
     recipe = clip_recipe(cfg)
-    area = pair("DATA.TRAIN_JITTER_SCALES_RELATIVE", data.TRAIN_JITTER_SCALES_RELATIVE)
-    aspect = pair("DATA.TRAIN_JITTER_ASPECT_RELATIVE", data.TRAIN_JITTER_ASPECT_RELATIVE)
-    low, high = pair("DATA.TRAIN_JITTER_SCALES", data.TRAIN_JITTER_SCALES) or (256, 320)
+    area = _pair("DATA.TRAIN_JITTER_SCALES_RELATIVE", data.TRAIN_JITTER_SCALES_RELATIVE)
+    aspect = _pair("DATA.TRAIN_JITTER_ASPECT_RELATIVE", data.TRAIN_JITTER_ASPECT_RELATIVE)
+    low, high = _pair("DATA.TRAIN_JITTER_SCALES", data.TRAIN_JITTER_SCALES) or (256, 320)
     return TrainTransform(
         crop_size=data.TRAIN_CROP_SIZE,
         area=area or recipe.default_area,
@@ -55,7 +55,7 @@ def build_train_transform(cfg: CfgNode) -> TrainTransform:
 
 
 def build_erase_sampler(cfg: CfgNode) -> EraseSampler | None:
-    """What draws the rectangles of random erasing; None without it.
+    """Build the sampler of the rectangles of random erasing; None without it.
 
     Args:
         cfg: configuration; it is only read.
@@ -71,29 +71,29 @@ def build_erase_sampler(cfg: CfgNode) -> EraseSampler | None:
 
 
 def build_batch_transform(cfg: CfgNode) -> BatchTransform | None:
-    """What happens to whole training batches on the device; None where nothing does.
+    """Build the transform of whole training batches on the device; None if there is none.
 
     Args:
         cfg: configuration; it is only read.
 
     Raises:
-        ValueError: mixup is asked for without labels, or of single clips.
+        ValueError: MIXUP.ENABLE without labels, with boxes, or with a single clip a process.
     """
-    mix, cut = _mix(cfg), build_device_cut(cfg)
-    if mix is None and cut is None and build_erase_sampler(cfg) is None:
+    mix, crop = _mix(cfg), build_device_crop(cfg)
+    if mix is None and crop is None and build_erase_sampler(cfg) is None:
         return None
     return BatchTransform(
         mean=cfg.DATA.MEAN,
         std=cfg.DATA.STD,
-        cut=cut,
+        crop=crop,
         erase_mode=cfg.AUG.RE_MODE,
         mix=mix,
         seed=cfg.RNG_SEED,
     )
 
 
-def build_device_cut(cfg: CfgNode) -> DeviceCut | None:
-    """What cuts the clips that workers hand over uncut; None where workers cut them.
+def build_device_crop(cfg: CfgNode) -> DeviceCrop | None:
+    """Build the crop on the device of clips that workers leave uncropped; None if workers crop.
 
     Args:
         cfg: configuration; it is only read.
@@ -108,7 +108,7 @@ def build_device_cut(cfg: CfgNode) -> DeviceCut | None:
             "AUG.ON_DEVICE must be False for detection: workers crop clips and move boxes together"
         )
     transform = build_train_transform(cfg)
-    return DeviceCut(
+    return DeviceCrop(
         crop_size=transform.crop_size,
         antialias=transform.antialias,
         interpolation=transform.interpolation,
@@ -126,15 +126,15 @@ def _mix(cfg: CfgNode) -> Mix | None:
         )
     if min(mixup.ALPHA, mixup.CUTMIX_ALPHA) < 0:
         raise ValueError(
-            f"MIXUP.ALPHA, MIXUP.CUTMIX_ALPHA: {mixup.ALPHA} and {mixup.CUTMIX_ALPHA} are wanted "
-            "from 0 on"
+            "MIXUP.ALPHA and MIXUP.CUTMIX_ALPHA must be >= 0, got "
+            f"{mixup.ALPHA} and {mixup.CUTMIX_ALPHA}"
         )
     batch_size = cfg.TRAIN.BATCH_SIZE * cfg.NUM_SHARDS * num_clips_per_row(cfg)
     if mixup.PROB and batch_size // distributed.world_size() < 2:
         raise ValueError(
-            f"MIXUP.ENABLE: clips are mixed with others of their batch, but TRAIN.BATCH_SIZE "
-            f"{cfg.TRAIN.BATCH_SIZE} gives each of {distributed.world_size()} processes one; at "
-            "least 2 each are right, or MIXUP.PROB 0, which smooths labels alone"
+            "TRAIN.BATCH_SIZE must give each process at least 2 clips with MIXUP.ENABLE, got "
+            f"{cfg.TRAIN.BATCH_SIZE} for {distributed.world_size()} processes; MIXUP.PROB 0 "
+            "smooths labels without mixing"
         )
     return Mix(
         num_classes=num_classes(cfg),
@@ -158,10 +158,10 @@ def _color_jitter(cfg: CfgNode, recipe: ClipRecipe) -> ColorJitter | None:
     return ColorJitter(strength=recipe.color_jitter, gray_probability=cfg.AUG.GRAY_PROB)
 
 
-def pair(key: str, values: list[float]) -> tuple[float, float] | None:
+def _pair(key: str, values: list[float]) -> tuple[float, float] | None:
     """Two ascending numbers, or None for an empty list."""
     if not values:
         return None
     if len(values) != 2 or values[0] > values[1]:
-        raise ValueError(f"{key}: {values}: two ascending numbers are wanted")
+        raise ValueError(f"{key} must be two ascending numbers or empty, got {values}")
     return values[0], values[1]

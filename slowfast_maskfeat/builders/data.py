@@ -25,7 +25,14 @@ from slowfast_maskfeat.builders.datasets import (
 from slowfast_maskfeat.builders.image_recipe import clip_recipe
 from slowfast_maskfeat.builders.masks import build_mask_sampler
 from slowfast_maskfeat.builders.methods import find_method, method_name
-from slowfast_maskfeat.clips import ClipDataset, ClipLoader, KeyFrameView, RandomView, UniformViews
+from slowfast_maskfeat.clips import (
+    ClipDataset,
+    ClipLoader,
+    KeyFrameView,
+    RandomView,
+    UniformViews,
+    Views,
+)
 from slowfast_maskfeat.datasets import VideoList
 from slowfast_maskfeat.files import is_address
 
@@ -64,7 +71,7 @@ def build_loader(
     videos = read_videos(cfg, split, for_features=for_features)
     is_trained = split == "train" and not for_features
     is_masked = not for_features and split != "test" and find_method(cfg).has_masks
-    views: RandomView | UniformViews | KeyFrameView
+    views: Views
     if data_set(cfg, split) in WITH_BOXES:
         views = build_key_frame_view(cfg, split)
     elif is_trained:
@@ -237,9 +244,9 @@ def _random_view(cfg: CfgNode) -> RandomView:
 
 
 def build_key_frame_view(cfg: CfgNode, split: str) -> KeyFrameView:
-    """What is cut about a key frame.
+    """Build the view of key frames.
 
-    Training cuts boxes as it cuts frames; otherwise frames are whole, so that no box is lost.
+    Training crops boxes with the frames; evaluation takes whole frames, so that no box is lost.
 
     Args:
         cfg: configuration; it is only read.

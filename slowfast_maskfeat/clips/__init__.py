@@ -1,22 +1,24 @@
-"""From records of videos to batches of clips: sampled, cut, masked, collated."""
+"""From records of videos to batches of clips: sampled, cropped, masked, collated."""
 
 from __future__ import annotations
 
 from slowfast_maskfeat.clips.batch import ClipBatch, LostVideo
 from slowfast_maskfeat.clips.batch_transform import BatchTransform
 from slowfast_maskfeat.clips.dataset import ClipDataset
-from slowfast_maskfeat.clips.device_crop import DeviceCut
+from slowfast_maskfeat.clips.device_crop import DeviceCrop
+from slowfast_maskfeat.clips.key_frame_view import KeyFrameView
 from slowfast_maskfeat.clips.loader import ClipLoader
-from slowfast_maskfeat.clips.views import KeyFrameView, RandomView, UniformViews
+from slowfast_maskfeat.clips.views import RandomView, UniformViews, Views
 
 __all__ = [
     "BatchTransform",
     "ClipBatch",
     "ClipDataset",
     "ClipLoader",
-    "DeviceCut",
+    "DeviceCrop",
     "KeyFrameView",
     "LostVideo",
     "RandomView",
     "UniformViews",
+    "Views",
 ]

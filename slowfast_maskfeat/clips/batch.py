@@ -11,7 +11,7 @@ import torch
 from torch import Tensor
 from torch.utils.data import get_worker_info
 
-from slowfast_maskfeat.augment.crop_plan import CutPlan, pad_together
+from slowfast_maskfeat.augment.crop_plan import CropPlan, pad_together
 
 
 class LostVideo(NamedTuple):
@@ -30,7 +30,7 @@ class LostVideo(NamedTuple):
 class ClipBatch:
     """A batch of clips; an image is a clip with T = 1.
 
-    With boxes, what is labeled are these: each has a row of `labels` and `box_index`. Clips
+    With boxes, labels are those of the boxes: each has a row of `labels` and `box_index`. Clips
     without a box are legal, and so is a batch of them (R = 0).
 
     Attributes:
@@ -41,11 +41,11 @@ class ClipBatch:
             CPU, wherever the rest is.
         boxes: (R, 5) float: batch index, x1, y1, x2, y2 in input pixels.
         box_index: (R,) int64, the number of each box in the list's table of boxes.
-        sizes: (B, 2) int64, height and width of each clip, where they differ: what is right of them
-            and below is padding, which `split` takes off. None where all clips fill H x W.
-        erase: (B, n, 5) int64, rectangles that random erasing fills: see `clips.erase`.
-        plans: how a device still has to cut each clip (`clips.on_device`) from the pixels that
-            `clips` has in their place, padded; None where they are cut.
+        sizes: (B, 2) int64, height and width of each clip, where they differ: the rest, to the
+            right and below, is padding, which `split` removes. None where all clips fill H x W.
+        erase: (B, n, 5) int64, rectangles of `augment.random_erasing`.
+        plans: the crop of each clip that is left to the device (`clips.device_crop`); `clips` then
+            holds its source pixels, padded. None where clips are cropped.
         index: (B,) int64, the row in the list of videos that each clip comes from.
         view: (B,) int64, which of the row's clips each is.
         times: (B, 2) float64, seconds of the video at which each clip's first and last frame
@@ -60,7 +60,7 @@ class ClipBatch:
     box_index: Tensor | None = None
     sizes: Tensor | None = None
     erase: Tensor | None = None
-    plans: tuple[CutPlan, ...] | None = None
+    plans: tuple[CropPlan, ...] | None = None
     index: Tensor | None = None
     view: Tensor | None = None
     times: Tensor | None = None
@@ -69,13 +69,13 @@ class ClipBatch:
     def __post_init__(self) -> None:
         if self.clips.ndim != 5:
             raise ValueError(
-                f"ClipBatch.clips: {tuple(self.clips.shape)}: (B, C, T, H, W) is wanted; "
+                f"ClipBatch.clips must be (B, C, T, H, W), got {tuple(self.clips.shape)}; "
                 "an image has T = 1"
             )
         if self.boxes is not None and (self.boxes.ndim != 2 or self.boxes.shape[1] != 5):
             raise ValueError(
-                f"ClipBatch.boxes: {tuple(self.boxes.shape)}: (R, 5) is wanted, rows of batch "
-                "index, x1, y1, x2, y2"
+                "ClipBatch.boxes must be (R, 5), rows of batch index, x1, y1, x2, y2, got "
+                f"{tuple(self.boxes.shape)}"
             )
         lengths = {name: len(value) for name, value in self._tensors().items()}
         if self.plans is not None:
@@ -83,11 +83,14 @@ class ClipBatch:
         for name, length in lengths.items():
             what = "boxes" if name in self._of_boxes else "clips"
             if name != "boxes" and length != lengths[what]:
-                raise ValueError(f"ClipBatch.{name}: {length} rows for {lengths[what]} {what}")
+                raise ValueError(
+                    f"ClipBatch.{name} must have {lengths[what]} rows, one for each of the {what}, "
+                    f"got {length}"
+                )
         if self.mask is not None and (self.mask.dtype != torch.bool or self.mask.ndim != 4):
             raise ValueError(
-                f"ClipBatch.mask: {self.mask.dtype} {tuple(self.mask.shape)}: "
-                "bool (B, t, h, w) is wanted, True where masked"
+                "ClipBatch.mask must be bool (B, t, h, w), True where masked, got "
+                f"{self.mask.dtype} {tuple(self.mask.shape)}"
             )
 
     def __len__(self) -> int:
@@ -103,10 +106,10 @@ class ClipBatch:
         return {name: value for name, value in values.items() if isinstance(value, Tensor)}
 
     def to(self, device: torch.device) -> ClipBatch:
-        """The batch on another device; the copy from pinned memory does not wait.
+        """Copy the batch to another device, from pinned memory without waiting.
 
-        Masks stay where they are, on the CPU: how many tokens they hide is the shape of what a
-        model makes of them, and asking a device for it would be waiting for all its work.
+        Masks stay on the CPU: the number of tokens they hide is a shape in the model, and reading
+        it from a device would wait for all queued work.
         """
         tensors = self._tensors()
         tensors.pop("mask", None)
@@ -114,17 +117,17 @@ class ClipBatch:
         return replace(self, **moved)  # type: ignore[arg-type]
 
     def pin_memory(self) -> ClipBatch:
-        """The batch in page-locked memory; the data loader calls this."""
+        """Copy the batch to page-locked memory; the data loader calls this."""
         pinned = {name: x.pin_memory() for name, x in self._tensors().items()}
         return replace(self, **pinned)  # type: ignore[arg-type]
 
     def split(self, size: int) -> list[ClipBatch]:
-        """Cut into batches of at most `size` clips; boxes go with their clips.
+        """Split into batches of at most `size` clips; boxes go with their clips.
 
-        Where the clips differ in size those of one size come together, without the padding. `lost`
+        If the clips differ in size, those of one size come together, without the padding. `lost`
         stays with the first part.
         """
-        assert self.plans is None, "the clips are not cut yet"
+        assert self.plans is None, "the clips are not cropped yet"
         if self.sizes is None:
             groups = [torch.arange(len(self))] if len(self) > size else []
         else:
@@ -136,7 +139,7 @@ class ClipBatch:
         return [self._taken(rows, self.lost if not i else ()) for i, rows in enumerate(chosen)]
 
     def _taken(self, rows: Tensor, lost: tuple[LostVideo, ...]) -> ClipBatch:
-        """The clips of ascending `rows`, all of one size, with what belongs to them."""
+        """The clips of ascending `rows`, all of one size, with their other fields."""
         tensors = self._tensors()
         sizes = tensors.pop("sizes", None)
         begin, end = int(rows[0]), int(rows[-1]) + 1
@@ -170,17 +173,17 @@ class SampleBoxes(NamedTuple):
 
 
 class Sample(NamedTuple):
-    """What one row of the list gives: V clips of one video.
+    """The V clips of one row of the list.
 
     Attributes:
-        clips: (V, T, H, W, C) uint8, or with `plans` the pixels to cut them from; V = 0 where the
-            video is lost and nothing replaces it.
+        clips: (V, T, H, W, C) uint8, or with `plans` their source pixels; V = 0 where the video is
+            lost and nothing replaces it.
         label: class number, or None.
         mask: (V, t, h, w) bool, or None.
         row: that the clips come from.
         lost: the videos that failed on the way.
         erase: (V, n, 5) int64, rectangles of random erasing, or None.
-        plans: how a device is to cut the clips; None where they are cut.
+        plans: crops that are left to the device; None where clips are cropped.
         boxes: of all clips, or None; with them `label` is None.
         times: (V, 2) float64, see `ClipBatch`, or None.
     """
@@ -191,7 +194,7 @@ class Sample(NamedTuple):
     row: int
     lost: tuple[LostVideo, ...]
     erase: Tensor | None = None
-    plans: tuple[CutPlan, ...] | None = None
+    plans: tuple[CropPlan, ...] | None = None
     boxes: SampleBoxes | None = None
     times: Tensor | None = None
 
@@ -205,9 +208,9 @@ def collate(samples: Sequence[Sample]) -> ClipBatch:
     masks = [sample.mask for sample in samples if sample.mask is not None]
     erase = [sample.erase for sample in samples if sample.erase is not None]
     times = [sample.times for sample in samples if sample.times is not None]
-    clips, sizes = _together([sample.clips for sample in samples])
+    clips, sizes = _join_clips([sample.clips for sample in samples])
     plans = [plan for sample in samples for plan in sample.plans or ()]
-    if plans:  # each says which pixels of its clip are no padding
+    if plans:  # each says which pixels of its clip are not padding
         sizes = None
     batch = ClipBatch(
         clips=clips.permute(0, 4, 1, 2, 3),
@@ -231,8 +234,8 @@ def collate(samples: Sequence[Sample]) -> ClipBatch:
     return replace(batch, boxes=boxes, labels=labels, box_index=index)
 
 
-def _together(clips: Sequence[Tensor]) -> tuple[Tensor, Tensor | None]:
-    """All clips (B, T, H, W, C), padded where their sizes differ, and then these."""
+def _join_clips(clips: Sequence[Tensor]) -> tuple[Tensor, Tensor | None]:
+    """All clips (B, T, H, W, C); where their sizes differ they are padded, and sizes (B, 2)."""
     clips = [some for some in clips if len(some)] or list(clips[:1])
     joined = pad_together(clips, new=_new_clips)
     if len({some.shape[2:4] for some in clips}) == 1:
@@ -242,7 +245,7 @@ def _together(clips: Sequence[Tensor]) -> tuple[Tensor, Tensor | None]:
 
 
 def _new_clips(*shape: int) -> Tensor:
-    """Room for uint8 clips; in a loading process it is shared memory, where they go anyway."""
+    """Allocate uint8 clips; in a loading process in shared memory, where they go anyway."""
     if get_worker_info() is None:
         return torch.empty(shape, dtype=torch.uint8)
     # As torch's own collate function does; to share a tensor later copies it.

@@ -1,4 +1,4 @@
-"""What happens to a whole batch on the device, before it is split into parts."""
+"""Transforms of a whole batch on the device, before it is split into parts."""
 
 from __future__ import annotations
 
@@ -9,10 +9,10 @@ import numpy as np
 import torch
 
 from slowfast_maskfeat.augment.mixing import Mix
+from slowfast_maskfeat.augment.normalize import normalize
 from slowfast_maskfeat.augment.random_erasing import erase
-from slowfast_maskfeat.augment.transforms import normalize
 from slowfast_maskfeat.clips.batch import ClipBatch
-from slowfast_maskfeat.clips.device_crop import DeviceCut
+from slowfast_maskfeat.clips.device_crop import DeviceCrop
 
 # Keeps the draws of batches apart from those of samples with the same seed.
 _STREAM = 0x6D6978
@@ -20,10 +20,10 @@ _STREAM = 0x6D6978
 
 @dataclass(frozen=True, kw_only=True)
 class BatchTransform:
-    """The cut, where it is left to the device; normalization, random erasing, mixup or cutmix.
+    """Crop of what workers left uncropped, normalization, random erasing, mixup or cutmix.
 
     Attributes:
-        cut: of clips that come uncut.
+        crop: of clips that come uncropped.
         mean: per channel, of the normalization.
         std: per channel, of the normalization.
         erase_mode: what erased rectangles are filled with.
@@ -33,7 +33,7 @@ class BatchTransform:
 
     mean: Sequence[float]
     std: Sequence[float]
-    cut: DeviceCut | None = None
+    crop: DeviceCrop | None = None
     erase_mode: str = "pixel"
     mix: Mix | None = None
     seed: int = 0
@@ -52,13 +52,13 @@ class BatchTransform:
             step: of the epoch, from 0.
 
         Returns:
-            The batch on the device, with float32 clips and, with `mix`, labels (B, K). Where
-            nothing is erased or mixed the clips stay uint8: the task normalizes them.
+            The batch on the device, with float32 clips and, with `mix`, labels (B, K). Without
+            erasing and mixing the clips stay uint8: the task normalizes them.
         """
         boxes = batch.erase
         batch = replace(batch, erase=None).to(device)
-        if self.cut is not None:
-            batch = self.cut(batch)
+        if self.crop is not None:
+            batch = self.crop(batch)
         if boxes is None and self.mix is None:
             return batch
         clips, labels = normalize(batch.clips, self.mean, self.std), batch.labels
@@ -66,7 +66,7 @@ class BatchTransform:
             clips = erase(clips, boxes, self.erase_mode)
         if self.mix is not None:
             if labels is None:
-                raise ValueError("MIXUP.ENABLE needs labels: the list has paths alone")
+                raise ValueError("MIXUP.ENABLE needs labels, but the annotation file has none")
             generator = np.random.default_rng((self.seed, epoch, step, _STREAM))
             draw = self.mix.draw(clips.shape[-2], clips.shape[-1], generator)
             clips, labels = self.mix.clips(clips, draw), self.mix.labels(labels, draw)

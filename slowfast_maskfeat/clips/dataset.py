@@ -1,62 +1,25 @@
-"""The one dataset: a list of videos, seen through views, with masks where wanted."""
+"""The one dataset: clips of the videos of a list, taken through views, with their masks."""
 
 from __future__ import annotations
 
 from collections.abc import Callable
 from contextlib import AbstractContextManager, nullcontext
-from typing import NamedTuple, Protocol
+from typing import NamedTuple
 
 import numpy as np
 import torch
-from numpy.typing import NDArray
 from torch import Tensor
 from torch.utils.data import Dataset
 
-from slowfast_maskfeat.augment.crop_plan import CutPlan, UncutClips
+from slowfast_maskfeat.augment import EraseSampler
 from slowfast_maskfeat.clips.batch import LostVideo, Sample, SampleBoxes
-from slowfast_maskfeat.clips.views import KeyFrameView, UniformViews
-from slowfast_maskfeat.datasets import KeyFrames, VideoList
-from slowfast_maskfeat.videos.decode import (
-    DecodeError,
-    MissingFileError,
-    StalledError,
-    Video,
-    open_video,
-)
+from slowfast_maskfeat.clips.views import Generators, Rng, ViewClips, Views
+from slowfast_maskfeat.datasets import KeyFrames, OpenedRow, VideoList
+from slowfast_maskfeat.masks import MaskSampler
+from slowfast_maskfeat.videos.decode import DecodeError, MissingFileError, StalledError
 
-Rng = np.random.Generator
-# Draws what belongs to one clip: its mask, its rectangles of random erasing.
-MaskSampler = Callable[[Rng], Tensor]
-
-# So many others are tried in the place of a lost video before the list is called unusable.
+# Replacements that are tried for a lost video before the list is an error.
 _NUM_REPLACEMENTS = 20
-
-
-class Views(Protocol):
-    """What is cut from a video: see `clips.views`."""
-
-    @property
-    def clip_shape(self) -> tuple[int, int, int]:
-        """(T, H, W) of each clip."""
-
-    def __call__(self, video: Video, generator: Rng) -> Tensor | UncutClips:
-        """(V, T, H, W, C) uint8, or what a device is to cut them from."""
-
-
-class _Cut(NamedTuple):
-    """What is cut from a video.
-
-    Attributes:
-        clips: (V, T, H, W, C), or with `plans` the pixels to cut them from.
-        plans: how a device is to cut each; None where they are cut.
-        boxes: of the clips of a key frame.
-        times: (V, 2) float64, seconds of the first and last frame of each clip of uniform views.
-    """
-
-    clips: Tensor
-    plans: tuple[CutPlan, ...] | None = None
-    boxes: SampleBoxes | None = None
-    times: Tensor | None = None
 
 
 class SampleKey(NamedTuple):
@@ -67,38 +30,39 @@ class SampleKey(NamedTuple):
 
 
 class ClipDataset(Dataset[Sample]):
-    """Decodes, cuts and masks the clips of one row.
+    """Decodes, crops and masks the clips of one row.
 
     Every draw comes from a generator seeded by (seed, epoch, row), so a sample depends neither on
     the worker that makes it nor on what was made before.
 
     Args:
         videos: the list.
-        views: what is cut from each video; of a list of key frames a `KeyFrameView`.
+        views: the clips that are taken from each video; for key frames a `KeyFrameView`.
         mask_sampler: draws a (t, h, w) bool mask for each clip; None for no masks.
         erase_sampler: draws the rectangles of random erasing for each clip, (n, 5); None for none.
         seed: of all draws.
         backend: name of the decoder.
         num_threads: of the decoder.
-        replace_lost: take another video in the place of one that can't be decoded; without it a
-            lost video gives no clip. Both are told in `Sample.lost`.
-        reverse_channels: blue, green, red; of clips that a device cuts, it does that (`DeviceCut`).
+        replace_lost: replace a video that can't be decoded by another one; without it a lost video
+            gives no clip. Both are recorded in `Sample.lost`.
+        reverse_channels: blue, green, red; clips that are cropped on the device are reversed there
+            (`DeviceCrop`).
         read_timeout: seconds that an address may take to open, and to give each packet, before it
             is given up; 0 for no limit. Each video has two tries.
 
     Attributes:
-        given_up: row -> reason, of videos that are lost without another try. The loader notes
-            those there that a worker hung on.
-        watching: entered with the row around the work on each video.
+        given_up: row -> reason, of videos that are lost without another try. The loader adds those
+            that a worker hung on.
+        watching: context that is entered with the row while its video is decoded.
     """
 
     def __init__(
         self,
         videos: VideoList,
-        views: Views | KeyFrameView,
+        views: Views,
         *,
         mask_sampler: MaskSampler | None = None,
-        erase_sampler: MaskSampler | None = None,
+        erase_sampler: EraseSampler | None = None,
         seed: int = 0,
         backend: str = "auto",
         num_threads: int = 1,
@@ -106,7 +70,6 @@ class ClipDataset(Dataset[Sample]):
         reverse_channels: bool = False,
         read_timeout: float = 0.0,
     ) -> None:
-        assert isinstance(videos, KeyFrames) == isinstance(views, KeyFrameView)
         self.videos = videos
         self.views = views
         self.mask_sampler = mask_sampler
@@ -127,114 +90,113 @@ class ClipDataset(Dataset[Sample]):
         """The clips of one row in one epoch.
 
         Raises:
-            ValueError: `replace_lost`, and none of twenty other videos could be decoded.
+            ValueError: with `replace_lost`, if none of twenty other videos could be decoded.
         """
-        cut, error = self._cut(key.row, self._generator(key))
+        clips, error = self._clips(key.row, self._generators(key))
         if error is None:
-            return self._sample(key, key.row, cut, ())
+            return self._sample(key, key.row, clips, ())
         lost = [error]
         if not self.replace_lost:
-            return self._sample(key, key.row, cut, tuple(lost))
+            return self._sample(key, key.row, clips, tuple(lost))
         for attempt in range(1, _NUM_REPLACEMENTS + 1):
-            generator = self._generator(key, attempt)
-            other = int(generator.integers(len(self)))
-            cut, error = self._cut(other, generator)
+            generators = self._generators(key, attempt)
+            other = int(generators(0).integers(len(self)))
+            clips, error = self._clips(other, generators)
             if error is None:
-                return self._sample(key, other, cut, tuple(lost))
+                return self._sample(key, other, clips, tuple(lost))
             lost.append(error)
         raise ValueError(
             f"{self.videos.source}: {len(lost)} videos in a row can't be decoded, "
             f"the last is {lost[-1].path}: {lost[-1].reason}"
         )
 
-    def _generator(self, key: SampleKey, attempt: int = 0) -> Rng:
-        return np.random.default_rng((self.seed, key.epoch, key.row, attempt))
+    def _generators(self, key: SampleKey, attempt: int = 0) -> Generators:
+        first = np.random.default_rng((self.seed, key.epoch, key.row, attempt))
 
-    def _cut(self, row: int, generator: Rng) -> tuple[_Cut, LostVideo | None]:
-        """The clips of a video, or none and why."""
+        def of_view(view: int) -> Rng:
+            assert view == 0
+            return first
+
+        return of_view
+
+    def _clips(self, row: int, generators: Generators) -> tuple[ViewClips, LostVideo | None]:
+        """The clips of a video; none, and the reason, if it can't be decoded."""
         path = self.videos.path(row)
         try:
             if row in self.given_up:
                 raise DecodeError(path, self.given_up[row])
-            cut = self._try_twice(row, generator)
+            (clips,) = self._try_twice(row, generators)
         except DecodeError as error:
-            time, height, width = self.views.clip_shape
-            empty = torch.empty((0, time, height, width, 3), dtype=torch.uint8)
-            boxes = self._boxes(np.empty((0, 5), np.float32), np.empty(0, np.int64))
             lost = LostVideo(row, path, error.reason, isinstance(error, MissingFileError))
-            return _Cut(empty, boxes=boxes), lost
-        if self.reverse_channels and cut.plans is None:
-            cut = cut._replace(clips=cut.clips.flip(-1))
-        return cut, None
+            (kind,) = self.views.kinds
+            return ViewClips(torch.empty((0, *kind.clip_shape, 3), dtype=torch.uint8)), lost
+        if self.reverse_channels and clips.plans is None:
+            clips = clips._replace(clips=clips.clips.flip(-1))
+        return clips, None
 
-    def _try_twice(self, row: int, generator: Rng) -> _Cut:
-        """What is cut from a video that has not been given up; one that stalls is tried twice.
+    def _try_twice(self, row: int, generators: Generators) -> tuple[ViewClips, ...]:
+        """Load the clips of a video; one that stalls is tried twice.
 
-        Twice, because a connection may have broken off, and a run that was stopped and continued
-        (Ctrl-Z, a suspended machine) finds the time of what it waited for over.
+        Twice, because a connection may have broken off, or the timeout may have expired while the
+        run was stopped (Ctrl-Z, a suspended machine).
         """
-        state = generator.bit_generator.state
+        first = generators(0).bit_generator
+        state = first.state
         try:
             with self.watching(row):
-                return self._look(row, generator)
+                return self._load(row, generators)
         except StalledError:
-            generator.bit_generator.state = state
+            first.state = state
         with self.watching(row):
-            return self._look(row, generator)
+            return self._load(row, generators)
 
-    def _look(self, row: int, generator: Rng) -> _Cut:
-        """Open a video and cut what the views want."""
-        if isinstance(self.views, KeyFrameView):
-            return self._look_at_moment(self.views, row, generator)
-        with self._open(row) as video:
-            clips = self.views(video, generator)
-            times = self.views.times(video) if isinstance(self.views, UniformViews) else None
-        return _Cut(clips, times=times) if isinstance(clips, Tensor) else _Cut(*clips)
+    def _load(self, row: int, generators: Generators) -> tuple[ViewClips, ...]:
+        """Open a video and take its clips."""
+        opened = self._open(row)
+        with opened.video:
+            return self.views.load(opened, generators)
 
-    def _open(self, row: int) -> Video:
-        return open_video(
-            self.videos.path(row),
-            self.backend,
-            num_threads=self.num_threads,
-            read_timeout=self.read_timeout,
-            content=self.videos.content(row, timeout=self.read_timeout),
-        )
-
-    def _look_at_moment(self, view: KeyFrameView, row: int, generator: Rng) -> _Cut:
-        """Open a video about a key frame and cut its clips, with their boxes."""
-        assert isinstance(self.videos, KeyFrames)
-        key = self.videos.key_frame(row)
-        video, moment = self.videos.open_moment(
+    def _open(self, row: int) -> OpenedRow:
+        return self.videos.open(
             row,
-            seconds=view.reach,
+            reach=self.views.reach,
             backend=self.backend,
             num_threads=self.num_threads,
             read_timeout=self.read_timeout,
         )
-        with video:
-            clips, boxes, which = view(video, moment, key.boxes, generator)
-        return _Cut(clips, boxes=self._boxes(boxes, key.first_box + which))
 
-    def _boxes(self, boxes: NDArray[np.float32], numbers: NDArray[np.int64]) -> SampleBoxes | None:
-        """Boxes (R, 5) of clips with their labels; None in a list without boxes."""
+    def _boxes(self, clips: ViewClips) -> SampleBoxes | None:
+        """The boxes of clips with their labels; None in a list without boxes."""
         if not isinstance(self.videos, KeyFrames):
             return None
+        boxes, numbers = clips.boxes, clips.box_index
+        if boxes is None or numbers is None:  # the video is lost
+            boxes, numbers = np.empty((0, 5), np.float32), np.empty(0, np.int64)
         labels = self.videos.table.labels(numbers)
         return SampleBoxes(*map(torch.from_numpy, (boxes, labels, numbers)))
 
-    def _sample(self, key: SampleKey, row: int, cut: _Cut, lost: tuple[LostVideo, ...]) -> Sample:
-        mask = self._draw(self.mask_sampler, key, len(cut.clips), stream=1)
-        erase = self._draw(self.erase_sampler, key, len(cut.clips), stream=2)
+    def _sample(
+        self, key: SampleKey, row: int, clips: ViewClips, lost: tuple[LostVideo, ...]
+    ) -> Sample:
         labels = self.videos.labels
-        label = None if labels is None else int(labels[row])
-        return Sample(cut.clips, label, mask, row, lost, erase, cut.plans, cut.boxes, cut.times)
+        return Sample(
+            clips.clips,
+            label=None if labels is None else int(labels[row]),
+            mask=self._draw(self.mask_sampler, key, len(clips.clips), stream=1),
+            row=row,
+            lost=lost,
+            erase=self._draw(self.erase_sampler, key, len(clips.clips), stream=2),
+            plans=clips.plans,
+            boxes=self._boxes(clips),
+            times=clips.times,
+        )
 
     def _draw(
-        self, sampler: MaskSampler | None, key: SampleKey, num_clips: int, stream: int
+        self, sampler: Callable[[Rng], Tensor] | None, key: SampleKey, num_clips: int, stream: int
     ) -> Tensor | None:
         """One draw per clip, stacked."""
         if sampler is None or not num_clips:
             return None
-        # A stream of its own: masks do not depend on how many draws the cut needed.
+        # A stream of its own: masks do not depend on how many draws the crop needed.
         generator = np.random.default_rng((self.seed, key.epoch, key.row, 0, stream))
         return torch.stack([sampler(generator) for _ in range(num_clips)])

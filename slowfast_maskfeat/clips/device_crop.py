@@ -1,4 +1,4 @@
-"""Follows the plans of a batch's clips on the device: operations, resize, flip, operations."""
+"""Applies the crop plans of a batch's clips on the device: operations, resize, flip, operations."""
 
 from __future__ import annotations
 
@@ -10,9 +10,9 @@ from torch import Tensor
 
 from slowfast_maskfeat.augment.apply_operations import apply_to_batch
 from slowfast_maskfeat.augment.batch_resize import AxisResize, resize_batch
-from slowfast_maskfeat.augment.boxes import Region
-from slowfast_maskfeat.augment.crop_plan import CutPlan
-from slowfast_maskfeat.augment.to_device import send
+from slowfast_maskfeat.augment.crop import Region
+from slowfast_maskfeat.augment.crop_plan import CropPlan
+from slowfast_maskfeat.augment.to_device import to_device
 from slowfast_maskfeat.clips.batch import ClipBatch
 
 # So many clips are resized at a time, which bounds the memory for what is in between.
@@ -20,8 +20,8 @@ _MOST_CLIPS = 8
 
 
 @dataclass(frozen=True, kw_only=True)
-class DeviceCut:
-    """Cuts the clips of a batch.
+class DeviceCrop:
+    """Crops the clips of a batch.
 
     The result is that of a worker: the same draws and operations, and a resize that differs by
     rounding. It does not depend on what else is in the batch.
@@ -29,7 +29,7 @@ class DeviceCut:
     Attributes:
         crop_size: height and width of the clips in pixels.
         antialias: antialias where the resize shrinks.
-        interpolation: of the resize, "bilinear" or "bicubic".
+        interpolation: of the resize, "bilinear", "bicubic" or "lanczos".
         reverse_channels: give blue, green, red.
     """
 
@@ -40,18 +40,20 @@ class DeviceCut:
 
     def __post_init__(self) -> None:
         if self.interpolation == "bicubic" and not self.antialias:
-            raise ValueError("a bicubic resize on the device is always antialiased")
+            raise ValueError(
+                "antialias must be True with bicubic interpolation on the device, got False"
+            )
 
     @torch.no_grad()
     def __call__(self, batch: ClipBatch) -> ClipBatch:
-        """The batch with its clips cut, uint8, on the device that it is on."""
+        """Crop the clips, uint8, on the device of the batch."""
         if batch.plans is None:
             return batch
         pixels = batch.clips.permute(0, 2, 3, 4, 1)  # (B, T, H, W, C), as they lie in memory
-        clips = self._cut(pixels, batch.plans)
+        clips = self._crop(pixels, batch.plans)
         return replace(batch, clips=clips.permute(0, 4, 1, 2, 3), plans=None)
 
-    def _cut(self, pixels: Tensor, plans: Sequence[CutPlan]) -> Tensor:
+    def _crop(self, pixels: Tensor, plans: Sequence[CropPlan]) -> Tensor:
         """(B, T, H, W, C), padded -> (B, T, crop_size, crop_size, C)."""
         pixels, regions = apply_to_batch(
             pixels,
@@ -62,7 +64,7 @@ class DeviceCut:
         starts = range(0, len(plans), _MOST_CLIPS)
         parts = [slice(start, start + _MOST_CLIPS) for start in starts]
         clips = torch.cat([self._resize(pixels[p], regions[p], plans[p]) for p in parts])
-        flips = send([plan.flip for plan in plans], torch.bool, clips.device)
+        flips = to_device([plan.flip for plan in plans], torch.bool, clips.device)
         clips = torch.where(flips[:, None, None, None, None], clips.flip(3), clips)
         whole = Region.whole(self.crop_size, self.crop_size)
         after = [plan.after for plan in plans]
@@ -70,9 +72,9 @@ class DeviceCut:
         return clips.flip(-1) if self.reverse_channels else clips
 
     def _resize(
-        self, pixels: Tensor, regions: Sequence[Region], plans: Sequence[CutPlan]
+        self, pixels: Tensor, regions: Sequence[Region], plans: Sequence[CropPlan]
     ) -> Tensor:
-        """Resize and crop as planned."""
+        """Resize and crop by the plans."""
         rows, columns = [], []
         for region, plan in zip(regions, plans, strict=True):
             box = plan.box.within(region.box)
@@ -82,7 +84,7 @@ class DeviceCut:
             pixels,
             rows,
             columns,
-            self.crop_size,
+            (self.crop_size, self.crop_size),
             antialias=self.antialias,
             interpolation=self.interpolation,
         )

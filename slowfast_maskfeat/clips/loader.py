@@ -15,7 +15,7 @@ from torch.utils.data import DataLoader, Sampler, get_worker_info
 
 from slowfast_maskfeat.clips.batch import ClipBatch, Sample, collate
 from slowfast_maskfeat.clips.dataset import ClipDataset, SampleKey
-from slowfast_maskfeat.clips.watchdog import WorkerWatch
+from slowfast_maskfeat.clips.watchdog import WorkerWatchdog
 from slowfast_maskfeat.datasets import VideoList
 
 
@@ -61,11 +61,11 @@ class _EpochOrder(Sampler[list[SampleKey]]):
 
     @property
     def _share(self) -> slice | list[int]:
-        """Which of a batch's rows this process takes: every world-th.
+        """The rows of a batch that this process takes: every world-th.
 
-        In training these are counted from both ends, where that gives all processes the same
-        number: clips that mixup pairs, the first with the last and so on, then stay together, and
-        several processes equal one.
+        In training these are counted from both ends, if that gives all processes the same number:
+        clips that mixup pairs, the first with the last and so on, then stay together, and several
+        processes equal one.
         """
         if not self.shuffle or self.batch_size % (2 * self.world):
             return slice(self.rank, None, self.world)
@@ -80,16 +80,16 @@ class ClipLoader:
         dataset: what to load.
         batch_size: rows of the list in one batch, over all processes together.
         shuffle: a new order each epoch, full batches only; else the order of the list, every row
-            once, and every epoch draws the same.
+            once, and the same draws in every epoch.
         seed: of the order.
         rank: which of the processes this one is.
         world: number of processes.
         num_workers: loading processes; 0 loads in this one.
         prefetch: batches that each worker prepares ahead.
         pin_memory: hand out batches in page-locked memory.
-        decode_timeout: seconds after which a worker that is still at one video is ended, and the
-            video is lost; 0 for never. It does nothing without workers: this process can't end
-            itself and go on.
+        decode_timeout: seconds after which a worker that is still decoding one video is ended, and
+            the video is lost; 0 for never. It has no effect without workers: this process can't
+            end itself and go on.
 
     Raises:
         ValueError: the list is empty, or shorter than one batch to train on.
@@ -110,11 +110,11 @@ class ClipLoader:
         decode_timeout: float = 0.0,
     ) -> None:
         if len(dataset) == 0:
-            raise ValueError(f"{dataset.videos.source}: the list is empty")
+            raise ValueError(f"{dataset.videos.source} must have at least one row, got none")
         if shuffle and len(dataset) < batch_size:
             raise ValueError(
-                f"{dataset.videos.source}: {len(dataset)} {dataset.videos.unit} are fewer than the "
-                f"{batch_size} of one batch (TRAIN.BATCH_SIZE times NUM_SHARDS)"
+                f"{dataset.videos.source} must have at least {batch_size} {dataset.videos.unit}, "
+                f"one batch (TRAIN.BATCH_SIZE times NUM_SHARDS), got {len(dataset)}"
             )
         self.dataset = dataset
         self.batch_size = batch_size
@@ -126,11 +126,11 @@ class ClipLoader:
         self._pin_memory = pin_memory
         self._decode_timeout = decode_timeout
         is_watched = num_workers > 0 and decode_timeout > 0
-        self._watch = WorkerWatch(num_workers, decode_timeout) if is_watched else None
+        self._watchdog = WorkerWatchdog(num_workers, decode_timeout) if is_watched else None
         self._loader = self._start()
 
     def _start(self) -> DataLoader[Sample]:
-        """A data loader, whose workers start with the first batch that is asked for."""
+        """Build a data loader, whose workers start with the first batch."""
         return DataLoader(
             self.dataset,
             batch_sampler=self._order,
@@ -139,8 +139,8 @@ class ClipLoader:
             prefetch_factor=self._prefetch if self._num_workers else None,
             persistent_workers=self._num_workers > 0,
             pin_memory=self._pin_memory,
-            worker_init_fn=partial(_start_worker, self._watch),
-            # A generator of its own: the loader must not draw from the model's random numbers.
+            worker_init_fn=partial(_start_worker, self._watchdog),
+            # A generator of its own: the loader must not draw from the model's random state.
             generator=torch.Generator(),
         )
 
@@ -149,9 +149,9 @@ class ClipLoader:
         return len(self._order)
 
     def leave_out(self, rows: NDArray[np.int64]) -> None:
-        """Load these rows of the list no more; the others stay in the batches that they are in.
+        """Skip these rows of the list; the others stay in the batches that they are in.
 
-        Only where the order is that of the list: a training has full batches.
+        Only for loaders without shuffling: training has full batches.
         """
         assert not self._order.shuffle
         self._order.wanted[rows] = False
@@ -159,13 +159,13 @@ class ClipLoader:
     def epoch(self, epoch: int, first_batch: int = 0) -> Iterator[ClipBatch]:
         """The batches of this process in `epoch`, from `first_batch` on.
 
-        A worker that hangs is ended, and all of them are started anew from the batch that is due:
-        torch's data loader can't replace a single one. As every sample is drawn by its own seed,
-        the batches are those that would have come anyway, but for the video that is lost.
+        A worker that hangs is ended, and all of them are restarted from the next batch: torch's
+        data loader can't replace a single one. As every sample has its own seed, the batches are
+        the same as without the hang, but for the video that is lost.
         """
         batch = first_batch
         loading: Iterator[ClipBatch] | None = None
-        watching = nullcontext() if self._watch is None else self._watch.ending_overdue()
+        watching = nullcontext() if self._watchdog is None else self._watchdog.ending_overdue()
         with watching:
             while True:
                 try:
@@ -176,13 +176,13 @@ class ClipLoader:
                 except StopIteration:
                     return
                 except Exception as error:
-                    # That a worker is gone is told by torch, or by a message that it broke off.
+                    # torch reports a worker that is gone, or a message of it breaks off.
                     may_be_gone = isinstance(error, (RuntimeError, OSError, EOFError))
                     if not (may_be_gone and self._give_up_hung()):
                         if self._num_workers:
-                            # torch's frames hold its workers and the error in a circle. That is
-                            # left to the garbage collector, which ends workers at some later
-                            # moment and stops this process for 5 s over each.
+                            # torch's frames, its workers and the error are a reference cycle.
+                            # The garbage collector would end the workers at some later time, and
+                            # block this process for 5 s for each.
                             error.__traceback__ = None
                         raise error
                     loading = None
@@ -192,14 +192,14 @@ class ClipLoader:
                     batch += 1
 
     def _restart(self) -> None:
-        assert self._watch is not None
+        assert self._watchdog is not None
         self._loader = self._start()  # waits until the old workers are gone
         self._give_up_hung()  # another one may have been ended meanwhile
-        self._watch.forget()
+        self._watchdog.forget()
 
     def _give_up_hung(self) -> bool:
-        """Mark the videos as lost whose workers were ended; False where none was."""
-        rows = [] if self._watch is None else self._watch.take_hung()
+        """Mark videos whose workers were ended as lost; False if there are none."""
+        rows = [] if self._watchdog is None else self._watchdog.take_hung()
         for row in rows:
             self.dataset.given_up[row] = (
                 f"the decoder hung: not done after {self._decode_timeout:g} s (DATA.DECODE_TIMEOUT)"
@@ -207,12 +207,12 @@ class ClipLoader:
         return bool(rows)
 
 
-def _start_worker(watch: WorkerWatch | None, worker: int) -> None:
-    """One thread per worker; Ctrl-C is for the training process, which ends its workers."""
+def _start_worker(watchdog: WorkerWatchdog | None, worker: int) -> None:
+    """Limit a worker to one thread; Ctrl-C goes to the training process, which ends its workers."""
     torch.set_num_threads(1)
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     info = get_worker_info()
-    if watch is not None:
+    if watchdog is not None:
         assert info is not None
         assert isinstance(info.dataset, ClipDataset)
-        info.dataset.watching = partial(watch.decoding, worker)
+        info.dataset.watching = partial(watchdog.decoding, worker)

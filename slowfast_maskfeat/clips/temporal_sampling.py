@@ -1,4 +1,4 @@
-"""Which frames make a clip: temporal sampling by presentation time.
+"""Temporal sampling: the frames of a clip, by presentation time.
 
 A clip of `num_frames` frames at `sampling_rate` covers `sampling_rate * num_frames / target_fps`
 seconds whatever the frame rate of the video is. All arithmetic is in presentation time and counts
@@ -27,7 +27,7 @@ _COARSE_CLOCK_SECONDS = 1e-3
 
 
 class Timed(Protocol):
-    """What an opened video tells about the times of its frames; `VideoTiming` and `Video` do."""
+    """Has the times of its frames: `VideoTiming` and an opened `Video` do."""
 
     @property
     def timestamps(self) -> NDArray[np.float64]:
@@ -44,7 +44,7 @@ class Timed(Protocol):
 
 @dataclass(frozen=True)
 class VideoTiming:
-    """When each frame of a video is shown.
+    """The presentation times of a video's frames.
 
     Attributes:
         timestamps: float64 (num_frames,), seconds at which each frame appears, ascending.
@@ -85,7 +85,7 @@ class VideoTiming:
 
     @property
     def num_frames(self) -> int:
-        """How many frames the video has."""
+        """Number of frames."""
         return len(self.timestamps)
 
     @property
@@ -141,7 +141,7 @@ def clip_frames(
         first = int(np.searchsorted(positions, start - _TOLERANCE, side="left"))
         last = int(np.searchsorted(positions, start + span - 1 + _TOLERANCE, side="right")) - 1
         last = max(last, first_shown, 0)
-        # After a freeze the next frame is far off: then the clip starts with the one on show.
+        # After a freeze the next frame is far off: then the clip starts with the displayed one.
         if first <= last and positions[first] - start < 1:
             origin = float(positions[first])
     times = origin + np.linspace(0.0, span - 1, num_frames)
@@ -239,14 +239,14 @@ def uniform_clip(
 def moment_clip(
     video: Timed, *, moment: float, num_frames: int, sampling_rate: float, target_fps: float
 ) -> NDArray[np.int64]:
-    """Frames of the clip about a moment, which shows in frame `num_frames // 2` of it.
+    """Frames of the clip around a moment, which is at its frame `num_frames // 2`.
 
     Frame k of the clip is the one on show `k * sampling_rate - num_frames * sampling_rate // 2`
     frames at `target_fps` after the moment, as published for key frames of AVA: 16x4 takes
     -32, -28, ..., 0, ..., 28. Beyond the ends the first and last frame are repeated.
 
     Args:
-        video: The opened video, its `VideoTiming`, or a part about the moment.
+        video: The opened video, its `VideoTiming`, or a part around the moment.
         moment: In seconds, on the clock of the time stamps.
         num_frames: Frames of the clip.
         sampling_rate: Frames of a `target_fps` video from one taken frame to the next.
@@ -258,14 +258,14 @@ def moment_clip(
     timing = VideoTiming.of(video)
     offsets = np.arange(num_frames) * sampling_rate - num_frames * sampling_rate // 2
     place = (moment - timing.timestamps[0]) * timing.fps + offsets / target_fps * timing.fps
-    # The moment does not come from a stamp, so that a coarse clock shows as it is.
+    # The moment is not a stamp itself, so the rounding of a coarse clock is not removed from it.
     slack = max(_COARSE_CLOCK_SECONDS * timing.fps, _TOLERANCE)
     frames = np.searchsorted(timing.positions(), place + min(slack, 0.25), side="right") - 1
     return np.clip(frames, 0, timing.num_frames - 1).astype(np.int64)
 
 
 def moment_reach(*, num_frames: int, sampling_rate: float, target_fps: float) -> float:
-    """Seconds of a video before and after a moment that `moment_clip` may look at."""
+    """Seconds of a video before and after a moment that `moment_clip` may read."""
     return num_frames * sampling_rate / 2 / target_fps + 1.0
 
 

@@ -1,42 +1,94 @@
-"""Which clips of a video are taken: one at random to train on, or a fixed set to evaluate."""
+"""Views of a video: random clips for training, a fixed set of clips for evaluation."""
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
-from typing import Protocol
+from typing import ClassVar, NamedTuple, Protocol
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from slowfast_maskfeat.augment.boxes import Boxes, clip_boxes, has_area
-from slowfast_maskfeat.augment.crop_plan import UncutClips, pad_together
+from slowfast_maskfeat.augment.crop_plan import CropPlan, pad_together
 from slowfast_maskfeat.augment.transforms import TestTransform, TrainTransform
 from slowfast_maskfeat.clips.temporal_sampling import (
-    moment_clip,
-    moment_reach,
     random_clip,
     segment_clip,
     uniform_clip,
 )
+from slowfast_maskfeat.datasets import OpenedRow
 from slowfast_maskfeat.videos.decode import Video
+
+Rng = np.random.Generator
+# Gives the generator of a view of the sample, by the number of the view.
+Generators = Callable[[int], Rng]
+
+
+class ViewKind(NamedTuple):
+    """A kind of clips that views give.
+
+    Attributes:
+        clip_shape: (T, H, W) of each clip.
+    """
+
+    clip_shape: tuple[int, int, int]
+
+
+class ViewClips(NamedTuple):
+    """The V clips of one kind, of one video.
+
+    Attributes:
+        clips: (V, T, H, W, C) uint8, or with `plans` their source pixels, padded below and to the
+            right.
+        plans: of each clip, its crop, which is left to the device; None where clips are cropped.
+        boxes: (R, 5) float32: number of the clip, x1, y1, x2, y2 in its pixels; None without boxes.
+        box_index: (R,) int64, the number of each box in the list's table of boxes.
+        times: (V, 2) float64, seconds of the first and the last frame of each clip; None where they
+            are random.
+    """
+
+    clips: Tensor
+    plans: tuple[CropPlan, ...] | None = None
+    boxes: NDArray[np.float32] | None = None
+    box_index: NDArray[np.int64] | None = None
+    times: Tensor | None = None
+
+
+class Views(Protocol):
+    """The clips that a dataset takes from each video."""
+
+    @property
+    def kinds(self) -> tuple[ViewKind, ...]:
+        """The kinds of clips, in the order in which `load` gives them."""
+
+    @property
+    def reach(self) -> float:
+        """Seconds that are read before and after the key frame of a row that has one."""
+
+    def load(self, row: OpenedRow, generators: Generators) -> tuple[ViewClips, ...]:
+        """Decode and crop the clips of each kind.
+
+        Args:
+            row: its video is opened, and closed by the caller.
+            generators: of the draws.
+        """
 
 
 @dataclass(frozen=True, kw_only=True)
 class RandomView:
-    """One or several random times of a video, each cut at random once or several times over.
+    """One or several random times of a video, each with one or several random crops.
 
     Attributes:
-        transform: the spatial cut.
+        transform: the spatial crop.
         num_frames: T.
         sampling_rate: distance of two frames, in frames at `target_fps`.
         target_fps: frames per second.
         jitter_fps: a uniform draw up to this is added to `target_fps`.
         segments: a random frame of each of T equal parts of the video instead.
-        num_times: how many random times are taken of one opened video.
-        num_samples: how many clips are cut out of the frames of each time (repeated augmentation).
+        num_times: number of random times of one opened video.
+        num_samples: clips of the frames of each time (repeated augmentation).
         on_device: leave operations and resize to the device.
     """
 
@@ -49,24 +101,29 @@ class RandomView:
     num_times: int = 1
     num_samples: int = 1
     on_device: bool = False
+    reach: ClassVar[float] = 0.0
 
     @property
-    def clip_shape(self) -> tuple[int, int, int]:
-        """(T, H, W) of each clip."""
-        return self.num_frames, self.transform.crop_size, self.transform.crop_size
+    def kinds(self) -> tuple[ViewKind, ...]:
+        """One."""
+        return (square_kind(self.num_frames, self.transform.crop_size),)
 
-    def __call__(self, video: Video, generator: np.random.Generator) -> Tensor | UncutClips:
-        """Decode once and cut: (num_times * num_samples, T, H, W, C) uint8, times outermost."""
+    def load(self, row: OpenedRow, generators: Generators) -> tuple[ViewClips, ...]:
+        """Decode once and crop num_times * num_samples clips, times outermost.
+
+        All draws are from the generator of the first view.
+        """
+        video, generator = row.video, generators(0)
         indices = np.stack([self._frames(video, generator) for _ in range(self.num_times)])
-        samples = (f for f in _decode(video, indices) for _ in range(self.num_samples))
+        samples = (f for f in decode_clips(video, indices) for _ in range(self.num_samples))
         if not self.on_device:
-            return torch.stack([self.transform(frames, generator) for frames in samples])
-        parts = [self.transform.hand_over(frames, generator) for frames in samples]
-        return UncutClips(
-            pad_together([pixels[None] for pixels, _ in parts]), tuple(plan for _, plan in parts)
-        )
+            clips = torch.stack([self.transform(frames, generator) for frames in samples])
+            return (ViewClips(clips),)
+        parts = [self.transform.prepare_for_device(frames, generator) for frames in samples]
+        pixels = pad_together([source[None] for source, _ in parts])
+        return (ViewClips(pixels, tuple(plan for _, plan in parts)),)
 
-    def _frames(self, video: Video, generator: np.random.Generator) -> NDArray[np.int64]:
+    def _frames(self, video: Video, generator: Rng) -> NDArray[np.int64]:
         """(T,) frame numbers."""
         if self.segments:
             return segment_clip(video.num_frames, num_frames=self.num_frames, generator=generator)
@@ -82,14 +139,14 @@ class RandomView:
 
 @dataclass(frozen=True, kw_only=True)
 class UniformViews:
-    """All views of an evaluation: `num_views` clips along the time, each in all its crops.
+    """All views of an evaluation: `num_views` clips along time, each in all its crops.
 
     Attributes:
         transform: the spatial crops.
         num_frames: T.
         sampling_rate: distance of two frames, in frames at `target_fps`.
         target_fps: frames per second.
-        num_views: clips along the time.
+        num_views: clips along time.
         use_offset: reach from the first to the last frame; a single view takes the middle.
         segments: the middle frame of each of T equal parts of the video instead, in every view.
     """
@@ -101,23 +158,25 @@ class UniformViews:
     num_views: int = 1
     use_offset: bool = False
     segments: bool = False
+    reach: ClassVar[float] = 0.0
 
     @property
-    def clip_shape(self) -> tuple[int, int, int]:
-        """(T, H, W) of each clip."""
-        return self.num_frames, self.transform.crop_size, self.transform.crop_size
+    def kinds(self) -> tuple[ViewKind, ...]:
+        """One."""
+        return (square_kind(self.num_frames, self.transform.crop_size),)
 
-    def __call__(self, video: Video, generator: np.random.Generator | None = None) -> Tensor:
-        """Decode once and cut all: (num_views * num_crops, T, H, W, C) uint8, views outermost.
-
-        Nothing is drawn; the generator is there because training views need one.
-        """
+    def __call__(self, video: Video) -> Tensor:
+        """Decode once and crop: (num_views * num_crops, T, H, W, C) uint8, views outermost."""
         return torch.cat(
-            [self.transform(frames) for frames in _decode(video, self.frame_numbers(video))]
+            [self.transform(frames) for frames in decode_clips(video, self.frame_numbers(video))]
         ).contiguous()
 
+    def load(self, row: OpenedRow, generators: Generators) -> tuple[ViewClips, ...]:
+        """The clips of `__call__`, with their times; nothing is drawn."""
+        return (ViewClips(self(row.video), times=self.times(row.video)),)
+
     def frame_numbers(self, video: Video) -> NDArray[np.int64]:
-        """Which frames of the video the clips along the time are: (num_views, T)."""
+        """Frame numbers of the clips along time: (num_views, T)."""
         return np.stack([self._frames(video, view) for view in range(self.num_views)])
 
     def times(self, video: Video) -> Tensor:
@@ -127,7 +186,7 @@ class UniformViews:
         return seconds.repeat_interleave(self.transform.num_crops, dim=0)
 
     def _frames(self, video: Video, view: int) -> NDArray[np.int64]:
-        """(T,) frame numbers of a view along the time."""
+        """(T,) frame numbers of a view along time."""
         if self.segments:
             return segment_clip(video.num_frames, num_frames=self.num_frames)
         return uniform_clip(
@@ -141,95 +200,12 @@ class UniformViews:
         )
 
 
-class BoxTransform(Protocol):
-    """Cuts a clip and takes boxes along: `TrainTransform` and `WholeFrameTransform` do."""
-
-    def with_boxes(
-        self, frames: Tensor, boxes: Boxes, generator: np.random.Generator
-    ) -> tuple[Tensor, Boxes]:
-        """(T, H, W, C) uint8 and boxes in its pixels -> the clip and boxes in its pixels."""
+def square_kind(num_frames: int, crop_size: int) -> ViewKind:
+    """The kind of square clips."""
+    return ViewKind((num_frames, crop_size, crop_size))
 
 
-@dataclass(frozen=True, kw_only=True)
-class KeyFrameView:
-    """The clip about a key frame, cut once or several times over, with the boxes in it.
-
-    Attributes:
-        transform: the spatial cut.
-        crop_size: short side of the clips in pixels.
-        num_frames: T.
-        sampling_rate: distance of two frames, in frames at `target_fps`.
-        target_fps: frames per second.
-        num_samples: how many clips are cut out of the frames (repeated augmentation).
-        keep_all: keep boxes that the cut leaves without area, as an evaluation must.
-    """
-
-    transform: BoxTransform
-    crop_size: int
-    num_frames: int
-    sampling_rate: int
-    target_fps: float = 30.0
-    num_samples: int = 1
-    keep_all: bool = False
-
-    @property
-    def clip_shape(self) -> tuple[int, int, int]:
-        """(T, H, W) of a clip that is not there."""
-        return self.num_frames, self.crop_size, self.crop_size
-
-    @property
-    def reach(self) -> float:
-        """Seconds that are needed before and after the key frame."""
-        return moment_reach(
-            num_frames=self.num_frames,
-            sampling_rate=self.sampling_rate,
-            target_fps=self.target_fps,
-        )
-
-    def __call__(
-        self,
-        video: Video,
-        moment: float,
-        boxes: NDArray[np.float32],
-        generator: np.random.Generator,
-    ) -> tuple[Tensor, NDArray[np.float32], NDArray[np.int64]]:
-        """Decode once and cut.
-
-        Args:
-            video: opened, about the key frame at least.
-            moment: of the key frame, on the clock of its time stamps.
-            boxes: (R, 4), x1, y1, x2, y2 as shares of width and height.
-            generator: of the draws.
-
-        Returns:
-            Clips (num_samples, T, H, W, C) uint8; their boxes, rows of clip, x1, y1, x2, y2 in
-            pixels; and which of the boxes each is.
-        """
-        indices = moment_clip(
-            video,
-            moment=moment,
-            num_frames=self.num_frames,
-            sampling_rate=self.sampling_rate,
-            target_fps=self.target_fps,
-        )
-        frames = torch.from_numpy(video.frames(indices))
-        height, width = frames.shape[1:3]
-        in_pixels = clip_boxes(boxes * np.array([width, height] * 2), height, width)
-        clips, placed, which = [], [], []
-        for number in range(self.num_samples):
-            clip, moved = self.transform.with_boxes(frames, in_pixels, generator)
-            kept = np.arange(len(moved)) if self.keep_all else np.flatnonzero(has_area(moved))
-            clips.append(clip)
-            placed.append(np.insert(moved[kept], 0, number, axis=1))
-            which.append(kept)
-        return (
-            torch.stack(clips),
-            np.concatenate(placed).astype(np.float32),
-            np.concatenate(which),
-        )
-
-
-def _decode(video: Video, indices: NDArray[np.int64]) -> Iterator[Tensor]:
+def decode_clips(video: Video, indices: NDArray[np.int64]) -> Iterator[Tensor]:
     """The frames of each clip, (T, H, W, C); a frame of several clips is decoded once.
 
     Args:
@@ -239,7 +215,7 @@ def _decode(video: Video, indices: NDArray[np.int64]) -> Iterator[Tensor]:
     if len(indices) == 1:
         yield torch.from_numpy(video.frames(indices[0]))
         return
-    wanted, place = np.unique(indices, return_inverse=True)
-    frames = torch.from_numpy(video.frames(wanted))
+    distinct, place = np.unique(indices, return_inverse=True)
+    frames = torch.from_numpy(video.frames(distinct))
     for of_clip in place.reshape(indices.shape):
         yield frames[torch.from_numpy(of_clip)]

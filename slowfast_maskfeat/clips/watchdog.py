@@ -1,4 +1,4 @@
-"""What the workers of a loader are decoding, so that one that hangs is found and ended."""
+"""Watches what the workers of a loader decode, so that one that hangs is found and ended."""
 
 from __future__ import annotations
 
@@ -12,9 +12,9 @@ from typing import NamedTuple
 
 import torch
 
-# The workers are looked at so many times within a timeout, and at least so often (seconds).
-_LOOKS_PER_TIMEOUT = 4
-_LONGEST_PAUSE = 5.0
+# Checks of the workers within a timeout, and the longest time between two of them (seconds).
+_CHECKS_PER_TIMEOUT = 4
+_MAX_PAUSE = 5.0
 
 
 class _Task(NamedTuple):
@@ -25,12 +25,12 @@ class _Task(NamedTuple):
     since: float
 
 
-class WorkerWatch:
+class WorkerWatchdog:
     """The current row of each worker, in memory that the workers and their parent share.
 
-    A worker writes, a thread of the parent reads. Nothing in the worker has to run for its hang to
-    be seen: neither its threads nor Python, which a decoder stuck in C code may both hold up. And
-    nothing in the parent's main thread, which may wait for a message of that very worker.
+    A worker writes, a thread of the parent reads. A hang is found without any code running in the
+    worker, since a decoder stuck in C code may block its threads and the interpreter, and without
+    the parent's main thread, which may be waiting for a message of that very worker.
 
     Args:
         num_workers: how many there are.
@@ -45,7 +45,7 @@ class WorkerWatch:
 
     @contextmanager
     def decoding(self, worker: int, row: int) -> Iterator[None]:
-        """Inside it, `worker`, which is this process, decodes the video of `row`."""
+        """Mark `worker`, which is this process, as decoding the video of `row`."""
         task = self._tasks[worker]
         task[0], task[1] = os.getpid(), row
         task[2] = time.monotonic()  # last: it makes the entry valid
@@ -56,7 +56,7 @@ class WorkerWatch:
 
     @contextmanager
     def ending_overdue(self) -> Iterator[None]:
-        """Inside it, workers whose row is overdue are ended."""
+        """End workers whose row is overdue, until the context exits."""
         is_over = threading.Event()
         thread = threading.Thread(target=self._end_overdue, args=(is_over,), daemon=True)
         thread.start()
@@ -67,29 +67,31 @@ class WorkerWatch:
             thread.join()
 
     def take_hung(self) -> list[int]:
-        """The rows whose workers were ended since the last call."""
+        """Return the rows whose workers were ended since the last call."""
         rows, self._hung = self._hung, []
         return rows
 
     def forget(self) -> None:
-        """All workers are gone: what they left behind names no process any more."""
+        """Clear the entries: all workers are gone, and their process ids may be reused."""
         self._tasks.zero_()
 
     def _end_overdue(self, is_over: threading.Event) -> None:
-        """End workers whose row was overdue at two looks.
+        """End workers whose row was overdue at two checks.
 
         Two, because a run that was stopped and continued (Ctrl-Z, a debugger) finds every row
         overdue at first, and most of them done a moment later.
         """
         suspects: frozenset[_Task] = frozenset()
         ended: set[_Task] = set()
-        while not is_over.wait(min(self.timeout / _LOOKS_PER_TIMEOUT, _LONGEST_PAUSE)):
+        while not is_over.wait(min(self.timeout / _CHECKS_PER_TIMEOUT, _MAX_PAUSE)):
             now = time.monotonic()
             tasks = [_Task(int(process), int(row), at) for process, row, at in self._tasks.tolist()]
             overdue = frozenset(t for t in tasks if t.since and now - t.since > self.timeout)
             for task in (overdue & suspects) - ended:
                 ended.add(task)
-                self._hung.append(task.row)  # first: the main thread asks when the worker is gone
+                self._hung.append(
+                    task.row
+                )  # first: the main thread reads it once the worker is gone
                 # torch's workers leave at once, and without an error code, on this signal of their
                 # parent; the handler is C code and needs no interpreter.
                 with suppress(ProcessLookupError):  # it may have ended by itself just now

@@ -26,7 +26,13 @@ from slowfast_maskfeat.datasets.ucf_hmdb import (
     read_ucf101,
     ucf101_class_names,
 )
-from slowfast_maskfeat.datasets.video_list import DataFolder, MissingListError, Shards, VideoList
+from slowfast_maskfeat.datasets.video_list import (
+    DataFolder,
+    MissingListError,
+    OpenedRow,
+    Shards,
+    VideoList,
+)
 from slowfast_maskfeat.datasets.webdataset import read_webdataset, webdataset_class_names
 
 __all__ = [
@@ -35,6 +41,7 @@ __all__ = [
     "DataFolder",
     "KeyFrames",
     "MissingListError",
+    "OpenedRow",
     "Shards",
     "VideoList",
     "ava_class_names",

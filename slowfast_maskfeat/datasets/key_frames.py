@@ -11,7 +11,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from slowfast_maskfeat.datasets.ava_media import Media
-from slowfast_maskfeat.datasets.video_list import VideoList
+from slowfast_maskfeat.datasets.video_list import OpenedRow, VideoList
 from slowfast_maskfeat.videos.decode import open_moment
 from slowfast_maskfeat.videos.video import DecodeError, Video
 
@@ -135,24 +135,20 @@ class KeyFrames(VideoList):
         """The row of each box: (R,) numbers of boxes -> (R,) rows."""
         return np.searchsorted(self.box_ends, index, side="right")
 
-    def open_moment(
+    def open(
+        self, row: int, *, reach: float, backend: str, num_threads: int, read_timeout: float
+    ) -> OpenedRow:
+        """Open the video of a row around its key frame: see `VideoList.open`."""
+        key = self.key_frame(row)
+        video, moment = self._open_moment(
+            row, seconds=reach, backend=backend, num_threads=num_threads, read_timeout=read_timeout
+        )
+        return OpenedRow(video, moment, key.boxes, key.first_box + np.arange(len(key.boxes)))
+
+    def _open_moment(
         self, row: int, *, seconds: float, backend: str, num_threads: int, read_timeout: float
     ) -> tuple[Video, float]:
-        """Open the video of a row about its key frame.
-
-        Args:
-            row: Which.
-            seconds: What is needed before and after the key frame.
-            backend: See `open_video`, as the next two.
-            num_threads: Of the decoder.
-            read_timeout: Seconds without data.
-
-        Returns:
-            The video, and where the key frame is on the clock of its `timestamps`.
-
-        Raises:
-            DecodeError: See `open_video`; or the video ends before the key frame.
-        """
+        """The video of a row, and the seconds of its key frame on the clock of its timestamps."""
         second = float(self.seconds[row])
         place = partial(second_in_file, self.path(row), second, self.media.begin)
         if self.media.frames is not None:

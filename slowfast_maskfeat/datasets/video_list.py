@@ -9,12 +9,15 @@ from array import array
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
-from typing import NoReturn, Protocol
+from typing import NamedTuple, NoReturn
 
 import numpy as np
 from numpy.typing import NDArray
 
 from slowfast_maskfeat.files import is_file, join
+from slowfast_maskfeat.log import Progress
+from slowfast_maskfeat.videos.decode import open_video
+from slowfast_maskfeat.videos.video import Video
 
 # So many malformed rows are named; a list with more of them is wrong as a whole.
 _MAX_NAMED = 50
@@ -24,27 +27,8 @@ class MissingListError(ValueError):
     """Nothing in the folder says which videos a split has."""
 
 
-class Progress(Protocol):
-    """Shows how far a long reading is."""
-
-    def update(self, n: int = 1) -> None:
-        """Count steps."""
-
-    def close(self) -> None:
-        """The last step is done."""
-
-
-class _Silence:
-    """Shows nothing."""
-
-    def __init__(self, total: int, description: str) -> None:
-        """For as many steps, which are called so."""
-
-    def update(self, n: int = 1) -> None:
-        """Count steps."""
-
-    def close(self) -> None:
-        """The last step is done."""
+def _no_progress(total: int, description: str) -> Progress:
+    return Progress(total, description, enabled=False)
 
 
 @dataclass(frozen=True)
@@ -83,7 +67,7 @@ class DataFolder:
     separator: str = " "
     official_split: int = 1
     shards: Shards = field(default_factory=Shards)
-    progress: Callable[[int, str], Progress] = _Silence
+    progress: Callable[[int, str], Progress] = _no_progress
 
     def videos(self, *names: str) -> str:
         """The prefix, or else the first of these folders inside that exists, or else the folder."""
@@ -96,6 +80,23 @@ class DataFolder:
         """Path of the first of these files that exists."""
         inside = (join(self.path, name) for name in names)
         return next((path for path in inside if is_file(path)), None)
+
+
+class OpenedRow(NamedTuple):
+    """The opened video of a row.
+
+    Attributes:
+        video: Close it.
+        moment: Seconds of the row's key frame, on the clock of the video's timestamps; None for
+            rows without one, as the next two.
+        boxes: float32 (R, 4), x1, y1, x2, y2 as shares of width and height.
+        box_index: int64 (R,), the number of each box in the list's table.
+    """
+
+    video: Video
+    moment: float | None = None
+    boxes: NDArray[np.float32] | None = None
+    box_index: NDArray[np.int64] | None = None
 
 
 class VideoList:
@@ -164,6 +165,31 @@ class VideoList:
             DecodeError: They can't be had.
         """
         return None
+
+    def open(
+        self, row: int, *, reach: float, backend: str, num_threads: int, read_timeout: float
+    ) -> OpenedRow:
+        """Open the video of a row.
+
+        Args:
+            row: Which.
+            reach: Seconds that are needed before and after the key frame of a row that has one;
+                other rows open the whole video.
+            backend: See `open_video`, as the next two.
+            num_threads: Of the decoder.
+            read_timeout: Seconds without data.
+
+        Raises:
+            DecodeError: See `open_video`; or the video ends before the key frame.
+        """
+        video = open_video(
+            self.path(row),
+            backend,
+            num_threads=num_threads,
+            read_timeout=read_timeout,
+            content=self.content(row, timeout=read_timeout),
+        )
+        return OpenedRow(video)
 
     def shuffled(self, generator: np.random.Generator) -> NDArray[np.int64]:
         """The rows in the order of an epoch: int64 (n,), each once."""

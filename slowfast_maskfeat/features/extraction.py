@@ -8,7 +8,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from slowfast_maskfeat.augment.transforms import normalize
+from slowfast_maskfeat.augment import normalize
 from slowfast_maskfeat.backbones import MViT
 from slowfast_maskfeat.clips.batch import ClipBatch
 from slowfast_maskfeat.datasets import VideoList

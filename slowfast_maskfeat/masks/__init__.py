@@ -6,6 +6,14 @@ from slowfast_maskfeat.masks.block import block_mask
 from slowfast_maskfeat.masks.cube import cube_mask
 from slowfast_maskfeat.masks.frame import frame_mask
 from slowfast_maskfeat.masks.random import random_mask
+from slowfast_maskfeat.masks.sampler import MaskSampler
 from slowfast_maskfeat.masks.tube import tube_mask
 
-__all__ = ["block_mask", "cube_mask", "frame_mask", "random_mask", "tube_mask"]
+__all__ = [
+    "MaskSampler",
+    "block_mask",
+    "cube_mask",
+    "frame_mask",
+    "random_mask",
+    "tube_mask",
+]

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import asdict, dataclass, field
 from typing import Any
 
@@ -10,8 +10,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-AllReduce = Callable[[Tensor, str], Tensor]
-"""Combines a tensor over processes: (tensor, "sum" or "max") to the combined tensor."""
+from slowfast_maskfeat.distributed import AllReduce
 
 
 def topk_correct(scores: Tensor, labels: Tensor, ks: Sequence[int]) -> Tensor:

@@ -17,6 +17,7 @@ from typing import Any, NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
+from slowfast_maskfeat.augment.boxes import has_area
 from slowfast_maskfeat.datasets.box_rows import read_box_rows, read_excluded
 from slowfast_maskfeat.datasets.label_map import read_labelmap
 from slowfast_maskfeat.metrics.average_precision import average_precision
@@ -151,8 +152,8 @@ def evaluate(
     frame = _frame_numbers(rows.names, rows.video, rows.seconds, truth.videos)
     _refuse_other_split(truth, frame, rows.path)
     counts = np.isin(rows.actions, list(labelmap)) & ~np.isin(frame, truth.excluded)
-    has_area = _has_area(rows.boxes)
-    kept = np.flatnonzero(counts & has_area)
+    is_box = has_area(rows.boxes)
+    kept = np.flatnonzero(counts & is_box)
     kept = kept[np.argsort(rows.actions[kept], kind="stable")]  # those of a class together
     actions, frame, boxes, scores = (
         rows.actions[kept],
@@ -162,7 +163,7 @@ def evaluate(
     )
     bounds = np.searchsorted(actions, [[action, action + 1] for action in labelmap])
     found = (_Found(frame[begin:end], boxes[begin:end], scores[begin:end]) for begin, end in bounds)
-    return _judge(truth, found, frame, boxes, num_dropped=int((counts & ~has_area).sum()))
+    return _judge(truth, found, frame, boxes, num_dropped=int((counts & ~is_box).sum()))
 
 
 def evaluate_detections(truth: GroundTruth, detections: Detections) -> AvaResult:
@@ -186,12 +187,12 @@ def evaluate_detections(truth: GroundTruth, detections: Detections) -> AvaResult
         raise ValueError("detections: some scores are not finite")
     frame = _frame_numbers(detections.names, detections.video, detections.seconds, truth.videos)
     _refuse_other_split(truth, frame, "detections")
-    has_area = _has_area(detections.boxes)
+    is_box = has_area(detections.boxes)
     counts = ~np.isin(frame, truth.excluded)
-    kept = np.flatnonzero(counts & has_area)
+    kept = np.flatnonzero(counts & is_box)
     frame, boxes = frame[kept], detections.boxes[kept].astype(np.float64)
     found = (_Found(frame, boxes, detections.scores[kept, a - 1]) for a in truth.labelmap)
-    return _judge(truth, found, frame, boxes, num_dropped=int((counts & ~has_area).sum()))
+    return _judge(truth, found, frame, boxes, num_dropped=int((counts & ~is_box).sum()))
 
 
 def read_ground_truth(
@@ -337,10 +338,6 @@ def _judge(
         num_boxes_dropped=num_dropped,
         num_boxes_expected=_num_distinct(truth.frame, truth.boxes),
     )
-
-
-def _has_area(boxes: NDArray[np.floating]) -> NDArray[np.bool_]:
-    return np.all(boxes[:, 2:] > boxes[:, :2], axis=1)
 
 
 def _frame_numbers(

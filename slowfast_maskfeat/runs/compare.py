@@ -52,7 +52,7 @@ class Network(NamedTuple):
     def grid(self) -> Grid:
         """The tokens that it predicts last of a clip."""
         view = build_validation_view(self.cfg)
-        return self.model.prediction_grids(view.clip_shape)[-1]
+        return self.model.prediction_grids(view.kinds[0].clip_shape)[-1]
 
 
 class _Clip(NamedTuple):

@@ -136,7 +136,8 @@ def kept_features(
     # Of the main process: random weights may differ by a rounding among machines.
     wanted = from_main(lambda: _facts(cfg, split, frozen, videos, of_tokens))
     name = f"{split}_{'tokens' if of_tokens else 'pooled'}_{wanted['key'][:16]}"
-    shape = feature_shape(frozen.model, loader.dataset.views.clip_shape, of_tokens=of_tokens)
+    (kind,) = loader.dataset.views.kinds
+    shape = feature_shape(frozen.model, kind.clip_shape, of_tokens=of_tokens)
     store = FeatureStore(Path(cfg.OUTPUT_DIR) / "features" / name, shape)
     known = from_main(store.facts)
     if known is not None:

@@ -10,7 +10,7 @@ import torch
 from fvcore.common.config import CfgNode
 from torch import Tensor, nn
 
-from slowfast_maskfeat.builders.augment import build_device_cut
+from slowfast_maskfeat.builders.augment import build_device_crop
 from slowfast_maskfeat.builders.datasets import reverses_channels
 from slowfast_maskfeat.builders.methods import find_method
 from slowfast_maskfeat.clips import ClipBatch, ClipLoader
@@ -81,7 +81,7 @@ def draw_predictions(
 def _first_clips(cfg: CfgNode, loader: ClipLoader, device: torch.device) -> ClipBatch:
     batch = next(iter(loader.epoch(0))).to(device)
     if batch.plans is not None:  # of the training loader, without a validation list
-        crop = build_device_cut(cfg)
+        crop = build_device_crop(cfg)
         assert crop is not None
         batch = crop(batch)
     return batch.split(_NUM_CLIPS)[0]

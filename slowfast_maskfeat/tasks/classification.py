@@ -10,7 +10,7 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from slowfast_maskfeat.augment.transforms import normalize
+from slowfast_maskfeat.augment import normalize
 from slowfast_maskfeat.clips.batch import ClipBatch
 from slowfast_maskfeat.datasets import VideoList
 from slowfast_maskfeat.distributed import AllReduce

@@ -5,7 +5,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor, nn
 
-from slowfast_maskfeat.augment.transforms import normalize
+from slowfast_maskfeat.augment import normalize
 from slowfast_maskfeat.backbones import MaskedModel, resize_mask
 from slowfast_maskfeat.clips.batch import ClipBatch
 from slowfast_maskfeat.figures import Drawing, HOGDrawing, PixelDrawing

@@ -11,7 +11,7 @@ from typing import Any, cast
 import torch
 from torch import Tensor, nn
 
-from slowfast_maskfeat.augment.transforms import normalize
+from slowfast_maskfeat.augment import normalize
 from slowfast_maskfeat.backbones.heads import take_masked
 from slowfast_maskfeat.backbones.masked import MaskedModel, resize_mask
 from slowfast_maskfeat.clips.batch import ClipBatch

@@ -47,6 +47,6 @@ def test_grayscale_is_pillows_and_as_frequent_as_asked():
     assert all(result.equal(expected) or result.equal(clip[0]) for result in results)
 
 
-def test_a_blend_cuts_the_fraction_off():
+def test_a_blend_truncates():
     pixel = torch.tensor([[[[[3, 5, 200]]]]], dtype=torch.uint8)
     assert blend(0.0, pixel, torch.tensor([1.5])).flatten().tolist() == [4, 7, 255]

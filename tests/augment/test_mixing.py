@@ -10,7 +10,7 @@ import pytest
 import torch
 from helpers.golden_rule import golden_randn
 
-from slowfast_maskfeat.augment.boxes import CropBox
+from slowfast_maskfeat.augment.crop import CropBox
 from slowfast_maskfeat.augment.mixing import Mix, MixDraw
 
 GOLDEN = json.loads((Path(__file__).parent.parent / "golden/metrics.json").read_text())["mixup"]
@@ -57,7 +57,7 @@ def test_cutmix_takes_the_same_rectangle_of_all_frames_from_the_partner():
     assert mixed.equal(expected)
 
 
-def test_the_share_of_a_cut_that_leaves_the_frame_is_that_of_what_is_inside():
+def test_the_share_of_a_cutmix_box_that_leaves_the_frame_is_that_of_what_is_inside():
     mix, generator = Mix(num_classes=2, mixup_alpha=0), np.random.default_rng(0)
     draws = [mix.draw(20, 30, generator) for _ in range(200)]
     for draw in draws:
@@ -68,13 +68,13 @@ def test_the_share_of_a_cut_that_leaves_the_frame_is_that_of_what_is_inside():
         assert draw.box.left + draw.box.width <= 30
 
 
-def test_how_often_is_mixed_and_cut():
+def test_frequency_of_mixup_and_cutmix():
     generator, mix = np.random.default_rng(0), Mix(num_classes=2, probability=0.6)
     draws = [mix.draw(20, 30, generator) for _ in range(4000)]
     mixed = [draw for draw in draws if draw != MixDraw(1.0)]
     assert len(mixed) / 4000 == pytest.approx(0.6, abs=0.03)
-    cut = [draw for draw in mixed if draw.box is not None]
-    assert len(cut) / len(mixed) == pytest.approx(0.5, abs=0.03)
+    with_box = [draw for draw in mixed if draw.box is not None]
+    assert len(with_box) / len(mixed) == pytest.approx(0.5, abs=0.03)
     shares = np.array([draw.share for draw in mixed if draw.box is None])
     # Beta(0.8, 0.8): mean 1/2, variance 1 / (4 * 2.6).
     assert shares.mean() == pytest.approx(0.5, abs=0.03)

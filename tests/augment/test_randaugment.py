@@ -14,7 +14,7 @@ from helpers.pillow_forms import pictures, pillow_result
 from PIL import Image
 
 from slowfast_maskfeat.augment.apply_operations import apply_operations
-from slowfast_maskfeat.augment.boxes import CropBox, crop
+from slowfast_maskfeat.augment.crop import CropBox, crop
 from slowfast_maskfeat.augment.randaugment import (
     Operation,
     RandAugment,
@@ -47,7 +47,7 @@ def test_the_published_results_at_magnitude_7(name, picture):
     assert clip.dtype == torch.uint8
     assert clip[0].equal(clip[1])
     difference = _difference(clip[1], expected)
-    if name in MOVING:  # sums of floats that Pillow cuts off: one level, now and then
+    if name in MOVING:  # sums of floats that Pillow truncates: one level, now and then
         assert difference.max() <= 1
         assert (difference > 0).mean() < 0.005
     else:
@@ -94,7 +94,7 @@ def test_the_published_arguments(name):
 
 
 @pytest.mark.parametrize("seed", range(25))
-def test_a_rectangle_is_cut_out_of_the_result_for_whole_frames(seed):
+def test_a_rectangle_is_cropped_from_the_result_for_whole_frames(seed):
     generator = np.random.default_rng(seed)
     frames = torch.from_numpy(generator.integers(0, 256, (3, 40, 50, 3)).astype(np.uint8))
     policy = RandAugment(magnitude=6, num_operations=6, magnitude_std=2, increasing=True)

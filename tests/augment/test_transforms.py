@@ -14,19 +14,19 @@ from helpers.python_draws import PythonDraws
 from PIL import Image
 
 from slowfast_maskfeat.augment.apply_operations import apply_operations
-from slowfast_maskfeat.augment.boxes import crop
 from slowfast_maskfeat.augment.color_jitter import ColorJitter
-from slowfast_maskfeat.augment.randaugment import parse_policy
-from slowfast_maskfeat.augment.transforms import TestTransform as FixedTransform
-from slowfast_maskfeat.augment.transforms import (
-    TrainTransform,
+from slowfast_maskfeat.augment.crop import (
+    crop,
     fixed_crop,
-    normalize,
     random_crop,
     random_resized_crop,
-    resize,
     short_side_size,
 )
+from slowfast_maskfeat.augment.normalize import normalize
+from slowfast_maskfeat.augment.randaugment import parse_policy
+from slowfast_maskfeat.augment.resize import resize
+from slowfast_maskfeat.augment.transforms import TestTransform as FixedTransform
+from slowfast_maskfeat.augment.transforms import TrainTransform
 
 # Geometry, distributions and values of the published transforms.
 GOLDEN = json.loads((Path(__file__).parent.parent / "golden/data_spatial.json").read_text())
@@ -47,8 +47,8 @@ def test_fixed_crops_have_the_published_values(row):
     planes = golden_randn(300, (3, 2, height, width))
     frames = planes.permute(1, 2, 3, 0)  # (T, H, W, C)
     resized = resize(frames, tuple(row["scaled_hw"]), antialias=False)
-    cut = crop(resized, fixed_crop(*row["scaled_hw"], row["crop"], row["spatial_idx"]))
-    values = cut.permute(3, 0, 1, 2).double()
+    cropped = crop(resized, fixed_crop(*row["scaled_hw"], row["crop"], row["spatial_idx"]))
+    values = cropped.permute(3, 0, 1, 2).double()
     assert list(values.shape) == golden["shape"]
     assert float(values.norm()) == pytest.approx(golden["norm"], rel=1e-6)
     assert float(values.mean()) == pytest.approx(golden["mean"], abs=1e-7)
@@ -167,7 +167,7 @@ def test_a_resize_that_shrinks_is_antialiased_and_the_published_form_is_not():
     assert (published.permute(0, 3, 1, 2).float() - planes).abs().max() <= 1
 
 
-def test_all_frames_of_a_clip_are_cut_alike():
+def test_all_frames_of_a_clip_are_cropped_alike():
     frame = torch.randint(0, 256, (1, 40, 50, 3), dtype=torch.uint8)
     for transform in (
         TrainTransform(crop_size=24, area=(0.3, 1.0)),
@@ -207,7 +207,7 @@ def test_all_frames_are_augmented_alike(seed):
         assert clip.equal(again)
 
 
-def test_videos_are_augmented_whole_and_images_when_cut():
+def test_videos_are_augmented_whole_and_images_after_the_crop():
     frames = torch.from_numpy(pictures()["smooth"])[None]
     whole, _, image = _transforms(flip=False)
     generator = np.random.default_rng(5)
@@ -219,8 +219,8 @@ def test_videos_are_augmented_whole_and_images_when_cut():
 
     generator = np.random.default_rng(5)
     box = random_resized_crop(60, 80, image.area, image.aspect, generator)
-    cut = resize(crop(frames, box), (24, 24), antialias=True, interpolation="bicubic")
-    expected = apply_operations(cut, image.randaugment.draw(generator))
+    cropped = resize(crop(frames, box), (24, 24), antialias=True, interpolation="bicubic")
+    expected = apply_operations(cropped, image.randaugment.draw(generator))
     assert image(frames, np.random.default_rng(5)).equal(expected)
 
 

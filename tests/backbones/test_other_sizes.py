@@ -10,7 +10,7 @@ import torch.nn.functional as F
 from helpers.golden_rule import GOLDEN
 from helpers.load_tool import load_tool
 
-from slowfast_maskfeat.augment.transforms import normalize
+from slowfast_maskfeat.augment import normalize
 from slowfast_maskfeat.builders.methods import build_model
 from slowfast_maskfeat.checkpoints import load_weights
 from slowfast_maskfeat.config import load_config

@@ -76,7 +76,7 @@ def test_the_published_recipe_of_images():
 @pytest.mark.parametrize(
     "name", ["masked_ssl/k400_MVITv2_S_16x4_MaskFeat_PT", "masked_ssl/in1k_VIT_B_MaskFeat_PT"]
 )
-def test_the_published_pre_training_cuts_and_flips_alone(name):
+def test_the_published_pre_training_crops_and_flips_alone(name):
     cfg = _cfg(name)
     transform = build_train_transform(cfg)
     assert transform.area == (0.5, 1.0)
@@ -86,17 +86,17 @@ def test_the_published_pre_training_cuts_and_flips_alone(name):
     assert build_batch_transform(cfg) is None
 
 
-def test_the_device_cuts_as_the_workers_would():
+def test_the_device_crops_as_the_workers_would():
     cfg = _cfg("masked_ssl/in1k_VIT_B_MaskFeat_FT", AUG__ON_DEVICE=True)
-    transform, cut = build_train_transform(cfg), build_batch_transform(cfg).cut
-    assert (cut.crop_size, cut.antialias) == (transform.crop_size, transform.antialias)
-    assert cut.interpolation == transform.interpolation == "bicubic"
+    transform, crop = build_train_transform(cfg), build_batch_transform(cfg).crop
+    assert (crop.crop_size, crop.antialias) == (transform.crop_size, transform.antialias)
+    assert crop.interpolation == transform.interpolation == "bicubic"
     cfg = _cfg("Kinetics/MVITv2_S_16x4", AUG__ON_DEVICE=True, DATA__REVERSE_INPUT_CHANNEL=True)
-    assert build_batch_transform(cfg).cut.reverse_channels
+    assert build_batch_transform(cfg).crop.reverse_channels
     # Without anything to erase or mix, too: the resize moves.
     cfg = _cfg("masked_ssl/k400_MVITv2_S_16x4_MaskFeat_PT", AUG__ON_DEVICE=True)
     batch = build_batch_transform(cfg)
-    assert batch.cut is not None
+    assert batch.crop is not None
     assert batch.mix is None
     with pytest.raises(ValueError, match=r"AUG.ON_DEVICE must be False"):
         build_batch_transform(_cfg(AUG__ON_DEVICE=True, DETECTION__ENABLE=True))
@@ -123,9 +123,15 @@ def test_colors_of_videos_have_keys_of_their_own():
 @pytest.mark.parametrize(
     ("options", "message"),
     [
-        ({"TRAIN__BATCH_SIZE": 1}, "gives each of 1 processes one; at least 2"),
+        (
+            {"TRAIN__BATCH_SIZE": 1},
+            r"TRAIN.BATCH_SIZE must .* got 1 for 1",
+        ),
         ({"MASK__ENABLE": True, "MODEL__MODEL_NAME": "MaskMViT"}, r"MIXUP.ENABLE.*no labels"),
-        ({"MIXUP__ALPHA": -1}, r"MIXUP.ALPHA, MIXUP.CUTMIX_ALPHA: -1\.0 and 1\.0 are wanted"),
+        (
+            {"MIXUP__ALPHA": -1},
+            r"MIXUP.ALPHA .* must be >= 0, got -1\.0 and 1\.0",
+        ),
     ],
 )
 def test_what_can_not_be_mixed_is_a_clear_error(options, message):

@@ -1,4 +1,4 @@
-"""How many views of a video a test has: what is cut, what is gathered and what is counted agree."""
+"""Number of views of a video in a test: the views that are made, gathered and counted agree."""
 
 from __future__ import annotations
 
@@ -39,7 +39,7 @@ from slowfast_maskfeat.videos import open_video
     ],
     ids=str,
 )
-def test_views_are_cut_gathered_and_counted_alike(options, clips, num_crops, tmp_path):
+def test_views_are_cropped_gathered_and_counted_alike(options, clips, num_crops, tmp_path):
     default = {"TEST.NUM_ENSEMBLE_VIEWS": 5, "TEST.NUM_SPATIAL_CROPS": 3}
     cfg = load_config([], tiny_run.pairs(tiny_run.MODEL, default, options))
     path = tmp_path / "a.mp4"
@@ -47,8 +47,8 @@ def test_views_are_cut_gathered_and_counted_alike(options, clips, num_crops, tmp
     assert num_clips_of_tests(cfg) == clips
     assert [num_clips_per_video(cfg, "test", n) for n in clips] == [n * num_crops for n in clips]
     assert num_clips_per_video(cfg, "val") == 1
-    cut = build_test_views(cfg)(open_video(str(path)))
-    assert len(cut) == num_clips_per_video(cfg, "test")
+    pixels = build_test_views(cfg)(open_video(str(path)))
+    assert len(pixels) == num_clips_per_video(cfg, "test")
     info = measure_model(cfg)
     assert (info.num_clips, info.num_crops) == (clips, num_crops)
 
@@ -87,8 +87,8 @@ def test_images_are_tested_alike_whatever_reads_them(views, pictures):
         cfg = load_config([], tiny_run.pairs(tiny_run.MODEL, options))
         loader = build_loader(cfg, "test")
         clips.append(torch.cat([batch.clips for batch in loader.epoch(0)]))
-        cut = build_test_views(cfg).transform
-        assert (cut.short_side, cut.crop_size, cut.interpolation) == (36, 32, "bicubic")
+        crops = build_test_views(cfg).transform
+        assert (crops.short_side, crops.crop_size, crops.interpolation) == (36, 32, "bicubic")
     assert clips[0].shape == (2, 3, 1, 32, 32)
     assert torch.equal(clips[0], clips[1])
     assert torch.equal(clips[0], clips[2])

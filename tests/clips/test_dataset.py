@@ -104,7 +104,7 @@ def test_augmented_batches_do_not_depend_on_the_number_of_workers(folder):
             assert batch.erase.equal(other.erase)
 
 
-def test_repeated_augmentation_cuts_clips_from_one_decoding_next_to_each_other(folder):
+def test_repeated_augmentation_crops_clips_of_one_decoding_next_to_each_other(folder):
     dataset = _augmented_dataset(folder)
     batch = next(_train_loader(dataset).epoch(0))
     assert batch.index.tolist()[0::2] == batch.index.tolist()[1::2]
@@ -259,5 +259,5 @@ def test_a_list_of_nothing_but_broken_files_ends_with_an_error(broken_folder):
 
 
 def test_a_list_shorter_than_a_batch_is_refused(folder):
-    with pytest.raises(ValueError, match="8 videos are fewer than the 9 of one batch"):
+    with pytest.raises(ValueError, match=r"at least 9 videos, .*TRAIN\.BATCH_SIZE.*, got 8"):
         ClipLoader(_dataset(folder), 9, shuffle=True)

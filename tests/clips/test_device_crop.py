@@ -1,4 +1,4 @@
-"""Clips that a device cuts: what a worker would have made, whatever else is in the batch."""
+"""Crops on the device: equal to those of a worker, whatever else is in the batch."""
 
 from __future__ import annotations
 
@@ -23,10 +23,10 @@ from slowfast_maskfeat.augment.apply_operations import (
     boxes_needed,
 )
 from slowfast_maskfeat.augment.batch_resize import AxisResize, resize_batch
-from slowfast_maskfeat.augment.boxes import CropBox, Region, crop
+from slowfast_maskfeat.augment.crop import CropBox, Region, crop
 from slowfast_maskfeat.augment.crop_plan import pad_together
 from slowfast_maskfeat.augment.randaugment import Operation, RandAugment, level_argument
-from slowfast_maskfeat.clips import BatchTransform, ClipDataset, ClipLoader, DeviceCut, RandomView
+from slowfast_maskfeat.clips import BatchTransform, ClipDataset, ClipLoader, DeviceCrop, RandomView
 from slowfast_maskfeat.clips.batch import Sample, collate
 from slowfast_maskfeat.datasets import read_list
 
@@ -45,7 +45,7 @@ POLICY = parse_policy("rand-m7-n4-mstd0.5-inc1")
 ALL_NAMES = sorted({*POLICY.names, *parse_policy("rand-m9").names})
 MOVING = ("Rotate", "ShearX", "ShearY", "TranslateXRel", "TranslateYRel")
 SIZES = [(90, 120), (120, 90), (85, 85), (64, 200), (200, 300), (72, 70)]
-CUTS = {
+CROPS = {
     "resized crops": {"area": (0.08, 1.0)},
     "not antialiased": {"area": (0.08, 1.0), "antialias": False},
     "short side": {"short_side": (70, 100)},
@@ -137,7 +137,7 @@ def test_chains_of_operations_are_those_of_a_worker(seed, device):
 
 
 @pytest.mark.parametrize("device", DEVICES)
-@pytest.mark.parametrize("interpolation", ["bilinear", "bicubic"])
+@pytest.mark.parametrize("interpolation", ["bilinear", "bicubic", "lanczos"])
 def test_resizes_are_pillows(interpolation, device):
     """Rectangles of several sizes out of pictures of several sizes, in one call."""
     images = [image for image in pictures().values() for _ in range(4)]
@@ -153,31 +153,33 @@ def test_resizes_are_pillows(interpolation, device):
         part = Image.fromarray(np.ascontiguousarray(image[tuple(box)]))
         resized = part.resize((32, 32), Image.Resampling[interpolation.upper()])
         expected.append(torch.from_numpy(np.array(resized)))
-    results = resize_batch(clips, rows, columns, 32, antialias=True, interpolation=interpolation)
+    results = resize_batch(
+        clips, rows, columns, (32, 32), antialias=True, interpolation=interpolation
+    )
     difference = _level_difference(results[:, 0].cpu(), torch.stack(expected))
     assert difference.max() <= 2
     assert (difference > 0).double().mean() < 0.04
 
 
 def _worker_and_device(name, make, device, repeat):
-    """The same clips, cut by a worker and on the device, the latter out of one batch."""
-    transform = TrainTransform(crop_size=64, **CUTS[name])
-    cut = DeviceCut(
+    """The same clips, cropped by a worker and on the device, the latter out of one batch."""
+    transform = TrainTransform(crop_size=64, **CROPS[name])
+    device_crop = DeviceCrop(
         crop_size=64, antialias=transform.antialias, interpolation=transform.interpolation
     )
     samples, expected = [], []
     for number, size in enumerate(SIZES):
         frames = make(*size, repeat * 100 + number)
         expected.append(transform(frames, np.random.default_rng((repeat, number))))
-        pixels, plan = transform.hand_over(frames, np.random.default_rng((repeat, number)))
+        pixels, plan = transform.prepare_for_device(frames, np.random.default_rng((repeat, number)))
         assert pixels.dtype == torch.uint8
         samples.append(Sample(pixels[None], 0, None, number, (), None, (plan,)))
     batch = collate(samples).to(torch.device(device))
     before = batch.clips.clone()
-    clips = cut(batch).clips.permute(0, 2, 3, 4, 1)
+    clips = device_crop(batch).clips.permute(0, 2, 3, 4, 1)
     assert batch.clips.equal(before)
     for part in (samples[:2], samples[4:]):
-        mine = cut(collate(part).to(torch.device(device))).clips.permute(0, 2, 3, 4, 1)
+        mine = device_crop(collate(part).to(torch.device(device))).clips.permute(0, 2, 3, 4, 1)
         start = part[0].row
         difference = _level_difference(mine, clips[start : start + 2])
         assert difference.max() == 0 or (device == "cuda" and difference.double().mean() < 0.1)
@@ -187,8 +189,8 @@ def _worker_and_device(name, make, device, repeat):
 
 @pytest.mark.parametrize("device", DEVICES)
 @pytest.mark.parametrize("make", [_smooth, _noise], ids=["smooth", "noise"])
-@pytest.mark.parametrize("name", CUTS)
-def test_a_device_cuts_as_a_worker_does(name, make, device):
+@pytest.mark.parametrize("name", CROPS)
+def test_a_device_crops_as_a_worker_does(name, make, device):
     differences = torch.cat(
         [
             _level_difference(*_worker_and_device(name, make, device, repeat)).flatten()
@@ -204,7 +206,7 @@ def test_a_device_cuts_as_a_worker_does(name, make, device):
     assert differences.bool().any() or name == "not antialiased"
 
 
-def test_the_pixels_that_are_handed_over_are_few():
+def test_few_source_pixels_go_to_the_device():
     plain = TrainTransform(crop_size=64, area=(0.08, 1.0))
     augmented = TrainTransform(
         crop_size=64, area=(0.08, 1.0), short_side=(80, 80), randaugment=POLICY
@@ -212,16 +214,16 @@ def test_the_pixels_that_are_handed_over_are_few():
     small, large = _noise(70, 90, 0), _noise(200, 250, 0)
     kept = set()
     for seed in range(60):
-        pixels, plan = plain.hand_over(large, np.random.default_rng(seed))
+        pixels, plan = plain.prepare_for_device(large, np.random.default_rng(seed))
         assert pixels.shape[1] * pixels.shape[2] <= 4 * 64**2
         if pixels.shape[1:3] == (64, 64):  # resized by the worker, bit for bit
             finished = plain(large, np.random.default_rng(seed))
             assert pixels.equal(finished.flip(2) if plan.flip else finished)
         else:
             kept.add(pixels.shape)
-        pixels, plan = plain.hand_over(small, np.random.default_rng(seed))
+        pixels, plan = plain.prepare_for_device(small, np.random.default_rng(seed))
         assert pixels.shape[1:3] == plan.box[2:]
-        pixels, plan = augmented.hand_over(large, np.random.default_rng(seed))
+        pixels, plan = augmented.prepare_for_device(large, np.random.default_rng(seed))
         if plan.before:
             assert plan.frame == (80, 100)
             assert pixels.shape[1:3] == plan.held[2:]
@@ -261,7 +263,7 @@ def _loader(folder, *, on_device, rank=0, world=1, num_workers=0):
 
 def _transform(**options):
     options = {"mean": (0.45,) * 3, "std": (0.225,) * 3, **options}
-    return BatchTransform(cut=DeviceCut(crop_size=32), **options)
+    return BatchTransform(crop=DeviceCrop(crop_size=32), **options)
 
 
 def _transformed(loader, first_batch=0, **options):
@@ -308,12 +310,12 @@ def test_uint8_pixels_and_plans_are_what_crosses_processes(folder):
     batch = next(iter(_loader(folder, on_device=True).epoch(0)))
     assert batch.clips.dtype == torch.uint8
     assert len(batch.plans) == len(batch) == 8
-    cut = DeviceCut(crop_size=32)(batch)
-    assert cut.clips.dtype == torch.uint8
-    assert cut.erase.equal(batch.erase)
-    reverse = DeviceCut(crop_size=32, reverse_channels=True)(batch)
-    assert reverse.clips.equal(cut.clips.flip(1))
-    with pytest.raises(AssertionError, match="not cut yet"):
+    cropped = DeviceCrop(crop_size=32)(batch)
+    assert cropped.clips.dtype == torch.uint8
+    assert cropped.erase.equal(batch.erase)
+    reverse = DeviceCrop(crop_size=32, reverse_channels=True)(batch)
+    assert reverse.clips.equal(cropped.clips.flip(1))
+    with pytest.raises(AssertionError, match="not cropped yet"):
         batch.split(2)
 
 
@@ -327,15 +329,15 @@ def test_without_erasing_and_mixing_clips_stay_uint8(folder):
 @pytest.mark.parametrize("name", ["RandAugment", "RandAugment, short side", "images", "colors"])
 def test_no_value_decides_what_is_done(name):
     """Tensors without values go through it: nothing is read back from a device."""
-    transform = TrainTransform(crop_size=64, **CUTS[name])
+    transform = TrainTransform(crop_size=64, **CROPS[name])
     samples, kinds = [], set()
     for number in range(120):
         frames = _noise(90 + number % 3, 120, number, num_frames=1)
-        pixels, plan = transform.hand_over(frames, np.random.default_rng(number))
+        pixels, plan = transform.prepare_for_device(frames, np.random.default_rng(number))
         samples.append(Sample(pixels[None], 0, None, number, (), None, (plan,)))
         kinds |= {operation.kind for operation in (*plan.before, *plan.after)}
     batch = collate(samples).to(torch.device("meta"))
-    clips = DeviceCut(crop_size=64, interpolation=transform.interpolation)(batch).clips
+    clips = DeviceCrop(crop_size=64, interpolation=transform.interpolation)(batch).clips
     assert clips.shape == (120, 3, 1, 64, 64)
     assert (clips.dtype, clips.device.type) == (torch.uint8, "meta")
     assert len(kinds) == (3 if name == "colors" else 15)

@@ -13,16 +13,17 @@ import time
 from contextlib import nullcontext
 from dataclasses import dataclass
 from pathlib import Path
+from typing import ClassVar
 
 import numpy as np
 import pytest
-import torch
 from helpers.videos_on_disk import write_video
 
 from slowfast_maskfeat.augment import TrainTransform
 from slowfast_maskfeat.clips import ClipDataset, ClipLoader, RandomView
-from slowfast_maskfeat.datasets import read_list
-from slowfast_maskfeat.videos.decode import StalledError, Video, available_backends, open_video
+from slowfast_maskfeat.clips.views import Generators, ViewClips, ViewKind
+from slowfast_maskfeat.datasets import OpenedRow, read_list
+from slowfast_maskfeat.videos.decode import StalledError, available_backends, open_video
 
 pytestmark = pytest.mark.skipif(sys.platform != "linux", reason="files that hang are Linux's")
 
@@ -61,15 +62,16 @@ class _Pausing:
     """Views that hang on one video: in C code that neither returns nor lets Python run."""
 
     view: RandomView
+    reach: ClassVar[float] = 0.0
 
     @property
-    def clip_shape(self) -> tuple[int, int, int]:
-        return self.view.clip_shape
+    def kinds(self) -> tuple[ViewKind, ...]:
+        return self.view.kinds
 
-    def __call__(self, video: Video, generator: np.random.Generator) -> torch.Tensor:
-        if video.path.endswith(f"/{HUNG}.mp4"):
+    def load(self, row: OpenedRow, generators: Generators) -> tuple[ViewClips, ...]:
+        if row.video.path.endswith(f"/{HUNG}.mp4"):
             ctypes.PyDLL(None).pause()  # PyDLL keeps the interpreter's lock
-        return self.view(video, generator)
+        return self.view.load(row, generators)
 
 
 def _view() -> RandomView:
@@ -172,9 +174,9 @@ def test_an_epoch_that_was_broken_off_before_a_hang_does_not_block_the_next(fold
 
 def test_slow_videos_are_waited_for(folder):
     class Slow(RandomView):
-        def __call__(self, video, generator):
+        def load(self, row, generators):
             time.sleep(0.4)
-            return super().__call__(video, generator)
+            return super().load(row, generators)
 
     views = Slow(**_view().__dict__)
     loader = _loader(
@@ -191,7 +193,7 @@ def test_slow_videos_are_waited_for(folder):
 
 def test_a_worker_that_fails_is_no_worker_that_hangs(folder):
     class Failing(RandomView):
-        def __call__(self, video, generator):
+        def load(self, row, generators):
             raise RuntimeError("of its own")
 
     views = Failing(**_view().__dict__)

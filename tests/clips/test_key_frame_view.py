@@ -90,7 +90,7 @@ TRANSFORMS = {
 
 @pytest.mark.parametrize("size", [(96, 128), (128, 96), (60, 61)])
 @pytest.mark.parametrize("name", TRANSFORMS)
-def test_boxes_follow_every_cut(name, size):
+def test_boxes_follow_every_crop(name, size):
     transform = TrainTransform(crop_size=56, **TRANSFORMS[name])
     generator = np.random.default_rng(0)
     num_seen = 0
@@ -146,7 +146,7 @@ def test_boxes_hold_what_randaugment_turns(kind, argument):
     _assert_marked(frames, moved, 1.6)
 
 
-def test_boxes_follow_several_operations_and_the_cut():
+def test_boxes_follow_several_operations_and_the_crop():
     policy = parse_policy("rand-m10-n3-mstd0.5-inc1")
     transform = TrainTransform(
         crop_size=56, short_side=(64, 80), randaugment=policy, jitter=ColorJitter(strength=0.2)
@@ -178,7 +178,7 @@ def test_boxes_do_not_change_what_is_drawn():
 
 
 def test_pixels_of_boxes_are_the_published_ones():
-    """Cut off at the last pixel; mirrored, x is width - x - 1."""
+    """Clipped at the last pixel; mirrored, x is width - x - 1."""
     boxes = np.array([[-3.0, 4, 200, 90], [10, 5, 20, 8]])
     np.testing.assert_array_equal(clip_boxes(boxes, 60, 100), [[0, 4, 99, 59], [10, 5, 20, 8]])
     np.testing.assert_array_equal(flip_boxes(boxes[1:], 100), [[79, 5, 89, 8]])
@@ -212,7 +212,7 @@ def test_a_view_gives_the_clip_and_all_boxes_in_its_pixels(video):
     assert which.tolist() == [0, 1, 2]
 
 
-def test_several_cuts_have_boxes_of_their_own_and_drop_what_is_outside(video):
+def test_several_crops_have_boxes_of_their_own_and_drop_what_is_outside(video):
     transform = TrainTransform(crop_size=32, short_side=(48, 48))
     view = _view(transform=transform, num_samples=20, keep_all=False)
     with open_video(video) as opened:
@@ -224,7 +224,7 @@ def test_several_cuts_have_boxes_of_their_own_and_drop_what_is_outside(video):
     assert clips.shape == (20, 4, 32, 32, 3)
     assert boxes.dtype == np.float32
     assert has_area(boxes[:, 1:]).all()
-    assert len(kept[1]) == 60 > len(boxes)  # the small one in the corner leaves most cuts
+    assert len(kept[1]) == 60 > len(boxes)  # the small one in the corner is outside of most crops
     assert set(boxes[which == 1, 0].astype(int)) == set(range(20))
     assert np.array_equal(again[1], boxes)
     assert again[0].equal(clips)

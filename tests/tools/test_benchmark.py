@@ -54,17 +54,17 @@ def test_bare_decoding_takes_the_frames_of_the_loader(tmp_path):
     view, taken = loader.dataset.views, []
 
     class Watch:
-        clip_shape = view.clip_shape
+        kinds, reach = view.kinds, view.reach
 
-        def __call__(self, video, generator):
-            frames = video.frames
+        def load(self, row, generators):
+            video, frames = row.video, row.video.frames
 
             def watched(indices):
                 taken.append((video.path, list(indices)))
                 return frames(indices)
 
             video.frames = watched
-            return view(video, generator)
+            return view.load(row, generators)
 
     plan = benchmark.frames_of_epoch(loader, 3)
     loader.dataset.views = Watch()

@@ -32,17 +32,17 @@ def test_bare_decoding_decodes_the_frames_of_the_loader(loader):
 
     class Watch:
         def __init__(self, views):
-            self.views, self.clip_shape = views, views.clip_shape
+            self.views, self.kinds, self.reach = views, views.kinds, views.reach
 
-        def __call__(self, video, generator):
-            frames = video.frames
+        def load(self, row, generators):
+            video, frames = row.video, row.video.frames
 
             def watched(indices):
                 taken.append((video.path, list(indices)))
                 return frames(indices)
 
             video.frames = watched
-            return self.views(video, generator)
+            return self.views.load(row, generators)
 
     views = loader.dataset.views
     wanted = []
@@ -112,4 +112,4 @@ def test_the_whole_run_at_tiny_sizes(tmp_path, capsys):
     for record in content["rates"]:
         assert 0 <= record["wait"] <= 1
         assert record["handed_over_of_bare_decoding"] > 0
-    assert any(name.startswith("cut on") for name in content)
+    assert any(name.startswith("crop on") for name in content)

@@ -1,0 +1,111 @@
+"""Clips around key frames, with the boxes in them."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Protocol
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+
+from slowfast_maskfeat.augment.boxes import Boxes, clip_boxes, has_area
+from slowfast_maskfeat.clips.temporal_sampling import moment_clip, moment_reach
+from slowfast_maskfeat.clips.views import Generators, Rng, ViewClips, ViewKind, square_kind
+from slowfast_maskfeat.datasets import OpenedRow
+from slowfast_maskfeat.videos.decode import Video
+
+
+class BoxTransform(Protocol):
+    """Crops a clip and moves boxes with it: `TrainTransform` and `WholeFrameTransform` do."""
+
+    def with_boxes(self, frames: Tensor, boxes: Boxes, generator: Rng) -> tuple[Tensor, Boxes]:
+        """(T, H, W, C) uint8 and boxes in its pixels -> the clip and boxes in its pixels."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class KeyFrameView:
+    """The clip around a key frame, with one or several crops, and the boxes in it.
+
+    Attributes:
+        transform: the spatial crop.
+        crop_size: short side of the clips in pixels.
+        num_frames: T.
+        sampling_rate: distance of two frames, in frames at `target_fps`.
+        target_fps: frames per second.
+        num_samples: clips of the frames (repeated augmentation).
+        keep_all: keep boxes that have no area after the crop, as an evaluation must.
+    """
+
+    transform: BoxTransform
+    crop_size: int
+    num_frames: int
+    sampling_rate: int
+    target_fps: float = 30.0
+    num_samples: int = 1
+    keep_all: bool = False
+
+    @property
+    def kinds(self) -> tuple[ViewKind, ...]:
+        """One; of whole frames the shape is that of the short side squared."""
+        return (square_kind(self.num_frames, self.crop_size),)
+
+    @property
+    def reach(self) -> float:
+        """Seconds of the video that are read before and after the key frame."""
+        return moment_reach(
+            num_frames=self.num_frames,
+            sampling_rate=self.sampling_rate,
+            target_fps=self.target_fps,
+        )
+
+    def __call__(
+        self,
+        video: Video,
+        moment: float,
+        boxes: NDArray[np.float32],
+        generator: Rng,
+    ) -> tuple[Tensor, NDArray[np.float32], NDArray[np.int64]]:
+        """Decode once and crop.
+
+        Args:
+            video: opened, around the key frame at least.
+            moment: of the key frame in seconds, on the clock of its timestamps.
+            boxes: (R, 4), x1, y1, x2, y2 as shares of width and height.
+            generator: of the draws.
+
+        Returns:
+            Clips (num_samples, T, H, W, C) uint8; their boxes (R', 5), rows of clip, x1, y1, x2, y2
+            in pixels; and the index into `boxes` of each, (R',).
+        """
+        indices = moment_clip(
+            video,
+            moment=moment,
+            num_frames=self.num_frames,
+            sampling_rate=self.sampling_rate,
+            target_fps=self.target_fps,
+        )
+        frames = torch.from_numpy(video.frames(indices))
+        height, width = frames.shape[1:3]
+        in_pixels = clip_boxes(boxes * np.array([width, height] * 2), height, width)
+        clips, placed, which = [], [], []
+        for number in range(self.num_samples):
+            clip, moved = self.transform.with_boxes(frames, in_pixels, generator)
+            kept = np.arange(len(moved)) if self.keep_all else np.flatnonzero(has_area(moved))
+            clips.append(clip)
+            placed.append(np.insert(moved[kept], 0, number, axis=1))
+            which.append(kept)
+        return (
+            torch.stack(clips),
+            np.concatenate(placed).astype(np.float32),
+            np.concatenate(which),
+        )
+
+    def load(self, row: OpenedRow, generators: Generators) -> tuple[ViewClips, ...]:
+        """The clips of `__call__` and their boxes, by number in the list's table."""
+        assert row.moment is not None
+        assert row.boxes is not None
+        assert row.box_index is not None
+        clips, boxes, index = self(row.video, row.moment, row.boxes, generators(0))
+        return (ViewClips(clips, boxes=boxes, box_index=row.box_index[index]),)
