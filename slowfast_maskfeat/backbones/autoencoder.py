@@ -7,10 +7,10 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from slowfast_maskfeat.backbones.attention import LAYER_NORM_EPSILON
-from slowfast_maskfeat.backbones.encoder import EncoderOptions
-from slowfast_maskfeat.backbones.heads import DecoderOptions, PredictionHead
+from slowfast_maskfeat.backbones.heads import PredictionHead
 from slowfast_maskfeat.backbones.initialization import INITIALIZATIONS
 from slowfast_maskfeat.backbones.masked import MaskedModel, resize_mask
+from slowfast_maskfeat.backbones.options import DecoderOptions, EncoderOptions
 from slowfast_maskfeat.backbones.position import fixed_table, learned_tables, table_positions
 from slowfast_maskfeat.shapes import Grid
 
@@ -165,8 +165,8 @@ def check_plain(options: EncoderOptions) -> None:
             block.kernel_kv for block in geometries
         ),
         "MVIT.DIM_MUL": any(block.dim != block.dim_out for block in geometries),
-        "MVIT.REL_POS_SPATIAL": options.rel_pos_spatial,
-        "MVIT.REL_POS_TEMPORAL": options.rel_pos_temporal,
+        "MVIT.REL_POS_SPATIAL": options.block.rel_pos_spatial,
+        "MVIT.REL_POS_TEMPORAL": options.block.rel_pos_temporal,
     }
     wrong = [key for key, is_on in refused.items() if is_on]
     if wrong:

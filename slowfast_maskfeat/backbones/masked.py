@@ -7,9 +7,10 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor, nn
 
-from slowfast_maskfeat.backbones.encoder import Encoder, EncoderOptions
-from slowfast_maskfeat.backbones.heads import DecoderOptions, PredictionHead
+from slowfast_maskfeat.backbones.encoder import Encoder
+from slowfast_maskfeat.backbones.heads import PredictionHead
 from slowfast_maskfeat.backbones.initialization import INITIALIZATIONS
+from slowfast_maskfeat.backbones.options import DecoderOptions, EncoderOptions
 from slowfast_maskfeat.shapes import Grid
 
 

@@ -6,9 +6,10 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from slowfast_maskfeat.backbones.attention import LAYER_NORM_EPSILON
-from slowfast_maskfeat.backbones.encoder import Encoder, EncoderOptions
+from slowfast_maskfeat.backbones.encoder import Encoder
 from slowfast_maskfeat.backbones.heads import ClassificationHead
 from slowfast_maskfeat.backbones.initialization import INITIALIZATIONS
+from slowfast_maskfeat.backbones.options import EncoderOptions
 from slowfast_maskfeat.backbones.roi import roi_align
 from slowfast_maskfeat.shapes import Grid
 

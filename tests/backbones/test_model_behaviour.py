@@ -7,6 +7,7 @@ from typing import Any
 import pytest
 import torch
 from helpers.golden_rule import fill_with_golden_weights, golden_json
+from helpers.small_options import encoder_options
 from helpers.tiny_cases import config_of
 from torch import Tensor
 
@@ -33,7 +34,7 @@ def options(**changes: Any) -> EncoderOptions:
         "rel_pos_temporal": True,
         "residual_pooling": True,
     }
-    return EncoderOptions(**values | changes)
+    return encoder_options(**values | changes)
 
 
 def classifier(**changes: Any) -> MViT:
@@ -54,7 +55,7 @@ def masked(**changes: Any) -> MaskedMViT:
         {},
         {"absolute_positions": True},
         {"absolute_positions": True, "separable_positions": True},
-        {"sincos_positions": True, "cls_token": False},
+        {"sincos_positions": True, "has_cls": False},
     ],
 )
 @pytest.mark.parametrize("size", [(4, 32, 32), (8, 32, 32), (4, 48, 40), (1, 32, 32), (6, 30, 34)])
