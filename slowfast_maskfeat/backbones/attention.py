@@ -10,7 +10,13 @@ from torch.utils.checkpoint import checkpoint
 from slowfast_maskfeat.backbones.geometry import BlockGeometry, pooled_grid
 from slowfast_maskfeat.backbones.initialization import truncated_normal
 from slowfast_maskfeat.backbones.options import BlockOptions
-from slowfast_maskfeat.backbones.pooling import PoolMode, make_pool, pool_tokens, split_cls
+from slowfast_maskfeat.backbones.pooling import (
+    DepthwisePool,
+    PoolMode,
+    make_pool,
+    pool_tokens,
+    split_cls,
+)
 from slowfast_maskfeat.backbones.relative import (
     attend_folded,
     fold_queries,
@@ -53,6 +59,7 @@ class PoolingAttention(nn.Module):
         self.geometry = geometry
         self.num_heads = geometry.num_heads
         self.pool_first = options.pool_first
+        self.num_pooled_apart = 1 if options.mode == "conv_unshared" else self.num_heads
         self.has_cls = options.has_cls
         self.residual_pooling = options.residual_pooling
         width = geometry.attention_dim
@@ -61,7 +68,7 @@ class PoolingAttention(nn.Module):
             bias=options.qkv_bias, separate=options.separate_projections or self.pool_first
         )
         pooled_width = geometry.dim if self.pool_first else width
-        self._make_pools(options.mode, pooled_width // self.num_heads)
+        self._make_pools(options.mode, pooled_width // self.num_pooled_apart)
         self.axes = (0,) * options.rel_pos_temporal + (1, 2) * options.rel_pos_spatial
         if self.axes:
             self._make_tables(table_grid or grid, zero=options.rel_pos_zero_init)
@@ -86,7 +93,7 @@ class PoolingAttention(nn.Module):
             "v": make_pool(mode, width, kernel=shape.kernel_kv, stride=shape.stride_kv),
         }
         for name, pool in pools.items():
-            learned = pool is not None and mode == "conv"
+            learned = isinstance(pool, DepthwisePool)
             norm = nn.LayerNorm(width, eps=LAYER_NORM_EPSILON) if learned else None
             self.add_module(f"pool_{name}", pool)
             self.add_module(f"norm_{name}", norm)
@@ -148,12 +155,12 @@ class PoolingAttention(nn.Module):
     ) -> tuple[Tensor, Tensor, Tensor, Grid, Grid]:
         """Queries, keys and values, each (B, heads, N', d), and the grids of the first two."""
         if self.pool_first:
-            heads = self._split_heads(tokens)
-            query, grid_q = self._pool("q", heads, grid)
-            key, grid_k = self._pool("k", heads, grid)
-            value, _ = self._pool("v", heads, grid)
+            parts = _split(tokens, self.num_pooled_apart)
+            query, grid_q = self._pool("q", parts, grid)
+            key, grid_k = self._pool("k", parts, grid)
+            value, _ = self._pool("v", parts, grid)
             query, key, value = (
-                self._split_heads(linear(x.transpose(1, 2).flatten(2)))
+                _split(linear(x.transpose(1, 2).flatten(2)), self.num_heads)
                 for linear, x in ((self.q, query), (self.k, key), (self.v, value))
             )
             return query, key, value, grid_q, grid_k
@@ -161,15 +168,13 @@ class PoolingAttention(nn.Module):
             parts = self.qkv(tokens).unflatten(-1, (3, self.num_heads, -1))  # (B, N, 3, heads, d)
             query, key, value = parts.permute(2, 0, 3, 1, 4).unbind(0)
         else:
-            query, key, value = (self._split_heads(x(tokens)) for x in (self.q, self.k, self.v))
+            query, key, value = (
+                _split(linear(tokens), self.num_heads) for linear in (self.q, self.k, self.v)
+            )
         query, grid_q = self._pool("q", query, grid)
         key, grid_k = self._pool("k", key, grid)
         value, _ = self._pool("v", value, grid)
         return query, key, value, grid_q, grid_k
-
-    def _split_heads(self, tokens: Tensor) -> Tensor:
-        """(B, N, heads * d) -> (B, heads, N, d)."""
-        return tokens.unflatten(-1, (self.num_heads, -1)).transpose(1, 2)
 
     def _pool(self, name: str, tokens: Tensor, grid: Grid) -> tuple[Tensor, Grid]:
         pool, norm = getattr(self, f"pool_{name}"), getattr(self, f"norm_{name}")
@@ -201,3 +206,8 @@ class PoolingAttention(nn.Module):
             preserve_rng_state=False,
         )
         return columns, coordinates
+
+
+def _split(tokens: Tensor, num_heads: int) -> Tensor:
+    """(B, N, heads * d) -> (B, heads, N, d)."""
+    return tokens.unflatten(-1, (num_heads, -1)).transpose(1, 2)

@@ -19,8 +19,11 @@ class BlockOptions:
 
     Attributes:
         mlp_ratio: Hidden over input width of the MLP.
-        mode: How queries, keys and values are pooled.
-        pool_first: Pool before the linear projections instead of after them.
+        mode: How queries, keys and values are pooled. "conv" has one depthwise kernel and norm for
+            all heads, "conv_unshared" one for each: over all channels, before they are split into
+            heads.
+        pool_first: Pool before the linear projections instead of after them; needed for
+            "conv_unshared".
         separate_projections: Three linear layers q, k, v instead of one, qkv.
         qkv_bias: Whether these have a bias.
         has_cls: Whether the first token is a class token.
@@ -31,6 +34,9 @@ class BlockOptions:
         dropout: Rate after the output projection of attention and after each layer of the MLP.
         layer_scale: Initial value of a learned factor per channel on what attention and MLP add
             (Touvron et al., "Going deeper with image transformers", 2021); 0: no such factor.
+
+    Raises:
+        ValueError: `mode` is "conv_unshared" without `pool_first`.
     """
 
     mlp_ratio: float = 4.0
@@ -45,6 +51,13 @@ class BlockOptions:
     residual_pooling: bool = False
     dropout: float = 0.0
     layer_scale: float = 0.0
+
+    def __post_init__(self) -> None:
+        if self.mode == "conv_unshared" and not self.pool_first:
+            raise ValueError(
+                "MVIT.POOL_FIRST must be True with MVIT.MODE 'conv_unshared', got False; without "
+                "it MVIT.MODE 'conv' pools each head"
+            )
 
 
 @dataclass(frozen=True, kw_only=True)

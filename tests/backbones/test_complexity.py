@@ -115,6 +115,7 @@ def test_relative_positions_count_without_their_columns_and_padding() -> None:
         {"rel_pos_spatial": True, "rel_pos_temporal": True, "residual_pooling": True},
         {"rel_pos_spatial": True, "dim_mul": [[1, 2.0]], "has_cls": False},
         {"pool_first": True, "pool_kernel": (1, 3, 3)},
+        {"pool_first": True, "mode": "conv_unshared"},
     ],
 )
 def test_fast_forms_count_as_the_plain_ones(changes: dict[str, Any]) -> None:

@@ -200,7 +200,6 @@ def test_tokens_and_positions_are_exempt_from_weight_decay() -> None:
             {"MVIT.POOL_KV_STRIDE": [[0, 1, 2, 2]], "MVIT.POOL_KV_STRIDE_ADAPTIVE": [1, 8, 8]},
             "POOL_KV_STRIDE_ADAPTIVE",
         ),
-        ({"MVIT.MODE": "median"}, "MVIT.MODE"),
         ({"MVIT.PATCH_2D": True}, "PATCH_2D"),
         ({"MODEL.MODEL_NAME": "SlowFast"}, "MODEL_NAME.*MViT"),
         ({"MODEL.MODEL_NAME": "MaskMViT", "MASK.PRETRAIN_DEPTH": [16]}, "PRETRAIN_DEPTH"),
