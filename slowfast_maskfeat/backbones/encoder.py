@@ -1,4 +1,4 @@
-"""The trunk that classifier and masked model share: patches, positions and blocks."""
+"""Patch embedding, positions and blocks of a (multiscale) vision transformer."""
 
 from __future__ import annotations
 
@@ -9,8 +9,9 @@ from torch import Tensor, nn
 
 from slowfast_maskfeat.backbones.attention import LAYER_NORM_EPSILON
 from slowfast_maskfeat.backbones.block import MultiscaleBlock, run_block
-from slowfast_maskfeat.backbones.geometry import output_grids
+from slowfast_maskfeat.backbones.geometry import Triple, output_grids
 from slowfast_maskfeat.backbones.initialization import INITIALIZATIONS
+from slowfast_maskfeat.backbones.masking import resize_mask
 from slowfast_maskfeat.backbones.options import EncoderOptions
 from slowfast_maskfeat.backbones.patch_embed import PatchEmbed
 from slowfast_maskfeat.backbones.position import fixed_table, learned_tables, table_positions
@@ -18,10 +19,10 @@ from slowfast_maskfeat.shapes import Grid
 
 
 class Encoder(nn.Module):
-    """Patch embedding, positions and blocks; subclasses say what comes out.
+    """A `Backbone` without a last layer norm, which its subclasses place.
 
     Args:
-        options: What it is made of.
+        options: Options of the encoder.
         num_blocks: How many of the `options.depth` blocks exist; None: all.
     """
 
@@ -87,6 +88,16 @@ class Encoder(nn.Module):
         return blocks
 
     @property
+    def width(self) -> int:
+        """Width D of the tokens after the last block."""
+        return self.geometries[-1].dim_out
+
+    @property
+    def token_stride(self) -> Triple:
+        """(frames, rows, columns) that a token covers after the last block."""
+        return self.options.token_stride(len(self.geometries) - 1)
+
+    @property
     def num_layers(self) -> int:
         """Largest layer id, blocks + 1: layer decay scales layer i by decay ** (num_layers - i)."""
         return len(self.blocks) + 1
@@ -134,16 +145,65 @@ class Encoder(nn.Module):
         """
         return self.patch_embed.grid(clip_size)
 
-    def block_grids(self, clip_size: Sequence[int]) -> list[Grid]:
-        """Grid of the tokens that leave each block.
+    def grids(self, clip_size: Sequence[int]) -> list[Grid]:
+        """Grid of the tokens after each block, see `Backbone.grids`."""
+        return output_grids(self.patch_grid(clip_size), self.geometries)
+
+    def tokens(self, clips: Tensor, mask: Tensor | None = None) -> Tensor:
+        """Tokens after the last block, see `Backbone.tokens`; no layer norm follows it here."""
+        return self.encode(clips, mask)[0]
+
+    def pooled(self, tokens: Tensor) -> Tensor:
+        """The class token, else the mean of the tokens, see `Backbone.pooled`."""
+        return tokens[:, 0] if self.has_cls else tokens.mean(dim=1)
+
+    def encode(self, clips: Tensor, mask: Tensor | None = None) -> tuple[Tensor, Grid]:
+        """Tokens after the last block, before any layer norm.
 
         Args:
-            clip_size: (T, H, W) in frames and pixels.
+            clips: (B, C, T, H, W), float, normalized.
+            mask: As in `Backbone.tokens`.
 
         Returns:
-            One grid per block.
+            (B, N, D), a class token first if there is one, and the grid of the other tokens.
         """
-        return output_grids(self.patch_grid(clip_size), self.geometries)
+        tokens, grid = self.embed(clips, mask)
+        for index in range(len(self.blocks)):
+            tokens, grid = self.run_block(index, tokens, grid)
+        return tokens, grid
+
+    def embed(self, clips: Tensor, mask: Tensor | None = None) -> tuple[Tensor, Grid]:
+        """Patch tokens with their positions, as they enter the first block.
+
+        Args:
+            clips: (B, C, T, H, W), float, normalized.
+            mask: As in `Backbone.tokens`.
+
+        Returns:
+            (B, N, D), a class token first if there is one, and the grid of the other tokens.
+        """
+        tokens, grid = self.patch_embed(clips)
+        if mask is not None:
+            masked = resize_mask(mask, grid).flatten(1)  # (B, N)
+            tokens = self.replace_masked(tokens, masked.to(tokens.device, non_blocking=True))
+        return self.add_positions(tokens, grid), grid
+
+    def replace_masked(self, tokens: Tensor, masked: Tensor) -> Tensor:
+        """Puts the mask token in the place of masked patch tokens.
+
+        Args:
+            tokens: (B, N, D).
+            masked: (B, N) bool, on the same device.
+
+        Returns:
+            (B, N, D).
+
+        Raises:
+            ValueError: The encoder has no mask token.
+        """
+        raise ValueError(
+            f"{type(self).__name__} has no mask token for its encoder, so it takes no mask"
+        )
 
     def add_positions(self, tokens: Tensor, grid: Grid) -> Tensor:
         """Puts the cls token in front and adds the absolute positions.

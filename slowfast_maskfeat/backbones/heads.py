@@ -1,4 +1,4 @@
-"""What turns tokens into answers: class scores, or predictions at single tokens."""
+"""Heads: class scores of pooled tokens, and predictions at masked tokens."""
 
 from __future__ import annotations
 
@@ -9,6 +9,7 @@ from torch import Tensor, nn
 from slowfast_maskfeat.backbones.attention import LAYER_NORM_EPSILON
 from slowfast_maskfeat.backbones.block import MultiscaleBlock, run_block
 from slowfast_maskfeat.backbones.initialization import INITIALIZATIONS
+from slowfast_maskfeat.backbones.masking import take_masked
 from slowfast_maskfeat.backbones.options import DecoderOptions, EncoderOptions
 from slowfast_maskfeat.shapes import Grid
 
@@ -43,24 +44,6 @@ class ClassificationHead(nn.Module):
     def forward(self, pooled: Tensor) -> Tensor:
         """(B, D) -> (B, K) raw scores."""
         return self.projection(self.dropout(pooled))
-
-
-def take_masked(tokens: Tensor, mask: Tensor) -> Tensor:
-    """The tokens at the masked places.
-
-    How many there are decides the shape of what follows. A mask on the CPU says it there; one on a
-    GPU would be waited for.
-
-    Args:
-        tokens: (B, N, D), on any device.
-        mask: (B, N) bool, on the CPU or that device.
-
-    Returns:
-        (M, D), in the order of (b, n).
-    """
-    clips, places = mask.nonzero(as_tuple=True)
-    device = tokens.device
-    return tokens[clips.to(device, non_blocking=True), places.to(device, non_blocking=True)]
 
 
 class PredictionHead(nn.Module):

@@ -127,7 +127,6 @@ def test_any_clip_size_works(changes: dict[str, Any], size: tuple[int, int, int]
     (prediction,) = model(clips(*size), mask)
     assert prediction.shape == (int(mask.sum()), 7)
     assert prediction.isfinite().all()
-    assert model.prediction_masks(mask, size)[0].sum() == len(prediction)
 
 
 @pytest.mark.parametrize("changes", VARIANTS[:3])

@@ -129,9 +129,8 @@ def test_masked_model_predicts_at_every_depth_in_token_order() -> None:
     predictions = model(clips, mask)
     grids = model.prediction_grids((4, 32, 32))
     assert grids == [Grid(2, 8, 8), Grid(2, 4, 4)]
-    masks = model.prediction_masks(mask, (4, 32, 32))
-    for prediction, where, dim in zip(predictions, masks, (7, 9), strict=True):
-        assert prediction.shape == (int(where.sum()), dim)
+    for prediction, grid, dim in zip(predictions, grids, (7, 9), strict=True):
+        assert prediction.shape == (int(resize_mask(mask, grid).sum()), dim)
     # One clip alone gives that clip's rows, so rows come clip by clip.
     alone = model(clips[1:], mask[1:])[1]
     torch.testing.assert_close(predictions[1][int(mask[0].sum()) :], alone, rtol=1e-4, atol=1e-5)
