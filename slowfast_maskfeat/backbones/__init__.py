@@ -1,21 +1,32 @@
-"""Networks leave this room: classifiers of clips and the masked models that pre-train them."""
+"""Networks: backbones, and the classifiers, detectors and masked models made of them."""
 
 from __future__ import annotations
 
 from slowfast_maskfeat.backbones.autoencoder import MaskedAutoencoder
-from slowfast_maskfeat.backbones.encoder import Encoder, EncoderOptions
-from slowfast_maskfeat.backbones.heads import DecoderOptions
-from slowfast_maskfeat.backbones.masked import MaskedModel, MaskedMViT, resize_mask
-from slowfast_maskfeat.backbones.mvit import MViT, MViTDetector
+from slowfast_maskfeat.backbones.base import Backbone, FeatureModel, LayeredModel, MaskedModel
+from slowfast_maskfeat.backbones.encoder import Encoder
+from slowfast_maskfeat.backbones.masked import MaskedMViT
+from slowfast_maskfeat.backbones.masking import resize_mask, take_masked
+from slowfast_maskfeat.backbones.models import Classifier, MaskedPredictor
+from slowfast_maskfeat.backbones.mvit import MViT, MViTDetector, NormedEncoder
+from slowfast_maskfeat.backbones.options import BlockOptions, DecoderOptions, EncoderOptions
 
 __all__ = [
+    "Backbone",
+    "BlockOptions",
+    "Classifier",
     "DecoderOptions",
     "Encoder",
     "EncoderOptions",
+    "FeatureModel",
+    "LayeredModel",
     "MViT",
     "MViTDetector",
     "MaskedAutoencoder",
     "MaskedMViT",
     "MaskedModel",
+    "MaskedPredictor",
+    "NormedEncoder",
     "resize_mask",
+    "take_masked",
 ]

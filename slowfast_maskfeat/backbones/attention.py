@@ -9,7 +9,14 @@ from torch.utils.checkpoint import checkpoint
 
 from slowfast_maskfeat.backbones.geometry import BlockGeometry, pooled_grid
 from slowfast_maskfeat.backbones.initialization import truncated_normal
-from slowfast_maskfeat.backbones.pooling import PoolMode, make_pool, pool_tokens, split_cls
+from slowfast_maskfeat.backbones.options import BlockOptions
+from slowfast_maskfeat.backbones.pooling import (
+    DepthwisePool,
+    PoolMode,
+    make_pool,
+    pool_tokens,
+    split_cls,
+)
 from slowfast_maskfeat.backbones.relative import (
     attend_folded,
     fold_queries,
@@ -33,18 +40,9 @@ class PoolingAttention(nn.Module):
     Args:
         geometry: Widths, heads, strides and kernels of the block.
         grid: Grid of the tokens at the configured clip size. Other grids work, a little slower.
+        options: Options of the block.
         table_grid: Grid that sizes the tables of relative positions; None: `grid`. They are
             interpolated to the grid they meet.
-        mode: How tokens are pooled.
-        pool_first: Pool before the linear projections instead of after them.
-        separate_projections: Three linear layers q, k, v instead of one, qkv.
-        bias: Whether these have a bias.
-        has_cls: Whether the first token is a cls token.
-        rel_pos_spatial: Relative positions along rows and columns.
-        rel_pos_temporal: Relative positions along time.
-        rel_pos_zero_init: Start them at 0.
-        residual_pooling: Add the pooled query to the result.
-        dropout: Rate after the output projection.
     """
 
     coordinates: Tensor
@@ -53,36 +51,30 @@ class PoolingAttention(nn.Module):
         self,
         geometry: BlockGeometry,
         grid: Grid,
+        options: BlockOptions,
         *,
         table_grid: Grid | None = None,
-        mode: PoolMode = "conv",
-        pool_first: bool = False,
-        separate_projections: bool = False,
-        bias: bool = True,
-        has_cls: bool = True,
-        rel_pos_spatial: bool = False,
-        rel_pos_temporal: bool = False,
-        rel_pos_zero_init: bool = False,
-        residual_pooling: bool = False,
-        dropout: float = 0.0,
     ) -> None:
         super().__init__()
         self.geometry = geometry
         self.num_heads = geometry.num_heads
-        self.pool_first = pool_first
-        self.has_cls = has_cls
-        self.residual_pooling = residual_pooling
+        self.pool_first = options.pool_first
+        self.num_pooled_apart = 1 if options.mode == "conv_unshared" else self.num_heads
+        self.has_cls = options.has_cls
+        self.residual_pooling = options.residual_pooling
         width = geometry.attention_dim
         self.scale = (width // self.num_heads) ** -0.5
-        self._make_projections(bias=bias, separate=separate_projections or pool_first)
-        pooled_width = geometry.dim if pool_first else width
-        self._make_pools(mode, pooled_width // self.num_heads)
-        self.axes = (0,) * rel_pos_temporal + (1, 2) * rel_pos_spatial
+        self._make_projections(
+            bias=options.qkv_bias, separate=options.separate_projections or self.pool_first
+        )
+        pooled_width = geometry.dim if self.pool_first else width
+        self._make_pools(options.mode, pooled_width // self.num_pooled_apart)
+        self.axes = (0,) * options.rel_pos_temporal + (1, 2) * options.rel_pos_spatial
         if self.axes:
-            self._make_tables(table_grid or grid, zero=rel_pos_zero_init)
+            self._make_tables(table_grid or grid, zero=options.rel_pos_zero_init)
             self._make_constants(grid)
         self.proj = nn.Linear(width, width)
-        self.proj_drop = nn.Dropout(dropout)
+        self.proj_drop = nn.Dropout(options.dropout)
 
     def _make_projections(self, *, bias: bool, separate: bool) -> None:
         dim, width = self.geometry.dim, self.geometry.attention_dim
@@ -101,7 +93,7 @@ class PoolingAttention(nn.Module):
             "v": make_pool(mode, width, kernel=shape.kernel_kv, stride=shape.stride_kv),
         }
         for name, pool in pools.items():
-            learned = pool is not None and mode == "conv"
+            learned = isinstance(pool, DepthwisePool)
             norm = nn.LayerNorm(width, eps=LAYER_NORM_EPSILON) if learned else None
             self.add_module(f"pool_{name}", pool)
             self.add_module(f"norm_{name}", norm)
@@ -163,12 +155,12 @@ class PoolingAttention(nn.Module):
     ) -> tuple[Tensor, Tensor, Tensor, Grid, Grid]:
         """Queries, keys and values, each (B, heads, N', d), and the grids of the first two."""
         if self.pool_first:
-            heads = self._split_heads(tokens)
-            query, grid_q = self._pool("q", heads, grid)
-            key, grid_k = self._pool("k", heads, grid)
-            value, _ = self._pool("v", heads, grid)
+            parts = _split(tokens, self.num_pooled_apart)
+            query, grid_q = self._pool("q", parts, grid)
+            key, grid_k = self._pool("k", parts, grid)
+            value, _ = self._pool("v", parts, grid)
             query, key, value = (
-                self._split_heads(linear(x.transpose(1, 2).flatten(2)))
+                _split(linear(x.transpose(1, 2).flatten(2)), self.num_heads)
                 for linear, x in ((self.q, query), (self.k, key), (self.v, value))
             )
             return query, key, value, grid_q, grid_k
@@ -176,15 +168,13 @@ class PoolingAttention(nn.Module):
             parts = self.qkv(tokens).unflatten(-1, (3, self.num_heads, -1))  # (B, N, 3, heads, d)
             query, key, value = parts.permute(2, 0, 3, 1, 4).unbind(0)
         else:
-            query, key, value = (self._split_heads(x(tokens)) for x in (self.q, self.k, self.v))
+            query, key, value = (
+                _split(linear(tokens), self.num_heads) for linear in (self.q, self.k, self.v)
+            )
         query, grid_q = self._pool("q", query, grid)
         key, grid_k = self._pool("k", key, grid)
         value, _ = self._pool("v", value, grid)
         return query, key, value, grid_q, grid_k
-
-    def _split_heads(self, tokens: Tensor) -> Tensor:
-        """(B, N, heads * d) -> (B, heads, N, d)."""
-        return tokens.unflatten(-1, (self.num_heads, -1)).transpose(1, 2)
 
     def _pool(self, name: str, tokens: Tensor, grid: Grid) -> tuple[Tensor, Grid]:
         pool, norm = getattr(self, f"pool_{name}"), getattr(self, f"norm_{name}")
@@ -216,3 +206,8 @@ class PoolingAttention(nn.Module):
             preserve_rng_state=False,
         )
         return columns, coordinates
+
+
+def _split(tokens: Tensor, num_heads: int) -> Tensor:
+    """(B, N, heads * d) -> (B, heads, N, d)."""
+    return tokens.unflatten(-1, (num_heads, -1)).transpose(1, 2)

@@ -7,15 +7,16 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from slowfast_maskfeat.backbones.attention import LAYER_NORM_EPSILON
-from slowfast_maskfeat.backbones.encoder import EncoderOptions
-from slowfast_maskfeat.backbones.heads import DecoderOptions, PredictionHead
+from slowfast_maskfeat.backbones.heads import PredictionHead
 from slowfast_maskfeat.backbones.initialization import INITIALIZATIONS
-from slowfast_maskfeat.backbones.masked import MaskedModel, resize_mask
+from slowfast_maskfeat.backbones.masked import MaskedEncoder
+from slowfast_maskfeat.backbones.masking import resize_mask
+from slowfast_maskfeat.backbones.options import DecoderOptions, EncoderOptions
 from slowfast_maskfeat.backbones.position import fixed_table, learned_tables, table_positions
 from slowfast_maskfeat.shapes import Grid
 
 
-class MaskedAutoencoder(MaskedModel):
+class MaskedAutoencoder(MaskedEncoder):
     """Predicts masked patches from an encoding of the visible ones.
 
     The visible patch tokens with their positions, and the cls token, go through the encoder and its
@@ -89,6 +90,13 @@ class MaskedAutoencoder(MaskedModel):
         """As `Encoder.layer_id`; the mask token is the decoder's, so it belongs to the rest."""
         return self.num_layers if name == "mask_token" else super().layer_id(name)
 
+    def tokens(self, clips: Tensor, mask: Tensor | None = None) -> Tensor:
+        """Encoded tokens of all patches, see `Backbone.tokens`; a mask is an error here.
+
+        The mask token is the decoder's.
+        """
+        return self.norm(super().tokens(clips, mask))
+
     def forward(self, clips: Tensor, mask: Tensor) -> list[Tensor]:
         """Predicts at the masked tokens.
 
@@ -103,10 +111,10 @@ class MaskedAutoencoder(MaskedModel):
             ValueError: The clips do not fit the patches, the mask does not fit the tokens, or it
                 hides more of one clip than of another, or all.
         """
-        tokens, grid = self.patch_embed(clips)
+        tokens, grid = self.embed(clips)
         hidden = resize_mask(mask, grid).flatten(1)  # (B, N)
         visible = visible_places(hidden).to(tokens.device, non_blocking=True)
-        latent = self.encode_visible(self.add_positions(tokens, grid), visible)
+        latent = self.encode_visible(tokens, visible)
         tokens = self._fill(self.decoder_embed(latent), visible, grid)
         return [self.pred_head(tokens, grid, hidden, index=0)]
 
@@ -165,8 +173,8 @@ def check_plain(options: EncoderOptions) -> None:
             block.kernel_kv for block in geometries
         ),
         "MVIT.DIM_MUL": any(block.dim != block.dim_out for block in geometries),
-        "MVIT.REL_POS_SPATIAL": options.rel_pos_spatial,
-        "MVIT.REL_POS_TEMPORAL": options.rel_pos_temporal,
+        "MVIT.REL_POS_SPATIAL": options.block.rel_pos_spatial,
+        "MVIT.REL_POS_TEMPORAL": options.block.rel_pos_temporal,
     }
     wrong = [key for key, is_on in refused.items() if is_on]
     if wrong:

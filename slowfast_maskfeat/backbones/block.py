@@ -10,7 +10,8 @@ from torch.utils.checkpoint import checkpoint
 
 from slowfast_maskfeat.backbones.attention import LAYER_NORM_EPSILON, PoolingAttention
 from slowfast_maskfeat.backbones.geometry import BlockGeometry
-from slowfast_maskfeat.backbones.pooling import PoolMode, make_skip_pool, pool_tokens
+from slowfast_maskfeat.backbones.options import BlockOptions
+from slowfast_maskfeat.backbones.pooling import make_skip_pool, pool_tokens
 from slowfast_maskfeat.shapes import Grid
 
 
@@ -46,71 +47,35 @@ class MultiscaleBlock(nn.Module):
     Args:
         geometry: Widths, heads, strides and kernels.
         grid: Grid of the tokens that come in, at the configured clip size.
+        options: Options of the block.
         table_grid: Grid that sizes the tables of relative positions; None: `grid`.
-        mlp_ratio: Hidden width of the perceptron over its input width.
-        mode: How tokens are pooled.
-        pool_first: Pool before the projections.
-        separate_projections: Three linear layers q, k, v instead of one.
-        qkv_bias: Whether they have a bias.
-        has_cls: Whether the first token is a cls token.
-        rel_pos_spatial: Relative positions along rows and columns.
-        rel_pos_temporal: Relative positions along time.
-        rel_pos_zero_init: Start them at 0.
-        residual_pooling: Add the pooled query to the result of attention.
-        dropout: Rate in attention and perceptron.
-        layer_scale: Initial value of a learned factor per channel on what attention and perceptron
-            add (Touvron et al., "Going deeper with image transformers", 2021); 0: there is none.
     """
 
     def __init__(
         self,
         geometry: BlockGeometry,
         grid: Grid,
+        options: BlockOptions,
         *,
         table_grid: Grid | None = None,
-        mlp_ratio: float = 4.0,
-        mode: PoolMode = "conv",
-        pool_first: bool = False,
-        separate_projections: bool = False,
-        qkv_bias: bool = True,
-        has_cls: bool = True,
-        rel_pos_spatial: bool = False,
-        rel_pos_temporal: bool = False,
-        rel_pos_zero_init: bool = False,
-        residual_pooling: bool = False,
-        dropout: float = 0.0,
-        layer_scale: float = 0.0,
     ) -> None:
         super().__init__()
-        self.has_cls = has_cls
+        self.has_cls = options.has_cls
         self.norm1 = nn.LayerNorm(geometry.dim, eps=LAYER_NORM_EPSILON)
-        self.attn = PoolingAttention(
-            geometry,
-            grid,
-            table_grid=table_grid,
-            mode=mode,
-            pool_first=pool_first,
-            separate_projections=separate_projections,
-            bias=qkv_bias,
-            has_cls=has_cls,
-            rel_pos_spatial=rel_pos_spatial,
-            rel_pos_temporal=rel_pos_temporal,
-            rel_pos_zero_init=rel_pos_zero_init,
-            residual_pooling=residual_pooling,
-            dropout=dropout,
-        )
+        self.attn = PoolingAttention(geometry, grid, options, table_grid=table_grid)
         width = geometry.attention_dim
         self.norm2 = nn.LayerNorm(width, eps=LAYER_NORM_EPSILON)
-        self.mlp = Mlp(width, int(width * mlp_ratio), geometry.dim_out, dropout=dropout)
+        hidden = int(width * options.mlp_ratio)
+        self.mlp = Mlp(width, hidden, geometry.dim_out, dropout=options.dropout)
         self.widens_in_attention = geometry.dim != width
         self.widens_in_mlp = width != geometry.dim_out
         if geometry.dim != geometry.dim_out:
             self.proj = nn.Linear(geometry.dim, geometry.dim_out)
         self.pool_skip = make_skip_pool(geometry.steps_q)
-        self.has_layer_scale = layer_scale > 0
+        self.has_layer_scale = options.layer_scale > 0
         if self.has_layer_scale:
-            self.gamma_1 = nn.Parameter(torch.full((width,), layer_scale))
-            self.gamma_2 = nn.Parameter(torch.full((geometry.dim_out,), layer_scale))
+            self.gamma_1 = nn.Parameter(torch.full((width,), options.layer_scale))
+            self.gamma_2 = nn.Parameter(torch.full((geometry.dim_out,), options.layer_scale))
         self.drop_path = DropPath(geometry.drop_path)
 
     def forward(self, tokens: Tensor, grid: Grid) -> tuple[Tensor, Grid]:

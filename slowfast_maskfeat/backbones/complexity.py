@@ -24,6 +24,7 @@ from torch.overrides import TorchFunctionMode
 from slowfast_maskfeat.backbones.attention import PoolingAttention
 from slowfast_maskfeat.backbones.block import MultiscaleBlock
 from slowfast_maskfeat.backbones.geometry import BlockGeometry
+from slowfast_maskfeat.backbones.patch_embed import PatchEmbed
 from slowfast_maskfeat.shapes import Grid
 
 _ATTENTION = "aten::scaled_dot_product_attention"
@@ -48,7 +49,8 @@ class PartComplexity:
     """One row: a block, or what comes before, between and after the blocks.
 
     Attributes:
-        name: Name of the module, such as "blocks.3"; "rest" for what no other row counts.
+        name: Name of the module, such as "blocks.3"; "rest" for what no other row counts, which is
+            all of a model without patch embedding and blocks of this package.
         geometry: Widths, heads and strides of a block; None for what is none.
         grid_in: Grid of the tokens that come in, the cls token not counted; None where there is
             none. Tokens that lie on no grid, because some are left out, count as one row.
@@ -93,8 +95,7 @@ def count_complexity(model: nn.Module, *inputs: Tensor) -> Complexity:
     """Counts the parameters and the multiply-adds of a model.
 
     Args:
-        model: Any network of this room, on the `meta` device: build it under
-            `torch.device("meta")`.
+        model: A network on the `meta` device: build it under `torch.device("meta")`.
         inputs: What it is called with, for one clip. The clips (1, C, T, H, W) are on `meta`; a
             mask, or boxes, is on the CPU with its values, because how many tokens it selects says
             what they cost.
@@ -215,10 +216,11 @@ def _parts(
     by_module: Mapping[str, Mapping[str, float]],
     grids: Mapping[str, tuple[Grid, Grid]],
 ) -> list[PartComplexity]:
-    """Patch embedding, blocks in the order of their calls, and the rest."""
+    """Patch embedding, blocks in the order of their calls, and the rest of the model."""
     modules = dict(model.named_modules())
+    patches = [name for name, module in modules.items() if isinstance(module, PatchEmbed)]
     parts = []
-    for name in ("patch_embed", *grids):
+    for name in (*patches, *grids):
         module = modules[name]
         is_block = isinstance(module, MultiscaleBlock)
         before, after = grids.get(name, (None, None))

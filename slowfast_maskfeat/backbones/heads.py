@@ -1,20 +1,17 @@
-"""What turns tokens into answers: class scores, or predictions at single tokens."""
+"""Heads: class scores of pooled tokens, and predictions at masked tokens."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
 
 from torch import Tensor, nn
 
 from slowfast_maskfeat.backbones.attention import LAYER_NORM_EPSILON
 from slowfast_maskfeat.backbones.block import MultiscaleBlock, run_block
-from slowfast_maskfeat.backbones.encoder import EncoderOptions
-from slowfast_maskfeat.backbones.geometry import BlockGeometry, Triple
 from slowfast_maskfeat.backbones.initialization import INITIALIZATIONS
+from slowfast_maskfeat.backbones.masking import take_masked
+from slowfast_maskfeat.backbones.options import DecoderOptions, EncoderOptions
 from slowfast_maskfeat.shapes import Grid
-
-HEAD_WIDTH = 64  # channels of one attention head in a decoder, published
 
 
 class ClassificationHead(nn.Module):
@@ -49,84 +46,6 @@ class ClassificationHead(nn.Module):
         return self.projection(self.dropout(pooled))
 
 
-@dataclass(frozen=True, kw_only=True)
-class DecoderOptions:
-    """What the blocks of a prediction head are made of, beside what they share with the encoder.
-
-    Attributes:
-        depth: Number of blocks; 0: none.
-        width: Width of the tokens after the first block.
-        num_heads: Attention heads of a block; 0: one for every 64 channels of `width`, published.
-            MAE (He et al., 2022; Feichtenhofer et al., 2022) has 16 at a width of 512.
-        kernel_kv: (t, h, w) of key and value pooling; None: none.
-        stride_kv: (t, h, w) of that pooling.
-    """
-
-    depth: int = 0
-    width: int = 512
-    num_heads: int = 0
-    kernel_kv: Triple | None = None
-    stride_kv: Triple | None = None
-
-    def geometries(self, dim: int) -> list[BlockGeometry]:
-        """Numbers of every block.
-
-        Args:
-            dim: Width of the tokens that come in. Where it differs from `width` the first block
-                widens, in its perceptron.
-
-        Raises:
-            ValueError: A width is not divisible by the number of heads, or no number follows.
-        """
-        if not self.depth:
-            return []
-        if not self.num_heads and self.width % HEAD_WIDTH:
-            raise ValueError(
-                f"MASK.DECODER_EMBED_DIM is {self.width}, no multiple of {HEAD_WIDTH}, from which "
-                "the number of heads would follow; MASK.DECODER_NUM_HEADS says it"
-            )
-        num_heads = self.num_heads or self.width // HEAD_WIDTH
-        dims = [dim] + [self.width] * self.depth
-        for width in dims[:-1]:
-            if width % num_heads:
-                raise ValueError(
-                    f"MASK.DECODER_NUM_HEADS: {num_heads} heads do not divide the width {width} of "
-                    "the tokens that the decoder gets (MVIT.EMBED_DIM, MASK.DECODER_EMBED_DIM)"
-                )
-        return [
-            BlockGeometry(
-                dim=width,
-                dim_out=self.width,
-                attention_dim=width,
-                num_heads=num_heads,
-                stride_q=None,
-                stride_kv=self.stride_kv,
-                kernel_q=None,
-                kernel_kv=self.kernel_kv,
-                drop_path=0.0,
-            )
-            for width in dims[:-1]
-        ]
-
-
-def take_masked(tokens: Tensor, mask: Tensor) -> Tensor:
-    """The tokens at the masked places.
-
-    How many there are decides the shape of what follows. A mask on the CPU says it there; one on a
-    GPU would be waited for.
-
-    Args:
-        tokens: (B, N, D), on any device.
-        mask: (B, N) bool, on the CPU or that device.
-
-    Returns:
-        (M, D), in the order of (b, n).
-    """
-    clips, places = mask.nonzero(as_tuple=True)
-    device = tokens.device
-    return tokens[clips.to(device, non_blocking=True), places.to(device, non_blocking=True)]
-
-
 class PredictionHead(nn.Module):
     """One small decoder per predicting depth: blocks if any, a layer norm, a linear layer.
 
@@ -136,9 +55,9 @@ class PredictionHead(nn.Module):
         dims: Width of the tokens at each predicting depth.
         output_dims: Width of the prediction at each.
         grids: Configured token grid at each.
-        encoder: What the encoder is made of; perceptrons, biases, dropout, the way of pooling,
-            activation checkpointing and initialization are the same in the blocks here.
-        decoder: What else they are made of.
+        encoder: Options of the encoder; the blocks here share its initialization, activation
+            checkpointing and, see `DecoderOptions.block`, block options.
+        decoder: The other options of the blocks here.
 
     Raises:
         ValueError: As `DecoderOptions.geometries`.
@@ -154,22 +73,13 @@ class PredictionHead(nn.Module):
         decoder: DecoderOptions,
     ) -> None:
         super().__init__()
-        self.has_cls = encoder.cls_token
+        self.has_cls = encoder.block.has_cls
         self.recompute = encoder.activation_checkpoint
         self.transforms = nn.ModuleList()
         self.projections = nn.ModuleList()
         for dim, output_dim, grid in zip(dims, output_dims, grids, strict=True):
             blocks = [
-                MultiscaleBlock(
-                    geometry,
-                    grid,
-                    mlp_ratio=encoder.mlp_ratio,
-                    mode=encoder.mode,
-                    pool_first=encoder.pool_first,
-                    qkv_bias=encoder.qkv_bias,
-                    has_cls=self.has_cls,
-                    dropout=encoder.dropout,
-                )
+                MultiscaleBlock(geometry, grid, decoder.block(encoder.block))
                 for geometry in decoder.geometries(dim)
             ]
             width = decoder.width if blocks else dim

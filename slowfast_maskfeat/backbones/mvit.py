@@ -6,42 +6,32 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from slowfast_maskfeat.backbones.attention import LAYER_NORM_EPSILON
-from slowfast_maskfeat.backbones.encoder import Encoder, EncoderOptions
+from slowfast_maskfeat.backbones.base import FeatureModel
+from slowfast_maskfeat.backbones.encoder import Encoder
 from slowfast_maskfeat.backbones.heads import ClassificationHead
 from slowfast_maskfeat.backbones.initialization import INITIALIZATIONS
+from slowfast_maskfeat.backbones.options import EncoderOptions
 from slowfast_maskfeat.backbones.roi import roi_align
-from slowfast_maskfeat.shapes import Grid
 
 
 class NormedEncoder(Encoder):
-    """All blocks and a last layer norm; where the norm belongs, subclasses say.
+    """All blocks and a last layer norm: the backbone of classifier and detector.
 
     Args:
-        options: What the encoder is made of.
+        options: Options of the encoder.
     """
 
     def __init__(self, options: EncoderOptions) -> None:
         super().__init__(options)
-        self.norm = nn.LayerNorm(self.geometries[-1].dim_out, eps=LAYER_NORM_EPSILON)
+        self.norm = nn.LayerNorm(self.width, eps=LAYER_NORM_EPSILON)
         self.norm.apply(INITIALIZATIONS[options.initialization].encoder)
 
-    def encode(self, clips: Tensor) -> tuple[Tensor, Grid]:
-        """Tokens after the last block, before the last layer norm.
-
-        Args:
-            clips: (B, C, T, H, W), float, normalized.
-
-        Returns:
-            (B, N, D), a cls token first if there is one, and the grid of the other tokens.
-        """
-        tokens, grid = self.patch_embed(clips)
-        tokens = self.add_positions(tokens, grid)
-        for index in range(len(self.blocks)):
-            tokens, grid = self.run_block(index, tokens, grid)
-        return tokens, grid
+    def tokens(self, clips: Tensor, mask: Tensor | None = None) -> Tensor:
+        """Tokens after the last layer norm, see `Backbone.tokens`."""
+        return self.norm(super().tokens(clips, mask))
 
 
-class MViT(NormedEncoder):
+class MViT(NormedEncoder, FeatureModel):
     """Classifies clips.
 
     The cls token, or the mean of the tokens, goes through the head. With `mean_pooling` the mean is
@@ -68,7 +58,7 @@ class MViT(NormedEncoder):
         super().__init__(options)
         self.mean_pooling = mean_pooling
         self.head = ClassificationHead(
-            self.geometries[-1].dim_out,
+            self.width,
             num_classes,
             dropout=head_dropout,
             init_scale=head_init_scale,
@@ -89,15 +79,15 @@ class MViT(NormedEncoder):
         """
         return self.head(self.features(clips))
 
+    @property
+    def pooling(self) -> str:
+        """How `features` pools the tokens, in words."""
+        if self.mean_pooling:
+            return "norm of the mean token"
+        return "class token" if self.has_cls else "mean of the normed tokens"
+
     def features(self, clips: Tensor) -> Tensor:
-        """What the head classifies: the pooled tokens after the last layer norm.
-
-        Args:
-            clips: (B, C, T, H, W), float, normalized.
-
-        Returns:
-            (B, D).
-        """
+        """As `FeatureModel.features`; with `mean_pooling` the norm follows the mean."""
         tokens, _ = self.encode(clips)
         if self.mean_pooling:
             return self.norm(tokens[:, int(self.has_cls) :].mean(dim=1))
@@ -106,16 +96,8 @@ class MViT(NormedEncoder):
         return self.norm(tokens).mean(dim=1)
 
     def token_features(self, clips: Tensor) -> Tensor:
-        """The patch tokens after the last layer norm.
-
-        Args:
-            clips: (B, C, T, H, W), float, normalized.
-
-        Returns:
-            (B, n, D), in the order of (t, h, w) of the last grid, without the cls token.
-        """
-        tokens, _ = self.encode(clips)
-        return self.norm(tokens[:, int(self.has_cls) :])
+        """As `FeatureModel.token_features`."""
+        return self.tokens(clips)[:, int(self.has_cls) :]
 
 
 class MViTDetector(NormedEncoder):
@@ -150,7 +132,7 @@ class MViTDetector(NormedEncoder):
         aligned: bool = True,
     ) -> None:
         super().__init__(options)
-        _, rows, columns = options.token_stride()
+        _, rows, columns = self.token_stride
         if rows != columns:
             raise ValueError(
                 f"a token after the last block stands for {rows}x{columns} pixels "
@@ -161,7 +143,7 @@ class MViTDetector(NormedEncoder):
         self.box_resolution = box_resolution
         self.aligned = aligned
         self.head = ClassificationHead(
-            self.geometries[-1].dim_out,
+            self.width,
             num_classes,
             dropout=head_dropout,
             init_scale=head_init_scale,

@@ -12,14 +12,14 @@ from slowfast_maskfeat.backbones.depthwise import depthwise_conv3d
 from slowfast_maskfeat.backbones.geometry import Triple
 from slowfast_maskfeat.shapes import Grid
 
-PoolMode = Literal["conv", "avg", "max"]
+PoolMode = Literal["conv", "conv_unshared", "avg", "max"]
 
 
 class DepthwisePool(nn.Conv3d):
-    """Pools by a learned depthwise convolution, the same for every head.
+    """Pools by a learned depthwise convolution.
 
     Args:
-        width: Channels d of one head.
+        width: Channels d: of one head, which all share it, or of all heads.
         kernel: (t, h, w) of the convolution.
         stride: (t, h, w) of the convolution.
     """
@@ -84,24 +84,20 @@ def make_pool(
     """Builds the pooling of one tensor.
 
     Args:
-        mode: "conv", "avg" or "max" (MVIT.MODE).
-        width: Channels d of one head.
+        mode: How it pools (MVIT.MODE).
+        width: Channels d of what is pooled.
         kernel: (t, h, w); None: no pooling.
         stride: (t, h, w).
 
     Returns:
         The module, on (b, t, h, w, d), or None.
-
-    Raises:
-        ValueError: `mode` is none of the three.
     """
-    if mode not in ("conv", "avg", "max"):
-        raise ValueError(f"MVIT.MODE is {mode!r}; it takes 'conv', 'avg' or 'max'")
     if kernel is None or stride is None:
         return None
-    if mode == "conv":
-        return DepthwisePool(width, kernel=kernel, stride=stride)
-    return ExtremeOrMeanPool(mode, kernel=kernel, stride=stride)
+    if mode == "avg" or mode == "max":
+        return ExtremeOrMeanPool(mode, kernel=kernel, stride=stride)
+    assert mode in ("conv", "conv_unshared"), mode
+    return DepthwisePool(width, kernel=kernel, stride=stride)
 
 
 def make_skip_pool(stride: Triple) -> nn.Module | None:

@@ -224,7 +224,8 @@ def _mvit() -> CfgNode:
     node.NORM_STEM = False  # normalize the patch embeddings
     node.DROPPATH_RATE = 0.1  # of the last block, rising linearly from 0
     node.DROPOUT_RATE = 0.0  # of the embeddings, attention output and MLP
-    node.MODE = "conv"  # pooling of queries, keys and values: conv, avg, max
+    # pooling of queries, keys and values: conv, conv_unshared (with POOL_FIRST), avg, max
+    node.MODE = "conv"
     node.POOL_FIRST = False  # pool before the projections
     node.CLS_EMBED_ON = True  # class token
     node.PATCH_2D = False  # 2-D patches; the clip has one frame

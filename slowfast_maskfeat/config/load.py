@@ -243,7 +243,7 @@ _CHOICES: dict[str, tuple[object, ...]] = {
     "MASK.PIXEL_LOSS": ("l2", "l1"),
     "MODEL.HEAD_ACT": ("softmax", "sigmoid", "none"),
     "MVIT.INIT": ("published", "xavier", "rescaled"),
-    "MVIT.MODE": ("conv", "avg", "max"),
+    "MVIT.MODE": ("conv", "conv_unshared", "avg", "max"),
     "MVIT.NORM": ("layernorm",),
     "PROBE.KIND": ("", "linear", "attentive", "knn"),
     "SOLVER.LR_POLICY": ("cosine", "steps_with_relative_lrs"),

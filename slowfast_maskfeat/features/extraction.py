@@ -95,4 +95,4 @@ def feature_shape(model: MViT, clip_size: Sequence[int], *, of_tokens: bool) -> 
         of_tokens: whether each token is kept.
     """
     width = model.geometries[-1].dim_out
-    return (model.block_grids(clip_size)[-1].num_tokens, width) if of_tokens else (width,)
+    return (model.grids(clip_size)[-1].num_tokens, width) if of_tokens else (width,)

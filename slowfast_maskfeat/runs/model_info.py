@@ -129,8 +129,8 @@ def _positions(options: EncoderOptions) -> str:
     kinds = {
         "fixed sines and cosines": options.sincos_positions,
         "absolute": options.absolute_positions and not options.sincos_positions,
-        "relative along time": options.rel_pos_temporal,
-        "relative along rows and columns": options.rel_pos_spatial,
+        "relative along time": options.block.rel_pos_temporal,
+        "relative along rows and columns": options.block.rel_pos_spatial,
     }
     if options.separable_positions and kinds["absolute"]:
         kinds = {"absolute, space and time apart": True, **kinds, "absolute": False}

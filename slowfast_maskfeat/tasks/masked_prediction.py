@@ -12,8 +12,7 @@ import torch
 from torch import Tensor, nn
 
 from slowfast_maskfeat.augment import normalize
-from slowfast_maskfeat.backbones.heads import take_masked
-from slowfast_maskfeat.backbones.masked import MaskedModel, resize_mask
+from slowfast_maskfeat.backbones import MaskedModel, resize_mask, take_masked
 from slowfast_maskfeat.clips.batch import ClipBatch
 from slowfast_maskfeat.datasets import VideoList
 from slowfast_maskfeat.shapes import Grid

@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import sys
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
 from torch import nn
 
+from slowfast_maskfeat.backbones import BlockOptions
 from slowfast_maskfeat.backbones.attention import PoolingAttention
 from slowfast_maskfeat.backbones.geometry import BlockGeometry
 from slowfast_maskfeat.backbones.relative import relative_index
@@ -20,7 +22,7 @@ from plain_forms import make_plain, relative_vectors
 STRIDE = {"q": (1, 2, 2), "kv": (1, 4, 4)}
 
 
-def attention(grid: Grid, *, plain: bool = False, **options: bool) -> PoolingAttention:
+def attention(grid: Grid, *, plain: bool = False, **options: Any) -> PoolingAttention:
     geometry = BlockGeometry(
         dim=12,
         dim_out=12,
@@ -34,7 +36,7 @@ def attention(grid: Grid, *, plain: bool = False, **options: bool) -> PoolingAtt
     )
     torch.manual_seed(0)
     # The mean pools, because the learned convolution is slow in float64.
-    module = PoolingAttention(geometry, grid, mode="avg", **options)  # type: ignore[arg-type]
+    module = PoolingAttention(geometry, grid, BlockOptions(mode="avg", **options))
     for parameter in module.parameters():
         nn.init.normal_(parameter)
     return make_plain(module) if plain else module  # type: ignore[return-value]
@@ -91,7 +93,6 @@ def test_constants_are_no_state() -> None:
 def test_relative_positions_can_start_at_zero() -> None:
     geometry = BlockGeometry(12, 12, 12, 2, None, None, None, None, 0.0)
     for zero in (True, False):
-        module = PoolingAttention(
-            geometry, Grid(2, 4, 4), rel_pos_spatial=True, rel_pos_zero_init=zero
-        )
+        options = BlockOptions(rel_pos_spatial=True, rel_pos_zero_init=zero)
+        module = PoolingAttention(geometry, Grid(2, 4, 4), options)
         assert bool(module.rel_pos_h.any()) is not zero

@@ -9,6 +9,7 @@ import numpy as np
 import pytest
 import torch
 from helpers.golden_rule import fill_with_golden_weights
+from helpers.small_options import encoder_options
 from helpers.tiny_cases import model_of, tiny_options
 from torch import Tensor, nn
 
@@ -23,7 +24,7 @@ from slowfast_maskfeat.shapes import Grid
 
 VARIANTS: list[dict[str, Any]] = [
     {},
-    {"cls_token": False},
+    {"has_cls": False},
     {"separable_positions": True, "separable_decoder": True},
     {"sincos_positions": True},
     {"sincos_positions": True, "fixed_decoder": True},
@@ -41,7 +42,7 @@ def options(**changes: Any) -> EncoderOptions:
         "num_heads": 2,
         "depth": 3,
     }
-    return EncoderOptions(**values | changes)
+    return encoder_options(**values | changes)
 
 
 def autoencoder(
@@ -126,7 +127,6 @@ def test_any_clip_size_works(changes: dict[str, Any], size: tuple[int, int, int]
     (prediction,) = model(clips(*size), mask)
     assert prediction.shape == (int(mask.sum()), 7)
     assert prediction.isfinite().all()
-    assert model.prediction_masks(mask, size)[0].sum() == len(prediction)
 
 
 @pytest.mark.parametrize("changes", VARIANTS[:3])

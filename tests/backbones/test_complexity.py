@@ -10,6 +10,7 @@ import pytest
 import torch
 from helpers.golden_rule import GOLDEN, golden_json
 from helpers.published_files import published_config
+from helpers.small_options import encoder_options
 from helpers.tiny_cases import model_of, tiny_options
 
 from slowfast_maskfeat.backbones import EncoderOptions, MViT
@@ -70,7 +71,7 @@ def small_options(**changes: Any) -> EncoderOptions:
         "depth": 1,
         "absolute_positions": False,
     }
-    return EncoderOptions(**values | changes)
+    return encoder_options(**values | changes)
 
 
 def small_classifier(**changes: Any) -> MViT:
@@ -112,8 +113,9 @@ def test_relative_positions_count_without_their_columns_and_padding() -> None:
     "changes",
     [
         {"rel_pos_spatial": True, "rel_pos_temporal": True, "residual_pooling": True},
-        {"rel_pos_spatial": True, "dim_mul": [[1, 2.0]], "cls_token": False},
+        {"rel_pos_spatial": True, "dim_mul": [[1, 2.0]], "has_cls": False},
         {"pool_first": True, "pool_kernel": (1, 3, 3)},
+        {"pool_first": True, "mode": "conv_unshared"},
     ],
 )
 def test_fast_forms_count_as_the_plain_ones(changes: dict[str, Any]) -> None:

@@ -7,6 +7,7 @@ from typing import Any
 import pytest
 import torch
 from helpers.golden_rule import fill_with_golden_weights, golden_json
+from helpers.small_options import encoder_options
 from helpers.tiny_cases import config_of
 from torch import Tensor
 
@@ -34,7 +35,7 @@ def options(**changes: Any) -> EncoderOptions:
         "rel_pos_temporal": True,
         "residual_pooling": True,
     }
-    return EncoderOptions(**values | changes)
+    return encoder_options(**values | changes)
 
 
 def classifier(**changes: Any) -> MViT:
@@ -55,7 +56,7 @@ def masked(**changes: Any) -> MaskedMViT:
         {},
         {"absolute_positions": True},
         {"absolute_positions": True, "separable_positions": True},
-        {"sincos_positions": True, "cls_token": False},
+        {"sincos_positions": True, "has_cls": False},
     ],
 )
 @pytest.mark.parametrize("size", [(4, 32, 32), (8, 32, 32), (4, 48, 40), (1, 32, 32), (6, 30, 34)])
@@ -129,9 +130,8 @@ def test_masked_model_predicts_at_every_depth_in_token_order() -> None:
     predictions = model(clips, mask)
     grids = model.prediction_grids((4, 32, 32))
     assert grids == [Grid(2, 8, 8), Grid(2, 4, 4)]
-    masks = model.prediction_masks(mask, (4, 32, 32))
-    for prediction, where, dim in zip(predictions, masks, (7, 9), strict=True):
-        assert prediction.shape == (int(where.sum()), dim)
+    for prediction, grid, dim in zip(predictions, grids, (7, 9), strict=True):
+        assert prediction.shape == (int(resize_mask(mask, grid).sum()), dim)
     # One clip alone gives that clip's rows, so rows come clip by clip.
     alone = model(clips[1:], mask[1:])[1]
     torch.testing.assert_close(predictions[1][int(mask[0].sum()) :], alone, rtol=1e-4, atol=1e-5)
@@ -200,7 +200,6 @@ def test_tokens_and_positions_are_exempt_from_weight_decay() -> None:
             {"MVIT.POOL_KV_STRIDE": [[0, 1, 2, 2]], "MVIT.POOL_KV_STRIDE_ADAPTIVE": [1, 8, 8]},
             "POOL_KV_STRIDE_ADAPTIVE",
         ),
-        ({"MVIT.MODE": "median"}, "MVIT.MODE"),
         ({"MVIT.PATCH_2D": True}, "PATCH_2D"),
         ({"MODEL.MODEL_NAME": "SlowFast"}, "MODEL_NAME.*MViT"),
         ({"MODEL.MODEL_NAME": "MaskMViT", "MASK.PRETRAIN_DEPTH": [16]}, "PRETRAIN_DEPTH"),

@@ -11,6 +11,7 @@ from fvcore.common.config import CfgNode
 from helpers.golden_rule import fill_with_golden_weights, golden_randn
 from helpers.tiny_cases import tiny_options
 
+from slowfast_maskfeat.backbones import resize_mask
 from slowfast_maskfeat.builders import build_mask_sampler, build_model, build_task
 from slowfast_maskfeat.builders.methods import find_method
 from slowfast_maskfeat.builders.model import prediction_dims
@@ -137,8 +138,8 @@ def test_every_mask_goes_with_every_target_and_both_encoders(mask, target, visib
     masks = torch.stack([sample(generator) for _ in range(2)])
     clips = torch.from_numpy(generator.integers(0, 256, (2, 3, 8, 64, 64), dtype=np.uint8))
     output = task.step(model, ClipBatch(clips, mask=masks))
-    (hidden,) = model.prediction_masks(masks, clips.shape[2:])
-    assert int(output.weight) == int(hidden.sum())
+    (grid,) = model.prediction_grids(clips.shape[2:])
+    assert int(output.weight) == int(resize_mask(masks, grid).sum())
     output.loss.backward()
     assert torch.isfinite(output.loss)
     assert model.blocks[0].attn.qkv.weight.grad.abs().sum() > 0

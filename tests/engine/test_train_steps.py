@@ -14,6 +14,7 @@ from helpers.golden_rule import fill_with_golden_weights, golden_json, golden_ra
 from helpers.tiny_cases import model_of
 from torch import Tensor, nn
 
+from slowfast_maskfeat.backbones import resize_mask
 from slowfast_maskfeat.engine.gradient_step import GradientStep
 from slowfast_maskfeat.engine.optimizer import (
     make_optimizer,
@@ -74,8 +75,7 @@ def terms_of(model: nn.Module, clips: Tensor, step: int, mask_shape: list[int] |
     sizes = zip(clips.shape[2:], grid, strict=True)
     target = HOGTarget([pixels // tokens for pixels, tokens in sizes])
     wanted = target.encode(clips, grid)
-    (rows,) = model.prediction_masks(mask, clips.shape[2:])
-    return target.loss(prediction, wanted[rows.flatten(1)])
+    return target.loss(prediction, wanted[resize_mask(mask, grid).flatten(1)])
 
 
 @pytest.mark.parametrize(

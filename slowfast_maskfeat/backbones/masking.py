@@ -1,0 +1,59 @@
+"""Masks on token grids: resizing them, and taking the tokens that they select."""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor
+
+from slowfast_maskfeat.shapes import Grid
+
+
+def resize_mask(mask: Tensor, grid: Grid) -> Tensor:
+    """Brings a mask to a token grid by its nearest cell.
+
+    Args:
+        mask: (B, t', h', w') bool. Along each axis its size divides that of the grid (cells are
+            repeated) or is divided by it (every so many-th cell is taken, the first of each group).
+        grid: Target grid.
+
+    Returns:
+        (B, t, h, w) bool.
+
+    Raises:
+        ValueError: A size neither divides nor is divided.
+    """
+    if mask.ndim != 4 or mask.dtype != torch.bool:
+        raise ValueError(
+            "a mask is bool and has the axes (B, t, h, w), not "
+            f"{mask.dtype} of shape {tuple(mask.shape)}"
+        )
+    if any(size % cells and cells % size for size, cells in zip(grid, mask.shape[1:], strict=True)):
+        raise ValueError(
+            f"a mask on the grid {Grid(*mask.shape[1:])} does not divide the tokens' grid {grid}; "
+            "set AUG.MASK_WINDOW_SIZE to a grid that does, or leave it empty to have it derived"
+        )
+    for axis, size in enumerate(grid, start=1):
+        cells = mask.shape[axis]
+        if cells < size:
+            mask = mask.repeat_interleave(size // cells, dim=axis)
+        elif cells > size:
+            mask = mask[(slice(None),) * axis + (slice(None, None, cells // size),)]
+    return mask
+
+
+def take_masked(tokens: Tensor, mask: Tensor) -> Tensor:
+    """Selects the tokens at the masked places.
+
+    Their number is a shape of what follows. A mask on the CPU has it at hand; with one on a GPU the
+    host waits for it.
+
+    Args:
+        tokens: (B, N, D), on any device.
+        mask: (B, N) bool, on the CPU or that device.
+
+    Returns:
+        (M, D), in the order of (b, n).
+    """
+    clips, places = mask.nonzero(as_tuple=True)
+    device = tokens.device
+    return tokens[clips.to(device, non_blocking=True), places.to(device, non_blocking=True)]
