@@ -10,13 +10,10 @@ from slowfast_maskfeat import distributed
 from slowfast_maskfeat.augment import TestTransform, WholeFrameTransform
 from slowfast_maskfeat.builders.augment import build_erase_sampler, build_train_transform
 from slowfast_maskfeat.builders.datasets import (
-    IMAGES_ONLY,
-    READERS,
-    SEGMENTED,
-    WITH_BOXES,
     class_names,
     data_folder,
     data_set,
+    dataset_kind,
     find_reader,
     num_classes,
     reverses_channels,
@@ -29,7 +26,6 @@ from slowfast_maskfeat.datasets import VideoList
 from slowfast_maskfeat.files import is_address
 
 __all__ = [
-    "READERS",
     "build_key_frame_view",
     "build_loader",
     "build_test_views",
@@ -64,7 +60,7 @@ def build_loader(
     is_trained = split == "train" and not for_features
     is_masked = cfg.MASK.ENABLE and split != "test" and not for_features
     views: RandomView | UniformViews | KeyFrameView
-    if data_set(cfg, split) in WITH_BOXES:
+    if dataset_kind(cfg, split).has_boxes:
         views = build_key_frame_view(cfg, split)
     elif is_trained:
         views = _random_view(cfg)
@@ -134,7 +130,7 @@ def _num_views(cfg: CfgNode, split: str, num_views: int | None) -> int:
 
 def _has_one_view(cfg: CfgNode) -> bool:
     """Data sets of images alone and key frames with boxes have one view, whatever TEST says."""
-    return cfg.TEST.DATASET in IMAGES_ONLY or cfg.DETECTION.ENABLE
+    return dataset_kind(cfg, "test").images_only or cfg.DETECTION.ENABLE
 
 
 def build_validation_view(cfg: CfgNode) -> UniformViews:
@@ -167,12 +163,11 @@ def read_videos(cfg: CfgNode, split: str, *, for_features: bool = False) -> Vide
         MissingListError: there is nothing to read in DATA.PATH_TO_DATA_DIR.
         ValueError: what there is is malformed, or a label is outside the classes.
     """
-    reader = find_reader(cfg, split)
-    with_boxes = data_set(cfg, split) in WITH_BOXES
+    with_boxes = dataset_kind(cfg, split).has_boxes
     if with_boxes != cfg.DETECTION.ENABLE:
         raise ValueError(
-            f"DETECTION.ENABLE is {cfg.DETECTION.ENABLE} and the data set {data_set(cfg, split)!r} "
-            f"(TRAIN.DATASET, TEST.DATASET): boxes come with {', '.join(map(repr, WITH_BOXES))}"
+            f"DETECTION.ENABLE must be {with_boxes} with the data set {data_set(cfg, split)!r} "
+            f"(TRAIN.DATASET, TEST.DATASET), got {cfg.DETECTION.ENABLE}"
         )
     key = "AVA.ANNOTATION_DIR" if with_boxes and cfg.AVA.ANNOTATION_DIR else "DATA.PATH_TO_DATA_DIR"
     folder = data_folder(cfg).path
@@ -181,6 +176,7 @@ def read_videos(cfg: CfgNode, split: str, *, for_features: bool = False) -> Vide
         raise ValueError(f"{key}: empty; the folder of {wanted} is wanted")
     if folder and not os.path.isdir(folder) and not is_address(folder):
         raise ValueError(f"{key}: {folder}: there is no such folder")
+    reader = find_reader(cfg, split)
     videos = reader.read(data_folder(cfg), split, class_names(cfg) or None)
     if (not cfg.MASK.ENABLE or for_features) and not with_boxes:
         if videos.class_names is not None and not class_names(cfg):
@@ -225,7 +221,7 @@ def _random_view(cfg: CfgNode) -> RandomView:
         sampling_rate=data.SAMPLING_RATE,
         target_fps=data.TARGET_FPS,
         jitter_fps=data.TRAIN_JITTER_FPS,
-        segments=data_set(cfg, "train") in SEGMENTED,
+        segments=dataset_kind(cfg, "train").segmented,
         num_times=data.TRAIN_CROP_NUM_TEMPORAL,
         num_samples=data.TRAIN_CROP_NUM_SPATIAL * cfg.AUG.NUM_SAMPLE,
         on_device=cfg.AUG.ON_DEVICE,
@@ -265,7 +261,7 @@ def _uniform_views(cfg: CfgNode, split: str, num_views: int | None) -> UniformVi
     data = cfg.DATA
     crops = num_crops(cfg, split)
     views = _num_views(cfg, split, num_views)
-    segments = data_set(cfg, split) in SEGMENTED
+    segments = dataset_kind(cfg, split).segmented
     if segments and views > 1:
         raise ValueError(
             f"TEST.NUM_ENSEMBLE_VIEWS, TEST.NUM_TEMPORAL_CLIPS: {views}: clips of "

@@ -3,9 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Callable, Sequence
 from functools import partial
-from typing import NamedTuple
 
 from fvcore.common.config import CfgNode
 
@@ -15,9 +13,11 @@ from slowfast_maskfeat.datasets import (
     AvaFolder,
     AvaMedia,
     DataFolder,
+    DataSetKind,
     KeyFrames,
     Shards,
     VideoList,
+    find_dataset,
     read_class_names,
 )
 from slowfast_maskfeat.log import Progress
@@ -29,67 +29,39 @@ from slowfast_maskfeat.metrics.ava_map import (
 )
 
 
-class Reader(NamedTuple):
-    """What reads one kind of data set.
-
-    Attributes:
-        read: (folder, split, class names or None) -> the rows of a split.
-        class_names: folder -> names of the classes, or None where the data set does not say.
-    """
-
-    read: Callable[[DataFolder, str, Sequence[str] | None], VideoList]
-    class_names: Callable[[DataFolder], tuple[str, ...] | None]
-
-
-# How a data set is read (TRAIN.DATASET, TEST.DATASET).
-READERS = {
-    "kinetics": Reader(index.read_kinetics, index.list_class_names),
-    "csv": Reader(index.read_csv, index.list_class_names),
-    "ssv2": Reader(index.read_ssv2, index.ssv2_class_names),
-    "ucf101": Reader(index.read_ucf101, index.ucf101_class_names),
-    "hmdb51": Reader(index.read_hmdb51, index.hmdb51_class_names),
-    "imagenet": Reader(index.read_imagenet, index.imagenet_class_names),
-    "folder": Reader(index.read_folder, index.folder_class_names),
-    "webdataset": Reader(index.read_webdataset, index.webdataset_class_names),
-    "ava": Reader(index.read_ava, index.ava_class_names),
-}
-# Their rows are key frames with boxes.
-WITH_BOXES = frozenset({"ava"})
-# They have no videos.
-IMAGES_ONLY = frozenset({"imagenet"})
-# Their clips have a frame of each of T equal parts of the video, as in the published code.
-SEGMENTED = frozenset({"ssv2"})
-# Their published readers give blue first and their files turn it; decoders here give red first.
-PUBLISHED_BLUE_FIRST = frozenset({"ssv2"})
-
-
 def data_set(cfg: CfgNode, split: str) -> str:
     """Name of the data set that a split is of."""
     name: str = cfg.TEST.DATASET if split == "test" else cfg.TRAIN.DATASET
     return name
 
 
-def reverses_channels(cfg: CfgNode, split: str) -> bool:
-    """Whether the network is fed blue, green, red of a split."""
-    if data_set(cfg, split) in WITH_BOXES:
-        return bool(cfg.AVA.BGR)
-    blue_first = data_set(cfg, split) in PUBLISHED_BLUE_FIRST
-    return bool(cfg.DATA.REVERSE_INPUT_CHANNEL) and not blue_first
+def dataset_kind(cfg: CfgNode, split: str) -> DataSetKind:
+    """Row of the data set that TRAIN.DATASET or TEST.DATASET names for a split.
+
+    Raises:
+        ValueError: The name is unknown.
+    """
+    key = "TEST.DATASET" if split == "test" else "TRAIN.DATASET"
+    return find_dataset(data_set(cfg, split), key)
 
 
-def find_reader(cfg: CfgNode, split: str) -> Reader:
-    """What reads a split: shards, where they are named, whatever data set is in them.
+def find_reader(cfg: CfgNode, split: str) -> DataSetKind:
+    """Row that reads a split: that of shards if a key names shards, whatever is in them.
 
     Raises:
         ValueError: TRAIN.DATASET or TEST.DATASET is unknown.
     """
-    name = data_set(cfg, split)
-    if name not in READERS:
-        key = "TEST.DATASET" if split == "test" else "TRAIN.DATASET"
-        raise ValueError(
-            f"{key}: there is no reader of {name!r} lists, only of {', '.join(map(repr, READERS))}"
-        )
-    return READERS["webdataset" if shard_patterns(cfg)[split] else name]
+    kind = dataset_kind(cfg, split)
+    pattern_key = f"DATA.{split.upper()}_SHARDS"
+    return find_dataset("webdataset", pattern_key) if shard_patterns(cfg)[split] else kind
+
+
+def reverses_channels(cfg: CfgNode, split: str) -> bool:
+    """Whether the network is fed blue, green, red of a split."""
+    kind = dataset_kind(cfg, split)
+    if kind.has_boxes:
+        return bool(cfg.AVA.BGR)
+    return bool(cfg.DATA.REVERSE_INPUT_CHANNEL) and not kind.blue_first
 
 
 def read_list_file(cfg: CfgNode, path: str) -> VideoList:
@@ -103,7 +75,7 @@ def read_list_file(cfg: CfgNode, path: str) -> VideoList:
         ValueError: see `read_list`.
     """
     separator = cfg.DATA.PATH_LABEL_SEPARATOR
-    if data_set(cfg, "train") != "kinetics":  # the others' lists show theirs in the first line
+    if dataset_kind(cfg, "train").detects_separator:
         separator = index.separator_of(path, separator)
     return index.read_list(path, separator=separator, prefix=cfg.DATA.PATH_PREFIX)
 
@@ -124,7 +96,7 @@ def data_folder(cfg: CfgNode) -> DataFolder:
         raise ValueError(f"DATA.SHUFFLE_BUFFER: {cfg.DATA.SHUFFLE_BUFFER}: 1 or more is wanted")
     if cfg.DATA.OFFICIAL_SPLIT not in (1, 2, 3):
         raise ValueError(f"DATA.OFFICIAL_SPLIT: {cfg.DATA.OFFICIAL_SPLIT}: 1, 2 or 3 is wanted")
-    if WITH_BOXES & {cfg.TRAIN.DATASET, cfg.TEST.DATASET}:
+    if any(dataset_kind(cfg, split).has_boxes for split in ("train", "test")):
         return _ava_folder(cfg)
     return DataFolder(
         cfg.DATA.PATH_TO_DATA_DIR,
@@ -176,15 +148,17 @@ def class_names(cfg: CfgNode) -> tuple[str, ...]:
 
     Those of a file beside the lists, else what the data set says itself.
     """
-    folder, is_in_shards = data_folder(cfg), bool(shard_patterns(cfg)["train"])
+    is_in_shards = bool(shard_patterns(cfg)["train"])
+    if not (cfg.DATA.PATH_TO_DATA_DIR or cfg.AVA.ANNOTATION_DIR or is_in_shards):
+        return ()  # a trained model is used without its data set, which nobody may have registered
+    folder = data_folder(cfg)
     if not folder.path and not is_in_shards:
         return ()
     names = read_class_names(folder.path)
-    reader = READERS.get(data_set(cfg, "train" if cfg.TRAIN.ENABLE else "test"))
-    if names is None and reader is not None:
-        names = reader.class_names(folder)
+    if names is None:
+        names = dataset_kind(cfg, "train" if cfg.TRAIN.ENABLE else "test").class_names(folder)
     if names is None and is_in_shards:
-        names = READERS["webdataset"].class_names(folder)
+        names = index.webdataset_class_names(folder)
     return names or ()
 
 

@@ -1,4 +1,4 @@
-"""TODO"""
+"""Annotation readers of all data sets, and the registry of their names."""
 
 from __future__ import annotations
 
@@ -19,6 +19,12 @@ from slowfast_maskfeat.datasets.list_file import (
     read_list,
     separator_of,
 )
+from slowfast_maskfeat.datasets.registry import (
+    DataSetKind,
+    dataset_names,
+    find_dataset,
+    register_dataset,
+)
 from slowfast_maskfeat.datasets.ssv2 import read_ssv2, read_ssv2_labels, ssv2_class_names
 from slowfast_maskfeat.datasets.ucf_hmdb import (
     hmdb51_class_names,
@@ -33,11 +39,14 @@ __all__ = [
     "AvaFolder",
     "AvaMedia",
     "DataFolder",
+    "DataSetKind",
     "KeyFrames",
     "MissingListError",
     "Shards",
     "VideoList",
     "ava_class_names",
+    "dataset_names",
+    "find_dataset",
     "folder_class_names",
     "hmdb51_class_names",
     "imagenet_class_names",
@@ -54,6 +63,7 @@ __all__ = [
     "read_ssv2_labels",
     "read_ucf101",
     "read_webdataset",
+    "register_dataset",
     "separator_of",
     "ssv2_class_names",
     "ucf101_class_names",

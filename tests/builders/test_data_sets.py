@@ -14,9 +14,17 @@ from helpers.videos_on_disk import numbered_frames, read_numbers, write_video
 from PIL import Image
 
 from slowfast_maskfeat.builders.data import build_loader
-from slowfast_maskfeat.builders.datasets import READERS, WITH_BOXES, class_names
+from slowfast_maskfeat.builders.datasets import class_names
 from slowfast_maskfeat.checkpoints import find_checkpoints, load_checkpoint
 from slowfast_maskfeat.config import load_config
+from slowfast_maskfeat.datasets import (
+    DataSetKind,
+    dataset_names,
+    find_dataset,
+    read_csv,
+    register_dataset,
+    registry,
+)
 
 ROOT = Path(__file__).resolve().parents[2]
 GOLDEN = json.loads((ROOT / "tests/golden/data_temporal.json").read_text())
@@ -148,7 +156,8 @@ def _assert_same(batches, expected) -> None:
 
 
 def test_every_reader_is_tried_here():
-    assert set(MAKERS) == set(READERS) - WITH_BOXES  # test_key_frames.py has these
+    boxes = {name for name in dataset_names() if find_dataset(name, "").has_boxes}
+    assert set(MAKERS) == set(dataset_names()) - boxes  # test_key_frames.py has these
 
 
 @pytest.mark.parametrize("name", MAKERS)
@@ -259,6 +268,39 @@ def test_published_something_something_feeds_red_first(name, first, tmp_path):
         means = batch.clips.float().mean((0, 2, 3, 4))
         assert means.argmax() == first
         assert means[first] > 180
+
+
+def test_a_data_set_from_outside_brings_its_reader_and_its_flags(tmp_path, monkeypatch):
+    """A video of 60 numbered frames over a red strip, in a list that this reader alone finds."""
+    monkeypatch.setattr(registry, "_KINDS", dict(registry._KINDS))
+    frames = numbered_frames(60, 48, 48)
+    frames[:, -8:, :, 0] = 220
+    write_video(tmp_path / "a.mp4", frames, fps=12)
+    (tmp_path / "own_val.csv").write_text(f"{tmp_path / 'a.mp4'} 1\n")
+
+    def read(data, split, class_names):
+        return read_csv(data, f"own_{split}", class_names)
+
+    kinds = {
+        "plain": DataSetKind(read=read, class_names=lambda _: ("one", "two")),
+        "odd": DataSetKind(
+            read=read, class_names=lambda _: ("one", "two"), segmented=True, blue_first=True
+        ),
+    }
+    shown = {}
+    for name, kind in kinds.items():
+        register_dataset(name, kind)
+        names = {"TRAIN.DATASET": name, "DATA.PATH_TO_DATA_DIR": tmp_path}
+        reversed_ = {"DATA.REVERSE_INPUT_CHANNEL": True, "DATA.NUM_FRAMES": 4}
+        cfg = load_config([], pairs(MODEL, SQUARE, names, reversed_, {"DATA.SAMPLING_RATE": 1}))
+        assert class_names(cfg) == ("one", "two")
+        (batch,) = build_loader(cfg, "val").epoch(0)
+        assert batch.labels.tolist() == [1]
+        strip = batch.clips.float()[0, :, :, -6:].mean((1, 2, 3))
+        assert strip.argmax() == (0 if kind.blue_first else 2)
+        shown[name] = np.diff(_shown(batch.clips))
+    assert shown["plain"].max() < 5  # neighbors, see DATA.TARGET_FPS
+    assert shown["odd"].min() > 10  # one of each of 4 parts
 
 
 @pytest.mark.slow

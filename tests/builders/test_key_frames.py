@@ -217,8 +217,8 @@ def test_boxes_go_through_the_model_and_to_the_figure(made):
 @pytest.mark.parametrize(
     ("options", "message"),
     [
-        ({"DETECTION.ENABLE": False}, r"DETECTION\.ENABLE is False and the data set 'ava'"),
-        ({"TRAIN.DATASET": "kinetics"}, r"DETECTION\.ENABLE is True and the data set 'kinetics'"),
+        ({"DETECTION.ENABLE": False}, r"DETECTION\.ENABLE must be True .*'ava'.* got False"),
+        ({"TRAIN.DATASET": "kinetics"}, r"DETECTION\.ENABLE must be False .*'kinetics'"),
         ({"DATA.PATH_TO_DATA_DIR": ""}, r"DATA\.PATH_TO_DATA_DIR: empty; .*annotations"),
         ({"AVA.ANNOTATION_DIR": "gone"}, r"AVA\.ANNOTATION_DIR: gone: there is no such folder"),
         ({"AVA.LABEL_MAP_FILE": "gone.pbtxt"}, r"gone\.pbtxt does not exist"),
