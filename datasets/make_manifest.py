@@ -74,18 +74,21 @@ def read_splits(
         ValueError: There is no training set, or something is malformed.
     """
     kind = find_dataset(dataset, "--dataset")
-    names = read_class_names(data.path) or kind.class_names(data)
+    names = read_class_names(data.path)
+    if names is None and kind.class_names is not None:
+        names = kind.class_names(data)
     found: dict[str, VideoList] = {}
     progress = Progress(len(_SPLITS), "reading splits")
     for split in _SPLITS:
         try:
             found[split] = kind.read(data, split, names)
+            names = names or found["train"].class_names  # of the first split, which numbers all
         except MissingListError:
             if split == "train":
                 raise
         progress.update()
     progress.close()
-    return found, names or found["train"].class_names
+    return found, names
 
 
 def make_rows(

@@ -35,7 +35,7 @@ from demo_runs import (
     validation_curves,
 )
 
-from slowfast_maskfeat.builders.data import read_videos
+from slowfast_maskfeat.builders.data_source import DataSource
 from slowfast_maskfeat.builders.task import build_task
 from slowfast_maskfeat.config import load_config
 from slowfast_maskfeat.datasets import KeyFrames
@@ -122,8 +122,9 @@ def by_frequency(data: Path) -> AvaResult:
     """The figure of scoring every box alike: each action by its share of the training boxes."""
     words = [str(word) for pair in _keys(data).items() for word in pair]
     cfg = load_config([str(ROOT / "configs" / "demo" / "ava_scratch.yaml")], words)
-    train, test = read_videos(cfg, "train"), read_videos(cfg, "test")
-    task = build_task(cfg)
+    source = DataSource(cfg)
+    train, test = source.videos("train"), source.videos("test")
+    task = build_task(cfg, data=source)
     assert isinstance(train, KeyFrames)
     assert isinstance(test, KeyFrames)
     assert isinstance(task, DetectTask)

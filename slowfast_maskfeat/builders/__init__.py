@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 from slowfast_maskfeat.builders.data import build_loader
+from slowfast_maskfeat.builders.data_source import DataSource
 from slowfast_maskfeat.builders.masks import build_mask_sampler
 from slowfast_maskfeat.builders.model import build_model
 from slowfast_maskfeat.builders.optimizer import build_optimizer
 from slowfast_maskfeat.builders.task import build_task
 
 __all__ = [
+    "DataSource",
     "build_loader",
     "build_mask_sampler",
     "build_model",

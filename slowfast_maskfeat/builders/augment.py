@@ -13,7 +13,8 @@ from slowfast_maskfeat.augment import (
     TrainTransform,
     parse_policy,
 )
-from slowfast_maskfeat.builders.datasets import num_classes, reverses_channels
+from slowfast_maskfeat.builders.data_source import DataSource
+from slowfast_maskfeat.builders.datasets import reverses_channels
 from slowfast_maskfeat.builders.image_recipe import ClipRecipe, clip_recipe
 from slowfast_maskfeat.clips import BatchTransform, DeviceCut
 
@@ -69,16 +70,17 @@ def build_erase_sampler(cfg: CfgNode) -> EraseSampler | None:
     )
 
 
-def build_batch_transform(cfg: CfgNode) -> BatchTransform | None:
+def build_batch_transform(cfg: CfgNode, *, data: DataSource | None = None) -> BatchTransform | None:
     """What happens to whole training batches on the device; None where nothing does.
 
     Args:
         cfg: configuration; it is only read.
+        data: the data of the run, with what was read of it before; None reads it afresh.
 
     Raises:
         ValueError: mixup is asked for without labels, or of single clips.
     """
-    mix, cut = _mix(cfg), build_device_cut(cfg)
+    mix, cut = _mix(cfg, data or DataSource(cfg)), build_device_cut(cfg)
     if mix is None and cut is None and build_erase_sampler(cfg) is None:
         return None
     return BatchTransform(
@@ -116,7 +118,7 @@ def build_device_cut(cfg: CfgNode) -> DeviceCut | None:
     )
 
 
-def _mix(cfg: CfgNode) -> Mix | None:
+def _mix(cfg: CfgNode, data: DataSource) -> Mix | None:
     mixup = cfg.MIXUP
     if not mixup.ENABLE:
         return None
@@ -140,7 +142,7 @@ def _mix(cfg: CfgNode) -> Mix | None:
             "least 2 each are right, or MIXUP.PROB 0, which smooths labels alone"
         )
     return Mix(
-        num_classes=num_classes(cfg),
+        num_classes=data.num_classes,
         mixup_alpha=mixup.ALPHA,
         cutmix_alpha=mixup.CUTMIX_ALPHA,
         probability=mixup.PROB,

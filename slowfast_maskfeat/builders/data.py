@@ -2,28 +2,20 @@
 
 from __future__ import annotations
 
-import os
-
 from fvcore.common.config import CfgNode
 
 from slowfast_maskfeat import distributed
 from slowfast_maskfeat.augment import TestTransform, WholeFrameTransform
 from slowfast_maskfeat.builders.augment import build_erase_sampler, build_train_transform
+from slowfast_maskfeat.builders.data_source import DataSource
 from slowfast_maskfeat.builders.datasets import (
-    class_names,
-    data_folder,
     data_set,
     dataset_kind,
-    find_reader,
-    num_classes,
     reverses_channels,
-    shard_patterns,
 )
 from slowfast_maskfeat.builders.image_recipe import clip_recipe
 from slowfast_maskfeat.builders.masks import build_mask_sampler
 from slowfast_maskfeat.clips import ClipDataset, ClipLoader, KeyFrameView, RandomView, UniformViews
-from slowfast_maskfeat.datasets import VideoList
-from slowfast_maskfeat.files import is_address
 
 __all__ = [
     "build_key_frame_view",
@@ -31,12 +23,16 @@ __all__ = [
     "build_test_views",
     "build_validation_view",
     "num_clips_per_video",
-    "read_videos",
 ]
 
 
 def build_loader(
-    cfg: CfgNode, split: str, *, num_views: int | None = None, for_features: bool = False
+    cfg: CfgNode,
+    split: str,
+    *,
+    num_views: int | None = None,
+    for_features: bool = False,
+    data: DataSource | None = None,
 ) -> ClipLoader:
     """Loader of this process's share of a list.
 
@@ -47,6 +43,7 @@ def build_loader(
             TEST.NUM_ENSEMBLE_VIEWS of videos, 1 of images.
         for_features: "train" too gives the center view of each row once, in order, nothing is
             masked, and labels may be absent or of classes that the model does not know.
+        data: the data of the run, with what was read of it before; None reads it afresh.
 
     Returns:
         The loader. Masks come with the clips when MASK.ENABLE.
@@ -56,7 +53,7 @@ def build_loader(
     """
     if split not in ("train", "val", "test"):
         raise ValueError(f"split: {split!r} is not one of 'train', 'val', 'test'")
-    videos = read_videos(cfg, split, for_features=for_features)
+    videos = (data or DataSource(cfg)).videos(split, for_features=for_features)
     is_trained = split == "train" and not for_features
     is_masked = cfg.MASK.ENABLE and split != "test" and not for_features
     views: RandomView | UniformViews | KeyFrameView
@@ -149,58 +146,6 @@ def build_test_views(cfg: CfgNode) -> UniformViews:
         cfg: configuration; it is only read.
     """
     return _uniform_views(cfg, "test", None)
-
-
-def read_videos(cfg: CfgNode, split: str, *, for_features: bool = False) -> VideoList:
-    """The rows of a split, by the reader that TRAIN.DATASET or TEST.DATASET names.
-
-    Args:
-        cfg: configuration; it is only read.
-        split: "train", "val" or "test".
-        for_features: labels may be absent or of classes that the model does not know.
-
-    Raises:
-        MissingListError: there is nothing to read in DATA.PATH_TO_DATA_DIR.
-        ValueError: what there is is malformed, or a label is outside the classes.
-    """
-    with_boxes = dataset_kind(cfg, split).has_boxes
-    if with_boxes != cfg.DETECTION.ENABLE:
-        raise ValueError(
-            f"DETECTION.ENABLE must be {with_boxes} with the data set {data_set(cfg, split)!r} "
-            f"(TRAIN.DATASET, TEST.DATASET), got {cfg.DETECTION.ENABLE}"
-        )
-    key = "AVA.ANNOTATION_DIR" if with_boxes and cfg.AVA.ANNOTATION_DIR else "DATA.PATH_TO_DATA_DIR"
-    folder = data_folder(cfg).path
-    if not folder and not shard_patterns(cfg)[split]:
-        wanted = "the annotations" if with_boxes else "train.csv, val.csv and test.csv"
-        raise ValueError(f"{key}: empty; the folder of {wanted} is wanted")
-    if folder and not os.path.isdir(folder) and not is_address(folder):
-        raise ValueError(f"{key}: {folder}: there is no such folder")
-    reader = find_reader(cfg, split)
-    videos = reader.read(data_folder(cfg), split, class_names(cfg) or None)
-    if (not cfg.MASK.ENABLE or for_features) and not with_boxes:
-        if videos.class_names is not None and not class_names(cfg):
-            raise ValueError(
-                f"{videos.source}: its labels are names, of which a list may lack some; write "
-                f"those of all classes, one a line, into {os.path.join(folder, 'classes.txt')}"
-            )
-        if not for_features:
-            _check_labels(cfg, videos)
-    return videos
-
-
-def _check_labels(cfg: CfgNode, videos: VideoList) -> None:
-    if videos.labels is None:
-        raise ValueError(
-            f"{videos.source}: the rows have no labels; `path label` is wanted, or MASK.ENABLE True"
-        )
-    classes = num_classes(cfg)
-    if len(videos) and videos.labels.max() >= classes:
-        row = int(videos.labels.argmax())
-        raise ValueError(
-            f"{videos.source}: {videos.path(row)} has the label {videos.labels[row]}; with "
-            f"{classes} classes (MODEL.NUM_CLASSES) labels go from 0 to {classes - 1}"
-        )
 
 
 def _check_batch_size(cfg: CfgNode, batch_size: int) -> None:

@@ -14,19 +14,11 @@ from slowfast_maskfeat.datasets import (
     AvaMedia,
     DataFolder,
     DataSetKind,
-    KeyFrames,
     Shards,
     VideoList,
     find_dataset,
-    read_class_names,
 )
 from slowfast_maskfeat.log import Progress
-from slowfast_maskfeat.metrics.ava_map import (
-    GroundTruth,
-    check_overlap,
-    read_ground_truth,
-    read_labelmap,
-)
 
 
 def data_set(cfg: CfgNode, split: str) -> str:
@@ -141,54 +133,3 @@ def _ava_folder(cfg: CfgNode) -> AvaFolder:
 def validation_period(cfg: CfgNode) -> int:
     """Validation looks at the key frames whose second this divides: every fourth, as published."""
     return 1 if cfg.AVA.FULL_TEST_ON_VAL else 4
-
-
-def class_names(cfg: CfgNode) -> tuple[str, ...]:
-    """Names of the classes in the order of their numbers; empty where the data has none.
-
-    Those of a file beside the lists, else what the data set says itself.
-    """
-    is_in_shards = bool(shard_patterns(cfg)["train"])
-    if not (cfg.DATA.PATH_TO_DATA_DIR or cfg.AVA.ANNOTATION_DIR or is_in_shards):
-        return ()  # a trained model is used without its data set, which nobody may have registered
-    folder = data_folder(cfg)
-    if not folder.path and not is_in_shards:
-        return ()
-    names = read_class_names(folder.path)
-    if names is None:
-        names = dataset_kind(cfg, "train" if cfg.TRAIN.ENABLE else "test").class_names(folder)
-    if names is None and is_in_shards:
-        names = index.webdataset_class_names(folder)
-    return names or ()
-
-
-def num_classes(cfg: CfgNode) -> int:
-    """K: as many as there are names, else MODEL.NUM_CLASSES."""
-    return len(class_names(cfg)) or cfg.MODEL.NUM_CLASSES
-
-
-def build_ground_truth(cfg: CfgNode, rows: KeyFrames) -> GroundTruth:
-    """Reads AVA.GROUNDTRUTH_FILE, for the classes of AVA.LABEL_MAP_FILE.
-
-    Args:
-        cfg: configuration; it is only read.
-        rows: the key frames that will be looked at; where they are those of every fourth second,
-            so are those that are wanted.
-
-    Raises:
-        MissingListError: a file is missing.
-        ValueError: a file is malformed, or the key frames are of another split.
-    """
-    if not cfg.AVA.GROUNDTRUTH_FILE:
-        raise ValueError("AVA.GROUNDTRUTH_FILE: empty: what the boxes are judged by is wanted")
-    folder = data_folder(cfg)
-    assert isinstance(folder, AvaFolder)
-    excluded = cfg.AVA.EXCLUSION_FILE
-    truth = read_ground_truth(
-        folder.inside(cfg.AVA.GROUNDTRUTH_FILE),
-        read_labelmap(folder.inside(folder.label_map)),
-        folder.inside(excluded) if excluded else None,
-        every=rows.every,
-    )
-    check_overlap(truth, rows.media.names, rows.video, rows.seconds, rows.source)
-    return truth

@@ -19,16 +19,17 @@ from slowfast_maskfeat.backbones import (
     MViTDetector,
 )
 from slowfast_maskfeat.backbones.geometry import Triple, output_grids
-from slowfast_maskfeat.builders.datasets import num_classes
+from slowfast_maskfeat.builders.data_source import DataSource
 from slowfast_maskfeat.builders.targets import find_target
 from slowfast_maskfeat.shapes import Grid
 
 
-def build_model(cfg: CfgNode) -> nn.Module:
+def build_model(cfg: CfgNode, *, data: DataSource | None = None) -> nn.Module:
     """Builds the network that MODEL.MODEL_NAME names.
 
     Args:
         cfg: Configuration; it is only read.
+        data: The data of the run, with what was read of it before; None reads it afresh.
 
     Returns:
         "MViT": model(clips) -> (B, K), or with DETECTION.ENABLE model(clips, boxes) -> (R, K),
@@ -38,9 +39,10 @@ def build_model(cfg: CfgNode) -> nn.Module:
     Raises:
         ValueError: A key holds what no model can be made of; the message names it.
     """
-    builders: dict[str, Callable[[CfgNode], nn.Module]] = {
-        "MViT": _build_detector if cfg.DETECTION.ENABLE else build_classifier,
-        "MaskMViT": _build_masked,
+    build_labeled = _build_detector if cfg.DETECTION.ENABLE else build_classifier
+    builders: dict[str, Callable[[], nn.Module]] = {
+        "MViT": lambda: build_labeled(cfg, data=data),
+        "MaskMViT": lambda: _build_masked(cfg),
     }
     name = cfg.MODEL.MODEL_NAME
     if name not in builders:
@@ -56,7 +58,7 @@ def build_model(cfg: CfgNode) -> nn.Module:
         raise ValueError(
             f"DETECTION.ENABLE is True and MODEL.MODEL_NAME {name!r}; detection takes 'MViT'"
         )
-    return builders[name](cfg)
+    return builders[name]()
 
 
 def encoder_options(cfg: CfgNode) -> EncoderOptions:
@@ -178,27 +180,28 @@ def prediction_dims(cfg: CfgNode) -> list[int]:
     return [kind.width(cfg, stride) for stride in prediction_strides(cfg)]
 
 
-def build_classifier(cfg: CfgNode) -> MViT:
+def build_classifier(cfg: CfgNode, *, data: DataSource | None = None) -> MViT:
     """Builds the classifier of an encoder, also where the configuration is of its pre-training.
 
     That of a pre-training takes the mean of the tokens: no loss reaches a class token there.
 
     Args:
         cfg: Configuration; it is only read.
+        data: See `build_model`.
 
     Returns:
         model(clips) -> (B, K).
     """
     return MViT(
         encoder_options(cfg),
-        num_classes=num_classes(cfg),
+        num_classes=(data or DataSource(cfg)).num_classes,
         head_dropout=cfg.MODEL.DROPOUT_RATE,
         head_init_scale=cfg.MVIT.HEAD_INIT_SCALE,
         mean_pooling=cfg.MVIT.USE_MEAN_POOLING or cfg.MODEL.MODEL_NAME == "MaskMViT",
     )
 
 
-def _build_detector(cfg: CfgNode) -> nn.Module:
+def _build_detector(cfg: CfgNode, *, data: DataSource | None = None) -> nn.Module:
     options = encoder_options(cfg)
     given, stride = cfg.DETECTION.SPATIAL_SCALE_FACTOR, options.token_stride()
     if given and (given, given) != stride[1:]:
@@ -209,7 +212,7 @@ def _build_detector(cfg: CfgNode) -> nn.Module:
         )
     return MViTDetector(
         options,
-        num_classes=num_classes(cfg),
+        num_classes=(data or DataSource(cfg)).num_classes,
         head_dropout=cfg.MODEL.DROPOUT_RATE,
         head_init_scale=cfg.MVIT.HEAD_INIT_SCALE,
         box_resolution=cfg.DETECTION.ROI_XFORM_RESOLUTION,

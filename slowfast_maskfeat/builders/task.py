@@ -4,13 +4,12 @@ from __future__ import annotations
 
 import warnings
 from collections.abc import Callable
-from functools import partial
 
 import torch
 from fvcore.common.config import CfgNode
 from torch import Tensor
 
-from slowfast_maskfeat.builders.datasets import build_ground_truth, class_names, num_classes
+from slowfast_maskfeat.builders.data_source import DataSource
 from slowfast_maskfeat.builders.model import prediction_strides
 from slowfast_maskfeat.builders.targets import find_target
 from slowfast_maskfeat.losses import (
@@ -22,13 +21,14 @@ from slowfast_maskfeat.targets import Target
 from slowfast_maskfeat.tasks import ClassifyTask, DetectTask, PretrainTask, Task
 
 
-def build_task(cfg: CfgNode) -> Task:
+def build_task(cfg: CfgNode, *, data: DataSource | None = None) -> Task:
     """What the run learns: masked prediction, the classes of boxes, or those of clips.
 
     MASK.ENABLE and DETECTION.ENABLE choose.
 
     Args:
         cfg: configuration; it is only read.
+        data: the data of the run, with what was read of it before; None reads it afresh.
 
     Raises:
         ValueError: model, loss and task do not go together.
@@ -41,7 +41,8 @@ def build_task(cfg: CfgNode) -> Task:
         )
     if cfg.MASK.ENABLE:
         return PretrainTask(build_targets(cfg), mean=cfg.DATA.MEAN, std=cfg.DATA.STD)
-    return _detection(cfg) if cfg.DETECTION.ENABLE else _classification(cfg)
+    data = data or DataSource(cfg)
+    return _detection(cfg, data) if cfg.DETECTION.ENABLE else _classification(cfg, data)
 
 
 def build_activation(cfg: CfgNode) -> Callable[[Tensor], Tensor]:
@@ -54,7 +55,7 @@ def build_activation(cfg: CfgNode) -> Callable[[Tensor], Tensor]:
     return activations[cfg.MODEL.HEAD_ACT]
 
 
-def _classification(cfg: CfgNode) -> ClassifyTask:
+def _classification(cfg: CfgNode, data: DataSource) -> ClassifyTask:
     losses: dict[str, Callable[[Tensor, Tensor], Tensor]] = {
         "cross_entropy": cross_entropy,
         "soft_cross_entropy": _soft_cross_entropy_of_labels,
@@ -67,15 +68,15 @@ def _classification(cfg: CfgNode) -> ClassifyTask:
     return ClassifyTask(
         losses[cfg.MODEL.LOSS_FUNC],
         build_activation(cfg),
-        num_classes=num_classes(cfg),
+        num_classes=data.num_classes,
         ensemble=cfg.DATA.ENSEMBLE_METHOD,
         mean=cfg.DATA.MEAN,
         std=cfg.DATA.STD,
-        class_names=class_names(cfg),
+        class_names=data.class_names,
     )
 
 
-def _detection(cfg: CfgNode) -> DetectTask:
+def _detection(cfg: CfgNode, data: DataSource) -> DetectTask:
     """The labels of the boxes choose the loss: several classes each, or one."""
     several = cfg.AVA.MULTI_LABEL
     fitting = ("bce", "bce_logit") if several else ("cross_entropy",)
@@ -96,7 +97,7 @@ def _detection(cfg: CfgNode) -> DetectTask:
         build_activation(cfg),
         mean=cfg.DATA.MEAN,
         std=cfg.DATA.STD,
-        read_truth=partial(build_ground_truth, cfg),
+        read_truth=data.ground_truth,
     )
 
 

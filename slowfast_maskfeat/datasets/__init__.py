@@ -13,7 +13,6 @@ from slowfast_maskfeat.datasets.folders import (
 )
 from slowfast_maskfeat.datasets.key_frames import KeyFrames
 from slowfast_maskfeat.datasets.list_file import (
-    list_class_names,
     read_csv,
     read_kinetics,
     read_list,
@@ -33,7 +32,7 @@ from slowfast_maskfeat.datasets.ucf_hmdb import (
     ucf101_class_names,
 )
 from slowfast_maskfeat.datasets.video_list import DataFolder, MissingListError, Shards, VideoList
-from slowfast_maskfeat.datasets.webdataset import read_webdataset, webdataset_class_names
+from slowfast_maskfeat.datasets.webdataset import read_webdataset
 
 __all__ = [
     "AvaFolder",
@@ -50,7 +49,6 @@ __all__ = [
     "folder_class_names",
     "hmdb51_class_names",
     "imagenet_class_names",
-    "list_class_names",
     "read_ava",
     "read_class_names",
     "read_csv",
@@ -67,5 +65,4 @@ __all__ = [
     "separator_of",
     "ssv2_class_names",
     "ucf101_class_names",
-    "webdataset_class_names",
 ]

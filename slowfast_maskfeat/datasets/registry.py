@@ -13,7 +13,7 @@ from slowfast_maskfeat.datasets.folders import (
     read_folder,
     read_imagenet,
 )
-from slowfast_maskfeat.datasets.list_file import list_class_names, read_csv, read_kinetics
+from slowfast_maskfeat.datasets.list_file import read_csv, read_kinetics
 from slowfast_maskfeat.datasets.ssv2 import read_ssv2, ssv2_class_names
 from slowfast_maskfeat.datasets.ucf_hmdb import (
     hmdb51_class_names,
@@ -22,7 +22,7 @@ from slowfast_maskfeat.datasets.ucf_hmdb import (
     ucf101_class_names,
 )
 from slowfast_maskfeat.datasets.video_list import DataFolder, VideoList
-from slowfast_maskfeat.datasets.webdataset import read_webdataset, webdataset_class_names
+from slowfast_maskfeat.datasets.webdataset import read_webdataset
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -32,7 +32,8 @@ class DataSetKind:
     Attributes:
         read: (folder, split, class names or None) -> samples of the split, which is "train", "val"
             or "test". A missing split raises `MissingListError`.
-        class_names: Folder -> names of the classes, or None if the data set has no names.
+        class_names: Folder -> names of the classes, or None if its files have none. Without this
+            function the names are those among the labels of the training split.
         has_boxes: `read` returns `KeyFrames`; its folder is an `AvaFolder`, made from AVA.*.
         images_only: It has no videos, so that a test takes one view of each sample.
         segmented: A clip has one frame of each of T equal parts of the video, as published.
@@ -44,7 +45,7 @@ class DataSetKind:
     """
 
     read: Callable[[DataFolder, str, Sequence[str] | None], VideoList]
-    class_names: Callable[[DataFolder], tuple[str, ...] | None]
+    class_names: Callable[[DataFolder], tuple[str, ...] | None] | None = None
     has_boxes: bool = False
     images_only: bool = False
     segmented: bool = False
@@ -54,10 +55,8 @@ class DataSetKind:
 
 
 _KINDS = {
-    "kinetics": DataSetKind(
-        read=read_kinetics, class_names=list_class_names, detects_separator=False
-    ),
-    "csv": DataSetKind(read=read_csv, class_names=list_class_names),
+    "kinetics": DataSetKind(read=read_kinetics, detects_separator=False),
+    "csv": DataSetKind(read=read_csv),
     "ssv2": DataSetKind(
         read=read_ssv2, class_names=ssv2_class_names, segmented=True, blue_first=True
     ),
@@ -65,9 +64,7 @@ _KINDS = {
     "hmdb51": DataSetKind(read=read_hmdb51, class_names=hmdb51_class_names),
     "imagenet": DataSetKind(read=read_imagenet, class_names=imagenet_class_names, images_only=True),
     "folder": DataSetKind(read=read_folder, class_names=folder_class_names),
-    "webdataset": DataSetKind(
-        read=read_webdataset, class_names=webdataset_class_names, in_shards=True
-    ),
+    "webdataset": DataSetKind(read=read_webdataset, in_shards=True),
     "ava": DataSetKind(read=read_ava, class_names=ava_class_names, has_boxes=True),
 }
 

@@ -30,11 +30,13 @@ def load_index(shard: str, label: str, cache: str) -> ShardIndex | None:
         ShardError: The shard can't be read.
     """
     facts = shard_facts(shard)
-    beside = _load(shard + ENDING)
-    if beside is not None and is_address(shard):
-        beside.shard_version = facts.version
-    for found in (beside, _load(_in_cache(shard, cache))):
-        if found is not None and found.label == label and facts == _facts_of(found):
+    for path in (shard + ENDING, _in_cache(shard, cache)):
+        found = _load(path)
+        if found is None or found.label != label:
+            continue
+        if is_address(shard) and path == shard + ENDING:
+            found.shard_version = facts.version
+        if facts == _facts_of(found):
             return found
     return None
 

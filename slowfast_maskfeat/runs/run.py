@@ -17,7 +17,7 @@ from slowfast_maskfeat.builders.data import (
     num_clips_per_video,
     num_crops,
 )
-from slowfast_maskfeat.builders.datasets import class_names
+from slowfast_maskfeat.builders.data_source import DataSource
 from slowfast_maskfeat.builders.model import build_model
 from slowfast_maskfeat.builders.optimizer import autocast_precision, build_optimizer, build_schedule
 from slowfast_maskfeat.builders.task import build_task
@@ -62,28 +62,29 @@ def run(cfg: CfgNode) -> None:
     main = distributed.is_main()
     if not (cfg.TRAIN.ENABLE or cfg.TEST.ENABLE or cfg.PROBE.KIND):
         raise ValueError("TRAIN.ENABLE and TEST.ENABLE are both False: there is nothing to do")
+    data = DataSource(cfg)
     log = EventLog(Path(cfg.OUTPUT_DIR) / "stats.jsonl" if main else None)
     try:
         if cfg.PROBE.KIND:
-            run_probe(cfg, device, log)
+            run_probe(cfg, device, log, data=data)
             return
         if cfg.TRAIN.ENABLE:
-            run_training(cfg, device, log)
+            run_training(cfg, device, log, data)
         if cfg.TEST.ENABLE and cfg.MASK.ENABLE:
             say("TEST.ENABLE: pre-training has nothing to test; fine-tune from its checkpoint")
         elif cfg.TEST.ENABLE:
-            run_test(cfg, device, log)
+            run_test(cfg, device, log, data)
     finally:
         log.close()
 
 
-def run_training(cfg: CfgNode, device: torch.device, log: EventLog) -> None:
+def run_training(cfg: CfgNode, device: torch.device, log: EventLog, data: DataSource) -> None:
     """Train from the last checkpoint, from given weights, or from scratch."""
     torch.manual_seed(cfg.RNG_SEED)
-    task = build_task(cfg)  # first: it says at once what does not go together
-    model = build_model(cfg).to(device)
+    task = build_task(cfg, data=data)  # first: it says at once what does not go together
+    model = build_model(cfg, data=data).to(device)
     task.to(device)
-    loader = build_loader(cfg, "train")
+    loader = build_loader(cfg, "train", data=data)
     precision = autocast_precision(cfg)
     stepper = GradientStep(
         build_optimizer(cfg, model),
@@ -96,19 +97,19 @@ def run_training(cfg: CfgNode, device: torch.device, log: EventLog) -> None:
         stepper=stepper,
         scaler=torch.amp.GradScaler(device.type, enabled=precision == torch.float16),
         config=cfg.dump(),
-        class_names=class_names(cfg),
+        class_names=data.class_names,
         data=data_facts(cfg, loader),
     )
     tell_notes(loader)
     # Dropout differs among processes; a resumed run takes its own random state back instead.
     torch.manual_seed(cfg.RNG_SEED + distributed.rank())
-    started_from = _start(cfg, state)
+    started_from = _start(cfg, state, data)
     if cfg.TRAIN.COMPILE:
         state.model = torch.compile(model)  # type: ignore[assignment]
     state.model = distributed.wrap(state.model)
-    _log_start(cfg, log, state, loader, device, started_from)
+    _log_start(cfg, log, state, loader, device, started_from, data)
     tensorboard = TensorBoardLog(_tensorboard_folder(cfg))
-    val_loader = _validation_loader(cfg)
+    val_loader = _validation_loader(cfg, data)
     if val_loader is not None:
         tell_notes(val_loader)
         # What can't be judged is told now, not after epochs of work.
@@ -132,7 +133,7 @@ def run_training(cfg: CfgNode, device: torch.device, log: EventLog) -> None:
         log=log,
         tensorboard=tensorboard,
         device=device,
-        transform=build_batch_transform(cfg),
+        transform=build_batch_transform(cfg, data=data),
         validate=validate if val_loader is not None else None,
     )
     tensorboard.close()
@@ -142,20 +143,20 @@ def run_training(cfg: CfgNode, device: torch.device, log: EventLog) -> None:
             draw_predictions(cfg, state.bare, task, val_loader or loader, device)
 
 
-def run_test(cfg: CfgNode, device: torch.device, log: EventLog) -> None:
+def run_test(cfg: CfgNode, device: torch.device, log: EventLog, data: DataSource) -> None:
     """Test with each number of views; save the scores of each video, or of each box."""
-    task = build_task(cfg)  # first: it says at once what does not go together
-    model = build_model(cfg).to(device)
+    task = build_task(cfg, data=data)  # first: it says at once what does not go together
+    model = build_model(cfg, data=data).to(device)
     path = finished_checkpoint(cfg)
     if not path:
         raise ValueError(
             f"TEST.CHECKPOINT_FILE_PATH: empty, and {checkpoint_folder(cfg)} has no checkpoint of "
             f"TASK {cfg.TASK!r}; without weights there is nothing to test"
         )
-    say(str(load_tested_weights(cfg, model, path)))
+    say(str(load_tested_weights(cfg, model, path, data=data)))
     crops = num_crops(cfg, "test")
     for num_views in num_clips_of_tests(cfg):
-        loader = build_loader(cfg, "test", num_views=num_views)
+        loader = build_loader(cfg, "test", num_views=num_views, data=data)
         tell_notes(loader)
         results, evaluation = _evaluate(
             cfg, model, None, task, loader, "test", device, num_views=num_views
@@ -215,7 +216,7 @@ def _evaluate(
         return judge()
 
 
-def _start(cfg: CfgNode, state: TrainState) -> str:
+def _start(cfg: CfgNode, state: TrainState, data: DataSource) -> str:
     """Give the training its first weights.
 
     Returns:
@@ -226,7 +227,7 @@ def _start(cfg: CfgNode, state: TrainState) -> str:
         state.average = WeightAverage(state.bare, cfg.TRAIN.EMA_DECAY)
     own = find_checkpoints(folder, cfg.TASK) if cfg.TRAIN.AUTO_RESUME else []
     if own:
-        return _resume(cfg, state, own[-1])
+        return _resume(cfg, state, own[-1], data)
     path = cfg.TRAIN.CHECKPOINT_FILE_PATH
     weights_only = cfg.TRAIN.CHECKPOINT_EPOCH_RESET
     if not path and cfg.TRAIN.AUTO_RESUME and "ssl_eval" in cfg.TASK:
@@ -237,17 +238,17 @@ def _start(cfg: CfgNode, state: TrainState) -> str:
         return ""
     if not weights_only:
         if is_resumable(load_checkpoint(path)):
-            return _resume(cfg, state, Path(path))
+            return _resume(cfg, state, Path(path), data)
         say(f"{path} holds weights alone: the training starts with them, at epoch 0")
-    say(str(load_first_weights(cfg, state.bare, path)))
+    say(str(load_first_weights(cfg, state.bare, path, data=data)))
     if cfg.TRAIN.EMA_DECAY:
         state.average = WeightAverage(state.bare, cfg.TRAIN.EMA_DECAY)
     return path
 
 
-def _resume(cfg: CfgNode, state: TrainState, path: Path) -> str:
+def _resume(cfg: CfgNode, state: TrainState, path: Path, data: DataSource) -> str:
     payload = load_checkpoint(path)
-    check_resumable(cfg, payload, path)
+    check_resumable(cfg, payload, path, data=data)
     known = (payload.get("data") or {}).get("list_sha256")
     if known and known != state.data["list_sha256"]:
         say(f"warning: {state.data['list']} is not the list that {path} was trained on so far")
@@ -273,10 +274,10 @@ def _settings(cfg: CfgNode, precision: torch.dtype | None) -> TrainSettings:
     )
 
 
-def _validation_loader(cfg: CfgNode) -> ClipLoader | None:
+def _validation_loader(cfg: CfgNode, data: DataSource) -> ClipLoader | None:
     """Loader of what is validated on; pre-training does without where there is nothing."""
     try:
-        return build_loader(cfg, "val")
+        return build_loader(cfg, "val", data=data)
     except MissingListError as error:
         if not cfg.MASK.ENABLE:
             raise
@@ -291,10 +292,11 @@ def _log_start(
     loader: ClipLoader,
     device: torch.device,
     started_from: str,
+    data: DataSource,
 ) -> None:
     num_parameters = sum(parameter.numel() for parameter in state.bare.parameters())
     goes_on = state.epoch or state.step  # it was said when the run began
-    multiply_adds = None if goes_on else _multiply_adds(cfg)
+    multiply_adds = None if goes_on else _multiply_adds(cfg, data)
     log.write(
         "start",
         started_from=started_from,
@@ -319,12 +321,12 @@ def _log_start(
     )
 
 
-def _multiply_adds(cfg: CfgNode) -> int | None:
+def _multiply_adds(cfg: CfgNode, data: DataSource) -> int | None:
     """Of a forward pass of one clip; None where that is not asked for, or cannot be found out."""
     if not cfg.LOG_MODEL_INFO or not distributed.is_main():
         return None
     try:
-        return measure_model(cfg).complexity.multiply_adds
+        return measure_model(cfg, data=data).complexity.multiply_adds
     except Exception as error:  # whatever the tracer of this torch raises, the run goes on
         say(f"warning: the multiply-adds could not be counted: {error}")
         return None

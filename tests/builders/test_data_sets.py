@@ -13,8 +13,7 @@ from helpers.tiny_run import MODEL, PRETRAINING, events, pairs, run
 from helpers.videos_on_disk import numbered_frames, read_numbers, write_video
 from PIL import Image
 
-from slowfast_maskfeat.builders.data import build_loader
-from slowfast_maskfeat.builders.datasets import class_names
+from slowfast_maskfeat.builders import DataSource, build_loader
 from slowfast_maskfeat.checkpoints import find_checkpoints, load_checkpoint
 from slowfast_maskfeat.config import load_config
 from slowfast_maskfeat.datasets import (
@@ -173,7 +172,7 @@ def test_a_seed_gives_the_same_batches_whatever_loads_them(name, tmp_path):
     for index, batch_labels, clips, _ in expected:
         assert [labels[row] for row in index] == batch_labels
         assert clips.shape == (BATCH_SIZE, 3, cfg.DATA.NUM_FRAMES, 32, 32)
-    assert len(class_names(cfg)) == 2
+    assert len(DataSource(cfg).class_names) == 2
     _assert_same(_content(build_loader(cfg, "train").epoch(1, first_batch=1)), expected[1:])
     for num_workers in (1, 4):
         options["DATA_LOADER.NUM_WORKERS"] = num_workers
@@ -194,17 +193,17 @@ def test_shards_of_a_known_data_set_are_cut_as_it_is(tmp_path):
     shard = write_shard(tmp_path / "elsewhere" / "a-07.tar", members)
     shards = {"DATA.TRAIN_SHARDS": f"{shard.parent}/a-{{07..07}}.tar", "DATA.NUM_FRAMES": 4}
     cfg = _config(tmp_path, "ssv2", SQUARE, shards)
-    assert class_names(cfg) == ("Jumping", "Hopping something")
+    assert DataSource(cfg).class_names == ("Jumping", "Hopping something")
     loader = build_loader(cfg, "train")
     (batch,) = loader.epoch(0)
     assert batch.labels.tolist() == [1]
     assert all(15 * n - 1 <= shown <= 15 * n + 15 for n, shown in enumerate(_shown(batch.clips)))
     # Without a folder of lists the names in the shards are the classes.
     cfg = _config("", "webdataset", SQUARE, shards)
-    assert class_names(cfg) == ("Hopping something",)
+    assert DataSource(cfg).class_names == ("Hopping something",)
     (again,) = build_loader(cfg, "train").epoch(0)
     assert again.labels.tolist() == [0]
-    with pytest.raises(ValueError, match=r"DATA.PATH_TO_DATA_DIR: empty"):
+    with pytest.raises(ValueError, match=r"DATA.PATH_TO_DATA_DIR must be .* got ''"):
         build_loader(cfg, "val")
     with pytest.raises(ValueError, match=r"DATA.SHUFFLE_BUFFER: 0: 1 or more"):
         build_loader(_config("", "webdataset", shards, {"DATA.SHUFFLE_BUFFER": 0}), "train")
@@ -293,7 +292,7 @@ def test_a_data_set_from_outside_brings_its_reader_and_its_flags(tmp_path, monke
         names = {"TRAIN.DATASET": name, "DATA.PATH_TO_DATA_DIR": tmp_path}
         reversed_ = {"DATA.REVERSE_INPUT_CHANNEL": True, "DATA.NUM_FRAMES": 4}
         cfg = load_config([], pairs(MODEL, SQUARE, names, reversed_, {"DATA.SAMPLING_RATE": 1}))
-        assert class_names(cfg) == ("one", "two")
+        assert DataSource(cfg).class_names == ("one", "two")
         (batch,) = build_loader(cfg, "val").epoch(0)
         assert batch.labels.tolist() == [1]
         strip = batch.clips.float()[0, :, :, -6:].mean((1, 2, 3))

@@ -62,7 +62,7 @@ def test_the_layouts_in_which_kinetics_is_downloaded(prefix, base, spelling, tmp
     elsewhere = index.read_kinetics(DataFolder(str(tmp_path), prefix="/nowhere"), "train")
     assert elsewhere.fingerprint == videos.fingerprint
     assert elsewhere.path(0) == f"/nowhere/riding a bike/{NAMES[0]}"
-    assert index.list_class_names(data) == ("abseiling", "riding a bike", "skiing (not slalom)")
+    assert videos.class_names == ("abseiling", "riding a bike", "skiing (not slalom)")
 
 
 def test_validation_of_kinetics_is_numbered_by_the_training_list(tmp_path):
@@ -70,7 +70,7 @@ def test_validation_of_kinetics_is_numbered_by_the_training_list(tmp_path):
     data = _write(
         tmp_path, {"train.csv": KINETICS, "val.csv": "\n".join([lines[0], lines[1], lines[4]])}
     )
-    names = index.list_class_names(data)
+    names = index.read_kinetics(data, "train").class_names
     assert index.read_kinetics(data, "val", names).labels.tolist() == [1, 2]
 
 
@@ -88,8 +88,9 @@ def test_validation_of_kinetics_is_numbered_by_the_training_list(tmp_path):
 def test_any_csv_shows_its_separator(content, rows, tmp_path):
     data = _write(tmp_path, {"train.csv": content})
     prefixed = DataFolder(data.path, prefix=data.path)
-    assert _rows(index.read_csv(prefixed, "train"), tmp_path) == rows
-    assert index.list_class_names(data) is None
+    videos = index.read_csv(prefixed, "train")
+    assert _rows(videos, tmp_path) == rows
+    assert videos.class_names is None
 
 
 TEMPLATES = {

@@ -212,7 +212,7 @@ def test_losses_that_stay_infinite_stop_the_run_and_name_the_clips(data, tmp_pat
     [
         (
             {"DATA.PATH_TO_DATA_DIR": "/nowhere"},
-            "DATA.PATH_TO_DATA_DIR: /nowhere: there is no such",
+            "DATA.PATH_TO_DATA_DIR must be a folder, got '/nowhere'",
         ),
         ({"TRAIN.BATCH_SIZ": 3}, "unknown key 'TRAIN.BATCH_SIZ'; did you mean TRAIN.BATCH_SIZE?"),
         ({"TRAIN.BATCH_SIZE": "x"}, "TRAIN.BATCH_SIZE: 'x' is a text"),

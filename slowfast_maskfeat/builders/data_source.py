@@ -1,0 +1,177 @@
+"""Configuration -> what a run reads of its data set, each file once."""
+
+from __future__ import annotations
+
+import os
+from functools import cached_property
+
+from fvcore.common.config import CfgNode
+
+from slowfast_maskfeat.builders.datasets import (
+    data_folder,
+    data_set,
+    dataset_kind,
+    find_reader,
+    shard_patterns,
+)
+from slowfast_maskfeat.datasets import (
+    AvaFolder,
+    DataFolder,
+    DataSetKind,
+    KeyFrames,
+    MissingListError,
+    VideoList,
+    read_class_names,
+)
+from slowfast_maskfeat.files import is_address
+from slowfast_maskfeat.metrics.ava_map import GroundTruth, check_overlap, read_ground_truth
+
+
+class DataSource:
+    """Class names, samples and ground truth of a configuration, read at the first call and kept.
+
+    A run makes one and passes it to every builder, so that each process reads class names, lists
+    and indices of shards once; loading workers receive what their parent has read. A builder that
+    gets none makes one for itself, which reads the files as they are at that moment.
+
+    Args:
+        cfg: Configuration; it is only read.
+    """
+
+    def __init__(self, cfg: CfgNode) -> None:
+        self._cfg = cfg
+        self._samples: dict[tuple[DataSetKind, str, str], VideoList] = {}
+        self._truths: dict[int, GroundTruth] = {}
+
+    @cached_property
+    def folder(self) -> DataFolder:
+        """Where the data set lies; see `data_folder` for the errors."""
+        return data_folder(self._cfg)
+
+    @cached_property
+    def class_names(self) -> tuple[str, ...]:
+        """Names of the classes in the order of their numbers; empty if the data set has none.
+
+        From a file beside the lists, else from the data set's own files, else from the labels of
+        the training split.
+
+        Raises:
+            ValueError: A file is malformed, or TRAIN.DATASET or TEST.DATASET is unknown.
+        """
+        cfg, is_in_shards = self._cfg, bool(shard_patterns(self._cfg)["train"])
+        if not (cfg.DATA.PATH_TO_DATA_DIR or cfg.AVA.ANNOTATION_DIR or is_in_shards):
+            return ()  # a trained model is used without its data set, which may be unknown here
+        kind = dataset_kind(cfg, "train" if cfg.TRAIN.ENABLE else "test")
+        names = None
+        if self.folder.path:
+            names = read_class_names(self.folder.path)
+            if names is None and kind.class_names is not None:
+                names = kind.class_names(self.folder)
+            elif names is None and not is_in_shards:
+                names = self._names_of_labels(kind)
+        if names is None and is_in_shards:
+            names = self._names_of_labels(find_reader(cfg, "train"))
+        return names or ()
+
+    @property
+    def num_classes(self) -> int:
+        """K: the number of class names, else MODEL.NUM_CLASSES."""
+        return len(self.class_names) or self._cfg.MODEL.NUM_CLASSES
+
+    def videos(self, split: str, *, for_features: bool = False) -> VideoList:
+        """Samples of a split.
+
+        Args:
+            split: "train", "val" or "test".
+            for_features: Labels may be absent or of classes that the model does not know.
+
+        Raises:
+            MissingListError: DATA.PATH_TO_DATA_DIR has no such split.
+            ValueError: The files are malformed, or a label is outside the classes.
+        """
+        cfg, kind = self._cfg, dataset_kind(self._cfg, split)
+        if kind.has_boxes != cfg.DETECTION.ENABLE:
+            raise ValueError(
+                f"DETECTION.ENABLE must be {kind.has_boxes} with the data set "
+                f"{data_set(cfg, split)!r} (TRAIN.DATASET, TEST.DATASET), got "
+                f"{cfg.DETECTION.ENABLE}"
+            )
+        self._check_folder(split, kind)
+        videos = self._read(find_reader(cfg, split), split, self.class_names)
+        if (not cfg.MASK.ENABLE or for_features) and not kind.has_boxes:
+            if videos.class_names is not None and not self.class_names:
+                raise ValueError(
+                    f"{videos.source}: its labels are names, and one list may not contain all of "
+                    f"them; write the names of all classes, one a line, into "
+                    f"{os.path.join(self.folder.path, 'classes.txt')}"
+                )
+            if not for_features:
+                self._check_labels(videos)
+        return videos
+
+    def ground_truth(self, rows: KeyFrames) -> GroundTruth:
+        """AVA.GROUNDTRUTH_FILE without AVA.EXCLUSION_FILE, for the classes of AVA.LABEL_MAP_FILE.
+
+        Args:
+            rows: Key frames to evaluate; if these are of every fourth second, so is the result.
+
+        Raises:
+            MissingListError: A file is missing.
+            ValueError: A file is malformed, or the key frames are of another split.
+        """
+        if rows.every not in self._truths:
+            self._truths[rows.every] = self._read_truth(rows.every)
+        truth = self._truths[rows.every]
+        check_overlap(truth, rows.media.names, rows.video, rows.seconds, rows.source)
+        return truth
+
+    def _read_truth(self, every: int) -> GroundTruth:
+        keys, folder = self._cfg.AVA, self.folder
+        if not keys.GROUNDTRUTH_FILE:
+            raise ValueError(
+                "AVA.GROUNDTRUTH_FILE must be the file that boxes are evaluated against, got ''"
+            )
+        assert isinstance(folder, AvaFolder)
+        return read_ground_truth(
+            folder.inside(keys.GROUNDTRUTH_FILE),
+            folder.actions,
+            folder.inside(keys.EXCLUSION_FILE) if keys.EXCLUSION_FILE else None,
+            every=every,
+        )
+
+    def _read(self, kind: DataSetKind, split: str, names: tuple[str, ...]) -> VideoList:
+        pattern = shard_patterns(self._cfg)[split]
+        key = kind, pattern, "" if pattern else split  # shards that two splits name are read once
+        if key not in self._samples:
+            self._samples[key] = kind.read(self.folder, split, names or None)
+        return self._samples[key]
+
+    def _names_of_labels(self, kind: DataSetKind) -> tuple[str, ...] | None:
+        try:
+            return self._read(kind, "train", ()).class_names
+        except MissingListError:
+            return None
+
+    def _check_folder(self, split: str, kind: DataSetKind) -> None:
+        is_named = kind.has_boxes and self._cfg.AVA.ANNOTATION_DIR
+        key = "AVA.ANNOTATION_DIR" if is_named else "DATA.PATH_TO_DATA_DIR"
+        path = self.folder.path
+        if not path and not shard_patterns(self._cfg)[split]:
+            files = "annotations" if kind.has_boxes else "train.csv, val.csv and test.csv"
+            raise ValueError(f"{key} must be the folder of {files}, got ''")
+        if path and not os.path.isdir(path) and not is_address(path):
+            raise ValueError(f"{key} must be a folder, got {path!r}, which does not exist")
+
+    def _check_labels(self, videos: VideoList) -> None:
+        if videos.labels is None:
+            raise ValueError(
+                f"{videos.source}: its samples have no labels; write `path label` lines, or set "
+                "MASK.ENABLE True"
+            )
+        classes = self.num_classes
+        if len(videos) and videos.labels.max() >= classes:
+            row = int(videos.labels.argmax())
+            raise ValueError(
+                f"{videos.source}: labels must be in [0, {classes}) (MODEL.NUM_CLASSES), got "
+                f"{videos.labels[row]} of {videos.path(row)}"
+            )
