@@ -76,7 +76,8 @@ class DataSource:
     @property
     def num_classes(self) -> int:
         """K: the number of class names, else MODEL.NUM_CLASSES."""
-        return len(self.class_names) or self._cfg.MODEL.NUM_CLASSES
+        cfg = self._cfg
+        return len(self.class_names) or cfg.MODEL.NUM_CLASSES
 
     def videos(self, split: str, *, for_features: bool = False) -> VideoList:
         """Samples of a split.
@@ -126,16 +127,16 @@ class DataSource:
         return truth
 
     def _read_truth(self, every: int) -> GroundTruth:
-        keys, folder = self._cfg.AVA, self.folder
-        if not keys.GROUNDTRUTH_FILE:
+        cfg, folder = self._cfg, self.folder
+        if not cfg.AVA.GROUNDTRUTH_FILE:
             raise ValueError(
                 "AVA.GROUNDTRUTH_FILE must be the file that boxes are evaluated against, got ''"
             )
         assert isinstance(folder, AvaFolder)
         return read_ground_truth(
-            folder.inside(keys.GROUNDTRUTH_FILE),
+            folder.inside(cfg.AVA.GROUNDTRUTH_FILE),
             folder.actions,
-            folder.inside(keys.EXCLUSION_FILE) if keys.EXCLUSION_FILE else None,
+            folder.inside(cfg.AVA.EXCLUSION_FILE) if cfg.AVA.EXCLUSION_FILE else None,
             every=every,
         )
 
@@ -153,10 +154,10 @@ class DataSource:
             return None
 
     def _check_folder(self, split: str, kind: DataSetKind) -> None:
-        is_named = kind.has_boxes and self._cfg.AVA.ANNOTATION_DIR
+        cfg, path = self._cfg, self.folder.path
+        is_named = kind.has_boxes and cfg.AVA.ANNOTATION_DIR
         key = "AVA.ANNOTATION_DIR" if is_named else "DATA.PATH_TO_DATA_DIR"
-        path = self.folder.path
-        if not path and not shard_patterns(self._cfg)[split]:
+        if not path and not shard_patterns(cfg)[split]:
             files = "annotations" if kind.has_boxes else "train.csv, val.csv and test.csv"
             raise ValueError(f"{key} must be the folder of {files}, got ''")
         if path and not os.path.isdir(path) and not is_address(path):

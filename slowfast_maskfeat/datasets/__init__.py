@@ -24,7 +24,7 @@ from slowfast_maskfeat.datasets.registry import (
     find_dataset,
     register_dataset,
 )
-from slowfast_maskfeat.datasets.ssv2 import read_ssv2, read_ssv2_labels, ssv2_class_names
+from slowfast_maskfeat.datasets.ssv2 import read_ssv2, ssv2_class_names
 from slowfast_maskfeat.datasets.ucf_hmdb import (
     hmdb51_class_names,
     read_hmdb51,
@@ -58,7 +58,6 @@ __all__ = [
     "read_kinetics",
     "read_list",
     "read_ssv2",
-    "read_ssv2_labels",
     "read_ucf101",
     "read_webdataset",
     "register_dataset",

@@ -107,7 +107,7 @@ def read_ava(data: DataFolder, split: str, class_names: Sequence[str] | None = N
     every = data.every if split == "val" else 1
     for file, threshold in files:
         rows = read_box_rows(data.inside(file))
-        check_actions(rows, len(classes), data.inside(data.label_map))
+        _check_actions(rows, len(classes), data.inside(data.label_map))
         part, note = _chosen(rows, threshold, every, numbers)
         notes += [f"{file}: {note}"] if note else []
         parts.append(part)
@@ -154,7 +154,7 @@ def ava_class_names(data: DataFolder) -> tuple[str, ...] | None:
     return tuple(names.get(number, f"action {number}") for number in range(1, max(names) + 1))
 
 
-def check_actions(rows: BoxRows, num_classes: int, label_map: str) -> None:
+def _check_actions(rows: BoxRows, num_classes: int, label_map: str) -> None:
     """Refuse numbers of actions that are no class.
 
     Raises:

@@ -9,6 +9,7 @@ import pytest
 
 from slowfast_maskfeat import datasets as index
 from slowfast_maskfeat.datasets import DataFolder, MissingListError
+from slowfast_maskfeat.datasets.ssv2 import read_ssv2_labels
 
 
 def _touch(folder: Path, *names: str) -> None:
@@ -128,7 +129,7 @@ def test_something_something(form, videos, tmp_path):
     assert rows == [("78687.webm", 0), ("42326.webm", 1)]
     for split in ("val", "test"):
         assert _rows(index.read_ssv2(data, split), tmp_path / videos) == [("42326.webm", 1)]
-    unlabeled = index.read_ssv2_labels(str(tmp_path / form.format("test")), "/v")
+    unlabeled = read_ssv2_labels(str(tmp_path / form.format("test")), "/v")
     assert unlabeled.labels is None
     assert unlabeled.path(1) == "/v/8.webm"
 
