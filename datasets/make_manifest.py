@@ -17,7 +17,6 @@ import sys
 from collections.abc import Sequence
 from pathlib import Path
 
-from slowfast_maskfeat.builders.datasets import READERS
 from slowfast_maskfeat.cli import exit_code
 from slowfast_maskfeat.curation.write_list import (
     ListRow,
@@ -30,6 +29,8 @@ from slowfast_maskfeat.datasets import (
     DataFolder,
     MissingListError,
     VideoList,
+    dataset_names,
+    find_dataset,
     read_class_names,
     read_list,
 )
@@ -47,9 +48,7 @@ def parse_arguments(arguments: Sequence[str] | None = None) -> argparse.Namespac
     add = parser.add_argument
     add("--data", required=True, help="folder of the data set, as DATA.PATH_TO_DATA_DIR")
     add("--output", type=Path, required=True, help="folder of the lists")
-    # What lies in shards has no paths that a list could hold.
-    choices = sorted(set(READERS) - {"webdataset"})
-    add("--dataset", default="folder", choices=choices, help="default: folder")
+    add("--dataset", default="folder", choices=_choices(), help="default: folder")
     add("--prefix", default="", help="folder of the videos, as DATA.PATH_PREFIX")
     add("--separator", default=" ", help="of list files that are read")
     add("--official-split", type=int, default=1, choices=(1, 2, 3), help="UCF101, HMDB51")
@@ -60,6 +59,12 @@ def parse_arguments(arguments: Sequence[str] | None = None) -> argparse.Namespac
     return parser.parse_args(arguments)
 
 
+def _choices() -> list[str]:
+    """Data sets whose samples a list can hold: a path each, and one label at most."""
+    kinds = {name: find_dataset(name, "--dataset") for name in dataset_names()}
+    return sorted(n for n, kind in kinds.items() if not (kind.in_shards or kind.has_boxes))
+
+
 def read_splits(
     data: DataFolder, dataset: str
 ) -> tuple[dict[str, VideoList], tuple[str, ...] | None]:
@@ -68,19 +73,22 @@ def read_splits(
     Raises:
         ValueError: There is no training set, or something is malformed.
     """
-    reader = READERS[dataset]
-    names = read_class_names(data.path) or reader.class_names(data)
+    kind = find_dataset(dataset, "--dataset")
+    names = read_class_names(data.path)
+    if names is None and kind.class_names is not None:
+        names = kind.class_names(data)
     found: dict[str, VideoList] = {}
     progress = Progress(len(_SPLITS), "reading splits")
     for split in _SPLITS:
         try:
-            found[split] = reader.read(data, split, names)
+            found[split] = kind.read(data, split, names)
+            names = names or found["train"].class_names  # of the first split, which numbers all
         except MissingListError:
             if split == "train":
                 raise
         progress.update()
     progress.close()
-    return found, names or found["train"].class_names
+    return found, names
 
 
 def make_rows(

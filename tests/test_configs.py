@@ -22,7 +22,6 @@ from slowfast_maskfeat.builders import (
     build_optimizer,
     build_task,
 )
-from slowfast_maskfeat.builders.data import READERS
 from slowfast_maskfeat.config import default_config, load_config
 
 ROOT = Path(__file__).resolve().parent.parent
@@ -175,10 +174,9 @@ def _as_lists(value: object) -> object:
 
 
 @pytest.mark.parametrize("key", ["TRAIN.DATASET", "TEST.DATASET"])
-@pytest.mark.parametrize("name", sorted({"imagenet", "ssv2", "charades"} - set(READERS)))
-def test_a_data_set_without_a_reader_is_one_clear_error(key, name, tmp_path):
-    cfg = load_config([], [key, name, "DATA.PATH_TO_DATA_DIR", str(tmp_path)])
-    with pytest.raises(ValueError, match=f"{key}: there is no reader of '{name}' lists, only of"):
+def test_a_data_set_without_a_reader_is_one_clear_error(key, tmp_path):
+    cfg = load_config([], [key, "charades", "DATA.PATH_TO_DATA_DIR", str(tmp_path)])
+    with pytest.raises(ValueError, match=f"{key} must be one of .*'kinetics'.*, got 'charades'"):
         build_loader(cfg, key.split(".")[0].lower())
 
 

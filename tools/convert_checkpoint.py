@@ -23,7 +23,7 @@ from fvcore.common.config import CfgNode
 from torch import Tensor, nn
 
 from slowfast_maskfeat.builders import build_model
-from slowfast_maskfeat.builders.datasets import class_names, num_classes
+from slowfast_maskfeat.builders.data_source import DataSource
 from slowfast_maskfeat.builders.methods import find_method
 from slowfast_maskfeat.builders.weights import inflation, model_facts
 from slowfast_maskfeat.checkpoints import (
@@ -128,7 +128,8 @@ def _fill(
     model: nn.Module, sources: Sequence[Source], cfg: CfgNode, *, may_start_anew: bool
 ) -> tuple[str, ...]:
     """Load the files, the last one over those before it; returns the names of the classes."""
-    names = known = class_names(cfg)
+    data = DataSource(cfg)
+    names = known = data.class_names
     for source in sources:
         is_last = source is sources[-1]
         report = load_weights(
@@ -147,7 +148,7 @@ def _fill(
         if is_last and source.num_classes and report.classifier and not may_start_anew:
             raise LoadError(
                 f"{source.path}: its classifier does not fit this model: {report.classifier}; "
-                f"{NUM_CLASSES} {num_classes(cfg)}, given after these words, asks for a new one",
+                f"{NUM_CLASSES} {data.num_classes}, given after these words, asks for a new one",
                 report,
             )
         print(report)

@@ -35,8 +35,7 @@ from demo_runs import (
     validation_curves,
 )
 
-from slowfast_maskfeat.builders.data import read_videos
-from slowfast_maskfeat.builders.datasets import build_ground_truth
+from slowfast_maskfeat.builders.data_source import DataSource
 from slowfast_maskfeat.config import load_config
 from slowfast_maskfeat.datasets import KeyFrames
 from slowfast_maskfeat.figures import accuracy_curves, box_panel, draw_boxes, drawing_scale
@@ -121,7 +120,8 @@ def by_frequency(data: Path) -> AvaResult:
     """The figure of scoring every box alike: each action by its share of the training boxes."""
     words = [str(word) for pair in _keys(data).items() for word in pair]
     cfg = load_config([str(ROOT / "configs" / "demo" / "ava_scratch.yaml")], words)
-    train, test = read_videos(cfg, "train"), read_videos(cfg, "test")
+    source = DataSource(cfg)
+    train, test = source.videos("train"), source.videos("test")
     assert isinstance(train, KeyFrames)
     assert isinstance(test, KeyFrames)
     num_boxes, num_classes = len(test.table.boxes), train.table.num_classes
@@ -134,7 +134,7 @@ def by_frequency(data: Path) -> AvaResult:
         boxes=test.table.boxes,
         scores=np.tile(shares, (num_boxes, 1)),
     )
-    return evaluate_detections(build_ground_truth(cfg, test), detections)
+    return evaluate_detections(source.ground_truth(test), detections)
 
 
 def _report(folders: list[Path], seconds: list[dict[str, float]], frequency: AvaResult) -> None:

@@ -24,6 +24,7 @@ import torch
 from fvcore.common.config import CfgNode
 
 from slowfast_maskfeat import distributed
+from slowfast_maskfeat.builders import DataSource
 from slowfast_maskfeat.checkpoints import load_checkpoint
 from slowfast_maskfeat.cli import exit_code
 from slowfast_maskfeat.config import load_config, parse_config
@@ -59,8 +60,11 @@ def _extract(options: argparse.Namespace) -> None:
     device = distributed.own_device(device.type)
     if options.output:  # before the work, not after it
         from_main(lambda: check_writable(options.output))
-    frozen = build_frozen_model(cfg, options.checkpoint, device)
-    features = kept_features(cfg, options.split, frozen, of_tokens=options.tokens, device=device)
+    data = DataSource(cfg)
+    frozen = build_frozen_model(cfg, options.checkpoint, device, data=data)
+    features = kept_features(
+        cfg, options.split, frozen, of_tokens=options.tokens, device=device, data=data
+    )
     if features is None:  # the main process alone goes on
         return
     if options.output:

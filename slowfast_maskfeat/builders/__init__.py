@@ -1,8 +1,16 @@
 """Objects built from a configuration; nothing below this package reads one."""
 
 from slowfast_maskfeat.builders.data import build_loader
+from slowfast_maskfeat.builders.data_source import DataSource
 from slowfast_maskfeat.builders.masks import build_mask_sampler
 from slowfast_maskfeat.builders.methods import build_model, build_task
 from slowfast_maskfeat.builders.optimizer import build_optimizer
 
-__all__ = ["build_loader", "build_mask_sampler", "build_model", "build_optimizer", "build_task"]
+__all__ = [
+    "DataSource",
+    "build_loader",
+    "build_mask_sampler",
+    "build_model",
+    "build_optimizer",
+    "build_task",
+]

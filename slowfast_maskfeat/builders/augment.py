@@ -13,7 +13,8 @@ from slowfast_maskfeat.augment import (
     TrainTransform,
     parse_policy,
 )
-from slowfast_maskfeat.builders.datasets import num_classes, reverses_channels
+from slowfast_maskfeat.builders.data_source import DataSource
+from slowfast_maskfeat.builders.datasets import reverses_channels
 from slowfast_maskfeat.builders.image_recipe import ClipRecipe, clip_recipe
 from slowfast_maskfeat.builders.methods import find_method, method_name
 from slowfast_maskfeat.clips import BatchTransform, DeviceCrop
@@ -70,16 +71,17 @@ def build_erase_sampler(cfg: CfgNode) -> EraseSampler | None:
     )
 
 
-def build_batch_transform(cfg: CfgNode) -> BatchTransform | None:
+def build_batch_transform(cfg: CfgNode, *, data: DataSource | None = None) -> BatchTransform | None:
     """Build the transform of whole training batches on the device; None if there is none.
 
     Args:
         cfg: configuration; it is only read.
+        data: the data of the run, with what was read of it before; None reads it afresh.
 
     Raises:
         ValueError: MIXUP.ENABLE without labels, with boxes, or with a single clip a process.
     """
-    mix, crop = _mix(cfg), build_device_crop(cfg)
+    mix, crop = _mix(cfg, data or DataSource(cfg)), build_device_crop(cfg)
     if mix is None and crop is None and build_erase_sampler(cfg) is None:
         return None
     return BatchTransform(
@@ -116,7 +118,7 @@ def build_device_crop(cfg: CfgNode) -> DeviceCrop | None:
     )
 
 
-def _mix(cfg: CfgNode) -> Mix | None:
+def _mix(cfg: CfgNode, data: DataSource) -> Mix | None:
     mixup = cfg.MIXUP
     if not mixup.ENABLE:
         return None
@@ -137,7 +139,7 @@ def _mix(cfg: CfgNode) -> Mix | None:
             "smooths labels without mixing"
         )
     return Mix(
-        num_classes=num_classes(cfg),
+        num_classes=data.num_classes,
         mixup_alpha=mixup.ALPHA,
         cutmix_alpha=mixup.CUTMIX_ALPHA,
         probability=mixup.PROB,

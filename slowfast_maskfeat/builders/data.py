@@ -9,18 +9,11 @@ from fvcore.common.config import CfgNode
 from slowfast_maskfeat import distributed
 from slowfast_maskfeat.augment import TestTransform, WholeFrameTransform
 from slowfast_maskfeat.builders.augment import build_erase_sampler, build_train_transform
+from slowfast_maskfeat.builders.data_source import DataSource
 from slowfast_maskfeat.builders.datasets import (
-    IMAGES_ONLY,
-    READERS,
-    SEGMENTED,
-    WITH_BOXES,
-    class_names,
-    data_folder,
     data_set,
-    find_reader,
-    num_classes,
+    dataset_kind,
     reverses_channels,
-    shard_patterns,
 )
 from slowfast_maskfeat.builders.image_recipe import clip_recipe
 from slowfast_maskfeat.builders.masks import build_mask_sampler
@@ -34,10 +27,8 @@ from slowfast_maskfeat.clips import (
     Views,
 )
 from slowfast_maskfeat.datasets import VideoList
-from slowfast_maskfeat.files import is_address
 
 __all__ = [
-    "READERS",
     "build_key_frame_view",
     "build_loader",
     "build_test_views",
@@ -48,7 +39,12 @@ __all__ = [
 
 
 def build_loader(
-    cfg: CfgNode, split: str, *, num_views: int | None = None, for_features: bool = False
+    cfg: CfgNode,
+    split: str,
+    *,
+    num_views: int | None = None,
+    for_features: bool = False,
+    data: DataSource | None = None,
 ) -> ClipLoader:
     """Loader of this process's share of a list.
 
@@ -59,6 +55,7 @@ def build_loader(
             TEST.NUM_ENSEMBLE_VIEWS of videos, 1 of images.
         for_features: "train" too gives the center view of each row once, in order, nothing is
             masked, and labels may be absent or of classes that the model does not know.
+        data: the data of the run, with what was read of it before; None reads it afresh.
 
     Returns:
         The loader. Masks come with the clips of methods that need them.
@@ -68,11 +65,11 @@ def build_loader(
     """
     if split not in ("train", "val", "test"):
         raise ValueError(f"split: {split!r} is not one of 'train', 'val', 'test'")
-    videos = read_videos(cfg, split, for_features=for_features)
+    videos = read_videos(cfg, split, data or DataSource(cfg), for_features=for_features)
     is_trained = split == "train" and not for_features
     is_masked = not for_features and split != "test" and find_method(cfg).has_masks
     views: Views
-    if data_set(cfg, split) in WITH_BOXES:
+    if dataset_kind(cfg, split).has_boxes:
         views = build_key_frame_view(cfg, split)
     elif is_trained:
         views = _random_view(cfg)
@@ -142,7 +139,8 @@ def _num_views(cfg: CfgNode, split: str, num_views: int | None) -> int:
 
 def _has_one_view(cfg: CfgNode) -> bool:
     """Data sets of images alone and key frames with boxes have one view, whatever TEST says."""
-    return cfg.TEST.DATASET in IMAGES_ONLY | WITH_BOXES
+    kind = dataset_kind(cfg, "test")
+    return kind.images_only or kind.has_boxes
 
 
 def build_validation_view(cfg: CfgNode) -> UniformViews:
@@ -163,58 +161,55 @@ def build_test_views(cfg: CfgNode) -> UniformViews:
     return _uniform_views(cfg, "test", None)
 
 
-def read_videos(cfg: CfgNode, split: str, *, for_features: bool = False) -> VideoList:
-    """The rows of a split, by the reader that TRAIN.DATASET or TEST.DATASET names.
+def read_videos(
+    cfg: CfgNode, split: str, data: DataSource, *, for_features: bool = False
+) -> VideoList:
+    """Read the samples of a split and check that the method can learn from them.
 
     Args:
         cfg: configuration; it is only read.
         split: "train", "val" or "test".
-        for_features: labels may be absent or of classes that the model does not know.
+        data: of the run.
+        for_features: labels may be absent or of classes that the model does not have.
 
     Raises:
-        MissingListError: there is nothing to read in DATA.PATH_TO_DATA_DIR.
-        ValueError: what there is is malformed, or a label is outside the classes.
+        MissingListError: DATA.PATH_TO_DATA_DIR has no such split.
+        ValueError: the files are malformed, a label is outside the classes, or there are boxes for
+            a method without, or none for one with them.
     """
-    reader = find_reader(cfg, split)
-    has_boxes = not for_features and find_method(cfg).has_boxes
-    with_boxes = data_set(cfg, split) in WITH_BOXES
-    if with_boxes != has_boxes:
+    has_boxes = dataset_kind(cfg, split).has_boxes
+    if has_boxes != (not for_features and find_method(cfg).has_boxes):
         raise ValueError(
-            f"TRAIN.DATASET and TEST.DATASET must have boxes for detection and none otherwise, got "
-            f"{data_set(cfg, split)!r} for {method_name(cfg)}; boxes come with "
-            f"{', '.join(map(repr, WITH_BOXES))}"
+            f"{'TEST' if split == 'test' else 'TRAIN'}.DATASET must be a data set "
+            f"{'without' if has_boxes else 'with'} boxes for "
+            f"{'features of clips' if for_features else method_name(cfg)}, got "
+            f"{data_set(cfg, split)!r}"
         )
-    key = "AVA.ANNOTATION_DIR" if with_boxes and cfg.AVA.ANNOTATION_DIR else "DATA.PATH_TO_DATA_DIR"
-    folder = data_folder(cfg).path
-    if not folder and not shard_patterns(cfg)[split]:
-        wanted = "the annotations" if with_boxes else "train.csv, val.csv and test.csv"
-        raise ValueError(f"{key}: empty; the folder of {wanted} is wanted")
-    if folder and not os.path.isdir(folder) and not is_address(folder):
-        raise ValueError(f"{key}: {folder}: there is no such folder")
-    videos = reader.read(data_folder(cfg), split, class_names(cfg) or None)
-    if (for_features or find_method(cfg).has_labels) and not with_boxes:
-        if videos.class_names is not None and not class_names(cfg):
-            raise ValueError(
-                f"{videos.source}: its labels are names, of which a list may lack some; write "
-                f"those of all classes, one a line, into {os.path.join(folder, 'classes.txt')}"
-            )
-        if not for_features:
-            _check_labels(cfg, videos)
+    videos = data.videos(split)
+    if has_boxes or not (for_features or find_method(cfg).has_labels):
+        return videos
+    if videos.class_names is not None and not data.class_names:
+        raise ValueError(
+            f"{videos.source}: its labels are names, and one list may not contain all of them; "
+            f"write the names of all classes, one a line, into "
+            f"{os.path.join(data.folder.path, 'classes.txt')}"
+        )
+    if not for_features:
+        _check_labels(cfg, videos, data.num_classes)
     return videos
 
 
-def _check_labels(cfg: CfgNode, videos: VideoList) -> None:
+def _check_labels(cfg: CfgNode, videos: VideoList, num_classes: int) -> None:
     if videos.labels is None:
         raise ValueError(
             f"{videos.source}: its rows must be `path label`, got paths alone; {method_name(cfg)} "
             "learns from labels"
         )
-    classes = num_classes(cfg)
-    if len(videos) and videos.labels.max() >= classes:
+    if len(videos) and videos.labels.max() >= num_classes:
         row = int(videos.labels.argmax())
         raise ValueError(
-            f"{videos.source}: {videos.path(row)} has the label {videos.labels[row]}; with "
-            f"{classes} classes (MODEL.NUM_CLASSES) labels go from 0 to {classes - 1}"
+            f"{videos.source}: labels must be in [0, {num_classes}) (MODEL.NUM_CLASSES), got "
+            f"{videos.labels[row]} of {videos.path(row)}"
         )
 
 
@@ -236,7 +231,7 @@ def _random_view(cfg: CfgNode) -> RandomView:
         sampling_rate=data.SAMPLING_RATE,
         target_fps=data.TARGET_FPS,
         jitter_fps=data.TRAIN_JITTER_FPS,
-        segments=data_set(cfg, "train") in SEGMENTED,
+        segments=dataset_kind(cfg, "train").segmented,
         num_times=data.TRAIN_CROP_NUM_TEMPORAL,
         num_samples=data.TRAIN_CROP_NUM_SPATIAL * cfg.AUG.NUM_SAMPLE,
         on_device=cfg.AUG.ON_DEVICE,
@@ -276,7 +271,7 @@ def _uniform_views(cfg: CfgNode, split: str, num_views: int | None) -> UniformVi
     data = cfg.DATA
     crops = num_crops(cfg, split)
     views = _num_views(cfg, split, num_views)
-    segments = data_set(cfg, split) in SEGMENTED
+    segments = dataset_kind(cfg, split).segmented
     if segments and views > 1:
         raise ValueError(
             f"TEST.NUM_ENSEMBLE_VIEWS, TEST.NUM_TEMPORAL_CLIPS: {views}: clips of "

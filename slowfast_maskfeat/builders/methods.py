@@ -12,6 +12,7 @@ from typing import NamedTuple
 from fvcore.common.config import CfgNode
 from torch import nn
 
+from slowfast_maskfeat.builders.data_source import DataSource
 from slowfast_maskfeat.builders.model import build_classifier, build_detector, build_masked_model
 from slowfast_maskfeat.builders.task import (
     build_classification,
@@ -39,8 +40,8 @@ class Method:
     """A row of `METHODS`.
 
     Attributes:
-        model: configuration -> the network that is trained.
-        task: (configuration, model) -> its task.
+        model: (configuration, data) -> the network that is trained.
+        task: (configuration, model, data) -> its task.
         figures: panels of curves.png, beside the learning rate; those without data are left out.
         draw: (model, task, batch, channels are reversed) -> drawings of the model's predictions of
             each clip and time step, or None if the target cannot be drawn.
@@ -52,8 +53,8 @@ class Method:
         is_tested: TEST.ENABLE evaluates it; pre-training has no test.
     """
 
-    model: Callable[[CfgNode], nn.Module]
-    task: Callable[[CfgNode, nn.Module], Task]
+    model: Callable[[CfgNode, DataSource], nn.Module]
+    task: Callable[[CfgNode, nn.Module, DataSource], Task]
     figures: Sequence[CurvePanel] = (LOSS_PANEL,)
     draw: DrawPredictions | None = None
     check: Callable[[CfgNode], None] = _no_check
@@ -130,11 +131,12 @@ def register_method(
     METHODS[key] = method
 
 
-def build_model(cfg: CfgNode) -> nn.Module:
+def build_model(cfg: CfgNode, *, data: DataSource | None = None) -> nn.Module:
     """Build the network of a configuration's method.
 
     Args:
         cfg: configuration; it is only read.
+        data: of the run, with what was read before; None reads it afresh.
 
     Returns:
         Classification: model(clips) -> (B, K) logits. Detection: model(clips, boxes) -> (R, K)
@@ -146,22 +148,23 @@ def build_model(cfg: CfgNode) -> nn.Module:
     method = find_method(cfg)
     if cfg.MODEL.ARCH not in ("mvit", "maskmvit"):
         raise ValueError(f"MODEL.ARCH must be 'mvit' or 'maskmvit', got {cfg.MODEL.ARCH!r}")
-    return method.model(cfg)
+    return method.model(cfg, data or DataSource(cfg))
 
 
-def build_task(cfg: CfgNode, model: nn.Module) -> Task:
+def build_task(cfg: CfgNode, model: nn.Module, *, data: DataSource | None = None) -> Task:
     """Build the task of a configuration's method.
 
     Args:
         cfg: configuration; it is only read.
         model: from `build_model`; it is not changed.
+        data: of the run, with what was read before; None reads it afresh.
 
     Raises:
         ValueError: model, loss and task do not fit together.
     """
     method = find_method(cfg)
     method.check(cfg)
-    return method.task(cfg, model)
+    return method.task(cfg, model, data or DataSource(cfg))
 
 
 METHODS: dict[MethodKey, Method] = {

@@ -18,7 +18,7 @@ from slowfast_maskfeat.backbones import (
     MViTDetector,
 )
 from slowfast_maskfeat.backbones.geometry import Triple, output_grids
-from slowfast_maskfeat.builders.datasets import num_classes
+from slowfast_maskfeat.builders.data_source import DataSource
 from slowfast_maskfeat.builders.targets import find_target
 from slowfast_maskfeat.shapes import Grid
 
@@ -144,27 +144,27 @@ def prediction_dims(cfg: CfgNode) -> list[int]:
     return [kind.width(cfg, stride) for stride in prediction_strides(cfg)]
 
 
-def build_classifier(cfg: CfgNode) -> MViT:
-    """Builds the classifier of an encoder, also where the configuration is of its pre-training.
-
-    That of a pre-training takes the mean of the tokens: no loss reaches a class token there.
+def build_classifier(cfg: CfgNode, data: DataSource, *, mean_pooling: bool = False) -> MViT:
+    """Build the classifier of an encoder.
 
     Args:
-        cfg: Configuration; it is only read.
+        cfg: Configuration, of a classifier or of its pre-training; it is only read.
+        data: Of the run.
+        mean_pooling: Classify the mean of the tokens even without MVIT.USE_MEAN_POOLING.
 
     Returns:
         model(clips) -> (B, K).
     """
     return MViT(
         encoder_options(cfg),
-        num_classes=num_classes(cfg),
+        num_classes=data.num_classes,
         head_dropout=cfg.MODEL.DROPOUT_RATE,
         head_init_scale=cfg.MVIT.HEAD_INIT_SCALE,
-        mean_pooling=cfg.MVIT.USE_MEAN_POOLING or cfg.MODEL.MODEL_NAME == "MaskMViT",
+        mean_pooling=cfg.MVIT.USE_MEAN_POOLING or mean_pooling,
     )
 
 
-def build_detector(cfg: CfgNode) -> nn.Module:
+def build_detector(cfg: CfgNode, data: DataSource) -> nn.Module:
     """Build the detector of an encoder: model(clips, boxes) -> (R, K)."""
     options = encoder_options(cfg)
     given, stride = cfg.DETECTION.SPATIAL_SCALE_FACTOR, options.token_stride()
@@ -176,7 +176,7 @@ def build_detector(cfg: CfgNode) -> nn.Module:
         )
     return MViTDetector(
         options,
-        num_classes=num_classes(cfg),
+        num_classes=data.num_classes,
         head_dropout=cfg.MODEL.DROPOUT_RATE,
         head_init_scale=cfg.MVIT.HEAD_INIT_SCALE,
         box_resolution=cfg.DETECTION.ROI_XFORM_RESOLUTION,
@@ -184,7 +184,7 @@ def build_detector(cfg: CfgNode) -> nn.Module:
     )
 
 
-def build_masked_model(cfg: CfgNode) -> MaskedModel:
+def build_masked_model(cfg: CfgNode, data: DataSource) -> MaskedModel:
     """Build a masked model of all tokens or, with MASK.MAE_ON, of the visible ones."""
     options, decoder = encoder_options(cfg), _decoder_options(cfg)
     depths, dims = cfg.MASK.PRETRAIN_DEPTH, prediction_dims(cfg)

@@ -4,13 +4,12 @@ from __future__ import annotations
 
 import warnings
 from collections.abc import Callable
-from functools import partial
 
 import torch
 from fvcore.common.config import CfgNode
 from torch import Tensor, nn
 
-from slowfast_maskfeat.builders.datasets import build_ground_truth, class_names, num_classes
+from slowfast_maskfeat.builders.data_source import DataSource
 from slowfast_maskfeat.builders.model import prediction_dims, prediction_strides
 from slowfast_maskfeat.builders.targets import find_target
 from slowfast_maskfeat.losses import (
@@ -47,16 +46,16 @@ def check_classification(cfg: CfgNode) -> None:
         )
 
 
-def build_classification(cfg: CfgNode, model: nn.Module) -> Classification:
+def build_classification(cfg: CfgNode, model: nn.Module, data: DataSource) -> Classification:
     """Build the task of a classifier."""
     return Classification(
         _CLASS_LOSSES[cfg.MODEL.LOSS_FUNC],
         build_activation(cfg),
-        num_classes=num_classes(cfg),
+        num_classes=data.num_classes,
         ensemble=cfg.DATA.ENSEMBLE_METHOD,
         mean=cfg.DATA.MEAN,
         std=cfg.DATA.STD,
-        class_names=class_names(cfg),
+        class_names=data.class_names,
     )
 
 
@@ -74,7 +73,7 @@ def check_detection(cfg: CfgNode) -> None:
         )
 
 
-def build_detection(cfg: CfgNode, model: nn.Module) -> Detection:
+def build_detection(cfg: CfgNode, model: nn.Module, data: DataSource) -> Detection:
     """Build the task of a detector."""
     if (
         cfg.AVA.MULTI_LABEL and cfg.MODEL.LOSS_FUNC == "cross_entropy"
@@ -90,7 +89,7 @@ def build_detection(cfg: CfgNode, model: nn.Module) -> Detection:
         build_activation(cfg),
         mean=cfg.DATA.MEAN,
         std=cfg.DATA.STD,
-        read_truth=partial(build_ground_truth, cfg),
+        read_truth=data.ground_truth,
     )
 
 
@@ -103,7 +102,7 @@ def check_masked_prediction(cfg: CfgNode) -> None:
     prediction_dims(cfg)
 
 
-def build_masked_prediction(cfg: CfgNode, model: nn.Module) -> MaskedPrediction:
+def build_masked_prediction(cfg: CfgNode, model: nn.Module, data: DataSource) -> MaskedPrediction:
     """Build the task of a model that predicts masked tokens."""
     return MaskedPrediction(build_targets(cfg), mean=cfg.DATA.MEAN, std=cfg.DATA.STD)
 

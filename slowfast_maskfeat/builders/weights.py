@@ -10,7 +10,7 @@ from typing import Any
 from fvcore.common.config import CfgNode
 from torch import nn
 
-from slowfast_maskfeat.builders.datasets import class_names
+from slowfast_maskfeat.builders.data_source import DataSource
 from slowfast_maskfeat.builders.image_recipe import has_color_first
 from slowfast_maskfeat.builders.methods import find_method
 from slowfast_maskfeat.checkpoints import (
@@ -44,13 +44,20 @@ def inflation(cfg: CfgNode) -> str:
     return "repeat" if cfg.TRAIN.CHECKPOINT_IN_INIT else "mean"
 
 
-def load_first_weights(cfg: CfgNode, model: nn.Module, path: str | os.PathLike[str]) -> LoadReport:
+def load_first_weights(
+    cfg: CfgNode,
+    model: nn.Module,
+    path: str | os.PathLike[str],
+    *,
+    data: DataSource | None = None,
+) -> LoadReport:
     """Give a model that is to be trained the weights of another one.
 
     Args:
         cfg: Configuration; it is only read.
         model: The bare model.
         path: The checkpoint.
+        data: The data of the run, with what was read of it before; None reads it afresh.
 
     Returns:
         What was loaded and what was not.
@@ -66,17 +73,24 @@ def load_first_weights(cfg: CfgNode, model: nn.Module, path: str | os.PathLike[s
         leave_out=cfg.TRAIN.CHECKPOINT_LEAVE_OUT,
         inflate=inflation(cfg),
         teacher=cfg.TRAIN.CHECKPOINT_WEIGHTS == "teacher",
-        class_names=class_names(cfg),
+        class_names=(data or DataSource(cfg)).class_names,
     )
 
 
-def load_tested_weights(cfg: CfgNode, model: nn.Module, path: str | os.PathLike[str]) -> LoadReport:
+def load_tested_weights(
+    cfg: CfgNode,
+    model: nn.Module,
+    path: str | os.PathLike[str],
+    *,
+    data: DataSource | None = None,
+) -> LoadReport:
     """Give a model all its weights, so that it can be tested.
 
     Args:
         cfg: Configuration; it is only read.
         model: The bare model.
         path: The checkpoint.
+        data: The data of the run, with what was read of it before; None reads it afresh.
 
     Returns:
         What was loaded.
@@ -90,7 +104,7 @@ def load_tested_weights(cfg: CfgNode, model: nn.Module, path: str | os.PathLike[
         complete=True,
         clear_names=cfg.TRAIN.CHECKPOINT_CLEAR_NAME_PATTERN,
         teacher=cfg.TRAIN.CHECKPOINT_WEIGHTS == "teacher",
-        class_names=class_names(cfg),
+        class_names=(data or DataSource(cfg)).class_names,
     )
 
 
@@ -117,19 +131,27 @@ def finished_checkpoint(cfg: CfgNode) -> str:
     )
 
 
-def check_resumable(cfg: CfgNode, payload: Mapping[str, Any], path: str | os.PathLike[str]) -> None:
-    """Check that a training resumes with the classes it began with; pre-training has none.
+def check_resumable(
+    cfg: CfgNode,
+    payload: Mapping[str, Any],
+    path: str | os.PathLike[str],
+    *,
+    data: DataSource | None = None,
+) -> None:
+    """A training goes on with the classes it began with; pre-training knows none.
 
     Args:
         cfg: Configuration; it is only read.
         payload: The content of the checkpoint.
         path: Of the checkpoint, for messages.
+        data: See `load_first_weights`.
 
     Raises:
         ValueError: The classes differ.
     """
-    if find_method(cfg).has_labels or find_method(cfg).has_boxes:
-        compare_class_names(payload.get("class_names") or (), class_names(cfg), path)
+    if not cfg.MASK.ENABLE:
+        names = (data or DataSource(cfg)).class_names
+        compare_class_names(payload.get("class_names") or (), names, path)
 
 
 def model_facts(cfg: CfgNode, model: nn.Module) -> ModelFacts:

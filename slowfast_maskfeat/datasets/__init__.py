@@ -1,4 +1,4 @@
-"""TODO"""
+"""Annotation readers of all data sets, and the registry of their names."""
 
 from __future__ import annotations
 
@@ -13,13 +13,18 @@ from slowfast_maskfeat.datasets.folders import (
 )
 from slowfast_maskfeat.datasets.key_frames import KeyFrames
 from slowfast_maskfeat.datasets.list_file import (
-    list_class_names,
     read_csv,
     read_kinetics,
     read_list,
     separator_of,
 )
-from slowfast_maskfeat.datasets.ssv2 import read_ssv2, read_ssv2_labels, ssv2_class_names
+from slowfast_maskfeat.datasets.registry import (
+    DataSetKind,
+    dataset_names,
+    find_dataset,
+    register_dataset,
+)
+from slowfast_maskfeat.datasets.ssv2 import read_ssv2, ssv2_class_names
 from slowfast_maskfeat.datasets.ucf_hmdb import (
     hmdb51_class_names,
     read_hmdb51,
@@ -33,22 +38,24 @@ from slowfast_maskfeat.datasets.video_list import (
     Shards,
     VideoList,
 )
-from slowfast_maskfeat.datasets.webdataset import read_webdataset, webdataset_class_names
+from slowfast_maskfeat.datasets.webdataset import read_webdataset
 
 __all__ = [
     "AvaFolder",
     "AvaMedia",
     "DataFolder",
+    "DataSetKind",
     "KeyFrames",
     "MissingListError",
     "OpenedRow",
     "Shards",
     "VideoList",
     "ava_class_names",
+    "dataset_names",
+    "find_dataset",
     "folder_class_names",
     "hmdb51_class_names",
     "imagenet_class_names",
-    "list_class_names",
     "read_ava",
     "read_class_names",
     "read_csv",
@@ -58,11 +65,10 @@ __all__ = [
     "read_kinetics",
     "read_list",
     "read_ssv2",
-    "read_ssv2_labels",
     "read_ucf101",
     "read_webdataset",
+    "register_dataset",
     "separator_of",
     "ssv2_class_names",
     "ucf101_class_names",
-    "webdataset_class_names",
 ]

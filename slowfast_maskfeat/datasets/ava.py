@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 from collections.abc import Sequence
 from dataclasses import dataclass, field
+from functools import cached_property
 from typing import NamedTuple
 
 import numpy as np
@@ -44,6 +45,19 @@ class AvaFolder(DataFolder):
     def inside(self, name: str) -> str:
         """Path of a file of the annotations."""
         return os.path.join(self.path, name)
+
+    @cached_property
+    def actions(self) -> dict[int, str]:
+        """Number, from 1, and name of each action that is evaluated, from the label map.
+
+        Raises:
+            ValueError: The label map is missing or malformed.
+        """
+        if not self.label_map:
+            raise ValueError(
+                "AVA.LABEL_MAP_FILE must be the file with numbers and names of actions, got ''"
+            )
+        return read_labelmap(self.inside(self.label_map))
 
 
 class _Rows(NamedTuple):
@@ -93,7 +107,7 @@ def read_ava(data: DataFolder, split: str, class_names: Sequence[str] | None = N
     every = data.every if split == "val" else 1
     for file, threshold in files:
         rows = read_box_rows(data.inside(file))
-        check_actions(rows, len(classes), data.inside(data.label_map))
+        _check_actions(rows, len(classes), data.inside(data.label_map))
         part, note = _chosen(rows, threshold, every, numbers)
         notes += [f"{file}: {note}"] if note else []
         parts.append(part)
@@ -136,13 +150,11 @@ def ava_class_names(data: DataFolder) -> tuple[str, ...] | None:
         ValueError: The label map is missing or malformed.
     """
     assert isinstance(data, AvaFolder)
-    if not data.label_map:
-        raise ValueError("AVA.LABEL_MAP_FILE: empty: the names and numbers of actions are wanted")
-    names = read_labelmap(data.inside(data.label_map))
+    names = data.actions
     return tuple(names.get(number, f"action {number}") for number in range(1, max(names) + 1))
 
 
-def check_actions(rows: BoxRows, num_classes: int, label_map: str) -> None:
+def _check_actions(rows: BoxRows, num_classes: int, label_map: str) -> None:
     """Refuse numbers of actions that are no class.
 
     Raises:

@@ -94,8 +94,7 @@ def read_box_rows(path: str | os.PathLike[str], *, keep_odd_boxes: bool = False)
     path = os.fspath(path)
     if not is_file(path):
         raise MissingListError(f"{path} does not exist")
-    num_columns, num_headers = _form(path)
-    rows = _read_columns(path, num_columns, num_headers)
+    rows = _read_columns(path)
     rows.refuse(
         ~np.isfinite(rows.seconds) | (rows.seconds < 0), "the time {second} is no second from 0 on"
     )
@@ -140,31 +139,40 @@ def read_excluded(path: str | os.PathLike[str]) -> tuple[list[str], NDArray[np.f
     return names, np.array(seconds, np.float64)
 
 
-def _form(path: str) -> tuple[int, int]:
-    """Columns, and lines before the first row."""
-    for line, fields in box_fields(path, with_header=True):
-        if fields[0].strip().lower() in _HEADER_NAMES:
-            for _, first in box_fields(path):
-                return len(first), line
-            break
-        if len(fields) not in (7, 8):
-            raise ValueError(
-                f"{path}, line {line}: `video,second,x1,y1,x2,y2,action` or with a score (or a "
-                f"person's number) behind is wanted, got {len(fields)} fields: {','.join(fields)!r}"
-            )
-        return len(fields), 0
-    raise ValueError(f"{path} has no rows")
-
-
-def _read_columns(path: str, num_columns: int, num_headers: int) -> BoxRows:
-    for action in ("i8", "S8"):  # where some are empty the quicker form fails
-        with suppress(ValueError):
-            return _read_fast(path, num_columns, num_headers, action=action)
+def _read_columns(path: str) -> BoxRows:
+    with _opened(path) as file:
+        begin = file.tell()
+        num_columns, num_headers = _form(path, file)
+        for action in ("i8", "S8"):  # where some are empty the quicker form fails
+            file.seek(begin)
+            with suppress(ValueError):
+                return _read_fast(path, file, num_columns, num_headers, action=action)
     return _read_slowly(path, num_columns)
 
 
-def _read_fast(path: str, num_columns: int, num_headers: int, *, action: str) -> BoxRows:
-    """Whole columns at a time, in C.
+def _form(path: str, file: TextIO) -> tuple[int, int]:
+    """Columns, and lines before the first row, of an open file."""
+    rows = _fields_of(file)
+    num_headers = 0
+    line, fields = next(rows, (0, []))
+    if fields and fields[0].lower() in _HEADER_NAMES:
+        num_headers = line
+        line, fields = next(rows, (0, []))
+    if not fields:
+        raise ValueError(f"{path} has no rows")
+    if len(fields) not in (7, 8):
+        text = ",".join(fields).encode("latin-1").decode("utf-8", "replace")
+        raise ValueError(
+            f"{path}, line {line}: a row must be `video,second,x1,y1,x2,y2,action`, or with a "
+            f"score (or a person's number) at its end, got {len(fields)} fields: {text!r}"
+        )
+    return len(fields), num_headers
+
+
+def _read_fast(
+    path: str, file: TextIO, num_columns: int, num_headers: int, *, action: str
+) -> BoxRows:
+    """Whole columns of an open file at a time, in C.
 
     Raises:
         ValueError: Anything is odd.
@@ -173,7 +181,7 @@ def _read_fast(path: str, num_columns: int, num_headers: int, *, action: str) ->
     fields += [("action", action), ("last", "f8")][: num_columns - 6]
     chunks: list[Any] = []
     names: dict[bytes, int] = {}
-    with _opened(path) as file, warnings.catch_warnings():
+    with warnings.catch_warnings():
         warnings.filterwarnings("ignore", ".*nput.* contained no data")  # blank lines, the end
         for _ in range(num_headers):
             file.readline()
@@ -279,23 +287,19 @@ def _lines_of(path: str, rows: Sequence[int]) -> list[int]:
     return lines
 
 
-def box_fields(path: str, *, with_header: bool = False) -> Iterator[tuple[int, list[str]]]:
-    """Line, from 1, and fields of each row that is not blank, as texts.
-
-    Args:
-        path: The file.
-        with_header: A header row comes, too.
-    """
+def box_fields(path: str) -> Iterator[tuple[int, list[str]]]:
+    """Line, from 1, and fields of each row that is neither blank nor the header, as texts."""
     with open_text(path, errors="surrogateescape") as file:
-        is_first = True
-        for line, text in enumerate(file, 1):
-            fields = [field.strip() for field in next(csv.reader([text]), [])]
-            if not any(fields):
-                continue
-            is_header = is_first and fields[0].lower() in _HEADER_NAMES
-            is_first = False
-            if with_header or not is_header:
+        for number, (line, fields) in enumerate(_fields_of(file)):
+            if number or fields[0].lower() not in _HEADER_NAMES:
                 yield line, fields
+
+
+def _fields_of(file: TextIO) -> Iterator[tuple[int, list[str]]]:
+    for line, text in enumerate(file, 1):
+        fields = [field.strip() for field in next(csv.reader([text]), [])]
+        if any(fields):
+            yield line, fields
 
 
 @contextmanager

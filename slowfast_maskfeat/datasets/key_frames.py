@@ -16,7 +16,7 @@ from slowfast_maskfeat.videos.decode import open_moment
 from slowfast_maskfeat.videos.video import DecodeError, Video
 
 # Films were cut from 15:00 to 30:00 for the annotation of AVA, and many keep that part alone.
-CUT_BEGIN, _CUT_LASTS = 900.0, (895.0, 902.0)
+_CUT_BEGIN, _CUT_LASTS = 900.0, (895.0, 902.0)
 # Seconds that a key frame may be behind the end: headers round lengths.
 _LEEWAY = 0.5
 
@@ -191,7 +191,7 @@ def second_in_file(path: str, second: float, begin: float | None, duration: floa
     """
     if begin is None:
         is_cut = _CUT_LASTS[0] <= duration <= _CUT_LASTS[1] and second > duration - _LEEWAY
-        begin = CUT_BEGIN if is_cut else 0.0
+        begin = _CUT_BEGIN if is_cut else 0.0
     if not 0 <= second - begin <= duration + _LEEWAY:
         raise DecodeError(
             path,

@@ -7,7 +7,7 @@ import os
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
-from itertools import chain, islice
+from itertools import chain
 from typing import Any, TextIO
 
 from slowfast_maskfeat.datasets.kinetics import find_layout
@@ -42,7 +42,7 @@ def read_kinetics(
         ValueError: See `read_list`.
     """
     return read_list(
-        list_path(data, split),
+        join(data.path, f"{split}.csv"),
         separator=data.separator,
         prefix=data.prefix,
         class_names=class_names,
@@ -56,9 +56,9 @@ def read_csv(data: DataFolder, split: str, class_names: Sequence[str] | None = N
         MissingListError: There is no such file.
         ValueError: See `read_list`.
     """
-    path = list_path(data, split)
-    separator = separator_of(path, data.separator)
-    return read_list(path, separator=separator, prefix=data.prefix, class_names=class_names)
+    path = join(data.path, f"{split}.csv")
+    with _opened(path) as file:
+        return _read_csv(file, path, data, class_names)
 
 
 def read_own_list(
@@ -74,42 +74,8 @@ def read_own_list(
     with _opened(path) as file:
         if "frame_id" in file.readline().split():
             return None
-    return read_csv(data, split, class_names)
-
-
-def list_class_names(data: DataFolder) -> tuple[str, ...] | None:
-    """Names of the classes in sorted order, where the header of `train.csv` says that it has them.
-
-    Raises:
-        ValueError: See `read_list`.
-    """
-    path = join(data.path, "train.csv")
-    if not is_file(path):
-        return None
-    separator = separator_of(path, data.separator)
-    with _opened(path) as file:
-        rows = _Rows(RowCollector(path), separator)
-        # Most lists hold numbers; one row tells, and hundreds of thousands need not be read.
-        try:
-            for line, fields in islice(_split(file, separator), 2):
-                rows.add(line, fields)
-        except RowError:
-            return None  # whoever reads the list itself says what is wrong
-    if not rows.has_names:
-        return None
-    return _read_rows(path, separator, None, "")[0].class_names
-
-
-def list_path(data: DataFolder, split: str) -> str:
-    """Path of `<split>.csv`.
-
-    Raises:
-        MissingListError: There is no such file.
-    """
-    path = join(data.path, f"{split}.csv")
-    if not is_file(path):
-        raise MissingListError(f"list file {path} does not exist")
-    return path
+        file.seek(0)
+        return _read_csv(file, path, data, class_names)
 
 
 def read_list(
@@ -117,7 +83,6 @@ def read_list(
     *,
     separator: str = " ",
     prefix: str = "",
-    root: str = "",
     class_names: Sequence[str] | None = None,
 ) -> VideoList:
     """Read a list file.
@@ -136,7 +101,6 @@ def read_list(
         separator: " ", "," or a tab (config key DATA.PATH_LABEL_SEPARATOR). A blank stands for
             any run of blanks and tabs.
         prefix: Put in front of each path as a folder (config key DATA.PATH_PREFIX).
-        root: Folder that a relative `prefix` (or a relative path, without prefix) lies in.
         class_names: The classes by number. Without it class names are numbered in sorted order;
             with it they are looked up, and numbers are checked against it.
 
@@ -144,45 +108,53 @@ def read_list(
         The rows in the order of the file.
 
     Raises:
-        ValueError: The file is missing or has no rows, the separator is none of the three, rows
-            are malformed, or a path stands there twice with different labels: the message names
-            file and lines.
+        MissingListError: There is no such file.
+        ValueError: The file has no rows, the separator is none of the three, rows are malformed,
+            or a path stands there twice with different labels: the message names file and lines.
     """
+    source = os.fspath(path)
+    with _opened(source) as file:
+        return _read_rows(file, source, separator, prefix, class_names)
+
+
+def _read_csv(
+    file: TextIO, source: str, data: DataFolder, class_names: Sequence[str] | None
+) -> VideoList:
+    """Rows of an open list, from its beginning, with the separator that its first line shows."""
+    separator = _shown_separator(file, data.separator)
+    file.seek(0)
+    return _read_rows(file, source, separator, data.prefix, class_names)
+
+
+def _read_rows(
+    file: TextIO, source: str, separator: str, prefix: str, class_names: Sequence[str] | None
+) -> VideoList:
+    """Rows of an open list, from its beginning."""
     if separator not in _SEPARATORS:
         raise ValueError(
             f"DATA.PATH_LABEL_SEPARATOR must be a blank, a comma or a tab, got {separator!r}"
         )
-    source = os.fspath(path)
-    if not is_file(source):
-        raise MissingListError(f"list file {source} does not exist")
-    videos, is_official = _read_rows(source, separator, class_names, join(root, prefix))
-    if not is_official:
+    rows = _Rows(RowCollector(source, class_names), separator)
+    try:
+        for line, fields in _split(file, separator):
+            try:  # `collector.row` would take as long again as all the rest
+                rows.add(line, fields)
+            except RowError as error:
+                rows.collector.note(line, error)
+    except _TornRowError as error:
+        rows.collector.note(error.line, error)
+    videos = rows.collector.finish(prefix)
+    if rows.columns is None or not rows.columns.kinetics:
         return videos
     # Without a prefix the videos may lie beside the list, too.
-    folders = [join(root, prefix)] if prefix else [root, os.path.dirname(source)]
+    folders = [prefix] if prefix else ["", os.path.dirname(source)]
     return find_layout(videos, folders, os.path.basename(source))
-
-
-def _read_rows(
-    source: str, separator: str, class_names: Sequence[str] | None, folder: str
-) -> tuple[VideoList, bool]:
-    """The rows of a list file, and whether it is an official one of Kinetics."""
-    rows = _Rows(RowCollector(source, class_names), separator)
-    with _opened(source) as file:
-        try:
-            for line, fields in _split(file, separator):
-                try:
-                    rows.add(line, fields)
-                except RowError as error:
-                    rows.collector.note(line, error)
-        except _TornRowError as error:
-            rows.collector.note(error.line, error)
-    is_official = rows.columns is not None and bool(rows.columns.kinetics)
-    return rows.collector.finish(folder), is_official
 
 
 @contextmanager
 def _opened(path: str) -> Iterator[TextIO]:
+    if not is_file(path):
+        raise MissingListError(f"list file {path} does not exist")
     # Paths are bytes on Linux: what is not UTF-8 survives as a surrogate escape.
     with open_text(path, errors="surrogateescape") as file:
         yield file
@@ -209,12 +181,14 @@ def list_lines(path: str, separator: str, num_rows: int) -> tuple[str, list[tupl
 
 def separator_of(path: str, default: str) -> str:
     """What is given, if it is no blank; else a tab or a comma, where the first line shows one."""
+    with _opened(path) as file:
+        return _shown_separator(file, default)
+
+
+def _shown_separator(file: TextIO, default: str) -> str:
     if default != " ":
         return default
-    if not is_file(path):
-        raise MissingListError(f"list file {path} does not exist")
-    with _opened(path) as file:
-        first = next((line.strip() for line in file if line.strip()), "")
+    first = next((line.strip() for line in file if line.strip()), "")
     if "\t" in first:
         return "\t"
     after_comma, after_blank = first.rpartition(",")[2].strip(), first.split(" ")[-1]

@@ -10,7 +10,7 @@ from dataclasses import asdict
 from slowfast_maskfeat.datasets.shard_scan import TIMEOUT, ShardIndex, scan_shard, shard_facts
 from slowfast_maskfeat.files import FileFacts, atomic_write, is_address, read_bytes
 
-ENDING = ".index.json"
+_ENDING = ".index.json"
 _FORM = 1
 
 
@@ -30,11 +30,13 @@ def load_index(shard: str, label: str, cache: str) -> ShardIndex | None:
         ShardError: The shard can't be read.
     """
     facts = shard_facts(shard)
-    beside = _load(shard + ENDING)
-    if beside is not None and is_address(shard):
-        beside.shard_version = facts.version
-    for found in (beside, _load(_in_cache(shard, cache))):
-        if found is not None and found.label == label and facts == _facts_of(found):
+    for path in (shard + _ENDING, _in_cache(shard, cache)):
+        found = _load(path)
+        if found is None or found.label != label:
+            continue
+        if is_address(shard) and path == shard + _ENDING:
+            found.shard_version = facts.version
+        if facts == _facts_of(found):
             return found
     return None
 
@@ -55,7 +57,7 @@ def save_index(index: ShardIndex, shard: str, cache: str) -> None:
     text = json.dumps({"form": _FORM, **asdict(index)}, separators=(",", ":"))
     places = [_in_cache(shard, cache)]
     if not is_address(shard):
-        places.insert(0, shard + ENDING)
+        places.insert(0, shard + _ENDING)
     for place in places:
         try:
             # Processes of several machines may write one index at once.
@@ -76,7 +78,7 @@ def _in_cache(shard: str, cache: str) -> str:
         cache = os.path.join(home, "slowfast_maskfeat", "shards")
     whole = shard if is_address(shard) else os.path.abspath(shard)
     digest = hashlib.sha256(whole.encode("utf-8", "surrogateescape")).hexdigest()
-    return os.path.join(cache, f"{digest[:32]}{ENDING}")
+    return os.path.join(cache, f"{digest[:32]}{_ENDING}")
 
 
 def _load(path: str) -> ShardIndex | None:

@@ -92,14 +92,14 @@ def _expand(pattern: str, folder: str, prefix: str = "") -> list[str]:
             above, _, last = path.rpartition("/")
             inside = fnmatch.filter(list_names(above or "."), last)
             shards += [join(above, found) for found in inside]
-        elif is_shard(name):
+        elif _is_shard(name):
             shards.append(path)
         else:
-            shards += [join(path, found) for found in list_names(path) if is_shard(found)]
+            shards += [join(path, found) for found in list_names(path) if _is_shard(found)]
     return shards
 
 
-def is_shard(name: str) -> bool:
+def _is_shard(name: str) -> bool:
     """Whether a name is that of a tar; compressed ones are told when they are read."""
     return name.lower().endswith((".tar", ".tar.gz", ".tgz", ".tar.bz2", ".tar.xz", ".tar.zst"))
 
@@ -151,4 +151,4 @@ def _of_split(names: list[str], split: str) -> list[str]:
 def _shards_in(folder: str) -> list[str]:
     # Of an HTTP server shards must be named: it lists no folders.
     names = [] if is_plain_http(folder) else list_names(folder)
-    return [name for name in names if is_shard(name)]
+    return [name for name in names if _is_shard(name)]

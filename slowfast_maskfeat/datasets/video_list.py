@@ -307,13 +307,7 @@ class RowCollector:
             raise RowError(f"class {text!r} is not among the class names{hint}")
         return self._names.setdefault(text, len(self._names))
 
-    def finish(
-        self,
-        folder: str,
-        *,
-        notes: Sequence[str] = (),
-        spell: Callable[[str], str] | None = None,
-    ) -> VideoList:
+    def finish(self, folder: str, *, notes: Sequence[str] = ()) -> VideoList:
         """The list of all rows added.
 
         Raises:
@@ -341,7 +335,6 @@ class RowCollector:
             folder=folder,
             class_names=names,
             notes=tuple(notes),
-            spell=spell,
         )
 
     def _check_repeated(self) -> str:

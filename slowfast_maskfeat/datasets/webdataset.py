@@ -16,7 +16,6 @@ from slowfast_maskfeat.datasets.shard_names import find_shards
 from slowfast_maskfeat.datasets.shard_scan import ShardError, ShardIndex, check_label_key
 from slowfast_maskfeat.datasets.video_list import (
     DataFolder,
-    MissingListError,
     RowCollector,
     RowError,
     VideoList,
@@ -77,23 +76,6 @@ def read_webdataset(
         indices=indices,
         buffer=data.shards.buffer,
     )
-
-
-def webdataset_class_names(data: DataFolder) -> tuple[str, ...] | None:
-    """Names of the classes in sorted order, where the labels of the training shards are names.
-
-    Raises:
-        ValueError: See `read_webdataset`.
-    """
-    try:
-        shards, source = find_shards(data, "train")
-    except MissingListError:
-        return None
-    indices = _read_indices(data, shards, source)
-    labels = {label for index in indices for label in index.labels if label}
-    if not labels or all(map(is_number, labels)):
-        return None
-    return tuple(sorted(labels))
 
 
 class ShardList(VideoList):

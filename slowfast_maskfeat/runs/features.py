@@ -18,8 +18,10 @@ from numpy.typing import NDArray
 from slowfast_maskfeat import distributed
 from slowfast_maskfeat.backbones import MViT
 from slowfast_maskfeat.builders.data import build_loader, num_clips_per_video, num_crops
-from slowfast_maskfeat.builders.datasets import class_names, data_set
+from slowfast_maskfeat.builders.data_source import DataSource
+from slowfast_maskfeat.builders.datasets import data_set
 from slowfast_maskfeat.builders.image_recipe import clip_recipe
+from slowfast_maskfeat.builders.methods import find_method
 from slowfast_maskfeat.builders.model import build_classifier
 from slowfast_maskfeat.builders.optimizer import autocast_precision
 from slowfast_maskfeat.builders.weights import load_first_weights
@@ -77,7 +79,9 @@ class FrozenModel(NamedTuple):
     weights_sha256: str
 
 
-def build_frozen_model(cfg: CfgNode, checkpoint: str, device: torch.device) -> FrozenModel:
+def build_frozen_model(
+    cfg: CfgNode, checkpoint: str, device: torch.device, *, data: DataSource | None = None
+) -> FrozenModel:
     """The encoder of a pre-training, or the network of a classifier, to take features of.
 
     A pre-training's encoder is completed to the classifier that fine-tuning would start from: its
@@ -89,17 +93,19 @@ def build_frozen_model(cfg: CfgNode, checkpoint: str, device: torch.device) -> F
         cfg: configuration, of the pre-training or the classifier; it is only read.
         checkpoint: file of the weights; empty for random ones, the line below every method.
         device: of the model.
+        data: the data of the run, with what was read of it before; None reads it afresh.
 
     Raises:
         ValueError: the weights are of another network, see `load_weights`.
     """
     torch.manual_seed(cfg.RNG_SEED)
-    model = build_classifier(cfg)
+    data = data or DataSource(cfg)
+    model = build_classifier(cfg, data, mean_pooling=find_method(cfg).has_masks)
     if not checkpoint:
         say("without a checkpoint: these are features of random weights")
         source, sha256 = "", f"seed {cfg.RNG_SEED}"
     else:
-        say(str(load_first_weights(cfg, model, checkpoint)))
+        say(str(load_first_weights(cfg, model, checkpoint, data=data)))
         source, sha256 = checkpoint, _file_sha256(checkpoint)
     # All that the network has learned or drawn but the classifier, which no feature meets.
     encoder = {name: w for name, w in model.state_dict().items() if not name.startswith("head.")}
@@ -108,7 +114,13 @@ def build_frozen_model(cfg: CfgNode, checkpoint: str, device: torch.device) -> F
 
 
 def kept_features(
-    cfg: CfgNode, split: str, frozen: FrozenModel, *, of_tokens: bool, device: torch.device
+    cfg: CfgNode,
+    split: str,
+    frozen: FrozenModel,
+    *,
+    of_tokens: bool,
+    device: torch.device,
+    data: DataSource | None = None,
 ) -> Features | None:
     """Features of every clip of a list: one center view of each row of "train" and "val", all views
     of the test of each row of "test".
@@ -123,6 +135,7 @@ def kept_features(
         frozen: the network.
         of_tokens: keep each token's features, (C, n, D), not the pooled ones, (C, D).
         device: of the network.
+        data: see `build_frozen_model`.
 
     Returns:
         The features, which stay on the disk, to the main process; None to the others.
@@ -131,7 +144,8 @@ def kept_features(
         ValueError: the list can't be read, or none of its videos be decoded; the folder can't be
             written, is too small or not the same for all processes.
     """
-    loader = build_loader(cfg, split, for_features=True)
+    data = data or DataSource(cfg)
+    loader = build_loader(cfg, split, for_features=True, data=data)
     videos = loader.dataset.videos
     # Of the main process: random weights may differ by a rounding among machines.
     wanted = from_main(lambda: _facts(cfg, split, frozen, videos, of_tokens))
@@ -158,7 +172,7 @@ def kept_features(
         times=times,
         labels=None if videos.labels is None else torch.from_numpy(videos.labels)[rows],
         paths=[videos.path(row) for row in range(len(videos))],
-        class_names=list(class_names(cfg)),
+        class_names=list(data.class_names),
         facts={**made, **wanted},  # the same weights may be in another file now
     )
 

@@ -14,6 +14,7 @@ from slowfast_maskfeat.backbones import Encoder, EncoderOptions
 from slowfast_maskfeat.backbones.complexity import Complexity, count_complexity
 from slowfast_maskfeat.backbones.geometry import Triple
 from slowfast_maskfeat.builders.data import num_clips_of_tests, num_crops
+from slowfast_maskfeat.builders.data_source import DataSource
 from slowfast_maskfeat.builders.masks import build_mask_sampler
 from slowfast_maskfeat.builders.methods import build_model, find_method
 
@@ -71,13 +72,16 @@ class ModelInfo:
         return {**fields, "inference": self.inference()}
 
 
-def measure_model(cfg: CfgNode, *, test_size: bool = False) -> ModelInfo:
+def measure_model(
+    cfg: CfgNode, *, test_size: bool = False, data: DataSource | None = None
+) -> ModelInfo:
     """Counts what the model of a configuration costs.
 
     Args:
         cfg: Configuration; it is only read.
         test_size: Count at DATA.TEST_CROP_SIZE, of which published test figures are, and not at
             DATA.TRAIN_CROP_SIZE.
+        data: See `build_model`.
 
     Returns:
         The counts for one clip: with a mask of AUG.MASK_RATIO where the model takes one, with one
@@ -94,7 +98,7 @@ def measure_model(cfg: CfgNode, *, test_size: bool = False) -> ModelInfo:
             "model at DATA.TRAIN_CROP_SIZE"
         )
     with torch.device("meta"):
-        model = build_model(cfg)
+        model = build_model(cfg, data=data)
     assert isinstance(model, Encoder)
     size = cfg.DATA.TEST_CROP_SIZE if test_size else cfg.DATA.TRAIN_CROP_SIZE
     clip_size = (cfg.DATA.NUM_FRAMES, size, size)

@@ -11,6 +11,7 @@ from fvcore.common.config import CfgNode
 from torch import Tensor, nn
 
 from slowfast_maskfeat.builders.data import read_videos
+from slowfast_maskfeat.builders.data_source import DataSource
 from slowfast_maskfeat.builders.methods import find_method
 from slowfast_maskfeat.builders.model import encoder_options
 from slowfast_maskfeat.builders.weights import checkpoint_folder, finished_checkpoint
@@ -53,7 +54,9 @@ class _Rows(NamedTuple):
         return _Rows(self.features[rows], self.labels[rows])
 
 
-def run_probe(cfg: CfgNode, device: torch.device, log: EventLog) -> dict[str, Any]:
+def run_probe(
+    cfg: CfgNode, device: torch.device, log: EventLog, *, data: DataSource
+) -> dict[str, Any]:
     """Judge the features of the weights that a test would take, see `finished_checkpoint`; without
     any, of random ones.
 
@@ -66,6 +69,7 @@ def run_probe(cfg: CfgNode, device: torch.device, log: EventLog) -> dict[str, An
         cfg: configuration, of the pre-training or the classifier; it is only read.
         device: of this process.
         log: takes the event `probe`.
+        data: the data of the run.
 
     Returns:
         The figures.
@@ -79,16 +83,18 @@ def run_probe(cfg: CfgNode, device: torch.device, log: EventLog) -> dict[str, An
     kind = cfg.PROBE.KIND
     if kind == "attentive":  # told before the features are made, as all of `_lists`
         num_attention_heads(encoder_options(cfg).geometries()[-1].dim_out, cfg.PROBE.NUM_HEADS)
-    lists = _lists(cfg)  # first: it says at once what can't be learned
+    lists = _lists(cfg, data)  # first: it says at once what can't be learned
     checkpoint = finished_checkpoint(cfg)
     if not checkpoint:
         say(
             "TEST.CHECKPOINT_FILE_PATH and TRAIN.CHECKPOINT_FILE_PATH are empty, and "
             f"{checkpoint_folder(cfg)} has no checkpoint of TASK {cfg.TASK!r}"
         )
-    frozen = build_frozen_model(cfg, checkpoint, device)
+    frozen = build_frozen_model(cfg, checkpoint, device, data=data)
     features = {
-        split: kept_features(cfg, split, frozen, of_tokens=kind == "attentive", device=device)
+        split: kept_features(
+            cfg, split, frozen, of_tokens=kind == "attentive", device=device, data=data
+        )
         for split in lists
     }
     train, test = features["train"], features["test"]
@@ -127,14 +133,14 @@ def run_probe(cfg: CfgNode, device: torch.device, log: EventLog) -> dict[str, An
     return results
 
 
-def _lists(cfg: CfgNode) -> list[str]:
+def _lists(cfg: CfgNode, data: DataSource) -> list[str]:
     """The splits whose features are wanted: "val" where it is there, labeled and not the test.
 
     Raises:
         ValueError: a probe can't learn from these lists.
     """
     kind = cfg.PROBE.KIND
-    train, test = (read_videos(cfg, split, for_features=True) for split in ("train", "test"))
+    train, test = (read_videos(cfg, split, data, for_features=True) for split in ("train", "test"))
     for videos in (train, test):
         if not len(videos):
             raise ValueError(f"{videos.source}: the list is empty")
@@ -152,7 +158,7 @@ def _lists(cfg: CfgNode) -> list[str]:
                 f"{train.source} has {len(train)} rows; at most as many are right"
             )
         return ["train", "test"]
-    reason = _why_not_chosen_on_validation(cfg, test)
+    reason = _why_not_chosen_on_validation(cfg, data, test)
     if not reason:
         say("the learning rate is chosen on val")
         return ["train", "val", "test"]
@@ -165,10 +171,10 @@ def _lists(cfg: CfgNode) -> list[str]:
     return ["train", "test"]
 
 
-def _why_not_chosen_on_validation(cfg: CfgNode, test: VideoList) -> str:
+def _why_not_chosen_on_validation(cfg: CfgNode, data: DataSource, test: VideoList) -> str:
     """Why the validation list can't choose; empty where it can."""
     try:
-        videos = read_videos(cfg, "val", for_features=True)
+        videos = read_videos(cfg, "val", data, for_features=True)
     except MissingListError:
         return "there is no validation list"
     if not len(videos):

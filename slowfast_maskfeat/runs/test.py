@@ -16,6 +16,7 @@ from slowfast_maskfeat.builders.data import (
     num_clips_per_video,
     num_crops,
 )
+from slowfast_maskfeat.builders.data_source import DataSource
 from slowfast_maskfeat.builders.methods import build_model, build_task, find_method
 from slowfast_maskfeat.builders.optimizer import autocast_precision
 from slowfast_maskfeat.builders.weights import (
@@ -31,30 +32,31 @@ from slowfast_maskfeat.runs.report import data_facts, say, tell_notes
 from slowfast_maskfeat.tasks import Evaluation, Task
 
 
-def run_test(cfg: CfgNode, device: torch.device, log: EventLog) -> None:
+def run_test(cfg: CfgNode, device: torch.device, log: EventLog, data: DataSource) -> None:
     """Test with each number of views; save the scores of each video, or of each box.
 
     Args:
         cfg: frozen configuration.
         device: of this process.
         log: receives one `test` event per number of views.
+        data: of the run.
 
     Raises:
         ValueError: there are no weights to test, or something else a user can fix.
     """
     find_method(cfg).check(cfg)
-    model = build_model(cfg).to(device)
-    task = build_task(cfg, model).to(device)
+    model = build_model(cfg, data=data).to(device)
+    task = build_task(cfg, model, data=data).to(device)
     path = finished_checkpoint(cfg)
     if not path:
         raise ValueError(
             f"TEST.CHECKPOINT_FILE_PATH must name a checkpoint, since {checkpoint_folder(cfg)} has "
             f"none of TASK {cfg.TASK!r}"
         )
-    say(str(load_tested_weights(cfg, model, path)))
+    say(str(load_tested_weights(cfg, model, path, data=data)))
     crops = num_crops(cfg, "test")
     for num_views in num_clips_of_tests(cfg):
-        loader = build_loader(cfg, "test", num_views=num_views)
+        loader = build_loader(cfg, "test", num_views=num_views, data=data)
         tell_notes(loader)
         results, evaluation = evaluate_split(
             cfg, model, task, loader, "test", device, num_views=num_views

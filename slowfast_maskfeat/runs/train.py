@@ -15,7 +15,7 @@ from slowfast_maskfeat.builders.augment import build_batch_transform
 from slowfast_maskfeat.builders.data import (
     build_loader,
 )
-from slowfast_maskfeat.builders.datasets import class_names
+from slowfast_maskfeat.builders.data_source import DataSource
 from slowfast_maskfeat.builders.methods import build_model, build_task, find_method
 from slowfast_maskfeat.builders.optimizer import autocast_precision, build_optimizer, build_schedule
 from slowfast_maskfeat.builders.weights import (
@@ -38,13 +38,14 @@ from slowfast_maskfeat.runs.report import data_facts, say, tell_notes
 from slowfast_maskfeat.runs.test import evaluate_split
 
 
-def run_training(cfg: CfgNode, device: torch.device, log: EventLog) -> None:
+def run_training(cfg: CfgNode, device: torch.device, log: EventLog, data: DataSource) -> None:
     """Train from the last checkpoint, from given weights, or from scratch.
 
     Args:
         cfg: frozen configuration.
         device: of this process.
         log: receives the events of the training.
+        data: of the run.
 
     Raises:
         ValueError: something a user can fix.
@@ -53,9 +54,9 @@ def run_training(cfg: CfgNode, device: torch.device, log: EventLog) -> None:
     method = find_method(cfg)
     method.check(cfg)
     torch.manual_seed(cfg.RNG_SEED)
-    model = build_model(cfg).to(device)
-    task = build_task(cfg, model).to(device)
-    loader = build_loader(cfg, "train")
+    model = build_model(cfg, data=data).to(device)
+    task = build_task(cfg, model, data=data).to(device)
+    loader = build_loader(cfg, "train", data=data)
     precision = autocast_precision(cfg)
     stepper = GradientStep(
         build_optimizer(cfg, model),
@@ -68,19 +69,19 @@ def run_training(cfg: CfgNode, device: torch.device, log: EventLog) -> None:
         stepper=stepper,
         scaler=torch.amp.GradScaler(device.type, enabled=precision == torch.float16),
         config=cfg.dump(),
-        class_names=class_names(cfg),
+        class_names=data.class_names,
         data=data_facts(cfg, loader),
     )
     tell_notes(loader)
     # Dropout differs among processes; a resumed run takes its own random state back instead.
     torch.manual_seed(cfg.RNG_SEED + distributed.rank())
-    started_from = _start(cfg, state)
+    started_from = _start(cfg, state, data)
     if cfg.TRAIN.COMPILE:
         state.model = torch.compile(model)  # type: ignore[assignment]
     state.model = distributed.wrap(state.model)
-    _log_start(cfg, log, state, loader, device, started_from)
+    _log_start(cfg, log, state, loader, device, started_from, data)
     tensorboard = TensorBoardLog(_tensorboard_folder(cfg))
-    val_loader = _validation_loader(cfg)
+    val_loader = _validation_loader(cfg, data)
     if val_loader is not None:
         tell_notes(val_loader)
         # A list that cannot be evaluated is an error now, not after epochs of work.
@@ -106,7 +107,7 @@ def run_training(cfg: CfgNode, device: torch.device, log: EventLog) -> None:
         log=log,
         tensorboard=tensorboard,
         device=device,
-        transform=build_batch_transform(cfg),
+        transform=build_batch_transform(cfg, data=data),
         validate=validate if val_loader is not None else None,
     )
     tensorboard.close()
@@ -117,7 +118,7 @@ def run_training(cfg: CfgNode, device: torch.device, log: EventLog) -> None:
             say(f"predictions in {drawn}")
 
 
-def _start(cfg: CfgNode, state: TrainState) -> str:
+def _start(cfg: CfgNode, state: TrainState, data: DataSource) -> str:
     """Give the training its first weights.
 
     Returns:
@@ -129,7 +130,7 @@ def _start(cfg: CfgNode, state: TrainState) -> str:
     state.task.start(state.bare)
     own = find_checkpoints(folder, cfg.TASK) if cfg.TRAIN.AUTO_RESUME else []
     if own:
-        return _resume(cfg, state, own[-1])
+        return _resume(cfg, state, own[-1], data)
     path = cfg.TRAIN.CHECKPOINT_FILE_PATH
     weights_only = cfg.TRAIN.CHECKPOINT_EPOCH_RESET
     if not path and cfg.TRAIN.AUTO_RESUME and "ssl_eval" in cfg.TASK:
@@ -140,18 +141,18 @@ def _start(cfg: CfgNode, state: TrainState) -> str:
         return ""
     if not weights_only:
         if is_resumable(load_checkpoint(path)):
-            return _resume(cfg, state, Path(path))
+            return _resume(cfg, state, Path(path), data)
         say(f"{path} holds weights alone: the training starts with them, at epoch 0")
-    say(str(load_first_weights(cfg, state.bare, path)))
+    say(str(load_first_weights(cfg, state.bare, path, data=data)))
     state.task.start(state.bare)
     if cfg.TRAIN.EMA_DECAY:
         state.average = WeightAverage(state.bare, cfg.TRAIN.EMA_DECAY)
     return path
 
 
-def _resume(cfg: CfgNode, state: TrainState, path: Path) -> str:
+def _resume(cfg: CfgNode, state: TrainState, path: Path, data: DataSource) -> str:
     payload = load_checkpoint(path)
-    check_resumable(cfg, payload, path)
+    check_resumable(cfg, payload, path, data=data)
     known = (payload.get("data") or {}).get("list_sha256")
     if known and known != state.data["list_sha256"]:
         say(f"warning: {state.data['list']} is not the list that {path} was trained on so far")
@@ -178,10 +179,10 @@ def _settings(cfg: CfgNode, precision: torch.dtype | None, shown: Sequence[str])
     )
 
 
-def _validation_loader(cfg: CfgNode) -> ClipLoader | None:
+def _validation_loader(cfg: CfgNode, data: DataSource) -> ClipLoader | None:
     """Loader of what is validated on; pre-training does without where there is nothing."""
     try:
-        return build_loader(cfg, "val")
+        return build_loader(cfg, "val", data=data)
     except MissingListError as error:
         if find_method(cfg).is_tested:
             raise
@@ -196,10 +197,11 @@ def _log_start(
     loader: ClipLoader,
     device: torch.device,
     started_from: str,
+    data: DataSource,
 ) -> None:
     num_parameters = sum(parameter.numel() for parameter in state.bare.parameters())
     goes_on = state.epoch or state.step  # it was said when the run began
-    multiply_adds = None if goes_on else _multiply_adds(cfg)
+    multiply_adds = None if goes_on else _multiply_adds(cfg, data)
     log.write(
         "start",
         started_from=started_from,
@@ -224,12 +226,12 @@ def _log_start(
     )
 
 
-def _multiply_adds(cfg: CfgNode) -> int | None:
+def _multiply_adds(cfg: CfgNode, data: DataSource) -> int | None:
     """Of a forward pass of one clip; None where that is not asked for, or cannot be found out."""
     if not cfg.LOG_MODEL_INFO or not distributed.is_main():
         return None
     try:
-        return measure_model(cfg).complexity.multiply_adds
+        return measure_model(cfg, data=data).complexity.multiply_adds
     except Exception as error:  # whatever the tracer of this torch raises, the run goes on
         say(f"warning: the multiply-adds could not be counted: {error}")
         return None

@@ -13,10 +13,17 @@ from helpers.tiny_run import MODEL, PRETRAINING, events, pairs, run
 from helpers.videos_on_disk import numbered_frames, read_numbers, write_video
 from PIL import Image
 
-from slowfast_maskfeat.builders.data import build_loader
-from slowfast_maskfeat.builders.datasets import READERS, WITH_BOXES, class_names
+from slowfast_maskfeat.builders import DataSource, build_loader
 from slowfast_maskfeat.checkpoints import find_checkpoints, load_checkpoint
 from slowfast_maskfeat.config import load_config
+from slowfast_maskfeat.datasets import (
+    DataSetKind,
+    dataset_names,
+    find_dataset,
+    read_csv,
+    register_dataset,
+    registry,
+)
 
 ROOT = Path(__file__).resolve().parents[2]
 GOLDEN = json.loads((ROOT / "tests/golden/data_temporal.json").read_text())
@@ -148,7 +155,8 @@ def _assert_same(batches, expected) -> None:
 
 
 def test_every_reader_is_tried_here():
-    assert set(MAKERS) == set(READERS) - WITH_BOXES  # test_key_frames.py has these
+    boxes = {name for name in dataset_names() if find_dataset(name, "").has_boxes}
+    assert set(MAKERS) == set(dataset_names()) - boxes  # test_key_frames.py has these
 
 
 @pytest.mark.parametrize("name", MAKERS)
@@ -164,7 +172,7 @@ def test_a_seed_gives_the_same_batches_whatever_loads_them(name, tmp_path):
     for index, batch_labels, clips, _ in expected:
         assert [labels[row] for row in index] == batch_labels
         assert clips.shape == (BATCH_SIZE, 3, cfg.DATA.NUM_FRAMES, 32, 32)
-    assert len(class_names(cfg)) == 2
+    assert len(DataSource(cfg).class_names) == 2
     _assert_same(_content(build_loader(cfg, "train").epoch(1, first_batch=1)), expected[1:])
     for num_workers in (1, 4):
         options["DATA_LOADER.NUM_WORKERS"] = num_workers
@@ -185,17 +193,17 @@ def test_shards_of_a_known_data_set_are_cut_as_it_is(tmp_path):
     shard = write_shard(tmp_path / "elsewhere" / "a-07.tar", members)
     shards = {"DATA.TRAIN_SHARDS": f"{shard.parent}/a-{{07..07}}.tar", "DATA.NUM_FRAMES": 4}
     cfg = _config(tmp_path, "ssv2", SQUARE, shards)
-    assert class_names(cfg) == ("Jumping", "Hopping something")
+    assert DataSource(cfg).class_names == ("Jumping", "Hopping something")
     loader = build_loader(cfg, "train")
     (batch,) = loader.epoch(0)
     assert batch.labels.tolist() == [1]
     assert all(15 * n - 1 <= shown <= 15 * n + 15 for n, shown in enumerate(_shown(batch.clips)))
     # Without a folder of lists the names in the shards are the classes.
     cfg = _config("", "webdataset", SQUARE, shards)
-    assert class_names(cfg) == ("Hopping something",)
+    assert DataSource(cfg).class_names == ("Hopping something",)
     (again,) = build_loader(cfg, "train").epoch(0)
     assert again.labels.tolist() == [0]
-    with pytest.raises(ValueError, match=r"DATA.PATH_TO_DATA_DIR: empty"):
+    with pytest.raises(ValueError, match=r"DATA.PATH_TO_DATA_DIR must be .* got ''"):
         build_loader(cfg, "val")
     with pytest.raises(ValueError, match=r"DATA.SHUFFLE_BUFFER: 0: 1 or more"):
         build_loader(_config("", "webdataset", shards, {"DATA.SHUFFLE_BUFFER": 0}), "train")
@@ -259,6 +267,39 @@ def test_published_something_something_feeds_red_first(name, first, tmp_path):
         means = batch.clips.float().mean((0, 2, 3, 4))
         assert means.argmax() == first
         assert means[first] > 180
+
+
+def test_a_data_set_from_outside_brings_its_reader_and_its_flags(tmp_path, monkeypatch):
+    """A video of 60 numbered frames over a red strip, in a list that this reader alone finds."""
+    monkeypatch.setattr(registry, "_KINDS", dict(registry._KINDS))
+    frames = numbered_frames(60, 48, 48)
+    frames[:, -8:, :, 0] = 220
+    write_video(tmp_path / "a.mp4", frames, fps=12)
+    (tmp_path / "own_val.csv").write_text(f"{tmp_path / 'a.mp4'} 1\n")
+
+    def read(data, split, class_names):
+        return read_csv(data, f"own_{split}", class_names)
+
+    kinds = {
+        "plain": DataSetKind(read=read, class_names=lambda _: ("one", "two")),
+        "odd": DataSetKind(
+            read=read, class_names=lambda _: ("one", "two"), segmented=True, blue_first=True
+        ),
+    }
+    shown = {}
+    for name, kind in kinds.items():
+        register_dataset(name, kind)
+        names = {"TRAIN.DATASET": name, "DATA.PATH_TO_DATA_DIR": tmp_path}
+        reversed_ = {"DATA.REVERSE_INPUT_CHANNEL": True, "DATA.NUM_FRAMES": 4}
+        cfg = load_config([], pairs(MODEL, SQUARE, names, reversed_, {"DATA.SAMPLING_RATE": 1}))
+        assert DataSource(cfg).class_names == ("one", "two")
+        (batch,) = build_loader(cfg, "val").epoch(0)
+        assert batch.labels.tolist() == [1]
+        strip = batch.clips.float()[0, :, :, -6:].mean((1, 2, 3))
+        assert strip.argmax() == (0 if kind.blue_first else 2)
+        shown[name] = np.diff(_shown(batch.clips))
+    assert shown["plain"].max() < 5  # neighbors, see DATA.TARGET_FPS
+    assert shown["odd"].min() > 10  # one of each of 4 parts
 
 
 @pytest.mark.slow

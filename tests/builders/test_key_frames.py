@@ -9,10 +9,9 @@ from helpers.ava_data import SECONDS, extract_frames, make_ava
 from helpers.tiny_run import MODEL, pairs
 from helpers.videos_on_disk import read_numbers
 
-from slowfast_maskfeat.builders import build_model
+from slowfast_maskfeat.builders import DataSource, build_model
 from slowfast_maskfeat.builders.augment import build_batch_transform
 from slowfast_maskfeat.builders.data import build_loader
-from slowfast_maskfeat.builders.datasets import build_ground_truth, class_names
 from slowfast_maskfeat.config import load_config
 from slowfast_maskfeat.datasets import MissingListError
 from slowfast_maskfeat.metrics.ava_map import Detections, evaluate_detections
@@ -70,7 +69,7 @@ def test_a_seed_gives_the_same_boxes_whatever_loads_them(made):
 
 def test_labels_are_all_actions_of_a_box(made):
     cfg = _config(made)
-    assert class_names(cfg) == ("walk", "action 2", "run", "sit")
+    assert DataSource(cfg).class_names == ("walk", "action 2", "run", "sit")
     loader = build_loader(cfg, "train")
     (folder, _), found = made, {}
     for batch in loader.epoch(0):
@@ -129,9 +128,9 @@ def test_validation_is_of_the_training_size_and_of_every_fourth_second(made):
     assert loader.dataset.videos.seconds.tolist() == [4, 4, 4]
     (batch,) = loader.epoch(0)
     assert {min(part.clips.shape[-2:]) for part in batch.split(1)} == {32}
-    assert len(build_ground_truth(cfg, loader.dataset.videos).frames) == 3
+    assert len(DataSource(cfg).ground_truth(loader.dataset.videos).frames) == 3
     tested = build_loader(cfg, "test").dataset.videos
-    assert len(build_ground_truth(cfg, tested).frames) == 9
+    assert len(DataSource(cfg).ground_truth(tested).frames) == 9
 
 
 def test_colors_and_sides_can_be_turned_round(made):
@@ -189,7 +188,7 @@ def test_boxes_go_through_the_model_and_to_the_figure(made):
     cfg = _config(made)
     loader = build_loader(cfg, "test")
     rows, model = loader.dataset.videos, build_model(cfg).eval()
-    truth = build_ground_truth(cfg, rows)
+    truth = DataSource(cfg).ground_truth(rows)
     answers = {}
     train = build_loader(cfg, "train").dataset.videos
     for number in range(len(train.table)):
@@ -217,12 +216,12 @@ def test_boxes_go_through_the_model_and_to_the_figure(made):
 @pytest.mark.parametrize(
     ("options", "message"),
     [
-        ({"DETECTION.ENABLE": False}, r"got 'ava' .*DETECTION\.ENABLE False"),
-        ({"TRAIN.DATASET": "kinetics"}, r"got 'kinetics' .*DETECTION\.ENABLE True"),
-        ({"DATA.PATH_TO_DATA_DIR": ""}, r"DATA\.PATH_TO_DATA_DIR: empty; .*annotations"),
-        ({"AVA.ANNOTATION_DIR": "gone"}, r"AVA\.ANNOTATION_DIR: gone: there is no such folder"),
+        ({"DETECTION.ENABLE": False}, r"TRAIN\.DATASET must be .*without.* got 'ava'"),
+        ({"TRAIN.DATASET": "kinetics"}, r"TRAIN\.DATASET must be .*with boxes.* got 'kinetics'"),
+        ({"DATA.PATH_TO_DATA_DIR": ""}, r"DATA\.PATH_TO_DATA_DIR must be .*annotations, got ''"),
+        ({"AVA.ANNOTATION_DIR": "gone"}, r"AVA\.ANNOTATION_DIR must be .*got 'gone'"),
         ({"AVA.LABEL_MAP_FILE": "gone.pbtxt"}, r"gone\.pbtxt does not exist"),
-        ({"AVA.LABEL_MAP_FILE": ""}, r"AVA\.LABEL_MAP_FILE: empty"),
+        ({"AVA.LABEL_MAP_FILE": ""}, r"AVA\.LABEL_MAP_FILE must be .*got ''"),
         ({"AVA.TRAIN_GT_BOX_LISTS": ["gone.csv"]}, r"gone\.csv does not exist"),
         ({"AVA.VIDEO_DIR": "gone"}, r"AVA\.VIDEO_DIR: gone: there is no such folder"),
         ({"AVA.VIDEO_DIR": ""}, r"AVA\.VIDEO_DIR, AVA\.FRAME_DIR: both are empty"),
@@ -240,10 +239,10 @@ def test_ground_truth_of_another_split_and_missing_files_are_told_before_the_wor
     (folder / "other.csv").write_text("vid9,0001,0,0,1,1,1\n")
     other = {"AVA.GROUNDTRUTH_FILE": "other.csv"}
     with pytest.raises(ValueError, match=r"test_boxes\.csv: .*share no key frame.*other\.csv"):
-        build_ground_truth(_config(made, other), rows)
+        DataSource(_config(made, other)).ground_truth(rows)
     excluded = {"AVA.EXCLUSION_FILE": "gone.csv"}
     with pytest.raises(MissingListError, match=r"gone\.csv does not exist"):
-        build_ground_truth(_config(made, excluded), rows)
+        DataSource(_config(made, excluded)).ground_truth(rows)
 
 
 def test_boxes_are_not_mixed(made):

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import subprocess
+import sys
 from collections import Counter
 from pathlib import Path
 
@@ -115,3 +117,25 @@ def test_bad_input_is_one_error(tmp_path, words, message):
     assert message in done.stderr
     assert "Traceback" not in done.stderr
     assert not (tmp_path / "lists").exists()
+
+
+def test_it_starts_without_torch():
+    """Lists are made on machines, and in shells, where waiting for torch is all there is to do."""
+    script = dataset_scripts.FOLDER / "make_manifest.py"
+    code = f"""
+import runpy, sys
+sys.argv = ["make_manifest.py", "--help"]
+try:
+    runpy.run_path({str(script)!r}, run_name="__main__")
+except SystemExit as end:
+    assert end.code == 0
+assert "slowfast_maskfeat.datasets.registry" in sys.modules
+sys.exit("torch" in sys.modules)
+"""
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=60)
+    assert done.returncode == 0, done.stderr
+
+
+def test_data_sets_that_no_list_can_hold_are_no_choice():
+    help_text = dataset_scripts.run("make_manifest.py", "--help").stdout
+    assert "{csv,folder,hmdb51,imagenet,kinetics,ssv2,ucf101}" in help_text

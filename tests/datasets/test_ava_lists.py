@@ -110,7 +110,7 @@ def test_all_malformed_rows_are_named_and_other_forms_refused(tmp_path):
     _write(tmp_path, x=GOOD + "a,0902,1,1,0,0,1,1\n" * 2, y="a,b,c\n", z="\n\n", e="")
     with pytest.raises(ValueError, match=r"x\.csv: 2 malformed rows: line 2: .*; line 3: "):
         read_box_rows(tmp_path / "x.csv")
-    with pytest.raises(ValueError, match=r"y\.csv, line 1: `video,second,.* got 3 fields"):
+    with pytest.raises(ValueError, match=r"y\.csv, line 1: .*`video,second,.* got 3 fields"):
         read_box_rows(tmp_path / "y.csv")
     for name in ("z", "e"):
         with pytest.raises(ValueError, match=rf"{name}\.csv has no rows"):

@@ -9,6 +9,7 @@ import pytest
 
 from slowfast_maskfeat import datasets as index
 from slowfast_maskfeat.datasets import DataFolder, MissingListError
+from slowfast_maskfeat.datasets.ssv2 import read_ssv2_labels
 
 
 def _touch(folder: Path, *names: str) -> None:
@@ -62,7 +63,7 @@ def test_the_layouts_in_which_kinetics_is_downloaded(prefix, base, spelling, tmp
     elsewhere = index.read_kinetics(DataFolder(str(tmp_path), prefix="/nowhere"), "train")
     assert elsewhere.fingerprint == videos.fingerprint
     assert elsewhere.path(0) == f"/nowhere/riding a bike/{NAMES[0]}"
-    assert index.list_class_names(data) == ("abseiling", "riding a bike", "skiing (not slalom)")
+    assert videos.class_names == ("abseiling", "riding a bike", "skiing (not slalom)")
 
 
 def test_validation_of_kinetics_is_numbered_by_the_training_list(tmp_path):
@@ -70,7 +71,7 @@ def test_validation_of_kinetics_is_numbered_by_the_training_list(tmp_path):
     data = _write(
         tmp_path, {"train.csv": KINETICS, "val.csv": "\n".join([lines[0], lines[1], lines[4]])}
     )
-    names = index.list_class_names(data)
+    names = index.read_kinetics(data, "train").class_names
     assert index.read_kinetics(data, "val", names).labels.tolist() == [1, 2]
 
 
@@ -88,8 +89,9 @@ def test_validation_of_kinetics_is_numbered_by_the_training_list(tmp_path):
 def test_any_csv_shows_its_separator(content, rows, tmp_path):
     data = _write(tmp_path, {"train.csv": content})
     prefixed = DataFolder(data.path, prefix=data.path)
-    assert _rows(index.read_csv(prefixed, "train"), tmp_path) == rows
-    assert index.list_class_names(data) is None
+    videos = index.read_csv(prefixed, "train")
+    assert _rows(videos, tmp_path) == rows
+    assert videos.class_names is None
 
 
 TEMPLATES = {
@@ -127,7 +129,7 @@ def test_something_something(form, videos, tmp_path):
     assert rows == [("78687.webm", 0), ("42326.webm", 1)]
     for split in ("val", "test"):
         assert _rows(index.read_ssv2(data, split), tmp_path / videos) == [("42326.webm", 1)]
-    unlabeled = index.read_ssv2_labels(str(tmp_path / form.format("test")), "/v")
+    unlabeled = read_ssv2_labels(str(tmp_path / form.format("test")), "/v")
     assert unlabeled.labels is None
     assert unlabeled.path(1) == "/v/8.webm"
 

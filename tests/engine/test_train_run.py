@@ -212,14 +212,14 @@ def test_losses_that_stay_infinite_stop_the_run_and_name_the_clips(data, tmp_pat
     [
         (
             {"DATA.PATH_TO_DATA_DIR": "/nowhere"},
-            "DATA.PATH_TO_DATA_DIR: /nowhere: there is no such",
+            "DATA.PATH_TO_DATA_DIR must be a folder, got '/nowhere'",
         ),
         ({"TRAIN.BATCH_SIZ": 3}, "unknown key 'TRAIN.BATCH_SIZ'; did you mean TRAIN.BATCH_SIZE?"),
         ({"TRAIN.BATCH_SIZE": "x"}, "TRAIN.BATCH_SIZE: 'x' is a text"),
         ({"TRAIN.ENABLE": False}, "TEST.CHECKPOINT_FILE_PATH must"),
         ({"TRAIN.CHECKPOINT_FILE_PATH": "no.pyth"}, "no.pyth"),
         ({"MODEL.MODEL_NAME": "ResNet"}, "MODEL.MODEL_NAME"),
-        ({"TRAIN.BATCH_SIZE": 100}, r"at least 100 videos, .* got 12"),
+        ({"TRAIN.BATCH_SIZE": 100}, "must have at least 100 videos"),
         (
             {**PRETRAINING, "AUG.MASK_WINDOW_SIZE": [2, 3, 3]},
             "AUG.MASK_WINDOW_SIZE must divide the 2x4x4",

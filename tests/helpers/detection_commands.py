@@ -8,8 +8,7 @@ from pathlib import Path
 
 from fvcore.common.config import CfgNode
 
-from slowfast_maskfeat.builders import build_model
-from slowfast_maskfeat.builders.datasets import class_names
+from slowfast_maskfeat.builders import DataSource, build_model
 from slowfast_maskfeat.checkpoints import save_checkpoint
 from slowfast_maskfeat.config import load_config
 
@@ -55,7 +54,7 @@ def write_detector(path: Path, data: Path, config: Path, small: Sequence[str]) -
     content = {
         "model_state": build_model(cfg).state_dict(),
         "cfg": cfg.dump(),
-        "class_names": class_names(cfg),
+        "class_names": DataSource(cfg).class_names,
     }
     return save_checkpoint(path, content)
 

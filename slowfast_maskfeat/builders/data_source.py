@@ -1,0 +1,145 @@
+"""Configuration -> what a run reads of its data set, each file once."""
+
+from __future__ import annotations
+
+import os
+from functools import cached_property
+
+from fvcore.common.config import CfgNode
+
+from slowfast_maskfeat.builders.datasets import (
+    data_folder,
+    dataset_kind,
+    find_reader,
+    shard_patterns,
+)
+from slowfast_maskfeat.datasets import (
+    AvaFolder,
+    DataFolder,
+    DataSetKind,
+    KeyFrames,
+    MissingListError,
+    VideoList,
+    read_class_names,
+)
+from slowfast_maskfeat.files import is_address
+from slowfast_maskfeat.metrics.ava_map import GroundTruth, check_overlap, read_ground_truth
+
+
+class DataSource:
+    """Class names, samples and ground truth of a configuration, read at the first call and kept.
+
+    A run makes one and passes it to every builder, so that each process reads class names, lists
+    and indices of shards once; loading workers receive what their parent has read. A builder that
+    gets none makes one for itself, which reads the files as they are at that moment.
+
+    Args:
+        cfg: Configuration; it is only read.
+    """
+
+    def __init__(self, cfg: CfgNode) -> None:
+        self._cfg = cfg
+        self._samples: dict[tuple[DataSetKind, str, str], VideoList] = {}
+        self._truths: dict[int, GroundTruth] = {}
+
+    @cached_property
+    def folder(self) -> DataFolder:
+        """Where the data set lies; see `data_folder` for the errors."""
+        return data_folder(self._cfg)
+
+    @cached_property
+    def class_names(self) -> tuple[str, ...]:
+        """Names of the classes in the order of their numbers; empty if the data set has none.
+
+        From a file beside the lists, else from the data set's own files, else from the labels of
+        the training split.
+
+        Raises:
+            ValueError: A file is malformed, or TRAIN.DATASET or TEST.DATASET is unknown.
+        """
+        cfg, is_in_shards = self._cfg, bool(shard_patterns(self._cfg)["train"])
+        if not (cfg.DATA.PATH_TO_DATA_DIR or cfg.AVA.ANNOTATION_DIR or is_in_shards):
+            return ()  # a trained model is used without its data set, which may be unknown here
+        kind = dataset_kind(cfg, "train" if cfg.TRAIN.ENABLE else "test")
+        names = None
+        if self.folder.path:
+            names = read_class_names(self.folder.path)
+            if names is None and kind.class_names is not None:
+                names = kind.class_names(self.folder)
+            elif names is None and not is_in_shards:
+                names = self._names_of_labels(kind)
+        if names is None and is_in_shards:
+            names = self._names_of_labels(find_reader(cfg, "train"))
+        return names or ()
+
+    @property
+    def num_classes(self) -> int:
+        """K: the number of class names, else MODEL.NUM_CLASSES."""
+        cfg = self._cfg
+        return len(self.class_names) or cfg.MODEL.NUM_CLASSES
+
+    def videos(self, split: str) -> VideoList:
+        """Read the samples of a split; their labels are not checked.
+
+        Args:
+            split: "train", "val" or "test".
+
+        Raises:
+            MissingListError: DATA.PATH_TO_DATA_DIR has no such split.
+            ValueError: The files are malformed.
+        """
+        self._check_folder(split, dataset_kind(self._cfg, split))
+        return self._read(find_reader(self._cfg, split), split, self.class_names)
+
+    def ground_truth(self, rows: KeyFrames) -> GroundTruth:
+        """AVA.GROUNDTRUTH_FILE without AVA.EXCLUSION_FILE, for the classes of AVA.LABEL_MAP_FILE.
+
+        Args:
+            rows: Key frames to evaluate; if these are of every fourth second, so is the result.
+
+        Raises:
+            MissingListError: A file is missing.
+            ValueError: A file is malformed, or the key frames are of another split.
+        """
+        if rows.every not in self._truths:
+            self._truths[rows.every] = self._read_truth(rows.every)
+        truth = self._truths[rows.every]
+        check_overlap(truth, rows.media.names, rows.video, rows.seconds, rows.source)
+        return truth
+
+    def _read_truth(self, every: int) -> GroundTruth:
+        cfg, folder = self._cfg, self.folder
+        if not cfg.AVA.GROUNDTRUTH_FILE:
+            raise ValueError(
+                "AVA.GROUNDTRUTH_FILE must be the file that boxes are evaluated against, got ''"
+            )
+        assert isinstance(folder, AvaFolder)
+        return read_ground_truth(
+            folder.inside(cfg.AVA.GROUNDTRUTH_FILE),
+            folder.actions,
+            folder.inside(cfg.AVA.EXCLUSION_FILE) if cfg.AVA.EXCLUSION_FILE else None,
+            every=every,
+        )
+
+    def _read(self, kind: DataSetKind, split: str, names: tuple[str, ...]) -> VideoList:
+        pattern = shard_patterns(self._cfg)[split]
+        key = kind, pattern, "" if pattern else split  # shards that two splits name are read once
+        if key not in self._samples:
+            self._samples[key] = kind.read(self.folder, split, names or None)
+        return self._samples[key]
+
+    def _names_of_labels(self, kind: DataSetKind) -> tuple[str, ...] | None:
+        try:
+            return self._read(kind, "train", ()).class_names
+        except MissingListError:
+            return None
+
+    def _check_folder(self, split: str, kind: DataSetKind) -> None:
+        cfg, path = self._cfg, self.folder.path
+        is_named = kind.has_boxes and cfg.AVA.ANNOTATION_DIR
+        key = "AVA.ANNOTATION_DIR" if is_named else "DATA.PATH_TO_DATA_DIR"
+        if not path and not shard_patterns(cfg)[split]:
+            files = "annotations" if kind.has_boxes else "train.csv, val.csv and test.csv"
+            raise ValueError(f"{key} must be the folder of {files}, got ''")
+        if path and not os.path.isdir(path) and not is_address(path):
+            raise ValueError(f"{key} must be a folder, got {path!r}, which does not exist")
