@@ -222,7 +222,7 @@ def test_a_shard_that_changes_after_it_was_indexed_loses_videos_and_gives_no_oth
     whole = shard.read_bytes()
     videos = _read(tmp_path)
     shard.write_bytes(whole[: len(payload(0)) + 512 + 100])
-    with pytest.raises(DecodeError, match=r"v00001.mp4: the shard ends inside it"):
+    with pytest.raises(DecodeError, match=r"v00001.mp4: the shard is truncated"):
         videos.content(1)
     shard.write_bytes(whole[:512] + b"\0" * 512 + whole[512:])
     with pytest.raises(DecodeError, match="has changed since it was indexed"):
