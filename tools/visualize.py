@@ -34,7 +34,7 @@ from PIL import Image
 from slowfast_maskfeat.builders.datasets import read_list_file
 from slowfast_maskfeat.cli import exit_code
 from slowfast_maskfeat.figures import (
-    MOST_ROWS,
+    MAX_ROWS,
     PanelRow,
     panel_columns,
     panel_image,
@@ -115,10 +115,10 @@ def _compare_all(
     for number, path in enumerate(inputs):
         clips.append(compare(networks, path, (seed, number)))
         num_rows = len(inputs) * len(_chosen(clips[0]))
-        if num_rows > MOST_ROWS:  # said at the first, not after all of a long list
+        if num_rows > MAX_ROWS:  # fail at the first input, not after all of a long list
             raise ValueError(
-                f"--input: {len(inputs)} inputs make about {num_rows} rows, and a panel has "
-                f"{MOST_ROWS} at most"
+                f"--input: a panel must have at most {MAX_ROWS} rows, got about {num_rows} for "
+                f"{len(inputs)} inputs"
             )
         progress.update()
     progress.close()

@@ -1,4 +1,4 @@
-"""Figures: predictions, curves, histograms, frames with boxes."""
+"""Figures: prediction panels, curves, bars, histograms, frames with boxes."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from slowfast_maskfeat.figures.boxes import box_panel, draw_boxes, drawing_scale
 from slowfast_maskfeat.figures.curves import accuracy_curves, training_curves
 from slowfast_maskfeat.figures.histograms import histograms
 from slowfast_maskfeat.figures.panel import (
-    MOST_ROWS,
+    MAX_ROWS,
     Column,
     Drawing,
     HOGDrawing,
@@ -21,7 +21,7 @@ from slowfast_maskfeat.figures.panel import (
 )
 
 __all__ = [
-    "MOST_ROWS",
+    "MAX_ROWS",
     "Column",
     "Drawing",
     "HOGDrawing",

@@ -1,4 +1,4 @@
-"""Curves of accuracy and of training."""
+"""Accuracy and training curves."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from matplotlib.figure import Figure
 
 # Okabe and Ito's colors, which color-blind readers can tell apart.
 _COLORS = ("#0072b2", "#d55e00", "#009e73", "#cc79a7", "#e69f00", "#56b4e9")
-_QUIET = "#777777"
+_GRAY = "#777777"
 
 
 def accuracy_curves(
@@ -24,31 +24,31 @@ def accuracy_curves(
     chance: float | None = None,
     chance_name: str = "chance",
 ) -> None:
-    """Draws the accuracy of several runs against epochs and writes it as PNG.
+    """Plot the accuracy of several runs over epochs and write the figure as PNG.
 
     Args:
-        path: PNG file to write; its folder is made if need be.
-        runs: name -> (epochs, accuracies): (E,) numbers and (E,) or (S, E) accuracies, the latter
-            of S seeds, shown as mean and range of one standard deviation.
-        title: above the figure.
-        x_label: under the figure.
-        y_label: beside the figure, with the unit.
-        chance: accuracy of guessing, drawn as a thin line.
-        chance_name: of that line.
+        path: PNG file to write; its folder is created.
+        runs: Name -> (epochs, accuracies) of shapes (E,) and (E,) or (S, E), the latter for S
+            seeds, drawn as mean and a band of one standard deviation.
+        title: Title of the figure.
+        x_label: Label of the x axis.
+        y_label: Label of the y axis, with the unit.
+        chance: Accuracy of guessing, drawn as a thin line; None for no line.
+        chance_name: Legend of that line.
 
     Raises:
-        ValueError: no run, or epochs and accuracies of different lengths.
+        ValueError: There are no runs, or epochs and accuracies differ in length.
     """
     if not runs:
-        raise ValueError(f"accuracy curves need at least one run; {path} would have none")
+        raise ValueError(f"runs must be at least one run, got none for {path}")
     figure = Figure(figsize=(6.4, 4.0), layout="constrained")
     axis = figure.subplots()
     for index, (name, (epochs, accuracies)) in enumerate(runs.items()):
         epochs, values = np.asarray(epochs, dtype=float), np.asarray(accuracies, dtype=float)
         if epochs.ndim != 1 or values.shape[-1:] != epochs.shape or values.ndim > 2:
             raise ValueError(
-                f"run {name!r} has epochs of shape {epochs.shape} and accuracies of shape "
-                f"{values.shape}; (E,) and (E,) or (S, E) are needed"
+                f"epochs and accuracies of run {name!r} must have the shapes (E,) and (E,) or "
+                f"(S, E), got {epochs.shape} and {values.shape}"
             )
         values = np.atleast_2d(values)
         color = _COLORS[index % len(_COLORS)]
@@ -60,7 +60,7 @@ def accuracy_curves(
                 epochs, mean - spread, mean + spread, color=color, alpha=0.18, linewidth=0
             )
     if chance is not None:
-        axis.axhline(chance, color=_QUIET, linewidth=0.9, linestyle=(0, (4, 3)), label=chance_name)
+        axis.axhline(chance, color=_GRAY, linewidth=0.9, linestyle=(0, (4, 3)), label=chance_name)
     axis.set_ylim(bottom=0)
     axis.set_xlim(left=0)
     _finish(axis, x_label, y_label)
@@ -71,34 +71,33 @@ def accuracy_curves(
 def training_curves(
     path: str | Path, events: Sequence[Mapping[str, Any]], *, title: str = ""
 ) -> None:
-    """Draws what a run logged against epochs and writes it as PNG.
+    """Plot the logged values of a run over epochs and write the figure as PNG.
 
-    Panels are drawn for what the events hold: the loss, with the loss of a constant prediction
-    where it was logged; top-1 accuracy; mean average precision; the learning rate. Training and
-    validation events are told apart by their `event` field. Numbers that are not finite leave a
-    gap.
+    There is one panel per logged quantity: the loss, with the loss of a constant prediction where
+    it was logged; top-1 accuracy; mean average precision; the learning rate. Training and
+    validation are separate curves, by the `event` field. Non-finite values appear as gaps.
 
     Args:
-        path: PNG file to write; its folder is made if need be.
-        events: lines of stats.jsonl in their order. Read are those with a number in `epoch`
-            (finished epochs, fractional) and in any of `loss`, `baseline` (loss of a constant
-            prediction), `top1` (percent), `mean_ap` (0..1) and `lr`; other lines and fields are
-            ignored.
-        title: above the figure.
+        path: PNG file to write; its folder is created.
+        events: Lines of stats.jsonl in order. Those with a number in `epoch` (finished epochs,
+            fractional) and in any of `loss`, `baseline` (loss of a constant prediction), `top1`
+            (percent), `mean_ap` (0..1) and `lr` are drawn; other lines and fields are ignored.
+        title: Title of the figure.
 
     Raises:
-        ValueError: no event holds anything to draw.
+        ValueError: No event has anything to draw.
     """
-    wanted = {
+    labels = {
         "loss": "loss",
         "top1": "top-1 accuracy (%)",
         "mean_ap": "mean average precision",
         "lr": "learning rate",
     }
-    panels = {field: label for field, label in wanted.items() if _kinds_with(events, field)}
+    panels = {field: label for field, label in labels.items() if _kinds_with(events, field)}
     if not panels:
         raise ValueError(
-            f"nothing to draw in {path}: no event holds `epoch` and one of {', '.join(wanted)}"
+            f"events must have `epoch` and one of {', '.join(labels)} for at least one event, "
+            f"got none for {path}"
         )
     figure = Figure(figsize=(6.4, 1.0 + 2.2 * len(panels)), layout="constrained")
     axes = figure.subplots(len(panels), 1, squeeze=False, sharex=True)[:, 0]
@@ -108,7 +107,7 @@ def training_curves(
             _plot_field(axis, events, kind, field, color=_COLORS[index % len(_COLORS)])
         if field == "loss":
             for index, kind in enumerate(_kinds_with(events, "baseline")):
-                style = {"linestyle": (0, (4, 3)) if index == 0 else ":", "color": _QUIET}
+                style = {"linestyle": (0, (4, 3)) if index == 0 else ":", "color": _GRAY}
                 _plot_field(axis, events, kind, "baseline", name="constant prediction", **style)
         else:
             axis.set_ylim(bottom=0)
@@ -119,7 +118,7 @@ def training_curves(
 
 
 def _kinds_with(events: Sequence[Mapping[str, Any]], field: str) -> list[str]:
-    """The kinds of event, in order of appearance, that hold `field` and an epoch."""
+    """Kinds of events that have `field` and an epoch, in order of appearance."""
     kinds = [str(event.get("event", "")) for event in events if _is_point(event, field)]
     return list(dict.fromkeys(kinds))
 

@@ -145,7 +145,7 @@ def test_a_list_longer_than_a_panel_is_told_at_its_first(folder, tmp_path, capsy
     (tmp_path / "long.csv").write_text(f"{folder / '0.mp4'} 0\n" * 91)
     words = ["--checkpoint", folder / "hog.pyth", "--input", tmp_path / "long.csv"]
     assert _visualize(*words, "--output", tmp_path / "x.png") == 2
-    assert "91 inputs make about 182 rows, and a panel has 180 at most" in capsys.readouterr().err
+    assert "about 182 for 91 inputs" in capsys.readouterr().err
     assert not (tmp_path / "x.png").exists()
 
 
