@@ -174,8 +174,8 @@ def test_what_is_wrong_is_one_line(folder, tmp_path, capsys):
         (["--checkpoint", folder / "hog.pyth", "--input", "no.csv", "--output", png], "no.csv"),
         (["--checkpoint", folder / "hog.pyth", "--input", broken, "--output", png], "broken.jpg"),
         (["--checkpoint", folder / "hog.pyth", "--input", video, "--output", "x.gif"], "--film"),
-        (["--checkpoint", folder / "hog.pyth", "--input", folder, "--output", png], "a folder"),
-        (["--checkpoint", folder / "hog.pyth", "--input", classifier, "--output", png], "no text"),
+        (["--checkpoint", folder / "hog.pyth", "--input", folder, "--output", png], "got folder"),
+        (["--checkpoint", folder / "hog.pyth", "--input", classifier, "--output", png], "binary"),
     ):
         assert _visualize(*words) == 2
         (line,) = capsys.readouterr().err.splitlines()
