@@ -311,7 +311,7 @@ class _HttpFile(OpenFile):
                     f"the server's Content-Range must begin at byte {start}, got {content_range!r}"
                 )
             return content
-        raise OSError("the server must support HTTP ranges, got the whole file for a part of it")
+        raise OSError("the server must support HTTP ranges, to read a part of a file")
 
     def facts(self) -> FileFacts:
         # Not HEAD: signed addresses are valid for one method, and some servers support only GET.

@@ -87,7 +87,7 @@ def convert(options: argparse.Namespace) -> None:
     form = _output_form(output, options.to)
     if output.exists() and not options.force:
         raise ValueError(
-            f"--output must be a new file, got {output}, which exists; --force overwrites it"
+            f"--output must not exist, got the existing file {output}; --force overwrites it"
         )
     cfg = _configuration(options)
     if cfg.DETECTION.ENABLE and form in NAMINGS:
@@ -122,8 +122,8 @@ def _open(path: str, naming: str, cfg: CfgNode, facts: ModelFacts) -> Source:
     file = read_weights(path, clear_names=clear_names, average=True, rename=rename)
     if file.num_classes and len(file.class_names) not in (0, file.num_classes):
         raise ValueError(
-            f"{path}: class names must be as many as the {file.num_classes} outputs of its "
-            f"classifier, got {len(file.class_names)}"
+            f"{path}: class names must match the {file.num_classes} outputs of its classifier, "
+            f"got {len(file.class_names)} names"
         )
     return Source(path, rename, file.num_classes, file.class_names)
 

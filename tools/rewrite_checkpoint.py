@@ -94,7 +94,7 @@ def rewrite(source: Path, output: Path) -> None:
     if output.suffix not in SUFFIXES:
         raise ValueError(f"--output must end in one of {', '.join(SUFFIXES)}, got {output}")
     if output.exists():
-        raise ValueError(f"--output must be a new file, got {output}, which exists")
+        raise ValueError(f"--output must not exist, got the existing file {output}")
     content = _as_mapping(_read(source))
     weight_keys = [key for key in (*WEIGHT_KEYS, "blobs") if _as_mapping(content.get(key))]
     others = {key: _as_plain(value) for key, value in content.items() if key in KEPT}

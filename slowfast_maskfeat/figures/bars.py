@@ -33,7 +33,7 @@ def class_bars(
     """
     percents = {name: 100 * value for name, value in values.items() if value is not None}
     if not percents:
-        raise ValueError(f"values must be a number for at least one class, got none for {path}")
+        raise ValueError(f"values must have a number for at least one class, got none for {path}")
     names = sorted(percents, key=lambda name: percents[name])
     figure = Figure(figsize=(7.0, 1.3 + 0.24 * len(names)), layout="constrained")
     axis = figure.subplots()

@@ -82,7 +82,7 @@ def box_panel(
         ValueError: There are no frames.
     """
     if not frames:
-        raise ValueError(f"frames must be at least one frame, got none for {path}")
+        raise ValueError(f"frames must contain at least one frame, got none for {path}")
     height, width = frames[0].shape[:2]
     num_rows = -(-len(frames) // num_columns)
     columns = min(num_columns, len(frames))

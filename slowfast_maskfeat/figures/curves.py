@@ -40,7 +40,7 @@ def accuracy_curves(
         ValueError: There are no runs, or epochs and accuracies differ in length.
     """
     if not runs:
-        raise ValueError(f"runs must be at least one run, got none for {path}")
+        raise ValueError(f"runs must contain at least one run, got none for {path}")
     figure = Figure(figsize=(6.4, 4.0), layout="constrained")
     axis = figure.subplots()
     for index, (name, (epochs, accuracies)) in enumerate(runs.items()):
@@ -96,7 +96,7 @@ def training_curves(
     panels = {field: label for field, label in labels.items() if _kinds_with(events, field)}
     if not panels:
         raise ValueError(
-            f"events must have `epoch` and one of {', '.join(labels)} for at least one event, "
+            f"at least one event must have `epoch` and one of {', '.join(labels)}, "
             f"got none for {path}"
         )
     figure = Figure(figsize=(6.4, 1.0 + 2.2 * len(panels)), layout="constrained")

@@ -31,8 +31,8 @@ def histograms(
     empty = [label for label, values in panels.items() if len(values) == 0]
     if not panels or empty:
         raise ValueError(
-            "panels must be one or more, each with at least one value, "
-            f"got none for {', '.join(empty) or 'any'} in {path}"
+            "panels must contain at least one panel, each with at least one value, "
+            f"got no {'values for ' + ', '.join(empty) if empty else 'panel'} for {path}"
         )
     num_rows = -(-len(panels) // 2)
     figure = Figure(figsize=(9.0, 0.5 + 2.8 * num_rows), layout="constrained")

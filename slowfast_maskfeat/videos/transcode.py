@@ -65,7 +65,7 @@ def _count_frames(path: str) -> int | None:
     if num_in_header > len(table.pts) + 1:
         raise DecodeError(
             path,
-            f"truncated: must have the {num_in_header} frames of its header, got {len(table.pts)}",
+            f"truncated: must have {num_in_header} frames by its header, got {len(table.pts)}",
         )
     return len(table.shown) if table.has_trusted_pts else None
 

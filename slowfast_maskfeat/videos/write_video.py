@@ -41,7 +41,7 @@ def write_video(
     with atomic_write(target) as partial:
         count = _encode(partial, frames, Fraction(fps).limit_denominator(90_000), crf)
         if not count:
-            raise ValueError(f"frames must be one or more, got none for {target}")
+            raise ValueError(f"frames must contain at least one frame, got none for {target}")
     return count
 
 

@@ -299,7 +299,7 @@ def test_an_output_is_overwritten_only_by_force(convert: Convert, tmp_path: Path
     output.write_bytes(b"precious")
     code, _, errors = convert(VIDEOMAE, theirs, output)
     assert code == 2
-    assert f"--output must be a new file, got {output}" in errors
+    assert f"--output must not exist, got the existing file {output}" in errors
     assert output.read_bytes() == b"precious"
     assert convert(VIDEOMAE, theirs, output, "--force")[0] == 0
     check_logits(model_from(VIDEOMAE, output), "videomae_classifier")

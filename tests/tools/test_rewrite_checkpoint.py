@@ -167,7 +167,7 @@ def test_what_is_readable_already_stays_what_it_is(rewrite: Rewrite, tmp_path: P
         ("empty.pth", "new.pyth", r"empty\.pth must contain tensors, got the keys epoch"),
         ("text.pth", "new.pyth", r"text\.pth can't be read: "),
         ("whole.pth", "new.safetensors", r"--output must end in one of \.pyth, \.pth, \.pt"),
-        ("whole.pth", "text.pth", r"--output must be a new file, got .*text\.pth"),
+        ("whole.pth", "text.pth", r"--output must not exist, got .*text\.pth"),
         ("whole.pth", "text.pth/new.pth", "(File exists|Not a directory)"),
     ],
 )

@@ -34,7 +34,7 @@ def test_odd_sizes_grow_by_one(tmp_path):
     [
         ("a.avi", np.zeros((1, 16, 16, 3), np.uint8), 30, r"end in \.mp4, got .*a\.avi"),
         ("a.mp4", np.zeros((1, 16, 16, 3), np.uint8), 0, "fps must be > 0, got 0"),
-        ("a.mp4", np.zeros((0, 16, 16, 3), np.uint8), 30, "one or more, got none"),
+        ("a.mp4", np.zeros((0, 16, 16, 3), np.uint8), 30, "frames must contain at least one"),
         (
             "a.mp4",
             [np.zeros((16, s, 3), np.uint8) for s in (16, 18)],
