@@ -307,9 +307,7 @@ class _HttpFile(OpenFile):
         if is_whole or status == 206:
             content_range = headers.get("Content-Range", "")
             if status == 206 and not content_range.startswith(f"bytes {start}-"):
-                raise OSError(
-                    f"the server's Content-Range must begin at byte {start}, got {content_range!r}"
-                )
+                raise OSError(f"Content-Range must begin at byte {start}, got {content_range!r}")
             return content
         raise OSError("the server must support HTTP ranges, to read a part of a file")
 
@@ -390,8 +388,7 @@ def atomic_write(path: str | os.PathLike[str], *, shared: bool = False) -> Itera
 
 
 def _sync_folder(folder: Path) -> None:
-    # The rename itself survives a power failure only if the folder is flushed, too; other systems
-    # than POSIX can't open a folder for that.
+    # The rename itself survives a power failure only if the folder is flushed, too.
     if os.name != "posix":
         return
     descriptor = os.open(folder, os.O_RDONLY)

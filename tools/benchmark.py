@@ -162,10 +162,7 @@ def memory_of_child(
 
 
 def print_memory(options: argparse.Namespace) -> None:
-    """Print the peak memory of two steps, in the child process.
-
-    The second step has the optimizer state, which the first one allocates.
-    """
+    """Print the peak memory of two steps; the first one allocates the optimizer state."""
     form, kind, precision, size = json.loads(options.child)
     device = torch.device(kind)
     cfg = read_config(options.config)
