@@ -1,6 +1,6 @@
-"""How commands end: the one mapping of errors and signals to messages and exit codes.
+"""The one mapping of errors and signals to messages and exit codes of commands.
 
-Importing it takes no torch, since the scripts that write annotation files have to start fast.
+It does not import torch, because the scripts that write annotation files should start fast.
 """
 
 from __future__ import annotations
@@ -15,11 +15,11 @@ INTERRUPTED = 128 + signal.SIGINT  # as shells report it
 
 
 class StoppedError(Exception):
-    """A signal ended a run after its progress was saved.
+    """A signal stopped a run after its progress was saved.
 
     Attributes:
-        number: of the signal.
-        saved: what was saved, for the message.
+        number: Signal number.
+        saved: What was saved, for the message.
     """
 
     def __init__(self, number: int, saved: object) -> None:
@@ -32,16 +32,16 @@ class StoppedError(Exception):
 
 
 def exit_code(work: Callable[[], object], *, output: object = None, resumable: bool = False) -> int:
-    """Run a command; print what a user can fix in one line, without a traceback.
+    """Run a command; print errors that a user can fix in one line, without a traceback.
 
     Args:
-        work: the command; an int that it returns is the exit code.
-        output: what the command writes, named where a system error names no file.
-        resumable: the same command continues an interrupted one.
+        work: Command to run; if it returns an int, that is the exit code.
+        output: Output of the command, named in the message of a system error without a file name.
+        resumable: Whether the same command resumes an interrupted run.
 
     Returns:
-        0 or the code of `work`; 2 for invalid input (of an error with a `report`, that is printed
-        first); 128 plus the number of the signal that stopped it.
+        0 or the exit code of `work`; 2 for invalid input (if the error has a `report`, it is
+        printed first); 128 plus the signal number if a signal stopped the command.
     """
     try:
         code = work()
@@ -61,15 +61,15 @@ def exit_code(work: Callable[[], object], *, output: object = None, resumable: b
 def signal_exit_code(
     stopped: StoppedError | KeyboardInterrupt, *, resumable: bool, printed: bool = True
 ) -> int:
-    """Print how a signal ended the command; a second SIGINT, of a launcher, is ignored.
+    """Print that a signal stopped the command; a second SIGINT, from a launcher, is ignored.
 
     Args:
-        stopped: the error that the signal became.
-        resumable: the same command continues an interrupted one.
-        printed: False prints nothing, for the processes that are not the main one.
+        stopped: Error that the signal was turned into.
+        resumable: Whether the same command resumes an interrupted run.
+        printed: False to print nothing, for processes other than the main one.
 
     Returns:
-        128 plus the number of the signal.
+        128 plus the signal number.
     """
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     number, message = signal.SIGINT.value, "interrupted"
@@ -83,13 +83,13 @@ def signal_exit_code(
 
 
 def _print(*lines: object) -> None:
-    # All processes of torchrun on a machine find the same error.
+    # All processes of torchrun on a machine raise the same error.
     if os.environ.get("LOCAL_RANK", "0") == "0":
         print(*lines, sep="\n", file=sys.stderr)
 
 
 def _one_line(error: ValueError) -> str:
-    """The message without the traceback that a data loader's process wraps around it."""
+    """Message in one line, without the traceback that a data loader worker adds to it."""
     text = str(getattr(error, "summary", error))
     lines = [line.strip() for line in text.splitlines() if line.strip()]
     if lines and "Original Traceback" in text:

@@ -1,10 +1,9 @@
-"""Reads any path: a local file, or an address (`scheme://...`) in a store on the network.
-Writes local files atomically.
+"""Reading of local files and of addresses (`scheme://...`), and atomic writing of local files.
 
-Of an address iopath's path manager is asked first, where a handler of its scheme was registered.
-HTTP is read here: fsspec needs another package for it, and does not check that a server which was
-asked for a piece has sent that piece. Every other scheme (s3, gs, hdfs, memory, ...) is opened by
-fsspec with the package that it asks for.
+If a handler of iopath is registered for the scheme of an address, iopath opens it. HTTP is read
+here: fsspec needs another package for it, and does not check that the server returned the requested
+range. Every other scheme (s3, gs, hdfs, memory, ...) is opened by fsspec with the package that it
+needs.
 """
 
 from __future__ import annotations
@@ -29,46 +28,46 @@ from iopath.common.file_io import g_pathmgr
 
 from slowfast_maskfeat.log import first_line
 
-# What may follow in a URL without being escaped, "%" included: it may be escaped already.
+# Characters that are not escaped in a URL, including "%": it may already be escaped.
 _URL_CHARACTERS = "%/:=&?~#+!$,;'@()*[]"
-# A server that is busy or has closed a connection is asked again after these seconds.
-_PAUSES = (0.2, 1.0)
+# Seconds to wait before each retry if a server is busy or has closed the connection.
+_RETRY_DELAYS = (0.2, 1.0)
 _BUSY = frozenset({429, 500, 502, 503, 504})
 _ABSENT = frozenset({404, 410})
-# What stores call that which changes with an object, the surest first.
+# Names of the fields that change with an object, by store; the most reliable first.
 _VERSIONS = ("ETag", "etag", "md5Hash", "LastModified", "last_modified", "mtime", "updated")
-# Seconds without data after which a list on the network is given up.
-_LIST_TIMEOUT = 60.0
-STALLED = "stalled: what was asked for did not come in time"
+# Seconds without data after which reading a text file over the network fails.
+_TEXT_TIMEOUT = 60.0
+STALLED = "stalled: no data arrived in time"
 
 
 class FileFacts(NamedTuple):
-    """Size in bytes, and a text that changes when the file does ("" where a store says none)."""
+    """Size in bytes, and a version that changes with the file ("" if the store has none)."""
 
     size: int
     version: str
 
 
 class OpenFile(ABC):
-    """A file that is read piece by piece, by one thread of one process."""
+    """A file that is read in pieces, by one thread of one process."""
 
     @abstractmethod
     def read(self, start: int = 0, size: int | None = None) -> bytes:
-        """Bytes from `start` on, `size` of them (None: all), fewer where the file ends.
+        """Read `size` bytes (None: all) from offset `start`, fewer at the end of the file.
 
         Raises:
-            FileNotFoundError: There is no such file.
-            TimeoutError: No data came within the time limit.
-            OSError: Anything else went wrong.
-            ValueError: A scheme that is unknown, or whose package is absent.
+            FileNotFoundError: The file does not exist.
+            TimeoutError: No data arrived within the timeout.
+            OSError: The file can't be read for another reason.
+            ValueError: The scheme is unknown or its package is not installed.
         """
 
     @abstractmethod
     def facts(self) -> FileFacts:
-        """Size and version; raises what `read` raises."""
+        """Size and version; raises the errors of `read`."""
 
     def close(self) -> None:  # noqa: B027 - most have nothing to close
-        """Release it; may be called twice."""
+        """Release the file; may be called twice."""
 
     def __enter__(self) -> OpenFile:
         return self
@@ -83,17 +82,17 @@ class OpenFile(ABC):
 
 
 def is_address(path: str) -> bool:
-    """Whether a path lies in a store on the network, or anywhere that has a scheme."""
+    """Whether a path is an address, which has a scheme, and not a local file."""
     return "://" in path
 
 
 def is_plain_http(path: str) -> bool:
-    """Whether an address is HTTP that no handler of iopath takes care of."""
+    """Whether a path is an HTTP address without a registered handler of iopath."""
     return path.startswith(("http://", "https://")) and not _has_handler(path)
 
 
 def join(folder: str, name: str) -> str:
-    """A name inside a folder, with a forward slash between in an address; a whole path stays."""
+    """Join folder and name, in an address with a forward slash; an absolute `name` is kept."""
     if is_address(name) or os.path.isabs(name) or not folder:
         return name
     if is_address(folder):
@@ -105,13 +104,13 @@ def open_file(path: str, *, timeout: float = 0.0) -> OpenFile:
     """Open a file to read pieces of it.
 
     Args:
-        path: A path or an address.
-        timeout: Seconds without data after which HTTP is given up; 0 waits for ever. Other stores
-            have limits of their own.
+        path: Local path or address.
+        timeout: Seconds without data after which reading over HTTP fails; 0 for no limit. Other
+            stores have their own limits.
 
     Raises:
-        FileNotFoundError, OSError, ValueError: See `OpenFile.read`; an address may raise them at
-            the first reading.
+        FileNotFoundError, OSError, ValueError: See `OpenFile.read`; for an address they may be
+            raised by the first read.
     """
     if not is_address(path):
         return _LocalFile(path)
@@ -123,7 +122,7 @@ def open_file(path: str, *, timeout: float = 0.0) -> OpenFile:
 
 
 def read_bytes(path: str, *, timeout: float = 0.0) -> bytes:
-    """The content of a file; see `open_file`."""
+    """Read a whole file; see `open_file`."""
     with open_file(path, timeout=timeout) as file:
         return file.read()
 
@@ -132,7 +131,7 @@ def read_bytes(path: str, *, timeout: float = 0.0) -> bytes:
 def open_text(
     path: str, *, encoding: str = "utf-8-sig", errors: str = "strict"
 ) -> Iterator[TextIO]:
-    """Open a text file, such as a list; an address is read as a whole.
+    """Open a text file, such as an annotation file; an address is read as a whole.
 
     Raises:
         OSError: A local file can't be opened.
@@ -142,25 +141,25 @@ def open_text(
         with open(path, encoding=encoding, errors=errors) as file:
             yield file
         return
-    with _asking(path):
-        content = read_bytes(path, timeout=_LIST_TIMEOUT)
+    with _as_value_error(path):
+        content = read_bytes(path, timeout=_TEXT_TIMEOUT)
     yield io.TextIOWrapper(io.BytesIO(content), encoding=encoding, errors=errors)
 
 
 def is_file(path: str) -> bool:
-    """Whether there is such a file.
+    """Whether a file exists.
 
     Raises:
-        ValueError: The store of an address can't be asked.
+        ValueError: The store of an address can't be reached.
     """
     if not is_address(path):
         return os.path.isfile(path)
-    with _asking(path):
+    with _as_value_error(path):
         if _has_handler(path):
             return bool(g_pathmgr.isfile(path))
         if is_plain_http(path):
             try:
-                _HttpFile(path, _LIST_TIMEOUT).facts()
+                _HttpFile(path, _TEXT_TIMEOUT).facts()
             except FileNotFoundError:
                 return False
             return True
@@ -172,18 +171,19 @@ def is_file(path: str) -> bool:
 
 
 def list_names(folder: str) -> list[str]:
-    """The names in a folder, sorted; none where there is no such folder.
+    """Sorted names of the files and folders in a folder; empty if it does not exist.
 
     Raises:
-        ValueError: It is at an HTTP server, which can't tell, or its store can't be asked.
+        ValueError: The folder is on an HTTP server, which can't list it, or the store can't be
+            reached.
     """
     if not is_address(folder):
         return sorted(os.listdir(folder)) if os.path.isdir(folder) else []
-    with _asking(folder):
+    with _as_value_error(folder):
         if _has_handler(folder):
             return sorted(g_pathmgr.ls(folder)) if g_pathmgr.isdir(folder) else []
         if is_plain_http(folder):
-            raise ValueError(f"{folder}: an HTTP server does not list its files: name them")
+            raise ValueError(f"{folder}: an HTTP server does not list its files; name each file")
         store, inside = _find_store(folder)
         try:
             paths = store.ls(inside, detail=False)
@@ -193,23 +193,23 @@ def list_names(folder: str) -> list[str]:
 
 
 @contextmanager
-def _asking(path: str) -> Iterator[None]:
-    """Around what is asked of a store before anything is loaded: its errors are the user's."""
+def _as_value_error(path: str) -> Iterator[None]:
+    """Turn the errors of a store into ValueErrors, for files that the user has named."""
     try:
         yield
     except ValueError:
         raise
-    except Exception as error:  # each store raises what its own package has
+    except Exception as error:  # each store raises the errors of its own package
         raise ValueError(f"{path}: cannot be read: {first_line(error)}") from error
 
 
 def _has_handler(path: str) -> bool:
-    # iopath has no other way to tell a registered handler from that of local files.
+    # iopath has no public way to distinguish a registered handler from the one for local files.
     return any(path.startswith(prefix) for prefix in g_pathmgr._path_handlers)
 
 
 def _find_store(path: str) -> tuple[Any, str]:
-    """What fsspec opens an address with, and the path in it."""
+    """File system of fsspec for an address, and the path in it."""
     scheme = path.partition("://")[0]
     try:
         store, inside = fsspec.core.url_to_fs(path)
@@ -223,18 +223,18 @@ class _LocalFile(OpenFile):
         self._file = open(path, "rb", buffering=0)  # noqa: SIM115 - closed by `close`
 
     def read(self, start: int = 0, size: int | None = None) -> bytes:
-        left = os.fstat(self._file.fileno()).st_size - start if size is None else size
+        remaining = os.fstat(self._file.fileno()).st_size - start if size is None else size
         pieces = []
-        while left > 0:
-            piece = self._read_some(start, left)
+        while remaining > 0:
+            piece = self._read_some(start, remaining)
             if not piece:
                 break
             pieces.append(piece)
-            start, left = start + len(piece), left - len(piece)
+            start, remaining = start + len(piece), remaining - len(piece)
         return pieces[0] if len(pieces) == 1 else b"".join(pieces)
 
     def _read_some(self, start: int, size: int) -> bytes:
-        if hasattr(os, "pread"):  # it moves no position that others read from
+        if hasattr(os, "pread"):  # does not move the file position, which forks share
             return os.pread(self._file.fileno(), size, start)
         self._file.seek(start)
         return self._file.read(size)
@@ -248,7 +248,7 @@ class _LocalFile(OpenFile):
 
 
 class _HandledFile(OpenFile):
-    """A file that a handler of iopath opens."""
+    """A file opened by a handler of iopath."""
 
     def __init__(self, path: str) -> None:
         self._file: Any = g_pathmgr.open(path, "rb")
@@ -266,7 +266,7 @@ class _HandledFile(OpenFile):
 
 
 class _StoredFile(OpenFile):
-    """A file in a store that fsspec knows: nothing stays open, each piece is one request."""
+    """A file in a store of fsspec: nothing stays open, each read is one request."""
 
     def __init__(self, path: str) -> None:
         self._path = path
@@ -289,7 +289,7 @@ class _StoredFile(OpenFile):
 
 
 class _HttpFile(OpenFile):
-    """A file of an HTTP server: each piece is one request, whose answer is checked."""
+    """A file on an HTTP server: each read is one request, whose response is checked."""
 
     def __init__(self, path: str, timeout: float) -> None:
         self._path = path
@@ -300,46 +300,45 @@ class _HttpFile(OpenFile):
             return b""
         last = "" if size is None else str(start + size - 1)
         is_whole = start == 0 and size is None
-        wanted = {} if is_whole else {"Range": f"bytes={start}-{last}"}
-        status, headers, content = self._ask(wanted, with_content=True)
+        requested = {} if is_whole else {"Range": f"bytes={start}-{last}"}
+        status, headers, content = self._request(requested, with_content=True)
         if status == 416:
             return b""
         if is_whole or status == 206:
-            if status == 206 and not headers.get("Content-Range", "").startswith(f"bytes {start}-"):
-                raise OSError(
-                    f"the server sent {headers.get('Content-Range')}, not from {start} on"
-                )
+            content_range = headers.get("Content-Range", "")
+            if status == 206 and not content_range.startswith(f"bytes {start}-"):
+                raise OSError(f"Content-Range must begin at byte {start}, got {content_range!r}")
             return content
-        raise OSError("the server sends whole files alone, no pieces of them (HTTP ranges)")
+        raise OSError("the server must support HTTP ranges, to read a part of a file")
 
     def facts(self) -> FileFacts:
-        # Not HEAD: signed addresses are for one method, and some servers know no other than GET.
-        status, headers, _ = self._ask({"Range": "bytes=0-0"}, with_content=False)
+        # Not HEAD: signed addresses are valid for one method, and some servers support only GET.
+        status, headers, _ = self._request({"Range": "bytes=0-0"}, with_content=False)
         size = headers.get("Content-Length")
         if status in (206, 416):
             size = headers.get("Content-Range", "").rpartition("/")[2]
         if not (size or "").isdigit():
-            raise OSError("the server does not tell the size")
+            raise OSError("the server does not report the file size")
         version = headers.get("ETag") or headers.get("Last-Modified") or ""
         return FileFacts(int(size), version)
 
-    def _ask(self, headers: dict[str, str], *, with_content: bool) -> tuple[int, Any, bytes]:
-        """Status, headers and content of an answer; what may pass is tried again."""
-        for pause in (*_PAUSES, None):
+    def _request(self, headers: dict[str, str], *, with_content: bool) -> tuple[int, Any, bytes]:
+        """Status, headers and content of a response; temporary errors are retried."""
+        for delay in (*_RETRY_DELAYS, None):
             try:
                 request = Request(quote(self._path, safe=_URL_CHARACTERS), headers=headers)
-                with urlopen(request, timeout=self._timeout) as answer:
-                    # A whole file that was not asked for is left where it is.
-                    is_wanted = with_content and (answer.status == 206 or not headers)
-                    content = answer.read() if is_wanted else b""
-                    return answer.status, answer.headers, content
+                with urlopen(request, timeout=self._timeout) as response:
+                    # If the server ignored the range, its whole file is not downloaded.
+                    is_requested = with_content and (response.status == 206 or not headers)
+                    content = response.read() if is_requested else b""
+                    return response.status, response.headers, content
             except HTTPError as error:
                 error.close()
                 if error.code == 416:
                     return error.code, error.headers, b""
                 if error.code in _ABSENT:
                     raise FileNotFoundError(f"no such file (HTTP {error.code})") from error
-                if error.code not in _BUSY or pause is None:
+                if error.code not in _BUSY or delay is None:
                     raise OSError(f"HTTP {error.code} {error.reason}") from error
             except TimeoutError as error:
                 raise TimeoutError(STALLED) from error
@@ -347,10 +346,10 @@ class _HttpFile(OpenFile):
                 reason = getattr(error, "reason", error)
                 if isinstance(reason, TimeoutError):
                     raise TimeoutError(STALLED) from error
-                if pause is None:
+                if delay is None:
                     raise OSError(f"{type(error).__name__}: {reason}") from error
-            time.sleep(pause)
-        raise AssertionError("the last try returns or raises")
+            time.sleep(delay)
+        raise AssertionError("the last attempt returns or raises")
 
 
 PART_SUFFIX = ".part"
@@ -358,23 +357,23 @@ PART_SUFFIX = ".part"
 
 @contextmanager
 def atomic_write(path: str | os.PathLike[str], *, shared: bool = False) -> Iterator[Path]:
-    """Write a file whole or not at all: it takes its name in one step once it is on the disk.
+    """Write a file completely or not at all: a temporary file is flushed to disk, then renamed.
 
     Args:
-        path: of the file; its folder is created.
-        shared: several processes may write this file at once; each gets a temporary file of its
-            own. Otherwise a later attempt overwrites what a killed one has left.
+        path: File to write; its folder is created.
+        shared: Whether several processes may write this file at once; each then gets its own
+            temporary file. Otherwise a new attempt overwrites the temporary file of a killed one.
 
     Yields:
-        A hidden temporary file beside it, removed if writing fails.
+        Path of a hidden temporary file in the same folder, which is removed if writing fails.
 
     Raises:
-        OSError: the disk is full or the folder cannot be written.
+        OSError: The disk is full or the folder can't be written.
     """
     path = Path(path)
     path.parent.mkdir(parents=True, exist_ok=True)
-    own = f".{secrets.token_hex(8)}" if shared else ""
-    temporary = path.parent / f".{path.name}{own}{PART_SUFFIX}"
+    unique = f".{secrets.token_hex(8)}" if shared else ""
+    temporary = path.parent / f".{path.name}{unique}{PART_SUFFIX}"
     try:
         yield temporary
         with open(temporary, "rb+") as file:
@@ -389,7 +388,7 @@ def atomic_write(path: str | os.PathLike[str], *, shared: bool = False) -> Itera
 
 
 def _sync_folder(folder: Path) -> None:
-    # So that the new name itself outlives a power cut. Not every file system can do it.
+    # The rename itself survives a power failure only if the folder is flushed, too.
     if os.name != "posix":
         return
     descriptor = os.open(folder, os.O_RDONLY)

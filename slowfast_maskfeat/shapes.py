@@ -1,12 +1,12 @@
-"""The token grid and the legend of axis names that hold in the whole package.
+"""The token grid, and the axis names used in the whole package.
 
-    B C T H W   a batch of clips in pixels: batch, channel, frame, row, column
-    t h w       the token grid: the clip after the patch embedding or a later block
+    B C T H W   batch of clips in pixels: batch, channel, frame, row, column
+    t h w       token grid: the clip after the patch embedding or a later block
     N           number of tokens, N = t * h * w
-    D           width of a token
-    M           number of masked tokens of a batch, in the order of (b, t, h, w)
+    D           token width
+    M           number of masked tokens in a batch, in the order of (b, t, h, w)
     K           number of classes
-    R           number of boxes of a batch
+    R           number of boxes in a batch
 
 A mask is a bool tensor on a token grid; True means masked.
 """
@@ -17,7 +17,7 @@ from typing import NamedTuple
 
 
 class Grid(NamedTuple):
-    """Size of a token grid: `t` steps of time, `h` rows, `w` columns."""
+    """Size of a token grid: `t` time steps, `h` rows, `w` columns."""
 
     t: int
     h: int
@@ -29,7 +29,7 @@ class Grid(NamedTuple):
         return self.t * self.h * self.w
 
     def divides(self, other: Grid) -> bool:
-        """Whether every cell of this grid covers a whole number of cells of the `other` one."""
+        """Whether every cell of this grid covers a whole number of cells of the finer `other`."""
         return all(fine % coarse == 0 for coarse, fine in zip(self, other, strict=True))
 
     def __str__(self) -> str:

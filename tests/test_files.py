@@ -119,7 +119,7 @@ def test_a_server_without_ranges_gives_whole_files_and_no_pieces(tmp_path):
         assert read_bytes(path) == CONTENT
         with open_file(path) as file:
             assert file.facts().size == len(CONTENT)
-            with pytest.raises(OSError, match="whole files alone, no pieces"):
+            with pytest.raises(OSError, match="must support HTTP ranges"):
                 file.read(1000, 10)
 
 
@@ -131,7 +131,7 @@ def test_a_busy_server_is_asked_again_and_a_stalled_one_given_up(tmp_path):
         read_bytes(f"{address}/x.bin")
     with (
         serve(tmp_path, stalling=("x.bin",)) as address,
-        pytest.raises(TimeoutError, match="stalled: what was asked for"),
+        pytest.raises(TimeoutError, match="stalled: no data"),
     ):
         read_bytes(f"{address}/x.bin", timeout=0.3)
 

@@ -1,18 +1,18 @@
 #!/usr/bin/env python3
-"""Measures what the fast forms gain over the plain ones, and how near the loader is to decoding.
+"""Measure the fast implementations against plain ones, and clip loading against bare decoding.
 
-Four comparisons, each between things that take turns in one run, so that whatever else the machine
-does meets both alike:
+There are four comparisons. The compared variants take turns within one run, so that other load on
+the machine affects them equally:
 
-- step: a whole pre-training step (normalize, forward, HOG target, loss, backward, AdamW) against
-  the same with explicit attention and textbook HOG (`plain_forms`, `plain_hog`), and the memory of
-  both, each in a process of its own.
-- hog: HOG of uint8 images alone, against its textbook form.
-- loader: clips a second out of the pre-training loader, against bare decoding of the same frames.
-- mae: a step of a masked autoencoder, whose encoder sees the visible quarter of the tokens, against
-  the same model whose encoder is given all of them; and the memory of both.
+- step: a full pre-training step (normalize, forward, HOG target, loss, backward, AdamW) against the
+  same step with explicit attention and textbook HOG (`plain_forms`, `plain_hog`), and the peak
+  memory of both, each measured in its own process.
+- hog: HOG of uint8 images, against its textbook form.
+- loader: clips per second of the pre-training loader, against bare decoding of the same frames.
+- mae: a step of a masked autoencoder, whose encoder processes the visible quarter of the tokens,
+  against the same model whose encoder processes all tokens; and the peak memory of both.
 
-Runs on the CPU, and on the GPU too where there is one. Prints ratios and judges nothing.
+They run on the CPU, and on the GPU too if there is one. Ratios are printed, without a pass or fail.
 """
 
 from __future__ import annotations
@@ -63,8 +63,8 @@ MAE_CONFIG = ROOT / "configs/masked_ssl/in1k_VIT_B_MAE_PT.yaml"
 QUICK_MAE_CONFIG = ROOT / "configs/demo/image_mae.yaml"
 SECTIONS = ("step", "hog", "loader", "mae")
 FAST, PLAIN = "fast", "plain"
-VISIBLE, ALL = "visible tokens", "all tokens"  # that the encoder of an autoencoder is given
-# What is compared in the sections of steps, and clips to one of --batch: images have few tokens.
+VISIBLE, ALL = "visible tokens", "all tokens"  # input of the encoder of an autoencoder
+# Compared variants of a step, and clips per clip of --batch: images have few tokens.
 FORMS = {"step": (FAST, PLAIN), "mae": (VISIBLE, ALL)}
 CLIPS = {"step": 1, "mae": 8}
 PRECISIONS = {"float32": None, "bfloat16": torch.bfloat16}
@@ -75,11 +75,11 @@ MIB = 2**20
 
 
 class PlainHOGTarget(HOGTarget):
-    """The same target by the textbook form."""
+    """The HOG target computed by `plain_hog`."""
 
     @torch.no_grad()
     def encode(self, clips: Tensor, grid: Grid) -> Tensor:
-        """As `HOGTarget.encode`."""
+        """Encode clips as in `HOGTarget.encode`."""
         frames = clips[:, :, :: self.token_size[0]].transpose(1, 2).flatten(0, 1)
         cells = plain_hog(frames, bins=self.bins, cell=self.cell, window=self.window)
         rows, columns = cells.shape[3] // grid.h, cells.shape[4] // grid.w
@@ -89,11 +89,11 @@ class PlainHOGTarget(HOGTarget):
 
 
 def make_state(cfg: CfgNode, form: str, device: torch.device) -> TrainState:
-    """Model, task and optimizer as a run has them, in one of the `FORMS`."""
+    """Model, task and optimizer of a training run, in one of the `FORMS`."""
     torch.manual_seed(0)
     model = build_model(cfg).to(device).train()
     task = build_task(cfg, model)
-    assert isinstance(task, MaskedPrediction), "a configuration of pre-training is wanted"
+    assert isinstance(task, MaskedPrediction), "--config must be a pre-training configuration"
     if form == ALL:
         encode_all(model)
     if form == PLAIN:
@@ -107,7 +107,7 @@ def make_state(cfg: CfgNode, form: str, device: torch.device) -> TrainState:
 
 
 def make_batch(cfg: CfgNode, size: int) -> ClipBatch:
-    """Random clips as the loader gives them, with masks."""
+    """Batch of random clips with masks, as a loader returns it."""
     generator = np.random.default_rng(0)
     side = cfg.DATA.TRAIN_CROP_SIZE
     shape = (size, cfg.DATA.NUM_FRAMES, side, side, 3)
@@ -120,7 +120,7 @@ def make_batch(cfg: CfgNode, size: int) -> ClipBatch:
 def make_step(
     cfg: CfgNode, form: str, batch: ClipBatch, device: torch.device, precision: str
 ) -> Callable[[int], object]:
-    """A function that makes one step of training."""
+    """Function that runs one training step."""
     state = make_state(cfg, form, device)
     settings = TrainSettings(
         max_epoch=1,
@@ -134,13 +134,13 @@ def make_step(
 def measure_step(
     options: argparse.Namespace, section: str, device: torch.device, precision: str
 ) -> list[Table]:
-    """Time and memory of the step in both forms of a section."""
+    """Time and peak memory of the step in both forms of a section."""
     file = config_of(options, section)
     size = options.batch if device.type == "cpu" else options.gpu_batch
     size *= CLIPS[section]
-    what = f"{file.stem}, one step, batch {size}, {precision}, {device.type}"
+    setting = f"{file.stem}, one step, batch {size}, {precision}, {device.type}"
     memory = [
-        Row(form, "MiB", [memory_in_a_child(file, form, device, precision, size)])
+        Row(form, "MiB", [memory_of_child(file, form, device, precision, size)])
         for form in FORMS[section]
     ]
     cfg = read_config(file)
@@ -148,15 +148,15 @@ def measure_step(
     forms = {form: make_step(cfg, form, batch, device, precision) for form in FORMS[section]}
     rows = take_turns(forms, options.repeats or 5, device)
     return [
-        Table(section, f"{what}: time", list(rows.values())),
-        Table(section, f"{what}: peak memory of model, optimizer and step", memory),
+        Table(section, f"{setting}: time", list(rows.values())),
+        Table(section, f"{setting}: peak memory of model, optimizer and step", memory),
     ]
 
 
-def memory_in_a_child(
+def memory_of_child(
     config: Path, form: str, device: torch.device, precision: str, size: int
 ) -> float:
-    """Peak memory in MiB of a process that does nothing but two steps."""
+    """Peak memory in MiB of a separate process that only runs two steps."""
     request = json.dumps([form, device.type, precision, size])
     command = [sys.executable, __file__, "--config", str(config), "--child", request]
     result = subprocess.run(command, stdout=subprocess.PIPE, text=True, check=True)
@@ -164,7 +164,7 @@ def memory_in_a_child(
 
 
 def print_memory(options: argparse.Namespace) -> None:
-    """What the child process does: the second step finds the optimizer's moments in place."""
+    """Print the peak memory of two steps; the first one allocates the optimizer state."""
     form, kind, precision, size = json.loads(options.child)
     device = torch.device(kind)
     cfg = read_config(options.config)
@@ -178,9 +178,9 @@ def print_memory(options: argparse.Namespace) -> None:
 
 
 def _resident(name: str) -> int:
-    """Resident memory of this process in bytes, "VmRSS" for now or "VmHWM" for its peak.
+    """Resident memory of this process in bytes: current ("VmRSS") or peak ("VmHWM").
 
-    (`getrusage` would count what the parent had before it became this program.)
+    `getrusage` would include the memory of the parent process before the exec.
     """
     for line in Path("/proc/self/status").read_text().splitlines():
         if line.startswith(f"{name}:"):
@@ -192,7 +192,7 @@ def _resident(name: str) -> int:
 
 
 def measure_hog(options: argparse.Namespace, device: torch.device) -> Table:
-    """HOG of uint8 images in both forms."""
+    """Time of HOG of uint8 images in both forms."""
     shape = (2, 3, 32, 32) if options.quick else (16, 3, 224, 224)
     images = np.random.default_rng(0).integers(0, 256, shape, dtype=np.uint8)
     on_device = torch.from_numpy(images).to(device)
@@ -210,15 +210,15 @@ def measure_hog(options: argparse.Namespace, device: torch.device) -> Table:
 
 @dataclass
 class FrameRecorder:
-    """Views that note which frames are asked for.
+    """View that records which frames are sampled, without decoding them.
 
     Attributes:
-        view: what draws them.
-        wanted: (path, indices) of each clip.
+        view: View whose sampling is used.
+        requested: (path, indices) of each clip.
     """
 
     view: RandomView
-    wanted: list[tuple[str, np.ndarray]] = field(default_factory=list)
+    requested: list[tuple[str, np.ndarray]] = field(default_factory=list)
     reach: ClassVar[float] = 0.0
 
     @property
@@ -236,24 +236,24 @@ class FrameRecorder:
             jitter_fps=self.view.jitter_fps,
             generator=generators(0),
         )
-        self.wanted.append((row.video.path, indices))
+        self.requested.append((row.video.path, indices))
         (kind,) = self.kinds
         return (ViewClips(torch.empty((1, *kind.clip_shape, 3), dtype=torch.uint8)),)
 
 
 def frames_of_epoch(loader: ClipLoader, epoch: int) -> list[tuple[str, np.ndarray]]:
-    """(path, indices) of every clip of an epoch."""
+    """Paths and frame indices of all clips of an epoch."""
     dataset = loader.dataset
     assert isinstance(dataset.views, RandomView)
     recorder = FrameRecorder(dataset.views)
-    spy = ClipDataset(dataset.videos, recorder, seed=dataset.seed, backend=dataset.backend)
-    for row in range(len(spy)):
-        spy[SampleKey(epoch, row)]
-    return recorder.wanted
+    recorded = ClipDataset(dataset.videos, recorder, seed=dataset.seed, backend=dataset.backend)
+    for row in range(len(recorded)):
+        recorded[SampleKey(epoch, row)]
+    return recorder.requested
 
 
 def measure_loader(options: argparse.Namespace, cfg: CfgNode, folder: Path) -> Table:
-    """The loader, in this process and in a worker, against bare decoding of the same frames."""
+    """Time of the loader, in this process and in a worker, and of decoding the same frames."""
     videos = write_videos(
         folder,
         num_videos=2 if options.quick else 8,
@@ -263,7 +263,7 @@ def measure_loader(options: argparse.Namespace, cfg: CfgNode, folder: Path) -> T
     sizes = statistics.mean(path.stat().st_size for path in videos) / 1024
     loaders = [loader_of(cfg, folder, len(videos), workers) for workers in (0, 1)]
     repeats = options.repeats or 9
-    # Every round has frames of its own, the same for all forms.
+    # Each round has its own frames, the same ones for all variants.
     plans = [frames_of_epoch(loaders[0], epoch) for epoch in range(repeats + 1)]
     dataset = loaders[0].dataset
 
@@ -284,7 +284,7 @@ def measure_loader(options: argparse.Namespace, cfg: CfgNode, folder: Path) -> T
         repeats,
         torch.device("cpu"),
     )
-    rows["loader, one worker process"].cpu.clear()  # the worker's time is not this process's
+    rows["loader, one worker process"].cpu.clear()  # excludes the CPU time of the worker
     for row in rows.values():
         row.per = len(videos)
     with open_video(videos[0], dataset.backend) as video:
@@ -308,15 +308,15 @@ def loader_of(
     *,
     on_device: bool = False,
 ) -> ClipLoader:
-    """The training loader of a configuration, on the videos of `write_videos`.
+    """Training loader of a configuration for the videos of `write_videos`.
 
     Args:
-        cfg: configuration; it is only read.
-        folder: of the videos.
-        batch_size: how many there are; a batch is a quarter of them.
-        num_workers: loading processes.
-        decoder: instead of the configuration's.
-        on_device: RandAugment and resize are left to the device (AUG.ON_DEVICE).
+        cfg: Configuration; it is not changed.
+        folder: Folder of the videos.
+        batch_size: Number of videos; a batch is a quarter of them.
+        num_workers: Number of worker processes.
+        decoder: Decoder; empty for that of the configuration.
+        on_device: Whether RandAugment and resizing are done on the device (AUG.ON_DEVICE).
     """
     cfg = cfg.clone()
     cfg.defrost()
@@ -331,7 +331,7 @@ def loader_of(
 
 
 def exhaust(items: Iterable[object]) -> None:
-    """Take all items."""
+    """Iterate to the end."""
     for _ in items:
         pass
 
@@ -340,19 +340,19 @@ def exhaust(items: Iterable[object]) -> None:
 
 
 def read_config(file: Path) -> CfgNode:
-    """The configuration, whose NUM_GPUS is left to this program."""
+    """Load a configuration, with NUM_GPUS 0 because this program chooses the device."""
     return load_config([str(file)], ["NUM_GPUS", "0"])
 
 
 def config_of(options: argparse.Namespace, section: str) -> Path:
-    """The file whose steps a section takes."""
+    """YAML file whose training step a section measures."""
     if section == "mae":
         return QUICK_MAE_CONFIG if options.quick else MAE_CONFIG
     return Path(options.config)
 
 
 def measure(options: argparse.Namespace, cfg: CfgNode) -> Iterable[Table]:
-    """Every comparison that was asked for, on every device."""
+    """Yield the tables of the selected comparisons, on every device."""
     devices = [torch.device("cpu")]
     if torch.cuda.is_available():
         devices.append(torch.device("cuda"))
@@ -371,15 +371,15 @@ def measure(options: argparse.Namespace, cfg: CfgNode) -> Iterable[Table]:
 
 
 def parse_arguments(arguments: Sequence[str] | None) -> argparse.Namespace:
-    """The command line."""
+    """Parse the command line."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--only", nargs="+", choices=SECTIONS, default=list(SECTIONS))
-    parser.add_argument("--repeats", type=int, default=0, help="timed rounds of each comparison")
-    parser.add_argument("--batch", type=int, default=2, help="clips of a step on the CPU")
-    parser.add_argument("--gpu-batch", type=int, default=16, help="clips of a step on the GPU")
+    parser.add_argument("--repeats", type=int, default=0, help="timed rounds per comparison")
+    parser.add_argument("--batch", type=int, default=2, help="clips per step on the CPU")
+    parser.add_argument("--gpu-batch", type=int, default=16, help="clips per step on the GPU")
     parser.add_argument("--config", type=Path, help=f"YAML file (default: {CONFIG.name})")
-    parser.add_argument("--quick", action="store_true", help="tiny sizes: does it run at all?")
-    parser.add_argument("--json", type=Path, help="file that gets all measured values")
+    parser.add_argument("--quick", action="store_true", help="tiny sizes, as a smoke test")
+    parser.add_argument("--json", type=Path, help="JSON file for all measured values")
     parser.add_argument("--child", help=argparse.SUPPRESS)
     options = parser.parse_args(arguments)
     options.config = options.config or (QUICK_CONFIG if options.quick else CONFIG)
@@ -389,7 +389,7 @@ def parse_arguments(arguments: Sequence[str] | None) -> argparse.Namespace:
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
-    """Measures and prints; returns the exit code."""
+    """Run the comparisons and print the tables; returns the exit code."""
     options = parse_arguments(arguments)
     if options.child:
         print_memory(options)
@@ -403,8 +403,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
         print_table(table)
         tables.append(table)
     print(
-        "\nx: how many times as long, or as much, the last row of a table takes; "
-        "ratio: median of the rounds' ratios."
+        "\nx: time or memory of the last row of a table divided by that of this row; "
+        "ratio: median over the rounds."
     )
     if options.json:
         options.json.write_text(as_json(machine, tables))

@@ -1,18 +1,18 @@
 #!/usr/bin/env python3
-"""Measures how fast clips are loaded, per decoder and number of workers, and where the time goes.
+"""Measure how fast clips are loaded, per decoder and number of workers, and where the time goes.
 
-All on videos that are rendered for it: H.264 of 340x256, 10 s, 30 frames/s, key frames every 250.
+The videos are rendered for it: H.264 of 340x256, 10 s, 30 frames/s, a key frame every 250 frames.
 
-- rates: clips a second out of the training loader, against bare decoding of the same frames (the
-  same loader, which opens and decodes and then throws the frames away) with as many workers; the
-  share of its time that an accelerator would wait, if a step took `--step-seconds`; and the same
-  loader where the device crops (AUG.ON_DEVICE), against bare decoding.
-- split: the seconds of a clip in this process, by what they are spent on.
-- shards (`--shards`): clips a second out of tar shards, against the same clips out of files.
-- crop: clips a second that the device crops, of those that such a loader hands over.
+- rates: clips per second of the training loader, against bare decoding of the same frames (the same
+  loader, which opens and decodes the videos but discards the frames) with as many workers; the
+  fraction of time that an accelerator would wait for data, if a step took `--step-seconds`; and the
+  same loader with crops on the device (AUG.ON_DEVICE), against bare decoding.
+- split: fraction of the time per clip in this process that each stage takes.
+- shards (`--shards`): clips per second from tar shards, against the same clips from files.
+- crop: clips per second that the device crops, of those that such a loader passes to it.
 
-What is compared takes turns in one run. On a machine that does other things too, only ratios tell
-something. Prints them and judges nothing.
+The compared variants take turns within one run. On a machine with other load, only the ratios are
+meaningful. They are printed, without a pass or fail.
 """
 
 from __future__ import annotations
@@ -51,11 +51,11 @@ from slowfast_maskfeat.curation.write_shards import (
 from slowfast_maskfeat.datasets import OpenedRow, read_list
 from slowfast_maskfeat.videos.decode import available_backends
 
-# Where the time of a clip goes; what is between frames and seek is only known of PyAV.
+# Stages of loading a clip; "seek" and "convert" are measured with PyAV only.
 PARTS = ("open", "seek", "decode", "convert", "resize", "augment", "mask", "collate")
-# What is compared: bare decoding, the loader, and the loader where the device crops.
-BARE, LOADER, HANDS_OVER = FORMS = ("bare", "loader", "handed over")
-# Of a record, in the order of the columns.
+# Compared variants: bare decoding, the loader, and the loader with crops on the device.
+BARE, LOADER, ON_DEVICE = FORMS = ("bare", "loader", "handed over")
+# Keys of a record, in the order of the columns.
 RATIOS = (
     "of_bare_cpu_time",
     "handed_over_of_bare_decoding",
@@ -65,23 +65,23 @@ RATIOS = (
 
 
 class BareDecoding(FrameRecorder):
-    """Views that decode the frames of a clip and give a single pixel."""
+    """View that decodes the frames of a clip and returns a single pixel."""
 
     def load(self, row: OpenedRow, generators: Generators) -> tuple[ViewClips, ...]:
         """(1, 1, 1, 1, C) uint8."""
         super().load(row, generators)
-        _, indices = self.wanted.pop()
+        _, indices = self.requested.pop()
         return (ViewClips(torch.from_numpy(row.video.frames(indices)[None, :1, :1, :1]).clone()),)
 
 
 class Stopwatch:
-    """Adds up the seconds that functions take."""
+    """Sums the seconds spent in functions, by name."""
 
     def __init__(self) -> None:
         self.seconds: Counter[str] = Counter()
 
     def timed(self, name: str, function: Callable[..., Any]) -> Callable[..., Any]:
-        """`function`, whose time is added to `name`."""
+        """Wrap `function` so that its time is added to `name`."""
 
         def wrapper(*arguments: Any, **options: Any) -> Any:
             start = time.perf_counter()
@@ -94,7 +94,7 @@ class Stopwatch:
 
     @contextmanager
     def watching(self, loader: ClipLoader) -> Iterator[None]:
-        """Inside it, the parts of the loading in this process are timed."""
+        """Time the stages of loading in this process while the context is active."""
         dataset = loader.dataset
         open_timed = self.timed("open", dataset._open)
 
@@ -124,7 +124,10 @@ class Stopwatch:
             yield
 
     def split(self) -> dict[str, float]:
-        """Share of each of `PARTS` in their sum; without PyAV "decode" is seek to convert."""
+        """Fraction of the total time of each of `PARTS`.
+
+        With decoders other than PyAV, "decode" includes seeking and conversion.
+        """
         seconds = Counter(self.seconds)
         frames = seconds.pop("frames", 0.0)
         views = seconds.pop("views", 0.0)
@@ -146,7 +149,7 @@ class _TimedViews:
 
 
 def measure_split(cfg: CfgNode, folder: Path, num_videos: int, decoder: str) -> dict[str, float]:
-    """Share of each part in the time of an epoch that is loaded in this process."""
+    """Fraction of the time of each stage, for two epochs loaded in this process."""
     loader = loader_of(cfg, folder, num_videos, 0, decoder)
     stopwatch = Stopwatch()
     collate_timed = stopwatch.timed("collate", collate)
@@ -163,14 +166,14 @@ def measure_split(cfg: CfgNode, folder: Path, num_videos: int, decoder: str) -> 
 def measure_rates(
     options: argparse.Namespace, cfg: CfgNode, folder: Path, num_videos: int
 ) -> dict[tuple[str, int, str], Row]:
-    """Seconds of an epoch, by decoder, number of workers, and form."""
+    """Seconds per epoch by decoder, number of workers and variant."""
     forms: dict[str, Callable[[int], object]] = {}
     names: dict[str, tuple[str, int, str]] = {}
     for decoder in options.decoders:
         for num_workers in options.workers:
             for form in FORMS:
                 loader = loader_of(
-                    cfg, folder, num_videos, num_workers, decoder, on_device=form == HANDS_OVER
+                    cfg, folder, num_videos, num_workers, decoder, on_device=form == ON_DEVICE
                 )
                 if form == BARE:
                     assert isinstance(loader.dataset.views, RandomView)
@@ -190,15 +193,15 @@ def measure_rates(
 def measure_shards(
     options: argparse.Namespace, cfg: CfgNode, folder: Path, num_videos: int
 ) -> list[dict[str, Any]]:
-    """One record for each decoder and number of workers: clips out of shards against files."""
+    """Speed of loading from shards against files, a record per decoder and number of workers."""
     packed = cfg.clone()
     packed.defrost()
     packed.DATA.TRAIN_SHARDS = str(pack(folder, num_videos))
     forms: dict[str, Callable[[int], object]] = {}
     for decoder in options.decoders:
         for num_workers in options.workers:
-            for kind, its in (("files", cfg), ("shards", packed)):
-                loader = loader_of(its, folder, num_videos, num_workers, decoder)
+            for kind, config in (("files", cfg), ("shards", packed)):
+                loader = loader_of(config, folder, num_videos, num_workers, decoder)
 
                 def load(number: int, loader: ClipLoader = loader) -> None:
                     exhaust(loader.epoch(number))
@@ -220,23 +223,23 @@ def measure_shards(
 
 
 def pack(folder: Path, num_videos: int) -> Path:
-    """Tar shards of the videos in the order of their list, in a folder of their own."""
+    """Write the videos to tar shards in the order of the annotation file; returns the folder."""
     videos = read_list(folder / "train.csv", separator=",")
     paths = [videos.path(row) for row in range(num_videos)]
     rows = [
         PackedRow(path, name, None, Path(path).stat().st_size)
         for path, name in zip(paths, member_names(paths, str(folder)), strict=True)
     ]
-    place = folder / "shards"
-    place.mkdir()
+    output = folder / "shards"
+    output.mkdir()
     shards = cut_into_shards(rows, max_count=max(1, num_videos // 4), max_bytes=1 << 40)
     for number, shard in enumerate(shards):
-        failure = write_shard(ShardJob(str(place / f"train-{number:06d}.tar"), shard))
+        failure = write_shard(ShardJob(str(output / f"train-{number:06d}.tar"), shard))
         assert failure is None, failure
-    return place
+    return output
 
 
-def measure_crop(cfg: CfgNode, folder: Path, num_videos: int, repeats: int) -> Row:
+def measure_device_crop(cfg: CfgNode, folder: Path, num_videos: int, repeats: int) -> Row:
     """Seconds that the device takes to crop the clips of a batch."""
     device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
     loader = loader_of(cfg, folder, num_videos, 0, on_device=True)
@@ -255,13 +258,13 @@ def measure_crop(cfg: CfgNode, folder: Path, num_videos: int, repeats: int) -> R
 def tabulate(
     rows: dict[tuple[str, int, str], Row], num_clips: int, batch: int, step_seconds: float
 ) -> list[dict[str, Any]]:
-    """One record for each decoder and number of workers.
+    """Rates and ratios, one record per decoder and number of workers.
 
     Args:
-        rows: of `measure_rates`.
-        num_clips: of an epoch.
-        batch: clips of a step.
-        step_seconds: that an accelerator takes for it; 0 for no such figure.
+        rows: Times from `measure_rates`.
+        num_clips: Clips per epoch.
+        batch: Clips per training step.
+        step_seconds: Seconds of an accelerator per step; 0 to leave out the waiting time.
     """
     records = []
     for decoder, num_workers in [(name, workers) for name, workers, form in rows if form == BARE]:
@@ -273,11 +276,11 @@ def tabulate(
             "clips_per_second": rate,
             "of_bare_decoding": _of_bare(ours.values, bare.values),
         }
-        if not num_workers:  # else the time is that of other processes
+        if not num_workers:  # else the CPU time is spent in other processes
             record["of_bare_cpu_time"] = _of_bare(ours.cpu, bare.cpu)
-        if (decoder, num_workers, HANDS_OVER) in rows:
-            handed_over = rows[decoder, num_workers, HANDS_OVER]
-            record["handed_over_of_bare_decoding"] = _of_bare(handed_over.values, bare.values)
+        if (decoder, num_workers, ON_DEVICE) in rows:
+            on_device = rows[decoder, num_workers, ON_DEVICE]
+            record["handed_over_of_bare_decoding"] = _of_bare(on_device.values, bare.values)
         if num_workers > 1 and (decoder, 1, BARE) in rows:
             one, bare_one = rows[decoder, 1, LOADER], rows[decoder, 1, BARE]
             record["scaling"] = statistics.median(one.values) / statistics.median(ours.values)
@@ -290,23 +293,25 @@ def tabulate(
 
 
 def _of_bare(ours: Sequence[float], bare: Sequence[float]) -> float:
-    """The rate over that of bare decoding: the median over the rounds."""
+    """Rate divided by that of bare decoding, median over the rounds."""
     return statistics.median(b / a for a, b in zip(ours, bare, strict=True))
 
 
 def parse_arguments(arguments: Sequence[str] | None) -> argparse.Namespace:
-    """The command line."""
+    """Parse the command line."""
     installed = [name for name, note in available_backends().items() if "absent" not in note]
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--decoders", nargs="+", choices=installed, default=installed)
     parser.add_argument("--workers", nargs="+", type=int, default=[0, 1, 2])
     parser.add_argument("--repeats", type=int, default=5, help="timed rounds")
-    parser.add_argument("--step-seconds", type=float, default=0.0, help="of the accelerator")
-    parser.add_argument("--batch", type=int, default=16, help="clips of such a step")
-    parser.add_argument("--shards", action="store_true", help="also out of tar shards")
+    parser.add_argument(
+        "--step-seconds", type=float, default=0.0, help="seconds per training step, to report waits"
+    )
+    parser.add_argument("--batch", type=int, default=16, help="clips per training step")
+    parser.add_argument("--shards", action="store_true", help="also load from tar shards")
     parser.add_argument("--config", type=Path, help=f"YAML file (default: {CONFIG.name})")
-    parser.add_argument("--quick", action="store_true", help="tiny sizes: does it run at all?")
-    parser.add_argument("--json", type=Path, help="file that gets all figures")
+    parser.add_argument("--quick", action="store_true", help="tiny sizes, as a smoke test")
+    parser.add_argument("--json", type=Path, help="JSON file for all results")
     options = parser.parse_args(arguments)
     options.config = options.config or (QUICK_CONFIG if options.quick else CONFIG)
     if options.quick:
@@ -315,7 +320,7 @@ def parse_arguments(arguments: Sequence[str] | None) -> argparse.Namespace:
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
-    """Measures and prints; returns the exit code."""
+    """Run the measurements and print the tables; returns the exit code."""
     options = parse_arguments(arguments)
     machine = describe_machine()
     for name, value in machine.items():
@@ -335,10 +340,10 @@ def main(arguments: Sequence[str] | None = None) -> int:
         }
         rows = measure_rates(options, cfg, folder, num_videos)
         shards = measure_shards(options, cfg, folder, num_videos) if options.shards else []
-        crop = measure_crop(cfg, folder, num_videos, options.repeats)
+        crop = measure_device_crop(cfg, folder, num_videos, options.repeats)
     num_clips = num_videos * num_clips_per_row(cfg)
     records = tabulate(rows, num_clips, options.batch, options.step_seconds)
-    print("\nshare of the time of a clip")
+    print("\nshare of the time per clip")
     print(f"  {'':<12}" + "".join(f"{part:>10}" for part in PARTS))
     for decoder, split in splits.items():
         cells = (f"{split[part]:.1%}" if part in split else "" for part in PARTS)
@@ -346,17 +351,17 @@ def main(arguments: Sequence[str] | None = None) -> int:
     heads = ("workers", "clips/s", "of bare", "CPU time", "handed over", "scaling", "of bare's")
     print("\n  " + f"{'decoder':<12}" + "".join(f"{head:>12}" for head in (*heads, "wait")))
     for record in records:
-        figures = [f"{record['workers']}", f"{record['clips_per_second']:.1f}"]
-        figures.append(f"{record['of_bare_decoding']:.2f}")
-        figures += [f"{record[key]:.2f}" if key in record else "" for key in RATIOS]
-        figures.append(f"{record['wait']:.0%}" if "wait" in record else "")
-        print(f"  {record['decoder']:<12}" + "".join(f"{figure:>12}" for figure in figures))
+        columns = [f"{record['workers']}", f"{record['clips_per_second']:.1f}"]
+        columns.append(f"{record['of_bare_decoding']:.2f}")
+        columns += [f"{record[key]:.2f}" if key in record else "" for key in RATIOS]
+        columns.append(f"{record['wait']:.0%}" if "wait" in record else "")
+        print(f"  {record['decoder']:<12}" + "".join(f"{column:>12}" for column in columns))
     if shards:
         print(f"\n  {'from shards':<12}{'workers':>11}{'clips/s':>11}{'of files':>11}")
     for record in shards:
-        figures = f"{record['clips_per_second']:.1f}", f"{record['of_files']:.2f}"
-        cells = "".join(f"{figure:>11}" for figure in (str(record["workers"]), *figures))
-        print(f"  {record['decoder']:<12}{cells}")
+        columns = [str(record["workers"])]
+        columns += [f"{record['clips_per_second']:.1f}", f"{record['of_files']:.2f}"]
+        print(f"  {record['decoder']:<12}" + "".join(f"{column:>11}" for column in columns))
     crop_rate = crop.per / statistics.median(crop.values)
     print(f"\n{crop.name}: {crop_rate:.1f} clips/s")
     if options.json:

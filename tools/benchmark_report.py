@@ -1,4 +1,4 @@
-"""Tables of `benchmark.py`: things that take turns, their times and the ratios of these."""
+"""Tables of `benchmark.py`: times of functions that run in turns, and their ratios."""
 
 from __future__ import annotations
 
@@ -16,15 +16,14 @@ import torch
 
 @dataclass
 class Row:
-    """One measured thing.
+    """One measured variant.
 
     Attributes:
-        name: what it is.
+        name: Name of the variant.
         unit: "s" or "MiB".
-        values: one per repeat; wall-clock time if seconds.
-        cpu: CPU seconds of this process, all threads, one per repeat; empty where they tell
-            nothing.
-        per: by how many clips the values are shared out, for a rate; 0 for none.
+        values: One per repeat; wall-clock time for "s".
+        cpu: CPU seconds of this process, all threads, one per repeat; empty if not meaningful.
+        per: Number of clips that a value covers, for a rate; 0 for no rate.
     """
 
     name: str
@@ -36,12 +35,12 @@ class Row:
 
 @dataclass
 class Table:
-    """Rows that are compared with the last of them.
+    """Rows that are compared with the last one.
 
     Attributes:
-        section: which of `SECTIONS`.
-        title: what is measured.
-        rows: the last is what the others are held against.
+        section: One of `SECTIONS`.
+        title: Measured quantity and its setting.
+        rows: Measured variants, the baseline last.
     """
 
     section: str
@@ -49,11 +48,11 @@ class Table:
     rows: list[Row]
 
     def ratios(self, row: Row) -> dict[str, float]:
-        """How many times as much the last row takes.
+        """Ratios of the last row to a row.
 
         Returns:
-            "ratio": median over the rounds of the ratio within a round; "of_minima": of the
-            smallest values; "of_cpu_time": as "ratio", where CPU time was taken.
+            "ratio": median over the rounds of the ratio within a round; "of_minima": ratio of the
+            smallest values; "of_cpu_time": as "ratio" for CPU time, if it was measured.
         """
         last = self.rows[-1]
         ratios = {
@@ -72,36 +71,36 @@ def _median_ratio(ours: Sequence[float], others: Sequence[float]) -> float:
 def take_turns(
     forms: dict[str, Callable[[int], object]], repeats: int, device: torch.device
 ) -> dict[str, Row]:
-    """Times functions in turns, after one untimed round.
+    """Time functions in turns, after one untimed round.
 
     Args:
-        forms: each takes the number of the round, from 0.
-        repeats: timed rounds; every other one goes backwards.
-        device: waited for before the clock is read.
+        forms: Name -> function of the round number, counted from 0.
+        repeats: Number of timed rounds; every other one runs in reverse order.
+        device: Device that is synchronized before the clock is read.
 
     Returns:
-        A row of seconds for each.
+        Name -> row of seconds.
     """
     rows = {name: Row(name, "s") for name in forms}
     for number in range(repeats + 1):
         for name in list(forms)[:: -1 if number % 2 else 1]:
-            _wait_for(device)
+            _synchronize(device)
             wall, cpu = time.perf_counter(), time.process_time()
             forms[name](number)
-            _wait_for(device)
+            _synchronize(device)
             if number:
                 rows[name].values.append(time.perf_counter() - wall)
                 rows[name].cpu.append(time.process_time() - cpu)
     return rows
 
 
-def _wait_for(device: torch.device) -> None:
+def _synchronize(device: torch.device) -> None:
     if device.type == "cuda":
         torch.cuda.synchronize(device)
 
 
 def describe_machine() -> dict[str, str]:
-    """Device, versions, threads, load and date."""
+    """Date, devices, threads, load and versions."""
     return {
         "date": datetime.date.today().isoformat(),
         "CPU": f"{platform.machine()}, {os.cpu_count()} cores, {torch.get_num_threads()} threads",
@@ -113,7 +112,7 @@ def describe_machine() -> dict[str, str]:
 
 
 def print_table(table: Table) -> None:
-    """One line a row: the times or megabytes, and the last row's over this one's."""
+    """Print one line per row: times or memory, and the ratios of the last row to this one."""
     print(f"\n{table.title}")
     rate = any(row.per for row in table.rows)
     heads = ("median", "minimum", "CPU time", "clips/s" if rate else "", "ratio", "of minima")
@@ -136,7 +135,7 @@ def _amount(value: float, unit: str) -> str:
 
 
 def as_json(machine: dict[str, str], tables: Sequence[Table]) -> str:
-    """Everything that was measured, every repeat."""
+    """Machine and all measured values, including every repeat, as JSON."""
     content = [
         {**asdict(table), "ratios": {row.name: table.ratios(row) for row in table.rows[:-1]}}
         for table in tables

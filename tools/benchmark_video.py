@@ -1,4 +1,4 @@
-"""Videos for `benchmark.py`, and the plainest way to decode them."""
+"""Videos for `benchmark.py`, and a minimal decoder for them."""
 
 from __future__ import annotations
 
@@ -17,16 +17,16 @@ _NUM_OBJECTS = 6
 def write_videos(
     folder: Path, *, num_videos: int, num_frames: int, size: tuple[int, int]
 ) -> list[Path]:
-    """Renders H.264 files and `train.csv`, which lists them.
+    """Render H.264 files and write their annotation file `train.csv`.
 
     Args:
-        folder: where they go.
-        num_videos: how many.
-        num_frames: of each, at 30 a second, a key frame every 250.
+        folder: Output folder.
+        num_videos: Number of videos.
+        num_frames: Frames per video, at 30 frames/s, with a key frame every 250.
         size: (height, width) in pixels.
 
     Returns:
-        Their paths.
+        Paths of the videos.
     """
     paths = [folder / f"{number}.mp4" for number in range(num_videos)]
     for seed, path in enumerate(paths):
@@ -36,25 +36,25 @@ def write_videos(
 
 
 def decode_by_hand(path: str, indices: NDArray[np.integer]) -> NDArray[np.uint8]:
-    """Decodes with PyAV alone: from the key frame on, everything, and keeps what is wanted.
+    """Decode with PyAV alone: all frames since the key frame, of which the requested are kept.
 
     Args:
-        path: a file of `write_videos`.
-        indices: ascending numbers of frames.
+        path: File written by `write_videos`.
+        indices: Ascending frame indices.
 
     Returns:
         (T, H, W, 3) uint8 RGB.
     """
-    wanted = set(indices.tolist())
+    requested = set(indices.tolist())
     kept = []
     with av.open(path) as container:
         stream = container.streams.video[0]
         stream.thread_count = 1
-        ticks = 1 / (FPS * stream.time_base)  # of a frame
+        ticks = 1 / (FPS * stream.time_base)  # duration of a frame
         container.seek(int(indices[0] * ticks), stream=stream)
         for frame in container.decode(stream):
             number = round(frame.pts / ticks)
-            if number in wanted:
+            if number in requested:
                 kept.append(frame.to_ndarray(format="rgb24"))
             if number >= indices[-1]:
                 break
@@ -64,7 +64,7 @@ def decode_by_hand(path: str, indices: NDArray[np.integer]) -> NDArray[np.uint8]
 def _moving_textures(
     seed: int, num_frames: int, size: tuple[int, int]
 ) -> Iterator[NDArray[np.uint8]]:
-    """A drifting textured background with textured objects that cross it, and a little grain."""
+    """Yield frames of textured objects moving over a drifting textured background, with noise."""
     generator = np.random.default_rng(seed)
     height, width = size
     background = _texture(generator, 2 * height, 2 * width)
@@ -79,8 +79,8 @@ def _moving_textures(
         frame = background.take(rows, 0, mode="wrap").take(columns, 1, mode="wrap")
         for pixels, start, speed in zip(objects, starts, speeds, strict=True):
             rows, columns = (
-                (int(place) + np.arange(length)) % extent
-                for place, length, extent in zip(
+                (int(position) + np.arange(length)) % extent
+                for position, length, extent in zip(
                     start + speed * number, pixels.shape[:2], size, strict=True
                 )
             )
@@ -89,7 +89,7 @@ def _moving_textures(
 
 
 def _texture(generator: np.random.Generator, height: int, width: int) -> NDArray[np.float64]:
-    """Noise at several scales, (height, width, 3), about 0 to 255."""
+    """Noise at several scales: (height, width, 3), about 0 to 255."""
     total = np.full((height, width, 3), 128.0)
     for scale, strength in ((64, 45.0), (16, 25.0), (4, 12.0)):
         coarse = generator.normal(0, strength, (height // scale + 2, width // scale + 2, 3))
@@ -110,7 +110,7 @@ def _encode(path: Path, frames: Iterator[NDArray[np.uint8]], size: tuple[int, in
         stream.height, stream.width = size
         stream.pix_fmt = "yuv420p"
         stream.codec_context.gop_size = KEY_FRAME_DISTANCE
-        # No key frame anywhere else; the rest is libx264's default, with 3 B-frames.
+        # No key frames at scene changes; otherwise libx264's defaults, with 3 B-frames.
         stream.options = {"crf": "23", "keyint_min": distance, "sc_threshold": "0"}
         for pixels in frames:
             container.mux(stream.encode(av.VideoFrame.from_ndarray(pixels, format="rgb24")))

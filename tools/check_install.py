@@ -1,7 +1,8 @@
 #!/usr/bin/env python3
-"""Checks an installation: versions, devices, and every decoder on a ten-frame clip.
+"""Check an installation: versions, devices, and every decoder on a ten-frame clip.
 
-Exit code 0: the package can be used. 1: no decoder works, or one returns wrong frames.
+The exit code is 0 if the package can be used, 1 if a package is missing, no decoder works, or one
+returns wrong frames.
 """
 
 from __future__ import annotations
@@ -26,12 +27,12 @@ REQUIRED = (
 
 
 def show(name: str, text: str) -> None:
-    """Prints one line of the report."""
+    """Print one line of the report."""
     print(f"{name:<20} {text}")
 
 
 def describe_devices() -> str:
-    """Names the CUDA devices that torch sees, or says why there are none."""
+    """Names of the CUDA devices that torch detects, or the reason why there are none."""
     import torch
 
     if not torch.cuda.is_available():
@@ -43,21 +44,21 @@ def describe_devices() -> str:
 
 
 def check_imports() -> list[str]:
-    """Imports what the package depends on and returns the names of what fails."""
+    """Import the dependencies of the package and return the names of those that fail."""
     failed = []
     for name in REQUIRED:
         package = name.partition(".")[0]
         try:
             importlib.import_module(name)
             show(name, metadata.version(package))
-        except Exception as error:  # whatever a broken installation raises is the finding
+        except Exception as error:  # a broken installation may raise anything
             show(name, f"FAILED: {type(error).__name__}: {error}")
             failed.append(name)
     return failed
 
 
 def write_clip(path: Path) -> None:
-    """Encodes ten gray frames, each brighter than the one before, as H.264."""
+    """Encode ten gray frames, each brighter than the one before, as H.264."""
     import av
     import numpy as np
 
@@ -65,37 +66,37 @@ def write_clip(path: Path) -> None:
         stream = file.add_stream("libx264", rate=30)
         stream.width, stream.height, stream.pix_fmt = 64, 48, "yuv420p"
         for index in range(NUM_FRAMES):
-            picture = np.full((48, 64, 3), brightness(index), np.uint8)
-            file.mux(stream.encode(av.VideoFrame.from_ndarray(picture, format="rgb24")))
+            pixels = np.full((48, 64, 3), brightness(index), np.uint8)
+            file.mux(stream.encode(av.VideoFrame.from_ndarray(pixels, format="rgb24")))
         file.mux(stream.encode(None))
 
 
 def brightness(index: int) -> int:
-    """Returns the gray value of a frame of the test clip."""
+    """Gray value of a frame of the test clip."""
     return 20 + 20 * index
 
 
 def check_decoder(path: Path, backend: str) -> str | None:
-    """Decodes the test clip; returns what is wrong, or None."""
+    """Decode the test clip and return the problem, or None."""
     from slowfast_maskfeat.videos.decode import open_video
 
-    wanted = [7, 0, 9, 3]
+    indices = [7, 0, 9, 3]
     try:
         with open_video(str(path), backend=backend) as video:
             if video.num_frames != NUM_FRAMES:
-                return f"counts {video.num_frames} frames of {NUM_FRAMES}"
-            frames = video.frames(wanted)
-    except Exception as error:  # a report, not a program: the next decoder has its turn
+                return f"number of frames must be {NUM_FRAMES}, got {video.num_frames}"
+            frames = video.frames(indices)
+    except Exception as error:  # report it and continue with the next decoder
         return f"{type(error).__name__}: {error}"
     found = [round(float(frame.mean())) for frame in frames]
-    expected = [brightness(index) for index in wanted]
+    expected = [brightness(index) for index in indices]
     if any(abs(one - other) > 5 for one, other in zip(found, expected, strict=True)):
-        return f"frames {wanted} have brightness {found} for {expected}"
+        return f"brightness of frames {indices} must be {expected}, got {found}"
     return None
 
 
 def check_decoders() -> bool:
-    """Tries every decoder that is there; returns whether one works and none is wrong."""
+    """Try every installed decoder; returns whether one works and none fails."""
     from slowfast_maskfeat.videos.decode import available_backends
 
     num_working = num_wrong = 0
@@ -114,7 +115,7 @@ def check_decoders() -> bool:
 
 
 def main() -> int:
-    """Prints the report; returns the exit code."""
+    """Print the report and return the exit code."""
     show("python", f"{platform.python_version()} on {platform.system()} {platform.machine()}")
     try:
         import torch

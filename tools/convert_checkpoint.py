@@ -1,12 +1,13 @@
-"""Bring a checkpoint to a model, and to the names of another library.
+"""Convert a checkpoint to a model and to the parameter names of another library.
 
     python tools/convert_checkpoint.py --cfg model.yaml --input theirs.bin --output ours.pyth
     python tools/convert_checkpoint.py --cfg model.yaml --input ours.pyth --output theirs.pth \\
         --to torchvision
 
---cfg names the model here, the input its classes. The input is brought to the model's names and
-sizes, and written as --to says: published (.pyth), safetensors (.safetensors), or in the names of
-another library (.pth, .bin, .safetensors). docs/checkpoints.md says which models there are in both.
+--cfg is the configuration of the model here; the number of classes is that of the input. The input
+is converted to the model's parameter names and sizes and written in the form of --to: published
+(.pyth), safetensors (.safetensors), or with the names of another library (.pth, .bin,
+.safetensors). docs/checkpoints.md lists the models that both have.
 """
 
 from __future__ import annotations
@@ -39,7 +40,7 @@ from slowfast_maskfeat.checkpoints.transfer import Renaming
 from slowfast_maskfeat.cli import exit_code
 from slowfast_maskfeat.config import load_config
 
-# What each suffix can hold; the first is taken where --to does not say.
+# Suffix of the output -> possible forms; the first is the default of --to.
 FORMS = {
     ".pyth": ("published",),
     ".safetensors": ("safetensors", *NAMINGS),
@@ -50,13 +51,13 @@ NUM_CLASSES = "MODEL.NUM_CLASSES"
 
 
 class Source(NamedTuple):
-    """A file that is read.
+    """An input file.
 
     Attributes:
-        path: Of the file.
-        rename: Brings its weights to the published names.
-        num_classes: Outputs of its classifier; 0 where it has none.
-        class_names: Of these; empty where it says none.
+        path: Path of the file.
+        rename: Function that renames its weights to the published names.
+        num_classes: Number of classifier outputs; 0 without a classifier.
+        class_names: Class names; empty if the file has none.
     """
 
     path: str
@@ -69,24 +70,26 @@ def main(arguments: list[str]) -> int:
     """Convert one file.
 
     Returns:
-        the exit code: 0, or 2 for invalid input.
+        The exit code: 0, or 2 for invalid input.
     """
-    warnings.simplefilter("ignore")  # of keys that concern training
+    warnings.simplefilter("ignore")  # warnings about keys for training
     options = _parse(arguments)
     return exit_code(lambda: convert(options), output=options.output)
 
 
 def convert(options: argparse.Namespace) -> None:
-    """Read, bring to the model, write; prints what was loaded.
+    """Read the input, load it into the model and write it; prints a load report.
 
     Raises:
-        ValueError: the input does not go with the model, or the model not with the output.
-        OSError: the output can't be written.
+        ValueError: The input does not match the model, or the output form does not support it.
+        OSError: The output can't be written.
     """
     output = Path(options.output)
     form = _output_form(output, options.to)
     if output.exists() and not options.force:
-        raise ValueError(f"{output} is there already; --force overwrites it")
+        raise ValueError(
+            f"--output must not exist, got the existing file {output}; --force overwrites it"
+        )
     cfg = _configuration(options)
     if find_method(cfg).has_boxes and form in NAMINGS:
         raise ValueError(f"--to {form} has no detectors of this kind (DETECTION.ENABLE True)")
@@ -96,16 +99,16 @@ def convert(options: argparse.Namespace) -> None:
     files.append((options.input, options.source))
     sources = [_open(path, naming, cfg, facts) for path, naming in files]
     cfg = _configuration(options, sources)
-    torch.manual_seed(cfg.RNG_SEED)  # what no file fills is the same each time
+    torch.manual_seed(cfg.RNG_SEED)  # weights that no file has are the same in each run
     model = build_model(cfg)
-    names = _fill(model, sources, cfg, may_start_anew=NUM_CLASSES in options.opts[::2])
+    names = _load_all(model, sources, cfg, new_classifier=NUM_CLASSES in options.opts[::2])
     _write(output, form, cfg, model, names)
-    print(f"{output}: {len(model.state_dict())} weights of the model, {form} names")
+    print(f"{output}: {len(model.state_dict())} weights, {form} names")
 
 
 def _configuration(options: argparse.Namespace, sources: Sequence[Source] = ()) -> CfgNode:
-    """That of --cfg, with as many classes as the last file that has a classifier."""
-    # The lists that --cfg speaks of need not exist here: the classes are in the files.
+    """Configuration of --cfg with the number of classes of the last file with a classifier."""
+    # The annotation files named in --cfg may not exist here: the classes come from the checkpoints.
     pairs = ["DATA.PATH_TO_DATA_DIR", ""]
     for source in sources:
         pairs += [NUM_CLASSES, str(source.num_classes)] if source.num_classes else []
@@ -113,21 +116,21 @@ def _configuration(options: argparse.Namespace, sources: Sequence[Source] = ()) 
 
 
 def _open(path: str, naming: str, cfg: CfgNode, facts: ModelFacts) -> Source:
-    rename = _reader(path, naming, facts)
+    rename = _renaming(path, naming, facts)
     clear_names = cfg.TRAIN.CHECKPOINT_CLEAR_NAME_PATTERN
     file = read_weights(path, clear_names=clear_names, average=True, rename=rename)
     if file.num_classes and len(file.class_names) not in (0, file.num_classes):
         raise ValueError(
-            f"{path}: it names {len(file.class_names)} classes, and its classifier has "
-            f"{file.num_classes}"
+            f"{path}: class names must match the {file.num_classes} outputs of its classifier, "
+            f"got {len(file.class_names)} names"
         )
     return Source(path, rename, file.num_classes, file.class_names)
 
 
-def _fill(
-    model: nn.Module, sources: Sequence[Source], cfg: CfgNode, *, may_start_anew: bool
+def _load_all(
+    model: nn.Module, sources: Sequence[Source], cfg: CfgNode, *, new_classifier: bool
 ) -> tuple[str, ...]:
-    """Load the files, the last one over those before it; returns the names of the classes."""
+    """Load the files in order, later ones over earlier ones; returns the class names."""
     data = DataSource(cfg)
     names = known = data.class_names
     for source in sources:
@@ -144,11 +147,11 @@ def _fill(
             initialized=source is sources[0],
         )
         if not report.loaded:
-            raise LoadError(f"{source.path}: no weight of it has a place in this model", report)
-        if is_last and source.num_classes and report.classifier and not may_start_anew:
+            raise LoadError(f"{source.path}: no weight matches a parameter of the model", report)
+        if is_last and source.num_classes and report.classifier and not new_classifier:
             raise LoadError(
-                f"{source.path}: its classifier does not fit this model: {report.classifier}; "
-                f"{NUM_CLASSES} {data.num_classes}, given after these words, asks for a new one",
+                f"{source.path}: its classifier does not match the model: {report.classifier}; "
+                f"for a new classifier, add {NUM_CLASSES} {data.num_classes} to the command",
                 report,
             )
         print(report)
@@ -157,16 +160,16 @@ def _fill(
     return names
 
 
-def _reader(path: str, naming: str, facts: ModelFacts) -> Renaming:
-    """What brings a file's weights to the published names."""
+def _renaming(path: str, naming: str, facts: ModelFacts) -> Renaming:
+    """Function that renames a file's weights to the published names."""
 
     def rename(weights: Mapping[str, Tensor]) -> Mapping[str, Tensor]:
         found = recognize(weights)
         if naming in NAMINGS and not NAMINGS[naming].recognizes(weights):
-            hint = f"they look like those of {found}" if found else "auto finds out what they are"
+            hint = f"they look like {found}" if found else "auto detects them"
             raise ValueError(
-                f"--from: the names in {path} ({next(iter(weights))}, ...) are not those of "
-                f"{naming}; {hint}"
+                f"--from must match the parameter names in {path} ({next(iter(weights))}, ...), "
+                f"got {naming}; {hint}"
             )
         found = found if naming == "auto" else naming
         return NAMINGS[found].to_published(weights, facts) if found in NAMINGS else weights
@@ -174,23 +177,26 @@ def _reader(path: str, naming: str, facts: ModelFacts) -> Renaming:
     return rename
 
 
-def _output_form(output: Path, wanted: str | None) -> str:
+def _output_form(output: Path, requested: str | None) -> str:
     forms = FORMS.get(output.suffix)
     if forms is None:
-        raise ValueError(f"--output: {output} ends in none of {', '.join(FORMS)}")
-    if wanted is None and len(forms) == len(NAMINGS):
-        raise ValueError(f"--to: {output} can hold the names of {', '.join(forms)}; say which")
-    if wanted is not None and wanted not in forms:
-        suffixes = ", ".join(suffix for suffix, held in FORMS.items() if wanted in held)
-        raise ValueError(f"--output: {output} is not for {wanted}, which goes into {suffixes}")
-    return wanted or forms[0]
+        raise ValueError(f"--output must end in one of {', '.join(FORMS)}, got {output}")
+    if requested is None and len(forms) == len(NAMINGS):
+        raise ValueError(f"--to must be one of {', '.join(forms)} for {output}, got none")
+    if requested is not None and requested not in forms:
+        suffixes = ", ".join(suffix for suffix, held in FORMS.items() if requested in held)
+        raise ValueError(
+            f"--output must end in one of {suffixes} for --to {requested}, got {output}"
+        )
+    return requested or forms[0]
 
 
 def _write(output: Path, form: str, cfg: CfgNode, model: nn.Module, names: tuple[str, ...]) -> None:
     weights: dict[str, Tensor] = dict(model.state_dict())
     if form in NAMINGS:
         theirs = NAMINGS[form].from_published(weights, model_facts(cfg, model))
-        theirs = {name: value.clone() for name, value in theirs.items()}  # not views of whole ones
+        # Cloned, because a view of a larger tensor would be saved with all of it.
+        theirs = {name: value.clone() for name, value in theirs.items()}
         if output.suffix == ".safetensors":
             save_safetensors(output, theirs)
         else:
@@ -208,7 +214,7 @@ def _parse(arguments: list[str]) -> argparse.Namespace:
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
-    parser.add_argument("--cfg", required=True, help="YAML of the model here")
+    parser.add_argument("--cfg", required=True, help="YAML file of the model here")
     parser.add_argument("--input", required=True, help="checkpoint to convert")
     parser.add_argument("--output", required=True, help="file to write")
     parser.add_argument(
@@ -216,14 +222,16 @@ def _parse(arguments: list[str]) -> argparse.Namespace:
         dest="source",
         default="auto",
         choices=["auto", "published", *NAMINGS],
-        help="names in the input (auto: found out)",
+        help="parameter names in the input (auto: detect them)",
     )
     parser.add_argument(
         "--to",
         choices=["published", "safetensors", *NAMINGS],
-        help="names and form of the output (default: what the suffix says)",
+        help="parameter names and form of the output (default: by its suffix)",
     )
-    parser.add_argument("--onto", help="checkpoint for what the input lacks, such as a classifier")
+    parser.add_argument(
+        "--onto", help="checkpoint with weights that the input lacks, such as a classifier"
+    )
     parser.add_argument("--force", action="store_true", help="overwrite the output")
     parser.add_argument("opts", nargs="*", default=[], metavar="KEY VALUE")
     return parser.parse_args(arguments)

@@ -1,9 +1,10 @@
-"""MaskFeat in minutes on a CPU: pre-train on motion clips, fine-tune, compare with scratch.
+"""MaskFeat in minutes on a CPU: pre-train on motion clips, fine-tune, train from scratch.
 
     python datasets/make_motion_clips.py --output output/demo/data
     python tools/demo.py --output output/demo
 
-With several seeds, each runs in a folder of its own, and the table and curves give mean and spread.
+With several seeds, each has its own folder, and the table and curves show mean and standard
+deviation.
 """
 
 from __future__ import annotations
@@ -30,16 +31,16 @@ from demo_runs import (
 
 from slowfast_maskfeat.figures import accuracy_curves
 
-# Folder of each run, and its name for people.
+# Folder of each run -> its title.
 RUNS = {"finetune": "MaskFeat, then fine-tuned", "scratch": "from scratch"}
 NUM_CLASSES = 8
 
 
 def main(arguments: Sequence[str]) -> int:
-    """Run the steps for each seed and print what came of them.
+    """Run the steps for each seed and print the results.
 
     Returns:
-        the exit code of the first step that failed, 2 without data, or 0.
+        The exit code of the first step that failed, 2 without data, or 0.
     """
     options = demo_parser(__doc__).parse_args(arguments)
     data = options.output / "data"
@@ -60,7 +61,7 @@ def _run_all(options: argparse.Namespace, data: Path, folder: Path, seed: int) -
     """Pre-train, fine-tune and train from scratch with one seed.
 
     Returns:
-        the seconds of each run.
+        Seconds of each run.
     """
     pairs = [*("RNG_SEED", str(seed)), *options.opts]
     seconds = {"pretrain": pretrain(data, folder, pairs, options.budget)}
@@ -72,22 +73,22 @@ def _run_all(options: argparse.Namespace, data: Path, folder: Path, seed: int) -
 
 
 def _draw(path: Path, folders: list[Path]) -> None:
-    """Accuracy on the validation list against epochs, both kinds of run in one picture."""
+    """Plot the validation accuracy of both runs over epochs in one figure."""
     runs = {title: [folder / name for folder in folders] for name, title in RUNS.items()}
     curves = validation_curves(runs, lambda event: event["top1"])
     accuracy_curves(path, curves, chance=100 / NUM_CLASSES)
 
 
 def _report(folders: list[Path], seconds: list[dict[str, float]]) -> None:
-    """The table of the tests."""
+    """Print the table of test results."""
     print(f"\n{'':28} {'top-1 (%)':>14} {'top-5 (%)':>14} {'loss':>15} {'seconds':>9}")
     for name, title in RUNS.items():
         tests = [events(folder / name, "test")[-1] for folder in folders]
-        figures = [mean_text([test[field] for test in tests], 1) for field in ("top1", "top5")]
-        figures.append(mean_text([test["loss"] for test in tests], 3))
-        time_taken = statistics.mean(each[name] for each in seconds)
-        print(f"{title:28} {figures[0]:>14} {figures[1]:>14} {figures[2]:>15} {time_taken:9.0f}")
-    pretraining = statistics.mean(each["pretrain"] for each in seconds)
+        top1, top5 = (mean_text([test[field] for test in tests], 1) for field in ("top1", "top5"))
+        loss = mean_text([test["loss"] for test in tests], 3)
+        mean_seconds = statistics.mean(of_seed[name] for of_seed in seconds)
+        print(f"{title:28} {top1:>14} {top5:>14} {loss:>15} {mean_seconds:9.0f}")
+    pretraining = statistics.mean(of_seed["pretrain"] for of_seed in seconds)
     print(f"{'(the pre-training itself)':28} {'':14} {'':14} {'':15} {pretraining:9.0f}")
     print(
         f"\n{tests[-1]['num_videos_scored']} of {tests[-1]['num_videos']} test videos decoded, "
@@ -97,7 +98,7 @@ def _report(folders: list[Path], seconds: list[dict[str, float]]) -> None:
 
 
 def _list_files(output: Path, folder: Path) -> None:
-    """What was written, and where."""
+    """Print the paths of the written files."""
     (scores,) = (folder / "finetune").glob("test_scores_*.npz")
     list_files(
         {

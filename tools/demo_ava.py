@@ -1,12 +1,12 @@
-"""Action detection in minutes on a CPU: what a pre-training brings to boxes in AVA's form.
+"""Action detection in minutes on a CPU: the gain from pre-training on boxes in AVA format.
 
     python datasets/make_motion_boxes.py --output output/demo/ava
     python tools/demo_ava.py --output output/demo
 
-A detector is trained on few labeled boxes of moving shapes, from the pre-training of
-`tools/demo.py` (made first where it is absent, which takes the motion clips and some minutes) and
-from scratch. The table has the mean average precision of both, and that of always answering how
-frequent each action is.
+A detector is trained on few labeled boxes of moving shapes, once from the pre-trained checkpoint of
+`tools/demo.py` (which is trained first if it is absent; this needs the motion clips and takes some
+minutes) and once from scratch. The table has the mean average precision of both, and that of a
+baseline that scores each action by its frequency.
 """
 
 from __future__ import annotations
@@ -47,26 +47,26 @@ from slowfast_maskfeat.metrics.ava_map import (
 )
 from slowfast_maskfeat.videos.decode import open_video
 
-# Folder of each run, and its name for people.
+# Folder of each run -> its title.
 RUNS = {"ava_finetune": "MaskFeat, then detection", "ava_scratch": "from scratch"}
 _NUM_DRAWN = 4  # videos in the panel
 _DRAWN_SECOND = 2
 
-# Video and second -> box -> names of actions.
-_Named = dict[tuple[str, int], dict[tuple[float, ...], list[str]]]
+# Video and second -> box -> names of its actions.
+_Actions = dict[tuple[str, int], dict[tuple[float, ...], list[str]]]
 
 
 def main(arguments: Sequence[str]) -> int:
-    """Run the steps for each seed and print what came of them.
+    """Run the steps for each seed and print the results.
 
     Returns:
-        the exit code of the first step that failed, 2 without data, or 0.
+        The exit code of the first step that failed, 2 without data, or 0.
     """
     options = demo_parser(__doc__).parse_args(arguments)
     data = options.output / "ava"
     if not (data / "annotations" / "motion_train.csv").is_file():
         print(
-            f"error: {data}: there are no demo videos with boxes; make them with "
+            f"error: {data} has no demo videos with boxes; make them with "
             f"python datasets/make_motion_boxes.py --output {data}",
             file=sys.stderr,
         )
@@ -80,7 +80,7 @@ def main(arguments: Sequence[str]) -> int:
         _draw(options.output, data, list(folders.values()))
     except subprocess.CalledProcessError as error:
         return error.returncode
-    _report(list(folders.values()), seconds, by_frequency(data))
+    _report(list(folders.values()), seconds, frequency_baseline(data))
     first = next(iter(folders.values()))
     list_files(
         {
@@ -96,10 +96,10 @@ def main(arguments: Sequence[str]) -> int:
 
 
 def _run_all(options: argparse.Namespace, data: Path, folder: Path, seed: int) -> dict[str, float]:
-    """Train from the pre-training, which is made where it is absent, and from scratch.
+    """Train from the pre-trained checkpoint and from scratch; pre-train first if necessary.
 
     Returns:
-        the seconds of each run.
+        Seconds of each run.
     """
     pairs = [*("RNG_SEED", str(seed)), *options.opts]
     if last_checkpoint(folder / "pretrain") is None:
@@ -116,10 +116,10 @@ def _keys(data: Path) -> dict[str, Path]:
     return {"AVA.ANNOTATION_DIR": data / "annotations", "AVA.VIDEO_DIR": data / "videos"}
 
 
-def by_frequency(data: Path) -> AvaResult:
-    """The figure of scoring every box alike: each action by its share of the training boxes."""
-    words = [str(word) for pair in _keys(data).items() for word in pair]
-    cfg = load_config([str(ROOT / "configs" / "demo" / "ava_scratch.yaml")], words)
+def frequency_baseline(data: Path) -> AvaResult:
+    """Result of scoring each action by its share of the training boxes, the same for all boxes."""
+    pairs = [str(word) for pair in _keys(data).items() for word in pair]
+    cfg = load_config([str(ROOT / "configs" / "demo" / "ava_scratch.yaml")], pairs)
     source = DataSource(cfg)
     train, test = source.videos("train"), source.videos("test")
     assert isinstance(train, KeyFrames)
@@ -138,77 +138,77 @@ def by_frequency(data: Path) -> AvaResult:
 
 
 def _report(folders: list[Path], seconds: list[dict[str, float]], frequency: AvaResult) -> None:
-    """The table of the tests."""
+    """Print the table of test results."""
     print(f"\n{'':28} {'mAP (%)':>14} {'seconds':>9}")
     for name, title in RUNS.items():
         tests = [events(folder / name, "test")[-1] for folder in folders]
-        figure = mean_text([100 * test["mean_ap"] for test in tests], 1)
-        print(f"{title:28} {figure:>14} {statistics.mean(s[name] for s in seconds):9.0f}")
+        mean_ap = mean_text([100 * test["mean_ap"] for test in tests], 1)
+        print(f"{title:28} {mean_ap:>14} {statistics.mean(s[name] for s in seconds):9.0f}")
     print(f"{'by label frequency alone':28} {100 * frequency.mean_ap:14.1f}")
     test = tests[-1]
     print(
         f"\nmAP at IoU 0.5 over {test['num_classes_counted']} actions; {test['num_boxes']} boxes "
-        f"detected, {test['num_boxes_expected']} wanted, in {test['num_frames_matched']} of "
-        f"{test['num_frames_expected']} key frames."
+        f"detected, {test['num_boxes_expected']} in the ground truth, in "
+        f"{test['num_frames_matched']} of {test['num_frames_expected']} key frames."
     )
 
 
 def _draw(output: Path, data: Path, folders: list[Path]) -> None:
-    """Curves of both kinds of run, key frames with truth and answers, and a drawn video."""
+    """Draw curves of both runs, key frames with ground truth and detections, and a video."""
     runs = {title: [folder / name for folder in folders] for name, title in RUNS.items()}
     accuracy_curves(
         output / "ava_map.png",
         validation_curves(runs, lambda event: 100 * event["mean_ap"]),
         x_label="epoch",
         y_label="mAP (%)",
-        chance=100 * by_frequency(data).mean_ap,
+        chance=100 * frequency_baseline(data).mean_ap,
         chance_name="by label frequency alone",
     )
     run = folders[0] / "ava_finetune"
     names = read_labelmap(data / "annotations" / "motion_actions.pbtxt")
     truth = _read(data / "annotations" / "motion_val.csv", names)
-    answers = _read(run / "test_detections.csv", names)
+    detections = _read(run / "test_detections.csv", names)
     videos = [data / "videos" / f"{video}.mp4" for video, second in truth if second == 1]
     frames = [
-        _drawn(path, named.get((path.stem, _DRAWN_SECOND), {}))
-        for named in (truth, answers)
+        _draw_key_frame(path, actions.get((path.stem, _DRAWN_SECOND), {}))
+        for actions in (truth, detections)
         for path in videos[:_NUM_DRAWN]
     ]
     box_panel(
         output / "ava_boxes.png",
         frames,
         num_columns=min(_NUM_DRAWN, len(videos)),
-        row_names=["what is there", "what is said"],
+        row_names=["ground truth", "detections"],
     )
-    _detect(output / "ava_video", videos[0], run, answers)
+    _detect(output / "ava_video", videos[0], run, detections)
 
 
-def _read(path: Path, names: dict[int, str]) -> _Named:
-    """The actions of each box; of detections, which have a score, those above a half."""
-    found: _Named = defaultdict(lambda: defaultdict(list))
+def _read(path: Path, names: dict[int, str]) -> _Actions:
+    """Read the actions of each box; of detections, which have scores, only those above 0.5."""
+    actions: _Actions = defaultdict(lambda: defaultdict(list))
     with open(path, newline="", encoding="utf-8") as file:
         for video, second, *sides, action, last in csv.reader(file):
-            box = found[video, int(second)][tuple(map(float, sides))]
-            is_answer = "." in last  # else the number of a shape
-            if not is_answer or float(last) > 0.5:
-                box.append(names[int(action)] + (f" {float(last):.2f}" if is_answer else ""))
-    return found
+            of_box = actions[video, int(second)][tuple(map(float, sides))]
+            is_score = "." in last  # else the number of a shape
+            if not is_score or float(last) > 0.5:
+                of_box.append(names[int(action)] + (f" {float(last):.2f}" if is_score else ""))
+    return actions
 
 
-def _drawn(path: Path, named: dict[tuple[float, ...], list[str]]) -> np.ndarray:
-    """A key frame with its boxes."""
+def _draw_key_frame(path: Path, actions: dict[tuple[float, ...], list[str]]) -> np.ndarray:
+    """Draw the boxes and actions of a key frame."""
     with open_video(path) as video:
         frame = video.frames([int(np.searchsorted(video.timestamps, _DRAWN_SECOND))])[0]
-    boxes = np.array(list(named)).reshape(-1, 4)
-    return draw_boxes(frame, boxes, list(named.values()), scale=drawing_scale(*frame.shape[:2]))
+    boxes = np.array(list(actions)).reshape(-1, 4)
+    return draw_boxes(frame, boxes, list(actions.values()), scale=drawing_scale(*frame.shape[:2]))
 
 
-def _detect(output: Path, video: Path, run: Path, answers: _Named) -> None:
+def _detect(output: Path, video: Path, run: Path, detections: _Actions) -> None:
     """Draw a whole video with tools/detect.py."""
     output.mkdir(parents=True, exist_ok=True)
     rows = [
         ",".join(map(str, (second, *box)))
-        for (name, second), boxes in answers.items()
+        for (name, second), boxes in detections.items()
         if name == video.stem
         for box in boxes
     ]

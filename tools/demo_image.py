@@ -1,11 +1,11 @@
-"""Pre-training on images in minutes on a CPU: HOG, pixels and MAE beside training from scratch.
+"""Pre-training on images in minutes on a CPU: HOG, pixels and MAE against training from scratch.
 
     python datasets/make_shape_images.py --output output/demo/images
     python tools/demo_image.py --output output/demo
 
 Each method pre-trains the same network for the same number of epochs on the same images without
-labels. The table has what few labels make of it: fine-tuned, by a linear probe of the frozen
-features, and by the vote of nearest neighbors. From scratch the latter two are of random weights.
+labels. The table has the top-1 accuracy with few labels: after fine-tuning, of a linear probe on
+frozen features, and of a kNN classifier. From scratch, the probes use random weights.
 """
 
 from __future__ import annotations
@@ -30,7 +30,7 @@ from demo_runs import (
 
 from slowfast_maskfeat.figures import accuracy_curves
 
-# Configuration of each pre-training, and its name for people.
+# Configuration of each pre-training -> its title.
 METHODS = {
     "image_hog": "HOG (MaskFeat)",
     "image_pixels": "pixels (mask tokens)",
@@ -44,16 +44,16 @@ _NUM_DRAWN = 4  # images in the panel
 
 
 def main(arguments: Sequence[str]) -> int:
-    """Run the steps for each seed and print what came of them.
+    """Run the steps for each seed and print the results.
 
     Returns:
-        the exit code of the first step that failed, 2 without data, or 0.
+        The exit code of the first step that failed, 2 without data, or 0.
     """
     options = demo_parser(__doc__).parse_args(arguments)
     data = options.output / "images"
     if not (data / "pretrain" / "train.csv").is_file():
         print(
-            f"error: {data}: there are no demo images; make them with "
+            f"error: {data} has no demo images; make them with "
             f"python datasets/make_shape_images.py --output {data}",
             file=sys.stderr,
         )
@@ -81,7 +81,7 @@ def main(arguments: Sequence[str]) -> int:
 
 
 def _run_method(name: str, data: Path, folder: Path, pairs: list[str], budget: float) -> None:
-    """Pre-train, fine-tune and probe; from scratch train and probe random weights."""
+    """Pre-train, fine-tune and probe; or, from scratch, train and probe random weights."""
     training, weights = name, list[str]()
     if name in METHODS:
         _stage(name, data / "pretrain", folder / name, pairs, budget)
@@ -100,7 +100,7 @@ def _stage(config: str, lists: Path, folder: Path, pairs: list[str], budget: flo
 
 
 def _draw_predictions(data: Path, folder: Path) -> None:
-    """The same masked images, as each pre-trained network completes them."""
+    """Draw the predictions of all pre-trained networks for the same masked images."""
     names = (data / "pretrain" / "val.csv").read_text(encoding="utf-8").split()[:_NUM_DRAWN]
     command = [sys.executable, str(ROOT / "tools" / "visualize.py")]
     command += ["--checkpoint", *(str(last_checkpoint(folder / name)) for name in METHODS)]
@@ -110,7 +110,7 @@ def _draw_predictions(data: Path, folder: Path) -> None:
 
 
 def _draw_accuracy(path: Path, folders: list[Path]) -> None:
-    """Accuracy on the validation list against epochs of fine-tuning."""
+    """Plot the validation accuracy over the epochs of fine-tuning."""
     runs = {
         title: [folder / f"{name}_finetune" for folder in folders] for name, title in RUNS.items()
     }
@@ -119,22 +119,22 @@ def _draw_accuracy(path: Path, folders: list[Path]) -> None:
 
 
 def _report(folders: list[Path]) -> None:
-    """The table: mean and, of several seeds, standard deviation of top-1."""
+    """Print the table of top-1: the mean and, for several seeds, the standard deviation."""
     print(f"\n{'test top-1 (%)':24} {'fine-tuned':>14} {'linear probe':>14} {'kNN':>14}")
     for name, title in RUNS.items():
-        of_seeds = [_figures(folder, name) for folder in folders]
+        of_seeds = [_accuracies(folder, name) for folder in folders]
         columns = [mean_text(values, 1) for values in zip(*of_seeds, strict=True)]
         print(f"{title:24} " + " ".join(f"{column:>14}" for column in columns))
     tests = [events(folder / f"{SCRATCH}_finetune", "test")[-1] for folder in folders]
     print(
         f"\n{statistics.mean(test['num_videos_scored'] for test in tests):g} of "
         f"{tests[-1]['num_videos']} test images decoded; {NUM_CLASSES} classes, so chance is "
-        f"{100 / NUM_CLASSES:.1f} %. The probes from scratch are of random weights."
+        f"{100 / NUM_CLASSES:.1f} %. From scratch, the probes use random weights."
     )
 
 
-def _figures(folder: Path, name: str) -> list[float]:
-    """Top-1 of the fine-tuned network and of each probe."""
+def _accuracies(folder: Path, name: str) -> list[float]:
+    """Top-1 in percent of the fine-tuned network and of each probe."""
     probes = events(folder / f"{name}_probe", "probe")
     of_kind = {probe["kind"]: probe["top1"] for probe in probes}
     return [

@@ -1,4 +1,4 @@
-"""What the demos share: runs of run_net.py in folders of their own, and what their logs say."""
+"""Shared code of the demos: start runs of run_net.py and read their logs."""
 
 from __future__ import annotations
 
@@ -19,23 +19,29 @@ ROOT = Path(__file__).resolve().parent.parent
 
 
 def demo_parser(description: str | None) -> argparse.ArgumentParser:
-    """The options that all demos have."""
+    """Parser with the options that all demos have."""
     parser = argparse.ArgumentParser(
         description=description, formatter_class=argparse.RawDescriptionHelpFormatter
     )
-    parser.add_argument("--output", type=Path, default=Path("output/demo"), help="folder")
+    parser.add_argument("--output", type=Path, default=Path("output/demo"), help="output folder")
     parser.add_argument(
-        "--seeds", type=int, nargs="+", default=[0], help="of weights, order, crops and masks"
+        "--seeds",
+        type=int,
+        nargs="+",
+        default=[0],
+        help="seeds of weights, sample order, crops and masks; one run each",
     )
-    parser.add_argument("--budget", type=float, default=1.0, help="share of the epochs, for tests")
     parser.add_argument(
-        "--opts", nargs="*", default=[], metavar="KEY VALUE", help="pairs for all runs"
+        "--budget", type=float, default=1.0, help="fraction of the epochs, for tests"
+    )
+    parser.add_argument(
+        "--opts", nargs="*", default=[], metavar="KEY VALUE", help="configuration of all runs"
     )
     return parser
 
 
 def seed_folders(options: argparse.Namespace) -> dict[int, Path]:
-    """Seed -> folder of its runs: the output itself for one seed, folders inside for several."""
+    """Seed -> folder of its runs: the output folder for one seed, subfolders for several."""
     if len(set(options.seeds)) == 1:
         return {options.seeds[0]: options.output}
     return {seed: options.output / f"seed_{seed}" for seed in options.seeds}
@@ -44,20 +50,20 @@ def seed_folders(options: argparse.Namespace) -> dict[int, Path]:
 def run_stage(
     config: str, folder: Path, keys: Mapping[str, Any], pairs: Sequence[str], budget: float
 ) -> float:
-    """One run of run_net.py; one that was interrupted is gone on with.
+    """Run run_net.py; an interrupted run is resumed.
 
     Args:
-        config: name of a file in configs/demo, without its ending.
-        folder: of the run.
-        keys: where the data lies, for example.
-        pairs: words of further keys and values, which win.
-        budget: share of the epochs.
+        config: Name of a file in configs/demo, without its suffix.
+        folder: Output folder of the run.
+        keys: Configuration keys and values, such as the paths of the data.
+        pairs: Further keys and values, alternating, which override `keys`.
+        budget: Fraction of the epochs.
 
     Returns:
-        the seconds it took.
+        Seconds of the run.
 
     Raises:
-        CalledProcessError: the run failed.
+        CalledProcessError: The run failed.
     """
     path = ROOT / "configs" / "demo" / f"{config}.yaml"
     command = [
@@ -74,23 +80,23 @@ def run_stage(
 
 
 def pretrain(data: Path, folder: Path, pairs: Sequence[str], budget: float) -> float:
-    """The pre-training on the motion clips in `data`, in `folder`/pretrain; see `run_stage`."""
+    """Pre-train on the motion clips in `data`, in the folder `folder`/pretrain; see `run_stage`."""
     keys = {"DATA.PATH_TO_DATA_DIR": data / "pretrain", "DATA.PATH_PREFIX": data}
     return run_stage("pretrain", folder / "pretrain", keys, pairs, budget)
 
 
 def last_checkpoint(folder: Path) -> Path | None:
-    """The last checkpoint of a pre-training, if there is one."""
+    """Last checkpoint of a pre-training; None if there is none."""
     found = find_checkpoints(folder / "checkpoints", "ssl")
     return found[-1] if found else None
 
 
 def has_clips(data: Path) -> bool:
-    """Whether the motion clips are there; if not, it is said how to make them."""
+    """Whether the motion clips exist; if not, print how to make them."""
     if (data / "pretrain" / "train.csv").is_file():
         return True
     print(
-        f"error: {data}: there are no demo clips; make them with "
+        f"error: {data} has no demo clips; make them with "
         f"python datasets/make_motion_clips.py --output {data}",
         file=sys.stderr,
     )
@@ -98,44 +104,44 @@ def has_clips(data: Path) -> bool:
 
 
 def events(folder: Path, kind: str) -> list[dict[str, Any]]:
-    """The events of one kind in a run's log."""
+    """Events of one kind in the log of a run."""
     return [event for event in read_events(folder / "stats.jsonl") if event["event"] == kind]
 
 
 def validation_curves(
-    runs: Mapping[str, Sequence[Path]], figure: Callable[[dict[str, Any]], float]
+    runs: Mapping[str, Sequence[Path]], value: Callable[[dict[str, Any]], float]
 ) -> dict[str, tuple[list[int], list[list[float]]]]:
-    """For `accuracy_curves`: what the validations of runs gave, by epoch.
+    """Validation results by epoch, in the form of `accuracy_curves`.
 
     Args:
-        runs: title -> folders, one for each seed.
-        figure: of the event of a validation, what is drawn.
+        runs: Title -> folders, one per seed.
+        value: Maps a validation event to the value to plot.
 
     Returns:
-        title -> epochs and, for each seed, the figures at them.
+        Title -> (epochs, values of each seed at these epochs).
     """
     curves = {}
     for title, folders in runs.items():
         of_seeds = [events(folder, "validation") for folder in folders]
         epochs = [event["epoch"] for event in of_seeds[0]]
-        curves[title] = (epochs, [[figure(event) for event in found] for found in of_seeds])
+        curves[title] = (epochs, [[value(event) for event in of_seed] for of_seed in of_seeds])
     return curves
 
 
 def mean_text(values: Sequence[float], digits: int) -> str:
-    """A value, or mean and standard deviation of several."""
+    """Format one value, or mean and standard deviation of several."""
     mean = f"{statistics.mean(values):.{digits}f}"
     return mean if len(values) == 1 else f"{mean} +- {statistics.stdev(values):.{digits}f}"
 
 
 def list_files(written: Mapping[str, Path]) -> None:
-    """Print what was written, and where."""
+    """Print descriptions and paths of the written files."""
     for text, path in written.items():
         print(f"  {text:22} {path}")
 
 
 def _shortened(config: Path, budget: float) -> list[str]:
-    """Pairs that scale a run's epochs; none for the whole budget."""
+    """Keys and values that scale the epochs of a run; empty for a budget of 1."""
     if budget == 1:
         return []
     solver = load_config([str(config)]).SOLVER

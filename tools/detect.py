@@ -1,14 +1,15 @@
-"""Tell what is done in the boxes of a video, and draw it.
+"""Detect the actions in the boxes of a video, and draw them.
 
     python tools/detect.py --checkpoint ava_checkpoint_epoch_00030.pyth --video x.mp4 \\
         --boxes boxes.csv --output detected
 
-Boxes come from any detector of persons, a row each: time in seconds, x1, y1, x2, y2. They are
-shares of width and height where none is above 1, else pixels. Written are `detections.csv` in the
-form of AVA (video, second, x1, y1, x2, y2, action, score) and `detections.mp4`, in which each frame
-shows the boxes of the nearest time. They fade away from their time and are gone after half a
-second. It has the frames of the video at its mean rate, whatever their times, and no sound. The
-checkpoint brings its configuration and class names along; weights that come without need --cfg.
+The boxes come from any person detector, one row each: timestamp in seconds, x1, y1, x2, y2. If none
+of the coordinates is above 1, they are fractions of width and height, otherwise pixels. The output
+is `detections.csv` in AVA format (video, second, x1, y1, x2, y2, action, score) and
+`detections.mp4`, in which each frame shows the boxes of the nearest timestamp. Boxes fade with the
+distance from their timestamp and disappear after half a second. The video has all frames at their
+mean frame rate, even if the input's rate varies, and no audio. The checkpoint contains its
+configuration and class names; weights without a configuration need --cfg.
 """
 
 from __future__ import annotations
@@ -38,17 +39,18 @@ from slowfast_maskfeat.tasks import Detection
 from slowfast_maskfeat.videos.decode import Video, open_video
 from slowfast_maskfeat.videos.write_video import write_video
 
-# Before and after its time, where no other is nearer, a box is drawn in full, then fades to a part.
-_FULL_SECONDS, _SHOWN_SECONDS, _LEAST_OPACITY = 0.2, 0.5, 0.2
+# A box is opaque up to the first distance from its timestamp, fades to the minimum opacity at the
+# second, and is not drawn beyond.
+_OPAQUE_SECONDS, _SHOWN_SECONDS, _MIN_OPACITY = 0.2, 0.5, 0.2
 _FRAMES_AT_ONCE = 16
 
 
 class TimedBoxes(NamedTuple):
-    """The boxes of a video, in the order of their times.
+    """Boxes of a video, sorted by timestamp.
 
     Attributes:
-        seconds: (N,) float64.
-        boxes: (N, 4) float32, x1, y1, x2, y2 as shares of width and height.
+        seconds: (N,) float64, timestamps in seconds.
+        boxes: (N, 4) float32, x1, y1, x2, y2 as fractions of width and height.
     """
 
     seconds: NDArray[np.float64]
@@ -56,22 +58,23 @@ class TimedBoxes(NamedTuple):
 
 
 def main(arguments: list[str]) -> int:
-    """Detect, write and draw.
+    """Detect actions, write them to a CSV file and draw them.
 
     Returns:
-        the exit code: 0, or 2 for invalid input.
+        The exit code: 0, or 2 for invalid input.
     """
-    warnings.simplefilter("ignore")  # the configuration was warned about when it trained
+    warnings.simplefilter("ignore")  # training has already shown these warnings
     options = _parse(arguments)
     return exit_code(lambda: detect(options), output=options.output)
 
 
 def detect(options: argparse.Namespace) -> None:
-    """Score the boxes, write the CSV and the drawn video.
+    """Score the boxes, write the CSV file and the drawn video.
 
     Raises:
-        ValueError: the checkpoint is no detector, or the boxes are malformed or beyond the video.
-        DecodeError: the video can't be decoded.
+        ValueError: The checkpoint is not a detector, or the boxes are malformed or outside the
+            video.
+        DecodeError: The video can't be decoded.
     """
     trained = load_trained(
         options.checkpoint, device=options.device, config_file=options.cfg, pairs=options.opts
@@ -79,7 +82,8 @@ def detect(options: argparse.Namespace) -> None:
     task = build_task(trained.cfg, trained.model)
     if not isinstance(task, Detection):
         raise ValueError(
-            f"{options.checkpoint}: it is no detector; tools/predict.py takes classifiers of clips"
+            f"--checkpoint must be a detector, got {options.checkpoint}; use tools/predict.py for "
+            "clip classifiers"
         )
     backend = trained.cfg.DATA.DECODING_BACKEND
     with open_video(options.video, backend) as video:
@@ -94,19 +98,20 @@ def detect(options: argparse.Namespace) -> None:
             scores=scores,
         )
         options.output.mkdir(parents=True, exist_ok=True)
-        table, film = options.output / "detections.csv", options.output / "detections.mp4"
+        table, drawn = options.output / "detections.csv", options.output / "detections.mp4"
         with atomic_write(table) as part:
             write_detections(part, detections, names)
-        lines = _lines(scores, list(names.values()), options.threshold, options.top)
-        write_video(film, _drawn(video, found, lines), fps=video.fps)
-    print(f"{len(found.boxes)} boxes at {len(np.unique(found.seconds))} times: {table}, {film}")
+        lines = _box_texts(scores, list(names.values()), options.threshold, options.top)
+        write_video(drawn, _draw_frames(video, found, lines), fps=video.fps)
+    num_times = len(np.unique(found.seconds))
+    print(f"{len(found.boxes)} boxes at {num_times} timestamps: {table}, {drawn}")
 
 
 def read_boxes(path: str, video: Video) -> TimedBoxes:
     """Read the boxes of a video.
 
     Raises:
-        ValueError: a row is malformed or outside of the video; the message has file and lines.
+        ValueError: A row is malformed or outside the video; the message has file and lines.
     """
     first, last = video.timestamps[0], video.timestamps[0] + video.duration
     rows, wrong = [], []
@@ -117,14 +122,20 @@ def read_boxes(path: str, video: Video) -> TimedBoxes:
             try:
                 time, x1, y1, x2, y2 = map(float, fields[:5])
             except ValueError:
-                if line > 1 or len(fields) < 5:  # else it names the columns
-                    wrong.append(f"line {line}: time, x1, y1, x2, y2 are wanted, got {fields}")
+                if line > 1 or len(fields) < 5:  # else it is a header line
+                    wrong.append(
+                        f"line {line} must be the numbers time, x1, y1, x2, y2, got {fields}"
+                    )
                 continue
             if not (x1 < x2 and y1 < y2 and min(x1, y1) >= 0):
-                wrong.append(f"line {line}: the box {x1:g}, {y1:g}, {x2:g}, {y2:g} has no area")
+                wrong.append(
+                    f"line {line}: box must have 0 <= x1 < x2 and 0 <= y1 < y2, "
+                    f"got {x1:g}, {y1:g}, {x2:g}, {y2:g}"
+                )
             elif not first <= time <= last:
                 wrong.append(
-                    f"line {line}: {time:g} s is not in {first:g}..{last:g} s of the video"
+                    f"line {line}: time must be within the video, {first:g} to {last:g} s, "
+                    f"got {time:g} s"
                 )
             else:
                 rows.append((time, x1, y1, x2, y2))
@@ -132,14 +143,17 @@ def read_boxes(path: str, video: Video) -> TimedBoxes:
         more = f", and {len(wrong) - 10} more" if len(wrong) > 10 else ""
         raise ValueError(f"--boxes: {path}: {'; '.join(wrong[:10])}{more}")
     if not rows:
-        raise ValueError(f"--boxes: {path}: there is no box")
+        raise ValueError(f"--boxes: {path} must have at least one box, got none")
     table = np.array(sorted(rows))
     boxes = table[:, 1:]
     if boxes.max() > 1:
         height, width = video.frames([0]).shape[1:3]
         boxes = boxes / np.array([width, height] * 2)
         if boxes.max() > 1 + 1e-6:
-            raise ValueError(f"--boxes: {path}: pixels beyond the {width}x{height} of the video")
+            raise ValueError(
+                f"--boxes: {path}: boxes must be within the {width}x{height} pixels of the video, "
+                f"got {table[:, [1, 3]].max():g}, {table[:, [2, 4]].max():g}"
+            )
     return TimedBoxes(table[:, 0], boxes.astype(np.float32))
 
 
@@ -147,16 +161,16 @@ def read_boxes(path: str, video: Video) -> TimedBoxes:
 def score_boxes(
     trained: TrainedModel, task: Detection, video: Video, found: TimedBoxes, device: str
 ) -> NDArray[np.float32]:
-    """The scores (N, K) of all boxes, a clip about each time."""
+    """Scores (N, K) of all boxes, from one clip around each timestamp."""
     view = build_key_frame_view(trained.cfg, "test")
-    turns = reverses_channels(trained.cfg, "test")
+    reverses = reverses_channels(trained.cfg, "test")
     times, start = np.unique(found.seconds, return_index=True)
     progress = Progress(len(times), "detect", sys.stderr)
     scores = []
     for time, boxes in zip(times, np.split(found.boxes, start[1:]), strict=True):
         clips, placed, _ = view(video, float(time), boxes, np.random.default_rng(0))
         pixels = clips.permute(0, 4, 1, 2, 3)  # (1, C, T, H, W)
-        pixels = (pixels.flip(1) if turns else pixels).to(device)
+        pixels = (pixels.flip(1) if reverses else pixels).to(device)
         logits = task.logits(trained.model, pixels, torch.from_numpy(placed).to(device))
         scores.append(task.activation(logits).cpu().numpy())
         progress.update(1)
@@ -165,14 +179,14 @@ def score_boxes(
 
 
 def _class_names(trained: TrainedModel, num_classes: int) -> list[str]:
-    """Those of the checkpoint, else numbers from 1 on."""
+    """Class names of the checkpoint, or "action 1", "action 2", ... if it has none."""
     return list(trained.class_names) or [f"action {n}" for n in range(1, num_classes + 1)]
 
 
-def _lines(
+def _box_texts(
     scores: NDArray[np.float32], names: list[str], threshold: float, top: int
 ) -> list[list[str]]:
-    """What is written at each box: its likeliest actions, the best first."""
+    """Lines of text for each box: its actions with the highest scores, the best first."""
     best = np.argsort(-scores, axis=1, kind="stable")[:, :top]
     return [
         [f"{names[action]} {row[action]:.2f}" for action in of_box if row[action] >= threshold]
@@ -180,38 +194,40 @@ def _lines(
     ]
 
 
-def _drawn(video: Video, found: TimedBoxes, lines: list[list[str]]) -> Iterator[NDArray[np.uint8]]:
-    """All frames of a video with the boxes of the nearest time."""
+def _draw_frames(
+    video: Video, found: TimedBoxes, lines: list[list[str]]
+) -> Iterator[NDArray[np.uint8]]:
+    """Yield all frames of a video with the boxes of the nearest timestamp."""
     times, start = np.unique(found.seconds, return_index=True)
     ends = np.append(start[1:], len(found.seconds))
     progress = Progress(video.num_frames, "draw", sys.stderr)
     for first in range(0, video.num_frames, _FRAMES_AT_ONCE):
         numbers = range(first, min(first + _FRAMES_AT_ONCE, video.num_frames))
         for number, frame in zip(numbers, video.frames(list(numbers)), strict=True):
-            away = np.abs(times - video.timestamps[number])
-            near = int(away.argmin())
-            is_shown = away[near] <= _SHOWN_SECONDS
-            of_time = slice(start[near], ends[near]) if is_shown else slice(0, 0)
+            distances = np.abs(times - video.timestamps[number])
+            nearest = int(distances.argmin())
+            is_shown = distances[nearest] <= _SHOWN_SECONDS
+            of_time = slice(start[nearest], ends[nearest]) if is_shown else slice(0, 0)
             yield draw_boxes(
                 frame,
                 found.boxes[of_time],
                 lines[of_time],
                 scale=drawing_scale(*frame.shape[:2]),
-                opacity=_opacity(away[near]),
+                opacity=_opacity(distances[nearest]),
             )
         progress.update(len(numbers))
     progress.close()
 
 
 def _opacity(seconds: float) -> float:
-    """Of boxes so far from their time."""
-    return float(np.interp(seconds, (_FULL_SECONDS, _SHOWN_SECONDS), (1.0, _LEAST_OPACITY)))
+    """Opacity of boxes at a distance in seconds from their timestamp."""
+    return float(np.interp(seconds, (_OPAQUE_SECONDS, _SHOWN_SECONDS), (1.0, _MIN_OPACITY)))
 
 
-def _share(text: str) -> float:
+def _fraction(text: str) -> float:
     number = float(text)
     if not 0 <= number <= 1:
-        raise argparse.ArgumentTypeError(f"{text} is not in 0..1")
+        raise argparse.ArgumentTypeError(f"must be in [0, 1], got {text}")
     return number
 
 
@@ -220,13 +236,13 @@ def _parse(arguments: list[str]) -> argparse.Namespace:
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
     add = parser.add_argument
-    add("--checkpoint", required=True, help="of a training of detection")
-    add("--video", required=True, help="file that a decoder opens")
-    add("--boxes", required=True, help="CSV of time, x1, y1, x2, y2")
-    add("--output", type=Path, default=Path("output/detect"), help="folder")
-    add("--cfg", help="YAML of the model, for weights that come without")
-    add("--threshold", type=_share, default=0.3, help="least score of an action that is drawn")
-    add("--top", type=int, default=3, help="most actions that are drawn at a box")
+    add("--checkpoint", required=True, help="checkpoint of a detector")
+    add("--video", required=True, help="video file")
+    add("--boxes", required=True, help="CSV file of time, x1, y1, x2, y2")
+    add("--output", type=Path, default=Path("output/detect"), help="output folder")
+    add("--cfg", help="YAML file of the model, for weights without a configuration")
+    add("--threshold", type=_fraction, default=0.3, help="minimum score of a drawn action")
+    add("--top", type=int, default=3, help="maximum number of actions drawn per box")
     add("--device", default="cuda" if torch.cuda.is_available() else "cpu", choices=["cpu", "cuda"])
     add("opts", nargs="*", default=[], metavar="KEY VALUE")
     return parser.parse_args(arguments)

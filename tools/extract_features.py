@@ -1,17 +1,18 @@
-"""Write the features of a list of videos or images, made by a frozen network.
+"""Extract the features of a split of videos or images with a frozen network.
 
     python tools/extract_features.py --checkpoint ssl_checkpoint_epoch_00300.pyth --split test \\
         --output features.npz DATA.PATH_TO_DATA_DIR lists OUTPUT_DIR output/probe
     torchrun --nproc_per_node 8 tools/extract_features.py --checkpoint ... --split train
 
-Features are kept in OUTPUT_DIR/features as they are made: an extraction that was interrupted goes
-on there, and a probe (PROBE.KIND) with the same OUTPUT_DIR, configuration and weights takes them.
-With --output they are then written into one file: `features` (clips, D), or (clips, n, D) with
---tokens, `rows`, `views`, `times` (the seconds of each clip), `labels`, and as text `paths`,
-`class_names` and `facts`: list and its hash, checkpoint and its hash, pooling, decoders, what was
-lost. A classifier's clip is its mean token or class token, as MVIT.USE_MEAN_POOLING and
-MVIT.CLS_EMBED_ON say, a pre-training's the mean of its tokens without class token. The checkpoint
-brings its configuration along; weights that come without need --cfg.
+Features are saved in OUTPUT_DIR/features during extraction: an interrupted extraction is resumed
+from there, and a probe (PROBE.KIND) with the same OUTPUT_DIR, configuration and weights uses them.
+With --output they are then written to one file: `features` (clips, D), or (clips, n, D) with
+--tokens, `rows`, `views`, `times` (timestamps of each clip in seconds), `labels`, and as text
+`paths`, `class_names` and `facts`: annotation file and its hash, checkpoint and its hash, pooling,
+decoders, lost videos. The pooled feature of a classifier is its mean token or class token,
+according to MVIT.USE_MEAN_POOLING and MVIT.CLS_EMBED_ON; that of a pre-trained model is the mean of
+its tokens without the class token. The checkpoint contains its configuration; weights without a
+configuration need --cfg.
 """
 
 from __future__ import annotations
@@ -36,12 +37,12 @@ from slowfast_maskfeat.runs.load_trained import named_device
 
 
 def main(arguments: list[str]) -> int:
-    """Extract and write, alone or as one of the processes that torchrun started.
+    """Extract and write features, in one process or as one of the processes of torchrun.
 
     Returns:
-        the exit code: 0, 2 for invalid input, or 130 after Ctrl-C.
+        The exit code: 0, 2 for invalid input, or 130 after Ctrl-C.
     """
-    warnings.simplefilter("ignore")  # the configuration was warned about when it trained
+    warnings.simplefilter("ignore")  # training has already shown these warnings
     options = _parse(arguments)
     code = exit_code(
         lambda: _extract(options), output=options.output or "the features", resumable=True
@@ -58,34 +59,34 @@ def _extract(options: argparse.Namespace) -> None:
     cfg = _configuration(options)
     distributed.from_environment("gloo" if device.type == "cpu" else cfg.DIST_BACKEND)
     device = distributed.own_device(device.type)
-    if options.output:  # before the work, not after it
+    if options.output:  # fail before the extraction, not after it
         from_main(lambda: check_writable(options.output))
     data = DataSource(cfg)
     frozen = build_frozen_model(cfg, options.checkpoint, device, data=data)
     features = kept_features(
         cfg, options.split, frozen, of_tokens=options.tokens, device=device, data=data
     )
-    if features is None:  # the main process alone goes on
+    if features is None:  # not the main process
         return
     if options.output:
         save_features(options.output, features)
     facts, shape = features.facts, "x".join(map(str, features.features.shape))
     print(
         f"{options.output or cfg.OUTPUT_DIR}: {shape}, {facts['num_decoded']} of "
-        f"{facts['num_expected']} rows of {facts['list']} decoded, {facts['num_views']} clips "
+        f"{facts['num_expected']} samples of {facts['list']} decoded, {facts['num_views']} clips "
         f"each, {facts['pooling']}"
     )
 
 
 def _configuration(options: argparse.Namespace) -> CfgNode:
-    """That of --cfg, else the checkpoint's own."""
+    """Configuration of --cfg, or of the checkpoint."""
     if options.cfg:
         return load_config([options.cfg], options.opts)
     content = load_checkpoint(options.checkpoint)
     if not isinstance(content.get("cfg"), str):
         raise ValueError(
-            f"{options.checkpoint}: it holds no configuration; name the YAML file of its model "
-            "with --cfg"
+            f"{options.checkpoint} contains no configuration; give the YAML file of its model with "
+            "--cfg"
         )
     return parse_config(content["cfg"], options.checkpoint, options.opts)
 
@@ -94,18 +95,20 @@ def _parse(arguments: list[str]) -> argparse.Namespace:
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
-    parser.add_argument("--checkpoint", required=True, help="of a pre-training or a training")
-    parser.add_argument("--cfg", help="YAML of the model, for weights that come without")
     parser.add_argument(
-        "--output", help="file that ends in .npz or .safetensors; without, they stay in OUTPUT_DIR"
+        "--checkpoint", required=True, help="checkpoint of a pre-trained or trained model"
+    )
+    parser.add_argument("--cfg", help="YAML file of the model, for weights without a configuration")
+    parser.add_argument(
+        "--output", help="file ending in .npz or .safetensors; default: only OUTPUT_DIR/features"
     )
     parser.add_argument(
-        "--split", default="test", choices=["train", "val", "test"], help="which list"
+        "--split", default="test", choices=["train", "val", "test"], help="split to extract"
     )
     parser.add_argument(
         "--tokens",
         action="store_true",
-        help="features of each token but the class token, not pooled to one for each clip",
+        help="features of each token except the class token, instead of one per clip",
     )
     parser.add_argument(
         "--device",

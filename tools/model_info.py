@@ -1,9 +1,10 @@
-"""Print what the model of a configuration costs: parameters and multiply-adds, block by block.
+"""Print the parameters and multiply-adds of a configuration's model, block by block.
 
     python tools/model_info.py --cfg A.yaml [B.yaml ...] [KEY VALUE ...]
 
-What ends in .yaml or .yml is a file, later ones win; the rest are pairs, which win over files. It
-needs no data and no GPU. A multiply-add counts as one, as in the "GFLOPs" of this field's papers.
+Arguments ending in .yaml or .yml are files, of which later ones override earlier ones; the others
+are keys and values, which override files. Neither data nor a GPU is needed. A multiply-add counts
+as one, as in the "GFLOPs" of this field's papers.
 """
 
 from __future__ import annotations
@@ -36,12 +37,12 @@ HEADER = (
 
 
 def main(arguments: list[str]) -> int:
-    """Print the table, and write the JSON file if one is named.
+    """Print the table, and write the JSON file if requested.
 
     Returns:
-        the exit code: 0, or 2 for invalid input.
+        The exit code: 0, or 2 for invalid input.
     """
-    warnings.simplefilter("ignore")  # of keys that do nothing, which is for a run to say
+    warnings.simplefilter("ignore")  # about keys without effect; a run shows these warnings
     options = _parse(arguments)
     return exit_code(lambda: _report(options), output=options.json)
 
@@ -58,7 +59,7 @@ def _report(options: argparse.Namespace) -> None:
 
 
 def report(info: ModelInfo) -> list[str]:
-    """The lines for people."""
+    """Lines of the printed table and summary."""
     cost = info.complexity
     rows = [HEADER, *map(_row, cost.parts)]
     total = (_millions(cost.num_parameters), _giga(cost.multiply_adds), _giga(cost.attention))
@@ -66,7 +67,7 @@ def report(info: ModelInfo) -> list[str]:
     widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
     lines = [
         "  ".join(
-            # Names to the left, numbers to the right.
+            # Names are left-aligned, numbers right-aligned.
             cell.rjust(width) if column else cell.ljust(width)
             for column, (cell, width) in enumerate(zip(row, widths, strict=True))
         ).rstrip()
@@ -89,7 +90,7 @@ def report(info: ModelInfo) -> list[str]:
             f"{test['multiply_adds'] / 1e9:.1f} G (multiply-adds x clips x crops)"
         )
     if info.num_clips and not info.is_test_size:
-        lines.append("inference: tests are of another size, which --test-size counts")
+        lines.append("inference: not counted, because tests use another size; use --test-size")
     skipped = ", ".join(f"{name} {count}" for name, count in cost.unsupported.items())
     return [*lines, f"called but not counted: {skipped or 'nothing'}"]
 
@@ -139,9 +140,9 @@ def _parse(arguments: list[str]) -> argparse.Namespace:
     parser.add_argument(
         "--test-size",
         action="store_true",
-        help="count at DATA.TEST_CROP_SIZE, of which published test figures are",
+        help="count at DATA.TEST_CROP_SIZE, as published numbers for tests do",
     )
-    parser.add_argument("--json", metavar="PATH", help="write the same as JSON")
+    parser.add_argument("--json", metavar="PATH", help="JSON file to write the results to")
     parser.add_argument("words", nargs="*", default=[], metavar="KEY VALUE")
     return parser.parse_args(arguments)
 

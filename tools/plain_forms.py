@@ -1,6 +1,7 @@
-"""The plain forms of attention, pooling and MAE, which the fast ones are measured against.
+"""Plain implementations of attention, pooling and MAE, the baselines of the fast ones.
 
-Written as the papers put it, with the matrix of scores in memory, and for nothing but comparison.
+They follow the formulas of the papers, with the attention matrix in memory, and serve only for
+comparison.
 """
 
 from __future__ import annotations
@@ -16,13 +17,13 @@ from slowfast_maskfeat.shapes import Grid
 
 
 class ExplicitAttention(PoolingAttention):
-    """Attention with the (query, key) matrix of scores and biases, step by step.
+    """Attention that computes the full (query, key) matrix of scores and biases.
 
     Source: MViTv2 (Li et al., 2022), section 3.1.
     """
 
     def forward(self, tokens: Tensor, grid: Grid) -> tuple[Tensor, Grid]:
-        """As `PoolingAttention.forward`."""
+        """Attend as in `PoolingAttention.forward`."""
         query, key, value, grid_q, grid_k = self._project_and_pool(tokens, grid)
         scores = query @ key.transpose(-2, -1) * self.scale  # (B, heads, Nq, Nk)
         if self.axes:
@@ -34,7 +35,7 @@ class ExplicitAttention(PoolingAttention):
         return self.proj_drop(self.proj(attended)), grid_q
 
     def _bias(self, query: Tensor, grid_q: Grid, grid_k: Grid) -> Tensor:
-        """(B, heads, Nq, Nk): relative positions of all pairs, 0 for the cls token."""
+        """Relative position bias (B, heads, Nq, Nk) of all pairs, 0 for the class token."""
         front = int(self.has_cls)
         planes = query[:, :, front:].unflatten(2, tuple(grid_q))  # (B, heads, t, h, w, d)
         bias = planes.new_zeros(*planes.shape[:5], *grid_k)
@@ -52,7 +53,7 @@ class ExplicitAttention(PoolingAttention):
 
 
 def relative_vectors(table: Tensor, num_queries: int, num_keys: int) -> Tensor:
-    """(num_queries, num_keys, d): the table's row for each pair of coordinates along one axis."""
+    """Row of the table for each pair of coordinates on one axis: (num_queries, num_keys, d)."""
     length = 2 * max(num_queries, num_keys) - 1
     if len(table) != length:
         table = F.interpolate(table.t()[None], size=length, mode="linear")[0].t()
@@ -67,43 +68,43 @@ def relative_vectors(table: Tensor, num_queries: int, num_keys: int) -> Tensor:
 
 
 class FullAutoencoder(MaskedAutoencoder):
-    """A masked autoencoder whose encoder is given hidden tokens, too, and its decoder not.
+    """Masked autoencoder whose encoder processes masked tokens, too; its decoder is unchanged.
 
-    What comes out is another thing, since visible tokens now attend to hidden ones: it tells what
-    a step costs, and nothing can be learned with it.
+    The predictions differ, since visible tokens attend to masked ones: it shows the cost of a step
+    and is not meant for training.
     """
 
     def encode_visible(self, tokens: Tensor, visible: Tensor) -> Tensor:
-        """As `MaskedAutoencoder.encode_visible`, by way of all tokens."""
+        """Encode all tokens, then return those of `MaskedAutoencoder.encode_visible`."""
         front = int(self.has_cls)
         every = torch.arange(tokens.shape[1] - front, device=tokens.device)
         encoded = super().encode_visible(tokens, every.expand(len(tokens), -1))
-        places = F.pad(visible + 1, (1, 0)) if front else visible
-        return encoded.take_along_dim(places[..., None], dim=1)
+        positions = F.pad(visible + 1, (1, 0)) if front else visible
+        return encoded.take_along_dim(positions[..., None], dim=1)
 
 
 def encode_all(model: nn.Module) -> nn.Module:
-    """Has the encoder of a masked autoencoder run on all tokens, in place; the weights stay."""
-    assert type(model) is MaskedAutoencoder, "a configuration with MASK.MAE_ON is wanted"
+    """Make the encoder of a masked autoencoder process all tokens, in place; keeps the weights."""
+    assert type(model) is MaskedAutoencoder, "MASK.MAE_ON must be True"
     model.__class__ = FullAutoencoder
     return model
 
 
 class PlainPool(DepthwisePool):
-    """The depthwise convolution as torch has it."""
+    """Depthwise convolution by torch's own operator."""
 
     def forward(self, clips: Tensor) -> Tensor:
-        """(b, t, h, w, d) -> (b, t', h', w', d)."""
+        """Pool (b, t, h, w, d) -> (b, t', h', w', d)."""
         return nn.Conv3d.forward(self, clips.permute(0, 4, 1, 2, 3)).permute(0, 2, 3, 4, 1)
 
 
 def make_plain(model: nn.Module, *, attention: bool = True, pooling: bool = False) -> nn.Module:
-    """Turns a model's fast forms into plain ones, in place; the weights stay.
+    """Replace the fast layers of a model by plain ones, in place; keeps the weights.
 
     Args:
         model: Any model of this package.
-        attention: Explicit attention.
-        pooling: The plain depthwise convolution.
+        attention: Whether to use `ExplicitAttention`.
+        pooling: Whether to use `PlainPool`.
 
     Returns:
         The model.

@@ -1,7 +1,7 @@
-"""HOG in its textbook form: convolve, scatter the magnitudes over a bin axis, pool, normalize.
+"""Textbook HOG: convolve, scatter the magnitudes over a bin axis, pool, normalize.
 
-The plain reference that tests and `tools/benchmark.py` hold the one-pass form of
-`slowfast_maskfeat.targets.hog` against. It stores a (C, bins, H, W) tensor per image.
+Tests and `tools/benchmark.py` compare the one-pass implementation of
+`slowfast_maskfeat.targets.hog` with it. It stores a (C, bins, H, W) tensor per image.
 """
 
 from __future__ import annotations
@@ -17,13 +17,13 @@ def plain_hog(images: Tensor, *, bins: int = 9, cell: int = 8, window: int = 0) 
     """Histograms of oriented gradients (Dalal and Triggs, CVPR 2005; MaskFeat, section 3.2).
 
     Args:
-        images: (N, C, H, W), any dtype; computed in float32, or in float64 if given that.
-        bins: unsigned orientations.
-        cell: pixels per side of a cell; divides H and W.
-        window: side in pixels of the Gaussian windows that tile the image; 0 for none.
+        images: (N, C, H, W), any dtype; computed in float32, or in float64 for float64 input.
+        bins: Number of unsigned orientations.
+        cell: Side of a cell in pixels; divides H and W.
+        window: Side in pixels of the Gaussian windows that tile the image; 0 for none.
 
     Returns:
-        (N, C, bins, H / cell, W / cell), of unit length over `bins` or zero.
+        (N, C, bins, H / cell, W / cell), of unit L2 norm over `bins` or zero.
     """
     num_channels, height, width = images.shape[1:]
     images = images if images.dtype == torch.float64 else images.float()

@@ -1,9 +1,10 @@
-"""Name the action in a video.
+"""Classify the action in a video.
 
     python tools/predict.py --checkpoint checkpoint_epoch_00100.pyth --video x.mp4
 
-The checkpoint brings its configuration and class names along; weights that come without need --cfg.
-To compare numbers with another program, give both the same array of clips instead of a video:
+The checkpoint contains its configuration and class names; weights without a configuration need
+--cfg. To compare outputs with another program, give both the same array of clips instead of a
+video:
 
     python tools/predict.py --checkpoint weights.pyth --cfg model.yaml --clips clips.npy \\
         --logits logits.npy
@@ -34,37 +35,37 @@ from slowfast_maskfeat.videos.decode import open_video
 
 
 def main(arguments: list[str]) -> int:
-    """Print the likeliest classes.
+    """Print the top classes.
 
     Returns:
-        the exit code: 0, or 2 for invalid input.
+        The exit code: 0, or 2 for invalid input.
     """
-    warnings.simplefilter("ignore")  # the configuration was warned about when it trained
+    warnings.simplefilter("ignore")  # training has already shown these warnings
     options = _parse(arguments)
-    return exit_code(lambda: _answer(options), output=options.logits)
+    return exit_code(lambda: _predict_and_print(options), output=options.logits)
 
 
-def _answer(options: argparse.Namespace) -> None:
-    answer, logits = predict(options)
+def _predict_and_print(options: argparse.Namespace) -> None:
+    prediction, logits = predict(options)
     if options.logits:
         _save_array(options.logits, logits)
     if options.json:
-        print(json.dumps(answer))
+        print(json.dumps(prediction))
         return
-    for row in answer["top"]:
+    for row in prediction["top"]:
         print(f"{row['score']:.4f}  {row['name']}")
 
 
 @torch.no_grad()
 def predict(options: argparse.Namespace) -> tuple[dict[str, Any], Tensor]:
-    """The likeliest classes by the mean score of all clips.
+    """Predict the top classes by the mean score of all clips.
 
     Returns:
-        the answer, and the raw scores (V, K) of each clip.
+        The prediction as written by --json, and the logits (V, K) of all clips.
 
     Raises:
-        ValueError: the checkpoint is no classifier of this package, or the clips don't fit it.
-        DecodeError: the video can't be decoded.
+        ValueError: The checkpoint is not a clip classifier, or the clips don't match it.
+        DecodeError: The video can't be decoded.
     """
     device = options.device
     cfg, model, names = load_trained(
@@ -73,15 +74,15 @@ def predict(options: argparse.Namespace) -> tuple[dict[str, Any], Tensor]:
     task = build_task(cfg, model)
     if not isinstance(task, Classification):
         raise ValueError(
-            f"{options.checkpoint}: it is no classifier of clips; a pre-training is to be "
-            "fine-tuned first, and tools/detect.py takes detectors"
+            f"--checkpoint must be a clip classifier, got {options.checkpoint}; fine-tune a "
+            "pre-trained model first, and use tools/detect.py for detectors"
         )
     clips = _read_clips(options.clips, cfg) if options.clips else _decode(options.video, cfg)
     chunks = clips.split(cfg.TEST.BATCH_SIZE)
     logits = torch.cat([task.logits(model, chunk.to(device)) for chunk in chunks]).cpu()
     scores = task.activation(logits).mean(0)
     best = scores.topk(min(options.top, len(scores)))
-    answer = {
+    prediction = {
         "video": options.clips or options.video,
         "num_views": len(clips),
         "top": [
@@ -93,11 +94,11 @@ def predict(options: argparse.Namespace) -> tuple[dict[str, Any], Tensor]:
             for score, number in zip(best.values, best.indices, strict=True)
         ],
     }
-    return answer, logits
+    return prediction, logits
 
 
 def _decode(video: str, cfg: CfgNode) -> Tensor:
-    """(V, C, T, H, W) uint8: the test views of a video."""
+    """Decode the test views of a video: (V, C, T, H, W) uint8."""
     views = build_test_views(cfg)
     with open_video(video, cfg.DATA.DECODING_BACKEND) as opened:
         clips = views(opened).permute(0, 4, 1, 2, 3)
@@ -105,13 +106,13 @@ def _decode(video: str, cfg: CfgNode) -> Tensor:
 
 
 def _read_clips(path: str, cfg: CfgNode) -> Tensor:
-    """(V, C, T, H, W), uint8 or normalized float32, from a .npy file."""
+    """Read clips (V, C, T, H, W), uint8 or normalized float32, from a .npy file."""
     try:
         array = np.load(path, allow_pickle=False)
     except (OSError, ValueError) as error:
-        raise ValueError(f"--clips: {path}: it can't be read as a .npy array: {error}") from error
+        raise ValueError(f"--clips: {path} can't be read as a .npy array: {error}") from error
     if not isinstance(array, np.ndarray):
-        raise ValueError(f"--clips: {path}: it is an archive of arrays; a .npy of one is wanted")
+        raise ValueError(f"--clips must be a .npy file of one array, got the archive {path}")
     channels = cfg.DATA.INPUT_CHANNEL_NUM[0]
     if (
         array.ndim != 5
@@ -120,27 +121,27 @@ def _read_clips(path: str, cfg: CfgNode) -> Tensor:
         or (array.dtype != np.uint8 and array.dtype.kind != "f")
     ):
         raise ValueError(
-            f"--clips: {path}: it holds {array.dtype} of shape {array.shape}; (clips, {channels} "
-            "channels, frames, height, width) as uint8, or as floats already normalized, is wanted"
+            f"--clips must be (clips, {channels} channels, frames, height, width), uint8 or floats "
+            f"already normalized, got {array.dtype} of shape {array.shape} in {path}"
         )
     if not np.isfinite(array).all():
-        raise ValueError(f"--clips: {path}: it holds values that are not finite")
+        raise ValueError(f"--clips must be finite, got NaN or infinity in {path}")
     return torch.from_numpy(array if array.dtype == np.uint8 else array.astype(np.float32))
 
 
 def _save_array(path: str, logits: Tensor) -> None:
-    """Write whole or not at all."""
+    """Write an array atomically."""
     try:
         with atomic_write(Path(path)) as temporary, open(temporary, "wb") as file:
             np.save(file, logits.numpy())
     except OSError as error:
-        raise ValueError(f"--logits: {path}: it can't be written: {error.strerror}") from error
+        raise ValueError(f"--logits: {path} can't be written: {error.strerror}") from error
 
 
 def _count(text: str) -> int:
     number = int(text)
     if number < 1:
-        raise argparse.ArgumentTypeError(f"{text} is not 1 or more")
+        raise argparse.ArgumentTypeError(f"must be >= 1, got {text}")
     return number
 
 
@@ -148,17 +149,17 @@ def _parse(arguments: list[str]) -> argparse.Namespace:
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
-    parser.add_argument("--checkpoint", required=True, help="of a fine-tuning or training")
+    parser.add_argument("--checkpoint", required=True, help="checkpoint of a clip classifier")
     source = parser.add_mutually_exclusive_group(required=True)
-    source.add_argument("--video", help="file that a decoder opens")
+    source.add_argument("--video", help="video file")
     source.add_argument(
         "--clips",
-        help=".npy of (clips, channels, frames, height, width), channels in the network's order",
+        help=".npy file of (clips, channels, frames, height, width), channels in the model's order",
     )
-    parser.add_argument("--cfg", help="YAML of the model, for weights that come without")
-    parser.add_argument("--logits", help=".npy to write the raw scores of each clip to")
-    parser.add_argument("--json", action="store_true", help="one JSON object instead of lines")
-    parser.add_argument("--top", type=_count, default=5, help="how many classes")
+    parser.add_argument("--cfg", help="YAML file of the model, for weights without a configuration")
+    parser.add_argument("--logits", help=".npy file to write the logits of each clip to")
+    parser.add_argument("--json", action="store_true", help="print JSON instead of lines of text")
+    parser.add_argument("--top", type=_count, default=5, help="number of classes to print")
     parser.add_argument(
         "--device",
         default="cuda" if torch.cuda.is_available() else "cpu",

@@ -1,10 +1,10 @@
-"""Rewrite an old checkpoint, whose reading runs code, as one that is read without.
+"""Rewrite an old checkpoint, which runs code when read, as one that can be read safely.
 
     python tools/rewrite_checkpoint.py --input old.pyth --output new.pyth
 
-THIS RUNS WHATEVER CODE THE INPUT BRINGS ALONG: do it in a sandbox, as INSTALL.md shows under "Old
-checkpoints". The weights are kept, with the epoch, the configuration's text, class names and token
-grid; numpy arrays become tensors. What is left out is printed.
+THIS RUNS ANY CODE THAT THE INPUT CONTAINS: do it in a sandbox, as shown in INSTALL.md under "Old
+checkpoints". The weights are kept, with the epoch, the text of the configuration, class names and
+token grid; NumPy arrays become tensors. The names of everything else are printed.
 """
 
 from __future__ import annotations
@@ -26,57 +26,57 @@ from slowfast_maskfeat.cli import exit_code
 from slowfast_maskfeat.log import first_line
 
 SUFFIXES = (".pyth", ".pth", ".pt")
-# What is kept beside the weights, where it is of the type.
+# Keys that are kept in addition to the weights, if their values have this type.
 KEPT = {"epoch": int, "cfg": str, "class_names": list, "token_grid": list}
 
 
-class Absent(dict[Any, Any]):
-    """Stands for an object whose code is not here, such as another program's meters or options."""
+class Placeholder(dict[Any, Any]):
+    """Replaces an object whose class is not installed, such as another program's meters."""
 
-    def __new__(cls, *args: Any, **kwargs: Any) -> Absent:
-        """Takes whatever the missing class took."""
+    def __new__(cls, *args: Any, **kwargs: Any) -> Placeholder:
+        """Accept any arguments of the missing class."""
         return super().__new__(cls)
 
     def __init__(self, *args: Any, **kwargs: Any) -> None:
         super().__init__()
 
     def __setstate__(self, state: Any) -> None:
-        """Takes any state."""
+        """Accept any state."""
 
     def append(self, item: Any) -> None:
-        """Takes the items of a missing kind of list."""
+        """Accept items of a missing subclass of list."""
 
     def extend(self, items: Any) -> None:
-        """Takes the items of a missing kind of list."""
+        """Accept items of a missing subclass of list."""
 
 
-class Reader(pickle.Unpickler):
-    """Reads pickles of classes that are not here, too."""
+class TolerantUnpickler(pickle.Unpickler):
+    """Unpickler that replaces objects of missing classes by placeholders."""
 
     def find_class(self, module: str, name: str) -> Any:
-        """The class or function, or a stand-in."""
+        """Find a class or function, or return `Placeholder`."""
         try:
             return super().find_class(module, name)
         except (ImportError, AttributeError):
-            return Absent
+            return Placeholder
 
 
-class ReaderModule:
-    """What torch.load asks of a module to read pickles with."""
+class TolerantPickle:
+    """Pickle module for torch.load, which needs these two names."""
 
-    Unpickler = Reader
+    Unpickler = TolerantUnpickler
 
     @staticmethod
     def load(file: Any, **options: Any) -> Any:
-        """Reads one object."""
-        return Reader(file, **options).load()
+        """Read one object."""
+        return TolerantUnpickler(file, **options).load()
 
 
 def main(arguments: list[str]) -> int:
     """Rewrite one file.
 
     Returns:
-        the exit code: 0, or 2 for invalid input.
+        The exit code: 0, or 2 for invalid input.
     """
     options = _parse(arguments)
     return exit_code(
@@ -85,72 +85,72 @@ def main(arguments: list[str]) -> int:
 
 
 def rewrite(source: Path, output: Path) -> None:
-    """Read, running what the file brings along, and write what is plain in it.
+    """Read a file, running the code in it, and write its weights and other plain values.
 
     Raises:
-        ValueError: the input holds no weights, or the output is there or has another suffix.
-        OSError: the input can't be read, or the output not be written.
+        ValueError: The input has no weights, or the output exists or has another suffix.
+        OSError: The input can't be read or the output can't be written.
     """
     if output.suffix not in SUFFIXES:
-        raise ValueError(f"--output: {output} ends in none of {', '.join(SUFFIXES)}")
+        raise ValueError(f"--output must end in one of {', '.join(SUFFIXES)}, got {output}")
     if output.exists():
-        raise ValueError(f"--output: {output} is there already; it is not overwritten")
+        raise ValueError(f"--output must not exist, got the existing file {output}")
     content = _as_mapping(_read(source))
-    places = [key for key in (*WEIGHT_KEYS, "blobs") if _as_mapping(content.get(key))]
+    weight_keys = [key for key in (*WEIGHT_KEYS, "blobs") if _as_mapping(content.get(key))]
     others = {key: _as_plain(value) for key, value in content.items() if key in KEPT}
     kept = {key: value for key, value in others.items() if type(value) is KEPT[key]}
     rest = {key: value for key, value in content.items() if key not in kept}
-    held = _as_mapping(rest.pop(places[0])) if places else rest
-    tensors = {str(name): _as_tensor(value) for name, value in held.items()}
+    state = _as_mapping(rest.pop(weight_keys[0])) if weight_keys else rest
+    tensors = {str(name): _as_tensor(value) for name, value in state.items()}
     weights = {name: value for name, value in tensors.items() if value is not None}
     if not weights:
-        raise ValueError(f"{source}: no tensor is in it; its keys are {_shown(content)}")
+        raise ValueError(f"{source} must contain tensors, got the keys {_shorten(content)}")
     save_checkpoint(output, {"model_state": weights, **kept})
-    left = [*(rest if places else ()), *(name for name in held if str(name) not in weights)]
+    skipped = [*(rest if weight_keys else ()), *(n for n in state if str(n) not in weights)]
     print(f"{output}: {len(weights)} weights{''.join(f', {key}' for key in kept)}")
-    if left:
-        print(f"left out: {_shown(left)}")
+    if skipped:
+        print(f"left out: {_shorten(skipped)}")
 
 
 def _read(source: Path) -> Any:
     with open(source, "rb") as file:
         try:
-            # Python 2 wrote texts and arrays that no other encoding reads.
+            # No other encoding reads the strings and arrays that Python 2 has written.
             return torch.load(
                 file,
                 map_location="cpu",
                 weights_only=False,
-                pickle_module=ReaderModule,
+                pickle_module=TolerantPickle,
                 encoding="latin1",
             )
-        except Exception as error:  # torch's reader raises any kind
+        except Exception as error:  # torch.load raises errors of many types
             reason = error
         file.seek(0)
         try:
-            return Reader(file, encoding="latin1").load()
+            return TolerantUnpickler(file, encoding="latin1").load()
         except Exception as error:
-            raise ValueError(f"{source}: it can't be read: {first_line(reason)}") from error
+            raise ValueError(f"{source} can't be read: {first_line(reason)}") from error
 
 
 def _as_mapping(value: Any) -> Mapping[Any, Any]:
-    """Weights by name, also of a whole model; empty where it is neither."""
+    """Name -> value of a mapping or of a module's state; empty for anything else."""
     if isinstance(value, nn.Module):
         return value.state_dict()
     return value if isinstance(value, Mapping) else {}
 
 
 def _as_tensor(value: Any) -> Tensor | None:
-    """A tensor of the exact type, detached; None where it holds no numbers."""
+    """Detached tensor, not of a subclass; None if the value is not numeric."""
     if isinstance(value, Tensor):
         return value.detach().as_subclass(Tensor)
     if isinstance(value, (np.ndarray, np.generic)) and value.dtype.kind in "biufc":
-        # A copy of its own, in this machine's order of bytes.
+        # Copied to native byte order, the only one that torch supports.
         return torch.from_numpy(np.array(value, value.dtype.newbyteorder("=")))
     return None
 
 
 def _as_plain(value: Any) -> Any:
-    """Without numpy's types; None where something else is in it."""
+    """Convert NumPy values to plain Python; None if it contains anything else."""
     if isinstance(value, np.generic):
         value = value.item()
     if isinstance(value, (list, tuple, np.ndarray)):
@@ -159,18 +159,18 @@ def _as_plain(value: Any) -> Any:
     return value if type(value) in (bool, int, float, str) else None
 
 
-def _shown(names: Any) -> str:
-    words = [str(name) for name in names]
-    more = f" and {len(words) - 8} more" if len(words) > 8 else ""
-    return ", ".join(words[:8]) + more
+def _shorten(names: Any) -> str:
+    texts = [str(name) for name in names]
+    more = f" and {len(texts) - 8} more" if len(texts) > 8 else ""
+    return ", ".join(texts[:8]) + more
 
 
 def _parse(arguments: list[str]) -> argparse.Namespace:
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
-    parser.add_argument("--input", required=True, help="checkpoint; its code is run")
-    parser.add_argument("--output", required=True, help="file to write; .pyth, .pth or .pt")
+    parser.add_argument("--input", required=True, help="checkpoint to read; RUNS ITS CODE")
+    parser.add_argument("--output", required=True, help="file to write: .pyth, .pth or .pt")
     return parser.parse_args(arguments)
 
 

@@ -1,9 +1,10 @@
-"""Train and test as a configuration says.
+"""Train and test a model by a configuration.
 
     python tools/run_net.py --cfg A.yaml [B.yaml ...] [KEY VALUE ...]
     torchrun --nproc_per_node 8 tools/run_net.py --cfg A.yaml [KEY VALUE ...]
 
-What ends in .yaml or .yml is a file, later ones win; the rest are pairs, which win over files.
+Arguments ending in .yaml or .yml are files, of which later ones override earlier ones; the others
+are keys and values, which override files.
 """
 
 from __future__ import annotations
@@ -25,7 +26,7 @@ def main(arguments: list[str]) -> int:
     """Run the command.
 
     Returns:
-        the exit code, see `exit_code`.
+        The exit code, see `exit_code`.
     """
     warnings.showwarning = _print_warning
     options, words = _parse(arguments)
@@ -35,8 +36,8 @@ def main(arguments: list[str]) -> int:
 def _launch(options: argparse.Namespace, words: list[str]) -> None:
     """Start the processes of the run, or join those that torchrun started."""
     cfg = load_config(
-        [word for word in words if _is_file(word)],
-        [word for word in words if not _is_file(word)] + _shards(options),
+        [word for word in words if _is_yaml(word)],
+        [word for word in words if not _is_yaml(word)] + _shards(options),
     )
     choice = distributed.choose_device(cfg.NUM_GPUS)
     backend = "gloo" if choice.type == "cpu" else cfg.DIST_BACKEND
@@ -58,11 +59,11 @@ def _launch(options: argparse.Namespace, words: list[str]) -> None:
 
 
 def run_process(cfg: Any) -> None:
-    """One process of the run; the main one prints how a signal ended it.
+    """Run one process; the main one prints a message if a signal stops it.
 
     Raises:
-        SystemExit: a signal stopped it; the code is the one that shells expect.
-        ValueError: something a user can fix.
+        SystemExit: A signal stopped the process; the code is the one that shells expect.
+        ValueError: An error that a user can fix.
     """
     if distributed.world_size() == 1:
         run(cfg)
@@ -83,8 +84,8 @@ def _parse(arguments: list[str]) -> tuple[argparse.Namespace, list[str]]:
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
     parser.add_argument("--num_shards", type=int, help="number of machines")
-    parser.add_argument("--shard_id", type=int, help="which of them this one is")
-    parser.add_argument("--init_method", help="where the machines meet: tcp://host:port")
+    parser.add_argument("--shard_id", type=int, help="index of this machine, from 0")
+    parser.add_argument("--init_method", help="address of the first machine: tcp://host:port")
     parser.add_argument(
         "--cfg",
         "--cfg_files",
@@ -97,17 +98,17 @@ def _parse(arguments: list[str]) -> tuple[argparse.Namespace, list[str]]:
     parser.add_argument("words", nargs="*", default=[], metavar="KEY VALUE")
     options = parser.parse_args(arguments)
     if not arguments:
-        parser.error("--cfg with a YAML file is wanted, such as configs/demo/pretrain.yaml")
+        parser.error("--cfg must be a YAML file, such as configs/demo/pretrain.yaml, got none")
     return options, [*options.cfg, *options.words, *options.opts]
 
 
 def _shards(options: argparse.Namespace) -> list[str]:
-    """The published flags as pairs of the keys that they stand for."""
+    """Convert the flags of PySlowFast to keys and values."""
     flags = {"NUM_SHARDS": options.num_shards, "SHARD_ID": options.shard_id}
     return [word for key, value in flags.items() if value is not None for word in (key, str(value))]
 
 
-def _is_file(word: str) -> bool:
+def _is_yaml(word: str) -> bool:
     return word.endswith((".yaml", ".yml"))
 
 

@@ -1,21 +1,20 @@
-"""Draw what pre-trained networks predict of masked videos or images.
+"""Draw the predictions of pre-trained networks for masked videos or images.
 
     python tools/visualize.py --checkpoint hog.pyth pixels.pyth --name HOG pixels \\
         --input x.mp4 y.jpg --output predictions.png
 
-The panel has frame, masked frame, target and prediction: HOG as strokes along the edges, pixels as
-pictures, predicted where masked and the original elsewhere. Normalized pixels are brought back with
-the mean and variance of the patch itself. A video has rows of several moments, and a film of all of
-them beside the panel (--film .gif or .mp4), four a second.
+The panel shows frame, masked input, target and prediction: HOG as strokes along the edges, pixels
+as images, predicted where masked and the original elsewhere. Normalized pixels are denormalized by
+the mean and variance of the original patch. A video has rows for several time steps, and an
+animation of all its time steps is written next to the panel (--film .gif or .mp4), at 4 frames/s.
 
-Several checkpoints complete the same masked input where they take the same frames: the mask, and
-how much it hides, is that of the first one whose cells are no finer than what any of them predicts.
-Where there is none, or the frames differ, each has a mask of its own, and a column with what it
-sees. Rows are then of the frames that all of them predict. All take the crop as the first one's
-validation does.
+If several checkpoints take the same frames, they predict the same masked input: its mask and ratio
+are those of the first one whose mask cells are no finer than the predictions of any of them. If
+there is none, or the frames differ, each has its own mask and a column with its masked input. Rows
+are then the frames that all of them predict. All use the validation crop of the first one.
 
-A file that is no video or image is a list of them, read as one of training with the keys of the
-first checkpoint (--opts DATA.PATH_PREFIX folder DATA.PATH_LABEL_SEPARATOR , for others).
+An input that is not a video or image is an annotation file, read as in training with the keys of
+the first checkpoint (change them by --opts DATA.PATH_PREFIX folder DATA.PATH_LABEL_SEPARATOR ,).
 """
 
 from __future__ import annotations
@@ -34,7 +33,7 @@ from PIL import Image
 from slowfast_maskfeat.builders.datasets import read_list_file
 from slowfast_maskfeat.cli import exit_code
 from slowfast_maskfeat.figures import (
-    MOST_ROWS,
+    MAX_ROWS,
     PanelRow,
     panel_columns,
     panel_image,
@@ -46,33 +45,33 @@ from slowfast_maskfeat.runs.compare import Network, compare, load_networks
 from slowfast_maskfeat.videos.media import is_media
 from slowfast_maskfeat.videos.write_video import write_video
 
-_MOST_STEPS = 4  # moments of a video in the panel
-_FILM_FPS = 4.0
+_MAX_STEPS = 4  # time steps of a video in the panel
+_ANIMATION_FPS = 4.0
 
 
 def main(arguments: list[str]) -> int:
-    """Draw, and say where.
+    """Draw the figures and print their paths.
 
     Returns:
-        the exit code: 0, or 2 for invalid input.
+        The exit code: 0, or 2 for invalid input.
     """
-    warnings.simplefilter("ignore")  # the configuration was warned about when it trained
+    warnings.simplefilter("ignore")  # training has already shown these warnings
     options = _parse(arguments)
     return exit_code(lambda: visualize(options), output=options.output)
 
 
 def visualize(options: argparse.Namespace) -> None:
-    """Draw the panel, and for videos the film.
+    """Draw the panel and, for videos, the animation.
 
     Raises:
-        ValueError: a checkpoint is of no pre-training, or an input doesn't fit.
-        DecodeError: an input can't be decoded.
+        ValueError: A checkpoint is not a pre-trained model, or an input doesn't match it.
+        DecodeError: An input can't be decoded.
     """
     output = Path(options.output)
     if output.suffix != ".png":
         raise ValueError(
-            f"--output: {output} is to end in .png; the film of videos is written beside it, as "
-            "--film says"
+            f"--output must end in .png, got {output}; the animation of videos is written next to "
+            "it, in the format of --film"
         )
     networks = load_networks(
         options.checkpoint,
@@ -84,23 +83,24 @@ def visualize(options: argparse.Namespace) -> None:
     inputs = [path for given in options.input for path in _paths(networks[0], given)]
     clips = _compare_all(networks, inputs, options.seed)
     with atomic_write(output) as part:
-        prediction_panel(part, _shown(clips), title=options.title)
+        prediction_panel(part, _panel_rows(clips), title=options.title)
     print(output)
     if max(map(len, clips)) > 1:
-        film = output.with_suffix(options.film)
-        _write_film(film, clips, options.title)
-        print(film)
+        animation = output.with_suffix(options.film)
+        _write_animation(animation, clips, options.title)
+        print(animation)
 
 
 def _paths(network: Network, given: str) -> list[str]:
-    """An input, or those that a list file names."""
+    """Paths of an input: itself, or the samples of an annotation file."""
     if is_media(given):
         return [given]
     if Path(given).is_dir():
-        raise ValueError(f"--input: {given} is a folder; videos, images or a list are wanted")
+        raise ValueError(f"--input must be videos, images or annotation files, got folder {given}")
     if is_file(given) and b"\0" in read_bytes(given):
         raise ValueError(
-            f"--input: {given} has no ending of a video or image, and is no text, as a list is"
+            "--input must be videos or images, by their suffix, or annotation files in text form, "
+            f"got binary file {given}"
         )
     rows = read_list_file(network.cfg, given)
     return [rows.path(row) for row in range(len(rows))]
@@ -109,36 +109,36 @@ def _paths(network: Network, given: str) -> list[str]:
 def _compare_all(
     networks: Sequence[Network], inputs: Sequence[str], seed: int
 ) -> list[list[PanelRow]]:
-    """The rows of each input."""
+    """Panel rows of each input, one per time step."""
     progress = Progress(len(inputs), "inputs", enabled=len(inputs) > 1)
     clips: list[list[PanelRow]] = []
     for number, path in enumerate(inputs):
         clips.append(compare(networks, path, (seed, number)))
-        num_rows = len(inputs) * len(_chosen(clips[0]))
-        if num_rows > MOST_ROWS:  # said at the first, not after all of a long list
+        num_rows = len(inputs) * len(_select_steps(clips[0]))
+        if num_rows > MAX_ROWS:  # fail at the first input, not after all of a long list
             raise ValueError(
-                f"--input: {len(inputs)} inputs make about {num_rows} rows, and a panel has "
-                f"{MOST_ROWS} at most"
+                f"--input: a panel must have at most {MAX_ROWS} rows, got about {num_rows} for "
+                f"{len(inputs)} inputs"
             )
         progress.update()
     progress.close()
     return clips
 
 
-def _shown(clips: Sequence[list[PanelRow]]) -> list[PanelRow]:
-    """The rows of the panel."""
-    return [row for steps in clips for row in _chosen(steps)]
+def _panel_rows(clips: Sequence[list[PanelRow]]) -> list[PanelRow]:
+    """Rows of the panel: a few time steps of each input."""
+    return [row for steps in clips for row in _select_steps(steps)]
 
 
-def _chosen(steps: list[PanelRow]) -> list[PanelRow]:
-    """A few time steps, evenly spread."""
-    if len(steps) <= _MOST_STEPS:
+def _select_steps(steps: list[PanelRow]) -> list[PanelRow]:
+    """Select at most `_MAX_STEPS` evenly spaced time steps."""
+    if len(steps) <= _MAX_STEPS:
         return steps
-    return [steps[round(place)] for place in np.linspace(0, len(steps) - 1, _MOST_STEPS)]
+    return [steps[round(index)] for index in np.linspace(0, len(steps) - 1, _MAX_STEPS)]
 
 
-def _write_film(path: Path, clips: Sequence[list[PanelRow]], title: str) -> None:
-    """A panel of all inputs for each time step; those that end earlier stand still."""
+def _write_animation(path: Path, clips: Sequence[list[PanelRow]], title: str) -> None:
+    """Write a panel of all inputs per time step; shorter inputs repeat their last one."""
     columns = panel_columns([row for steps in clips for row in steps])
     frames: list[Any] = [
         panel_image(
@@ -147,7 +147,7 @@ def _write_film(path: Path, clips: Sequence[list[PanelRow]], title: str) -> None
         for step in range(max(map(len, clips)))
     ]
     if path.suffix == ".mp4":
-        write_video(path, frames, fps=_FILM_FPS)
+        write_video(path, frames, fps=_ANIMATION_FPS)
         return
     images = [Image.fromarray(frame) for frame in frames]
     with atomic_write(path) as part:
@@ -156,7 +156,7 @@ def _write_film(path: Path, clips: Sequence[list[PanelRow]], title: str) -> None
             format="GIF",
             save_all=True,
             append_images=images[1:],
-            duration=round(1000 / _FILM_FPS),
+            duration=round(1000 / _ANIMATION_FPS),
             loop=0,
         )
 
@@ -166,14 +166,14 @@ def _parse(arguments: list[str]) -> argparse.Namespace:
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
     add = parser.add_argument
-    add("--checkpoint", required=True, nargs="+", help="of pre-trainings")
-    add("--name", nargs="+", default=[], help="of each, above its columns")
-    add("--cfg", help="YAML of the model, for weights that come without")
-    add("--input", required=True, nargs="+", help="videos, images or list files")
-    add("--output", required=True, help="panel to write, .png")
-    add("--film", default=".gif", choices=[".gif", ".mp4"], help="kind of the film of videos")
-    add("--title", default="", help="above the panel")
-    add("--seed", type=int, default=0, help="of the masks")
+    add("--checkpoint", required=True, nargs="+", help="checkpoints of pre-trained models")
+    add("--name", nargs="+", default=[], help="name of each checkpoint, shown above its columns")
+    add("--cfg", help="YAML file of the model, for weights without a configuration")
+    add("--input", required=True, nargs="+", help="videos, images or annotation files")
+    add("--output", required=True, help="PNG file of the panel")
+    add("--film", default=".gif", choices=[".gif", ".mp4"], help="format of the animation")
+    add("--title", default="", help="title of the panel")
+    add("--seed", type=int, default=0, help="seed of the masks")
     add(
         "--device",
         default="cuda" if torch.cuda.is_available() else "cpu",

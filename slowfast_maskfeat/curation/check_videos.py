@@ -9,7 +9,7 @@ from numpy.typing import NDArray
 
 from slowfast_maskfeat.curation.jobs import Failure
 from slowfast_maskfeat.videos._frame_table import FrameTable, open_container, read_frame_table
-from slowfast_maskfeat.videos.decode import available_backends, open_moment, open_video
+from slowfast_maskfeat.videos.decode import available_backends, open_around, open_video
 from slowfast_maskfeat.videos.media import is_image
 from slowfast_maskfeat.videos.video import DecodeError, Video
 
@@ -107,7 +107,7 @@ def measure_length(path: str) -> float | Failure:
         return length / 2
 
     try:
-        video, moment = open_moment(path, middle, seconds=0.5)
+        video, moment = open_around(path, middle, seconds=0.5)
         with video:
             video.frames([int(np.abs(video.timestamps - moment).argmin())])
     except DecodeError as error:

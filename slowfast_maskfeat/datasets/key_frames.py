@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 
 from slowfast_maskfeat.datasets.ava_media import Media
 from slowfast_maskfeat.datasets.video_list import OpenedRow, VideoList
-from slowfast_maskfeat.videos.decode import open_moment
+from slowfast_maskfeat.videos.decode import open_around
 from slowfast_maskfeat.videos.video import DecodeError, Video
 
 # Films were cut from 15:00 to 30:00 for the annotation of AVA, and many keep that part alone.
@@ -155,7 +155,7 @@ class KeyFrames(VideoList):
             images = self.media.frames[self.video[row]]
             moment = place(images.num_frames / images.fps)
             return images.open(), moment
-        return open_moment(
+        return open_around(
             self.path(row),
             place,
             seconds=seconds,

@@ -1,4 +1,4 @@
-"""Features of frozen networks: extraction, and the files that hold them."""
+"""Features of frozen networks: extraction and storage."""
 
 from __future__ import annotations
 

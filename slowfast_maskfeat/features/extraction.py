@@ -1,4 +1,4 @@
-"""Features of a frozen network, for each clip of a list."""
+"""Extraction of a frozen network's features for each clip of a split."""
 
 from __future__ import annotations
 
@@ -15,57 +15,57 @@ from slowfast_maskfeat.datasets import VideoList
 from slowfast_maskfeat.distributed import AllReduce
 from slowfast_maskfeat.tasks.base import Evaluation, Evaluator
 
-# Takes (B,) int64 numbers of clips, row times views plus the view; their features (B, ...); and
-# (B, 2) float64 seconds of the first and last frame.
-Keep = Callable[[Tensor, Tensor, Tensor], None]
+# Called with clip numbers (B,) int64, sample index * views + view; features (B, ...); and the
+# timestamps (B, 2) float64 of each clip's first and last frame, in seconds.
+SaveBatch = Callable[[Tensor, Tensor, Tensor], None]
 
 
 class FeatureExtraction(Evaluator):
-    """Has the one evaluation loop make features, which go elsewhere batch by batch.
+    """Extracts features in the evaluation loop and passes them on batch by batch.
 
     Args:
-        keep: takes them.
-        of_tokens: each token's features, (B, n, D), not the pooled ones, (B, D).
-        num_kept: clips that were made by an earlier run.
-        mean: per channel, of the clip's normalization.
-        std: per channel, of the clip's normalization.
+        save: Called with each batch of features, see `SaveBatch`.
+        of_tokens: Features of each token, (B, n, D), instead of pooled ones, (B, D).
+        num_kept: Number of clips that an earlier run has already extracted.
+        mean: Mean per channel of the input normalization.
+        std: Standard deviation per channel of the input normalization.
     """
 
     def __init__(
         self,
-        keep: Keep,
+        save: SaveBatch,
         *,
         of_tokens: bool,
         num_kept: int,
         mean: Sequence[float],
         std: Sequence[float],
     ) -> None:
-        self.keep = keep
+        self.save = save
         self.of_tokens = of_tokens
         self.num_kept = num_kept
         self.mean = tuple(mean)
         self.std = tuple(std)
 
     def evaluation(self, videos: VideoList, num_views: int) -> FeatureEvaluation:
-        """A count of clips."""
+        """New evaluation, which counts the extracted clips."""
         return FeatureEvaluation(videos, num_views, self)
 
 
 class FeatureEvaluation(Evaluation):
-    """Makes the features of a list.
+    """Extracts the features of one split.
 
     Attributes:
-        num_made: clips of this process, and after `merge` of all.
+        num_extracted: Number of clips extracted by this process, after `merge` by all processes.
     """
 
     def __init__(self, videos: VideoList, num_views: int, extraction: FeatureExtraction) -> None:
         super().__init__(len(videos))
         self._extraction = extraction
         self._num_views = num_views
-        self.num_made = 0
+        self.num_extracted = 0
 
     def add(self, model: nn.Module, batch: ClipBatch) -> None:
-        """Run the network on a batch."""
+        """Extract and save the features of a batch."""
         if not len(batch):
             return
         assert isinstance(model, MViT)
@@ -73,26 +73,27 @@ class FeatureEvaluation(Evaluation):
         assert batch.view is not None
         assert batch.times is not None
         clips = normalize(batch.clips, self._extraction.mean, self._extraction.std)
-        take = model.token_features if self._extraction.of_tokens else model.features
-        self._extraction.keep(batch.index * self._num_views + batch.view, take(clips), batch.times)
-        self.num_made += len(batch)
+        extract = model.token_features if self._extraction.of_tokens else model.features
+        numbers = batch.index * self._num_views + batch.view
+        self._extraction.save(numbers, extract(clips), batch.times)
+        self.num_extracted += len(batch)
 
     def merge(self, all_reduce: AllReduce) -> None:
-        """Each clip is with one process."""
-        self.num_made = int(all_reduce(torch.tensor(self.num_made), "sum"))
+        """Sum the counts of all processes, which share no clip."""
+        self.num_extracted = int(all_reduce(torch.tensor(self.num_extracted), "sum"))
 
     def results(self) -> dict[str, Any]:
-        """How many clips have features."""
-        return {"num_clips": self.num_made + self._extraction.num_kept}
+        """Number of clips that have features, including those of earlier runs."""
+        return {"num_clips": self.num_extracted + self._extraction.num_kept}
 
 
 def feature_shape(model: MViT, clip_size: Sequence[int], *, of_tokens: bool) -> tuple[int, ...]:
-    """Shape of a clip's features: (D,), or (n, D) of its tokens after the last block.
+    """Shape of a clip's features: (D,) if pooled, or (n, D) for tokens after the last block.
 
     Args:
-        model: the network.
+        model: Network that extracts the features.
         clip_size: (T, H, W) in frames and pixels.
-        of_tokens: whether each token is kept.
+        of_tokens: Whether features are those of each token.
     """
     width = model.geometries[-1].dim_out
     return (model.grids(clip_size)[-1].num_tokens, width) if of_tokens else (width,)

@@ -1,4 +1,4 @@
-"""Features with all that is needed to use them, as .npz or safetensors files."""
+"""Feature files, .npz or safetensors: features with labels, paths and how they were extracted."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ from slowfast_maskfeat.log import first_line
 SUFFIXES = (".npz", ".safetensors")
 _TENSORS = ("features", "rows", "views", "times", "labels")
 _JSON = ("class_names", "facts")
-# How safetensors calls what is in a file of features.
+# NumPy dtype -> dtype name in a safetensors header.
 _SAFETENSORS_TYPES = {
     "float16": "F16",
     "float32": "F32",
@@ -34,23 +34,23 @@ _SAFETENSORS_TYPES = {
     "int64": "I64",
     "uint8": "U8",
 }
-_BLOCK_BYTES = 2**26  # written at once
+_BLOCK_BYTES = 2**26  # bytes read and written at a time
 
 
 @dataclass(frozen=True)
 class Features:
-    """Features of the clips of a list; C clips, those of lost videos left out.
+    """Features of the C clips of a split, without clips of lost videos.
 
     Attributes:
-        features: (C, D) float32, or (C, n, D) float16 of tokens.
-        rows: (C,) int64, row of the list that each clip is of.
-        views: (C,) int64, which of the row's clips each is.
-        times: (C, 2) float64, seconds of the video at which its first and last frame appear.
+        features: (C, D) float32, or (C, n, D) float16 for tokens.
+        rows: (C,) int64, sample index of each clip.
+        views: (C,) int64, view of the sample that each clip is.
+        times: (C, 2) float64, timestamps in seconds of the clip's first and last frame.
         labels: (C,) int64, or None.
-        paths: of all rows of the list, the lost ones included.
-        class_names: by number; empty where there are none.
-        facts: what the features stand on: list and hash, checkpoint and hash, model, views, the
-            versions of decoders, when they were made, how many videos were lost.
+        paths: Paths of all samples, including lost ones.
+        class_names: Class names by label; empty if there are none.
+        facts: Metadata: annotation file and hash, checkpoint and hash, model, views, decoder
+            versions, date of extraction, number of lost videos.
     """
 
     features: Tensor | FeatureRows
@@ -67,22 +67,22 @@ class Features:
 
 
 def save_features(path: str | os.PathLike[str], features: Features) -> Path:
-    """Write a file that is there whole or not at all.
+    """Write features to a file atomically.
 
-    All of it are arrays, by the same names in both kinds of file. Texts are their UTF-8 bytes:
-    `paths` one after the other, `path_ends` (videos,) int64 where each ends; `class_names` and
-    `facts` as JSON. Features are read and written a block at a time.
+    Everything is stored as arrays, under the same names in both formats. Text is stored as UTF-8
+    bytes: `paths` are concatenated, and `path_ends` (samples,) int64 has the end of each;
+    `class_names` and `facts` are JSON. Features are read and written a block at a time.
 
     Args:
-        path: ends in .npz or .safetensors; the folder is made if need be.
-        features: what to write.
+        path: Output file ending in .npz or .safetensors; its folder is created.
+        features: Features to write.
 
     Returns:
         The path.
 
     Raises:
-        ValueError: another ending.
-        OSError: the disk is full or the folder cannot be written.
+        ValueError: The path has another suffix.
+        OSError: The disk is full or the folder can't be written.
     """
     target = check_suffix(path)
     arrays = _arrays(features)
@@ -93,11 +93,11 @@ def save_features(path: str | os.PathLike[str], features: Features) -> Path:
 
 
 def load_features(path: str | os.PathLike[str]) -> Features:
-    """Read what `save_features` wrote, into memory.
+    """Read a file of `save_features` into memory.
 
     Raises:
-        ValueError: it is no such file, or damaged.
-        OSError: it is not there or cannot be read.
+        ValueError: The file is damaged or not a feature file.
+        OSError: The file does not exist or can't be read.
     """
     source = check_suffix(path)
     read = _read_npz if source.suffix == ".npz" else _read_safetensors
@@ -106,36 +106,33 @@ def load_features(path: str | os.PathLike[str]) -> Features:
         return Features(
             **{name: tensors.get(name) for name in _TENSORS},  # type: ignore[arg-type]
             **{name: json.loads(tensors[name].numpy().tobytes()) for name in _JSON},
-            paths=_cut(tensors["paths"].numpy().tobytes(), tensors["path_ends"].tolist()),
+            paths=_split_text(tensors["paths"].numpy().tobytes(), tensors["path_ends"].tolist()),
         )
     except (KeyError, ValueError, zipfile.BadZipFile, SafetensorError, EOFError) as error:
-        raise ValueError(
-            f"{source} is no complete file of features ({first_line(error)})"
-        ) from error
+        raise ValueError(f"{source} is not a complete feature file: {first_line(error)}") from error
 
 
 def check_suffix(path: str | os.PathLike[str]) -> Path:
-    """The path.
+    """Check the suffix of a feature file and return its path.
 
     Raises:
-        ValueError: it ends in neither .npz nor .safetensors.
+        ValueError: The path ends in neither .npz nor .safetensors.
     """
     target = Path(path)
     if target.suffix not in SUFFIXES:
-        raise ValueError(f"{target}: features are files that end in {' or '.join(SUFFIXES)}")
+        raise ValueError(f"feature file must end in {' or '.join(SUFFIXES)}, got {target}")
     return target
 
 
 def check_writable(path: str | os.PathLike[str]) -> None:
-    """See that `save_features` can write a file; the folder is made if need be.
+    """Check that `save_features` can write a file; its folder is created.
 
     Raises:
-        ValueError: another ending, a folder of that name, or the system lets nothing be written
-            there.
+        ValueError: The path has another suffix, is a folder, or can't be written.
     """
     target = check_suffix(path)
     if target.is_dir():
-        raise ValueError(f"{target}: a file is to be written, but it is a folder")
+        raise ValueError(f"feature file must be a file, got the folder {target}")
     try:
         target.parent.mkdir(parents=True, exist_ok=True)
         with tempfile.TemporaryFile(dir=target.parent):
@@ -145,20 +142,20 @@ def check_writable(path: str | os.PathLike[str]) -> None:
 
 
 def _arrays(features: Features) -> dict[str, NDArray[np.generic] | FeatureRows]:
-    """By name; the widest types first, which keeps safetensors aligned."""
+    """Name -> array of a feature file; the widest types first, which keeps safetensors aligned."""
     encoded = [path.encode("utf-8", "surrogateescape") for path in features.paths]
     ends = np.cumsum([len(path) for path in encoded], dtype=np.int64)
-    found: dict[str, NDArray[np.generic] | FeatureRows] = {"path_ends": ends}
+    arrays: dict[str, NDArray[np.generic] | FeatureRows] = {"path_ends": ends}
     for name in reversed(_TENSORS):
         value = getattr(features, name)
         if value is not None:
-            found[name] = value.numpy() if isinstance(value, Tensor) else value
-    found["paths"] = np.frombuffer(b"".join(encoded), np.uint8)
+            arrays[name] = value.numpy() if isinstance(value, Tensor) else value
+    arrays["paths"] = np.frombuffer(b"".join(encoded), np.uint8)
     for name in _JSON:
         value = getattr(features, name)
         text = json.dumps(list(value) if isinstance(value, tuple) else value)
-        found[name] = np.frombuffer(text.encode(), np.uint8)
-    return found
+        arrays[name] = np.frombuffer(text.encode(), np.uint8)
+    return arrays
 
 
 def _write_npz(file: IO[bytes], arrays: dict[str, NDArray[np.generic] | FeatureRows]) -> None:
@@ -178,8 +175,8 @@ def _write_npz(file: IO[bytes], arrays: dict[str, NDArray[np.generic] | FeatureR
 def _write_safetensors(
     file: IO[bytes], arrays: dict[str, NDArray[np.generic] | FeatureRows]
 ) -> None:
-    # Its own `save` wants everything in memory. The format is a length, a header of JSON that is
-    # padded to 8 bytes, and the arrays: https://huggingface.co/docs/safetensors.
+    # safetensors' own `save` needs everything in memory. The format is the header's length, a JSON
+    # header padded to 8 bytes, and the arrays: https://huggingface.co/docs/safetensors.
     header: dict[str, Any] = {"__metadata__": {"format": "pt"}}
     end = 0
     for name, value in arrays.items():
@@ -195,7 +192,7 @@ def _write_safetensors(
 
 
 def _blocks(value: NDArray[np.generic] | FeatureRows) -> Iterator[bytes]:
-    """The bytes of an array, those of some rows at a time."""
+    """Yield the bytes of an array, about `_BLOCK_BYTES` at a time."""
     row_bytes = math.prod(value.shape[1:]) * value.dtype.itemsize
     step = max(_BLOCK_BYTES // max(row_bytes, 1), 1)
     for start in range(0, len(value), step):
@@ -212,9 +209,9 @@ def _read_safetensors(path: Path) -> dict[str, Tensor]:
         return {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
 
 
-def _cut(text: bytes, ends: Sequence[int]) -> list[str]:
-    begins = [0, *ends[:-1]]
+def _split_text(text: bytes, ends: Sequence[int]) -> list[str]:
+    starts = [0, *ends[:-1]]
     return [
-        text[begin:end].decode("utf-8", "surrogateescape")
-        for begin, end in zip(begins, ends, strict=False)
+        text[start:end].decode("utf-8", "surrogateescape")
+        for start, end in zip(starts, ends, strict=False)
     ]

@@ -1,4 +1,4 @@
-"""Features that stay on the disk until they are asked for."""
+"""Lazily loaded features."""
 
 from __future__ import annotations
 
@@ -11,53 +11,53 @@ from torch import Tensor
 
 
 class FeatureRows:
-    """Rows of several arrays, which are as a rule memory-mapped files, as if they were one tensor.
+    """Read-only view of rows of several arrays, usually memory-mapped files, as one tensor.
 
-    What is asked for is copied into memory, and nothing else: `rows[i]` of int64 (B,) or of a slice
-    is a tensor (B, ...). Asking is all there is; nothing here can be written to. Of mapped files
-    the system may keep what was read, and count it to the process, until it needs the room.
+    Only indexed rows are copied into memory: `rows[i]` for i int64 (B,) or a slice is a tensor
+    (B, ...). The operating system may cache what was read from mapped files, and count it as memory
+    of this process, until it needs the memory.
 
     Args:
-        parts: arrays (n, ...) that differ in n alone; at least one.
-        part: (N,) which of them each row is in.
-        place: (N,) int64, where in it.
+        arrays: One or more arrays (n, ...) that differ only in n.
+        array_index: (N,) int, index into `arrays` for each row.
+        row_index: (N,) int64, index into that array for each row.
     """
 
     def __init__(
         self,
-        parts: Sequence[NDArray[np.generic]],
-        part: NDArray[np.integer],
-        place: NDArray[np.int64],
+        arrays: Sequence[NDArray[np.generic]],
+        array_index: NDArray[np.integer],
+        row_index: NDArray[np.int64],
     ) -> None:
-        assert len(parts)
-        assert len(part) == len(place)
-        self._parts = tuple(parts)
-        self._part = part
-        self._place = place
+        assert len(arrays)
+        assert len(array_index) == len(row_index)
+        self._arrays = tuple(arrays)
+        self._array_index = array_index
+        self._row_index = row_index
 
     def __len__(self) -> int:
-        return len(self._place)
+        return len(self._row_index)
 
     @property
     def shape(self) -> tuple[int, ...]:
-        """(N, ...), as of a tensor."""
-        return (len(self), *self._parts[0].shape[1:])
+        """(N, ...), as of one tensor."""
+        return (len(self), *self._arrays[0].shape[1:])
 
     @property
     def dtype(self) -> np.dtype[np.generic]:
-        """Of the arrays."""
-        return self._parts[0].dtype
+        """Dtype of the arrays."""
+        return self._arrays[0].dtype
 
     def __getitem__(self, rows: Tensor | slice) -> Tensor:
         chosen = rows if isinstance(rows, slice) else rows.numpy()
-        part, place = self._part[chosen], self._place[chosen]
-        found = np.empty((len(place), *self.shape[1:]), self.dtype)
-        for number in np.unique(part):
-            here = part == number
-            found[here] = self._parts[number][place[here]]
-        return torch.from_numpy(found)
+        array_index, row_index = self._array_index[chosen], self._row_index[chosen]
+        values = np.empty((len(row_index), *self.shape[1:]), self.dtype)
+        for number in np.unique(array_index):
+            is_here = array_index == number
+            values[is_here] = self._arrays[number][row_index[is_here]]
+        return torch.from_numpy(values)
 
     def select(self, rows: Tensor) -> FeatureRows:
-        """Those of int64 (B,) alone; they stay where they are."""
+        """View of the rows int64 (B,), without copying."""
         chosen = rows.numpy()
-        return FeatureRows(self._parts, self._part[chosen], self._place[chosen])
+        return FeatureRows(self._arrays, self._array_index[chosen], self._row_index[chosen])

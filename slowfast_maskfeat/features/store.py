@@ -1,14 +1,15 @@
-"""A folder that features go to as they are made, and are read from a few rows at a time.
+"""Folder of extracted features that survives interruptions and is read a few rows at a time.
 
-Each process of an extraction writes a part of its own, so that nothing is sent or put together:
+Each process of an extraction writes its own part, so that nothing has to be sent or merged:
 
-    part_0003.rows      features of its clips one after the other, as they were made
-    part_0003.npy       `_INDEX`, a record a clip: which one it is, and its seconds
-    facts.json          written last: what the features stand on, and which parts are complete
+    part_0003.rows      features of its clips one after the other, in the order of extraction
+    part_0003.npy       `_INDEX`, one record per clip: clip number and timestamps
+    facts.json          written last: metadata of the features, and the complete parts
 
-A clip is there when the index names it. The index is renewed every few seconds, once the features
-are safe on the disk; what a killed process wrote after that is cut off by the run that goes on. Two
-runs may make the same features at once: each has parts of its own, and a clip counts once.
+A clip is complete when it is in the index. The index is rewritten every few seconds, after the
+features have been flushed to disk; features that a killed process wrote after that are truncated by
+the run that resumes. Two runs may extract the same features at once: each has its own parts, and
+duplicate clips are dropped when reading.
 """
 
 from __future__ import annotations
@@ -32,7 +33,7 @@ from slowfast_maskfeat.files import atomic_write
 
 try:
     import fcntl
-except ImportError:  # not a Unix: nothing is locked, and so nothing is cut off
+except ImportError:  # not a Unix: nothing is locked, and so nothing is truncated
     fcntl = None  # type: ignore[assignment]
 
 _INDEX = np.dtype([("clip", "<i8"), ("times", "<f8", 2)])
@@ -41,12 +42,12 @@ SECONDS_BETWEEN_SAVES = 10.0
 
 
 class StoredClips(NamedTuple):
-    """What is in a store, in the order of the clips.
+    """Content of a store, sorted by clip number.
 
     Attributes:
-        clips: (C,) int64: row of the list times views, plus the view.
-        times: (C, 2) float64, seconds of the first and last frame.
-        features: of these, on the disk.
+        clips: (C,) int64 clip numbers, sample index * views + view.
+        times: (C, 2) float64, timestamps in seconds of the first and last frame.
+        features: (C, ...) features, on disk.
     """
 
     clips: Tensor
@@ -55,12 +56,13 @@ class StoredClips(NamedTuple):
 
 
 class FeatureStore:
-    """Features of one list by one network.
+    """Features of one split by one network.
 
     Args:
-        folder: of it alone.
-        shape: of a clip's features: (D,), kept as float32, or (n, D) of tokens, as float16: of
-            these there are many, and half the bits carry what a layer norm gives.
+        folder: Folder of this store alone.
+        shape: Shape of a clip's features: (D,), stored as float32, or (n, D) for tokens, stored as
+            float16: there are many of these, and float16 is precise enough for the outputs of a
+            layer norm.
     """
 
     def __init__(self, folder: Path, shape: Sequence[int]) -> None:
@@ -70,42 +72,44 @@ class FeatureStore:
 
     @property
     def clip_bytes(self) -> int:
-        """Bytes on the disk that a clip takes."""
+        """Bytes on disk per clip."""
         return math.prod(self.shape) * self.dtype.itemsize + _INDEX.itemsize
 
     def facts(self) -> dict[str, Any] | None:
-        """What `finish` was given; None while something is missing.
+        """Read the metadata given to `finish`; None if the store is not finished.
 
         Raises:
-            ValueError: the file is damaged.
+            ValueError: The file is damaged.
         """
         try:
             text = (self.folder / _FACTS).read_text(encoding="utf-8")
         except (FileNotFoundError, NotADirectoryError):
             return None
         try:
-            found: dict[str, Any] = json.loads(text)["facts"]
+            facts: dict[str, Any] = json.loads(text)["facts"]
         except (ValueError, KeyError, TypeError) as error:
             raise self._damaged(_FACTS) from error
-        return found
+        return facts
 
     def parts(self) -> list[int]:
-        """Numbers of the parts that hold clips, finished or not."""
+        """Numbers of the parts that have clips, finished or not."""
         return sorted(
             int(path.stem.removeprefix("part_")) for path in self.folder.glob("part_*.npy")
         )
 
     def next_part(self) -> int:
-        """The first number that no part has, nor any after it."""
+        """The number after that of the last part."""
         numbers = [int(path.stem.removeprefix("part_")) for path in self.folder.glob("part_*.rows")]
         return max(numbers, default=-1) + 1
 
     def clean(self) -> None:
-        """Cut off what killed processes wrote after their last index; parts that somebody writes
-        stay as they are."""
+        """Truncate features that killed processes wrote after their last index.
+
+        Parts that another process is writing are unchanged.
+        """
         for path in self.folder.glob("part_*.rows"):
             with open(path, "rb+") as file:
-                if not _is_ours(file):
+                if not _try_lock(file):
                     continue
                 index = path.with_suffix(".npy")
                 size = self._row_bytes * len(self._index(index)) if index.exists() else 0
@@ -113,30 +117,31 @@ class FeatureStore:
                     file.truncate(size)
 
     def read(self, parts: Sequence[int]) -> StoredClips:
-        """The clips of some parts.
+        """Read the clips of some parts.
 
         Raises:
-            ValueError: a part is damaged, or not there.
+            ValueError: A part is damaged or missing.
         """
         indices = [self._index(self._path(part, ".npy")) for part in parts]
-        rows = [self._rows(part, len(index)) for part, index in zip(parts, indices, strict=True)]
-        if not rows:
-            rows = [np.empty((0, *self.shape), self.dtype)]
+        arrays = [self._rows(part, len(index)) for part, index in zip(parts, indices, strict=True)]
+        if not arrays:
+            arrays = [np.empty((0, *self.shape), self.dtype)]
         index = np.concatenate([*indices, np.empty(0, _INDEX)])
-        part = np.repeat(np.arange(len(indices), dtype=np.int32), [len(some) for some in indices])
-        place = np.concatenate(
-            [np.arange(len(some)) for some in indices] or [np.empty(0, np.int64)]
+        lengths = [len(of_part) for of_part in indices]
+        array_index = np.repeat(np.arange(len(indices), dtype=np.int32), lengths)
+        row_index = np.concatenate(
+            [np.arange(length) for length in lengths] or [np.empty(0, np.int64)]
         )
         clips, first = np.unique(index["clip"], return_index=True)
-        features = FeatureRows(rows, part[first], place[first])
+        features = FeatureRows(arrays, array_index[first], row_index[first])
         times = np.ascontiguousarray(index["times"][first])
         return StoredClips(torch.from_numpy(clips), torch.from_numpy(times), features)
 
     def read_all(self) -> StoredClips:
-        """All clips of a store that is complete.
+        """Read all clips of a finished store.
 
         Raises:
-            ValueError: something of it is damaged or not there.
+            ValueError: A file is damaged or missing.
         """
         try:
             parts = json.loads((self.folder / _FACTS).read_text(encoding="utf-8"))["parts"]
@@ -145,14 +150,14 @@ class FeatureStore:
         return self.read(parts)
 
     def finish(self, facts: Mapping[str, Any], parts: Sequence[int]) -> None:
-        """Say that these parts are all there is, and what they stand on.
+        """Mark the store as complete and write its metadata.
 
         Args:
-            facts: what JSON can hold.
-            parts: their numbers.
+            facts: Metadata that can be written as JSON.
+            parts: Numbers of all parts.
 
         Raises:
-            OSError: the disk is full or the folder cannot be written.
+            OSError: The disk is full or the folder can't be written.
         """
         with atomic_write(self.folder / _FACTS) as temporary:
             content = {"facts": facts, "parts": list(parts)}
@@ -161,12 +166,12 @@ class FeatureStore:
     def writer(
         self, part: int, num_views: int, *, save_seconds: float = SECONDS_BETWEEN_SAVES
     ) -> PartWriter:
-        """What writes a part that is not there yet, for ``with``.
+        """Writer of a new part, a context manager.
 
         Args:
-            part: its number, of no other process.
-            num_views: clips of a row of the list.
-            save_seconds: how much work a process that is killed may lose.
+            part: Number of the part, used by no other process.
+            num_views: Clips per sample.
+            save_seconds: Seconds of work that may be lost if the process is killed.
         """
         return PartWriter(self, self._path(part, ".rows"), num_views, save_seconds)
 
@@ -179,12 +184,12 @@ class FeatureStore:
 
     def _index(self, path: Path) -> NDArray[np.void]:
         try:
-            found = np.load(path, allow_pickle=False)
+            index = np.load(path, allow_pickle=False)
         except (OSError, ValueError, EOFError) as error:
             raise self._damaged(path.name) from error
-        if found.dtype != _INDEX:
+        if index.dtype != _INDEX:
             raise self._damaged(path.name)
-        return found
+        return index
 
     def _rows(self, part: int, num_rows: int) -> NDArray[np.generic]:
         path = self._path(part, ".rows")
@@ -195,20 +200,20 @@ class FeatureStore:
 
     def _damaged(self, name: str) -> ValueError:
         return ValueError(
-            f"{self.folder}: {name} is damaged or not there; remove the folder, and the features "
-            "are made anew"
+            f"{self.folder}: {name} is damaged or missing; remove the folder to extract the "
+            "features again"
         )
 
 
 class PartWriter:
-    """Writes the features of one process; what is complete stays, however the process ends.
+    """Writes the features of one process; complete samples are kept however the process ends.
 
     Args:
-        store: that the part is of.
-        path: of the part's features; the index lies beside it.
-        num_views: clips of a row of the list. Rows are there as a whole or not at all, so that a
-            run that goes on has the clips in the batches that they would have been in.
-        save_seconds: between two renewals of the index.
+        store: Store that the part belongs to.
+        path: File of the part's features; the index is next to it.
+        num_views: Clips per sample. A sample is saved with all its clips or not at all, so that a
+            resumed run has the same clips in each batch as an uninterrupted one.
+        save_seconds: Seconds between two writes of the index.
     """
 
     def __init__(
@@ -219,7 +224,7 @@ class PartWriter:
         self._num_views = num_views
         self._save_seconds = save_seconds
         self._index: list[NDArray[np.void]] = []
-        self._of_open_row: list[NDArray[np.void]] = []
+        self._of_open_sample: list[NDArray[np.void]] = []
         self._num_saved = 0
         self._saved_at = time.monotonic()
         self.num_clips = 0
@@ -227,7 +232,7 @@ class PartWriter:
     def __enter__(self) -> PartWriter:
         try:
             self._file = open(self._path, "xb", buffering=0)
-            _is_ours(self._file)
+            _try_lock(self._file)
         except OSError as error:
             raise self._unwritable(error) from error
         return self
@@ -242,7 +247,7 @@ class PartWriter:
             self._save()
             self._file.truncate(self._num_saved * self._store._row_bytes)
         except (OSError, ValueError):
-            if error is None:  # else the first error is the one to tell
+            if error is None:  # else report the first error
                 raise
         finally:
             self._file.close()
@@ -250,25 +255,25 @@ class PartWriter:
             self._path.unlink()
 
     def put(self, clips: Tensor, features: Tensor, times: Tensor) -> None:
-        """Write some clips, those of a row of the list one after the other.
+        """Write some clips; the clips of a sample must come one after the other.
 
         Args:
-            clips: (B,) int64: row times views, plus the view.
-            features: (B, ...) of any type, on any device.
-            times: (B, 2) float64.
+            clips: (B,) int64 clip numbers, sample index * views + view.
+            features: (B, ...) of any dtype, on any device.
+            times: (B, 2) float64, timestamps in seconds of the first and last frame.
 
         Raises:
-            ValueError: the disk is full or the folder cannot be written.
+            ValueError: The disk is full or the folder can't be written.
         """
         records = np.empty(len(clips), _INDEX)
         records["clip"], records["times"] = clips.cpu().numpy(), times.cpu().numpy()
-        kept = features.to(_torch_type(self._store.dtype)).cpu().contiguous()
-        self._write(kept.numpy().tobytes())
-        self._of_open_row.append(records)
+        stored = features.to(_torch_type(self._store.dtype)).cpu().contiguous()
+        self._write(stored.numpy().tobytes())
+        self._of_open_sample.append(records)
         if int(clips[-1]) % self._num_views == self._num_views - 1:
-            self.num_clips += sum(map(len, self._of_open_row))
-            self._index += self._of_open_row
-            self._of_open_row = []
+            self.num_clips += sum(map(len, self._of_open_sample))
+            self._index += self._of_open_sample
+            self._of_open_sample = []
             if time.monotonic() - self._saved_at >= self._save_seconds:
                 self._save()
 
@@ -281,7 +286,7 @@ class PartWriter:
             raise self._unwritable(error) from error
 
     def _save(self) -> None:
-        """Make sure of what is written, then say in the index that it is there."""
+        """Flush the features to disk, then add them to the index."""
         if self._num_saved < self.num_clips:
             try:
                 os.fsync(self._file.fileno())
@@ -295,15 +300,16 @@ class PartWriter:
 
     def _unwritable(self, error: OSError) -> ValueError:
         return ValueError(
-            f"{self._path}: {error.strerror or error}; the features that are there are kept, and "
-            "the same command goes on with the others"
+            f"{self._path}: {error.strerror or error}; saved features are kept, run the same "
+            "command again to extract the others"
         )
 
 
-def _is_ours(file: IO[bytes]) -> bool:
-    """Whether no other process writes the file; until this one ends or closes it, none will.
+def _try_lock(file: IO[bytes]) -> bool:
+    """Lock a file against other writers until it is closed or this process ends.
 
-    False, too, where the file system knows no locks.
+    Returns:
+        False if another process has the lock or the file system does not support locks.
     """
     if fcntl is None:
         return False

@@ -1,4 +1,4 @@
-"""Figures: predictions, curves, histograms, frames with boxes."""
+"""Figures: prediction panels, curves, bars, histograms, frames with boxes."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from slowfast_maskfeat.figures.curves import (
 )
 from slowfast_maskfeat.figures.histograms import histograms
 from slowfast_maskfeat.figures.panel import (
-    MOST_ROWS,
+    MAX_ROWS,
     Column,
     Drawing,
     HOGDrawing,
@@ -32,7 +32,7 @@ __all__ = [
     "AP_PANEL",
     "BASELINE_PANEL",
     "LOSS_PANEL",
-    "MOST_ROWS",
+    "MAX_ROWS",
     "TOP1_PANEL",
     "Column",
     "CurvePanel",

@@ -1,4 +1,4 @@
-"""Boxes with names on frames."""
+"""Frames with labeled boxes."""
 
 from __future__ import annotations
 
@@ -11,13 +11,13 @@ from PIL import Image, ImageDraw, ImageFont
 
 # Okabe and Ito's colors, which color-blind readers can tell apart.
 _COLORS = ((86, 180, 233), (230, 159, 0), (0, 158, 115), (204, 121, 167), (240, 228, 66))
-_LEAST_SHORT_SIDE = 360  # of a drawn frame: smaller ones have no room for words
+_MIN_SHORT_SIDE = 360  # pixels of a drawn frame; smaller frames are enlarged to fit text
 _GAP = 8
 
 
 def drawing_scale(height: int, width: int) -> int:
-    """How many times larger a frame is drawn, so that names can be read."""
-    return max(1, round(_LEAST_SHORT_SIDE / min(height, width)))
+    """Integer factor by which a frame is enlarged so that text is readable."""
+    return max(1, round(_MIN_SHORT_SIDE / min(height, width)))
 
 
 def draw_boxes(
@@ -28,14 +28,14 @@ def draw_boxes(
     scale: int = 1,
     opacity: float = 1.0,
 ) -> NDArray[np.uint8]:
-    """Draws boxes, each with lines of text, onto a copy of a frame.
+    """Draw boxes, each with lines of text, on a copy of a frame.
 
     Args:
         frame: uint8 (H, W, 3), RGB.
-        boxes: (R, 4), x1, y1, x2, y2 as shares of width and height.
-        names: of each box, the lines that stand in its upper left corner.
-        scale: how many times larger the copy is.
-        opacity: of what is drawn, in 0..1.
+        boxes: (R, 4), x1, y1, x2, y2 as fractions of width and height.
+        names: Lines of text at the upper left corner of each box.
+        scale: Integer factor by which the copy is enlarged.
+        opacity: Opacity of boxes and text, in 0..1.
 
     Returns:
         uint8 (H * scale, W * scale, 3).
@@ -50,7 +50,7 @@ def draw_boxes(
     colors = [_COLORS[number % len(_COLORS)] for number in range(len(in_pixels))]
     for box, color in zip(in_pixels, colors, strict=True):
         draw.rectangle(box, outline=(*color, 255), width=max(2, size // 6))
-    # Words come last, so that no box crosses them.
+    # Text is drawn last, so that no box crosses it.
     for (x1, y1, _, y2), color, lines in zip(in_pixels, colors, names, strict=True):
         if not lines:
             continue
@@ -70,19 +70,19 @@ def box_panel(
     num_columns: int,
     row_names: Sequence[str] = (),
 ) -> None:
-    """Writes drawn frames of one size beside each other as PNG.
+    """Tile frames of one size and write them as PNG.
 
     Args:
-        path: PNG file to write; its folder is made if need be.
+        path: PNG file to write; its folder is created.
         frames: uint8 (H, W, 3), row by row.
-        num_columns: frames in a row.
-        row_names: text on the left of each row; empty for none.
+        num_columns: Frames per row.
+        row_names: Text on the left of each row; empty for none.
 
     Raises:
-        ValueError: there is no frame.
+        ValueError: There are no frames.
     """
     if not frames:
-        raise ValueError(f"a panel needs at least one frame; {path} would have none")
+        raise ValueError(f"frames must contain at least one frame, got none for {path}")
     height, width = frames[0].shape[:2]
     num_rows = -(-len(frames) // num_columns)
     columns = min(num_columns, len(frames))
@@ -95,9 +95,9 @@ def box_panel(
         sheet.paste(Image.fromarray(frame), corner)
     for row, name in enumerate(row_names):
         strip = Image.new("RGB", (height, margin), "white")
-        place = (height // 2, margin // 2)
+        center = (height // 2, margin // 2)
         font = ImageFont.load_default(margin // 2)
-        ImageDraw.Draw(strip).text(place, name, fill="black", font=font, anchor="mm")
+        ImageDraw.Draw(strip).text(center, name, fill="black", font=font, anchor="mm")
         sheet.paste(strip.rotate(90, expand=True), (0, row * (height + _GAP)))
     Path(path).parent.mkdir(parents=True, exist_ok=True)
     sheet.save(path)

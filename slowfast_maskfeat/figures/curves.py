@@ -1,4 +1,4 @@
-"""Curves of accuracy and of training."""
+"""Accuracy and training curves."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from matplotlib.figure import Figure
 
 # Okabe and Ito's colors, which color-blind readers can tell apart.
 _COLORS = ("#0072b2", "#d55e00", "#009e73", "#cc79a7", "#e69f00", "#56b4e9")
-_QUIET = "#777777"
+_GRAY = "#777777"
 
 
 def accuracy_curves(
@@ -24,31 +24,31 @@ def accuracy_curves(
     chance: float | None = None,
     chance_name: str = "chance",
 ) -> None:
-    """Draws the accuracy of several runs against epochs and writes it as PNG.
+    """Plot the accuracy of several runs over epochs and write the figure as PNG.
 
     Args:
-        path: PNG file to write; its folder is made if need be.
-        runs: name -> (epochs, accuracies): (E,) numbers and (E,) or (S, E) accuracies, the latter
-            of S seeds, shown as mean and range of one standard deviation.
-        title: above the figure.
-        x_label: under the figure.
-        y_label: beside the figure, with the unit.
-        chance: accuracy of guessing, drawn as a thin line.
-        chance_name: of that line.
+        path: PNG file to write; its folder is created.
+        runs: Name -> (epochs, accuracies) of shapes (E,) and (E,) or (S, E), the latter for S
+            seeds, drawn as mean and a band of one standard deviation.
+        title: Title of the figure.
+        x_label: Label of the x axis.
+        y_label: Label of the y axis, with the unit.
+        chance: Accuracy of guessing, drawn as a thin line; None for no line.
+        chance_name: Legend of that line.
 
     Raises:
-        ValueError: no run, or epochs and accuracies of different lengths.
+        ValueError: There are no runs, or epochs and accuracies differ in length.
     """
     if not runs:
-        raise ValueError(f"accuracy curves need at least one run; {path} would have none")
+        raise ValueError(f"runs must contain at least one run, got none for {path}")
     figure = Figure(figsize=(6.4, 4.0), layout="constrained")
     axis = figure.subplots()
     for index, (name, (epochs, accuracies)) in enumerate(runs.items()):
         epochs, values = np.asarray(epochs, dtype=float), np.asarray(accuracies, dtype=float)
         if epochs.ndim != 1 or values.shape[-1:] != epochs.shape or values.ndim > 2:
             raise ValueError(
-                f"run {name!r} has epochs of shape {epochs.shape} and accuracies of shape "
-                f"{values.shape}; (E,) and (E,) or (S, E) are needed"
+                f"epochs and accuracies of run {name!r} must have the shapes (E,) and (E,) or "
+                f"(S, E), got {epochs.shape} and {values.shape}"
             )
         values = np.atleast_2d(values)
         color = _COLORS[index % len(_COLORS)]
@@ -60,7 +60,7 @@ def accuracy_curves(
                 epochs, mean - spread, mean + spread, color=color, alpha=0.18, linewidth=0
             )
     if chance is not None:
-        axis.axhline(chance, color=_QUIET, linewidth=0.9, linestyle=(0, (4, 3)), label=chance_name)
+        axis.axhline(chance, color=_GRAY, linewidth=0.9, linestyle=(0, (4, 3)), label=chance_name)
     axis.set_ylim(bottom=0)
     axis.set_xlim(left=0)
     _finish(axis, x_label, y_label)
@@ -107,19 +107,21 @@ def training_curves(
     leave a gap.
 
     Args:
-        path: PNG file to write; its folder is made if need be.
+        path: PNG file to write; its folder is created.
         events: lines of stats.jsonl in their order. Read are those with a number in `epoch`
             (finished epochs, fractional) and in a field of a panel.
         panels: of the method, beside that of the learning rate.
         title: above the figure.
 
     Raises:
-        ValueError: no event holds anything to draw.
+        ValueError: No event has anything to draw.
     """
     drawn = [panel for panel in (*panels, _LR_PANEL) if _kinds_with(events, panel.field)]
     if not drawn:
         fields = ", ".join(panel.field for panel in (*panels, _LR_PANEL))
-        raise ValueError(f"nothing to draw in {path}: no event holds `epoch` and one of {fields}")
+        raise ValueError(
+            f"at least one event must have `epoch` and one of {fields}, got none for {path}"
+        )
     figure = Figure(figsize=(6.4, 1.0 + 2.2 * len(drawn)), layout="constrained")
     axes = figure.subplots(len(drawn), 1, squeeze=False, sharex=True)[:, 0]
     for axis, panel in zip(axes, drawn, strict=True):
@@ -135,14 +137,14 @@ def _draw_panel(axis: Any, events: Sequence[Mapping[str, Any]], panel: CurvePane
         _plot_field(axis, events, kind, panel.field, color=_COLORS[index % len(_COLORS)])
     if panel.reference:
         for index, kind in enumerate(_kinds_with(events, panel.reference)):
-            style = {"linestyle": (0, (4, 3)) if index == 0 else ":", "color": _QUIET}
+            style = {"linestyle": (0, (4, 3)) if index == 0 else ":", "color": _GRAY}
             _plot_field(axis, events, kind, panel.reference, name=panel.reference_name, **style)
     if panel.from_zero:
         axis.set_ylim(bottom=0)
 
 
 def _kinds_with(events: Sequence[Mapping[str, Any]], field: str) -> list[str]:
-    """The kinds of event, in order of appearance, that hold `field` and an epoch."""
+    """Kinds of events that have `field` and an epoch, in order of appearance."""
     kinds = [str(event.get("event", "")) for event in events if _is_point(event, field)]
     return list(dict.fromkeys(kinds))
 

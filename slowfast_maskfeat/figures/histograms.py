@@ -1,4 +1,4 @@
-"""Histograms of what the videos of a list are like."""
+"""Histograms of properties of the videos in an annotation file."""
 
 from __future__ import annotations
 
@@ -17,20 +17,23 @@ _MAX_BARS = 12
 def histograms(
     path: str | Path, panels: Mapping[str, Sequence[float] | Sequence[str]], *, title: str = ""
 ) -> None:
-    """Draws a histogram a panel and writes them as PNG.
+    """Draw one histogram per panel and write the figure as PNG.
 
     Args:
-        path: PNG file to write; its folder is made if need be.
-        panels: label with the unit -> values: numbers, which fall into bins, or texts, each with a
-            bar of its own, the most frequent first (those beyond the first dozen in one).
-        title: above the figure.
+        path: PNG file to write; its folder is created.
+        panels: Label with unit -> values: numbers, which are binned, or strings, which get a bar
+            each, the most frequent first (those after the first 12 share one).
+        title: Title of the figure.
 
     Raises:
-        ValueError: no panel, or one without values.
+        ValueError: There are no panels, or one has no values.
     """
     empty = [label for label, values in panels.items() if len(values) == 0]
     if not panels or empty:
-        raise ValueError(f"histograms need values; {path} would have none of {', '.join(empty)}")
+        raise ValueError(
+            "panels must contain at least one panel, each with at least one value, "
+            f"got no {'values for ' + ', '.join(empty) if empty else 'panel'} for {path}"
+        )
     num_rows = -(-len(panels) // 2)
     figure = Figure(figsize=(9.0, 0.5 + 2.8 * num_rows), layout="constrained")
     axes = figure.subplots(num_rows, 2, squeeze=False).ravel()
@@ -52,7 +55,7 @@ def histograms(
 
 
 def _bins(numbers: Any) -> Any:
-    """Edges of the bins; values that are all alike get one of their own width."""
+    """Bin edges; if all values are equal, 11 bins around them."""
     low, high = float(numbers.min()), float(numbers.max())
     if high - low < 1e-6 * max(1.0, abs(high)):
         margin = max(0.5, 0.05 * abs(high))

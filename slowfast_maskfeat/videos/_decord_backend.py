@@ -14,7 +14,7 @@ from slowfast_maskfeat.videos.video import DecodeError, Video
 
 
 def open_file(path: str, *, content: bytes | None, num_threads: int, read_timeout: float) -> Video:
-    """Open a file; see `open_video`. decord knows no time limit: `read_timeout` does nothing."""
+    """Open a file; see `open_video`. decord has no timeout, so `read_timeout` has no effect."""
     try:
         source = path if content is None else BytesIO(content)
         reader = decord.VideoReader(source, ctx=decord.cpu(0), num_threads=num_threads)
@@ -29,16 +29,16 @@ class _DecordVideo(Video):
     backend = "decord"
 
     def __init__(self, path: str, reader: Any, fps: float, stamps: NDArray[np.float64]) -> None:
-        begins, duration = stamps[:, 0], float(stamps[-1, 1] - stamps[0, 0])
-        # AVI gives it stamps near -4e17; then only the count and the rate are known.
-        is_usable = np.isfinite(stamps).all() and (np.diff(begins) > 0).all() and duration < 1e7
-        if not is_usable or abs(fps * duration - len(begins)) < 0.5:
-            duration = len(begins) / fps
+        starts, duration = stamps[:, 0], float(stamps[-1, 1] - stamps[0, 0])
+        # For AVI, decord returns timestamps near -4e17; then only frame count and rate are usable.
+        is_usable = np.isfinite(stamps).all() and (np.diff(starts) > 0).all() and duration < 1e7
+        if not is_usable or abs(fps * duration - len(starts)) < 0.5:
+            duration = len(starts) / fps
         else:
-            fps = len(begins) / duration
+            fps = len(starts) / duration
         if not is_usable:
-            begins = np.arange(len(begins)) / fps
-        super().__init__(path, timestamps=begins, fps=fps, duration=duration)
+            starts = np.arange(len(starts)) / fps
+        super().__init__(path, timestamps=starts, fps=fps, duration=duration)
         self._reader = reader
 
     def close(self) -> None:

@@ -16,31 +16,32 @@ from numpy.typing import NDArray
 from slowfast_maskfeat.log import first_line
 from slowfast_maskfeat.videos.video import DecodeError, StalledError
 
-# Containers that keep the presentation time of every frame. Others leave the demuxer to guess, and
-# its guess depends on where reading began (MPEG program streams) or is wrong (AVI with B-frames).
+# Containers that store a presentation timestamp for every frame. For the others the demuxer
+# guesses, and its guess depends on where reading began (MPEG program streams) or is wrong (AVI with
+# B-frames).
 _FORMATS_WITH_PRESENTATION_TIMES = frozenset(
     {"mov,mp4,m4a,3gp,3g2,mj2", "matroska,webm", "flv", "mpegts"}
 )
-# Those among them in which a seek finds the key frame before a time, by an index.
+# Of these, the containers with an index, in which a seek finds the key frame before a timestamp.
 _SEEKABLE_FORMATS = frozenset({"mov,mp4,m4a,3gp,3g2,mj2", "matroska,webm"})
-_LONGEST_DELAY = 1  # seconds from decoding a frame to showing it
+_MAX_REORDER_SECONDS = 1  # from decoding a frame to displaying it
 
 
 @dataclass(frozen=True)
 class FrameTable:
-    """Frames of a video stream, one a row, in the order of their presentation times.
+    """Frames of a video stream in presentation order, one per row.
 
     Attributes:
-        pts: int64 (rows,), presentation time stamps in units of `time_base`, ascending.
-        durations: int64 (rows,), how long each is shown; 0 where the file does not tell.
-        stored: int64 (rows,), position of each among the packets, in storage order.
-        is_key: bool (rows,), whether decoding can start there.
-        shown: int64 (num_frames,), rows of the frames that are shown; the others lie outside of
-            the edit list and are only decoded because shown ones lean on them.
-        time_base: Seconds a unit of `pts` lasts.
-        rate: Average frames per second by the file's header, or None.
-        has_trusted_pts: False if a frame cannot be known by its time stamp (missing, repeated or
-            guessed ones): then `pts` only counts packets and frames must be counted.
+        pts: int64 (rows,), presentation timestamps in units of `time_base`, ascending.
+        durations: int64 (rows,), in units of `time_base`; 0 where the file has none.
+        stored: int64 (rows,), position of each frame's packet in storage order.
+        is_key: bool (rows,), True where decoding can start.
+        shown: int64 (num_frames,), rows of the displayed frames. The others lie outside the edit
+            list and are decoded only because displayed frames refer to them.
+        time_base: Seconds per unit of `pts`.
+        rate: Average frames per second from the file header, or None.
+        has_trusted_pts: False if timestamps do not identify frames (missing, repeated or guessed):
+            then `pts` only counts packets, and frames are found by counting.
     """
 
     pts: NDArray[np.int64]
@@ -52,23 +53,23 @@ class FrameTable:
     rate: Fraction | None
     has_trusted_pts: bool
 
-    def recounted(self, num_frames: int) -> FrameTable:
-        """This table where the decoder shows `num_frames` frames, whatever the packets promise."""
+    def with_num_frames(self, num_frames: int) -> FrameTable:
+        """The table for `num_frames` decoded frames, a number that may differ from the packets'."""
         return self if num_frames == len(self.shown) else _counted_table(num_frames, self.rate)
 
     def times(self) -> tuple[NDArray[np.float64], float, float]:
-        """Seconds of each frame, frames per second, and the duration in seconds."""
+        """Timestamps of the displayed frames in seconds, frames per second, duration in seconds."""
         pts = self.pts[self.shown]
         num_frames = len(pts)
-        usual = int(np.median(np.diff(pts))) if num_frames > 1 else 0
-        last = int(self.durations[self.shown[-1]]) or usual
+        typical = int(np.median(np.diff(pts))) if num_frames > 1 else 0
+        last = int(self.durations[self.shown[-1]]) or typical
         unit = float(self.time_base)
         duration = float(pts[-1] - pts[0] + last) * unit
         rate = float(self.rate) if self.rate else 0.0
         if duration <= 0:
             rate = rate or 1.0
             duration = num_frames / rate
-        # The header's rate is exact where the rate is constant, the sum of rounded stamps is not.
+        # The header's rate is exact where the rate is constant; a sum of rounded timestamps is not.
         if rate > 0 and abs(rate * duration - num_frames) < 0.5:
             duration = num_frames / rate
         else:
@@ -77,7 +78,7 @@ class FrameTable:
 
 
 class _NamedBytes(io.BytesIO):
-    """Bytes with a name, whose ending helps FFmpeg to tell what they are."""
+    """Bytes with a file name, whose suffix helps FFmpeg detect the format."""
 
     def __init__(self, content: bytes, name: str) -> None:
         super().__init__(content)
@@ -87,32 +88,32 @@ class _NamedBytes(io.BytesIO):
 def open_container(
     path: str, *, num_threads: int, read_timeout: float, content: bytes | None = None
 ) -> tuple[Any, Any]:
-    """Open a file with PyAV: (container, its main video stream).
+    """Open a file with PyAV and return (container, its best video stream).
 
     Args:
-        path: The file or address.
-        content: Its bytes, where it can't be opened by its path.
-        num_threads: Of the decoder.
-        read_timeout: Seconds that an address may take to be opened, and then to give a packet; 0
-            for no limit. Files have none.
+        path: File or address.
+        content: Bytes of the file, where it can't be opened by its path.
+        num_threads: Decoder threads.
+        read_timeout: Seconds allowed for opening an address and for each packet; 0 for no limit.
+            Local files have no limit.
 
     Raises:
-        StalledError: It is an address, and took longer.
-        DecodeError: It is no video, or damaged beyond use.
+        StalledError: Opening an address took longer than `read_timeout`.
+        DecodeError: The file is not a video or is too damaged to open.
     """
-    # PyAV looks at the clock before it reads, so it would also give up a file in a run that was
-    # stopped meanwhile.
+    # PyAV checks the clock before it reads, so with a timeout it would also give up on a local file
+    # after the process was suspended.
     is_bounded = read_timeout > 0 and content is None and "://" in path
     limit = read_timeout if is_bounded else None
-    # The limit is PyAV's on opening and on each packet, FFmpeg's (microseconds) on the reads of a
-    # seek, for which PyAV has none.
+    # PyAV's timeout covers opening and each packet. The reads of a seek are covered by FFmpeg's
+    # rw_timeout alone (in microseconds).
     options = {} if limit is None else {"rw_timeout": f"{limit * 1e6:.0f}"}
     start = time.monotonic()
     try:
         source = path if content is None else _NamedBytes(content, path)
         container = av.open(source, timeout=limit, options=options)
     except (av.FFmpegError, ValueError, OSError) as error:
-        # FFmpeg reports an index that did not come as invalid data.
+        # FFmpeg reports an index that did not arrive as invalid data.
         if limit is not None and time.monotonic() - start >= limit:
             raise StalledError(path) from error
         raise DecodeError(path, f"cannot be opened as a video: {reason_of(error)}") from error
@@ -120,10 +121,10 @@ def open_container(
         stream = container.streams.best("video")
         if stream is None:
             if limit is not None and time.monotonic() - start >= limit:
-                raise StalledError(path)  # its header came in part
+                raise StalledError(path)  # only a part of its header arrived
             raise DecodeError(path, "has no video stream")
         if stream.codec_context is None:
-            raise DecodeError(path, "its video codec is unknown to this FFmpeg")
+            raise DecodeError(path, "this FFmpeg does not support its video codec")
         stream.thread_type = "AUTO"
         stream.thread_count = num_threads
     except BaseException:
@@ -133,10 +134,11 @@ def open_container(
 
 
 def extent_of(container: Any, stream: Any) -> tuple[float, float] | None:
-    """When a stream's first frame is shown, and how long it lasts, by the header alone.
+    """Timestamp of a stream's first frame and the stream's duration, from the header alone.
 
     Returns:
-        Both in seconds; None for a file that has no presentation times of its own, or no length.
+        Both in seconds; None for a format without presentation timestamps or an index, or a file
+        without a duration.
     """
     if container.format.name not in _SEEKABLE_FORMATS or not stream.time_base:
         return None
@@ -148,19 +150,19 @@ def extent_of(container: Any, stream: Any) -> tuple[float, float] | None:
 def read_frame_table(
     path: str, container: Any, stream: Any, window: tuple[float, float] | None = None
 ) -> FrameTable:
-    """Read all packets of a stream that was just opened and tabulate its frames.
+    """Read all packets of a newly opened stream and tabulate its frames.
 
-    Damage ends the table where it begins: the frames before it stay usable.
+    The table ends at the first damage: the frames before it stay usable.
 
     Args:
-        path: For messages.
-        container: Opened.
-        stream: Of it.
-        window: First and last second on the clock of the time stamps: only the frames in it, and
-            from the key frame before it, are read.
+        path: File name for messages.
+        container: Open PyAV container.
+        stream: Video stream of the container.
+        window: First and last timestamp in seconds: only the frames between them, and those since
+            the key frame before them, are read.
 
     Raises:
-        DecodeError: There is no frame.
+        DecodeError: There are no frames.
     """
     first, last = (
         (None, None)
@@ -171,31 +173,31 @@ def read_frame_table(
     damage = ""
     try:
         if first is not None:
-            # An index goes by the times of decoding, which are earlier than those of showing.
-            early = first - math.ceil(_LONGEST_DELAY / stream.time_base)
+            # The index is sorted by decoding time, which is earlier than presentation time.
+            early = first - math.ceil(_MAX_REORDER_SECONDS / stream.time_base)
             container.seek(max(early, stream.start_time or 0), stream=stream)
         for packet in container.demux(stream):
-            # Size 0: end of the stream, or "show the last frame again" in AVI. A corrupt one is
-            # the torn end of a truncated file.
+            # A packet of size 0 is the end of the stream, or "repeat the last frame" in AVI. A
+            # corrupt packet is the end of a truncated file.
             if packet.size > 0 and not packet.is_corrupt:
                 if last is not None and packet.dts is not None and packet.dts > last:
-                    break  # what comes now is shown later still
+                    break  # all further frames are displayed after the window
                 duration, is_key = packet.duration or 0, packet.is_keyframe
                 rows.append((packet.pts, packet.dts, duration, is_key, not packet.is_discard))
     except av.FFmpegError as error:
-        refuse_stall(path, error)
+        raise_if_stalled(path, error)
         damage = f" ({reason_of(error)})"
-    # What is stored before the first key frame leans on frames that were cut off.
+    # Packets before the first key frame refer to frames that are not in the file.
     rows = rows[next((i for i, row in enumerate(rows) if row[3]), 0) :]
     if window is not None:
-        rows = _inside(rows, last)
+        rows = _hide_outside(rows, last)
     if not any(row[4] for row in rows):
         raise DecodeError(path, f"has no frames{_in_window(window)}{damage}")
     pts, dts, durations, is_key, is_shown = (list(column) for column in zip(*rows, strict=True))
     name = container.format.name
-    # In AVI stamps count frames as they are stored: as they are shown, if there are no B-frames.
-    is_kept = name in _FORMATS_WITH_PRESENTATION_TIMES or (name == "avi" and pts == dts)
-    is_trusted = is_kept and _are_distinct(pts)
+    # AVI timestamps count frames in storage order, which is display order without B-frames.
+    is_stored = name in _FORMATS_WITH_PRESENTATION_TIMES or (name == "avi" and pts == dts)
+    is_trusted = is_stored and _are_distinct(pts)
     rate = stream.average_rate or stream.guessed_rate
     if not is_trusted and not _are_distinct(dts):
         return _counted_table(sum(is_shown), rate)
@@ -213,12 +215,12 @@ def read_frame_table(
     )
 
 
-def _inside(
+def _hide_outside(
     rows: list[tuple[int | None, int | None, int, bool, bool]], last: int | None
 ) -> list[tuple[int | None, int | None, int, bool, bool]]:
-    """The rows of which everything is known that is shown between the first one and `last`.
+    """Mark frames displayed before the first row's or after `last` as not displayed.
 
-    What is shown before the first key frame leans on frames in front of it, and what is shown after
+    Frames displayed before the first key frame refer to earlier frames, and frames displayed after
     `last` may have neighbors that were not read.
     """
     first = rows[0][0] if rows else None
@@ -232,18 +234,18 @@ def _in_window(window: tuple[float, float] | None) -> str:
     return "" if window is None else f" from {window[0]:.1f} to {window[1]:.1f} s"
 
 
-def refuse_stall(path: str, error: BaseException) -> None:
-    """Tell a time limit that was passed from damage: what was read so far is no file then.
+def raise_if_stalled(path: str, error: BaseException) -> None:
+    """Distinguish a timeout from damage; only after damage are the frames read so far usable.
 
     Raises:
-        StalledError: `error` is that of PyAV's time limit.
+        StalledError: `error` is PyAV's timeout.
     """
     if isinstance(error, av.error.ExitError):
         raise StalledError(path) from error
 
 
 def reason_of(error: BaseException) -> str:
-    """What a decoder's error says, in one line without the path."""
+    """One-line message of a decoder's error, without the path."""
     return getattr(error, "strerror", None) or first_line(error)
 
 
@@ -252,7 +254,7 @@ def _are_distinct(stamps: list[int | None]) -> bool:
 
 
 def _counted_table(num_frames: int, rate: Fraction | None) -> FrameTable:
-    """Frames at a constant rate (25 a second where none is known)."""
+    """Table of frames at a constant rate, 25 per second if `rate` is None."""
     rate = rate or Fraction(25)
     return FrameTable(
         pts=np.arange(num_frames, dtype=np.int64),

@@ -1,7 +1,7 @@
-"""Still images: videos of one frame, read with Pillow whatever decodes videos.
+"""Still images as videos of one frame, read with Pillow whatever the video decoder.
 
-Pillow honors the orientation in EXIF data, knows the odd files of ImageNet (CMYK, PNG under
-another name) and gives the pixels that published figures were made with; FFmpeg does not.
+Pillow applies the EXIF orientation, reads the unusual files of ImageNet (CMYK, PNG under another
+suffix) and returns the pixels that published results were obtained with; FFmpeg does not.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ def open_file(path: str, content: bytes | None) -> Video:
     """Open an image; see `open_video`."""
     try:
         image = Image.open(BytesIO(read_bytes(path) if content is None else content))
-    except Exception as error:  # Pillow's readers raise whatever they stumble over
+    except Exception as error:  # Pillow's readers raise errors of many types
         raise DecodeError(path, f"cannot be opened as an image: {_reason(path, error)}") from error
     return _ImageVideo(path, image)
 
@@ -44,7 +44,7 @@ class _ImageVideo(Video):
             raise ValueError(f"{self.path}: the image is closed")
         try:
             self._image.load()
-            return np.array(_with_8_bits(_upright(self._image)).convert("RGB"), np.uint8)[None]
+            return np.array(_to_8_bits(_upright(self._image)).convert("RGB"), np.uint8)[None]
         except Exception as error:
             raise DecodeError(
                 self.path, f"the image cannot be decoded: {_reason(self.path, error)}"
@@ -52,15 +52,15 @@ class _ImageVideo(Video):
 
 
 def _upright(image: Any) -> Any:
-    """Turned as its EXIF data says; where that can't be read, the pixels are whole all the same."""
+    """Rotate and mirror an image by its EXIF orientation."""
     try:
         return ImageOps.exif_transpose(image)
     except Exception:
-        return image
+        return image  # damaged EXIF data does not affect the pixels
 
 
-def _with_8_bits(image: Any) -> Any:
-    """Gray values of 16 bits, which Pillow would clip, scaled down."""
+def _to_8_bits(image: Any) -> Any:
+    """Scale 16-bit gray values to 8 bits, since `convert` would clip them."""
     if not image.mode.startswith("I"):
         return image
     return Image.fromarray((np.asarray(image).astype(np.uint32) >> 8).astype(np.uint8))
@@ -68,5 +68,5 @@ def _with_8_bits(image: Any) -> Any:
 
 def _reason(path: str, error: Exception) -> str:
     if isinstance(error, UnidentifiedImageError):
-        return "it has none of the forms that Pillow knows"
+        return "no image format that Pillow supports"
     return first_line(error).replace(path, "the file")

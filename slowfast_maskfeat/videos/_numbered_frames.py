@@ -1,4 +1,4 @@
-"""A video that lies on disk as numbered images, a file a frame."""
+"""Videos stored as numbered images, one file per frame."""
 
 from __future__ import annotations
 
@@ -14,14 +14,14 @@ from slowfast_maskfeat.videos.video import DecodeError, MissingFileError, Video
 
 @dataclass(frozen=True)
 class NumberedFrames:
-    """Where the images are.
+    """Paths and frame rate of the images of one video.
 
     Attributes:
-        prefix: Of the path of each image, up to its number.
-        digits: Of the number, at least; zeros in front.
-        suffix: What follows the number.
+        prefix: Path of each image up to its number.
+        digits: Minimum number of digits, zero-padded.
+        suffix: Path of each image after its number.
         first: Number of the first image.
-        num_frames: How many there are.
+        num_frames: Number of images.
         fps: Images per second.
     """
 
@@ -33,14 +33,14 @@ class NumberedFrames:
     fps: float
 
     def path(self, index: int) -> str:
-        """Path of the image of a frame, from 0."""
+        """Path of the image of frame `index`, counted from 0."""
         return f"{self.prefix}{self.first + index:0{self.digits}d}{self.suffix}"
 
     def open(self) -> Video:
-        """As a video.
+        """Open the images as a video.
 
         Raises:
-            DecodeError: There is no first image.
+            MissingFileError: The first image does not exist.
         """
         if not os.path.exists(self.path(0)):
             raise MissingFileError(self.path(0), "no such file")
@@ -71,5 +71,14 @@ class _FrameVideo(Video):
             with open_file(self._images.path(index), None) as image:
                 frames.append(image.frames([0])[0])
             if frames[-1].shape != frames[0].shape:
-                raise DecodeError(image.path, "its size is another than that of frames before")
+                raise DecodeError(
+                    image.path,
+                    f"image size must be {_size(frames[0])} as in the frames before, "
+                    f"got {_size(frames[-1])}",
+                )
         return np.stack(frames)
+
+
+def _size(frame: NDArray[np.uint8]) -> str:
+    height, width = frame.shape[:2]
+    return f"{width}x{height}"

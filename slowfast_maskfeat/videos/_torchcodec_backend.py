@@ -1,7 +1,7 @@
 """Decode with torchcodec (optional; it needs FFmpeg's shared libraries on the system).
 
-torchcodec does not tell the times of frames without decoding them, so PyAV reads the table of
-frames, and torchcodec is handed it in place of the scan that it would make itself.
+torchcodec does not report timestamps without decoding, so PyAV reads the frame table, which is then
+passed to torchcodec in place of torchcodec's own scan.
 """
 
 from __future__ import annotations
@@ -21,10 +21,10 @@ from slowfast_maskfeat.videos._frame_table import (
 )
 from slowfast_maskfeat.videos.video import DecodeError, UnsuitedDecoderError, Video
 
-# torchcodec 0.13 runs out of frames there.
+# Formats in which torchcodec 0.13 runs out of frames.
 _UNSEEKABLE_FORMATS = frozenset({"mpegts"})
-# Two names of one time, as floats; frames are never so close.
-_SAME_SECONDS = 1e-6
+# Seconds by which two floats of one timestamp may differ; frames are never this close.
+_TIMESTAMP_TOLERANCE = 1e-6
 
 
 def open_file(path: str, *, content: bytes | None, num_threads: int, read_timeout: float) -> Video:
@@ -92,12 +92,13 @@ class _TorchCodecVideo(Video):
                 f"frames {indices[0]}..{indices[-1]} of {self.num_frames} cannot be decoded: "
                 f"{reason_of(error)}",
             ) from error
-        # Behind a key frame that is none (periodic intra refresh) it gives the next frame it has.
-        strayed = np.abs(batch.pts_seconds.numpy() - self.timestamps[indices]) > _SAME_SECONDS
-        if strayed.any():
+        # After a false key frame (periodic intra refresh) torchcodec returns the next frame it has.
+        shifts = np.abs(batch.pts_seconds.numpy() - self.timestamps[indices])
+        is_other = shifts > _TIMESTAMP_TOLERANCE
+        if is_other.any():
             raise DecodeError(
                 self.path,
-                f"frame {indices[strayed][0]} cannot be decoded: torchcodec gave another one; "
-                "use pyav",
+                f"frame {indices[is_other][0]} cannot be decoded: torchcodec returned a different "
+                "one; use pyav",
             )
         return batch.data.numpy()

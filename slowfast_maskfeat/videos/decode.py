@@ -1,7 +1,7 @@
 """Open a video with one of three decoders behind one interface.
 
-Only the room `videos` imports a decoder, and only when it is used: a decoder that is absent or
-does not load is reported by `available_backends`, not raised at import.
+Only the package `videos` imports a decoder, and only when it is used: a decoder that is absent or
+fails to load is reported by `available_backends`, not raised at import.
 """
 
 from __future__ import annotations
@@ -31,20 +31,20 @@ __all__ = [
     "Video",
     "available_backends",
     "decoder_versions",
-    "open_moment",
+    "open_around",
     "open_video",
 ]
 
-# In the order in which `auto` prefers them. decord comes last: it is silently wrong on open GOPs
-# and on MPEG-4 with B-frames in AVI (docs/decoders.md).
-_ROOM = "slowfast_maskfeat.videos"
+_PACKAGE = "slowfast_maskfeat.videos"
+# In the order of preference of `auto`. decord comes last: it returns wrong frames without an error
+# on open GOPs and on MPEG-4 with B-frames in AVI (docs/decoders.md).
 _BACKENDS = {
-    "torchcodec": f"{_ROOM}._torchcodec_backend",
-    "pyav": f"{_ROOM}._pyav_backend",
-    "decord": f"{_ROOM}._decord_backend",
+    "torchcodec": f"{_PACKAGE}._torchcodec_backend",
+    "pyav": f"{_PACKAGE}._pyav_backend",
+    "decord": f"{_PACKAGE}._decord_backend",
 }
-_PACKAGES = {"torchcodec": "torchcodec", "pyav": "av", "decord": "decord"}
-_IMAGE_BACKEND = f"{_ROOM}._image_backend"
+_DISTRIBUTIONS = {"torchcodec": "torchcodec", "pyav": "av", "decord": "decord"}
+_IMAGE_BACKEND = f"{_PACKAGE}._image_backend"
 
 
 def open_video(
@@ -55,37 +55,37 @@ def open_video(
     read_timeout: float = 0.0,
     content: bytes | None = None,
 ) -> Video:
-    """Open a video file; a still image is a video of one frame, which Pillow reads.
+    """Open a video file, or a still image as a video of one frame (read with Pillow).
 
     Args:
-        path: The file, or an address. Of http://... the decoder reads what it needs, if the server
-            lets it seek; anything else (s3://, images) is fetched as a whole (`files.open_file`).
+        path: File or address. A decoder reads only the parts it needs of http://..., if the server
+            supports seeking; anything else (s3://, images) is fetched whole (`files.open_file`).
         backend: "auto", "torchcodec", "pyav" or "decord". "auto" takes the first of these three
-            that is installed and loads; but torchcodec leaves the files that it cannot read
-            rightly (docs/decoders.md) to the next.
-        num_threads: Threads of the decoder. One is the fastest for a loader that has a worker per
-            core; more help a single reader of large frames.
+            that is installed and loads; files that torchcodec reads incorrectly
+            (docs/decoders.md) are passed to the next one.
+        num_threads: Decoder threads. One is fastest for a data loader with a worker per core; more
+            help a single reader of large frames.
         read_timeout: Seconds that PyAV waits for an address to open, and then for each packet; 0
-            waits for ever. Local files and the other decoders have no such limit: see
+            for no limit. Local files and the other decoders have no timeout: see
             `clips.loader.ClipLoader`.
-        content: The bytes of the file, for those who have them already, as from a shard; `path` is
-            only its name then.
+        content: Bytes of the file if they are already in memory, such as from a shard; `path` is
+            then only its name.
 
     Returns:
-        The video, a context manager; close it.
+        The open video, a context manager; close it.
 
     Raises:
-        ValueError: An unknown decoder, or one that is absent; the message names those available.
-            Or an address of a scheme that nothing opens.
-        StalledError: `read_timeout` has passed.
-        DecodeError: The file is missing, no video, damaged beyond use, or of an unknown codec.
+        ValueError: The decoder is unknown or absent (the message names the available ones), or
+            nothing opens addresses of this scheme.
+        StalledError: No data arrived within `read_timeout`.
+        DecodeError: The file is missing, not a video, too damaged to open, or of an unknown codec.
     """
     if num_threads < 1:
         raise ValueError(f"num_threads must be at least 1, got {num_threads}")
     path = os.fspath(path)
     openers = _openers(backend)
     if content is None:
-        content = _content_of(path, read_timeout)
+        content = _fetch(path, read_timeout)
     if content == b"":
         raise DecodeError(path, "the file is empty (0 bytes)")
     if is_image(path):
@@ -100,8 +100,8 @@ def open_video(
     return openers[-1](path, **options)
 
 
-def _content_of(path: str, read_timeout: float) -> bytes | None:
-    """The bytes of what decoders can't open themselves; None for files, and videos over HTTP."""
+def _fetch(path: str, read_timeout: float) -> bytes | None:
+    """Read a file that decoders can't open; None for local files and videos over HTTP."""
     if not is_address(path):
         _check_file(path)
         return None
@@ -111,72 +111,72 @@ def _content_of(path: str, read_timeout: float) -> bytes | None:
         return read_bytes(path, timeout=read_timeout)
 
 
-def open_moment(
+def open_around(
     path: str | os.PathLike[str],
-    place: Callable[[float], float],
+    locate: Callable[[float], float],
     *,
     seconds: float,
     backend: str = "auto",
     num_threads: int = 1,
     read_timeout: float = 0.0,
 ) -> tuple[Video, float]:
-    """Open a video about one moment: of a film of two hours only that part is read.
+    """Open a video around one timestamp, reading only that part of a long file.
 
     Args:
-        path: The file or address.
-        place: Says of the length of the file in seconds where the moment is, from its first frame.
-        seconds: What is needed before and after it.
-        backend: As in `open_video`; "auto" and "pyav" read a part alone, where the file has times
-            and an index (MP4, Matroska, WebM), the others the whole.
+        path: File or address.
+        locate: Maps the duration of the file to the timestamp, both in seconds, the timestamp
+            counted from the first frame.
+        seconds: Seconds needed before and after the timestamp.
+        backend: As in `open_video`. "auto" and "pyav" read only the part if the file has
+            timestamps and an index (MP4, Matroska, WebM); the others read the whole file.
         num_threads: As in `open_video`.
         read_timeout: As in `open_video`.
 
     Returns:
-        The video, which may be all of it or the part, and where the moment is on the clock of its
-        `timestamps`.
+        The video, whole or only the part, and the timestamp on the clock of its `timestamps`.
 
     Raises:
         ValueError: See `open_video`.
-        DecodeError: See `open_video`; or what `place` raises.
+        DecodeError: See `open_video`. Errors of `locate` are passed on.
     """
     path = os.fspath(path)
-    can_seek = not is_address(path) or is_plain_http(path)  # what is in a store comes as a whole
+    can_seek = not is_address(path) or is_plain_http(path)  # files in a store are fetched whole
     if backend in ("auto", "pyav") and can_seek and not is_image(path) and _load("pyav")[0]:
         if not is_address(path):
             _check_file(path)
         part: tuple[Video, float] | None = importlib.import_module(_BACKENDS["pyav"]).open_window(
-            path, place, seconds=seconds, num_threads=num_threads, read_timeout=read_timeout
+            path, locate, seconds=seconds, num_threads=num_threads, read_timeout=read_timeout
         )
         if part is not None:
             return part
     video = open_video(path, backend, num_threads=num_threads, read_timeout=read_timeout)
     try:
-        return video, float(video.timestamps[0]) + place(video.duration)
+        return video, float(video.timestamps[0]) + locate(video.duration)
     except BaseException:
         video.close()
         raise
 
 
 def _check_file(path: str) -> None:
-    """Refuse what is no file; decoders word these cases differently, some as a crash."""
+    """Reject everything but a nonempty regular file, for which decoders give unclear errors."""
     if os.path.isdir(path):
         raise DecodeError(path, "is a folder")
     if not os.path.exists(path):
         raise MissingFileError(path, "no such file")
     if not os.path.isfile(path):
-        # Decoders seek, and opening a pipe that nobody writes to would never end.
-        raise DecodeError(path, "is no regular file (a pipe, a socket or a device)")
+        # Decoders need to seek, and opening a pipe without a writer would block forever.
+        raise DecodeError(path, "is not a regular file (but a pipe, a socket or a device)")
     if os.path.getsize(path) == 0:
         raise DecodeError(path, "the file is empty (0 bytes)")
 
 
 def available_backends() -> dict[str, str]:
-    """Each decoder's name -> its version, or "absent: " and the reason, in the order of `auto`."""
+    """Decoder -> its version, or "absent: " and the reason, in the order of `auto`."""
     return {name: _load(name)[1] for name in _BACKENDS}
 
 
 def decoder_versions(backend: str) -> dict[str, str]:
-    """Name -> version of what reads files with this decoder; several for "auto"; and of images."""
+    """Name -> version of this decoder, or of all available ones for "auto", and of Pillow."""
     versions = {
         name: version
         for name, version in available_backends().items()
@@ -186,10 +186,10 @@ def decoder_versions(backend: str) -> dict[str, str]:
 
 
 def _openers(backend: str) -> list[Callable[..., Video]]:
-    """What opens a file with this decoder; several for `auto`, the preferred first."""
+    """Functions that open a file with this decoder; several for `auto`, the preferred first."""
     if backend != "auto" and backend not in _BACKENDS:
         raise ValueError(
-            f"unknown video decoder {backend!r}: choose auto or one of {_describe_available()}"
+            f"video decoder must be auto or one of {_describe_available()}, got {backend!r}"
         )
     loaded = [_load(name)[0] for name in (_BACKENDS if backend == "auto" else (backend,))]
     openers = [open_file for open_file in loaded if open_file is not None]
@@ -197,8 +197,7 @@ def _openers(backend: str) -> list[Callable[..., Video]]:
         raise ValueError(f"no video decoder can be loaded: {available_backends()}")
     if not openers:
         raise ValueError(
-            f"video decoder {backend!r} is {_load(backend)[1]}; "
-            f"available are {_describe_available()}"
+            f"video decoder {backend!r} is {_load(backend)[1]}; available: {_describe_available()}"
         )
     return openers
 
@@ -209,10 +208,10 @@ def _describe_available() -> str:
 
 @cache
 def _load(name: str) -> tuple[Callable[..., Video] | None, str]:
-    """The function that opens a file with this decoder (None: absent), its version or why not."""
+    """(open function of a decoder, version), or (None, reason) if it is absent."""
     try:
         module = importlib.import_module(_BACKENDS[name])
     except (ImportError, OSError, RuntimeError) as error:
-        # torchcodec raises OSError or RuntimeError when its FFmpeg or torch does not fit.
+        # torchcodec raises OSError or RuntimeError if its FFmpeg or torch is incompatible.
         return None, f"absent: {type(error).__name__}: {first_line(error)}"
-    return module.open_file, metadata.version(_PACKAGES[name])
+    return module.open_file, metadata.version(_DISTRIBUTIONS[name])

@@ -1,4 +1,4 @@
-"""What the ending of a file name says."""
+"""Videos and images recognized by file name suffix."""
 
 from __future__ import annotations
 
@@ -12,10 +12,10 @@ VIDEO_ENDINGS = frozenset(
 
 
 def is_image(path: str) -> bool:
-    """Whether a file is a still image."""
+    """Whether a path has the suffix of a still image."""
     return os.path.splitext(path)[1].lower() in IMAGE_ENDINGS
 
 
 def is_media(path: str) -> bool:
-    """Whether a file is a video or a still image."""
+    """Whether a path has the suffix of a video or a still image."""
     return os.path.splitext(path)[1].lower() in IMAGE_ENDINGS | VIDEO_ENDINGS

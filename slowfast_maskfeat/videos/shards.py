@@ -1,4 +1,4 @@
-"""Reads members of tar shards by their place in them."""
+"""Reader of tar members by byte offset."""
 
 from __future__ import annotations
 
@@ -11,12 +11,12 @@ from slowfast_maskfeat.files import OpenFile, open_file
 from slowfast_maskfeat.videos.video import DecodeError, fetching
 
 BLOCK = tarfile.BLOCKSIZE
-# A window of shuffled rows reaches over a few shards; more would only hold files open.
+# A window of shuffled samples spans a few shards; more open files would not be read again soon.
 _MAX_OPEN = 32
 
 
 class Member(NamedTuple):
-    """A file inside a tar: its name, where its bytes begin, and how many they are."""
+    """A file inside a tar: name, byte offset of its content, and size in bytes."""
 
     name: str
     offset: int
@@ -24,10 +24,10 @@ class Member(NamedTuple):
 
 
 class ShardReader:
-    """Reads members, each in one piece; a shard stays open while its neighbors are read.
+    """Reads tar members, each in one request, and keeps recently used shards open.
 
-    A member is read with the header in front of it, and this must name it: a shard that has changed
-    since it was indexed gives an error and no other video.
+    A member is read with the header in front of it, which must match: a shard that has changed
+    since it was indexed raises an error instead of returning another video.
     """
 
     def __init__(self) -> None:
@@ -35,16 +35,16 @@ class ShardReader:
         self._process = os.getpid()
 
     def read(self, shard: str, member: Member, *, timeout: float = 0.0) -> bytes:
-        """The bytes of a member.
+        """Read the bytes of a member.
 
         Args:
             shard: Path or address of the tar file.
-            member: What is read of it.
-            timeout: See `files.open_file`.
+            member: Member to read.
+            timeout: Seconds; see `files.open_file`.
 
         Raises:
-            DecodeError: They can't be had, or the shard is another one than was indexed.
-            ValueError: Nothing opens such an address.
+            DecodeError: The bytes can't be read, or the shard has changed since it was indexed.
+            ValueError: Nothing opens addresses of this scheme.
         """
         path = f"{shard}/{member.name}"
         try:
@@ -52,30 +52,32 @@ class ShardReader:
                 file = self._opened(shard, timeout)
                 content = file.read(member.offset - BLOCK, BLOCK + member.size)
         except DecodeError:
-            # What failed may be the connection: the next member gets a new one.
+            # The connection may be at fault: the next member gets a new one.
             self._close(shard)
             raise
         if len(content) < BLOCK + member.size:
             self._close(shard)
-            there = max(0, len(content) - BLOCK)
+            found = max(0, len(content) - BLOCK)
             raise DecodeError(
-                path, f"the shard ends inside it: {there} of {member.size} bytes are there"
+                path, f"the shard is truncated: member must have {member.size} bytes, got {found}"
             )
         if not _is_header_of(content[:BLOCK], member):
             self._close(shard)
             raise DecodeError(
-                path, f"{shard} has changed since it was indexed: it is not at byte {member.offset}"
+                path,
+                f"{shard} has changed since it was indexed: this member is no longer at byte "
+                f"{member.offset}",
             )
         return content[BLOCK:]
 
     def __reduce__(self) -> tuple[Any, ...]:
-        return ShardReader, ()  # open files stay with their process
+        return ShardReader, ()  # open files can't be pickled
 
     def _opened(self, shard: str, timeout: float) -> OpenFile:
-        if self._process != os.getpid():  # a forked worker shares no position with its parent
+        if self._process != os.getpid():  # a fork must not share file positions with its parent
             self._open, self._process = OrderedDict(), os.getpid()
         file = self._open.pop(shard, None) or open_file(shard, timeout=timeout)
-        self._open[shard] = file  # the last used at the end
+        self._open[shard] = file  # most recently used last
         while len(self._open) > _MAX_OPEN:
             self._open.popitem(last=False)[1].close()
         return file
@@ -87,7 +89,7 @@ class ShardReader:
 
 
 def bare_name(name: str) -> str:
-    """The name of a member without the `./` that some tars have in front."""
+    """Name of a member without the leading `./` that some tars have."""
     return name.removeprefix("./")
 
 
@@ -98,6 +100,6 @@ def _is_header_of(block: bytes, member: Member) -> bool:
         return False
     if header.size != member.size:
         return False
-    # Longer names, and those of other scripts, stand in a header of their own before this one.
-    is_cut = len(member.name) > 90 or not member.name.isascii()
-    return is_cut or bare_name(header.name) == member.name
+    # Long and non-ASCII names are in an extra header before this one, so they can't be compared.
+    has_extra_header = len(member.name) > 90 or not member.name.isascii()
+    return has_extra_header or bare_name(header.name) == member.name

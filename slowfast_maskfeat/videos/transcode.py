@@ -15,32 +15,31 @@ from slowfast_maskfeat.videos._frame_table import open_container, read_frame_tab
 from slowfast_maskfeat.videos._pyav_backend import decode_all, display_matrix, orient
 from slowfast_maskfeat.videos.video import DecodeError
 
-# Of the time stamps where a file has none that can be trusted, and of containers with coarse ones.
+# Seconds per unit of the copy's timestamps, fine enough for any source.
 _CLOCK = Fraction(1, 90_000)
 
 
 def resized(width: int, height: int, short_side: int) -> tuple[int, int]:
-    """Width and height with that short side or the given one, if it is shorter; both even."""
+    """Width and height scaled down to a short side, or unchanged if smaller; both made even."""
     scale = min(1.0, short_side / min(width, height))
     return max(2, round(width * scale / 2) * 2), max(2, round(height * scale / 2) * 2)
 
 
 def transcode(source: str, target: Path, *, short_side: int, gop: int, crf: int) -> None:
-    """Encode a video anew as H.264 in MP4: no audio, upright, 8 bits, no B-frames.
+    """Re-encode a video as H.264 in MP4: no audio, upright, 8 bits, no B-frames.
 
-    All frames keep their timestamps. The copy is written whole or not at all; the source is left
-    unchanged.
+    All frames keep their timestamps. The copy is written atomically; the source is unchanged.
 
     Args:
-        source: the file.
-        target: the file to write.
-        short_side: pixels of the shorter side, even; smaller videos keep their size.
-        gop: frames from one key frame to the next; a seek decodes so many at most.
-        crf: quality of x264, lower is better.
+        source: Input file.
+        target: Output file.
+        short_side: Pixels of the shorter side, even; smaller videos keep their size.
+        gop: Frames from one key frame to the next; a seek decodes at most this many.
+        crf: x264 quality, lower is better.
 
     Raises:
-        DecodeError: a frame is damaged, there is none, or the pictures cannot be encoded.
-        OSError: the disk is full.
+        DecodeError: A frame is damaged, there are no frames, or they can't be encoded.
+        OSError: The disk is full.
     """
     try:
         num_expected = _count_frames(source)
@@ -50,7 +49,7 @@ def transcode(source: str, target: Path, *, short_side: int, gop: int, crf: int)
                 reason = f"only {num_written} of {num_expected} frames can be decoded"
                 raise DecodeError(source, reason)
             if num_written == 0:
-                raise DecodeError(source, "no frame of it can be decoded")
+                raise DecodeError(source, "no frame can be decoded")
     except av.FFmpegError as error:
         if isinstance(error, OSError) and error.errno == errno.ENOSPC:
             raise
@@ -58,22 +57,21 @@ def transcode(source: str, target: Path, *, short_side: int, gop: int, crf: int)
 
 
 def _count_frames(path: str) -> int | None:
-    """How many frames are shown; None where only decoding tells."""
+    """Number of displayed frames; None if it is unknown without decoding."""
     container, stream = open_container(path, num_threads=1, read_timeout=0.0)
     with container:
-        promised = stream.frames
+        num_in_header = stream.frames
         table = read_frame_table(path, container, stream)
-    if promised > len(table.pts) + 1:
+    if num_in_header > len(table.pts) + 1:
         raise DecodeError(
             path,
-            f"ends early: it holds {len(table.pts)} of the {promised} frames that its header "
-            "promises",
+            f"truncated: must have {num_in_header} frames by its header, got {len(table.pts)}",
         )
     return len(table.shown) if table.has_trusted_pts else None
 
 
 def _encode(source: str, target: Path, short_side: int, options: dict[str, str]) -> int:
-    """Encode all frames of a file; how many they are."""
+    """Encode all frames of a file and return their number."""
 
     def reopen() -> tuple[Any, Any]:
         return open_container(source, num_threads=1, read_timeout=0.0)
@@ -86,41 +84,42 @@ def _encode(source: str, target: Path, short_side: int, options: dict[str, str])
     with av.open(str(target), "w", format="mp4", options={"movflags": "faststart"}) as output:
         copy = output.add_stream("libx264", rate=rate)
         for frame in decode_all(reopen):
-            picture = _upright(frame, short_side)
+            smaller = _resize_upright(frame, short_side)
             if first is None:
                 first = frame.pts
-                copy.width, copy.height = picture.width, picture.height
+                copy.width, copy.height = smaller.width, smaller.height
                 copy.pix_fmt = "yuv420p"
-                # Key frames at a fixed distance, and none of the B-frames that seeks stumble over.
+                # Key frames at a fixed distance bound the cost of a seek; without B-frames every
+                # decoder seeks correctly.
                 fixed = {"preset": "veryfast", "bf": "0", "sc_threshold": "0"}
                 copy.options = {**fixed, **options, "keyint_min": options["g"]}
-                copy.codec_context.thread_count = 1  # processes run beside each other instead
+                copy.codec_context.thread_count = 1  # videos are encoded in parallel instead
                 copy.codec_context.time_base = _CLOCK
-            if (picture.width, picture.height) != (copy.width, copy.height):
-                picture = picture.reformat(copy.width, copy.height)
+            if (smaller.width, smaller.height) != (copy.width, copy.height):
+                smaller = smaller.reformat(copy.width, copy.height)
             seconds = count / rate
             if table.has_trusted_pts:
                 seconds = (frame.pts - first) * table.time_base
-            picture.pts, picture.time_base = round(seconds / _CLOCK), _CLOCK
-            output.mux(copy.encode(picture))
+            smaller.pts, smaller.time_base = round(seconds / _CLOCK), _CLOCK
+            output.mux(copy.encode(smaller))
             count += 1
         if count:
             output.mux(copy.encode(None))
     return count
 
 
-def _upright(frame: Any, short_side: int) -> Any:
-    """A decoded frame at its new size, as a player shows it."""
+def _resize_upright(frame: Any, short_side: int) -> Any:
+    """Resize a decoded frame and rotate it by its display matrix."""
     width, height = resized(frame.width, frame.height, short_side)
     matrix = display_matrix(frame)
     if matrix is None:
-        # Players and decoders take a range for granted that is not said in the file.
-        picture = frame.reformat(
+        # Players and decoders assume this color range if the file does not state one.
+        smaller = frame.reformat(
             width, height, "yuv420p", interpolation="BICUBIC", dst_color_range="MPEG"
         )
     else:
         pixels = frame.reformat(width, height, "rgb24", interpolation="BICUBIC").to_ndarray()
         pixels = np.ascontiguousarray(orient(pixels[None], matrix)[0])
-        picture = av.VideoFrame.from_ndarray(pixels, format="rgb24").reformat(format="yuv420p")
-    picture.pict_type = 0  # NONE: the encoder would follow that of the source
-    return picture
+        smaller = av.VideoFrame.from_ndarray(pixels, format="rgb24").reformat(format="yuv420p")
+    smaller.pict_type = 0  # NONE: otherwise the encoder copies the frame type of the source
+    return smaller

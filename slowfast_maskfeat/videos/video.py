@@ -1,4 +1,4 @@
-"""What every decoder gives: a video as a sequence of frames with times."""
+"""Interface of all decoders: a video as a sequence of frames with timestamps."""
 
 from __future__ import annotations
 
@@ -15,11 +15,11 @@ from slowfast_maskfeat.log import first_line
 
 
 class DecodeError(ValueError):
-    """A file that cannot be decoded, or a frame of it.
+    """A file or one of its frames cannot be decoded.
 
     Attributes:
-        path: The file.
-        reason: What is wrong with it, in one line.
+        path: File or address.
+        reason: The problem, in one line.
     """
 
     def __init__(self, path: str, reason: str) -> None:
@@ -36,24 +36,24 @@ class MissingFileError(DecodeError):
 
 
 class StalledError(DecodeError):
-    """A server did not send what was asked for in time, or this process was stopped meanwhile."""
+    """A server did not send data in time, or this process was suspended meanwhile."""
 
     def __init__(self, path: str, reason: str = STALLED) -> None:
         super().__init__(path, reason)
 
 
 class UnsuitedDecoderError(DecodeError):
-    """A file that this decoder cannot read rightly but another one can."""
+    """This decoder reads the file incorrectly, but another one can read it."""
 
 
 @contextmanager
 def fetching(path: str) -> Iterator[None]:
-    """Around the reading of bytes from a store: what goes wrong costs this video and no run.
+    """Turn errors while reading from a store into DecodeErrors, which cost one video, not the run.
 
     Raises:
-        StalledError: They did not come in time.
-        DecodeError: The bytes can't be had.
-        ValueError: No path of this kind can be opened, so that all videos would be lost.
+        StalledError: The bytes did not arrive in time.
+        DecodeError: The bytes can't be read.
+        ValueError: No path of this kind can be opened, so all videos would be lost.
     """
     try:
         yield
@@ -63,22 +63,22 @@ def fetching(path: str) -> Iterator[None]:
         raise MissingFileError(path, "no such file") from error
     except TimeoutError as error:
         raise StalledError(path, str(error) or STALLED) from error
-    except Exception as error:  # each store raises what its own package has
+    except Exception as error:  # each store raises the errors of its own package
         raise DecodeError(path, f"cannot be read: {first_line(error)}") from error
 
 
 class Video(ABC):
-    """An opened video: frame i is the i-th one shown, whatever the order they are stored in.
+    """An open video: frame i is the i-th displayed one, whatever the storage order.
 
-    Use it as a context manager; files and decoder memory are released by `close()`.
+    Use it as a context manager; `close()` releases files and decoder memory.
 
     Attributes:
-        path: The file.
+        path: File or address.
         backend: Name of the decoder.
-        num_frames: How many frames are shown.
+        num_frames: Number of displayed frames.
         fps: Average frame rate in frames per second.
-        timestamps: float64 (num_frames,), seconds at which each frame appears, ascending.
-        duration: Seconds from the first frame's appearance to the last one's end.
+        timestamps: float64 (num_frames,), seconds at which each frame is displayed, ascending.
+        duration: Seconds from the start of the first frame to the end of the last one.
     """
 
     backend: str
@@ -96,31 +96,32 @@ class Video(ABC):
         """Decode frames.
 
         Args:
-            indices: Numbers of the frames to show, in any order, repeats allowed; at least one.
+            indices: Frame indices in display order, one or more, in any order, repeats allowed.
 
         Returns:
-            uint8 (T, H, W, 3), RGB, upright as a player shows them, T = len(indices).
+            uint8 (T, H, W, 3), RGB, upright as displayed by a player, T = len(indices).
 
         Raises:
-            ValueError: No index, one that is out of range, or a closed video.
-            DecodeError: A frame that the file promises cannot be decoded.
+            ValueError: There is no index, one is out of range, or the video is closed.
+            DecodeError: A frame cannot be decoded.
         """
-        wanted = np.asarray(indices)
-        if wanted.ndim != 1 or wanted.size == 0 or not np.issubdtype(wanted.dtype, np.integer):
-            raise ValueError(f"indices must be a list of one or more whole numbers, got {indices}")
-        if wanted.min() < 0 or wanted.max() >= self.num_frames:
+        requested = np.asarray(indices)
+        is_integer = np.issubdtype(requested.dtype, np.integer)
+        if requested.ndim != 1 or requested.size == 0 or not is_integer:
+            raise ValueError(f"indices must be a list of one or more integers, got {indices}")
+        if requested.min() < 0 or requested.max() >= self.num_frames:
             raise ValueError(
-                f"{self.path}: frames {wanted.min()}..{wanted.max()} asked for, "
-                f"it has 0..{self.num_frames - 1}"
+                f"{self.path}: indices must be in 0..{self.num_frames - 1}, "
+                f"got {requested.min()}..{requested.max()}"
             )
-        unique, places = np.unique(wanted, return_inverse=True)
+        unique, inverse = np.unique(requested, return_inverse=True)
         decoded = self._decode(unique)
-        in_order = len(unique) == len(wanted) and np.array_equal(unique, wanted)
-        return decoded if in_order else decoded[places]
+        in_order = len(unique) == len(requested) and np.array_equal(unique, requested)
+        return decoded if in_order else decoded[inverse]
 
     @abstractmethod
     def _decode(self, indices: NDArray[np.integer]) -> NDArray[np.uint8]:
-        """Decode frames given by strictly ascending numbers that are in range."""
+        """Decode the frames at strictly ascending indices, all in range."""
 
     @abstractmethod
     def close(self) -> None:

@@ -17,30 +17,31 @@ from slowfast_maskfeat.files import atomic_write
 def write_video(
     path: str | os.PathLike[str], frames: Iterable[NDArray[np.uint8]], *, fps: float, crf: int = 18
 ) -> int:
-    """Encodes frames as H.264 in MP4; the file is there whole or not at all.
+    """Encode frames as H.264 in MP4; the file is written atomically.
 
     Args:
-        path: The file, with the ending `.mp4`; its folder is made if need be.
-        frames: Each uint8 (H, W, 3), RGB, of one size; an odd last row or column is repeated,
-            which H.264 needs.
-        fps: Frames per second, above 0.
-        crf: Quality of x264, lower is better.
+        path: Output file with the suffix `.mp4`; its folder is created.
+        frames: uint8 (H, W, 3) each, RGB, all of one size. For odd sizes the last row or column is
+            repeated, since H.264 needs even ones.
+        fps: Frames per second, > 0.
+        crf: x264 quality, lower is better.
 
     Returns:
-        How many frames were written.
+        Number of frames written.
 
     Raises:
-        ValueError: There is no frame, they differ in size, or the ending or rate is another one.
+        ValueError: There are no frames, they differ in size, the suffix is not `.mp4`, or `fps` is
+            not positive.
     """
     target = Path(path)
     if target.suffix.lower() != ".mp4":
-        raise ValueError(f"{target}: a path that ends with .mp4 is wanted")
+        raise ValueError(f"path must end in .mp4, got {target}")
     if not fps > 0:
-        raise ValueError(f"{target}: {fps} frames per second: more than 0 are wanted")
+        raise ValueError(f"fps must be > 0, got {fps} for {target}")
     with atomic_write(target) as partial:
         count = _encode(partial, frames, Fraction(fps).limit_denominator(90_000), crf)
         if not count:
-            raise ValueError(f"{target}: there is no frame to write")
+            raise ValueError(f"frames must contain at least one frame, got none for {target}")
     return count
 
 
@@ -56,8 +57,8 @@ def _encode(path: Path, frames: Iterable[NDArray[np.uint8]], rate: Fraction, crf
                 stream.height, stream.width = (side + side % 2 for side in size[:2])
             if frame.shape != size or frame.dtype != np.uint8 or frame.shape[2:] != (3,):
                 raise ValueError(
-                    f"frame {count} is {frame.dtype} of shape {frame.shape}; uint8 of {size} as "
-                    "the first one, (H, W, 3), is wanted"
+                    f"frame {count} must be uint8 (H, W, 3) with the first frame's shape {size}, "
+                    f"got {frame.dtype} of shape {frame.shape}"
                 )
             even = np.pad(frame, [(0, size[0] % 2), (0, size[1] % 2), (0, 0)], mode="edge")
             file.mux(stream.encode(av.VideoFrame.from_ndarray(even, format="rgb24")))

@@ -317,5 +317,5 @@ def test_a_pipe_in_the_list_is_lost_without_waiting(folder, num_workers):
         os.close(pipe)
     (lost,) = (lost for batch in batches for lost in batch.lost)
     assert (lost.row, lost.path) == (HUNG, str(path))
-    assert "no regular file" in lost.reason
+    assert "not a regular file" in lost.reason
     shutil.rmtree(folder)

@@ -221,7 +221,7 @@ def test_a_shard_that_changes_after_it_was_indexed_loses_videos_and_gives_no_oth
     whole = shard.read_bytes()
     videos = _read(tmp_path)
     shard.write_bytes(whole[: len(payload(0)) + 512 + 100])
-    with pytest.raises(DecodeError, match=r"v00001.mp4: the shard ends inside it"):
+    with pytest.raises(DecodeError, match=r"v00001.mp4: the shard is truncated"):
         videos.content(1)
     shard.write_bytes(whole[:512] + b"\0" * 512 + whole[512:])
     with pytest.raises(DecodeError, match="has changed since it was indexed"):
@@ -383,7 +383,7 @@ def test_a_server_without_ranges_is_told(tmp_path):
     write_rows(tmp_path, [2])
     with serve(tmp_path, with_ranges=False) as address:
         data = _data(address, train="train-000000.tar")
-        with pytest.raises(ValueError, match=r"train-000000.tar: .* whole files alone"):
+        with pytest.raises(ValueError, match=r"train-000000.tar: .* HTTP ranges"):
             read_webdataset(data, "train")
         with pytest.raises(MissingListError, match=r"DATA.VAL_SHARDS can name them"):
             read_webdataset(_data(address), "val")
@@ -396,7 +396,7 @@ def test_a_stalled_server_costs_the_video(tmp_path):
     with serve(tmp_path, stalling=(shard.name,)) as address:
         videos = read_webdataset(_data(address, train=shard.name), "train")
         assert videos.content(2, timeout=0.5) == payload(2)
-        with pytest.raises(DecodeError, match=r"v00035.mp4: stalled: what was asked for did not"):
+        with pytest.raises(DecodeError, match=r"v00035.mp4: stalled: no data"):
             videos.content(35, timeout=0.5)
         assert videos.content(3, timeout=0.5) == payload(3)
 

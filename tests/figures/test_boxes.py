@@ -70,7 +70,7 @@ def test_a_panel_has_its_frames_row_by_row(tmp_path):
     named = np.rint(imread(tmp_path / "c.png")[..., :3] * 255).astype(int)
     assert named.shape == (48, 32, 3)
     assert np.array_equal(named[:20, 2:], picture[:20, :30])
-    with pytest.raises(ValueError, match="at least one frame"):
+    with pytest.raises(ValueError, match=r"frames must contain .*got none"):
         box_panel(tmp_path / "b.png", [], num_columns=2)
 
 
@@ -82,5 +82,5 @@ def test_bars_leave_out_what_has_no_figure(tmp_path):
     assert np.array_equal(imread(tmp_path / "a.png"), imread(tmp_path / "b.png"))
     class_bars(tmp_path / "c.png", {**values, "run": 0.5}, counts)
     assert not np.array_equal(imread(tmp_path / "a.png"), imread(tmp_path / "c.png"))
-    with pytest.raises(ValueError, match="at least one class with a figure"):
+    with pytest.raises(ValueError, match=r"values must have .*got none"):
         class_bars(tmp_path / "d.png", {"never seen": None}, counts)

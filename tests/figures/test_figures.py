@@ -22,7 +22,7 @@ from slowfast_maskfeat.figures import (
     prediction_panel,
     training_curves,
 )
-from slowfast_maskfeat.figures.panel import _draw_strokes, _strengths
+from slowfast_maskfeat.figures.panel import _draw_strokes, _magnitudes
 from slowfast_maskfeat.targets.hog import hog
 
 
@@ -96,16 +96,16 @@ def test_a_network_that_sees_something_else_in_one_row_has_a_column_of_its_own()
     finer = row.drawings[0]._replace(mask=mask.repeat(2, 0).repeat(2, 1), name="finer")
     same = row._replace(drawings=[*row.drawings, finer])
     assert [column.title for column in panel_columns([same, same])] == [
-        *("frame", "what the model sees", "HOG target"),
+        *("frame", "masked input", "HOG target"),
         *("HOG predicted where masked", "finer predicted where masked"),
     ]
     other = row._replace(drawings=[*row.drawings, finer._replace(mask=~finer.mask)])
     columns = panel_columns([same, other])
     assert [(column.kind, column.network) for column in columns[1:]] == [
-        *(("seen", 0), ("target", 0), ("predicted", 0)),
-        *(("seen", 1), ("predicted", 1)),
+        *(("masked", 0), ("target", 0), ("predicted", 0)),
+        *(("masked", 1), ("predicted", 1)),
     ]
-    assert columns[4].title == "what finer sees"
+    assert columns[4].title == "masked input of finer"
     # A film keeps the columns in moments where they would be fewer.
     wide = panel_image([same], columns=columns)
     assert wide.shape == panel_image([other], columns=columns).shape
@@ -113,7 +113,7 @@ def test_a_network_that_sees_something_else_in_one_row_has_a_column_of_its_own()
 
 
 def test_too_many_rows_are_told():
-    with pytest.raises(ValueError, match="180 rows at most; a panel would have 181"):
+    with pytest.raises(ValueError, match="180 rows, got 181"):
         panel_image([_row(np.zeros((3, 3), dtype=bool))] * 181)
 
 
@@ -123,11 +123,11 @@ def test_strokes_lie_along_the_edge(degrees):
     angle = math.radians(degrees)
     axis = torch.arange(32.0)
     image = -math.sin(angle) * axis + math.cos(angle) * axis[:, None]
-    strengths = _strengths(hog(image.expand(1, 3, 32, 32))[0])
+    magnitudes = _magnitudes(hog(image.expand(1, 3, 32, 32))[0])
     axes = Figure().subplots()
     shown = np.zeros((4, 4), dtype=bool)
     shown[1, 2] = True
-    _draw_strokes(axes, strengths, shown, (32, 32), np.ones(3))
+    _draw_strokes(axes, magnitudes, shown, (32, 32), np.ones(3))
     (start, end) = axes.collections[0].get_segments()[0]
     assert (start + end) / 2 == pytest.approx([20, 12])
     drawn = math.degrees(math.atan2(end[1] - start[1], end[0] - start[0])) % 180
@@ -136,7 +136,7 @@ def test_strokes_lie_along_the_edge(degrees):
 
 @pytest.mark.parametrize("size", [(4, 3), (3, 5)])
 def test_mask_that_does_not_divide_the_cells(tmp_path, size):
-    with pytest.raises(ValueError, match=f"{size[0]}x{size[1]} cells does not divide"):
+    with pytest.raises(ValueError, match=f"mask size must divide .*, got {size[0]}x{size[1]} "):
         prediction_panel(tmp_path / "a.png", [_row(np.zeros(size, dtype=bool))])
 
 

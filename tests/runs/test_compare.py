@@ -99,9 +99,9 @@ def _kinds(rows) -> list[tuple[str, int]]:
     return [(column.kind, column.network) for column in panel_columns(rows)]
 
 
-ONE_INPUT = [("frame", 0), ("seen", 0), ("target", 0), ("predicted", 0)]
+ONE_INPUT = [("frame", 0), ("masked", 0), ("target", 0), ("predicted", 0)]
 SAME_INPUT = [*ONE_INPUT, ("target", 1), ("predicted", 1)]
-OWN_INPUTS = [*ONE_INPUT, ("seen", 1), ("target", 1), ("predicted", 1)]
+OWN_INPUTS = [*ONE_INPUT, ("masked", 1), ("target", 1), ("predicted", 1)]
 
 
 @pytest.mark.parametrize("patch", [(2, 4, 4), (2, 8, 8), (1, 8, 8)], ids=str)
@@ -138,8 +138,8 @@ def test_grids_that_do_not_divide_have_masks_of_their_own(folder, load):
     assert len(rows) == 2
     assert _kinds(rows) == OWN_INPUTS
     titles = [column.title for column in panel_columns(rows)]
-    assert titles[1] == "what HOG sees"
-    assert titles[4] == "what pixels sees"
+    assert titles[1] == "masked input of HOG"
+    assert titles[4] == "masked input of pixels"
     assert [row.drawings[0].mask.shape for row in rows] == [(4, 4)] * 2
     masks = torch.stack([row.drawings[1].mask for row in rows])
     assert masks.shape == (2, 2, 2)

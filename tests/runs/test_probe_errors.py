@@ -223,4 +223,4 @@ def test_damaged_features_are_told_with_what_helps(videos, tmp_path, capsys):
     capsys.readouterr()
     assert _probe(videos, tmp_path, {"PROBE.KIND": "knn"}) == 2
     error = _error(capsys)
-    assert f"{rows.parent}: part_0000.rows is damaged or not there; remove the folder" in error
+    assert f"{rows.parent}: part_0000.rows is damaged or missing" in error

@@ -147,7 +147,7 @@ def test_pre_training_gives_its_encoder(videos, pretrained, tmp_path, capsys):
     words = ["--checkpoint", str(pretrained), "--split", "val", "--tokens", "--output", str(output)]
     assert load_tool("tools/extract_features.py").main(words) == 0
     said = capsys.readouterr()
-    assert f"{output}: 12x32x8, 12 of 12 rows" in said.out
+    assert f"{output}: 12x32x8, 12 of 12 samples" in said.out
     found = load_features(output)
     assert found.facts["model"] == "MaskMViT"
     assert found.class_names == ["class 0", "class 1", "class 2"]
@@ -301,7 +301,7 @@ def test_a_probe_takes_what_the_tool_has_made(videos, pretrained, tmp_path, caps
     for split in ("train", "test"):
         words = ["--checkpoint", str(pretrained), "--split", split, *keys]
         assert load_tool("tools/extract_features.py").main(words) == 0
-    assert f"{tmp_path}: 24x8, 12 of 12 rows" in capsys.readouterr().out
+    assert f"{tmp_path}: 24x8, 12 of 12 samples" in capsys.readouterr().out
     code, said = _probe(videos, tmp_path, pretrained, capsys, {"PROBE.KIND": "knn"})
     assert code == 0
     assert said.count("those in") == 2

@@ -138,7 +138,7 @@ def test_the_tool_works_under_torchrun(images, tmp_path):
         [sys.executable, *torchrun, tool, *words], cwd=tiny_run.ROOT, capture_output=True, text=True
     )
     assert done.returncode == 0, done.stderr
-    assert done.stdout.count("24x8, 24 of 24 rows") == 1
+    assert done.stdout.count("24x8, 24 of 24 samples") == 1
     one, two = map(load_features, files)
     assert torch.allclose(one.features, two.features, atol=1e-6)
     for name in ("rows", "views", "times", "labels"):

@@ -102,7 +102,7 @@ def test_the_whole_run_at_tiny_sizes(tmp_path, capsys):
         assert benchmark_data.main([*words, "--json", str(target)]) == 0
     finally:
         torch.set_num_threads(num_threads)
-    assert "share of the time of a clip" in capsys.readouterr().out
+    assert "share of the time per clip" in capsys.readouterr().out
     content = json.loads(target.read_text())
     decoders = {record["decoder"] for record in content["rates"]}
     assert decoders == set(content["split"])

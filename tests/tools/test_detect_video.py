@@ -73,9 +73,9 @@ def test_the_scores_are_those_of_a_test(data, trained, detect, tmp_path, unit):
     boxes = tmp_path / "boxes.csv"
     lines = [",".join(f"{value:.6f}" for value in row) for row in reversed(rows)]
     boxes.write_text("time,x1,y1,x2,y2\n" + "\n".join(lines) + "\n")
-    code, said, error = detect(*_words(data, trained, boxes, tmp_path / "out"))
+    code, printed, error = detect(*_words(data, trained, boxes, tmp_path / "out"))
     assert code == 0, error
-    assert f"{len(rows)} boxes at 3 times" in said
+    assert f"{len(rows)} boxes at 3 timestamps" in printed
     found: dict[tuple[float, ...], list[float]] = {}
     for video, *place, action, score in _rows(tmp_path / "out" / "detections.csv"):
         assert video == "val_0000"
@@ -117,12 +117,12 @@ def test_boxes_fade_away_from_their_time_and_are_gone_after_half_a_second(
 @pytest.mark.parametrize(
     ("text", "message"),
     [
-        ("", "there is no box"),
-        ("1,0.1,0.1,0.2\n", "line 1: time, x1, y1, x2, y2 are wanted"),
-        ("1,0.1,0.1,0.2,0.2\n1,a,0.1,0.2,0.2\n", "line 2: time, x1, y1, x2, y2 are wanted"),
-        ("1,0.3,0.1,0.2,0.2\n", "line 1: the box 0.3, 0.1, 0.2, 0.2 has no area"),
-        ("9,0.1,0.1,0.2,0.2\n", "line 1: 9 s is not in 0..4 s of the video"),
-        ("1,5,5,500,20\n", "pixels beyond the 96x72 of the video"),
+        ("", "must have at least one box"),
+        ("1,0.1,0.1,0.2\n", "line 1 must be the numbers time, x1, y1, x2, y2"),
+        ("1,0.1,0.1,0.2,0.2\n1,a,0.1,0.2,0.2\n", "line 2 must be the numbers time, x1"),
+        ("1,0.3,0.1,0.2,0.2\n", "0 <= x1 < x2 and 0 <= y1 < y2, got 0.3, 0.1, 0.2, 0.2"),
+        ("9,0.1,0.1,0.2,0.2\n", "0 to 4 s, got 9 s"),
+        ("1,5,5,500,20\n", "within the 96x72 pixels of the video, got 500, 20"),
     ],
 )
 def test_malformed_boxes_are_one_line(data, trained, detect, tmp_path, text, message):
@@ -154,11 +154,12 @@ def test_a_classifier_is_refused(data, trained, detect, tmp_path):
     changes = ["DETECTION.ENABLE", "False", "MODEL.LOSS_FUNC", "cross_entropy"]
     code, _, error = detect(*words, *changes, "TRAIN.DATASET", "kinetics")
     assert code == 2
-    assert "it is no detector" in error
+    assert "--checkpoint must be a detector" in error
 
 
 def test_the_help_says_what_the_drawn_video_lacks(capsys):
     with pytest.raises(SystemExit):
         load_tool("tools/detect.py").main(["--help"])
     help_text = " ".join(capsys.readouterr().out.split())
-    assert "at its mean rate, whatever their times, and no sound" in help_text
+    assert "mean frame rate" in help_text
+    assert "no audio" in help_text

@@ -117,7 +117,7 @@ def wrong_files(data, tmp_path_factory):
         ("absent video", "no such file"),
         ("text as video", "text.mp4"),
         ("bare weights", "holds no configuration"),
-        ("pre-training", "it is no classifier of clips; a pre-training is to be fine-tuned first"),
+        ("pre-training", "--checkpoint must be a clip classifier"),
         ("unknown key", "unknown key 'TEST.NO'"),
     ],
 )
@@ -212,7 +212,7 @@ def test_names_are_cleared_as_in_training(data, checkpoint, predict, tmp_path):
         (np.zeros((1, 3, 4, 32, 32), np.int64), "int64 of shape (1, 3, 4, 32, 32)"),
         (np.zeros((1, 4, 32, 32, 3), np.uint8), "(clips, 3 channels, frames, height, width)"),
         (np.zeros((0, 3, 4, 32, 32), np.uint8), "uint8 of shape (0, 3, 4, 32, 32)"),
-        (np.full((1, 3, 4, 32, 32), np.nan, np.float32), "values that are not finite"),
+        (np.full((1, 3, 4, 32, 32), np.nan, np.float32), "--clips must be finite"),
         (None, "can't be read as a .npy array"),
     ],
 )

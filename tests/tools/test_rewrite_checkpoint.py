@@ -164,10 +164,10 @@ def test_what_is_readable_already_stays_what_it_is(rewrite: Rewrite, tmp_path: P
     ("source", "output", "message"),
     [
         ("absent.pth", "new.pyth", r"absent\.pth: No such file"),
-        ("empty.pth", "new.pyth", r"empty\.pth: no tensor is in it; its keys are epoch"),
-        ("text.pth", "new.pyth", r"text\.pth: it can't be read: "),
-        ("whole.pth", "new.safetensors", r"ends in none of \.pyth, \.pth, \.pt"),
-        ("whole.pth", "text.pth", r"text\.pth is there already; it is not overwritten"),
+        ("empty.pth", "new.pyth", r"empty\.pth must contain tensors, got the keys epoch"),
+        ("text.pth", "new.pyth", r"text\.pth can't be read: "),
+        ("whole.pth", "new.safetensors", r"--output must end in one of \.pyth, \.pth, \.pt"),
+        ("whole.pth", "text.pth", r"--output must not exist, got .*text\.pth"),
         ("whole.pth", "text.pth/new.pth", "(File exists|Not a directory)"),
     ],
 )

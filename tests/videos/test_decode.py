@@ -331,7 +331,7 @@ def test_wrong_frame_numbers_and_a_closed_video_are_refused(decoder, made):
     _need(decoder)
     video = open_video(made("h264"), decoder)
     for indices in ([-1], [60], [], [[1]], [1.5]):
-        with pytest.raises(ValueError, match=r"indices must|asked for"):
+        with pytest.raises(ValueError, match="indices must be"):
             video.frames(indices)
     video.close()
     video.close()
@@ -396,16 +396,16 @@ def test_packets_without_a_picture_cost_no_frame_that_is_there(made):
     with open_video(made("over-counted"), "pyav") as video:
         assert video.num_frames == NUM_FRAMES + 6  # what the file says
         assert read_numbers(video.frames(range(NUM_FRAMES))) == list(range(NUM_FRAMES))
-        with pytest.raises(DecodeError, match=r"frame 60 of 66 .*1 of the 2 asked for"):
+        with pytest.raises(DecodeError, match=r"frame 60 of 66 .*1 of 2 requested"):
             video.frames([59, 60])
 
 
 def test_an_unknown_or_absent_decoder_names_the_available(made):
-    with pytest.raises(ValueError, match=r"unknown video decoder 'opencv'.*pyav"):
+    with pytest.raises(ValueError, match=r"pyav.*, got 'opencv'"):
         open_video(made("h264"), "opencv")
     for name, note in available_backends().items():
         if note.startswith("absent"):
-            with pytest.raises(ValueError, match=rf"{name}.*absent.*available are .*pyav"):
+            with pytest.raises(ValueError, match=rf"{name}.*absent.*available: .*pyav"):
                 open_video(made("h264"), name)
 
 

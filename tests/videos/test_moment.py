@@ -16,7 +16,7 @@ from slowfast_maskfeat.videos._numbered_frames import NumberedFrames
 from slowfast_maskfeat.videos.decode import (
     DecodeError,
     MissingFileError,
-    open_moment,
+    open_around,
     open_video,
 )
 
@@ -71,7 +71,7 @@ def test_a_part_shows_what_the_whole_shows(name, videos):
     with open_video(path, "pyav") as whole:
         begin, duration = float(whole.timestamps[0]), whole.duration
         for second in [0, 0.02, 1, 2.5, 3.337, 5, 7, duration - 0.1]:
-            part, moment = open_moment(path, lambda _, at=second: at, seconds=REACH)
+            part, moment = open_around(path, lambda _, at=second: at, seconds=REACH)
             with part:
                 assert _clip(part, moment) == _clip(whole, begin + second), second
                 assert part.num_frames < NUM_FRAMES or "one" in name or name in ("ts", "avi")
@@ -80,7 +80,7 @@ def test_a_part_shows_what_the_whole_shows(name, videos):
 @pytest.mark.parametrize("name", ["mp4", "mkv", "mp4-b-frames"])
 def test_a_whole_second_shows_its_own_frame(name, videos):
     for second in range(1, 8):
-        part, moment = open_moment(videos(name), lambda _, at=second: at, seconds=REACH)
+        part, moment = open_around(videos(name), lambda _, at=second: at, seconds=REACH)
         with part:
             assert _clip(part, moment)[2] == 30 * second
 
@@ -95,22 +95,22 @@ def test_only_what_is_near_is_read(videos, monkeypatch):
         return table
 
     monkeypatch.setattr("slowfast_maskfeat.videos._pyav_backend.read_frame_table", counted)
-    part, _ = open_moment(videos("mp4"), lambda _: 4.0, seconds=1.0)
+    part, _ = open_around(videos("mp4"), lambda _: 4.0, seconds=1.0)
     part.close()
     # A second to either side, one for the order of decoding, and the way from a key frame.
     assert read == [pytest.approx(100, abs=16)]
 
 
 def test_the_file_says_how_long_it_is(videos):
-    told = []
+    lengths = []
     for name in ("mp4", "mkv", "mp4-with-audio", "avi", "mp4-fragments"):
-        part, _ = open_moment(videos(name), lambda length: told.append(length) or 1.0, seconds=1)
+        part, _ = open_around(videos(name), lambda length: lengths.append(length) or 1.0, seconds=1)
         part.close()
-    assert told == [pytest.approx(NUM_FRAMES / 30, abs=0.1)] * 5
+    assert lengths == [pytest.approx(NUM_FRAMES / 30, abs=0.1)] * 5
 
 
 def test_what_is_outside_of_the_file_is_told(videos):
-    part, moment = open_moment(videos("mp4"), lambda length: length + 0.4, seconds=REACH)
+    part, moment = open_around(videos("mp4"), lambda length: length + 0.4, seconds=REACH)
     with part:
         assert _clip(part, moment)[2:] == [NUM_FRAMES - 1] * 2  # a header may be off by so much
 
@@ -119,9 +119,9 @@ def test_what_is_outside_of_the_file_is_told(videos):
 
     for name in ("mp4", "avi"):
         with pytest.raises(DecodeError, match="not here"):
-            open_moment(videos(name), refuse, seconds=1.0)
+            open_around(videos(name), refuse, seconds=1.0)
     with pytest.raises(MissingFileError):
-        open_moment("gone.mp4", lambda _: 1.0, seconds=1.0)
+        open_around("gone.mp4", lambda _: 1.0, seconds=1.0)
 
 
 @pytest.mark.parametrize(
