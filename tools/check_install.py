@@ -22,6 +22,7 @@ REQUIRED = (
     "matplotlib",
     "pytorchvideo.layers",
     "simplejson",
+    "tqdm",
 )
 
 
