@@ -12,6 +12,7 @@ from torch import Tensor
 from slowfast_maskfeat.builders.image_recipe import clip_recipe
 from slowfast_maskfeat.builders.model import prediction_grids
 from slowfast_maskfeat.masks import block_mask, cube_mask, frame_mask, random_mask, tube_mask
+from slowfast_maskfeat.masks.boxes import check_ratio
 from slowfast_maskfeat.shapes import Grid
 
 MaskSampler = Callable[[np.random.Generator], Tensor]
@@ -32,8 +33,7 @@ def build_mask_sampler(cfg: CfgNode) -> MaskSampler:
             that hide more of one clip than of another, or all of it.
     """
     grid, ratio = mask_grid(cfg), cfg.AUG.MASK_RATIO
-    if not 0 < ratio < 1:
-        raise ValueError(f"AUG.MASK_RATIO: {ratio} is wanted between 0 and 1; MaskFeat has 0.4")
+    check_ratio(ratio)  # masks of boxes are first drawn by the loader
     _check_kind(cfg, grid)
     sampler, is_exact = _mask_sampler(cfg, grid, ratio)
     if cfg.MASK.MAE_ON and not is_exact:
@@ -71,11 +71,6 @@ def _check_kind(cfg: CfgNode, grid: Grid) -> None:
         )
     if per_frame and not at_random:
         raise ValueError("MASK.PER_FRAME_MASKING is of random masks: MASK.MAE_RND_MASK True")
-    if per_frame and tube:
-        raise ValueError(
-            "MASK.PER_FRAME_MASKING and AUG.MASK_TUBE are both True: the first draws tokens of "
-            "each frame anew, the second hides the same in all; one of them is right"
-        )
     if block and not at_random:
         raise ValueError(f"MASK.RANDOM_BLOCK: {block} is of random masks: MASK.MAE_RND_MASK True")
     if block and len(block) != 3:
@@ -105,10 +100,7 @@ def _random_sampler(cfg: CfgNode, grid: Grid, ratio: float) -> MaskSampler:
         per_frame=cfg.MASK.PER_FRAME_MASKING,
         block=tuple(cfg.MASK.RANDOM_BLOCK) or (1, 1, 1),
     )
-    try:
-        sampler(np.random.default_rng(0))
-    except ValueError as error:
-        raise ValueError(f"MASK.RANDOM_BLOCK: {error}") from error
+    sampler(np.random.default_rng(0))  # checks the blocks against the grid
     return sampler
 
 

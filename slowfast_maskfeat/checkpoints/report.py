@@ -49,11 +49,6 @@ class LoadReport:
     unchecked_order: bool = False
     initialized: bool = True
 
-    @property
-    def missing_head(self) -> tuple[str, ...]:
-        """The missing names outside the backbone."""
-        return tuple(name for name in self.missing if name.startswith(HEAD_NAMES))
-
     def __str__(self) -> str:
         many, one = "as they were", "as it was"
         if self.initialized:

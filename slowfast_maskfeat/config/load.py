@@ -281,11 +281,6 @@ def _check(cfg: CfgNode) -> None:
     for key in ("DATA.MEAN", "DATA.STD"):
         if len(values[key]) != 3:
             raise ValueError(f"{key}: {values[key]!r}: three values are wanted")
-    if cfg.TRAIN.BATCH_SIZE % cfg.TRAIN.ACCUMULATION_STEPS:
-        raise ValueError(
-            f"TRAIN.BATCH_SIZE: {cfg.TRAIN.BATCH_SIZE} can't be split into "
-            f"TRAIN.ACCUMULATION_STEPS: {cfg.TRAIN.ACCUMULATION_STEPS} equal parts"
-        )
     losses = {
         "cross_entropy": "classification",
         "soft_cross_entropy": "classification",

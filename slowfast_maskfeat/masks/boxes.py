@@ -53,13 +53,13 @@ class BoxLaw(NamedTuple):
 
 
 def check_ratio(ratio: float) -> None:
-    """Refuses a share of masked tokens outside (0, 1).
+    """Checks the share of masked tokens.
 
     Raises:
-        ValueError: `ratio` is not a number strictly between 0 and 1.
+        ValueError: `ratio` is not in (0, 1).
     """
     if not 0.0 < ratio < 1.0:
-        raise ValueError(f"AUG.MASK_RATIO is {ratio}; it must lie strictly between 0 and 1")
+        raise ValueError(f"AUG.MASK_RATIO must be in (0, 1), got {ratio}; MaskFeat uses 0.4")
 
 
 def check_grid(grid: Grid) -> None:

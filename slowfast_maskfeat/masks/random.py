@@ -50,10 +50,13 @@ def random_mask(
     check_grid(grid)
     if tube and per_frame:
         raise ValueError(
-            "AUG.MASK_TUBE and MASK.PER_FRAME_MASKING are both on; a random mask takes one of them"
+            "AUG.MASK_TUBE and MASK.PER_FRAME_MASKING must not both be True: the first hides the "
+            "same tokens in all frames, the second draws those of each frame anew"
         )
     if min(block) < 1 or any(size % side for size, side in zip(grid, block, strict=True)):
-        raise ValueError(f"blocks of {block} do not divide a grid of {grid} tokens (t, h, w)")
+        raise ValueError(
+            f"MASK.RANDOM_BLOCK must divide the {grid} token grid (t, h, w), got {block}"
+        )
     grid = Grid(*(size // side for size, side in zip(grid, block, strict=True)))
     num_rows = grid.t if per_frame else 1
     num_cells = grid.h * grid.w if tube or per_frame else grid.num_tokens

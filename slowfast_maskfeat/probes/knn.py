@@ -51,17 +51,14 @@ def neighbor_scores(
         (M, K) float32 on the CPU, each row summing to 1.
 
     Raises:
-        ValueError: k or the temperature is not above 0, or fewer than k rows are known.
+        ValueError: fewer than k rows are known.
     """
-    if k < 1 or temperature <= 0:
-        raise ValueError(
-            f"PROBE.NUM_NEIGHBORS and PROBE.TEMPERATURE are {k} and {temperature}; above 0 is "
-            "right, 20 and 0.07 are usual"
-        )
+    assert k > 0, k
+    assert temperature > 0, temperature
     if k > len(known):
         raise ValueError(
-            f"PROBE.NUM_NEIGHBORS: {k} neighbors are to vote, but there are {len(known)} "
-            "labeled features to compare with; at most as many are right"
+            f"PROBE.NUM_NEIGHBORS must be at most {len(known)}, the number of labeled features, "
+            f"got {k}"
         )
     queries = F.normalize(asked[:].to(device).float(), dim=1)
     cosines, places = _nearest(queries, known, k, max_similarities, show_progress)

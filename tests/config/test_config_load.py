@@ -92,7 +92,8 @@ def test_the_configuration_is_frozen():
         (["SHARD_ID", "1"], "SHARD_ID: 1 is wanted in 0..0"),
         (["MODEL.LOSS_FUNC", "bce"], "MODEL.LOSS_FUNC: 'bce' is for detection"),
         (["DETECTION.ROI_XFORM_RESOLUTION", "0"], "DETECTION.ROI_XFORM_RESOLUTION: 0 is wanted"),
-        (["TRAIN.ACCUMULATION_STEPS", "3"], "TRAIN.BATCH_SIZE: 64 can't be split"),
+        (["PROBE.NUM_NEIGHBORS", "0"], r"PROBE.NUM_NEIGHBORS\b.* 0\b"),
+        (["PROBE.TEMPERATURE", "0"], r"PROBE.TEMPERATURE\b.* 0.0\b"),
     ],
 )
 def test_wrong_input_is_one_clear_error(pairs, message):
