@@ -12,7 +12,6 @@ from torch import Tensor
 from slowfast_maskfeat.builders.image_recipe import clip_recipe
 from slowfast_maskfeat.builders.model import prediction_grids
 from slowfast_maskfeat.masks import block_mask, cube_mask, frame_mask, random_mask, tube_mask
-from slowfast_maskfeat.masks.boxes import check_ratio
 from slowfast_maskfeat.shapes import Grid
 
 MaskSampler = Callable[[np.random.Generator], Tensor]
@@ -33,16 +32,16 @@ def build_mask_sampler(cfg: CfgNode) -> MaskSampler:
             that hide more of one clip than of another, or all of it.
     """
     grid, ratio = mask_grid(cfg), cfg.AUG.MASK_RATIO
-    check_ratio(ratio)  # masks of boxes are first drawn by the loader
-    _check_kind(cfg, grid)
+    _check_kind(cfg)
     sampler, is_exact = _mask_sampler(cfg, grid, ratio)
+    mask = sampler(np.random.default_rng(0))  # wrong settings fail here, not in a worker
     if cfg.MASK.MAE_ON and not is_exact:
         raise ValueError(
             "MASK.MAE_ON: the encoder takes the same number of visible tokens of every clip, but "
             "masks made of boxes differ in size; set MASK.MAE_RND_MASK True (with AUG.MASK_TUBE "
             "or MASK.PER_FRAME_MASKING, if wanted), or AUG.MASK_FRAMES True"
         )
-    if cfg.MASK.MAE_ON and bool(sampler(np.random.default_rng(0)).all()):
+    if cfg.MASK.MAE_ON and bool(mask.all()):
         raise ValueError(
             f"AUG.MASK_RATIO: {ratio} of {grid} tokens leaves none that the encoder of "
             "MASK.MAE_ON could see; a smaller one does"
@@ -50,7 +49,7 @@ def build_mask_sampler(cfg: CfgNode) -> MaskSampler:
     return sampler
 
 
-def _check_kind(cfg: CfgNode, grid: Grid) -> None:
+def _check_kind(cfg: CfgNode) -> None:
     """Refuses keys of which one would be passed over, and masks other than asked for drawn."""
     tube, frames, per_frame = cfg.AUG.MASK_TUBE, cfg.AUG.MASK_FRAMES, cfg.MASK.PER_FRAME_MASKING
     block, at_random = list(cfg.MASK.RANDOM_BLOCK), cfg.MASK.MAE_RND_MASK
@@ -63,11 +62,6 @@ def _check_kind(cfg: CfgNode, grid: Grid) -> None:
         raise ValueError(
             "AUG.MASK_FRAMES and AUG.MASK_TUBE are both True: the first hides whole frames, the "
             "second the same places in all; one of them is right"
-        )
-    if frames and grid.t == 1:
-        raise ValueError(
-            f"AUG.MASK_FRAMES: whole frames are hidden among others, but the model predicts {grid} "
-            "tokens (t, h, w), which are of one; False is right"
         )
     if per_frame and not at_random:
         raise ValueError("MASK.PER_FRAME_MASKING is of random masks: MASK.MAE_RND_MASK True")
@@ -92,7 +86,7 @@ def _mask_sampler(cfg: CfgNode, grid: Grid, ratio: float) -> tuple[MaskSampler, 
 
 
 def _random_sampler(cfg: CfgNode, grid: Grid, ratio: float) -> MaskSampler:
-    sampler = partial(
+    return partial(
         random_mask,
         grid,
         ratio,
@@ -100,8 +94,6 @@ def _random_sampler(cfg: CfgNode, grid: Grid, ratio: float) -> MaskSampler:
         per_frame=cfg.MASK.PER_FRAME_MASKING,
         block=tuple(cfg.MASK.RANDOM_BLOCK) or (1, 1, 1),
     )
-    sampler(np.random.default_rng(0))  # checks the blocks against the grid
-    return sampler
 
 
 def mask_grid(cfg: CfgNode) -> Grid:

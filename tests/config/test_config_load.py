@@ -87,6 +87,7 @@ def test_the_configuration_is_frozen():
         (["PROBE.NUM_HEADS", "-1"], "PROBE.NUM_HEADS: -1 is wanted from 0"),
         (["TRAIN.BATCH_SIZE", "0"], "TRAIN.BATCH_SIZE: 0 is wanted above 0"),
         (["TEST.NUM_SPATIAL_CROPS", "2"], "TEST.NUM_SPATIAL_CROPS: 2 is not one of 1, 3"),
+        (["DATA.ENSEMBLE_METHOD", "median"], "DATA.ENSEMBLE_METHOD.* 'median'"),
         (["MODEL.LOSS_FUNC", "mse"], "MODEL.LOSS_FUNC: 'mse' is not one of"),
         (["DATA.DECODE_TIMEOUT", "-1"], "DATA.DECODE_TIMEOUT: -1.0 is wanted from 0"),
         (["SHARD_ID", "1"], "SHARD_ID: 1 is wanted in 0..0"),

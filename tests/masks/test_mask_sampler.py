@@ -167,7 +167,7 @@ def test_two_kinds_of_masks_at_once_are_refused(changes, message, visible_only):
 
 
 def test_an_image_has_no_frames_to_hide():
-    with pytest.raises(ValueError, match=r"AUG\.MASK_FRAMES: .* 1x4x4 tokens .* False is right"):
+    with pytest.raises(ValueError, match=r"AUG\.MASK_FRAMES .*1x4x4"):
         sampler("pt_image_hog", AUG__MASK_RATIO=0.4, AUG__MASK_FRAMES=True)
 
 

@@ -104,7 +104,7 @@ def test_largest_block_bounds_each_addition(monkeypatch, max_block):
 
 
 def test_largest_block_below_one_is_an_error():
-    with pytest.raises(ValueError, match="MAX_MASK_PATCHES_PER_BLOCK is 0"):
+    with pytest.raises(ValueError, match=r"AUG\.MAX_MASK_PATCHES_PER_BLOCK .*\b0\b"):
         block_mask(Grid(1, 14, 14), 0.4, np.random.default_rng(0), max_block=0)
 
 
