@@ -55,7 +55,7 @@ def test_the_two_published_keys_contradict_each_other() -> None:
 
 
 def test_a_word_that_is_no_inflation_is_refused() -> None:
-    with pytest.raises(ValueError, match="CHECKPOINT_INFLATION: 'sum' is not one of '', 'mean'"):
+    with pytest.raises(ValueError, match=r"CHECKPOINT_INFLATION .*got 'sum'"):
         configuration("TRAIN.CHECKPOINT_INFLATION", "sum")
 
 

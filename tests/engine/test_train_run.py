@@ -215,7 +215,7 @@ def test_losses_that_stay_infinite_stop_the_run_and_name_the_clips(data, tmp_pat
             "DATA.PATH_TO_DATA_DIR: /nowhere: there is no such",
         ),
         ({"TRAIN.BATCH_SIZ": 3}, "unknown key 'TRAIN.BATCH_SIZ'; did you mean TRAIN.BATCH_SIZE?"),
-        ({"TRAIN.BATCH_SIZE": "x"}, "TRAIN.BATCH_SIZE: 'x' is a text"),
+        ({"TRAIN.BATCH_SIZE": "x"}, "TRAIN.BATCH_SIZE must be an integer"),
         ({"TRAIN.ENABLE": False}, "TEST.CHECKPOINT_FILE_PATH: empty"),
         ({"TRAIN.CHECKPOINT_FILE_PATH": "no.pyth"}, "no.pyth"),
         ({"MODEL.MODEL_NAME": "ResNet"}, "MODEL.MODEL_NAME"),
