@@ -296,7 +296,7 @@ def test_a_masked_autoencoder_learns_and_its_encoder_is_fine_tuned(data, tmp_pat
     done = run(data, tuned, PLAIN, start)
     assert done.returncode == 0, done.stderr
     assert "100.0% of the backbone" in done.stderr
-    assert "unused, of pre-training" in done.stderr
+    assert "unused (pre-training)" in done.stderr
     assert "not in the model" not in done.stderr
 
 
