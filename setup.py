@@ -59,6 +59,7 @@ setup(
         "pyyaml>=6.0",
         "safetensors>=0.4.3",
         "simplejson>=3.17",
+        "tqdm>=4.60",
     ],
     extras_require={
         "torchcodec": ["torchcodec>=0.13,<0.14"],

@@ -1,7 +1,7 @@
-"""The processes of a run: which of how many this is, and what they do together.
+"""The processes of a run: ranks, collectives with and without gradient, and DDP.
 
-torch.distributed holds the state; every function here also works, and does nothing special, in a
-run of one process that set nothing up.
+torch.distributed holds the state. Every function also works in a run of a single process, which
+calls none of the setup functions.
 """
 
 from __future__ import annotations
@@ -10,19 +10,23 @@ import atexit
 import inspect
 import os
 import sys
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable
+from contextlib import AbstractContextManager, nullcontext
 from datetime import timedelta
 from typing import Any, NamedTuple, NoReturn, TypeVar
 
 import torch
 import torch.distributed as dist
 from torch import Tensor, nn
+from torch.autograd.function import once_differentiable
 from torch.nn.parallel import DistributedDataParallel
 
 Item = TypeVar("Item")
 AllReduce = Callable[[Tensor, str], Tensor]
 """Combines a tensor over all processes by "sum", "max" or "min"; see :func:`all_reduce`."""
+
+# Of a collective: the other processes wait in one while the main process reads or writes files.
+_TIMEOUT = timedelta(minutes=30)
 
 _OPERATIONS = {
     "sum": dist.ReduceOp.SUM,
@@ -32,13 +36,12 @@ _OPERATIONS = {
 
 
 class DeviceChoice(NamedTuple):
-    """Where a run takes place.
+    """Device type and number of processes of a run.
 
     Attributes:
         type: ``cpu`` or ``cuda``.
-        num_processes: Processes on this machine, one for each device; 1 on the CPU unless more
-            were asked for.
-        warning: What differs from what was asked for, for the log, or None.
+        num_processes: Processes on this machine, one per GPU; 1 on the CPU.
+        warning: How this differs from ``NUM_GPUS``, for the log, or None.
     """
 
     type: str
@@ -47,14 +50,15 @@ class DeviceChoice(NamedTuple):
 
 
 def choose_device(num_gpus: int, *, num_available: int | None = None) -> DeviceChoice:
-    """Settle where to run from ``NUM_GPUS`` and what is there.
+    """Choose the device from ``NUM_GPUS`` and the GPUs of this machine.
 
-    ``NUM_GPUS`` 0, or no GPU at all, means one process on the CPU. More than there are means those
-    there are: the batch size is the total over all, so the learning rate stays right.
+    ``NUM_GPUS`` 0, or a machine without GPU, means one process on the CPU. Where ``NUM_GPUS`` is
+    larger than the number of GPUs, all of them are used: the batch size is the total over all
+    processes, so the learning rate does not change.
 
     Args:
         num_gpus: ``NUM_GPUS``.
-        num_available: GPUs to count on; None asks torch.
+        num_available: GPUs of this machine; None for what torch finds.
 
     Returns:
         Device type, number of processes and a warning or None.
@@ -63,14 +67,16 @@ def choose_device(num_gpus: int, *, num_available: int | None = None) -> DeviceC
         ValueError: If ``num_gpus`` is negative.
     """
     if num_gpus < 0:
-        raise ValueError(f"NUM_GPUS is {num_gpus}; 0 (the CPU) or more is right")
+        raise ValueError(f"NUM_GPUS must be >= 0 (0 means the CPU), got {num_gpus}")
     if num_gpus == 0:
         return DeviceChoice("cpu", 1, None)
     found = torch.cuda.device_count() if num_available is None else num_available
     if found == 0:
-        return DeviceChoice("cpu", 1, f"NUM_GPUS is {num_gpus}, but torch sees none: using the CPU")
+        return DeviceChoice(
+            "cpu", 1, f"NUM_GPUS is {num_gpus}, but torch finds none: using the CPU"
+        )
     if found < num_gpus:
-        return DeviceChoice("cuda", found, f"NUM_GPUS is {num_gpus}, but torch sees {found}")
+        return DeviceChoice("cuda", found, f"NUM_GPUS is {num_gpus}, but torch finds {found}")
     return DeviceChoice("cuda", num_gpus, None)
 
 
@@ -80,29 +86,28 @@ def setup(
     world_size: int,
     backend: str,
     init_method: str,
-    *,
-    timeout_seconds: float = 1800.0,
 ) -> None:
-    """Join the run's processes.
+    """Join the process group of the run.
 
     Args:
-        rank: Which process this is, of all machines.
-        local_rank: Which process this is on its machine; with ``nccl``, its GPU.
+        rank: Number of this process among those of all machines.
+        local_rank: Number of this process on its machine; with ``nccl``, its GPU.
         world_size: Processes on all machines.
         backend: ``gloo`` (CPU) or ``nccl`` (GPU).
-        init_method: Where they meet: ``tcp://host:port``, ``file:///path`` or ``env://``.
-        timeout_seconds: How long an operation waits for the others before it fails.
+        init_method: Rendezvous of the processes: ``tcp://host:port``, ``file:///path`` or
+            ``env://``.
 
     Raises:
         ValueError: If the backend is unknown or the GPU does not exist.
     """
     if backend not in ("gloo", "nccl"):
-        raise ValueError(f"DIST_BACKEND is {backend!r}; 'gloo' (CPU) or 'nccl' (GPU) is right")
+        raise ValueError(f"DIST_BACKEND must be 'gloo' (CPU) or 'nccl' (GPU), got {backend!r}")
     if backend == "nccl":
-        if local_rank >= torch.cuda.device_count():
+        num_found = torch.cuda.device_count()
+        if local_rank >= num_found:
             raise ValueError(
-                f"process {local_rank} of this machine has no GPU of its own: torch sees "
-                f"{torch.cuda.device_count()}; start no more processes than GPUs"
+                f"local rank {local_rank} has no GPU: torch finds {num_found} on this machine; "
+                "start at most one process per GPU"
             )
         torch.cuda.set_device(local_rank)
     dist.init_process_group(
@@ -110,18 +115,18 @@ def setup(
         init_method=init_method,
         rank=rank,
         world_size=world_size,
-        timeout=timedelta(seconds=timeout_seconds),
+        timeout=_TIMEOUT,
     )
 
 
 def from_environment(backend: str) -> bool:
-    """Join the run's processes as ``torchrun`` says in RANK, WORLD_SIZE and LOCAL_RANK.
+    """Join the process group described by ``torchrun`` in RANK, WORLD_SIZE and LOCAL_RANK.
 
     Args:
         backend: ``gloo`` or ``nccl``.
 
     Returns:
-        Whether torchrun started this process; if not, nothing was done.
+        Whether torchrun started this process; otherwise nothing is done.
 
     Raises:
         ValueError: If a variable is missing or not a number, or from :func:`setup`.
@@ -133,8 +138,8 @@ def from_environment(backend: str) -> bool:
         text = os.environ.get(name, "")
         if not text.isdecimal():
             raise ValueError(
-                f"{name} is {text!r} in the environment; torchrun sets RANK, LOCAL_RANK and "
-                "WORLD_SIZE to numbers (unset all three to run without it)"
+                f"the environment variable {name} must be a number, got {text!r}; torchrun sets "
+                "RANK, LOCAL_RANK and WORLD_SIZE (unset all three to run without it)"
             )
         numbers[name] = int(text)
     setup(numbers["RANK"], numbers["LOCAL_RANK"], numbers["WORLD_SIZE"], backend, "env://")
@@ -142,22 +147,23 @@ def from_environment(backend: str) -> bool:
 
 
 def started_by_torchrun() -> bool:
-    """Whether the environment says that torchrun, or something alike, started this process."""
+    """Whether torchrun, or a launcher like it, started this process."""
     return "RANK" in os.environ and "WORLD_SIZE" in os.environ
 
 
 def shutdown() -> None:
-    """Leave the run's processes; harmless in a run of one."""
+    """Leave the process group; does nothing in a run of one process."""
     if _is_set_up():
         dist.destroy_process_group()
 
 
 def end_process() -> NoReturn:
-    """End one of several processes that has done its part, with exit code 0.
+    """End one of several processes after its work is done, with exit code 0.
 
-    What is registered with `atexit` runs and the output is flushed, but the interpreter is not
-    taken down: gloo's threads outlive the group, and one that lets go of the tensors of the last
-    exchange meanwhile aborts the process (https://github.com/pytorch/pytorch/pull/179291).
+    Functions registered with `atexit` run and the output is flushed, but the interpreter is not
+    finalized: threads of gloo outlive the group, and one that frees the tensors of the last
+    collective during finalization aborts the process
+    (https://github.com/pytorch/pytorch/pull/179291).
     """
     shutdown()
     atexit._run_exitfuncs()
@@ -171,7 +177,7 @@ def _is_set_up() -> bool:
 
 
 def rank() -> int:
-    """Which process this is, of all machines; 0 in a run of one."""
+    """Number of this process among those of all machines; 0 in a run of one."""
     return dist.get_rank() if _is_set_up() else 0
 
 
@@ -181,12 +187,12 @@ def world_size() -> int:
 
 
 def is_main() -> bool:
-    """Whether this is the process that logs and writes files."""
+    """Whether this is rank 0, the process that logs and writes files."""
     return rank() == 0
 
 
 def own_device(device_type: str) -> torch.device:
-    """This process's device.
+    """Device of this process.
 
     Args:
         device_type: ``cpu`` or ``cuda``, from :func:`choose_device`.
@@ -200,48 +206,77 @@ def own_device(device_type: str) -> torch.device:
 
 
 def barrier() -> None:
-    """Wait until every process is here."""
+    """Wait until every process has called this."""
     if _is_set_up():
         dist.barrier()
 
 
 def all_reduce(tensor: Tensor, operation: str = "sum") -> Tensor:
-    """Combine a tensor over all processes.
+    """Combine a tensor over all processes, without gradient.
 
     Args:
         tensor: Any shape, the same on all processes; not changed.
         operation: ``sum``, ``max`` or ``min``.
 
     Returns:
-        The combined tensor on the device of the one given; in a run of one, the one given.
+        The combined tensor, on the same device; in a run of one process, ``tensor`` itself.
     """
     if world_size() == 1:
         return tensor
-    combined = _for_communication(tensor.detach().clone())
+    # Contiguous, so that element i is the same one in every process.
+    own = tensor.detach().clone(memory_format=torch.contiguous_format)
+    combined = _for_communication(own)
     dist.all_reduce(combined, op=_OPERATIONS[operation])
     return combined.to(tensor.device)
 
 
-def all_reduce_sum(tensor: Tensor) -> Tensor:
-    """Sum a tensor over all processes; see :func:`all_reduce`."""
-    return all_reduce(tensor, "sum")
+class _AllReduceSum(torch.autograd.Function):
+    # The loss of the run is the sum of the losses of its processes, each of which depends on the
+    # sum: every process's share has the sum of their gradients.
+    @staticmethod
+    def forward(ctx: Any, tensor: Tensor) -> Tensor:
+        return all_reduce(tensor, "sum")
+
+    @staticmethod
+    @once_differentiable
+    def backward(ctx: Any, gradient: Tensor) -> Tensor:
+        return all_reduce(gradient, "sum")
+
+
+def all_reduce_with_grad(tensor: Tensor) -> Tensor:
+    """Sum a tensor over all processes, with gradient: backward sums the gradients likewise.
+
+    Forward and backward are collective: every process must run both, and several calls in the same
+    order. Each process's gradient is that of the sum of the losses of all, as in one process that
+    holds all of the data.
+
+    Args:
+        tensor: Any shape, the same on all processes; a floating-point type.
+
+    Returns:
+        The sum, on the same device; in a run of one process, ``tensor`` itself.
+    """
+    if world_size() == 1:
+        return tensor
+    summed: Tensor = _AllReduceSum.apply(tensor)  # type: ignore[no-untyped-call]
+    return summed
 
 
 def _for_communication(tensor: Tensor) -> Tensor:
-    # nccl moves only what lies on a GPU.
+    # NCCL handles only tensors on a GPU.
     if dist.get_backend() == "nccl" and not tensor.is_cuda:
         return tensor.cuda(torch.cuda.current_device())
     return tensor
 
 
 def gather_objects(item: Item) -> list[Item]:
-    """Every process's item, by rank, on every process.
+    """Gather the items of all processes on every process.
 
     Args:
-        item: Anything that can be pickled.
+        item: Any picklable object.
 
     Returns:
-        ``world_size()`` items.
+        ``world_size()`` items, by rank.
     """
     if world_size() == 1:
         return [item]
@@ -251,7 +286,7 @@ def gather_objects(item: Item) -> list[Item]:
 
 
 def broadcast_object(item: Item) -> Item:
-    """The main process's item, on every process."""
+    """Return the main process's item on every process."""
     if world_size() == 1:
         return item
     items: list[Item] = [item]
@@ -259,32 +294,29 @@ def broadcast_object(item: Item) -> Item:
     return items[0]
 
 
-def wrap(model: nn.Module, *, static_graph: bool = False) -> nn.Module:
-    """Make backward ADD the gradients of all processes up.
+def wrap(model: nn.Module) -> nn.Module:
+    """Wrap a model so that backward SUMS the gradients over all processes.
 
-    They are summed, not averaged as DistributedDataParallel does of itself, so that what
-    :class:`slowfast_maskfeat.engine.gradient_step.GradientStep` divides is the sum of all terms in
-    one process and in many.
+    DistributedDataParallel by itself averages them. Sums let
+    :class:`slowfast_maskfeat.engine.gradient_step.GradientStep` divide by the number of all terms,
+    in one process as in many.
 
-    With several backwards before a step, all but the last belong inside ``with
-    accumulating(model):``, or the sums of the first would be added up again.
+    With several backward passes before a step, run all but the last inside ``with
+    without_gradient_exchange(model):``, or the sums of the first would be summed again.
 
     Args:
-        model: On its device already. All of its parameters take part in every loss.
-        static_graph: The same parameters take part, the same number of times, in every backward;
-            needed with activation checkpointing that is re-entrant, and a little faster.
+        model: A model on its device. Every loss depends on all of its parameters.
 
     Returns:
-        The wrapped model; in a run of one, the model itself.
+        The wrapped model; in a run of one process, the model itself.
     """
     if world_size() == 1:
         return model
-    # Without device_ids inputs come as they are: masks stay on the CPU, where their size is known.
+    # Without device_ids inputs are not moved: masks stay on the CPU, where their size is known.
     wrapped = DistributedDataParallel(
         model,
         gradient_as_bucket_view=True,
         find_unused_parameters=False,
-        static_graph=static_graph,
         **_no_buffers_on_forward(),
     )
     wrapped.register_comm_hook(None, _sum_gradients)
@@ -292,29 +324,26 @@ def wrap(model: nn.Module, *, static_graph: bool = False) -> nn.Module:
 
 
 def _no_buffers_on_forward() -> dict[str, Any]:
-    # Newer torch has a new name for it, and warns of the old one in every process.
+    # Newer versions of torch renamed the argument and warn of the old name in every process.
     known = inspect.signature(DistributedDataParallel.__init__).parameters
     name = "forward_sync_buffers" if "forward_sync_buffers" in known else "broadcast_buffers"
     return {name: False}
 
 
-@contextmanager
-def accumulating(model: nn.Module, enabled: bool = True) -> Iterator[None]:
-    """Forward and backward inside leave the gradients of this process to itself for now.
+def without_gradient_exchange(model: nn.Module) -> AbstractContextManager[None]:
+    """Context in which backward accumulates gradients in this process only.
+
+    The next backward outside sums over the processes what each has accumulated.
 
     Args:
-        model: From :func:`wrap`; a bare model accumulates anyway.
-        enabled: False for the last micro-batch before a step, whose backward adds up over the
-            processes what all have accumulated.
+        model: From :func:`wrap`.
     """
-    if enabled and isinstance(model, DistributedDataParallel):
-        with model.no_sync():
-            yield
-    else:
-        yield
+    if isinstance(model, DistributedDataParallel):
+        return model.no_sync()
+    return nullcontext()
 
 
-# Untyped because torch compares the types of a hook with its own, and not as strings.
+# Untyped because torch compares the annotations of a hook with its types, not with strings.
 def _sum_gradients(state, bucket):  # type: ignore[no-untyped-def]
     work = dist.all_reduce(bucket.buffer(), async_op=True)
     assert work is not None

@@ -1,4 +1,4 @@
-"""The run's log for machines (JSON lines, TensorBoard) and for people (a progress bar)."""
+"""Logs of a run: JSON lines and TensorBoard for programs, progress for people."""
 
 from __future__ import annotations
 
@@ -15,15 +15,15 @@ import simplejson
 
 
 def first_line(error: BaseException | str) -> str:
-    """The first line of an error's text, or its type where it has none."""
+    """The first line of an error's message, or its type where that is empty."""
     return (str(error).strip().splitlines() or [type(error).__name__])[0]
 
 
 class EventLog:
-    """Appends one JSON object a line, flushed at once; what is not finite becomes null.
+    """Appends one JSON object per line, flushed at once; numbers that are not finite become null.
 
     Args:
-        path: The file, ``OUTPUT_DIR/stats.jsonl``; its folder is made if need be. None writes
+        path: The file, ``OUTPUT_DIR/stats.jsonl``; its folder is created if needed. None writes
             nothing, for the processes that are not the main one.
     """
 
@@ -38,9 +38,12 @@ class EventLog:
         """Write one event.
 
         Args:
-            event: What happened: ``start``, ``train``, ``epoch``, ``validation`` ...
-            **fields: Numbers, strings, lists and dicts. Numpy's and torch's scalars are turned
-                into numbers, which waits for the device.
+            event: Kind of event: ``start``, ``train``, ``epoch``, ``validation`` ...
+            **fields: Numbers, strings, lists and dicts. NumPy and torch scalars are converted to
+                numbers, which synchronizes with the device.
+
+        Raises:
+            TypeError: If a value cannot be written as JSON.
         """
         if self._file is None:
             return
@@ -49,13 +52,13 @@ class EventLog:
         self._file.flush()
 
     def close(self) -> None:
-        """Close the file; writing after it is an error."""
+        """Close the file; writing afterwards is an error."""
         if self._file is not None:
             self._file.close()
 
 
 def _end_cut_line(path: Path) -> None:
-    # A run killed in mid-line would otherwise spoil the first line of the one that resumes.
+    # A run killed in the middle of a line would otherwise corrupt the first line of its resume.
     if not path.exists() or path.stat().st_size == 0:
         return
     with open(path, "rb+") as file:
@@ -65,31 +68,38 @@ def _end_cut_line(path: Path) -> None:
 
 
 def _plain(value: Any) -> Any:
-    """Numpy and torch scalars and arrays as numbers and lists; paths as strings."""
+    """NumPy and torch scalars and arrays as numbers and lists; paths as strings."""
     if hasattr(value, "tolist"):
         return value.tolist()
     if isinstance(value, os.PathLike):
         return os.fspath(value)
-    raise TypeError(f"{type(value).__name__} has no place in a log line")
+    raise TypeError(f"a value of type {type(value).__name__} cannot be logged as JSON")
 
 
-# The first steps wait for workers to start, for compilation and for memory. They leave the rate of
-# a loop once so many others are there: fewer may be a burst, of workers that started together.
+# The first updates wait for workers to start, for compilation and for memory allocation. They are
+# left out of the rate once this many others follow: fewer may be a burst from workers that started
+# together.
 _NUM_WARM_UP, _NUM_AFTER = 2, 10
+
+# Without the elapsed time: tqdm's runs from where the rate is measured, after the warm-up.
+_BAR = (
+    "{desc}: {percentage:3.0f}%|{bar}| {n_fmt}/{total_fmt} [{rate_fmt}, {remaining} left{postfix}]"
+)
+_LINE = "{desc}: {n_fmt}/{total_fmt} ({percentage:.0f}%), {rate_fmt}, {remaining} left{postfix}"
 
 
 class Progress:
-    """Shows how far a loop is: a bar on a terminal, else a plain line every few seconds.
+    """Progress of a loop: a tqdm bar on a terminal or in a notebook, else plain lines.
 
-    Rate and time left are those of the updates after the first two, once there are ten more.
+    The lines, one every few seconds, are for logs that are files. Rate and time left are averages
+    over all updates so far; after the first twelve, over those after the first two.
 
     Args:
         total: Steps of the loop.
-        description: What it does, such as ``epoch 3/300``.
-        stream: Where to; stderr if None.
-        initial: Steps done already, when a run goes on within an epoch.
-        seconds_between_lines: Least time between two plain lines. The bar is redrawn 5 times a
-            second at most.
+        description: Name of the loop, such as ``epoch 3/300``.
+        stream: Output stream; None for stderr.
+        initial: Steps done before, when a run resumes within an epoch.
+        seconds_between_lines: Shortest time between two plain lines.
         enabled: False shows nothing, for the processes that are not the main one.
     """
 
@@ -106,75 +116,97 @@ class Progress:
         self._total = total
         self._description = description
         self._stream = sys.stderr if stream is None else stream
+        self._seconds_between_lines = seconds_between_lines
         self._enabled = enabled
-        self._is_terminal = self._stream.isatty()
-        self._period = 0.2 if self._is_terminal else seconds_between_lines
+        self._bar = _make_bar(total, description, self._stream, initial) if enabled else None
         self._done = initial
-        self._shown_at = time.monotonic()
-        # Moment and number of steps that the rate is counted from.
-        self._counted_from = self._warmed_up = (self._shown_at, initial)
         self._num_updates = 0
+        self._line_time = time.time()
+        # Time and number of steps from which the rate is measured.
+        self._rate_start = self._warm_up_end = (self._line_time, initial)
         self._shown: dict[str, Any] = {}
-        self._last_text = ""
+        self._last_line = ""
 
     def update(self, n: int = 1, **shown: Any) -> None:
         """Count steps, and show them if it is time to.
 
         Args:
             n: Steps done since the last call.
-            **shown: What to show beside the rate, such as ``loss=0.123``; kept until given anew.
+            **shown: Values shown after the rate, such as ``loss=0.123``; kept until replaced.
         """
+        if not self._enabled:
+            return
         self._done += n
         self._shown.update(shown)
-        now = time.monotonic()
-        self._num_updates += 1
-        if self._num_updates == _NUM_WARM_UP:
-            self._warmed_up = (now, self._done)
-        elif self._num_updates == _NUM_WARM_UP + _NUM_AFTER:
-            self._counted_from = self._warmed_up
-        if now - self._shown_at >= self._period:
-            self._shown_at = now
-            self._show()
+        self._leave_out_warm_up()
+        if self._bar is not None:
+            self._bar.set_postfix_str(self._postfix(), refresh=False)
+            self._bar.update(n)
+        elif time.time() - self._line_time >= self._seconds_between_lines:
+            self._line_time = time.time()
+            self._write_line()
 
     def close(self) -> None:
         """Show the last state and end the line."""
-        self._show()
-        if self._enabled and self._is_terminal:
-            self._stream.write("\n")
-            self._stream.flush()
+        if self._bar is not None:
+            self._bar.close()
+        elif self._enabled:
+            self._write_line()
 
-    def _show(self) -> None:
-        if not self._enabled:
-            return
-        text = self._text()
-        if self._is_terminal:
-            width = shutil.get_terminal_size().columns - 1
-            padding = " " * max(0, min(width, len(self._last_text)) - len(text[:width]))
-            self._stream.write("\r" + text[:width] + padding)
-        elif text != self._last_text:
-            self._stream.write(text + "\n")
-        self._last_text = text
-        self._stream.flush()
+    def _leave_out_warm_up(self) -> None:
+        self._num_updates += 1
+        if self._num_updates == _NUM_WARM_UP:
+            self._warm_up_end = (time.time(), self._done)
+        elif self._num_updates == _NUM_WARM_UP + _NUM_AFTER:
+            self._rate_start = self._warm_up_end
+            if self._bar is not None:
+                self._bar.start_t, self._bar.initial = self._rate_start
+                # tqdm's close() draws nothing if the last drawing was before `start_t`.
+                self._bar.last_print_t = max(self._bar.last_print_t, self._bar.start_t)
 
-    def _text(self) -> str:
-        begin, done_before = self._counted_from
-        rate = (self._done - done_before) / max(time.monotonic() - begin, 1e-9)
-        share = self._done / self._total if self._total else 1.0
-        parts = [f"{self._description} {self._done}/{self._total} ({share:.0%})"]
-        if self._is_terminal:
-            filled = int(20 * min(share, 1.0))
-            parts.insert(0, "[" + "#" * filled + "." * (20 - filled) + "]")
-        left = format_duration((self._total - self._done) / rate) if rate > 0 else "?"
-        parts.append(
-            f"{rate:.2f}/s, {left} left" if rate >= 1 else f"{seconds_per(rate)}, {left} left"
+    def _write_line(self) -> None:
+        from tqdm import tqdm
+
+        begin, before = self._rate_start
+        line = tqdm.format_meter(
+            self._done,
+            self._total,
+            time.time() - begin,
+            prefix=self._description,
+            bar_format=_LINE,
+            postfix=self._postfix(),
+            initial=before,
         )
-        parts += [f"{name} {_short(value)}" for name, value in self._shown.items()]
-        return "  ".join(parts)
+        if line != self._last_line:
+            self._stream.write(line + "\n")
+            self._stream.flush()
+        self._last_line = line
+
+    def _postfix(self) -> str:
+        return ", ".join(f"{name}={_short(value)}" for name, value in self._shown.items())
 
 
-def seconds_per(rate: float) -> str:
-    """A rate below 1 a second as seconds each."""
-    return f"{1 / rate:.2f} s each" if rate > 0 else "? s each"
+def _make_bar(total: int, description: str, stream: TextIO, initial: int) -> Any:
+    """A tqdm bar, or None where the stream is neither a terminal nor a notebook's output."""
+    from tqdm import auto, autonotebook, std  # on use: `auto` imports asyncio
+
+    in_notebook = autonotebook.tqdm is not std.tqdm and stream in (sys.stdout, sys.stderr)
+    if not in_notebook and not stream.isatty():
+        return None
+    # Not `dynamic_ncols`, which draws nothing on terminals that report a width of 0.
+    columns, lines = shutil.get_terminal_size()
+    size = {} if in_notebook else {"ncols": columns - 1, "nrows": lines}
+    return auto.tqdm(
+        total=total,
+        desc=description,
+        file=stream,
+        initial=initial,
+        bar_format=_BAR,
+        mininterval=0.2,
+        miniters=1,
+        smoothing=0,  # the average since `start_t`, which leaves the warm-up out
+        **size,
+    )
 
 
 def format_duration(seconds: float) -> str:
@@ -192,7 +224,7 @@ def _short(value: Any) -> str:
 
 
 class Throughput:
-    """Measures clips per second and the share of the time that went into waiting for data.
+    """Measures clips per second and the share of time spent waiting for data.
 
     ``with throughput.waiting(): batch = next(batches)``, then ``throughput.count(len(batch))``.
     """
@@ -204,7 +236,7 @@ class Throughput:
 
     @contextmanager
     def waiting(self) -> Iterator[None]:
-        """The time inside counts as waiting for data."""
+        """Count the time inside as waiting for data."""
         before = time.perf_counter()
         try:
             yield
@@ -212,7 +244,7 @@ class Throughput:
             self._waited += time.perf_counter() - before
 
     def count(self, num_clips: int) -> None:
-        """Count clips that were worked on."""
+        """Count processed clips."""
         self._num_clips += num_clips
 
     def take(self) -> dict[str, float]:
@@ -229,23 +261,23 @@ class Throughput:
 
 
 class ScalarWriter(Protocol):
-    """What is used of TensorBoard's SummaryWriter."""
+    """The part of TensorBoard's SummaryWriter that is used here."""
 
     def add_scalar(self, tag: str, scalar_value: float, global_step: int) -> None:
         """Write one number."""
 
     def close(self) -> None:
-        """Write what is left and close."""
+        """Flush and close the files."""
 
 
 class TensorBoardLog:
-    """Writes numbers for TensorBoard, which is an optional extra of the package.
+    """Writes scalars for TensorBoard, which is an optional extra of the package.
 
     Args:
-        folder: Where the event files go; None writes nothing.
+        folder: Folder of the event files; None writes nothing.
 
     Raises:
-        ValueError: If TensorBoard is asked for and not installed.
+        ValueError: If a folder is given and TensorBoard is not installed.
     """
 
     def __init__(self, folder: str | os.PathLike[str] | None) -> None:
@@ -256,18 +288,18 @@ class TensorBoardLog:
             from torch.utils.tensorboard import SummaryWriter
         except ImportError as error:
             raise ValueError(
-                "TENSORBOARD.ENABLE is True, but TensorBoard is not installed: pip install "
+                "TENSORBOARD.ENABLE True requires TensorBoard, which is not installed: pip install "
                 "'slowfast-maskfeat[tensorboard]', or set it to False"
             ) from error
         self._writer = SummaryWriter(str(folder))
 
     def write(self, step: int, scalars: Mapping[str, float]) -> None:
-        """Write numbers by name at a step; waits for the device of those that are tensors."""
+        """Write scalars by name at a step; tensors among them synchronize with their device."""
         if self._writer is not None:
             for name, value in scalars.items():
                 self._writer.add_scalar(name, float(value), step)
 
     def close(self) -> None:
-        """Write what is left and close."""
+        """Flush and close the files."""
         if self._writer is not None:
             self._writer.close()

@@ -1,8 +1,9 @@
-"""The learning rate as a pure function of the fractional epoch.
+"""Schedules: any number over the progress of training, and the learning rate over its epochs.
 
 The cosine form follows Loshchilov and Hutter, "SGDR: Stochastic Gradient Descent with Warm
-Restarts" (ICLR 2017), without restarts; the straight warm-up follows Goyal et al., "Accurate, Large
-Minibatch SGD" (2017). Names and meanings of the settings are PySlowFast's ``SOLVER`` keys.
+Restarts" (ICLR 2017), without restarts; the linear warm-up follows Goyal et al., "Accurate, Large
+Minibatch SGD" (2017). Names and meanings of the learning rate's settings are PySlowFast's
+``SOLVER`` keys.
 """
 
 from __future__ import annotations
@@ -10,15 +11,52 @@ from __future__ import annotations
 import math
 from bisect import bisect_right
 from collections.abc import Sequence
+from dataclasses import dataclass
 from itertools import pairwise
-from typing import NamedTuple
+from typing import Literal, NamedTuple
 
 POLICIES = ("cosine", "steps_with_relative_lrs")
-"""What ``SOLVER.LR_POLICY`` may say."""
+"""Values of ``SOLVER.LR_POLICY``."""
+
+Shape = Literal["cosine", "linear", "constant"]
+
+
+@dataclass(frozen=True)
+class Schedule:
+    """A number as a function of progress, such as a momentum, a temperature or a weight decay.
+
+    The cosine is ``end + (start - end) * (1 + cos(pi * progress)) / 2``, the form of BYOL
+    (arXiv 2006.07733, section 3.2) and DINO (arXiv 2104.14294, section 3.1). The caller defines the
+    progress, which decides whether the last of ``n`` values is ``end``: step ``i`` has progress
+    ``i / n`` in DINO's and iBOT's code, which never reaches it, and ``i / (n - 1)`` in lightly's,
+    which does. A warm-up over the first ``w`` steps is a schedule of its own over ``i / w``.
+
+    Attributes:
+        start: Value at progress 0.
+        end: Value at progress 1; equal to ``start`` for a constant.
+        shape: Course in between.
+    """
+
+    start: float
+    end: float
+    shape: Shape = "cosine"
+
+    def __post_init__(self) -> None:
+        assert self.shape in ("cosine", "linear", "constant"), self.shape
+        assert self.shape != "constant" or self.start == self.end, (self.start, self.end)
+
+    def __call__(self, progress: float) -> float:
+        """Return the value at a progress in [0, 1]."""
+        assert 0.0 <= progress <= 1.0, progress
+        if self.shape == "constant":
+            return self.start
+        if self.shape == "linear":
+            return self.start + (self.end - self.start) * progress
+        return self.end + (self.start - self.end) * (math.cos(math.pi * progress) + 1.0) * 0.5
 
 
 class LearningRates(NamedTuple):
-    """The three rates that grow with the number of machines, in optimizer units per step."""
+    """The three rates that are scaled by the number of machines, in optimizer units per step."""
 
     base_lr: float
     warmup_start_lr: float
@@ -28,20 +66,20 @@ class LearningRates(NamedTuple):
 def scale_by_shards(rates: LearningRates, num_shards: int) -> LearningRates:
     """Multiply all three rates by the number of machines (``SOLVER.BASE_LR_SCALE_NUM_SHARDS``).
 
-    Neither the processes on one machine nor the batch size enter.
+    The number of processes on a machine and the batch size do not count.
 
     Args:
-        rates: The rates as the config gives them, for one machine.
+        rates: The configured rates, for one machine.
         num_shards: Number of machines, ``NUM_SHARDS``, at least 1.
 
     Returns:
-        New rates; the ones given stay as they are.
+        The scaled rates.
 
     Raises:
         ValueError: If ``num_shards`` is below 1.
     """
     if num_shards < 1:
-        raise ValueError(f"NUM_SHARDS is {num_shards}; it counts machines, so at least 1 is right")
+        raise ValueError(f"NUM_SHARDS, the number of machines, must be >= 1, got {num_shards}")
     return LearningRates(*(rate * num_shards for rate in rates))
 
 
@@ -60,20 +98,20 @@ def learning_rate(
 ) -> float:
     """The learning rate at a fractional epoch.
 
-    Below ``warmup_epochs`` it runs straight from ``warmup_start_lr`` to what the policy says AT
+    Before ``warmup_epochs`` it rises linearly from ``warmup_start_lr`` to the policy's rate AT
     ``warmup_epochs``, which is ``base_lr`` only where the policy starts there. Training may end
     before the warm-up does (deviation: the published code then fails).
 
     Args:
-        epoch: Finished epochs plus the finished share of the present one.
+        epoch: Finished epochs plus the finished share of the current one.
         policy: ``cosine`` or ``steps_with_relative_lrs`` (``SOLVER.LR_POLICY``).
-        base_lr: ``SOLVER.BASE_LR``, already scaled by the machines where that is asked for.
-        end_lr: ``SOLVER.COSINE_END_LR``, what the cosine reaches at ``max_epoch``.
+        base_lr: ``SOLVER.BASE_LR``, already scaled by :func:`scale_by_shards` where configured.
+        end_lr: ``SOLVER.COSINE_END_LR``, the cosine's value at ``max_epoch``.
         max_epoch: ``SOLVER.MAX_EPOCH``, the length of training in epochs.
         warmup_epochs: ``SOLVER.WARMUP_EPOCHS``.
         warmup_start_lr: ``SOLVER.WARMUP_START_LR``.
-        cosine_after_warmup: Whether the cosine begins where the warm-up ends instead of at epoch 0
-            (``SOLVER.COSINE_AFTER_WARMUP``).
+        cosine_after_warmup: Whether the cosine begins at the end of the warm-up instead of at
+            epoch 0 (``SOLVER.COSINE_AFTER_WARMUP``).
         steps: ``SOLVER.STEPS``, the epoch at which each stage begins; the first is 0.
         lrs: ``SOLVER.LRS``, the rate of each stage as a multiple of ``base_lr``.
 
@@ -81,7 +119,7 @@ def learning_rate(
         The rate of a parameter group whose ``lr_scale`` is 1.
 
     Raises:
-        ValueError: If the settings contradict each other; the text names the ``SOLVER`` key.
+        ValueError: If the settings contradict each other; the message names the ``SOLVER`` key.
     """
     if policy == "cosine":
         start = warmup_epochs if cosine_after_warmup else 0.0
@@ -98,7 +136,7 @@ def learning_rate(
 
     else:
         known = " or ".join(POLICIES)
-        raise ValueError(f"SOLVER.LR_POLICY is {policy!r}; {known} would be right")
+        raise ValueError(f"SOLVER.LR_POLICY must be {known}, got {policy!r}")
 
     if epoch >= warmup_epochs:
         return policy_rate(epoch)
@@ -107,32 +145,31 @@ def learning_rate(
 
 
 def _cosine(epoch: float, base_lr: float, end_lr: float, start: float, stop: float) -> float:
-    if start >= stop:  # a training that is all warm-up, as trials of a recipe are
+    if start >= stop:  # training ends within the warm-up, as in short trials of a recipe
         return base_lr
-    # The rate is asked for at most at `stop`; past it the cosine would rise again.
-    share = (min(epoch, stop) - start) / (stop - start)
-    return end_lr + (base_lr - end_lr) * (math.cos(math.pi * share) + 1.0) * 0.5
+    # After `stop` the rate stays at the end: the cosine itself would rise again.
+    return Schedule(base_lr, end_lr)((min(epoch, stop) - start) / (stop - start))
 
 
 def _check_cosine(base_lr: float, end_lr: float, max_epoch: float) -> None:
     if not end_lr < base_lr:
         raise ValueError(
-            f"SOLVER.COSINE_END_LR is {end_lr} and SOLVER.BASE_LR {base_lr}; "
-            "the cosine falls, so COSINE_END_LR must be the smaller"
+            f"SOLVER.COSINE_END_LR must be smaller than SOLVER.BASE_LR, got {end_lr} and {base_lr}"
         )
     if max_epoch <= 0:
-        raise ValueError(f"SOLVER.MAX_EPOCH is {max_epoch}; a positive number of epochs is right")
+        raise ValueError(f"SOLVER.MAX_EPOCH must be > 0, got {max_epoch}")
 
 
 def _check_steps(steps: Sequence[float], lrs: Sequence[float]) -> None:
     if not steps or steps[0] != 0:
         raise ValueError(
-            f"SOLVER.STEPS is {list(steps)}; it lists the epoch each stage begins at, the first 0"
+            "SOLVER.STEPS must list the epoch at which each stage begins, starting with 0, got "
+            f"{list(steps)}"
         )
     if any(later <= earlier for earlier, later in pairwise(steps)):
-        raise ValueError(f"SOLVER.STEPS is {list(steps)}; ascending epochs would be right")
+        raise ValueError(f"SOLVER.STEPS must be ascending, got {list(steps)}")
     if len(lrs) != len(steps):
         raise ValueError(
-            f"SOLVER.LRS has {len(lrs)} rates for the {len(steps)} stages of SOLVER.STEPS; "
-            "one for each is right"
+            "SOLVER.LRS must have one rate for each stage of SOLVER.STEPS, got "
+            f"{len(lrs)} rates and {len(steps)} stages"
         )

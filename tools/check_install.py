@@ -23,6 +23,7 @@ REQUIRED = (
     "matplotlib",
     "pytorchvideo.layers",
     "simplejson",
+    "tqdm",
 )
 
 

@@ -218,8 +218,8 @@ def _check_batch_size(cfg: CfgNode, batch_size: int) -> None:
     parts = world * cfg.TRAIN.ACCUMULATION_STEPS
     if batch_size % parts:
         raise ValueError(
-            f"TRAIN.BATCH_SIZE: {batch_size} clips of a step can't be shared equally by {world} "
-            f"processes in {cfg.TRAIN.ACCUMULATION_STEPS} parts (TRAIN.ACCUMULATION_STEPS)"
+            f"TRAIN.BATCH_SIZE times NUM_SHARDS must be a multiple of {world} processes times "
+            f"TRAIN.ACCUMULATION_STEPS {cfg.TRAIN.ACCUMULATION_STEPS}, got {batch_size}"
         )
 
 

@@ -1,4 +1,4 @@
-"""Files a run can go on from, and weights carried from one model to another, leave this room."""
+"""Checkpoints: files to resume runs from, and weights for models that may differ."""
 
 from slowfast_maskfeat.checkpoints.class_names import compare_class_names
 from slowfast_maskfeat.checkpoints.report import LoadError, LoadReport

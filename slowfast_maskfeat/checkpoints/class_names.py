@@ -1,4 +1,4 @@
-"""The outputs of a classifier mean the classes it was trained on, in their order."""
+"""Comparison of the class names of a checkpoint and of a data set."""
 
 from __future__ import annotations
 
@@ -13,20 +13,20 @@ def compare_class_names(
     *,
     may_start_anew: bool = False,
 ) -> str:
-    """Whether a classifier's outputs mean the same classes in a checkpoint and in the data.
+    """Compare the classes of a checkpoint's classifier with those of a data set.
 
     Args:
-        theirs: Names stored in the checkpoint; empty where it has none, which allows everything.
+        theirs: Names stored in the checkpoint; empty for unknown ones, which are accepted.
         ours: Names of the data set; likewise.
-        path: Of the checkpoint, for messages.
-        may_start_anew: Whether other classes are no error, since the classifier can be trained
-            anew. The same ones in another order always are: nobody means that.
+        path: Path of the checkpoint, for messages.
+        may_start_anew: Whether different classes are accepted, since the classifier can be trained
+            from scratch. The same classes in another order are always an error.
 
     Returns:
-        Empty where the classifier fits, else what differs.
+        The difference; empty if there is none.
 
     Raises:
-        ValueError: If it does not fit; the text says what to do.
+        ValueError: If the classes differ and that is not accepted; the message says what to do.
     """
     theirs, ours = list(theirs), list(ours)
     if not theirs or not ours or theirs == ours:
@@ -37,12 +37,11 @@ def compare_class_names(
         number = next(n for n, (a, b) in enumerate(zip(theirs, ours, strict=True)) if a != b)
         what = f"its class {number} is {theirs[number]!r}, the data set's is {ours[number]!r}"
     if sorted(theirs) == sorted(ours):
-        remedy = "the classes are the same in another order: bring classes.txt and the labels of "
-        remedy += "the lists into the order of the checkpoint"
+        remedy = "the classes are the same in another order: put classes.txt and the labels of the "
+        remedy += "lists into the order of the checkpoint"
         if may_start_anew:
-            remedy += ", or leave its classifier out by TRAIN.CHECKPOINT_LEAVE_OUT "
-            remedy += "\"['head.']\""
+            remedy += ", or do not load its classifier: TRAIN.CHECKPOINT_LEAVE_OUT \"['head.']\""
         raise ValueError(f"{path}: {what}; {remedy}")
     if may_start_anew:
         return what
-    raise ValueError(f"{path}: {what}; the same classes in the same order are wanted")
+    raise ValueError(f"{path}: {what}; the classes and their order must be the same")

@@ -1,4 +1,4 @@
-"""Why the weights in a file do not go with a model, as far as their names tell."""
+"""Explanations of why the weights of a file do not fit a model, from their names."""
 
 from __future__ import annotations
 
@@ -14,13 +14,13 @@ from slowfast_maskfeat.checkpoints.naming import NAMINGS, recognize
 def explain_names(
     found: Mapping[str, Tensor], own: Mapping[str, Tensor], path: Path, *, renamed: bool
 ) -> str:
-    """What to do about names of which too few are the model's.
+    """Say what to do about a file in which too few names are the model's.
 
     Args:
-        found: The weights in the file.
-        own: Those of the model.
-        path: Of the file.
-        renamed: Whether the names were brought here from those of another library.
+        found: Weights of the file.
+        own: Weights of the model.
+        path: Path of the file.
+        renamed: Whether the names were already converted from those of another library.
 
     Returns:
         A sentence.
@@ -28,28 +28,28 @@ def explain_names(
     prefix = _common_prefix(found, own)
     if prefix:
         return (
-            f"Its names have {prefix!r} in front: TRAIN.CHECKPOINT_CLEAR_NAME_PATTERN "
-            f"\"['{prefix}']\" removes that."
+            f"Its names have the prefix {prefix!r}, which TRAIN.CHECKPOINT_CLEAR_NAME_PATTERN "
+            f"\"['{prefix}']\" removes."
         )
     naming = "" if renamed else recognize(found)
     if naming:
         return (
-            f"Its names look like {NAMINGS[naming].library}'s: python tools/convert_checkpoint.py "
-            f"--cfg CFG --input {path} --output {path.with_name(f'{path.stem}_converted.pyth')} "
-            "renames them."
+            f"Its names look like those of {NAMINGS[naming].library}; convert it with python "
+            f"tools/convert_checkpoint.py --cfg CFG --input {path} "
+            f"--output {path.with_name(f'{path.stem}_converted.pyth')}"
         )
-    return "Is it of this model?"
+    return "Is it a checkpoint of this model?"
 
 
 def _common_prefix(names: Sequence[str] | Mapping[str, Tensor], own: Mapping[str, Tensor]) -> str:
-    """What stands in front of at least half of the model's names; empty where nothing does."""
+    """Prefix with which the file has at least half of the model's names; empty if none."""
     counts = Counter(prefix for name in names for prefix in _prefixes(name, own))
     prefix, count = counts.most_common(1)[0] if counts else ("", 0)
     return prefix if 2 * count >= len(own) else ""
 
 
 def _prefixes(name: str, own: Container[str]) -> list[str]:
-    """What can be taken away from a name so that one of the model's is left."""
+    """Prefixes of a name whose removal gives a name of the model."""
     places = [place + 1 for place, letter in enumerate(name) if letter == "."]
     return [name[:place] for place in places if name[place:] in own]
 
@@ -60,16 +60,16 @@ def explain_classifier(
     found: Mapping[str, Tensor],
     refused: Mapping[str, str],
 ) -> str:
-    """Why the classifier keeps its values.
+    """Say why the classifier was not loaded.
 
     Args:
         own_head: Names of the model's classifier.
-        own: The weights of the model.
-        found: Those in the file.
-        refused: Why some of the file's were not used, by name.
+        own: Weights of the model.
+        found: Weights of the file.
+        refused: Why weights of the file were not used, by name.
 
     Returns:
-        The reason; empty where it does not keep them, or there is none.
+        The reason; empty if it was loaded or the model has no classifier.
     """
     for name in own_head:
         if name not in found:

@@ -1,4 +1,4 @@
-"""What came of loading weights, for people and programs."""
+"""Reports on loading weights, for people and programs."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 CLASSIFIER = "head."
-# What a task puts behind, or for the time of pre-training into, the backbone.
+# Parts that tasks add to the backbone: heads, decoders and the mask token.
 HEAD_NAMES = (CLASSIFIER, "pred_head.", "decoder_", "dec_", "mask_token")
 _PRETRAINING_NAMES = ("pred_head.", "decoder_", "dec_", "mask_token", "hogs.")
 _MOST_LINES = 6
@@ -17,24 +17,22 @@ _IN_BLOCK = re.compile(r"((?:.*\.)?blocks)\.\d+\.(.+)")
 
 @dataclass(frozen=True)
 class LoadReport:
-    """What came of loading weights; ``str()`` of it is a short table.
+    """Result of loading weights; ``str()`` gives a short table.
 
     Attributes:
         path: The file.
-        loaded: Names in the model that were filled, those reshaped included.
+        loaded: Names in the model that were filled, reshaped ones included.
         missing: Names in the model that kept their values.
-        unexpected: Names in the file that the model has no use for; tables that others were made
-            of are of use.
-        reshaped: Of the loaded, name to what was done to its shape.
-        refused: Of the missing, name to why what the file has for it was not used.
-        left_out: Names in the file that were not to be used.
-        coverage: Filled share of the backbone, 0 to 1: the smaller of the share of its entries and
+        unexpected: Names in the file that were not used, not even to compute other tables.
+        reshaped: Loaded name -> how its weight was reshaped.
+        refused: Missing name -> why the file's weight was not used.
+        left_out: Names in the file that were excluded.
+        coverage: Filled share of the backbone, 0 to 1: the smaller of the shares of its entries and
             of its elements. The backbone is all but the heads, decoders and the mask token.
-        classifier: Why the classifier kept its values; empty where it did not, or where there is
-            none.
-        unchecked_order: Whether a classifier was loaded for classes whose names are known, from a
-            file that has no names.
-        initialized: Whether the model had initial values before, not those of another file.
+        classifier: Why the classifier kept its values; empty if it did not or there is none.
+        unchecked_order: Whether a classifier was loaded from a file without class names, although
+            those of the data set are known.
+        initialized: Whether the model had its initial values before, not those of another file.
     """
 
     path: Path
@@ -49,11 +47,6 @@ class LoadReport:
     unchecked_order: bool = False
     initialized: bool = True
 
-    @property
-    def missing_head(self) -> tuple[str, ...]:
-        """The missing names outside the backbone."""
-        return tuple(name for name in self.missing if name.startswith(HEAD_NAMES))
-
     def __str__(self) -> str:
         many, one = "as they were", "as it was"
         if self.initialized:
@@ -65,9 +58,9 @@ class LoadReport:
             ("reshaped", len(self.reshaped), _by_note(self.reshaped)),
             (f"left {many}", len(self.missing), [shorten(_grouped(self.missing))]),
             ("does not fit", len(self.refused), _by_note(self.refused)),
-            ("left out as asked", len(self.left_out), [shorten(_grouped(self.left_out))]),
-            ("unused, of pre-training", len(harmless), [shorten(_grouped(harmless))]),
-            ("unused, not in the model", len(strange), [shorten(_grouped(strange))]),
+            ("left out", len(self.left_out), [shorten(_grouped(self.left_out))]),
+            ("unused (pre-training)", len(harmless), [shorten(_grouped(harmless))]),
+            ("unused (not in model)", len(strange), [shorten(_grouped(strange))]),
         ]
         lines = [f"weights from {self.path}"]
         for title, count, texts in rows:
@@ -78,21 +71,21 @@ class LoadReport:
             lines.append(f"  classifier left {one}: {self.classifier}")
         if self.unchecked_order:
             lines.append(
-                "  the file has no class names: the order of its classes is taken on trust"
+                "  the file has no class names: the order of its classes could not be checked"
             )
         return "\n".join(lines)
 
 
 class LoadError(ValueError):
-    """Weights that do not go with a model; ``str()`` is the summary and, below it, the report.
+    """Weights that do not fit a model; ``str()`` is the summary and, below it, the report.
 
     Attributes:
-        summary: What is wrong, and what would be right.
-        report: What would have been loaded.
+        summary: The problem and what to do.
+        report: Report of what would have been loaded.
     """
 
     def __init__(self, summary: str, report: LoadReport) -> None:
-        super().__init__(summary, report)  # both: pickling builds the error from them
+        super().__init__(summary, report)  # both, since pickle builds the error from its args
         self.summary = summary
         self.report = report
 
@@ -101,7 +94,7 @@ class LoadError(ValueError):
 
 
 def _by_note(notes: Mapping[str, str]) -> list[str]:
-    """A line for each note, with the first of its names."""
+    """One line per note, with the first of its names."""
     names: dict[str, list[str]] = {}
     for name, note in notes.items():
         names.setdefault(note, []).append(name)
@@ -115,7 +108,7 @@ def _by_note(notes: Mapping[str, str]) -> list[str]:
 
 
 def _grouped(names: Sequence[str]) -> list[str]:
-    """Names that have much in common as one: ``pred_head.* (4)``, ``blocks.*.norm1.bias (2)``."""
+    """Group similar names: ``pred_head.* (4)``, ``blocks.*.norm1.bias (2)``."""
     groups: dict[str, list[str]] = {}
     for name in names:
         in_block = _IN_BLOCK.fullmatch(name)
@@ -128,6 +121,6 @@ def _grouped(names: Sequence[str]) -> list[str]:
 
 
 def shorten(parts: Sequence[str]) -> str:
-    """The first four, and how many more."""
+    """Join the first four parts and the number of the others."""
     more = [f"and {len(parts) - 4} more"] if len(parts) > 4 else []
     return ", ".join([*parts[:4], *more])

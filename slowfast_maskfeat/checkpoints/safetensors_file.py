@@ -1,4 +1,4 @@
-"""Weights as safetensors files, with what else a checkpoint says in the text of their header."""
+"""Weights as safetensors files, with the other facts of a checkpoint in their header."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from slowfast_maskfeat.files import atomic_write
 from slowfast_maskfeat.log import first_line
 
 SUFFIX = ".safetensors"
-# By name in the header; the names in a checkpoint of this package are the same but for `cfg`.
+# Keys of the header; in a checkpoint of this package the last one is `cfg`.
 _CLASS_NAMES, _TOKEN_GRID, _CONFIG = "class_names", "token_grid", "config"
 
 
@@ -28,14 +28,14 @@ def save_safetensors(
     token_grid: Sequence[int] | None = None,
     config: str = "",
 ) -> Path:
-    """Write weights as a safetensors file, as a whole or not at all.
+    """Write weights as a safetensors file, atomically.
 
     Args:
-        path: Where it goes; the folder is made if need be.
+        path: Output file; its folder is created if needed.
         weights: Tensors by name, on any device.
-        class_names: Of the classifier, in its order; a JSON list in the header.
-        token_grid: (t, h, w) that the position tables are of; a JSON list in the header.
-        config: The configuration of the model as YAML text.
+        class_names: Class names of the classifier, in its order; a JSON list in the header.
+        token_grid: Grid (t, h, w) of the position tables; a JSON list in the header.
+        config: Configuration of the model as YAML text.
 
     Returns:
         The path.
@@ -53,7 +53,8 @@ def save_safetensors(
         metadata[_CONFIG] = config
     tensors = {name: value.detach().cpu().contiguous() for name, value in weights.items()}
     with atomic_write(path) as temporary:
-        temporary.write_bytes(save(tensors, metadata))  # its save_file hides files from others
+        # Not `save_file`, whose files only their owner may read.
+        temporary.write_bytes(save(tensors, metadata))
     return path
 
 
@@ -68,16 +69,16 @@ def read_safetensors(path: Path) -> dict[str, Any]:
         header has them.
 
     Raises:
-        ValueError: If it is no complete safetensors file, or its header is not as described.
+        ValueError: If it is not a complete safetensors file, or its header is malformed.
     """
     try:
         with safe_open(path, framework="pt", device="cpu") as file:
             metadata: Mapping[str, str] = file.metadata() or {}
             weights = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
-    except Exception as error:  # its own kind, or torch's where a number type is unknown
+    except Exception as error:  # its own type, or torch's for unknown dtypes
         raise ValueError(
-            f"{path} is not a complete safetensors file ({first_line(error)}); the file may be cut "
-            "off: fetch or write it again"
+            f"{path} is not a complete safetensors file ({first_line(error)}); if it is truncated, "
+            "download or write it again"
         ) from error
     content: dict[str, Any] = {"model_state": weights}
     for key, kind in ((_CLASS_NAMES, str), (_TOKEN_GRID, int)):
@@ -95,7 +96,7 @@ def _json_list(text: str, key: str, kind: type, path: Path) -> list[Any]:
         values = None
     if not isinstance(values, list) or not all(type(value) is kind for value in values):
         raise ValueError(
-            f"{path}: {key!r} in its header is {text[:80]!r}; a JSON list of "
-            f"{'texts' if kind is str else 'whole numbers'} is right"
+            f"{path}: {key!r} in its header must be a JSON list of "
+            f"{'strings' if kind is str else 'integers'}, got {text[:80]!r}"
         )
     return values

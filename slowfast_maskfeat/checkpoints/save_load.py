@@ -1,4 +1,4 @@
-"""Writing and reading checkpoint files, so that no kill leaves a broken one behind."""
+"""Write checkpoints atomically, and read them without running code from them."""
 
 from __future__ import annotations
 
@@ -27,13 +27,13 @@ _PLAIN_TYPES = (bool, int, float, complex, str, bytes, type(None), torch.Size, t
 def checkpoint_path(
     folder: str | os.PathLike[str], *, prefix: str = "", epoch: int, step: int = 0
 ) -> Path:
-    """Where a checkpoint goes, by the field's naming.
+    """Path of a checkpoint, named as by PySlowFast.
 
     Args:
         folder: ``OUTPUT_DIR/checkpoints``.
         prefix: ``TASK``, such as ``ssl``; empty for none.
         epoch: Finished epochs.
-        step: Steps done in the epoch after those; 0 at an epoch's end.
+        step: Steps done in the current epoch; 0 at the end of an epoch.
 
     Returns:
         ``{prefix_}checkpoint_epoch_00003.pyth`` or ``..._epoch_00003_step_0000120.pyth``.
@@ -47,11 +47,11 @@ def _stem(prefix: str) -> str:
 
 
 def find_checkpoints(folder: str | os.PathLike[str], prefix: str = "") -> list[Path]:
-    """The checkpoints of one task in a folder, oldest first.
+    """List the checkpoints of one task in a folder, oldest first.
 
     Args:
-        folder: Where to look; one that does not exist has none.
-        prefix: The exact ``TASK``: ``ssl`` does not find those of ``ssl_eval``, nor "" either.
+        folder: Folder to search; it need not exist.
+        prefix: The exact ``TASK``: neither ``ssl`` nor "" finds those of ``ssl_eval``.
 
     Returns:
         Paths in the order of (epoch, step).
@@ -73,18 +73,18 @@ def keep_last(folder: str | os.PathLike[str], prefix: str, n: int) -> list[Path]
     """Delete all but the newest checkpoints of one task.
 
     Args:
-        folder: Where they are.
+        folder: Folder of the checkpoints.
         prefix: The exact ``TASK``.
-        n: How many stay; 0 keeps all.
+        n: Number of checkpoints to keep (``TRAIN.KEEP_CHECKPOINTS``); 0 keeps all.
 
     Returns:
-        The paths deleted.
+        The deleted paths.
 
     Raises:
         ValueError: If ``n`` is negative.
     """
     if n < 0:
-        raise ValueError(f"the number of checkpoints to keep is {n}; 0 keeps all of them")
+        raise ValueError(f"TRAIN.KEEP_CHECKPOINTS must be >= 0 (0 keeps all), got {n}")
     removed = find_checkpoints(folder, prefix)[:-n] if n else []
     for path in removed:
         path.unlink(missing_ok=True)
@@ -92,21 +92,21 @@ def keep_last(folder: str | os.PathLike[str], prefix: str, n: int) -> list[Path]
 
 
 def save_checkpoint(path: str | os.PathLike[str], payload: Mapping[str, Any]) -> Path:
-    """Write a checkpoint that is either there as a whole or not at all.
+    """Write a checkpoint atomically.
 
-    It goes to a hidden temporary file in the same folder, to the disk, and then takes its name in
-    one step. What an earlier, killed save left behind for the same task is deleted.
+    It is written to a hidden temporary file in the same folder, flushed to disk and then renamed.
+    Temporary files left behind by killed saves of the same task are deleted.
 
     Args:
-        path: Where it goes; the folder is made if need be.
-        payload: Tensors in dicts, lists, tuples and sets with plain numbers, strings, bytes and
-            None, which is what :func:`load_checkpoint` reads without trusting the file.
+        path: Output file; its folder is created if needed.
+        payload: Tensors, plain numbers, strings, bytes and None in dicts, lists, tuples and sets:
+            the types that :func:`load_checkpoint` reads without trusting the file.
 
     Returns:
         The path.
 
     Raises:
-        TypeError: If the payload has something else in it; the text says where.
+        TypeError: If the payload contains another type; the message says where.
         OSError: If the disk is full or the folder cannot be written.
     """
     path = Path(path)
@@ -119,7 +119,7 @@ def save_checkpoint(path: str | os.PathLike[str], payload: Mapping[str, Any]) ->
 
 
 def _write(path: Path, payload: Mapping[str, Any]) -> None:
-    with open(path, "wb") as file:  # by name, torch would write that name into the file
+    with open(path, "wb") as file:  # given a path, torch would write its name into the file
         torch.save(dict(payload), file)
 
 
@@ -132,7 +132,7 @@ def _remove_leftovers(path: Path) -> None:
 
 
 def _check_plain(value: Any, where: str) -> None:
-    # Exact types: a numpy float64 is a float to Python, but its pickle needs numpy's code.
+    # Exact types: NumPy's float64 is a subclass of float, but its pickle needs NumPy's code.
     if isinstance(value, Tensor) or type(value) in _PLAIN_TYPES:
         return
     if isinstance(value, Mapping) and type(value).__module__ in ("builtins", "collections"):
@@ -145,8 +145,8 @@ def _check_plain(value: Any, where: str) -> None:
             _check_plain(item, f"{where}[{index}]")
         return
     raise TypeError(
-        f"{where} is a {type(value).__module__}.{type(value).__qualname__}, which could not be "
-        "read back safely; turn it into tensors, plain numbers, strings, lists and dicts"
+        f"{where} is a {type(value).__module__}.{type(value).__qualname__}, which cannot be read "
+        "back safely; convert it to tensors, plain numbers, strings, lists and dicts"
     )
 
 
@@ -154,90 +154,90 @@ def load_checkpoint(path: str | os.PathLike[str]) -> dict[str, Any]:
     """Read a checkpoint on the CPU without running code from it.
 
     Args:
-        path: A file of this package or of PySlowFast, any dict that ``torch.save`` wrote, or a
+        path: A file of this package or of PySlowFast, any dict written by ``torch.save``, or a
             safetensors file.
 
     Returns:
-        The dict; of a safetensors file as ``read_safetensors`` makes it.
+        The dict; of a safetensors file, that of ``read_safetensors``.
 
     Raises:
-        ValueError: If it is not there, not readable, not a checkpoint, one of several parts or
-            would need code of its own; the text says what would be right.
+        ValueError: If the file is missing, unreadable, not a checkpoint, split into several files,
+            or needs code of its own; the message says what to do.
     """
     path = Path(path)
     if not path.exists():
         raise ValueError(f"there is no checkpoint at {path}; {_what_is_there(path)}")
     if path.is_dir():
-        raise ValueError(f"{path} is a folder; the path of a file in it is right")
+        raise ValueError(f"the path of a checkpoint must be that of a file, but {path} is a folder")
     if path.suffix == ".json":
         raise ValueError(
-            f"{path} is the index of a checkpoint in several parts, which are not read; one file "
-            "with all weights is right"
+            f"{path} is the index of a checkpoint in several files, which is not supported; use "
+            "one file with all weights"
         )
     if path.suffix == safetensors_file.SUFFIX:
         return safetensors_file.read_safetensors(path)
     try:
         with open(path, "rb") as file:
             content = torch.load(file, map_location="cpu", weights_only=True)
-    except Exception as error:  # bytes that are no pickle lead torch's reader to any of them
+    except Exception as error:  # on bytes that are not a pickle, torch's reader can raise anything
         raise ValueError(_explain(path, error)) from error
     if not isinstance(content, dict):
         raise ValueError(
-            f"{path} holds a {type(content).__name__}, not a checkpoint; a dict with "
-            "'model_state', or of names and tensors, is right"
+            f"{path} must hold a dict with 'model_state', or of names and tensors, got a "
+            f"{type(content).__name__}"
         )
     return content
 
 
 def _what_is_there(path: Path) -> str:
     if not path.parent.is_dir():
-        return f"nor is there a folder {path.parent}"
+        return f"the folder {path.parent} does not exist"
     others = sorted(p.name for p in path.parent.iterdir() if p.suffix in _SUFFIXES)
     if not others:
-        return f"{path.parent} holds none"
+        return f"{path.parent} contains no checkpoints"
     more = f" and {len(others) - 5} more" if len(others) > 5 else ""
-    return f"{path.parent} has {', '.join(others[:5])}{more}"
+    return f"{path.parent} contains {', '.join(others[:5])}{more}"
 
 
 def _explain(path: Path, error: Exception) -> str:
-    """What is the matter with a file that torch could not read, and what would be right."""
-    # Of a zip file whose end is missing, torch looks for that end before the beginning.
+    """Say why torch could not read a file, and what to do."""
+    # In a truncated zip file torch seeks to a position before its beginning, which gives EINVAL.
     if isinstance(error, OSError) and error.errno != errno.EINVAL:
         return f"the checkpoint {path} cannot be read: {error.strerror}"
-    wanted = re.search(r"(?:Unsupported global: )?GLOBAL ([\w.]+)", str(error))
-    if isinstance(error, pickle.UnpicklingError) and (wanted or "class" in str(error)):
-        need = f"needs the code of {wanted[1]}" if wanted else "needs code of its own"
+    code = re.search(r"(?:Unsupported global: )?GLOBAL ([\w.]+)", str(error))
+    if isinstance(error, pickle.UnpicklingError) and (code or "class" in str(error)):
+        need = f"needs the code of {code[1]}" if code else "needs code of its own"
         return f"{path} {need} to be read, {_rewriting(path)}"
     if _is_plain_pickle(path):
-        return f"{path} is a plain pickle, not what torch.save writes, {_rewriting(path)}"
+        return f"{path} is a plain pickle, not a file written by torch.save, {_rewriting(path)}"
     if isinstance(error, pickle.UnpicklingError):
-        # torch's own text would advise to read it without care.
-        return f"{path} is not a checkpoint; a file that torch.save wrote is right"
+        # torch's own message suggests reading the file without that protection.
+        return f"{path} is not a checkpoint: it was not written by torch.save"
     return (
-        f"{path} is not a complete checkpoint ({first_line(error)}); the file may be cut off: "
-        "fetch or write it again"
+        f"{path} is not a complete checkpoint ({first_line(error)}); if it is truncated, download "
+        "or write it again"
     )
 
 
 def _is_plain_pickle(path: Path) -> bool:
-    """Whether a file is one pickle from end to end; it is taken apart, nothing of it is run."""
+    """Whether a file is a single pickle; it is parsed without running anything in it."""
     try:
         with open(path, "rb") as file:
             for _ in pickletools.genops(file):
                 pass
             return not file.read(1)
-    except Exception:  # whatever bytes that are no pickle lead to
+    except Exception:  # on bytes that are not a pickle, pickletools can raise anything
         return False
 
 
 def _rewriting(path: Path) -> str:
-    """How to make a file that runs code into one that does not, where that can do no harm."""
+    """Say how to convert a file that runs code into one that does not, in a sandbox."""
     folder = path.parent.resolve() / "rewritten"
     copy = folder / f"{path.stem}{SUFFIX}"
     source, box, target = (shlex.quote(str(p)) for p in (path.resolve(), folder, copy))
     return (
-        "and reading such a file may run anything its author put in. If you trust it, rewrite it "
-        "once where there is no network and nothing to lose (INSTALL.md, 'Old checkpoints'), and "
+        "and reading such a file may run any code its author put into it. If you trust it, rewrite "
+        "it once in a sandbox without network (INSTALL.md, 'Old checkpoints'), and "
         f"load {target}: mkdir -p {box} && bwrap --unshare-all --new-session --ro-bind / / "
         f"--dev /dev --proc /proc --bind {box} {box} python tools/rewrite_checkpoint.py "
         f"--input {source} --output {target}"

@@ -1,4 +1,4 @@
-"""Carrying weights from a checkpoint into a model that need not be the same."""
+"""Load the weights of a checkpoint into a model that may differ from the checkpoint's."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ from slowfast_maskfeat.checkpoints.reshape import TokenLayout, reshape_weight
 from slowfast_maskfeat.checkpoints.save_load import load_checkpoint
 from slowfast_maskfeat.shapes import Grid
 
-# Under which of its keys a file holds weights; the first that is there is taken.
+# Keys under which files store weights; the first that exists is used.
 WEIGHT_KEYS = ("model_state", "state_dict", "model")
 _WRAPPERS = ("module.", "_orig_mod.")
 
@@ -39,12 +39,12 @@ Renaming = Callable[[Mapping[str, Tensor]], Mapping[str, Tensor]]
 
 
 class FileWeights(NamedTuple):
-    """What a file holds for a model.
+    """Weights of a file, with its facts about their model.
 
     Attributes:
-        weights: Tensors by name, what wrappers put in front of it removed.
-        class_names: Of its classifier, in its order; empty where it says none.
-        grid: Patch tokens along time, rows and columns; None where it does not say.
+        weights: Tensors by name, without the prefixes of wrappers.
+        class_names: Class names of its classifier, in its order; empty if unknown.
+        grid: Patch tokens along time, rows and columns; None if unknown.
     """
 
     weights: dict[str, Tensor]
@@ -53,7 +53,7 @@ class FileWeights(NamedTuple):
 
     @property
     def num_classes(self) -> int:
-        """Outputs of its classifier; 0 where it has none."""
+        """Outputs of its classifier; 0 without one."""
         kernel = self.weights.get(f"{CLASSIFIER}projection.weight")
         return 0 if kernel is None else len(kernel)
 
@@ -66,17 +66,17 @@ def read_weights(
     teacher: bool = True,
     rename: Renaming | None = None,
 ) -> FileWeights:
-    """Read the weights that a file holds for a model.
+    """Read the weights of a file.
 
     Args:
         path: The checkpoint.
         clear_names: See :func:`load_weights`.
-        average: Whether to take the average of a run that kept one.
+        average: Whether to read the weight average if the file has one.
         teacher: See :func:`load_weights`.
         rename: See :func:`load_weights`.
 
     Returns:
-        The weights, and what else the file says of them.
+        The weights, and the file's facts about their model.
 
     Raises:
         ValueError: If the file cannot be read or has no weights.
@@ -109,56 +109,58 @@ def load_weights(
     rename: Renaming | None = None,
     initialized: bool = True,
 ) -> LoadReport:
-    """Fill a model from a checkpoint, as far as the two go together.
+    """Load a checkpoint into a model, as far as the two match.
 
-    Reads files of this package and of PySlowFast (``model_state``), other training codes'
-    (``state_dict``, ``model``), bare dicts of names and tensors, and safetensors files; ``module.``
-    in front of names is dropped. Entries of the same name are copied, position tables and kernels
-    of another size are brought to the model's
+    Reads files of this package and of PySlowFast (``model_state``), of other training code
+    (``state_dict``, ``model``), plain dicts of names and tensors, and safetensors files; a prefix
+    ``module.`` of names is dropped. Weights of the same name are copied, position tables and
+    kernels of another size are resized
     (:func:`slowfast_maskfeat.checkpoints.reshape.reshape_weight`), and position tables of another
-    form made (:func:`slowfast_maskfeat.checkpoints.positions.other_form`). What remains, such as a
-    classifier of another size, keeps its values.
+    form are converted (:func:`slowfast_maskfeat.checkpoints.positions.other_form`). All other
+    weights, such as a classifier of another size, keep their values.
 
-    Deviations from PySlowFast, which only logs them: too little coverage is an error; a joint
-    ``pos_embed`` and an image's one are converted; kernels are converted without being asked to.
+    Deviations from PySlowFast: too little coverage is an error instead of a log line; a joint
+    ``pos_embed`` and that of an image are converted; kernels are always converted.
 
     Args:
-        model: The bare model, on any device. A ``configured_grid`` attribute tells its token grid.
-        path: The checkpoint. A ``token_grid`` entry in it, (t, h, w), tells its model's.
-        min_coverage: Least share of the backbone that must be filled
+        model: The bare model, on any device. Its attribute ``configured_grid``, if it has one, is
+            its token grid.
+        path: The checkpoint. Its entry ``token_grid``, (t, h, w), is its model's token grid.
+        min_coverage: Smallest share of the backbone that must be filled
             (:attr:`LoadReport.coverage`).
         clear_names: Patterns whose first occurrence is removed from every name in the file
             (``TRAIN.CHECKPOINT_CLEAR_NAME_PATTERN``).
-        leave_out: Beginnings of names; what the file has under them is not used, and what the model
-            has keeps its values (``TRAIN.CHECKPOINT_LEAVE_OUT``).
-        inflate: How an image's weights become a video's. ``mean`` keeps the response to a still
-            clip: kernels repeated along time are divided by their length, and what only a video has
-            starts at zero. ``repeat`` is the published way, which does neither.
-        complete: Whether all entries, the head's too, must be filled, as testing needs. Of a run
-            that averaged its weights, the average is then taken.
-        class_names: Of the model's classifier, in its order; empty for unknown. A classifier of
-            other classes is not loaded, and is an error with ``complete``; one of the same classes
-            in another order always is.
-        average: Whether to take the average of a run that kept one, as ``complete`` does.
-        teacher: Whether to take the teacher of a method that has one
-            (``TRAIN.CHECKPOINT_WEIGHTS``); what it lacks, such as a predictor, is the student's.
-        rename: Brings the file's weights to the published names, where it has others
+        leave_out: Prefixes of names in the file that are not loaded
+            (``TRAIN.CHECKPOINT_LEAVE_OUT``).
+        inflate: How weights of an image model are inflated to video. ``mean`` keeps the response to
+            a still clip: kernels repeated along time are divided by their length, and weights that
+            only a video model has start at zero. ``repeat`` is the published form, without either.
+        complete: Whether all weights, including the head's, must be filled, as for testing. The
+            weight average is then loaded if the file has one.
+        class_names: Class names of the model's classifier, in its order; empty if unknown. A
+            classifier of other classes is not loaded, and is an error with ``complete``; one of the
+            same classes in another order is always an error.
+        average: Whether to load the weight average if the file has one, as with ``complete``.
+        teacher: Whether to load the teacher of a method that has one
+            (``TRAIN.CHECKPOINT_WEIGHTS``); weights that only the student has, such as a
+            predictor's, are then the student's.
+        rename: Converts names of another library to the published ones
             (:mod:`slowfast_maskfeat.checkpoints.naming`).
-        initialized: Whether the model has initial values, not those of another file; for the words
-            of the report.
+        initialized: Whether the model has its initial values, not those of another file; for the
+            wording of the report.
 
     Returns:
-        What was loaded and what was not.
+        A report of what was loaded and what was not.
 
     Raises:
-        ValueError: If the file cannot be read, has numbers of another kind, fills too little, or
-            its classes are in another order; the model is then unchanged. It is a
-            :class:`LoadError`, which has the report, where the file fills too little.
+        ValueError: If the file cannot be read, has weights that are not floating-point numbers,
+            fills too little, or its classes are in another order; the model is then unchanged. If
+            it fills too little, this is a :class:`LoadError`, which has the report.
     """
     if inflate not in ("mean", "repeat"):
-        raise ValueError(f"inflate is {inflate!r}; 'mean' or 'repeat' is right")
+        raise ValueError(f"inflate must be 'mean' or 'repeat', got {inflate!r}")
     path = Path(path)
-    # What validated is what is tested: the running average, where a run kept one.
+    # Test the weights that were validated: the average, if there is one.
     file = read_weights(
         path,
         clear_names=clear_names,
@@ -206,14 +208,14 @@ def load_weights(
     if report.coverage < min_coverage:
         why = explain_names(found, state, path, renamed=rename is not None)
         raise LoadError(
-            f"{path} fills {report.coverage:.1%} of the backbone, and {min_coverage:.1%} is the "
-            f"least allowed (TRAIN.CHECKPOINT_MIN_COVERAGE). {why}",
+            f"{path} fills {report.coverage:.1%} of the backbone, less than the "
+            f"{min_coverage:.1%} of TRAIN.CHECKPOINT_MIN_COVERAGE. {why}",
             report,
         )
     if complete and report.missing:
         raise LoadError(
-            f"{path} does not fill the whole model, which testing needs; a checkpoint of the same "
-            "task and number of classes is right",
+            f"{path} does not fill the whole model, which testing needs; use a checkpoint of the "
+            "same task and number of classes",
             report,
         )
     with torch.no_grad():
@@ -230,11 +232,11 @@ def _match(
     target: TokenLayout,
     inflate: str,
 ) -> tuple[dict[str, Tensor], dict[str, str], dict[str, str], set[str]]:
-    """What to fill the model with.
+    """Match the weights of a file with those of a model.
 
     Returns:
-        Values in the model's shapes by name; of these, what was done to them; the shapes of those
-        that did not go together; and names of the file's tables that others were made of.
+        Values in the model's shapes by name; for reshaped ones, how; for those whose shapes do not
+        match, both shapes; and the names of the file's tables from which others were computed.
     """
     made = other_form(found, state, source=source, target=target, inflate=inflate)
     values: dict[str, Tensor] = {}
@@ -301,14 +303,14 @@ def _find_weights(content: Mapping[str, Any], path: Path) -> dict[str, Tensor]:
         keys = ", ".join(map(str, list(held)[:8]))
         what = f"{place} has the keys {keys}" if held else f"{place} is empty"
         raise ValueError(
-            f"{path} has no weights in it: {what}; tensors by name under one of "
-            f"{', '.join(WEIGHT_KEYS)}, or at the top, are right"
+            f"{path} must have tensors by name under {', '.join(WEIGHT_KEYS)} or at the top level, "
+            f"but {what}"
         )
     return weights
 
 
 def bare_name(name: str) -> str:
-    """The name of a weight without what DistributedDataParallel or torch.compile put in front."""
+    """Remove the prefixes of DistributedDataParallel and torch.compile from a weight's name."""
     while name.startswith(_WRAPPERS):
         name = name.partition(".")[2]
     return name
@@ -325,9 +327,8 @@ def _clean_names(
         short = bare_name(short)
         if short in cleaned:
             raise ValueError(
-                f"after removing {list(clear_names)} from the names in {path}, two are {short!r}; "
-                "TRAIN.CHECKPOINT_CLEAR_NAME_PATTERN should say what all names to be used have in "
-                "front"
+                f"TRAIN.CHECKPOINT_CLEAR_NAME_PATTERN {list(clear_names)} gives two weights in "
+                f"{path} the name {short!r}; use a prefix that all weights to load have"
             )
         cleaned[short] = value
     return cleaned
@@ -338,7 +339,7 @@ def _source_grid(content: Mapping[str, Any], path: Path) -> Grid | None:
     if not grid:
         return None
     if not isinstance(grid, Sequence) or len(grid) != 3 or any(type(n) is not int for n in grid):
-        raise ValueError(f"{path}: its token_grid is {grid!r}; three whole numbers are right")
+        raise ValueError(f"{path}: its token_grid must be three integers, got {grid!r}")
     return Grid(*grid)
 
 
@@ -366,8 +367,8 @@ def _require_floats(found: Mapping[str, Tensor], state: Mapping[str, Tensor], pa
             "torch."
         )
         raise ValueError(
-            f"{path} has numbers of the kind {kind} where the model has floating-point ones "
-            f"({shorten(wrong)}); quantized or sparse weights are not read, their original is right"
+            f"{path} must have dense floating-point weights, got {kind} ({shorten(wrong)}); use "
+            "the original instead of quantized or sparse weights"
         )
 
 
@@ -379,6 +380,6 @@ def _check_numbers(values: Mapping[str, Tensor], path: Path) -> None:
     ]
     if broken:
         raise ValueError(
-            f"{path} has weights that are not finite ({shorten(broken)}); a checkpoint from before "
-            "its training went wrong is right"
+            f"{path} has weights that are not finite ({shorten(broken)}); use a checkpoint from "
+            "before its training diverged"
         )

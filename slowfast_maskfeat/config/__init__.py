@@ -1,4 +1,4 @@
-"""From YAML files and KEY VALUE pairs to one merged, checked, frozen configuration."""
+"""Configuration: YAML files and KEY VALUE pairs, merged, checked and frozen."""
 
 from slowfast_maskfeat.config.defaults import add_keys, default_config
 from slowfast_maskfeat.config.load import import_extensions, load_config, parse_config

@@ -1,8 +1,8 @@
-"""Every configuration key that does something here, with its default and one comment.
+"""Defaults of all configuration keys, with one comment each.
 
-Names and meanings are PySlowFast's, because YAML files, papers and threads of this field speak
-them. Keys of its published files that do nothing here stand in `inert.py`. A key marked "new" is
-ours.
+Names and meanings are PySlowFast's, which YAML files, papers and discussions of this field use.
+Keys of its published files without effect here are in `inert.py`. Keys marked "new" are not
+PySlowFast's.
 """
 
 from __future__ import annotations
@@ -15,17 +15,17 @@ from fvcore.common.config import CfgNode
 
 
 def default_config() -> CfgNode:
-    """A fresh, unfrozen configuration that holds the default of every key."""
+    """Return a new, unfrozen configuration with the default of every key."""
     cfg = CfgNode()
     cfg.IMPORTS = []  # new: modules to import first, which add methods, targets, ... and keys
     cfg.TASK = ""  # prefix of checkpoint names: "ssl" writes ssl_checkpoint_epoch_00010.pyth
-    cfg.OUTPUT_DIR = "."  # folder that receives checkpoints, logs, scores and pictures
-    cfg.RNG_SEED = 1  # seeds the weights and every draw of the data path
-    cfg.LOG_PERIOD = 10  # steps between two log lines; the device is read only then
+    cfg.OUTPUT_DIR = "."  # folder of checkpoints, logs, scores and figures
+    cfg.RNG_SEED = 1  # seed of the initial weights and of all draws in the data pipeline
+    cfg.LOG_PERIOD = 10  # steps between log lines; the device is synchronized only then
     cfg.LOG_MODEL_INFO = True  # print parameters and multiply-adds at the start
-    cfg.NUM_GPUS = 1  # processes per machine, one GPU each; 0, or no GPU there, means the CPU
+    cfg.NUM_GPUS = 1  # GPUs per machine, one process each; 0, or no GPU found: the CPU
     cfg.NUM_SHARDS = 1  # number of machines
-    cfg.SHARD_ID = 0  # which of the machines this one is
+    cfg.SHARD_ID = 0  # index of this machine
     cfg.DIST_BACKEND = "nccl"  # torch.distributed backend on GPUs; on the CPU it is gloo
     cfg.TRAIN = _train()
     cfg.TEST = _test()
@@ -81,39 +81,39 @@ def _train() -> CfgNode:
     node.DATASET = (
         "kinetics"  # kinetics, csv, ssv2, ucf101, hmdb51, imagenet, folder, webdataset, ava
     )
-    node.BATCH_SIZE = 64  # clips in one step, over all processes of one machine
-    node.EVAL_PERIOD = 10  # epochs between two validations; the last epoch is always validated
-    node.CHECKPOINT_PERIOD = 10  # epochs between two checkpoints; the last epoch always writes one
-    node.CHECKPOINT_STEP_PERIOD = 0  # new: also write one every so many steps; 0: never
-    node.KEEP_CHECKPOINTS = 0  # new: keep the last so many checkpoints; 0: all
-    node.AUTO_RESUME = True  # go on from the last checkpoint of this TASK in OUTPUT_DIR
+    node.BATCH_SIZE = 64  # clips per step, over all processes of one machine
+    node.EVAL_PERIOD = 10  # epochs between validations; the last epoch is always validated
+    node.CHECKPOINT_PERIOD = 10  # epochs between checkpoints; the last epoch always writes one
+    node.CHECKPOINT_STEP_PERIOD = 0  # new: steps between further checkpoints; 0: none
+    node.KEEP_CHECKPOINTS = 0  # new: number of latest checkpoints to keep; 0: all
+    node.AUTO_RESUME = True  # resume from the last checkpoint of this TASK in OUTPUT_DIR
     node.CHECKPOINT_FILE_PATH = ""  # weights to start from when there is nothing to resume
-    node.CHECKPOINT_EPOCH_RESET = False  # take only the weights of that file, start at epoch 0
-    node.CHECKPOINT_CLEAR_NAME_PATTERN = []  # texts removed from names in it, and when testing
-    node.CHECKPOINT_LEAVE_OUT = []  # new: beginnings of names in it that training starts anew
-    node.CHECKPOINT_MIN_COVERAGE = 0.95  # new: least share of the backbone that file must fill
-    node.CHECKPOINT_IN_INIT = False  # repeat an image's kernels along time without dividing them
-    node.CHECKPOINT_INFLATE = False  # divide them, which is what happens without both keys, too
-    node.CHECKPOINT_INFLATION = ""  # new: mean or repeat, image to video; "": what the two say
-    node.MIXED_PRECISION = False  # train in the precision that PRECISION "" chooses
+    node.CHECKPOINT_EPOCH_RESET = False  # load only the weights of that file and start at epoch 0
+    node.CHECKPOINT_CLEAR_NAME_PATTERN = []  # strings to remove from weight names, in tests too
+    node.CHECKPOINT_LEAVE_OUT = []  # new: prefixes of names in it that are not loaded
+    node.CHECKPOINT_MIN_COVERAGE = 0.95  # new: smallest share of the backbone it must fill
+    node.CHECKPOINT_IN_INIT = False  # image to video: repeat kernels along time
+    node.CHECKPOINT_INFLATE = False  # image to video: also divide them; the default
+    node.CHECKPOINT_INFLATION = ""  # new: image to video: mean, repeat; "": see above
+    node.MIXED_PRECISION = False  # train in mixed precision, see PRECISION
     node.PRECISION = ""  # new: float32, bf16, fp16; "": bf16 with MIXED_PRECISION, else float32
-    node.ACCUMULATION_STEPS = 1  # new: split each batch into so many parts, to save memory
+    node.ACCUMULATION_STEPS = 1  # new: parts that each batch is split into, to save memory
     node.COMPILE = False  # new: torch.compile the model
     node.CHECKPOINT_WEIGHTS = "teacher"  # new: of a method with a teacher: teacher or student
-    node.EMA_DECAY = 0.0  # new: decay per step of the averaged weights that validate; 0: none
-    node.MAX_NONFINITE = 3  # new: steps in a row with a loss that is not finite before it stops
+    node.EMA_DECAY = 0.0  # new: decay per step of the weight average that is validated; 0: none
+    node.MAX_NONFINITE = 3  # new: consecutive steps with a non-finite loss that stop training
     return node
 
 
 def _test() -> CfgNode:
     node = CfgNode()
     node.ENABLE = True  # test after training, or alone
-    node.DATASET = "kinetics"  # what is read in a test, as TRAIN.DATASET
-    node.BATCH_SIZE = 8  # clips in one forward pass, over all processes of one machine
+    node.DATASET = "kinetics"  # as TRAIN.DATASET
+    node.BATCH_SIZE = 8  # clips per forward pass, over all processes of one machine
     node.CHECKPOINT_FILE_PATH = ""  # weights to test; "": the last of this TASK in OUTPUT_DIR
-    node.NUM_ENSEMBLE_VIEWS = 10  # clips along the time of each video
-    node.NUM_SPATIAL_CROPS = 3  # crops of each clip: 1 or 3
-    node.NUM_TEMPORAL_CLIPS = []  # several NUM_ENSEMBLE_VIEWS, tested one after the other
+    node.NUM_ENSEMBLE_VIEWS = 10  # temporal clips per video
+    node.NUM_SPATIAL_CROPS = 3  # spatial crops per clip: 1 or 3
+    node.NUM_TEMPORAL_CLIPS = []  # several values of NUM_ENSEMBLE_VIEWS, tested in turn
     node.SAVE_RESULTS_PATH = ""  # file for the scores of each video; "": test_scores_*.npz
     return node
 
@@ -121,40 +121,43 @@ def _test() -> CfgNode:
 def _data() -> CfgNode:
     node = CfgNode()
     node.PATH_TO_DATA_DIR = ""  # folder of the lists train.csv, val.csv, test.csv, classes.txt
-    node.PATH_PREFIX = ""  # folder in front of the paths in the lists, or of the videos
+    node.PATH_PREFIX = ""  # folder prepended to the paths in the lists, or folder of the videos
     node.PATH_LABEL_SEPARATOR = " "  # between path and label in the lists
     node.TRAIN_SHARDS = ""  # new: tar shards to train on, `a-{000..099}.tar`; "": see webdataset
     node.VAL_SHARDS = ""  # new: to validate on; braces, wildcards, a folder, or a .txt of them
     node.TEST_SHARDS = ""  # new: to test on
-    node.SHARD_LABEL = ""  # new: cls, json, json:<field>, txt; none; "": the first there is
-    node.SHARD_CACHE = ""  # new: folder of indices that can't lie beside shards; "": ~/.cache
-    node.SHUFFLE_BUFFER = 1000  # new: videos of shards that are shuffled among each other
+    node.SHARD_LABEL = ""  # new: cls, json, json:<field>, txt; none; "": the first that exists
+    node.SHARD_CACHE = ""  # new: folder of indices if not writable beside shards; "": ~/.cache
+    node.SHUFFLE_BUFFER = 1000  # new: videos of shards in the shuffle buffer
     node.OFFICIAL_SPLIT = 1  # new: which of the three official splits of UCF101 and HMDB51
-    node.NUM_FRAMES = 8  # T, frames of a clip
-    node.SAMPLING_RATE = 8  # distance of two frames of a clip, in frames at TARGET_FPS
+    node.NUM_FRAMES = 8  # T, frames per clip
+    node.SAMPLING_RATE = 8  # stride between frames of a clip, in frames at TARGET_FPS
     node.TARGET_FPS = 30  # frames per second to which SAMPLING_RATE refers
     node.TRAIN_JITTER_FPS = 0.0  # training adds a uniform draw up to this to TARGET_FPS
-    node.USE_OFFSET_SAMPLING = False  # test views reach from the first to the last frame
+    node.USE_OFFSET_SAMPLING = False  # spread test views from the first to the last frame
     node.DECODING_BACKEND = "auto"  # auto, torchcodec, pyav, decord; torchvision means auto
-    node.DECODE_TIMEOUT = 60.0  # new: seconds before a worker that hangs is ended; 0: never
-    node.DECODING_THREADS = 1  # new: threads of one decoder; 1 is best with several workers
+    node.DECODE_TIMEOUT = 60.0  # new: seconds after which a hanging worker is ended; 0: never
+    node.DECODING_THREADS = 1  # new: threads per decoder; 1 is best with several workers
     node.MAX_BAD_FRACTION = 0.05  # new: share of undecodable videos at which training stops
     node.MEAN = [0.45, 0.45, 0.45]  # per channel, subtracted from values in 0..1
-    node.STD = [0.225, 0.225, 0.225]  # per channel, divided by after the subtraction
-    node.REVERSE_INPUT_CHANNEL = False  # feed blue, green, red; ssv2 always feeds red first
+    node.STD = [0.225, 0.225, 0.225]  # per channel, divides the result
+    node.REVERSE_INPUT_CHANNEL = False  # feed BGR; ssv2 is always RGB
     node.INPUT_CHANNEL_NUM = [3]  # channels of a clip
     node.TRAIN_CROP_SIZE = 224  # height and width of a training clip
     node.TEST_CROP_SIZE = 256  # height and width of a test clip
-    node.TRAIN_JITTER_SCALES = [256, 320]  # short side before the crop; test takes the first
-    node.TRAIN_JITTER_SCALES_RELATIVE = []  # area of the random resized crop; []: short side
+    node.TRAIN_JITTER_SCALES = [
+        256,
+        320,
+    ]  # range of the short side before the crop; tests use the first
+    node.TRAIN_JITTER_SCALES_RELATIVE = []  # area of random resized crops; []: by short side
     node.TRAIN_JITTER_ASPECT_RELATIVE = []  # aspect ratio of the random resized crop
-    node.TRAIN_CROP_NUM_TEMPORAL = 1  # random times that training takes of each opened video
-    node.TRAIN_CROP_NUM_SPATIAL = 1  # crops of each time, besides AUG.NUM_SAMPLE
+    node.TRAIN_CROP_NUM_TEMPORAL = 1  # random clips that training samples per decoded video
+    node.TRAIN_CROP_NUM_SPATIAL = 1  # crops of each of these clips, besides AUG.NUM_SAMPLE
     node.INV_UNIFORM_SAMPLE = False  # draw the inverse of the short side uniformly
     node.RANDOM_FLIP = True  # flip half of the training clips left to right
     node.ANTIALIAS = True  # new: antialias when a resize shrinks; False is the published form
-    node.IN_VAL_CROP_RATIO = 0.875  # of images: test crop over the short side it is cut from
-    node.ENSEMBLE_METHOD = "sum"  # of the scores of a video's views: sum or max
+    node.IN_VAL_CROP_RATIO = 0.875  # images: test crop size over the short side before the crop
+    node.ENSEMBLE_METHOD = "sum"  # combination of the scores of a video's views: sum or max
     return node
 
 
@@ -168,18 +171,18 @@ def _data_loader() -> CfgNode:
 
 def _augmentation() -> CfgNode:
     node = CfgNode()
-    node.ENABLE = False  # RandAugment, random erasing and jitter of colors in training
+    node.ENABLE = False  # RandAugment, random erasing and color jitter in training
     node.AA_TYPE = "rand-m9-mstd0.5-inc1"  # policy of RandAugment; "": none
     node.INTERPOLATION = "bicubic"  # of RandAugment: bicubic, bilinear, random; and of images
     node.COLOR_JITTER = 0.4  # of images without AA_TYPE: brightness, contrast, saturation
-    node.VIDEO_COLOR_JITTER = 0.0  # new: the same of video clips, with AA_TYPE or without
-    node.GRAY_PROB = 0.0  # new: probability of a clip or image without colors
+    node.VIDEO_COLOR_JITTER = 0.0  # new: the same for video clips, with or without AA_TYPE
+    node.GRAY_PROB = 0.0  # new: probability that a clip or image becomes grayscale
     node.RE_PROB = 0.25  # probability of random erasing
     node.RE_MODE = "pixel"  # erased with: pixel, noise; rand, one value per channel; const, zeros
-    node.RE_COUNT = 1  # most rectangles that are erased in a clip
-    node.ON_DEVICE = False  # new: run RandAugment, resize and colors there, not in the workers
-    node.NUM_SAMPLE = 1  # clips cut from each decoded one; so many times BATCH_SIZE are a step
-    node.MASK_RATIO = 0.0  # share of the tokens that pre-training masks
+    node.RE_COUNT = 1  # largest number of rectangles erased in a clip
+    node.ON_DEVICE = False  # new: RandAugment, resize and color on the device, not in workers
+    node.NUM_SAMPLE = 1  # augmented clips per decoded clip; a step has NUM_SAMPLE * BATCH_SIZE
+    node.MASK_RATIO = 0.0  # share of tokens masked in pre-training
     node.MASK_WINDOW_SIZE = []  # grid (t, h, w) of the masks; []: derived from the model
     node.MASK_TUBE = False  # the same mask in all frames
     node.MASK_FRAMES = False  # mask whole frames
@@ -189,11 +192,11 @@ def _augmentation() -> CfgNode:
 
 def _mixup() -> CfgNode:
     node = CfgNode()
-    node.ENABLE = False  # mix clips and labels of a batch, and smooth the labels
-    node.ALPHA = 0.8  # of mixup's Beta distribution; 0: no mixup
-    node.CUTMIX_ALPHA = 1.0  # of cutmix's; 0: no cutmix
-    node.PROB = 1.0  # probability of a batch to be mixed
-    node.SWITCH_PROB = 0.5  # of cutmix where there are both
+    node.ENABLE = False  # mixup, cutmix and label smoothing in training
+    node.ALPHA = 0.8  # parameter of mixup's Beta distribution; 0: no mixup
+    node.CUTMIX_ALPHA = 1.0  # the same for cutmix; 0: no cutmix
+    node.PROB = 1.0  # probability that a batch is mixed
+    node.SWITCH_PROB = 0.5  # probability of cutmix where both are on
     node.LABEL_SMOOTH_VALUE = 0.1  # share of a label that is spread over all classes
     return node
 
@@ -202,7 +205,7 @@ def _model() -> CfgNode:
     node = CfgNode()
     node.ARCH = "mvit"  # mvit, or maskmvit for pre-training
     node.MODEL_NAME = "MViT"  # MViT, or MaskMViT for pre-training
-    node.NUM_CLASSES = 400  # K; the class names beside the lists win over it
+    node.NUM_CLASSES = 400  # K; class names beside the lists take precedence
     # cross_entropy, soft_cross_entropy; pre-training: multi_mse; detection: bce, bce_logit, of
     # logits both
     node.LOSS_FUNC = "cross_entropy"
@@ -220,7 +223,7 @@ def _mvit() -> CfgNode:
     node.MLP_RATIO = 4.0  # hidden width of the MLP over D
     node.QKV_BIAS = True  # bias of the query, key and value projections
     node.SEPARATE_QKV = False  # three projections instead of one
-    node.NORM = "layernorm"  # the only one there is
+    node.NORM = "layernorm"  # only layernorm is supported
     node.NORM_STEM = False  # normalize the patch embeddings
     node.DROPPATH_RATE = 0.1  # of the last block, rising linearly from 0
     node.DROPOUT_RATE = 0.0  # of the embeddings, attention output and MLP
@@ -240,18 +243,18 @@ def _mvit() -> CfgNode:
     node.POOL_KV_STRIDE = []  # [[block, t, h, w], ...]
     node.POOL_KV_STRIDE_ADAPTIVE = None  # (t, h, w) of the first block, shrinking with the queries
     node.RESIDUAL_POOLING = False  # add the pooled queries to the attention output
-    node.LAYER_SCALE = 0.0  # new: initial learned factor on what a block adds; 0: none
+    node.LAYER_SCALE = 0.0  # new: initial value of layer scale; 0: no layer scale
     node.USE_ABS_POS = True  # absolute position embeddings
-    node.SEP_POS_EMBED = False  # one for space plus one for time
-    node.USE_FIXED_SINCOS_POS = False  # not learned, of sines and cosines
-    node.SINCOS_POS_TIME = True  # new: a quarter of them codes time; False: none, for images
+    node.SEP_POS_EMBED = False  # separate ones for space and time, which are added
+    node.USE_FIXED_SINCOS_POS = False  # fixed sin-cos ones instead of learned ones
+    node.SINCOS_POS_TIME = True  # new: a quarter of their channels encodes time; False: none
     node.SINCOS_POS_TWICE = False  # new: add them twice, as the published classifier does
     node.REL_POS_SPATIAL = False  # relative position embeddings of rows and columns
     node.REL_POS_TEMPORAL = False  # relative position embeddings of time
-    node.REL_POS_ZERO_INIT = False  # start them at zero
-    node.ZERO_DECAY_POS_CLS = True  # no weight decay on positions and class token
+    node.REL_POS_ZERO_INIT = False  # initialize them to zero
+    node.ZERO_DECAY_POS_CLS = True  # no weight decay on position embeddings and class token
     node.USE_MEAN_POOLING = False  # classify the mean token instead of the class token
-    node.INIT = "published"  # new: how weights start: published; xavier, MAE's; rescaled, SimMIM's
+    node.INIT = "published"  # new: initialization: published, xavier (MAE), rescaled (SimMIM)
     node.HEAD_INIT_SCALE = 1.0  # factor on the initial classifier
     return node
 
@@ -259,25 +262,25 @@ def _mvit() -> CfgNode:
 def _mask() -> CfgNode:
     node = CfgNode()
     node.ENABLE = False  # pre-train by masked prediction
-    node.TARGET = ""  # new: hog, pixels; "": what PRED_HOG says, in the published order
+    node.TARGET = ""  # new: hog, pixels; "": as PRED_HOG says, in the published order
     node.PRED_HOG = False  # predict HOG, else pixels
-    node.PRETRAIN_DEPTH = [15]  # blocks after which is predicted
+    node.PRETRAIN_DEPTH = [15]  # blocks after which targets are predicted
     node.HEAD_TYPE = "separate"  # separate: norm and linear; separate_xformer: blocks before them
-    node.MAE_ON = False  # encode the visible tokens only; else all, mask tokens among them
+    node.MAE_ON = False  # encode only visible tokens; else all, with mask tokens
     node.DECODER_DEPTH = 0  # blocks of separate_xformer
-    node.DECODER_EMBED_DIM = 512  # width of these blocks; with MAE_ON of the decoder without any
+    node.DECODER_EMBED_DIM = 512  # width of these blocks, and of MAE's decoder without any
     node.DECODER_NUM_HEADS = 0  # new: their attention heads; 0: one for every 64 channels
-    node.DECODER_SEP_POS_EMBED = False  # MAE_ON: decoder positions for space plus for time
-    node.DECODER_FIXED_SINCOS_POS = False  # new: MAE_ON: they are not learned, of sines and cosines
+    node.DECODER_SEP_POS_EMBED = False  # MAE_ON: decoder positions for space and time, added
+    node.DECODER_FIXED_SINCOS_POS = False  # new: MAE_ON: fixed sin-cos ones
     node.DEC_KV_KERNEL = []  # pooling kernel of keys and values in them
     node.DEC_KV_STRIDE = []  # pooling stride of keys and values in them
-    node.TYPE = ""  # new: cube, tube, block, frame, random; "": what the published keys select
-    node.MAE_RND_MASK = False  # mask tokens at random, one by one
-    node.RANDOM_BLOCK = []  # new: then blocks of (t, h, w) tokens, one by one; []: single ones
+    node.TYPE = ""  # new: cube, tube, block, frame, random; "": selected by the published keys
+    node.MAE_RND_MASK = False  # mask random tokens
+    node.RANDOM_BLOCK = []  # new: then mask blocks of (t, h, w) tokens; []: single tokens
     node.PER_FRAME_MASKING = False  # the same number of random tokens in every frame
     node.TIME_STRIDE_LOSS = True  # pixels: predict one frame per token, not the whole tube
     node.NORM_PRED_PIXEL = True  # pixels: normalize each token's pixels
-    node.PIXEL_LOSS = "l2"  # new: pixels: l2, squared errors, or l1, absolute ones
+    node.PIXEL_LOSS = "l2"  # new: pixels: l2 (squared error) or l1 (absolute error)
     node.HOG_BINS = 9  # new: orientations in 0..180 degrees
     node.HOG_CELL = 8  # new: side of a cell in pixels
     node.HOG_GAUSSIAN_WINDOW = 0  # new: side of the weighting window in pixels; 0: none
@@ -286,9 +289,9 @@ def _mask() -> CfgNode:
 
 def _detection() -> CfgNode:
     node = CfgNode()
-    node.ENABLE = False  # classify boxes in clips, not clips
-    node.ALIGNED = True  # cut boxes where they are, not half a token beside
-    node.SPATIAL_SCALE_FACTOR = 0  # pixels per last token; 0: derived, and anything else must agree
+    node.ENABLE = False  # classify boxes in clips instead of whole clips
+    node.ALIGNED = True  # ROIAlign without the shift of half a token
+    node.SPATIAL_SCALE_FACTOR = 0  # pixels per output token; 0: derived, other values must agree
     node.ROI_XFORM_RESOLUTION = 7  # bins along each side of a box
     return node
 
@@ -308,25 +311,25 @@ def _ava() -> CfgNode:
     node.TRAIN_PREDICT_BOX_LISTS = []  # detected boxes to train on
     node.TEST_PREDICT_BOX_LISTS = ["ava_val_predicted_boxes.csv"]  # boxes to validate and test on
     node.DETECTION_SCORE_THRESH = 0.9  # least score of a detected box
-    node.GROUNDTRUTH_FILE = "ava_val_v2.2.csv"  # what validation and test are to find
+    node.GROUNDTRUTH_FILE = "ava_val_v2.2.csv"  # ground truth of validation and test
     node.EXCLUSION_FILE = "ava_val_excluded_timestamps_v2.2.csv"  # key frames left out; "": none
-    node.LABEL_MAP_FILE = "ava_action_list_v2.2_for_activitynet_2019.pbtxt"  # what is judged
-    node.FULL_TEST_ON_VAL = False  # validate on every key frame, not on every fourth second
+    node.LABEL_MAP_FILE = "ava_action_list_v2.2_for_activitynet_2019.pbtxt"  # evaluated actions
+    node.FULL_TEST_ON_VAL = False  # validate on every key frame instead of every fourth second
     node.MULTI_LABEL = True  # new: a box has any number of actions, else one
-    node.BGR = False  # feed blue, green, red
+    node.BGR = False  # feed BGR
     node.TEST_FORCE_FLIP = False  # validate and test on mirrored clips
     return node
 
 
 def _probe() -> CfgNode:
     node = CfgNode()
-    node.KIND = ""  # new: linear, attentive, knn: judge frozen features instead of training
-    node.NUM_NEIGHBORS = 20  # new: knn: how many vote; at most the training rows
-    node.TEMPERATURE = 0.07  # new: knn: a vote weighs exp(cosine / this)
-    node.LEARNING_RATES = []  # new: a head is trained with each, for a batch of 256; []: usual ones
-    node.EPOCHS = 0  # new: of the heads; 0: 100 linear, 20 attentive
-    node.BATCH_SIZE = 256  # new: clips of a step of the heads
-    node.WEIGHT_DECAY = 0.0  # new: of the matrices of the heads
+    node.KIND = ""  # new: linear, attentive, knn: evaluate frozen features, do not train
+    node.NUM_NEIGHBORS = 20  # new: knn: neighbors that vote, at most the training samples
+    node.TEMPERATURE = 0.07  # new: knn: the weight of a vote is exp(cosine / TEMPERATURE)
+    node.LEARNING_RATES = []  # new: one head is trained with each, per 256 clips; []: defaults
+    node.EPOCHS = 0  # new: epochs of training the heads; 0: 100 linear, 20 attentive
+    node.BATCH_SIZE = 256  # new: clips per step
+    node.WEIGHT_DECAY = 0.0  # new: of the weight matrices of the heads
     node.NUM_HEADS = 0  # new: attentive: attention heads; 0: one for every 64 channels
     return node
 
@@ -341,9 +344,9 @@ def _solver() -> CfgNode:
     node.COSINE_AFTER_WARMUP = False  # the cosine starts after the warm-up
     node.WARMUP_EPOCHS = 0.0  # length of the linear warm-up
     node.WARMUP_START_LR = 0.01  # learning rate at its start
-    node.STEPS = []  # epochs at which the steps policy changes
-    node.LRS = []  # its factors on BASE_LR
-    node.MAX_EPOCH = 300  # epochs of the training
+    node.STEPS = []  # epochs at which the stages of the steps policy begin
+    node.LRS = []  # factor on BASE_LR of each stage
+    node.MAX_EPOCH = 300  # epochs of training
     node.MOMENTUM = 0.9  # of SGD
     node.DAMPENING = 0.0  # of SGD
     node.NESTEROV = True  # SGD

@@ -14,11 +14,12 @@ from fvcore.common.config import CfgNode
 from slowfast_maskfeat.config.defaults import default_config
 from slowfast_maskfeat.config.inert import INERT_KEYS, INERT_SECTIONS, overruled
 from slowfast_maskfeat.config.yaml_file import parse_yaml, read_yaml
+from slowfast_maskfeat.schedules import POLICIES
 
 # Where a configuration comes from, its sections, and warnings about them.
 _Content = tuple[str, dict[str, Any], Sequence[str]]
 
-# What a key whose default is None takes when it is given.
+# Types of the keys whose default is None.
 _OPTIONAL_KINDS: dict[str, type] = {
     "AUG.COLOR_JITTER": float,
     "AUG.MAX_MASK_PATCHES_PER_BLOCK": int,
@@ -33,16 +34,17 @@ def load_config(files: Sequence[str], overrides: Sequence[str] = ()) -> CfgNode:
     """Read the configuration of a run.
 
     Args:
-        files: YAML files, later ones win. A file may name others to start from under `_BASE_`
-            (one, or a list of which later ones win).
-        overrides: `["KEY", "VALUE", ...]`, which win over the files.
+        files: YAML files; later ones take precedence. `_BASE_` in a file names one or more files to
+            start from.
+        overrides: `["KEY", "VALUE", ...]`, which take precedence over the files.
 
     Returns:
         The frozen configuration: every key of `default_config`, nothing else.
 
     Raises:
-        ValueError: a file is missing or is no YAML (with the line), a key is unknown (with the
-            nearest known one), a value has another type than its key, or a pair is incomplete.
+        ValueError: a file is missing or not YAML (the message has the line), a key is unknown (the
+            message has the nearest known one), a value is of the wrong type or out of range, or a
+            pair is incomplete.
     """
     contents = [(file, *read_yaml(file)) for file in files]
     import_extensions(_imports(contents, overrides))
@@ -50,11 +52,11 @@ def load_config(files: Sequence[str], overrides: Sequence[str] = ()) -> CfgNode:
 
 
 def parse_config(text: str, source: str, overrides: Sequence[str] = ()) -> CfgNode:
-    """Read the configuration that a checkpoint holds.
+    """Read the configuration stored in a checkpoint.
 
     Args:
         text: YAML.
-        source: where it comes from, for messages.
+        source: name of the file, for messages.
         overrides: as in `load_config`.
 
     Raises:
@@ -117,7 +119,7 @@ def _load(contents: Sequence[_Content], overrides: Sequence[str]) -> CfgNode:
             _merge(cfg, key, value, source=source, inert=inert)
     if len(overrides) % 2:
         raise ValueError(
-            f"command line: pairs of KEY VALUE, with a blank between, are wanted, but "
+            "command line: overrides must be pairs KEY VALUE separated by a space, but "
             f"{overrides[-1]!r} has no value"
         )
     for key, value in zip(overrides[::2], overrides[1::2], strict=True):
@@ -132,13 +134,13 @@ def _load(contents: Sequence[_Content], overrides: Sequence[str]) -> CfgNode:
 
 
 def _resolve_aliases(cfg: CfgNode) -> None:
-    """Replace published values by the ones they mean here."""
+    """Replace aliases of published files by the values used here."""
     if cfg.DATA.DECODING_BACKEND == "torchvision":  # its decoder was removed from torchvision
         cfg.DATA.DECODING_BACKEND = "auto"
 
 
 def _flatten(content: Mapping[str, Any], prefix: str = "") -> Iterator[tuple[str, Any]]:
-    """Nested sections as (dotted key, value)."""
+    """Yield the values of nested sections as (dotted key, value)."""
     for name, value in content.items():
         if isinstance(value, Mapping):
             yield from _flatten(value, f"{prefix}{name}.")
@@ -147,7 +149,7 @@ def _flatten(content: Mapping[str, Any], prefix: str = "") -> Iterator[tuple[str
 
 
 def _merge(cfg: CfgNode, key: str, value: Any, *, source: str, inert: dict[str, str]) -> None:
-    """Set one key of `cfg`, or note in `inert` why it does nothing."""
+    """Set one key of `cfg`, or record in `inert` why it has no effect."""
     value = _parse(value)
     *sections, name = key.split(".")
     node: Any = cfg
@@ -157,12 +159,12 @@ def _merge(cfg: CfgNode, key: str, value: Any, *, source: str, inert: dict[str, 
         if isinstance(node[name], CfgNode):
             if value is None:  # an empty section
                 return
-            raise ValueError(f"{source}: {key} is a section of keys, not a key: {value!r}")
+            raise ValueError(f"{source}: {key} is a section, not a key, got {value!r}")
         node[name] = _coerce(key, value, node[name], source)
         return
     if key in INERT_KEYS:
         neutral, reason = INERT_KEYS[key]
-        inert.pop(key, None)  # a later value that asks for nothing takes an earlier one back
+        inert.pop(key, None)  # a later neutral value withdraws the warning
         if _as_lists(value) not in neutral:
             inert[key] = f"{key}: {value!r} has no effect: {reason}"
         return
@@ -177,7 +179,7 @@ def _merge(cfg: CfgNode, key: str, value: Any, *, source: str, inert: dict[str, 
 
 
 def _nearest(key: str) -> str:
-    """A hint at the known key most like `key`, empty where none is."""
+    """A hint at the known key most similar to `key`; empty if there is none."""
     known = [name for name, _ in _flatten(default_config())] + list(INERT_KEYS)
     near = difflib.get_close_matches(key.upper(), known, n=1, cutoff=0.6)
     if not near:
@@ -187,7 +189,7 @@ def _nearest(key: str) -> str:
 
 
 def _parse(value: Any) -> Any:
-    """A text that is a Python literal (`1e-6`, `(3, 7, 7)`, `None`) as its value."""
+    """Evaluate a string that is a Python literal, such as `1e-6`, `(3, 7, 7)` or `None`."""
     if not isinstance(value, str):
         return value
     try:
@@ -197,14 +199,18 @@ def _parse(value: Any) -> Any:
 
 
 def _as_lists(value: Any) -> Any:
-    """Tuples, at any depth, as lists."""
+    """Convert tuples to lists, at any depth."""
     if isinstance(value, (list, tuple)):
         return [_as_lists(item) for item in value]
     return value
 
 
 def _coerce(key: str, value: Any, default: Any, source: str) -> Any:
-    """`value` in the type of its key, or ValueError."""
+    """Convert `value` to the type of its key.
+
+    Raises:
+        ValueError: it has another type.
+    """
     optional = key in _OPTIONAL_KINDS
     kind = _OPTIONAL_KINDS[key] if optional else type(default)
     if optional and value is None:
@@ -224,13 +230,13 @@ def _coerce(key: str, value: Any, default: Any, source: str) -> Any:
     if type(value) is kind:
         return value
     raise ValueError(
-        f"{source}: {key}: {value!r} is {_kind_name(type(value))}, "
-        f"{_kind_name(kind)} is wanted (the default is {default!r})"
+        f"{source}: {key} must be {_kind_name(kind)} (default {default!r}), "
+        f"got {value!r}, {_kind_name(type(value))}"
     )
 
 
 def _kind_name(kind: type) -> str:
-    names = {bool: "True or False", int: "a whole number", float: "a number", str: "a text"}
+    names = {bool: "True or False", int: "an integer", float: "a number", str: "a string"}
     return names.get(kind, "a list" if kind in (list, tuple) else kind.__name__)
 
 
@@ -246,7 +252,7 @@ _CHOICES: dict[str, tuple[object, ...]] = {
     "MVIT.MODE": ("conv", "conv_unshared", "avg", "max"),
     "MVIT.NORM": ("layernorm",),
     "PROBE.KIND": ("", "linear", "attentive", "knn"),
-    "SOLVER.LR_POLICY": ("cosine", "steps_with_relative_lrs"),
+    "SOLVER.LR_POLICY": POLICIES,
     "SOLVER.OPTIMIZING_METHOD": ("sgd", "adam", "adamw"),
     "TEST.NUM_SPATIAL_CROPS": (1, 3),
     "TRAIN.CHECKPOINT_INFLATION": ("", "mean", "repeat"),
@@ -288,7 +294,14 @@ _POSITIVE = (
     "TRAIN.MAX_NONFINITE",
 )
 
-_LARGEST_RATE = 1e30  # of a probe; times a batch it is still a number of 32 bits
+_LARGEST_RATE = 1e30  # of a probe; times the batch size it is still a finite float32
+
+_NOT_NEGATIVE = (
+    "DATA.DECODE_TIMEOUT",
+    "PROBE.EPOCHS",
+    "PROBE.NUM_HEADS",
+    "PROBE.WEIGHT_DECAY",
+)
 
 _RATES = ("MODEL.DROPOUT_RATE", "MVIT.DROPOUT_RATE", "MVIT.DROPPATH_RATE")
 _SHARES = (
@@ -300,51 +313,45 @@ _SHARES = (
     "MIXUP.SWITCH_PROB",
 )
 
+_LOSSES = {
+    "cross_entropy": "classification",
+    "soft_cross_entropy": "classification",
+    "multi_mse": "pre-training",
+    "bce": "detection",
+    "bce_logit": "detection",
+}
+
 
 def _check(cfg: CfgNode) -> None:
-    """What can be said of single values without building anything."""
+    """Check single values, as far as that needs nothing else.
+
+    Raises:
+        ValueError: a value is not accepted.
+    """
     values = dict(_flatten(cfg))
     for key, choices in _CHOICES.items():
-        if values[key] not in choices:
-            wanted = ", ".join(repr(choice) for choice in choices)
-            raise ValueError(f"{key}: {values[key]!r} is not one of {wanted}")
+        accepted = ", ".join(repr(choice) for choice in choices)
+        _require(values[key] in choices, key, f"one of {accepted}", values[key])
     for key in _POSITIVE:
-        if values[key] <= 0:
-            raise ValueError(f"{key}: {values[key]!r} is wanted above 0")
+        _require(values[key] > 0, key, "> 0", values[key])
+    for key in _NOT_NEGATIVE:
+        _require(values[key] >= 0, key, ">= 0", values[key])
     for key in _RATES:
-        if not 0 <= values[key] < 1:
-            raise ValueError(f"{key}: {values[key]!r} is wanted from 0 up to, but not, 1")
+        _require(0 <= values[key] < 1, key, "in [0, 1)", values[key])
     for key in _SHARES:
-        if not 0 <= values[key] <= 1:
-            raise ValueError(f"{key}: {values[key]!r} is wanted in 0..1")
-    for rate in cfg.PROBE.LEARNING_RATES:
-        if not isinstance(rate, int | float) or not 0 < rate <= _LARGEST_RATE:
-            raise ValueError(
-                f"PROBE.LEARNING_RATES: {rate!r} is wanted above 0, up to {_LARGEST_RATE}"
-            )
-    for key in ("PROBE.EPOCHS", "PROBE.NUM_HEADS", "PROBE.WEIGHT_DECAY"):
-        if not values[key] >= 0:
-            raise ValueError(f"{key}: {values[key]!r} is wanted from 0")
-    if not cfg.DATA.DECODE_TIMEOUT >= 0:
-        raise ValueError(f"DATA.DECODE_TIMEOUT: {cfg.DATA.DECODE_TIMEOUT} is wanted from 0 (never)")
-    if not 0 <= cfg.SHARD_ID < cfg.NUM_SHARDS:
-        raise ValueError(f"SHARD_ID: {cfg.SHARD_ID} is wanted in 0..{cfg.NUM_SHARDS - 1}")
+        _require(0 <= values[key] <= 1, key, "in [0, 1]", values[key])
     for key in ("DATA.MEAN", "DATA.STD"):
-        if len(values[key]) != 3:
-            raise ValueError(f"{key}: {values[key]!r}: three values are wanted")
-    if cfg.TRAIN.BATCH_SIZE % cfg.TRAIN.ACCUMULATION_STEPS:
-        raise ValueError(
-            f"TRAIN.BATCH_SIZE: {cfg.TRAIN.BATCH_SIZE} can't be split into "
-            f"TRAIN.ACCUMULATION_STEPS: {cfg.TRAIN.ACCUMULATION_STEPS} equal parts"
-        )
-    losses = {
-        "cross_entropy": "classification",
-        "soft_cross_entropy": "classification",
-        "multi_mse": "pre-training",
-        "bce": "detection",
-        "bce_logit": "detection",
-    }
+        _require(len(values[key]) == 3, key, "three values", values[key])
+    for rate in cfg.PROBE.LEARNING_RATES:
+        is_accepted = isinstance(rate, int | float) and 0 < rate <= _LARGEST_RATE
+        _require(is_accepted, "PROBE.LEARNING_RATES", f"in (0, {_LARGEST_RATE}]", rate)
+    last_shard = cfg.NUM_SHARDS - 1
+    _require(0 <= cfg.SHARD_ID <= last_shard, "SHARD_ID", f"in [0, {last_shard}]", cfg.SHARD_ID)
     loss = cfg.MODEL.LOSS_FUNC
-    if loss not in losses:
-        wanted = ", ".join(f"{name!r} ({task})" for name, task in losses.items())
-        raise ValueError(f"MODEL.LOSS_FUNC: {loss!r} is not one of {wanted}")
+    accepted = ", ".join(f"{name!r} ({task})" for name, task in _LOSSES.items())
+    _require(loss in _LOSSES, "MODEL.LOSS_FUNC", f"one of {accepted}", loss)
+
+
+def _require(condition: bool, key: str, accepted: str, value: object) -> None:
+    if not condition:
+        raise ValueError(f"{key} must be {accepted}, got {value!r}")

@@ -1,4 +1,4 @@
-"""Read YAML files with their `_BASE_`, the line of a mistake, and what stands in them twice."""
+"""Read YAML files: with `_BASE_`, lines in error messages, and warnings for duplicate keys."""
 
 from __future__ import annotations
 
@@ -14,43 +14,44 @@ from slowfast_maskfeat.files import is_file, open_text
 # The full name of a key, its node and that of its value.
 _Entry = tuple[str, yaml.Node, yaml.Node]
 
-# What PyYAML says of a line that is indented too far, or not far enough.
+# PyYAML's messages for a line that is indented too far, or not far enough.
 _INDENTATION = ("mapping values are not allowed", "expected <block end>", "could not find expected")
 
 
 def read_yaml(file: str | os.PathLike[str]) -> tuple[dict[str, Any], list[str]]:
-    """The content of a file over that of the files it names under `_BASE_`.
+    """Read a file and the files it names under `_BASE_`, over which its own content is merged.
 
     Args:
-        file: a path or an address. `_BASE_` has one path or a list of which later ones win,
-            relative to the file that names them, as fvcore reads it.
+        file: a path or an address. `_BASE_` is a path or a list of paths, relative to the file that
+            names them; later ones take precedence, as in fvcore.
 
     Returns:
-        The merged content, and a sentence for each key that one file gives twice.
+        The merged content, and a sentence for each key that a file sets twice.
 
     Raises:
-        ValueError: the file or a base is missing, is no YAML (with the line), or no mapping.
+        ValueError: the file or a base is missing, is not YAML (the message has the line), or is not
+            a mapping.
     """
     file = os.fspath(file)
     if not is_file(file):
-        raise ValueError(f"{file}: there is no such configuration file")
+        raise ValueError(f"{file}: no such configuration file")
     return _read(file, ())
 
 
 def parse_yaml(text: str, source: str) -> tuple[dict[str, Any], list[str]]:
-    """The content of YAML without `_BASE_`.
+    """Parse YAML without `_BASE_`.
 
     Args:
-        text: YAML; empty for no content.
-        source: where it comes from, for messages.
+        text: YAML; may be empty.
+        source: name of the file, for messages.
 
     Returns:
-        The content, with sections for dotted keys (`TRAIN.BATCH_SIZE: 8`), in which the last of two
-        equal keys wins; and a sentence for each key that is given twice with different values.
+        The content, with sections for dotted keys (`TRAIN.BATCH_SIZE: 8`) and the last of several
+        values of a key; and a sentence for each key that is set twice with different values.
 
     Raises:
-        ValueError: it is no YAML, or an alias leads back to itself (with the line), it is no
-            mapping, or something is a section and a key.
+        ValueError: it is not YAML, an alias contains itself (the message has the line), it is not a
+            mapping, or a name is both a section and a key.
     """
     try:
         loader = yaml.SafeLoader(text)
@@ -64,36 +65,36 @@ def parse_yaml(text: str, source: str) -> tuple[dict[str, Any], list[str]]:
     except yaml.YAMLError as error:
         raise ValueError(_explain(error, text, source)) from error
     if not isinstance(content, dict):
-        raise ValueError(f"{source}: a mapping of sections and keys is wanted")
+        raise ValueError(f"{source}: must be a mapping of sections and keys, got {content!r:.80}")
     return _in_sections(content, source), list(twice.values())
 
 
 def _read(file: str, above: tuple[str, ...]) -> tuple[dict[str, Any], list[str]]:
     if file in above:
-        raise ValueError(f"{file}: its _BASE_ can't be read: it leads back to the file itself")
+        raise ValueError(f"{file}: its _BASE_ leads back to the file itself")
     if above and not is_file(file):
-        raise ValueError(f"{above[-1]}: its _BASE_ can't be read: there is no {file}")
+        raise ValueError(f"{above[-1]}: its _BASE_ names a file that does not exist: {file}")
     try:
         with open_text(file) as opened:
             text = opened.read()
     except UnicodeDecodeError as error:
-        raise ValueError(f"{file}: not valid YAML: it is no text ({error})") from error
+        raise ValueError(f"{file}: not valid YAML: not a text file ({error})") from error
     content, twice = parse_yaml(text, file)
     bases = content.pop("_BASE_", [])
     bases = [bases] if isinstance(bases, str) else bases
     if not isinstance(bases, list) or not all(isinstance(base, str) for base in bases):
-        raise ValueError(f"{file}: _BASE_: {bases!r}: a path or a list of paths is wanted")
+        raise ValueError(f"{file}: _BASE_ must be a path or a list of paths, got {bases!r}")
     merged: dict[str, Any] = {}
     for base in bases:
         below, below_twice = _read(_beside(file, base), (*above, file))
-        _lay_over(merged, below, f"{file}: its _BASE_ can't be read")
+        _lay_over(merged, below, f"{file} and its _BASE_")
         twice = below_twice + twice
-    _lay_over(merged, content, f"{file}: its _BASE_ can't be read")
+    _lay_over(merged, content, f"{file} and its _BASE_")
     return merged, twice
 
 
 def _beside(file: str, base: str) -> str:
-    """The path of a base: relative ones start at the folder of the file."""
+    """Path of a base; relative paths start at the folder of the file."""
     base = os.path.expanduser(base)
     if "://" in base or os.path.isabs(base):
         return base
@@ -101,7 +102,7 @@ def _beside(file: str, base: str) -> str:
 
 
 def _in_sections(content: Mapping[Any, Any], source: str) -> dict[str, Any]:
-    """The same with a section for each part of a dotted key."""
+    """Replace dotted keys by nested sections."""
     nested: dict[str, Any] = {}
     for name, value in content.items():
         if isinstance(value, dict):
@@ -113,7 +114,7 @@ def _in_sections(content: Mapping[Any, Any], source: str) -> dict[str, Any]:
 
 
 def _lay_over(below: dict[str, Any], content: Mapping[str, Any], where: str) -> None:
-    """Put `content` over `below`, section by section; an empty section changes nothing."""
+    """Merge `content` into `below`, section by section; an empty section changes nothing."""
     for name, value in content.items():
         under = below.get(name)
         if under is None:
@@ -122,7 +123,7 @@ def _lay_over(below: dict[str, Any], content: Mapping[str, Any], where: str) -> 
             _lay_over(under, value, where)
         elif isinstance(under, dict) or isinstance(value, dict):
             if value is not None:
-                raise ValueError(f"{where}: {name} is a section and a key, it can't be both")
+                raise ValueError(f"{where}: {name} must not be both a section and a key")
         else:
             below[name] = value
 
@@ -130,9 +131,9 @@ def _lay_over(below: dict[str, Any], content: Mapping[str, Any], where: str) -> 
 def _refuse_loops(
     node: yaml.Node, source: str, line: int = 0, above: tuple[yaml.Node, ...] = ()
 ) -> None:
-    """Refuse a node that contains itself, which an alias in it can make; `line` counts from 0."""
+    """Reject a node that contains itself through an alias; `line` counts from 0."""
     if node in above:
-        raise ValueError(f"{source}:{line + 1}: an alias (*) stands for what it is a part of")
+        raise ValueError(f"{source}:{line + 1}: an alias (*) must not refer to a node around it")
     above = (*above, node)
     if isinstance(node, yaml.SequenceNode):
         for item in node.value:
@@ -145,10 +146,10 @@ def _refuse_loops(
 def _keep_last(
     loader: yaml.SafeLoader, node: yaml.Node, source: str, prefix: str = ""
 ) -> dict[str, str]:
-    """Leave the last of equal keys of a mapping, where it stands; a section goes as a whole.
+    """Keep the last of equal keys of a mapping, at its position; sections are kept as a whole.
 
     Returns:
-        As `_find_twice`, of this mapping and those in it.
+        As `_find_twice`, for this mapping and those in it.
     """
     if not isinstance(node, yaml.MappingNode):
         return {}
@@ -170,12 +171,12 @@ def _keep_last(
 
 
 def _is_key(node: yaml.Node) -> bool:
-    """Whether it is the name of something; `<<`, which takes another mapping in, is not."""
+    """Whether a node is a key; `<<`, which merges another mapping, is not."""
     return isinstance(node, yaml.ScalarNode) and node.tag != "tag:yaml.org,2002:merge"
 
 
 def _leaves(node: yaml.Node, prefix: str = "") -> Iterator[_Entry]:
-    """Everything that is no section, with its full key."""
+    """Yield every value that is not a section, with its full key."""
     if not isinstance(node, yaml.MappingNode):
         return
     for key_node, value_node in node.value:
@@ -186,7 +187,7 @@ def _leaves(node: yaml.Node, prefix: str = "") -> Iterator[_Entry]:
 
 
 def _find_twice(loader: yaml.SafeLoader, entries: Iterable[_Entry], source: str) -> dict[str, str]:
-    """A sentence for each key that is there twice with different values."""
+    """Return a sentence for each key that is set twice with different values."""
     found: dict[str, str] = {}
     first: dict[str, yaml.Node] = {}
     for key, key_node, value_node in entries:
@@ -194,8 +195,8 @@ def _find_twice(loader: yaml.SafeLoader, entries: Iterable[_Entry], source: str)
         one, other = (loader.construct_object(node, deep=True) for node in nodes)
         if one != other:
             found[key] = (
-                f"{source}:{key_node.start_mark.line + 1}: {key} is given twice, "
-                f"{reprlib.repr(one)} and {reprlib.repr(other)}: the last is used"
+                f"{source}:{key_node.start_mark.line + 1}: {key} is set twice, to "
+                f"{reprlib.repr(one)} and {reprlib.repr(other)}; the last is used"
             )
     return found
 
@@ -209,5 +210,5 @@ def _explain(error: yaml.YAMLError, text: str, source: str) -> str:
     line = lines[mark.line].strip() if mark.line < len(lines) else "the end of the file"
     hint = ""
     if problem.startswith(_INDENTATION):
-        hint = "; it, or the line above it, is indented unlike the lines around it"
+        hint = "; check the indentation of this line and the one above it"
     return f"{source}:{mark.line + 1}: not valid YAML: {problem} at {line!r}{hint}"

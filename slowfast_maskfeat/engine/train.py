@@ -4,14 +4,13 @@ from __future__ import annotations
 
 import sys
 from collections.abc import Callable, Sequence
-from contextlib import AbstractContextManager, nullcontext
+from contextlib import nullcontext
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, TextIO
 
 import torch
-from torch import Tensor, nn
-from torch.nn.parallel import DistributedDataParallel
+from torch import Tensor
 
 from slowfast_maskfeat import distributed
 from slowfast_maskfeat.checkpoints.save_load import (
@@ -195,7 +194,8 @@ def train_step(
     total: Tensor | None = None
     for number, part in enumerate(parts, 1):
         # Processes exchange their gradients in the last part only.
-        with _no_exchange(state.model) if number < len(parts) else nullcontext():
+        is_last = number == len(parts)
+        with nullcontext() if is_last else distributed.without_gradient_exchange(state.model):
             with torch.autocast(device.type, precision, enabled=precision is not None):
                 output = state.task.step(state.model, part.to(device))
             state.scaler.scale(output.loss * output.weight).backward()
@@ -204,7 +204,7 @@ def train_step(
         sums[0] = output.weight
         total = sums if total is None else total + sums
     assert total is not None
-    total = distributed.all_reduce_sum(total)
+    total = distributed.all_reduce(total, "sum")
     if state.scaler.is_enabled():
         state.scaler.unscale_(state.stepper.optimizer)
     result = state.stepper(total[0], total[1])
@@ -215,13 +215,6 @@ def train_step(
         state.average.update(state.bare, result.taken)
     state.task.after_step(state.bare, progress, result.taken)
     return ["loss", *output.scalars], total, result
-
-
-def _no_exchange(model: nn.Module) -> AbstractContextManager[None]:
-    """Inside it, the processes keep their gradients to themselves."""
-    if isinstance(model, DistributedDataParallel):
-        return model.no_sync()
-    return nullcontext()
 
 
 def _save(state: TrainState, settings: TrainSettings, log: EventLog, **loop: Any) -> Path:

@@ -1,4 +1,4 @@
-"""Loss terms leave this room: pure functions, one float32 value per term, never averaged."""
+"""Losses: pure functions that give one float32 value per term, not averaged over terms."""
 
 from __future__ import annotations
 

@@ -1,4 +1,7 @@
-"""Losses on class scores. All take logits: half precision has no room for a log of a sigmoid."""
+"""Losses on class scores.
+
+All take logits: the logarithm of a sigmoid or softmax in half precision is inaccurate.
+"""
 
 from __future__ import annotations
 
@@ -9,11 +12,11 @@ from slowfast_maskfeat.losses.precision import at_least_float32
 
 
 def cross_entropy(logits: Tensor, labels: Tensor, *, label_smoothing: float = 0.0) -> Tensor:
-    """Cross-entropy with one right class per term.
+    """Cross-entropy with one class index per term.
 
     Args:
         logits: (B, K), any floating type.
-        labels: (B,) class indexes, int64.
+        labels: (B,) class indices, int64.
         label_smoothing: share of the probability that is spread evenly over all classes.
 
     Returns:
@@ -25,9 +28,9 @@ def cross_entropy(logits: Tensor, labels: Tensor, *, label_smoothing: float = 0.
 
 
 def soft_cross_entropy(logits: Tensor, target: Tensor) -> Tensor:
-    """Cross-entropy with a distribution over the classes per term, as mixup and cutmix make it.
+    """Cross-entropy with a distribution over the classes per term, as from mixup and cutmix.
 
-    The target is used as given: rows that do not sum to one are not scaled.
+    The target is used as given: rows that do not sum to one are not normalized.
 
     Args:
         logits: (B, K), any floating type.
@@ -41,7 +44,7 @@ def soft_cross_entropy(logits: Tensor, target: Tensor) -> Tensor:
 
 
 def binary_cross_entropy_with_logits(logits: Tensor, target: Tensor) -> Tensor:
-    """Binary cross-entropy of every class on its own, averaged over the classes of a term.
+    """Binary cross-entropy of each class, averaged over the classes of a term.
 
     Args:
         logits: (R, K), any floating type.

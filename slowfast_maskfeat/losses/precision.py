@@ -1,4 +1,4 @@
-"""The precision that losses are computed in."""
+"""Precision of the losses."""
 
 from __future__ import annotations
 
@@ -7,5 +7,5 @@ from torch import Tensor
 
 
 def at_least_float32(values: Tensor) -> Tensor:
-    """`values` in float32, or as they are when that is float64: 16 bits are too few for a loss."""
+    """Cast to float32, except for float64: 16 bits are too few for a loss."""
     return values if values.dtype == torch.float64 else values.float()

@@ -8,7 +8,7 @@ from slowfast_maskfeat.losses.precision import at_least_float32
 
 
 def mean_squared_error(prediction: Tensor, target: Tensor) -> Tensor:
-    """Mean over the channels of the squared error of every term.
+    """Squared error of each term, averaged over its channels.
 
     Args:
         prediction: (M, D), any floating type.
@@ -21,7 +21,7 @@ def mean_squared_error(prediction: Tensor, target: Tensor) -> Tensor:
 
 
 def mean_absolute_error(prediction: Tensor, target: Tensor) -> Tensor:
-    """Mean over the channels of the absolute error of every term; all as `mean_squared_error`."""
+    """Absolute error of each term, averaged over its channels; as `mean_squared_error`."""
     return _difference(prediction, target).abs().mean(dim=-1)
 
 

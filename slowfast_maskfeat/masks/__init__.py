@@ -1,4 +1,4 @@
-"""Masks leave this room: (grid, ratio, generator) -> bool (t, h, w), True = masked."""
+"""Mask generators: (grid, ratio, generator) -> bool (t, h, w), True = masked."""
 
 from __future__ import annotations
 

@@ -8,7 +8,7 @@ from torch import Tensor
 
 from slowfast_maskfeat.masks.boxes import (
     BoolArray,
-    BoxLaw,
+    BoxRules,
     check_grid,
     check_ratio,
     hide_boxes,
@@ -26,30 +26,28 @@ def block_mask(
     max_block: int | None = None,
     num_tries: int = 10,
 ) -> Tensor:
-    """Masks random rectangles of every time step until a share of `ratio` of it is hidden.
+    """Masks random rectangles of every time step until a share of `ratio` of it is masked.
 
     Time steps are masked independently of each other; an image has one.
 
     Args:
         grid: size of the mask.
-        ratio: share of tokens to hide (AUG.MASK_RATIO), in (0, 1).
+        ratio: share of tokens to mask (AUG.MASK_RATIO), in (0, 1).
         generator: source of all draws.
-        max_block: cells that one rectangle adds at most (AUG.MAX_MASK_PATCHES_PER_BLOCK); None
-            for no limit but the quota.
+        max_block: most tokens that one rectangle adds (AUG.MAX_MASK_PATCHES_PER_BLOCK); None for
+            no limit but the quota.
         num_tries: tries per rectangle.
 
     Returns:
         (t, h, w) bool, True = masked; in each time step at most round(h * w * ratio), at least one.
 
     Raises:
-        ValueError: `ratio` outside (0, 1), `max_block` below 1, or a grid without cells.
+        ValueError: `ratio` outside (0, 1), `max_block` below 1, or an empty grid.
     """
     check_ratio(ratio)
     check_grid(grid)
     if max_block is not None and max_block < 1:
-        raise ValueError(
-            f"AUG.MAX_MASK_PATCHES_PER_BLOCK is {max_block}; it must be at least 1, or None"
-        )
+        raise ValueError(f"AUG.MAX_MASK_PATCHES_PER_BLOCK must be >= 1 or None, got {max_block}")
     frames = [
         frame_blocks(grid, ratio, generator, max_block=max_block, num_tries=num_tries)
         for _ in range(grid.t)
@@ -68,11 +66,11 @@ def frame_blocks(
     """Draws the rectangles of a single time step of `grid`: (1, h, w), True = masked."""
     frame = Grid(1, grid.h, grid.w)
     quota = quota_of(frame.num_tokens, ratio)
-    law = BoxLaw(
+    rules = BoxRules(
         quota=quota,
         min_area=smallest_area(frame, quota // 5, quota),
         max_area=quota if max_block is None else max_block,
         area_within_quota=True,
         num_tries=num_tries,
     )
-    return hide_boxes(frame, law, generator)
+    return hide_boxes(frame, rules, generator)

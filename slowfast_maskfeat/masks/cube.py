@@ -7,7 +7,7 @@ import torch
 from torch import Tensor
 
 from slowfast_maskfeat.masks.boxes import (
-    BoxLaw,
+    BoxRules,
     check_grid,
     check_ratio,
     hide_boxes,
@@ -20,16 +20,16 @@ from slowfast_maskfeat.shapes import Grid
 def cube_mask(
     grid: Grid, ratio: float, generator: np.random.Generator, *, num_tries: int = 100
 ) -> Tensor:
-    """Masks random boxes until a share of `ratio` of the tokens is hidden.
+    """Masks random boxes until a share of `ratio` of the tokens is masked.
 
     The spatial area of a box is uniform between a fifth of a frame and a whole one, its aspect
-    log-uniform in [0.3, 1 / 0.3], its duration uniform from one step to all; boxes that would span
-    a full row or column of tokens, add nothing or overshoot are not used. A mask that cannot be
+    log-uniform in [0.3, 1 / 0.3], its duration uniform from one step to all. Boxes that span a full
+    row or column of tokens, add nothing or exceed the quota are rejected. A mask that cannot be
     completed in `num_tries` tries stays a little below the quota, as published.
 
     Args:
         grid: size of the mask.
-        ratio: share of tokens to hide (AUG.MASK_RATIO), in (0, 1).
+        ratio: share of tokens to mask (AUG.MASK_RATIO), in (0, 1).
         generator: source of all draws.
         num_tries: tries per box.
 
@@ -37,17 +37,17 @@ def cube_mask(
         (t, h, w) bool, True = masked; never more than round(N * ratio), at least one.
 
     Raises:
-        ValueError: `ratio` outside (0, 1), or a grid without cells.
+        ValueError: `ratio` outside (0, 1), or an empty grid.
     """
     check_ratio(ratio)
     check_grid(grid)
     quota = quota_of(grid.num_tokens, ratio)
     frame_area = grid.h * grid.w
-    law = BoxLaw(
+    rules = BoxRules(
         quota=quota,
         min_area=smallest_area(grid, frame_area // 5, quota),
         max_area=frame_area,
         area_within_quota=False,
         num_tries=num_tries,
     )
-    return torch.from_numpy(hide_boxes(grid, law, generator))
+    return torch.from_numpy(hide_boxes(grid, rules, generator))

@@ -15,21 +15,21 @@ def frame_mask(grid: Grid, ratio: float, generator: np.random.Generator) -> Tens
 
     Args:
         grid: size of the mask; more than one time step.
-        ratio: share of time steps to hide (AUG.MASK_RATIO), in (0, 1).
+        ratio: share of time steps to mask (AUG.MASK_RATIO), in (0, 1).
         generator: source of all draws.
 
     Returns:
         (t, h, w) bool, True = masked; round(t * ratio) whole steps, at least one, never all.
 
     Raises:
-        ValueError: `ratio` outside (0, 1), a grid without cells or of a single time step.
+        ValueError: `ratio` outside (0, 1), an empty grid, or one of a single time step.
     """
     check_ratio(ratio)
     check_grid(grid)
     if grid.t < 2:
         raise ValueError(
-            f"AUG.MASK_FRAMES hides whole time steps, but the token grid {grid} has only one; "
-            "use another mask or more frames"
+            f"AUG.MASK_FRAMES requires at least 2 time steps, got a token grid of {grid} "
+            "(t, h, w); use another mask or more frames"
         )
     num_masked = min(max(1, round(grid.t * ratio)), grid.t - 1)
     mask = np.zeros(grid, dtype=np.bool_)

@@ -1,7 +1,7 @@
-"""Random masks: tokens, or blocks of them, drawn one by one.
+"""Random masks: single tokens, or blocks of them, drawn uniformly.
 
-Sources: MAE (arXiv:2111.06377) and its form for video (arXiv:2205.09113), of single tokens; SimMIM
-(arXiv:2111.09886), of blocks.
+Sources: MAE (arXiv:2111.06377) and its form for video (arXiv:2205.09113) for single tokens, SimMIM
+(arXiv:2111.09886) for blocks.
 """
 
 from __future__ import annotations
@@ -25,35 +25,37 @@ def random_mask(
 ) -> Tensor:
     """Masks tokens drawn uniformly without replacement; the number is exact.
 
-    int(cells * (1 - ratio)) cells stay visible, where the cells are all tokens of the clip, or
-    those of one time step with `tube` or `per_frame`. In the published tube form the count is
-    taken over the clip, so ties of the shared noise leave one tube cut off in time; here every
-    tube is whole (deviation).
+    Of n tokens int(n * (1 - ratio)) stay visible, where n counts the whole clip, or one time step
+    with `tube` or `per_frame`. Deviation: the published tube form counts over the clip, so that
+    one tube may be masked in some of its time steps only; here every tube is whole.
 
     Args:
         grid: size of the mask.
-        ratio: share of tokens to hide (AUG.MASK_RATIO), in (0, 1).
+        ratio: share of tokens to mask (AUG.MASK_RATIO), in (0, 1).
         generator: source of all draws.
-        tube: hide the same cells at every time step.
-        per_frame: hide the same number of cells at every time step.
-        block: cells (t, h, w) that are hidden together; they divide the grid, and what is said of
-            cells above is then said of blocks.
+        tube: mask the same tokens in every time step (AUG.MASK_TUBE).
+        per_frame: mask the same number of tokens in every time step (MASK.PER_FRAME_MASKING).
+        block: size (t, h, w) in tokens of the blocks that are masked as a whole
+            (MASK.RANDOM_BLOCK); it divides the grid, and n above then counts blocks.
 
     Returns:
         (t, h, w) bool, True = masked.
 
     Raises:
-        ValueError: `ratio` outside (0, 1), a grid without cells, `tube` and `per_frame` both, or
-            blocks that do not divide the grid.
+        ValueError: `ratio` outside (0, 1), an empty grid, both `tube` and `per_frame`, or blocks
+            that do not divide the grid.
     """
     check_ratio(ratio)
     check_grid(grid)
     if tube and per_frame:
         raise ValueError(
-            "AUG.MASK_TUBE and MASK.PER_FRAME_MASKING are both on; a random mask takes one of them"
+            "AUG.MASK_TUBE and MASK.PER_FRAME_MASKING must not both be True: the first masks the "
+            "same tokens in all frames, the second draws new ones for each frame"
         )
     if min(block) < 1 or any(size % side for size, side in zip(grid, block, strict=True)):
-        raise ValueError(f"blocks of {block} do not divide a grid of {grid} tokens (t, h, w)")
+        raise ValueError(
+            f"MASK.RANDOM_BLOCK must divide the {grid} token grid (t, h, w), got {block}"
+        )
     grid = Grid(*(size // side for size, side in zip(grid, block, strict=True)))
     num_rows = grid.t if per_frame else 1
     num_cells = grid.h * grid.w if tube or per_frame else grid.num_tokens

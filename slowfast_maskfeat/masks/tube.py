@@ -14,19 +14,19 @@ from slowfast_maskfeat.shapes import Grid
 def tube_mask(
     grid: Grid, ratio: float, generator: np.random.Generator, *, num_tries: int = 10
 ) -> Tensor:
-    """Masks the rectangles of one block mask through all of the time.
+    """Masks the rectangles of one block mask in all time steps.
 
     Args:
         grid: size of the mask.
-        ratio: share of tokens to hide (AUG.MASK_RATIO), in (0, 1).
+        ratio: share of tokens to mask (AUG.MASK_RATIO), in (0, 1).
         generator: source of all draws.
         num_tries: tries per rectangle.
 
     Returns:
-        (t, h, w) bool, True = masked; every time step is the same.
+        (t, h, w) bool, True = masked; the same in every time step.
 
     Raises:
-        ValueError: `ratio` outside (0, 1), or a grid without cells.
+        ValueError: `ratio` outside (0, 1), or an empty grid.
     """
     check_ratio(ratio)
     check_grid(grid)

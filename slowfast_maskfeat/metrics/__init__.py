@@ -1,1 +1,1 @@
-"""Figures of merit, and the log they go to, leave this room."""
+"""Metrics: top-k accuracy of clips and videos, mean average precision of boxes."""

@@ -1,4 +1,4 @@
-"""Top-k accuracy, and class scores of videos collected over their clips."""
+"""Top-k accuracy, and class scores of videos aggregated over their clips."""
 
 from __future__ import annotations
 
@@ -14,12 +14,12 @@ from slowfast_maskfeat.distributed import AllReduce
 
 
 def topk_correct(scores: Tensor, labels: Tensor, ks: Sequence[int]) -> Tensor:
-    """How many rows have their label among the k best scores, for several k.
+    """Count the rows whose label is among the k highest scores, for several k.
 
     Args:
-        scores: (B, K), higher is better. A row with a score that is NaN counts as wrong.
-        labels: (B,) integer class numbers.
-        ks: The k; one above the number of classes is met by every row.
+        scores: (B, K), higher is better. A row with a NaN score counts as wrong.
+        labels: (B,) integer class indices.
+        ks: Values of k; a k above the number of classes counts every row without NaN.
 
     Returns:
         (len(ks),) int64 counts, on the device of ``scores``.
@@ -28,28 +28,28 @@ def topk_correct(scores: Tensor, labels: Tensor, ks: Sequence[int]) -> Tensor:
         ValueError: If a k is below 1.
     """
     if any(k < 1 for k in ks):
-        raise ValueError(f"top-k was asked for k in {list(ks)}; 1 or more is right")
+        raise ValueError(f"every k of top-k must be >= 1, got {list(ks)}")
     num_classes = scores.shape[1]
     best = scores.topk(min(max(ks), num_classes), dim=1, sorted=True).indices  # (B, k)
-    # topk takes NaN for the largest number.
+    # topk treats NaN as the largest number.
     usable = ~scores.isnan().any(dim=1, keepdim=True)  # (B, 1)
     hits = (best == labels.to(best.device)[:, None]) & usable  # (B, k)
     return torch.stack([hits[:, :k].any(dim=1).sum() for k in ks])
 
 
 def mean_credit(scores: Tensor, labels: Tensor) -> Tensor:
-    """Share of the rows whose best score is the right class, of mixed labels in part.
+    """Top-1 accuracy that gives partial credit for mixed labels.
 
-    A row of soft labels gives the credit that its mixture has of the answered class, without what
-    smoothing spreads over all: with 0.7 of one class and 0.3 of another an answer earns 0.7, 0.3
-    or nothing. (The published code adds up the raw scores of both classes and compares those.)
+    With soft labels, the weight of the predicted class is the credit, without the share that label
+    smoothing spreads over all classes: for a mix of 0.7 and 0.3 a prediction counts 0.7, 0.3 or 0.
+    Deviation: the published code adds up the raw scores of both classes and compares the sums.
 
     Args:
-        scores: (B, K), higher is better. A row with a score that is NaN counts as wrong.
-        labels: (B,) class numbers, or (B, K) soft labels.
+        scores: (B, K), higher is better. A row with a NaN score counts as wrong.
+        labels: (B,) class indices, or (B, K) soft labels.
 
     Returns:
-        () float32, in 0..1, on the device of ``scores``.
+        () float32, in [0, 1], on the device of ``scores``.
     """
     if labels.ndim == 1:
         return topk_correct(scores, labels, (1,))[0] / len(labels)
@@ -61,19 +61,19 @@ def mean_credit(scores: Tensor, labels: Tensor) -> Tensor:
 
 @dataclass(frozen=True)
 class VideoResult:
-    """Accuracy over videos, with what it was measured on.
+    """Accuracy over videos, with the counts behind it.
 
     Attributes:
-        top1: Percent of the scored videos whose best class is right.
-        top5: Percent whose class is among the five best.
-        loss: Mean loss over scored clips, or None where none was given.
-        num_videos: Videos in the list.
-        num_videos_scored: Those with at least one clip; the accuracy is over these.
+        top1: Percent of the scored videos whose highest score is that of their class.
+        top5: Percent whose class is among the five highest scores.
+        loss: Mean loss over the scored clips, or None where no losses were given.
+        num_videos: Videos of the split.
+        num_videos_scored: Videos with at least one clip; the accuracy is over these.
         num_clips_expected: Videos times views.
         num_clips: Clips that were scored.
-        lost_videos: Numbers of the videos without any clip.
-        incomplete_videos: Numbers of those with some but not all of their views; scored on what
-            they have.
+        lost_videos: Indices of the videos without any clip.
+        incomplete_videos: Indices of the videos with some but not all of their views; scored on
+            the views they have.
     """
 
     top1: float
@@ -87,51 +87,48 @@ class VideoResult:
     incomplete_videos: list[int] = field(default_factory=list)
 
     def as_dict(self) -> dict[str, Any]:
-        """The fields by name, for a log line."""
+        """Return the fields by name, for a log line."""
         return asdict(self)
 
 
 class VideoScores:
-    """Collects class probabilities of clips into scores of their videos.
+    """Aggregates class probabilities of clips into scores of their videos.
 
-    Clip ``i`` is view ``i % num_views`` of video ``i // num_views``. All arrays lie on the CPU.
+    Clip ``i`` is view ``i % num_views`` of video ``i // num_views``. All tensors are on the CPU.
 
     Args:
-        num_videos: Videos in the list.
-        num_classes: Columns of the scores.
-        num_views: Clips of a video: temporal views times spatial crops.
-        ensemble: ``sum`` (the mean of the probabilities) or ``max`` (the largest of each class).
+        num_videos: Videos of the split.
+        num_classes: K, columns of the scores.
+        num_views: Clips per video: temporal views times spatial crops.
+        ensemble: ``sum`` (mean of the probabilities) or ``max`` (largest of each class), as
+            ``DATA.ENSEMBLE_METHOD``.
 
     Attributes:
-        scores: (num_videos, num_classes) float64, sums or maxima of what was added.
+        scores: (num_videos, num_classes) float64, sums or maxima over the added clips.
         clip_counts: (num_videos, num_views) int64, how often each clip was added.
         loss_sum: float64 scalar tensor.
         num_losses: int64 scalar tensor.
-
-    Raises:
-        ValueError: If the ensemble is unknown.
     """
 
     def __init__(
         self, num_videos: int, num_classes: int, num_views: int, *, ensemble: str = "sum"
     ) -> None:
-        if ensemble not in ("sum", "max"):
-            raise ValueError(f"DATA.ENSEMBLE_METHOD is {ensemble!r}; 'sum' or 'max' is right")
+        assert ensemble in ("sum", "max"), ensemble
         self.num_views = num_views
         self.ensemble = ensemble
-        # Probabilities are never negative, so 0 is where a maximum may start.
+        # Probabilities are never negative, so that maxima, too, can start at 0.
         self.scores = torch.zeros(num_videos, num_classes, dtype=torch.float64)
         self.clip_counts = torch.zeros(num_videos, num_views, dtype=torch.int64)
         self.loss_sum = torch.zeros((), dtype=torch.float64)
         self.num_losses = torch.zeros((), dtype=torch.int64)
 
     def add(self, clip_indices: Tensor, scores: Tensor, losses: Tensor | None = None) -> None:
-        """Add a batch of clips; this waits for the device they are on.
+        """Add a batch of clips; synchronizes with their device.
 
         Args:
-            clip_indices: (B,) integer clip numbers.
+            clip_indices: (B,) integer clip indices.
             scores: (B, K) class probabilities.
-            losses: (B,) loss of each clip, if there is one.
+            losses: (B,) loss of each clip; None for none.
         """
         indices = clip_indices.cpu().long()
         videos = indices // self.num_views
@@ -147,10 +144,10 @@ class VideoScores:
             self.num_losses += losses.numel()
 
     def reduce(self, all_reduce: AllReduce) -> None:
-        """Combine with what the other processes collected; afterwards all have the same.
+        """Combine the clips of all processes; afterwards every process has the same scores.
 
         Args:
-            all_reduce: Such as :func:`slowfast_maskfeat.distributed.all_reduce`.
+            all_reduce: A collective such as :func:`slowfast_maskfeat.distributed.all_reduce`.
         """
         self.scores = all_reduce(self.scores, self.ensemble)
         self.clip_counts = all_reduce(self.clip_counts, "sum")
@@ -158,19 +155,19 @@ class VideoScores:
         self.num_losses = all_reduce(self.num_losses, "sum")
 
     def video_scores(self) -> Tensor:
-        """(num_videos, num_classes) float64: mean or largest probabilities; 0 for a lost video."""
+        """Return mean or largest probabilities: (num_videos, K) float64; 0 for a lost video."""
         if self.ensemble == "max":
             return self.scores.clone()
         return self.scores / self.clip_counts.sum(dim=1).clamp(min=1)[:, None]
 
     def finalize(self, labels: Tensor) -> VideoResult:
-        """Measure the accuracy over all videos that have a score.
+        """Compute the accuracy over all videos that have a score.
 
         Args:
-            labels: (num_videos,) integer class of each video.
+            labels: (num_videos,) integer class index of each video.
 
         Returns:
-            The accuracy in percent (NaN if no video was scored), with the counts and the lost.
+            The accuracy in percent (NaN if no video was scored), with counts and lost videos.
 
         Raises:
             ValueError: If a clip was added more than once, which would weight videos unevenly.
@@ -179,7 +176,7 @@ class VideoScores:
         if bool((self.clip_counts > 1).any()):
             twice = int((self.clip_counts > 1).sum())
             raise ValueError(
-                f"{twice} clips were scored more than once; each exactly once is right"
+                f"every clip must be scored exactly once, but {twice} were scored more than once"
             )
         per_video = self.clip_counts.sum(dim=1)
         scored = per_video > 0

@@ -1,10 +1,10 @@
-"""Mean average precision of boxes with actions, as AVA measures it.
+"""Mean average precision of boxes with actions, as defined by AVA.
 
 Source: AVA (Gu et al., 2018, arXiv 1705.08421), section 4, and the rules of its challenge: a
-detection is right if it overlaps a box of its class in its key frame by an IoU of 0.5, precision is
-made monotonous, and the area under its steps is the AP (VOC 2010). Of several detections of one box
-that with the highest score is the right one, whatever the order of the file. (The published
-training code takes the first listed.)
+detection is correct if it overlaps a box of its class in its key frame by an IoU of 0.5, precision
+is made monotonic, and the area under its steps is the AP (VOC 2010). Of several detections of one
+box, that with the highest score is the correct one, whatever the order of the file. Deviation: the
+published training code takes the first in the file.
 """
 
 from __future__ import annotations
@@ -37,13 +37,13 @@ __all__ = [
 
 @dataclass(frozen=True)
 class Detections:
-    """Boxes with a score for each of K classes; column c is the action c + 1.
+    """Boxes with a score for each of K classes; column c is action c + 1.
 
     Attributes:
         names: of videos.
-        video: (N,) int64, which of these each box is in.
+        video: (N,) int64, index of each box's video in `names`.
         seconds: (N,) float64, time of its key frame.
-        boxes: (N, 4): x1, y1, x2, y2 as shares of width and height.
+        boxes: (N, 4): x1, y1, x2, y2 as fractions of width and height.
         scores: (N, K).
     """
 
@@ -57,24 +57,25 @@ class Detections:
         lengths = {len(x) for x in (self.video, self.seconds, self.boxes, self.scores)}
         if len(lengths) > 1 or self.boxes.shape[1:] != (4,) or self.scores.ndim != 2:
             raise ValueError(
-                f"Detections: video {self.video.shape}, seconds {self.seconds.shape}, boxes "
-                f"{self.boxes.shape}, scores {self.scores.shape}: (N,), (N,), (N, 4), (N, K) wanted"
+                "Detections: video, seconds, boxes and scores must be (N,), (N,), (N, 4) and "
+                f"(N, K), got {self.video.shape}, {self.seconds.shape}, {self.boxes.shape} and "
+                f"{self.scores.shape}"
             )
 
 
 @dataclass(frozen=True)
 class GroundTruth:
-    """What is to be found, one row a box and action; excluded key frames are left out.
+    """Ground truth, one row per box and action; excluded key frames are left out.
 
     Attributes:
         path: of the file.
-        labelmap: number of each action that counts -> its name.
+        labelmap: number of each evaluated action -> its name.
         videos: name of each video -> its number.
-        frames: (F,) int64, the key frames that count, ascending, as `_frame_numbers` gives them.
-        frame: (N,) int64, the key frame of each row.
+        frames: (F,) int64, the evaluated key frames, ascending, numbered by `_frame_numbers`.
+        frame: (N,) int64, key frame of each row.
         boxes: (N, 4) float64.
         actions: (N,) int64, numbers from 1; only those of the label map.
-        excluded: int64, key frames that don't count.
+        excluded: int64, excluded key frames.
     """
 
     path: str
@@ -89,21 +90,21 @@ class GroundTruth:
 
 @dataclass(frozen=True)
 class AvaResult:
-    """The figure, and what it stands on.
+    """Mean AP, with the counts behind it.
 
     Attributes:
-        mean_ap: over the classes that are counted, in 0..1.
-        per_class_ap: name -> AP, in the order of the label map; NaN for a class that the ground
-            truth does not have, which is not counted.
+        mean_ap: over the counted classes, in [0, 1].
+        per_class_ap: name -> AP, in the order of the label map; NaN for a class without ground
+            truth, which is not counted.
         per_class_boxes: name -> boxes of the ground truth.
-        num_classes_counted: of `num_classes` in the label map.
-        num_classes: in the label map.
-        num_frames_matched: key frames of the ground truth with a detection at all.
+        num_classes_counted: classes with ground truth.
+        num_classes: classes of the label map.
+        num_frames_matched: key frames of the ground truth with any detection.
         num_frames_expected: key frames of the ground truth.
-        num_frames_unexpected: key frames with detections alone; these count as wrong.
-        num_boxes: detected boxes that were counted, in whatever number of classes.
-        num_boxes_dropped: boxes (rows, of a file) without area.
-        num_boxes_expected: boxes of the ground truth, in whatever number of classes.
+        num_frames_unexpected: key frames with detections only, which are false positives.
+        num_boxes: distinct detected boxes that were counted.
+        num_boxes_dropped: detected boxes (of a file, rows) without area.
+        num_boxes_expected: distinct boxes of the ground truth.
     """
 
     mean_ap: float
@@ -119,7 +120,7 @@ class AvaResult:
     num_boxes_expected: int
 
     def as_dict(self) -> dict[str, Any]:
-        """For a log in JSON; a class that is not counted has None."""
+        """Return the fields by name, for a log line; a class that is not counted has None."""
         per_class = {name: None if ap != ap else ap for name, ap in self.per_class_ap.items()}
         return {**self.__dict__, "per_class_ap": per_class}
 
@@ -130,25 +131,25 @@ def evaluate(
     labelmap: Mapping[int, str],
     excluded_csv: str | os.PathLike[str] | None = None,
 ) -> AvaResult:
-    """Judges a file of detections.
+    """Evaluate a file of detections.
 
     Args:
-        groundtruth_csv: rows `video,second,x1,y1,x2,y2,action`, perhaps with a person's number.
+        groundtruth_csv: rows `video,second,x1,y1,x2,y2,action`, optionally with a person's number.
         detections_csv: rows `video,second,x1,y1,x2,y2,action,score`.
-        labelmap: number of each action that counts -> its name; rows of others are passed over, in
+        labelmap: number of each evaluated action -> its name; rows of other actions are ignored in
             both files. See `read_labelmap`.
-        excluded_csv: rows `video,second` of key frames that don't count.
+        excluded_csv: rows `video,second` of key frames to exclude.
 
     Raises:
         MissingListError: a file is missing.
-        ValueError: a file is malformed, nothing is left to find, or the detections share no key
-            frame with the ground truth.
+        ValueError: a file is malformed, no ground truth is left, or the detections share no key
+            frame with it.
     """
     truth = read_ground_truth(groundtruth_csv, labelmap, excluded_csv)
     rows = read_box_rows(detections_csv, keep_odd_boxes=True)
     if rows.last is None:
-        raise ValueError(f"{rows.path}: the rows have no score: an eighth column is wanted")
-    rows.refuse(~np.isfinite(rows.last), "the score {last} is not finite")
+        raise ValueError(f"{rows.path}: the rows must have a score as their eighth column")
+    rows.refuse(~np.isfinite(rows.last), "the score must be finite, got {last}")
     frame = _frame_numbers(rows.names, rows.video, rows.seconds, truth.videos)
     _refuse_other_split(truth, frame, rows.path)
     counts = np.isin(rows.actions, list(labelmap)) & ~np.isin(frame, truth.excluded)
@@ -163,15 +164,15 @@ def evaluate(
     )
     bounds = np.searchsorted(actions, [[action, action + 1] for action in labelmap])
     found = (_Found(frame[begin:end], boxes[begin:end], scores[begin:end]) for begin, end in bounds)
-    return _judge(truth, found, frame, boxes, num_dropped=int((counts & ~is_box).sum()))
+    return _evaluate(truth, found, frame, boxes, num_dropped=int((counts & ~is_box).sum()))
 
 
 def evaluate_detections(truth: GroundTruth, detections: Detections) -> AvaResult:
-    """Judges boxes with the scores of all classes.
+    """Evaluate boxes that have scores for all classes.
 
     Args:
         truth: see `read_ground_truth`.
-        detections: what a model says.
+        detections: of a model.
 
     Raises:
         ValueError: a class of the label map has no column, a score is not finite, or the
@@ -180,11 +181,11 @@ def evaluate_detections(truth: GroundTruth, detections: Detections) -> AvaResult
     num_columns, highest = detections.scores.shape[1], max(truth.labelmap)
     if highest > num_columns:
         raise ValueError(
-            f"the label map has the action {highest}, {truth.labelmap[highest]!r}, and the "
+            f"the label map has action {highest}, {truth.labelmap[highest]!r}, but the "
             f"detections have scores of {num_columns} classes"
         )
     if not np.isfinite(detections.scores).all():
-        raise ValueError("detections: some scores are not finite")
+        raise ValueError("detections: all scores must be finite")
     frame = _frame_numbers(detections.names, detections.video, detections.seconds, truth.videos)
     _refuse_other_split(truth, frame, "detections")
     is_box = has_area(detections.boxes)
@@ -192,7 +193,7 @@ def evaluate_detections(truth: GroundTruth, detections: Detections) -> AvaResult
     kept = np.flatnonzero(counts & is_box)
     frame, boxes = frame[kept], detections.boxes[kept].astype(np.float64)
     found = (_Found(frame, boxes, detections.scores[kept, a - 1]) for a in truth.labelmap)
-    return _judge(truth, found, frame, boxes, num_dropped=int((counts & ~is_box).sum()))
+    return _evaluate(truth, found, frame, boxes, num_dropped=int((counts & ~is_box).sum()))
 
 
 def read_ground_truth(
@@ -202,20 +203,20 @@ def read_ground_truth(
     *,
     every: int = 1,
 ) -> GroundTruth:
-    """Reads what is to be found.
+    """Read the ground truth.
 
     Args:
-        path: rows `video,second,x1,y1,x2,y2,action`, perhaps with a person's number.
-        labelmap: number of each action that counts -> its name; rows of others are passed over.
-        excluded: rows `video,second` of key frames that don't count; None for none.
-        every: only key frames whose whole second this divides count.
+        path: rows `video,second,x1,y1,x2,y2,action`, optionally with a person's number.
+        labelmap: number of each evaluated action -> its name; rows of other actions are ignored.
+        excluded: rows `video,second` of key frames to exclude; None for none.
+        every: evaluate only key frames whose second is a multiple of this.
 
     Raises:
         MissingListError: a file is missing.
-        ValueError: a file is malformed, or no row is left.
+        ValueError: a file is malformed, the label map is empty, or no row is left.
     """
     if not labelmap:
-        raise ValueError("the label map is empty: no class would count")
+        raise ValueError("the label map must have at least one class, but it is empty")
     rows = read_box_rows(path)
     videos = {name: number for number, name in enumerate(rows.names)}
     frame = _frame_numbers(rows.names, rows.video, rows.seconds, videos)
@@ -227,8 +228,8 @@ def read_ground_truth(
     is_listed = counts & np.isin(rows.actions, list(labelmap))
     if not is_listed.any():
         raise ValueError(
-            f"{rows.path}: none of its {len(rows)} rows counts: their actions are not in the label "
-            "map, or their key frames are excluded"
+            f"{rows.path}: none of its {len(rows)} rows is evaluated: their actions are not in the "
+            "label map, or their key frames are excluded"
         )
     return GroundTruth(
         path=rows.path,
@@ -249,17 +250,17 @@ def check_overlap(
     seconds: NDArray[np.float64],
     source: str,
 ) -> None:
-    """Refuse key frames of which the ground truth has none.
+    """Check that key frames are of the same split as the ground truth.
 
     Args:
         truth: see `read_ground_truth`.
         names: of videos.
-        video: (N,), which of these each key frame is in.
+        video: (N,), index of each key frame's video in `names`.
         seconds: (N,), its time.
-        source: where they come from, for the message.
+        source: origin of the key frames, for the message.
 
     Raises:
-        ValueError: there is not one in both.
+        ValueError: they share no key frame with the ground truth.
     """
     _refuse_other_split(truth, _frame_numbers(names, video, seconds, truth.videos), source)
 
@@ -267,14 +268,14 @@ def check_overlap(
 def write_detections(
     path: str | os.PathLike[str], detections: Detections, labelmap: Mapping[int, str]
 ) -> None:
-    """Writes the form of the challenge: `video,second,x1,y1,x2,y2,action,score`, a row a class.
+    """Write the challenge's format: `video,second,x1,y1,x2,y2,action,score`, one row per class.
 
-    Shares and scores have six decimals: what is read back gives the same figure to about that.
+    Coordinates and scores have six decimals, so that the mAP of the file agrees to about that.
 
     Args:
         path: of the file.
-        detections: what a model says.
-        labelmap: the actions that are written.
+        detections: of a model.
+        labelmap: the actions to write.
     """
     columns = [action - 1 for action in labelmap]
     with open(path, "w", encoding="utf-8", errors="surrogateescape") as file:
@@ -299,7 +300,7 @@ class _Found(NamedTuple):
     scores: NDArray[np.floating]
 
 
-def _judge(
+def _evaluate(
     truth: GroundTruth,
     found: Iterator[_Found],
     frame: NDArray[np.int64],
@@ -307,11 +308,11 @@ def _judge(
     *,
     num_dropped: int,
 ) -> AvaResult:
-    """The result of what was found, class by class in the order of the label map.
+    """Evaluate class by class, in the order of the label map.
 
     Args:
-        truth: what is to be found.
-        found: of each class.
+        truth: the ground truth.
+        found: the detections of each class.
         frame: (N,), of all detections.
         boxes: (N, 4), of all detections.
         num_dropped: detections that were left out.
@@ -346,13 +347,13 @@ def _frame_numbers(
     seconds: NDArray[np.float64],
     known: Mapping[str, int],
 ) -> NDArray[np.int64]:
-    """A number for each key frame: that of its video, and thousandths of seconds below.
+    """Number key frames: the number of the video, and milliseconds in the lower 32 bits.
 
     Args:
         names: of videos.
-        video: (N,), which of these.
+        video: (N,), index of each key frame's video in `names`.
         seconds: (N,).
-        known: name -> number of videos; others get further numbers.
+        known: name -> number of videos; other videos get further numbers.
     """
     others = dict.fromkeys(name for name in names if name not in known)
     numbers = {**known, **{name: len(known) + i for i, name in enumerate(others)}}
@@ -361,16 +362,18 @@ def _frame_numbers(
 
 
 def _refuse_other_split(truth: GroundTruth, frame: NDArray[np.int64], source: str) -> None:
+    if not len(frame):
+        raise ValueError(f"{source}: there are no detections")
     if not np.isin(truth.frames, frame).any():
-        what = "are none" if not len(frame) else "share no key frame (video and second)"
         raise ValueError(
-            f"{source}: the detections {what} with the ground truth {truth.path}: they are of "
-            "another split, or videos and times are written differently"
+            f"{source}: the detections share no key frame (video and second) with the ground truth "
+            f"{truth.path}: they belong to another split, or videos and times are written "
+            "differently"
         )
 
 
 def _num_distinct(frame: NDArray[np.int64], boxes: NDArray[np.float64]) -> int:
-    """How many different boxes there are, told apart by a hash."""
+    """Number of distinct boxes, compared by a hash."""
     sides = np.ascontiguousarray(boxes, np.float64).view(np.uint64)
     value = frame.astype(np.uint64)
     for column in sides.T:

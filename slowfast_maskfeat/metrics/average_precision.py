@@ -1,6 +1,6 @@
 """Average precision of the boxes of one class, over key frames.
 
-Source: VOC (Everingham et al., 2010), section 4.2, with the area under all steps, as AVA takes it.
+Source: VOC (Everingham et al., 2010), section 4.2, with the area under all steps, as in AVA.
 """
 
 from __future__ import annotations
@@ -20,30 +20,31 @@ def average_precision(
 ) -> float:
     """AP at an IoU of 0.5 of the detections of one class.
 
-    Each takes the box of its key frame that it overlaps most, if by enough. Of those that take the
-    same, the one with the highest score is right; the others, and those that take none, are wrong.
+    Each detection is matched to the box of its key frame that it overlaps most, if by enough. Of
+    the detections of one box, that with the highest score is a true positive; the others, and those
+    without a match, are false positives.
 
     Args:
-        frame: (N,), the key frame of each detection.
+        frame: (N,), key frame of each detection.
         boxes: (N, 4).
         scores: (N,).
-        truth_frame: (G,) ascending, the key frame of each box of the ground truth.
+        truth_frame: (G,) ascending, key frame of each ground-truth box.
         truth_boxes: (G, 4).
 
     Returns:
-        In 0..1; NaN where there is no ground truth.
+        The AP in [0, 1]; NaN without ground truth.
     """
     if not len(truth_frame):
         return float("nan")
     if not len(frame):
         return 0.0
     target = _best_match(frame, boxes, truth_frame, truth_boxes)
-    # Equal scores come in the reverse order of the input, as in the published evaluation.
+    # Equal scores are in the reverse order of the input, as in the published evaluation.
     order = np.argsort(scores, kind="stable")[::-1]
     target = target[order]
     claims = np.flatnonzero(target >= 0)
-    _, first = np.unique(target[claims], return_index=True)  # the highest score takes the box
-    hits = np.sort(claims[first])  # ranks of the detections that are right
+    _, first = np.unique(target[claims], return_index=True)  # the highest score gets the box
+    hits = np.sort(claims[first])  # ranks of the true positives
     precision = np.arange(1, len(hits) + 1) / (hits + 1)
     envelope = np.maximum.accumulate(precision[::-1])
     return float(envelope.sum() / len(truth_frame))
@@ -55,7 +56,7 @@ def _best_match(
     truth_frame: NDArray[np.int64],
     truth_boxes: NDArray[np.float64],
 ) -> NDArray[np.int64]:
-    """For each detection the box in its key frame that it overlaps most, the first of equals.
+    """Find the ground-truth box that each detection overlaps most; the first if several tie.
 
     Args:
         frame: (N,).
@@ -64,7 +65,7 @@ def _best_match(
         truth_boxes: (G, 4).
 
     Returns:
-        (N,) numbers of boxes; -1 where the overlap is below the threshold.
+        (N,) indices of boxes; -1 where the overlap is below the threshold.
     """
     begin = np.searchsorted(truth_frame, frame, side="left")
     counts = np.searchsorted(truth_frame, frame, side="right") - begin
@@ -73,7 +74,7 @@ def _best_match(
     if not len(rows):
         return best
     counts = counts[rows]
-    starts = counts.cumsum() - counts  # of each detection's pairs
+    starts = counts.cumsum() - counts  # first pair of each detection
     detection = np.repeat(rows, counts)
     pairs = np.arange(len(detection))
     candidate = pairs - np.repeat(starts - begin[rows], counts)

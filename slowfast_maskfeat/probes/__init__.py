@@ -1,4 +1,4 @@
-"""What frozen features say of the classes leaves this room: heads, and votes of neighbors."""
+"""Probes of frozen features: linear and attentive heads, and k nearest neighbors."""
 
 from __future__ import annotations
 

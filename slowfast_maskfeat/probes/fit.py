@@ -1,8 +1,8 @@
-"""Train small heads on features, in memory or on the disk.
+"""Train probe heads on features, in memory or on disk.
 
-A loop of its own, and not `engine.train`: there are no videos to decode, lose, mask or augment, an
-epoch takes seconds, nothing is worth a checkpoint, and the heads of all learning rates are trained
-side by side, on the same batches, for the price of reading the features once.
+This is a training loop of its own instead of `engine.train`: there are no videos to decode, mask or
+augment, an epoch takes seconds, checkpoints are not worth it, and the heads of all learning rates
+are trained together on the same batches, so that the features are read once.
 """
 
 from __future__ import annotations
@@ -24,16 +24,16 @@ from slowfast_maskfeat.metrics.accuracy import topk_correct
 
 @dataclass(frozen=True, kw_only=True)
 class FitSettings:
-    """How heads are trained.
+    """Training settings of the heads.
 
     Attributes:
-        learning_rates: one head is trained with each; the best on the validation rows is kept. They
-            are of a batch of 256 rows and scale with `batch_size`.
+        learning_rates: one head is trained with each, and the best on the validation samples is
+            kept. They hold for a batch of 256 samples and are scaled by `batch_size`.
         optimizer: "sgd", with momentum 0.9, or "adamw".
-        epochs: passes over the training rows; the learning rate falls to 0 as a cosine.
-        batch_size: rows of a step.
-        weight_decay: of the matrices, not of biases and norms.
-        seed: of the first weights and the order.
+        epochs: passes over the training samples; the learning rate follows a cosine to 0.
+        batch_size: samples per step.
+        weight_decay: of weight matrices, not of biases and norms.
+        seed: of the initial weights and the order of the samples.
     """
 
     learning_rates: Sequence[float]
@@ -46,14 +46,14 @@ class FitSettings:
 
 @dataclass(frozen=True)
 class Fit:
-    """The head that was chosen.
+    """The head with the best learning rate.
 
     Attributes:
         head: in evaluation mode.
-        learning_rate: it was trained with, as given, before the scaling.
-        validation_top1: percent right of the validation rows, for each learning rate whose head
-            stayed finite.
-        diverged: the other learning rates: a loss, or a score of a validation row, was not finite.
+        learning_rate: of its training, before it is scaled by the batch size.
+        validation_top1: top-1 accuracy in percent on the validation samples, by the learning rate
+            of each head that did not diverge.
+        diverged: the other learning rates: a loss or a validation score was not finite.
     """
 
     head: nn.Module
@@ -72,26 +72,26 @@ def fit_heads(
     device: torch.device,
     show_progress: bool = True,
 ) -> Fit:
-    """Train a head per learning rate and keep the best; the smaller rate where two are equal.
+    """Train one head per learning rate and keep the best; of equal ones, that of the smaller rate.
 
-    A head that diverges is not chosen.
+    Heads that diverge are excluded.
 
     Args:
-        make_head: gives a head, features -> (B, K) logits; called with the seed set.
-        features: (N, D) or (N, n, D), on the CPU; a batch of them at a time is asked for.
+        make_head: creates a head, features -> (B, K) logits; called with the seed set.
+        features: (N, D) or (N, n, D), on the CPU; read one batch at a time.
         labels: (N,) int64.
-        validation: the same two of the rows that choose.
-        settings: how.
+        validation: features and labels on which the learning rate is chosen.
+        settings: of the training.
         device: to train on.
-        show_progress: draw a progress bar.
+        show_progress: whether to show the progress.
 
     Raises:
-        ValueError: there is nothing to train on or to choose by, or all heads diverged.
+        ValueError: there are no training or no validation samples, or all heads diverged.
     """
     if not len(features) or not len(validation[0]):
         raise ValueError(
-            f"a probe has {len(features)} rows to train on and {len(validation[0])} to choose the "
-            "learning rate by; both need at least one"
+            "a probe needs at least one training and one validation sample, got "
+            f"{len(features)} and {len(validation[0])}"
         )
     rates = sorted(set(settings.learning_rates))
     state = torch.random.get_rng_state()
@@ -112,10 +112,10 @@ def fit_heads(
             factor = 0.5 * (1 + math.cos(math.pi * step / num_steps))
             for group in optimizer.param_groups:
                 group["lr"] = group["full_lr"] * factor
-            inputs, wanted = features[rows].to(device).float(), labels[rows].to(device)
+            inputs, targets = features[rows].to(device).float(), labels[rows].to(device)
             optimizer.zero_grad(set_to_none=True)
-            for place, head in enumerate(heads):  # one by one: the memory of one is in use
-                loss = F.cross_entropy(head(inputs), wanted)
+            for place, head in enumerate(heads):  # one by one: activations of one head at a time
+                loss = F.cross_entropy(head(inputs), targets)
                 is_finite[place] &= loss.detach().isfinite()
                 loss.backward()
             optimizer.step()
@@ -124,13 +124,14 @@ def fit_heads(
     progress.close()
     top1: dict[float, float] = {}
     for rate, head, stayed in zip(rates, heads, is_finite.tolist(), strict=True):
-        right = _top1(head, *validation, settings.batch_size, device) if stayed else None
-        if right is not None:
-            top1[rate] = right
+        accuracy = _top1(head, *validation, settings.batch_size, device) if stayed else None
+        if accuracy is not None:
+            top1[rate] = accuracy
     if not top1:
         raise ValueError(
-            f"PROBE.LEARNING_RATES: with each of {', '.join(map(str, rates))} the head diverged: "
-            "losses or scores are not finite; smaller ones are right, if the features are finite"
+            f"PROBE.LEARNING_RATES: the head diverged with each of {', '.join(map(str, rates))}: "
+            "losses or scores are not finite; try smaller rates and check that the features are "
+            "finite"
         )
     best = max(top1, key=lambda rate: (top1[rate], -rate))
     diverged = tuple(rate for rate in rates if rate not in top1)
@@ -141,7 +142,7 @@ def fit_heads(
 def head_scores(
     head: nn.Module, features: Tensor | FeatureRows, *, batch_size: int, device: torch.device
 ) -> Tensor:
-    """Class probabilities: (N, D) or (N, n, D) -> (N, K) float32 on the CPU."""
+    """Compute class probabilities: (N, D) or (N, n, D) -> (N, K) float32 on the CPU."""
     head.eval()
     parts = []
     for start in range(0, len(features), batch_size):
@@ -157,7 +158,7 @@ def _top1(
     batch_size: int,
     device: torch.device,
 ) -> float | None:
-    """Percent right; None where a score is not finite."""
+    """Top-1 accuracy in percent; None if a score is not finite."""
     scores = head_scores(head, features, batch_size=batch_size, device=device)
     if not scores.isfinite().all():
         return None

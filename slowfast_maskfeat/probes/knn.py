@@ -1,7 +1,7 @@
-"""The weighted vote of the nearest neighbors.
+"""k-NN probe: the weighted vote of the nearest neighbors, without training.
 
 Source: Wu et al., CVPR 2018 (arXiv 1805.01978), section 3.4; with k = 20 and a temperature of 0.07
-as in DINO (arXiv 2104.14294), section 4.1. Nothing is trained.
+as in DINO (arXiv 2104.14294), section 4.1.
 """
 
 from __future__ import annotations
@@ -13,7 +13,7 @@ from torch import Tensor
 from slowfast_maskfeat.features.rows import FeatureRows
 from slowfast_maskfeat.log import Progress
 
-# Similarities held at once: 64 MiB of float32.
+# Similarities in memory at once: 64 MiB of float32.
 _MAX_SIMILARITIES = 2**24
 _QUERY_ROWS = 1024
 
@@ -22,7 +22,7 @@ _QUERY_ROWS = 1024
 def neighbor_scores(
     known: Tensor | FeatureRows,
     labels: Tensor,
-    asked: Tensor | FeatureRows,
+    queries: Tensor | FeatureRows,
     *,
     num_classes: int,
     device: torch.device,
@@ -31,43 +31,40 @@ def neighbor_scores(
     max_similarities: int = _MAX_SIMILARITIES,
     show_progress: bool = True,
 ) -> Tensor:
-    """Scores by the vote of the `k` rows of the largest cosine, each weighted exp(cosine / t).
+    """Class scores by a vote of the `k` features of largest cosine, weighted exp(cosine / t).
 
-    Where several rows have the cosine of the k-th neighbor, those that vote are any of them: which
-    ones may differ between devices and sizes of the blocks, as the last bits of a cosine do.
+    If several features tie for the k-th neighbor, any of them may vote: which ones can differ
+    between devices and block sizes, as the last bits of a cosine do.
 
     Args:
-        known: (N, D) features whose classes are known; a block of them is on the device at a time.
-        labels: (N,) int64 classes of these.
-        asked: (M, D) features to classify, held on the device.
+        known: (N, D) features with known classes; one block at a time is moved to the device.
+        labels: (N,) int64 classes of the known features.
+        queries: (M, D) features to classify, all moved to the device.
         num_classes: K.
-        device: that compares.
-        k: neighbors that vote.
-        temperature: of the weights.
-        max_similarities: how many are held at once, which bounds the memory.
-        show_progress: draw a progress bar.
+        device: of the computation.
+        k: number of neighbors that vote (PROBE.NUM_NEIGHBORS).
+        temperature: t of the weights (PROBE.TEMPERATURE).
+        max_similarities: similarities in memory at once.
+        show_progress: whether to show the progress.
 
     Returns:
         (M, K) float32 on the CPU, each row summing to 1.
 
     Raises:
-        ValueError: k or the temperature is not above 0, or fewer than k rows are known.
+        ValueError: k is larger than N.
     """
-    if k < 1 or temperature <= 0:
-        raise ValueError(
-            f"PROBE.NUM_NEIGHBORS and PROBE.TEMPERATURE are {k} and {temperature}; above 0 is "
-            "right, 20 and 0.07 are usual"
-        )
+    assert k > 0, k
+    assert temperature > 0, temperature
     if k > len(known):
         raise ValueError(
-            f"PROBE.NUM_NEIGHBORS: {k} neighbors are to vote, but there are {len(known)} "
-            "labeled features to compare with; at most as many are right"
+            f"PROBE.NUM_NEIGHBORS must be at most {len(known)}, the number of labeled features, "
+            f"got {k}"
         )
-    queries = F.normalize(asked[:].to(device).float(), dim=1)
-    cosines, places = _nearest(queries, known, k, max_similarities, show_progress)
+    unit_queries = F.normalize(queries[:].to(device).float(), dim=1)
+    cosines, places = _nearest(unit_queries, known, k, max_similarities, show_progress)
     parts = [torch.zeros(0, num_classes)]
     for cosine, place in zip(cosines.split(_QUERY_ROWS), places.split(_QUERY_ROWS), strict=True):
-        # The largest is taken off first: exp(1 / t) overflows at small temperatures.
+        # The largest is subtracted first: exp(1 / t) overflows at small temperatures.
         weight = ((cosine - cosine[:, :1]) / temperature).exp().cpu()
         votes = torch.zeros(len(weight), num_classes)
         votes.scatter_add_(1, labels[place.cpu()], weight)
@@ -82,12 +79,13 @@ def _nearest(
     max_similarities: int,
     show_progress: bool,
 ) -> tuple[Tensor, Tensor]:
-    """The `k` largest cosines of each query, largest first, and the rows of `known`: (M, k) each.
+    """The `k` largest cosines of each query, in descending order, and their rows: (M, k) each.
 
-    All queries see a block of what is known before the next is fetched, so that it is read once.
+    All queries are compared with one block of `known` before the next is read, so that each is read
+    once.
     """
     device = queries.device
-    # Until k rows have been seen, places are filled by what any row beats.
+    # Until k rows have been seen, the rest is -inf, which any row exceeds.
     best = torch.full((len(queries), k), -torch.inf, device=device)
     place = torch.zeros(len(queries), k, dtype=torch.long, device=device)
     columns = max(max_similarities // _QUERY_ROWS, 1)

@@ -1,4 +1,4 @@
-"""A linear classifier of frozen features."""
+"""Linear probe: a linear classifier on frozen features."""
 
 from __future__ import annotations
 
@@ -10,12 +10,12 @@ class LinearHead(nn.Module):
     """Standardizes each feature and classifies them linearly.
 
     MAE (arXiv 2111.06377, appendix A.1) puts a batch norm without affine parameters before the
-    linear layer. The features being frozen, its mean and variance are known beforehand: they are
-    those of all training rows, in training as in the test.
+    linear layer. As the features are frozen, mean and standard deviation over all training samples
+    take its place, in training and evaluation alike.
 
     Args:
-        mean: (D,) of the training features.
-        std: (D,) of these.
+        mean: (D,) mean of the training features.
+        std: (D,) standard deviation of the training features.
         num_classes: K.
     """
 
@@ -25,12 +25,12 @@ class LinearHead(nn.Module):
     def __init__(self, mean: Tensor, std: Tensor, num_classes: int) -> None:
         super().__init__()
         self.register_buffer("mean", mean.clone())
-        # A feature that never changes says nothing; it becomes 0.
+        # A constant feature carries no information; it becomes 0.
         self.register_buffer("std", torch.where(std > 0, std, 1.0))
         self.linear = nn.Linear(len(mean), num_classes)
         nn.init.normal_(self.linear.weight, std=0.01)
         nn.init.zeros_(self.linear.bias)
 
     def forward(self, features: Tensor) -> Tensor:
-        """(B, D) -> (B, K) logits."""
+        """Classify features: (B, D) -> (B, K) logits."""
         return self.linear((features - self.mean) / self.std)

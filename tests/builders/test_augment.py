@@ -147,14 +147,14 @@ def test_a_batch_of_one_is_enough_where_each_video_gives_two_clips():
 @pytest.mark.parametrize(
     ("key", "value", "message"),
     [
-        ("AUG.RE_PROB", 1.2, r"wanted in 0\.\.1"),
-        ("AUG.GRAY_PROB", -0.1, r"wanted in 0\.\.1"),
-        ("MIXUP.PROB", 2, r"wanted in 0\.\.1"),
-        ("AUG.NUM_SAMPLE", 0, "wanted above 0"),
-        ("AUG.RE_MODE", "noise", "is not one of 'pixel', 'rand', 'const'"),
-        ("AUG.INTERPOLATION", "lanczos", "is not one of 'bicubic', 'bilinear', 'random'"),
+        ("AUG.RE_PROB", 1.2, r"got 1\.2"),
+        ("AUG.GRAY_PROB", -0.1, r"got -0\.1"),
+        ("MIXUP.PROB", 2, r"got 2\.0"),
+        ("AUG.NUM_SAMPLE", 0, "got 0"),
+        ("AUG.RE_MODE", "noise", "'pixel', 'rand', 'const', got 'noise'"),
+        ("AUG.INTERPOLATION", "lanczos", "'bicubic', 'bilinear', 'random', got"),
     ],
 )
 def test_values_out_of_range_name_their_key(key, value, message):
-    with pytest.raises(ValueError, match=f"{key}: .*{message}"):
+    with pytest.raises(ValueError, match=f"{key} .*{message}"):
         load_config([], [key, str(value)])

@@ -55,7 +55,7 @@ def test_the_two_published_keys_contradict_each_other() -> None:
 
 
 def test_a_word_that_is_no_inflation_is_refused() -> None:
-    with pytest.raises(ValueError, match="CHECKPOINT_INFLATION: 'sum' is not one of '', 'mean'"):
+    with pytest.raises(ValueError, match=r"CHECKPOINT_INFLATION .*got 'sum'"):
         configuration("TRAIN.CHECKPOINT_INFLATION", "sum")
 
 
@@ -71,7 +71,7 @@ def test_an_image_checkpoint_grows_as_the_keys_say(tmp_path: Path, in_init: bool
 
 def test_how_much_must_be_filled_is_a_key(tmp_path: Path) -> None:
     path = source_file(tmp_path, tiny_options("img_vit"))
-    with pytest.raises(ValueError, match=r"95\.0% is the least allowed"):
+    with pytest.raises(ValueError, match=r"95\.0% of TRAIN\.CHECKPOINT_MIN_COVERAGE"):
         load_first_weights(configuration(), receiver(tiny_options("v2_ft")), path)
     cfg = configuration("TRAIN.CHECKPOINT_MIN_COVERAGE", 0.0)
     assert load_first_weights(cfg, receiver(tiny_options("v2_ft")), path).coverage < 0.5
@@ -97,7 +97,7 @@ def test_what_training_starts_anew_is_a_key(tmp_path: Path) -> None:
     report = load_first_weights(cfg_small, model, path)
     assert report.missing == report.left_out == ("norm.weight", "norm.bias")
     assert report.unexpected == ()
-    assert "left out as asked            2  norm.* (2)" in str(report)
+    assert "left out                     2  norm.* (2)" in str(report)
     assert torch.equal(model.state_dict()["norm.weight"], before)
     assert not load_tested_weights(cfg, model, path).missing
 
@@ -123,7 +123,7 @@ def test_fine_tuning_compares_the_classes(tmp_path: Path, classifier: Path) -> N
     with pytest.raises(ValueError, match="in another order"):
         load_first_weights(turned, model, classifier)
     alone = data(tmp_path, NAMES[::-1], "TRAIN.CHECKPOINT_LEAVE_OUT", "['head.']")
-    assert load_first_weights(alone, model, classifier).missing_head
+    assert "head.projection.weight" in load_first_weights(alone, model, classifier).missing
 
 
 def test_testing_compares_the_classes(tmp_path: Path, classifier: Path) -> None:

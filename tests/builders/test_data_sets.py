@@ -184,6 +184,19 @@ def test_a_seed_gives_the_same_batches_whatever_loads_them(name, tmp_path):
     assert not other[0][2].equal(expected[0][2])
 
 
+def test_a_batch_splits_into_equal_parts(tmp_path):
+    MAKERS["csv"][0](tmp_path)
+    for steps, fits in ((1, True), (2, True), (3, False), (8, False)):
+        settings = {"TRAIN.BATCH_SIZE": 4, "TRAIN.ACCUMULATION_STEPS": steps}
+        cfg = _config(tmp_path, "csv", {}, settings)
+        if fits:
+            assert len(build_loader(cfg, "train")) == NUM_ROWS // 4
+            continue
+        message = rf"TRAIN\.BATCH_SIZE .*TRAIN\.ACCUMULATION_STEPS {steps}\b.*\b4\b"
+        with pytest.raises(ValueError, match=message):
+            build_loader(cfg, "train")
+
+
 def test_shards_of_a_known_data_set_are_cut_as_it_is(tmp_path):
     """The shards are named by a key; TRAIN.DATASET says how clips are cut and what classes are."""
     templates = {"Jumping": "0", "Hopping something": "1"}

@@ -40,7 +40,7 @@ def test_the_same_classes(path: Path, names: list[str], complete: bool) -> None:
 
 def test_a_file_without_names_is_not_compared_which_is_said(tmp_path: Path) -> None:
     state = source_state(tiny_options("v2_ft"))
-    trust = "  the file has no class names: the order of its classes is taken on trust"
+    trust = "  the file has no class names: the order of its classes could not be checked"
     for extra in ({}, {"class_names": []}):
         path = save_checkpoint(tmp_path / "s.pyth", {"model_state": state, **extra})
         report, untouched = load(path, class_names=NAMES)
@@ -66,14 +66,14 @@ def test_other_classes_start_anew_when_training(path: Path) -> None:
 
 def test_other_classes_are_an_error_when_testing(path: Path) -> None:
     other = [*NAMES[:3], "juggling", *NAMES[4:]]
-    with pytest.raises(ValueError, match=r"class 3 is 'class 3', the data set's is 'juggling'; th"):
+    with pytest.raises(ValueError, match=r"class 3 is 'class 3', the data set's is 'juggling'; "):
         load(path, class_names=other, complete=True)
 
 
 def test_the_same_classes_in_another_order_are_always_an_error(path: Path) -> None:
     turned = NAMES[::-1]
     for complete in (False, True):
-        with pytest.raises(ValueError, match="the classes are the same in another order: bring"):
+        with pytest.raises(ValueError, match="in another order"):
             load(path, class_names=turned, complete=complete)
     with pytest.raises(ValueError, match=r"CHECKPOINT_LEAVE_OUT \"\['head\.'\]\""):
         load(path, class_names=turned)
@@ -105,7 +105,7 @@ def test_lists_of_names() -> None:
     assert compare_class_names(["a"], ["a", "b"], "p", may_start_anew=True) == (
         "it has 1 classes, the data set has 2"
     )
-    with pytest.raises(ValueError, match=r"^p: it has 1 classes, the data set has 2; the same"):
+    with pytest.raises(ValueError, match=r"^p: it has 1 classes, the data set has 2; "):
         compare_class_names(["a"], ["a", "b"], "p")
     with pytest.raises(ValueError, match=r"of the checkpoint$"):
         compare_class_names(["a", "b"], ["b", "a"], "p")

@@ -39,8 +39,8 @@ def test_what_names_have_in_front_is_told(tmp_path: Path, prefix: str) -> None:
     model = receiver(tiny_options("img_vit"))
     with pytest.raises(LoadError) as caught:
         load_weights(model, path)
-    hint = f"TRAIN.CHECKPOINT_CLEAR_NAME_PATTERN \"['{prefix}']\" removes that."
-    assert caught.value.summary.endswith(f"have {prefix!r} in front: {hint}")
+    assert f" {prefix!r}" in caught.value.summary
+    assert f"TRAIN.CHECKPOINT_CLEAR_NAME_PATTERN \"['{prefix}']\"" in caught.value.summary
     report = load_weights(model, path, clear_names=[prefix])
     assert report.missing == ("head.projection.weight", "head.projection.bias")
 
@@ -49,7 +49,7 @@ def test_what_few_names_have_in_front_is_not(tmp_path: Path) -> None:
     state = source_state(tiny_options("img_vit"))
     few = {f"x.{name}": value for name, value in list(state.items())[:9]}
     path = save_checkpoint(tmp_path / "s.pyth", {"model_state": few})
-    with pytest.raises(LoadError, match=r"MIN_COVERAGE\)\. Is it of this model\?\n"):
+    with pytest.raises(LoadError, match=r"MIN_COVERAGE\. Is it .* of this model\?\n"):
         load_weights(receiver(tiny_options("img_vit")), path)
 
 
@@ -58,7 +58,7 @@ def test_names_that_were_brought_here_are_not_advised_to_be(tmp_path: Path) -> N
     model = receiver(tiny_options("img_vit"))
     with pytest.raises(LoadError, match=r"convert_checkpoint\.py"):
         load_weights(model, path)
-    with pytest.raises(LoadError, match=r"Is it of this model\?"):
+    with pytest.raises(LoadError, match=r"Is it .* of this model\?"):
         load_weights(model, path, rename=lambda weights: weights)
 
 
@@ -69,8 +69,8 @@ def test_weights_of_another_kind_of_number_are_refused(tmp_path: Path, kind: tor
         state[name] = state[name].to(kind)
     path = save_checkpoint(tmp_path / "s.pyth", {"model_state": state})
     message = (
-        rf"numbers of the kind {str(kind).removeprefix('torch.')} where .* "
-        r"\(patch_embed\.proj\.weight, blocks\.0\.mlp\.fc1\.weight\); quantized"
+        rf"s\.pyth .*floating-point .*got {str(kind).removeprefix('torch.')} "
+        r"\(patch_embed\.proj\.weight, blocks\.0\.mlp\.fc1\.weight\)"
     )
     with pytest.raises(ValueError, match=message):
         load_weights(receiver(tiny_options("img_vit")), path)
@@ -80,7 +80,7 @@ def test_sparse_weights_are_refused(tmp_path: Path) -> None:
     state = source_state(tiny_options("img_vit"))
     state["norm.weight"] = state["norm.weight"].to_sparse()
     path = save_checkpoint(tmp_path / "s.pyth", {"model_state": state})
-    with pytest.raises(ValueError, match=r"the kind sparse_coo where .* \(norm\.weight\)"):
+    with pytest.raises(ValueError, match=r"s\.pyth .*got sparse_coo \(norm\.weight\)"):
         load_weights(receiver(tiny_options("img_vit")), path)
 
 
@@ -98,16 +98,16 @@ def test_floats_of_any_precision_are_read(tmp_path: Path, kind: torch.dtype) -> 
 @pytest.mark.parametrize(
     ("content", "message"),
     [
-        ({}, "it is empty; tensors"),
-        ({"state_dict": {}, "epoch": 2}, "its 'state_dict' is empty; tensors"),
-        ({"teacher": {"x": 1}, "epoch": 2}, "it has the keys teacher, epoch; tensors"),
-        ({"model": {"depth": 3}}, "its 'model' has the keys depth; tensors"),
-        ({7: torch.zeros(2)}, "it has the keys 7; tensors"),
+        ({}, "it is empty$"),
+        ({"state_dict": {}, "epoch": 2}, "its 'state_dict' is empty$"),
+        ({"teacher": {"x": 1}, "epoch": 2}, "it has the keys teacher, epoch$"),
+        ({"model": {"depth": 3}}, "its 'model' has the keys depth$"),
+        ({7: torch.zeros(2)}, "it has the keys 7$"),
     ],
 )
 def test_a_file_without_weights(tmp_path: Path, content: dict, message: str) -> None:
     path = save_checkpoint(tmp_path / "s.pyth", content)
-    with pytest.raises(ValueError, match=f"has no weights in it: {message}"):
+    with pytest.raises(ValueError, match=f"s.pyth .*{message}"):
         load_weights(receiver(tiny_options("img_vit")), path)
 
 

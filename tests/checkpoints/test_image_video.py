@@ -127,7 +127,7 @@ def test_joint_positions_become_the_nearest_sum(tmp_path: Path) -> None:
     report = load_weights(model := receiver(tiny_options("img_vit", **VIDEO_VIT)), path)
     assert report.reshaped["pos_embed_temporal"] == "from pos_embed, least squares over (4, 4, 4)"
     assert "pos_embed" not in report.unexpected
-    assert "unused, not in the model" not in str(report)
+    assert "unused (not in model)" not in str(report)
     table = source_state(joint)["pos_embed"]
     state = model.state_dict()
     assert torch.equal(state["pos_embed_class"], table[:, :1])

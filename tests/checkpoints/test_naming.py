@@ -314,25 +314,35 @@ def test_predicted_pixels_keep_their_meaning() -> None:
         ("torchvision_v2", "timm", {}, "its patches are two-dimensional"),
         ("timm_attention", "torchvision", {}, "its patches are three-dimensional"),
         ("timm_attention", "timm", {"MVIT__USE_MEAN_POOLING": True}, "normalizes the mean"),
-        ("timm_attention", "timm", {"MVIT__NORM_STEM": True}, r"no place for 2 .*norm_stem"),
-        ("timm_mlp", "timm", {"MVIT__SEP_POS_EMBED": True}, "no place for 2 .*pos_embed_spatial"),
+        ("timm_attention", "timm", {"MVIT__NORM_STEM": True}, r"no names for 2 .*norm_stem"),
+        ("timm_mlp", "timm", {"MVIT__SEP_POS_EMBED": True}, "no names for 2 .*pos_embed_spatial"),
         ("timm_attention", "timm", {"MVIT__POOL_KVQ_KERNEL": [3, 3, 3]}, "this one time too"),
         ("timm_cls", "timm", {"MVIT__RESIDUAL_POOLING": True}, "adds the pooled query to that"),
-        ("torchvision_v2", "torchvision", {"MVIT__CLS_EMBED_ON": False}, "classifies the cls"),
-        ("torchvision_v2", "torchvision", {"MVIT__LAYER_SCALE": 0.1}, "no place for 8 .*gamma_1"),
-        ("vit_classifier", "vitmae", {"MVIT__CLS_EMBED_ON": False}, "has a cls token"),
-        ("vit_classifier", "vitmae", {"MVIT__USE_MEAN_POOLING": True}, "classifies the cls token"),
-        ("vit_classifier", "vitmae", {"MVIT__REL_POS_SPATIAL": True}, "no place for 6 .*rel_pos_h"),
+        ("torchvision_v2", "torchvision", {"MVIT__CLS_EMBED_ON": False}, "classifies the class"),
+        ("torchvision_v2", "torchvision", {"MVIT__LAYER_SCALE": 0.1}, "no names for 8 .*gamma_1"),
+        ("vit_classifier", "vitmae", {"MVIT__CLS_EMBED_ON": False}, "has a class token"),
+        (
+            "vit_classifier",
+            "vitmae",
+            {"MVIT__USE_MEAN_POOLING": True},
+            "classifies the class token",
+        ),
+        ("vit_classifier", "vitmae", {"MVIT__REL_POS_SPATIAL": True}, "no names for 6 .*rel_pos_h"),
         (
             "vitmae_pretraining",
             "vitmae",
             {"MASK__MAE_ON": False, "MASK__HEAD_TYPE": "separate"},
             "this one encodes mask tokens",
         ),
-        ("videomae_classifier", "videomae", {"MVIT__CLS_EMBED_ON": True}, "has no cls token"),
+        ("videomae_classifier", "videomae", {"MVIT__CLS_EMBED_ON": True}, "has no class token"),
         ("videomae_classifier", "videomae", {"MVIT__USE_MEAN_POOLING": False}, "POOLING True"),
-        ("videomae_classifier", "videomae", {}, "'pos_embed' here is not what they are"),
-        ("videomae_classifier", "videomae", {"MVIT__SEP_POS_EMBED": True}, "positions are fixed"),
+        ("videomae_classifier", "videomae", {}, "'pos_embed' here differs"),
+        (
+            "videomae_classifier",
+            "videomae",
+            {"MVIT__SEP_POS_EMBED": True},
+            "position embeddings are fixed",
+        ),
     ],
 )
 def test_models_that_a_library_does_not_have_are_refused(
@@ -354,7 +364,7 @@ def test_a_bias_before_the_decoder_is_refused() -> None:
 def test_timm_files_that_the_model_would_misread_are_refused() -> None:
     cfg = configuration("timm_cls", MVIT__RESIDUAL_POOLING=True)
     facts = model_facts(cfg, build_model(cfg))
-    with pytest.raises(ValueError, match="adds the pooled query to that token, too"):
+    with pytest.raises(ValueError, match="adds the pooled query to that token"):
         NAMINGS["timm"].to_published(foreign_state("timm_cls"), facts)
 
 

@@ -28,7 +28,7 @@ def test_pre_training_to_classifier(tmp_path: Path) -> None:
     assert table(path, tiny_options("v2_ft")) == [
         "  loaded                     127  98.4% of the backbone",
         "  left as initialized          4  norm.* (2), head.* (2)",
-        "  unused, of pre-training      7  mask_token, pred_head.* (4), hogs.* (2)",
+        "  unused (pre-training)        7  mask_token, pred_head.* (4), hogs.* (2)",
         "  classifier left as initialized: the file has none",
     ]
 
@@ -57,7 +57,7 @@ def test_what_lies_within_blocks_is_told_by_its_last_parts(tmp_path: Path) -> No
     ]
     path = source_file(tmp_path, tiny_options("v2_k400"))
     assert table(path, tiny_options("v2_k400", **flat))[1:] == [
-        f"  unused, not in the model     {times}"
+        f"  unused (not in model)        {times}"
     ]
 
 
@@ -82,7 +82,7 @@ def test_masked_autoencoder_to_classifier(tmp_path: Path) -> None:
     assert table(path, classifier) == [
         "  loaded                      44  100.0% of the backbone",
         "  left as initialized          2  head.* (2)",
-        "  unused, of pre-training     22  dec_pos_embed_spatial, dec_pos_embed_temporal, "
+        "  unused (pre-training)       22  dec_pos_embed_spatial, dec_pos_embed_temporal, "
         "dec_pos_embed_class, mask_token, and 2 more",
         "  classifier left as initialized: the file has none",
     ]
@@ -128,8 +128,8 @@ def test_the_names_of_other_libraries_are_recognized(
     state = {f"module.{name}": torch.zeros(3) for name in names}
     path = save_checkpoint(tmp_path / "theirs.pth", state)
     message = (
-        rf"names look like {library}'s: python tools/convert_checkpoint\.py --cfg CFG --input "
-        rf"{path} --output {tmp_path / 'theirs_converted.pyth'} renames"
+        rf"names look like those of {library}.* tools/convert_checkpoint\.py --cfg CFG --input "
+        rf"{path} --output {tmp_path / 'theirs_converted.pyth'}"
     )
     with pytest.raises(ValueError, match=message):
         load_weights(receiver(tiny_options("img_vit")), path)

@@ -90,9 +90,12 @@ def test_another_kind_of_file_with_its_name(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("metadata", "message"),
     [
-        ({"class_names": "a, b"}, r"'class_names' in its header is 'a, b'; a JSON list of texts"),
-        ({"class_names": json.dumps([1, 2])}, "a JSON list of texts"),
-        ({"token_grid": json.dumps("888")}, "'token_grid' .* a JSON list of whole numbers"),
+        ({"class_names": "a, b"}, r"'class_names' .* JSON list of strings, got 'a, b'"),
+        (
+            {"class_names": json.dumps([1, 2])},
+            r"'class_names' .* JSON list of strings, got '\[1, 2\]'",
+        ),
+        ({"token_grid": json.dumps("888")}, r"'token_grid' .* JSON list of integers"),
     ],
 )
 def test_a_header_that_cannot_be_meant(
@@ -107,13 +110,13 @@ def test_a_header_that_cannot_be_meant(
 def test_parts_of_a_checkpoint_are_refused(tmp_path: Path) -> None:
     path = tmp_path / "model.safetensors.index.json"
     path.write_text(json.dumps({"weight_map": {"w": "model-00001-of-00002.safetensors"}}))
-    with pytest.raises(ValueError, match="in several parts, which are not read; one file"):
+    with pytest.raises(ValueError, match=r"index\.json .*several files"):
         load_checkpoint(path)
 
 
 def test_an_absent_file_tells_what_is_there(tmp_path: Path) -> None:
     save_safetensors(tmp_path / "w.safetensors", {"w": torch.zeros(1)})
-    with pytest.raises(ValueError, match=r"no checkpoint at .*v\.safetensors; .* has w\.safeten"):
+    with pytest.raises(ValueError, match=r"no checkpoint at .*v\.safetensors; .* w\.safeten"):
         load_checkpoint(tmp_path / "v.safetensors")
 
 

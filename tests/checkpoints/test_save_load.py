@@ -153,12 +153,12 @@ class NeedsCode:
 
 
 def test_files_that_are_no_checkpoint(tmp_path: Path) -> None:
-    with pytest.raises(ValueError, match=r"nor is there a folder .*nowhere"):
+    with pytest.raises(ValueError, match=r"c\.pyth; the folder .*nowhere"):
         load_checkpoint(tmp_path / "nowhere" / "c.pyth")
-    with pytest.raises(ValueError, match="holds none"):
+    with pytest.raises(ValueError, match=r"c\.pyth; .* no checkpoints"):
         load_checkpoint(tmp_path / "c.pyth")
     whole = save_checkpoint(tmp_path / "whole.pyth", {"w": torch.zeros(1000)})
-    with pytest.raises(ValueError, match=r"no checkpoint at .*c\.pyth; .* has whole\.pyth"):
+    with pytest.raises(ValueError, match=r"no checkpoint at .*c\.pyth; .* whole\.pyth"):
         load_checkpoint(tmp_path / "c.pyth")
     with pytest.raises(ValueError, match="is a folder"):
         load_checkpoint(tmp_path)
@@ -171,10 +171,10 @@ def test_files_that_are_no_checkpoint(tmp_path: Path) -> None:
         with pytest.raises(ValueError, match=f"{path.name} is not a (complete )?checkpoint"):
             load_checkpoint(path)
     (tmp_path / "page.pyth").write_bytes(b"<!DOCTYPE html><html>")
-    with pytest.raises(ValueError, match=r"page\.pyth is not a checkpoint; a file that torch"):
+    with pytest.raises(ValueError, match=r"page\.pyth is not a checkpoint"):
         load_checkpoint(tmp_path / "page.pyth")
     torch.save([1, 2], tmp_path / "list.pyth")
-    with pytest.raises(ValueError, match="holds a list"):
+    with pytest.raises(ValueError, match=r"list\.pyth .*got a list"):
         load_checkpoint(tmp_path / "list.pyth")
 
 
@@ -228,7 +228,7 @@ def test_a_plain_pickle_is_told_from_a_damaged_file(
 ) -> None:
     path = tmp_path / "old.pkl"
     path.write_bytes(pickle.dumps({"model_state": {"w": value}}, protocol))
-    text = r"(is a plain pickle, not what torch\.save writes|needs the code of \S+ to be read), and"
+    text = r"(is a plain pickle|needs the code of \S+ to be read), "
     with pytest.raises(ValueError, match=text) as caught:
         load_checkpoint(path)
     assert "tools/rewrite_checkpoint.py --input" in str(caught.value)
@@ -241,5 +241,5 @@ def test_a_file_that_is_cut_off(tmp_path: Path, size: int, zipped: bool) -> None
     torch.save({"w": torch.zeros(1200)}, path, _use_new_zipfile_serialization=zipped)
     assert path.stat().st_size > size
     path.write_bytes(path.read_bytes()[:size])
-    with pytest.raises(ValueError, match=r"cut\.pyth is not a complete checkpoint .* be cut off"):
+    with pytest.raises(ValueError, match=r"cut\.pyth is not a complete checkpoint"):
         load_checkpoint(path)

@@ -66,7 +66,6 @@ def test_pretrained_to_classifier(tmp_path: Path) -> None:
     check_logits(model, name)
     assert not report.reshaped
     assert not report.refused
-    assert report.missing_head == ("head.projection.weight", "head.projection.bias")
     assert len(report.loaded) == 127
     assert report.coverage == pytest.approx(127 / 129)  # the last norm is the backbone's
     text = str(report)
@@ -239,7 +238,7 @@ def test_containers(tmp_path: Path) -> None:
         model = receiver(tiny_options("img_vit"))
         load_weights(model, path, complete=True)
         assert torch.equal(model.state_dict()["cls_token"], state["cls_token"])
-    with pytest.raises(ValueError, match="inflate is 'median'"):
+    with pytest.raises(ValueError, match=r"inflate .*'median'"):
         load_weights(model, path, inflate="median")
 
 
@@ -254,7 +253,7 @@ def test_weights_that_are_not_finite_are_refused(tmp_path: Path) -> None:
 def test_names_that_collide(tmp_path: Path) -> None:
     state = {"a.cls_token": torch.zeros(1), "cls_token": torch.zeros(1)}
     path = save_checkpoint(tmp_path / "s.pyth", {"model_state": state})
-    with pytest.raises(ValueError, match="two are 'cls_token'"):
+    with pytest.raises(ValueError, match=r"CLEAR_NAME_PATTERN .*'cls_token'"):
         load_weights(nn.Linear(1, 1), path, clear_names=["a."])
 
 
@@ -303,7 +302,7 @@ def test_a_video_for_clips_of_one_step_keeps_its_rows_and_columns(
 def test_a_grid_that_cannot_be_meant(tmp_path: Path, grid: object) -> None:
     state = source_state(tiny_options("img_vit"))
     path = save_checkpoint(tmp_path / "s.pyth", {"model_state": state, "token_grid": grid})
-    with pytest.raises(ValueError, match=r"its token_grid is .*; three whole numbers are right"):
+    with pytest.raises(ValueError, match="its token_grid must be three integers"):
         load_weights(receiver(tiny_options("img_vit")), path)
 
 

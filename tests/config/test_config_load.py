@@ -70,28 +70,30 @@ def test_the_configuration_is_frozen():
     [
         (["TRAIN.BATCHSIZE", "3"], "unknown key 'TRAIN.BATCHSIZE'; did you mean TRAIN.BATCH_SIZE"),
         (["BATCH_SIZE", "3"], "unknown key 'BATCH_SIZE'; did you mean"),
-        (["TRAIN", "3"], "TRAIN is a section of keys"),
-        (["TRAIN.BATCH_SIZE", "many"], "TRAIN.BATCH_SIZE: 'many' is a text, a whole number"),
-        (["TRAIN.BATCH_SIZE", "1.5"], "TRAIN.BATCH_SIZE: 1.5 is a number, a whole number"),
-        (["TRAIN.ENABLE", "1"], "TRAIN.ENABLE: 1 is a whole number, True or False"),
-        (["DATA.MEAN", "[0.5]"], "DATA.MEAN: .* three values"),
+        (["TRAIN", "3"], "TRAIN is a section"),
+        (["TRAIN.BATCH_SIZE", "many"], r"TRAIN.BATCH_SIZE must be an integer .*'many', a string"),
+        (["TRAIN.BATCH_SIZE", "1.5"], r"TRAIN.BATCH_SIZE must be an integer .*1\.5, a number"),
+        (["TRAIN.ENABLE", "1"], r"TRAIN.ENABLE must be True or False .*\b1, an integer"),
+        (["DATA.MEAN", "[0.5]"], r"DATA.MEAN .*three values.*\[0\.5\]"),
         (["TRAIN.BATCH_SIZE"], "'TRAIN.BATCH_SIZE' has no value"),
-        (["MVIT", "3"], "command line: MVIT is a section of keys, not a key: 3"),
-        (["MVIT.EMBED_DIM", "0"], "MVIT.EMBED_DIM: 0 is wanted above 0"),
-        (["MVIT.DROPPATH_RATE", "2"], "MVIT.DROPPATH_RATE: 2.0 is wanted from 0 up to"),
-        (["MASK.HOG_BINS", "0"], "MASK.HOG_BINS: 0 is wanted above 0"),
-        (["PROBE.LEARNING_RATES", "[0.1, -1.0]"], "PROBE.LEARNING_RATES: -1.0 is wanted above 0"),
-        (["PROBE.LEARNING_RATES", "[0]"], "PROBE.LEARNING_RATES: 0 is wanted above 0"),
-        (["PROBE.LEARNING_RATES", "[1e99]"], r"PROBE.LEARNING_RATES: 1e\+99 is wanted above 0"),
-        (["PROBE.LEARNING_RATES", "['x']"], "PROBE.LEARNING_RATES: 'x' is wanted above 0"),
-        (["PROBE.NUM_HEADS", "-1"], "PROBE.NUM_HEADS: -1 is wanted from 0"),
-        (["TRAIN.BATCH_SIZE", "0"], "TRAIN.BATCH_SIZE: 0 is wanted above 0"),
-        (["TEST.NUM_SPATIAL_CROPS", "2"], "TEST.NUM_SPATIAL_CROPS: 2 is not one of 1, 3"),
-        (["MODEL.LOSS_FUNC", "mse"], "MODEL.LOSS_FUNC: 'mse' is not one of"),
-        (["DATA.DECODE_TIMEOUT", "-1"], "DATA.DECODE_TIMEOUT: -1.0 is wanted from 0"),
-        (["SHARD_ID", "1"], "SHARD_ID: 1 is wanted in 0..0"),
-        (["DETECTION.ROI_XFORM_RESOLUTION", "0"], "DETECTION.ROI_XFORM_RESOLUTION: 0 is wanted"),
-        (["TRAIN.ACCUMULATION_STEPS", "3"], "TRAIN.BATCH_SIZE: 64 can't be split"),
+        (["MVIT", "3"], "command line: MVIT is a section.* 3"),
+        (["MVIT.EMBED_DIM", "0"], "MVIT.EMBED_DIM must be > 0, got 0"),
+        (["MVIT.DROPPATH_RATE", "2"], r"MVIT.DROPPATH_RATE must be in \[0, 1\), got 2.0"),
+        (["MASK.HOG_BINS", "0"], "MASK.HOG_BINS .* 0"),
+        (["PROBE.LEARNING_RATES", "[0.1, -1.0]"], "PROBE.LEARNING_RATES .*got -1.0"),
+        (["PROBE.LEARNING_RATES", "[0]"], "PROBE.LEARNING_RATES .*got 0"),
+        (["PROBE.LEARNING_RATES", "[1e99]"], r"PROBE.LEARNING_RATES .*got 1e\+99"),
+        (["PROBE.LEARNING_RATES", "['x']"], "PROBE.LEARNING_RATES .*got 'x'"),
+        (["PROBE.NUM_HEADS", "-1"], "PROBE.NUM_HEADS .*got -1"),
+        (["TRAIN.BATCH_SIZE", "0"], "TRAIN.BATCH_SIZE .*got 0"),
+        (["TEST.NUM_SPATIAL_CROPS", "2"], "TEST.NUM_SPATIAL_CROPS .*1, 3, got 2"),
+        (["DATA.ENSEMBLE_METHOD", "median"], "DATA.ENSEMBLE_METHOD .*got 'median'"),
+        (["MODEL.LOSS_FUNC", "mse"], "MODEL.LOSS_FUNC .*got 'mse'"),
+        (["DATA.DECODE_TIMEOUT", "-1"], "DATA.DECODE_TIMEOUT .*got -1.0"),
+        (["SHARD_ID", "1"], r"SHARD_ID .*\[0, 0\], got 1"),
+        (["DETECTION.ROI_XFORM_RESOLUTION", "0"], "DETECTION.ROI_XFORM_RESOLUTION .*got 0"),
+        (["PROBE.NUM_NEIGHBORS", "0"], "PROBE.NUM_NEIGHBORS .*got 0"),
+        (["PROBE.TEMPERATURE", "0"], "PROBE.TEMPERATURE .*got 0.0"),
     ],
 )
 def test_wrong_input_is_one_clear_error(pairs, message):
@@ -101,15 +103,15 @@ def test_wrong_input_is_one_clear_error(pairs, message):
 
 def test_a_broken_yaml_file_is_named_with_the_line(tmp_path):
     path = _write(tmp_path / "a.yaml", "TRAIN:\n  ENABLE: True\n BATCH_SIZE: 3\n")
-    with pytest.raises(ValueError, match=r"a\.yaml:3: not valid YAML: .*indented"):
+    with pytest.raises(ValueError, match=r"a\.yaml:3: not valid YAML: .*indentation"):
         load_config([path])
 
 
 def test_a_missing_file_and_a_missing_base_are_named(tmp_path):
-    with pytest.raises(ValueError, match=r"nowhere\.yaml: there is no such"):
+    with pytest.raises(ValueError, match=r"nowhere\.yaml: no such"):
         load_config([str(tmp_path / "nowhere.yaml")])
     path = _write(tmp_path / "a.yaml", "_BASE_: nowhere.yaml\n")
-    with pytest.raises(ValueError, match=r"a\.yaml: its _BASE_ can't be read"):
+    with pytest.raises(ValueError, match=r"a\.yaml: its _BASE_ .*nowhere\.yaml"):
         load_config([path])
 
 
@@ -150,10 +152,10 @@ RANDOM = [*MASKED, "MASK.MAE_RND_MASK", "True"]
         ("AUG.MASK_WINDOW_SIZE", "[8, 7, 7]", [*MASKED, *IMAGES], "on images"),
         ("AUG.MASK_WINDOW_SIZE", "[8, 7, 7]", [*RANDOM, *IMAGES], "on images"),
         ("AUG.MASK_WINDOW_SIZE", "[8, 7, 7]", RANDOM, "with MASK.MAE_RND_MASK"),
-        ("AUG.MAX_MASK_PATCHES_PER_BLOCK", "9", MASKED, "on random masks and on those of videos"),
+        ("AUG.MAX_MASK_PATCHES_PER_BLOCK", "9", MASKED, "on random masks"),
         ("AUG.MAX_MASK_PATCHES_PER_BLOCK", "9", [*RANDOM, *IMAGES], "on random masks"),
         ("MASK.DECODER_SEP_POS_EMBED", "True", MASKED, "without MASK.MAE_ON"),
-        ("TEST.NUM_ENSEMBLE_VIEWS", "5", IMAGES, "on images .* TEST.NUM_TEMPORAL_CLIPS takes"),
+        ("TEST.NUM_ENSEMBLE_VIEWS", "5", IMAGES, "on images .*TEST.NUM_TEMPORAL_CLIPS"),
     ],
 )
 def test_a_key_that_others_leave_without_effect_warns_once(key, value, others, reason):

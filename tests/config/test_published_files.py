@@ -113,24 +113,27 @@ def test_of_a_key_given_twice_the_last_wins_and_a_warning_has_both(tmp_path):
     cfg, messages = _load(tmp_path / "a.yaml", "\n".join(lines))
     assert (cfg.MVIT.NUM_HEADS, cfg.MVIT.EMBED_DIM) == (1, 96)
     heads, width = (lines.index(line) + 1 for line in ("  NUM_HEADS: 1", "  EMBED_DIM: 96"))
-    assert [message for message in messages if "twice" in message] == [
-        f"{tmp_path}/a.yaml:{heads}: MVIT.NUM_HEADS is given twice, 3 and 1: the last is used",
-        f"{tmp_path}/a.yaml:{width}: MVIT.EMBED_DIM is given twice, 384 and 96: the last is used",
-    ]
+    of_heads, of_width = (message for message in messages if "twice" in message)
+    assert of_heads.startswith(f"{tmp_path}/a.yaml:{heads}: MVIT.NUM_HEADS ")
+    assert of_width.startswith(f"{tmp_path}/a.yaml:{width}: MVIT.EMBED_DIM ")
+    assert "3 and 1;" in of_heads
+    assert "384 and 96;" in of_width
 
 
 def test_a_section_given_twice_is_named(tmp_path):
     content = "TRAIN: {BATCH_SIZE: 3}\nTRAIN: {EVAL_PERIOD: 7}\n"
     cfg, (message,) = _load(tmp_path / "a.yaml", content)
     assert (cfg.TRAIN.BATCH_SIZE, cfg.TRAIN.EVAL_PERIOD) == (64, 7)
-    assert "a.yaml:2: TRAIN is given twice, {'BATCH_SIZE': 3} and {'EVAL_PERIOD': 7}" in message
+    assert "a.yaml:2: TRAIN " in message
+    assert "{'BATCH_SIZE': 3} and {'EVAL_PERIOD': 7};" in message
 
 
 def test_a_key_given_twice_in_a_base_is_named_with_the_base(tmp_path):
     (tmp_path / "base.yaml").write_text("TASK: x\nTASK: y\n")
     cfg, (message,) = _load(tmp_path / "a.yaml", "_BASE_: base.yaml\n")
     assert cfg.TASK == "y"
-    assert message == f"{tmp_path}/base.yaml:2: TASK is given twice, 'x' and 'y': the last is used"
+    assert message.startswith(f"{tmp_path}/base.yaml:2: TASK ")
+    assert "'x' and 'y';" in message
 
 
 @pytest.mark.parametrize(
@@ -144,9 +147,8 @@ def test_a_key_given_twice_in_a_base_is_named_with_the_base(tmp_path):
 def test_a_section_and_a_dotted_key_are_the_same_key(content, batch_size, line, other, tmp_path):
     cfg, (message,) = _load(tmp_path / "a.yaml", content)
     assert _value(cfg, "TRAIN.BATCH_SIZE") == batch_size
-    assert message == (
-        f"{tmp_path}/a.yaml:{line}: TRAIN.BATCH_SIZE is given twice, {other}: the last is used"
-    )
+    assert message.startswith(f"{tmp_path}/a.yaml:{line}: TRAIN.BATCH_SIZE ")
+    assert f"{other};" in message
 
 
 def test_of_three_forms_in_one_file_the_last_wins(tmp_path):
@@ -198,7 +200,7 @@ def test_the_file_that_is_no_yaml_is_named_with_the_line(indentation, line, tmp_
     with pytest.raises(ValueError, match=r"MVITv2_B\.yaml:\d+: not valid YAML") as caught:
         _load(path, "\n".join(lines))
     assert str(caught.value).startswith(f"{path}:{line}: ")
-    assert "it, or the line above it, is indented unlike" in str(caught.value)
+    assert "indentation" in str(caught.value)
     assert "\n" not in str(caught.value)
 
 
@@ -207,18 +209,18 @@ def test_the_file_that_is_no_yaml_is_named_with_the_line(indentation, line, tmp_
     [
         ("MVIT: {EMBED_DIMS: 96}", "unknown key 'MVIT.EMBED_DIMS'; did you mean MVIT.EMBED_DIM?"),
         ("PRETRAIN_DEPTH: [15]", "unknown key 'PRETRAIN_DEPTH'; did you mean MASK.PRETRAIN_DEPTH"),
-        ("_BASE_: a.yaml", "leads back to the file itself"),
-        ("_BASE_: 3", "_BASE_: 3: a path or a list of paths"),
+        ("_BASE_: a.yaml", r"a\.yaml: its _BASE_ leads back"),
+        ("_BASE_: 3", "_BASE_ must be a path or a list of paths, got 3"),
         (
             "_BASE_: other.yaml\nTRAIN: {ENABLE: True}",
-            r"_BASE_ can't be read: TRAIN is a section and",
+            r"a\.yaml and its _BASE_: TRAIN .*section",
         ),
-        ("TRAIN: 3\nTRAIN.ENABLE: True", r"a\.yaml: TRAIN is a section and a key"),
-        ("TRAIN.ENABLE: True\nTRAIN: 3", r"a\.yaml: TRAIN is a section and a key"),
-        ("TRAIN:\n  ENABLE: True\nTASK: &a\n  x: *a", r"a\.yaml:4: an alias \(\*\) stands for"),
+        ("TRAIN: 3\nTRAIN.ENABLE: True", r"a\.yaml: TRAIN .*section"),
+        ("TRAIN.ENABLE: True\nTRAIN: 3", r"a\.yaml: TRAIN .*section"),
+        ("TRAIN:\n  ENABLE: True\nTASK: &a\n  x: *a", r"a\.yaml:4: an alias"),
         ("TASK: &a [1, [*a]]", r"a\.yaml:1: an alias"),
         ("? [TASK]\n: 3", "not valid YAML"),
-        ("- TASK", "a mapping of sections and keys is wanted"),
+        ("- TASK", r"a\.yaml: must be a mapping .*'TASK'"),
         ("TASK: [", r"a\.yaml:1: not valid YAML"),
         ("TASK: \ufffe", "not valid YAML"),
     ],
@@ -237,7 +239,7 @@ def test_a_mistake_in_a_base_is_named_with_the_base(tmp_path):
 
 def test_a_file_that_is_no_text_is_named(tmp_path):
     (tmp_path / "a.yaml").write_bytes(b"\xff\xfe\x00")
-    with pytest.raises(ValueError, match=r"a\.yaml: not valid YAML: it is no text"):
+    with pytest.raises(ValueError, match=r"a\.yaml: not valid YAML: .*utf-8"):
         load_config([str(tmp_path / "a.yaml")])
 
 

@@ -215,7 +215,7 @@ def test_losses_that_stay_infinite_stop_the_run_and_name_the_clips(data, tmp_pat
             "DATA.PATH_TO_DATA_DIR must be a folder, got '/nowhere'",
         ),
         ({"TRAIN.BATCH_SIZ": 3}, "unknown key 'TRAIN.BATCH_SIZ'; did you mean TRAIN.BATCH_SIZE?"),
-        ({"TRAIN.BATCH_SIZE": "x"}, "TRAIN.BATCH_SIZE: 'x' is a text"),
+        ({"TRAIN.BATCH_SIZE": "x"}, "TRAIN.BATCH_SIZE must be an integer"),
         ({"TRAIN.ENABLE": False}, "TEST.CHECKPOINT_FILE_PATH must"),
         ({"TRAIN.CHECKPOINT_FILE_PATH": "no.pyth"}, "no.pyth"),
         ({"MODEL.MODEL_NAME": "ResNet"}, "MODEL.MODEL_NAME"),
@@ -296,7 +296,7 @@ def test_a_masked_autoencoder_learns_and_its_encoder_is_fine_tuned(data, tmp_pat
     done = run(data, tuned, PLAIN, start)
     assert done.returncode == 0, done.stderr
     assert "100.0% of the backbone" in done.stderr
-    assert "unused, of pre-training" in done.stderr
+    assert "unused (pre-training)" in done.stderr
     assert "not in the model" not in done.stderr
 
 

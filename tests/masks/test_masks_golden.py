@@ -81,12 +81,12 @@ def test_agrees_with_the_stored_masks(name):
 
 def test_first_box_of_a_cube_mask_has_the_published_extents():
     grid = Grid(8, 7, 7)
-    law = boxes.BoxLaw(157, 9, 49, area_within_quota=False, num_tries=100)
+    rules = boxes.BoxRules(157, 9, 49, area_within_quota=False, num_tries=100)
     generator = np.random.default_rng(2)
     everything = (1 << grid.num_tokens) - 1
     extents, sizes = [], []
     for _ in range(1500):
-        tries = islice(boxes._draw_boxes(grid, law, 49, generator), 100)
+        tries = islice(boxes._draw_boxes(grid, rules, 49, generator), 100)
         cells = boxes._unpack(boxes._first_admissible(tries, everything, 157), grid)
         extent = [np.ptp(axis) + 1 for axis in cells.nonzero()]
         assert cells.sum() == np.prod(extent), "not a box"
@@ -103,10 +103,10 @@ def test_first_box_of_a_cube_mask_has_the_published_extents():
 
 def test_boxes_reach_every_place():
     grid = Grid(3, 4, 5)
-    law = boxes.BoxLaw(60, 1, 20, area_within_quota=False, num_tries=200)
+    rules = boxes.BoxRules(60, 1, 20, area_within_quota=False, num_tries=200)
     generator = np.random.default_rng(0)
     seen = np.zeros(grid, dtype=int)
-    for box in islice(boxes._draw_boxes(grid, law, 20, generator), 2000):
+    for box in islice(boxes._draw_boxes(grid, rules, 20, generator), 2000):
         seen += boxes._unpack(box, grid)
     assert (seen > 0).all()
     # Uniform places: mirrored cells are hidden equally often.

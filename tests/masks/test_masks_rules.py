@@ -46,7 +46,7 @@ def test_same_generator_same_mask(sample):
 @pytest.mark.parametrize("sample", SAMPLERS)
 @pytest.mark.parametrize("ratio", [0.0, 1.0, -0.1, 40, float("nan")])
 def test_ratio_outside_is_an_error(sample, ratio):
-    with pytest.raises(ValueError, match=rf"AUG\.MASK_RATIO is {ratio}"):
+    with pytest.raises(ValueError, match=rf"AUG\.MASK_RATIO .*{ratio}\b"):
         sample(Grid(8, 7, 7), ratio, np.random.default_rng(0))
 
 
@@ -104,7 +104,7 @@ def test_largest_block_bounds_each_addition(monkeypatch, max_block):
 
 
 def test_largest_block_below_one_is_an_error():
-    with pytest.raises(ValueError, match="MAX_MASK_PATCHES_PER_BLOCK is 0"):
+    with pytest.raises(ValueError, match=r"AUG\.MAX_MASK_PATCHES_PER_BLOCK .*\b0\b"):
         block_mask(Grid(1, 14, 14), 0.4, np.random.default_rng(0), max_block=0)
 
 
@@ -162,5 +162,5 @@ def test_random_blocks_are_whole_and_their_number_exact(tube):
 
 @pytest.mark.parametrize("block", [(3, 1, 1), (1, 4, 2), (1, 0, 2)])
 def test_blocks_that_do_not_divide_the_grid_are_an_error(block):
-    with pytest.raises(ValueError, match="do not divide a grid of 4x6x8"):
+    with pytest.raises(ValueError, match=r"MASK\.RANDOM_BLOCK .*4x6x8"):
         random_mask(Grid(4, 6, 8), 0.5, np.random.default_rng(0), block=block)

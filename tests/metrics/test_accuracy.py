@@ -128,13 +128,8 @@ def test_nothing_scored_is_not_a_number() -> None:
 def test_a_clip_twice_is_an_error() -> None:
     meter = VideoScores(2, 3, 1)
     meter.add(torch.tensor([0, 0]), torch.full((2, 3), 1 / 3))
-    with pytest.raises(ValueError, match="1 clips were scored more than once"):
+    with pytest.raises(ValueError, match=r"\b1 were scored more than once"):
         meter.finalize(torch.tensor([0, 1]))
-
-
-def test_unknown_ensemble() -> None:
-    with pytest.raises(ValueError, match="ENSEMBLE_METHOD is 'median'"):
-        VideoScores(1, 1, 1, ensemble="median")
 
 
 def test_credit_of_class_numbers_is_the_share_of_right_answers() -> None:

@@ -253,13 +253,13 @@ def test_fractions_of_seconds_tell_key_frames_apart(tmp_path):
             r"found.csv: .*share no key frame.*truth.csv.*another split",
         ),
         (TWO, "v,1902,0,0,1,1,1,0.9\n", "share no key frame"),
-        (TWO, "v,0902,0,0,1,1,1\n", "found.csv: the rows have no score"),
+        (TWO, "v,0902,0,0,1,1,1\n", "found.csv: .* score"),
         (TWO, "", "found.csv has no rows"),
-        (TWO, "v,0902,0,0,1,1,1,nan\n", r"found.csv, line 1: the score nan is not finite"),
+        (TWO, "v,0902,0,0,1,1,1,nan\n", r"found.csv, line 1: the score .*\bnan\b"),
         (TWO, "v,0902,0,0,1,x,1,0.9\n", r"found.csv, line 1: the box is no number: 'x'"),
         (TWO + "v,902,0.5,0,0.4,1,1\n", "v,902,0,0,1,1,1,1\n", "truth.csv, line 3: .*turned over"),
         (TWO + "v,902,5,0,9,1,1\n", "v,902,0,0,1,1,1,1\n", r"truth.csv, line 3: .*inside 0\.\.1"),
-        ("v,0902,0,0,1,1,8\n", "v,902,0,0,1,1,8,1\n", "truth.csv: none of its 1 rows counts"),
+        ("v,0902,0,0,1,1,8\n", "v,902,0,0,1,1,8,1\n", "truth.csv: none of its 1 rows"),
     ],
 )
 def test_what_can_not_be_judged_is_one_clear_error(truth, found, message, tmp_path):
@@ -276,13 +276,13 @@ def test_a_missing_file_is_named(tmp_path):
 
 def test_arrays_that_can_not_be_judged_are_refused():
     truth, found = read_ground_truth(TRUTH, LABELMAP, EXCLUDED), _golden_detections()
-    with pytest.raises(ValueError, match=r"action 80, 'class_80', and .* scores of 60 classes"):
+    with pytest.raises(ValueError, match=r"action 80, 'class_80'.* 60 classes"):
         evaluate_detections(truth, replace(found, scores=found.scores[:, :60]))
-    with pytest.raises(ValueError, match="not finite"):
+    with pytest.raises(ValueError, match="scores must be finite"):
         evaluate_detections(truth, replace(found, scores=found.scores * np.nan))
     with pytest.raises(ValueError, match="share no key frame"):
         evaluate_detections(truth, replace(found, seconds=found.seconds + 0.5))
-    with pytest.raises(ValueError, match=r"\(N, 4\), \(N, K\) wanted"):
+    with pytest.raises(ValueError, match=r"\(N, 4\) and \(N, K\), got"):
         replace(found, boxes=found.boxes[:-1])
     with pytest.raises(ValueError, match="my list: the detections share no key frame"):
         check_overlap(truth, ["other"], found.video * 0, found.seconds, "my list")

@@ -129,7 +129,7 @@ def test_attention_finds_the_token_that_knows():
 
 
 def test_heads_must_divide_the_width():
-    with pytest.raises(ValueError, match=r"PROBE\.NUM_HEADS: 3 heads"):
+    with pytest.raises(ValueError, match=r"PROBE\.NUM_HEADS .*\b3\b"):
         AttentiveHead(16, 3, 3)
 
 
@@ -145,7 +145,7 @@ def test_a_head_that_diverges_is_not_chosen_and_is_named():
 
 def test_heads_that_all_diverge_are_an_error():
     train = _blobs(300, 0)
-    with pytest.raises(ValueError, match=r"PROBE\.LEARNING_RATES: with each of 1e\+39, 1.2e\+39"):
+    with pytest.raises(ValueError, match=r"PROBE\.LEARNING_RATES: .* 1e\+39, 1.2e\+39"):
         _fit(_linear(train[0]), train, train, _settings(learning_rates=(1.2e39, 1e39), epochs=3))
 
 
@@ -158,7 +158,7 @@ def test_scores_that_are_not_finite_are_a_divergence():
 
 def test_training_needs_rows():
     features, labels = _blobs(9, 0)
-    with pytest.raises(ValueError, match="9 rows to train on and 0 to choose"):
+    with pytest.raises(ValueError, match="got 9 and 0"):
         _fit(_linear(features), (features, labels), (features[:0], labels[:0]), _settings())
 
 

@@ -58,18 +58,10 @@ def test_length_does_not_matter_and_small_temperatures_do_not_overflow():
     assert torch.allclose(scores, longer)
 
 
-@pytest.mark.parametrize("options", [{"k": 0}, {"temperature": 0.0}])
-def test_impossible_values_are_named(options):
-    with pytest.raises(ValueError, match=r"PROBE\.NUM_NEIGHBORS and PROBE\.TEMPERATURE"):
-        neighbor_scores(
-            torch.ones(1, 2), torch.zeros(1).long(), torch.ones(1, 2), num_classes=1, **options
-        )
-
-
 @pytest.mark.parametrize("num_known", [0, 19])
 def test_more_neighbors_than_there_are_is_an_error(num_known):
     known, labels = torch.ones(num_known, 2), torch.zeros(num_known).long()
-    with pytest.raises(ValueError, match=rf"NUM_NEIGHBORS: 20 .* {num_known} labeled features"):
+    with pytest.raises(ValueError, match=rf"PROBE\.NUM_NEIGHBORS .*\b{num_known}\b.*\b20\b"):
         neighbor_scores(known, labels, torch.ones(1, 2), num_classes=1)
 
 

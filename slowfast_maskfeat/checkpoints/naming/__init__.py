@@ -1,4 +1,4 @@
-"""Names of weights in other libraries: one file each, found through `NAMINGS`."""
+"""Names of weights in other libraries: one file per library, listed in `NAMINGS`."""
 
 from __future__ import annotations
 
@@ -14,13 +14,13 @@ Conversion = Callable[[Mapping[str, Tensor], ModelFacts], dict[str, Tensor]]
 
 
 class Naming(NamedTuple):
-    """How another library names the weights of a model that exists here too.
+    """Names of another library for the weights of a model that exists here too.
 
     Attributes:
-        library: Its name, for messages.
-        recognizes: Whether weights are named so, from names and shapes.
-        to_published: From their names to the published ones.
-        from_published: The other way; a ValueError where they have no such model.
+        library: Name of the library, for messages.
+        recognizes: Whether weights have these names, from names and shapes.
+        to_published: Converts weights from these names to the published ones.
+        from_published: The reverse; a ValueError if the library has no such model.
     """
 
     library: str
@@ -29,7 +29,7 @@ class Naming(NamedTuple):
     from_published: Conversion
 
 
-# The first that recognizes weights is taken.
+# The first that recognizes the weights is used.
 NAMINGS = {
     "timm": Naming("timm", timm.recognizes, timm.to_published, timm.from_published),
     "torchvision": Naming(
@@ -46,7 +46,7 @@ NAMINGS = {
 
 
 def recognize(weights: Mapping[str, Tensor]) -> str:
-    """The key in `NAMINGS` of how weights are named; empty where none fits."""
+    """Find the key in `NAMINGS` for the names of weights; empty if there is none."""
     return next((name for name, naming in NAMINGS.items() if naming.recognizes(weights)), "")
 
 

@@ -1,4 +1,4 @@
-"""A table of names, read in both directions."""
+"""Tables of names, for conversion in both directions."""
 
 from __future__ import annotations
 
@@ -12,13 +12,13 @@ from slowfast_maskfeat.shapes import Grid
 
 
 class ModelFacts(NamedTuple):
-    """What names and shapes of weights do not tell of the model here.
+    """Facts about the model here that do not follow from names and shapes of its weights.
 
     Attributes:
         grid: Patch tokens along time, rows and columns.
-        mean_pooling: Whether the mean of the tokens is classified, taken before the last layer norm
-            (MVIT.USE_MEAN_POOLING).
-        residual_pooling: Whether pooled queries are added to the result of attention.
+        mean_pooling: Whether the classifier takes the mean of the tokens, before the last layer
+            norm (MVIT.USE_MEAN_POOLING).
+        residual_pooling: Whether pooled queries are added to the attention output.
         color_first: Whether a predicted patch has the order (color, row, column), published for
             images, or (frame, row, column, color).
     """
@@ -30,11 +30,11 @@ class ModelFacts(NamedTuple):
 
 
 class NameTable:
-    """Beginnings of names in another library and here; what follows them is the same in both.
+    """Prefixes of names in another library and here; the rest of a name is the same in both.
 
     Args:
-        pairs: (theirs, ours). ``*`` is a number, at the same place in both. Where one of ours has
-            several of theirs, the first is written and all are read.
+        pairs: (theirs, ours). ``*`` stands for a number, at the same position in both. If several
+            of theirs have the same one of ours, all are read and the first is written.
     """
 
     def __init__(self, pairs: Sequence[tuple[str, str]]) -> None:
@@ -42,18 +42,18 @@ class NameTable:
         self._to_theirs = [(_pattern(ours), theirs) for theirs, ours in pairs]
 
     def to_published(self, weights: Mapping[str, Tensor]) -> dict[str, Tensor]:
-        """Renames theirs to ours; names that are not in the table stay."""
+        """Rename theirs to ours; names that are not in the table are kept."""
         renamed = {}
         for name, value in weights.items():
             renamed[_translate(name, self._to_ours) or name] = value
         return renamed
 
     def from_published(self, weights: Mapping[str, Tensor], library: str) -> dict[str, Tensor]:
-        """Renames ours to theirs.
+        """Rename ours to theirs.
 
         Args:
             weights: Tensors by name.
-            library: Whose names these are, for messages.
+            library: Name of the library, for messages.
 
         Raises:
             ValueError: A name has no counterpart.
@@ -68,9 +68,8 @@ class NameTable:
         if left_over:
             shown = ", ".join(left_over[:4]) + (", ..." if len(left_over) > 4 else "")
             raise ValueError(
-                f"{library} has no place for {len(left_over)} weights of this model ({shown}); the "
-                "configuration of a model that can be written so is right (docs/checkpoints.md "
-                "lists them)"
+                f"{library} has no names for {len(left_over)} weights of this model ({shown}); "
+                "docs/checkpoints.md lists the models that can be converted"
             )
         return renamed
 
@@ -90,32 +89,32 @@ def _translate(name: str, rows: Iterable[tuple[re.Pattern[str], str]]) -> str | 
 
 
 def require(condition: bool, library: str, what: str) -> None:
-    """Refuses to write a model in the naming of a library that has no such model.
+    """Check that a library has a model like the one to convert.
 
     Args:
-        condition: What must hold.
-        library: Whose names are wanted.
-        what: What must hold, in words.
+        condition: Condition on the model.
+        library: Name of the library.
+        what: The condition in words, about the library's model.
 
     Raises:
-        ValueError: It does not hold.
+        ValueError: The condition does not hold.
     """
     if not condition:
         raise ValueError(f"{library} has no model like this one: {what}")
 
 
 def require_patches(weights: Mapping[str, Tensor], num_axes: int, library: str) -> None:
-    """Refuses patches of images where those of videos are wanted, and the other way round.
+    """Check that the patches are those of images or of videos, as in the library.
 
     Args:
         weights: Tensors by published name.
         num_axes: 2 for images, 3 for videos.
-        library: Whose names are wanted.
+        library: Name of the library.
 
     Raises:
         ValueError: The patches have another number of axes.
     """
     kernel = weights.get("patch_embed.proj.weight")
     found = 0 if kernel is None else kernel.ndim - 2
-    wanted = "two-dimensional (MVIT.PATCH_2D True)" if num_axes == 2 else "three-dimensional"
-    require(found == num_axes, library, f"its patches are {wanted}, those here have {found} axes")
+    kind = "two-dimensional (MVIT.PATCH_2D True)" if num_axes == 2 else "three-dimensional"
+    require(found == num_axes, library, f"its patches are {kind}, those here have {found} axes")

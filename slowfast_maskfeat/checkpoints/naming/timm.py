@@ -20,7 +20,7 @@ _POOLING = tuple(f"{kind}_{name}" for kind in ("pool", "norm") for name in "qkv"
 _BLOCK = (
     *((part, part) for part in ("norm1", "norm2", "mlp.fc1", "mlp.fc2")),
     *((f"attn.{part}", f"attn.{part}") for part in (*_ATTENTION, *_POOLING)),
-    # Which of the two it is follows from the widths.
+    # The widths tell which of the two it is.
     ("shortcut_proj_attn", "proj"),
     ("shortcut_proj_mlp", "proj"),
 )
@@ -36,22 +36,22 @@ _BLOCK_NUMBER = re.compile(r"blocks\.(\d+)(?=\.)")
 
 
 def recognizes(weights: Mapping[str, Tensor]) -> bool:
-    """Whether these are named so."""
+    """Whether weights have timm's names."""
     return any(name.startswith("stages.") for name in weights)
 
 
 def to_published(weights: Mapping[str, Tensor], facts: ModelFacts) -> dict[str, Tensor]:
-    """From timm's names to the published ones.
+    """Convert from timm's names to the published ones.
 
     Args:
         weights: Tensors by timm's name.
-        facts: Of the model here.
+        facts: Facts about the model here.
 
     Returns:
-        Tensors by published name, pooling kernels (d, 1, 1, h, w); unknown names stay.
+        Tensors by published name, pooling kernels (d, 1, 1, h, w); unknown names are kept.
 
     Raises:
-        ValueError: The model computes something else with them.
+        ValueError: The model here uses the weights differently.
     """
     _require_equal_residuals(weights, facts)
     depths: dict[int, int] = {}
@@ -73,13 +73,13 @@ def to_published(weights: Mapping[str, Tensor], facts: ModelFacts) -> dict[str, 
 
 
 def from_published(weights: Mapping[str, Tensor], facts: ModelFacts) -> dict[str, Tensor]:
-    """From the published names to timm's.
+    """Convert from the published names to timm's.
 
-    A stage is a run of blocks whose attention is equally wide.
+    A stage consists of consecutive blocks whose attention has the same width.
 
     Args:
         weights: Tensors by published name.
-        facts: Of the model here.
+        facts: Facts about the model here.
 
     Returns:
         Tensors by timm's name, pooling kernels (d, 1, h, w).
@@ -92,7 +92,7 @@ def from_published(weights: Mapping[str, Tensor], facts: ModelFacts) -> dict[str
     require(
         not facts.mean_pooling,
         _LIBRARY,
-        "it classifies the cls token, or the mean of normalized tokens (MVIT.USE_MEAN_POOLING "
+        "it classifies the class token or the mean of normalized tokens (MVIT.USE_MEAN_POOLING "
         "False), but this one normalizes the mean",
     )
     places, stage, width = {}, -1, 0
@@ -104,7 +104,7 @@ def from_published(weights: Mapping[str, Tensor], facts: ModelFacts) -> dict[str
     renamed = {}
     for name, value in _TABLE.from_published(weights, _LIBRARY).items():
         if _is_pooling_kernel(name):
-            require(value.shape[2] == 1, _LIBRARY, "it pools rows and columns, this one time too")
+            require(value.shape[2] == 1, _LIBRARY, "it pools space only, this one time too")
             value = value.squeeze(2)
         block = _BLOCK_NUMBER.match(name)
         if block and ".shortcut_proj_attn." in name:
@@ -118,8 +118,8 @@ def _require_equal_residuals(weights: Mapping[str, Tensor], facts: ModelFacts) -
     require(
         "cls_token" not in weights or not facts.residual_pooling,
         _LIBRARY,
-        "with a cls token (mvitv2_small_cls and the like) it adds the pooled query to that token, "
-        "too, which MVIT.RESIDUAL_POOLING passes by, as published for video",
+        "with a class token (such as mvitv2_small_cls) it adds the pooled query to that token too, "
+        "which MVIT.RESIDUAL_POOLING leaves out, as published for video",
     )
 
 

@@ -41,19 +41,20 @@ _TABLES = ("pos_embed_spatial", "pos_embed_temporal")
 
 
 def recognizes(weights: Mapping[str, Tensor]) -> bool:
-    """Whether these are named so."""
+    """Whether weights have torchvision's names."""
     return any(name.startswith(("conv_proj.", "pos_encoding.")) for name in weights)
 
 
 def to_published(weights: Mapping[str, Tensor], facts: ModelFacts) -> dict[str, Tensor]:
-    """From torchvision's names to the published ones.
+    """Convert from torchvision's names to the published ones.
 
     Args:
         weights: Tensors by torchvision's name.
-        facts: Of the model here; not needed.
+        facts: Facts about the model here; unused.
 
     Returns:
-        Tensors by published name, tokens (1, 1, D), position tables (1, n, D); unknown names stay.
+        Tensors by published name, tokens (1, 1, D), position tables (1, n, D); unknown names are
+        kept.
     """
     renamed = _TABLE.to_published(weights)
     for name in (*_VECTORS, *_TABLES):
@@ -63,11 +64,11 @@ def to_published(weights: Mapping[str, Tensor], facts: ModelFacts) -> dict[str, 
 
 
 def from_published(weights: Mapping[str, Tensor], facts: ModelFacts) -> dict[str, Tensor]:
-    """From the published names to torchvision's.
+    """Convert from the published names to torchvision's.
 
     Args:
         weights: Tensors by published name.
-        facts: Of the model here.
+        facts: Facts about the model here.
 
     Returns:
         Tensors by torchvision's name, tokens (D,), position tables (n, D).
@@ -79,7 +80,7 @@ def from_published(weights: Mapping[str, Tensor], facts: ModelFacts) -> dict[str
     require(
         "cls_token" in weights and not facts.mean_pooling,
         _LIBRARY,
-        "it classifies the cls token (MVIT.CLS_EMBED_ON True, USE_MEAN_POOLING False)",
+        "it classifies the class token (MVIT.CLS_EMBED_ON True, USE_MEAN_POOLING False)",
     )
     shaped = {}
     for name, value in weights.items():

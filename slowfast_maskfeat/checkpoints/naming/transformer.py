@@ -1,4 +1,4 @@
-"""What the plain transformers of Hugging Face have in common."""
+"""Names shared by the plain vision transformers of Hugging Face."""
 
 from __future__ import annotations
 
@@ -11,9 +11,9 @@ from torch import Tensor
 from slowfast_maskfeat.checkpoints.naming.table import require
 
 DECODER = "pred_head.transforms.0"
-# Stands for the decoder's last layer norm, which has the number behind its blocks here.
+# Placeholder for the decoder's last layer norm, whose number here follows those of its blocks.
 DECODER_NORM = f"{DECODER}.norm"
-# Parts of a layer that all of them name alike.
+# Parts of a layer with the same names in all of them.
 LAYER = (
     ("attention.attention.query", "attn.q"),
     ("attention.attention.key", "attn.k"),
@@ -33,19 +33,19 @@ _NUMBERED = re.compile(rf"{re.escape(DECODER)}\.(\d+)\.(.+)")
 def layer_rows(
     theirs: str, ours: str, parts: Collection[tuple[str, str]] = LAYER
 ) -> list[tuple[str, str]]:
-    """Rows of a name table for the parts of a layer."""
+    """Build the rows of a name table for the parts of a layer."""
     return [(f"{theirs}.{their_part}", f"{ours}.{our_part}") for their_part, our_part in parts]
 
 
 def with_prefix(weights: Mapping[str, Tensor], prefix: str) -> dict[str, Tensor]:
-    """Names as in a model with a head, also of a file that holds the encoder alone.
+    """Add the prefix that a model with a head has to the names of an encoder alone.
 
     Args:
         weights: Tensors by their name.
-        prefix: What stands before the encoder's names in a model with a head, its dot included.
+        prefix: Prefix of the encoder's names in a model with a head, including the dot.
 
     Returns:
-        Tensors by name; none is renamed where one has the prefix.
+        Tensors by name; unchanged if any name has the prefix.
     """
     if any(name.startswith(prefix) for name in weights):
         return dict(weights)
@@ -53,9 +53,9 @@ def with_prefix(weights: Mapping[str, Tensor], prefix: str) -> dict[str, Tensor]
 
 
 def fuse_projections(weights: Mapping[str, Tensor]) -> dict[str, Tensor]:
-    """Puts queries, keys and values into one layer, qkv.
+    """Join queries, keys and values into one layer, qkv.
 
-    Where the queries have a bias and the keys have none, the keys get zeros.
+    If the queries have a bias and the keys have none, that of the keys is zero.
 
     Args:
         weights: Tensors by published name, with ``attn.q.weight``, ``attn.k.weight`` and so on.
@@ -64,7 +64,7 @@ def fuse_projections(weights: Mapping[str, Tensor]) -> dict[str, Tensor]:
         Tensors by published name, with ``attn.qkv.weight`` and ``attn.qkv.bias``.
 
     Raises:
-        ValueError: One of the three is not there.
+        ValueError: One of the three is missing.
     """
     fused = dict(weights)
     for name, query in weights.items():
@@ -77,15 +77,15 @@ def fuse_projections(weights: Mapping[str, Tensor]) -> dict[str, Tensor]:
             key = torch.zeros_like(query)
         if key is None or value is None:
             raise ValueError(
-                f"there are queries of {front!r}, but not the keys and values to them; the file "
-                "is not complete"
+                f"the file has the queries of {front!r}, but not the keys and values; it is "
+                "incomplete"
             )
         fused[f"{front}.qkv.{last}"] = torch.cat((fused.pop(name), key, value))
     return fused
 
 
 def split_projections(weights: Mapping[str, Tensor]) -> dict[str, Tensor]:
-    """The opposite of `fuse_projections`; layers that are separate already stay."""
+    """Reverse `fuse_projections`; layers that are already separate are kept."""
     separate = {}
     for name, value in weights.items():
         match = _FUSED.fullmatch(name)
@@ -98,14 +98,14 @@ def split_projections(weights: Mapping[str, Tensor]) -> dict[str, Tensor]:
 
 
 def number_decoder_norm(weights: Mapping[str, Tensor]) -> dict[str, Tensor]:
-    """From `DECODER_NORM` to the number behind the decoder's blocks."""
+    """Replace `DECODER_NORM` by the number after those of the decoder's blocks."""
     matches = [_NUMBERED.fullmatch(name) for name in weights]
     depth = 1 + max((int(match[1]) for match in matches if match), default=-1)
     return {name.replace(DECODER_NORM, f"{DECODER}.{depth}"): weights[name] for name in weights}
 
 
 def name_decoder_norm(weights: Mapping[str, Tensor]) -> dict[str, Tensor]:
-    """The opposite of `number_decoder_norm`."""
+    """Reverse `number_decoder_norm`."""
     named = {}
     for name, value in weights.items():
         match = _NUMBERED.fullmatch(name)
@@ -116,20 +116,20 @@ def name_decoder_norm(weights: Mapping[str, Tensor]) -> dict[str, Tensor]:
 
 
 def require_decoder(weights: Mapping[str, Tensor], library: str) -> None:
-    """Refuses a model that pre-trains without a decoder for the visible tokens.
+    """Check that a model with a mask token has an MAE decoder.
 
-    Its mask token is the encoder's, where theirs is the decoder's.
+    The mask token of other models belongs to the encoder, that of the library's to the decoder.
 
     Args:
         weights: Tensors by published name.
-        library: Whose names are wanted.
+        library: Name of the library.
 
     Raises:
-        ValueError: It is such a model.
+        ValueError: There is a mask token and no decoder.
     """
     require(
         "mask_token" not in weights or "decoder_embed.weight" in weights,
         library,
-        "it pre-trains by encoding visible patches alone (MASK.MAE_ON), this one encodes mask "
-        "tokens; the configuration of its classifier leaves these out",
+        "its encoder has visible tokens only in pre-training (MASK.MAE_ON), this one encodes mask "
+        "tokens; use the configuration of the classifier to leave these out",
     )

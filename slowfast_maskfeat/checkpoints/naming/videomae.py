@@ -1,4 +1,7 @@
-"""VideoMAE of Hugging Face: no cls token, keys without bias, fixed positions not in its files."""
+"""VideoMAE of Hugging Face.
+
+It has no class token, no bias of the keys, and fixed position embeddings, which its files lack.
+"""
 
 from __future__ import annotations
 
@@ -52,17 +55,17 @@ _TOLERANCE = 1e-5
 
 
 def recognizes(weights: Mapping[str, Tensor]) -> bool:
-    """Whether these are named so."""
+    """Whether weights have VideoMAE's names."""
     kernel = weights.get("embeddings.patch_embeddings.projection.weight")
     bare = kernel is not None and kernel.ndim == 5
     return bare or any(name.startswith(_PREFIX) for name in weights)
 
 
 def sinusoid_positions(num_tokens: int, width: int) -> Tensor:
-    """Positions of tokens in a row: sines and cosines in turn.
+    """One-dimensional sin-cos position embeddings, with alternating sines and cosines.
 
     Source: "Attention Is All You Need" (Vaswani et al., 2017), section 3.5; VideoMAE (Tong et al.,
-    2022) numbers its tokens along time, rows and columns for it.
+    2022) applies it to the index of a token in the order (t, h, w).
 
     Args:
         num_tokens: N.
@@ -79,19 +82,20 @@ def sinusoid_positions(num_tokens: int, width: int) -> Tensor:
 
 
 def to_published(weights: Mapping[str, Tensor], facts: ModelFacts) -> dict[str, Tensor]:
-    """From Hugging Face's names to the published ones.
+    """Convert from Hugging Face's names to the published ones.
 
     Args:
-        weights: Tensors by their name, as in files of any transformers or as in models.
-        facts: Of the model here; its grid says how many positions there are.
+        weights: Tensors by their name, as in files of any version of transformers or in models.
+        facts: Facts about the model here; its grid gives the number of positions.
 
     Returns:
-        Tensors by published name: the projections to queries, keys and values in one, whose keys
-        have a bias of 0; fixed positions, which are not in the file, as ``pos_embed``; with a
-        decoder its positions too, and a bias of 0 before it. Unknown names stay.
+        Tensors by published name: one projection to queries, keys and values, with a zero bias of
+        the keys; the fixed position embeddings, which the file lacks, as ``pos_embed``; with a
+        decoder also its position embeddings, and a zero bias of the layer before it. Unknown names
+        are kept.
 
     Raises:
-        ValueError: A layer is not complete.
+        ValueError: A layer is incomplete.
     """
     renamed = number_decoder_norm(_TABLE.to_published(with_prefix(weights, _PREFIX)))
     published = fuse_projections(renamed)
@@ -103,24 +107,25 @@ def to_published(weights: Mapping[str, Tensor], facts: ModelFacts) -> dict[str, 
 
 
 def from_published(weights: Mapping[str, Tensor], facts: ModelFacts) -> dict[str, Tensor]:
-    """From the published names to Hugging Face's.
+    """Convert from the published names to Hugging Face's.
 
-    A bias of the keys is left out: it adds the same to a query's products with all keys, which
-    softmax ignores.
+    The bias of the keys is left out: it adds the same to the products of a query with all keys,
+    which softmax cancels.
 
     Args:
         weights: Tensors by published name.
-        facts: Of the model here.
+        facts: Facts about the model here.
 
     Returns:
-        Tensors by the names of their files: of VideoMAEForPreTraining if there is a decoder, else
-        of VideoMAEForVideoClassification.
+        Tensors by the names in files of VideoMAEForPreTraining if there is a decoder, else of
+        VideoMAEForVideoClassification.
 
     Raises:
-        ValueError: Hugging Face has no such model; its positions, above all, are fixed.
+        ValueError: Hugging Face has no such model, for example because its position embeddings are
+            fixed.
     """
     require_patches(weights, 3, _LIBRARY)
-    require("cls_token" not in weights, _LIBRARY, "it has no cls token (MVIT.CLS_EMBED_ON False)")
+    require("cls_token" not in weights, _LIBRARY, "it has no class token (MVIT.CLS_EMBED_ON False)")
     require_decoder(weights, _LIBRARY)
     is_classifier = "head.projection.weight" in weights
     require(
@@ -145,7 +150,7 @@ def from_published(weights: Mapping[str, Tensor], facts: ModelFacts) -> dict[str
 
 
 def _position_tables(published: Mapping[str, Tensor]) -> dict[str, int]:
-    """Widths of the position tables that a model has, by name."""
+    """Widths of the position tables of a model, by name."""
     kernel, embed = (published.get(f"{n}.weight") for n in ("patch_embed.proj", "decoder_embed"))
     widths = {"pos_embed": kernel, "decoder_pos_embed": embed}
     return {name: len(weight) for name, weight in widths.items() if weight is not None}
@@ -158,7 +163,7 @@ def _require_sinusoid(table: Tensor | None, name: str, width: int, facts: ModelF
         and table.shape == fixed.shape
         and torch.allclose(table.float().cpu(), fixed, rtol=0, atol=_TOLERANCE),
         _LIBRARY,
-        f"its positions are fixed, and {name!r} here is not what they are. Trained ones can't be "
-        "written; a model that got them from VideoMAE keeps them with MVIT.USE_FIXED_SINCOS_POS "
-        "True",
+        f"its position embeddings are fixed, and {name!r} here differs from them; learned ones "
+        "cannot be converted, but a model initialized from VideoMAE keeps the fixed ones with "
+        "MVIT.USE_FIXED_SINCOS_POS True",
     )

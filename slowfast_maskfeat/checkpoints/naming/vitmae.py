@@ -1,4 +1,4 @@
-"""ViTMAE of Hugging Face, and its ViT for the classification of images."""
+"""ViTMAE and the ViT image classifier of Hugging Face."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ from slowfast_maskfeat.checkpoints.naming.transformer import (
 
 _LIBRARY = "Hugging Face (ViT, ViTMAE)"
 _PREFIX = "vit."
-# Names that models of transformers 5 have in memory; its files have the older ones.
+# Names in the models of transformers 5; its files have the older names.
 _LAYER_IN_MEMORY = (
     *((f"attention.{part}_proj", f"attn.{part}") for part in "qkv"),
     ("attention.o_proj", "attn.proj"),
@@ -50,7 +50,7 @@ _TABLE = NameTable(
         ("decoder.decoder_pos_embed", "decoder_pos_embed"),
         *layer_rows("decoder.decoder_layers.*", f"{DECODER}.*"),
         *layer_rows("decoder.decoder_layers.*", f"{DECODER}.*", _LAYER_IN_MEMORY),
-        # What transformers 5.23 writes in place of the name before.
+        # transformers 5.23 writes this name instead of the one above.
         *layer_rows("decoder.decoder_encoder.layer.*", f"{DECODER}.*"),
         ("decoder.decoder_norm", DECODER_NORM),
         ("decoder.decoder_pred", "pred_head.projections.0"),
@@ -60,23 +60,23 @@ _PREDICTION = ("pred_head.projections.0.weight", "pred_head.projections.0.bias")
 
 
 def recognizes(weights: Mapping[str, Tensor]) -> bool:
-    """Whether these are named so; the names of an encoder alone are VideoMAE's, too."""
+    """Whether weights have the names of ViT or ViTMAE; VideoMAE's encoder has the same ones."""
     return any(name.startswith((_PREFIX, "embeddings.", "encoder.layer.")) for name in weights)
 
 
 def to_published(weights: Mapping[str, Tensor], facts: ModelFacts) -> dict[str, Tensor]:
-    """From Hugging Face's names to the published ones.
+    """Convert from Hugging Face's names to the published ones.
 
     Args:
         weights: Tensors by their name, as in files, or as in models of transformers 5.
-        facts: Of the model here.
+        facts: Facts about the model here.
 
     Returns:
-        Tensors by published name, the projections to queries, keys and values in one; the rows of
-        the prediction in the order that `facts` say. Unknown names stay.
+        Tensors by published name, with one projection to queries, keys and values, and the rows of
+        the prediction in the order of `facts`. Unknown names are kept.
 
     Raises:
-        ValueError: A layer is not complete.
+        ValueError: A layer is incomplete.
     """
     renamed = number_decoder_norm(_TABLE.to_published(with_prefix(weights, _PREFIX)))
     renamed = fuse_projections(renamed)
@@ -84,25 +84,25 @@ def to_published(weights: Mapping[str, Tensor], facts: ModelFacts) -> dict[str, 
 
 
 def from_published(weights: Mapping[str, Tensor], facts: ModelFacts) -> dict[str, Tensor]:
-    """From the published names to Hugging Face's.
+    """Convert from the published names to Hugging Face's.
 
     Args:
         weights: Tensors by published name.
-        facts: Of the model here.
+        facts: Facts about the model here.
 
     Returns:
-        Tensors by the names of their files: of ViTMAEForPreTraining if there is a decoder, else of
-        ViTForImageClassification. Separable positions are added up.
+        Tensors by the names in files of ViTMAEForPreTraining if there is a decoder, else of
+        ViTForImageClassification. Separable position embeddings are added up.
 
     Raises:
         ValueError: Hugging Face has no such model.
     """
     require_patches(weights, 2, _LIBRARY)
-    require("cls_token" in weights, _LIBRARY, "it has a cls token (MVIT.CLS_EMBED_ON True)")
+    require("cls_token" in weights, _LIBRARY, "it has a class token (MVIT.CLS_EMBED_ON True)")
     require(
         not facts.mean_pooling,
         _LIBRARY,
-        "it classifies the cls token, this one the mean of the others (MVIT.USE_MEAN_POOLING)",
+        "it classifies the class token, this one the mean of the others (MVIT.USE_MEAN_POOLING)",
     )
     require_decoder(weights, _LIBRARY)
     shaped = split_projections(_reorder_prediction(weights, facts, to_published=False))
@@ -110,7 +110,7 @@ def from_published(weights: Mapping[str, Tensor], facts: ModelFacts) -> dict[str
 
 
 def _join_positions(weights: Mapping[str, Tensor]) -> dict[str, Tensor]:
-    """Separable tables, which the model adds up, as one; of an image, so that time is one step."""
+    """Join separable position tables of an image, which the model adds up, into one."""
     joined = dict(weights)
     for ours, theirs in (("pos_embed", "pos_embed"), ("dec_pos_embed", "decoder_pos_embed")):
         if f"{ours}_spatial" in weights:
@@ -123,7 +123,7 @@ def _join_positions(weights: Mapping[str, Tensor]) -> dict[str, Tensor]:
 def _reorder_prediction(
     weights: Mapping[str, Tensor], facts: ModelFacts, *, to_published: bool
 ) -> dict[str, Tensor]:
-    """Rows of the prediction, which are (row, column, color) there, here as `facts` say."""
+    """Reorder the rows of the prediction: (row, column, color) there, by `facts` here."""
     changed = dict(weights)
     kernel = weights.get("patch_embed.proj.weight")
     for name in _PREDICTION:
@@ -132,7 +132,7 @@ def _reorder_prediction(
         colors, rows, columns = kernel.shape[1], *kernel.shape[-2:]
         value = weights[name]
         if len(value) != colors * rows * columns:
-            continue  # features of another kind than pixels
+            continue  # not a prediction of pixels
         sizes, order = (colors, rows, columns), (1, 2, 0)
         if to_published:
             sizes, order = (rows, columns, colors), (2, 0, 1)
