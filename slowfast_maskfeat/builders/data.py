@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+from collections.abc import Sequence
 
 from fvcore.common.config import CfgNode
 
@@ -28,17 +29,22 @@ from slowfast_maskfeat.clips import (
     ClipDataset,
     ClipLoader,
     KeyFrameView,
+    MultiView,
+    RandomFrames,
     RandomView,
     UniformViews,
     Views,
+    ViewSpec,
 )
 from slowfast_maskfeat.datasets import VideoList
 from slowfast_maskfeat.files import is_address
+from slowfast_maskfeat.masks import MaskSampler
 
 __all__ = [
     "READERS",
     "build_key_frame_view",
     "build_loader",
+    "build_random_frames",
     "build_test_views",
     "build_validation_view",
     "num_clips_per_video",
@@ -47,7 +53,13 @@ __all__ = [
 
 
 def build_loader(
-    cfg: CfgNode, split: str, *, num_views: int | None = None, for_features: bool = False
+    cfg: CfgNode,
+    split: str,
+    *,
+    num_views: int | None = None,
+    for_features: bool = False,
+    view_specs: Sequence[ViewSpec] | None = None,
+    mask_samplers: Sequence[MaskSampler | None] = (),
 ) -> ClipLoader:
     """Loader of this process's share of a list.
 
@@ -58,30 +70,41 @@ def build_loader(
             TEST.NUM_ENSEMBLE_VIEWS of videos, 1 of images.
         for_features: "train" too gives the center view of each row once, in order, nothing is
             masked, and labels may be absent or of classes that the model does not know.
+        view_specs: kinds of views of a sample in "train" and "val" (without `for_features`), for
+            methods that take several; None for one view. Random erasing and mixup apply to samples
+            of one view only.
+        mask_samplers: with `view_specs`, the sampler of each kind; empty for no masks.
 
     Returns:
-        The loader. Masks come with the clips when MASK.ENABLE.
+        The loader. Without `view_specs` masks come with the clips when MASK.ENABLE.
 
     Raises:
-        ValueError: the list is missing, malformed or has labels outside the classes.
+        ValueError: the list is missing, malformed or has labels outside the classes; AUG.ON_DEVICE
+            with `view_specs`.
     """
     if split not in ("train", "val", "test"):
         raise ValueError(f"split: {split!r} is not one of 'train', 'val', 'test'")
     videos = read_videos(cfg, split, for_features=for_features)
     is_trained = split == "train" and not for_features
-    is_masked = cfg.MASK.ENABLE and split != "test" and not for_features
+    if split == "test" or for_features:
+        view_specs, mask_samplers = None, ()
+    elif view_specs is None and cfg.MASK.ENABLE:
+        mask_samplers = (build_mask_sampler(cfg),)
     views: Views
-    if data_set(cfg, split) in WITH_BOXES:
+    if view_specs is not None:
+        views = _multi_view(cfg, view_specs)
+    elif data_set(cfg, split) in WITH_BOXES:
         views = build_key_frame_view(cfg, split)
     elif is_trained:
         views = _random_view(cfg)
     else:
         views = _uniform_views(cfg, split, num_views)
+    has_one_view = [kind.views_per_sample for kind in views.kinds] == [1]
     dataset = ClipDataset(
         videos,
         views,
-        mask_sampler=build_mask_sampler(cfg) if is_masked else None,
-        erase_sampler=build_erase_sampler(cfg) if is_trained else None,
+        mask_samplers=mask_samplers,
+        erase_sampler=build_erase_sampler(cfg) if is_trained and has_one_view else None,
         seed=cfg.RNG_SEED,
         backend=cfg.DATA.DECODING_BACKEND,
         num_threads=cfg.DATA.DECODING_THREADS,
@@ -224,15 +247,36 @@ def _check_batch_size(cfg: CfgNode, batch_size: int) -> None:
         )
 
 
+def build_random_frames(cfg: CfgNode) -> RandomFrames:
+    """Build the random temporal sampling of training clips.
+
+    Args:
+        cfg: configuration; it is only read.
+    """
+    data = cfg.DATA
+    return RandomFrames(
+        sampling_rate=data.SAMPLING_RATE,
+        target_fps=data.TARGET_FPS,
+        jitter_fps=data.TRAIN_JITTER_FPS,
+        segments=data_set(cfg, "train") in SEGMENTED,
+    )
+
+
+def _multi_view(cfg: CfgNode, specs: Sequence[ViewSpec]) -> MultiView:
+    if cfg.AUG.ON_DEVICE:
+        raise ValueError(
+            "AUG.ON_DEVICE must be False with a method that takes several views of a sample, got "
+            "True: workers crop them"
+        )
+    return MultiView(tuple(specs))
+
+
 def _random_view(cfg: CfgNode) -> RandomView:
     data = cfg.DATA
     return RandomView(
         transform=build_train_transform(cfg),
         num_frames=data.NUM_FRAMES,
-        sampling_rate=data.SAMPLING_RATE,
-        target_fps=data.TARGET_FPS,
-        jitter_fps=data.TRAIN_JITTER_FPS,
-        segments=data_set(cfg, "train") in SEGMENTED,
+        temporal=build_random_frames(cfg),
         num_times=data.TRAIN_CROP_NUM_TEMPORAL,
         num_samples=data.TRAIN_CROP_NUM_SPATIAL * cfg.AUG.NUM_SAMPLE,
         on_device=cfg.AUG.ON_DEVICE,
