@@ -44,7 +44,6 @@ from slowfast_maskfeat.builders.optimizer import build_optimizer
 from slowfast_maskfeat.clips import ClipLoader, RandomView
 from slowfast_maskfeat.clips.batch import ClipBatch
 from slowfast_maskfeat.clips.dataset import ClipDataset, SampleKey
-from slowfast_maskfeat.clips.temporal_sampling import random_clip
 from slowfast_maskfeat.clips.views import Generators, ViewClips, ViewKind
 from slowfast_maskfeat.config import load_config
 from slowfast_maskfeat.datasets import OpenedRow
@@ -228,14 +227,7 @@ class FrameRecorder:
 
     def load(self, row: OpenedRow, generators: Generators) -> tuple[ViewClips, ...]:
         """One empty clip."""
-        indices = random_clip(
-            row.video,
-            num_frames=self.view.num_frames,
-            sampling_rate=self.view.sampling_rate,
-            target_fps=self.view.target_fps,
-            jitter_fps=self.view.jitter_fps,
-            generator=generators(0),
-        )
+        indices = self.view.temporal.draw(row.video, self.view.num_frames, generators(0))
         self.requested.append((row.video.path, indices))
         (kind,) = self.kinds
         return (ViewClips(torch.empty((1, *kind.clip_shape, 3), dtype=torch.uint8)),)

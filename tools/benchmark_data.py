@@ -110,9 +110,8 @@ class Stopwatch:
                 patch.object(dataset, "views", _TimedViews(dataset.views, self)),
                 patch.object(transform, "resize", self.timed("resize", transform.resize)),
             ]
-            if dataset.mask_sampler is not None:
-                timed = self.timed("mask", dataset.mask_sampler)
-                patches.append(patch.object(dataset, "mask_sampler", timed))
+            timed = [sampler and self.timed("mask", sampler) for sampler in dataset.mask_samplers]
+            patches.append(patch.object(dataset, "mask_samplers", timed))
             if dataset.backend == "pyav":
                 from slowfast_maskfeat.videos import _pyav_backend as pyav
 
@@ -178,7 +177,7 @@ def measure_rates(
                 if form == BARE:
                     assert isinstance(loader.dataset.views, RandomView)
                     loader.dataset.views = BareDecoding(loader.dataset.views)
-                    loader.dataset.mask_sampler = None
+                    loader.dataset.mask_samplers = ()
                 name = f"{decoder}, {num_workers} workers, {form}"
                 names[name] = decoder, num_workers, form
 

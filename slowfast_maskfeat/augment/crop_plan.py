@@ -7,7 +7,7 @@ plan, which is then applied on the device (`clips.device_crop`).
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from torch import Tensor
 
@@ -45,6 +45,12 @@ class CropPlan:
         """The part of the frames whose pixels are available."""
         whole = Region.whole(*self.frame)
         return whole if self.held is None else whole._replace(box=self.held)
+
+    def resized(self, crop_size: int) -> CropPlan:
+        """The same crop, flip and operations for a clip of another size."""
+        assert self.crop == CropBox(0, 0, *self.size), "only the whole resized box has a size"
+        size = crop_size, crop_size
+        return replace(self, size=size, crop=CropBox(0, 0, *size))
 
     def move_boxes(self, boxes: Boxes, height: int, width: int) -> Boxes:
         """Move boxes of frames of (height, width) to the clip, and clip them to it."""

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+from collections.abc import Sequence
 
 from fvcore.common.config import CfgNode
 
@@ -16,21 +17,24 @@ from slowfast_maskfeat.builders.datasets import (
     reverses_channels,
 )
 from slowfast_maskfeat.builders.image_recipe import clip_recipe
-from slowfast_maskfeat.builders.masks import build_mask_sampler
 from slowfast_maskfeat.builders.methods import find_method, method_name
 from slowfast_maskfeat.clips import (
     ClipDataset,
     ClipLoader,
     KeyFrameView,
+    MultiView,
+    RandomFrames,
     RandomView,
     UniformViews,
     Views,
+    ViewSpec,
 )
 from slowfast_maskfeat.datasets import VideoList
 
 __all__ = [
     "build_key_frame_view",
     "build_loader",
+    "build_random_frames",
     "build_test_views",
     "build_validation_view",
     "num_clips_per_video",
@@ -58,28 +62,33 @@ def build_loader(
         data: the data of the run, with what was read of it before; None reads it afresh.
 
     Returns:
-        The loader. Masks come with the clips of methods that need them.
+        The loader. "train" and "val" without `for_features` give the views and masks of the
+        configuration's method; random erasing and mixup apply to samples of one view only.
 
     Raises:
-        ValueError: the list is missing, malformed or has labels outside the classes.
+        ValueError: the list is missing, malformed or has labels outside the classes; AUG.ON_DEVICE
+            with a method of several views.
     """
     if split not in ("train", "val", "test"):
         raise ValueError(f"split: {split!r} is not one of 'train', 'val', 'test'")
     videos = read_videos(cfg, split, data or DataSource(cfg), for_features=for_features)
     is_trained = split == "train" and not for_features
-    is_masked = not for_features and split != "test" and find_method(cfg).has_masks
+    method = None if for_features or split == "test" else find_method(cfg)
     views: Views
-    if dataset_kind(cfg, split).has_boxes:
+    if method is not None and method.views is not None:
+        views = _multi_view(cfg, method.views(cfg))
+    elif dataset_kind(cfg, split).has_boxes:
         views = build_key_frame_view(cfg, split)
     elif is_trained:
         views = _random_view(cfg)
     else:
         views = _uniform_views(cfg, split, num_views)
+    has_one_view = [kind.views_per_sample for kind in views.kinds] == [1]
     dataset = ClipDataset(
         videos,
         views,
-        mask_sampler=build_mask_sampler(cfg) if is_masked else None,
-        erase_sampler=build_erase_sampler(cfg) if is_trained else None,
+        mask_samplers=method.masks(cfg) if method is not None and method.masks is not None else (),
+        erase_sampler=build_erase_sampler(cfg) if is_trained and has_one_view else None,
         seed=cfg.RNG_SEED,
         backend=cfg.DATA.DECODING_BACKEND,
         num_threads=cfg.DATA.DECODING_THREADS,
@@ -223,15 +232,36 @@ def _check_batch_size(cfg: CfgNode, batch_size: int) -> None:
         )
 
 
+def build_random_frames(cfg: CfgNode) -> RandomFrames:
+    """Build the random temporal sampling of training clips.
+
+    Args:
+        cfg: configuration; it is only read.
+    """
+    data = cfg.DATA
+    return RandomFrames(
+        sampling_rate=data.SAMPLING_RATE,
+        target_fps=data.TARGET_FPS,
+        jitter_fps=data.TRAIN_JITTER_FPS,
+        segments=dataset_kind(cfg, "train").segmented,
+    )
+
+
+def _multi_view(cfg: CfgNode, specs: Sequence[ViewSpec]) -> MultiView:
+    if cfg.AUG.ON_DEVICE:
+        raise ValueError(
+            "AUG.ON_DEVICE must be False with a method that takes several views of a sample, got "
+            "True: workers crop them"
+        )
+    return MultiView(tuple(specs))
+
+
 def _random_view(cfg: CfgNode) -> RandomView:
     data = cfg.DATA
     return RandomView(
         transform=build_train_transform(cfg),
         num_frames=data.NUM_FRAMES,
-        sampling_rate=data.SAMPLING_RATE,
-        target_fps=data.TARGET_FPS,
-        jitter_fps=data.TRAIN_JITTER_FPS,
-        segments=dataset_kind(cfg, "train").segmented,
+        temporal=build_random_frames(cfg),
         num_times=data.TRAIN_CROP_NUM_TEMPORAL,
         num_samples=data.TRAIN_CROP_NUM_SPATIAL * cfg.AUG.NUM_SAMPLE,
         on_device=cfg.AUG.ON_DEVICE,

@@ -13,6 +13,7 @@ from fvcore.common.config import CfgNode
 from torch import nn
 
 from slowfast_maskfeat.builders.data_source import DataSource
+from slowfast_maskfeat.builders.masks import build_mask_sampler
 from slowfast_maskfeat.builders.model import build_classifier, build_detector, build_masked_model
 from slowfast_maskfeat.builders.task import (
     build_classification,
@@ -22,12 +23,12 @@ from slowfast_maskfeat.builders.task import (
     check_detection,
     check_masked_prediction,
 )
-from slowfast_maskfeat.clips import ClipBatch
+from slowfast_maskfeat.clips import ClipBatch, ViewSpec
 from slowfast_maskfeat.figures import AP_PANEL, BASELINE_PANEL, LOSS_PANEL, TOP1_PANEL, CurvePanel
+from slowfast_maskfeat.masks import MaskSampler
 from slowfast_maskfeat.tasks import Task
 from slowfast_maskfeat.tasks.drawings import ClipDrawings, draw_masked_predictions
 
-ViewSpec = object
 DrawPredictions = Callable[[nn.Module, Task, ClipBatch, bool], ClipDrawings | None]
 
 
@@ -47,7 +48,8 @@ class Method:
             each clip and time step, or None if the target cannot be drawn.
         check: raises ValueError for keys that do not fit together, before anything is built.
         views: configuration -> the kinds of view that a sample gives; None: one clip.
-        has_masks: training and validation clips come with masks.
+        masks: configuration -> the mask sampler of each kind of view, or None for a kind without;
+            None: the model takes no masks.
         has_labels: samples need class labels.
         has_boxes: samples are key frames with boxes.
         is_tested: TEST.ENABLE evaluates it; pre-training has no test.
@@ -59,7 +61,7 @@ class Method:
     draw: DrawPredictions | None = None
     check: Callable[[CfgNode], None] = _no_check
     views: Callable[[CfgNode], Sequence[ViewSpec]] | None = None
-    has_masks: bool = False
+    masks: Callable[[CfgNode], Sequence[MaskSampler | None]] | None = None
     has_labels: bool = False
     has_boxes: bool = False
     is_tested: bool = False
@@ -190,7 +192,7 @@ METHODS: dict[MethodKey, Method] = {
         figures=(BASELINE_PANEL,),
         draw=draw_masked_predictions,
         check=check_masked_prediction,
-        has_masks=True,
+        masks=lambda cfg: (build_mask_sampler(cfg),),
     ),
 }
 """Every training method."""

@@ -166,7 +166,7 @@ def model_facts(cfg: CfgNode, model: nn.Module) -> ModelFacts:
     """
     return ModelFacts(
         grid=model.configured_grid,  # type: ignore[arg-type]
-        mean_pooling=cfg.MVIT.USE_MEAN_POOLING and not find_method(cfg).has_masks,
+        mean_pooling=cfg.MVIT.USE_MEAN_POOLING and find_method(cfg).masks is None,
         residual_pooling=cfg.MVIT.RESIDUAL_POOLING,
         color_first=has_color_first(cfg),
     )

@@ -8,7 +8,8 @@ from slowfast_maskfeat.clips.dataset import ClipDataset
 from slowfast_maskfeat.clips.device_crop import DeviceCrop
 from slowfast_maskfeat.clips.key_frame_view import KeyFrameView
 from slowfast_maskfeat.clips.loader import ClipLoader
-from slowfast_maskfeat.clips.views import RandomView, UniformViews, Views
+from slowfast_maskfeat.clips.temporal_sampling import RandomFrames, SameFrames
+from slowfast_maskfeat.clips.views import MultiView, RandomView, UniformViews, Views, ViewSpec
 
 __all__ = [
     "BatchTransform",
@@ -18,7 +19,11 @@ __all__ = [
     "DeviceCrop",
     "KeyFrameView",
     "LostVideo",
+    "MultiView",
+    "RandomFrames",
     "RandomView",
+    "SameFrames",
     "UniformViews",
+    "ViewSpec",
     "Views",
 ]

@@ -26,9 +26,17 @@ class LostVideo(NamedTuple):
     is_missing: bool = False
 
 
+# Fields of batches in which a sample has one view.
+_OF_ONE_VIEW = ("boxes", "box_index", "sizes", "erase", "plans")
+
+
 @dataclass(frozen=True)
 class ClipBatch:
     """A batch of clips; an image is a clip with T = 1.
+
+    A sample may have several views. Those of one kind are in one batch, sample-major: view v of
+    sample b is row b * views_per_sample + v. Further kinds, whose clips may have other sizes, are
+    batches in `further`; `views` has all kinds.
 
     With boxes, labels are those of the boxes: each has a row of `labels` and `box_index`. Clips
     without a box are legal, and so is a batch of them (R = 0).
@@ -51,6 +59,9 @@ class ClipBatch:
         times: (B, 2) float64, seconds of the video at which each clip's first and last frame
             appear; None where clips are drawn at random.
         lost: the videos that could not be decoded while this batch was made.
+        further: of the same samples, their views of further kinds, a batch for each kind.
+        views_per_sample: V of this kind; each kind has its own. Clips of repeated augmentation are
+            samples of their own.
     """
 
     clips: Tensor
@@ -65,8 +76,15 @@ class ClipBatch:
     view: Tensor | None = None
     times: Tensor | None = None
     lost: tuple[LostVideo, ...] = ()
+    further: tuple[ClipBatch, ...] = ()
+    views_per_sample: int = 1
 
     def __post_init__(self) -> None:
+        self._check_shapes()
+        self._check_lengths()
+        self._check_views()
+
+    def _check_shapes(self) -> None:
         if self.clips.ndim != 5:
             raise ValueError(
                 f"ClipBatch.clips must be (B, C, T, H, W), got {tuple(self.clips.shape)}; "
@@ -77,6 +95,13 @@ class ClipBatch:
                 "ClipBatch.boxes must be (R, 5), rows of batch index, x1, y1, x2, y2, got "
                 f"{tuple(self.boxes.shape)}"
             )
+        if self.mask is not None and (self.mask.dtype != torch.bool or self.mask.ndim != 4):
+            raise ValueError(
+                "ClipBatch.mask must be bool (B, t, h, w), True where masked, got "
+                f"{self.mask.dtype} {tuple(self.mask.shape)}"
+            )
+
+    def _check_lengths(self) -> None:
         lengths = {name: len(value) for name, value in self._tensors().items()}
         if self.plans is not None:
             lengths["plans"] = len(self.plans)
@@ -87,14 +112,40 @@ class ClipBatch:
                     f"ClipBatch.{name} must have {lengths[what]} rows, one for each of the {what}, "
                     f"got {length}"
                 )
-        if self.mask is not None and (self.mask.dtype != torch.bool or self.mask.ndim != 4):
+
+    def _check_views(self) -> None:
+        if self.views_per_sample < 1 or len(self.clips) % self.views_per_sample:
             raise ValueError(
-                "ClipBatch.mask must be bool (B, t, h, w), True where masked, got "
-                f"{self.mask.dtype} {tuple(self.mask.shape)}"
+                f"ClipBatch.views_per_sample must divide the {len(self.clips)} clips, got "
+                f"{self.views_per_sample}"
             )
+        for kind in self.further:
+            if len(kind) != len(self) or kind.further:
+                raise ValueError(
+                    f"ClipBatch.further must be batches of one kind with {len(self)} samples each, "
+                    f"got one of {len(kind.views)} kinds with {len(kind)} samples"
+                )
+        for part in self.views if self.has_several_views else ():
+            for name in _OF_ONE_VIEW:
+                if getattr(part, name) is not None:
+                    raise ValueError(
+                        f"ClipBatch.{name} must be None with several views per sample, got it with "
+                        f"views_per_sample {[kind.views_per_sample for kind in self.views]}"
+                    )
 
     def __len__(self) -> int:
-        return len(self.clips)
+        """Samples; of several views of a sample, and of several kinds of them, each counts once."""
+        return len(self.clips) // self.views_per_sample
+
+    @property
+    def views(self) -> tuple[ClipBatch, ...]:
+        """All kinds of views: this batch, then the further ones."""
+        return (self, *self.further)
+
+    @property
+    def has_several_views(self) -> bool:
+        """Whether a sample has views of several kinds, or several of one kind."""
+        return bool(self.further) or self.views_per_sample > 1
 
     @property
     def _of_boxes(self) -> tuple[str, ...]:
@@ -114,15 +165,17 @@ class ClipBatch:
         tensors = self._tensors()
         tensors.pop("mask", None)
         moved = {name: x.to(device, non_blocking=True) for name, x in tensors.items()}
-        return replace(self, **moved)  # type: ignore[arg-type]
+        further = tuple(kind.to(device) for kind in self.further)
+        return replace(self, **moved, further=further)  # type: ignore[arg-type]
 
     def pin_memory(self) -> ClipBatch:
         """Copy the batch to page-locked memory; the data loader calls this."""
         pinned = {name: x.pin_memory() for name, x in self._tensors().items()}
-        return replace(self, **pinned)  # type: ignore[arg-type]
+        further = tuple(kind.pin_memory() for kind in self.further)
+        return replace(self, **pinned, further=further)  # type: ignore[arg-type]
 
     def split(self, size: int) -> list[ClipBatch]:
-        """Split into batches of at most `size` clips; boxes go with their clips.
+        """Split into batches of at most `size` samples, with all their views and boxes.
 
         If the clips differ in size, those of one size come together, without the padding. `lost`
         stays with the first part.
@@ -136,9 +189,16 @@ class ClipBatch:
         if not groups:
             return [self]
         chosen = [part for group in groups for part in group.split(size)]
-        return [self._taken(rows, self.lost if not i else ()) for i, rows in enumerate(chosen)]
+        return [self._taken(part, self.lost if not i else ()) for i, part in enumerate(chosen)]
 
-    def _taken(self, rows: Tensor, lost: tuple[LostVideo, ...]) -> ClipBatch:
+    def _taken(self, samples: Tensor, lost: tuple[LostVideo, ...]) -> ClipBatch:
+        """The ascending `samples`, whose clips have one size, with all their views."""
+        views = torch.arange(self.views_per_sample)
+        rows = (samples[:, None] * self.views_per_sample + views).flatten()
+        further = tuple(kind._taken(samples, ()) for kind in self.further)
+        return replace(self._taken_rows(rows), lost=lost, further=further)
+
+    def _taken_rows(self, rows: Tensor) -> ClipBatch:
         """The clips of ascending `rows`, all of one size, with their other fields."""
         tensors = self._tensors()
         sizes = tensors.pop("sizes", None)
@@ -155,7 +215,7 @@ class ClipBatch:
             new = place[self.boxes[:, 0].long()]
             taken |= {name: tensors[name][new >= 0] for name in self._of_boxes if name in tensors}
             taken["boxes"] = torch.cat([new[new >= 0, None].float(), taken["boxes"][:, 1:]], dim=1)
-        return ClipBatch(**taken, lost=lost)  # type: ignore[arg-type]
+        return ClipBatch(**taken, views_per_sample=self.views_per_sample)  # type: ignore[arg-type]
 
 
 class SampleBoxes(NamedTuple):
@@ -173,7 +233,7 @@ class SampleBoxes(NamedTuple):
 
 
 class Sample(NamedTuple):
-    """The V clips of one row of the list.
+    """The V clips of one row of the list, of one kind of views or of several.
 
     Attributes:
         clips: (V, T, H, W, C) uint8, or with `plans` their source pixels; V = 0 where the video is
@@ -186,6 +246,8 @@ class Sample(NamedTuple):
         plans: crops that are left to the device; None where clips are cropped.
         boxes: of all clips, or None; with them `label` is None.
         times: (V, 2) float64, see `ClipBatch`, or None.
+        further: the same row's views of further kinds.
+        views_per_sample: see `ClipBatch`.
     """
 
     clips: Tensor
@@ -197,10 +259,19 @@ class Sample(NamedTuple):
     plans: tuple[CropPlan, ...] | None = None
     boxes: SampleBoxes | None = None
     times: Tensor | None = None
+    further: tuple[Sample, ...] = ()
+    views_per_sample: int = 1
 
 
 def collate(samples: Sequence[Sample]) -> ClipBatch:
     """Put samples into one batch; frames stay channels-last in memory, as decoders write them."""
+    kinds = zip(*(sample.further for sample in samples), strict=True)
+    further = tuple(_collate_kind(of_kind) for of_kind in kinds)
+    return replace(_collate_kind(samples), further=further)
+
+
+def _collate_kind(samples: Sequence[Sample]) -> ClipBatch:
+    """The first kind of the samples."""
     counts = torch.tensor([len(sample.clips) for sample in samples])
     labels = None
     if all(sample.label is not None for sample in samples):
@@ -223,6 +294,7 @@ def collate(samples: Sequence[Sample]) -> ClipBatch:
         view=torch.cat([torch.arange(len(sample.clips)) for sample in samples]),
         times=torch.cat(times) if times else None,
         lost=tuple(lost for sample in samples for lost in sample.lost),
+        views_per_sample=samples[0].views_per_sample,
     )
     of_samples = [sample.boxes for sample in samples if sample.boxes is not None]
     if not of_samples:

@@ -52,9 +52,12 @@ class BatchTransform:
             step: of the epoch, from 0.
 
         Returns:
-            The batch on the device, with float32 clips and, with `mix`, labels (B, K). Without
+            The batch on the device. Several views of a sample stay as they are. Of one view, with
+            float32 clips and, with `mix`, labels (B, K). Without
             erasing and mixing the clips stay uint8: the task normalizes them.
         """
+        if batch.has_several_views:
+            return batch.to(device)
         boxes = batch.erase
         batch = replace(batch, erase=None).to(device)
         if self.crop is not None:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from contextlib import AbstractContextManager, nullcontext
 from typing import NamedTuple
 
@@ -20,6 +20,9 @@ from slowfast_maskfeat.videos.decode import DecodeError, MissingFileError, Stall
 
 # Replacements that are tried for a lost video before the list is an error.
 _NUM_REPLACEMENTS = 20
+# In the seeds of a sample, after (seed, epoch, row, attempt); the draws of the first view's crop
+# have no such number.
+_MASK_STREAM, _ERASE_STREAM, _VIEW_STREAM = 1, 2, 3
 
 
 class SampleKey(NamedTuple):
@@ -32,14 +35,16 @@ class SampleKey(NamedTuple):
 class ClipDataset(Dataset[Sample]):
     """Decodes, crops and masks the clips of one row.
 
-    Every draw comes from a generator seeded by (seed, epoch, row), so a sample depends neither on
-    the worker that makes it nor on what was made before.
+    Every draw comes from a generator seeded by (seed, epoch, row, view), so a sample depends
+    neither on the worker that makes it nor on what was made before.
 
     Args:
         videos: the list.
         views: the clips that are taken from each video; for key frames a `KeyFrameView`.
-        mask_sampler: draws a (t, h, w) bool mask for each clip; None for no masks.
+        mask_samplers: of each kind of views what draws a (t, h, w) bool mask for each clip, or None
+            for no masks; empty for no masks at all.
         erase_sampler: draws the rectangles of random erasing for each clip, (n, 5); None for none.
+            Only of views of one kind, one view a sample.
         seed: of all draws.
         backend: name of the decoder.
         num_threads: of the decoder.
@@ -61,7 +66,7 @@ class ClipDataset(Dataset[Sample]):
         videos: VideoList,
         views: Views,
         *,
-        mask_sampler: MaskSampler | None = None,
+        mask_samplers: Sequence[MaskSampler | None] = (),
         erase_sampler: EraseSampler | None = None,
         seed: int = 0,
         backend: str = "auto",
@@ -70,9 +75,14 @@ class ClipDataset(Dataset[Sample]):
         reverse_channels: bool = False,
         read_timeout: float = 0.0,
     ) -> None:
+        if mask_samplers and len(mask_samplers) != len(views.kinds):
+            raise ValueError(
+                f"mask_samplers must have one for each of the {len(views.kinds)} kinds of views, "
+                f"got {len(mask_samplers)}"
+            )
         self.videos = videos
         self.views = views
-        self.mask_sampler = mask_sampler
+        self.mask_samplers = tuple(mask_samplers)
         self.erase_sampler = erase_sampler
         self.seed = seed
         self.backend = backend
@@ -114,25 +124,34 @@ class ClipDataset(Dataset[Sample]):
         first = np.random.default_rng((self.seed, key.epoch, key.row, attempt))
 
         def of_view(view: int) -> Rng:
-            assert view == 0
-            return first
+            if view == 0:
+                return first
+            return np.random.default_rng(
+                (self.seed, key.epoch, key.row, attempt, _VIEW_STREAM, view)
+            )
 
         return of_view
 
-    def _clips(self, row: int, generators: Generators) -> tuple[ViewClips, LostVideo | None]:
-        """The clips of a video; none, and the reason, if it can't be decoded."""
+    def _clips(
+        self, row: int, generators: Generators
+    ) -> tuple[tuple[ViewClips, ...], LostVideo | None]:
+        """The clips of a video, of each kind; none, and the reason, if it can't be decoded."""
         path = self.videos.path(row)
         try:
             if row in self.given_up:
                 raise DecodeError(path, self.given_up[row])
-            (clips,) = self._try_twice(row, generators)
+            clips = self._try_twice(row, generators)
         except DecodeError as error:
             lost = LostVideo(row, path, error.reason, isinstance(error, MissingFileError))
-            (kind,) = self.views.kinds
-            return ViewClips(torch.empty((0, *kind.clip_shape, 3), dtype=torch.uint8)), lost
-        if self.reverse_channels and clips.plans is None:
-            clips = clips._replace(clips=clips.clips.flip(-1))
-        return clips, None
+            shapes = [(0, *kind.clip_shape, 3) for kind in self.views.kinds]
+            return tuple(ViewClips(torch.empty(s, dtype=torch.uint8)) for s in shapes), lost
+        return tuple(map(self._reversed, clips)), None
+
+    def _reversed(self, clips: ViewClips) -> ViewClips:
+        """Reverse the channels, unless that is left to the device."""
+        if not self.reverse_channels or clips.plans is not None:
+            return clips
+        return clips._replace(clips=clips.clips.flip(-1))
 
     def _try_twice(self, row: int, generators: Generators) -> tuple[ViewClips, ...]:
         """Load the clips of a video; one that stalls is tried twice.
@@ -176,27 +195,45 @@ class ClipDataset(Dataset[Sample]):
         return SampleBoxes(*map(torch.from_numpy, (boxes, labels, numbers)))
 
     def _sample(
-        self, key: SampleKey, row: int, clips: ViewClips, lost: tuple[LostVideo, ...]
+        self, key: SampleKey, row: int, clips: Sequence[ViewClips], lost: tuple[LostVideo, ...]
     ) -> Sample:
         labels = self.videos.labels
-        return Sample(
-            clips.clips,
-            label=None if labels is None else int(labels[row]),
-            mask=self._draw(self.mask_sampler, key, len(clips.clips), stream=1),
-            row=row,
-            lost=lost,
-            erase=self._draw(self.erase_sampler, key, len(clips.clips), stream=2),
-            plans=clips.plans,
-            boxes=self._boxes(clips),
-            times=clips.times,
-        )
+        first_view = 0
+        kinds = []
+        for number, (kind, of_kind) in enumerate(zip(self.views.kinds, clips, strict=True)):
+            sampler = self.mask_samplers[number] if self.mask_samplers else None
+            views = range(first_view, first_view + kind.views_per_sample)
+            first_view = views.stop
+            sample = Sample(
+                of_kind.clips,
+                label=None if labels is None else int(labels[row]),
+                mask=self._draw(sampler, key, len(of_kind.clips), _MASK_STREAM, views),
+                row=row,
+                lost=(),
+                plans=of_kind.plans,
+                boxes=self._boxes(of_kind),
+                times=of_kind.times,
+                views_per_sample=kind.views_per_sample,
+            )
+            kinds.append(sample)
+        erase = self._draw(self.erase_sampler, key, len(kinds[0].clips), _ERASE_STREAM, range(1))
+        return kinds[0]._replace(lost=lost, erase=erase, further=tuple(kinds[1:]))
 
     def _draw(
-        self, sampler: Callable[[Rng], Tensor] | None, key: SampleKey, num_clips: int, stream: int
+        self,
+        sampler: Callable[[Rng], Tensor] | None,
+        key: SampleKey,
+        num_clips: int,
+        stream: int,
+        views: range,
     ) -> Tensor | None:
-        """One draw per clip, stacked."""
+        """One draw per clip, stacked; those of view 0 have the seed without a view number."""
         if sampler is None or not num_clips:
             return None
-        # A stream of its own: masks do not depend on how many draws the crop needed.
-        generator = np.random.default_rng((self.seed, key.epoch, key.row, 0, stream))
-        return torch.stack([sampler(generator) for _ in range(num_clips)])
+        drawn = []
+        for view in views:
+            # A stream of its own: masks do not depend on how many draws the crop needed.
+            seed = (self.seed, key.epoch, key.row, 0, stream)
+            generator = np.random.default_rng((*seed, view) if view else seed)
+            drawn += [sampler(generator) for _ in range(num_clips // len(views))]
+        return torch.stack(drawn)

@@ -294,6 +294,50 @@ def segment_clip(
     return generator.integers(low, high, endpoint=True, dtype=np.int64)
 
 
+@dataclass(frozen=True, kw_only=True)
+class RandomFrames:
+    """Frames of a clip at a random place of the video.
+
+    Attributes:
+        sampling_rate: distance of two frames, in frames at `target_fps`.
+        target_fps: frames per second.
+        jitter_fps: a uniform draw up to this is added to `target_fps`.
+        segments: a random frame of each of T equal parts of the video instead.
+    """
+
+    sampling_rate: int
+    target_fps: float = 30.0
+    jitter_fps: float = 0.0
+    segments: bool = False
+
+    def draw(
+        self, video: Timed, num_frames: int, generator: np.random.Generator
+    ) -> NDArray[np.int64]:
+        """Draw the frame numbers (num_frames,) of a clip."""
+        if self.segments:
+            return segment_clip(len(video.timestamps), num_frames=num_frames, generator=generator)
+        return random_clip(
+            video,
+            num_frames=num_frames,
+            sampling_rate=self.sampling_rate,
+            target_fps=self.target_fps,
+            jitter_fps=self.jitter_fps,
+            generator=generator,
+        )
+
+
+@dataclass(frozen=True)
+class SameFrames:
+    """The same frames for all views of a kind.
+
+    Attributes:
+        sampling: of the frames, which are drawn with the first view of the kind; None for the
+            frames of the sample's first view.
+    """
+
+    sampling: RandomFrames | None = None
+
+
 def _is_long(timing: VideoTiming, num_frames: int, sampling_rate: float) -> bool:
     # In frames of the video, without regard to its rate, as published.
     return timing.length > sampling_rate * num_frames + _TOLERANCE

@@ -100,7 +100,7 @@ def build_frozen_model(
     """
     torch.manual_seed(cfg.RNG_SEED)
     data = data or DataSource(cfg)
-    model = build_classifier(cfg, data, mean_pooling=find_method(cfg).has_masks)
+    model = build_classifier(cfg, data, mean_pooling=find_method(cfg).masks is not None)
     if not checkpoint:
         say("without a checkpoint: these are features of random weights")
         source, sha256 = "", f"seed {cfg.RNG_SEED}"

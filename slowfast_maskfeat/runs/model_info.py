@@ -123,7 +123,7 @@ def measure_model(
 
 def _mask(cfg: CfgNode) -> Tensor | None:
     """A mask (1, t, h, w) as pre-training would draw it."""
-    if not find_method(cfg).has_masks:
+    if find_method(cfg).masks is None:
         return None
     return build_mask_sampler(cfg)(np.random.default_rng(cfg.RNG_SEED))[None]
 

@@ -66,7 +66,7 @@ def test_a_crop_is_resized_without_the_pixels_around_it():
 
 
 def test_without_antialiasing_few_pixels_count():
-    """Shrinking by 10 reads 6 of the 60 columns around each center; the others may be anything."""
+    """Shrinking by 10 reads the 6 columns around each center, and none of the others."""
     frames = np.random.default_rng(2).integers(0, 256, (1, 4, 60, 3)).astype(np.uint8)
     changed = frames.copy()
     changed[:, :, 9:12] = 0  # the centers are at 5, 15, ..., 55, and three pixels each way count

@@ -151,3 +151,101 @@ def test_a_batch_of_no_clip_and_no_box_is_legal():
 def test_boxes_that_contradict_the_batch_are_refused(fields, message):
     with pytest.raises(ValueError, match=message):
         ClipBatch(torch.zeros(5, 3, 1, 4, 4), **fields)
+
+
+def _views(num_samples=4, **first):
+    """Two kinds of different sizes, two views and three of a sample, with masks and labels."""
+
+    def kind(views, side, grid):
+        index = torch.arange(num_samples).repeat_interleave(views)
+        number = torch.arange(num_samples * views)
+        clips = number.to(torch.uint8).view(-1, 1, 1, 1, 1).expand(-1, 3, 2, side, side)
+        masks = torch.zeros(len(number), *grid, dtype=torch.bool)
+        masks[:, 0, 0, 0] = number % 2 == 0
+        return {"clips": clips, "labels": index + 5, "mask": masks, "index": index}
+
+    further = ClipBatch(**kind(3, 4, (1, 2, 2)), views_per_sample=3)
+    lost = (LostVideo(9, "x.mp4", "empty"),)
+    fields = {**kind(2, 8, (2, 2, 2)), "lost": lost, "further": (further,), "views_per_sample": 2}
+    return ClipBatch(**{**fields, **first})
+
+
+def test_one_kind_is_its_own_view():
+    batch = collate([_sample(0, 2), _sample(1, 2)])
+    assert batch.views == (batch,)
+    assert not batch.has_several_views
+    assert len(batch) == 4
+
+
+def test_samples_are_split_with_all_their_views():
+    batch = _views(5)
+    assert len(batch) == 5
+    assert batch.split(5) == [batch]
+    parts = batch.split(2)
+    assert [len(part) for part in parts] == [2, 2, 1]
+    assert [part.lost for part in parts] == [batch.lost, (), ()]
+    for number, kind in enumerate(batch.views):
+        split = [part.views[number] for part in parts]
+        assert [part.views_per_sample for part in split] == [kind.views_per_sample] * 3
+        for name in ("clips", "labels", "mask", "index"):
+            joined = torch.cat([getattr(part, name) for part in split])
+            assert joined.equal(getattr(kind, name)), name
+    for part in parts:
+        first, second = part.views
+        assert first.index[::2].equal(second.index[::3])
+
+
+def test_all_kinds_are_moved_but_the_masks():
+    batch = _views()
+    moved = batch.to(torch.device("meta"))
+    assert [kind.clips.device.type for kind in moved.views] == ["meta", "meta"]
+    assert [kind.mask.device.type for kind in moved.views] == ["cpu", "cpu"]
+    assert [kind.views_per_sample for kind in moved.views] == [2, 3]
+    assert moved.lost == batch.lost
+
+
+@pytest.mark.cuda
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="page-locked memory needs a CUDA device")
+def test_all_kinds_are_pinned():
+    batch = _views()
+    pinned = batch.pin_memory()
+    for kind, original in zip(pinned.views, batch.views, strict=True):
+        assert kind.clips.is_pinned()
+        assert kind.mask.is_pinned()
+        assert kind.clips.equal(original.clips)
+        assert kind.views_per_sample == original.views_per_sample
+    assert pinned.lost == batch.lost
+
+
+def test_samples_of_several_kinds_are_collated_kind_by_kind():
+    def sample(row):
+        small = torch.full((3, 1, 4, 4, 3), 10 * row, dtype=torch.uint8)
+        further = Sample(small, row, None, row, (), views_per_sample=3)
+        return _sample(row, 2, label=row)._replace(further=(further,), views_per_sample=2)
+
+    batch = collate([sample(4), sample(6)])
+    first, second = batch.views
+    assert len(batch) == len(second) == 2
+    assert (first.clips.shape, second.clips.shape) == ((4, 3, 2, 4, 4), (6, 3, 1, 4, 4))
+    assert first.clips[:, 0, 0, 0, 0].tolist() == [4, 4, 6, 6]
+    assert second.clips[:, 0, 0, 0, 0].tolist() == [40] * 3 + [60] * 3
+    assert second.labels.tolist() == [4] * 3 + [6] * 3
+    assert second.view.tolist() == [0, 1, 2] * 2
+    assert (first.mask is None, second.mask is None) == (False, True)
+
+
+@pytest.mark.parametrize(
+    ("fields", "message"),
+    [
+        ({"views_per_sample": 3}, "views_per_sample must divide the 8 clips, got 3"),
+        ({"views_per_sample": 0}, "views_per_sample must divide the 8 clips, got 0"),
+        ({"views_per_sample": 4}, "further must be .* with 2 samples each, got .* 4 samples"),
+        ({"further": (_views(),)}, "further must be batches of one kind .* got one of 2 kinds"),
+        ({"boxes": torch.zeros(8, 5)}, r"boxes must be None .* views_per_sample \[2, 3\]"),
+        ({"further": (), "sizes": torch.full((8, 2), 8)}, r"sizes must be None .* \[2\]"),
+        ({"erase": torch.zeros(8, 1, 5)}, r"erase must be None .* \[2, 3\]"),
+    ],
+)
+def test_views_that_contradict_each_other_are_refused(fields, message):
+    with pytest.raises(ValueError, match=message):
+        _views(**fields)

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import pytest
 import torch
 
@@ -64,3 +66,15 @@ def test_mixing_needs_labels():
     batch = ClipBatch(_batch().clips)
     with pytest.raises(ValueError, match="needs labels"):
         _transform(mix=Mix(num_classes=4))(batch, CPU, epoch=0, step=0)
+
+
+def test_several_views_of_a_sample_are_left_as_they_are():
+    """Mixup is of batches with one view a sample; the others reach the task in uint8."""
+    plain = _batch()
+    small = replace(plain, clips=plain.clips[..., :4, :4], erase=None)
+    batch = replace(plain, erase=None, further=(small,))
+    result = _transform(mix=Mix(num_classes=4))(batch, CPU, epoch=0, step=0)
+    for kind, expected in zip(result.views, (batch, small), strict=True):
+        assert kind.clips.equal(expected.clips)
+        assert kind.clips.dtype == torch.uint8
+        assert kind.labels.equal(plain.labels)

@@ -9,12 +9,19 @@ from helpers.videos_on_disk import numbered_frames, read_numbers, write_video
 
 from slowfast_maskfeat.augment import ColorJitter, EraseSampler, TrainTransform, parse_policy
 from slowfast_maskfeat.augment.transforms import TestTransform as FixedTransform
-from slowfast_maskfeat.clips import ClipDataset, ClipLoader, RandomView, UniformViews
+from slowfast_maskfeat.clips import (
+    ClipDataset,
+    ClipLoader,
+    RandomFrames,
+    RandomView,
+    UniformViews,
+)
 from slowfast_maskfeat.clips.dataset import SampleKey
 from slowfast_maskfeat.datasets import read_list
 from slowfast_maskfeat.videos.decode import open_video
 
 NUM_VIDEOS = 8
+TEMPORAL = RandomFrames(sampling_rate=2)
 
 
 @pytest.fixture(scope="module")
@@ -38,7 +45,7 @@ def broken_folder(folder, tmp_path):
 
 def _random_view():
     transform = TrainTransform(crop_size=32, area=(0.5, 1.0))
-    return RandomView(transform=transform, num_frames=4, sampling_rate=2)
+    return RandomView(transform=transform, num_frames=4, temporal=TEMPORAL)
 
 
 def _draw_mask(generator):
@@ -47,7 +54,7 @@ def _draw_mask(generator):
 
 def _dataset(folder, views=None, **options):
     videos = read_list(folder / "list.csv", prefix=str(folder))
-    return ClipDataset(videos, views or _random_view(), mask_sampler=_draw_mask, **options)
+    return ClipDataset(videos, views or _random_view(), mask_samplers=[_draw_mask], **options)
 
 
 def _train_loader(dataset, **options):
@@ -85,7 +92,7 @@ def _augmented_dataset(folder):
     )
     return _dataset(
         folder,
-        RandomView(transform=transform, num_frames=4, sampling_rate=2, num_samples=2),
+        RandomView(transform=transform, num_frames=4, temporal=TEMPORAL, num_samples=2),
         seed=1,
         erase_sampler=EraseSampler(size=(32, 32), probability=0.7, max_count=2),
     )
@@ -116,7 +123,7 @@ def test_repeated_augmentation_crops_clips_of_one_decoding_next_to_each_other(fo
 
     # The same frames: without anything spatial both clips are one.
     transform = TrainTransform(crop_size=48, area=(1.0, 1.0), aspect=(4 / 3, 4 / 3), flip=False)
-    view = RandomView(transform=transform, num_frames=4, sampling_rate=2, num_samples=2)
+    view = RandomView(transform=transform, num_frames=4, temporal=TEMPORAL, num_samples=2)
     clips = _dataset(folder, view)[SampleKey(0, 3)].clips
     assert clips[0].equal(clips[1])
 
@@ -124,7 +131,11 @@ def test_repeated_augmentation_crops_clips_of_one_decoding_next_to_each_other(fo
 def test_several_times_of_a_video_come_from_one_opening(folder):
     transform = TrainTransform(crop_size=48, area=(1.0, 1.0), aspect=(4 / 3, 4 / 3), flip=False)
     view = RandomView(
-        transform=transform, num_frames=4, sampling_rate=2, num_times=3, num_samples=2
+        transform=transform,
+        num_frames=4,
+        temporal=TEMPORAL,
+        num_times=3,
+        num_samples=2,
     )
     sample = _dataset(folder, view)[SampleKey(0, 7)]
     assert sample.clips.shape == (6, 4, 48, 48, 3)

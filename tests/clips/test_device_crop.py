@@ -26,11 +26,19 @@ from slowfast_maskfeat.augment.batch_resize import AxisResize, resize_batch
 from slowfast_maskfeat.augment.crop import CropBox, Region, crop
 from slowfast_maskfeat.augment.crop_plan import pad_together
 from slowfast_maskfeat.augment.randaugment import Operation, RandAugment, level_argument
-from slowfast_maskfeat.clips import BatchTransform, ClipDataset, ClipLoader, DeviceCrop, RandomView
+from slowfast_maskfeat.clips import (
+    BatchTransform,
+    ClipDataset,
+    ClipLoader,
+    DeviceCrop,
+    RandomFrames,
+    RandomView,
+)
 from slowfast_maskfeat.clips.batch import Sample, collate
 from slowfast_maskfeat.datasets import read_list
 
 CPU = torch.device("cpu")
+TEMPORAL = RandomFrames(sampling_rate=2)
 DEVICES = [
     pytest.param("cpu"),
     pytest.param(
@@ -249,7 +257,11 @@ def _loader(folder, *, on_device, rank=0, world=1, num_workers=0):
         jitter=ColorJitter(strength=0.4),
     )
     view = RandomView(
-        transform=transform, num_frames=4, sampling_rate=2, num_samples=2, on_device=on_device
+        transform=transform,
+        num_frames=4,
+        temporal=TEMPORAL,
+        num_samples=2,
+        on_device=on_device,
     )
     dataset = ClipDataset(
         read_list(folder / "list.csv", prefix=str(folder)),

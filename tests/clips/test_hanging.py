@@ -20,7 +20,7 @@ import pytest
 from helpers.videos_on_disk import write_video
 
 from slowfast_maskfeat.augment import TrainTransform
-from slowfast_maskfeat.clips import ClipDataset, ClipLoader, RandomView
+from slowfast_maskfeat.clips import ClipDataset, ClipLoader, RandomFrames, RandomView
 from slowfast_maskfeat.clips.views import Generators, ViewClips, ViewKind
 from slowfast_maskfeat.datasets import OpenedRow, read_list
 from slowfast_maskfeat.videos.decode import StalledError, available_backends, open_video
@@ -33,6 +33,7 @@ if sys.platform == "linux":
 NUM_VIDEOS = 10
 HUNG = 4
 TIMEOUT = 3.0
+TEMPORAL = RandomFrames(sampling_rate=2)
 BACKENDS = [name for name, note in available_backends().items() if "absent" not in note]
 
 
@@ -76,7 +77,7 @@ class _Pausing:
 
 def _view() -> RandomView:
     transform = TrainTransform(crop_size=32, area=(0.5, 1.0))
-    return RandomView(transform=transform, num_frames=4, sampling_rate=2)
+    return RandomView(transform=transform, num_frames=4, temporal=TEMPORAL)
 
 
 def _loader(folder: Path, *, training: bool, num_workers: int, **options) -> ClipLoader:

@@ -9,7 +9,7 @@ from helpers.tar_shards import write_shard
 from helpers.videos_on_disk import numbered_frames, write_video
 
 from slowfast_maskfeat.augment import TrainTransform
-from slowfast_maskfeat.clips import ClipDataset, ClipLoader, RandomView
+from slowfast_maskfeat.clips import ClipDataset, ClipLoader, RandomFrames, RandomView
 from slowfast_maskfeat.clips.dataset import SampleKey
 from slowfast_maskfeat.datasets import DataFolder, Shards, read_list, read_webdataset
 from slowfast_maskfeat.videos.decode import available_backends
@@ -35,7 +35,7 @@ def folder(tmp_path_factory):
 
 def _view():
     transform = TrainTransform(crop_size=32, area=(0.5, 1.0))
-    return RandomView(transform=transform, num_frames=4, sampling_rate=2)
+    return RandomView(transform=transform, num_frames=4, temporal=RandomFrames(sampling_rate=2))
 
 
 def _draw_mask(generator):
@@ -45,7 +45,7 @@ def _draw_mask(generator):
 def _dataset(folder, **options):
     data = DataFolder(str(folder / "shards"), shards=Shards(buffer=7))
     videos = read_webdataset(data, "train")
-    return ClipDataset(videos, _view(), mask_sampler=_draw_mask, seed=1, **options)
+    return ClipDataset(videos, _view(), mask_samplers=[_draw_mask], seed=1, **options)
 
 
 def _loader(dataset, **options):
@@ -68,7 +68,7 @@ def _assert_same(first, second):
 def test_clips_are_those_of_the_files(folder, decoder):
     shards = _dataset(folder, backend=decoder)
     videos = read_list(folder / "list.csv", prefix=str(folder))
-    files = ClipDataset(videos, _view(), mask_sampler=_draw_mask, seed=1, backend=decoder)
+    files = ClipDataset(videos, _view(), mask_samplers=[_draw_mask], seed=1, backend=decoder)
     for row in range(NUM_VIDEOS):
         one, other = shards[SampleKey(2, row)], files[SampleKey(2, row)]
         assert one.clips.equal(other.clips)

@@ -119,5 +119,5 @@ def test_mixing_single_clips_is_one_line_and_exit_code_2(data, tmp_path):
     options = {"TRAIN.BATCH_SIZE": 1, "AUG.NUM_SAMPLE": 1}
     done = run(data, tmp_path, AUGMENTED, options)
     assert done.returncode == 2
-    assert "MIXUP.ENABLE: clips are mixed with others of their batch" in done.stderr
+    assert "TRAIN.BATCH_SIZE must give each process at least 2 clips" in done.stderr
     assert "Traceback" not in done.stderr

@@ -16,6 +16,7 @@ from PIL import Image
 from slowfast_maskfeat.augment import TrainTransform
 from slowfast_maskfeat.clips import ClipDataset, ClipLoader
 from slowfast_maskfeat.clips.dataset import SampleKey
+from slowfast_maskfeat.clips.temporal_sampling import RandomFrames
 from slowfast_maskfeat.clips.views import RandomView
 from slowfast_maskfeat.datasets import (
     DataFolder,
@@ -107,7 +108,10 @@ def test_lists_and_class_names_lie_in_stores_too(store, folder):
         listed = read_kinetics(DataFolder(address, prefix=address, separator=","), "val")
         assert listed.path(0) == f"{address}/a b.mp4"
     transform = TrainTransform(crop_size=32, area=(0.5, 1.0))
-    dataset = ClipDataset(videos, RandomView(transform=transform, num_frames=4, sampling_rate=2))
+    dataset = ClipDataset(
+        videos,
+        RandomView(transform=transform, num_frames=4, temporal=RandomFrames(sampling_rate=2)),
+    )
     assert dataset[SampleKey(0, 0)].clips.shape == (1, 4, 32, 32, 3)
     (lost,) = dataset[SampleKey(0, 1)].lost
     assert (lost.reason, lost.is_missing) == ("no such file", True)
@@ -136,7 +140,10 @@ def test_a_store_that_hangs_costs_the_video_it_hangs_on(folder, tmp_path, store)
     (tmp_path / "train.csv").write_text("".join(f"{name} 0\n" for name in names))
     videos = read_kinetics(DataFolder(str(tmp_path), prefix="hanging://"), "train")
     transform = TrainTransform(crop_size=32, area=(0.5, 1.0))
-    dataset = ClipDataset(videos, RandomView(transform=transform, num_frames=4, sampling_rate=2))
+    dataset = ClipDataset(
+        videos,
+        RandomView(transform=transform, num_frames=4, temporal=RandomFrames(sampling_rate=2)),
+    )
     loader = ClipLoader(dataset, 2, shuffle=False, num_workers=1, decode_timeout=1.0)
     batches = list(loader.epoch(0))
     assert [row for batch in batches for row in batch.index.tolist()] == [0, 1, 3]
