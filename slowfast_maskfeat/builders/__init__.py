@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from slowfast_maskfeat.builders.backbones import register_backbone
 from slowfast_maskfeat.builders.data import build_loader
 from slowfast_maskfeat.builders.masks import build_mask_sampler
 from slowfast_maskfeat.builders.model import build_model
@@ -14,4 +15,5 @@ __all__ = [
     "build_model",
     "build_optimizer",
     "build_task",
+    "register_backbone",
 ]

@@ -9,8 +9,8 @@ import numpy as np
 from fvcore.common.config import CfgNode
 from torch import Tensor
 
+from slowfast_maskfeat.builders.backbones import prediction_grids
 from slowfast_maskfeat.builders.image_recipe import clip_recipe
-from slowfast_maskfeat.builders.model import prediction_grids
 from slowfast_maskfeat.masks import block_mask, cube_mask, frame_mask, random_mask, tube_mask
 from slowfast_maskfeat.shapes import Grid
 

@@ -10,8 +10,8 @@ import torch
 from fvcore.common.config import CfgNode
 from torch import Tensor
 
+from slowfast_maskfeat.builders.backbones import prediction_strides
 from slowfast_maskfeat.builders.datasets import build_ground_truth, class_names, num_classes
-from slowfast_maskfeat.builders.model import prediction_strides
 from slowfast_maskfeat.builders.targets import find_target
 from slowfast_maskfeat.losses import (
     binary_cross_entropy_with_logits,

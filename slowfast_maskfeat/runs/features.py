@@ -16,11 +16,11 @@ from fvcore.common.config import CfgNode
 from numpy.typing import NDArray
 
 from slowfast_maskfeat import distributed
-from slowfast_maskfeat.backbones import MViT
+from slowfast_maskfeat.backbones import FeatureModel
+from slowfast_maskfeat.builders.backbones import build_classifier
 from slowfast_maskfeat.builders.data import build_loader, num_clips_per_video, num_crops
 from slowfast_maskfeat.builders.datasets import class_names, data_set
 from slowfast_maskfeat.builders.image_recipe import clip_recipe
-from slowfast_maskfeat.builders.model import build_classifier
 from slowfast_maskfeat.builders.optimizer import autocast_precision
 from slowfast_maskfeat.builders.weights import load_first_weights
 from slowfast_maskfeat.clips import ClipLoader
@@ -70,7 +70,7 @@ class FrozenModel(NamedTuple):
         weights_sha256: of the weights that the network has, but for its classifier.
     """
 
-    model: MViT
+    model: FeatureModel
     source: str
     sha256: str
     weights_sha256: str
@@ -260,7 +260,7 @@ def _facts(
     facts = {
         "split": split,
         "of_tokens": of_tokens,
-        "pooling": _pooling(frozen.model, of_tokens),
+        "pooling": "every token but the class token" if of_tokens else frozen.model.pooling,
         "model": cfg.MODEL.MODEL_NAME,
         "checkpoint": frozen.source,
         "checkpoint_sha256": frozen.sha256,
@@ -284,16 +284,7 @@ def _facts(
     return {**facts, "key": hashlib.sha256(text.encode()).hexdigest()}
 
 
-def _pooling(model: MViT, of_tokens: bool) -> str:
-    """What becomes of a clip's tokens, in words; each way has its own."""
-    if of_tokens:
-        return "every token but the class token"
-    if model.mean_pooling:
-        return "norm of the mean token"
-    return "class token" if model.has_cls else "mean of the normed tokens"
-
-
-def _weights_sha256(model: MViT) -> str:
+def _weights_sha256(model: FeatureModel) -> str:
     """Of all that a network has learned or drawn but the classifier, which no feature meets."""
     digest = hashlib.sha256()
     for name, value in model.state_dict().items():

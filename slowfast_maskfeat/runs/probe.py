@@ -9,8 +9,8 @@ import torch
 from fvcore.common.config import CfgNode
 from torch import Tensor, nn
 
+from slowfast_maskfeat.builders.backbones import backbone_width
 from slowfast_maskfeat.builders.data import read_videos
-from slowfast_maskfeat.builders.model import encoder_options
 from slowfast_maskfeat.builders.weights import checkpoint_folder, finished_checkpoint
 from slowfast_maskfeat.datasets import MissingListError, VideoList
 from slowfast_maskfeat.features import FeatureRows, Features
@@ -76,7 +76,7 @@ def run_probe(cfg: CfgNode, device: torch.device, log: EventLog) -> dict[str, An
         raise ValueError("PROBE.KIND: probes are of clips; DETECTION.ENABLE False is right")
     kind = cfg.PROBE.KIND
     if kind == "attentive":  # told before the features are made, as all of `_lists`
-        num_attention_heads(encoder_options(cfg).geometries()[-1].dim_out, cfg.PROBE.NUM_HEADS)
+        num_attention_heads(backbone_width(cfg), cfg.PROBE.NUM_HEADS)
     lists = _lists(cfg)  # first: it says at once what can't be learned
     checkpoint = finished_checkpoint(cfg)
     if not checkpoint:

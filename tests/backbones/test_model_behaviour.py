@@ -200,7 +200,7 @@ def test_tokens_and_positions_are_exempt_from_weight_decay() -> None:
             "POOL_KV_STRIDE_ADAPTIVE",
         ),
         ({"MVIT.PATCH_2D": True}, "PATCH_2D"),
-        ({"MODEL.MODEL_NAME": "SlowFast"}, "MODEL_NAME.*MViT"),
+        ({"MODEL.MODEL_NAME": "SlowFast"}, r"MODEL\.ARCH must be 'mvit' .*, got 'slowfast'"),
         ({"MODEL.MODEL_NAME": "MaskMViT", "MASK.PRETRAIN_DEPTH": [16]}, "PRETRAIN_DEPTH"),
         ({"MODEL.MODEL_NAME": "MaskMViT", "MASK.PRED_HOG": True}, "PRETRAIN_DEPTH.*4x4 pixels"),
         ({"MODEL.MODEL_NAME": "MaskMViT", "MASK.HEAD_TYPE": "joint"}, "HEAD_TYPE"),
