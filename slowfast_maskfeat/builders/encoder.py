@@ -28,8 +28,7 @@ def encoder_options(cfg: CfgNode) -> EncoderOptions:
             f"MVIT.PATCH_2D is {keys.PATCH_2D} but MVIT.PATCH_KERNEL is "
             f"{list(keys.PATCH_KERNEL)}; 2-D patches take two numbers, 3-D ones three"
         )
-    if keys.NORM != "layernorm":
-        raise ValueError(f"MVIT.NORM is {keys.NORM!r}; it takes 'layernorm'")
+    assert keys.NORM == "layernorm", keys.NORM
     size = cfg.DATA.TRAIN_CROP_SIZE
     return EncoderOptions(
         clip_size=(cfg.DATA.NUM_FRAMES, size, size),

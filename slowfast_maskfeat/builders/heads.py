@@ -111,14 +111,10 @@ def build_masked_mvit(cfg: CfgNode, dims: Sequence[int]) -> MaskedModel:
 
 
 def _decoder_options(cfg: CfgNode) -> DecoderOptions:
-    head_types = {"separate": 0, "separate_xformer": cfg.MASK.DECODER_DEPTH}
-    if cfg.MASK.HEAD_TYPE not in head_types:
-        raise ValueError(
-            f"MASK.HEAD_TYPE is {cfg.MASK.HEAD_TYPE!r}; it takes "
-            f"{' or '.join(map(repr, head_types))}"
-        )
+    head_type = cfg.MASK.HEAD_TYPE
+    assert head_type in ("separate", "separate_xformer"), head_type
     return DecoderOptions(
-        depth=head_types[cfg.MASK.HEAD_TYPE],
+        depth=cfg.MASK.DECODER_DEPTH if head_type == "separate_xformer" else 0,
         width=cfg.MASK.DECODER_EMBED_DIM,
         num_heads=cfg.MASK.DECODER_NUM_HEADS,
         kernel_kv=_triple("MASK.DEC_KV_KERNEL", cfg.MASK.DEC_KV_KERNEL),
