@@ -55,8 +55,8 @@ def test_the_record_of_choices_alone_asks_where_the_configuration_is_read() -> N
     files = sorted((PACKAGE / "builders").glob("*.py"))
     asking = {path.name: _asking(path) for path in files if _asking(path)}
     assert asking.pop(RECIPE)
-    (of_model,) = asking.pop("model.py")
-    assert re.sub(r"[()]", "", of_model) == re.sub(r"[()]", "", PATCH_KEYS)
+    (of_patches,) = asking.pop("encoder.py")
+    assert re.sub(r"[()]", "", of_patches) == re.sub(r"[()]", "", PATCH_KEYS)
     assert asking == {}
 
 

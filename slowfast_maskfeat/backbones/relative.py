@@ -15,7 +15,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from slowfast_maskfeat.backbones.position import resize_temporal
+from slowfast_maskfeat.position_tables import resize_temporal
 from slowfast_maskfeat.shapes import Grid
 
 # Equation of q (B, heads, t, h, w, d) and R (query coordinate, key coordinate, d), by axis.

@@ -1,5 +1,8 @@
 """Objects built from a configuration; nothing below this package reads one."""
 
+from __future__ import annotations
+
+from slowfast_maskfeat.builders.backbones import register_backbone
 from slowfast_maskfeat.builders.data import build_loader
 from slowfast_maskfeat.builders.data_source import DataSource
 from slowfast_maskfeat.builders.masks import build_mask_sampler
@@ -13,4 +16,5 @@ __all__ = [
     "build_model",
     "build_optimizer",
     "build_task",
+    "register_backbone",
 ]

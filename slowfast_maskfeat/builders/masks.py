@@ -9,8 +9,8 @@ from typing import NamedTuple
 import numpy as np
 from fvcore.common.config import CfgNode
 
+from slowfast_maskfeat.builders.backbones import prediction_grids
 from slowfast_maskfeat.builders.image_recipe import clip_recipe
-from slowfast_maskfeat.builders.model import prediction_grids
 from slowfast_maskfeat.masks import (
     MaskSampler,
     block_mask,

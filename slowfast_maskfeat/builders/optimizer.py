@@ -10,7 +10,7 @@ import torch
 from fvcore.common.config import CfgNode
 from torch import nn
 
-from slowfast_maskfeat.backbones import Encoder
+from slowfast_maskfeat.backbones import LayeredModel
 from slowfast_maskfeat.engine.optimizer import make_optimizer, parameter_groups
 from slowfast_maskfeat.schedules import LearningRates, learning_rate, scale_by_shards
 
@@ -24,7 +24,7 @@ def build_optimizer(cfg: CfgNode, model: nn.Module) -> torch.optim.Optimizer:
         cfg: configuration; it is only read.
         model: from `build_model`, on its device.
     """
-    assert isinstance(model, Encoder)
+    assert isinstance(model, LayeredModel), f"{type(model).__name__} has no layer ids"
     groups = parameter_groups(
         model,
         weight_decay=cfg.SOLVER.WEIGHT_DECAY,

@@ -9,8 +9,9 @@ import torch
 from fvcore.common.config import CfgNode
 from torch import Tensor, nn
 
+from slowfast_maskfeat.builders.backbones import prediction_strides
 from slowfast_maskfeat.builders.data_source import DataSource
-from slowfast_maskfeat.builders.model import prediction_dims, prediction_strides
+from slowfast_maskfeat.builders.model import prediction_dims
 from slowfast_maskfeat.builders.targets import find_target
 from slowfast_maskfeat.losses import (
     binary_cross_entropy_with_logits,

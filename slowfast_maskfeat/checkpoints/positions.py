@@ -10,6 +10,7 @@ import torch
 from torch import Tensor
 
 from slowfast_maskfeat.checkpoints.reshape import TokenLayout, guess_grid, square_side, table_kind
+from slowfast_maskfeat.position_tables import separable_positions
 from slowfast_maskfeat.shapes import Grid
 
 JOINT, SPATIAL, TEMPORAL, CLASS = (
@@ -177,8 +178,9 @@ def _joint(
     elif TEMPORAL not in found or grid is None:
         return {}
     else:
-        patches = found[TEMPORAL].float()[:, :, None] + patches[:, None]  # (1, t, h * w, D)
-        patches, how = patches.flatten(1, 2), f"the sum of {SPATIAL} and {TEMPORAL}"
+        temporal = found[TEMPORAL].float()
+        patches = separable_positions(patches, temporal, source=grid, target=grid)
+        how = f"the sum of {SPATIAL} and {TEMPORAL}"
         names.append(TEMPORAL)
     has_cls = CLASS in found
     if has_cls:

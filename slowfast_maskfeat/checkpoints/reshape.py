@@ -1,8 +1,7 @@
 """Bringing single weights to another shape: tables to other grids, kernels to other ranks.
 
-Resizing position tables for another resolution follows Dosovitskiy et al., "An Image is Worth
-16x16 Words" (ICLR 2021), section 3.2; inflating kernels from images to video follows Carreira and
-Zisserman, "Quo Vadis, Action Recognition?" (CVPR 2017), section 2.4.
+Position tables are resized by `position_tables`; inflating kernels from images to video follows
+Carreira and Zisserman, "Quo Vadis, Action Recognition?" (CVPR 2017), section 2.4.
 """
 
 from __future__ import annotations
@@ -11,9 +10,9 @@ import math
 from dataclasses import dataclass
 
 import torch
-import torch.nn.functional as F
 from torch import Tensor
 
+from slowfast_maskfeat.position_tables import joint_positions, resize_spatial, resize_temporal
 from slowfast_maskfeat.shapes import Grid
 
 _MOST_FRAMES = 1024
@@ -84,10 +83,10 @@ def reshape_weight(
     if last.startswith("rel_pos") and weight.ndim == len(shape) == 2:
         if weight.shape[1] != shape[1]:
             return None
-        resized = _resize_along(weight[None], shape[0])[0]
+        resized = resize_temporal(weight[None].float(), length=shape[0])[0]
         return Reshaped(resized, "linear along its length")
     if last == "pos_embed_temporal" and _differs_in_length_only(weight, shape):
-        return Reshaped(_resize_along(weight, shape[1]), "linear along time")
+        return Reshaped(resize_temporal(weight.float(), length=shape[1]), "linear along time")
     if last == "pos_embed_spatial" and _differs_in_length_only(weight, shape):
         return _resize_spatial_table(weight, shape[1], source, target)
     if last == "pos_embed" and _differs_in_length_only(weight, shape):
@@ -109,21 +108,6 @@ def _differs_in_length_only(weight: Tensor, shape: tuple[int, ...]) -> bool:
     return weight.ndim == len(shape) == 3 and weight.shape[::2] == (shape[0], shape[2])
 
 
-def _resize_along(table: Tensor, length: int) -> Tensor:
-    """(1, L, D) to (1, length, D), linear."""
-    series = table.float().transpose(1, 2)  # (1, D, L)
-    return F.interpolate(series, size=length, mode="linear", align_corners=False).transpose(1, 2)
-
-
-def _resize_planes(table: Tensor, source: tuple[int, int], target: tuple[int, int]) -> Tensor:
-    """(T, h * w, D) to (T, h' * w', D), bicubic."""
-    if source == target:
-        return table.float()
-    planes = table.float().reshape(len(table), *source, -1).permute(0, 3, 1, 2)  # (T, D, h, w)
-    planes = F.interpolate(planes, size=target, mode="bicubic", align_corners=False)
-    return planes.flatten(2).transpose(1, 2)
-
-
 def _resize_spatial_table(
     table: Tensor, length: int, source: TokenLayout, target: TokenLayout
 ) -> Reshaped | None:
@@ -131,7 +115,7 @@ def _resize_spatial_table(
     if old is None or new is None:
         return None
     how = f"bicubic, {old[0]}x{old[1]} to {new[0]}x{new[1]}"
-    return Reshaped(_resize_planes(table, old, new), how)
+    return Reshaped(resize_spatial(table.float(), source=old, target=new), how)
 
 
 def _rows_and_columns(size: int, layout: TokenLayout) -> tuple[int, int] | None:
@@ -153,14 +137,9 @@ def _resize_joint_table(
     old = source.grid or guess_grid(table.shape[1] - front, grid, source.min_steps)
     if old is None or old.num_tokens + front != table.shape[1]:
         return None
-    width = table.shape[2]
-    planes = table[:, front:].reshape(old.t, old.h * old.w, width)
-    planes = _resize_planes(planes, (old.h, old.w), (grid.h, grid.w))
-    series = planes.reshape(1, old.t, -1)  # (1, t, h' * w' * D)
-    if old.t != grid.t:
-        series = _resize_along(series, grid.t)
-    patches = series.reshape(1, grid.num_tokens, width)
-    resized = torch.cat((table[:, :front].float(), patches), dim=1)
+    table = table.float()
+    patches = joint_positions(table[:, front:], source=old, target=grid)
+    resized = torch.cat((table[:, :front], patches), dim=1)
     known = "" if source.grid else " (taken for the grid of the file)"
     return Reshaped(resized, f"bicubic and linear, {tuple(old)}{known} to {tuple(grid)}")
 

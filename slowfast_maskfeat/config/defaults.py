@@ -203,7 +203,7 @@ def _mixup() -> CfgNode:
 
 def _model() -> CfgNode:
     node = CfgNode()
-    node.ARCH = "mvit"  # mvit, or maskmvit for pre-training
+    node.ARCH = "mvit"  # mvit, maskmvit for pre-training, or a registered backbone
     node.MODEL_NAME = "MViT"  # MViT, or MaskMViT for pre-training
     node.NUM_CLASSES = 400  # K; class names beside the lists take precedence
     # cross_entropy, soft_cross_entropy; pre-training: multi_mse; detection: bce, bce_logit, of

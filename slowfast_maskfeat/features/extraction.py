@@ -9,7 +9,7 @@ import torch
 from torch import Tensor, nn
 
 from slowfast_maskfeat.augment import normalize
-from slowfast_maskfeat.backbones import MViT
+from slowfast_maskfeat.backbones import FeatureModel
 from slowfast_maskfeat.clips.batch import ClipBatch
 from slowfast_maskfeat.datasets import VideoList
 from slowfast_maskfeat.distributed import AllReduce
@@ -68,7 +68,7 @@ class FeatureEvaluation(Evaluation):
         """Extract and save the features of a batch."""
         if not len(batch):
             return
-        assert isinstance(model, MViT)
+        assert isinstance(model, FeatureModel)
         assert batch.index is not None
         assert batch.view is not None
         assert batch.times is not None
@@ -87,7 +87,9 @@ class FeatureEvaluation(Evaluation):
         return {"num_clips": self.num_extracted + self._extraction.num_kept}
 
 
-def feature_shape(model: MViT, clip_size: Sequence[int], *, of_tokens: bool) -> tuple[int, ...]:
+def feature_shape(
+    model: FeatureModel, clip_size: Sequence[int], *, of_tokens: bool
+) -> tuple[int, ...]:
     """Shape of a clip's features: (D,) if pooled, or (n, D) for tokens after the last block.
 
     Args:
@@ -95,5 +97,6 @@ def feature_shape(model: MViT, clip_size: Sequence[int], *, of_tokens: bool) -> 
         clip_size: (T, H, W) in frames and pixels.
         of_tokens: Whether features are those of each token.
     """
-    width = model.geometries[-1].dim_out
-    return (model.grids(clip_size)[-1].num_tokens, width) if of_tokens else (width,)
+    if of_tokens:
+        return model.grids(clip_size)[-1].num_tokens, model.width
+    return (model.width,)

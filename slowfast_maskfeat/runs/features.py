@@ -16,7 +16,7 @@ from fvcore.common.config import CfgNode
 from numpy.typing import NDArray
 
 from slowfast_maskfeat import distributed
-from slowfast_maskfeat.backbones import MViT
+from slowfast_maskfeat.backbones import FeatureModel
 from slowfast_maskfeat.builders.data import build_loader, num_clips_per_video, num_crops
 from slowfast_maskfeat.builders.data_source import DataSource
 from slowfast_maskfeat.builders.datasets import data_set
@@ -73,7 +73,7 @@ class FrozenModel(NamedTuple):
         weights_sha256: of the weights that the network has, but for its classifier.
     """
 
-    model: MViT
+    model: FeatureModel
     source: str
     sha256: str
     weights_sha256: str
@@ -278,7 +278,7 @@ def _facts(
     facts = {
         "split": split,
         "of_tokens": of_tokens,
-        "pooling": _pooling(frozen.model, of_tokens),
+        "pooling": "every token but the class token" if of_tokens else frozen.model.pooling,
         "model": cfg.MODEL.MODEL_NAME,
         "checkpoint": frozen.source,
         "checkpoint_sha256": frozen.sha256,
@@ -300,15 +300,6 @@ def _facts(
     }
     text = json.dumps(depends, sort_keys=True, default=str)
     return {**facts, "key": hashlib.sha256(text.encode()).hexdigest()}
-
-
-def _pooling(model: MViT, of_tokens: bool) -> str:
-    """What becomes of a clip's tokens, in words; each way has its own."""
-    if of_tokens:
-        return "every token but the class token"
-    if model.mean_pooling:
-        return "norm of the mean token"
-    return "class token" if model.has_cls else "mean of the normed tokens"
 
 
 def _paths_sha256(videos: VideoList) -> str:

@@ -10,9 +10,9 @@ import torch
 from fvcore.common.config import CfgNode
 from torch import Tensor
 
-from slowfast_maskfeat.backbones import Encoder, EncoderOptions
 from slowfast_maskfeat.backbones.complexity import Complexity, count_complexity
 from slowfast_maskfeat.backbones.geometry import Triple
+from slowfast_maskfeat.builders.backbones import find_backbone
 from slowfast_maskfeat.builders.data import num_clips_of_tests, num_crops
 from slowfast_maskfeat.builders.data_source import DataSource
 from slowfast_maskfeat.builders.masks import build_mask_sampler
@@ -26,8 +26,8 @@ class ModelInfo:
     Attributes:
         model: MODEL.MODEL_NAME.
         clip_size: (T, H, W) in frames and pixels that it is counted at.
-        grid: (t, h, w) of the patch tokens.
-        positions: How tokens know where they are, in words.
+        grid: (t, h, w) of the first tokens, those of the patches.
+        positions: Description of the position embeddings.
         mask_ratio: Share of the patch tokens that was masked to count it; None without a mask.
         num_clips: Clips of a video in a test, one number for each test; empty in pre-training.
         num_crops: Crops of each clip in a test.
@@ -99,7 +99,6 @@ def measure_model(
         )
     with torch.device("meta"):
         model = build_model(cfg, data=data)
-    assert isinstance(model, Encoder)
     size = cfg.DATA.TEST_CROP_SIZE if test_size else cfg.DATA.TRAIN_CROP_SIZE
     clip_size = (cfg.DATA.NUM_FRAMES, size, size)
     inputs = [torch.empty(1, cfg.DATA.INPUT_CHANNEL_NUM[0], *clip_size, device="meta")]
@@ -108,11 +107,12 @@ def measure_model(
         inputs.append(mask)
     elif method.has_boxes:
         inputs.append(torch.tensor([[0.0, 0.0, 0.0, size - 1.0, size - 1.0]]))
+    kind = find_backbone(cfg)
     return ModelInfo(
         model=cfg.MODEL.MODEL_NAME,
         clip_size=clip_size,
-        grid=model.patch_grid(clip_size),
-        positions=_positions(model.options),
+        grid=kind.first_grid(cfg, clip_size),
+        positions=kind.positions(cfg),
         mask_ratio=None if mask is None else float(mask.float().mean()),
         num_clips=num_clips_of_tests(cfg) if method.is_tested else (),
         num_crops=num_crops(cfg, "test"),
@@ -126,16 +126,3 @@ def _mask(cfg: CfgNode) -> Tensor | None:
     if find_method(cfg).masks is None:
         return None
     return build_mask_sampler(cfg)(np.random.default_rng(cfg.RNG_SEED))[None]
-
-
-def _positions(options: EncoderOptions) -> str:
-    """How tokens know where they are."""
-    kinds = {
-        "fixed sines and cosines": options.sincos_positions,
-        "absolute": options.absolute_positions and not options.sincos_positions,
-        "relative along time": options.block.rel_pos_temporal,
-        "relative along rows and columns": options.block.rel_pos_spatial,
-    }
-    if options.separable_positions and kinds["absolute"]:
-        kinds = {"absolute, space and time apart": True, **kinds, "absolute": False}
-    return "; ".join(kind for kind, is_there in kinds.items() if is_there) or "none"

@@ -10,10 +10,10 @@ import torch
 from fvcore.common.config import CfgNode
 from torch import Tensor, nn
 
+from slowfast_maskfeat.builders.backbones import backbone_width
 from slowfast_maskfeat.builders.data import read_videos
 from slowfast_maskfeat.builders.data_source import DataSource
 from slowfast_maskfeat.builders.methods import find_method
-from slowfast_maskfeat.builders.model import encoder_options
 from slowfast_maskfeat.builders.weights import checkpoint_folder, finished_checkpoint
 from slowfast_maskfeat.datasets import MissingListError, VideoList
 from slowfast_maskfeat.features import FeatureRows, Features
@@ -82,8 +82,8 @@ def run_probe(
         raise ValueError("PROBE.KIND must be empty with DETECTION.ENABLE: probes classify clips")
     kind = cfg.PROBE.KIND
     if kind == "attentive":  # told before the features are made, as all of `_lists`
-        num_attention_heads(encoder_options(cfg).geometries()[-1].dim_out, cfg.PROBE.NUM_HEADS)
-    lists = _lists(cfg, data)  # first: it says at once what can't be learned
+        num_attention_heads(backbone_width(cfg), cfg.PROBE.NUM_HEADS)
+    lists = _lists(cfg, data)  # what cannot be learned is an error before the features are made
     checkpoint = finished_checkpoint(cfg)
     if not checkpoint:
         say(

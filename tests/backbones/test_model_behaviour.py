@@ -12,10 +12,9 @@ from helpers.tiny_cases import config_of
 from torch import Tensor
 
 from slowfast_maskfeat.backbones import EncoderOptions, MaskedMViT, MViT, resize_mask
-from slowfast_maskfeat.backbones.position import joint_positions, separable_positions
 from slowfast_maskfeat.builders.methods import build_model
 from slowfast_maskfeat.builders.model import prediction_dims
-from slowfast_maskfeat.config import default_config
+from slowfast_maskfeat.config import default_config, load_config
 from slowfast_maskfeat.shapes import Grid
 
 
@@ -75,25 +74,6 @@ def test_one_frame_fills_the_patch_of_a_video_model() -> None:
     image = torch.randn(1, 3, 1, 32, 32)
     torch.testing.assert_close(model(image), model(image.repeat(1, 1, 2, 1, 1)))
     assert model.patch_grid((1, 32, 32)) == Grid(1, 4, 4)
-
-
-def test_positions_of_the_configured_grid_are_the_tables_themselves() -> None:
-    grid = Grid(2, 3, 4)
-    joint = torch.randn(1, 24, 8)
-    assert joint_positions(joint, source=grid, target=grid) is joint
-    spatial, temporal = torch.randn(1, 12, 8), torch.randn(1, 2, 8)
-    result = separable_positions(spatial, temporal, source=grid, target=grid)
-    assert torch.equal(result[0, 12 + 5], spatial[0, 5] + temporal[0, 1])
-
-
-def test_constant_positions_stay_constant_on_any_grid() -> None:
-    grid, other = Grid(2, 3, 4), Grid(5, 6, 7)
-    joint = joint_positions(torch.full((1, 24, 8), 3.0), source=grid, target=other)
-    torch.testing.assert_close(joint, torch.full((1, 210, 8), 3.0))
-    both = separable_positions(
-        torch.full((1, 12, 8), 1.0), torch.full((1, 2, 8), 2.0), source=grid, target=other
-    )
-    torch.testing.assert_close(both, torch.full((1, 210, 8), 3.0))
 
 
 def test_activation_checkpointing_changes_nothing() -> None:
@@ -201,10 +181,9 @@ def test_tokens_and_positions_are_exempt_from_weight_decay() -> None:
             "POOL_KV_STRIDE_ADAPTIVE",
         ),
         ({"MVIT.PATCH_2D": True}, "PATCH_2D"),
-        ({"MODEL.MODEL_NAME": "SlowFast"}, "MODEL_NAME.*MViT"),
+        ({"MODEL.MODEL_NAME": "SlowFast"}, r"MODEL_NAME must be one of .*, got 'SlowFast'"),
         ({"MODEL.MODEL_NAME": "MaskMViT", "MASK.PRETRAIN_DEPTH": [16]}, "PRETRAIN_DEPTH"),
         ({"MODEL.MODEL_NAME": "MaskMViT", "MASK.PRED_HOG": True}, "4x4 pixels.*PRETRAIN_DEPTH"),
-        ({"MODEL.MODEL_NAME": "MaskMViT", "MASK.HEAD_TYPE": "joint"}, "HEAD_TYPE"),
     ],
 )
 def test_errors_name_the_key(changes: dict[str, Any], message: str) -> None:
@@ -213,6 +192,15 @@ def test_errors_name_the_key(changes: dict[str, Any], message: str) -> None:
     cfg.MASK.ENABLE = cfg.MODEL.MODEL_NAME == "MaskMViT"
     with torch.device("meta"), pytest.raises(ValueError, match=message):
         build_model(cfg)
+
+
+@pytest.mark.parametrize(
+    ("key", "value"),
+    [("MVIT.MODE", "median"), ("MVIT.NORM", "batchnorm"), ("MASK.HEAD_TYPE", "joint")],
+)
+def test_a_value_that_no_network_has_is_an_error_of_the_configuration(key: str, value: str) -> None:
+    with pytest.raises(ValueError, match=f"{key}.*{value}"):
+        load_config([], [key, value])
 
 
 def test_prediction_dims_follow_stride_and_target() -> None:

@@ -11,6 +11,7 @@ from helpers.videos_on_disk import numbered_frames, write_video
 
 from slowfast_maskfeat.builders.augment import build_train_transform
 from slowfast_maskfeat.builders.data import build_loader, build_random_frames
+from slowfast_maskfeat.builders.methods import METHODS, MethodKey
 from slowfast_maskfeat.clips import ViewSpec
 from slowfast_maskfeat.clips.dataset import SampleKey
 from slowfast_maskfeat.config import load_config
@@ -25,6 +26,20 @@ def data(tmp_path_factory):
         rows = "".join(f"{folder}/{number}.mp4 {number % 2}\n" for number in range(6))
         (folder / f"{split}.csv").write_text(rows)
     return folder
+
+
+@pytest.fixture
+def with_views(monkeypatch):
+    """Gives the method of a configuration several kinds of views, and a loader of them."""
+
+    def load(cfg, split, specs, samplers=None, **options):
+        key = MethodKey(cfg.MODEL.MODEL_NAME, cfg.MASK.ENABLE, cfg.DETECTION.ENABLE)
+        masks = None if samplers is None else lambda _: samplers
+        row = replace(METHODS[key], views=lambda _: specs, masks=masks)
+        monkeypatch.setitem(METHODS, key, row)
+        return build_loader(cfg, split, **options)
+
+    return load
 
 
 def _config(data, *options):
@@ -48,11 +63,11 @@ def _mask(generator):
 
 @pytest.mark.parametrize("split", ["train", "val"])
 @pytest.mark.parametrize("num_workers", [0, 2])
-def test_training_and_validation_have_all_kinds(data, split, num_workers):
+def test_training_and_validation_have_all_kinds(data, split, num_workers, with_views):
     """Random erasing is of one view a sample: with several there is none."""
     options = {"DATA_LOADER.NUM_WORKERS": num_workers, "AUG.ENABLE": True, "AUG.RE_PROB": 1.0}
     cfg = _config(data, PRETRAINING, options)
-    loader = build_loader(cfg, split, view_specs=_specs(cfg), mask_samplers=(_mask, None))
+    loader = with_views(cfg, split, _specs(cfg), (_mask, None))
     (batch, *_) = loader.epoch(1)
     first, second = batch.views
     assert len(batch) == 4
@@ -62,50 +77,43 @@ def test_training_and_validation_have_all_kinds(data, split, num_workers):
     assert batch.erase is None
 
 
-def test_validation_draws_by_seed_and_row_alone(data):
+def test_validation_draws_by_seed_and_row_alone(data, with_views):
     cfg = _config(data)
     specs = _specs(cfg)
-    first, later = (
-        list(build_loader(cfg, "val", view_specs=specs).epoch(epoch)) for epoch in (0, 5)
-    )
+    first, later = (list(with_views(cfg, "val", specs).epoch(epoch)) for epoch in (0, 5))
     rows = []
     for batch, other in zip(first, later, strict=True):
         for kind, same in zip(batch.views, other.views, strict=True):
             assert kind.clips.equal(same.clips)
         rows += batch.index[::2].tolist()
     assert rows == list(range(6))
-    training = build_loader(cfg, "train", view_specs=specs).dataset
-    validation = build_loader(cfg, "val", view_specs=specs).dataset
+    training = with_views(cfg, "train", specs).dataset
+    validation = with_views(cfg, "val", specs).dataset
     key = SampleKey(0, 3)
     assert training[key].further[0].clips.equal(validation[key].further[0].clips)
 
 
-def test_tests_and_features_have_the_views_of_evaluation(data):
+def test_tests_and_features_have_the_views_of_evaluation(data, with_views):
     cfg = _config(data, PRETRAINING)
     for split, options in (("test", {}), ("train", {"for_features": True})):
-        loader = build_loader(
-            cfg, split, view_specs=_specs(cfg), mask_samplers=(_mask,) * 2, **options
-        )
+        loader = with_views(cfg, split, _specs(cfg), (_mask,) * 2, **options)
         (batch, *_) = loader.epoch(0)
         assert not batch.has_several_views
         assert batch.mask is None
 
 
-def test_one_kind_with_one_view_is_the_loader_without_specs(data):
+def test_one_kind_with_one_view_is_the_loader_without_specs(data, with_views):
     cfg = _config(data, {"AUG.ENABLE": True, "AUG.AA_TYPE": "", "AUG.RE_PROB": 1.0})
     transform, frames = build_train_transform(cfg), build_random_frames(cfg)
     spec = ViewSpec(augmentation=transform, crop_size=32, num_frames=4, temporal=frames)
-    for batch, expected in zip(
-        build_loader(cfg, "train", view_specs=[spec]).epoch(1),
-        build_loader(cfg, "train").epoch(1),
-        strict=True,
-    ):
+    plain = list(build_loader(cfg, "train").epoch(1))
+    for batch, expected in zip(with_views(cfg, "train", [spec]).epoch(1), plain, strict=True):
         assert batch.clips.equal(expected.clips)
         assert batch.erase.equal(expected.erase)
         assert batch.labels.equal(expected.labels)
 
 
-def test_the_device_crops_one_view_only(data):
+def test_the_device_crops_one_view_only(data, with_views):
     cfg = _config(data, {"AUG.ON_DEVICE": True})
     with pytest.raises(ValueError, match=r"AUG\.ON_DEVICE must be False .* several views"):
-        build_loader(cfg, "train", view_specs=_specs(cfg))
+        with_views(cfg, "train", _specs(cfg))

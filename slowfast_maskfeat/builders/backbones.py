@@ -1,0 +1,264 @@
+"""MODEL.ARCH -> backbone and the models made of it: one table, which other packages may extend."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+
+import torch
+from fvcore.common.config import CfgNode
+from torch import nn
+
+from slowfast_maskfeat.backbones import (
+    Backbone,
+    Classifier,
+    FeatureModel,
+    LayeredModel,
+    MaskedModel,
+    MaskedPredictor,
+    NormedEncoder,
+)
+from slowfast_maskfeat.backbones.geometry import Triple
+from slowfast_maskfeat.builders.encoder import (
+    encoder_options,
+    encoder_patch_grid,
+    encoder_positions,
+    encoder_prediction_grids,
+    encoder_prediction_strides,
+)
+from slowfast_maskfeat.builders.heads import build_masked_mvit, build_mvit, build_mvit_detector
+from slowfast_maskfeat.shapes import Grid
+
+# Keys of heads that a registered backbone does not have, and the value that goes with it.
+_PLAIN_HEAD = {"MAE_ON": False, "HEAD_TYPE": "separate", "DECODER_FIXED_SINCOS_POS": False}
+
+
+class BackboneKind:
+    """A value of MODEL.ARCH whose models have the heads that any backbone takes.
+
+    Args:
+        build: (configuration) -> the backbone. Also called under `torch.device("meta")`, where its
+            shapes are all that counts.
+    """
+
+    def __init__(self, build: Callable[[CfgNode], Backbone]) -> None:
+        self._build = build
+
+    def fits(self, model_name: str) -> bool:
+        """Whether the published values of MODEL.MODEL_NAME allow it: names come in pairs there."""
+        return True
+
+    def build(self, cfg: CfgNode) -> Backbone:
+        """Build the backbone.
+
+        Raises:
+            ValueError: What was registered builds no backbone.
+        """
+        backbone = self._build(cfg)
+        members = [name for kind in (LayeredModel, Backbone) for name in vars(kind)]
+        missing = [n for n in members if not n.startswith("_") and not hasattr(backbone, n)]
+        if missing or not isinstance(backbone, nn.Module):
+            lacks = f"lacks {', '.join(missing)}" if missing else "is no nn.Module"
+            raise ValueError(
+                f"MODEL.ARCH {cfg.MODEL.ARCH!r} must build a slowfast_maskfeat.backbones.Backbone, "
+                f"got {type(backbone).__name__}, which {lacks}"
+            )
+        return backbone
+
+    def build_on_meta(self, cfg: CfgNode) -> Backbone:
+        """Builds the backbone without values, for its shapes."""
+        with torch.device("meta"):
+            return self.build(cfg)
+
+    def classifier(self, cfg: CfgNode, num_classes: int, *, mean_pooling: bool) -> FeatureModel:
+        """Build model(clips) -> (B, K); with `mean_pooling` it ignores a class token."""
+        return Classifier(
+            self.build(cfg),
+            num_classes,
+            head_dropout=cfg.MODEL.DROPOUT_RATE,
+            head_init_scale=cfg.MVIT.HEAD_INIT_SCALE,
+            mean_pooling=mean_pooling,
+        )
+
+    def detector(self, cfg: CfgNode, num_classes: int) -> nn.Module:
+        """Build model(clips, boxes) -> (R, K).
+
+        Raises:
+            ValueError: There is no detector of this backbone.
+        """
+        raise ValueError(
+            f"MODEL.ARCH must be 'mvit' with DETECTION.ENABLE True, got {cfg.MODEL.ARCH!r}"
+        )
+
+    def masked(self, cfg: CfgNode, dims: Sequence[int]) -> MaskedModel:
+        """Builds model(clips, mask) -> [(M, dim), ...] for these dims, one per prediction.
+
+        Raises:
+            ValueError: A key describes a head that this backbone does not have.
+        """
+        for key, value in _PLAIN_HEAD.items():
+            if cfg.MASK[key] != value:
+                raise ValueError(
+                    f"MASK.{key} must be {value!r} with MODEL.ARCH {cfg.MODEL.ARCH!r}, got "
+                    f"{cfg.MASK[key]!r}: a linear layer predicts from all its tokens"
+                )
+        return MaskedPredictor(self.build(cfg), dims)
+
+    def prediction_strides(self, cfg: CfgNode) -> list[Triple]:
+        """(frames, rows, columns) of a predicted token, one per prediction."""
+        return [self.build_on_meta(cfg).token_stride]
+
+    def prediction_grids(self, cfg: CfgNode) -> list[Grid]:
+        """Grid of each prediction for clips of the configured size."""
+        return [self.build_on_meta(cfg).grids(configured_clip_size(cfg))[-1]]
+
+    def first_grid(self, cfg: CfgNode, clip_size: Triple) -> Grid:
+        """Grid of the first tokens of a clip (T, H, W)."""
+        return self.build_on_meta(cfg).grids(clip_size)[0]
+
+    def positions(self, cfg: CfgNode) -> str:
+        """Description of the position embeddings."""
+        return f"those of MODEL.ARCH {cfg.MODEL.ARCH}"
+
+
+class _MViTKind(BackboneKind):
+    """MViT, MViTv2 and ViT, which have published heads of their own."""
+
+    def __init__(self, *, is_masked: bool) -> None:
+        super().__init__(lambda cfg: NormedEncoder(encoder_options(cfg)))
+        self._is_masked = is_masked
+
+    def fits(self, model_name: str) -> bool:
+        return self._is_masked == (model_name == "MaskMViT")
+
+    def classifier(self, cfg: CfgNode, num_classes: int, *, mean_pooling: bool) -> FeatureModel:
+        return build_mvit(cfg, num_classes, mean_pooling=mean_pooling)
+
+    def detector(self, cfg: CfgNode, num_classes: int) -> nn.Module:
+        return build_mvit_detector(cfg, num_classes)
+
+    def masked(self, cfg: CfgNode, dims: Sequence[int]) -> MaskedModel:
+        return build_masked_mvit(cfg, dims)
+
+    def prediction_strides(self, cfg: CfgNode) -> list[Triple]:
+        return encoder_prediction_strides(cfg)
+
+    def prediction_grids(self, cfg: CfgNode) -> list[Grid]:
+        return encoder_prediction_grids(cfg)
+
+    def first_grid(self, cfg: CfgNode, clip_size: Triple) -> Grid:
+        return encoder_patch_grid(cfg, clip_size)
+
+    def positions(self, cfg: CfgNode) -> str:
+        return encoder_positions(cfg)
+
+
+# Values of MODEL.ARCH.
+BACKBONES: dict[str, BackboneKind] = {
+    "mvit": _MViTKind(is_masked=False),
+    "maskmvit": _MViTKind(is_masked=True),
+}
+
+
+def register_backbone(name: str, build: Callable[[CfgNode], Backbone]) -> None:
+    """Adds a value of MODEL.ARCH.
+
+    MODEL.MODEL_NAME MViT then is a `Classifier` of the backbone, MaskMViT a `MaskedPredictor` that
+    predicts after its last layer, whatever MASK.PRETRAIN_DEPTH says.
+
+    Args:
+        name: The value.
+        build: (configuration) -> the backbone. Also called under `torch.device("meta")`, where its
+            shapes are all that counts.
+
+    Raises:
+        ValueError: The name is taken.
+    """
+    if name in BACKBONES:
+        raise ValueError(f"MODEL.ARCH {name!r} is registered already")
+    BACKBONES[name] = BackboneKind(build)
+
+
+def find_backbone(cfg: CfgNode) -> BackboneKind:
+    """Looks MODEL.ARCH up.
+
+    Args:
+        cfg: Configuration; it is only read.
+
+    Raises:
+        ValueError: There is no such backbone, or it does not go with MODEL.MODEL_NAME.
+    """
+    arch, model_name = cfg.MODEL.ARCH, cfg.MODEL.MODEL_NAME
+    if arch not in BACKBONES:
+        known = " or ".join(map(repr, BACKBONES))
+        raise ValueError(f"MODEL.ARCH must be {known}, got {arch!r}")
+    kind = BACKBONES[arch]
+    if not kind.fits(model_name):
+        fitting = " or ".join(
+            repr(name) for name, other in BACKBONES.items() if other.fits(model_name)
+        )
+        raise ValueError(
+            f"MODEL.ARCH must be {fitting} with MODEL.MODEL_NAME {model_name!r}, got {arch!r}"
+        )
+    return kind
+
+
+def build_backbone(cfg: CfgNode) -> Backbone:
+    """Builds the network that MODEL.ARCH names, without heads.
+
+    Args:
+        cfg: Configuration; it is only read.
+
+    Raises:
+        ValueError: See `find_backbone`, or a key contradicts another.
+    """
+    return find_backbone(cfg).build(cfg)
+
+
+def backbone_width(cfg: CfgNode) -> int:
+    """Width D of the last tokens.
+
+    Args:
+        cfg: Configuration; it is only read.
+    """
+    return find_backbone(cfg).build_on_meta(cfg).width
+
+
+def prediction_strides(cfg: CfgNode) -> list[Triple]:
+    """Pixels and frames that one predicted token covers.
+
+    Args:
+        cfg: Configuration; it is only read.
+
+    Returns:
+        (frames, rows, columns) for every prediction.
+    """
+    return find_backbone(cfg).prediction_strides(cfg)
+
+
+def prediction_grids(cfg: CfgNode) -> list[Grid]:
+    """Token grid of every prediction, for clips of the configured size.
+
+    Args:
+        cfg: Configuration; it is only read.
+
+    Raises:
+        ValueError: The tokens of a prediction do not cover the clip, so that it has no target.
+    """
+    kind, clip_size = find_backbone(cfg), configured_clip_size(cfg)
+    grids = kind.prediction_grids(cfg)
+    for grid, stride in zip(grids, kind.prediction_strides(cfg), strict=True):
+        covered = tuple(cells * step for cells, step in zip(grid, stride, strict=True))
+        if covered != clip_size:
+            raise ValueError(
+                f"DATA.NUM_FRAMES and DATA.TRAIN_CROP_SIZE: the model predicts {grid} tokens of "
+                f"(frames, rows, columns) {stride}, which are a clip of {covered}, but clips are "
+                f"{clip_size}; sizes that are multiples, with an MVIT.PATCH_PADDING below half "
+                "the kernel, fit"
+            )
+    return grids
+
+
+def configured_clip_size(cfg: CfgNode) -> Triple:
+    """(T, H, W) of a training clip, in frames and pixels."""
+    size = cfg.DATA.TRAIN_CROP_SIZE
+    return cfg.DATA.NUM_FRAMES, size, size

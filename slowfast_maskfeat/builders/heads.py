@@ -1,0 +1,132 @@
+"""Configuration -> classifier, detector and masked model of a (multiscale) vision transformer."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from fvcore.common.config import CfgNode
+
+from slowfast_maskfeat.backbones import (
+    DecoderOptions,
+    MaskedAutoencoder,
+    MaskedModel,
+    MaskedMViT,
+    MViT,
+    MViTDetector,
+)
+from slowfast_maskfeat.backbones.geometry import Triple
+from slowfast_maskfeat.builders.encoder import encoder_options
+
+
+def build_mvit(cfg: CfgNode, num_classes: int, *, mean_pooling: bool) -> MViT:
+    """Builds the classifier of an encoder.
+
+    Args:
+        cfg: Configuration; it is only read.
+        num_classes: K.
+        mean_pooling: Pool the mean of the tokens, whatever MVIT.USE_MEAN_POOLING says.
+
+    Returns:
+        model(clips) -> (B, K).
+    """
+    return MViT(
+        encoder_options(cfg),
+        num_classes=num_classes,
+        head_dropout=cfg.MODEL.DROPOUT_RATE,
+        head_init_scale=cfg.MVIT.HEAD_INIT_SCALE,
+        mean_pooling=mean_pooling or cfg.MVIT.USE_MEAN_POOLING,
+    )
+
+
+def build_mvit_detector(cfg: CfgNode, num_classes: int) -> MViTDetector:
+    """Builds the detector of an encoder.
+
+    Args:
+        cfg: Configuration; it is only read.
+        num_classes: K.
+
+    Returns:
+        model(clips, boxes) -> (R, K), see `MViTDetector`.
+
+    Raises:
+        ValueError: DETECTION.SPATIAL_SCALE_FACTOR contradicts the encoder.
+    """
+    options = encoder_options(cfg)
+    given, stride = cfg.DETECTION.SPATIAL_SCALE_FACTOR, options.token_stride()
+    if given and (given, given) != stride[1:]:
+        raise ValueError(
+            f"DETECTION.SPATIAL_SCALE_FACTOR is {given} but a token of this model's last block "
+            f"stands for {stride[1]}x{stride[2]} pixels (MVIT.PATCH_STRIDE times "
+            f"MVIT.POOL_Q_STRIDE); {stride[1]}, or 0 to have it derived, is right"
+        )
+    return MViTDetector(
+        options,
+        num_classes=num_classes,
+        head_dropout=cfg.MODEL.DROPOUT_RATE,
+        head_init_scale=cfg.MVIT.HEAD_INIT_SCALE,
+        box_resolution=cfg.DETECTION.ROI_XFORM_RESOLUTION,
+        aligned=cfg.DETECTION.ALIGNED,
+    )
+
+
+def build_masked_mvit(cfg: CfgNode, dims: Sequence[int]) -> MaskedModel:
+    """Builds the masked model of an encoder: of all tokens or, with MASK.MAE_ON, the visible ones.
+
+    Args:
+        cfg: Configuration; it is only read.
+        dims: Width of the prediction at every depth of MASK.PRETRAIN_DEPTH.
+
+    Returns:
+        model(clips, mask) -> [(M, dim), ...], see `MaskedModel`.
+
+    Raises:
+        ValueError: The keys of MASK contradict each other or the encoder; the message names them.
+    """
+    options, decoder = encoder_options(cfg), _decoder_options(cfg)
+    depths = cfg.MASK.PRETRAIN_DEPTH
+    if not cfg.MASK.MAE_ON and cfg.MASK.DECODER_FIXED_SINCOS_POS:
+        raise ValueError(
+            "MASK.DECODER_FIXED_SINCOS_POS is of the decoder of MASK.MAE_ON, which is False; the "
+            "blocks of a head behind all tokens have no positions of their own"
+        )
+    if not cfg.MASK.MAE_ON:
+        return MaskedMViT(options, prediction_depths=depths, prediction_dims=dims, decoder=decoder)
+    if list(depths) != [cfg.MVIT.DEPTH - 1]:
+        raise ValueError(
+            f"MASK.PRETRAIN_DEPTH is {list(depths)}; with MASK.MAE_ON what predicts comes after "
+            f"the last of the {cfg.MVIT.DEPTH} blocks (MVIT.DEPTH), so [{cfg.MVIT.DEPTH - 1}]"
+        )
+    if not decoder.depth:
+        raise ValueError(
+            f"MASK.MAE_ON needs a decoder, in which mask tokens meet what was encoded; "
+            f"MASK.HEAD_TYPE {cfg.MASK.HEAD_TYPE!r} with MASK.DECODER_DEPTH "
+            f"{cfg.MASK.DECODER_DEPTH} has none, 'separate_xformer' with 4 is published"
+        )
+    return MaskedAutoencoder(
+        options,
+        prediction_dim=dims[0],
+        decoder=decoder,
+        separable_decoder_positions=cfg.MASK.DECODER_SEP_POS_EMBED,
+        fixed_decoder_positions=cfg.MASK.DECODER_FIXED_SINCOS_POS,
+    )
+
+
+def _decoder_options(cfg: CfgNode) -> DecoderOptions:
+    head_type = cfg.MASK.HEAD_TYPE
+    assert head_type in ("separate", "separate_xformer"), head_type
+    return DecoderOptions(
+        depth=cfg.MASK.DECODER_DEPTH if head_type == "separate_xformer" else 0,
+        width=cfg.MASK.DECODER_EMBED_DIM,
+        num_heads=cfg.MASK.DECODER_NUM_HEADS,
+        kernel_kv=_triple("MASK.DEC_KV_KERNEL", cfg.MASK.DEC_KV_KERNEL),
+        stride_kv=_triple("MASK.DEC_KV_STRIDE", cfg.MASK.DEC_KV_STRIDE),
+    )
+
+
+def _triple(key: str, values: list[int]) -> Triple | None:
+    """Three numbers, or None for an empty list."""
+    if not values:
+        return None
+    if len(values) != 3:
+        raise ValueError(f"{key} is {list(values)}; it takes (t, h, w) or an empty list")
+    return (values[0], values[1], values[2])
