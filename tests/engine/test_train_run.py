@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import signal
 import subprocess
-import sys
 
 import numpy as np
 import pytest
@@ -18,6 +17,7 @@ from helpers.tiny_run import (
     make_videos,
     pairs,
     run,
+    run_two_processes,
     wait_for,
 )
 
@@ -122,8 +122,7 @@ def test_two_processes_equal_one(data, tmp_path):
     still = {"MVIT.DROPPATH_RATE": 0.0}
     one, two = tmp_path / "one", tmp_path / "two"
     _run_here(data, one, PRETRAINING, still)
-    launcher = (sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc_per_node=2")
-    done = run(data, two, PRETRAINING, still, launcher=launcher)
+    done = run_two_processes(data, two, PRETRAINING, still)
     assert done.returncode == 0, done.stderr
     assert losses(two) == pytest.approx(losses(one), rel=1e-5)
     first, second = events(one, "train"), events(two, "train")
