@@ -6,10 +6,12 @@ Exit code 0: the package can be used. 1: no decoder works, or one returns wrong 
 
 from __future__ import annotations
 
+import argparse
 import importlib
 import platform
 import sys
 import tempfile
+from collections.abc import Sequence
 from importlib import metadata
 from pathlib import Path
 
@@ -113,8 +115,9 @@ def check_decoders() -> bool:
     return num_working > 0 and num_wrong == 0
 
 
-def main() -> int:
+def main(arguments: Sequence[str] | None = None) -> int:
     """Prints the report; returns the exit code."""
+    argparse.ArgumentParser(description=__doc__).parse_args(arguments)
     show("python", f"{platform.python_version()} on {platform.system()} {platform.machine()}")
     try:
         import torch
