@@ -120,7 +120,13 @@ def save_checkpoint(path: str | os.PathLike[str], payload: Mapping[str, Any]) ->
 
 def _write(path: Path, payload: Mapping[str, Any]) -> None:
     with open(path, "wb") as file:  # by name, torch would write that name into the file
-        torch.save(dict(payload), file)
+        try:
+            torch.save(dict(payload), file)
+        except RuntimeError as error:
+            # After a write that failed, torch trips over its own count of the bytes.
+            if isinstance(error.__context__, OSError):
+                raise error.__context__ from None
+            raise
 
 
 def _remove_leftovers(path: Path) -> None:
