@@ -10,6 +10,9 @@ PYTEST_ARGS ?=
 
 BIN := $(VENV)/bin
 INSTALLED := $(VENV)/.installed
+# A worker a core; files with fixtures stay together until a worker runs out of tests.
+# PYTEST_ARGS="-n 0" runs one test after the other.
+PYTEST := $(BIN)/python -m pytest -n auto --dist worksteal
 
 .PHONY: help install demo demo-ava demo-image test test-all lint clean
 
@@ -51,10 +54,10 @@ demo-image: $(INSTALLED)
 	$(BIN)/python tools/demo_image.py --output $(OUTPUT)
 
 test: $(INSTALLED)
-	$(BIN)/python -m pytest -m "not slow and not cuda" $(PYTEST_ARGS)
+	$(PYTEST) -m "not slow and not cuda" $(PYTEST_ARGS)
 
 test-all: $(INSTALLED)
-	$(BIN)/python -m pytest -m "not cuda" $(PYTEST_ARGS)
+	$(PYTEST) -m "not cuda" $(PYTEST_ARGS)
 
 lint: $(INSTALLED)
 	$(BIN)/ruff check .

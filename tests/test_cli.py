@@ -6,7 +6,7 @@ import signal
 from pathlib import Path
 
 import pytest
-from helpers.load_tool import load_tool
+from helpers.load_tool import load_tool, run_tool
 
 from slowfast_maskfeat.checkpoints.report import LoadError, LoadReport
 from slowfast_maskfeat.cli import StoppedError, exit_code
@@ -105,8 +105,9 @@ def test_a_command_that_ends_by_itself_has_its_own_code(result, code, capsys):
 
 
 @pytest.mark.parametrize("name", ["make_motion_clips", "make_motion_boxes", "make_shape_images"])
-def test_interrupted_demo_data_can_be_resumed(name, tmp_path, monkeypatch, capsys):
+def test_interrupted_demo_data_can_be_resumed(name, tmp_path, monkeypatch):
     script = load_tool(f"datasets/{name}.py")
     monkeypatch.setattr(script, "make_data_set", lambda *_, **__: _raise(KeyboardInterrupt()))
-    assert script.main(["--output", str(tmp_path)]) == 130
-    assert capsys.readouterr().err.endswith("interrupted; run the same command again to resume\n")
+    done = run_tool(f"datasets/{name}.py", "--output", tmp_path)
+    assert done.returncode == 130
+    assert done.stderr.endswith("interrupted; run the same command again to resume\n")

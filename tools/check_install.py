@@ -7,10 +7,12 @@ returns wrong frames.
 
 from __future__ import annotations
 
+import argparse
 import importlib
 import platform
 import sys
 import tempfile
+from collections.abc import Sequence
 from importlib import metadata
 from pathlib import Path
 
@@ -115,8 +117,9 @@ def check_decoders() -> bool:
     return num_working > 0 and num_wrong == 0
 
 
-def main() -> int:
+def main(arguments: Sequence[str] | None = None) -> int:
     """Print the report and return the exit code."""
+    argparse.ArgumentParser(description=__doc__).parse_args(arguments)
     show("python", f"{platform.python_version()} on {platform.system()} {platform.machine()}")
     try:
         import torch

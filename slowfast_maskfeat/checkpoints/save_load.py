@@ -120,7 +120,13 @@ def save_checkpoint(path: str | os.PathLike[str], payload: Mapping[str, Any]) ->
 
 def _write(path: Path, payload: Mapping[str, Any]) -> None:
     with open(path, "wb") as file:  # given a path, torch would write its name into the file
-        torch.save(dict(payload), file)
+        try:
+            torch.save(dict(payload), file)
+        except RuntimeError as error:
+            # After a failed write torch raises an error of its own about the number of bytes.
+            if isinstance(error.__context__, OSError):
+                raise error.__context__ from None
+            raise
 
 
 def _remove_leftovers(path: Path) -> None:

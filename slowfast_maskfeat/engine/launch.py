@@ -124,8 +124,8 @@ def _spawn(
     context = multiprocessing.get_context("spawn")
     failures = context.SimpleQueue()
     num_threads = None
-    if backend == "gloo":  # as many compute threads as cores, not as many for every process
-        num_threads = max(1, (os.cpu_count() or 1) // num_processes)
+    if backend == "gloo":  # all together as many compute threads as this process has
+        num_threads = max(1, torch.get_num_threads() // num_processes)
     processes: list[multiprocessing.process.BaseProcess] = []
     with _passing_on_signals(processes):
         for local_rank in range(num_processes):

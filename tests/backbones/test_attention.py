@@ -2,12 +2,11 @@
 
 from __future__ import annotations
 
-import sys
-from pathlib import Path
 from typing import Any
 
 import pytest
 import torch
+from helpers.load_tool import load_tool
 from torch import nn
 
 from slowfast_maskfeat.backbones import BlockOptions
@@ -16,8 +15,7 @@ from slowfast_maskfeat.backbones.geometry import BlockGeometry
 from slowfast_maskfeat.backbones.relative import relative_index
 from slowfast_maskfeat.shapes import Grid
 
-sys.path.insert(0, str(Path(__file__).parents[2] / "tools"))
-from plain_forms import make_plain, relative_vectors
+plain_forms = load_tool("tools/plain_forms.py")
 
 STRIDE = {"q": (1, 2, 2), "kv": (1, 4, 4)}
 
@@ -39,7 +37,7 @@ def attention(grid: Grid, *, plain: bool = False, **options: Any) -> PoolingAtte
     module = PoolingAttention(geometry, grid, BlockOptions(mode="avg", **options))
     for parameter in module.parameters():
         nn.init.normal_(parameter)
-    return make_plain(module) if plain else module  # type: ignore[return-value]
+    return plain_forms.make_plain(module) if plain else module  # type: ignore[return-value]
 
 
 @pytest.mark.parametrize("has_cls", [True, False])
@@ -80,7 +78,7 @@ def test_relative_index_picks_the_rows_of_the_plain_loop(num_queries: int, num_k
     index = relative_index(num_queries, num_keys)
     assert index.min() >= 0
     assert index.max() < length
-    expected = relative_vectors(table, num_queries, num_keys)
+    expected = plain_forms.relative_vectors(table, num_queries, num_keys)
     assert torch.equal(table[index], expected)
 
 

@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-import sys
-from pathlib import Path
 from typing import Any
 
 import pytest
 import torch
 from helpers.golden_rule import GOLDEN, golden_json
+from helpers.load_tool import load_tool
 from helpers.published_files import published_config
 from helpers.small_options import encoder_options
 from helpers.tiny_cases import model_of, tiny_options
@@ -18,9 +17,7 @@ from slowfast_maskfeat.backbones.complexity import count_complexity
 from slowfast_maskfeat.runs.model_info import measure_model
 from slowfast_maskfeat.shapes import Grid
 
-sys.path.insert(0, str(Path(__file__).parents[2] / "tools"))
-from plain_forms import make_plain
-
+make_plain = load_tool("tools/plain_forms.py").make_plain
 LONG = ("MVITv2_L_40x3", "MVITv2_L_16x4")
 NAMES = [
     pytest.param(name, marks=[pytest.mark.slow] if any(part in name for part in LONG) else [])

@@ -6,7 +6,7 @@ from typing import Any
 
 import pytest
 import torch
-from helpers.golden_rule import fill_with_golden_weights, golden_json
+from helpers.golden_rule import fill_with_golden_weights, golden_parameter_groups
 from helpers.small_options import encoder_options
 from helpers.tiny_cases import config_of
 from torch import Tensor
@@ -144,7 +144,7 @@ def test_mask_that_does_not_fit_names_both_grids_and_the_key() -> None:
 
 
 def test_layer_ids_are_the_published_ones() -> None:
-    rows = golden_json("param_groups.json")["k400_MVITv2_S_16x4_FT"]
+    rows = golden_parameter_groups()["k400_MVITv2_S_16x4_FT"]
     model = classifier(depth=16, pool_q_stride=[], dim_mul=[], head_mul=[])
     for name, _, scale, _ in rows["rows"]:
         layer = model.layer_id(name)
@@ -153,7 +153,7 @@ def test_layer_ids_are_the_published_ones() -> None:
 
 def test_tokens_and_positions_are_exempt_from_weight_decay() -> None:
     """Where the published lists are whole, they are these; of relative positions all tables are."""
-    published = golden_json("param_groups.json")
+    published = golden_parameter_groups()
     v1 = classifier(
         absolute_positions=True,
         separable_positions=True,

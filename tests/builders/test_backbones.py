@@ -71,7 +71,8 @@ def test_a_registered_backbone_is_built_by_its_name() -> None:
 
 def test_it_classifies() -> None:
     cfg = config(CLASSIFY, MODEL__DROPOUT_RATE=0.0, MVIT__HEAD_INIT_SCALE=0.001)
-    model, task = build_model(cfg), build_task(cfg, model)
+    model = build_model(cfg)
+    task = build_task(cfg, model)
     assert isinstance(model, Classifier)
     assert model.pooling == "class token"
     assert model.head.projection.weight.std() < 1e-4
@@ -88,7 +89,8 @@ def test_it_is_pre_trained() -> None:
     cfg = config(PRETRAIN)
     assert prediction_strides(cfg) == [(2, 8, 8)]
     assert prediction_grids(cfg) == [Grid(2, 4, 4)]
-    model, task = build_model(cfg), build_task(cfg, model)
+    model = build_model(cfg)
+    task = build_task(cfg, model)
     assert isinstance(model, MaskedPredictor)
     assert prediction_dims(cfg) == [27] == [linear.out_features for linear in model.pred_head]
     mask = build_mask_sampler(cfg)(np.random.default_rng(0))

@@ -8,6 +8,8 @@ import random
 import subprocess
 import sys
 from collections import OrderedDict
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 import numpy as np
@@ -15,7 +17,6 @@ import pytest
 import torch
 from helpers.command_forms import run_sandboxed
 
-from slowfast_maskfeat.checkpoints import save_load
 from slowfast_maskfeat.checkpoints.save_load import (
     checkpoint_path,
     find_checkpoints,
@@ -60,23 +61,33 @@ def test_what_could_not_be_read_back_is_refused_with_its_place(
     assert not any(tmp_path.iterdir())
 
 
-@pytest.mark.parametrize("when", ["while writing", "before the rename"])
-def test_a_failed_save_leaves_the_old_file(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, when: str
-) -> None:
+@contextmanager
+def _full_disk() -> Iterator[None]:
+    """No file can grow beyond 64 kB, as on a disk without space."""
+    resource = pytest.importorskip("resource", reason="sizes of files are limited on Unix only")
+    before = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (1 << 16, before[1]))
+    try:
+        yield
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, before)
+
+
+def test_a_disk_that_is_full_leaves_the_old_file(tmp_path: Path) -> None:
     path = save_checkpoint(tmp_path / "checkpoint_epoch_00001.pyth", {"epoch": 1})
-
-    def fail(*args: object) -> None:
-        raise OSError(28, "No space left on device")
-
-    if when == "while writing":
-        monkeypatch.setattr(save_load, "_write", fail)
-    else:
-        monkeypatch.setattr(os, "replace", fail)
-    with pytest.raises(OSError, match="No space"):
-        save_checkpoint(path, {"epoch": 2})
+    with _full_disk(), pytest.raises(OSError, match="File too large"):
+        save_checkpoint(path, {"model_state": {"weight": torch.ones(100_000)}})
     assert os.listdir(tmp_path) == [path.name]
     assert load_checkpoint(path) == {"epoch": 1}
+
+
+def test_a_failed_rename_leaves_nothing(tmp_path: Path) -> None:
+    path = tmp_path / "checkpoint_epoch_00001.pyth"
+    path.mkdir()
+    with pytest.raises(IsADirectoryError):
+        save_checkpoint(path, {"epoch": 2})
+    assert os.listdir(tmp_path) == [path.name]
+    assert os.listdir(path) == []
 
 
 KILLED = """

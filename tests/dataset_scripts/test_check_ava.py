@@ -2,12 +2,9 @@
 
 from __future__ import annotations
 
-from types import ModuleType
-
 import pytest
 from helpers import dataset_scripts
 from helpers.ava_data import extract_frames, make_ava
-from helpers.load_tool import load_tool
 
 BAD_ROWS = {
     "vid0,0001,0.1,0.2,0.6,1.9,1,0": "the box 0.1, 0.2, 0.6, 1.9 is not inside 0..1",
@@ -36,22 +33,16 @@ def folder(tmp_path_factory):
     return path
 
 
-@pytest.fixture(scope="module")
-def script() -> ModuleType:
-    return load_tool("datasets/check_ava.py")
-
-
 @pytest.fixture
-def check(script, folder, capsys):
+def check(folder):
     """Runs the script in this process, on frames, where it needs no others."""
 
     def run(*words: object, code: int, on_frames: bool = True) -> tuple[str, str]:
         words = ("--label-map", folder / "actions.pbtxt", *words)
         if on_frames:
             words += ("--frames", folder / "frames", "--frame-begin", 0)
-        assert script.main([str(word) for word in words]) == code
-        captured = capsys.readouterr()
-        return captured.out, captured.err
+        done = dataset_scripts.run("check_ava.py", *words, code=code)
+        return done.stdout, done.stderr
 
     return run
 

@@ -3,17 +3,13 @@
 from __future__ import annotations
 
 import dataclasses
-import subprocess
-import sys
 from pathlib import Path
 
 import av
 import numpy as np
 import pytest
+from helpers.dataset_scripts import run
 from helpers.load_tool import load_tool
-
-SCRIPT = Path(__file__).parents[2] / "datasets" / "make_motion_clips.py"
-
 
 clips = load_tool("datasets/make_motion_clips.py")
 SETTINGS = clips.VideoSettings(seed=3, size=32, frames=8)
@@ -150,10 +146,10 @@ def test_lists_have_the_kinetics_form(data_set: Path) -> None:
 
 def test_bytes_depend_on_seed_and_index_alone(data_set: Path, tmp_path: Path) -> None:
     # Another number of processes and of clips, from the command line.
-    command = [sys.executable, str(SCRIPT), "--output", str(tmp_path), "--processes", "2"]
-    command += ["--num-pretrain", "24", "--num-train", "8", "--num-val", "8", "--num-test", "8"]
-    command += ["--seed", "3", "--size", "32", "--frames", "8"]
-    shown = subprocess.run(command, check=True, capture_output=True, text=True).stdout
+    words = ["--output", tmp_path, "--processes", 2]
+    words += ["--num-pretrain", 24, "--num-train", 8, "--num-val", 8, "--num-test", 8]
+    words += ["--seed", 3, "--size", 32, "--frames", 8]
+    shown = run("make_motion_clips.py", *words).stdout
     assert "40 clips to make, 0 already there" in shown
     assert "40/40 clips" in shown
     for path in (data_set / "videos").iterdir():
@@ -184,12 +180,12 @@ def test_a_failed_encoding_leaves_nothing(tmp_path: Path) -> None:
     assert list(tmp_path.iterdir()) == []
 
 
-def test_mistakes_are_named(data_set: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_mistakes_are_named(data_set: Path) -> None:
     with pytest.raises(ValueError, match="size is 47; it must be even"):
         clips.VideoSettings(size=47)
     with pytest.raises(ValueError, match="num_train is 17; it must be between 1 and"):
         make(data_set, num_train=17)
     with pytest.raises(ValueError, match="choose another --output"):
         make(data_set, dataclasses.replace(SETTINGS, crf=30))
-    assert clips.main(["--output", str(data_set), "--frames", "1"]) == 2
-    assert "frames is 1; it must be at least 2" in capsys.readouterr().err
+    done = run("make_motion_clips.py", "--output", data_set, "--frames", 1, code=2)
+    assert "frames is 1; it must be at least 2" in done.stderr

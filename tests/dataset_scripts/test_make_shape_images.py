@@ -4,19 +4,20 @@ from __future__ import annotations
 
 import numpy as np
 import pytest
-from helpers.load_tool import load_tool
+from helpers.dataset_scripts import run
+from helpers.load_tool import Done, load_tool
 from PIL import Image
 
 shapes = load_tool("datasets/make_shape_images.py")
 COUNTS = ["--num-pretrain", "12", "--num-train", "6", "--num-val", "6", "--num-test", "6"]
 
 
-def _make(output, *more: str) -> int:
-    return shapes.main(["--output", str(output), *COUNTS, *more])
+def _make(output, *more: str, code: int = 0) -> Done:
+    return run("make_shape_images.py", "--output", output, *COUNTS, *more, code=code)
 
 
-def test_lists_and_images(tmp_path, capsys):
-    assert _make(tmp_path) == 0
+def test_lists_and_images(tmp_path):
+    _make(tmp_path)
     assert (tmp_path / "pretrain" / "train.csv").read_text().count("\n") == 12
     rows = (tmp_path / "finetune" / "test.csv").read_text().splitlines()
     assert [int(row.split()[1]) for row in rows] == [0, 1, 2, 3, 4, 5]
@@ -26,15 +27,12 @@ def test_lists_and_images(tmp_path, capsys):
         image = Image.open(tmp_path / row.split()[0])
         assert (image.size, image.mode) == ((48, 48), "RGB")
     # Called again, nothing is made anew.
-    capsys.readouterr()
-    assert _make(tmp_path) == 0
-    assert "0 images to make, 24 already there" in capsys.readouterr().out
+    assert "0 images to make, 24 already there" in _make(tmp_path).stdout
 
 
-def test_other_settings_in_the_same_folder_are_refused(tmp_path, capsys):
-    assert _make(tmp_path) == 0
-    assert _make(tmp_path, "--size", "64") == 2
-    assert "choose another --output" in capsys.readouterr().err
+def test_other_settings_in_the_same_folder_are_refused(tmp_path):
+    _make(tmp_path)
+    assert "choose another --output" in _make(tmp_path, "--size", "64", code=2).stderr
 
 
 def test_an_image_depends_on_its_number_alone():

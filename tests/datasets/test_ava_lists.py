@@ -65,15 +65,19 @@ def test_rows_of_boxes_are_read_in_every_form(form, tmp_path):
     assert (rows.last is None and last is None) or rows.last.tolist() == last
 
 
-def test_long_names_and_many_rows_are_read(tmp_path, monkeypatch):
+def test_long_names_are_read(tmp_path):
     name = "n" * 100
     _write(tmp_path, long=f"{name},1,0,0,1,1,1\n" * 3)
     assert read_box_rows(tmp_path / "long.csv").names == (name,)
-    monkeypatch.setattr("slowfast_maskfeat.datasets.box_rows._CHUNK", 10)
-    _write(tmp_path, many="".join(f"v{i % 7},{i},0,0,1,1,{i + 1}\n" for i in range(40)))
+
+
+def test_more_rows_than_are_parsed_at_a_time_are_read(tmp_path):
+    num_rows = 540_000  # 2 ** 19 are parsed at a time
+    _write(tmp_path, many="".join(f"v{i % 7},{i},0,0,1,1,1\n" for i in range(num_rows)))
     rows = read_box_rows(tmp_path / "many.csv")
-    assert rows.seconds.tolist() == list(range(40))
-    assert [rows.names[i] for i in rows.video] == [f"v{i % 7}" for i in range(40)]
+    assert np.array_equal(rows.seconds, np.arange(num_rows))
+    assert rows.names == tuple(f"v{i}" for i in range(7))
+    assert np.array_equal(rows.video, np.arange(num_rows) % 7)
 
 
 GOOD = "a,0902,0.1,0.2,0.3,0.4,1,0.9\n"
@@ -295,10 +299,18 @@ def _frame_rows(name: str, numbers, video: int = 0) -> str:
     )
 
 
-def test_lists_of_frames_give_the_numbers_of_each_video(tmp_path, monkeypatch):
+def test_a_list_of_frames_longer_than_what_is_looked_at_at_a_time(tmp_path):
+    name = "n" * 250
+    text = HEADER + _frame_rows(name, range(25_000)) + _frame_rows("b", range(30), 1)
+    assert len(text) > 2**24  # bytes that are looked at at a time
+    _write(tmp_path, frames=text)
+    found = read_frame_lists([str(tmp_path / "frames.csv")], "", [name, "b"], fps=30)
+    assert {n: images.num_frames for n, images in found.items()} == {name: 25_000, "b": 30}
+
+
+def test_lists_of_frames_give_the_numbers_of_each_video(tmp_path):
     text = HEADER + _frame_rows("a-1", range(1, 41)) + _frame_rows("b_2", range(30), 1)
     _write(tmp_path, frames=text)
-    monkeypatch.setattr("slowfast_maskfeat.datasets.frame_lists._CHUNK", 300)  # several chunks
     found = read_frame_lists([str(tmp_path / "frames.csv")], "root", ["a-1", "b_2", "c"], fps=30)
     assert {name: images.num_frames for name, images in found.items()} == {"a-1": 40, "b_2": 30}
     assert found["a-1"].path(0) == "root/a-1/a-1_000001.jpg"

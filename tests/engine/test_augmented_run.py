@@ -3,10 +3,18 @@
 from __future__ import annotations
 
 import subprocess
-import sys
 
 import pytest
-from helpers.tiny_run import PRETRAINING, command, events, losses, make_videos, run, wait_for
+from helpers.tiny_run import (
+    PRETRAINING,
+    command,
+    events,
+    losses,
+    make_videos,
+    run,
+    run_two_processes,
+    wait_for,
+)
 
 # All draws are strong and frequent, so that a run that lost one would show it.
 AUGMENTED = {
@@ -95,8 +103,7 @@ def test_parts_of_a_batch_equal_the_batch(data, whole, tmp_path):
 @pytest.mark.slow
 @pytest.mark.parametrize("where", [{}, ON_DEVICE], ids=["workers", "device"])
 def test_two_processes_equal_one(data, whole, tmp_path, where):
-    launcher = (sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc_per_node=2")
-    done = run(data, tmp_path, AUGMENTED, where, launcher=launcher)
+    done = run_two_processes(data, tmp_path, AUGMENTED, where)
     assert done.returncode == 0, done.stderr
     if where:
         whole = tmp_path / "whole"

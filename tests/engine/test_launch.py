@@ -10,6 +10,7 @@ import time
 from pathlib import Path
 
 import pytest
+import torch
 from helpers.tiny_run import wait_for
 
 from slowfast_maskfeat import distributed
@@ -104,6 +105,21 @@ def test_one_process_is_this_one() -> None:
     seen: list[tuple[int, int]] = []
     launch(lambda value: seen.append((value, os.getpid())), 1, (7,))
     assert seen == [(7, os.getpid())]
+
+
+def write_num_threads(folder: Path) -> None:
+    (folder / str(distributed.rank())).write_text(str(torch.get_num_threads()))
+
+
+@pytest.mark.slow
+def test_processes_share_the_threads_of_the_one_that_starts_them(tmp_path: Path) -> None:
+    before = torch.get_num_threads()
+    torch.set_num_threads(4)
+    try:
+        launch(write_num_threads, 2, (tmp_path,))
+    finally:
+        torch.set_num_threads(before)
+    assert [(tmp_path / str(rank)).read_text() for rank in (0, 1)] == ["2", "2"]
 
 
 @pytest.mark.parametrize(

@@ -1,4 +1,4 @@
-"""Parameter groups against the published ones (tests/golden/param_groups.json), and optimizers."""
+"""Parameter groups against the published ones (tests/golden/param_groups.*), and optimizers."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ from typing import Any
 
 import pytest
 import torch
-from helpers.golden_rule import golden_json
+from helpers.golden_rule import golden_parameter_groups
 from helpers.published_files import published_config
 from torch import nn
 
@@ -17,7 +17,7 @@ from slowfast_maskfeat.engine.optimizer import (
     set_learning_rate,
 )
 
-GOLDEN = golden_json("param_groups.json")
+GOLDEN = golden_parameter_groups()
 RECIPES = [name for name, recipe in GOLDEN.items() if "rows" in recipe]
 
 

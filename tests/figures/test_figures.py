@@ -5,11 +5,11 @@ from __future__ import annotations
 import math
 import subprocess
 import sys
+from itertools import groupby
 
 import numpy as np
 import pytest
 import torch
-from matplotlib.figure import Figure
 from matplotlib.image import imread
 
 from slowfast_maskfeat.figures import (
@@ -17,12 +17,12 @@ from slowfast_maskfeat.figures import (
     PanelRow,
     PixelDrawing,
     accuracy_curves,
+    hide_masked,
     panel_columns,
     panel_image,
     prediction_panel,
     training_curves,
 )
-from slowfast_maskfeat.figures.panel import _draw_strokes, _magnitudes
 from slowfast_maskfeat.targets.hog import hog
 
 
@@ -123,15 +123,49 @@ def test_strokes_lie_along_the_edge(degrees):
     angle = math.radians(degrees)
     axis = torch.arange(32.0)
     image = -math.sin(angle) * axis + math.cos(angle) * axis[:, None]
-    magnitudes = _magnitudes(hog(image.expand(1, 3, 32, 32))[0])
-    axes = Figure().subplots()
-    shown = np.zeros((4, 4), dtype=bool)
-    shown[1, 2] = True
-    _draw_strokes(axes, magnitudes, shown, (32, 32), np.ones(3))
-    (start, end) = axes.collections[0].get_segments()[0]
-    assert (start + end) / 2 == pytest.approx([20, 12])
-    drawn = math.degrees(math.atan2(end[1] - start[1], end[0] - start[0])) % 180
-    assert abs((drawn - degrees + 90) % 180 - 90) <= 10.001  # half a bin
+    cells = hog(image.expand(1, 3, 32, 32))[0]
+    frame = np.zeros((32, 32, 3), dtype=np.uint8)
+    drawing = HOGDrawing(cells, cells, np.zeros((4, 4), dtype=bool))
+    target = _histogram_target(panel_image([PanelRow(frame, [drawing])]))
+    light = target.astype(float).sum(-1)
+    side = len(light) / 4
+    cell = light[round(side) : round(2 * side), round(2 * side) : round(3 * side)]
+    # Across a stroke the light changes, along it hardly.
+    down, right = np.gradient(cell)
+    across = math.atan2(2 * (down * right).sum(), (right**2 - down**2).sum()) / 2
+    drawn = math.degrees(across) + 90
+    assert abs((drawn - degrees + 90) % 180 - 90) <= 10 + 2  # half a bin, and the pixels
+    weights = cell - cell.min()
+    for axis in (0, 1):
+        mean = np.average(np.arange(cell.shape[axis]), weights=weights.sum(1 - axis))
+        assert mean == pytest.approx(side / 2, abs=0.03 * side)
+
+
+def _histogram_target(panel: np.ndarray) -> np.ndarray:
+    """Of a panel of one row, the first of the squares on the dark ground of histograms."""
+    is_dark = (panel == (11, 13, 18)).all(-1)
+    rows, columns = np.flatnonzero(is_dark.any(1)), np.flatnonzero(is_dark.any(0))
+    side = rows[-1] + 1 - rows[0]
+    return panel[rows[0] :, columns[0] :][:side, :side]
+
+
+def test_pixels_are_drawn_where_masked_and_the_frame_elsewhere():
+    red, green, blue = (255, 0, 0), (0, 255, 0), (0, 0, 255)
+    frame, target, prediction = (
+        np.full((32, 32, 3), color, dtype=np.uint8) for color in (red, green, blue)
+    )
+    left = np.array([[True, False]])
+    panel = panel_image([PanelRow(frame, [PixelDrawing(target, prediction, left)])])
+    gray = tuple(hide_masked(frame, left)[0, 0])
+    count = {color: (panel == color).all(-1).sum() for color in (red, green, blue)}
+    square = count[green]
+    assert count[red] == pytest.approx(2 * square, rel=0.02)  # the frame and two halves
+    assert count[blue] == pytest.approx(square / 2, rel=0.02)
+    # From left to right: the frame; what is seen of it; the target; the prediction.
+    middle = np.flatnonzero((panel == green).all(-1).any(1)).mean()
+    order = [color for color, _ in groupby(map(tuple, panel[int(middle)]))]
+    drawn = [color for color in order if color in (red, green, blue, gray)]
+    assert drawn == [red, gray, red, green, blue, red]
 
 
 @pytest.mark.parametrize("size", [(4, 3), (3, 5)])

@@ -1,23 +1,19 @@
-"""Runs the scripts of datasets/, which is no package, as a user does."""
+"""Runs the scripts of datasets/, which is no package."""
 
 from __future__ import annotations
 
-import subprocess
-import sys
 from pathlib import Path
 
-FOLDER = Path(__file__).resolve().parents[2] / "datasets"
+from helpers.load_tool import Done, run_tool, tool_command
 
 
 def command(name: str, *words: object) -> list[str]:
-    """The command line of a script."""
-    return [sys.executable, str(FOLDER / name), *map(str, words)]
+    """The command line of a script, for tests that need a process of its own."""
+    return tool_command(f"datasets/{name}", *words)
 
 
-def run(name: str, *words: object, code: int = 0, **kwargs) -> subprocess.CompletedProcess:
+def run(name: str, *words: object, code: int = 0, cwd: Path | None = None) -> Done:
     """Run a script to its end, which must have this exit code."""
-    done = subprocess.run(
-        command(name, *words), capture_output=True, text=True, timeout=300, **kwargs
-    )
+    done = run_tool(f"datasets/{name}", *words, cwd=cwd)
     assert done.returncode == code, done.stdout + done.stderr
     return done

@@ -123,6 +123,15 @@ def golden_npz(name: str) -> dict[str, np.ndarray]:
         return {key: archive[key] for key in archive.files}
 
 
+@cache
+def golden_parameter_groups() -> dict[str, Any]:
+    """Facts of param_groups.json by recipe, with `rows` of name, group, scale and decay."""
+    groups = {recipe: dict(facts) for recipe, facts in golden_json("param_groups.json").items()}
+    for recipe, rows in golden_npz("param_groups.npz").items():
+        groups[recipe]["rows"] = rows.tolist()
+    return groups
+
+
 def check_gradients(
     model: nn.Module,
     expected: Mapping[str, Any],

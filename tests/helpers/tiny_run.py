@@ -4,10 +4,10 @@ from __future__ import annotations
 
 import json
 import subprocess
-import sys
 import time
 from pathlib import Path
 
+from helpers.load_tool import Done, run_tool, tool_command
 from helpers.videos_on_disk import numbered_frames, write_video
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -82,18 +82,26 @@ def pairs(*options: dict) -> list[str]:
     return [str(word) for pair in merged.items() for word in pair]
 
 
-def command(data: Path, output: Path, *options: dict, launcher: tuple[str, ...] = ()) -> list[str]:
-    """The command line of a run."""
+def _words(data: Path, output: Path, *options: dict) -> list[str]:
     folders = {"DATA.PATH_TO_DATA_DIR": data, "OUTPUT_DIR": output}
-    program = [*(launcher or (sys.executable,)), str(ROOT / "tools" / "run_net.py")]
-    return [*program, "--cfg", *pairs(MODEL, folders, *options)]
+    return ["--cfg", *pairs(MODEL, folders, *options)]
 
 
-def run(data: Path, output: Path, *options: dict, **kwargs) -> subprocess.CompletedProcess:
-    """Run to the end; the exit code is the caller's to check."""
-    return subprocess.run(
-        command(data, output, *options, **kwargs), capture_output=True, text=True, cwd=ROOT
-    )
+def run(data: Path, output: Path, *options: dict) -> Done:
+    """Run in this process to the end; the exit code is the caller's to check."""
+    return run_tool("tools/run_net.py", *_words(data, output, *options))
+
+
+def command(data: Path, output: Path, *options: dict) -> list[str]:
+    """The command line of a run, for tests that need a process of its own."""
+    return tool_command("tools/run_net.py", *_words(data, output, *options))
+
+
+def run_two_processes(data: Path, output: Path, *options: dict) -> subprocess.CompletedProcess:
+    """Run to the end in two processes that torchrun starts."""
+    python, *words = command(data, output, *options)
+    torchrun = ["-m", "torch.distributed.run", "--standalone", "--nproc_per_node=2"]
+    return subprocess.run([python, *torchrun, *words], capture_output=True, text=True)
 
 
 def events(output: Path, kind: str) -> list[dict]:

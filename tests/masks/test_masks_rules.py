@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 import torch
 
-from slowfast_maskfeat.masks import block_mask, boxes, cube_mask, frame_mask, random_mask, tube_mask
+from slowfast_maskfeat.masks import block_mask, cube_mask, frame_mask, random_mask, tube_mask
 from slowfast_maskfeat.shapes import Grid
 
 SAMPLERS = [block_mask, cube_mask, frame_mask, random_mask, tube_mask]
@@ -88,19 +88,33 @@ def test_blocks_of_an_image_differ_by_frame():
 
 
 @pytest.mark.parametrize("max_block", [1, 20, 40])
-def test_largest_block_bounds_each_addition(monkeypatch, max_block):
-    added = []
+def test_largest_block_bounds_each_rectangle(max_block):
+    # With a single try for each rectangle, many masks end after the first.
+    areas = []
+    for seed in range(300):
+        generator = np.random.default_rng(seed)
+        mask = block_mask(Grid(1, 14, 14), 0.4, generator, max_block=max_block, num_tries=1)
+        num_rows, num_columns = (np.ptp(axis) + 1 for axis in mask[0].numpy().nonzero())
+        if mask.sum() == num_rows * num_columns:
+            areas.append(num_rows * num_columns)
+    assert len(areas) >= 10
+    assert 0.7 * max_block <= max(areas) <= max_block
 
-    def record(*args):
-        added.append(first_admissible(*args))
-        return added[-1]
 
-    first_admissible = boxes._first_admissible
-    monkeypatch.setattr(boxes, "_first_admissible", record)
-    for seed in range(20):
-        block_mask(Grid(1, 14, 14), 0.4, np.random.default_rng(seed), max_block=max_block)
-    largest = max(cells.bit_count() for cells in added)
-    assert 0.7 * max_block <= largest <= max_block
+def test_largest_block_bounds_what_later_rectangles_add():
+    """The smaller the parts of a mask, the less neighboring cells agree."""
+    agreement = {}
+    for max_block in (1, 20, None):
+        generator = np.random.default_rng(0)
+        masks = [
+            block_mask(Grid(1, 14, 14), 0.4, generator, max_block=max_block, num_tries=1000)
+            for _ in range(50)
+        ]
+        assert all(mask.sum() == 78 for mask in masks)  # with so many tries, the whole quota
+        cells = torch.stack(masks)
+        agreement[max_block] = (cells[..., 1:] == cells[..., :-1]).float().mean()
+    # 0.52 where cells are independent.
+    assert agreement[1] < 0.75 < 0.8 < agreement[20] < agreement[None]
 
 
 def test_largest_block_below_one_is_an_error():

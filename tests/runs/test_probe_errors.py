@@ -5,13 +5,12 @@ from __future__ import annotations
 import shutil
 import signal
 import subprocess
-import sys
 from pathlib import Path
 
 import pytest
 import torch
 from helpers import tiny_run
-from helpers.load_tool import load_tool
+from helpers.load_tool import Done, run_tool, tool_command
 
 from slowfast_maskfeat.config import load_config
 from slowfast_maskfeat.runs.features import build_frozen_model
@@ -53,17 +52,21 @@ def _checkpoint(data: Path, folder: Path, name: str = "w.pyth", seed: int = 5) -
     return folder / name
 
 
-def _probe(data: Path, output: Path, *options: dict) -> int:
-    return load_tool("tools/run_net.py").main(["--cfg", *_words(data, output, *options)])
+def _probe(data: Path, output: Path, *options: dict, code: int = 0) -> Done:
+    done = tiny_run.run(data, output, PROBING, *options)
+    assert done.returncode == code, done.stderr
+    return done
 
 
-def _extract(checkpoint: Path, *words: str) -> int:
-    tool = load_tool("tools/extract_features.py")
-    return tool.main(["--checkpoint", str(checkpoint), "--device", "cpu", *words])
+def _extract(checkpoint: Path, *words: str, code: int) -> Done:
+    start = ["--checkpoint", str(checkpoint), "--device", "cpu"]
+    done = run_tool("tools/extract_features.py", *start, *words)
+    assert done.returncode == code, done.stderr
+    return done
 
 
-def _error(capsys) -> str:
-    (error,) = [line for line in capsys.readouterr().err.splitlines() if line.startswith("error: ")]
+def _error(done: Done) -> str:
+    (error,) = [line for line in done.stderr.splitlines() if line.startswith("error: ")]
     return error
 
 
@@ -74,9 +77,8 @@ def _error(capsys) -> str:
         ({"PROBE.LEARNING_RATES": [-1]}, "PROBE.LEARNING_RATES", "-1"),
     ],
 )
-def test_wrong_values_are_told_before_the_work(videos, tmp_path, capsys, options, key, value):
-    assert _probe(videos, tmp_path, options) == 2
-    error = _error(capsys)
+def test_wrong_values_are_told_before_the_work(videos, tmp_path, options, key, value):
+    error = _error(_probe(videos, tmp_path, options, code=2))
     assert key in error
     assert value in error.split()
     assert not (tmp_path / "features").exists()
@@ -84,32 +86,29 @@ def test_wrong_values_are_told_before_the_work(videos, tmp_path, capsys, options
 
 @pytest.mark.parametrize("text", [None, ""])
 @pytest.mark.parametrize("name", ["train.csv", "test.csv"])
-def test_a_list_that_is_not_there_or_empty_is_told_before_the_work(
-    lists, tmp_path, capsys, name, text
-):
+def test_a_list_that_is_not_there_or_empty_is_told_before_the_work(lists, tmp_path, name, text):
     if text is None:
         (lists / name).unlink()
     else:
         (lists / name).write_text(text)
-    assert _probe(lists, tmp_path / "out") == 2
-    assert name in _error(capsys)
+    assert name in _error(_probe(lists, tmp_path / "out", code=2))
     assert not (tmp_path / "out" / "features").exists()
 
 
 @pytest.mark.parametrize("place", ["file/f.npz", "folder.npz"])
-def test_an_output_that_cannot_be_written_is_told_before_the_work(videos, tmp_path, capsys, place):
+def test_an_output_that_cannot_be_written_is_told_before_the_work(videos, tmp_path, place):
     (tmp_path / "file").write_text("")
     (tmp_path / "folder.npz").mkdir()
     checkpoint = _checkpoint(videos, tmp_path / "out")
-    assert _extract(checkpoint, "--output", str(tmp_path / place)) == 2
-    assert str(tmp_path / place) in _error(capsys)
+    done = _extract(checkpoint, "--output", str(tmp_path / place), code=2)
+    assert str(tmp_path / place) in _error(done)
     assert not (tmp_path / "out" / "features").exists()
 
 
-def test_a_learning_rate_that_diverges_is_named(videos, tmp_path, capsys):
+def test_a_learning_rate_that_diverges_is_named(videos, tmp_path):
     options = {"PROBE.KIND": "attentive", "PROBE.LEARNING_RATES": [0.001, 1e30]}
-    assert _probe(videos, tmp_path, options) == 0
-    assert "learning rate 1e+30: the head diverged" in capsys.readouterr().err
+    said = _probe(videos, tmp_path, options).stderr
+    assert "learning rate 1e+30: the head diverged" in said
     (event,) = tiny_run.events(tmp_path, "probe")
     assert event["diverged"] == [1e30]
     assert event["learning_rate"] == 0.001
@@ -119,14 +118,14 @@ def test_a_learning_rate_that_diverges_is_named(videos, tmp_path, capsys):
 def test_ctrl_c_ends_with_one_line(videos, tmp_path, is_tool):
     views = {"TEST.NUM_ENSEMBLE_VIEWS": 2000, "PROBE.KIND": "knn"}
     words = ["--cfg", *_words(videos, tmp_path, views)]
-    script = "run_net.py"
+    script = "tools/run_net.py"
     if is_tool:
         words = ["--checkpoint", str(_checkpoint(videos, tmp_path)), "--device", "cpu"]
         words += ["TEST.NUM_ENSEMBLE_VIEWS", "2000"]
-        script = "extract_features.py"
-    command = [sys.executable, str(tiny_run.ROOT / "tools" / script), *words]
+        script = "tools/extract_features.py"
+    command = tool_command(script, *words)
     with subprocess.Popen(
-        command, cwd=tiny_run.ROOT, text=True, stdout=subprocess.PIPE, stderr=subprocess.PIPE
+        command, text=True, stdout=subprocess.PIPE, stderr=subprocess.PIPE
     ) as process:
         try:
             tiny_run.wait_for(
@@ -143,17 +142,17 @@ def test_ctrl_c_ends_with_one_line(videos, tmp_path, is_tool):
 
 
 @pytest.mark.parametrize("is_probe", [True, False])
-def test_a_list_without_a_video_is_named_with_a_reason(lists, tmp_path, capsys, is_probe):
+def test_a_list_without_a_video_is_named_with_a_reason(lists, tmp_path, is_probe):
     rows = "".join(f"{number}.mp4 {number % 3}\n" for number in range(10))
     for name in ("train.csv", "test.csv"):
         (lists / name).write_text(rows)
     elsewhere = {"DATA.PATH_PREFIX": tmp_path / "elsewhere", "TEST.NUM_ENSEMBLE_VIEWS": 1}
     if is_probe:
-        assert _probe(lists, tmp_path / "out", elsewhere) == 2
+        done = _probe(lists, tmp_path / "out", elsewhere, code=2)
     else:
         checkpoint = _checkpoint(lists, tmp_path)
-        assert _extract(checkpoint, *tiny_run.pairs(elsewhere)) == 2
-    error = _error(capsys)
+        done = _extract(checkpoint, *tiny_run.pairs(elsewhere), code=2)
+    error = _error(done)
     name = "train.csv" if is_probe else "test.csv"
     assert f"{lists / name}: none of its 10 videos could be decoded" in error
     assert "DATA.PATH_PREFIX" in error
@@ -162,19 +161,18 @@ def test_a_list_without_a_video_is_named_with_a_reason(lists, tmp_path, capsys, 
     assert len(error.split(f"{first}: ")[1]) > 5  # the reason
 
 
-def test_a_probe_takes_the_weights_that_a_test_would(videos, tmp_path, capsys):
+def test_a_probe_takes_the_weights_that_a_test_would(videos, tmp_path):
     output, knn = tmp_path / "out", {"PROBE.KIND": "knn"}
-    assert _probe(videos, output, knn) == 0
-    said = capsys.readouterr().err
+    said = _probe(videos, output, knn).stderr
     assert f"{output / 'checkpoints'} has no checkpoint of TASK 'ssl_eval'" in said
     assert "features of random weights" in said
     started_from = {"TRAIN.CHECKPOINT_FILE_PATH": _checkpoint(videos, tmp_path, seed=3)}
     own = _checkpoint(videos, output / "checkpoints", "ssl_eval_checkpoint_epoch_00001.pyth")
-    assert _probe(videos, output, knn, started_from) == 0
+    _probe(videos, output, knn, started_from)
     given = {"TEST.CHECKPOINT_FILE_PATH": _checkpoint(videos, tmp_path, "given.pyth", seed=4)}
-    assert _probe(videos, output, knn, started_from, given) == 0
+    _probe(videos, output, knn, started_from, given)
     own.unlink()
-    assert _probe(videos, output, knn, started_from) == 0
+    _probe(videos, output, knn, started_from)
     assert [event["checkpoint"] for event in tiny_run.events(output, "probe")] == [
         "",
         str(own),
@@ -192,7 +190,7 @@ def test_a_probe_takes_the_weights_that_a_test_would(videos, tmp_path, capsys):
         ("other", "val", ""),
     ],
 )
-def test_the_run_says_which_rows_choose(lists, tmp_path, capsys, change, chosen_on, reason):
+def test_the_run_says_which_rows_choose(lists, tmp_path, change, chosen_on, reason):
     val = lists / "val.csv"
     rows = val.read_text().splitlines()
     if change == "none":
@@ -201,28 +199,25 @@ def test_the_run_says_which_rows_choose(lists, tmp_path, capsys, change, chosen_
         val.write_text("".join(f"{row.split()[0]}\n" for row in rows))
     elif change == "other":
         val.write_text(f"{rows[1]}\n{rows[2]}\n")
-    assert _probe(lists, tmp_path / "out", {"PROBE.LEARNING_RATES": [0.1]}) == 0
-    said = capsys.readouterr().err
+    said = _probe(lists, tmp_path / "out", {"PROBE.LEARNING_RATES": [0.1]}).stderr
     ending = f": {reason.format(val)}" if reason else ""
     assert f"the learning rate is chosen on {chosen_on}{ending}\n" in said
     (event,) = tiny_run.events(tmp_path / "out", "probe")
     assert event["chosen_on"] == chosen_on
 
 
-def test_too_few_rows_to_hold_some_out_are_told_before_the_work(lists, tmp_path, capsys):
+def test_too_few_rows_to_hold_some_out_are_told_before_the_work(lists, tmp_path):
     train = lists / "train.csv"
     train.write_text("".join(train.read_text().splitlines(keepends=True)[:9]))
     (lists / "val.csv").unlink()
-    assert _probe(lists, tmp_path / "out") == 2
-    assert f"{train}: 9 rows are too few: there is no validation list" in _error(capsys)
+    error = _error(_probe(lists, tmp_path / "out", code=2))
+    assert f"{train}: 9 rows are too few: there is no validation list" in error
     assert not (tmp_path / "out" / "features").exists()
 
 
-def test_damaged_features_are_told_with_what_helps(videos, tmp_path, capsys):
-    assert _probe(videos, tmp_path, {"PROBE.KIND": "knn"}) == 0
+def test_damaged_features_are_told_with_what_helps(videos, tmp_path):
+    _probe(videos, tmp_path, {"PROBE.KIND": "knn"})
     (rows,) = tmp_path.glob("features/train_*/part_0000.rows")
     rows.write_bytes(rows.read_bytes()[:-3])
-    capsys.readouterr()
-    assert _probe(videos, tmp_path, {"PROBE.KIND": "knn"}) == 2
-    error = _error(capsys)
+    error = _error(_probe(videos, tmp_path, {"PROBE.KIND": "knn"}, code=2))
     assert f"{rows.parent}: part_0000.rows is damaged or missing" in error

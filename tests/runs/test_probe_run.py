@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 import torch
 from helpers import tiny_run
-from helpers.load_tool import load_tool
+from helpers.load_tool import run_tool
 
 from slowfast_maskfeat.augment import normalize
 from slowfast_maskfeat.checkpoints import find_checkpoints
@@ -46,22 +46,15 @@ def _kept(cfg, frozen: FrozenModel, split: str = "test", *, of_tokens: bool = Fa
     return found
 
 
-def _probe(videos: Path, output: Path, checkpoint: Path, capsys, *options: dict):
-    folders = {
-        "DATA.PATH_TO_DATA_DIR": videos,
-        "OUTPUT_DIR": output,
-        "TRAIN.CHECKPOINT_FILE_PATH": checkpoint,
-    }
-    words = tiny_run.pairs(tiny_run.MODEL, PROBING, folders, *options)
-    code = load_tool("tools/run_net.py").main(["--cfg", *words])
-    return code, capsys.readouterr().err
+def _probe(videos: Path, output: Path, checkpoint: Path, *options: dict) -> tuple[int, str]:
+    start = {"TRAIN.CHECKPOINT_FILE_PATH": checkpoint}
+    done = tiny_run.run(videos, output, PROBING, start, *options)
+    return done.returncode, done.stderr
 
 
 @pytest.mark.parametrize("kind", ["linear", "attentive", "knn"])
-def test_a_probe_is_an_event_with_its_counts(videos, pretrained, tmp_path, capsys, kind):
-    code, said = _probe(
-        videos, tmp_path, pretrained, capsys, {"PROBE.KIND": kind, "PROBE.EPOCHS": 2}
-    )
+def test_a_probe_is_an_event_with_its_counts(videos, pretrained, tmp_path, kind):
+    code, said = _probe(videos, tmp_path, pretrained, {"PROBE.KIND": kind, "PROBE.EPOCHS": 2})
     assert code == 0, said
     (event,) = tiny_run.events(tmp_path, "probe")
     assert event["kind"] == kind
@@ -75,15 +68,15 @@ def test_a_probe_is_an_event_with_its_counts(videos, pretrained, tmp_path, capsy
         assert event["chosen_on"] == "every tenth training row"
 
 
-def test_features_are_kept_and_only_what_is_missing_is_made(videos, pretrained, tmp_path, capsys):
+def test_features_are_kept_and_only_what_is_missing_is_made(videos, pretrained, tmp_path):
     knn = {"PROBE.KIND": "knn"}
-    _probe(videos, tmp_path, pretrained, capsys, knn)
+    _probe(videos, tmp_path, pretrained, knn)
     kept = sorted((tmp_path / "features").iterdir())
     assert [path.name.rsplit("_", 1)[0] for path in kept] == ["test_pooled", "train_pooled"]
     # As after an interruption: one list is done, the other is not.
     shutil.rmtree(kept[0])
     before = (kept[1] / "facts.json").stat().st_mtime_ns
-    _, said = _probe(videos, tmp_path, pretrained, capsys, knn)
+    _, said = _probe(videos, tmp_path, pretrained, knn)
     assert f"features of train: those in {kept[1]}" in said
     assert "features of test: those in" not in said
     assert sorted(path.name for path in kept[0].iterdir()) == [
@@ -95,7 +88,7 @@ def test_features_are_kept_and_only_what_is_missing_is_made(videos, pretrained, 
     first, second = tiny_run.events(tmp_path, "probe")
     assert first["top1"] == second["top1"]
     # Another view, and other features: the old ones are not taken for them.
-    _probe(videos, tmp_path, pretrained, capsys, knn, {"DATA.SAMPLING_RATE": 1})
+    _probe(videos, tmp_path, pretrained, knn, {"DATA.SAMPLING_RATE": 1})
     assert len(list((tmp_path / "features").iterdir())) == 4
 
 
@@ -142,12 +135,12 @@ def test_pooled_features_are_what_the_classifier_classifies(videos, tmp_path):
     assert torch.allclose(tokens.mean(-1), expected, atol=1e-5)
 
 
-def test_pre_training_gives_its_encoder(videos, pretrained, tmp_path, capsys):
+def test_pre_training_gives_its_encoder(videos, pretrained, tmp_path):
     output = tmp_path / "features.safetensors"
     words = ["--checkpoint", str(pretrained), "--split", "val", "--tokens", "--output", str(output)]
-    assert load_tool("tools/extract_features.py").main(words) == 0
-    said = capsys.readouterr()
-    assert f"{output}: 12x32x8, 12 of 12 samples" in said.out
+    done = run_tool("tools/extract_features.py", *words)
+    assert done.returncode == 0, done.stderr
+    assert f"{output}: 12x32x8, 12 of 12 samples" in done.stdout
     found = load_features(output)
     assert found.facts["model"] == "MaskMViT"
     assert found.class_names == ["class 0", "class 1", "class 2"]
@@ -159,14 +152,14 @@ def test_pre_training_gives_its_encoder(videos, pretrained, tmp_path, capsys):
     assert all(torch.equal(state[name], payload[name]) for name in shared)
 
 
-def test_lost_videos_are_counted_and_told(videos, pretrained, tmp_path, capsys):
+def test_lost_videos_are_counted_and_told(videos, pretrained, tmp_path):
     folder = tmp_path / "data"
     shutil.copytree(videos, folder)
     for name in ("train.csv", "val.csv", "test.csv"):
         rows = (folder / name).read_text().replace(str(videos), str(folder))
         (folder / name).write_text(rows)
     (folder / "3.mp4").write_bytes(b"no video")
-    code, said = _probe(folder, tmp_path / "out", pretrained, capsys, {"PROBE.KIND": "knn"})
+    code, said = _probe(folder, tmp_path / "out", pretrained, {"PROBE.KIND": "knn"})
     assert code == 0
     (event,) = tiny_run.events(tmp_path / "out", "probe")
     assert (event["num_expected"], event["num_decoded"]) == (12, 11)
@@ -175,7 +168,7 @@ def test_lost_videos_are_counted_and_told(videos, pretrained, tmp_path, capsys):
     assert "lost: " in said
 
 
-def test_lists_without_labels_are_extracted_but_not_probed(videos, pretrained, tmp_path, capsys):
+def test_lists_without_labels_are_extracted_but_not_probed(videos, pretrained, tmp_path):
     bare = tmp_path / "bare"
     bare.mkdir()
     for name in ("train.csv", "test.csv"):
@@ -184,7 +177,7 @@ def test_lists_without_labels_are_extracted_but_not_probed(videos, pretrained, t
     cfg = _cfg(bare, tmp_path / "a")
     frozen = build_frozen_model(cfg, str(pretrained), CPU)
     assert _kept(cfg, frozen).labels is None
-    code, said = _probe(bare, tmp_path / "b", pretrained, capsys, {"PROBE.KIND": "knn"})
+    code, said = _probe(bare, tmp_path / "b", pretrained, {"PROBE.KIND": "knn"})
     assert code == 2
     assert "error: " in said
     assert "the rows have no labels" in said
@@ -200,7 +193,7 @@ def test_lists_without_labels_are_extracted_but_not_probed(videos, pretrained, t
     ],
 )
 def test_what_can_not_be_learned_is_told_before_the_work(
-    videos, pretrained, tmp_path, capsys, rows, options, message
+    videos, pretrained, tmp_path, rows, options, message
 ):
     folder = tmp_path / "lists"
     folder.mkdir()
@@ -209,16 +202,16 @@ def test_what_can_not_be_learned_is_told_before_the_work(
     for name in ("test.csv", "classes.txt"):
         shutil.copy(videos / name, folder)
     knn = {"PROBE.KIND": "knn", **options}
-    code, said = _probe(folder, tmp_path / "out", pretrained, capsys, knn)
+    code, said = _probe(folder, tmp_path / "out", pretrained, knn)
     assert code == 2
     (error,) = [line for line in said.splitlines() if line.startswith("error: ")]
     assert message in error
     assert not (tmp_path / "out" / "features").exists()
 
 
-def test_the_validation_list_chooses_and_is_made_only_then(videos, pretrained, tmp_path, capsys):
+def test_the_validation_list_chooses_and_is_made_only_then(videos, pretrained, tmp_path):
     linear = {"PROBE.KIND": "linear", "PROBE.EPOCHS": 1}
-    _probe(videos, tmp_path / "same", pretrained, capsys, linear)
+    _probe(videos, tmp_path / "same", pretrained, linear)
     lists = {path.name.split("_")[0] for path in (tmp_path / "same" / "features").iterdir()}
     assert lists == {"train", "test"}
     folder = tmp_path / "lists"
@@ -226,7 +219,7 @@ def test_the_validation_list_chooses_and_is_made_only_then(videos, pretrained, t
     for name in ("train.csv", "test.csv", "classes.txt"):
         shutil.copy(videos / name, folder)
     (folder / "val.csv").write_text(f"{videos / '1.mp4'} 1\n{videos / '2.mp4'} 2\n")
-    code, said = _probe(folder, tmp_path / "other", pretrained, capsys, linear)
+    code, said = _probe(folder, tmp_path / "other", pretrained, linear)
     assert code == 0, said
     (event,) = tiny_run.events(tmp_path / "other", "probe")
     assert event["chosen_on"] == "val"
@@ -282,10 +275,10 @@ def test_an_interrupted_extraction_goes_on(videos, pretrained, tmp_path, capsys,
     assert (found.facts["num_expected"], found.facts["num_decoded"]) == (13, 12)
 
 
-def test_too_little_room_is_told_before_the_work(videos, pretrained, tmp_path, capsys):
+def test_too_little_room_is_told_before_the_work(videos, pretrained, tmp_path):
     # 12 videos of 10**12 views, 32 tokens of 8 channels of two bytes and 24 of number and times.
     views = {"TEST.NUM_ENSEMBLE_VIEWS": 10**12, "PROBE.KIND": "attentive"}
-    code, said = _probe(videos, tmp_path, pretrained, capsys, views)
+    code, said = _probe(videos, tmp_path, pretrained, views)
     assert code == 2
     (error,) = [line for line in said.splitlines() if line.startswith("error: ")]
     assert f"{12 * 10**12 * (32 * 8 * 2 + 24):,} bytes more" in error
@@ -294,31 +287,34 @@ def test_too_little_room_is_told_before_the_work(videos, pretrained, tmp_path, c
         assert key in error
 
 
-def test_a_probe_takes_what_the_tool_has_made(videos, pretrained, tmp_path, capsys):
+def test_a_probe_takes_what_the_tool_has_made(videos, pretrained, tmp_path):
     folders = {"DATA.PATH_TO_DATA_DIR": videos, "OUTPUT_DIR": tmp_path}
     # The tool starts from the checkpoint's configuration, which is of its pre-training.
     keys = tiny_run.pairs(tiny_run.MODEL, PROBING, folders, {"MASK.ENABLE": False})
     for split in ("train", "test"):
         words = ["--checkpoint", str(pretrained), "--split", split, *keys]
-        assert load_tool("tools/extract_features.py").main(words) == 0
-    assert f"{tmp_path}: 24x8, 12 of 12 samples" in capsys.readouterr().out
-    code, said = _probe(videos, tmp_path, pretrained, capsys, {"PROBE.KIND": "knn"})
+        done = run_tool("tools/extract_features.py", *words)
+        assert done.returncode == 0, done.stderr
+    assert f"{tmp_path}: 24x8, 12 of 12 samples" in done.stdout
+    code, said = _probe(videos, tmp_path, pretrained, {"PROBE.KIND": "knn"})
     assert code == 0
     assert said.count("those in") == 2
 
 
-def test_a_folder_that_cannot_be_written_is_told(videos, pretrained, tmp_path, capsys):
+def test_a_folder_that_cannot_be_written_is_told(videos, pretrained, tmp_path):
     (tmp_path / "file").write_text("")
     words = ["--checkpoint", str(pretrained), "OUTPUT_DIR", str(tmp_path / "file")]
-    assert load_tool("tools/extract_features.py").main(words) == 2
-    (line,) = [line for line in capsys.readouterr().err.splitlines() if "error: " in line]
+    done = run_tool("tools/extract_features.py", *words)
+    assert done.returncode == 2
+    (line,) = [line for line in done.stderr.splitlines() if "error: " in line]
     assert line.startswith(f"error: OUTPUT_DIR: {tmp_path / 'file'}")
 
 
-def test_an_impossible_ending_is_told_before_the_work(pretrained, tmp_path, capsys):
+def test_an_impossible_ending_is_told_before_the_work(pretrained, tmp_path):
     words = ["--checkpoint", str(pretrained), "--output", str(tmp_path / "f.pt")]
-    assert load_tool("tools/extract_features.py").main(words) == 2
-    (line,) = capsys.readouterr().err.splitlines()
+    done = run_tool("tools/extract_features.py", *words)
+    assert done.returncode == 2
+    (line,) = done.stderr.splitlines()
     assert line.startswith("error: ")
     assert ".safetensors" in line
 
@@ -326,7 +322,8 @@ def test_an_impossible_ending_is_told_before_the_work(pretrained, tmp_path, caps
 def test_a_file_of_features_is_plain_arrays(videos, pretrained, tmp_path):
     path = tmp_path / "f.npz"
     words = ["--checkpoint", str(pretrained), "--output", str(path)]
-    assert load_tool("tools/extract_features.py").main(words) == 0
+    done = run_tool("tools/extract_features.py", *words)
+    assert done.returncode == 0, done.stderr
     with np.load(path, allow_pickle=False) as file:
         assert file["features"].shape == (24, 8)
         assert file["times"].shape == (24, 2)

@@ -3,14 +3,13 @@
 from __future__ import annotations
 
 import subprocess
-import sys
 from pathlib import Path
 
 import numpy as np
 import pytest
 import torch
 from helpers import tiny_run
-from helpers.load_tool import load_tool
+from helpers.load_tool import run_tool, tool_command
 from PIL import Image
 
 from slowfast_maskfeat import distributed
@@ -71,16 +70,16 @@ def _cfg(images: Path, output: Path, *options: dict):
 
 
 @pytest.mark.parametrize("kind", ["linear", "attentive", "knn"])
-def test_images_are_probed_by_the_same_command(images, tmp_path, capsys, kind):
-    words = _words(images, tmp_path, {"PROBE.KIND": kind})
-    assert load_tool("tools/run_net.py").main(["--cfg", *words]) == 0, capsys.readouterr().err
+def test_images_are_probed_by_the_same_command(images, tmp_path, kind):
+    done = tiny_run.run(images, tmp_path, IMAGES, {"PROBE.KIND": kind})
+    assert done.returncode == 0, done.stderr
     (event,) = tiny_run.events(tmp_path, "probe")
     assert event["num_videos"] == event["num_videos_scored"] == event["num_clips"] == 8
     assert event["num_train_decoded"] == 24
     # Brightness is in the features of any weights.
     assert event["top1"] == 100.0
     shape = "24 x 16 x 8 of float16" if kind == "attentive" else "24 x 8 of float32"
-    assert f"features of train: {shape} take " in capsys.readouterr().err
+    assert f"features of train: {shape} take " in done.stderr
 
 
 def _in_each_process(images: Path, output: Path) -> None:
@@ -128,15 +127,15 @@ def test_the_tool_works_under_torchrun(images, tmp_path):
     weights = tmp_path / "weights.pyth"
     frozen = build_frozen_model(cfg, "", CPU)
     torch.save({"model_state": frozen.model.state_dict(), "cfg": cfg.dump()}, weights)
-    tool = str(tiny_run.ROOT / "tools" / "extract_features.py")
+    tool = "tools/extract_features.py"
     words = ["--checkpoint", str(weights), "--split", "train", "--device", "cpu"]
     files = [tmp_path / "one.npz", tmp_path / "two.npz"]
-    assert load_tool("tools/extract_features.py").main([*words, "--output", str(files[0])]) == 0
+    done = run_tool(tool, *words, "--output", str(files[0]))
+    assert done.returncode == 0, done.stderr
     words += ["--output", str(files[1]), "OUTPUT_DIR", str(tmp_path / "two")]
     torchrun = ["-m", "torch.distributed.run", "--standalone", "--nproc_per_node", "2"]
-    done = subprocess.run(
-        [sys.executable, *torchrun, tool, *words], cwd=tiny_run.ROOT, capture_output=True, text=True
-    )
+    python, *words = tool_command(tool, *words)
+    done = subprocess.run([python, *torchrun, *words], capture_output=True, text=True)
     assert done.returncode == 0, done.stderr
     assert done.stdout.count("24x8, 24 of 24 samples") == 1
     one, two = map(load_features, files)

@@ -10,14 +10,16 @@ import av
 import numpy as np
 import pytest
 import torch
-
-sys.path.insert(0, str(Path(__file__).parents[2] / "tools"))
-import benchmark
-from benchmark_report import Row, Table
-from benchmark_video import KEY_FRAME_DISTANCE, decode_by_hand, write_videos
+from helpers.load_tool import load_tool, run_tool
 
 from slowfast_maskfeat.videos.decode import open_video
 
+benchmark, report, rendered = (
+    load_tool(f"tools/{name}.py") for name in ("benchmark", "benchmark_report", "benchmark_video")
+)
+Row, Table = report.Row, report.Table
+KEY_FRAME_DISTANCE = rendered.KEY_FRAME_DISTANCE
+decode_by_hand, write_videos = rendered.decode_by_hand, rendered.write_videos
 CPU = torch.device("cpu")
 
 
@@ -120,10 +122,11 @@ def test_ratios_pair_the_rounds():
 
 @pytest.mark.slow  # it starts processes that import torch
 @pytest.mark.skipif(sys.platform != "linux", reason="memory is measured on Linux only")
-def test_the_whole_run_at_tiny_sizes(tmp_path, capsys):
+def test_the_whole_run_at_tiny_sizes(tmp_path):
     target = tmp_path / "values.json"
-    assert benchmark.main(["--quick", "--json", str(target)]) == 0
-    lines = capsys.readouterr().out.splitlines()
+    done = run_tool("tools/benchmark.py", "--quick", "--json", target)
+    assert done.returncode == 0, done.stderr
+    lines = done.stdout.splitlines()
     assert lines[0].startswith("date")
     content = json.loads(target.read_text())
     assert content["machine"]["torch"] == str(torch.__version__)

@@ -3,21 +3,18 @@
 from __future__ import annotations
 
 import json
-import sys
-from pathlib import Path
 
 import numpy as np
 import pytest
 import torch
+from helpers.load_tool import load_tool, run_tool
 
-TOOLS = Path(__file__).resolve().parents[2] / "tools"
-sys.path.insert(0, str(TOOLS))
-import benchmark  # noqa: E402
-import benchmark_data  # noqa: E402
-from benchmark_report import Row  # noqa: E402
-from benchmark_video import write_videos  # noqa: E402
+from slowfast_maskfeat.clips.dataset import SampleKey
 
-from slowfast_maskfeat.clips.dataset import SampleKey  # noqa: E402
+benchmark = load_tool("tools/benchmark.py")
+benchmark_data = load_tool("tools/benchmark_data.py")
+Row = load_tool("tools/benchmark_report.py").Row
+write_videos = load_tool("tools/benchmark_video.py").write_videos
 
 
 @pytest.fixture
@@ -95,14 +92,15 @@ def test_figures_follow_from_times():
 
 
 @pytest.mark.slow  # worker processes that import torch
-def test_the_whole_run_at_tiny_sizes(tmp_path, capsys):
+def test_the_whole_run_at_tiny_sizes(tmp_path):
     target, num_threads = tmp_path / "values.json", torch.get_num_threads()
     try:
         words = ["--quick", "--workers", "0", "1", "2", "--step-seconds", "0.1", "--shards"]
-        assert benchmark_data.main([*words, "--json", str(target)]) == 0
+        done = run_tool("tools/benchmark_data.py", *words, "--json", target)
     finally:
         torch.set_num_threads(num_threads)
-    assert "share of the time per clip" in capsys.readouterr().out
+    assert done.returncode == 0, done.stderr
+    assert "share of the time per clip" in done.stdout
     content = json.loads(target.read_text())
     decoders = {record["decoder"] for record in content["rates"]}
     assert decoders == set(content["split"])

@@ -4,22 +4,13 @@ from __future__ import annotations
 
 import os
 import subprocess
-import sys
 from pathlib import Path
 
-ROOT = Path(__file__).parents[2]
-COMMAND = [sys.executable, str(ROOT / "tools" / "check_install.py")]
-
-
-def run(*folders: Path) -> subprocess.CompletedProcess[str]:
-    path = os.pathsep.join(str(folder) for folder in (*folders, ROOT))
-    return subprocess.run(
-        COMMAND, capture_output=True, text=True, check=False, env={**os.environ, "PYTHONPATH": path}
-    )
+from helpers.load_tool import ROOT, run_tool, tool_command
 
 
 def test_a_sound_installation() -> None:
-    result = run()
+    result = run_tool("tools/check_install.py")
     assert result.returncode == 0, result.stdout + result.stderr
     lines = result.stdout.splitlines()
     assert lines[-1] == "The installation works."
@@ -29,7 +20,9 @@ def test_a_sound_installation() -> None:
 
 def test_a_broken_dependency_is_named(tmp_path: Path) -> None:
     (tmp_path / "simplejson.py").write_text("raise ImportError('half installed')")
-    result = run(tmp_path)
+    environment = {**os.environ, "PYTHONPATH": os.pathsep.join([str(tmp_path), str(ROOT)])}
+    command = tool_command("tools/check_install.py")
+    result = subprocess.run(command, capture_output=True, text=True, env=environment)
     assert result.returncode == 1
     assert "FAILED: ImportError: half installed" in result.stdout
     assert "not importable: simplejson" in result.stderr

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import subprocess
-import sys
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -12,9 +10,9 @@ import pytest
 import torch
 import yaml
 from helpers.golden_rule import golden_array, golden_json, golden_randn, relative_error
-from helpers.load_tool import load_tool
+from helpers.load_tool import Done, run_tool
 from helpers.published_files import write_yaml
-from helpers.tiny_run import ROOT, pairs
+from helpers.tiny_run import pairs
 from safetensors import safe_open
 from torch import Tensor, nn
 
@@ -22,7 +20,6 @@ from slowfast_maskfeat.builders import build_model
 from slowfast_maskfeat.checkpoints import load_checkpoint, load_weights, save_checkpoint
 from slowfast_maskfeat.config import load_config, parse_config
 
-TOOL = ROOT / "tools/convert_checkpoint.py"
 CLASSES = [f"class {number}" for number in range(10)]
 # A plain transformer of videos, as VideoMAE's golden case has it.
 VIDEOMAE = {
@@ -57,7 +54,7 @@ TORCHVISION = {
     "MVIT.POOL_KV_STRIDE_ADAPTIVE": [1, 4, 4],
 }
 
-Convert = Callable[..., tuple[int, str, str]]
+Convert = Callable[..., Done]
 
 
 def foreign_state(name: str, seed_prefix: str = "") -> dict[str, Tensor]:
@@ -68,15 +65,13 @@ def foreign_state(name: str, seed_prefix: str = "") -> dict[str, Tensor]:
 
 
 @pytest.fixture
-def convert(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> Convert:
+def convert(tmp_path: Path) -> Convert:
     """Calls the tool in this process: (options, input, output, words) -> code, output, errors."""
-    tool = load_tool("tools/convert_checkpoint.py")
 
-    def call(options: dict[str, Any], source: Path, output: Path, *words: Any):
+    def call(options: dict[str, Any], source: Path, output: Path, *words: Any) -> Done:
         config = write_yaml(tmp_path / "model.yaml", options)
         files = ["--cfg", config, "--input", source, "--output", output]
-        code = tool.main([str(word) for word in [*files, *words]])
-        return (code, *capsys.readouterr())
+        return run_tool("tools/convert_checkpoint.py", *files, *words)
 
     return call
 
@@ -347,11 +342,8 @@ def test_wrong_input_is_one_line_and_exit_code_2(
     assert written == {"theirs.bin", "head.pyth", "ours.pyth", "model.yaml"}
 
 
-def test_it_runs_as_a_program(tmp_path: Path) -> None:
+def test_another_number_of_classes_is_told(convert: Convert, tmp_path: Path) -> None:
     theirs = save_checkpoint(tmp_path / "theirs.pth", foreign_state("torchvision_v2"))
-    config = write_yaml(tmp_path / "model.yaml", TORCHVISION)
-    files = ["--input", theirs, "--output", tmp_path / "ours.pyth", "--cfg", config]
-    command = [sys.executable, TOOL, *files, "MODEL.NUM_CLASSES", "7"]
-    done = subprocess.run([str(word) for word in command], capture_output=True, text=True)
+    done = convert(TORCHVISION, theirs, tmp_path / "ours.pyth", "MODEL.NUM_CLASSES", "7")
     assert done.returncode == 0, done.stderr
     assert "the file has 10 classes, the model 7" in done.stdout

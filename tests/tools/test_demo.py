@@ -2,27 +2,19 @@
 
 from __future__ import annotations
 
-import json
 import re
-import subprocess
-import sys
 from pathlib import Path
 
 import pytest
+from helpers.dataset_scripts import run
+from helpers.load_tool import run_tool
+from helpers.tiny_run import events
 
-ROOT = Path(__file__).resolve().parents[2]
-DEMO = [sys.executable, str(ROOT / "tools/demo.py")]
-CLIPS = [sys.executable, str(ROOT / "datasets/make_motion_clips.py")]
 COUNTS = ["--num-pretrain", "320", "--num-train", "160", "--num-val", "80", "--num-test", "80"]
 
 
-def _events(folder: Path, kind: str) -> list[dict]:
-    lines = (folder / "stats.jsonl").read_text().splitlines()
-    return [event for event in map(json.loads, lines) if event["event"] == kind]
-
-
 def test_without_clips_it_says_how_to_make_them(tmp_path):
-    done = subprocess.run([*DEMO, "--output", tmp_path], capture_output=True, text=True)
+    done = run_tool("tools/demo.py", "--output", tmp_path)
     assert done.returncode == 2
     (line,) = done.stderr.splitlines()
     assert f"make_motion_clips.py --output {tmp_path / 'data'}" in line
@@ -30,21 +22,19 @@ def test_without_clips_it_says_how_to_make_them(tmp_path):
 
 @pytest.mark.slow
 def test_a_tenth_of_the_demo(tmp_path):
-    subprocess.run([*CLIPS, "--output", tmp_path / "data", *COUNTS], check=True)
-    done = subprocess.run(
-        [*DEMO, "--output", tmp_path, "--budget", "0.1"], capture_output=True, text=True
-    )
+    run("make_motion_clips.py", "--output", tmp_path / "data", *COUNTS)
+    done = run_tool("tools/demo.py", "--output", tmp_path, "--budget", "0.1")
     assert done.returncode == 0, done.stderr
     _assert_a_table(done.stdout, tmp_path)
     _assert_that_all_is_written(done.stdout)
-    losses = [event["loss"] for event in _events(tmp_path / "pretrain", "epoch")]
+    losses = [event["loss"] for event in events(tmp_path / "pretrain", "epoch")]
     assert losses[-1] < losses[0]
     for name in ("finetune", "scratch"):
-        (test,) = _events(tmp_path / name, "test")
+        (test,) = events(tmp_path / name, "test")
         assert test["num_videos"] == test["num_videos_scored"] == 80
     # Fine-tuning starts from the last checkpoint of the pre-training, scratch from none.
     starts = [
-        _events(tmp_path / name, "start")[0]["started_from"] for name in ("finetune", "scratch")
+        events(tmp_path / name, "start")[0]["started_from"] for name in ("finetune", "scratch")
     ]
     assert Path(starts[0]).parent == tmp_path / "pretrain" / "checkpoints"
     assert starts[1] == ""
@@ -55,7 +45,7 @@ def _assert_a_table(printed: str, folder: Path) -> None:
     for title, name in (("MaskFeat, then fine-tuned", "finetune"), ("from scratch", "scratch")):
         row = next(line for line in printed.splitlines() if line.startswith(title))
         top1, top5, loss, seconds = map(float, row.removeprefix(title).split())
-        (test,) = _events(folder / name, "test")
+        (test,) = events(folder / name, "test")
         assert top1 == pytest.approx(test["top1"], abs=0.06)
         assert top5 == pytest.approx(test["top5"], abs=0.06)
         assert loss == pytest.approx(test["loss"], abs=0.0006)

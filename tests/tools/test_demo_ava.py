@@ -2,25 +2,16 @@
 
 from __future__ import annotations
 
-import json
-import subprocess
-import sys
 from pathlib import Path
 
 import pytest
 from helpers.dataset_scripts import run
-from helpers.tiny_run import ROOT
-
-DEMO = [sys.executable, str(ROOT / "tools" / "demo_ava.py")]
-
-
-def _events(folder: Path, kind: str) -> list[dict]:
-    lines = (folder / "stats.jsonl").read_text().splitlines()
-    return [event for event in map(json.loads, lines) if event["event"] == kind]
+from helpers.load_tool import run_tool
+from helpers.tiny_run import events
 
 
 def test_without_data_it_says_how_to_make_them(tmp_path):
-    done = subprocess.run([*DEMO, "--output", tmp_path], capture_output=True, text=True)
+    done = run_tool("tools/demo_ava.py", "--output", tmp_path)
     assert done.returncode == 2
     (line,) = done.stderr.splitlines()
     assert f"make_motion_boxes.py --output {tmp_path / 'ava'}" in line
@@ -30,25 +21,23 @@ def test_without_data_it_says_how_to_make_them(tmp_path):
 def test_a_tenth_of_the_demo(tmp_path):
     few = ["--num-train", "8", "--num-val", "4"]
     run("make_motion_boxes.py", "--output", tmp_path / "ava", *few)
-    done = subprocess.run([*DEMO, "--output", tmp_path], capture_output=True, text=True)
+    done = run_tool("tools/demo_ava.py", "--output", tmp_path)
     assert done.returncode == 2  # there is neither a pre-training nor clips to make one with
     assert "make_motion_clips.py" in done.stderr
     counts = ["--num-pretrain", "64", "--num-train", "16", "--num-val", "16", "--num-test", "8"]
     run("make_motion_clips.py", "--output", tmp_path / "data", *counts)
-    done = subprocess.run(
-        [*DEMO, "--output", tmp_path, "--budget", "0.1"], capture_output=True, text=True
-    )
+    done = run_tool("tools/demo_ava.py", "--output", tmp_path, "--budget", "0.1")
     assert done.returncode == 0, done.stderr
     for title, name in (("MaskFeat, then detection", "ava_finetune"), ("from", "ava_scratch")):
         row = next(line for line in done.stdout.splitlines() if line.startswith(title))
-        (test,) = _events(tmp_path / name, "test")
+        (test,) = events(tmp_path / name, "test")
         figure = float(row.split()[-2])
         assert figure == pytest.approx(100 * test["mean_ap"], abs=0.06)
         assert test["num_frames_expected"] == 16
     row = next(line for line in done.stdout.splitlines() if line.startswith("by label frequency"))
     assert 5 < float(row.split()[-1]) < 45
     started = [
-        _events(tmp_path / f"ava_{n}", "start")[0]["started_from"] for n in ("finetune", "scratch")
+        events(tmp_path / f"ava_{n}", "start")[0]["started_from"] for n in ("finetune", "scratch")
     ]
     assert Path(started[0]).parent == tmp_path / "pretrain" / "checkpoints"
     assert started[1] == ""

@@ -3,13 +3,12 @@
 from __future__ import annotations
 
 import csv
-import warnings
 from pathlib import Path
 
 import numpy as np
 import pytest
 import torch
-from helpers.load_tool import load_tool
+from helpers.load_tool import Done, run_tool
 from helpers.tiny_detection import DETECTION, folders, make_boxes
 from helpers.tiny_run import MODEL, events, pairs
 
@@ -33,14 +32,11 @@ def trained(data, tmp_path_factory):
 
 
 @pytest.fixture
-def detect(capsys):
+def detect():
     """Calls the tool in this process: words -> code, output, errors."""
-    tool = load_tool("tools/detect.py")
 
-    def call(*words) -> tuple[int, str, str]:
-        with warnings.catch_warnings():
-            code = tool.main([*map(str, words), "--device", "cpu"])
-        return (code, *capsys.readouterr())
+    def call(*words) -> Done:
+        return run_tool("tools/detect.py", *words, "--device", "cpu")
 
     return call
 
@@ -157,9 +153,7 @@ def test_a_classifier_is_refused(data, trained, detect, tmp_path):
     assert "--checkpoint must be a detector" in error
 
 
-def test_the_help_says_what_the_drawn_video_lacks(capsys):
-    with pytest.raises(SystemExit):
-        load_tool("tools/detect.py").main(["--help"])
-    help_text = " ".join(capsys.readouterr().out.split())
+def test_the_help_says_what_the_drawn_video_lacks():
+    help_text = " ".join(run_tool("tools/detect.py", "--help").stdout.split())
     assert "mean frame rate" in help_text
     assert "no audio" in help_text

@@ -6,14 +6,12 @@ The configurations are those of the project, made narrow; the images and videos 
 from __future__ import annotations
 
 import math
-import warnings
 from pathlib import Path
-from types import ModuleType
 
 import numpy as np
 import pytest
 import torch
-from helpers.load_tool import load_tool
+from helpers.load_tool import run_tool
 from helpers.tiny_run import ROOT, events, make_videos, pairs
 from PIL import Image
 from torch import Tensor
@@ -84,33 +82,13 @@ def kinetics(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return make_videos(tmp_path_factory.mktemp("kinetics"), num_videos=4, num_classes=2)
 
 
-@pytest.fixture(scope="module")
-def run_net() -> ModuleType:
-    return load_tool("tools/run_net.py")
-
-
-class Command:
-    """`python tools/run_net.py --cfg configs/NAME.yaml KEY VALUE ...`, made small."""
-
-    def __init__(self, tool: ModuleType, capsys: pytest.CaptureFixture[str]) -> None:
-        self.tool, self.capsys = tool, capsys
-
-    def __call__(self, name: str, data: Path, output: Path, *options: dict) -> str:
-        """Run to the end; returns what it said to people."""
-        folders = {"DATA.PATH_TO_DATA_DIR": data, "OUTPUT_DIR": output}
-        words = ["--cfg", str(ROOT / f"configs/{name}.yaml"), *pairs(SMALL, folders, *options)]
-        code = self.tool.main(words)
-        said = self.capsys.readouterr().err
-        assert code == 0, said
-        return said
-
-
-@pytest.fixture
-def command(
-    run_net: ModuleType, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
-) -> Command:
-    monkeypatch.setattr(warnings, "showwarning", warnings.showwarning)  # put back afterwards
-    return Command(run_net, capsys)
+def command(name: str, data: Path, output: Path, *options: dict) -> str:
+    """Run `tools/run_net.py --cfg configs/NAME.yaml KEY VALUE ...`, made small; its messages."""
+    folders = {"DATA.PATH_TO_DATA_DIR": data, "OUTPUT_DIR": output}
+    words = ["--cfg", ROOT / f"configs/{name}.yaml", *pairs(SMALL, folders, *options)]
+    done = run_tool("tools/run_net.py", *words)
+    assert done.returncode == 0, done.stderr
+    return done.stderr
 
 
 def checkpoint(output: Path) -> Path:
@@ -124,7 +102,7 @@ def weights(output: Path) -> dict[str, Tensor]:
 
 @pytest.mark.parametrize(("pretraining", "finetuning"), METHODS, ids=lambda name: name)
 def test_images_are_pretrained_fine_tuned_and_tested(
-    pretraining: str, finetuning: str, imagenet: Path, tmp_path: Path, command: Command
+    pretraining: str, finetuning: str, imagenet: Path, tmp_path: Path
 ) -> None:
     first, second = tmp_path / "pt", tmp_path / "ft"
     command(f"masked_ssl/{pretraining}", imagenet, first, SHALLOW_MASKED)
@@ -147,7 +125,7 @@ def test_images_are_pretrained_fine_tuned_and_tested(
 
 @pytest.mark.parametrize("name", FROM_SCRATCH)
 def test_models_of_images_are_trained_from_scratch(
-    name: str, imagenet: Path, tmp_path: Path, command: Command
+    name: str, imagenet: Path, tmp_path: Path
 ) -> None:
     command(f"ImageNet/{name}", imagenet, tmp_path)
     (epoch,), (tested,) = events(tmp_path, "epoch"), events(tmp_path, "test")
@@ -157,7 +135,7 @@ def test_models_of_images_are_trained_from_scratch(
 
 
 def test_a_vit_of_images_becomes_one_of_video(
-    imagenet: Path, kinetics: Path, tmp_path: Path, command: Command
+    imagenet: Path, kinetics: Path, tmp_path: Path
 ) -> None:
     image, video = tmp_path / "image", tmp_path / "video"
     command("masked_ssl/in1k_VIT_B_MaskFeat_PT", imagenet, image, SHALLOW_MASKED)
@@ -182,7 +160,7 @@ def test_a_vit_of_images_becomes_one_of_video(
 
 @pytest.mark.parametrize("method", ["MAE", "SimMIM"])
 def test_a_vit_of_video_becomes_one_of_images(
-    method: str, imagenet: Path, kinetics: Path, tmp_path: Path, command: Command
+    method: str, imagenet: Path, kinetics: Path, tmp_path: Path
 ) -> None:
     video, image = tmp_path / "video", tmp_path / "image"
     options = (SHALLOW_MASKED, SHORT_CLIPS, {"DATA.TRAIN_CROP_NUM_TEMPORAL": 1})
@@ -204,7 +182,7 @@ def test_a_vit_of_video_becomes_one_of_images(
 
 
 def test_an_mvit_of_images_becomes_one_of_video_and_comes_back(
-    imagenet: Path, kinetics: Path, tmp_path: Path, command: Command
+    imagenet: Path, kinetics: Path, tmp_path: Path
 ) -> None:
     image, video, back = (tmp_path / name for name in ("image", "video", "back"))
     command("ImageNet/MVITv2_S", imagenet, image)

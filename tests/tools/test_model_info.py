@@ -3,29 +3,22 @@
 from __future__ import annotations
 
 import json
-import subprocess
-import sys
-import warnings
 
 import pytest
 from helpers import tiny_run
-from helpers.load_tool import load_tool
+from helpers.load_tool import Done, run_tool
 from helpers.tiny_run import ROOT, pairs
 
-TOOL = ROOT / "tools/model_info.py"
 SMALL = pairs(tiny_run.MODEL, {"MODEL.NUM_CLASSES": 3})
 CONFIGS = sorted(path for path in (ROOT / "configs").rglob("*.yaml") if "_base_" not in path.parts)
 
 
 @pytest.fixture
-def model_info(capsys):
+def model_info():
     """Calls the tool in this process: words -> code, output, errors."""
-    tool = load_tool("tools/model_info.py")
 
-    def call(*words: str) -> tuple[int, str, str]:
-        with warnings.catch_warnings():
-            code = tool.main(list(words))
-        return (code, *capsys.readouterr())
+    def call(*words: str) -> Done:
+        return run_tool("tools/model_info.py", *words)
 
     return call
 
@@ -114,11 +107,8 @@ def test_what_is_wrong_is_one_line_and_code_2(model_info, tmp_path):
         assert errors.count("\n") == 1
 
 
-def test_it_runs_alone_and_needs_no_data(tmp_path):
+def test_it_needs_no_data(model_info, tmp_path):
     words = [*SMALL, "DATA.PATH_TO_DATA_DIR", str(tmp_path / "nowhere")]
-    done = subprocess.run(
-        [sys.executable, str(TOOL), "--cfg", *words], capture_output=True, text=True, cwd=tmp_path
-    )
-    assert done.returncode == 0, done.stderr
-    assert done.stderr == ""
-    assert "parameters" in done.stdout
+    code, output, errors = model_info("--cfg", *words)
+    assert (code, errors) == (0, "")
+    assert "parameters" in output

@@ -2,16 +2,15 @@
 
 from __future__ import annotations
 
-import subprocess
-import sys
 from pathlib import Path
 
 import numpy as np
 import pytest
 import torch
 from helpers.golden_rule import golden_array, golden_json, golden_npz, golden_randn, relative_error
+from helpers.load_tool import Done, run_tool
 from helpers.published_files import PUBLISHED, write_yaml
-from helpers.tiny_run import ROOT, events, make_videos, pairs
+from helpers.tiny_run import events, make_videos, pairs
 
 PRETRAINING = "masked_ssl/k400_MVITv2_S_16x4_MaskFeat_PT"
 FINETUNING = "masked_ssl/k400_MVITv2_S_16x4_FT"
@@ -26,9 +25,8 @@ SMALL = {
 }
 
 
-def tool(name: str, *words: str | Path) -> subprocess.CompletedProcess[str]:
-    command = [sys.executable, str(ROOT / "tools" / f"{name}.py"), *map(str, words)]
-    done = subprocess.run(command, capture_output=True, text=True, cwd=ROOT)
+def tool(name: str, *words: str | Path) -> Done:
+    done = run_tool(f"tools/{name}.py", *words)
     assert done.returncode == 0, done.stderr
     return done
 

@@ -15,7 +15,7 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
-from helpers.load_tool import load_tool
+from helpers.load_tool import Done, run_tool
 from helpers.tiny_run import ROOT
 from torch import nn
 
@@ -38,17 +38,15 @@ def smoothed():
     pass
 """
 
-Rewrite = Callable[[Path, Path], tuple[int, str, str]]
+Rewrite = Callable[[Path, Path], Done]
 
 
 @pytest.fixture
-def rewrite(capsys: pytest.CaptureFixture[str]) -> Rewrite:
+def rewrite() -> Rewrite:
     """Calls the tool in this process: (input, output) -> code, output, errors."""
-    tool = load_tool("tools/rewrite_checkpoint.py")
 
-    def call(source: Path, output: Path) -> tuple[int, str, str]:
-        code = tool.main(["--input", str(source), "--output", str(output)])
-        return (code, *capsys.readouterr())
+    def call(source: Path, output: Path) -> Done:
+        return run_tool("tools/rewrite_checkpoint.py", "--input", source, "--output", output)
 
     return call
 

@@ -2,11 +2,9 @@
 
 from __future__ import annotations
 
-import warnings
 from pathlib import Path
 
-import pytest
-from helpers.load_tool import load_tool
+from helpers.load_tool import run_tool
 from helpers.tiny_run import MODEL, pairs
 
 from slowfast_maskfeat.builders import build_model
@@ -14,12 +12,7 @@ from slowfast_maskfeat.checkpoints import save_checkpoint
 from slowfast_maskfeat.config import load_config
 
 
-def test_weights_that_do_not_fit_are_told_by_a_table_and_a_line(
-    tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
-) -> None:
-    tool = load_tool("tools/run_net.py")
-    monkeypatch.setattr(warnings, "showwarning", warnings.showwarning)  # put back afterwards
-
+def test_weights_that_do_not_fit_are_told_by_a_table_and_a_line(tmp_path: Path) -> None:
     model = build_model(load_config([], pairs(MODEL, {"MODEL.NUM_CLASSES": 3})))
     path = save_checkpoint(tmp_path / "three.pyth", {"model_state": model.state_dict()})
     further = {
@@ -28,8 +21,9 @@ def test_weights_that_do_not_fit_are_told_by_a_table_and_a_line(
         "TEST.CHECKPOINT_FILE_PATH": path,
         "OUTPUT_DIR": tmp_path,
     }
-    assert tool.main(["--cfg", *pairs(MODEL, further)]) == 2
-    first, *_, classifier, line = capsys.readouterr().err.splitlines()
+    done = run_tool("tools/run_net.py", "--cfg", *pairs(MODEL, further))
+    assert done.returncode == 2
+    first, *_, classifier, line = done.stderr.splitlines()
     assert first == f"weights from {path}"
     assert classifier.endswith("the file has 3 classes, the model 7")
     assert line.startswith(f"error: {path} does not fill the whole model, which testing needs")

@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 import torch
 from helpers import tiny_run
-from helpers.load_tool import load_tool
+from helpers.load_tool import Done, run_tool
 from PIL import Image
 
 from slowfast_maskfeat.builders import build_model, build_task
@@ -40,8 +40,10 @@ def folder(tmp_path_factory):
     return folder
 
 
-def _visualize(*words):
-    return load_tool("tools/visualize.py").main([str(word) for word in words])
+def _visualize(*words: object, code: int = 0) -> Done:
+    done = run_tool("tools/visualize.py", *words)
+    assert done.returncode == code, done.stderr
+    return done
 
 
 @pytest.mark.parametrize("options", [HOG, PIXELS], ids=["hog", "pixels"])
@@ -86,16 +88,15 @@ def test_a_mask_finer_than_what_is_predicted_is_not_drawn():
         predicted_drawings(model, task, batch, "mine")
 
 
-def test_two_networks_side_by_side_and_a_film(folder, tmp_path, capsys):
+def test_two_networks_side_by_side_and_a_film(folder, tmp_path):
     one, both = tmp_path / "one.png", tmp_path / "new" / "both.png"
     videos = [folder / "0.mp4", folder / "1.mp4"]
-    assert _visualize("--checkpoint", folder / "hog.pyth", "--input", *videos, "--output", one) == 0
-    words = ["--checkpoint", folder / "hog.pyth", folder / "pixels.pyth", "--name", "HOG", "pixels"]
-    assert _visualize(*words, "--input", *videos, "--output", both) == 0
-    assert capsys.readouterr().out.split() == [
-        *(str(one), str(one.with_suffix(".gif"))),
-        *(str(both), str(both.with_suffix(".gif"))),
-    ]
+    words = ["--checkpoint", folder / "hog.pyth"]
+    done = _visualize(*words, "--input", *videos, "--output", one)
+    assert done.stdout.split() == [str(one), str(one.with_suffix(".gif"))]
+    words = [*words, folder / "pixels.pyth", "--name", "HOG", "pixels"]
+    done = _visualize(*words, "--input", *videos, "--output", both)
+    assert done.stdout.split() == [str(both), str(both.with_suffix(".gif"))]
     narrow, wide = Image.open(one), Image.open(both)
     assert narrow.height == wide.height
     assert 1.35 < wide.width / narrow.width < 1.5  # six columns instead of four
@@ -106,7 +107,7 @@ def test_two_networks_side_by_side_and_a_film(folder, tmp_path, capsys):
 def test_a_film_as_mp4(folder, tmp_path):
     output = tmp_path / "x.png"
     words = ["--checkpoint", folder / "hog.pyth", "--input", folder / "0.mp4", "--output", output]
-    assert _visualize(*words, "--film", ".mp4") == 0
+    _visualize(*words, "--film", ".mp4")
     with av.open(str(output.with_suffix(".mp4"))) as film:
         assert sum(1 for _ in film.decode(video=0)) == 2
 
@@ -126,7 +127,7 @@ def test_a_list_names_inputs_and_the_seed_the_masks(folder, tmp_path):
         ("e", "blanks.csv", keys),
     ):
         output = tmp_path / f"{name}.png"
-        assert _visualize(*base, folder / given, "--output", output, *words) == 0
+        _visualize(*base, folder / given, "--output", output, *words)
     pictures = {name: np.asarray(Image.open(tmp_path / f"{name}.png")) for name in "abcde"}
     assert np.array_equal(pictures["a"], pictures["b"])
     assert not np.array_equal(pictures["a"], pictures["c"])
@@ -141,18 +142,18 @@ def test_a_film_keeps_its_form_whatever_the_masks_of_a_moment(folder, tmp_path):
     output = tmp_path / "x.png"
     words += ["--input", folder / "0.mp4", "--output", output, "--film", ".mp4"]
     for seed in range(3):
-        assert _visualize(*words, "--seed", seed) == 0
+        _visualize(*words, "--seed", seed)
 
 
-def test_a_list_longer_than_a_panel_is_told_at_its_first(folder, tmp_path, capsys):
+def test_a_list_longer_than_a_panel_is_told_at_its_first(folder, tmp_path):
     (tmp_path / "long.csv").write_text(f"{folder / '0.mp4'} 0\n" * 91)
     words = ["--checkpoint", folder / "hog.pyth", "--input", tmp_path / "long.csv"]
-    assert _visualize(*words, "--output", tmp_path / "x.png") == 2
-    assert "about 182 for 91 inputs" in capsys.readouterr().err
+    done = _visualize(*words, "--output", tmp_path / "x.png", code=2)
+    assert "about 182 for 91 inputs" in done.stderr
     assert not (tmp_path / "x.png").exists()
 
 
-def test_what_is_wrong_is_one_line(folder, tmp_path, capsys):
+def test_what_is_wrong_is_one_line(folder, tmp_path):
     classifier = _checkpoint(tmp_path / "c.pyth", {"MODEL.NUM_CLASSES": 3})
     video, png, broken = folder / "0.mp4", tmp_path / "x.png", tmp_path / "broken.jpg"
     broken.write_bytes(b"no picture")
@@ -180,7 +181,6 @@ def test_what_is_wrong_is_one_line(folder, tmp_path, capsys):
         (["--checkpoint", folder / "hog.pyth", "--input", folder, "--output", png], "got folder"),
         (["--checkpoint", folder / "hog.pyth", "--input", classifier, "--output", png], "binary"),
     ):
-        assert _visualize(*words) == 2
-        (line,) = capsys.readouterr().err.splitlines()
+        (line,) = _visualize(*words, code=2).stderr.splitlines()
         assert line.startswith("error: ")
         assert part in line

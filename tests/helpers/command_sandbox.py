@@ -1,0 +1,196 @@
+"""A folder in which the documented commands run: the files that they name, made small."""
+
+from __future__ import annotations
+
+import shutil
+from collections.abc import Callable, Mapping, Sequence
+from itertools import pairwise
+from pathlib import Path
+
+import numpy as np
+import yaml
+from fvcore.common.config import CfgNode
+from helpers import detection_commands, tiny_run
+from helpers.documents import ROOT, shown_files
+from helpers.load_tool import run_tool
+from helpers.tar_shards import write_shard
+from helpers.videos_on_disk import numbered_frames, write_video
+
+from slowfast_maskfeat.config import load_config
+
+# Later pairs win, so these make any configuration as small as a test's.
+SMALL = {
+    **tiny_run.MODEL,
+    "MVIT.NUM_HEADS": 1,
+    "MVIT.PATCH_KERNEL": [3, 7, 7],
+    "MVIT.PATCH_STRIDE": [2, 4, 4],
+    "MVIT.DIM_MUL": [],
+    "MVIT.HEAD_MUL": [],
+    "MASK.PRETRAIN_DEPTH": [1],
+    "AUG.MASK_WINDOW_SIZE": [],
+    "SOLVER.MAX_EPOCH": 1,
+    "SOLVER.WARMUP_EPOCHS": 0,
+}
+# What images need in the place of the above, and what has one clip along the time.
+SMALL_IMAGES = {
+    "DATA.NUM_FRAMES": 1,
+    "MVIT.PATCH_KERNEL": [7, 7],
+    "MVIT.PATCH_STRIDE": [4, 4],
+    "MVIT.PATCH_PADDING": [3, 3],
+    "MVIT.POOL_KVQ_KERNEL": [1, 3, 3],
+    "MVIT.REL_POS_TEMPORAL": False,
+}
+# An autoencoder is a plain transformer with absolute positions.
+SMALL_AUTOENCODER = {
+    "MVIT.POOL_Q_STRIDE": [],
+    "MVIT.POOL_KVQ_KERNEL": None,
+    "MVIT.POOL_KV_STRIDE_ADAPTIVE": None,
+    "MVIT.REL_POS_SPATIAL": False,
+    "MVIT.REL_POS_TEMPORAL": False,
+    "MVIT.USE_ABS_POS": True,
+    "MVIT.PATCH_KERNEL": [8, 8],
+    "MVIT.PATCH_STRIDE": [8, 8],
+    "MVIT.PATCH_PADDING": [0, 0],
+}
+SMALL_SEGMENTS = {"TEST.NUM_ENSEMBLE_VIEWS": 1}
+CONFIGS = {
+    "ssl": ROOT / "configs/masked_ssl/k400_MVITv2_S_16x4_MaskFeat_PT.yaml",
+    "ssl_eval": ROOT / "configs/masked_ssl/k400_MVITv2_S_16x4_FT.yaml",
+}
+SHOWN_FILES = shown_files()
+DETECTOR = ROOT / "configs/AVA/MVITv2_S_16x4_MaskFeat.yaml"
+
+
+def small(words: Sequence[str]) -> list[str]:
+    """A command of run_net.py with the pairs that make it tiny."""
+    pairs, cfg = dict(SMALL), configuration(words)
+    if cfg.MVIT.PATCH_2D:
+        pairs |= SMALL_IMAGES
+    if cfg.MASK.MAE_ON:
+        pairs |= SMALL_AUTOENCODER
+    if cfg.TEST.DATASET == "ssv2":
+        pairs |= SMALL_SEGMENTS
+    if "TEST.NUM_TEMPORAL_CLIPS" not in words:
+        pairs["TEST.NUM_TEMPORAL_CLIPS"] = []
+    return [*words, *tiny_run.pairs(pairs)]
+
+
+def configuration(words: Sequence[str]) -> CfgNode:
+    """What a command of run_net.py asks for, before it is made small."""
+    options = list(words[list(words).index("--cfg") + 1 :])
+    files = [word for word in options if word.endswith(".yaml")]
+    return load_config(files, options[len(files) :])
+
+
+def make_finished(folders: Mapping[str, Path], videos: Path) -> None:
+    """Pre-train, and fine-tune from it.
+
+    Args:
+        folders: by TASK, where each run is written.
+        videos: what it learns from.
+    """
+    for task, config in CONFIGS.items():
+        pairs = {"DATA.PATH_TO_DATA_DIR": videos, "OUTPUT_DIR": folders[task], **SMALL}
+        pairs["TEST.NUM_TEMPORAL_CLIPS"] = []
+        if task == "ssl_eval":
+            pairs["TRAIN.CHECKPOINT_FILE_PATH"] = checkpoint_of(folders["ssl"])
+        done = run_tool("tools/run_net.py", "--cfg", config, *tiny_run.pairs(pairs))
+        assert done.returncode == 0, done.stderr
+
+
+def make_longer_videos(folder: Path) -> Path:
+    """The videos of a tiny run and a longer one."""
+    tiny_run.make_videos(folder)
+    write_video(folder / "long.mp4", numbered_frames(40))
+    return folder
+
+
+def checkpoint_of(folder: Path) -> Path:
+    """The only checkpoint of a run."""
+    (path,) = (folder / "checkpoints").glob("*.pyth")
+    return path
+
+
+class Sandbox:
+    """A folder that looks like the checkout, where commands may write."""
+
+    def __init__(
+        self,
+        folder: Path,
+        videos: Path,
+        finished: Callable[[], dict[str, Path]],
+        boxes: Callable[[], Path],
+    ) -> None:
+        self.folder = folder
+        self.videos = videos
+        self.finished = finished
+        self.boxes = boxes
+        for name in ("tools", "configs", "datasets", "slowfast_maskfeat"):
+            (folder / name).symlink_to(ROOT / name)
+        for name, text in SHOWN_FILES.items():
+            (folder / name).write_text(text)
+
+    def provide(self, words: Sequence[str]) -> None:
+        """Make the files that a command names, itself or in a YAML file that a document shows."""
+        if "tools/convert_checkpoint.py" in words:
+            return  # its rule makes them
+        words = [*_shown_pairs(words), *words]
+        for word in words:
+            if "/ava_checkpoint" in word:
+                path, pairs = self.folder / word, tiny_run.pairs(SMALL)
+                detection_commands.write_detector(path, self.boxes(), DETECTOR, pairs)
+            elif word.endswith(".pyth"):
+                is_pretrained = "ssl_checkpoint" in word or "_PT_" in word
+                task = "ssl" if is_pretrained else "ssl_eval"
+                self._copy(checkpoint_of(self.finished()[task]), word)
+            elif word.endswith(".mp4"):
+                self._copy(self.videos / "long.mp4", word)
+        if "--clips" in words:
+            np.save(words[words.index("--clips") + 1], np.zeros((2, 3, 4, 32, 32), np.uint8))
+        keys = dict(pairwise(words))
+        if "AVA.VIDEO_DIR" in keys:
+            detection_commands.provide_files(configuration(words), self.boxes())
+        elif "DATA.PATH_TO_DATA_DIR" in keys:
+            self._lists(keys)
+        if keys.get("TRAIN.ENABLE") == "False" and "TEST.CHECKPOINT_FILE_PATH" not in keys:
+            trained = checkpoint_of(self.finished()["ssl_eval"])
+            self._copy(trained, f"{keys['OUTPUT_DIR']}/checkpoints/{trained.name}")
+
+    def results(self, folder: str) -> None:
+        """Put what a finished fine-tuning has written."""
+        shutil.copytree(self.finished()["ssl_eval"], self.folder / folder)
+        for scores in list((self.folder / folder).glob("test_scores_*.npz")):
+            shutil.copy(scores, scores.with_name("test_scores_1x10.npz"))
+
+    def _copy(self, source: Path, target: str) -> None:
+        path = self.folder / target
+        path.parent.mkdir(parents=True, exist_ok=True)
+        shutil.copy(source, path)
+
+    def _lists(self, pairs: dict[str, str]) -> None:
+        """Lists in the form and with the prefix that the command says."""
+        lists = self.folder / pairs["DATA.PATH_TO_DATA_DIR"]
+        lists.mkdir(parents=True)
+        prefix = pairs.get("DATA.PATH_PREFIX")
+        if prefix is not None:
+            (self.folder / prefix).symlink_to(self.videos)
+        separator = pairs.get("DATA.PATH_LABEL_SEPARATOR", " ")
+        for split in ("train", "val", "test"):
+            rows = (self.videos / f"{split}.csv").read_text().splitlines()
+            fields = [row.split() for row in rows]
+            if prefix is not None:
+                fields = [[Path(path).name, label] for path, label in fields]
+            text = "".join(separator.join(row) + "\n" for row in fields)
+            (lists / f"{split}.csv").write_text(text)
+        shutil.copy(self.videos / "classes.txt", lists)
+        if pairs.get("TRAIN.DATASET") == "webdataset":
+            members = {path.name: path.read_bytes() for path in self.videos.glob("[0-9]*.mp4")}
+            members |= {f"{name[:-4]}.cls": b"%d" % (int(name[:-4]) % 3) for name in members}
+            for split in ("train", "val", "test"):
+                write_shard(lists / f"{split}-000000.tar", members)
+
+
+def _shown_pairs(words: Sequence[str]) -> list[str]:
+    """The keys and values of the YAML files that a command names and a document shows."""
+    files = [yaml.safe_load(SHOWN_FILES[word]) for word in words if word in SHOWN_FILES]
+    return [str(word) for file in files for pair in file.items() for word in pair]
