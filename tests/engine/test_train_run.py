@@ -219,7 +219,7 @@ def test_losses_that_stay_infinite_stop_the_run_and_name_the_clips(data, tmp_pat
         ({"TRAIN.ENABLE": False}, "TEST.CHECKPOINT_FILE_PATH: empty"),
         ({"TRAIN.CHECKPOINT_FILE_PATH": "no.pyth"}, "no.pyth"),
         ({"MODEL.MODEL_NAME": "ResNet"}, "MODEL.MODEL_NAME"),
-        ({"TRAIN.BATCH_SIZE": 100}, r"at least 100 videos, .* got 12"),
+        ({"TRAIN.BATCH_SIZE": 100}, "must have at least 100 videos"),
         (
             {**PRETRAINING, "AUG.MASK_WINDOW_SIZE": [2, 3, 3]},
             "masks of 2x3x3 do not divide the 2x4x4",
