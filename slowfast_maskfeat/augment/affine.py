@@ -112,7 +112,7 @@ def affine(
     columns = _held(columns, left, frame_width, columns_held)
     rows = _held(rows, top, frame_height, rows_held)
     clip = torch.arange(num_clips, device=device, dtype=torch.int32).view(-1, 1, 1, 1)
-    # What is outside of the frame is made of a last row of the table, which holds the fill.
+    # Pixels from outside of the frame read a last row of the table, which holds the fill.
     rows = torch.where(outside[..., None], num_clips * rows_held, rows + clip * rows_held)
     columns = torch.where(outside[..., None], clip, columns)
     indices = rows[..., :, None] * columns_held + columns[..., None, :]  # (G, h, w, taps, taps)

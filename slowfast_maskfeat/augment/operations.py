@@ -1,10 +1,9 @@
 """Operations of RandAugment and color jitter on uint8 frames of many clips, equal to Pillow's.
 
 Operations on values take (G, T, H, W, C) uint8 frames of G clips, each with its own argument, and
-give the same shape. What depends on the content of a picture is measured in every frame by itself,
-as published. Where clips differ in size `inside` (G, 1, H, W, 1) says which pixels are theirs, the
-others being padding; None means all. On any device the results are the same, and no device is
-waited for.
+give the same shape. Statistics of an image are measured in every frame by itself, as published.
+Where clips differ in size `inside` (G, 1, H, W, 1) says which pixels are theirs, the others being
+padding; None means all. Results are the same on any device, and nothing waits for a device.
 """
 
 from __future__ import annotations

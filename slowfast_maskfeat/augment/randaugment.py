@@ -52,7 +52,7 @@ class Operation(NamedTuple):
         name: as published.
         argument: degrees, pixels per pixel, share of the side, bits, a value or a factor.
         interpolation: of those that move pixels.
-        fill: value per channel where these leave nothing.
+        fill: value per channel of pixels from outside of the frame.
     """
 
     name: str
@@ -82,7 +82,7 @@ class Operation(NamedTuple):
         }[self.kind]
 
     def region_needed(self, box: CropBox, height: int, width: int) -> CropBox:
-        """What must be known of the frame to give `box` of the result."""
+        """The rectangle of the frame that `box` of the result depends on."""
         if self.moves_pixels:
             return self.matrix(height, width).source(box, height, width)
         if self.kind in _WHOLE_FRAME:
@@ -137,39 +137,39 @@ class RandAugment:
 def parse_policy(
     policy: str, *, interpolation: str = "bicubic", fill: tuple[int, ...] = (128, 128, 128)
 ) -> RandAugment:
-    """RandAugment of a published policy text.
+    """Build RandAugment from a published policy text.
 
     Raises:
-        ValueError: the text is of another kind, or has a part that is not known.
+        ValueError: the text is of another augmentation, or has an unknown part.
     """
     kind, *parts = policy.split("-")
     if kind != "rand":
         raise ValueError(
-            f"AUG.AA_TYPE: {policy!r}: only RandAugment is there, such as 'rand-m7-mstd0.5-inc1'; "
-            "an empty text is for none"
+            "AUG.AA_TYPE must be a policy of RandAugment such as 'rand-m7-mstd0.5-inc1', or empty, "
+            f"got {policy!r}"
         )
     if interpolation not in (*INTERPOLATIONS, "random"):
         raise ValueError(
-            f"AUG.INTERPOLATION: {interpolation!r} is not one of 'bicubic', 'bilinear', 'random'"
+            f"AUG.INTERPOLATION must be 'bicubic', 'bilinear' or 'random', got {interpolation!r}"
         )
     values = {"m": _MAX_LEVEL, "n": 2.0, "mstd": 0.0, "inc": 0.0}
     for part in parts:
         match = re.fullmatch(r"([a-z]+)(\d+(?:\.\d+)?)", part)
         if match is None or match[1] not in values:
             raise ValueError(
-                f"AUG.AA_TYPE: {policy!r}: {part!r} is not known; m, n, mstd and inc1 are "
-                "(magnitude, number of operations, standard deviation, increasing set)"
+                "AUG.AA_TYPE must have no parts but m, n, mstd and inc1 (magnitude, number of "
+                f"operations, standard deviation, increasing set), got {part!r} in {policy!r}"
             )
         values[match[1]] = float(match[2])
         if match[1] == "inc" and values["inc"] != 1:
             raise ValueError(
-                f"AUG.AA_TYPE: {policy!r}: the published code reads {part!r} as 'inc1'; write "
-                "that, or leave it out"
+                f"AUG.AA_TYPE must have 'inc1' or no 'inc', got {part!r} in {policy!r}, which the "
+                "published code reads as 'inc1'"
             )
     if values["n"] < 1 or values["n"] != int(values["n"]):
-        raise ValueError(f"AUG.AA_TYPE: {policy!r}: n is wanted as a whole number from 1 on")
+        raise ValueError(f"AUG.AA_TYPE: n must be a whole number >= 1, got {policy!r}")
     if values["m"] > _MAX_LEVEL:
-        raise ValueError(f"AUG.AA_TYPE: {policy!r}: m is wanted in 0..{_MAX_LEVEL:g}")
+        raise ValueError(f"AUG.AA_TYPE: m must be in 0..{_MAX_LEVEL:g}, got {policy!r}")
     return RandAugment(
         magnitude=values["m"],
         num_operations=int(values["n"]),

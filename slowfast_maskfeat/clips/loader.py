@@ -34,12 +34,12 @@ class _EpochOrder(Sampler[list[SampleKey]]):
         self.world = world
         self.epoch = 0
         self.first_batch = 0
-        self.wanted = np.ones(self.num_rows, bool)
+        self.is_kept = np.ones(self.num_rows, bool)
 
     def __len__(self) -> int:
         if self.shuffle:  # a last batch that is not full is left out; its rows differ every epoch
             return self.num_rows // self.batch_size
-        return len(np.unique(self.wanted.nonzero()[0] // self.batch_size))
+        return len(np.unique(self.is_kept.nonzero()[0] // self.batch_size))
 
     def __iter__(self) -> Iterator[list[SampleKey]]:
         rows = np.arange(self.num_rows)
@@ -55,7 +55,7 @@ class _EpochOrder(Sampler[list[SampleKey]]):
         for start in range(0, end, self.batch_size):
             # The processes' batches together are the batch that one process would have made.
             mine = rows[start : start + self.batch_size][self._share]
-            mine = mine[self.wanted[mine]]
+            mine = mine[self.is_kept[mine]]
             if len(mine):
                 yield mine
 
@@ -154,7 +154,7 @@ class ClipLoader:
         Only for loaders without shuffling: training has full batches.
         """
         assert not self._order.shuffle
-        self._order.wanted[rows] = False
+        self._order.is_kept[rows] = False
 
     def epoch(self, epoch: int, first_batch: int = 0) -> Iterator[ClipBatch]:
         """The batches of this process in `epoch`, from `first_batch` on.

@@ -1,4 +1,4 @@
-"""What happens to a whole batch: normalize, erase, mix; one draw for all processes."""
+"""Transforms of a whole batch: normalize, erase, mix; one draw for all processes."""
 
 from __future__ import annotations
 

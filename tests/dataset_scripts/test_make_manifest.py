@@ -9,6 +9,7 @@ from pathlib import Path
 
 import pytest
 from helpers import dataset_scripts
+from helpers.load_tool import ROOT
 
 from slowfast_maskfeat.curation.write_list import ListRow, split_rows
 from slowfast_maskfeat.datasets import read_list
@@ -121,7 +122,7 @@ def test_bad_input_is_one_error(tmp_path, words, message):
 
 def test_it_starts_without_torch():
     """Lists are made on machines, and in shells, where waiting for torch is all there is to do."""
-    script = dataset_scripts.FOLDER / "make_manifest.py"
+    script = ROOT / "datasets" / "make_manifest.py"
     code = f"""
 import runpy, sys
 sys.argv = ["make_manifest.py", "--help"]
