@@ -141,18 +141,10 @@ def block_geometries(
         ValueError: A row names a block that does not exist, both ways of key strides are given, or
             a width is not divisible by its number of heads.
     """
-    if pool_kv_stride_adaptive and pool_kv_stride:
-        raise ValueError(
-            "MVIT.POOL_KV_STRIDE or MVIT.POOL_KV_STRIDE_ADAPTIVE must be empty, got "
-            f"{list(pool_kv_stride)} and {list(pool_kv_stride_adaptive)}"
-        )
     widths = _per_block("MVIT.DIM_MUL", dim_mul, depth + 1)
     heads = _per_block("MVIT.HEAD_MUL", head_mul, depth + 1)
     strides_q = _strides("MVIT.POOL_Q_STRIDE", pool_q_stride, depth)
-    if pool_kv_stride_adaptive:
-        strides_kv = _adaptive_strides(pool_kv_stride_adaptive, strides_q, depth)
-    else:
-        strides_kv = _strides("MVIT.POOL_KV_STRIDE", pool_kv_stride, depth)
+    strides_kv = _strides_kv(pool_kv_stride, pool_kv_stride_adaptive, strides_q, depth)
     rates = list(drop_path_rates) or [0.0] * depth
 
     blocks = []
@@ -210,6 +202,23 @@ def _strides(key: str, rows: Sequence[Sequence[int]], depth: int) -> dict[int, T
             )
         strides[int(row[0])] = (int(row[1]), int(row[2]), int(row[3]))
     return strides
+
+
+def _strides_kv(
+    rows: Sequence[Sequence[int]],
+    adaptive: Sequence[int] | None,
+    strides_q: dict[int, Triple],
+    depth: int,
+) -> dict[int, Triple]:
+    """{block: (t, h, w)} of keys and values, given one way or the other."""
+    if adaptive and rows:
+        raise ValueError(
+            "MVIT.POOL_KV_STRIDE or MVIT.POOL_KV_STRIDE_ADAPTIVE must be empty, got "
+            f"{list(rows)} and {list(adaptive)}"
+        )
+    if adaptive:
+        return _adaptive_strides(adaptive, strides_q, depth)
+    return _strides("MVIT.POOL_KV_STRIDE", rows, depth)
 
 
 def _adaptive_strides(
