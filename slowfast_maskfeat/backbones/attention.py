@@ -35,7 +35,7 @@ class PoolingAttention(nn.Module):
 
     Source: MViT (Fan et al., 2021), section 3.1; MViTv2 (Li et al., 2022), section 3.1 for relative
     positions and residual pooling. Relative positions use the unscaled query; the cls token has
-    none, and residual pooling passes it by.
+    none, and residual pooling leaves it out.
 
     Args:
         geometry: Widths, heads, strides and kernels of the block.
@@ -145,7 +145,7 @@ class PoolingAttention(nn.Module):
             )
         else:
             attended = F.scaled_dot_product_attention(query, key, value, scale=self.scale)
-        if self.residual_pooling:  # the cls token is passed by
+        if self.residual_pooling:  # not for the cls token
             attended = attended + F.pad(patches, (0, 0, int(self.has_cls), 0))
         attended = attended.transpose(1, 2).flatten(2)  # (B, N', heads * d)
         return self.proj_drop(self.proj(attended)), grid_q

@@ -20,22 +20,22 @@ class MaskedAutoencoder(MaskedEncoder):
     """Predicts masked patches from an encoding of the visible ones.
 
     The visible patch tokens with their positions, and the cls token, go through the encoder and its
-    last layer norm; a linear layer brings them to the decoder's width, one learned mask token
-    stands where the others were, and with positions of its own the decoder predicts at these.
+    last layer norm. A linear layer projects them to the decoder's width, one learned mask token
+    takes the places of the others, and the decoder, which has its own positions, predicts there.
     Source: MAE (He et al., 2022), section 3; MAE as spatiotemporal learners (Feichtenhofer et al.,
     2022), section 3. The decoder's positions are learned unless `fixed_decoder_positions`, which
     the papers have; the published code of video has none of these.
 
     Args:
-        options: What the encoder is made of: a plain transformer, see `check_plain`.
+        options: Options of the encoder: a plain transformer, see `check_plain`.
         prediction_dim: Width of the prediction.
         decoder: Blocks of the decoder, and the width of its tokens.
         separable_decoder_positions: Its positions are the sum of a spatial and a temporal table.
-        fixed_decoder_positions: They are fixed sine waves, as `options.sincos_positions`.
+        fixed_decoder_positions: They are fixed sin-cos ones, as `options.sincos_positions`.
 
     Raises:
         ValueError: The encoder pools, widens, or has no absolute positions; or the decoder's are
-            to be two things at once.
+            both separable and fixed.
     """
 
     def __init__(
@@ -57,8 +57,8 @@ class MaskedAutoencoder(MaskedEncoder):
             layer.apply(start.to_decoder)
         if separable_decoder_positions and fixed_decoder_positions:
             raise ValueError(
-                "MASK.DECODER_SEP_POS_EMBED and MASK.DECODER_FIXED_SINCOS_POS are both True; the "
-                "decoder's positions are learned tables or fixed"
+                "MASK.DECODER_SEP_POS_EMBED and MASK.DECODER_FIXED_SINCOS_POS must not both be "
+                "True: separable positions are learned"
             )
         self.decoder_positions = "decoder_pos_embed"
         if separable_decoder_positions:
@@ -131,7 +131,7 @@ class MaskedAutoencoder(MaskedEncoder):
         if self.has_cls:
             visible = F.pad(visible + 1, (1, 0))
         tokens = torch.take_along_dim(tokens, visible[..., None], dim=1)
-        # What is left of a clip lies on no grid; a plain transformer asks for none.
+        # The visible tokens lie on no grid; a plain transformer needs none.
         grid = Grid(1, 1, visible.shape[1] - int(self.has_cls))
         for index in range(len(self.blocks)):
             tokens, _ = self.run_block(index, tokens, grid)
@@ -157,14 +157,14 @@ class MaskedAutoencoder(MaskedEncoder):
 
 
 def check_plain(options: EncoderOptions) -> None:
-    """Refuses an encoder that cannot do with a part of its tokens.
+    """Refuses an encoder that cannot run on a part of its tokens.
 
     Args:
-        options: What the encoder is made of.
+        options: Options of the encoder.
 
     Raises:
         ValueError: It pools or has relative positions, which need the whole grid; it changes its
-            width; or nothing tells it where a token was.
+            width; or it has no absolute positions.
     """
     geometries = options.geometries()
     refused = {
@@ -179,22 +179,22 @@ def check_plain(options: EncoderOptions) -> None:
     wrong = [key for key, is_on in refused.items() if is_on]
     if wrong:
         raise ValueError(
-            f"MASK.MAE_ON encodes visible tokens alone, which lie on no grid, so its encoder "
-            f"neither pools, nor widens, nor has relative positions; leave out {', '.join(wrong)}"
+            "MASK.MAE_ON encodes the visible tokens only, which lie on no grid: the encoder must "
+            f"not pool, widen or have relative positions; leave out {', '.join(wrong)}"
         )
     if not (options.absolute_positions or options.sincos_positions):
         raise ValueError(
-            "MASK.MAE_ON needs MVIT.USE_ABS_POS or MVIT.USE_FIXED_SINCOS_POS: without positions "
-            "nothing tells where a visible token was"
+            "MASK.MAE_ON requires MVIT.USE_ABS_POS or MVIT.USE_FIXED_SINCOS_POS True: without "
+            "positions the encoder does not know where a visible token was"
         )
 
 
 def visible_places(hidden: Tensor) -> Tensor:
-    """Where the visible tokens of each clip are.
+    """Places of the visible tokens of each clip.
 
     Args:
-        hidden: (B, N) bool, True where masked. Their number must be known to make tensors of it: on
-            the CPU it is, a GPU would be waited for.
+        hidden: (B, N) bool, True where masked. The number of visible ones is the shape of the
+            result: on the CPU it is at hand, a GPU would have to be waited for.
 
     Returns:
         (B, V) int64, ascending.
@@ -205,14 +205,14 @@ def visible_places(hidden: Tensor) -> Tensor:
     counts = hidden.logical_not().sum(dim=1).tolist()
     if len(set(counts)) > 1:
         raise ValueError(
-            f"the masks leave {min(counts)} to {max(counts)} of {hidden.shape[1]} tokens of a clip "
-            "visible, but MASK.MAE_ON takes the same number of each; MASK.MAE_RND_MASK True or "
-            "AUG.MASK_FRAMES True gives such masks"
+            "masks must leave the same number of tokens of each clip visible with MASK.MAE_ON, got "
+            f"{min(counts)} to {max(counts)} of {hidden.shape[1]} visible; MASK.MAE_RND_MASK or "
+            "AUG.MASK_FRAMES True draws such masks"
         )
     if 0 in counts:
         raise ValueError(
-            f"the masks hide all {hidden.shape[1]} tokens of a clip, and MASK.MAE_ON predicts them "
-            "from the visible ones; a smaller AUG.MASK_RATIO leaves some"
+            "masks must leave some tokens of each clip visible with MASK.MAE_ON, got one that "
+            f"hides all {hidden.shape[1]}; lower AUG.MASK_RATIO"
         )
     num_visible = counts[0] if counts else 0
     places = hidden.logical_not().nonzero()[:, 1]  # (B * V,), clip after clip

@@ -85,7 +85,7 @@ class Backbone(LayeredModel, Protocol):
         """One vector for each clip: the class token, else the mean of the tokens.
 
         Args:
-            tokens: What `tokens` returns.
+            tokens: The result of `tokens`.
 
         Returns:
             (B, D).

@@ -1,4 +1,4 @@
-"""One block of a (multiscale) vision transformer: attention, then a two-layer perceptron."""
+"""One block of a (multiscale) vision transformer: attention, then an MLP of two layers."""
 
 from __future__ import annotations
 
@@ -37,11 +37,11 @@ class Mlp(nn.Module):
 
 
 class MultiscaleBlock(nn.Module):
-    """Pooling attention and a perceptron, each with a skip path.
+    """Pooling attention and an MLP, each with a shortcut.
 
-    Where the width grows (`geometry.dim` to `dim_out`) the skip path is projected from the
-    normalized input: before the attention if that is where it grows, else beside the perceptron.
-    Where queries are pooled the skip path is max-pooled, with kernel stride + 1.
+    Where the width grows (`geometry.dim` to `dim_out`) the shortcut is projected from the
+    normalized input: before the attention if that is where it grows, else beside the MLP.
+    Where queries are pooled the shortcut is max-pooled, with kernel stride + 1.
     Source: MViT (Fan et al., 2021), section 3.1; MViTv2 (Li et al., 2022), section 3.
 
     Args:

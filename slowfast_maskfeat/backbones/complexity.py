@@ -1,4 +1,4 @@
-"""What a model costs: its parameters and multiply-adds, block by block.
+"""Cost of a model: its parameters and multiply-adds, block by block.
 
 Nothing is computed: the model and its clips are on torch's `meta` device, whose tensors have shapes
 and no values. Operators are counted by fvcore, as in the papers of this field: one multiply-add is
@@ -71,7 +71,7 @@ class PartComplexity:
 
 @dataclass(frozen=True, kw_only=True)
 class Complexity:
-    """What a model costs for one clip.
+    """Cost of a model for one clip.
 
     Attributes:
         num_parameters: Numbers in all parameters, those that stay fixed included.
@@ -96,9 +96,9 @@ def count_complexity(model: nn.Module, *inputs: Tensor) -> Complexity:
 
     Args:
         model: A network on the `meta` device: build it under `torch.device("meta")`.
-        inputs: What it is called with, for one clip. The clips (1, C, T, H, W) are on `meta`; a
-            mask, or boxes, is on the CPU with its values, because how many tokens it selects says
-            what they cost.
+        inputs: Its arguments, for one clip. The clips (1, C, T, H, W) are on `meta`; a mask, or
+            boxes, is on the CPU with its values, because the cost depends on how many tokens it
+            selects.
 
     Returns:
         The counts, for evaluation: without dropout.

@@ -1,4 +1,4 @@
-"""Numbers of each block of a multiscale transformer, from the options that describe the stages."""
+"""Geometry of each block of a multiscale transformer, from the options of its stages."""
 
 from __future__ import annotations
 
@@ -67,7 +67,7 @@ def output_grids(grid: Grid, blocks: Sequence[BlockGeometry]) -> list[Grid]:
 
     Args:
         grid: Grid of the tokens that enter the first.
-        blocks: Numbers of the blocks.
+        blocks: Geometry of the blocks.
 
     Returns:
         One grid per block.
@@ -92,9 +92,9 @@ def round_width(width: float, multiplier: float, *, divisor: int = 1) -> int:
     """
     if not multiplier:
         return int(width)
-    wanted = width * multiplier
-    rounded = max(1, int(wanted + divisor / 2) // divisor * divisor)
-    if rounded < 0.9 * wanted:
+    exact = width * multiplier
+    rounded = max(1, int(exact + divisor / 2) // divisor * divisor)
+    if rounded < 0.9 * exact:
         rounded += divisor
     return rounded
 
@@ -141,18 +141,10 @@ def block_geometries(
         ValueError: A row names a block that does not exist, both ways of key strides are given, or
             a width is not divisible by its number of heads.
     """
-    if pool_kv_stride_adaptive and pool_kv_stride:
-        raise ValueError(
-            f"both MVIT.POOL_KV_STRIDE {list(pool_kv_stride)} and MVIT.POOL_KV_STRIDE_ADAPTIVE "
-            f"{list(pool_kv_stride_adaptive)} are given; leave one of them empty"
-        )
     widths = _per_block("MVIT.DIM_MUL", dim_mul, depth + 1)
     heads = _per_block("MVIT.HEAD_MUL", head_mul, depth + 1)
     strides_q = _strides("MVIT.POOL_Q_STRIDE", pool_q_stride, depth)
-    if pool_kv_stride_adaptive:
-        strides_kv = _adaptive_strides(pool_kv_stride_adaptive, strides_q, depth)
-    else:
-        strides_kv = _strides("MVIT.POOL_KV_STRIDE", pool_kv_stride, depth)
+    strides_kv = _strides_kv(pool_kv_stride, pool_kv_stride_adaptive, strides_q, depth)
     rates = list(drop_path_rates) or [0.0] * depth
 
     blocks = []
@@ -192,8 +184,8 @@ def _per_block(key: str, pairs: Sequence[Sequence[float]], limit: int) -> dict[i
     for pair in pairs:
         if len(pair) != 2 or not 0 <= pair[0] < limit:
             raise ValueError(
-                f"{key} holds {list(pair)}; it takes pairs (block, factor) with block below "
-                f"MVIT.DEPTH {limit - 1}"
+                f"{key} must hold pairs (block, factor) with blocks up to MVIT.DEPTH {limit - 1}, "
+                f"got {list(pair)}"
             )
         factors[int(pair[0])] = float(pair[1])
     return factors
@@ -205,11 +197,28 @@ def _strides(key: str, rows: Sequence[Sequence[int]], depth: int) -> dict[int, T
     for row in rows:
         if len(row) != 4 or not 0 <= row[0] < depth or min(row[1:]) < 1:
             raise ValueError(
-                f"{key} holds {list(row)}; it takes rows (block, t, h, w) with block below "
-                f"MVIT.DEPTH {depth} and strides of at least 1"
+                f"{key} must hold rows (block, t, h, w) with blocks below MVIT.DEPTH {depth} and "
+                f"strides of at least 1, got {list(row)}"
             )
         strides[int(row[0])] = (int(row[1]), int(row[2]), int(row[3]))
     return strides
+
+
+def _strides_kv(
+    rows: Sequence[Sequence[int]],
+    adaptive: Sequence[int] | None,
+    strides_q: dict[int, Triple],
+    depth: int,
+) -> dict[int, Triple]:
+    """{block: (t, h, w)} of keys and values, given one way or the other."""
+    if adaptive and rows:
+        raise ValueError(
+            "MVIT.POOL_KV_STRIDE or MVIT.POOL_KV_STRIDE_ADAPTIVE must be empty, got "
+            f"{list(rows)} and {list(adaptive)}"
+        )
+    if adaptive:
+        return _adaptive_strides(adaptive, strides_q, depth)
+    return _strides("MVIT.POOL_KV_STRIDE", rows, depth)
 
 
 def _adaptive_strides(
@@ -218,7 +227,8 @@ def _adaptive_strides(
     """Key strides that keep the number of keys constant while the queries are pooled."""
     if len(first) != 3 or min(first) < 1:
         raise ValueError(
-            f"MVIT.POOL_KV_STRIDE_ADAPTIVE is {list(first)}; it takes three strides (t, h, w)"
+            "MVIT.POOL_KV_STRIDE_ADAPTIVE must be three strides (t, h, w) of at least 1, got "
+            f"{list(first)}"
         )
     current: Triple = (int(first[0]), int(first[1]), int(first[2]))
     strides = {}
@@ -240,7 +250,7 @@ def _pooling(
     elif len(kernel) == 3:
         size = (int(kernel[0]), int(kernel[1]), int(kernel[2]))
     else:
-        raise ValueError(f"MVIT.POOL_KVQ_KERNEL is {list(kernel)}; it takes (t, h, w) or None")
+        raise ValueError(f"MVIT.POOL_KVQ_KERNEL must be (t, h, w) or None, got {list(kernel)}")
     if math.prod(size) == 1 and math.prod(stride) == 1:
         return None, stride
     return size, stride

@@ -94,7 +94,7 @@ class PredictionHead(nn.Module):
         Args:
             tokens: (B, N, D), a cls token first if there is one.
             grid: Grid of the other tokens.
-            mask: (B, N without cls) bool, True where a prediction is wanted, see `take_masked`.
+            mask: (B, N without cls) bool, True where to predict, see `take_masked`.
             index: Which predicting depth.
 
         Returns:

@@ -107,7 +107,7 @@ def initialize_cut_normal(module: nn.Module) -> None:
 
 @torch.no_grad()
 def rescale_blocks(blocks: Iterable[nn.Module]) -> None:
-    """Divides what block i (from 1) writes to the skip path by sqrt(2 i).
+    """Divides what block i (from 1) adds to its shortcut by sqrt(2 i).
 
     Source: BEiT (Bao et al., 2022), section 2.5, which SimMIM follows.
 
@@ -126,9 +126,9 @@ class Initialization(NamedTuple):
         token: Fills a cls or mask token.
         encoder: Patches, blocks and the last norm of a classifier.
         classifier: The linear layer of a classifier, before its scale.
-        to_decoder: What stands between an autoencoder's encoder and decoder.
+        to_decoder: The layers between an autoencoder's encoder and decoder.
         predictor: Decoder blocks, norm and linear layer of a prediction.
-        rescale: What is done to the blocks of the encoder then.
+        rescale: Rescales the blocks of the encoder after that.
     """
 
     token: Callable[[Tensor], None]
@@ -143,7 +143,7 @@ def _as_it_is(module: object) -> None:
     """Leaves what torch made."""
 
 
-# What MVIT.INIT may say. The published autoencoder leaves its encoder's last norm, and the layer
+# Values of MVIT.INIT. The published autoencoder leaves its encoder's last norm, and the layer
 # after it, as torch makes them.
 INITIALIZATIONS = {
     "published": Initialization(

@@ -65,8 +65,8 @@ class MaskedMViT(MaskedEncoder):
             or not 0 <= depths[0] <= depths[-1] < options.depth
         ):
             raise ValueError(
-                f"MASK.PRETRAIN_DEPTH is {list(depths)}; it takes ascending block numbers below "
-                f"MVIT.DEPTH {options.depth}"
+                "MASK.PRETRAIN_DEPTH must be ascending block numbers below MVIT.DEPTH "
+                f"{options.depth}, got {list(depths)}"
             )
         super().__init__(options, num_blocks=depths[-1] + 1)
         self.prediction_depths = depths

@@ -34,12 +34,12 @@ class NormedEncoder(Encoder):
 class MViT(NormedEncoder, FeatureModel):
     """Classifies clips.
 
-    The cls token, or the mean of the tokens, goes through the head. With `mean_pooling` the mean is
-    taken before the last layer norm, without a cls token and `mean_pooling` after it: published so.
+    The cls token, or the mean of the tokens, goes through the head. As published, the mean is taken
+    before the last layer norm with `mean_pooling`, and after it where there is just no cls token.
     Source: MViT (Fan et al., 2021), MViTv2 (Li et al., 2022), ViT (Dosovitskiy et al., 2021).
 
     Args:
-        options: What the encoder is made of.
+        options: Options of the encoder.
         num_classes: Number of classes K.
         head_dropout: Rate before the last linear layer.
         head_init_scale: Factor of that layer's initial weights.
@@ -104,13 +104,13 @@ class MViTDetector(NormedEncoder):
     """Classifies boxes in clips.
 
     The tokens go through the last layer norm; the cls token is left out, and the mean over time
-    is a map of features, from which each box is cut by `roi_align`. The largest value of each
+    is a feature map, from which `roi_align` crops each box. The largest value of each
     channel in the box goes through the head.
     Source: SlowFast networks (Feichtenhofer et al., 2019), section 5; the MViT papers keep it. The
     published head applies a sigmoid as well, in training too; here that is the loss's (deviation).
 
     Args:
-        options: What the encoder is made of.
+        options: Options of the encoder.
         num_classes: Number of classes K.
         head_dropout: Rate before the last linear layer.
         head_init_scale: Factor of that layer's initial weights.
@@ -135,9 +135,8 @@ class MViTDetector(NormedEncoder):
         _, rows, columns = self.token_stride
         if rows != columns:
             raise ValueError(
-                f"a token after the last block stands for {rows}x{columns} pixels "
-                "(MVIT.PATCH_STRIDE times MVIT.POOL_Q_STRIDE); boxes take tokens that are as high "
-                "as wide"
+                "tokens after the last block must be as high as wide for detection, got "
+                f"{rows}x{columns} pixels (MVIT.PATCH_STRIDE times MVIT.POOL_Q_STRIDE)"
             )
         self.box_stride = rows
         self.box_resolution = box_resolution
@@ -170,14 +169,14 @@ class MViTDetector(NormedEncoder):
         tokens, grid = self.encode(self._covered(clips))
         tokens = self.norm(tokens)[:, int(self.has_cls) :]
         features = tokens.unflatten(1, tuple(grid)).mean(dim=1).permute(0, 3, 1, 2)  # (B, D, h, w)
-        cut = roi_align(
+        crops = roi_align(
             features,
             boxes,
             output_size=self.box_resolution,
             spatial_scale=1.0 / self.box_stride,
             aligned=self.aligned,
         )
-        return self.head(cut.amax(dim=(2, 3)))
+        return self.head(crops.amax(dim=(2, 3)))
 
     def _covered(self, clips: Tensor) -> Tensor:
         """Clips with zeros below and to the right, where patches would leave pixels out."""

@@ -196,22 +196,22 @@ class DecoderOptions:
                 in its MLP.
 
         Raises:
-            ValueError: A width is not divisible by the number of heads, or no number follows.
+            ValueError: A width is not divisible by the number of heads, or by 64 without one.
         """
         if not self.depth:
             return []
         if not self.num_heads and self.width % HEAD_WIDTH:
             raise ValueError(
-                f"MASK.DECODER_EMBED_DIM is {self.width}, no multiple of {HEAD_WIDTH}, from which "
-                "the number of heads would follow; MASK.DECODER_NUM_HEADS says it"
+                f"MASK.DECODER_EMBED_DIM must be a multiple of {HEAD_WIDTH} with "
+                f"MASK.DECODER_NUM_HEADS 0, got {self.width}"
             )
         num_heads = self.num_heads or self.width // HEAD_WIDTH
         dims = [dim] + [self.width] * self.depth
         for width in dims[:-1]:
             if width % num_heads:
                 raise ValueError(
-                    f"MASK.DECODER_NUM_HEADS: {num_heads} heads do not divide the width {width} of "
-                    "the tokens that the decoder gets (MVIT.EMBED_DIM, MASK.DECODER_EMBED_DIM)"
+                    f"MASK.DECODER_NUM_HEADS must divide the width {width} of the decoder's tokens "
+                    f"(MVIT.EMBED_DIM, MASK.DECODER_EMBED_DIM), got {num_heads}"
                 )
         return [
             BlockGeometry(

@@ -41,8 +41,9 @@ class PatchEmbed(nn.Module):
         sizes = {len(kernel), len(stride), len(padding)}
         if sizes not in ({2}, {3}):
             raise ValueError(
-                f"MVIT.PATCH_KERNEL {list(kernel)}, PATCH_STRIDE {list(stride)} and PATCH_PADDING "
-                f"{list(padding)} need two numbers each with MVIT.PATCH_2D and three without it"
+                "MVIT.PATCH_KERNEL, PATCH_STRIDE and PATCH_PADDING must have two numbers each with "
+                "MVIT.PATCH_2D True and three with False, got "
+                f"{list(kernel)}, {list(stride)} and {list(padding)}"
             )
         self.is_2d = len(kernel) == 2
         convolution = nn.Conv2d if self.is_2d else nn.Conv3d
@@ -74,8 +75,8 @@ class PatchEmbed(nn.Module):
         frames, height, width = clip_size
         if self.is_2d and frames != 1:
             raise ValueError(
-                f"the model cuts 2-D patches (MVIT.PATCH_2D) but the clip has {frames} frames; "
-                "give it clips with T = 1 (DATA.NUM_FRAMES 1)"
+                "clips must have T = 1 (DATA.NUM_FRAMES 1) with MVIT.PATCH_2D True, got "
+                f"{frames} frames"
             )
         sizes = (self._num_frames(frames), height, width)
         cells = [
@@ -86,8 +87,8 @@ class PatchEmbed(nn.Module):
         ]
         if min(cells) < 1:
             raise ValueError(
-                f"a clip of {frames} frames of {height}x{width} is smaller than one patch "
-                f"(MVIT.PATCH_KERNEL {list(self.kernel)})"
+                f"clips must be at least one patch (MVIT.PATCH_KERNEL {list(self.kernel)}), got "
+                f"{frames} frames of {height}x{width}"
             )
         return Grid(*cells)
 
@@ -111,7 +112,7 @@ class PatchEmbed(nn.Module):
         """
         if clips.ndim != 5:
             raise ValueError(
-                f"clips must have the axes (B, C, T, H, W), not the shape {tuple(clips.shape)}; "
+                f"clips must have the axes (B, C, T, H, W), got the shape {tuple(clips.shape)}; "
                 "an image is a clip with T = 1"
             )
         frames = clips.shape[2]

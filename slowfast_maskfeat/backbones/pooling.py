@@ -101,7 +101,7 @@ def make_pool(
 
 
 def make_skip_pool(stride: Triple) -> nn.Module | None:
-    """Builds the max pooling of a block's skip path: kernel stride + 1, as published.
+    """Builds the max pooling of a block's shortcut: kernel stride + 1, as published.
 
     Args:
         stride: (t, h, w) of the block's queries.
@@ -123,7 +123,7 @@ def pool_tokens(
     *,
     has_cls: bool,
 ) -> tuple[Tensor, Grid]:
-    """Pools tokens on their grid; a cls token in front passes by.
+    """Pools tokens on their grid; a cls token in front is not pooled.
 
     Args:
         tokens: (B, heads, N, d), N = 1 + t*h*w with a cls token.
@@ -148,7 +148,7 @@ def pool_tokens(
 
 
 def split_cls(tokens: Tensor, *, has_cls: bool) -> tuple[Tensor | None, Tensor]:
-    """Parts the cls token, if there is one, from the patch tokens.
+    """Separates the cls token, if there is one, from the patch tokens.
 
     Args:
         tokens: (B, heads, N, d).

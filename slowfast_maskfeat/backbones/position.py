@@ -73,14 +73,14 @@ def fixed_table(grid: Grid, width: int, *, has_cls: bool, time: bool) -> nn.Para
     Returns:
         (1, N or N + 1, D).
     """
-    waves = sincos_positions(grid, width, time=time)
+    positions = sincos_positions(grid, width, time=time)
     if has_cls:
-        waves = torch.cat((torch.zeros_like(waves[:, :1]), waves), dim=1)
-    return nn.Parameter(waves, requires_grad=False)
+        positions = torch.cat((torch.zeros_like(positions[:, :1]), positions), dim=1)
+    return nn.Parameter(positions, requires_grad=False)
 
 
 def sincos_positions(grid: Grid, width: int, *, time: bool = True) -> Tensor:
-    """Fixed positions of sine and cosine waves.
+    """Fixed sin-cos positions.
 
     A quarter of the width codes time, three eighths the column and three eighths the row; a grid
     with t = 1 still has its (constant) temporal part. Without time one half codes the column and
@@ -102,25 +102,25 @@ def sincos_positions(grid: Grid, width: int, *, time: bool = True) -> Tensor:
     multiple = 16 if time else 4
     if width % multiple:
         raise ValueError(
-            f"MVIT.USE_FIXED_SINCOS_POS needs a width that is a multiple of {multiple}, not "
-            f"{width} (MVIT.EMBED_DIM or MASK.DECODER_EMBED_DIM)"
+            "MVIT.EMBED_DIM and MASK.DECODER_EMBED_DIM must be a multiple of "
+            f"{multiple} with fixed sin-cos positions, got {width}"
         )
     if not time and grid.t > 1:
         raise ValueError(
-            f"MVIT.SINCOS_POS_TIME is False, but the token grid {grid} has {grid.t} steps of time, "
-            "whose positions would be the same; True is right for video"
+            f"MVIT.SINCOS_POS_TIME must be True for a token grid of {grid.t} time steps ({grid}), "
+            "got False: they would all have the same positions"
         )
     of_time = width // 4 if time else 0
     of_side = (width - of_time) // 2
     parts = (
-        _waves(grid.t, of_time)[:, None, None].expand(*grid, -1),
-        _waves(grid.w, of_side)[None, None, :].expand(*grid, -1),
-        _waves(grid.h, of_side)[None, :, None].expand(*grid, -1),
+        _sines_and_cosines(grid.t, of_time)[:, None, None].expand(*grid, -1),
+        _sines_and_cosines(grid.w, of_side)[None, None, :].expand(*grid, -1),
+        _sines_and_cosines(grid.h, of_side)[None, :, None].expand(*grid, -1),
     )
     return torch.cat(parts, dim=-1).reshape(1, grid.num_tokens, width).float()
 
 
-def _waves(length: int, width: int) -> Tensor:
+def _sines_and_cosines(length: int, width: int) -> Tensor:
     """(length, width) float64: sines, then cosines, of falling frequency."""
     frequencies = torch.arange(width // 2, dtype=torch.float64) / (width / 2)
     frequencies = 1.0 / 10000**frequencies

@@ -26,7 +26,7 @@ def relative_index(num_queries: int, num_keys: int, device: torch.device | None 
     """Row of the table for each query and key coordinate along one axis.
 
     Where one side is coarser than the other its steps count as many of the finer ones; a ratio
-    that is no whole number is cut, as published.
+    that is no whole number is rounded down, as published.
 
     Args:
         num_queries: Query coordinates along the axis.
@@ -47,7 +47,7 @@ def relative_embedding(table: Tensor, num_queries: int, num_keys: int, index: Te
     """Relative position vector of each query and key coordinate along one axis.
 
     Args:
-        table: (rows, d); brought to 2 * max(num_queries, num_keys) - 1 rows (linear) if it has
+        table: (rows, d); resized to 2 * max(num_queries, num_keys) - 1 rows (linear) if it has
             another number.
         num_queries: Query coordinates along the axis.
         num_keys: Key coordinates along the axis.

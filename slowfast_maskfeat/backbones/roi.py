@@ -1,4 +1,4 @@
-"""Boxes on feature maps: each becomes a small grid of mean features, whatever its size."""
+"""Boxes cropped from feature maps: each becomes a small grid of mean features."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ def roi_align(
     spatial_scale: float,
     aligned: bool = True,
 ) -> Tensor:
-    """Cuts boxes out of feature maps: bins of a regular grid, each the mean of its samples.
+    """Crops boxes from feature maps: bins of a regular grid, each the mean of its samples.
 
     A bin has as many samples along each side as it spans positions, rounded up; so a box without
     area has none and gives 0. They are a regular grid too, and bilinear interpolation treats rows
@@ -41,7 +41,7 @@ def roi_align(
 
     Raises:
         ValueError: A shape or number is not as above, or a box on the CPU names a clip that is not
-            in the batch. On other devices, where to ask would wait, its features are NaN.
+            in the batch. On other devices, where a check would wait, its features are NaN.
     """
     _check(features, boxes, output_size=output_size, spatial_scale=spatial_scale)
     num_maps, channels, height, width = features.shape
@@ -67,38 +67,38 @@ def roi_align(
     device = "cpu" if features.is_meta else features.device.type  # meta knows no autocast
     with torch.autocast(device, enabled=False):
         maps = features.to(dtype).permute(0, 2, 3, 1)  # (B, H, W, C)
-        cut = [_cut(maps.index_select(0, own), rows, columns) for own, rows, columns in parts]
-    return torch.cat(cut).to(features.dtype)
+        crops = [_crop(maps.index_select(0, own), rows, columns) for own, rows, columns in parts]
+    return torch.cat(crops).to(features.dtype)
 
 
-def _cut(maps: Tensor, rows: Tensor, columns: Tensor) -> Tensor:
+def _crop(maps: Tensor, rows: Tensor, columns: Tensor) -> Tensor:
     """Means of bins: maps (R, H, W, C), weights (R, P, H) and (R, P, W) -> (R, C, P, P)."""
     bands = (rows @ maps.flatten(2)).unflatten(2, maps.shape[2:])  # (R, P, W, C)
-    cut = columns[:, None].expand(-1, rows.shape[1], -1, -1) @ bands  # (R, P, P, C)
-    return cut.permute(0, 3, 1, 2)
+    crop = columns[:, None].expand(-1, rows.shape[1], -1, -1) @ bands  # (R, P, P, C)
+    return crop.permute(0, 3, 1, 2)
 
 
 def _check(features: Tensor, boxes: Tensor, *, output_size: int, spatial_scale: float) -> None:
     if features.ndim != 4:
         raise ValueError(
-            f"features must have the axes (B, C, H, W), not the shape {tuple(features.shape)}"
+            f"features must have the axes (B, C, H, W), got the shape {tuple(features.shape)}"
         )
     if boxes.ndim != 2 or boxes.shape[1] != 5:
         raise ValueError(
-            "boxes must be rows of batch index, x1, y1, x2, y2, of shape (R, 5), not "
+            "boxes must be rows of batch index, x1, y1, x2, y2, of shape (R, 5), got "
             f"{tuple(boxes.shape)}"
         )
     if output_size < 1 or spatial_scale <= 0:
         raise ValueError(
-            f"output_size {output_size} and spatial_scale {spatial_scale} are wanted above 0"
+            f"output_size and spatial_scale must be > 0, got {output_size} and {spatial_scale}"
         )
     if boxes.device.type == "cpu":
         batch = boxes[:, 0]
         known = (batch >= 0) & (batch < len(features)) & (batch == batch.floor())
         if not bool(known.all()):
             raise ValueError(
-                f"a box names clip {batch[~known][0].item():g} of a batch of {len(features)}; "
-                "whole numbers from 0 are wanted"
+                f"boxes must name clips 0 to {len(features) - 1} of the batch, got "
+                f"{batch[~known][0].item():g}"
             )
 
 
@@ -110,7 +110,7 @@ def _bin_weights(
     num_bins: int,
     least_extent: float | None,
 ) -> Tensor:
-    """What each position of one axis weighs in the mean of each bin.
+    """Weight of each position of one axis in the mean of each bin.
 
     Args:
         low: (R,) where the boxes start, in positions of the map.

@@ -1,4 +1,4 @@
-"""MODEL.ARCH -> backbone and the models made of it: one table, which other packages may extend."""
+"""MODEL.ARCH -> a backbone and its models: one table, which other packages can extend."""
 
 from __future__ import annotations
 
@@ -51,7 +51,7 @@ class BackboneKind:
         """Build the backbone.
 
         Raises:
-            ValueError: What was registered builds no backbone.
+            ValueError: The registered function builds no backbone.
         """
         backbone = self._build(cfg)
         members = [name for kind in (LayeredModel, Backbone) for name in vars(kind)]
@@ -162,8 +162,8 @@ BACKBONES: dict[str, BackboneKind] = {
 def register_backbone(name: str, build: Callable[[CfgNode], Backbone]) -> None:
     """Adds a value of MODEL.ARCH.
 
-    MODEL.MODEL_NAME MViT then is a `Classifier` of the backbone, MaskMViT a `MaskedPredictor` that
-    predicts after its last layer, whatever MASK.PRETRAIN_DEPTH says.
+    MODEL.MODEL_NAME MViT is then a `Classifier` of the backbone and MaskMViT a `MaskedPredictor`,
+    which predicts after its last layer: MASK.PRETRAIN_DEPTH has no effect on it.
 
     Args:
         name: The value.
@@ -250,10 +250,10 @@ def prediction_grids(cfg: CfgNode) -> list[Grid]:
         covered = tuple(cells * step for cells, step in zip(grid, stride, strict=True))
         if covered != clip_size:
             raise ValueError(
-                f"DATA.NUM_FRAMES and DATA.TRAIN_CROP_SIZE: the model predicts {grid} tokens of "
-                f"(frames, rows, columns) {stride}, which are a clip of {covered}, but clips are "
-                f"{clip_size}; sizes that are multiples, with an MVIT.PATCH_PADDING below half "
-                "the kernel, fit"
+                f"DATA.NUM_FRAMES and DATA.TRAIN_CROP_SIZE must be multiples of {stride}, the "
+                f"(frames, rows, columns) of a predicted token, got clips of {clip_size}, which "
+                f"{grid} tokens do not cover exactly; MVIT.PATCH_PADDING must be below half the "
+                "kernel"
             )
     return grids
 

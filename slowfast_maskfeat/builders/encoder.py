@@ -25,8 +25,8 @@ def encoder_options(cfg: CfgNode) -> EncoderOptions:
     keys = cfg.MVIT
     if (len(keys.PATCH_KERNEL) == 2) != keys.PATCH_2D:
         raise ValueError(
-            f"MVIT.PATCH_2D is {keys.PATCH_2D} but MVIT.PATCH_KERNEL is "
-            f"{list(keys.PATCH_KERNEL)}; 2-D patches take two numbers, 3-D ones three"
+            "MVIT.PATCH_KERNEL must have two numbers with MVIT.PATCH_2D True and three with False, "
+            f"got {list(keys.PATCH_KERNEL)} with {keys.PATCH_2D}"
         )
     assert keys.NORM == "layernorm", keys.NORM
     size = cfg.DATA.TRAIN_CROP_SIZE

@@ -24,7 +24,7 @@ def build_mvit(cfg: CfgNode, num_classes: int, *, mean_pooling: bool) -> MViT:
     Args:
         cfg: Configuration; it is only read.
         num_classes: K.
-        mean_pooling: Pool the mean of the tokens, whatever MVIT.USE_MEAN_POOLING says.
+        mean_pooling: Pool the mean of the tokens, even with MVIT.USE_MEAN_POOLING False.
 
     Returns:
         model(clips) -> (B, K).
@@ -55,9 +55,9 @@ def build_mvit_detector(cfg: CfgNode, num_classes: int) -> MViTDetector:
     given, stride = cfg.DETECTION.SPATIAL_SCALE_FACTOR, options.token_stride()
     if given and (given, given) != stride[1:]:
         raise ValueError(
-            f"DETECTION.SPATIAL_SCALE_FACTOR is {given} but a token of this model's last block "
-            f"stands for {stride[1]}x{stride[2]} pixels (MVIT.PATCH_STRIDE times "
-            f"MVIT.POOL_Q_STRIDE); {stride[1]}, or 0 to have it derived, is right"
+            f"DETECTION.SPATIAL_SCALE_FACTOR must be {stride[1]}, or 0 to derive it, got {given}: "
+            f"a token after the last block covers {stride[1]}x{stride[2]} pixels "
+            "(MVIT.PATCH_STRIDE times MVIT.POOL_Q_STRIDE)"
         )
     return MViTDetector(
         options,
@@ -86,21 +86,21 @@ def build_masked_mvit(cfg: CfgNode, dims: Sequence[int]) -> MaskedModel:
     depths = cfg.MASK.PRETRAIN_DEPTH
     if not cfg.MASK.MAE_ON and cfg.MASK.DECODER_FIXED_SINCOS_POS:
         raise ValueError(
-            "MASK.DECODER_FIXED_SINCOS_POS is of the decoder of MASK.MAE_ON, which is False; the "
-            "blocks of a head behind all tokens have no positions of their own"
+            "MASK.DECODER_FIXED_SINCOS_POS requires MASK.MAE_ON True: without MAE the prediction "
+            "head has no position embeddings"
         )
     if not cfg.MASK.MAE_ON:
         return MaskedMViT(options, prediction_depths=depths, prediction_dims=dims, decoder=decoder)
     if list(depths) != [cfg.MVIT.DEPTH - 1]:
         raise ValueError(
-            f"MASK.PRETRAIN_DEPTH is {list(depths)}; with MASK.MAE_ON what predicts comes after "
-            f"the last of the {cfg.MVIT.DEPTH} blocks (MVIT.DEPTH), so [{cfg.MVIT.DEPTH - 1}]"
+            f"MASK.PRETRAIN_DEPTH must be [{cfg.MVIT.DEPTH - 1}] with MASK.MAE_ON True and "
+            f"MVIT.DEPTH {cfg.MVIT.DEPTH}, got {list(depths)}: the decoder follows the last block"
         )
     if not decoder.depth:
         raise ValueError(
-            f"MASK.MAE_ON needs a decoder, in which mask tokens meet what was encoded; "
-            f"MASK.HEAD_TYPE {cfg.MASK.HEAD_TYPE!r} with MASK.DECODER_DEPTH "
-            f"{cfg.MASK.DECODER_DEPTH} has none, 'separate_xformer' with 4 is published"
+            "MASK.MAE_ON requires a decoder: MASK.HEAD_TYPE 'separate_xformer' and a "
+            f"MASK.DECODER_DEPTH of at least 1 (published: 4), got {cfg.MASK.HEAD_TYPE!r} and "
+            f"{cfg.MASK.DECODER_DEPTH}"
         )
     return MaskedAutoencoder(
         options,
@@ -128,5 +128,5 @@ def _triple(key: str, values: list[int]) -> Triple | None:
     if not values:
         return None
     if len(values) != 3:
-        raise ValueError(f"{key} is {list(values)}; it takes (t, h, w) or an empty list")
+        raise ValueError(f"{key} must be (t, h, w) or empty, got {list(values)}")
     return (values[0], values[1], values[2])

@@ -173,9 +173,9 @@ def test_positions_of_images_are_waves_of_column_and_row() -> None:
         for side, place in enumerate((column, row)):
             expected = torch.stack(((place * frequencies).sin(), (place * frequencies).cos()))
             torch.testing.assert_close(waves[row, column, side], expected.float())
-    with pytest.raises(ValueError, match=r"SINCOS_POS_TIME is False.* 2 steps"):
+    with pytest.raises(ValueError, match=r"SINCOS_POS_TIME must be True .* 2 time steps"):
         sincos_positions(Grid(2, 3, 5), width, time=False)
-    with pytest.raises(ValueError, match="multiple of 4, not 18"):
+    with pytest.raises(ValueError, match=r"EMBED_DIM must be a multiple of 4 .*got 18"):
         sincos_positions(grid, 18, time=False)
 
 
@@ -235,9 +235,9 @@ def test_masks_of_unequal_size_are_refused() -> None:
     mask[1] |= mask[0]
     assert mask[1].sum() > mask[0].sum()
     visible = int(mask[1].logical_not().sum())
-    with pytest.raises(ValueError, match=rf"{visible} to 8 of 32 .*MASK\.MAE_RND_MASK"):
+    with pytest.raises(ValueError, match=rf"got {visible} to 8 of 32 .*MASK\.MAE_RND_MASK"):
         autoencoder()(clips(4, 32, 32), mask)
-    with pytest.raises(ValueError, match=r"hide all 32 tokens.*AUG\.MASK_RATIO"):
+    with pytest.raises(ValueError, match=r"hides all 32; .*AUG\.MASK_RATIO"):
         autoencoder()(clips(4, 32, 32), torch.ones_like(mask))
     with pytest.raises(ValueError, match=r"2x4x3 .*2x4x4.*AUG\.MASK_WINDOW_SIZE"):
         autoencoder()(clips(4, 32, 32), mask[..., :3])
@@ -259,10 +259,10 @@ def build(**changes: Any) -> nn.Module:
             r"MVIT\.REL_POS_SPATIAL, MVIT\.REL_POS_TEMPORAL",
         ),
         ({"MVIT__USE_ABS_POS": False}, r"MVIT\.USE_ABS_POS or MVIT\.USE_FIXED_SINCOS_POS"),
-        ({"MASK__PRETRAIN_DEPTH": [1]}, r"PRETRAIN_DEPTH is \[1\].*\[2\]"),
-        ({"MASK__PRETRAIN_DEPTH": [1, 2]}, r"PRETRAIN_DEPTH is \[1, 2\]"),
-        ({"MASK__DECODER_EMBED_DIM": 48}, r"DECODER_EMBED_DIM is 48.*DECODER_NUM_HEADS"),
-        ({"MASK__DECODER_NUM_HEADS": 7}, "7 heads do not divide the width 64"),
+        ({"MASK__PRETRAIN_DEPTH": [1]}, r"PRETRAIN_DEPTH must be \[2\] .*got \[1\]"),
+        ({"MASK__PRETRAIN_DEPTH": [1, 2]}, r"PRETRAIN_DEPTH must be \[2\] .*got \[1, 2\]"),
+        ({"MASK__DECODER_EMBED_DIM": 48}, r"DECODER_EMBED_DIM must .*DECODER_NUM_HEADS 0, got 48"),
+        ({"MASK__DECODER_NUM_HEADS": 7}, r"DECODER_NUM_HEADS must divide the width 64 .*got 7"),
     ],
 )
 def test_what_no_model_can_be_made_of_names_its_key(changes: dict[str, Any], message: str) -> None:
@@ -298,7 +298,7 @@ def test_blocks_of_a_head_behind_all_tokens_have_the_width_of_the_decoder() -> N
 @pytest.mark.parametrize("changes", [{"HEAD_TYPE": "separate"}, {"DECODER_DEPTH": 0}])
 def test_a_decoder_without_blocks_is_refused(changes: dict[str, Any]) -> None:
     """Nothing would carry what is visible to the masked tokens."""
-    with pytest.raises(ValueError, match=r"MASK.MAE_ON needs a decoder"):
+    with pytest.raises(ValueError, match=r"MASK\.MAE_ON requires a decoder: .*DECODER_DEPTH"):
         build(**{f"MASK__{key}": value for key, value in changes.items()})
 
 

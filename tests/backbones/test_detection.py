@@ -42,9 +42,11 @@ def test_the_spatial_scale_is_derived() -> None:
 
 
 def test_a_spatial_scale_that_contradicts_the_model_names_both() -> None:
-    with pytest.raises(ValueError, match=r"SPATIAL_SCALE_FACTOR is 32 .*16x16 pixels"):
+    with pytest.raises(
+        ValueError, match=r"SPATIAL_SCALE_FACTOR must be 16, .*got 32: .*16x16 pixels"
+    ):
         detector(DETECTION__SPATIAL_SCALE_FACTOR=32)
-    with pytest.raises(ValueError, match="or 0 to have it derived"):
+    with pytest.raises(ValueError, match="must be 8, or 0 to derive it, got 16"):
         detector(MVIT__POOL_Q_STRIDE=[[1, 1, 2, 2]])  # 8; the golden options say 16
 
 

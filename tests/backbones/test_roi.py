@@ -240,10 +240,10 @@ def test_half_precision_keeps_the_boxes_places() -> None:
 @pytest.mark.parametrize(
     ("boxes", "message"),
     [
-        (torch.zeros(2, 4), r"of shape \(R, 5\), not \(2, 4\)"),
-        (torch.tensor([[2, 0, 0, 1, 1.0]]), "names clip 2 of a batch of 2"),
-        (torch.tensor([[-1, 0, 0, 1, 1.0]]), "names clip -1 of a batch of 2"),
-        (torch.tensor([[0.5, 0, 0, 1, 1.0]]), "names clip 0.5 of a batch of 2"),
+        (torch.zeros(2, 4), r"of shape \(R, 5\), got \(2, 4\)"),
+        (torch.tensor([[2, 0, 0, 1, 1.0]]), "clips 0 to 1 of the batch, got 2"),
+        (torch.tensor([[-1, 0, 0, 1, 1.0]]), "clips 0 to 1 of the batch, got -1"),
+        (torch.tensor([[0.5, 0, 0, 1, 1.0]]), "clips 0 to 1 of the batch, got 0.5"),
     ],
 )
 def test_wrong_boxes_are_one_clear_error(boxes: Tensor, message: str) -> None:
@@ -252,7 +252,7 @@ def test_wrong_boxes_are_one_clear_error(boxes: Tensor, message: str) -> None:
 
 
 def test_wrong_features_and_numbers_are_one_clear_error() -> None:
-    with pytest.raises(ValueError, match=r"not the shape \(1, 4, 4\)"):
+    with pytest.raises(ValueError, match=r"got the shape \(1, 4, 4\)"):
         roi_align(torch.zeros(1, 4, 4), torch.zeros(0, 5), output_size=2, spatial_scale=1.0)
-    with pytest.raises(ValueError, match="output_size 0"):
+    with pytest.raises(ValueError, match="output_size and spatial_scale must be > 0, got 0 and"):
         roi_align(torch.zeros(1, 1, 4, 4), torch.zeros(0, 5), output_size=0, spatial_scale=1.0)

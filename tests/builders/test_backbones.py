@@ -148,7 +148,9 @@ def test_keys_of_heads_that_it_does_not_have(changes: dict[str, Any], message: s
 
 
 def test_its_tokens_must_cover_the_clip() -> None:
-    with pytest.raises(ValueError, match=r"DATA\.TRAIN_CROP_SIZE.* 2x4x4 .*\(4, 36, 36\)"):
+    with pytest.raises(
+        ValueError, match=r"DATA\.TRAIN_CROP_SIZE must .*\(4, 36, 36\), which 2x4x4"
+    ):
         prediction_grids(config(PRETRAIN, DATA__TRAIN_CROP_SIZE=36))
 
 
