@@ -294,7 +294,7 @@ def broadcast_object(item: Item) -> Item:
     return items[0]
 
 
-def wrap(model: nn.Module) -> nn.Module:
+def wrap(model: nn.Module, *, has_idle_parameters: bool = False) -> nn.Module:
     """Wrap a model so that backward SUMS the gradients over all processes.
 
     DistributedDataParallel by itself averages them. Sums let
@@ -305,7 +305,9 @@ def wrap(model: nn.Module) -> nn.Module:
     without_gradient_exchange(model):``, or the sums of the first would be summed again.
 
     Args:
-        model: A model on its device. Every loss depends on all of its parameters.
+        model: A model on its device.
+        has_idle_parameters: Some losses do not depend on all of its parameters; finding these takes
+            a pass over the graph in each step.
 
     Returns:
         The wrapped model; in a run of one process, the model itself.
@@ -316,7 +318,7 @@ def wrap(model: nn.Module) -> nn.Module:
     wrapped = DistributedDataParallel(
         model,
         gradient_as_bucket_view=True,
-        find_unused_parameters=False,
+        find_unused_parameters=has_idle_parameters,
         **_no_buffers_on_forward(),
     )
     wrapped.register_comm_hook(None, _sum_gradients)

@@ -7,12 +7,13 @@ from slowfast_maskfeat.backbones.base import Backbone, FeatureModel, LayeredMode
 from slowfast_maskfeat.backbones.encoder import Encoder
 from slowfast_maskfeat.backbones.masked import MaskedMViT
 from slowfast_maskfeat.backbones.masking import resize_mask, take_masked
-from slowfast_maskfeat.backbones.models import Classifier, MaskedPredictor
+from slowfast_maskfeat.backbones.models import BackboneModel, Classifier, MaskedPredictor
 from slowfast_maskfeat.backbones.mvit import MViT, MViTDetector, NormedEncoder
 from slowfast_maskfeat.backbones.options import BlockOptions, DecoderOptions, EncoderOptions
 
 __all__ = [
     "Backbone",
+    "BackboneModel",
     "BlockOptions",
     "Classifier",
     "DecoderOptions",

@@ -13,7 +13,7 @@ from slowfast_maskfeat.backbones.masking import resize_mask, take_masked
 from slowfast_maskfeat.shapes import Grid
 
 
-class _OverBackbone(nn.Module):
+class BackboneModel(nn.Module):
     """A model whose parameters are those of `backbone` and of heads, which are the last layer.
 
     Args:
@@ -40,7 +40,7 @@ class _OverBackbone(nn.Module):
         return {f"backbone.{name}" for name in self.backbone.no_weight_decay()}
 
 
-class Classifier(_OverBackbone, FeatureModel):
+class Classifier(BackboneModel, FeatureModel):
     """Classifies clips by what the backbone pools of their tokens.
 
     Args:
@@ -97,7 +97,7 @@ class Classifier(_OverBackbone, FeatureModel):
         return self.backbone.tokens(clips)[:, int(self.backbone.has_cls) :]
 
 
-class MaskedPredictor(_OverBackbone, MaskedModel):
+class MaskedPredictor(BackboneModel, MaskedModel):
     """Predicts at masked tokens by a linear layer on the tokens of the backbone.
 
     The backbone gets all patches, the masked ones replaced by its mask token.

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import warnings
 from collections.abc import Sequence
 
 from fvcore.common.config import CfgNode
@@ -252,6 +253,12 @@ def _multi_view(cfg: CfgNode, specs: Sequence[ViewSpec]) -> MultiView:
         raise ValueError(
             "AUG.ON_DEVICE must be False with a method that takes several views of a sample, got "
             "True: workers crop them"
+        )
+    if cfg.AUG.ENABLE and cfg.AUG.RE_PROB and sum(spec.count for spec in specs) > 1:
+        warnings.warn(
+            f"AUG.RE_PROB {cfg.AUG.RE_PROB} has no effect with several views of a sample",
+            UserWarning,
+            stacklevel=3,
         )
     return MultiView(tuple(specs))
 

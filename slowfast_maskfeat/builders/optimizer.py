@@ -24,15 +24,16 @@ def build_optimizer(cfg: CfgNode, model: nn.Module) -> torch.optim.Optimizer:
         cfg: configuration; it is only read.
         model: from `build_model`, on its device.
     """
-    assert isinstance(model, LayeredModel), f"{type(model).__name__} has no layer ids"
+    layered = model if isinstance(model, LayeredModel) else None
+    exempt = layered.no_weight_decay() if layered and cfg.MVIT.ZERO_DECAY_POS_CLS else set()
     groups = parameter_groups(
         model,
         weight_decay=cfg.SOLVER.WEIGHT_DECAY,
         zero_decay_1d=cfg.SOLVER.ZERO_WD_1D_PARAM,
-        zero_decay_names=model.no_weight_decay() if cfg.MVIT.ZERO_DECAY_POS_CLS else (),
+        zero_decay_names=exempt,
         layer_decay=cfg.SOLVER.LAYER_DECAY,
-        layer_id=model.layer_id,
-        num_layers=model.num_layers,
+        layer_id=layered.layer_id if layered else None,
+        num_layers=layered.num_layers if layered else None,
     )
     return make_optimizer(
         groups,

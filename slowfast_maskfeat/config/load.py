@@ -104,10 +104,15 @@ def _imports(contents: Sequence[_Content], overrides: Sequence[str]) -> list[str
         found = content.get("IMPORTS", found)
     for key, value in zip(overrides[::2], overrides[1::2], strict=False):
         found = value if key == "IMPORTS" else found
-    found = _parse(found)
-    names = [found] if isinstance(found, str) and found else list(found or ())
+    return _module_names(found)
+
+
+def _module_names(value: Any) -> list[str]:
+    """Return a list of module names, also of a single one."""
+    value = _parse(value)
+    names = [value] if isinstance(value, str) and value else list(value or ())
     if not all(isinstance(name, str) for name in names):
-        raise ValueError(f"IMPORTS must be a list of module names, got {found!r}")
+        raise ValueError(f"IMPORTS must be a list of module names, got {value!r}")
     return names
 
 
@@ -150,7 +155,7 @@ def _flatten(content: Mapping[str, Any], prefix: str = "") -> Iterator[tuple[str
 
 def _merge(cfg: CfgNode, key: str, value: Any, *, source: str, inert: dict[str, str]) -> None:
     """Set one key of `cfg`, or record in `inert` why it has no effect."""
-    value = _parse(value)
+    value = _module_names(value) if key == "IMPORTS" else _parse(value)
     *sections, name = key.split(".")
     node: Any = cfg
     for section in sections:

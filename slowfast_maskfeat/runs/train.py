@@ -78,7 +78,7 @@ def run_training(cfg: CfgNode, device: torch.device, log: EventLog, data: DataSo
     started_from = _start(cfg, state, data)
     if cfg.TRAIN.COMPILE:
         state.model = torch.compile(model)  # type: ignore[assignment]
-    state.model = distributed.wrap(state.model)
+    state.model = distributed.wrap(state.model, has_idle_parameters=task.has_idle_parameters)
     _log_start(cfg, log, state, loader, device, started_from, data)
     tensorboard = TensorBoardLog(_tensorboard_folder(cfg))
     val_loader = _validation_loader(cfg, data)

@@ -116,6 +116,10 @@ class Task(nn.Module, Evaluator, ABC):
     scalar_names: ClassVar[tuple[str, ...]] = ()
     """Names of `StepOutput.scalars`, in the order in which they are shown."""
 
+    has_idle_parameters: ClassVar[bool] = False
+    """Some trainable parameters of the model take no part in some steps, such as a mask token that
+    is not used. Processes then search for them in each step, which costs a little time."""
+
     teacher_prefix: ClassVar[str] = ""
     """Beginning of the names in `state_dict` of a teacher's weights, whose rest are names of the
     model: what other trainings and probes load from a checkpoint. Empty: the model itself."""
