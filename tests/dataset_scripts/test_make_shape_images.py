@@ -28,7 +28,7 @@ def test_lists_and_images(tmp_path, capsys):
     # Called again, nothing is made anew.
     capsys.readouterr()
     assert _make(tmp_path) == 0
-    assert "0 images to make, 24 already there" in capsys.readouterr().out
+    assert "0 images to make, 24 exist" in capsys.readouterr().out
 
 
 def test_other_settings_in_the_same_folder_are_refused(tmp_path, capsys):
