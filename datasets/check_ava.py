@@ -1,20 +1,20 @@
 #!/usr/bin/env python3
-"""Checks the files of AVA, or of a data set of its form, against each other and the videos.
+"""Check the files of AVA, or of a data set in its format, against each other and the videos.
 
     python datasets/check_ava.py --label-map ava/actions.pbtxt --videos ava/videos \\
       --train ava/ava_train_v2.2.csv --test ava/ava_val_predicted_boxes.csv \\
       --ground-truth ava/ava_val_v2.2.csv --excluded ava/ava_val_excluded_timestamps_v2.2.csv
 
-Each problem is told with its file and line: rows of another form, boxes that are turned over or
-outside of the frame, times that the video does not have, actions that the label map does not have,
-videos that are missing or can't be decoded, boxes that come twice with one action. Of the files as
-a whole: tested boxes that share no key frame with the ground truth, excluded ones that it does not
-have, videos to train on that are tested on, too.
+Reports with file and line: malformed rows, boxes with swapped corners or outside of the frame,
+times after the end of the video, actions that are not in the label map, videos that are missing or
+cannot be decoded, duplicate boxes with the same action. Reports per file: test boxes without a key
+frame in common with the ground truth, excluded key frames of other videos, training videos that are
+also in the ground truth.
 
-With --output a folder receives each file without the rows refused, and <file>_refused.csv (line,
-reason) where there are some.
+With --output, writes each file without the bad rows, and <file>_refused.csv (line, reason) if there
+are some.
 
-Exit code: 0 if there is no problem, 1 if there are some, 2 for bad input.
+Exit code: 0 without problems, 1 with problems, 2 for invalid input.
 """
 
 from __future__ import annotations
@@ -44,40 +44,40 @@ _NUM_SHOWN = 20
 
 
 def parse_arguments(arguments: Sequence[str] | None = None) -> argparse.Namespace:
-    """Reads the command line."""
+    """Parse the command line."""
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
     add = parser.add_argument
     add("--label-map", type=Path, required=True, help="the .pbtxt file, as AVA.LABEL_MAP_FILE")
-    add("--train", type=Path, nargs="+", default=[], metavar="CSV", help="boxes to train on")
-    add("--test", type=Path, nargs="+", default=[], metavar="CSV", help="boxes to test on")
+    add("--train", type=Path, nargs="+", default=[], metavar="CSV", help="boxes for training")
+    add("--test", type=Path, nargs="+", default=[], metavar="CSV", help="boxes for the test")
     add("--ground-truth", type=Path, metavar="CSV", help="as AVA.GROUNDTRUTH_FILE")
     add("--excluded", type=Path, metavar="CSV", help="as AVA.EXCLUSION_FILE")
     add("--threshold", type=float, default=0.9, help="as AVA.DETECTION_SCORE_THRESH; 0.9")
     add("--videos", default="", help="folder of the videos, as AVA.VIDEO_DIR")
-    add("--video-begin", type=float, default=-1.0, help="as AVA.VIDEO_BEGIN; default: found out")
+    add("--video-begin", type=float, default=-1.0, help="as AVA.VIDEO_BEGIN; default: determined")
     add("--frames", default="", help="folder of extracted frames, as AVA.FRAME_DIR")
     add("--frame-lists", nargs="+", default=[], metavar="CSV", help="published lists of frames")
     add("--frame-begin", type=float, default=900.0, help="as AVA.FRAME_BEGIN; 900")
     add("--frame-rate", type=float, default=30.0, help="as AVA.FRAME_RATE; 30")
-    add("--output", type=Path, help="folder of the files without the rows refused")
-    add("--timeout", type=float, default=60.0, help="seconds for a video")
+    add("--output", type=Path, help="folder for the files without the bad rows")
+    add("--timeout", type=float, default=60.0, help="seconds per video")
     add("--processes", type=int, default=os.cpu_count() or 1, help="all cores by default")
     return parser.parse_args(arguments)
 
 
 @dataclass
 class Report:
-    """What is wrong with a file, and what it holds.
+    """Problems and contents of a file.
 
     Attributes:
         path: the file.
-        problems: line (0: the file as a whole) and reason.
-        keys: its key frames: video and thousandths of seconds.
-        num_rows: of the file.
-        boxes: each with its key frame, as far as its row is right.
-        actions: rows of each action.
+        problems: line (0: the entire file) and reason.
+        keys: its key frames: video and milliseconds.
+        num_rows: number of its rows.
+        boxes: boxes of valid rows, with their key frames.
+        actions: number of rows of each action.
     """
 
     path: Path
@@ -89,11 +89,11 @@ class Report:
 
     @property
     def videos(self) -> set[str]:
-        """Names of its videos."""
+        """Names of the videos."""
         return {name for name, _ in self.keys}
 
     def __str__(self) -> str:
-        """Counts, then the problems."""
+        """Counts, followed by the problems."""
         counts = (
             f"{self.path}: {self.num_rows} rows, {len(self.videos)} videos, {len(self.keys)} key "
             f"frames, {len(self.boxes)} boxes, {len(self.actions)} actions; "
@@ -111,11 +111,11 @@ class Report:
 
 
 class Media:
-    """Where the videos are, and which seconds of the annotations each has.
+    """Location of the videos, and the time that each covers.
 
     Args:
         options: the command line.
-        names: of the videos that are asked about.
+        names: names of the videos to check.
     """
 
     def __init__(self, options: argparse.Namespace, names: Sequence[str]) -> None:
@@ -145,7 +145,7 @@ class Media:
 
     def _measure(self, options: argparse.Namespace) -> None:
         names = {path: name for name, path in self._paths.items()}
-        progress = Progress(len(names), "looking at videos")
+        progress = Progress(len(names), "measuring videos")
         jobs = run_jobs(
             measure_length, list(names), processes=options.processes, timeout=options.timeout
         )
@@ -155,12 +155,12 @@ class Media:
         progress.close()
 
     def problem(self, name: str, second: float) -> str:
-        """What is wrong with a key frame; empty if nothing is."""
+        """Problem of a key frame, or ""."""
         if name not in self._paths:
-            return f"the video {name!r} is not in {self._where}"
+            return f"the video {name!r} is missing in {self._where}"
         length = self._lengths[name]
         if isinstance(length, Failure):
-            return f"the video {self._paths[name]} can't be read: {length.reason}"
+            return f"the video {self._paths[name]} cannot be decoded: {length.reason}"
         try:
             second_in_file(self._paths[name], second, self._begin, length)
         except DecodeError as error:
@@ -171,13 +171,13 @@ class Media:
 def check_file(
     path: Path, labelmap: Mapping[int, str], media: Media, threshold: float | None
 ) -> Report:
-    """Checks the rows of a file of boxes.
+    """Check the rows of a file of boxes.
 
     Args:
         path: the file.
-        labelmap: number -> name of actions.
+        labelmap: number -> name of each action.
         media: the videos.
-        threshold: least score of the boxes that are counted; None for drawn ones.
+        threshold: minimum score of detected boxes; None for annotated ones.
     """
     report = Report(path)
     number_of_fields = 0
@@ -207,58 +207,59 @@ def check_file(
     if not report.num_rows:
         report.problems.append((0, "has no rows"))
     elif not report.keys:
-        report.problems.append((0, f"no row is left with a score of {threshold} or more"))
+        report.problems.append((0, f"has no row with a score >= {threshold}"))
     return report
 
 
 def _parsed(
     fields: Sequence[str], num_fields: int, highest: int
 ) -> tuple[str, float, int, float | None] | str:
-    """Video, second, action and score (None for a person's number) of a row; or what is wrong."""
+    """Video, second, action and score (None for a person id) of a row; or its problem."""
     if len(fields) != num_fields or num_fields not in (7, 8):
-        return f"7 or 8 fields, as in the first row, are wanted, got {len(fields)}"
+        return f"the number of fields must be 7 or 8, as in the first row, got {len(fields)}"
     try:
         second, *box = map(float, fields[1:6])
         action = int(float(fields[6] or -1))
         last = float(fields[7]) if num_fields == 8 else None
     except ValueError as error:
-        return f"a field is no number: {error}"
+        return f"second, box, action and score must be numbers: {error}"
     x1, y1, x2, y2 = box
     if not fields[0]:
-        return "the name of the video is empty"
+        return "the name of the video must not be empty"
     if not 0 <= second < float("inf"):
-        return f"the time {fields[1]} is no second from 0 on"
+        return f"the time must be seconds >= 0, got {fields[1]}"
     if not all(0 <= side <= 1 for side in box):
-        return f"the box {', '.join(fields[2:6])} is not inside 0..1"
+        return f"the box must be in [0, 1], got {', '.join(fields[2:6])}"
     if x2 < x1 or y2 < y1:
-        return f"the box {', '.join(fields[2:6])} is turned over: x1, y1, x2, y2 is the order"
+        box_text = ", ".join(fields[2:6])
+        return f"the box must be x1, y1, x2, y2 with x1 <= x2, y1 <= y2, got {box_text}"
     if action != -1 and not 1 <= action <= highest:
-        return f"the action {action} is not in the label map: 1..{highest}"
+        return f"the action must be in 1..{highest}, as in the label map, got {action}"
     return fields[0], second, action, None if last is None or last % 1 == 0 else last
 
 
 def compare(
     train: Sequence[Report], test: Sequence[Report], truth: Report | None, excluded: Path | None
 ) -> None:
-    """Adds to the reports what does not go together among the files."""
+    """Add the contradictions among the files to their reports."""
     if truth is not None:
         for report in test:
             if not report.keys & truth.keys:
-                report.problems.append((0, f"shares no key frame with {truth.path}"))
+                report.problems.append((0, f"has no key frame in common with {truth.path}"))
         for report in train:
             both = sorted(report.videos & truth.videos)
             if both:
                 named = ", ".join(both[:5])
-                what = f"{len(both)} videos are in {truth.path}, too: {named}"
+                what = f"{len(both)} videos are also in {truth.path}: {named}"
                 report.problems.append((0, what))
     if excluded is not None and truth is not None:
         names, _ = read_excluded(excluded)
         if names and not set(names) & truth.videos:
-            truth.problems.append((0, f"has none of the videos of {excluded}"))
+            truth.problems.append((0, f"has no video in common with {excluded}"))
 
 
 def write_clean(report: Report, folder: Path) -> None:
-    """Writes a file without the rows refused, and what was wrong with these."""
+    """Write a file without the bad rows, and the reasons for removing them."""
     refused = {line for line, _ in report.problems}
     text = report.path.read_bytes().decode("utf-8", "surrogateescape")
     kept = (
@@ -284,7 +285,7 @@ def _names(paths: Sequence[Path]) -> Iterator[str]:
 
 
 def check(options: argparse.Namespace) -> int:
-    """Checks all files; the number of problems.
+    """Check all files and return the number of problems.
 
     Raises:
         ValueError: A file or folder is missing.
@@ -295,13 +296,15 @@ def check(options: argparse.Namespace) -> int:
         if not path.is_file():
             raise ValueError(f"{path} does not exist")
     if not files:
-        raise ValueError("--train, --test or --ground-truth: a file to check is wanted")
+        raise ValueError("--train, --test or --ground-truth must name a file to check, got none")
     if not options.videos and not options.frames:
-        raise ValueError("--videos or --frames: the folder of the videos, or of frames, is wanted")
+        raise ValueError("--videos or --frames must be the folder of videos or frames, got none")
     if options.output and len({path.name for path in files}) < len(files):
-        raise ValueError("--output: two files have the same name: one would overwrite the other")
+        raise ValueError("--output: file names must be unique, got the same name twice")
     if options.output and any(path.resolve().parent == options.output.resolve() for path in files):
-        raise ValueError(f"--output {options.output} would overwrite the files that are checked")
+        raise ValueError(
+            f"--output must be another folder than that of the files, got {options.output}"
+        )
     labelmap = read_labelmap(options.label_map)
     media = Media(options, list(dict.fromkeys(_names(files))))
     reports = {
@@ -318,14 +321,14 @@ def check(options: argparse.Namespace) -> int:
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
-    """Runs the command line; returns the exit code."""
+    """Run the command line and return the exit code."""
     options = parse_arguments(arguments)
     return exit_code(lambda: _work(options))
 
 
 def _work(options: argparse.Namespace) -> int:
     num_problems = check(options)
-    print("no problem" if not num_problems else f"{num_problems} problems")
+    print(f"{num_problems} problems")
     return 1 if num_problems else 0
 
 

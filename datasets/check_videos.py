@@ -1,18 +1,18 @@
 #!/usr/bin/env python3
-"""Finds the videos of a list that cannot be decoded, and writes the list without them.
+"""Find the videos of a list that cannot be decoded, and write the list without them.
 
-Of each video the first, the middle and the last frame are decoded (--full: all). For a list
-`train.csv` the output folder gets
+Decodes the first, middle and last frame of each video (--full: all frames). For a list `train.csv`
+the output folder receives
 
-    train.csv           the rows that are left, letter by letter as they were
-    train_refused.csv   path, line and reason of each row that is not
-    train_check.json    counts, the hashes of both lists, decoder and version, the refused rows
+    train.csv           the remaining lines, unchanged
+    train_refused.csv   path, line and reason of each refused row
+    train_check.json    counts, hashes of both lists, decoder and version, refused rows
     classes.txt         if there is one beside the list
 
-A video that takes longer than --timeout, because its decoder or its disk hangs, is given up and
-named, and the rest goes on. An interrupted run goes on where it was when it is called again.
+A video that takes longer than --timeout, because its decoder or disk hangs, is refused as well. To
+resume an interrupted run, repeat the command.
 
-Exit code: 0 if all videos are whole, 1 if some were refused, 2 for bad input.
+Exit code: 0 if all videos can be decoded, 1 if some cannot, 2 for invalid input.
 """
 
 from __future__ import annotations
@@ -41,24 +41,26 @@ _TIMEOUT, _FULL_TIMEOUT = 30.0, 300.0
 
 
 def parse_arguments(arguments: Sequence[str] | None = None) -> argparse.Namespace:
-    """Reads the command line."""
+    """Parse the command line."""
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
     add = parser.add_argument
     add("lists", type=Path, nargs="+", metavar="LIST", help="list files (train.csv ...)")
-    add("--output", type=Path, required=True, help="folder of the clean lists")
+    add("--output", type=Path, required=True, help="folder for the clean lists")
     add("--prefix", default="", help="folder in front of the paths, as DATA.PATH_PREFIX")
-    add("--separator", default=" ", help="as DATA.PATH_LABEL_SEPARATOR; default: what line 1 shows")
+    add("--separator", default=" ", help="as DATA.PATH_LABEL_SEPARATOR; default: detected")
     add("--full", action="store_true", help="decode all frames")
     add("--decoder", default="auto", choices=("auto", "pyav", "decord", "torchcodec"))
-    add("--timeout", type=float, help=f"seconds a video ({_TIMEOUT:g}; {_FULL_TIMEOUT:g} if full)")
+    add(
+        "--timeout", type=float, help=f"seconds per video ({_TIMEOUT:g}; {_FULL_TIMEOUT:g} if full)"
+    )
     add("--processes", type=int, default=os.cpu_count() or 1, help="all cores by default")
     return parser.parse_args(arguments)
 
 
 def check_list(path: Path, options: argparse.Namespace) -> int:
-    """Checks one list and writes what came out; the number of rows refused."""
+    """Check one list, write the results, and return the number of refused rows."""
     separator = separator_of(str(path), options.separator.replace("\\t", "\t"))
     videos = read_list(path, separator=separator, prefix=options.prefix)
     header, lines = list_lines(str(path), separator, len(videos))
@@ -105,21 +107,21 @@ def check_list(path: Path, options: argparse.Namespace) -> int:
         print(f"  line {entry['line']}: {_shown(entry['path'])}: {entry['reason']}")
     if len(refused) > 10:
         print(f"  ... all in {options.output / f'{path.stem}_refused.csv'}")
-    print(f"{clean}: {len(kept)} rows, sha256 {left}" if kept else "no row is left to write a list")
+    print(f"{clean}: {len(kept)} rows, sha256 {left}" if kept else "no rows remain")
     return len(refused)
 
 
 def _check_all(
     paths: Sequence[str], journal: Journal, options: argparse.Namespace, name: str
 ) -> None:
-    wanted = list(dict.fromkeys(paths))
-    left = [path for path in wanted if path not in journal.done]
+    unique = list(dict.fromkeys(paths))
+    left = [path for path in unique if path not in journal.done]
     refused = sum(isinstance(result, Failure) for result in journal.done.values())
     timeout = options.timeout
     if timeout is None:
         timeout = _FULL_TIMEOUT if options.full else _TIMEOUT
     work = partial(check_video, backend=options.decoder, full=options.full)
-    progress = Progress(len(wanted), f"checking {name}", initial=len(wanted) - len(left))
+    progress = Progress(len(unique), f"checking {name}", initial=len(unique) - len(left))
     for path, result in run_jobs(work, left, processes=options.processes, timeout=timeout):
         journal.add(path, result)
         refused += isinstance(result, Failure)
@@ -145,7 +147,7 @@ def _write(path: Path, text: str) -> None:
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
-    """Runs the command line; returns the exit code."""
+    """Run the command line and return the exit code."""
     options = parse_arguments(arguments)
     return exit_code(lambda: _work(options), resumable=True)
 
@@ -155,10 +157,12 @@ def _work(options: argparse.Namespace) -> int:
     require_decoder(options.decoder)
     names = [path.name for path in options.lists]
     if len(set(names)) < len(names):
-        raise ValueError("two lists have the same name: one would overwrite the other")
+        raise ValueError(f"names of lists must be unique, got {names}")
     for path in options.lists:
         if path.resolve() == (options.output / path.name).resolve():
-            raise ValueError(f"--output {options.output} would overwrite {path}")
+            raise ValueError(
+                f"--output must be another folder than that of {path}, got {options.output}"
+            )
         num_refused += check_list(path, options)
         classes = path.parent / "classes.txt"
         if classes.is_file():

@@ -1,11 +1,11 @@
 #!/usr/bin/env python3
-"""Writes the lists of a data set: train.csv, val.csv, test.csv and classes.txt.
+"""Write the lists of a data set: train.csv, val.csv, test.csv and classes.txt.
 
-Reads class folders, the official lists of the known data sets, or list files (--dataset, as
-TRAIN.DATASET). Paths are written relative to the folder of the videos (--prefix, or else the data
-set's own), which is DATA.PATH_PREFIX for those who read the lists. A list has a blank between path
-and label, or a comma where a path holds a blank. --val-share makes a validation set of a share of
-each class's training rows, where the data set has none or another one is wanted.
+Reads class folders, the official lists of known data sets, or list files (--dataset, as
+TRAIN.DATASET). Paths are relative to the folder of the videos (--prefix, by default --data), which
+is DATA.PATH_PREFIX when the lists are read. Path and label are separated by a space, or by a comma
+if a path contains a space. --val-share moves a share of each class's training rows to a validation
+set, which replaces that of the data set.
 """
 
 from __future__ import annotations
@@ -41,26 +41,26 @@ _SPLITS = ("train", "val", "test")
 
 
 def parse_arguments(arguments: Sequence[str] | None = None) -> argparse.Namespace:
-    """Reads the command line."""
+    """Parse the command line."""
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
     add = parser.add_argument
     add("--data", required=True, help="folder of the data set, as DATA.PATH_TO_DATA_DIR")
-    add("--output", type=Path, required=True, help="folder of the lists")
+    add("--output", type=Path, required=True, help="folder for the lists")
     add("--dataset", default="folder", choices=_choices(), help="default: folder")
     add("--prefix", default="", help="folder of the videos, as DATA.PATH_PREFIX")
-    add("--separator", default=" ", help="of list files that are read")
+    add("--separator", default=" ", help="separator of list files to read")
     add("--official-split", type=int, default=1, choices=(1, 2, 3), help="UCF101, HMDB51")
-    add("--val-share", type=float, help="share of the training rows to validate on")
+    add("--val-share", type=float, help="share of the training rows for validation")
     add("--group", default="", help="regular expression: rows with the same match stay together")
-    add("--seed", type=int, default=0, help="of --val-share")
-    add("--force", action="store_true", help="overwrite lists that are there")
+    add("--seed", type=int, default=0, help="seed of --val-share")
+    add("--force", action="store_true", help="overwrite existing lists")
     return parser.parse_args(arguments)
 
 
 def _choices() -> list[str]:
-    """Data sets whose samples a list can hold: a path each, and one label at most."""
+    """Data sets that lists can represent: one path and at most one label per sample."""
     kinds = {name: find_dataset(name, "--dataset") for name in dataset_names()}
     return sorted(n for n, kind in kinds.items() if not (kind.in_shards or kind.has_boxes))
 
@@ -68,10 +68,10 @@ def _choices() -> list[str]:
 def read_splits(
     data: DataFolder, dataset: str
 ) -> tuple[dict[str, VideoList], tuple[str, ...] | None]:
-    """The splits that a data set has, and the names of its classes.
+    """Read the existing splits of a data set, and the names of its classes.
 
     Raises:
-        ValueError: There is no training set, or something is malformed.
+        ValueError: There is no training set, or a file is malformed.
     """
     kind = find_dataset(dataset, "--dataset")
     names = read_class_names(data.path)
@@ -82,7 +82,7 @@ def read_splits(
     for split in _SPLITS:
         try:
             found[split] = kind.read(data, split, names)
-            names = names or found["train"].class_names  # of the first split, which numbers all
+            names = names or found["train"].class_names  # the first split numbers the others
         except MissingListError:
             if split == "train":
                 raise
@@ -94,7 +94,7 @@ def read_splits(
 def make_rows(
     found: dict[str, VideoList], folder: str, options: argparse.Namespace
 ) -> dict[str, list[ListRow]]:
-    """The rows of each list."""
+    """Rows of each list."""
     rows = {}
     for split, videos in found.items():
         for note in videos.notes:
@@ -104,39 +104,46 @@ def make_rows(
         rows[split] = relative_rows(paths, labels, folder)
     if options.val_share is not None:
         if "val" in rows:
-            print(f"the data set's own {len(rows['val'])} validation rows are left out")
+            print(f"ignored the {len(rows['val'])} validation rows of the data set (--val-share)")
         rows["train"], rows["val"] = split_rows(
             rows["train"], options.val_share, seed=options.seed, group=options.group
         )
     elif options.group:
-        raise ValueError("--group has a meaning with --val-share only")
+        raise ValueError(f"--group must be empty without --val-share, got {options.group!r}")
     return rows
 
 
 def write_manifest(
     rows: dict[str, list[ListRow]], names: Sequence[str] | None, output: Path, *, force: bool
 ) -> tuple[str, dict[str, str]]:
-    """Writes the lists, once all of them have been read back; separator and hashes.
+    """Write the lists, each of which is read back first.
+
+    Returns:
+        Separator, and split -> hash of its list.
 
     Raises:
-        ValueError: There are lists already, or a path that no list can hold.
+        ValueError: There are lists already, or a path cannot be stored in a list.
     """
     files = {split: output / f"{split}.csv" for split in rows}
-    # Also those that would be left over from another data set and be read beside these.
+    # Including those that would remain from another data set and be read with the new ones.
     old = [output / f"{name}.csv" for name in _SPLITS] + [output / "classes.txt"]
     old = [path for path in old if path.exists()]
     if old and not force:
-        raise ValueError(f"{', '.join(map(str, old))}: there already; --force overwrites")
+        raise ValueError(
+            f"--output must have no lists, got {', '.join(map(str, old))}; --force overwrites"
+        )
     separator = separator_for([row for split in rows.values() for row in split])
     hashes = {}
     for split, path in files.items():
         text = list_text(rows[split], separator).encode("utf-8", "surrogateescape")
         with atomic_write(path) as part:
             part.write_bytes(text)
-            # Odd names (quotes, a path like a header) must come back as they are.
+            # Unusual names (quotes, a path like a header) must not change.
             again = read_list(part, separator=separator)
             if [again.path(row) for row in range(len(again))] != [row.path for row in rows[split]]:
-                raise ValueError(f"{path} would not be read as it was written: rename odd files")
+                raise ValueError(
+                    f"{path} would be read differently; rename files with unusual names"
+                )
             hashes[split] = again.fingerprint
     if names:
         with atomic_write(output / "classes.txt") as part:
@@ -148,7 +155,7 @@ def write_manifest(
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
-    """Runs the command line; returns the exit code."""
+    """Run the command line and return the exit code."""
     options = parse_arguments(arguments)
     return exit_code(lambda: _work(options))
 
@@ -161,7 +168,7 @@ def _work(options: argparse.Namespace) -> int:
         official_split=options.official_split,
     )
     if not os.path.isdir(data.path):
-        raise ValueError(f"--data: there is no folder {data.path}")
+        raise ValueError(f"--data must be a folder, got {data.path!r}, which does not exist")
     found, names = read_splits(data, options.dataset)
     folder = os.path.abspath(options.prefix or options.data)
     rows = make_rows(found, folder, options)

@@ -1,18 +1,17 @@
 #!/usr/bin/env python3
-"""Renders videos of several moving shapes, with boxes and actions in the files of AVA.
+"""Render videos of several moving shapes, with boxes and actions in AVA's format.
 
-A video lasts some seconds and shows two to four blobs of `make_motion_clips.py` at once. Every
-whole second but the first is a key frame: each blob then moves straight on in one of eight
-directions for as long as a clip lasts. So a box has two actions, one of
+A video shows two to four blobs of `make_motion_clips.py` for some seconds. Every whole second but
+the first is a key frame, around which each blob moves straight in one of eight directions for the
+duration of a clip. So a box has two actions, one of
 
     move_right, move_down_right, ... and one of be_small, be_large
 
-drawn independently and uniformly: the size can be told from one frame, the movement cannot. Between
-key frames the blobs glide to where they are needed next; they never leave the picture.
+drawn independently and uniformly: one frame shows the size, but not the movement. Between key
+frames the blobs glide to their next place; they never leave the frame.
 
-Beside the drawn boxes there are boxes as a detector of shapes would give them: a little off, with
-scores; some blobs are missed, and some boxes hold nothing. A video depends on (seed, split, index)
-alone.
+Besides the annotated boxes there are boxes as from a detector: slightly shifted, with scores, some
+missing, and some without a blob. A video depends only on (seed, split, index).
 """
 
 from __future__ import annotations
@@ -33,28 +32,28 @@ import numpy as np
 from numpy.typing import NDArray
 
 SIZES = ("be_small", "be_large")
-ACTION_NAMES = (*clips.CLASS_NAMES, *SIZES)  # the number of an action is its place, from 1
+ACTION_NAMES = (*clips.CLASS_NAMES, *SIZES)  # the number of an action is its position, from 1
 SPLITS = ("train", "val")
 HEIGHT, WIDTH = 72, 96
 FPS = 30
 
 _NUM_BLOBS = (2, 4)
 _RADIUS_RANGES = ((5.5, 7.0), (8.5, 10.0))  # pixels, of each size
-_SPEED_RANGE = (0.8, 1.6)  # pixels a frame
-_STRAIGHT = 9  # frames before and after a key frame in which a blob moves straight on
-_NUM_TRIES = 100  # for blobs that do not lie on each other
-# The detector: standard deviation of a side as a share of the box, and what it misses or invents.
+_SPEED_RANGE = (0.8, 1.6)  # pixels per frame
+_STRAIGHT = 9  # frames of straight motion before and after a key frame
+_NUM_TRIES = 100  # to place a blob apart from the others
+# The detector: standard deviation of a side as a fraction of the box, misses, false positives.
 _JITTER = 0.05
 _MISSED = 0.03
-_INVENTED = 0.15  # boxes of nothing per key frame
+_INVENTED = 0.15  # false positives per key frame
 
 
 @dataclasses.dataclass(frozen=True)
 class BoxSettings:
-    """What all videos of a data set share; a data set is made with one setting only.
+    """Settings of all videos of a data set.
 
     Args:
-        seed: seed of the whole data set.
+        seed: seed of the data set.
         seconds: length of a video, at least 3.
         crf: constant rate factor of x264.
     """
@@ -65,15 +64,17 @@ class BoxSettings:
 
     def __post_init__(self) -> None:
         if self.seed < 0:
-            raise ValueError(f"seed is {self.seed}; it must be 0 or more")
+            raise ValueError(f"seed must be >= 0, got {self.seed}")
         if self.seconds < 3:
-            raise ValueError(f"seconds is {self.seconds}; at least 3 leave a key frame inside")
+            raise ValueError(
+                f"seconds must be >= 3, so that a key frame is inside, got {self.seconds}"
+            )
         if not 0 <= self.crf <= 51:
-            raise ValueError(f"crf is {self.crf}; it must be between 0 and 51")
+            raise ValueError(f"crf must be in 0..51, got {self.crf}")
 
     @property
     def key_seconds(self) -> range:
-        """The seconds that are key frames."""
+        """Times of the key frames in seconds."""
         return range(1, self.seconds)
 
 
@@ -82,12 +83,12 @@ class Shape:
     """A blob of one video.
 
     Args:
-        look: what it looks like.
-        size: a place in SIZES.
-        path: (T, 2) its center (x, y) in pixels at each frame.
-        angle: (T,) its orientation in turns.
-        radius: in pixels.
-        directions: (S,) the direction at each key frame, a place in CLASS_NAMES.
+        look: its appearance.
+        size: index in SIZES.
+        path: (T, 2) center (x, y) in pixels in each frame.
+        angle: (T,) orientation in turns.
+        radius: radius in pixels.
+        directions: (S,) direction at each key frame, as an index in CLASS_NAMES.
     """
 
     look: clips.Look
@@ -100,13 +101,13 @@ class Shape:
 
 @dataclasses.dataclass(frozen=True)
 class KeyFrameBoxes:
-    """The boxes of one key frame.
+    """Boxes of one key frame.
 
     Args:
-        second: of the video.
-        boxes: (n, 4) x1, y1, x2, y2 as shares of width and height.
+        second: time in the video.
+        boxes: (n, 4) x1, y1, x2, y2 as fractions of width and height.
         actions: (n, 2) numbers of the direction and of the size, from 1.
-        detected: (m, 5) boxes of the detector, with its score.
+        detected: (m, 5) boxes of the detector, with scores.
     """
 
     second: int
@@ -116,11 +117,11 @@ class KeyFrameBoxes:
 
 
 def sample_shapes(settings: BoxSettings, generator: np.random.Generator) -> list[Shape]:
-    """Draws the blobs of one video, apart from each other at the key frames."""
+    """Draw the blobs of one video, apart from each other at the key frames."""
     num_blobs = int(generator.integers(*_NUM_BLOBS, endpoint=True))
     shapes: list[Shape] = []
     for _ in range(num_blobs):
-        # What a blob does is drawn once: only its place has to give way to the others'.
+        # Size and directions are drawn once; only the place depends on the other blobs.
         size = int(generator.integers(len(SIZES)))
         directions = generator.integers(len(clips.CLASS_NAMES), size=len(settings.key_seconds))
         for _ in range(_NUM_TRIES):
@@ -161,13 +162,13 @@ def _glide(
     key_frames: NDArray[np.int64],
     num_frames: int,
 ) -> NDArray[np.float64]:
-    """A path (T, 2) that is straight around each key frame, and smooth between."""
+    """Path (T, 2) that is straight around each key frame, and smooth in between."""
     frame = np.arange(num_frames)
-    key = np.abs(frame[:, None] - key_frames).argmin(1)  # the nearest
+    key = np.abs(frame[:, None] - key_frames).argmin(1)  # nearest key frame
     away = frame - key_frames[key]
     straight = centers[key] + velocity[key] * away[:, None]
     path = straight.copy()
-    ends = centers + velocity * _STRAIGHT  # where each straight stretch ends
+    ends = centers + velocity * _STRAIGHT  # of the straight segments
     starts = centers - velocity * _STRAIGHT
     for before in range(len(key_frames) - 1):
         first, last = key_frames[before] + _STRAIGHT, key_frames[before + 1] - _STRAIGHT
@@ -192,12 +193,12 @@ def _are_apart(shape: Shape, other: Shape, settings: BoxSettings) -> bool:
 def render_video(
     shapes: Sequence[Shape], background: clips.Look
 ) -> tuple[NDArray[np.uint8], NDArray[np.float32]]:
-    """Renders all frames.
+    """Render all frames.
 
     Returns:
-        (T, H, W, 3) uint8, RGB, and the blobs' coverage (n, T, H, W) in 0..1.
+        (T, H, W, 3) uint8, RGB, and the coverage of each blob (n, T, H, W) in [0, 1].
     """
-    top = (WIDTH - HEIGHT) // 2  # blobs are rendered in a square, whose middle rows are kept
+    top = (WIDTH - HEIGHT) // 2  # blobs are rendered in a square and cropped to its middle rows
     rows = slice(top, top + HEIGHT)
     low, high = clips.RADIUS_RANGE
     picture = clips.render_background(background, WIDTH)[None, :, rows]
@@ -226,7 +227,7 @@ def boxes_of(
     settings: BoxSettings,
     generator: np.random.Generator,
 ) -> list[KeyFrameBoxes]:
-    """The boxes of all key frames: of what is drawn, and of the detector."""
+    """Annotated and detected boxes of all key frames."""
     found = []
     for number, second in enumerate(settings.key_seconds):
         inside = coverages[:, second * FPS] > 0.5  # (n, H, W)
@@ -248,7 +249,7 @@ def _box_of(mask: NDArray[np.bool_]) -> tuple[float, float, float, float]:
 
 
 def _detect(boxes: NDArray[np.float64], generator: np.random.Generator) -> NDArray[np.float64]:
-    """Boxes with scores (m, 5), as a detector gives them."""
+    """Boxes with scores (m, 5), as from a detector."""
     sizes = np.tile(boxes[:, 2:] - boxes[:, :2], 2)
     seen = boxes + _JITTER * sizes * generator.standard_normal(boxes.shape)
     scores = generator.uniform(0.9, 1.0, size=len(boxes))
@@ -262,12 +263,12 @@ def _detect(boxes: NDArray[np.float64], generator: np.random.Generator) -> NDArr
 
 
 def video_name(split: str, index: int) -> str:
-    """A video's name in the lists; its file has `.mp4` behind."""
+    """Name of a video in the lists; its file is `<name>.mp4`."""
     return f"{split}_{index:04d}"
 
 
 def make_video(output: Path, settings: BoxSettings, split: str, index: int) -> list[KeyFrameBoxes]:
-    """Renders one video, unless its file is there, and gives its boxes."""
+    """Render one video, unless its file exists, and return its boxes."""
     generator = np.random.default_rng([settings.seed, SPLITS.index(split), index])
     shapes = sample_shapes(settings, generator)
     frames, coverages = render_video(shapes, clips.sample_look(generator))
@@ -278,10 +279,10 @@ def make_video(output: Path, settings: BoxSettings, split: str, index: int) -> l
 
 
 def _make_videos(
-    output: Path, settings: BoxSettings, wanted: Sequence[tuple[str, int]], processes: int
+    output: Path, settings: BoxSettings, videos: Sequence[tuple[str, int]], processes: int
 ) -> Iterator[list[KeyFrameBoxes]]:
-    """The boxes of all videos in their order, made by several processes."""
-    arguments = [(output, settings, split, index) for split, index in wanted]
+    """Render videos in parallel, and yield their boxes in order."""
+    arguments = [(output, settings, split, index) for split, index in videos]
     if processes == 1:
         yield from (make_video(*each) for each in arguments)
         return
@@ -290,7 +291,7 @@ def _make_videos(
 
 
 def write_annotations(output: Path, split: str, boxes: dict[str, list[KeyFrameBoxes]]) -> None:
-    """Writes the CSV files of one split: `motion_<split>.csv` and `..._predicted_boxes.csv`."""
+    """Write the CSV files of one split: `motion_<split>.csv` and `..._predicted_boxes.csv`."""
     drawn, detected = [], []
     for name, key_frames in boxes.items():
         for key_frame in key_frames:
@@ -311,7 +312,7 @@ def write_annotations(output: Path, split: str, boxes: dict[str, list[KeyFrameBo
 
 
 def write_names(output: Path) -> None:
-    """Writes the label map, and key frames that do not count: there are none."""
+    """Write the label map, and an empty list of excluded key frames."""
     items = "".join(
         f'item {{\n  name: "{name}"\n  id: {number}\n}}\n'
         for number, name in enumerate(ACTION_NAMES, start=1)
@@ -323,29 +324,30 @@ def write_names(output: Path) -> None:
 def make_data_set(
     output: Path, settings: BoxSettings, *, num_train: int, num_val: int, processes: int = 1
 ) -> None:
-    """Makes the whole data set, or what of it is missing, with a progress line.
+    """Make the missing part of the data set, with a progress line.
 
     Raises:
-        ValueError: impossible counts, or a folder with other settings.
+        ValueError: a count is out of range, or the folder has other settings.
     """
     if min(num_train, num_val, processes) < 1:
-        raise ValueError("num_train, num_val and processes must be at least 1")
+        given = f"{num_train}, {num_val} and {processes}"
+        raise ValueError(f"num_train, num_val and processes must be >= 1, got {given}")
     clips.check_settings(output, settings)
     (output / "videos").mkdir(parents=True, exist_ok=True)
     counts = dict(zip(SPLITS, (num_train, num_val), strict=True))
-    wanted = [(split, index) for split, count in counts.items() for index in range(count)]
+    videos = [(split, index) for split, count in counts.items() for index in range(count)]
     boxes: dict[str, dict[str, list[KeyFrameBoxes]]] = {split: {} for split in SPLITS}
     started = last_shown = time.monotonic()
-    made = _make_videos(output, settings, wanted, processes)
-    for done, ((split, index), found) in enumerate(zip(wanted, made, strict=True), start=1):
+    made = _make_videos(output, settings, videos, processes)
+    for done, ((split, index), found) in enumerate(zip(videos, made, strict=True), start=1):
         boxes[split][video_name(split, index)] = found
         now = time.monotonic()
-        if done == len(wanted) or now - last_shown > 2:
+        if done == len(videos) or now - last_shown > 2:
             last_shown = now
             rate = done / (now - started)
-            left = (len(wanted) - done) / rate
+            left = (len(videos) - done) / rate
             print(
-                f"{done}/{len(wanted)} videos, {rate:.1f} videos/s, {left:.0f} s left", flush=True
+                f"{done}/{len(videos)} videos, {rate:.1f} videos/s, {left:.0f} s left", flush=True
             )
     write_names(output)
     for split in SPLITS:
@@ -353,26 +355,26 @@ def make_data_set(
 
 
 def parse_arguments(arguments: Sequence[str] | None = None) -> argparse.Namespace:
-    """Reads the command line."""
+    """Parse the command line."""
     parser = argparse.ArgumentParser(
-        description="Render moving shapes with boxes and actions in the files of AVA.",
+        description="Render moving shapes with boxes and actions in AVA's format.",
         formatter_class=argparse.ArgumentDefaultsHelpFormatter,
     )
     defaults = BoxSettings()
     cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count()
     add = parser.add_argument
     add("--output", type=Path, required=True, help="folder of the data set")
-    add("--num-train", type=int, default=100, help="videos to train on")
-    add("--num-val", type=int, default=80, help="videos to validate and test on")
+    add("--num-train", type=int, default=100, help="training videos")
+    add("--num-val", type=int, default=80, help="videos for validation and test")
     add("--seed", type=int, default=defaults.seed, help="seed of the data set")
-    add("--seconds", type=int, default=defaults.seconds, help="length of a video")
+    add("--seconds", type=int, default=defaults.seconds, help="duration of a video")
     add("--crf", type=int, default=defaults.crf, help="x264 quality, lower is better")
-    add("--processes", type=int, default=cores or 1, help="processes to render with")
+    add("--processes", type=int, default=cores or 1, help="number of processes")
     return parser.parse_args(arguments)
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
-    """Runs the command line; returns the exit code."""
+    """Run the command line and return the exit code."""
     options = parse_arguments(arguments)
 
     def make() -> None:

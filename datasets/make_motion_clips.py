@@ -1,21 +1,21 @@
 #!/usr/bin/env python3
-"""Renders a labeled data set of moving blobs as H.264 files, with list files in the Kinetics form.
+"""Render a labeled data set of moving blobs as H.264 files, with list files in the Kinetics format.
 
 A clip shows one two-colored blob over a smooth background. Its state is a point on a
-four-dimensional torus: the horizontal and vertical position (the picture wraps around), the
-orientation (a full turn is one period) and the logarithm of the size (past the largest comes the
-smallest). The class is the direction in which the blob moves, one of eight:
+four-dimensional torus: horizontal and vertical position (the frame wraps around), orientation (a
+full turn is one period) and logarithm of the size (the largest is followed by the smallest). The
+class is the direction in which the blob moves, one of eight:
 
     move_right, move_down_right, move_down, ... (CLASS_NAMES, in steps of 45 degrees)
 
-The state of the first frame is drawn uniformly from the torus, whatever the class is, and a
-uniform law on a torus stays uniform under any constant velocity. Hence the state at ANY single
-frame is uniform for EVERY class, and shape, colors, background, speed and a small wobble of all
-four coordinates are drawn from the same laws for every class: a single frame tells nothing about
-the label, two frames do. Played backwards, a clip of one class is a clip of its opposite.
+The state of the first frame is drawn uniformly from the torus, independently of the class, and a
+uniform distribution on a torus remains uniform under any constant velocity. Hence the state in any
+single frame is uniform for every class, and shape, colors, background, speed and a small wobble of
+all four coordinates have the same distributions for every class: a single frame has no information
+about the label, two frames do. Played backwards, a clip of one class is a clip of its opposite.
 
-Each clip depends on (seed, stream, index) alone, so a data set can be made with any number of
-processes, continued after an interruption, and enlarged without changing what exists.
+Each clip depends only on (seed, stream, index), so a data set can be made with any number of
+processes, resumed after an interruption, and enlarged without changing existing clips.
 """
 
 from __future__ import annotations
@@ -53,19 +53,19 @@ CLASS_NAMES = (
 )
 # The coordinates of a state, each counted in periods, so that all four live on [0, 1).
 COORDINATES = ("x", "y", "angle", "log_radius")
-# The random streams: a clip of one stream never depends on how many clips another has.
+# Random streams: a clip of one stream does not depend on the number of clips in another.
 STREAMS = ("train", "val", "test")
 
-# Radii as fractions of the frame's side; with the contour's bumps (at most 35 %) the blob stays
-# narrower than the frame, so that it never meets itself around the border.
+# Radii as fractions of the frame's side; with the contour's bumps (at most 35 %) the blob is
+# narrower than the frame, so that it never overlaps itself across the border.
 RADIUS_RANGE = (0.13, 0.34)
 _SPEED_RANGE = (0.025, 0.05)  # frame sides per frame: 1.2 to 2.4 pixels of 48
 _WOBBLE_AMPLITUDE = (0.010, 0.010, 0.010, 0.020)
 _WOBBLE_FREQUENCY_RANGE = (0.03, 0.10)  # cycles per frame
-_NUM_HARMONICS = 3  # of the contour: 2, 3 and 4 bumps a turn
+_NUM_HARMONICS = 3  # of the contour: 2, 3 and 4 bumps per turn
 CONTOUR_BUMPS = 0.35
-# Background and blob are shaded, steeply enough that a pixel differs from the next by two or more
-# of 255 levels: on flat surfaces HOG would see nothing but the traces of compression.
+# Background and blob are shaded, steeply enough that neighboring pixels differ by at least two of
+# 255 levels: on flat surfaces HOG would only contain compression artifacts.
 _BACKGROUND_TONE_RANGE = (0.4, 0.6)
 _BACKGROUND_SLOPE_RANGE = (0.5, 0.8)  # change of a color across the frame
 _BACKGROUND_BEND = 0.6  # how much steeper the bright end is
@@ -79,10 +79,10 @@ FloatArray = NDArray[np.float32]
 
 @dataclasses.dataclass(frozen=True)
 class VideoSettings:
-    """What all clips of a data set share; a data set is made with one setting only.
+    """Settings of all clips of a data set.
 
     Args:
-        seed: seed of the whole data set.
+        seed: seed of the data set.
         size: height and width in pixels, even, at least 16.
         frames: number of frames of a clip, at least 2.
         fps: frames per second.
@@ -96,29 +96,29 @@ class VideoSettings:
     crf: int = 18
 
     def __post_init__(self) -> None:
-        for name, value, valid, right in (
-            ("seed", self.seed, self.seed >= 0, "0 or more"),
-            ("size", self.size, self.size >= 16 and self.size % 2 == 0, "even, at least 16"),
-            ("frames", self.frames, self.frames >= 2, "at least 2"),
-            ("fps", self.fps, self.fps >= 1, "at least 1"),
-            ("crf", self.crf, 0 <= self.crf <= 51, "between 0 and 51"),
+        for name, value, valid, condition in (
+            ("seed", self.seed, self.seed >= 0, ">= 0"),
+            ("size", self.size, self.size >= 16 and self.size % 2 == 0, "even and >= 16"),
+            ("frames", self.frames, self.frames >= 2, ">= 2"),
+            ("fps", self.fps, self.fps >= 1, ">= 1"),
+            ("crf", self.crf, 0 <= self.crf <= 51, "in 0..51"),
         ):
             if not valid:
-                raise ValueError(f"{name} is {value}; it must be {right}")
+                raise ValueError(f"{name} must be {condition}, got {value}")
 
 
 @dataclasses.dataclass(frozen=True)
 class Look:
-    """Everything about a clip that does not move, drawn without knowledge of the class.
+    """Static appearance of a clip, drawn independently of the class.
 
     Args:
         contour: (K,) complex, Fourier coefficients of the contour from harmonic 2 on.
         split: offset and bend of the line between the two tones, in radii.
         tones: (3, 3) mean colors (R, G, B) of the background and of the blob's two tones.
-        heading: (2,) unit vector (y, x) in which the background gets brighter.
+        heading: (2,) unit vector (y, x) of increasing brightness of the background.
         slopes: (3,) change of each color channel across the frame.
         shade: complex, direction and strength per radius of the blob's shading, which moves and
-            turns with it.
+            turns with the blob.
     """
 
     contour: NDArray[np.complex128]
@@ -131,7 +131,7 @@ class Look:
 
 @dataclasses.dataclass(frozen=True)
 class Motion:
-    """How the blob's state moves; all in periods (of the frame side, a turn, the size range).
+    """Motion of the blob's state, in periods (of the frame side, a turn, the size range).
 
     Args:
         start: (4,) state at frame 0, uniform on the torus; the order of COORDINATES.
@@ -148,21 +148,21 @@ class Motion:
     wobble_phase: NDArray[np.float64]
 
     def states(self, num_frames: int) -> NDArray[np.float64]:
-        """Returns the state at each frame, (T, 4), in [0, 1)."""
+        """State in each frame: (T, 4), in [0, 1)."""
         frame = np.arange(num_frames)[:, None]
         cycles = self.wobble_phase + self.wobble_frequency * frame
         moved = self.velocity * frame + self.wobble * np.sin(2 * math.pi * cycles)
         return np.mod(self.start + moved, 1.0)
 
     def reversed(self, num_frames: int) -> Motion:
-        """Returns the motion seen when a clip of `num_frames` frames is played backwards."""
+        """Motion in a clip of `num_frames` frames when played backwards."""
         last = num_frames - 1
         return Motion(
             start=np.mod(self.start + self.velocity * last, 1.0),
             velocity=-self.velocity,
             wobble=self.wobble,
             wobble_frequency=self.wobble_frequency,
-            # sin(a - b) = sin(b + pi - a): half a cycle more, from the other end.
+            # sin(a - b) = sin(b + pi - a): half a cycle ahead, from the other end.
             wobble_phase=np.mod(0.5 - self.wobble_phase - self.wobble_frequency * last, 1.0),
         )
 
@@ -174,7 +174,7 @@ class Motion:
 
 
 def sample_motion(label: int, generator: np.random.Generator) -> Motion:
-    """Draws the motion of one clip; the class fixes the direction of the velocity, nothing else."""
+    """Draw the motion of one clip; the class determines only the direction of the velocity."""
     start = generator.random(4)
     speed = generator.uniform(*_SPEED_RANGE)
     angle = 2 * math.pi * label / len(CLASS_NAMES)
@@ -189,17 +189,17 @@ def sample_motion(label: int, generator: np.random.Generator) -> Motion:
 
 
 def hue(color: NDArray[np.float64]) -> NDArray[np.float64]:
-    """What of a color (..., 3) is not brightness."""
+    """Color (..., 3) without its brightness."""
     return np.asarray(color - (color @ _LUMA)[..., None])
 
 
 def sample_look(generator: np.random.Generator) -> Look:
-    """Draws shape, colors and background of one clip; it is not told the class."""
+    """Draw shape, colors and background of one clip, independently of the class."""
     weight = generator.dirichlet(np.ones(_NUM_HARMONICS))  # bumps sum to at most CONTOUR_BUMPS
     phase = np.exp(2j * math.pi * generator.random(_NUM_HARMONICS))
     contour = CONTOUR_BUMPS * generator.uniform(0.5, 1.0) * weight * phase
-    # The blob's tones differ in brightness (in random order), so that their edge survives the
-    # halved color resolution of the video file.
+    # The blob's tones differ in brightness (in random order), so that their edge survives chroma
+    # subsampling.
     luma = generator.permutation(_BLOB_LUMA_LEVELS) + generator.uniform(-0.06, 0.06, size=2)
     blob_tones = luma[:, None] + 0.5 * hue(generator.random((2, 3)))
     background_tone = generator.uniform(*_BACKGROUND_TONE_RANGE, size=(1, 3))
@@ -216,20 +216,20 @@ def sample_look(generator: np.random.Generator) -> Look:
 
 
 def sample_clip(seed: int, stream: str, index: int) -> tuple[Motion, Look]:
-    """Draws the parameters of clip `index` of a stream; its class is `index` modulo 8."""
+    """Draw the parameters of clip `index` of a stream; its class is `index` modulo 8."""
     generator = np.random.default_rng([seed, STREAMS.index(stream), index])
     look = sample_look(generator)
     return sample_motion(index % len(CLASS_NAMES), generator), look
 
 
 def radius_of(log_radius: NDArray[np.float64]) -> NDArray[np.float64]:
-    """Maps the state's last coordinate, [0, 1), to a radius in frame sides."""
+    """Map the state's last coordinate in [0, 1) to a radius in frame sides."""
     low, high = RADIUS_RANGE
     return low * (high / low) ** log_radius
 
 
 def _smoothstep(distance: FloatArray) -> FloatArray:
-    """Turns a signed distance in pixels, negative inside, into a coverage: 1 inside, 0 outside."""
+    """Convert a signed distance in pixels, negative inside, to a coverage in [0, 1]."""
     x = np.clip(0.5 - distance / np.float32(_EDGE_PIXELS), 0.0, 1.0)
     return x * x * (3 - 2 * x)
 
@@ -237,9 +237,9 @@ def _smoothstep(distance: FloatArray) -> FloatArray:
 def render_blob(
     states: NDArray[np.float64], look: Look, size: int
 ) -> tuple[FloatArray, FloatArray]:
-    """Returns the blob's coverage (T, H, W) in [0, 1] and its color (T, 3, H, W)."""
+    """Render the blob: its coverage (T, H, W) in [0, 1] and color (T, 3, H, W)."""
     pixel = (np.arange(size) + 0.5) / size
-    # Nearest copy of the blob on the torus: offsets in [-0.5, 0.5) of the frame side.
+    # Offsets to the nearest copy of the blob on the torus, in [-0.5, 0.5) frame sides.
     dx = np.mod(pixel[None] - states[:, :1] + 0.5, 1.0) - 0.5  # (T, W)
     dy = np.mod(pixel[None] - states[:, 1:2] + 0.5, 1.0) - 0.5  # (T, H)
     offset = (dx[:, None, :] + 1j * dy[:, :, None]).astype(np.complex64)  # (T, H, W)
@@ -271,7 +271,7 @@ def render_blob(
 
 
 def render_background(look: Look, size: int) -> FloatArray:
-    """Returns the shaded background, (3, H, W)."""
+    """Render the shaded background: (3, H, W)."""
     pixel = (np.arange(size) + 0.5) / size - 0.5
     along = look.heading[0] * pixel[:, None] + look.heading[1] * pixel  # (H, W)
     along = along + _BACKGROUND_BEND * along**2
@@ -280,7 +280,7 @@ def render_background(look: Look, size: int) -> FloatArray:
 
 
 def render_frames(motion: Motion, look: Look, num_frames: int, size: int) -> NDArray[np.uint8]:
-    """Renders one clip.
+    """Render one clip.
 
     Returns:
         (T, H, W, 3) uint8, RGB.
@@ -293,7 +293,7 @@ def render_frames(motion: Motion, look: Look, num_frames: int, size: int) -> NDA
 
 
 def write_video(path: Path, frames: NDArray[np.uint8], fps: int, crf: int) -> None:
-    """Encodes RGB frames (T, H, W, 3) as H.264 in mp4; the file appears whole or not at all."""
+    """Encode RGB frames (T, H, W, 3) as H.264 in MP4, atomically."""
     options = {"fflags": "+bitexact"}
     with (
         atomic_write(path, shared=True) as part,
@@ -302,21 +302,21 @@ def write_video(path: Path, frames: NDArray[np.uint8], fps: int, crf: int) -> No
         stream = file.add_stream("libx264", rate=fps)
         stream.height, stream.width = frames.shape[1:3]
         stream.pix_fmt = "yuv420p"
-        # x264's macroblock tree gives the same frames other bytes on some processors.
+        # x264's macroblock tree encodes the same frames differently on some processors.
         stream.options = {"crf": str(crf), "preset": "veryfast", "x264-params": "mbtree=0"}
-        stream.codec_context.thread_count = 1  # processes run beside each other instead
+        stream.codec_context.thread_count = 1  # processes run in parallel instead
         for picture in frames:
             file.mux(stream.encode(av.VideoFrame.from_ndarray(picture, format="rgb24")))
         file.mux(stream.encode(None))
 
 
 def video_name(stream: str, index: int) -> str:
-    """Returns a clip's path below the output folder, with forward slashes."""
+    """Path of a clip relative to the output folder, with forward slashes."""
     return f"videos/{stream}_{index:05d}.mp4"
 
 
 def _make_clips(output: Path, settings: VideoSettings, clips: Sequence[tuple[str, int]]) -> int:
-    """Renders and encodes several clips; the unit of work of one process."""
+    """Render and encode several clips, the unit of work of one process."""
     for stream, index in clips:
         motion, look = sample_clip(settings.seed, stream, index)
         frames = render_frames(motion, look, settings.frames, settings.size)
@@ -330,7 +330,7 @@ def _finished_batches(
     batches: Sequence[Sequence[tuple[str, int]]],
     processes: int,
 ) -> Iterator[int]:
-    """Makes the batches and yields each one's number of clips as it is finished."""
+    """Make batches of clips, and yield the number of clips of each finished batch."""
     if processes == 1:
         for batch in batches:
             yield _make_clips(output, settings, batch)
@@ -350,16 +350,16 @@ def _finished_batches(
 def make_videos(
     output: Path, settings: VideoSettings, num_clips: dict[str, int], processes: int
 ) -> int:
-    """Makes every clip that is not there yet, with a progress line every other second.
+    """Make all missing clips, with a progress line every two seconds.
 
     Args:
-        output: the data set's folder.
-        settings: what all its clips share.
+        output: folder of the data set.
+        settings: settings of all clips.
         num_clips: number of clips per stream.
-        processes: number of processes to work with.
+        processes: number of processes.
 
     Returns:
-        The number of clips made in this call.
+        Number of clips made in this call.
     """
     (output / "videos").mkdir(parents=True, exist_ok=True)
     missing = [
@@ -369,7 +369,7 @@ def make_videos(
         if not (output / video_name(stream, index)).exists()
     ]
     total, kept = len(missing), sum(num_clips.values()) - len(missing)
-    print(f"{total} clips to make, {kept} already there, {processes} processes", flush=True)
+    print(f"{total} clips to make, {kept} exist, {processes} processes", flush=True)
     batches = [missing[first : first + 16] for first in range(0, total, 16)]
     started = last_shown = time.monotonic()
     num_done = 0
@@ -385,7 +385,7 @@ def make_videos(
 
 
 def write_text(path: Path, text: str) -> None:
-    """Writes a small file whole or not at all."""
+    """Write a small file atomically."""
     with atomic_write(path) as part:
         part.write_text(text, encoding="utf-8")
 
@@ -397,11 +397,11 @@ def write_lists(
     class_names: Sequence[str] = CLASS_NAMES,
     name_of: Callable[[str, int], str] = video_name,
 ) -> None:
-    """Writes the list files and the class names.
+    """Write the list files and the class names.
 
-    `pretrain/{train,val}.csv` hold a path a line, `finetune/{train,val,test}.csv` a path and a
-    label; paths are relative to `output`. The fine-tuning clips are the first `num_train` of the
-    pre-training ones, so pre-training sees them too, without their labels.
+    Lines are paths in `pretrain/{train,val}.csv`, paths and labels in
+    `finetune/{train,val,test}.csv`; paths are relative to `output`. The fine-tuning clips are the
+    first `num_train` pre-training clips, so pre-training sees them too, without labels.
     """
     names = "".join(f"{name}\n" for name in class_names)
     for part, stream, count, labeled in (
@@ -421,20 +421,20 @@ def write_lists(
 
 
 def check_settings(output: Path, settings: Any) -> None:
-    """Notes the settings, a dataclass, in the folder, or compares them with those noted there.
+    """Store the settings, a dataclass, in the folder, or compare them with the stored ones.
 
     Raises:
-        ValueError: the folder holds clips that were made with other settings.
+        ValueError: the folder has clips with other settings.
     """
     path = output / "settings.json"
-    wanted = dataclasses.asdict(settings)
+    current = dataclasses.asdict(settings)
     if not path.exists():
-        write_text(path, json.dumps(wanted, indent=2) + "\n")
+        write_text(path, json.dumps(current, indent=2) + "\n")
         return
     found = json.loads(path.read_text(encoding="utf-8"))
-    if found != wanted:
+    if found != current:
         raise ValueError(
-            f"{output} holds clips made with {found}, not {wanted}; choose another --output, "
+            f"the settings must be {found} as in {output}, got {current}; choose another --output, "
             "or remove that folder"
         )
 
@@ -449,31 +449,32 @@ def make_data_set(
     num_test: int,
     processes: int = 1,
 ) -> int:
-    """Makes the whole data set, or what of it is missing.
+    """Make the missing part of the data set.
 
     Returns:
-        The number of clips made in this call.
+        Number of clips made in this call.
 
     Raises:
-        ValueError: impossible counts, or a folder with other settings.
+        ValueError: a count is out of range, or the folder has other settings.
     """
     if not 0 < num_train <= num_pretrain:
         raise ValueError(
-            f"num_train is {num_train}; it must be between 1 and num_pretrain ({num_pretrain}), "
-            "because the labeled clips are among the unlabeled ones"
+            f"num_train must be in 1..{num_pretrain} (num_pretrain), since labeled clips are among "
+            f"the unlabeled ones, got {num_train}"
         )
     if num_val < 1 or num_test < 1 or processes < 1:
-        raise ValueError("num_val, num_test and processes must be at least 1")
+        given = f"{num_val}, {num_test} and {processes}"
+        raise ValueError(f"num_val, num_test and processes must be >= 1, got {given}")
     check_settings(output, settings)
     num_clips = dict(zip(STREAMS, (num_pretrain, num_val, num_test), strict=True))
     num_made = make_videos(output, settings, num_clips, processes)
-    # Last, so that a list names no clip that is not there.
+    # Last, so that lists name only existing clips.
     write_lists(output, num_clips, num_train)
     return num_made
 
 
 def parse_arguments(arguments: Sequence[str] | None = None) -> argparse.Namespace:
-    """Reads the command line."""
+    """Parse the command line."""
     parser = argparse.ArgumentParser(
         description="Render a labeled motion data set as H.264 files with Kinetics-style lists.",
         formatter_class=argparse.ArgumentDefaultsHelpFormatter,
@@ -482,21 +483,23 @@ def parse_arguments(arguments: Sequence[str] | None = None) -> argparse.Namespac
     cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count()
     add = parser.add_argument
     add("--output", type=Path, required=True, help="folder of the data set")
-    add("--num-pretrain", type=int, default=1000, help="unlabeled clips, the labeled included")
+    add(
+        "--num-pretrain", type=int, default=1000, help="unlabeled clips, including the labeled ones"
+    )
     add("--num-train", type=int, default=320, help="labeled clips for fine-tuning")
     add("--num-val", type=int, default=200, help="validation clips")
     add("--num-test", type=int, default=400, help="test clips")
     add("--seed", type=int, default=defaults.seed, help="seed of the data set")
     add("--size", type=int, default=defaults.size, help="height and width in pixels")
-    add("--frames", type=int, default=defaults.frames, help="frames of a clip")
+    add("--frames", type=int, default=defaults.frames, help="frames per clip")
     add("--fps", type=int, default=defaults.fps, help="frames per second")
     add("--crf", type=int, default=defaults.crf, help="x264 quality, lower is better")
-    add("--processes", type=int, default=cores or 1, help="processes to render with")
+    add("--processes", type=int, default=cores or 1, help="number of processes")
     return parser.parse_args(arguments)
 
 
 def run_script(output: Path, make: Callable[[], object]) -> int:
-    """Makes a data set and prints where it is; returns the exit code."""
+    """Make a data set, print its folder and return the exit code."""
 
     def work() -> None:
         started = time.monotonic()
@@ -507,7 +510,7 @@ def run_script(output: Path, make: Callable[[], object]) -> int:
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
-    """Runs the command line; returns the exit code."""
+    """Run the command line and return the exit code."""
     options = parse_arguments(arguments)
 
     def make() -> None:

@@ -1,14 +1,15 @@
 #!/usr/bin/env python3
-"""Renders labeled images of plain shapes, with lists in the Kinetics form.
+"""Render labeled images of simple shapes, with lists in the Kinetics format.
 
-An image is one frame of the renderer of `make_motion_clips.py`: a bright shape before a darker
-background, both shaded, about the middle of the picture, turned a little and sized at random. The
-class is its outline, one of six:
+An image is one frame of the renderer of `make_motion_clips.py`: a bright shape on a darker
+background, both shaded, near the center, slightly rotated and of random size. The class is its
+outline, one of six:
 
     disc, wide_oval, tall_oval, square, diamond, triangle
 
-Place, turn, area, colors, shading and a small irregularity of the outline are drawn from the same
-laws for every class, so only the outline tells it. An image depends on (seed, split, index) alone.
+Place, rotation, area, colors, shading and a small irregularity of the outline have the same
+distributions for every class, so only the outline determines it. An image depends only on (seed,
+split, index).
 """
 
 from __future__ import annotations
@@ -30,19 +31,19 @@ from slowfast_maskfeat.files import atomic_write
 
 _ANGLES = 2 * math.pi * np.arange(4096) / 4096
 _ORDERS = np.arange(2, 14)  # harmonics of an outline: enough for corners at this size
-# Streams of random numbers that no clip draws from.
+# Random streams that no clip uses.
 _FIRST_STREAM = 100
 _IRREGULARITY = 0.02  # of each of the first harmonics, in radii
 _NUM_IRREGULAR = 6
-_PLACE_RANGE = (0.42, 0.58)  # of the center, so that no corner leaves the picture
-_TURN = 0.03  # of a full one, to either side: more would make squares of diamonds
+_PLACE_RANGE = (0.42, 0.58)  # of the center, so that no corner leaves the image
+_TURN = 0.03  # of a full turn, to either side: more would turn squares into diamonds
 _LOG_RADIUS_RANGE = (0.5, 0.85)  # of the disc of the same area, in the periods of the clips
-# Always brighter than what is behind, and of muted colors: with either sign of contrast a small
-# network needs many more images before it sees outlines at all.
+# Always brighter than the background, with muted colors: with contrasts of both signs a small
+# network needs many more images to learn outlines.
 _BACKGROUND_LUMA_RANGE = (0.28, 0.32)
 _SHAPE_LUMA_RANGE = (0.75, 0.82)
 _SATURATION = 0.04
-_SLOPE_RANGE = (0.1, 0.2)  # change of the background's brightness across the picture
+_SLOPE_RANGE = (0.1, 0.2)  # change of the background's brightness across the image
 _SHADE_RANGE = (0.06, 0.1)  # change of the shape's brightness per radius
 
 
@@ -59,7 +60,7 @@ def _polygon(num_corners: int, first_corner: float) -> NDArray[np.float64]:
 
 
 def _harmonics(radius: NDArray[np.float64]) -> NDArray[np.complex128]:
-    """An outline's coefficients from harmonic 2 on, of the mean radius."""
+    """Coefficients of an outline from harmonic 2 on, relative to the mean radius."""
     waves = np.exp(-1j * np.outer(_ORDERS, _ANGLES))
     coefficients: NDArray[np.complex128] = 2 * (waves * radius).mean(1) / radius.mean()
     return coefficients
@@ -79,10 +80,10 @@ CLASS_NAMES = tuple(_OUTLINES)
 
 @dataclasses.dataclass(frozen=True)
 class ImageSettings:
-    """What all images of a data set share; a data set is made with one setting only.
+    """Settings of all images of a data set.
 
     Args:
-        seed: seed of the whole data set.
+        seed: seed of the data set.
         size: height and width in pixels, even, at least 32.
     """
 
@@ -91,13 +92,13 @@ class ImageSettings:
 
     def __post_init__(self) -> None:
         if self.seed < 0:
-            raise ValueError(f"seed is {self.seed}; it must be 0 or more")
+            raise ValueError(f"seed must be >= 0, got {self.seed}")
         if self.size < 32 or self.size % 2:
-            raise ValueError(f"size is {self.size}; it must be even, at least 32")
+            raise ValueError(f"size must be even and >= 32, got {self.size}")
 
 
 def sample_image(seed: int, split: str, index: int) -> tuple[clips.Motion, clips.Look]:
-    """Draws the parameters of image `index` of a split; its class is `index` modulo 6."""
+    """Draw the parameters of image `index` of a split; its class is `index` modulo 6."""
     generator = np.random.default_rng([seed, _FIRST_STREAM + clips.STREAMS.index(split), index])
     look = _sample_look(generator, CLASS_NAMES[index % len(CLASS_NAMES)])
     x, y = generator.uniform(*_PLACE_RANGE, size=2)
@@ -112,7 +113,7 @@ def sample_image(seed: int, split: str, index: int) -> tuple[clips.Motion, clips
 
 
 def _sample_look(generator: np.random.Generator, shape: str) -> clips.Look:
-    """Draws outline, colors and shading of one image."""
+    """Draw outline, colors and shading of one image."""
     contour = _OUTLINES[shape].copy()
     phase = np.exp(2j * math.pi * generator.random(_NUM_IRREGULAR))
     contour[:_NUM_IRREGULAR] += generator.uniform(0, _IRREGULARITY, _NUM_IRREGULAR) * phase
@@ -130,20 +131,20 @@ def _sample_look(generator: np.random.Generator, shape: str) -> clips.Look:
 
 
 def render_image(seed: int, split: str, index: int, size: int) -> NDArray[np.uint8]:
-    """Renders one image, (H, W, 3) uint8, RGB."""
+    """Render one image: (H, W, 3) uint8, RGB."""
     return clips.render_frames(*sample_image(seed, split, index), 1, size)[0]
 
 
 def image_name(split: str, index: int) -> str:
-    """Returns an image's path below the output folder, with forward slashes."""
+    """Path of an image relative to the output folder, with forward slashes."""
     return f"images/{split}_{index:05d}.png"
 
 
 def make_images(output: Path, settings: ImageSettings, num_images: dict[str, int]) -> int:
-    """Makes every image that is not there yet, with a progress line every other second.
+    """Make all missing images, with a progress line every two seconds.
 
     Returns:
-        The number of images made in this call.
+        Number of images made in this call.
     """
     (output / "images").mkdir(parents=True, exist_ok=True)
     missing = [
@@ -153,7 +154,7 @@ def make_images(output: Path, settings: ImageSettings, num_images: dict[str, int
         if not (output / image_name(split, index)).exists()
     ]
     kept = sum(num_images.values()) - len(missing)
-    print(f"{len(missing)} images to make, {kept} already there", flush=True)
+    print(f"{len(missing)} images to make, {kept} exist", flush=True)
     started = last_shown = time.monotonic()
     for number, (split, index) in enumerate(missing, start=1):
         path = output / image_name(split, index)
@@ -181,31 +182,31 @@ def make_data_set(
     num_val: int,
     num_test: int,
 ) -> int:
-    """Makes the whole data set, or what of it is missing.
+    """Make the missing part of the data set.
 
     Returns:
-        The number of images made in this call.
+        Number of images made in this call.
 
     Raises:
-        ValueError: impossible counts, or a folder with other settings.
+        ValueError: a count is out of range, or the folder has other settings.
     """
     if not 0 < num_train <= num_pretrain:
         raise ValueError(
-            f"num_train is {num_train}; it must be between 1 and num_pretrain ({num_pretrain}), "
-            "because the labeled images are among the unlabeled ones"
+            f"num_train must be in 1..{num_pretrain} (num_pretrain), since labeled images are "
+            f"among the unlabeled ones, got {num_train}"
         )
     if num_val < 1 or num_test < 1:
-        raise ValueError("num_val and num_test must be at least 1")
+        raise ValueError(f"num_val and num_test must be >= 1, got {num_val} and {num_test}")
     clips.check_settings(output, settings)
     num_images = dict(zip(clips.STREAMS, (num_pretrain, num_val, num_test), strict=True))
     num_made = make_images(output, settings, num_images)
-    # Last, so that a list names no image that is not there.
+    # Last, so that lists name only existing images.
     clips.write_lists(output, num_images, num_train, CLASS_NAMES, image_name)
     return num_made
 
 
 def parse_arguments(arguments: Sequence[str] | None = None) -> argparse.Namespace:
-    """Reads the command line."""
+    """Parse the command line."""
     parser = argparse.ArgumentParser(
         description="Render a labeled data set of shapes as PNG files with Kinetics-style lists.",
         formatter_class=argparse.ArgumentDefaultsHelpFormatter,
@@ -213,7 +214,12 @@ def parse_arguments(arguments: Sequence[str] | None = None) -> argparse.Namespac
     defaults = ImageSettings()
     add = parser.add_argument
     add("--output", type=Path, required=True, help="folder of the data set")
-    add("--num-pretrain", type=int, default=2000, help="unlabeled images, the labeled included")
+    add(
+        "--num-pretrain",
+        type=int,
+        default=2000,
+        help="unlabeled images, including the labeled ones",
+    )
     add("--num-train", type=int, default=300, help="labeled images for fine-tuning")
     add("--num-val", type=int, default=300, help="validation images")
     add("--num-test", type=int, default=600, help="test images")
@@ -223,7 +229,7 @@ def parse_arguments(arguments: Sequence[str] | None = None) -> argparse.Namespac
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
-    """Runs the command line; returns the exit code."""
+    """Run the command line and return the exit code."""
     options = parse_arguments(arguments)
 
     def make() -> None:

@@ -1,21 +1,21 @@
 #!/usr/bin/env python3
-"""Packs the videos or images in lists into tar shards, in the layout of WebDataset.
+"""Pack the videos or images in lists into tar shards in the layout of WebDataset.
 
-A few large files are read faster than many small ones from disks that seek and from stores on the
-network, and are copied and counted at once. For a list `train.csv` the output folder gets
+A few large files are copied and read faster than many small ones, from disks that seek and from
+storage on the network. For a list `train.csv` the output folder receives
 
-    train-000000.tar ...    the videos, in front of each its label in a file `.cls`
-    *.tar.index.json        what is in each shard, so that nobody needs to read it for that
-    train_shards.txt        the names of the shards
+    train-000000.tar ...    the videos, each preceded by its label in a member `.cls`
+    *.tar.index.json        index of each shard, which saves scanning it
+    train_shards.txt        names of the shards
     train_shards.json       hashes and counts
-    train_refused.csv       path and reason of each row that is in no shard
+    train_refused.csv       path and reason of each row that is not in a shard
     classes.txt             if there is one beside the list, or labels are names
 
-Rows of lists whose name begins with `train` are shuffled first, so that neighbors in a shard do
-not share a class; the others keep their order. The same rows give the same bytes. An interrupted
-run goes on where it was when it is called again.
+Rows of lists whose name begins with `train` are shuffled first, so that neighbors in a shard have
+different classes; other lists keep their order. The same rows give the same bytes. To resume an
+interrupted run, repeat the command.
 
-Exit code: 0 if all rows are in shards, 1 if some are not, 2 for bad input.
+Exit code: 0 if all rows are in shards, 1 if some are not, 2 for invalid input.
 """
 
 from __future__ import annotations
@@ -50,46 +50,46 @@ from slowfast_maskfeat.log import Progress, first_line
 from slowfast_maskfeat.videos.media import is_media
 
 _UNITS = {"": 1, "K": 10**3, "M": 10**6, "G": 10**9}
-# Sizes are asked for at a time.
+# Threads that query file sizes.
 _NUM_THREADS = 16
 
 
 def parse_arguments(arguments: Sequence[str] | None = None) -> argparse.Namespace:
-    """Reads the command line."""
+    """Parse the command line."""
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
     add = parser.add_argument
     add("lists", type=Path, nargs="+", metavar="LIST", help="list files (train.csv ...)")
-    add("--output", type=Path, required=True, help="folder of the shards")
+    add("--output", type=Path, required=True, help="folder for the shards")
     add("--prefix", default="", help="folder in front of the paths, as DATA.PATH_PREFIX")
-    add("--separator", default=" ", help="as DATA.PATH_LABEL_SEPARATOR; default: what line 1 shows")
-    add("--max-size", default="1G", help="most bytes of videos in a shard, with K, M or G (1G)")
-    add("--max-count", type=int, default=10_000, help="most videos in a shard (10,000)")
-    add("--seed", type=int, default=0, help="of the shuffling of training lists")
+    add("--separator", default=" ", help="as DATA.PATH_LABEL_SEPARATOR; default: detected")
+    add("--max-size", default="1G", help="maximum bytes of videos in a shard, with K, M or G (1G)")
+    add("--max-count", type=int, default=10_000, help="maximum videos in a shard (10,000)")
+    add("--seed", type=int, default=0, help="seed for shuffling training lists")
     add("--keep-order", action="store_true", help="do not shuffle training lists")
-    add("--timeout", type=float, default=3600.0, help="seconds a shard (3600)")
+    add("--timeout", type=float, default=3600.0, help="seconds per shard (3600)")
     add("--processes", type=int, default=os.cpu_count() or 1, help="all cores by default")
     return parser.parse_args(arguments)
 
 
 def num_bytes(text: str) -> int:
-    """The bytes that a text such as `500M` says.
+    """Parse a number of bytes such as `500M`.
 
     Raises:
-        ValueError: It says none.
+        ValueError: The text is malformed.
     """
     found = re.fullmatch(r"(\d+(?:\.\d+)?)([KMG]?)B?", text.strip().upper())
     size = int(float(found[1]) * _UNITS[found[2]]) if found else 0
     if size < 1:
-        raise ValueError(f"--max-size: {text!r}: a number of bytes such as 500M or 1G is wanted")
+        raise ValueError(f"--max-size must be a number of bytes such as 500M or 1G, got {text!r}")
     return size
 
 
 def measure(
     videos: VideoList, prefix: str, name: str
 ) -> tuple[list[PackedRow], list[tuple[str, str]]]:
-    """The rows with the sizes of their files, and (path, reason) of those that can't be packed."""
+    """Rows with the sizes of their files, and (path, reason) of those that cannot be packed."""
     paths = [videos.path(row) for row in range(len(videos))]
     labels = [None] * len(paths) if videos.labels is None else videos.labels.tolist()
     local = [os.path.abspath(path) for path in paths if not is_address(path)]
@@ -113,20 +113,20 @@ def measure(
 
 
 def _size_of(path: str) -> int | str:
-    """Bytes of a file, or why it can't be packed."""
+    """Size of a file in bytes, or the reason why it cannot be packed."""
     if not is_media(path):
-        return "its name has no ending of a video or image"
+        return "the extension is not that of a video or image"
     try:
         with open_file(path, timeout=60.0) as file:
             return file.facts().size or "the file is empty (0 bytes)"
     except FileNotFoundError:
         return "no such file"
-    except Exception as error:  # each store raises what its own package has
+    except Exception as error:  # each store raises errors of its own package
         return f"cannot be read: {first_line(error)}"
 
 
 def plan(rows: list[PackedRow], stem: str, options: argparse.Namespace) -> list[ShardJob]:
-    """The shards of a list."""
+    """Shards of a list."""
     if stem.startswith("train") and not options.keep_order:
         order = np.random.default_rng(options.seed).permutation(len(rows))
         rows = [rows[row] for row in order.tolist()]
@@ -142,7 +142,7 @@ def plan(rows: list[PackedRow], stem: str, options: argparse.Namespace) -> list[
 def check_plan(
     jobs: Sequence[ShardJob], videos: VideoList, stem: str, options: argparse.Namespace
 ) -> None:
-    """Notes what is going to be written, or compares it with what is noted already.
+    """Store the plan in the output folder, or compare it with the stored one.
 
     Raises:
         ValueError: The folder has shards of other rows.
@@ -163,20 +163,23 @@ def check_plan(
     if path.exists():
         if json.loads(path.read_text("utf-8")) != facts:
             raise ValueError(
-                f"{options.output} has shards of another list {stem}, of files that have changed "
-                f"since, or of other settings: choose another --output, or remove {path} and "
-                f"{stem}-*.tar"
+                f"--output: {options.output} has shards of another list {stem}, of files that have "
+                f"changed since, or with other settings; choose another folder, or remove {path} "
+                f"and {stem}-*.tar"
             )
         return
     if any(options.output.glob(f"{stem}-*.tar")):
-        raise ValueError(f"{options.output} has shards {stem}-*.tar that were made by others")
+        raise ValueError(
+            f"--output: {options.output} has shards {stem}-*.tar of another program; choose "
+            "another folder"
+        )
     _write(path, json.dumps(facts, indent=2) + "\n")
 
 
 def write_shards(
     jobs: Sequence[ShardJob], stem: str, options: argparse.Namespace
 ) -> dict[str, str]:
-    """Writes the shards that are not there; the reason by path of those that can't be written."""
+    """Write the missing shards, and return path -> reason of those that cannot be written."""
     missing = [job for job in jobs if not os.path.exists(job.path)]
     failed: dict[str, str] = {}
     progress = Progress(len(jobs), f"packing {stem}", initial=len(jobs) - len(missing))
@@ -190,11 +193,14 @@ def write_shards(
 
 
 def pack(path: Path, videos: VideoList, options: argparse.Namespace) -> bool:
-    """Packs one list; whether all of its rows are in shards."""
+    """Pack one list, and return whether all of its rows are in shards."""
     rows, refused = measure(videos, options.prefix, path.name)
     jobs = plan(rows, path.stem, options)
     if not jobs:
-        raise ValueError(f"{path}: none of its {len(videos)} files can be packed: {refused[0]}")
+        first, reason = refused[0]
+        raise ValueError(
+            f"{path}: none of its {len(videos)} files can be packed; the first is {first}: {reason}"
+        )
     check_plan(jobs, videos, path.stem, options)
     table = io.StringIO()
     csv.writer(table, lineterminator="\n").writerows([("path", "reason"), *refused])
@@ -204,7 +210,7 @@ def pack(path: Path, videos: VideoList, options: argparse.Namespace) -> bool:
     for what, reason in [*refused[:10], *list(failed.items())[:10]]:
         print(f"  {what}: {reason}")
     if failed:
-        print(f"{len(failed)} shards are not written: call this again")
+        print(f"{len(failed)} shards are missing; repeat the command")
         return False
     last = len(jobs) - 1
     names = f"{path.stem}-{{000000..{last:06d}}}.tar" if last else f"{path.stem}-000000.tar"
@@ -213,12 +219,12 @@ def pack(path: Path, videos: VideoList, options: argparse.Namespace) -> bool:
 
 
 def read_lists(options: argparse.Namespace) -> tuple[dict[Path, VideoList], tuple[str, ...] | None]:
-    """The lists, and the names of their classes."""
+    """Read the lists, and the names of their classes."""
     lists: dict[Path, VideoList] = {}
     names = read_class_names(options.lists[0].parent)
     for path in options.lists:
         if path.stem in {other.stem for other in lists}:
-            raise ValueError(f"two lists have the name {path.stem}: one would overwrite the other")
+            raise ValueError(f"names of lists must be unique, got {path.stem} twice")
         separator = separator_of(str(path), options.separator.replace("\\t", "\t"))
         lists[path] = read_list(path, separator=separator, prefix=options.prefix, class_names=names)
         names = names or lists[path].class_names
@@ -233,7 +239,7 @@ def _write(path: Path, text: str) -> None:
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
-    """Runs the command line; returns the exit code."""
+    """Run the command line and return the exit code."""
     options = parse_arguments(arguments)
     return exit_code(lambda: _work(options), resumable=True)
 
@@ -241,7 +247,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
 def _work(options: argparse.Namespace) -> int:
     num_bytes(options.max_size)
     if options.max_count < 1:
-        raise ValueError(f"--max-count is {options.max_count}; it must be 1 or more")
+        raise ValueError(f"--max-count must be >= 1, got {options.max_count}")
     lists, names = read_lists(options)
     if names:
         text = "".join(f"{name}\n" for name in names)

@@ -1,18 +1,18 @@
 #!/usr/bin/env python3
-"""Writes smaller copies of the videos in lists, which are cheaper to decode and to seek in.
+"""Write smaller copies of the videos in lists, which are faster to decode and to seek in.
 
 Each copy is H.264 in MP4 with the shorter side at --short-side pixels (smaller videos keep their
-size), a key frame every --gop frames, upright, without audio. The output folder gets
+size), a key frame every --gop frames, upright, without audio. The output folder receives
 
-    videos/...              the copies, in the folders that the originals lie in
-    train.csv               the list of the copies, for DATA.PATH_PREFIX <output folder>
-    train_refused.csv       path and reason of each video that has no copy
+    videos/...              the copies, in the same folders as the originals
+    train.csv               list of the copies, for DATA.PATH_PREFIX <output folder>
+    train_refused.csv       path and reason of each video without a copy
     classes.txt             if there is one beside the list
-    settings.json           a folder holds copies of one kind only
+    settings.json           settings of all copies in the folder
 
-The originals stay as they are. Copies that are there already are not made again.
+The originals are not changed, and existing copies are not made again.
 
-Exit code: 0 if all have a copy, 1 if some have none, 2 for bad input.
+Exit code: 0 if all videos have a copy, 1 if some have none, 2 for invalid input.
 """
 
 from __future__ import annotations
@@ -38,33 +38,36 @@ from slowfast_maskfeat.log import Progress
 
 
 def parse_arguments(arguments: Sequence[str] | None = None) -> argparse.Namespace:
-    """Reads the command line."""
+    """Parse the command line."""
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
     add = parser.add_argument
     add("lists", type=Path, nargs="+", metavar="LIST", help="list files (train.csv ...)")
-    add("--output", type=Path, required=True, help="folder of the copies and their lists")
+    add("--output", type=Path, required=True, help="folder for the copies and their lists")
     add("--prefix", default="", help="folder in front of the paths, as DATA.PATH_PREFIX")
-    add("--separator", default=" ", help="as DATA.PATH_LABEL_SEPARATOR; default: what line 1 shows")
+    add("--separator", default=" ", help="as DATA.PATH_LABEL_SEPARATOR; default: detected")
     add("--short-side", type=int, default=320, help="pixels, even (320)")
-    add("--gop", type=int, default=16, help="frames from key frame to key frame (16)")
+    add("--gop", type=int, default=16, help="frames between key frames (16)")
     add("--crf", type=int, default=20, help="x264 quality, 0 to 51, lower is better (20)")
-    add("--timeout", type=float, default=600.0, help="seconds a video (600)")
+    add("--timeout", type=float, default=600.0, help="seconds per video (600)")
     add("--processes", type=int, default=os.cpu_count() or 1, help="all cores by default")
     return parser.parse_args(arguments)
 
 
 def plan(lists: Mapping[Path, VideoList], prefix: str) -> dict[str, str]:
-    """The copy's path below the output folder, with forward slashes, of each original.
+    """Plan the copies.
+
+    Returns:
+        Path of each original -> path of its copy in the output folder, with forward slashes.
 
     Raises:
-        ValueError: Two originals would have the same copy, or one is no local file.
+        ValueError: Two originals would have the same copy, or one is not a local file.
     """
     paths = {videos.path(row) for videos in lists.values() for row in range(len(videos))}
     remote = sorted(path for path in paths if "://" in path)
     if remote:
-        raise ValueError(f"local files are wanted, got {remote[0]}")
+        raise ValueError(f"paths in the lists must be local files, got {remote[0]}")
     whole = {path: os.path.abspath(path) for path in sorted(paths)}
     root = os.path.abspath(prefix) if prefix else ""
     if not root or any(os.path.relpath(path, root).startswith("..") for path in whole.values()):
@@ -81,34 +84,34 @@ def plan(lists: Mapping[Path, VideoList], prefix: str) -> dict[str, str]:
 
 
 def check_settings(options: argparse.Namespace) -> None:
-    """Notes the settings in the output folder, or compares them with those noted there.
+    """Store the settings in the output folder, or compare them with the stored ones.
 
     Raises:
-        ValueError: Settings that are out of range, or other ones than those of the folder.
+        ValueError: Settings are out of range, or differ from the stored ones.
     """
-    for name, value, is_right, right in (
-        ("--short-side", options.short_side, options.short_side >= 2, "2 or more"),
+    for name, value, is_valid, condition in (
+        ("--short-side", options.short_side, options.short_side >= 2, ">= 2"),
         ("--short-side", options.short_side, options.short_side % 2 == 0, "even"),
-        ("--gop", options.gop, options.gop >= 1, "1 or more"),
-        ("--crf", options.crf, 0 <= options.crf <= 51, "between 0 and 51"),
+        ("--gop", options.gop, options.gop >= 1, ">= 1"),
+        ("--crf", options.crf, 0 <= options.crf <= 51, "in 0..51"),
     ):
-        if not is_right:
-            raise ValueError(f"{name} is {value}; it must be {right}")
-    wanted = {name: getattr(options, name) for name in ("short_side", "gop", "crf")}
+        if not is_valid:
+            raise ValueError(f"{name} must be {condition}, got {value}")
+    current = {name: getattr(options, name) for name in ("short_side", "gop", "crf")}
     path = options.output / "settings.json"
     if path.exists():
         found = json.loads(path.read_text(encoding="utf-8"))
-        if found != wanted:
+        if found != current:
             raise ValueError(
-                f"{options.output} holds copies made with {found}, not {wanted}; choose another "
-                "--output, or remove that folder"
+                f"the settings must be {found} as in {options.output}, got {current}; choose "
+                "another --output, or remove that folder"
             )
         return
-    _write(path, json.dumps(wanted, indent=2) + "\n")
+    _write(path, json.dumps(current, indent=2) + "\n")
 
 
 def make_copies(copies: Mapping[str, str], options: argparse.Namespace) -> dict[str, str]:
-    """Makes the copies that are not there; the reason by path of those that cannot be made."""
+    """Make the missing copies, and return path -> reason of videos without a copy."""
     for place in {os.path.dirname(copy) for copy in copies.values()}:
         (options.output / place).mkdir(parents=True, exist_ok=True)
     pairs = [(path, str(options.output / copy)) for path, copy in copies.items()]
@@ -136,7 +139,7 @@ def write_lists(
     refused: Mapping[str, str],
     output: Path,
 ) -> None:
-    """Writes the list of the copies, and that of the refused, for each list."""
+    """Write the list of the copies, and that of videos without a copy, for each list."""
     rows = {path: _rows(videos, copies, refused) for path, videos in lists.items()}
     separator = separator_for([row for kept in rows.values() for row in kept])
     for path, videos in lists.items():
@@ -178,7 +181,7 @@ def _write(path: Path, text: str) -> None:
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
-    """Runs the command line; returns the exit code."""
+    """Run the command line and return the exit code."""
     options = parse_arguments(arguments)
     return exit_code(lambda: _work(options), resumable=True)
 
@@ -189,13 +192,18 @@ def _work(options: argparse.Namespace) -> int:
         separator = separator_of(str(path), options.separator.replace("\\t", "\t"))
         lists[path] = read_list(path, separator=separator, prefix=options.prefix)
         if path.resolve() == (options.output / path.name).resolve():
-            raise ValueError(f"--output {options.output} would overwrite {path}")
+            raise ValueError(
+                f"--output must be another folder than that of {path}, got {options.output}"
+            )
     if len({path.name for path in lists}) < len(options.lists):
-        raise ValueError("two lists have the same name: one would overwrite the other")
+        names = [path.name for path in options.lists]
+        raise ValueError(f"names of lists must be unique, got {names}")
     copies = plan(lists, options.prefix)
     for path, copy in copies.items():
         if os.path.realpath(path) == os.path.realpath(options.output / copy):
-            raise ValueError(f"--output {options.output} would overwrite {path}")
+            raise ValueError(
+                f"--output must be another folder than that of {path}, got {options.output}"
+            )
     check_settings(options)
     refused = make_copies(copies, options)
     write_lists(lists, copies, refused, options.output)

@@ -1,12 +1,12 @@
 #!/usr/bin/env python3
-"""Tells what the videos of a list are like: how many, how long, how fast, how large.
+"""Summarize the videos of a list: number, durations, frame rates, resolutions.
 
-For a list `train.csv` the output folder gets `train_summary.png` (histograms) and
-`train_summary.json`; the text goes to the terminal. Packets are counted and one frame of each
-video is decoded; those that cannot be read are counted and named in the JSON file. An interrupted
-run goes on where it was when it is called again.
+Prints the summary, and for a list `train.csv` writes `train_summary.png` (histograms) and
+`train_summary.json` to the output folder. Packets are counted and one frame of each video is
+decoded; unreadable videos are listed in the JSON file. To resume an interrupted run, repeat the
+command.
 
-Exit code: 0, or 2 for bad input.
+Exit code: 0, or 2 for invalid input.
 """
 
 from __future__ import annotations
@@ -35,27 +35,27 @@ _NUMBERS = {"duration": "duration (s)", "fps": "frames per second", "num_frames"
 
 
 def parse_arguments(arguments: Sequence[str] | None = None) -> argparse.Namespace:
-    """Reads the command line."""
+    """Parse the command line."""
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
     add = parser.add_argument
     add("lists", type=Path, nargs="+", metavar="LIST", help="list files (train.csv ...)")
-    add("--output", type=Path, required=True, help="folder of the pictures and numbers")
+    add("--output", type=Path, required=True, help="folder for histograms and numbers")
     add("--prefix", default="", help="folder in front of the paths, as DATA.PATH_PREFIX")
-    add("--separator", default=" ", help="as DATA.PATH_LABEL_SEPARATOR; default: what line 1 shows")
-    add("--timeout", type=float, default=30.0, help="seconds a video (30)")
+    add("--separator", default=" ", help="as DATA.PATH_LABEL_SEPARATOR; default: detected")
+    add("--timeout", type=float, default=30.0, help="seconds per video (30)")
     add("--processes", type=int, default=os.cpu_count() or 1, help="all cores by default")
     return parser.parse_args(arguments)
 
 
 def measure(path: Path, videos: VideoList, options: argparse.Namespace) -> dict[str, Any]:
-    """What each video of a list is like, by path: a dictionary or a `Failure`."""
-    wanted = list(dict.fromkeys(videos.path(row) for row in range(len(videos))))
+    """Measure each video of a list: path -> `measure_video`'s dict or a `Failure`."""
+    paths = list(dict.fromkeys(videos.path(row) for row in range(len(videos))))
     settings = {"list_sha256": videos.fingerprint, "prefix": options.prefix}
     journal = Journal(options.output / f".{path.stem}_summary.jsonl", settings)
-    left = [video for video in wanted if video not in journal.done]
-    progress = Progress(len(wanted), f"measuring {path.name}", initial=len(wanted) - len(left))
+    left = [video for video in paths if video not in journal.done]
+    progress = Progress(len(paths), f"measuring {path.name}", initial=len(paths) - len(left))
     try:
         jobs = run_jobs(measure_video, left, processes=options.processes, timeout=options.timeout)
         for video, result in jobs:
@@ -70,7 +70,7 @@ def measure(path: Path, videos: VideoList, options: argparse.Namespace) -> dict[
 
 
 def summarize(videos: VideoList, measured: dict[str, Any]) -> dict[str, Any]:
-    """Counts and the spread of each number over the rows of a list."""
+    """Counts, and the range of each number over the videos of a list."""
     found = {video: m for video, m in measured.items() if not isinstance(m, Failure)}
     unread = {video: m.reason for video, m in measured.items() if isinstance(m, Failure)}
     summary: dict[str, Any] = {
@@ -99,7 +99,7 @@ def _spread(values: Any) -> dict[str, float]:
 
 
 def report(path: Path, summary: dict[str, Any]) -> list[str]:
-    """The summary as lines of text."""
+    """Lines of text for the summary."""
     lines = [
         f"{path}: {summary['num_rows']} rows, {summary['num_videos']} videos, "
         f"{summary['num_unreadable']} unreadable, {format_duration(summary['hours'] * 3600)} in all"
@@ -117,7 +117,7 @@ def report(path: Path, summary: dict[str, Any]) -> list[str]:
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
-    """Runs the command line; returns the exit code."""
+    """Run the command line and return the exit code."""
     options = parse_arguments(arguments)
     return exit_code(lambda: _work(options), resumable=True)
 

@@ -1,4 +1,4 @@
-"""Tell whether a video file is whole, and measure it."""
+"""Checks and measurements of video files."""
 
 from __future__ import annotations
 
@@ -14,41 +14,40 @@ from slowfast_maskfeat.videos.media import is_image
 from slowfast_maskfeat.videos.video import DecodeError, Video
 
 _CHUNK = 32  # frames in memory at a time
-# Headers round durations and count a frame too many; so much less than promised is damage.
+# Headers round durations and may count one frame too many; larger differences are damage.
 _SHORT_SHARE, _SHORT_FRAMES = 0.02, 1.5
-# decord errs close to key frames: so many of them are looked at, and their neighbors.
+# decord fails close to key frames: this many of them are checked, and this many neighbors.
 _NUM_KEYS, _KEY_NEIGHBORS = 6, 3
-# Mean difference in gray levels above which two pictures are not the same frame: between the
-# rounding of two decoders (below 1.5) and that of frames which a person can tell apart.
+# Mean difference in gray levels above which two pictures are different frames: above the rounding
+# differences of two decoders (below 1.5), below the visible differences of two frames.
 _OTHER_FRAME = 3.0
 
 
 def require_decoder(name: str) -> None:
-    """Refuse a decoder that does not load.
+    """Check that a decoder can be imported.
 
     Raises:
-        ValueError: It is absent; the message says why.
+        ValueError: It cannot; the message contains the reason.
     """
     version = available_backends().get(name, "")
     if version.startswith("absent"):
-        raise ValueError(f"the decoder {name} is {version}")
+        raise ValueError(f"the decoder must be installed, got {name!r}, which is {version}")
 
 
 def check_video(path: str, *, backend: str = "auto", full: bool = False) -> Failure | None:
     """Decode the first, the middle and the last frame of a video.
 
-    A file that holds clearly less than its header promises is refused, although its front part can
-    be decoded. With decord, which gives other frames than asked for without an error (see
-    docs/decoders.md), the number of frames, their times, and the pictures also around key frames
-    are compared with those of PyAV.
+    A file with clearly fewer frames than in its header fails, although its beginning can be
+    decoded. decord may return wrong frames without an error (see docs/decoders.md), so the number
+    of frames, their times, and the pictures, also around key frames, are compared with PyAV's.
 
     Args:
-        path: The file or address.
-        backend: The decoder; see `open_video`.
-        full: Decode all frames (and compare all, with decord).
+        path: File or address.
+        backend: Decoder; see `open_video`.
+        full: Decode all frames, and with decord compare all.
 
     Returns:
-        None if nothing is wrong, or what is.
+        None if the check passes.
     """
     try:
         with open_video(path, backend) as video:
@@ -60,11 +59,11 @@ def check_video(path: str, *, backend: str = "auto", full: bool = False) -> Fail
                 _compare_with_pyav(video, table, full)
                 return None
             if full:
-                wanted = np.arange(video.num_frames)
+                indices = np.arange(video.num_frames)
             else:
-                wanted = np.unique([0, video.num_frames // 2, video.num_frames - 1])
-            for begin in range(0, len(wanted), _CHUNK):
-                video.frames(wanted[begin : begin + _CHUNK])
+                indices = np.unique([0, video.num_frames // 2, video.num_frames - 1])
+            for begin in range(0, len(indices), _CHUNK):
+                video.frames(indices[begin : begin + _CHUNK])
     except DecodeError as error:
         return Failure(error.reason)
     except OSError as error:
@@ -73,10 +72,11 @@ def check_video(path: str, *, backend: str = "auto", full: bool = False) -> Fail
 
 
 def measure_video(path: str) -> dict[str, Any] | Failure:
-    """Frames, frames per second, seconds, width and height (upright) of a video.
+    """Measure a video.
 
     Returns:
-        `num_frames`, `fps`, `duration`, `width`, `height`; or why it cannot be measured.
+        `num_frames`, `fps` (frames per second), `duration` (seconds), `width` and `height` (pixels,
+        upright); or a `Failure`.
     """
     try:
         with open_video(path, "pyav") as video:
@@ -95,10 +95,10 @@ def measure_video(path: str) -> dict[str, Any] | Failure:
 
 
 def measure_length(path: str) -> float | Failure:
-    """Seconds that a video lasts, by its header, if a frame of its middle can be decoded.
+    """Duration of a video from its header, if a frame in its middle can be decoded.
 
     Returns:
-        The seconds; or why it can't be read.
+        Seconds; or a `Failure`.
     """
     lengths: list[float] = []
 
@@ -118,10 +118,10 @@ def measure_length(path: str) -> float | Failure:
 
 
 def _whole_table(path: str) -> FrameTable:
-    """The frames that a file holds.
+    """Table of the frames in a file.
 
     Raises:
-        DecodeError: They are clearly less than its header promises.
+        DecodeError: There are clearly fewer than in the header.
     """
     container, stream = open_container(path, num_threads=1, read_timeout=0.0)
     try:
@@ -133,22 +133,22 @@ def _whole_table(path: str) -> FrameTable:
         table = read_frame_table(path, container, stream)
     finally:
         container.close()
-    # Also those outside of the edit list, which the header counts.
+    # Including frames outside of the edit list, as in the header.
     found = len(table.pts)
     if not promised and table.has_trusted_pts and seconds:
         rate = table.times()[1]
         promised = round(seconds * rate)
-        # Without a count the header says when the stream ends, wherever it begins.
+        # Without a count, the header has the end of the stream, wherever it begins.
         found += round(max(0.0, float(table.pts[0] * table.time_base)) * rate)
     if promised - found > max(_SHORT_FRAMES, _SHORT_SHARE * promised):
         raise DecodeError(
-            path, f"ends early: it holds {found} of the {promised} frames that its header promises"
+            path, f"ends early: it has {found} frames, and its header says {promised}"
         )
     return table
 
 
 def _compare_with_pyav(video: Video, table: FrameTable, full: bool) -> None:
-    """Compare an open video with what PyAV makes of the file.
+    """Compare an open video with PyAV's frames of the file.
 
     Raises:
         DecodeError: They differ.
@@ -157,8 +157,7 @@ def _compare_with_pyav(video: Video, table: FrameTable, full: bool) -> None:
         if video.num_frames != exact.num_frames:
             raise DecodeError(
                 video.path,
-                f"{video.backend} finds {video.num_frames} frames where there are "
-                f"{exact.num_frames}",
+                f"{video.backend} finds {video.num_frames} frames instead of {exact.num_frames}",
             )
         shift = np.abs(
             (video.timestamps - video.timestamps[0]) - (exact.timestamps - exact.timestamps[0])
@@ -167,30 +166,30 @@ def _compare_with_pyav(video: Video, table: FrameTable, full: bool) -> None:
         if shift[worst] > 0.5 / exact.fps:
             raise DecodeError(
                 video.path,
-                f"{video.backend} puts frame {worst} {shift[worst]:.3f} s from where it is",
+                f"{video.backend} shifts frame {worst} by {shift[worst]:.3f} s",
             )
-        # Singly, so that each one is a seek: that is where it errs.
-        for index in _telling_frames(table, exact.num_frames, full).tolist():
+        # One by one, so that each one needs a seek, which is where decord fails.
+        for index in _compared_frames(table, exact.num_frames, full).tolist():
             ours, theirs = video.frames([index]), exact.frames([index])
             if ours.shape != theirs.shape:
                 raise DecodeError(
-                    video.path, f"{video.backend} gives frames of {ours.shape[2]}x{ours.shape[1]}"
+                    video.path, f"{video.backend} returns frames of {ours.shape[2]}x{ours.shape[1]}"
                 )
             difference = np.abs(ours.astype(np.int16) - theirs).mean()
             if difference > _OTHER_FRAME:
                 raise DecodeError(
-                    video.path, f"{video.backend} gives another picture for frame {index}"
+                    video.path, f"{video.backend} returns a different picture for frame {index}"
                 )
 
 
-def _telling_frames(table: FrameTable, num_frames: int, full: bool) -> NDArray[np.integer]:
-    """Numbers of the frames to compare: first, middle, last and those around key frames."""
+def _compared_frames(table: FrameTable, num_frames: int, full: bool) -> NDArray[np.integer]:
+    """Indices of the frames to compare: first, middle, last, and those around key frames."""
     if full:
         return np.arange(num_frames)
-    wanted = [0, num_frames // 2, num_frames - 1]
+    indices = [0, num_frames // 2, num_frames - 1]
     keys = np.flatnonzero(table.is_key[table.shown])
     if len(keys) and len(table.shown) == num_frames:
         for key in keys[np.unique(np.linspace(0, len(keys) - 1, _NUM_KEYS).astype(int))]:
-            wanted += range(key - _KEY_NEIGHBORS, key + _KEY_NEIGHBORS + 1)
-    frames = np.unique(wanted)
+            indices += range(key - _KEY_NEIGHBORS, key + _KEY_NEIGHBORS + 1)
+    frames = np.unique(indices)
     return frames[(frames >= 0) & (frames < num_frames)]

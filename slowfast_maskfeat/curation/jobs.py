@@ -1,4 +1,4 @@
-"""Work on many files in processes that can be ended, and that go on where they were interrupted."""
+"""Parallel jobs on many files in processes that can be killed, and a journal to resume from."""
 
 from __future__ import annotations
 
@@ -17,14 +17,14 @@ from typing import Any, NamedTuple, TypeVar
 
 from slowfast_maskfeat.log import first_line
 
-# A process that a kill does not reach waits in the kernel, for a dead network disk: it is left.
+# A process that survives a kill is blocked in the kernel by a dead network disk: it is abandoned.
 _SECONDS_TO_DIE = 2.0
 
 Item = TypeVar("Item")
 
 
 class Failure(NamedTuple):
-    """Why there is no result for an item, in one line."""
+    """Reason, in one line, why an item has no result."""
 
     reason: str
 
@@ -32,28 +32,28 @@ class Failure(NamedTuple):
 def run_jobs(
     work: Callable[[Item], Any], items: Sequence[Item], *, processes: int, timeout: float
 ) -> Iterator[tuple[Item, Any]]:
-    """Call a function on each item, several at a time, each in a process that may be ended.
+    """Call a function on each item in parallel processes.
 
-    A decoder that hangs in C code hears nothing but a kill, and one that crashes takes its process
-    along: both cost that one item.
+    A decoder that hangs in C code only ends with its process, and one that crashes ends its
+    process: both lose a single item.
 
     Args:
-        work: Function of a module, or a `functools.partial` of one. Its result must pickle.
-        items: What it is called on, such as paths; not None.
-        processes: How many work at a time.
-        timeout: Seconds after which an item is given up.
+        work: Module-level function, or a `functools.partial` of one. Its result must be picklable.
+        items: Arguments, such as paths; not None.
+        processes: Number of processes.
+        timeout: Seconds after which an item fails.
 
     Yields:
-        The item, and its result or a `Failure`: the function raised, hung or crashed. In the order
-        in which they are finished.
+        Item, and its result or, if the function raised, hung or crashed, a `Failure`, in the order
+        of completion.
 
     Raises:
-        ValueError: Less than one process, or no time.
+        ValueError: `processes` or `timeout` is out of range.
     """
     if processes < 1:
-        raise ValueError(f"the number of processes must be at least 1, got {processes}")
+        raise ValueError(f"the number of processes must be >= 1, got {processes}")
     if timeout <= 0:
-        raise ValueError(f"the timeout must be more than 0 seconds, got {timeout:g}")
+        raise ValueError(f"the timeout must be > 0 seconds, got {timeout:g}")
     waiting = deque(items)
     busy = [_Worker(work) for _ in range(min(processes, len(items)))]
     idle: list[_Worker] = []
@@ -78,7 +78,7 @@ def run_jobs(
 
 
 def _finished_or_overdue(busy: list[_Worker]) -> list[_Worker]:
-    """Wait for those that have something to say or no time left."""
+    """Wait for a result or a timeout, and return the workers concerned."""
     deadline = min(worker.deadline for worker in busy)
     left = None if deadline == float("inf") else max(0.0, deadline - time.monotonic())
     ready = connection.wait([worker.pipe for worker in busy], left)
@@ -88,17 +88,17 @@ def _finished_or_overdue(busy: list[_Worker]) -> list[_Worker]:
 
 @contextmanager
 def _interruption_waits() -> Iterator[None]:
-    """Answer Ctrl-C after the block, which starts a process.
+    """Delay Ctrl-C until after the block, which starts a process.
 
-    In between, the child would find its work cut short, or die of the signal before it can ignore
-    it, and print a traceback of its own.
+    Otherwise the signal could reach the child before it ignores signals, and the child would print
+    a traceback of its own.
     """
     is_main = threading.current_thread() is threading.main_thread()  # others get no Ctrl-C
     arrived: list[int] = []
     if is_main:
-        # A thread of a library may take the signal, whatever this one blocks.
+        # A library's thread may receive the signal, whatever this thread blocks.
         before = signal.signal(signal.SIGINT, lambda number, _: arrived.append(number))
-    resource_tracker.ensure_running()  # else `start` does it, which unblocks the signal
+    resource_tracker.ensure_running()  # else `start` does this, and unblocks the signal
     mask = signal.pthread_sigmask(signal.SIG_BLOCK, [signal.SIGINT])  # the child inherits it
     try:
         yield
@@ -111,10 +111,10 @@ def _interruption_waits() -> Iterator[None]:
 
 
 class _Worker:
-    """A process, the item it works on (None while it starts) and when that is overdue."""
+    """A process with its current item (None while it starts) and the deadline of the item."""
 
     def __init__(self, work: Callable[[Any], Any]) -> None:
-        # A forked child would have the locks of the parent's threads.
+        # A forked child would inherit the locks of the parent's threads.
         context = multiprocessing.get_context("spawn")
         self.pipe, theirs = context.Pipe()
         self.item: Any = None
@@ -122,33 +122,35 @@ class _Worker:
         self.is_alive = True
         self._process = context.Process(target=_serve, args=(theirs, work), daemon=True)
         with _interruption_waits():
-            self._process.start()  # ended with this process, as it is a daemon
+            self._process.start()  # a daemon, which ends with this process
         theirs.close()
 
     def give(self, item: Any, timeout: float) -> None:
-        """Hand over an item."""
+        """Start work on an item."""
         self.item, self.deadline = item, time.monotonic() + timeout
-        with suppress(OSError):  # it has died since: `take` finds out
+        with suppress(OSError):  # if the process has died, `take` reports it
             self.pipe.send(item)
 
     def take(self, timeout: float) -> tuple[Any, Any]:
-        """Its item and the result; (None, None) from one that has just started."""
+        """Item and result; (None, None) if the process has just started."""
         item, self.item, self.deadline = self.item, None, float("inf")
         try:
             result = self.pipe.recv() if self.pipe.poll() else None
         except (EOFError, OSError):
             code = self.end(patience=_SECONDS_TO_DIE)
             if item is None:
-                raise RuntimeError(f"a process could not start (exit code {code})") from None
-            how = f"by signal {signal.Signals(-code).name}" if code and code < 0 else f"({code})"
-            return item, Failure(f"the process that read it was ended {how}")
+                raise RuntimeError(f"a process failed to start (exit code {code})") from None
+            how = f"exit code {code}"
+            if code is not None and code < 0:
+                how = f"signal {signal.Signals(-code).name}"
+            return item, Failure(f"the process that read it crashed ({how})")
         if result is None:
             self.end()
             return item, Failure(f"hung: not done after {timeout:g} s")
         return item, result[0]
 
     def end(self, *, patience: float = 0.0) -> int | None:
-        """End the process, which may leave by itself for some seconds; its exit code."""
+        """End the process, after `patience` seconds by a kill, and return its exit code."""
         self.is_alive = False
         self._process.join(patience)
         self._process.kill()
@@ -158,9 +160,9 @@ class _Worker:
 
 
 def _serve(pipe: Any, work: Callable[[Any], Any]) -> None:
-    signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C is the parent's to answer
+    signal.signal(signal.SIGINT, signal.SIG_IGN)  # the parent handles Ctrl-C
     result: Any = None
-    with suppress(EOFError, OSError):  # the parent is done, or gone
+    with suppress(EOFError, OSError):  # the parent has finished or died
         while True:
             pipe.send((result,))
             item = pipe.recv()
@@ -171,14 +173,14 @@ def _serve(pipe: Any, work: Callable[[Any], Any]) -> None:
 
 
 class Journal:
-    """What is done already, one JSON line an item, so that an interrupted run goes on.
+    """Results so far, one JSON line per item, from which an interrupted run resumes.
 
     Args:
-        path: The file; its folder is made if need be. `remove` it once the results are written.
-        settings: What the results depend on.
+        path: Journal file; its folder is created. `remove` it once the results are written.
+        settings: Settings that the results depend on.
 
     Raises:
-        ValueError: There is a journal of other settings.
+        ValueError: The file is a journal of other settings.
     """
 
     def __init__(self, path: Path, settings: Mapping[str, Any]) -> None:
@@ -186,12 +188,12 @@ class Journal:
         self.done: dict[str, Any] = {}
         path.parent.mkdir(parents=True, exist_ok=True)
         lines = path.read_text("utf-8").splitlines(keepends=True) if path.exists() else []
-        whole = [line for line in lines if line.endswith("\n")]  # the last may be cut
-        wanted = json.loads(json.dumps(settings))
-        if whole and json.loads(whole[0]) != wanted:
+        whole = [line for line in lines if line.endswith("\n")]  # the last may be incomplete
+        current = json.loads(json.dumps(settings))
+        if whole and json.loads(whole[0]) != current:
             raise ValueError(
-                f"{path} is of an interrupted run with the settings {whole[0].strip()}, not "
-                f"{json.dumps(wanted)}: repeat that command, or remove the file to start anew"
+                f"{path}: the settings must be those of the interrupted run, {whole[0].strip()}, "
+                f"got {json.dumps(current)}; repeat that command, or remove the file to start over"
             )
         for line in whole[1:]:
             item, result, reason = json.loads(line)
@@ -200,24 +202,24 @@ class Journal:
         if whole:
             self._file.truncate(sum(len(line.encode("utf-8")) for line in whole))
         else:
-            self._write(wanted)
+            self._write(current)
 
     def add(self, item: str, result: Any) -> None:
-        """Keep a result, of what JSON knows, or a `Failure`."""
+        """Record a result, which must be serializable as JSON, or a `Failure`."""
         self.done[item] = result
         is_failure = isinstance(result, Failure)
         self._write([item, None if is_failure else result, result.reason if is_failure else None])
 
     def close(self) -> None:
-        """Close the file and leave it."""
+        """Close the file and keep it."""
         self._file.close()
 
     def remove(self) -> None:
-        """The run is whole."""
+        """Delete the file after a complete run."""
         self._file.close()
         os.unlink(self._path)
 
     def _write(self, row: Any) -> None:
-        # ASCII, so that paths that are no UTF-8 survive.
+        # ASCII, so that paths that are not UTF-8 survive.
         self._file.write(json.dumps(row, ensure_ascii=True) + "\n")
         self._file.flush()

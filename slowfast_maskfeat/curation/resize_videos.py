@@ -1,4 +1,4 @@
-"""Smaller copies of videos, one job each."""
+"""Jobs that resize videos."""
 
 from __future__ import annotations
 
@@ -14,13 +14,13 @@ from slowfast_maskfeat.videos.video import DecodeError
 def resize_video(
     source: str, target: Path, *, short_side: int, gop: int, crf: int
 ) -> Failure | None:
-    """`transcode` of a file that may be missing, an image, or damaged.
+    """Resize a video with `transcode`; the file may be missing, an image, or damaged.
 
     Returns:
-        None, or why there is no copy.
+        None if the copy was written.
     """
     if is_image(source):
-        return Failure("is a still image, not a video")
+        return Failure("an image, not a video")
     if not os.path.exists(source):
         return Failure("no such file")
     try:
@@ -31,5 +31,5 @@ def resize_video(
 
 
 def resize_pair(pair: tuple[str, str], *, short_side: int, gop: int, crf: int) -> Failure | None:
-    """`resize_video` of (source, target), for `run_jobs`."""
+    """Call `resize_video` on (source, target), as an item of `run_jobs`."""
     return resize_video(pair[0], Path(pair[1]), short_side=short_side, gop=gop, crf=crf)

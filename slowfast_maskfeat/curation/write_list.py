@@ -1,4 +1,4 @@
-"""Rows of a data set -> a list file of this project's own form, and a split of them in two."""
+"""List files: their text, and a split of rows into training and validation."""
 
 from __future__ import annotations
 
@@ -13,14 +13,14 @@ import numpy as np
 
 
 class ListRow(NamedTuple):
-    """A row to write: a path with forward slashes, and a class number or None."""
+    """A row to write: path with forward slashes, and class number or None."""
 
     path: str
     label: int | None
 
 
 def relative_rows(paths: Sequence[str], labels: Sequence[int] | None, folder: str) -> list[ListRow]:
-    """Rows with paths relative to the folder of the videos; addresses (http://...) stay."""
+    """Make rows with paths relative to the folder of the videos, and unchanged addresses."""
     rows = []
     for index, path in enumerate(paths):
         if "://" not in path:
@@ -30,19 +30,19 @@ def relative_rows(paths: Sequence[str], labels: Sequence[int] | None, folder: st
 
 
 def separator_for(rows: Sequence[ListRow]) -> str:
-    """A blank, as in published lists, or a comma where a path holds a blank."""
+    """Separator for a list: a space, as in published lists, or a comma if a path has a space."""
     return "," if any(re.search(r"\s", row.path) for row in rows) else " "
 
 
 def list_text(rows: Sequence[ListRow], separator: str) -> str:
-    """The text of a list file.
+    """Text of a list file.
 
     Raises:
-        ValueError: A path that no list file can hold, as it has a line end.
+        ValueError: A path contains a line break.
     """
     for row in rows:
         if "\n" in row.path or "\r" in row.path:
-            raise ValueError(f"the path {row.path!r} holds a line end, which no list can have")
+            raise ValueError(f"paths in a list must not contain line breaks, got {row.path!r}")
     fields = ([path] if label is None else [path, str(label)] for path, label in rows)
     if separator == " ":
         return "".join(" ".join(row) + "\n" for row in fields)
@@ -54,27 +54,27 @@ def list_text(rows: Sequence[ListRow], separator: str) -> str:
 def split_rows(
     rows: Sequence[ListRow], share: float, *, seed: int, group: str = ""
 ) -> tuple[list[ListRow], list[ListRow]]:
-    """Split rows into those to train and those to validate on, class by class.
+    """Split the rows of each class into training and validation rows.
 
-    Each class with two groups or more keeps one at least on either side. Rows of a group stay
-    together within their class. The draw of a class depends on its own rows and the seed alone.
+    Each class with at least two groups has one or more in both parts. Rows of a group stay together
+    within their class. The draw of a class depends only on its own rows and the seed.
 
     Args:
-        rows: All of them.
-        share: Of each class's rows that go to the validation set, above 0 and below 1.
-        seed: Of the draw.
-        group: Regular expression whose match in a path names the group of a row, such as
-            `_g\\d+_` for the films of UCF101; without it a path is a group of its own.
+        rows: Rows to split.
+        share: Share of each class's rows for validation, in (0, 1).
+        seed: Seed of the draw.
+        group: Regular expression whose match in a path is the group of a row, such as `_g\\d+_`
+            for the films of UCF101; without it each path is a group.
 
     Returns:
-        The two parts, each in the order of the rows.
+        Training and validation rows, each in the order of `rows`.
 
     Raises:
-        ValueError: A share out of range, an expression that is none or matches no path of a row,
-            or nothing that could be validated on.
+        ValueError: `share` is out of range, `group` is invalid or does not match a path, or no
+            class has two groups.
     """
     if not 0 < share < 1:
-        raise ValueError(f"the share of the validation set must be between 0 and 1, got {share:g}")
+        raise ValueError(f"the share of validation rows must be in (0, 1), got {share:g}")
     by_label: dict[int | None, dict[str, list[int]]] = {}
     for index, row in enumerate(rows):
         groups = by_label.setdefault(row.label, {})
@@ -83,15 +83,15 @@ def split_rows(
     for label, groups in by_label.items():
         generator = np.random.default_rng([seed, 0 if label is None else label + 1])
         members = [groups[name] for name in sorted(groups)]
-        wanted = max(1, round(share * sum(map(len, members))))
+        target = max(1, round(share * sum(map(len, members))))
         taken = 0
-        for place in generator.permutation(len(members))[:-1].tolist():  # one is left to train on
-            if taken >= wanted:
+        for place in generator.permutation(len(members))[:-1].tolist():  # one stays in training
+            if taken >= target:
                 break
             chosen.update(members[place])
             taken += len(members[place])
     if not chosen:
-        raise ValueError("no class has two videos, so that one could go to the validation set")
+        raise ValueError("a class must have at least two videos to split, got none that has")
     train = [row for index, row in enumerate(rows) if index not in chosen]
     return train, [row for index, row in enumerate(rows) if index in chosen]
 
@@ -102,7 +102,9 @@ def _group_of(path: str, pattern: str) -> str:
     try:
         match = re.search(pattern, path)
     except re.error as error:
-        raise ValueError(f"{pattern!r} is no regular expression: {error}") from error
+        raise ValueError(
+            f"the group must be a regular expression, got {pattern!r}: {error}"
+        ) from error
     if match is None:
-        raise ValueError(f"{pattern!r}, which is to name the group, does not match {path!r}")
+        raise ValueError(f"the group {pattern!r} must match every path, got {path!r}")
     return match.group()

@@ -1,4 +1,4 @@
-"""Packs videos and their labels into tar shards, in the layout of WebDataset."""
+"""Jobs that pack videos and labels into tar shards in the layout of WebDataset."""
 
 from __future__ import annotations
 
@@ -13,12 +13,12 @@ from slowfast_maskfeat.datasets.shard_index import save_index
 from slowfast_maskfeat.datasets.shard_scan import scan_shard
 from slowfast_maskfeat.files import atomic_write, is_address, read_bytes
 
-# Seconds without data after which a video on the network is given up.
+# Seconds without data after which reading a video from the network fails.
 _TIMEOUT = 60.0
 
 
 class PackedRow(NamedTuple):
-    """A video to pack: its path, the name of its member, its label or None, its bytes."""
+    """A video to pack: path, name of its member, label or None, size in bytes."""
 
     path: str
     name: str
@@ -27,21 +27,22 @@ class PackedRow(NamedTuple):
 
 
 class ShardJob(NamedTuple):
-    """A shard to write, and what is in it."""
+    """A shard to write: its path and its rows."""
 
     path: str
     rows: tuple[PackedRow, ...]
 
 
 def member_names(paths: Sequence[str], root: str) -> list[str]:
-    """Names in shards, relative to a folder and each there once.
+    """Unique names of members for videos.
 
-    A key ends at the first dot of a file name, so that dots in it become underscores; where two
-    paths would have the same key, the later ones get a number.
+    A key ends at the first dot of a file name, so dots in the name become underscores; a number is
+    appended to keys that occur before.
 
     Args:
-        paths: Of the videos.
-        root: Folder that is left out where a path lies in it; addresses lose scheme and host.
+        paths: Paths of the videos.
+        root: Folder that names are relative to, for paths inside of it; addresses lose scheme and
+            host.
     """
     names, taken = [], set()
     for path in paths:
@@ -71,7 +72,7 @@ def _inside(path: str, root: str) -> str:
 def cut_into_shards(
     rows: Sequence[PackedRow], *, max_count: int, max_bytes: int
 ) -> list[tuple[PackedRow, ...]]:
-    """The rows of each shard, in their order: as many as fit; one that fits nowhere has its own."""
+    """Fill shards with rows in their order; a row above the limit gets a shard of its own."""
     shards: list[tuple[PackedRow, ...]] = []
     begin, size = 0, 0
     for place, row in enumerate(rows):
@@ -83,13 +84,12 @@ def cut_into_shards(
 
 
 def write_shard(job: ShardJob) -> Failure | None:
-    """Write a shard and its index: the same bytes for the same rows.
+    """Write a shard atomically, and its index; the same rows give the same bytes.
 
-    The shard is there as a whole or not at all. Each video is a member, and in front of it `.cls`
-    with the number of its class, if it has one.
+    Each video is a member, preceded by `.cls` with its class number if it has a label.
 
     Returns:
-        None, or why there is no shard.
+        None if the shard was written.
     """
     try:
         with atomic_write(job.path) as part:
@@ -104,13 +104,13 @@ def write_shard(job: ShardJob) -> Failure | None:
 
 
 class _ChangedError(Exception):
-    """A video is not of the size that it had when the shards were planned."""
+    """The size of a video has changed since the shards were planned."""
 
 
 def _add_row(tar: tarfile.TarFile, row: PackedRow) -> None:
     content = read_bytes(row.path, timeout=_TIMEOUT)
     if len(content) != row.size:
-        raise _ChangedError(f"{row.path} has changed: {len(content)} bytes, and {row.size} before")
+        raise _ChangedError(f"{row.path} has changed from {row.size} to {len(content)} bytes")
     if row.label is not None:
         key = os.path.splitext(row.name)[0]
         _add(tar, f"{key}.cls", str(row.label).encode())
@@ -118,6 +118,6 @@ def _add_row(tar: tarfile.TarFile, row: PackedRow) -> None:
 
 
 def _add(tar: tarfile.TarFile, name: str, content: bytes) -> None:
-    info = tarfile.TarInfo(name)  # of no time and no owner
+    info = tarfile.TarInfo(name)  # without time and owner, so that bytes are reproducible
     info.size = len(content)
     tar.addfile(info, io.BytesIO(content))

@@ -1,4 +1,4 @@
-"""AVA and data sets of its form: CSV files of boxes at key frames, videos or frames by name."""
+"""AVA and data sets in its format: CSV files with boxes at key frames of videos."""
 
 from __future__ import annotations
 
@@ -20,17 +20,17 @@ from slowfast_maskfeat.datasets.video_list import DataFolder
 
 @dataclass(frozen=True)
 class AvaFolder(DataFolder):
-    """Where a data set of AVA's form lies; `path` is the folder of the annotations.
+    """Location of a data set in AVA's format; `path` is the folder of the annotations.
 
     Attributes:
-        media: The videos or frames.
-        label_map: A file, like those below inside `path` (AVA.LABEL_MAP_FILE).
-        ground_truth: Drawn boxes to train on (AVA.TRAIN_GT_BOX_LISTS).
-        train_boxes: Detected boxes to train on (AVA.TRAIN_PREDICT_BOX_LISTS).
-        test_boxes: Detected boxes to validate and test on (AVA.TEST_PREDICT_BOX_LISTS).
-        score_threshold: Least score of a detected box (AVA.DETECTION_SCORE_THRESH).
-        every: Validation takes only the seconds that this divides (AVA.FULL_TEST_ON_VAL).
-        multi_label: A box has any number of actions, else one (AVA.MULTI_LABEL).
+        media: Location of the videos or frames.
+        label_map: Label map; like the files below relative to `path` (AVA.LABEL_MAP_FILE).
+        ground_truth: Annotated boxes for training (AVA.TRAIN_GT_BOX_LISTS).
+        train_boxes: Detected boxes for training (AVA.TRAIN_PREDICT_BOX_LISTS).
+        test_boxes: Detected boxes for validation and test (AVA.TEST_PREDICT_BOX_LISTS).
+        score_threshold: Minimum score of a detected box (AVA.DETECTION_SCORE_THRESH).
+        every: Validation uses the seconds divisible by this number (AVA.FULL_TEST_ON_VAL).
+        multi_label: A box has any number of actions, else exactly one (AVA.MULTI_LABEL).
     """
 
     media: AvaMedia = field(default_factory=AvaMedia)
@@ -43,25 +43,25 @@ class AvaFolder(DataFolder):
     multi_label: bool = True
 
     def inside(self, name: str) -> str:
-        """Path of a file of the annotations."""
+        """Path of an annotation file."""
         return os.path.join(self.path, name)
 
     @cached_property
     def actions(self) -> dict[int, str]:
-        """Number, from 1, and name of each action that is evaluated, from the label map.
+        """Number (from 1) -> name of each evaluated action, from the label map.
 
         Raises:
             ValueError: The label map is missing or malformed.
         """
         if not self.label_map:
             raise ValueError(
-                "AVA.LABEL_MAP_FILE must be the file with numbers and names of actions, got ''"
+                "AVA.LABEL_MAP_FILE must be the file with the numbers and names of actions, got ''"
             )
         return read_labelmap(self.inside(self.label_map))
 
 
 class _Rows(NamedTuple):
-    """Rows of all files, one a box and action."""
+    """Rows of all files, one for each box and action."""
 
     video: NDArray[np.int64]
     seconds: NDArray[np.float64]
@@ -71,32 +71,32 @@ class _Rows(NamedTuple):
 
 
 class _Boxes(NamedTuple):
-    """Each box once, in the order of videos, seconds and rows."""
+    """Unique boxes in the order of videos, seconds and rows."""
 
     video: NDArray[np.int64]
     seconds: NDArray[np.float64]
     boxes: NDArray[np.float64]
     scores: NDArray[np.float64]
     num_actions: NDArray[np.int64]
-    actions: NDArray[np.int64]  # of all boxes, one after the other
+    actions: NDArray[np.int64]  # of all boxes, concatenated
 
 
 def read_ava(data: DataFolder, split: str, class_names: Sequence[str] | None = None) -> KeyFrames:
-    """The key frames of a split: those that have a box, with all their boxes.
+    """Read the key frames of a split that have a box, with all their boxes.
 
-    To train, boxes are those that people drew and those of detectors, and equal ones are one with
-    the actions of all. To validate and test they are those of detectors. A box of a detector below
-    the threshold is left out; a file without scores, or with numbers of persons in their place, is
-    taken whole.
+    Training uses annotated and detected boxes, and merges equal ones, with the actions of all of
+    them. Validation and test use detected boxes. Detected boxes below the threshold are dropped; a
+    file without scores, or with person ids instead, is used entirely.
 
     Args:
         data: An `AvaFolder`.
         split: "train", "val" or "test".
-        class_names: Of all actions, that of number 1 first; None for those of the label map.
+        class_names: Names of all actions, starting with number 1; None: those of the label map.
 
     Raises:
         MissingListError: A file is missing.
-        ValueError: Rows are malformed, an action is no class, a video is not there, no box is left.
+        ValueError: Rows are malformed, an action is not a class, a video is missing, or no box
+            remains.
     """
     assert isinstance(data, AvaFolder)
     classes = tuple(class_names or ava_class_names(data) or ())
@@ -114,7 +114,7 @@ def read_ava(data: DataFolder, split: str, class_names: Sequence[str] | None = N
     source = ", ".join(data.inside(file) for file, _ in files)
     columns = _Rows(*map(np.concatenate, zip(*parts, strict=True)))
     if not len(columns.video):
-        raise ValueError(f"{source}: no box is left: {'; '.join(notes)}")
+        raise ValueError(f"{source}: no box remains: {'; '.join(notes)}")
     boxes = _merged(columns)
     if split == "train":
         boxes = _learnable(boxes, tuple(numbers), data.multi_label, source, notes)
@@ -143,8 +143,8 @@ def read_ava(data: DataFolder, split: str, class_names: Sequence[str] | None = N
 def ava_class_names(data: DataFolder) -> tuple[str, ...] | None:
     """Names of all actions from number 1 to the highest in the label map.
 
-    AVA's list for its challenge leaves out actions that are too rare to be judged; the model learns
-    them too, and here their name is their number.
+    The label map of AVA's challenge lacks actions that are too rare to be evaluated. The model
+    learns them as well; here they are named by their number.
 
     Raises:
         ValueError: The label map is missing or malformed.
@@ -155,38 +155,40 @@ def ava_class_names(data: DataFolder) -> tuple[str, ...] | None:
 
 
 def _check_actions(rows: BoxRows, num_classes: int, label_map: str) -> None:
-    """Refuse numbers of actions that are no class.
+    """Check that all actions are classes.
 
     Raises:
-        ValueError: There are some; the message has file and lines.
+        ValueError: Some are not; the message names file and lines.
     """
     is_wrong = (rows.actions != -1) & ((rows.actions < 1) | (rows.actions > num_classes))
-    rows.refuse(is_wrong, f"the action {{action}} is not in {label_map}: 1..{num_classes}")
+    rows.refuse(is_wrong, f"the action must be in 1..{num_classes} ({label_map}), got {{action}}")
 
 
 def _files(data: AvaFolder, split: str) -> list[tuple[str, float | None]]:
-    """The files of boxes of a split, with the threshold on their scores."""
+    """Files of boxes of a split, each with the threshold on its scores."""
     if split != "train":
         if not data.test_boxes:
-            raise ValueError("AVA.TEST_PREDICT_BOX_LISTS: empty: a file of boxes is wanted")
+            raise ValueError("AVA.TEST_PREDICT_BOX_LISTS must name files of boxes, got []")
         return [(file, data.score_threshold) for file in data.test_boxes]
     files: list[tuple[str, float | None]] = [(file, None) for file in data.ground_truth]
     files += [(file, data.score_threshold) for file in data.train_boxes]
     if not files:
-        raise ValueError("AVA.TRAIN_GT_BOX_LISTS: empty: a file of boxes is wanted")
+        raise ValueError("AVA.TRAIN_GT_BOX_LISTS must name files of boxes, got []")
     return files
 
 
 def _chosen(
     rows: BoxRows, threshold: float | None, every: int, numbers: dict[str, int]
 ) -> tuple[_Rows, str]:
-    """The rows of a file that count, and a note on those that do not.
+    """Rows of a file above the threshold, and a note on the others.
 
-    `numbers` gives each video its number over all files; new ones are added.
+    `numbers` maps the videos of all files to their numbers; new ones are added.
     """
     scores = np.ones(len(rows))
     if threshold is not None and rows.last is not None and (rows.last % 1).any():
-        rows.refuse(~((rows.last >= 0) & (rows.last <= 1)), "the score {last} is not in 0..1")
+        rows.refuse(
+            ~((rows.last >= 0) & (rows.last <= 1)), "the score must be in [0, 1], got {last}"
+        )
         scores = rows.last
     is_sure = scores >= (threshold or 0)
     counts = is_sure & (rows.seconds.astype(np.int64) % every == 0)
@@ -198,14 +200,14 @@ def _chosen(
     note = ""
     if left_out:
         note = (
-            f"{left_out} of {len(rows)} rows have scores below {threshold:g} "
-            "(AVA.DETECTION_SCORE_THRESH) and are left out"
+            f"ignored {left_out} of {len(rows)} rows with scores below {threshold:g} "
+            "(AVA.DETECTION_SCORE_THRESH)"
         )
     return _Rows(*(column[counts] for column in part)), note
 
 
 def _merged(rows: _Rows) -> _Boxes:
-    """Equal boxes of a key frame as one, with the actions of all and the highest score."""
+    """Merge equal boxes of a key frame: all of their actions, and the highest score."""
     order = np.lexsort((*rows.boxes.T[::-1], rows.seconds, rows.video))
     sides, video, seconds = rows.boxes[order], rows.video[order], rows.seconds[order]
     is_new = np.ones(len(order), np.bool_)
@@ -213,7 +215,7 @@ def _merged(rows: _Rows) -> _Boxes:
         (sides[1:] != sides[:-1]).any(1) | (video[1:] != video[:-1]) | (seconds[1:] != seconds[:-1])
     )
     starts = np.flatnonzero(is_new)
-    # Equal rows stand in the order of the files, so the first of them says where the box came up.
+    # Equal rows are in the order of the files, so the first one has the place of the box.
     place = np.lexsort((order[starts], seconds[starts], video[starts]))
     rank = np.empty(len(starts), np.int64)
     rank[place] = np.arange(len(starts))
@@ -236,13 +238,13 @@ def _merged(rows: _Rows) -> _Boxes:
 def _learnable(
     boxes: _Boxes, names: Sequence[str], multi_label: bool, source: str, notes: list[str]
 ) -> _Boxes:
-    """What can be trained on; notes are added on what can't.
+    """Boxes that can be trained on; a note on the others is added to `notes`.
 
     Raises:
-        ValueError: No box has an action, or with single labels one has several.
+        ValueError: No box has an action, or one has several without `multi_label`.
     """
     if not len(boxes.actions):
-        raise ValueError(f"{source}: not one box has an action: there is nothing to learn")
+        raise ValueError(f"{source}: boxes to train on must have actions, got none")
     if multi_label:
         return boxes
     several = np.flatnonzero(boxes.num_actions > 1)
@@ -251,13 +253,13 @@ def _learnable(
         where = f"{names[boxes.video[first]]} at {boxes.seconds[first]:g} s"
         box = ", ".join(f"{side:g}" for side in boxes.boxes[first])
         raise ValueError(
-            f"{source}: {len(several)} boxes have several actions, the first is {box} of {where}; "
-            "AVA.MULTI_LABEL False takes one each"
+            f"{source}: boxes must have one action each with AVA.MULTI_LABEL False, got "
+            f"{len(several)} boxes with several, such as {box} of {where}"
         )
     is_labeled = boxes.num_actions == 1
     if not is_labeled.all():
         count = int((~is_labeled).sum())
-        notes.append(f"{count} of {len(is_labeled)} boxes have no action and are left out")
+        notes.append(f"ignored {count} of {len(is_labeled)} boxes, which have no action")
     return _Boxes(
         video=boxes.video[is_labeled],
         seconds=boxes.seconds[is_labeled],

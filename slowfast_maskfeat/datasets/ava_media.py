@@ -1,4 +1,4 @@
-"""What key frames are taken from: video files, or folders of extracted frames, by name."""
+"""Sources of key frames: video files or folders of extracted frames, found by name."""
 
 from __future__ import annotations
 
@@ -10,20 +10,21 @@ from slowfast_maskfeat.datasets.frame_lists import list_frame_folders, read_fram
 from slowfast_maskfeat.videos._numbered_frames import NumberedFrames
 from slowfast_maskfeat.videos.media import VIDEO_ENDINGS
 
-# Videos lie in the folder itself or in these inside.
+# Videos are in the folder itself or in these subfolders.
 _INNER = ("trainval", "train", "val", "test", "videos")
 _MAX_NAMED = 5
 
 
 @dataclass(frozen=True)
 class Media:
-    """The videos of a list by number.
+    """Videos of a list by number.
 
     Attributes:
-        names: As the annotations call them.
-        paths: Of the files, or of the first frames.
-        frames: The extracted frames, or None for files.
-        begin: Second of the annotations at which they begin; None to find it out file by file.
+        names: Names in the annotations.
+        paths: Paths of the files, or of the first frames.
+        frames: The extracted frames, or None for video files.
+        begin: Time in the annotations at which the videos begin, in seconds; None: determined for
+            each file.
     """
 
     names: tuple[str, ...]
@@ -34,17 +35,17 @@ class Media:
 
 @dataclass(frozen=True)
 class AvaMedia:
-    """Where the videos or frames of a data set lie.
+    """Location of the videos or extracted frames of a data set.
 
     Attributes:
-        video_folder: Of video files, `<name>.mp4` or another ending (AVA.VIDEO_DIR).
-        video_begin: Second at which they begin, None to find out (AVA.VIDEO_BEGIN).
-        frame_folder: Of extracted frames, where there is no `video_folder` (AVA.FRAME_DIR).
-        train_frames: Lists of them (AVA.TRAIN_LISTS in AVA.FRAME_LIST_DIR); without any, the frames
-            are those in `<name>/`.
-        test_frames: The same (AVA.TEST_LISTS).
-        frame_begin: Second at which they begin (AVA.FRAME_BEGIN).
-        frame_rate: Frames a second (AVA.FRAME_RATE).
+        video_folder: Folder of video files, `<name>.mp4` or another extension (AVA.VIDEO_DIR).
+        video_begin: Time at which they begin, in seconds; None: determined (AVA.VIDEO_BEGIN).
+        frame_folder: Folder of extracted frames, without a `video_folder` (AVA.FRAME_DIR).
+        train_frames: Lists of training frames (AVA.TRAIN_LISTS in AVA.FRAME_LIST_DIR); without
+            lists, the images in `<name>/`.
+        test_frames: Lists of frames for validation and test (AVA.TEST_LISTS).
+        frame_begin: Time of the first frame, in seconds (AVA.FRAME_BEGIN).
+        frame_rate: Frames per second (AVA.FRAME_RATE).
     """
 
     video_folder: str = ""
@@ -56,10 +57,10 @@ class AvaMedia:
     frame_rate: float = 30.0
 
     def find(self, names: Sequence[str], split: str, source: str) -> Media:
-        """The videos of these names.
+        """Find videos by their names.
 
         Args:
-            names: As the annotations call them.
+            names: Names in the annotations.
             split: "train", "val" or "test".
             source: The list, for messages.
 
@@ -75,8 +76,8 @@ class AvaMedia:
         lists = self.train_frames if split == "train" else self.test_frames
         if not self.frame_folder:
             raise ValueError(
-                "AVA.VIDEO_DIR, AVA.FRAME_DIR: both are empty; the folder of the videos, or of "
-                "their extracted frames, is wanted"
+                "AVA.VIDEO_DIR must be the folder of the videos, or AVA.FRAME_DIR the folder of "
+                "extracted frames, got '' and ''"
             )
         if lists:
             found = read_frame_lists(lists, self.frame_folder, names, fps=self.frame_rate)
@@ -91,16 +92,16 @@ class AvaMedia:
 
 
 def find_videos(folder: str) -> dict[str, str]:
-    """The video files in a folder, or in `trainval`, `train`, `val`, `test`, `videos` inside.
+    """Find the video files in a folder and in its `trainval`, `train`, `val`, `test`, `videos`.
 
     Returns:
-        Name without ending -> path; the name with its ending leads there, too.
+        Name -> path, for each name with and without its extension.
 
     Raises:
-        ValueError: There is no such folder.
+        ValueError: The folder does not exist.
     """
     if not os.path.isdir(folder):
-        raise ValueError(f"AVA.VIDEO_DIR: {folder}: there is no such folder")
+        raise ValueError(f"AVA.VIDEO_DIR must be a folder, got {folder!r}, which does not exist")
     files: dict[str, str] = {}
     for inside in (folder, *(os.path.join(folder, name) for name in _INNER)):
         for entry in sorted(os.listdir(inside)) if os.path.isdir(inside) else ():
@@ -118,8 +119,12 @@ def _check_known(names: Sequence[str], known: Container[str], source: str, where
         return
     named = ", ".join(repr(name) for name in missing[:_MAX_NAMED])
     more = ", ..." if len(missing) > _MAX_NAMED else ""
-    hint = "" if len(missing) == len(names) else "; datasets/check_ava.py writes lists without them"
+    hint = (
+        ""
+        if len(missing) == len(names)
+        else "; datasets/check_ava.py can remove them from the lists"
+    )
     raise ValueError(
-        f"{source}: {len(missing)} of its {len(names)} videos are not in {where}: {named}{more}"
+        f"{source}: {len(missing)} of {len(names)} videos are missing in {where}: {named}{more}"
         f"{hint}"
     )

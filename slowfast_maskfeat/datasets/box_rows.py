@@ -1,4 +1,4 @@
-"""Rows of boxes in the CSV form of AVA: drawn ones, detected ones, and excluded key frames."""
+"""CSV files in AVA's format: annotated boxes, detected boxes, excluded key frames."""
 
 from __future__ import annotations
 
@@ -16,27 +16,27 @@ from numpy.typing import NDArray
 from slowfast_maskfeat.datasets.video_list import MissingListError, RowError, raise_wrong_rows
 from slowfast_maskfeat.files import is_file, open_text
 
-# Rows that are parsed at a time: 60 MB, whatever the size of the file.
+# Rows that are parsed at a time: 60 MB, for files of any size.
 _CHUNK = 2**19
-_NAME_BYTES = 64  # of the field of a video's name; a file with longer ones is read row by row
+_NAME_BYTES = 64  # of a video's name; files with longer ones are read row by row
 _MAX_WRONG = 50
-# Shares are rounded to three decimals in published files.
+# Coordinates are rounded to three decimals in published files.
 _ROUNDING = 1e-3
 _HEADER_NAMES = frozenset({"video_id", "video", "video_name", "name"})
 
 
 @dataclass(frozen=True)
 class BoxRows:
-    """The rows of a file, one for each box and action.
+    """Rows of a file, one for each box and action.
 
     Attributes:
-        path: Of the file.
-        names: Of the videos, in the order in which they first come up.
-        video: int64 (N,), which of these each row is of.
+        path: Path of the file.
+        names: Names of the videos in the order of their first occurrence.
+        video: int64 (N,), index into `names`.
         seconds: float64 (N,), time of the key frame.
-        boxes: float64 (N, 4): x1, y1, x2, y2 as shares of width and height.
+        boxes: float64 (N, 4): x1, y1, x2, y2 as fractions of width and height.
         actions: int64 (N,), numbers from 1; -1 for a box without an action.
-        last: float64 (N,), the eighth column, a score or a person's number; None without it.
+        last: float64 (N,), the eighth column, a score or a person id; None without that column.
     """
 
     path: str
@@ -51,14 +51,14 @@ class BoxRows:
         return len(self.video)
 
     def refuse(self, is_wrong: NDArray[np.bool_], what: str) -> None:
-        """Say what is wrong with rows, with file and line.
+        """Raise an error that names file and lines of wrong rows, if there are any.
 
         Args:
-            is_wrong: (N,), which rows.
-            what: About each, for `format` with `video`, `second`, `action`, `box` and `last`.
+            is_wrong: bool (N,).
+            what: Error of a row, to be formatted with `video`, `second`, `action`, `box`, `last`.
 
         Raises:
-            ValueError: Any is.
+            ValueError: `is_wrong` has a True.
         """
         rows = np.flatnonzero(is_wrong)[:_MAX_WRONG].tolist()
         if not rows:
@@ -78,49 +78,54 @@ class BoxRows:
 
 
 def read_box_rows(path: str | os.PathLike[str], *, keep_odd_boxes: bool = False) -> BoxRows:
-    """Reads rows `video,second,x1,y1,x2,y2,action` or `...,action,score` (or a person's number).
+    """Read rows `video,second,x1,y1,x2,y2,action` or `...,action,score` (or a person id).
 
-    A header row may come first. An empty action, or -1, is none. Shares that are off by less than
-    rounding to three decimals are put right.
+    A header may precede them. An empty action and -1 mean no action. Coordinates outside of the
+    frame by a rounding to three decimals are clipped.
 
     Args:
-        path: The file; anything that iopath's path manager opens.
-        keep_odd_boxes: Leave boxes that are turned over or outside of the frame as they are.
+        path: The file; anything that `files.open_file` opens.
+        keep_odd_boxes: Keep boxes with swapped corners or outside of the frame.
 
     Raises:
-        MissingListError: There is no such file.
-        ValueError: It has no rows, or some are malformed; the message has file and lines.
+        MissingListError: The file does not exist.
+        ValueError: The file has no rows, or some are malformed; the message names file and lines.
     """
     path = os.fspath(path)
     if not is_file(path):
         raise MissingListError(f"{path} does not exist")
     rows = _read_columns(path)
     rows.refuse(
-        ~np.isfinite(rows.seconds) | (rows.seconds < 0), "the time {second} is no second from 0 on"
+        ~np.isfinite(rows.seconds) | (rows.seconds < 0),
+        "the time must be seconds >= 0, got {second}",
     )
     if keep_odd_boxes:
-        rows.refuse(~np.all(np.isfinite(rows.boxes), axis=1), "the box {box} is not four numbers")
+        rows.refuse(
+            ~np.all(np.isfinite(rows.boxes), axis=1), "the box must be four numbers, got {box}"
+        )
         return rows
     x1, y1, x2, y2 = rows.boxes.T
     is_inside = (rows.boxes >= -_ROUNDING) & (rows.boxes <= 1 + _ROUNDING)
     rows.refuse(
         ~np.all(is_inside, axis=1),
-        "the box {box} is not inside 0..1: x1, y1, x2, y2 are shares of the frame",
+        "the box must be x1, y1, x2, y2 in [0, 1], as fractions of the frame, got {box}",
     )
-    rows.refuse((x2 < x1) | (y2 < y1), "the box {box} is turned over: x1, y1, x2, y2 is the order")
+    rows.refuse(
+        (x2 < x1) | (y2 < y1), "the box must be x1, y1, x2, y2 with x1 <= x2, y1 <= y2, got {box}"
+    )
     rows.boxes.clip(0, 1, out=rows.boxes)
     return rows
 
 
 def read_excluded(path: str | os.PathLike[str]) -> tuple[list[str], NDArray[np.float64]]:
-    """Reads rows `video,second` of key frames that do not count.
+    """Read rows `video,second` of key frames to exclude from the evaluation.
 
     Returns:
-        Video and second (N,) of each; none, if the file is empty, as published ones may be.
+        Videos and seconds (N,); the file may be empty, as published ones are.
 
     Raises:
-        MissingListError: There is no such file.
-        ValueError: Rows are malformed; the message has file and lines.
+        MissingListError: The file does not exist.
+        ValueError: Rows are malformed; the message names file and lines.
     """
     path = os.fspath(path)
     if not is_file(path):
@@ -129,7 +134,7 @@ def read_excluded(path: str | os.PathLike[str]) -> tuple[list[str], NDArray[np.f
     for line, fields in box_fields(path):
         try:
             if len(fields) != 2:
-                raise RowError(f"`video,second` is wanted, got {','.join(fields)!r}")
+                raise RowError(f"a row must be `video,second`, got {','.join(fields)!r}")
             seconds.append(_number(fields[1], "second"))
             names.append(fields[0])
         except RowError as error:
@@ -143,7 +148,7 @@ def _read_columns(path: str) -> BoxRows:
     with _opened(path) as file:
         begin = file.tell()
         num_columns, num_headers = _form(path, file)
-        for action in ("i8", "S8"):  # where some are empty the quicker form fails
+        for action in ("i8", "S8"):  # the faster type fails if some are empty
             file.seek(begin)
             with suppress(ValueError):
                 return _read_fast(path, file, num_columns, num_headers, action=action)
@@ -151,7 +156,7 @@ def _read_columns(path: str) -> BoxRows:
 
 
 def _form(path: str, file: TextIO) -> tuple[int, int]:
-    """Columns, and lines before the first row, of an open file."""
+    """Number of columns of an open file, and of lines before the first row."""
     rows = _fields_of(file)
     num_headers = 0
     line, fields = next(rows, (0, []))
@@ -164,7 +169,7 @@ def _form(path: str, file: TextIO) -> tuple[int, int]:
         text = ",".join(fields).encode("latin-1").decode("utf-8", "replace")
         raise ValueError(
             f"{path}, line {line}: a row must be `video,second,x1,y1,x2,y2,action`, or with a "
-            f"score (or a person's number) at its end, got {len(fields)} fields: {text!r}"
+            f"score or a person id at its end, got {len(fields)} fields: {text!r}"
         )
     return len(fields), num_headers
 
@@ -172,17 +177,17 @@ def _form(path: str, file: TextIO) -> tuple[int, int]:
 def _read_fast(
     path: str, file: TextIO, num_columns: int, num_headers: int, *, action: str
 ) -> BoxRows:
-    """Whole columns of an open file at a time, in C.
+    """Parse entire columns of an open file in C.
 
     Raises:
-        ValueError: Anything is odd.
+        ValueError: A row has another format than the rest.
     """
     fields: list[Any] = [("video", f"S{_NAME_BYTES}"), ("second", "f8"), ("box", "f8", (4,))]
     fields += [("action", action), ("last", "f8")][: num_columns - 6]
     chunks: list[Any] = []
     names: dict[bytes, int] = {}
     with warnings.catch_warnings():
-        warnings.filterwarnings("ignore", ".*nput.* contained no data")  # blank lines, the end
+        warnings.filterwarnings("ignore", ".*nput.* contained no data")  # blank lines, or the end
         for _ in range(num_headers):
             file.readline()
         while True:
@@ -198,12 +203,12 @@ def _read_fast(
 
 
 def _numbered(chunk: Any, names: dict[bytes, int]) -> tuple[NDArray[Any], ...]:
-    """The columns of a chunk, with numbers for the names of videos."""
+    """Columns of a chunk, with the names of videos replaced by numbers."""
     video = chunk["video"]
     starts = np.flatnonzero(np.concatenate([[True], video[1:] != video[:-1]]))
     of_run = [names.setdefault(bytes(name), len(names)) for name in video[starts].tolist()]
     if any(len(name) >= _NAME_BYTES or not name for name in names):
-        raise ValueError("a name is missing, or too long for this way of reading")
+        raise ValueError("a name is missing, or too long to be read in C")
     lengths = np.diff(starts, append=len(chunk))
     numbers = np.repeat(np.array(of_run, np.int64), lengths)
     actions = chunk["action"]
@@ -216,10 +221,10 @@ def _numbered(chunk: Any, names: dict[bytes, int]) -> tuple[NDArray[Any], ...]:
 
 
 def _read_slowly(path: str, num_columns: int) -> BoxRows:
-    """Row by row, to name every malformed one.
+    """Parse row by row, to name every malformed one.
 
     Raises:
-        ValueError: Some are.
+        ValueError: Rows are malformed.
     """
     names: dict[str, int] = {}
     video: list[int] = []
@@ -230,10 +235,11 @@ def _read_slowly(path: str, num_columns: int) -> BoxRows:
         try:
             if len(fields) != num_columns:
                 raise RowError(
-                    f"{num_columns} fields as in the first row wanted, got {len(fields)}"
+                    f"the number of fields must be {num_columns}, as in the first row, got "
+                    f"{len(fields)}"
                 )
             if not fields[0]:
-                raise RowError("the name of the video is empty")
+                raise RowError("the name of the video must not be empty")
             row = [_number(text, "time") for text in fields[1:2]]
             row += [_number(text, "box") for text in fields[2:6]]
             row += [_number(text, "score") for text in fields[7:]]
@@ -262,7 +268,7 @@ def _number(text: str, what: str) -> float:
     try:
         return float(text)
     except ValueError:
-        raise RowError(f"the {what} is no number: {text!r}") from None
+        raise RowError(f"the {what} must be a number, got {text!r}") from None
 
 
 def _action(text: str) -> int:
@@ -270,25 +276,25 @@ def _action(text: str) -> int:
         return -1
     number = _number(text, "action")
     if number != int(number):
-        raise RowError(f"the action is no whole number: {text!r}")
+        raise RowError(f"the action must be an integer, got {text!r}")
     return int(number)
 
 
 def _lines_of(path: str, rows: Sequence[int]) -> list[int]:
-    """The lines of ascending rows."""
-    wanted, lines = iter(rows), []
-    row = next(wanted, None)
+    """Line numbers of ascending rows."""
+    remaining, lines = iter(rows), []
+    row = next(remaining, None)
     for number, (line, _) in enumerate(box_fields(path)):
         if number == row:
             lines.append(line)
-            row = next(wanted, None)
+            row = next(remaining, None)
             if row is None:
                 break
     return lines
 
 
 def box_fields(path: str) -> Iterator[tuple[int, list[str]]]:
-    """Line, from 1, and fields of each row that is neither blank nor the header, as texts."""
+    """Yield line number (from 1) and text fields of each row but blank ones and the header."""
     with open_text(path, errors="surrogateescape") as file:
         for number, (line, fields) in enumerate(_fields_of(file)):
             if number or fields[0].lower() not in _HEADER_NAMES:
@@ -304,8 +310,8 @@ def _fields_of(file: TextIO) -> Iterator[tuple[int, list[str]]]:
 
 @contextmanager
 def _opened(path: str) -> Iterator[TextIO]:
-    """The text with a character a byte: names keep their bytes, whatever they are."""
+    """Open the text with one character per byte, so that names in any encoding keep their bytes."""
     with open_text(path, encoding="latin-1") as file:
-        if file.read(3) != "\xef\xbb\xbf":  # a mark of UTF-8
+        if file.read(3) != "\xef\xbb\xbf":  # the byte order mark of UTF-8
             file.seek(0)
         yield file

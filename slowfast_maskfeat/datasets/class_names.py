@@ -1,4 +1,4 @@
-"""Names of the classes, from a file beside the lists."""
+"""Class names in a file beside the lists."""
 
 from __future__ import annotations
 
@@ -17,17 +17,17 @@ _CLASS_FILES = (
 
 
 def read_class_names(folder: str | os.PathLike[str]) -> tuple[str, ...] | None:
-    """Names of the classes by number, from a file beside the lists.
+    """Read the names of the classes from a file beside the lists.
 
-    The first that exists of: `classes.txt`, `class_names.txt` (a name a line, the first is class
-    0); `class_names.json`, `classes.json`, `kinetics_classnames.json` (a list of names, or an
-    object name -> number).
+    The first existing file is read: `classes.txt` or `class_names.txt` (one name per line,
+    starting with class 0); `class_names.json`, `classes.json` or `kinetics_classnames.json` (a
+    list of names, or an object name -> number).
 
     Returns:
-        The names, or None if there is no such file.
+        The names by number, or None without such a file.
 
     Raises:
-        ValueError: The file is empty, holds a name twice, or its numbers are not 0..K-1.
+        ValueError: The file is empty, contains a name twice, or its numbers are not 0..K-1.
     """
     for name in _CLASS_FILES:
         path = join(os.fspath(folder), name)
@@ -38,10 +38,10 @@ def read_class_names(folder: str | os.PathLike[str]) -> tuple[str, ...] | None:
             if names is None:
                 names = [line.strip() for line in content.splitlines() if line.strip()]
             if not names:
-                raise ValueError(f"{path} holds no class names")
+                raise ValueError(f"{path} must contain class names, got none")
             if len(set(names)) != len(names):
                 twice = next(name for i, name in enumerate(names) if name in names[:i])
-                raise ValueError(f"{path} holds the class name {twice!r} more than once")
+                raise ValueError(f"{path} must contain each class name once, got {twice!r} twice")
             return tuple(names)
     return None
 
@@ -50,12 +50,12 @@ def _names_in_json(path: str, content: str) -> list[str]:
     try:
         data = json.loads(content)
     except ValueError as error:
-        raise ValueError(f"{path} is not valid JSON: {error}") from error
+        raise ValueError(f"{path} must be valid JSON: {error}") from error
     if isinstance(data, dict):
         if sorted(data.values(), key=str) != sorted(range(len(data)), key=str):
             raise ValueError(f"{path} must map its {len(data)} names to 0..{len(data) - 1}")
         data = sorted(data, key=data.__getitem__)
     if not isinstance(data, list) or not all(isinstance(name, str) for name in data):
-        raise ValueError(f"{path} must hold a list of names or an object name -> number")
-    # The widespread Kinetics file has quotes within its names.
+        raise ValueError(f"{path} must be a list of names or an object name -> number")
+    # The names in the common Kinetics file have quotes of their own.
     return [name.strip().strip('"') for name in data]

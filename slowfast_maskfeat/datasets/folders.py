@@ -1,4 +1,4 @@
-"""Folders that say it all: one per split, in it one per class, in it videos or images."""
+"""Data sets without lists: `<split>/<class>/` folders of videos or images."""
 
 from __future__ import annotations
 
@@ -16,22 +16,22 @@ from slowfast_maskfeat.datasets.video_list import (
 from slowfast_maskfeat.videos.media import is_media
 
 _WORDNET_ID = re.compile(r"n\d{8}")
-# The test images of ImageNet have no labels, so tests are made on the validation set.
+# The test images of ImageNet have no labels, so the validation set is tested.
 _IMAGENET_FOLDERS = {"train": "train", "val": "val", "test": "val"}
 
 
 def read_folder(
     data: DataFolder, split: str, class_names: Sequence[str] | None = None
 ) -> VideoList:
-    """A folder a class: `<split>/<class>/.../<file>`, videos or images.
+    """Read class folders, `<split>/<class>/.../<file>`, of videos or images.
 
-    Classes are numbered in sorted order of the folders of `train`, unless names beside the lists
-    say another. A split without class folders gives paths without labels, for pre-training, and a
-    folder without any of `train`, `val` and `test` is itself the training set.
+    Classes are numbered in the order of `class_names`, by default in sorted order of the folders in
+    `train`. A split without class folders has no labels, which suits pre-training, and a folder
+    without any of `train`, `val` and `test` is itself the training set.
 
     Raises:
-        MissingListError: There is neither such a folder nor a list `<split>.csv`.
-        ValueError: It has no videos, or a class that is not among the names.
+        MissingListError: There is neither a folder of the split nor a list `<split>.csv`.
+        ValueError: The folder has no videos, or a class that is not among the names.
     """
     own = read_own_list(data, split, class_names)
     if own is not None:
@@ -41,7 +41,7 @@ def read_folder(
 
 
 def folder_class_names(data: DataFolder) -> tuple[str, ...] | None:
-    """The class folders of the training set, sorted."""
+    """Sorted names of the class folders of the training set."""
     try:
         folder = _split_folder(data, "train")
     except MissingListError:
@@ -52,33 +52,33 @@ def folder_class_names(data: DataFolder) -> tuple[str, ...] | None:
 def read_imagenet(
     data: DataFolder, split: str, class_names: Sequence[str] | None = None
 ) -> VideoList:
-    """ImageNet: `train/<wnid>/*.JPEG` and `val/<wnid>/*.JPEG`; tests read `val`.
+    """Read ImageNet: `train/<wnid>/*.JPEG` and `val/<wnid>/*.JPEG`; a test reads `val`.
 
-    Classes are numbered in sorted order of the WordNet ids of `train`, as in every published model;
-    names beside the lists may be words for them, in that order. An image is a video of one frame.
+    Classes are numbered in sorted order of the WordNet ids in `train`, as in every published model;
+    `class_names` may be words for them in that order. An image is a video of one frame.
 
     Raises:
-        MissingListError: There is neither such a folder nor a list `<split>.csv`.
-        ValueError: It has no images, or a class that is not among the names.
+        MissingListError: There is neither a folder of the split nor a list `<split>.csv`.
+        ValueError: The folder has no images, or a class that is not among the names.
     """
     own = read_own_list(data, split, class_names)
     if own is not None:
         return own
     folder = os.path.join(data.videos(), _IMAGENET_FOLDERS[split])
     if not os.path.isdir(folder):
-        raise MissingListError(f"{data.path} has no {split}.csv, and there is no folder {folder}")
+        raise MissingListError(f"{data.path} has no {split}.csv, and {folder} does not exist")
     if not any(map(_is_wordnet_id, _class_folders(folder))):
         raise ValueError(
-            f"{folder} has no folders named by WordNet ids (n01440764, ...), into which the "
-            "validation images of ImageNet must be sorted, too; set TRAIN.DATASET and TEST.DATASET "
-            "to 'folder' for classes of other names"
+            f"{folder} must contain folders named after WordNet ids (n01440764, ...), got none; "
+            "sort the validation images of ImageNet into such folders, or set TRAIN.DATASET and "
+            "TEST.DATASET to 'folder' for classes with other names"
         )
     names = imagenet_class_names(data) or ()
     if class_names is not None and not set(names) <= set(class_names):
         if len(class_names) != len(names):
             raise ValueError(
-                f"{data.path} has names of {len(class_names)} classes beside the lists, and there "
-                f"are {len(names)} folders named by WordNet ids"
+                f"{data.path} must have as many class names as {folder} has folders named after "
+                f"WordNet ids, got {len(class_names)} names and {len(names)} folders"
             )
     elif class_names is not None:
         names = tuple(class_names)
@@ -86,7 +86,7 @@ def read_imagenet(
 
 
 def imagenet_class_names(data: DataFolder) -> tuple[str, ...] | None:
-    """The WordNet ids of `train`, or else of `val`, sorted."""
+    """Sorted WordNet ids of the folders in `train`, else in `val`."""
     for split in ("train", "val"):
         folder = os.path.join(data.videos(), split)
         if os.path.isdir(folder):
@@ -106,7 +106,7 @@ def _split_folder(data: DataFolder, split: str) -> str:
     others = [name for name in ("train", "val", "test") if os.path.isdir(os.path.join(root, name))]
     if split == "train" and not others and os.path.isdir(root):
         return root
-    raise MissingListError(f"{data.path} has no {split}.csv, and there is no folder {folder}")
+    raise MissingListError(f"{data.path} has no {split}.csv, and {folder} does not exist")
 
 
 def _class_folders(folder: str) -> list[str]:
@@ -119,34 +119,34 @@ def _class_folders(folder: str) -> list[str]:
 def _read_class_folders(
     folder: str, is_class: Callable[[str], bool], class_names: Sequence[str] | None
 ) -> VideoList:
-    """Rows in the order of their names: those of the class folders, or else of the files alone."""
+    """Samples in sorted order: files in class folders, or else files without labels."""
     folders = _class_folders(folder)
     classes = [name for name in folders if is_class(name)]
     rows = RowCollector(folder, class_names, unit="file")
-    passed_over: list[str] = [name for name in folders if not is_class(name)]
+    ignored: list[str] = [name for name in folders if not is_class(name)]
     for name in classes:
         for path in _files(folder, name):
             if not is_media(path):
-                passed_over.append(path)
+                ignored.append(path)
                 continue
             with rows.row(len(rows) + 1):
                 rows.add(len(rows) + 1, path, rows.named(name))
     for path in _files(folder, "", deep=False):
         if classes or not is_media(path):
-            passed_over.append(path)
+            ignored.append(path)
         else:
             rows.add(len(rows) + 1, path, None)
     notes = []
-    if passed_over:
+    if ignored:
         notes.append(
-            f"{len(passed_over)} entries are no videos or images of a class and are passed over, "
-            f"such as {passed_over[0]!r}"
+            f"ignored {len(ignored)} entries that are not videos or images of a class, such as "
+            f"{ignored[0]!r}"
         )
     return rows.finish(folder, notes=notes)
 
 
 def _files(folder: str, inside: str, *, deep: bool = True) -> list[str]:
-    """Paths relative to `folder` of the files inside a folder of it, sorted; no hidden ones."""
+    """Sorted paths, relative to `folder`, of the files in its subfolder `inside`; none hidden."""
     found = []
     for place, folders, files in os.walk(os.path.join(folder, inside), followlinks=True):
         folders[:] = [name for name in folders if deep and not name.startswith(".")]

@@ -1,4 +1,4 @@
-"""Lists of extracted frames, a row a frame, and folders of such frames."""
+"""Lists of extracted frames, one row per frame, and folders of such frames."""
 
 from __future__ import annotations
 
@@ -14,52 +14,54 @@ from slowfast_maskfeat.videos._numbered_frames import NumberedFrames
 from slowfast_maskfeat.videos.media import is_image
 
 _NUM_FIELDS = 5
-_FORM = 'name, two numbers, path and "" with blanks between them'
-_CHUNK = 2**24  # bytes of a list that are looked at a time
-_NUMBERED = re.compile(r"(.*?)(\d+)(\D*)", re.DOTALL)  # the last number counts
+_FORM = '`name number number path ""`'
+_CHUNK = 2**24  # bytes of a list that are parsed at a time
+_NUMBERED = re.compile(r"(.*?)(\d+)(\D*)", re.DOTALL)  # the last number is that of the frame
 
 
 def read_frame_lists(
     paths: Sequence[str], folder: str, names: Iterable[str], *, fps: float
 ) -> dict[str, NumberedFrames]:
-    """Reads published lists of frames: rows `name number number path ""`, blanks between them.
+    """Read published lists of frames with rows `name number number path ""`.
 
-    The frames of a video stand together, and their paths hold numbers that count on by one: so a
-    few facts of each video are kept, not millions of rows.
+    The frames of a video are adjacent rows with consecutive numbers in their paths, so that a few
+    numbers are stored for each video instead of millions of paths.
 
     Args:
-        paths: The lists, each with a header row.
-        folder: In front of the paths in them.
-        names: Of the videos that are wanted; others may be there.
-        fps: At which the frames were extracted.
+        paths: The lists, each with a header.
+        folder: Folder in front of the paths in the lists.
+        names: Names of the videos to read; others are skipped.
+        fps: Frame rate at which the frames were extracted.
 
     Returns:
-        The frames of each video that is wanted and in the lists.
+        Name -> frames of each requested video that is in the lists.
 
     Raises:
         MissingListError: A list is missing.
-        ValueError: A row is malformed, or the frames of a video are not numbered one by one.
+        ValueError: A row is malformed, or the frames of a video are not numbered consecutively.
     """
-    wanted = set(names)
+    requested = set(names)
     found: dict[str, NumberedFrames] = {}
     for path in paths:
         if not is_file(path):
-            raise MissingListError(f"list of frames {path} does not exist")
+            raise MissingListError(f"frame list {path} does not exist")
         last = ""
         for name, line, images in _runs(path):
-            if name not in wanted:
+            if name not in requested:
                 continue
             known = found.get(name)
             if known is not None and name != last:
-                _refuse(path, line, f"the frames of {name!r} do not stand together")
+                _refuse(
+                    path, line, f"the rows of {name!r} must be adjacent, got others between them"
+                )
             last = name
             run = known or _numbered(images[0], fps)
             places = range(run.num_frames, run.num_frames + len(images))
             follows = [run.path(place) for place in places]
             if images != follows:
                 place = next(i for i, image in enumerate(images) if image != follows[i])
-                what = f"{follows[place]} should follow, got {images[place]}: frames are numbered"
-                _refuse(path, line + place, what + " one by one")
+                what = f"the next frame must be {follows[place]}, got {images[place]}"
+                _refuse(path, line + place, what)
             found[name] = replace(run, num_frames=places.stop)
     if folder:
         return {
@@ -72,10 +74,13 @@ def read_frame_lists(
 def list_frame_folders(
     folder: str, names: Iterable[str], *, fps: float
 ) -> dict[str, NumberedFrames]:
-    """The images in `folder/<name>/` by their numbers, of each video that has some.
+    """Find the numbered images in `folder/<name>/`.
+
+    Returns:
+        Name -> frames of each video that has some.
 
     Raises:
-        ValueError: The images of a folder are not numbered one by one.
+        ValueError: The images of a folder are not numbered consecutively.
     """
     found = {}
     for name in names:
@@ -88,23 +93,22 @@ def list_frame_folders(
         for place, run in enumerate(runs):
             if run.path(0) != runs[0].path(place):
                 raise ValueError(
-                    f"{inside}: {runs[0].path(place)} should follow, there is {run.path(0)}: "
-                    "frames are numbered one by one"
+                    f"{inside}: the next frame must be {runs[0].path(place)}, got {run.path(0)}"
                 )
         found[name] = replace(runs[0], num_frames=len(runs))
     return found
 
 
 def _numbered(path: str, fps: float) -> NumberedFrames:
-    """A run that begins with this image, and has no frame yet.
+    """An empty run of frames that begins with this image.
 
     Raises:
-        ValueError: Its name has no number.
+        ValueError: The file name has no number.
     """
     folder, name = os.path.split(path)
     match = _NUMBERED.fullmatch(name)
     if match is None:
-        raise ValueError(f"{path}: the name has no number, by which frames are told apart")
+        raise ValueError(f"{path}: the file name of a frame must contain its number")
     before, number, after = match.groups()
     return NumberedFrames(
         prefix=os.path.join(folder, before),
@@ -117,23 +121,23 @@ def _numbered(path: str, fps: float) -> NumberedFrames:
 
 
 def _runs(path: str) -> Iterator[tuple[str, int, list[str]]]:
-    """Name of the video, first line, and paths of frames that stand together.
+    """Yield name, first line, and frame paths of each run of adjacent rows of a video.
 
-    A video that goes on beyond a chunk comes in several runs.
+    A video that extends beyond a chunk yields several runs.
     """
     with open_text(path, encoding="latin-1") as text:
         file = text.buffer
         line = 2
         header = file.readline().split()
         if b"path" not in header:
-            _refuse(path, 1, "a header with the column `path` is wanted")
+            _refuse(path, 1, "the header must have a column `path`")
         while lines := file.readlines(_CHUNK):
             fields = b"".join(lines).split()
             if len(fields) != _NUM_FIELDS * len(lines):
                 wrong = [
                     (
                         line + place,
-                        f"{_FORM} wanted, got {text.decode('utf-8', 'replace').strip()!r}",
+                        f"a row must be {_FORM}, got {text.decode('utf-8', 'replace').strip()!r}",
                     )
                     for place, text in enumerate(lines)
                     if len(text.split()) != _NUM_FIELDS

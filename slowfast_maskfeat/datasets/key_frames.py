@@ -1,4 +1,4 @@
-"""The rows of a list of key frames: moments of videos, with boxes that are to be told apart."""
+"""Key frames of videos, with boxes to classify."""
 
 from __future__ import annotations
 
@@ -15,21 +15,21 @@ from slowfast_maskfeat.datasets.video_list import OpenedRow, VideoList
 from slowfast_maskfeat.videos.decode import open_around
 from slowfast_maskfeat.videos.video import DecodeError, Video
 
-# Films were cut from 15:00 to 30:00 for the annotation of AVA, and many keep that part alone.
+# AVA annotates minutes 15 to 30 of its films, and many copies contain only these.
 _CUT_BEGIN, _CUT_LASTS = 900.0, (895.0, 902.0)
-# Seconds that a key frame may be behind the end: headers round lengths.
+# Seconds that a key frame may be after the end, since headers round durations.
 _LEEWAY = 0.5
 
 
 @dataclass(frozen=True)
 class BoxTable:
-    """All boxes of a list, one a row, in the order of its key frames.
+    """All boxes of a list, in the order of its key frames.
 
     Attributes:
-        boxes: float32 (N, 4): x1, y1, x2, y2 as shares of width and height.
-        scores: float32 (N,), of the detector; 1 for what people drew.
-        actions: int64 (A,), class numbers from 0, those of each box together.
-        action_ends: int64 (N,), where the classes of each box end in `actions`.
+        boxes: float32 (N, 4): x1, y1, x2, y2 as fractions of width and height.
+        scores: float32 (N,), of the detector; 1 for annotated boxes.
+        actions: int64 (A,), class numbers from 0 of all boxes, concatenated.
+        action_ends: int64 (N,), end of the classes of each box in `actions`.
         num_classes: K.
         multi_label: a box has any number of classes, else one at most.
     """
@@ -45,19 +45,19 @@ class BoxTable:
         return len(self.boxes)
 
     def labels(self, index: NDArray[np.int64]) -> NDArray[np.float32] | NDArray[np.int64]:
-        """What some boxes are labeled.
+        """Labels of some boxes.
 
         Args:
             index: (R,) numbers of boxes.
 
         Returns:
-            float32 (R, K) of ones and zeros; without `multi_label` int64 (R,) class numbers, -1
-            for a box without one.
+            float32 (R, K) of ones and zeros; without `multi_label` int64 (R,) class numbers, or -1
+            for a box without a class.
         """
         ends = self.action_ends[index]
         counts = ends - np.where(index > 0, self.action_ends[index - 1], 0)
         rows = np.repeat(np.arange(len(index)), counts)
-        # The places of each box's classes: they end at `ends` and there are `counts`.
+        # Indices of each box's classes: `counts` of them, ending at `ends`.
         places = np.arange(len(rows)) - np.repeat(counts.cumsum() - ends, counts)
         if self.multi_label:
             hot = np.zeros((len(index), self.num_classes), np.float32)
@@ -69,12 +69,12 @@ class BoxTable:
 
 
 class KeyFrame(NamedTuple):
-    """What a row says.
+    """One key frame with its boxes.
 
     Attributes:
-        second: on the clock of the annotations.
+        second: time in the annotations.
         boxes: float32 (R, 4), see `BoxTable`.
-        first_box: number of its first box in the table; the others follow.
+        first_box: number of its first box in the table, which the others follow.
     """
 
     second: float
@@ -83,16 +83,16 @@ class KeyFrame(NamedTuple):
 
 
 class KeyFrames(VideoList):
-    """Key frames with boxes; `path` of a row is that of its video.
+    """Key frames with boxes; the `path` of a sample is that of its video.
 
     Attributes:
         media: the videos.
-        video: int64 (n,), which of these each row is of.
-        seconds: float64 (n,), on the clock of the annotations.
-        box_ends: int64 (n,), where the boxes of each row end in the table.
+        video: int64 (n,), index of each key frame's video in `media`.
+        seconds: float64 (n,), time in the annotations.
+        box_ends: int64 (n,), end of the boxes of each key frame in the table.
         table: the boxes.
-        every: the list has the key frames alone whose whole second this divides.
-        labels: None: what is labeled are boxes.
+        every: the list has only key frames whose whole second is divisible by this number.
+        labels: None: labels belong to boxes, not to key frames.
     """
 
     unit = "key frames"
@@ -126,13 +126,13 @@ class KeyFrames(VideoList):
         self.every = every
 
     def key_frame(self, row: int) -> KeyFrame:
-        """A row."""
+        """Time and boxes of a sample."""
         first = int(self.box_ends[row - 1]) if row else 0
         boxes = self.table.boxes[first : self.box_ends[row]]
         return KeyFrame(float(self.seconds[row]), boxes, first)
 
     def rows_of_boxes(self, index: NDArray[np.int64]) -> NDArray[np.int64]:
-        """The row of each box: (R,) numbers of boxes -> (R,) rows."""
+        """Key frame of each box: (R,) numbers of boxes -> (R,) numbers of samples."""
         return np.searchsorted(self.box_ends, index, side="right")
 
     def open(
@@ -166,7 +166,7 @@ class KeyFrames(VideoList):
 
     @property
     def fingerprint(self) -> str:
-        """SHA-256 (hex) of names, times, boxes, scores and classes; not of where the videos lie."""
+        """SHA-256 (hex) of names, times, boxes, scores and classes; not of the videos' folder."""
         digest = hashlib.sha256("\n".join(self.media.names).encode("utf-8", "surrogateescape"))
         table = self.table
         for column in (self.video, self.seconds, self.box_ends, table.boxes, table.scores):
@@ -176,18 +176,18 @@ class KeyFrames(VideoList):
 
 
 def second_in_file(path: str, second: float, begin: float | None, duration: float) -> float:
-    """Where a second of the annotations is in a file, from its first frame.
+    """Convert a time in the annotations to a time in a file, in seconds from its first frame.
 
     Args:
-        path: Of the file, for messages.
-        second: On the clock of the annotations.
-        begin: Where the file begins on it. None finds it out: 0, or 900 for a file of about 15
-            minutes that would end before; AVA annotates films from 15:00 to 30:00, and both whole
-            films and these parts of them are kept.
-        duration: Of the file in seconds.
+        path: Path of the file, for messages.
+        second: Time in the annotations.
+        begin: Time in the annotations at which the file begins. None determines it: 0, or 900 for
+            a file of about 15 minutes that would end before `second`, as AVA annotates minutes 15
+            to 30 of films and copies contain either all or only these.
+        duration: Duration of the file in seconds.
 
     Raises:
-        DecodeError: It is outside of the file.
+        DecodeError: The time is outside of the file.
     """
     if begin is None:
         is_cut = _CUT_LASTS[0] <= duration <= _CUT_LASTS[1] and second > duration - _LEEWAY
@@ -195,7 +195,7 @@ def second_in_file(path: str, second: float, begin: float | None, duration: floa
     if not 0 <= second - begin <= duration + _LEEWAY:
         raise DecodeError(
             path,
-            f"the key frame at {second:g} s is not in it: it is {duration:.1f} s long"
+            f"the key frame at {second:g} s is outside of the file, which is {duration:.1f} s long"
             + (f" and begins at {begin:g} s (AVA.VIDEO_BEGIN)" if begin else ""),
         )
     return second - begin

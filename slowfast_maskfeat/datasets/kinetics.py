@@ -1,4 +1,4 @@
-"""How the videos of Kinetics lie on disk: the layouts that people download."""
+"""Layouts in which Kinetics videos are stored on disk."""
 
 from __future__ import annotations
 
@@ -9,9 +9,9 @@ import numpy as np
 
 from slowfast_maskfeat.datasets.video_list import VideoList
 
-# Some of the videos are always missing; so many rows, spread over the list, tell the layout.
+# Some videos are always missing, so the layout is determined from this many rows of the list.
 _NUM_PROBES = 50
-# The splits have these names in archives and in the annotations.
+# Names of the splits in archives and annotations.
 _SPLIT_NAMES = (
     ("train", "training"),
     ("val", "validate", "validation"),
@@ -20,17 +20,17 @@ _SPLIT_NAMES = (
 
 
 def find_layout(videos: VideoList, folders: Sequence[str], list_name: str) -> VideoList:
-    """The rows of an official list with the paths that the videos have on disk.
+    """Map the rows of an official list to the paths of the videos on disk.
 
-    Looked for inside `folders` and inside a folder there that is named for the split (`train`,
-    `val`, `videos_train`, ...): the label's folder with blanks or with underscores for them, or all
-    videos flat. The layout in which most of a sample of the rows is there wins; if none of them is,
-    as for an address on the network, it is the label's folder with blanks.
+    `folders` and their subfolders named after the split (`train`, `val`, `videos_train`, ...) are
+    searched for class folders, spelled with spaces or with underscores, and for videos without
+    class folders. The layout with most of the probed rows is chosen; if none of them exists, as on
+    the network, it is class folders spelled with spaces.
 
     Args:
-        videos: Rows `<label>/<name>`, or `<name>` in lists without labels.
-        folders: Where the videos may be.
-        list_name: Name of the list file, which says the split.
+        videos: Samples `<label>/<name>`, or `<name>` in lists without labels.
+        folders: Folders in which the videos may be.
+        list_name: Name of the list file, which contains the split.
     """
     spellings: tuple[Callable[[str], str] | None, ...] = (None, _underscored, _flat)
     bases = [base for folder in folders for base in (folder, *_split_folders(folder, list_name))]
@@ -48,7 +48,7 @@ def find_layout(videos: VideoList, folders: Sequence[str], list_name: str) -> Vi
 
 
 def _split_folders(folder: str, list_name: str) -> list[str]:
-    """Folders of the split inside `folder`."""
+    """Existing folders of the split inside `folder`."""
     stem = os.path.splitext(list_name)[0].lower()
     names = next((names for names in _SPLIT_NAMES if any(name in stem for name in names)), ())
     forms = ("{}", "videos_{}", "{}_256", "{}_videos")

@@ -1,4 +1,4 @@
-"""The actions of a detection data set: numbers from 1 and names, in text of protocol buffers."""
+"""Label maps of detection data sets: numbers and names of actions as protocol buffer text."""
 
 from __future__ import annotations
 
@@ -14,28 +14,28 @@ _QUOTED = re.compile(r""""(?:[^"\\\n]|\\.)*"|'(?:[^'\\\n]|\\.)*'""")
 
 
 def read_labelmap(path: str | os.PathLike[str]) -> dict[int, str]:
-    """Reads a label map as AVA publishes them.
+    """Read a label map in AVA's format.
 
-    It is a text of `item { name: "walk" id: 14 }`, one for each action that counts, or of
-    `label { name: "walk" label_id: 14 label_type: PERSON_MOVEMENT }`. AVA's list for its challenge
+    It consists of `item { name: "walk" id: 14 }` for each evaluated action, or of
+    `label { name: "walk" label_id: 14 label_type: PERSON_MOVEMENT }`. The map of AVA's challenge
     has 60 of the 80 numbers.
 
     Args:
         path: The `.pbtxt` file.
 
     Returns:
-        Number of each action, from 1, to its name, in the order of the file.
+        Number (from 1) -> name of each action, in the order of the file.
 
     Raises:
-        ValueError: There is no such file, it holds no action, or one has no number, no name, a
-            number below 1, or the number or name of another one.
+        ValueError: The file does not exist or has no action, or an action has no number, no name,
+            a number below 1, or the number or name of another one.
     """
     path = os.fspath(path)
     if not is_file(path):
         raise ValueError(f"label map {path} does not exist")
     with open_text(path) as file:
         text = file.read()
-    # Braces inside names end no item.
+    # Braces inside names do not end an item.
     bare = _QUOTED.sub(lambda quoted: "_" * len(quoted[0]), text)
     names: dict[int, str] = {}
     for item in _ITEM.finditer(bare):
@@ -43,15 +43,16 @@ def read_labelmap(path: str | os.PathLike[str]) -> dict[int, str]:
         content = text[item.start(1) : item.end(1)]
         number, name = _NUMBER.search(bare, *item.span(1)), _NAME.search(content)
         if number is None or name is None:
-            raise ValueError(f'{path}, line {line}: an item has `name: "..."` and `id: 1`')
+            raise ValueError(f'{path}, line {line}: an item must have `name: "..."` and `id: 1`')
         key, value = int(number[1]), re.sub(r"\\(.)", r"\1", name[1] or name[2] or "")
         if key < 1:
-            raise ValueError(f"{path}, line {line}: the id {key}: ids count from 1")
+            raise ValueError(f"{path}, line {line}: the id must be >= 1, got {key}")
         if key in names:
-            raise ValueError(f"{path}, line {line}: the id {key} is that of {names[key]!r}, too")
+            first = names[key]
+            raise ValueError(f"{path}, line {line}: ids must be unique, got {key} as for {first!r}")
         if value in names.values():
-            raise ValueError(f"{path}, line {line}: the name {value!r} comes twice")
+            raise ValueError(f"{path}, line {line}: names must be unique, got {value!r} twice")
         names[key] = value
     if not names:
-        raise ValueError(f'{path} holds no `item {{ name: "..." id: 1 }}`')
+        raise ValueError(f'{path} must contain `item {{ name: "..." id: 1 }}`, got none')
     return names

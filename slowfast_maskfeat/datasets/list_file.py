@@ -1,4 +1,4 @@
-"""List files: `path label` rows, CSV files with a header, the official Kinetics annotations."""
+"""List files: `path label` lines, CSV files with a header, official Kinetics annotations."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ from slowfast_maskfeat.datasets.video_list import (
 )
 from slowfast_maskfeat.files import is_file, join, open_text
 
-_SEPARATORS = {" ": "a blank", ",": "a comma", "\t": "a tab"}
+_SEPARATORS = {" ": "a space", ",": "a comma", "\t": "a tab"}
 _PATH_NAMES = frozenset(
     {"path", "video", "clip", "file", "name", "filename", "filepath"}
     | {"video_path", "video_name", "file_path", "file_name", "image", "image_path"}
@@ -35,10 +35,10 @@ _KINETICS_NAMES = ("youtube_id", "time_start", "time_end")
 def read_kinetics(
     data: DataFolder, split: str, class_names: Sequence[str] | None = None
 ) -> VideoList:
-    """Kinetics-400, 600 or 700: `<split>.csv`, a list file or the official annotations.
+    """Read `<split>.csv` of Kinetics-400, 600 or 700: a list file or the official annotations.
 
     Raises:
-        MissingListError: There is no such file.
+        MissingListError: The file does not exist.
         ValueError: See `read_list`.
     """
     return read_list(
@@ -50,10 +50,10 @@ def read_kinetics(
 
 
 def read_csv(data: DataFolder, split: str, class_names: Sequence[str] | None = None) -> VideoList:
-    """Any CSV file: `<split>.csv`, with the separator that its first line shows.
+    """Read `<split>.csv` with the separator detected in its first line.
 
     Raises:
-        MissingListError: There is no such file.
+        MissingListError: The file does not exist.
         ValueError: See `read_list`.
     """
     path = join(data.path, f"{split}.csv")
@@ -64,9 +64,10 @@ def read_csv(data: DataFolder, split: str, class_names: Sequence[str] | None = N
 def read_own_list(
     data: DataFolder, split: str, class_names: Sequence[str] | None = None
 ) -> VideoList | None:
-    """The list `<split>.csv` that wins over the files of a published data set; None without it.
+    """Read `<split>.csv`, which takes precedence over the files of a published data set.
 
-    Lists of extracted frames, one row a frame, are passed over: videos are read here.
+    Returns:
+        The samples; None without such a file, or if it lists extracted frames, one per line.
     """
     path = join(data.path, f"{split}.csv")
     if not is_file(path):
@@ -87,30 +88,30 @@ def read_list(
 ) -> VideoList:
     """Read a list file.
 
-    A row is `path label` or `path`, all rows alike; labels are whole numbers from 0. Blank lines
-    are skipped. With a comma or tab, paths may hold blanks, and fields may be quoted as in CSV.
-    A header row (`path,label` and the like) may name the columns, in any order, others included;
-    under a header labels may be names, too. Under the header of the official Kinetics CSV files a
-    row means the file `<label>/<youtube_id>_<start>_<end>.mp4` with six-digit seconds, in the
-    layout that is found on disk (`find_layout`), and labels are class names.
+    Every line is `path label`, or every line is `path`; labels are integers >= 0. Blank lines are
+    skipped. With a comma or tab, paths may contain spaces, and fields may be quoted as in CSV. A
+    header (`path,label` and the like) may name the columns, in any order and with others among
+    them; labels below a header may also be class names. A row below the header of the official
+    Kinetics CSV files stands for `<label>/<youtube_id>_<start>_<end>.mp4` with six-digit seconds,
+    in the layout found on disk (`find_layout`), and its label is a class name.
 
-    Rows that repeat a path with the same label stay, and `VideoList.notes` counts them.
+    Rows that repeat a path with the same label are kept and counted in `VideoList.notes`.
 
     Args:
         path: The list file; anything that `files.open_file` opens.
-        separator: " ", "," or a tab (config key DATA.PATH_LABEL_SEPARATOR). A blank stands for
-            any run of blanks and tabs.
-        prefix: Put in front of each path as a folder (config key DATA.PATH_PREFIX).
-        class_names: The classes by number. Without it class names are numbered in sorted order;
-            with it they are looked up, and numbers are checked against it.
+        separator: " ", "," or a tab (config key DATA.PATH_LABEL_SEPARATOR). A space matches any
+            run of spaces and tabs.
+        prefix: Folder in front of each path (config key DATA.PATH_PREFIX).
+        class_names: Names of the classes by number. Without it, names in the list are numbered in
+            sorted order; with it they are looked up, and numbers are checked against it.
 
     Returns:
-        The rows in the order of the file.
+        The samples in the order of the file.
 
     Raises:
-        MissingListError: There is no such file.
+        MissingListError: The file does not exist.
         ValueError: The file has no rows, the separator is none of the three, rows are malformed,
-            or a path stands there twice with different labels: the message names file and lines.
+            or a path occurs twice with different labels; the message names file and lines.
     """
     source = os.fspath(path)
     with _opened(source) as file:
@@ -120,7 +121,7 @@ def read_list(
 def _read_csv(
     file: TextIO, source: str, data: DataFolder, class_names: Sequence[str] | None
 ) -> VideoList:
-    """Rows of an open list, from its beginning, with the separator that its first line shows."""
+    """Read an open list from its beginning with the separator detected in its first line."""
     separator = _shown_separator(file, data.separator)
     file.seek(0)
     return _read_rows(file, source, separator, data.prefix, class_names)
@@ -129,15 +130,15 @@ def _read_csv(
 def _read_rows(
     file: TextIO, source: str, separator: str, prefix: str, class_names: Sequence[str] | None
 ) -> VideoList:
-    """Rows of an open list, from its beginning."""
+    """Read an open list from its beginning."""
     if separator not in _SEPARATORS:
         raise ValueError(
-            f"DATA.PATH_LABEL_SEPARATOR must be a blank, a comma or a tab, got {separator!r}"
+            f"DATA.PATH_LABEL_SEPARATOR must be a space, a comma or a tab, got {separator!r}"
         )
     rows = _Rows(RowCollector(source, class_names), separator)
     try:
         for line, fields in _split(file, separator):
-            try:  # `collector.row` would take as long again as all the rest
+            try:  # `collector.row` would double the time of reading
                 rows.add(line, fields)
             except RowError as error:
                 rows.collector.note(line, error)
@@ -146,7 +147,7 @@ def _read_rows(
     videos = rows.collector.finish(prefix)
     if rows.columns is None or not rows.columns.kinetics:
         return videos
-    # Without a prefix the videos may lie beside the list, too.
+    # Without a prefix the videos may also be beside the list.
     folders = [prefix] if prefix else ["", os.path.dirname(source)]
     return find_layout(videos, folders, os.path.basename(source))
 
@@ -155,16 +156,16 @@ def _read_rows(
 def _opened(path: str) -> Iterator[TextIO]:
     if not is_file(path):
         raise MissingListError(f"list file {path} does not exist")
-    # Paths are bytes on Linux: what is not UTF-8 survives as a surrogate escape.
+    # Paths are bytes on Linux: those that are not UTF-8 survive as surrogate escapes.
     with open_text(path, errors="surrogateescape") as file:
         yield file
 
 
 def list_lines(path: str, separator: str, num_rows: int) -> tuple[str, list[tuple[int, str]]]:
-    """The text of a list file that was read: its header (or nothing), and each row.
+    """Read the text of a list file that `read_list` has parsed.
 
     Returns:
-        The header line, and number and text of the line of each row, with "\\n" at the ends.
+        The header line, or "", and line number and text of each row, ending with "\\n".
 
     Raises:
         ValueError: The file has changed since it was read.
@@ -180,7 +181,7 @@ def list_lines(path: str, separator: str, num_rows: int) -> tuple[str, list[tupl
 
 
 def separator_of(path: str, default: str) -> str:
-    """What is given, if it is no blank; else a tab or a comma, where the first line shows one."""
+    """Separator of a list file: `default`, or a tab or comma in its first line if that is " "."""
     with _opened(path) as file:
         return _shown_separator(file, default)
 
@@ -192,13 +193,13 @@ def _shown_separator(file: TextIO, default: str) -> str:
     if "\t" in first:
         return "\t"
     after_comma, after_blank = first.rpartition(",")[2].strip(), first.split(" ")[-1]
-    # `a,b.mp4 3` has a comma in its path.
+    # The comma of `a,b.mp4 3` is in its path.
     has_blank = after_blank.isdigit() and not after_comma.isdigit()
     return "," if "," in first and not has_blank else default
 
 
 class _TornRowError(RowError):
-    """A row that the rest of the file can't be told apart from."""
+    """A row whose end cannot be found, so that the rest of the file cannot be parsed."""
 
     def __init__(self, line: int, what: str) -> None:
         super().__init__(what)
@@ -206,9 +207,9 @@ class _TornRowError(RowError):
 
 
 def _split(file: TextIO, separator: str) -> Iterator[tuple[int, list[str]]]:
-    """Line number and fields of each line that is not blank."""
+    """Yield line number and fields of each line that is not blank."""
     if separator == " ":
-        # Official and exported CSV files are comma-separated whatever the key says.
+        # The official CSV files are comma-separated, whatever the key says.
         first = file.readline()
         if not _is_kinetics_header(first.split(",")):
             for line, text in enumerate(chain((first,), file), 1):
@@ -238,7 +239,7 @@ def _is_kinetics_header(fields: Sequence[str]) -> bool:
 
 @dataclass(frozen=True)
 class _Columns:
-    """Where the fields are, as a header row says."""
+    """Number of fields, and their places as named by the header."""
 
     num: int
     path: int = 0
@@ -249,7 +250,7 @@ class _Columns:
 
 @dataclass
 class _Rows:
-    """Turns the fields of a row into path and label."""
+    """Parser of rows: fields -> path and label."""
 
     collector: RowCollector
     separator: str
@@ -257,7 +258,7 @@ class _Rows:
     has_names: bool | None = None
 
     def add(self, line: int, fields: list[str]) -> None:
-        """Check a row and keep it; the first one may be a header."""
+        """Check and add a row; the first one may be a header."""
         columns = self.columns
         if columns is None:
             columns = self.columns = _header(fields)
@@ -278,31 +279,31 @@ class _Rows:
 
     def _label(self, text: str, columns: _Columns) -> int:
         if self.has_names is None and text:
-            # A header says that the rest is meant: then a label may be a name, if it is no number.
+            # Only below a header a label that is not a number is a name, and not an error.
             self.has_names = bool(columns.kinetics) or (columns.is_named and not is_number(text))
         return self.collector.named(text) if self.has_names else self.collector.number(text)
 
     def _miscounted(self, num_fields: int, columns: _Columns) -> str:
         if columns.label is not None and num_fields < columns.num:
-            return f"no label ({columns.num} fields expected, {num_fields} found)"
+            return f"no label: the number of fields must be {columns.num}, got {num_fields}"
         hint = "use a comma or tab" if self.separator == " " else "put quotes around the path"
         return (
-            f"{columns.num} fields expected ({_SEPARATORS[self.separator]} between them), "
-            f"{num_fields} found; if the path holds the separator, {hint}"
+            f"the number of fields must be {columns.num}, got {num_fields} separated by "
+            f"{_SEPARATORS[self.separator]}; if the path contains the separator, {hint}"
         )
 
     def _refuse_other_separator(self, path: str) -> None:
-        """`a.mp4,3` read as a path alone is the wrong separator, not an odd file name."""
+        """Reject `a.mp4,3` as a path: it results from the wrong separator."""
         for other, name in _SEPARATORS.items():
             end = path.rpartition(other)[2]
             if other != self.separator and other in path and end.strip().isdigit():
                 raise RowError(
-                    f"{path!r} has {name} before a number: set the separator to {other!r}"
+                    f"{path!r} has {name} before a number; set the separator to {other!r}"
                 )
 
 
 def is_number(text: str) -> bool:
-    """Whether a label is a number, right or wrong, and no name."""
+    """Whether a label is a number, valid or not, instead of a name."""
     try:
         float(text)
     except ValueError:
@@ -317,13 +318,13 @@ def _kinetics_path(fields: list[str], columns: _Columns) -> str:
     except (ValueError, OverflowError):
         raise RowError(f"times must be seconds, got {times}") from None
     if not video:
-        raise RowError("the youtube_id is empty")
+        raise RowError("the youtube_id must not be empty")
     name = f"{video}_{begin:06d}_{end:06d}.mp4"
     return name if columns.label is None else f"{fields[columns.label].strip()}/{name}"
 
 
 def _header(fields: Sequence[str]) -> _Columns | None:
-    """The columns that a header row names; None if the row is none."""
+    """Columns named by a header row; None if the row is not a header."""
     names: list[Any] = [name.strip().lower() for name in fields]
     label = next((i for i, name in enumerate(names) if name in _LABEL_NAMES), None)
     if _is_kinetics_header(names):

@@ -1,4 +1,4 @@
-"""The index of a tar shard is kept, in a small file beside it or in a cache folder."""
+"""Index files of tar shards, stored beside the shards or in a cache folder."""
 
 from __future__ import annotations
 
@@ -15,19 +15,22 @@ _FORM = 1
 
 
 def load_index(shard: str, label: str, cache: str) -> ShardIndex | None:
-    """The index that was kept of a shard, if it is still that of this shard.
+    """Load the stored index of a shard, if it is up to date.
 
-    One beside a local shard must have its size and time of change. One beside a remote shard was
-    put there with it, and the size must be the same: times do not survive an upload.
+    The index of a local shard must have the size and modification time of the shard. For an index
+    beside a remote shard the size suffices, since an upload changes the time.
 
     Args:
         shard: Path or address of the tar file.
         label: DATA.SHARD_LABEL.
-        cache: Folder of the indices that can't lie beside their shards; "" for
+        cache: Folder of indices that cannot be stored beside their shards; "" for
             `slowfast_maskfeat/shards` in the user's cache folder.
 
+    Returns:
+        The index, or None.
+
     Raises:
-        ShardError: The shard can't be read.
+        ShardError: The shard cannot be read.
     """
     facts = shard_facts(shard)
     for path in (shard + _ENDING, _in_cache(shard, cache)):
@@ -42,7 +45,7 @@ def load_index(shard: str, label: str, cache: str) -> ShardIndex | None:
 
 
 def make_index(shard: str, label: str, cache: str) -> ShardIndex:
-    """Read what is in a shard, and keep it.
+    """Scan a shard and store its index.
 
     Raises:
         ShardError: See `scan_shard`.
@@ -53,18 +56,18 @@ def make_index(shard: str, label: str, cache: str) -> ShardIndex:
 
 
 def save_index(index: ShardIndex, shard: str, cache: str) -> None:
-    """Keep an index beside its shard, or else in the cache folder, or else not at all."""
+    """Store an index beside its shard, else in the cache folder; not at all if both fail."""
     text = json.dumps({"form": _FORM, **asdict(index)}, separators=(",", ":"))
     places = [_in_cache(shard, cache)]
     if not is_address(shard):
         places.insert(0, shard + _ENDING)
     for place in places:
         try:
-            # Processes of several machines may write one index at once.
+            # Processes on several machines may write the same index.
             with atomic_write(place, shared=True) as part:
                 part.write_text(text, encoding="ascii")
         except OSError:
-            continue  # read-only, or full: it will be read anew the next time
+            continue  # read-only or full: the shard will be scanned again
         return
 
 
@@ -82,7 +85,7 @@ def _in_cache(shard: str, cache: str) -> str:
 
 
 def _load(path: str) -> ShardIndex | None:
-    """An index, or None where there is none that can be read."""
+    """Read an index file; None if it is missing or unusable."""
     try:
         content = json.loads(read_bytes(path, timeout=TIMEOUT))
         if content.pop("form") != _FORM:
@@ -90,5 +93,5 @@ def _load(path: str) -> ShardIndex | None:
         index = ShardIndex(**content)
         columns = index.names, index.offsets, index.sizes, index.labels, index.label_kinds
         return index if len({len(column) for column in columns}) == 1 else None
-    except Exception:  # absent, cut, of another form: the shard itself says it
+    except Exception:  # missing, truncated or another format: the shard is scanned instead
         return None

@@ -1,4 +1,4 @@
-"""Which shards a split has: patterns, lists and folders -> paths in their order."""
+"""Shards of a split: patterns, lists and folders -> paths in order."""
 
 from __future__ import annotations
 
@@ -9,21 +9,24 @@ import re
 from slowfast_maskfeat.datasets.video_list import DataFolder, MissingListError
 from slowfast_maskfeat.files import is_file, is_plain_http, join, list_names, open_text
 
-# More would be a slip of the pen in a range.
+# A range with more is a typing error.
 _MAX_SHARDS = 1_000_000
 _GROUP = re.compile(r"\{([^{}]*)\}")
 _RANGE = re.compile(r"(\d+)\.\.(\d+)(?:\.\.(\d+))?")
 
 
 def find_shards(data: DataFolder, split: str) -> tuple[list[str], str]:
-    """The shards of a split, and what named them.
+    """Find the shards of a split.
 
-    The pattern of the split in `data.shards`, or else the first of these that there is: the list
-    `<split>_shards.txt`; the folder `<split>`; `<split>-*.tar` or `<split>_*.tar`; to train, all
-    shards of a folder that has none of the splits.
+    They are named by the pattern of the split in `data.shards`, else by the first of these that
+    exists: the list `<split>_shards.txt`; the folder `<split>`; `<split>-*.tar` or `<split>_*.tar`;
+    for training, all shards in a folder without any of the splits.
+
+    Returns:
+        Paths of the shards, and the pattern, list or folder that names them.
 
     Raises:
-        MissingListError: There are none of a split.
+        MissingListError: The split has no shards.
         ValueError: A pattern is malformed, or names a shard twice.
     """
     folder = data.videos()
@@ -31,24 +34,24 @@ def find_shards(data: DataFolder, split: str) -> tuple[list[str], str]:
     if pattern:
         shards, source = _expand(pattern, folder, data.prefix), pattern
         if not shards:
-            raise MissingListError(f"{pattern} names no shard of {split}")
+            raise MissingListError(f"DATA.{split.upper()}_SHARDS: {pattern} matches no shard")
     else:
         shards, source = _look_for(data, folder, split)
     seen: set[str] = set()
     for shard in shards:
         if shard in seen:
-            raise ValueError(f"{source} names the shard {shard} more than once")
+            raise ValueError(f"{source} must name each shard once, got {shard} twice")
         seen.add(shard)
     return shards, source
 
 
 def expand_braces(pattern: str) -> list[str]:
-    """What a pattern names: `a-{000..002}.tar`, `a-{1..9..2}.tar`, `{a,b}.tar`, as in a shell.
+    """Expand braces as in a shell: `a-{000..002}.tar`, `a-{1..9..2}.tar`, `{a,b}.tar`.
 
-    A number with zeros in front says the width of all.
+    Leading zeros set the width of all numbers.
 
     Raises:
-        ValueError: A brace is not closed, is neither a range nor a list, or names too many.
+        ValueError: A brace is not closed, is neither a range nor a list, or the result too long.
     """
     found = _GROUP.search(pattern)
     if found is None:
@@ -59,7 +62,7 @@ def expand_braces(pattern: str) -> list[str]:
     for choice in _choices(found[1], pattern):
         names += expand_braces(pattern[: found.start()] + choice + pattern[found.end() :])
         if len(names) > _MAX_SHARDS:
-            raise ValueError(f"{pattern} names more than {_MAX_SHARDS} shards")
+            raise ValueError(f"{pattern} must name at most {_MAX_SHARDS} shards, got more")
     return names
 
 
@@ -68,21 +71,22 @@ def _choices(text: str, pattern: str) -> list[str]:
     if numbers is None:
         if "," not in text:
             raise ValueError(
-                f"{pattern}: {{{text}}} is neither a range ({{000..099}}) nor a list ({{a,b}})"
+                f"{pattern}: braces must be a range ({{000..099}}) or a list ({{a,b}}), got "
+                f"{{{text}}}"
             )
         return text.split(",")
     first, last, step = int(numbers[1]), int(numbers[2]), int(numbers[3] or 1)
     if last < first or step < 1:
-        raise ValueError(f"{pattern}: {{{text}}} is an empty range")
+        raise ValueError(f"{pattern}: a range must be ascending, got {{{text}}}")
     if (last - first) // step >= _MAX_SHARDS:
-        raise ValueError(f"{pattern} names more than {_MAX_SHARDS} shards")
+        raise ValueError(f"{pattern} must name at most {_MAX_SHARDS} shards, got more")
     is_padded = any(len(end) > 1 and end.startswith("0") for end in numbers.groups()[:2])
     width = max(map(len, numbers.groups()[:2])) if is_padded else 0
     return [f"{number:0{width}d}" for number in range(first, last + 1, step)]
 
 
 def _expand(pattern: str, folder: str, prefix: str = "") -> list[str]:
-    """The shards that one pattern names: braces, wildcards, a folder, or a list of patterns."""
+    """Shards named by one pattern: braces, wildcards, a folder, or a list of patterns."""
     shards = []
     for name in expand_braces(pattern):
         path = join(folder, name)
@@ -100,14 +104,14 @@ def _expand(pattern: str, folder: str, prefix: str = "") -> list[str]:
 
 
 def _is_shard(name: str) -> bool:
-    """Whether a name is that of a tar; compressed ones are told when they are read."""
+    """Whether a name is that of a tar; compressed ones are rejected when they are read."""
     return name.lower().endswith((".tar", ".tar.gz", ".tgz", ".tar.bz2", ".tar.xz", ".tar.zst"))
 
 
 def _read_list(path: str, prefix: str) -> list[str]:
-    """The shards in a list, a pattern a line, inside the prefix or else the list's own folder."""
+    """Shards in a list with one pattern per line, relative to the prefix or the list's folder."""
     if not is_file(path):
-        raise MissingListError(f"list of shards {path} does not exist")
+        raise MissingListError(f"shard list {path} does not exist")
     above = path.replace(os.sep, "/").rpartition("/")[0]
     shards: list[str] = []
     with open_text(path) as file:
@@ -115,7 +119,7 @@ def _read_list(path: str, prefix: str) -> list[str]:
             line = text.strip()
             if line and not line.startswith("#"):
                 if line.endswith(".txt"):
-                    raise ValueError(f"{path}: {line} is a list; shards are wanted")
+                    raise ValueError(f"{path} must name shards, got the list {line}")
                 shards += _expand(line, prefix or above)
     return shards
 
@@ -139,7 +143,7 @@ def _look_for(data: DataFolder, folder: str, split: str) -> tuple[list[str], str
     if not mine:
         raise MissingListError(
             f"{data.path} has no {split}_shards.txt, and {folder} neither a folder {split} with "
-            f"shards nor any {split}-*.tar; DATA.{split.upper()}_SHARDS can name them"
+            f"shards nor {split}-*.tar; set DATA.{split.upper()}_SHARDS if they have other names"
         )
     return [join(folder, name) for name in mine], source
 
@@ -149,6 +153,6 @@ def _of_split(names: list[str], split: str) -> list[str]:
 
 
 def _shards_in(folder: str) -> list[str]:
-    # Of an HTTP server shards must be named: it lists no folders.
+    # HTTP servers cannot list folders, so their shards must be named.
     names = [] if is_plain_http(folder) else list_names(folder)
     return [name for name in names if _is_shard(name)]

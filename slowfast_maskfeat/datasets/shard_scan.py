@@ -1,7 +1,7 @@
-"""What is in a tar shard: its samples, their labels, and what is wrong with it.
+"""Scanner of tar shards: samples, labels and errors.
 
-The layout is WebDataset's: files of one sample stand in a tar under one key, which is the path up
-to the first dot of the file name (`a/clip_7.mp4`, `a/clip_7.cls`).
+The layout is WebDataset's: members of one sample share a key, which is the path up to the first dot
+of the file name (`a/clip_7.mp4`, `a/clip_7.cls`).
 """
 
 from __future__ import annotations
@@ -20,13 +20,13 @@ from slowfast_maskfeat.log import first_line
 from slowfast_maskfeat.videos.media import is_image, is_media
 from slowfast_maskfeat.videos.shards import BLOCK, Member, bare_name
 
-# Files beside a video that say its label; longer ones are none.
+# Largest member that can be a label.
 _LABEL_BYTES = 1 << 20
-# What is read ahead of a remote shard: headers and labels of neighbors come in one request.
+# Read-ahead in remote shards: headers and labels of neighbors take one request.
 _REMOTE_BUFFER = 1 << 16
-# Behind its end mark a tar is filled up with zeros to a record; more than that is something else.
+# A tar is padded with zeros to a record after its end mark; more than that is other data.
 _RECORD = 10_240
-# Seconds without data after which a shard is given up while it is indexed.
+# Seconds without data after which indexing a shard fails.
 TIMEOUT = 60.0
 _COMPRESSED = {
     b"\x1f\x8b": "gzip",
@@ -34,7 +34,7 @@ _COMPRESSED = {
     b"\xfd7zXZ": "xz",
     b"\x28\xb5\x2f\xfd": "zstd",
 }
-# The fields of a JSON file that are taken for the label, the first that is there.
+# Fields of a JSON member that may be the label; the first existing one is.
 _FIELDS = (
     *("label", "cls", "class", "label_id", "class_id", "class_index", "class_idx"),
     *("target", "category", "class_name", "label_name"),
@@ -42,26 +42,26 @@ _FIELDS = (
 
 
 class ShardError(ValueError):
-    """What is wrong with a shard, in one line without its path."""
+    """A shard cannot be used; the message is one line without its path."""
 
 
 @dataclass
 class ShardIndex:
-    """The samples of a shard, in the order of their videos' places in it.
+    """Samples of a shard, in the order of their videos in it.
 
     Attributes:
-        shard_bytes: Size of the shard that was indexed.
-        shard_version: What changes with the shard (`files.FileFacts`).
-        label: Which files hold labels, as asked for (config key DATA.SHARD_LABEL).
-        names: Of the videos or images, in the tar.
-        offsets: Where their bytes begin.
-        sizes: How many bytes they have.
-        labels: Text of each label, or None where the sample has none.
-        label_kinds: "cls", "json" or "txt", where each label was found; "" for none.
-        wrong_labels: (row, what is wrong) of labels that are there and can't be read.
-        passed_over: Names of members that belong to no sample, ten at most.
-        num_passed_over: How many they are.
-        notes: What a user should know of the shard.
+        shard_bytes: Size of the indexed shard.
+        shard_version: Version of the indexed shard (`files.FileFacts`).
+        label: Members that hold labels (config key DATA.SHARD_LABEL).
+        names: Names of the videos or images in the tar.
+        offsets: Byte at which each of them begins.
+        sizes: Size of each of them in bytes.
+        labels: Text of each label, or None for a sample without label.
+        label_kinds: Member that holds each label, "cls", "json" or "txt"; "" for none.
+        wrong_labels: (row, error) of labels that cannot be parsed.
+        passed_over: Names of the first ten members that belong to no sample.
+        num_passed_over: Number of such members.
+        notes: Warnings for the user.
     """
 
     shard_bytes: int
@@ -79,16 +79,16 @@ class ShardIndex:
 
 
 def check_label_key(label: str) -> None:
-    """Refuse what is no value of DATA.SHARD_LABEL.
+    """Check the value of DATA.SHARD_LABEL.
 
     Raises:
-        ValueError: It is none.
+        ValueError: It is not valid.
     """
     kind, _, name = label.partition(":")
     if label not in ("", "none", "cls", "txt", "json") and not (kind == "json" and name):
         raise ValueError(
-            f"DATA.SHARD_LABEL: {label!r}: '', 'none', 'cls', 'txt', 'json' or 'json:<field>' is "
-            "wanted"
+            "DATA.SHARD_LABEL must be '', 'none', 'cls', 'txt', 'json' or 'json:<field>', got "
+            f"{label!r}"
         )
 
 
@@ -96,7 +96,7 @@ def shard_facts(shard: str) -> FileFacts:
     """Size and version of a shard.
 
     Raises:
-        ShardError: It can't be read.
+        ShardError: The shard cannot be read.
     """
     with _opened(shard) as file:
         return file.facts()
@@ -104,7 +104,7 @@ def shard_facts(shard: str) -> FileFacts:
 
 @contextmanager
 def _opened(shard: str) -> Iterator[OpenFile]:
-    """An open shard, whose troubles are told as those of a shard."""
+    """Open a shard; errors become `ShardError`s."""
     try:
         with open_file(shard, timeout=TIMEOUT) as file:
             yield file
@@ -114,12 +114,12 @@ def _opened(shard: str) -> Iterator[OpenFile]:
         raise ShardError("no such file") from error
     except ValueError as error:
         raise ShardError(first_line(error)) from error
-    except Exception as error:  # each store raises what its own package has
+    except Exception as error:  # each store raises errors of its own package
         raise ShardError(f"cannot be read: {first_line(error)}") from error
 
 
 def scan_shard(shard: str, label: str) -> ShardIndex:
-    """Read the headers of a shard's members, and the files that say labels.
+    """Read the headers of a shard's members, and the members that hold labels.
 
     Raises:
         ShardError: The shard is missing, compressed, truncated or damaged.
@@ -134,13 +134,13 @@ def scan_shard(shard: str, label: str) -> ShardIndex:
 
 
 class _Scan:
-    """One walk through a tar."""
+    """One pass through a tar."""
 
     def __init__(self, index: ShardIndex, stream: IO[bytes]) -> None:
         self.index = index
         self._stream = stream
-        self._wanted = index.label.partition(":")[0]
-        # By key: the videos, and the text of each file that may be the label.
+        self._label_kind = index.label.partition(":")[0]
+        # By key: the videos, and the text of each member that may be the label.
         self._media: dict[str, list[Member]] = {}
         self._labels: dict[str, dict[str, str]] = {}
         self._seen: set[str] = set()
@@ -150,13 +150,13 @@ class _Scan:
             tar: Any
             with tarfile.open(fileobj=self._stream, mode="r:") as tar:
                 while (member := tar.next()) is not None:
-                    tar.members = []  # it would keep them all
+                    tar.members = []  # they would all be kept in memory
                     self._add(member)
                 self._check_end(tar.offset)
         except tarfile.TarError as error:
             where = f" at byte {self._stream.tell()}" if self._seen else ""
             raise ShardError(
-                f"damaged or truncated{where}, behind {len(self._seen)} whole members: "
+                f"damaged or truncated{where}, after {len(self._seen)} intact members: "
                 f"{first_line(error)}"
             ) from error
         self._finish()
@@ -171,18 +171,16 @@ class _Scan:
             return
         end = info.offset_data + info.size
         if end > self.index.shard_bytes:
-            raise ShardError(
-                f"truncated: {name} would end at byte {end}, the shard has {self.index.shard_bytes}"
-            )
+            raise ShardError(f"truncated: {name} ends at byte {end} of {self.index.shard_bytes}")
         if name in self._seen:
-            raise ShardError(f"it holds {name} twice")
+            raise ShardError(f"it contains {name} twice")
         self._seen.add(name)
         key, _, ending = base.partition(".")
         key = name[: len(name) - len(base)] + key
         if is_media(name):
             self._media.setdefault(key, []).append(Member(name, info.offset_data, info.size))
         elif ending in ("cls", "json", "txt"):
-            if self._wanted in ("", ending):
+            if self._label_kind in ("", ending):
                 text = self._text(info) if info.size <= _LABEL_BYTES else "\n\n"
                 self._labels.setdefault(key, {})[ending] = text
         else:
@@ -198,32 +196,32 @@ class _Scan:
             self.index.passed_over.append(name)
 
     def _check_end(self, offset: int) -> None:
-        """tarfile takes any block that is no header for the end."""
+        """Check what follows the last header, since tarfile stops at any other block."""
         size = self.index.shard_bytes
         if offset > size:
-            raise ShardError(f"truncated: {size} bytes are there, {offset} are needed at least")
+            raise ShardError(f"truncated: it has {size} bytes instead of at least {offset}")
         self._stream.seek(offset)
         mark = self._stream.read(BLOCK)
         if 0 < len(mark) < BLOCK:
             raise ShardError(
-                f"truncated: it ends inside a header at byte {offset}, behind {len(self._seen)} "
-                "whole members"
+                f"truncated: it ends inside a header at byte {offset}, after {len(self._seen)} "
+                "intact members"
             )
         if mark.strip(b"\0"):
             raise ShardError(
-                f"damaged at byte {offset}, behind {len(self._seen)} whole members: no header of "
-                "a tar"
+                f"damaged at byte {offset}, after {len(self._seen)} intact members: no header of a "
+                "tar"
             )
         if not mark:
-            self.index.notes.append("it has no end mark: it may have been cut off")
+            self.index.notes.append("no end mark, so the shard may be truncated")
         if size - offset > 2 * _RECORD and self._stream.read(1 << 20).strip(b"\0"):
             raise ShardError(
-                f"something follows its end mark at byte {offset}: tars that were joined by `cat` "
-                "must be kept apart, or joined by `tar --concatenate`"
+                f"data follows its end mark at byte {offset}: tars joined with `cat` must be kept "
+                "apart, or joined with `tar --concatenate`"
             )
 
     def _finish(self) -> None:
-        """One row a sample with a video; of several files of one the first video counts."""
+        """Add one row per sample with a video; of several videos of a sample the first counts."""
         rows: list[tuple[Member, str]] = []
         for key, members in self._media.items():
             chosen = next((one for one in members if not is_image(one.name)), members[0])
@@ -248,13 +246,13 @@ class _Scan:
             index.label_kinds.append(kind)
 
 
-def _label_of(texts: dict[str, str], wanted: str) -> tuple[str, str | None]:
-    """Where the label of a sample is, and what it is; ("", None) without one.
+def _label_of(texts: dict[str, str], key: str) -> tuple[str, str | None]:
+    """Kind and text of a sample's label; ("", None) without label.
 
-    Without a wish it is that of `.cls`, or else a field of `.json`, or else, where there is no
-    `.json`, `.txt`: a text beside a `.json` is a caption.
+    By default it is in `.cls`, else in a field of `.json`, else in `.txt` if there is no `.json`: a
+    text beside a `.json` is a caption.
     """
-    name = wanted.partition(":")[2]
+    name = key.partition(":")[2]
     if "cls" in texts:
         return "cls", _one_line("cls", texts["cls"])
     if "json" in texts:
@@ -268,8 +266,7 @@ def _label_of(texts: dict[str, str], wanted: str) -> tuple[str, str | None]:
 def _one_line(kind: str, text: str) -> str:
     lines = text.strip().splitlines()
     if len(lines) != 1:
-        found = f"{len(lines)} lines" if lines else "nothing"
-        raise ShardError(f"its .{kind} has {found}; one line with the label is wanted")
+        raise ShardError(f"its .{kind} must be one line with the label, got {len(lines)} lines")
     return lines[0].strip()
 
 
@@ -277,7 +274,7 @@ def _json_label(text: str, name: str) -> str | None:
     try:
         content: Any = json.loads(text)
     except ValueError as error:
-        raise ShardError(f"its .json is not valid: {error}") from error
+        raise ShardError(f"its .json must be valid JSON: {error}") from error
     if name:
         for part in name.split("."):
             content = content.get(part) if isinstance(content, dict) else None
@@ -286,12 +283,12 @@ def _json_label(text: str, name: str) -> str | None:
     if content is None:
         return None
     if isinstance(content, bool) or not isinstance(content, (int, str)):
-        raise ShardError(f"its .json has the label {content!r}; a number or a name is wanted")
+        raise ShardError(f"the label in its .json must be a number or a name, got {content!r}")
     return str(content).strip()
 
 
 class _Pieces(io.RawIOBase):
-    """An open file as a stream, which tarfile wants."""
+    """An open file as a stream for tarfile."""
 
     def __init__(self, file: OpenFile, size: int) -> None:
         self._file = file
@@ -320,6 +317,6 @@ def _refuse_compressed(start: bytes) -> None:
     kind = next((kind for mark, kind in _COMPRESSED.items() if start.startswith(mark)), "")
     if kind:
         raise ShardError(
-            f"compressed with {kind}: members can't be found in it without reading all of it; "
-            "unpack it to a plain .tar (videos do not get smaller anyway)"
+            f"compressed with {kind}, so that members cannot be found without reading all of it; "
+            "unpack it to a plain .tar, which is hardly larger as videos are compressed already"
         )

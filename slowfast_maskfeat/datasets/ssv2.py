@@ -1,9 +1,8 @@
-"""Something-Something v2: official JSON labels, and one `.webm` an id."""
+"""Something-Something v2: official JSON labels, and videos `<id>.webm`."""
 
 from __future__ import annotations
 
 import json
-import os
 from collections.abc import Sequence
 from typing import Any
 
@@ -17,20 +16,20 @@ from slowfast_maskfeat.datasets.video_list import (
 )
 from slowfast_maskfeat.files import open_text
 
-# The archives have had two forms; the labels may lie in a folder of their own.
+# The archives have used two naming schemes; the labels may be in a subfolder.
 _FILE_FORMS = ("something-something-v2-{}.json", "{}.json", "labels/{}.json")
 _VIDEO_FOLDERS = ("20bn-something-something-v2", "videos")
-# The labels of the test set are not published, so tests are made on the validation set.
+# The labels of the test set are not published, so the validation set is tested.
 _PARTS = {"train": "train", "val": "validation", "test": "validation"}
 
 
 def read_ssv2(data: DataFolder, split: str, class_names: Sequence[str] | None = None) -> VideoList:
-    """Something-Something v2.
+    """Read Something-Something v2.
 
-    Looked for in the folder: `something-something-v2-train.json` and `-validation.json`, or
-    `train.json` and `validation.json`, also inside `labels/`; the templates likewise
-    (`ssv2_class_names`). A test reads the validation set, as published. Videos are
-    `<id>.webm` inside DATA.PATH_PREFIX, or inside `20bn-something-something-v2` or `videos`.
+    The files are `something-something-v2-train.json` and `-validation.json`, or `train.json` and
+    `validation.json`, in the folder or its `labels/`; so are the templates (`ssv2_class_names`).
+    A test reads the validation set, as published. Videos are `<id>.webm` in DATA.PATH_PREFIX, or
+    in `20bn-something-something-v2` or `videos`.
 
     Raises:
         MissingListError: There is neither such a file nor a list `<split>.csv`.
@@ -51,7 +50,7 @@ def read_ssv2(data: DataFolder, split: str, class_names: Sequence[str] | None = 
 
 
 def ssv2_class_names(data: DataFolder) -> tuple[str, ...] | None:
-    """The templates by number, of `something-something-v2-labels.json` or `labels.json`.
+    """Templates by number, from `something-something-v2-labels.json` or `labels.json`.
 
     Raises:
         ValueError: The file is malformed.
@@ -74,36 +73,38 @@ def ssv2_class_names(data: DataFolder) -> tuple[str, ...] | None:
 def read_ssv2_labels(
     path: str, folder: str, *, class_names: Sequence[str] | None = None
 ) -> VideoList:
-    """Read an official JSON file; that of the test set has ids alone.
+    """Read an official JSON file.
 
     Args:
-        path: The file: a list of objects with `id` and, but for the test set, `template`.
-        folder: Of the videos.
-        class_names: The templates by number; without it they are numbered in sorted order.
+        path: A list of objects with `id` and, except in the test set, `template`.
+        folder: Folder of the videos.
+        class_names: Templates by number; without it they are numbered in sorted order.
 
     Raises:
-        ValueError: Entries are malformed; the message has file and number of the entry.
+        ValueError: Entries are malformed; the message names the file and their numbers.
     """
     rows = RowCollector(path, class_names, unit="entry")
     is_labeled: bool | None = None
     for number, entry in enumerate(_load(path, list), 1):
         with rows.row(number):
             if not isinstance(entry, dict):
-                raise RowError(f"an object is wanted, got {entry!r}")
+                raise RowError(f"an entry must be an object, got {entry!r}")
             identity, template = str(entry.get("id") or "").strip(), entry.get("template")
             if not identity:
                 raise RowError("no id")
             if is_labeled is None:
                 is_labeled = template is not None
             if (template is not None) != is_labeled:
-                raise RowError("no template" if is_labeled else "a template, unlike those before")
+                raise RowError(
+                    "no template" if is_labeled else "a template, unlike earlier entries"
+                )
             label = rows.named(_bare(str(template))) if is_labeled else None
             rows.add(number, f"{identity}.webm", label)
     return rows.finish(folder)
 
 
 def _bare(template: str) -> str:
-    """`Holding [something]` is `Holding something` in the list of templates."""
+    """Remove the brackets of `Holding [something]`, which the list of templates lacks."""
     return template.replace("[", "").replace("]", "").strip()
 
 
@@ -112,8 +113,8 @@ def _load(path: str, kind: type) -> Any:
         with open_text(path) as file:
             content = json.load(file)
     except ValueError as error:
-        raise ValueError(f"{os.fspath(path)} is not valid JSON: {error}") from error
+        raise ValueError(f"{path} must be valid JSON: {error}") from error
     if not isinstance(content, kind):
-        wanted = "an object" if kind is dict else "a list"
-        raise ValueError(f"{path} must hold {wanted}")
+        expected = "an object" if kind is dict else "a list"
+        raise ValueError(f"{path} must contain {expected}, got {type(content).__name__}")
     return content

@@ -1,4 +1,4 @@
-"""UCF101 and HMDB51: three official splits each, in text files of their own form."""
+"""UCF101 and HMDB51: three official splits each, in text files."""
 
 from __future__ import annotations
 
@@ -24,15 +24,15 @@ _HMDB_VIDEOS = ("hmdb51_org", "hmdb51", "videos")
 def read_ucf101(
     data: DataFolder, split: str, class_names: Sequence[str] | None = None
 ) -> VideoList:
-    """UCF101: `trainlist0<n>.txt` to train on, `testlist0<n>.txt` to validate and test on.
+    """Read UCF101: `trainlist0<n>.txt` for training, `testlist0<n>.txt` for validation and test.
 
-    They and `classInd.txt` lie in the folder or in its `ucfTrainTestlist`. The class is the folder
-    in front of the file name; the number of a training row (from 1) is checked against it. Videos
-    lie inside DATA.PATH_PREFIX, or inside `UCF-101` or `videos`.
+    These and `classInd.txt` are in the folder or in its `ucfTrainTestlist`. The class of a video is
+    its folder, which must agree with the number (from 1) in a training list. Videos are in
+    DATA.PATH_PREFIX, or in `UCF-101` or `videos`.
 
     Raises:
         MissingListError: There is neither such a file nor a list `<split>.csv`.
-        ValueError: Rows are malformed; the message has file and lines.
+        ValueError: Rows are malformed; the message names file and lines.
     """
     own = read_own_list(data, split, class_names)
     if own is not None:
@@ -43,20 +43,22 @@ def read_ucf101(
         raise MissingListError(f"{data.path} has neither {split}.csv nor {name}")
     class_names = class_names or ucf101_class_names(data)
     if class_names is None:
-        raise ValueError(f"{data.path} has no classInd.txt, which numbers the classes of {name}")
+        raise ValueError(f"{data.path} must contain classInd.txt, the class names of {name}")
     rows = RowCollector(path, class_names)
     for line, text in _lines(path):
         with rows.row(line):
             video, number = _ucf_fields(text)
             label = rows.named(video.partition("/")[0] if "/" in video else "")
             if number and number != str(label + 1):
-                raise RowError(f"class {class_names[label]!r} has the number {label + 1}: {text!r}")
+                raise RowError(
+                    f"the number of {class_names[label]!r} must be {label + 1}, got {number}"
+                )
             rows.add(line, video, label)
     return rows.finish(data.videos(*_UCF_VIDEOS))
 
 
 def ucf101_class_names(data: DataFolder) -> tuple[str, ...] | None:
-    """The names in `classInd.txt`, whose numbers go from 1.
+    """Class names in `classInd.txt`, whose numbers start at 1.
 
     Raises:
         ValueError: The file is malformed.
@@ -69,27 +71,26 @@ def ucf101_class_names(data: DataFolder) -> tuple[str, ...] | None:
         number, _, name = text.partition(" ")
         if number != str(len(names) + 1) or not name.strip():
             raise ValueError(
-                f"{path}, line {line}: `{len(names) + 1} <name>` expected, got {text!r}"
+                f"{path}, line {line}: the line must be `{len(names) + 1} <name>`, got {text!r}"
             )
         names.append(name.strip())
     if not names:
-        raise ValueError(f"{path} holds no class names")
+        raise ValueError(f"{path} must contain class names, got none")
     return tuple(names)
 
 
 def read_hmdb51(
     data: DataFolder, split: str, class_names: Sequence[str] | None = None
 ) -> VideoList:
-    """HMDB51: `<class>_test_split<n>.txt`, one file a class.
+    """Read HMDB51: `<class>_test_split<n>.txt`, one file per class.
 
-    A row is a file name and 1 (to train on), 2 (to validate and test on) or 0 (unused in this
-    split). The files lie in the folder or in its `testTrainMulti_7030_splits`; the classes are
-    numbered in sorted order. Videos are `<class>/<name>` inside DATA.PATH_PREFIX, or inside
-    `hmdb51_org` or `videos`.
+    A row is a file name and 1 (training), 2 (validation and test) or 0 (unused in this split). The
+    files are in the folder or in its `testTrainMulti_7030_splits`; the classes are numbered in
+    sorted order. Videos are `<class>/<name>` in DATA.PATH_PREFIX, or in `hmdb51_org` or `videos`.
 
     Raises:
         MissingListError: There are neither such files nor a list `<split>.csv`.
-        ValueError: Rows are malformed; the message has file and lines.
+        ValueError: Rows are malformed; the message names file and lines.
     """
     own = read_own_list(data, split, class_names)
     if own is not None:
@@ -101,7 +102,7 @@ def read_hmdb51(
             f"<class>_test_split{data.official_split}.txt"
         )
     folder = os.path.dirname(next(iter(files.values())))
-    wanted = "1" if split == "train" else "2"
+    used = "1" if split == "train" else "2"
     source = os.path.join(folder, f"*_test_split{data.official_split}.txt")
     rows = RowCollector(source, class_names or tuple(files), unit="row")
     number = 0
@@ -111,15 +112,15 @@ def read_hmdb51(
             with rows.row(number):
                 video, _, use = text.rpartition(" ")
                 if not video.strip() or use not in ("0", "1", "2"):
-                    what = f"`<file name> 0, 1 or 2` expected, got {text!r}"
+                    what = f"the line must be `<file name> 0, 1 or 2`, got {text!r}"
                     raise RowError(f"{os.path.basename(path)}, line {line}: {what}")
-                if use == wanted:
+                if use == used:
                     rows.add(number, f"{name}/{video.strip()}", rows.named(name))
     return rows.finish(data.videos(*_HMDB_VIDEOS))
 
 
 def hmdb51_class_names(data: DataFolder) -> tuple[str, ...] | None:
-    """The classes that have a split file, in sorted order."""
+    """Sorted names of the classes that have a split file."""
     return tuple(_hmdb_files(data)) or None
 
 
@@ -134,12 +135,12 @@ def _hmdb_files(data: DataFolder) -> dict[str, str]:
 
 
 def _ucf_fields(text: str) -> tuple[str, str]:
-    """Path, and the number behind it or nothing."""
+    """Path, and the number after it or ""."""
     video, _, number = text.rpartition(" ")
     return (video.strip(), number) if number.isdigit() and video.strip() else (text, "")
 
 
 def _lines(path: str) -> list[tuple[int, str]]:
-    """Number and content of each line that is not blank."""
+    """Line number and content of each line that is not blank."""
     with open_text(path, errors="surrogateescape") as file:
         return [(line, text.strip()) for line, text in enumerate(file, 1) if text.strip()]

@@ -1,4 +1,4 @@
-"""The rows of a list: how they are kept, checked and told apart."""
+"""Samples of a split: how they are stored, checked and identified."""
 
 from __future__ import annotations
 
@@ -19,12 +19,12 @@ from slowfast_maskfeat.log import Progress
 from slowfast_maskfeat.videos.decode import open_video
 from slowfast_maskfeat.videos.video import Video
 
-# So many malformed rows are named; a list with more of them is wrong as a whole.
+# Reading stops after this many malformed rows.
 _MAX_NAMED = 50
 
 
 class MissingListError(ValueError):
-    """Nothing in the folder says which videos a split has."""
+    """The folder has no list of the split, nor the files that the data set comes with."""
 
 
 def _no_progress(total: int, description: str) -> Progress:
@@ -33,14 +33,14 @@ def _no_progress(total: int, description: str) -> Progress:
 
 @dataclass(frozen=True)
 class Shards:
-    """Which tar shards there are and how they are read.
+    """Tar shards of a data set and how they are read.
 
     Attributes:
-        patterns: Shards of a split ("train", "val", "test"), such as `a-{000..099}.tar`; a split
-            that has none is looked for in the folder (DATA.TRAIN_SHARDS and so on).
-        label: Which files hold labels (DATA.SHARD_LABEL).
-        buffer: Rows that are shuffled among each other at a time (DATA.SHUFFLE_BUFFER).
-        cache: Folder of indices that can't lie beside their shards (DATA.SHARD_CACHE).
+        patterns: Split ("train", "val", "test") -> its shards, such as `a-{000..099}.tar`; the
+            folder is searched for a split without a pattern (DATA.TRAIN_SHARDS and so on).
+        label: Which members hold labels (DATA.SHARD_LABEL).
+        buffer: Size of the shuffle buffer in samples (DATA.SHUFFLE_BUFFER).
+        cache: Folder for indices that cannot be stored beside their shards (DATA.SHARD_CACHE).
     """
 
     patterns: Mapping[str, str] = field(default_factory=dict)
@@ -51,15 +51,15 @@ class Shards:
 
 @dataclass(frozen=True)
 class DataFolder:
-    """Where a data set lies and how its lists are written.
+    """Location of a data set and format of its lists.
 
     Attributes:
         path: Folder of the lists (config key DATA.PATH_TO_DATA_DIR).
-        prefix: Folder of the videos (DATA.PATH_PREFIX); empty for where the reader looks itself.
-        separator: Between path and label in list files (DATA.PATH_LABEL_SEPARATOR).
-        official_split: Which of several published splits (DATA.OFFICIAL_SPLIT).
-        shards: Of data in tar files.
-        progress: (total, description) -> what shows how far a long reading is.
+        prefix: Folder of the videos (DATA.PATH_PREFIX); empty: the reader's default.
+        separator: Separator of path and label in list files (DATA.PATH_LABEL_SEPARATOR).
+        official_split: Number of the published split (DATA.OFFICIAL_SPLIT).
+        shards: Options for data in tar files.
+        progress: (total, description) -> progress bar of a long read.
     """
 
     path: str
@@ -70,14 +70,14 @@ class DataFolder:
     progress: Callable[[int, str], Progress] = _no_progress
 
     def videos(self, *names: str) -> str:
-        """The prefix, or else the first of these folders inside that exists, or else the folder."""
+        """Folder of the videos: the prefix, else the first existing subfolder, else `path`."""
         if self.prefix:
             return self.prefix
         inside = (os.path.join(self.path, name) for name in names)
         return next((folder for folder in inside if os.path.isdir(folder)), self.path)
 
     def find(self, *names: str) -> str | None:
-        """Path of the first of these files that exists."""
+        """Path of the first of these files that exists, or None."""
         inside = (join(self.path, name) for name in names)
         return next((path for path in inside if is_file(path)), None)
 
@@ -100,14 +100,14 @@ class OpenedRow(NamedTuple):
 
 
 class VideoList:
-    """The rows of a list, kept in three arrays however many they are.
+    """Samples of a split in three arrays, whatever their number.
 
     Attributes:
-        labels: int64 (n,) class numbers, or None where the list has none.
-        source: The list file or folder, for messages.
-        class_names: Names of the classes where the list holds names and not numbers, else None.
-        notes: What a user should know of the list: rows that repeat, files that were passed over.
-        unit: What its rows are called in messages.
+        labels: int64 (n,) class numbers, or None if the list has no labels.
+        source: List file or folder, for messages.
+        class_names: Names of the classes if the labels in the list are names, else None.
+        notes: Warnings for the user: repeated rows, ignored files.
+        unit: Plural noun for the samples in messages.
     """
 
     unit = "videos"
@@ -124,9 +124,9 @@ class VideoList:
         notes: tuple[str, ...] = (),
         spell: Callable[[str], str] | None = None,
     ) -> None:
-        """Args: `paths`: the encoded paths one after the other; `ends`: int64 (n,), their ends.
+        """Store the concatenated encoded `paths` and int64 (n,) `ends` of each of them.
 
-        `spell` makes of a path in the list the one on disk, inside `folder`.
+        `spell` maps a path in the list to the path on disk, relative to `folder`.
         """
         assert labels is None or len(labels) == len(ends)
         self._paths = paths
@@ -142,27 +142,27 @@ class VideoList:
         return len(self._ends)
 
     def path(self, index: int) -> str:
-        """Path of a row, the folder of the videos in front.
+        """Path of a sample, including the folder of the videos.
 
         Raises:
-            IndexError: There is no such row.
+            IndexError: `index` is out of range.
         """
         if not 0 <= index < len(self):
-            raise IndexError(f"{self.source} has rows 0..{len(self) - 1}, {index} was asked for")
+            raise IndexError(f"{self.source}: the index must be in [0, {len(self)}), got {index}")
         begin = int(self._ends[index - 1]) if index else 0
         encoded = self._paths[begin : self._ends[index]].tobytes()
         path = encoded.decode("utf-8", "surrogateescape")
         return join(self._folder, path if self._spell is None else self._spell(path))
 
     def content(self, index: int, *, timeout: float = 0.0) -> bytes | None:
-        """The bytes of a row's video; None where its path is all that a decoder needs.
+        """Bytes of a sample's video; None if a decoder can open its path.
 
         Args:
-            index: The row.
-            timeout: Seconds without data after which a server is given up; 0 for never.
+            index: Number of the sample.
+            timeout: Seconds without data after which reading fails; 0: no limit.
 
         Raises:
-            DecodeError: They can't be had.
+            DecodeError: Reading fails.
         """
         return None
 
@@ -192,11 +192,11 @@ class VideoList:
         return OpenedRow(video)
 
     def shuffled(self, generator: np.random.Generator) -> NDArray[np.int64]:
-        """The rows in the order of an epoch: int64 (n,), each once."""
+        """Random order of the samples for one epoch: int64 (n,), a permutation."""
         return generator.permutation(len(self))
 
     def placed(self, folder: str, spell: Callable[[str], str] | None) -> VideoList:
-        """The same rows with the videos elsewhere."""
+        """The same samples with the videos in another folder or layout."""
         return VideoList(
             self._paths,
             self._ends,
@@ -210,9 +210,9 @@ class VideoList:
 
     @property
     def fingerprint(self) -> str:
-        """SHA-256 (hex) of paths and labels, the manifest's hash.
+        """SHA-256 (hex) of paths and labels.
 
-        Separator, header, the folder of the videos and its layout do not enter it.
+        It does not depend on separator, header, folder of the videos and its layout.
         """
         digest = hashlib.sha256(b"labeled" if self.labels is not None else b"bare")
         for column in (self._ends, self._paths, self.labels):
@@ -222,16 +222,16 @@ class VideoList:
 
 
 class RowError(Exception):
-    """What is wrong with one row."""
+    """A malformed row of a list; the message says why."""
 
 
 class RowCollector:
-    """Collects checked rows in growing arrays, and what is wrong with the others.
+    """Collects valid rows in growing arrays, and the errors of the others.
 
     Args:
         source: The list, for messages.
-        class_names: The classes by number, or None to number names in sorted order.
-        unit: What a row is called in messages; rows are counted from 1.
+        class_names: Names of the classes by number; None numbers names in sorted order.
+        unit: Singular noun for a row in messages; rows count from 1.
     """
 
     def __init__(
@@ -254,24 +254,28 @@ class RowCollector:
 
     @contextmanager
     def row(self, line: int) -> Iterator[None]:
-        """Around the work on a row: what is wrong with it is noted, and the next ones are read."""
+        """Context for one row: a `RowError` in it is recorded, and reading goes on."""
         try:
             yield
         except RowError as error:
             self.note(line, error)
 
     def note(self, line: int, error: RowError) -> None:
-        """Keep what is wrong with a row.
+        """Record the error of a row.
 
         Raises:
-            ValueError: So many rows are malformed already that reading on is useless.
+            ValueError: The limit of malformed rows is reached.
         """
         self._wrong.append((line, str(error)))
         if len(self._wrong) >= _MAX_NAMED:
             self._raise()
 
     def add(self, line: int, path: str, label: int | None) -> None:
-        """Keep a row."""
+        """Add a row.
+
+        Raises:
+            RowError: The path is empty.
+        """
         if not path:
             raise RowError("the path is empty")
         encoded = path.encode("utf-8", "surrogateescape")
@@ -283,19 +287,28 @@ class RowCollector:
             self._labels.append(label)
 
     def number(self, text: str) -> int:
-        """The class number that a label says."""
+        """Class number of a label that is a number.
+
+        Raises:
+            RowError: It is not a valid class number.
+        """
         if not (text.isascii() and text.isdigit()):
-            what = f"the label must be a whole number from 0, got {text!r}" if text else "no label"
+            what = f"the label must be an integer >= 0, got {text!r}" if text else "no label"
             raise RowError(what)
         label = int(text)
         if label >= 1 << 31:
-            raise RowError(f"the label {text} is too large")
+            raise RowError(f"the label must be below 2**31, got {text}")
         if self.class_names is not None and label >= len(self.class_names):
-            raise RowError(f"label {label}, but there are {len(self.class_names)} classes (from 0)")
+            classes = len(self.class_names)
+            raise RowError(f"the label must be in [0, {classes}), got {label}")
         return label
 
     def named(self, text: str) -> int:
-        """The class number of a name; without known names, a number until `finish` sorts them."""
+        """Class number of a name; without `class_names` preliminary, until `finish` sorts them.
+
+        Raises:
+            RowError: The name is empty or unknown.
+        """
         if not self._has_names:
             self._has_names = True
             self._names = {name: i for i, name in enumerate(self.class_names or ())}
@@ -303,15 +316,19 @@ class RowCollector:
             raise RowError("no label")
         if self.class_names is not None and text not in self._names:
             near = difflib.get_close_matches(text, self.class_names, n=1)
-            hint = f"; the nearest name is {near[0]!r}" if near else ""
-            raise RowError(f"class {text!r} is not among the class names{hint}")
+            hint = f"; the nearest is {near[0]!r}" if near else ""
+            raise RowError(f"the label must be a class name, got {text!r}{hint}")
         return self._names.setdefault(text, len(self._names))
 
     def finish(self, folder: str, *, notes: Sequence[str] = ()) -> VideoList:
-        """The list of all rows added.
+        """All rows that were added.
+
+        Args:
+            folder: Folder of the videos.
+            notes: Warnings for the user.
 
         Raises:
-            ValueError: There are none, or some are malformed, or contradict each other.
+            ValueError: There are no rows, or some are malformed or contradict each other.
         """
         repeated = self._check_repeated()
         if self._wrong:
@@ -325,7 +342,7 @@ class RowCollector:
         if self._has_names and labels is not None:
             names = tuple(self.class_names or sorted(self._names))
             rank = {name: i for i, name in enumerate(names)}
-            # Numbered as they came up to here.
+            # So far they are numbered by first occurrence.
             labels = np.array([rank[name] for name in self._names], np.int64)[labels]
         return VideoList(
             np.frombuffer(bytes(self._paths), np.uint8),
@@ -338,10 +355,10 @@ class RowCollector:
         )
 
     def _check_repeated(self) -> str:
-        """Note rows that contradict an earlier one; say how many repeat one."""
+        """Record rows that contradict an earlier one; return a note on those that repeat one."""
         keys = np.array(self._keys, np.int64)
         order = np.argsort(keys, kind="stable")
-        # Neighbors with equal keys, in the order of the list.
+        # Neighbors with equal hashes, in the order of the list.
         suspects = np.flatnonzero(np.diff(keys[order]) == 0) + 1
         firsts: dict[bytes, int] = {}
         repeated: list[int] = []
@@ -354,7 +371,7 @@ class RowCollector:
                 if self._labels and self._labels[first] != self._labels[row]:
                     path = self._encoded(row).decode("utf-8", "replace")
                     one, other = self._label(row), self._label(first)
-                    what = f"{path!r} has the label {one}, and {other} in {self._unit}"
+                    what = f"{path!r} has the label {one}, but {other} in {self._unit}"
                     self._wrong.append((self._lines[row], f"{what} {self._lines[first]}"))
         self._wrong.sort()
         if not repeated:
@@ -362,7 +379,7 @@ class RowCollector:
         row = min(repeated)
         path = self._encoded(row).decode("utf-8", "replace")
         where = f"{self._unit} {self._lines[row]}"
-        return f"{len(repeated)} rows repeat a path, the first is {path!r} in {where}"
+        return f"{len(repeated)} rows repeat a path, the first of them is {path!r} in {where}"
 
     def _encoded(self, row: int) -> bytes:
         begin = self._ends[row - 1] if row else 0
@@ -382,13 +399,13 @@ class RowCollector:
 def raise_wrong_rows(
     source: str, wrong: Sequence[tuple[int, str]], *, unit: str = "line", is_cut: bool = False
 ) -> NoReturn:
-    """Say what is wrong with which rows.
+    """Raise one error for several malformed rows.
 
     Args:
         source: The list.
-        wrong: Number of each row and what is wrong with it; at least one.
-        unit: What a row is called.
-        is_cut: There are, or may be, more.
+        wrong: Number and error of each row; at least one.
+        unit: Singular noun for a row.
+        is_cut: There may be more of them.
 
     Raises:
         ValueError: Always.
@@ -396,5 +413,5 @@ def raise_wrong_rows(
     named = [f"{unit} {line}: {what}" for line, what in wrong]
     if len(wrong) == 1:
         raise ValueError(f"{source}, {named[0]}")
-    more = " (and perhaps more)" if is_cut else ""
-    raise ValueError(f"{source}: {len(wrong)} malformed rows{more}: " + "; ".join(named))
+    more = " or more" if is_cut else ""
+    raise ValueError(f"{source}: {len(wrong)}{more} malformed rows: " + "; ".join(named))

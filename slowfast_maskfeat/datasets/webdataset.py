@@ -1,4 +1,4 @@
-"""Tar shards in the layout of WebDataset: files of one sample share a key."""
+"""Tar shards in the layout of WebDataset: members of one sample share a key."""
 
 from __future__ import annotations
 
@@ -22,26 +22,26 @@ from slowfast_maskfeat.datasets.video_list import (
 )
 from slowfast_maskfeat.videos.shards import Member, ShardReader
 
-# Shards that are indexed at a time: much of it is waiting for a disk or a server.
+# Shards that are indexed concurrently: most of the time is spent waiting for a disk or server.
 _NUM_THREADS = 16
-# So many bad shards are named; with more of them the data set is wrong as a whole.
+# Bad shards that are named in the error.
 _MAX_NAMED = 50
 
 
 def read_webdataset(
     data: DataFolder, split: str, class_names: Sequence[str] | None = None
 ) -> VideoList:
-    """Tar shards in the layout of WebDataset; see `find_shards` for which.
+    """Read tar shards in the layout of WebDataset, as found by `find_shards`.
 
-    A sample is a video or image and, beside it under the same key, its label: a number or a name in
-    `.cls`, in a field of `.json`, or in `.txt` (config key DATA.SHARD_LABEL). All samples have one,
-    of the same kind, or none has. Each shard is read once for its index, which is kept
-    (`shard_index`); a row is a place in a shard then.
+    A sample is a video or image with its label in another member with the same key: a number or a
+    name in `.cls`, in a field of `.json`, or in `.txt` (config key DATA.SHARD_LABEL). Either all
+    samples have a label of the same kind, or none has. Each shard is scanned once, and its index is
+    stored (`shard_index`).
 
     Raises:
         MissingListError: There are no shards.
         ValueError: Shards are missing, compressed, damaged or truncated, each named with the
-            reason; samples have no label or a wrong one.
+            reason, or labels are missing or malformed.
     """
     shards, source = find_shards(data, split)
     indices = _read_indices(data, shards, source)
@@ -79,13 +79,13 @@ def read_webdataset(
 
 
 class ShardList(VideoList):
-    """Rows that lie in tar shards, in the order of their places there.
+    """Samples in tar shards, in the order of the members.
 
     Args:
-        videos: The rows, whose paths are those of the shards and the names inside.
+        videos: The samples, with paths `<shard>/<member>`.
         shards: Paths of the shards.
-        indices: What is in each.
-        buffer: Rows that are shuffled among each other at a time.
+        indices: Index of each shard.
+        buffer: Size of the shuffle buffer in samples.
     """
 
     def __init__(
@@ -115,17 +115,17 @@ class ShardList(VideoList):
         self._reader = ShardReader()
 
     def content(self, index: int, *, timeout: float = 0.0) -> bytes | None:
-        """The bytes of a row's video; see `VideoList.content`."""
+        """Bytes of a sample's video; see `VideoList.content`."""
         shard = self._shards[int(np.searchsorted(self._begins, index, side="right")) - 1]
         name = self.path(index)[len(shard) + 1 :]
         member = Member(name, int(self._offsets[index]), int(self._sizes[index]))
         return self._reader.read(shard, member, timeout=timeout)
 
     def shuffled(self, generator: np.random.Generator) -> NDArray[np.int64]:
-        """An order in which shards are read one after the other, each row once.
+        """Random order in which shards are read one after the other.
 
-        Shards are shuffled, and the rows of this sequence in a buffer: it is filled with the first
-        ones, and each step takes one of it at random and puts the next row in its place.
+        Shards are shuffled, and their samples pass through a shuffle buffer: it is filled with the
+        first samples, and each step takes one at random and replaces it by the next sample.
         """
         shard_of_row = np.repeat(np.arange(len(self._shards)), np.diff(self._begins))
         rank = generator.permutation(len(self._shards))
@@ -134,27 +134,27 @@ class ShardList(VideoList):
 
 
 def buffer_order(num_rows: int, buffer: int, generator: np.random.Generator) -> NDArray[np.int64]:
-    """The order in which rows 0, 1, 2, ... leave a shuffle buffer, without a loop over them.
+    """Order in which rows 0, 1, 2, ... leave a shuffle buffer, computed without a loop.
 
-    Step k takes the row in slot s[k], drawn uniformly, and puts row `buffer + k` there: so it takes
-    the row that the step before with the same slot had put there, or the first one of the slot.
-    What is left at the end leaves in random order. A row leaves `buffer - 1` places early at most;
-    with a buffer of all rows every order is as likely as any other.
+    Step k takes the row in a uniformly drawn slot s[k] and puts row `buffer + k` there, so it takes
+    the row that the previous step with this slot put there, or the first row of the slot. The rows
+    in the buffer at the end leave it in random order. No row leaves more than `buffer - 1` places
+    early; with a buffer for all rows, all orders are equally likely.
 
     Args:
-        num_rows: How many rows there are.
-        buffer: Slots; at least 1, which leaves the order as it is.
-        generator: Of the draws.
+        num_rows: Number of rows.
+        buffer: Number of slots, at least 1, which keeps the order.
+        generator: Source of the draws.
 
     Returns:
-        int64 (num_rows,), each row once.
+        int64 (num_rows,), a permutation.
     """
     buffer = min(buffer, num_rows)
     slots = generator.integers(buffer, size=num_rows - buffer) if buffer else np.arange(0)
-    steps = np.argsort(slots, kind="stable")  # of the same slot one after the other
+    steps = np.argsort(slots, kind="stable")  # steps with the same slot are adjacent
     is_first = np.ones(len(steps), np.bool_)
     is_first[1:] = slots[steps[1:]] != slots[steps[:-1]]
-    put = np.roll(steps, 1) + buffer  # by the step before
+    put = np.roll(steps, 1) + buffer  # by the previous step
     taken = np.empty(len(steps), np.int64)
     taken[steps] = np.where(is_first, slots[steps], put)
     left = np.setdiff1d(np.arange(num_rows), taken, assume_unique=True)
@@ -162,10 +162,10 @@ def buffer_order(num_rows: int, buffer: int, generator: np.random.Generator) -> 
 
 
 def _read_indices(data: DataFolder, shards: list[str], source: str) -> list[ShardIndex]:
-    """The index of each shard, made where there is none yet.
+    """Load the index of each shard, or scan the shard if there is none.
 
     Raises:
-        ValueError: Shards can't be used; each is named with the reason.
+        ValueError: Some shards cannot be used; each is named with the reason.
     """
     check_label_key(data.shards.label)
     found: list[ShardIndex | None] = [None] * len(shards)
@@ -178,7 +178,7 @@ def _read_indices(data: DataFolder, shards: list[str], source: str) -> list[Shar
             wrong[number] = str(error)
 
     def make(number: int) -> None:
-        load(number)  # another process may have made it meanwhile
+        load(number)  # another process may have stored it in the meantime
         try:
             if found[number] is None and number not in wrong:
                 found[number] = make_index(shards[number], data.shards.label, data.shards.cache)
@@ -188,7 +188,7 @@ def _read_indices(data: DataFolder, shards: list[str], source: str) -> list[Shar
     with ThreadPoolExecutor(_NUM_THREADS) as pool:
         list(pool.map(load, range(len(shards))))
         missing = [n for n, index in enumerate(found) if index is None and n not in wrong]
-        # Processes that start together share the work: each begins elsewhere.
+        # Processes that start together share the work, as each begins with another shard.
         begin = os.getpid() % max(1, len(missing))
         progress = data.progress(len(missing), "indexing shards") if missing else None
         for _ in pool.map(make, missing[begin:] + missing[:begin]):
@@ -201,13 +201,13 @@ def _read_indices(data: DataFolder, shards: list[str], source: str) -> list[Shar
         if len(wrong) == 1:
             raise ValueError(named[0])
         raise ValueError(
-            f"{source}: {len(wrong)} of {len(shards)} shards can't be used: " + "; ".join(named)
+            f"{source}: {len(wrong)} of {len(shards)} shards cannot be used: " + "; ".join(named)
         )
     return [index for index in found if index is not None]
 
 
 def _common_folder(shards: Sequence[str]) -> str:
-    """What all paths begin with, up to a slash: hashes of lists do not depend on it."""
+    """Common beginning of all paths up to a slash, which hashes of lists must not depend on."""
     first, last = min(shards), max(shards)
     pairs = enumerate(zip(first, last, strict=False))
     end = next((place for place, (one, other) in pairs if one != other), len(first))
@@ -221,8 +221,9 @@ def _number(rows: RowCollector, label: str | None, has_names: bool | None) -> in
 
 
 def _other_kind(kind: str, first: str) -> str:
-    found = f"a label in .{kind}" if kind else "no label"
-    return f"{found}, unlike the first sample, which has {f'one in .{first}' if first else 'none'}"
+    expected = f"in .{first}" if first else "absent"
+    found = f"one in .{kind}" if kind else "no label"
+    return f"the label must be {expected}, as of the first sample, got {found}"
 
 
 def _notes(shards: Sequence[str], indices: Sequence[ShardIndex]) -> Iterator[str]:
@@ -232,12 +233,12 @@ def _notes(shards: Sequence[str], indices: Sequence[ShardIndex]) -> Iterator[str
             pair for pair in zip(shards, indices, strict=True) if pair[1].num_passed_over
         )
         yield (
-            f"{num_passed_over} members are no video, image or label of a sample and are passed "
-            f"over, such as {shard}/{index.passed_over[0]}"
+            f"ignored {num_passed_over} members that are not video, image or label of a sample, "
+            f"such as {shard}/{index.passed_over[0]}"
         )
     for text in sorted({note for index in indices for note in index.notes}):
         mine = [s for s, index in zip(shards, indices, strict=True) if text in index.notes]
-        yield f"{len(mine)} shards: {text}; the first is {mine[0]}"
+        yield f"{len(mine)} shards: {text}; the first of them is {mine[0]}"
     empty = [shard for shard, index in zip(shards, indices, strict=True) if not index.names]
     if empty:
-        yield f"{len(empty)} shards have no samples; the first is {empty[0]}"
+        yield f"{len(empty)} shards have no samples; the first of them is {empty[0]}"

@@ -218,7 +218,7 @@ def test_shards_of_a_known_data_set_are_cut_as_it_is(tmp_path):
     assert again.labels.tolist() == [0]
     with pytest.raises(ValueError, match=r"DATA.PATH_TO_DATA_DIR must be .* got ''"):
         build_loader(cfg, "val")
-    with pytest.raises(ValueError, match=r"DATA.SHUFFLE_BUFFER: 0: 1 or more"):
+    with pytest.raises(ValueError, match=r"DATA.SHUFFLE_BUFFER must be >= 1, got 0"):
         build_loader(_config("", "webdataset", shards, {"DATA.SHUFFLE_BUFFER": 0}), "train")
 
 

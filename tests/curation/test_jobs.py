@@ -32,7 +32,7 @@ def test_each_item_gets_a_result_or_the_reason_why_not():
     by_item = dict(results)
     assert [by_item[name] for name in ("a", "b", "c", "hang ")] == ["A", "B", "C", "HANG "]
     assert by_item["hang"] == Failure("hung: not done after 4 s")
-    assert by_item["crash"] == Failure("the process that read it was ended by signal SIGSEGV")
+    assert by_item["crash"] == Failure("the process that read it crashed (signal SIGSEGV)")
     assert by_item["raise"] == Failure("KeyError: 'what'")
 
 
@@ -63,7 +63,7 @@ def test_a_journal_keeps_what_is_done_and_forgets_a_cut_line(tmp_path):
     again.add("b.mp4", {"fps": 25.0})
     again.close()
     assert Journal(path, {"full": False}).done["b.mp4"] == {"fps": 25.0}
-    with pytest.raises(ValueError, match="interrupted run with the settings"):
+    with pytest.raises(ValueError, match="must be those of the interrupted run"):
         Journal(path, {"full": True})
 
 

@@ -7,15 +7,15 @@ from helpers import dataset_scripts
 from helpers.ava_data import extract_frames, make_ava
 
 BAD_ROWS = {
-    "vid0,0001,0.1,0.2,0.6,1.9,1,0": "the box 0.1, 0.2, 0.6, 1.9 is not inside 0..1",
-    "vid0,0001,0.6,0.2,0.1,0.9,1,0": "the box 0.6, 0.2, 0.1, 0.9 is turned over",
-    "vid0,0001,0.1,0.2,0.6,0.9,9,0": "the action 9 is not in the label map: 1..4",
-    "vid0,0001,0.1,0.2,0.6,0.9,0,0": "the action 0 is not in the label map: 1..4",
-    "vid0,0001,0.1,0.2,0.6,0.9": "7 or 8 fields, as in the first row, are wanted, got 6",
-    "vid0,noon,0.1,0.2,0.6,0.9,1,0": "a field is no number",
-    "vid0,0077,0.1,0.2,0.6,0.9,1,0": "the key frame at 77 s is not in it: it is 5.0 s long",
-    "gone,0001,0.1,0.2,0.6,0.9,1,0": "the video 'gone' is not in ",
-    "torn,0001,0.1,0.2,0.6,0.9,1,0": "torn_000001.png can't be read: ",
+    "vid0,0001,0.1,0.2,0.6,1.9,1,0": "the box must be in [0, 1], got 0.1, 0.2, 0.6, 1.9",
+    "vid0,0001,0.6,0.2,0.1,0.9,1,0": "x1 <= x2, y1 <= y2, got 0.6, 0.2, 0.1, 0.9",
+    "vid0,0001,0.1,0.2,0.6,0.9,9,0": "the action must be in 1..4, as in the label map, got 9",
+    "vid0,0001,0.1,0.2,0.6,0.9,0,0": "the action must be in 1..4, as in the label map, got 0",
+    "vid0,0001,0.1,0.2,0.6,0.9": "fields must be 7 or 8, as in the first row, got 6",
+    "vid0,noon,0.1,0.2,0.6,0.9,1,0": "must be numbers: could not convert string to float: 'noon'",
+    "vid0,0077,0.1,0.2,0.6,0.9,1,0": "the key frame at 77 s is outside of the file",
+    "gone,0001,0.1,0.2,0.6,0.9,1,0": "the video 'gone' is missing in ",
+    "torn,0001,0.1,0.2,0.6,0.9,1,0": "torn_000001.png cannot be decoded: ",
 }
 
 
@@ -58,7 +58,7 @@ def test_files_that_go_together_have_no_problem(folder, check, listed):
     out, _ = check(*words, code=0)
     assert COUNTS in out
     assert "test_boxes.csv: 27 rows, 3 videos, 9 key frames, 18 boxes, 0 actions" in out
-    assert out.splitlines()[-1] == "no problem"
+    assert out.splitlines()[-1] == "0 problems"
 
 
 def test_videos_are_looked_at(folder):
@@ -69,7 +69,7 @@ def test_videos_are_looked_at(folder):
     out = dataset_scripts.run("check_ava.py", *words, code=1).stdout
     assert COUNTS in out
     told = [line for line in out.splitlines() if "both.csv, line 9" in line]
-    assert "torn.mp4 can't be read: cannot be opened as a video" in told[0]
+    assert "torn.mp4 cannot be decoded: cannot be opened as a video" in told[0]
     assert out.splitlines()[-1] == "1 problems"
 
 
@@ -97,24 +97,27 @@ def test_files_that_do_not_go_together_are_told(folder, check, tmp_path):
     other = tmp_path / "other.csv"
     other.write_text("vid0,0001,0,0,1,1,,0.95\n")
     out, _ = check(*words, "--test", other, "--train", folder / "train.csv", code=1)
-    assert f"{other}: shares no key frame with {folder / 'truth.csv'}" in out
-    assert f"{folder / 'train.csv'}: 2 videos are in {folder / 'truth.csv'}, too" in out
+    assert f"{other}: has no key frame in common with {folder / 'truth.csv'}" in out
+    assert f"{folder / 'train.csv'}: 2 videos are also in {folder / 'truth.csv'}" in out
     (tmp_path / "excluded.csv").write_text("elsewhere,0902\n")
     out, _ = check(*words, "--excluded", tmp_path / "excluded.csv", code=1)
-    assert "has none of the videos of" in out
+    assert "has no video in common with" in out
     other.write_text("vid0,0001,0,0,1,1,,0.2\n")
     out, _ = check(*words, "--test", other, code=1)
-    assert "no row is left with a score of 0.9 or more" in out
+    assert "has no row with a score >= 0.9" in out
 
 
 @pytest.mark.parametrize(
     ("words", "message"),
     [
         (("--train", "gone.csv", "--videos", "."), "gone.csv does not exist"),
-        (("--videos", "."), "a file to check is wanted"),
-        (("--train", "own.csv"), "--videos or --frames: the folder"),
-        (("--train", "own.csv", "--videos", "gone"), "gone: there is no such folder"),
-        (("--train", "own.csv", "--videos", ".", "--output", "."), "would overwrite the files"),
+        (("--videos", "."), "must name a file to check, got none"),
+        (("--train", "own.csv"), "--videos or --frames must be the folder"),
+        (("--train", "own.csv", "--videos", "gone"), "must be a folder, got 'gone'"),
+        (
+            ("--train", "own.csv", "--videos", ".", "--output", "."),
+            "--output must be another folder",
+        ),
     ],
 )
 def test_bad_input_is_one_line(folder, check, words, message):

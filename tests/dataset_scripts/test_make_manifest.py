@@ -105,9 +105,9 @@ def test_groups_stay_together():
 @pytest.mark.parametrize(
     ("words", "message"),
     [
-        (["--val-share", "1.5"], "between 0 and 1"),
-        (["--val-share", "0.5", "--group", "("], "no regular expression"),
-        (["--val-share", "0.5", "--group", "_g1_"], "does not match"),
+        (["--val-share", "1.5"], "must be in (0, 1), got 1.5"),
+        (["--val-share", "0.5", "--group", "("], "must be a regular expression, got '('"),
+        (["--val-share", "0.5", "--group", "_g1_"], "'_g1_' must match"),
         (["--group", "x"], "--val-share"),
         (["--dataset", "ucf101"], "trainlist01.txt"),
     ],

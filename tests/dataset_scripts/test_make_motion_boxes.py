@@ -138,10 +138,10 @@ def test_a_data_set_is_the_same_again_and_grows(data: Path, tmp_path: Path) -> N
 @pytest.mark.parametrize(
     ("words", "message"),
     [
-        (["--num-train", "0"], "at least 1"),
-        (["--seconds", "2"], "seconds is 2; at least 3"),
-        (["--crf", "60"], "crf is 60"),
-        (["--seed", "-1"], "seed is -1"),
+        (["--num-train", "0"], "must be >= 1, got 0"),
+        (["--seconds", "2"], "seconds must be >= 3"),
+        (["--crf", "60"], "crf must be in 0..51, got 60"),
+        (["--seed", "-1"], "seed must be >= 0, got -1"),
     ],
 )
 def test_impossible_settings_are_one_error(tmp_path: Path, words: list[str], message: str) -> None:

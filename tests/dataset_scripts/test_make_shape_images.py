@@ -27,7 +27,7 @@ def test_lists_and_images(tmp_path):
         image = Image.open(tmp_path / row.split()[0])
         assert (image.size, image.mode) == ((48, 48), "RGB")
     # Called again, nothing is made anew.
-    assert "0 images to make, 24 already there" in _make(tmp_path).stdout
+    assert "0 images to make, 24 exist" in _make(tmp_path).stdout
 
 
 def test_other_settings_in_the_same_folder_are_refused(tmp_path):

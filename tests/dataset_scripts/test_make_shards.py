@@ -120,7 +120,7 @@ def test_files_that_can_not_be_packed_are_listed(tmp_path):
         "path,reason",
         f"{folder}/run/clip.000.mp4,no such file",
         f"{folder}/jump/clip.003.mp4,the file is empty (0 bytes)",
-        f"{folder}/run/notes.docx,its name has no ending of a video or image",
+        f"{folder}/run/notes.docx,the extension is not that of a video or image",
     ]
     assert Counter(_read(folder / "shards", "val").labels.tolist()) == {0: 3, 1: 3}
 
@@ -160,7 +160,7 @@ def test_shards_of_other_rows_are_not_mixed(tmp_path):
     facts = json.loads((folder / "shards/train_shards.json").read_text())
     assert (facts["num_rows"], facts["num_shards"]) == (6, 1)
     (folder / "shards/train_shards.json").unlink()
-    assert "made by others" in _run(folder, code=2).stderr
+    assert "of another program" in _run(folder, code=2).stderr
 
 
 @pytest.mark.parametrize(
@@ -168,7 +168,7 @@ def test_shards_of_other_rows_are_not_mixed(tmp_path):
     [
         (["--max-size", "lots"], "a number of bytes such as 500M"),
         (["--max-size", "0"], "a number of bytes"),
-        (["--max-count", "0"], "must be 1 or more"),
+        (["--max-count", "0"], "--max-count must be >= 1, got 0"),
         (["--prefix", "/nowhere"], "none of its 4 files can be packed"),
     ],
 )

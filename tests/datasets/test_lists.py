@@ -112,27 +112,31 @@ def test_official_kinetics_annotation(separator, tmp_path):
     ("content", "arguments", "message"),
     [
         ("a.mp4 1\n\nb.mp4\n", {}, "line 3: no label"),
-        ("a.mp4\nb.mp4 1\n", {}, "line 2: 1 fields expected .*2 found"),
-        ("a.mp4 1\nb b.mp4 1\n", {}, "line 2: 2 fields expected .*3 found.*comma or tab"),
-        ("a.mp4,1\nb,b.mp4,1\n", {"separator": ","}, "line 2: 2 fields.*quotes"),
-        ("a.mp4 1\nb.mp4 x\n", {}, "line 2: the label must be a whole number from 0, got 'x'"),
+        ("a.mp4\nb.mp4 1\n", {}, "line 2: .*fields must be 1, got 2"),
+        ("a.mp4 1\nb b.mp4 1\n", {}, "line 2: .*fields must be 2, got 3.*comma or tab"),
+        ("a.mp4,1\nb,b.mp4,1\n", {"separator": ","}, "line 2: .*fields must be 2, got 3.*quotes"),
+        ("a.mp4 1\nb.mp4 x\n", {}, "line 2: the label must be .*got 'x'"),
         ("a.mp4 -1\n", {}, "line 1: the label must be .*'-1'"),
         ("a.mp4 1.0\n", {}, "line 1: the label must be"),
-        ("a.mp4 99999999999999999999\n", {}, "line 1: the label 9+ is too large"),
+        ("a.mp4 99999999999999999999\n", {}, "line 1: the label must be .*got 9+$"),
         ("path,label\na.mp4,\n", {"separator": ","}, "line 2: no label"),
         (",1\n", {"separator": ","}, "line 1: the path is empty"),
-        ("a.mp4,1\n", {}, "line 1: .*a comma before a number: set the separator to ','"),
-        ("a.mp4 1\n", {"separator": ","}, "line 1: .*a blank before a number"),
+        ("a.mp4,1\n", {}, "line 1: .*a comma before a number.*','"),
+        ("a.mp4 1\n", {"separator": ","}, "line 1: .*a space before a number"),
         ('a.mp4,1\n"b.mp4,1\nc.mp4,1\n', {"separator": ","}, "line 2: .*(quote|end of data)"),
-        ("a.mp4 0\nb.mp4 2\n", {"class_names": ("x", "y")}, "line 2: label 2, but there are 2"),
+        (
+            "a.mp4 0\nb.mp4 2\n",
+            {"class_names": ("x", "y")},
+            r"line 2: the label must be in \[0, 2\), got 2",
+        ),
         (
             KINETICS,
             {"class_names": ("abseilin", "riding a bike")},
-            "line 3: class 'abseiling'.*'abs",
+            "line 3: .*got 'abseiling'.*'abseilin'",
         ),
         (KINETICS + "a,b,c,d,e\n", {}, "line 5: times must be seconds"),
-        (KINETICS + "a,b\n", {}, "line 5: .*5 fields expected, 2 found"),
-        (KINETICS + "a,,1,2,train\n", {}, "line 5: the youtube_id is empty"),
+        (KINETICS + "a,b\n", {}, "line 5: .*fields must be 5, got 2"),
+        (KINETICS + "a,,1,2,train\n", {}, "line 5: the youtube_id must not be empty"),
         ("", {}, "has no rows"),
         ("path,label\n\n", {"separator": ","}, "has no rows"),
         ("a.mp4;1\n", {"separator": ";"}, "PATH_LABEL_SEPARATOR must be .*got ';'"),
@@ -151,15 +155,15 @@ def test_every_malformed_row_is_named(tmp_path):
         _read(tmp_path, content)
     for what in (
         "line 2: no label",
-        "line 4: the label must be a whole number from 0, got 'x'",
-        "line 5: 2 fields expected",
-        "line 7: 'a.mp4' has the label 2, and 1 in line 1",
+        "line 4: the label must be an integer >= 0, got 'x'",
+        "line 5: the number of fields must be 2, got 3",
+        "line 7: 'a.mp4' has the label 2, but 1 in line 1",
     ):
         assert what in str(caught.value)
 
 
 def test_a_list_that_is_wrong_as_a_whole_is_not_read_on(tmp_path):
-    with pytest.raises(ValueError, match=r"50 malformed rows \(and perhaps more\)") as caught:
+    with pytest.raises(ValueError, match=r"50 or more malformed rows") as caught:
         _read(tmp_path, "a.mp4 1\n" + "b.mp4 x\n" * 100_000)
     assert len(str(caught.value)) < 5000
 
@@ -171,9 +175,9 @@ def test_rows_that_repeat_a_path_stay_and_are_told(separator, end, tmp_path):
     content = "".join(row.replace(" ", separator) + end for row in rows)
     videos = _read(tmp_path, content, separator=separator)
     assert [videos.path(row) for row in range(6)] == [row.split()[0] for row in rows]
-    assert videos.notes == ("3 rows repeat a path, the first is 'a.mp4' in line 3",)
+    assert videos.notes == ("3 rows repeat a path, the first of them is 'a.mp4' in line 3",)
     assert _read(tmp_path, content.replace("a.mp4", "c.mp4", 1), separator=separator).notes == (
-        "2 rows repeat a path, the first is 'a.mp4' in line 5",
+        "2 rows repeat a path, the first of them is 'a.mp4' in line 5",
     )
     assert _read(tmp_path, "a.mp4\nb.mp4\na.mp4\n").notes[0].startswith("1 rows repeat a path")
     assert _read(tmp_path, "a.mp4 1\nb.mp4 1\n").notes == ()
@@ -181,7 +185,7 @@ def test_rows_that_repeat_a_path_stay_and_are_told(separator, end, tmp_path):
 
 def test_a_path_with_two_labels_is_an_error_that_names_both_lines(tmp_path):
     content = "path,label\nx y.mp4,dog\nb.mp4,cat\nx y.mp4,cat\n"
-    with pytest.raises(ValueError, match=r"line 4: 'x y.mp4' has the label 'cat', and 'dog' in li"):
+    with pytest.raises(ValueError, match=r"line 4: 'x y.mp4' has the label 'cat', but 'dog' in li"):
         _read(tmp_path, content, separator=",")
     content = "".join(f"{number}.mp4 {number}\n" for number in range(300))
     with pytest.raises(ValueError, match=r"2 malformed rows: line 301: '7\.mp4' .* 7 in line 8;"):
@@ -195,7 +199,7 @@ def test_under_a_header_labels_may_be_names(tmp_path):
     assert videos.labels.tolist() == [1, 0, 1]
     given = _read(tmp_path, content, separator=",", class_names=("jump", "run", "hop"))
     assert given.labels.tolist() == [0, 2, 0]
-    with pytest.raises(ValueError, match="line 3: class 'hop' is not among the class names"):
+    with pytest.raises(ValueError, match="line 3: the label must be a class name, got 'hop'"):
         _read(tmp_path, content, separator=",", class_names=("jump", "run"))
 
 
@@ -207,7 +211,7 @@ def test_a_missing_file_is_named(tmp_path):
 def test_a_row_that_is_not_there(tmp_path):
     videos = _read(tmp_path, "a.mp4 1\n")
     for index in (-1, 1):
-        with pytest.raises(IndexError, match=r"rows 0\.\.0"):
+        with pytest.raises(IndexError, match=rf"must be in \[0, 1\), got {index}"):
             videos.path(index)
 
 
@@ -263,11 +267,11 @@ def test_class_names(tmp_path):
 @pytest.mark.parametrize(
     ("name", "content", "message"),
     [
-        ("classes.txt", "\n", "no class names"),
-        ("classes.txt", "a\nb\na\n", "'a' more than once"),
-        ("class_names.json", "{", "not valid JSON"),
+        ("classes.txt", "\n", "must contain class names, got none"),
+        ("classes.txt", "a\nb\na\n", "once, got 'a' twice"),
+        ("class_names.json", "{", "must be valid JSON"),
         ("class_names.json", '{"a": 0, "b": 2}', r"must map its 2 names to 0..1"),
-        ("class_names.json", '"a"', "must hold a list"),
+        ("class_names.json", '"a"', "must be a list"),
     ],
 )
 def test_malformed_class_names_are_told(name, content, message, tmp_path):

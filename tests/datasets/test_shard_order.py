@@ -25,7 +25,7 @@ def test_braces_name_shards_as_in_a_shell(pattern, names):
 
 @pytest.mark.parametrize("pattern", ["a{0..1.tar", "a}.tar", "{x}", "{3..1}", "{0..99999999}"])
 def test_malformed_braces_are_an_error(pattern):
-    with pytest.raises(ValueError, match=r"brace|neither|empty range|more than"):
+    with pytest.raises(ValueError, match=r"brace|ascending|at most 1000000"):
         expand_braces(pattern)
 
 

@@ -256,9 +256,17 @@ def test_fractions_of_seconds_tell_key_frames_apart(tmp_path):
         (TWO, "v,0902,0,0,1,1,1\n", "found.csv: .* score"),
         (TWO, "", "found.csv has no rows"),
         (TWO, "v,0902,0,0,1,1,1,nan\n", r"found.csv, line 1: the score .*\bnan\b"),
-        (TWO, "v,0902,0,0,1,x,1,0.9\n", r"found.csv, line 1: the box is no number: 'x'"),
-        (TWO + "v,902,0.5,0,0.4,1,1\n", "v,902,0,0,1,1,1,1\n", "truth.csv, line 3: .*turned over"),
-        (TWO + "v,902,5,0,9,1,1\n", "v,902,0,0,1,1,1,1\n", r"truth.csv, line 3: .*inside 0\.\.1"),
+        (TWO, "v,0902,0,0,1,x,1,0.9\n", r"found.csv, line 1: the box must be a number, got 'x'"),
+        (
+            TWO + "v,902,0.5,0,0.4,1,1\n",
+            "v,902,0,0,1,1,1,1\n",
+            "truth.csv, line 3: the box must be .*got 0.5, 0, 0.4, 1",
+        ),
+        (
+            TWO + "v,902,5,0,9,1,1\n",
+            "v,902,0,0,1,1,1,1\n",
+            r"truth.csv, line 3: the box must be .*got 5, 0, 9, 1",
+        ),
         ("v,0902,0,0,1,1,8\n", "v,902,0,0,1,1,8,1\n", "truth.csv: none of its 1 rows"),
     ],
 )

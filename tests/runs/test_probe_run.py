@@ -189,7 +189,7 @@ def test_lists_without_labels_are_extracted_but_not_probed(videos, pretrained, t
         (["{} 0", "{} 1", "{} 2"], {"PROBE.NUM_NEIGHBORS": 4}, "NUM_NEIGHBORS: 4 neighbors"),
         (["{} 1", "{} 1", "{} 1"], {}, "train.csv: all rows have the label 1"),
         (["{}", "{}", "{}"], {}, "train.csv: the rows have no labels"),
-        (["{} 0", "{} 1", "{} 7"], {}, "line 3: label 7, but there are 3 classes"),
+        (["{} 0", "{} 1", "{} 7"], {}, "line 3: the label must be in [0, 3), got 7"),
     ],
 )
 def test_what_can_not_be_learned_is_told_before_the_work(

@@ -150,10 +150,10 @@ def test_where_a_second_of_the_annotations_is_in_a_file(second, begin, duration,
             1500,
             None,
             1000.0,
-            r"x\.mp4: the key frame at 1500 s is not in it: it is 1000\.0 s long$",
+            r"x\.mp4: the key frame at 1500 s is outside of the file, which is 1000\.0 s long$",
         ),
         (30, 40, 60.0, r"begins at 40 s \(AVA\.VIDEO_BEGIN\)"),
-        (1803, None, 901.0, "the key frame at 1803 s is not in it"),
+        (1803, None, 901.0, "the key frame at 1803 s is outside of the file"),
     ],
 )
 def test_a_second_outside_of_the_file_is_told(second, begin, duration, message):
