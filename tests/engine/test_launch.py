@@ -109,6 +109,7 @@ def test_one_process_is_this_one() -> None:
 
 def write_num_threads(folder: Path) -> None:
     (folder / str(distributed.rank())).write_text(str(torch.get_num_threads()))
+    distributed.barrier()  # one that is gone already could not be found by the other
 
 
 @pytest.mark.slow

@@ -64,7 +64,7 @@ def run_tool(path: str, *words: object, cwd: Path | None = None) -> Done:
     Returns:
         the exit code and the output, that of the script's own processes included.
     """
-    module = load_tool(path)
+    module, arguments = load_tool(path), [str(word) for word in words]
     with (
         tempfile.TemporaryFile("w+", encoding="utf-8", buffering=1) as stdout,
         tempfile.TemporaryFile(
@@ -74,12 +74,13 @@ def run_tool(path: str, *words: object, cwd: Path | None = None) -> Done:
         with (
             _folder(cwd),
             _parts_beside(ROOT / path),
+            _named_by([str(ROOT / path), *arguments]),
             _signals_as_before(),
             _output_into(stdout, stderr),
             _warnings_of_a_program(),
         ):
             try:
-                code = module.main([str(word) for word in words])
+                code = module.main(arguments)
             except SystemExit as end:  # of argparse
                 code = end.code
         stdout.seek(0)
@@ -106,6 +107,16 @@ def _parts_beside(file: Path) -> Iterator[None]:
         yield
     finally:
         sys.path.remove(str(file.parent))
+
+
+@contextlib.contextmanager
+def _named_by(argv: list[str]) -> Iterator[None]:
+    """Messages about the command line begin with the name of the script."""
+    before, sys.argv = sys.argv, argv
+    try:
+        yield
+    finally:
+        sys.argv = before
 
 
 @contextlib.contextmanager
