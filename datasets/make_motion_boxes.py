@@ -28,11 +28,12 @@ from multiprocessing import get_context
 from pathlib import Path
 
 import make_motion_clips as clips
+import motion_rendering as rendering
 import numpy as np
 from numpy.typing import NDArray
 
 SIZES = ("be_small", "be_large")
-ACTION_NAMES = (*clips.CLASS_NAMES, *SIZES)  # the number of an action is its position, from 1
+ACTION_NAMES = (*rendering.CLASS_NAMES, *SIZES)  # the number of an action is its position, from 1
 SPLITS = ("train", "val")
 HEIGHT, WIDTH = 72, 96
 FPS = 30
@@ -91,7 +92,7 @@ class Shape:
         directions: (S,) direction at each key frame, as an index in CLASS_NAMES.
     """
 
-    look: clips.Look
+    look: rendering.Look
     size: int
     path: NDArray[np.float64]
     angle: NDArray[np.float64]
@@ -123,7 +124,7 @@ def sample_shapes(settings: BoxSettings, generator: np.random.Generator) -> list
     for _ in range(num_blobs):
         # Size and directions are drawn once; only the place depends on the other blobs.
         size = int(generator.integers(len(SIZES)))
-        directions = generator.integers(len(clips.CLASS_NAMES), size=len(settings.key_seconds))
+        directions = generator.integers(len(rendering.CLASS_NAMES), size=len(settings.key_seconds))
         for _ in range(_NUM_TRIES):
             shape = _sample_shape(size, directions, settings, generator)
             if all(_are_apart(shape, other, settings) for other in shapes):
@@ -139,15 +140,15 @@ def _sample_shape(
     generator: np.random.Generator,
 ) -> Shape:
     radius = float(generator.uniform(*_RADIUS_RANGES[size]))
-    turn = 2 * math.pi * directions / len(clips.CLASS_NAMES)
+    turn = 2 * math.pi * directions / len(rendering.CLASS_NAMES)
     speed = generator.uniform(*_SPEED_RANGE, size=len(directions))
     velocity = speed[:, None] * np.stack([np.cos(turn), np.sin(turn)], axis=1)  # (S, 2)
-    margin = radius * (1 + clips.CONTOUR_BUMPS) + 1 + _STRAIGHT * np.abs(velocity)
+    margin = radius * (1 + rendering.CONTOUR_BUMPS) + 1 + _STRAIGHT * np.abs(velocity)
     centers = generator.uniform(margin, np.array([WIDTH, HEIGHT]) - margin)
     num_frames = settings.seconds * FPS
     spin = generator.uniform(-0.004, 0.004)
     return Shape(
-        look=clips.sample_look(generator),
+        look=rendering.sample_look(generator),
         size=size,
         path=_glide(centers, velocity, np.array(settings.key_seconds) * FPS, num_frames),
         angle=generator.random() + spin * np.arange(num_frames),
@@ -191,7 +192,7 @@ def _are_apart(shape: Shape, other: Shape, settings: BoxSettings) -> bool:
 
 
 def render_video(
-    shapes: Sequence[Shape], background: clips.Look
+    shapes: Sequence[Shape], background: rendering.Look
 ) -> tuple[NDArray[np.uint8], NDArray[np.float32]]:
     """Render all frames.
 
@@ -200,8 +201,8 @@ def render_video(
     """
     top = (WIDTH - HEIGHT) // 2  # blobs are rendered in a square and cropped to its middle rows
     rows = slice(top, top + HEIGHT)
-    low, high = clips.RADIUS_RANGE
-    picture = clips.render_background(background, WIDTH)[None, :, rows]
+    low, high = rendering.RADIUS_RANGE
+    picture = rendering.render_background(background, WIDTH)[None, :, rows]
     coverages = []
     for shape in shapes:
         log_radius = math.log(shape.radius / WIDTH / low) / math.log(high / low)
@@ -213,7 +214,7 @@ def render_video(
                 np.full(len(shape.path), log_radius),
             ]
         )
-        coverage, color = clips.render_blob(states, shape.look, WIDTH)
+        coverage, color = rendering.render_blob(states, shape.look, WIDTH)
         coverage, color = coverage[:, rows], color[:, :, rows]
         picture = picture + coverage[:, None] * (color - picture)
         coverages.append(coverage)
@@ -234,7 +235,7 @@ def boxes_of(
         boxes = np.array([_box_of(mask) for mask in inside])
         actions = np.array(
             [
-                (shape.directions[number] + 1, len(clips.CLASS_NAMES) + shape.size + 1)
+                (shape.directions[number] + 1, len(rendering.CLASS_NAMES) + shape.size + 1)
                 for shape in shapes
             ]
         )
@@ -271,10 +272,10 @@ def make_video(output: Path, settings: BoxSettings, split: str, index: int) -> l
     """Render one video, unless its file exists, and return its boxes."""
     generator = np.random.default_rng([settings.seed, SPLITS.index(split), index])
     shapes = sample_shapes(settings, generator)
-    frames, coverages = render_video(shapes, clips.sample_look(generator))
+    frames, coverages = render_video(shapes, rendering.sample_look(generator))
     path = output / "videos" / f"{video_name(split, index)}.mp4"
     if not path.exists():
-        clips.write_video(path, frames, FPS, settings.crf)
+        rendering.write_video(path, frames, FPS, settings.crf)
     return boxes_of(shapes, coverages, settings, generator)
 
 

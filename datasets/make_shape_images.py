@@ -23,6 +23,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 import make_motion_clips as clips
+import motion_rendering as rendering
 import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
@@ -97,30 +98,30 @@ class ImageSettings:
             raise ValueError(f"size must be even and >= 32, got {self.size}")
 
 
-def sample_image(seed: int, split: str, index: int) -> tuple[clips.Motion, clips.Look]:
+def sample_image(seed: int, split: str, index: int) -> tuple[rendering.Motion, rendering.Look]:
     """Draw the parameters of image `index` of a split; its class is `index` modulo 6."""
-    generator = np.random.default_rng([seed, _FIRST_STREAM + clips.STREAMS.index(split), index])
+    generator = np.random.default_rng([seed, _FIRST_STREAM + rendering.STREAMS.index(split), index])
     look = _sample_look(generator, CLASS_NAMES[index % len(CLASS_NAMES)])
     x, y = generator.uniform(*_PLACE_RANGE, size=2)
     turn = generator.uniform(-_TURN, _TURN) % 1.0
     # An outline with bumps has more area than the disc of its mean radius.
     area = 1 + (np.abs(look.contour) ** 2).sum() / 2
-    low, high = clips.RADIUS_RANGE
+    low, high = rendering.RADIUS_RANGE
     log_radius = generator.uniform(*_LOG_RADIUS_RANGE) - math.log(area) / 2 / math.log(high / low)
     still = np.zeros(4)
     start = np.array([x, y, turn, log_radius])
-    return clips.Motion(start, still, still, still, still), look
+    return rendering.Motion(start, still, still, still, still), look
 
 
-def _sample_look(generator: np.random.Generator, shape: str) -> clips.Look:
+def _sample_look(generator: np.random.Generator, shape: str) -> rendering.Look:
     """Draw outline, colors and shading of one image."""
     contour = _OUTLINES[shape].copy()
     phase = np.exp(2j * math.pi * generator.random(_NUM_IRREGULAR))
     contour[:_NUM_IRREGULAR] += generator.uniform(0, _IRREGULARITY, _NUM_IRREGULAR) * phase
     luma = [generator.uniform(*_BACKGROUND_LUMA_RANGE), generator.uniform(*_SHAPE_LUMA_RANGE)]
-    background, tone = (value + _SATURATION * clips.hue(generator.random(3)) for value in luma)
+    background, tone = (value + _SATURATION * rendering.hue(generator.random(3)) for value in luma)
     angle, light = 2 * math.pi * generator.random(2)
-    return clips.Look(
+    return rendering.Look(
         contour=contour,
         split=np.zeros(2),
         tones=np.stack([background, tone, tone]),
@@ -132,7 +133,7 @@ def _sample_look(generator: np.random.Generator, shape: str) -> clips.Look:
 
 def render_image(seed: int, split: str, index: int, size: int) -> NDArray[np.uint8]:
     """Render one image: (H, W, 3) uint8, RGB."""
-    return clips.render_frames(*sample_image(seed, split, index), 1, size)[0]
+    return rendering.render_frames(*sample_image(seed, split, index), 1, size)[0]
 
 
 def image_name(split: str, index: int) -> str:
@@ -198,7 +199,7 @@ def make_data_set(
     if num_val < 1 or num_test < 1:
         raise ValueError(f"num_val and num_test must be >= 1, got {num_val} and {num_test}")
     clips.check_settings(output, settings)
-    num_images = dict(zip(clips.STREAMS, (num_pretrain, num_val, num_test), strict=True))
+    num_images = dict(zip(rendering.STREAMS, (num_pretrain, num_val, num_test), strict=True))
     num_made = make_images(output, settings, num_images)
     # Last, so that lists name only existing images.
     clips.write_lists(output, num_images, num_train, CLASS_NAMES, image_name)

@@ -37,7 +37,7 @@ from slowfast_maskfeat.datasets import (
     VideoList,
     register_dataset,
 )
-from slowfast_maskfeat.datasets.video_list import RowCollector
+from slowfast_maskfeat.datasets.row_collector import RowCollector
 from slowfast_maskfeat.distributed import all_reduce_with_grad
 from slowfast_maskfeat.ema import Teacher, move_average
 from slowfast_maskfeat.figures import CurvePanel

@@ -34,8 +34,7 @@ from benchmark_report import Row, Table, as_json, describe_machine, print_table,
 from benchmark_video import KEY_FRAME_DISTANCE, decode_by_hand, write_videos
 from fvcore.common.config import CfgNode
 from plain_forms import encode_all, make_plain
-from plain_hog import plain_hog
-from torch import Tensor
+from plain_hog import PlainHOGTarget, plain_hog
 
 from slowfast_maskfeat.builders.data import build_loader
 from slowfast_maskfeat.builders.masks import build_mask_sampler
@@ -50,8 +49,7 @@ from slowfast_maskfeat.datasets import OpenedRow
 from slowfast_maskfeat.engine.gradient_step import GradientStep
 from slowfast_maskfeat.engine.state import TrainState
 from slowfast_maskfeat.engine.train import TrainSettings, train_step
-from slowfast_maskfeat.shapes import Grid
-from slowfast_maskfeat.targets.hog import HOGTarget, hog
+from slowfast_maskfeat.targets.hog import hog
 from slowfast_maskfeat.tasks import MaskedPrediction
 from slowfast_maskfeat.videos.decode import open_video
 
@@ -71,20 +69,6 @@ MIB = 2**20
 
 
 # --- the pre-training step ----------------------------------------------------------------------
-
-
-class PlainHOGTarget(HOGTarget):
-    """The HOG target computed by `plain_hog`."""
-
-    @torch.no_grad()
-    def encode(self, clips: Tensor, grid: Grid) -> Tensor:
-        """Encode clips as in `HOGTarget.encode`."""
-        frames = clips[:, :, :: self.token_size[0]].transpose(1, 2).flatten(0, 1)
-        cells = plain_hog(frames, bins=self.bins, cell=self.cell, window=self.window)
-        rows, columns = cells.shape[3] // grid.h, cells.shape[4] // grid.w
-        cells = cells.view(*cells.shape[:3], grid.h, rows, grid.w, columns)
-        tokens = cells.permute(0, 3, 5, 1, 2, 4, 6)
-        return tokens.reshape(len(clips), grid.num_tokens, self.dim)
 
 
 def make_state(cfg: CfgNode, form: str, device: torch.device) -> TrainState:

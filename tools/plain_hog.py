@@ -12,6 +12,9 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from slowfast_maskfeat.shapes import Grid
+from slowfast_maskfeat.targets.hog import HOGTarget
+
 
 def plain_hog(images: Tensor, *, bins: int = 9, cell: int = 8, window: int = 0) -> Tensor:
     """Histograms of oriented gradients (Dalal and Triggs, CVPR 2005; MaskFeat, section 3.2).
@@ -45,3 +48,17 @@ def plain_hog(images: Tensor, *, bins: int = 9, cell: int = 8, window: int = 0) 
     spread.scatter_(2, index.unsqueeze(2), magnitude.unsqueeze(2))
     pooled = F.avg_pool2d(spread.flatten(1, 2), cell)  # (N, C * bins, H / cell, W / cell)
     return F.normalize(pooled.unflatten(1, (num_channels, bins)), dim=2)
+
+
+class PlainHOGTarget(HOGTarget):
+    """The HOG target computed by `plain_hog`."""
+
+    @torch.no_grad()
+    def encode(self, clips: Tensor, grid: Grid) -> Tensor:
+        """Encode clips as in `HOGTarget.encode`."""
+        frames = clips[:, :, :: self.token_size[0]].transpose(1, 2).flatten(0, 1)
+        cells = plain_hog(frames, bins=self.bins, cell=self.cell, window=self.window)
+        rows, columns = cells.shape[3] // grid.h, cells.shape[4] // grid.w
+        cells = cells.view(*cells.shape[:3], grid.h, rows, grid.w, columns)
+        tokens = cells.permute(0, 3, 5, 1, 2, 4, 6)
+        return tokens.reshape(len(clips), grid.num_tokens, self.dim)

@@ -13,7 +13,8 @@ from typing import Any, TextIO
 import numpy as np
 from numpy.typing import NDArray
 
-from slowfast_maskfeat.datasets.video_list import MissingListError, RowError, raise_wrong_rows
+from slowfast_maskfeat.datasets.row_collector import RowError, raise_wrong_rows
+from slowfast_maskfeat.datasets.video_list import MissingListError
 from slowfast_maskfeat.files import is_file, open_text
 
 # Rows that are parsed at a time: 60 MB, for files of any size.

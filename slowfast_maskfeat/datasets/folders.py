@@ -7,12 +7,8 @@ import re
 from collections.abc import Callable, Sequence
 
 from slowfast_maskfeat.datasets.list_file import read_own_list
-from slowfast_maskfeat.datasets.video_list import (
-    DataFolder,
-    MissingListError,
-    RowCollector,
-    VideoList,
-)
+from slowfast_maskfeat.datasets.row_collector import RowCollector
+from slowfast_maskfeat.datasets.video_list import DataFolder, MissingListError, VideoList
 from slowfast_maskfeat.videos.media import is_media
 
 _WORDNET_ID = re.compile(r"n\d{8}")

@@ -8,7 +8,8 @@ from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import replace
 from itertools import groupby
 
-from slowfast_maskfeat.datasets.video_list import MissingListError, raise_wrong_rows
+from slowfast_maskfeat.datasets.row_collector import raise_wrong_rows
+from slowfast_maskfeat.datasets.video_list import MissingListError
 from slowfast_maskfeat.files import is_file, open_text
 from slowfast_maskfeat.videos._numbered_frames import NumberedFrames
 from slowfast_maskfeat.videos.media import is_image

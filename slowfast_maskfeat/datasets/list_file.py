@@ -11,13 +11,8 @@ from itertools import chain
 from typing import Any, TextIO
 
 from slowfast_maskfeat.datasets.kinetics import find_layout
-from slowfast_maskfeat.datasets.video_list import (
-    DataFolder,
-    MissingListError,
-    RowCollector,
-    RowError,
-    VideoList,
-)
+from slowfast_maskfeat.datasets.row_collector import RowCollector, RowError
+from slowfast_maskfeat.datasets.video_list import DataFolder, MissingListError, VideoList
 from slowfast_maskfeat.files import is_file, join, open_text
 
 _SEPARATORS = {" ": "a space", ",": "a comma", "\t": "a tab"}

@@ -7,13 +7,8 @@ from collections.abc import Sequence
 from typing import Any
 
 from slowfast_maskfeat.datasets.list_file import read_own_list
-from slowfast_maskfeat.datasets.video_list import (
-    DataFolder,
-    MissingListError,
-    RowCollector,
-    RowError,
-    VideoList,
-)
+from slowfast_maskfeat.datasets.row_collector import RowCollector, RowError
+from slowfast_maskfeat.datasets.video_list import DataFolder, MissingListError, VideoList
 from slowfast_maskfeat.files import open_text
 
 # The archives have used two naming schemes; the labels may be in a subfolder.

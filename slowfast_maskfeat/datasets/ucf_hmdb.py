@@ -6,13 +6,8 @@ import os
 from collections.abc import Sequence
 
 from slowfast_maskfeat.datasets.list_file import read_own_list
-from slowfast_maskfeat.datasets.video_list import (
-    DataFolder,
-    MissingListError,
-    RowCollector,
-    RowError,
-    VideoList,
-)
+from slowfast_maskfeat.datasets.row_collector import RowCollector, RowError
+from slowfast_maskfeat.datasets.video_list import DataFolder, MissingListError, VideoList
 from slowfast_maskfeat.files import join, list_names, open_text
 
 _UCF_FOLDERS = ("", "ucfTrainTestlist", "splits")

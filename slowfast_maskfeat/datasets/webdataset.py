@@ -11,15 +11,11 @@ import numpy as np
 from numpy.typing import NDArray
 
 from slowfast_maskfeat.datasets.list_file import is_number
+from slowfast_maskfeat.datasets.row_collector import RowCollector, RowError
 from slowfast_maskfeat.datasets.shard_index import load_index, make_index
 from slowfast_maskfeat.datasets.shard_names import find_shards
 from slowfast_maskfeat.datasets.shard_scan import ShardError, ShardIndex, check_label_key
-from slowfast_maskfeat.datasets.video_list import (
-    DataFolder,
-    RowCollector,
-    RowError,
-    VideoList,
-)
+from slowfast_maskfeat.datasets.video_list import DataFolder, VideoList
 from slowfast_maskfeat.videos.shards import Member, ShardReader
 
 # Shards that are indexed concurrently: most of the time is spent waiting for a disk or server.

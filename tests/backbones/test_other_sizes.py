@@ -69,7 +69,7 @@ def test_a_masked_model_takes_clips_of_any_length_and_size(name: str, num_frames
 
 def motion_clips(size: int) -> tuple[torch.Tensor, torch.Tensor]:
     """The first demo validation clips, rendered at a size: (B, C, T, H, W) normalized, labels."""
-    generator = load_tool("datasets/make_motion_clips.py")
+    generator = load_tool("datasets/motion_rendering.py")
     clips = []
     for index in range(NUM_CLIPS):
         motion, look = generator.sample_clip(0, "val", index)

@@ -49,7 +49,7 @@ def test_a_shape_moves_about_a_key_frame_as_its_action_says(shapes: list) -> Non
 
 def test_shapes_never_leave_the_picture_nor_jump(shapes: list) -> None:
     for shape in shapes:
-        margin = shape.radius * (1 + boxes.clips.CONTOUR_BUMPS)
+        margin = shape.radius * (1 + boxes.rendering.CONTOUR_BUMPS)
         assert (shape.path >= margin).all()
         assert (shape.path <= np.array([boxes.WIDTH, boxes.HEIGHT]) - margin).all()
         assert np.linalg.norm(np.diff(shape.path, axis=0), axis=1).max() < 12
@@ -69,7 +69,7 @@ def test_actions_are_drawn_uniformly_and_independently(shapes: list) -> None:
 def test_boxes_are_tight_around_what_is_drawn() -> None:
     generator = np.random.default_rng(1)
     shapes = boxes.sample_shapes(SETTINGS, generator)
-    _, coverages = boxes.render_video(shapes, boxes.clips.sample_look(generator))
+    _, coverages = boxes.render_video(shapes, boxes.rendering.sample_look(generator))
     for key_frame in boxes.boxes_of(shapes, coverages, SETTINGS, generator):
         for shape, box, coverage in zip(
             shapes, key_frame.boxes, coverages[:, key_frame.second * boxes.FPS], strict=True

@@ -12,6 +12,7 @@ from helpers.dataset_scripts import run
 from helpers.load_tool import load_tool
 
 clips = load_tool("datasets/make_motion_clips.py")
+rendering = load_tool("datasets/motion_rendering.py")
 SETTINGS = clips.VideoSettings(seed=3, size=32, frames=8)
 
 
@@ -43,18 +44,21 @@ def ks_distance_from_uniform(values: np.ndarray) -> float:
 def test_the_state_at_any_one_frame_has_the_same_law_for_every_class(frame: int) -> None:
     for label in range(8):
         states = np.stack(
-            [clips.sample_clip(0, "train", label + 8 * k)[0].states(24)[frame] for k in range(400)]
+            [
+                rendering.sample_clip(0, "train", label + 8 * k)[0].states(24)[frame]
+                for k in range(400)
+            ]
         )
         for axis in range(4):
             # 1.95 is exceeded once in 1,000 times; the seed is fixed, so this cannot flicker.
             distance = ks_distance_from_uniform(states[:, axis])
-            assert distance < 1.95, (clips.CLASS_NAMES[label], clips.COORDINATES[axis])
+            assert distance < 1.95, (rendering.CLASS_NAMES[label], rendering.COORDINATES[axis])
         correlation = np.corrcoef(np.cos(2 * np.pi * states).T) - np.eye(4)
         assert np.abs(correlation).max() < 0.2
 
 
 def test_the_look_is_drawn_before_and_without_the_class() -> None:
-    motions = [clips.sample_motion(label, np.random.default_rng(5)) for label in range(8)]
+    motions = [rendering.sample_motion(label, np.random.default_rng(5)) for label in range(8)]
     for label, motion in enumerate(motions):
         assert motion.label == label
         for name in ("start", "wobble", "wobble_frequency", "wobble_phase"):
@@ -66,24 +70,24 @@ def test_the_look_is_drawn_before_and_without_the_class() -> None:
 
 @pytest.mark.parametrize("label", range(8))
 def test_played_backwards_a_clip_is_a_clip_of_the_opposite_class(label: int) -> None:
-    motion, look = clips.sample_clip(0, "train", label)
+    motion, look = rendering.sample_clip(0, "train", label)
     backwards = motion.reversed(24)
     assert backwards.label == (label + 4) % 8
     difference = backwards.states(24) - motion.states(24)[::-1]
     np.testing.assert_allclose((difference + 0.5) % 1 - 0.5, 0, atol=1e-9)
-    shown = clips.render_frames(motion, look, 24, 48).astype(int)
-    reversed_shown = clips.render_frames(backwards, look, 24, 48).astype(int)
+    shown = rendering.render_frames(motion, look, 24, 48).astype(int)
+    reversed_shown = rendering.render_frames(backwards, look, 24, 48).astype(int)
     assert np.abs(reversed_shown - shown[::-1]).max() <= 1
 
 
 def test_the_pixels_move_as_the_class_name_says() -> None:
-    _, look = clips.sample_clip(0, "train", 0)
+    _, look = rendering.sample_clip(0, "train", 0)
     nothing = np.zeros(4)
 
     def coverage(*velocity: float) -> np.ndarray:
         moved = np.array([*velocity, 0.0, 0.0])
-        motion = clips.Motion(np.array([0.5, 0.5, 0.0, 0.3]), moved, nothing, nothing, nothing)
-        return clips.render_blob(motion.states(7), look, 48)[0]
+        motion = rendering.Motion(np.array([0.5, 0.5, 0.0, 0.3]), moved, nothing, nothing, nothing)
+        return rendering.render_blob(motion.states(7), look, 48)[0]
 
     first = coverage(0, 0)[0]
     shifts = {
@@ -93,8 +97,8 @@ def test_the_pixels_move_as_the_class_name_says() -> None:
         "move_up_left": (-12, -12),
     }
     for name, (down, right) in shifts.items():
-        label = clips.CLASS_NAMES.index(name)
-        direction = clips.sample_motion(label, np.random.default_rng(0)).velocity[:2]
+        label = rendering.CLASS_NAMES.index(name)
+        direction = rendering.sample_motion(label, np.random.default_rng(0)).velocity[:2]
         velocity = np.sign(np.round(direction, 9)) / 24  # 12 pixels of 48 in six frames
         expected = np.roll(first, (down, right), (0, 1))
         np.testing.assert_allclose(coverage(*velocity)[6], expected, atol=1e-4)
@@ -102,10 +106,10 @@ def test_the_pixels_move_as_the_class_name_says() -> None:
 
 def test_the_blob_stands_out_and_has_clean_edges() -> None:
     for index in range(40):
-        motion, look = clips.sample_clip(1, "train", index)
-        first, second = look.tones[1:] @ clips._LUMA
+        motion, look = rendering.sample_clip(1, "train", index)
+        first, second = look.tones[1:] @ rendering.LUMA
         assert abs(first - second) > 0.4
-        coverage, _ = clips.render_blob(motion.states(24), look, 48)
+        coverage, _ = rendering.render_blob(motion.states(24), look, 48)
         share = coverage.mean((1, 2))
         assert share.min() > 0.02
         assert share.max() < 0.6
@@ -113,12 +117,12 @@ def test_the_blob_stands_out_and_has_clean_edges() -> None:
 
 
 def test_files_hold_what_was_rendered(data_set: Path) -> None:
-    motion, look = clips.sample_clip(SETTINGS.seed, "train", 5)
-    rendered = clips.render_frames(motion, look, SETTINGS.frames, SETTINGS.size)
+    motion, look = rendering.sample_clip(SETTINGS.seed, "train", 5)
+    rendered = rendering.render_frames(motion, look, SETTINGS.frames, SETTINGS.size)
     path = data_set / clips.video_name("train", 5)
     decoded = decode(path)
     assert decoded.shape == (8, 32, 32, 3)
-    error = np.abs(decoded.astype(float) @ clips._LUMA - rendered.astype(float) @ clips._LUMA)
+    error = np.abs(decoded.astype(float) @ rendering.LUMA - rendered.astype(float) @ rendering.LUMA)
     assert error.mean() < 4
     with av.open(str(path)) as file:
         stream = file.streams.video[0]
@@ -141,7 +145,7 @@ def test_lists_have_the_kinetics_form(data_set: Path) -> None:
         assert all((data_set / path).is_file() for path, _ in found)
     for folder in ("pretrain", "finetune"):
         names = (data_set / folder / "classes.txt").read_text().splitlines()
-        assert tuple(names) == clips.CLASS_NAMES
+        assert tuple(names) == rendering.CLASS_NAMES
 
 
 def test_bytes_depend_on_seed_and_index_alone(data_set: Path, tmp_path: Path) -> None:
@@ -154,9 +158,9 @@ def test_bytes_depend_on_seed_and_index_alone(data_set: Path, tmp_path: Path) ->
     assert "40/40 clips" in shown
     for path in (data_set / "videos").iterdir():
         assert (tmp_path / "videos" / path.name).read_bytes() == path.read_bytes()
-    other, _ = clips.sample_clip(4, "train", 0)
-    assert not np.array_equal(other.start, clips.sample_clip(3, "train", 0)[0].start)
-    assert not np.array_equal(other.start, clips.sample_clip(4, "val", 0)[0].start)
+    other, _ = rendering.sample_clip(4, "train", 0)
+    assert not np.array_equal(other.start, rendering.sample_clip(3, "train", 0)[0].start)
+    assert not np.array_equal(other.start, rendering.sample_clip(4, "val", 0)[0].start)
 
 
 def test_a_second_run_makes_only_what_is_missing(data_set: Path, tmp_path: Path) -> None:
@@ -176,7 +180,7 @@ def test_a_second_run_makes_only_what_is_missing(data_set: Path, tmp_path: Path)
 def test_a_failed_encoding_leaves_nothing(tmp_path: Path) -> None:
     odd = np.zeros((2, 31, 31, 3), np.uint8)  # yuv420p needs even sides
     with pytest.raises(av.FFmpegError):
-        clips.write_video(tmp_path / "x.mp4", odd, 30, 18)
+        rendering.write_video(tmp_path / "x.mp4", odd, 30, 18)
     assert list(tmp_path.iterdir()) == []
 
 

@@ -68,7 +68,7 @@ def test_the_outline_is_that_of_its_class(name):
         motion, look = shapes.sample_image(0, "test", index)
         radius = _radius(look)
         # No corner leaves the picture, so none comes in at the other side.
-        largest = shapes.clips.radius_of(motion.start[3]) * radius.max()
+        largest = shapes.rendering.radius_of(motion.start[3]) * radius.max()
         assert largest + np.abs(motion.start[:2] - 0.5).max() <= 0.5
         if name == "disc":
             assert np.ptp(radius) < 0.25
@@ -81,7 +81,7 @@ def test_the_area_does_not_tell_the_class():
     areas = np.empty(360)
     for index in range(360):
         motion, look = shapes.sample_image(0, "train", index)
-        mean_radius = shapes.clips.radius_of(motion.start[3])
+        mean_radius = shapes.rendering.radius_of(motion.start[3])
         areas[index] = np.pi * mean_radius**2 * (_radius(look) ** 2).mean()
     of_class = np.array([areas[label::6].mean() for label in range(6)])
     assert (np.abs(of_class - areas.mean()) < 4 * areas.std() / np.sqrt(60)).all()

@@ -18,7 +18,7 @@ from helpers.golden_rule import (
 from slowfast_maskfeat.builders import build_model, build_task
 from slowfast_maskfeat.clips import ClipBatch
 from slowfast_maskfeat.config import load_config
-from slowfast_maskfeat.datasets.video_list import RowCollector
+from slowfast_maskfeat.datasets.row_collector import RowCollector
 from slowfast_maskfeat.losses import soft_cross_entropy
 
 PRETRAINING = [

@@ -1,0 +1,212 @@
+"""Rows of a list as they are read: valid ones collected, malformed ones reported together."""
+
+from __future__ import annotations
+
+import difflib
+from array import array
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from typing import NoReturn
+
+import numpy as np
+
+from slowfast_maskfeat.datasets.video_list import VideoList
+
+# Reading stops after this many malformed rows.
+_MAX_NAMED = 50
+
+
+class RowError(Exception):
+    """A malformed row of a list; the message says why."""
+
+
+class RowCollector:
+    """Collects valid rows in growing arrays, and the errors of the others.
+
+    Args:
+        source: The list, for messages.
+        class_names: Names of the classes by number; None numbers names in sorted order.
+        unit: Singular noun for a row in messages; rows count from 1.
+    """
+
+    def __init__(
+        self, source: str, class_names: Sequence[str] | None = None, *, unit: str = "line"
+    ) -> None:
+        self.source = source
+        self.class_names = class_names
+        self._unit = unit
+        self._paths = bytearray()
+        self._ends = array("q")
+        self._labels = array("q")
+        self._lines = array("q")
+        self._keys = array("q")
+        self._names: dict[str, int] = {}
+        self._has_names = False
+        self._wrong: list[tuple[int, str]] = []
+
+    def __len__(self) -> int:
+        return len(self._ends)
+
+    @contextmanager
+    def row(self, line: int) -> Iterator[None]:
+        """Context for one row: a `RowError` in it is recorded, and reading goes on."""
+        try:
+            yield
+        except RowError as error:
+            self.note(line, error)
+
+    def note(self, line: int, error: RowError) -> None:
+        """Record the error of a row.
+
+        Raises:
+            ValueError: The limit of malformed rows is reached.
+        """
+        self._wrong.append((line, str(error)))
+        if len(self._wrong) >= _MAX_NAMED:
+            self._raise()
+
+    def add(self, line: int, path: str, label: int | None) -> None:
+        """Add a row.
+
+        Raises:
+            RowError: The path is empty.
+        """
+        if not path:
+            raise RowError("the path is empty")
+        encoded = path.encode("utf-8", "surrogateescape")
+        self._paths += encoded
+        self._ends.append(len(self._paths))
+        self._lines.append(line)
+        self._keys.append(hash(encoded))
+        if label is not None:
+            self._labels.append(label)
+
+    def number(self, text: str) -> int:
+        """Class number of a label that is a number.
+
+        Raises:
+            RowError: It is not a valid class number.
+        """
+        if not (text.isascii() and text.isdigit()):
+            what = f"the label must be an integer >= 0, got {text!r}" if text else "no label"
+            raise RowError(what)
+        label = int(text)
+        if label >= 1 << 31:
+            raise RowError(f"the label must be below 2**31, got {text}")
+        if self.class_names is not None and label >= len(self.class_names):
+            classes = len(self.class_names)
+            raise RowError(f"the label must be in [0, {classes}), got {label}")
+        return label
+
+    def named(self, text: str) -> int:
+        """Class number of a name; without `class_names` preliminary, until `finish` sorts them.
+
+        Raises:
+            RowError: The name is empty or unknown.
+        """
+        if not self._has_names:
+            self._has_names = True
+            self._names = {name: i for i, name in enumerate(self.class_names or ())}
+        if not text:
+            raise RowError("no label")
+        if self.class_names is not None and text not in self._names:
+            near = difflib.get_close_matches(text, self.class_names, n=1)
+            hint = f"; the nearest is {near[0]!r}" if near else ""
+            raise RowError(f"the label must be a class name, got {text!r}{hint}")
+        return self._names.setdefault(text, len(self._names))
+
+    def finish(self, folder: str, *, notes: Sequence[str] = ()) -> VideoList:
+        """All rows that were added.
+
+        Args:
+            folder: Folder of the videos.
+            notes: Warnings for the user.
+
+        Raises:
+            ValueError: There are no rows, or some are malformed or contradict each other.
+        """
+        repeated = self._check_repeated()
+        if self._wrong:
+            self._raise()
+        if not self._ends:
+            raise ValueError(f"{self.source} has no rows")
+        if repeated:
+            notes = (*notes, repeated)
+        labels = np.array(self._labels, np.int64) if self._labels else None
+        names: tuple[str, ...] | None = None
+        if self._has_names and labels is not None:
+            names = tuple(self.class_names or sorted(self._names))
+            rank = {name: i for i, name in enumerate(names)}
+            # So far they are numbered by first occurrence.
+            labels = np.array([rank[name] for name in self._names], np.int64)[labels]
+        return VideoList(
+            np.frombuffer(bytes(self._paths), np.uint8),
+            np.array(self._ends, np.int64),
+            labels,
+            source=self.source,
+            folder=folder,
+            class_names=names,
+            notes=tuple(notes),
+        )
+
+    def _check_repeated(self) -> str:
+        """Record rows that contradict an earlier one; return a note on those that repeat one."""
+        keys = np.array(self._keys, np.int64)
+        order = np.argsort(keys, kind="stable")
+        # Neighbors with equal hashes, in the order of the list.
+        suspects = np.flatnonzero(np.diff(keys[order]) == 0) + 1
+        firsts: dict[bytes, int] = {}
+        repeated: list[int] = []
+        for place in suspects.tolist():
+            for row in (int(order[place - 1]), int(order[place])):
+                first = firsts.setdefault(self._encoded(row), row)
+                if first == row or row in repeated[-1:]:
+                    continue
+                repeated.append(row)
+                if self._labels and self._labels[first] != self._labels[row]:
+                    path = self._encoded(row).decode("utf-8", "replace")
+                    one, other = self._label(row), self._label(first)
+                    what = f"{path!r} has the label {one}, but {other} in {self._unit}"
+                    self._wrong.append((self._lines[row], f"{what} {self._lines[first]}"))
+        self._wrong.sort()
+        if not repeated:
+            return ""
+        row = min(repeated)
+        path = self._encoded(row).decode("utf-8", "replace")
+        where = f"{self._unit} {self._lines[row]}"
+        return f"{len(repeated)} rows repeat a path, the first of them is {path!r} in {where}"
+
+    def _encoded(self, row: int) -> bytes:
+        begin = self._ends[row - 1] if row else 0
+        return bytes(self._paths[begin : self._ends[row]])
+
+    def _label(self, row: int) -> str:
+        label = self._labels[row]
+        if not self._has_names:
+            return str(label)
+        return repr(next(name for name, number in self._names.items() if number == label))
+
+    def _raise(self) -> None:
+        is_cut = len(self._wrong) >= _MAX_NAMED
+        raise_wrong_rows(self.source, self._wrong[:_MAX_NAMED], unit=self._unit, is_cut=is_cut)
+
+
+def raise_wrong_rows(
+    source: str, wrong: Sequence[tuple[int, str]], *, unit: str = "line", is_cut: bool = False
+) -> NoReturn:
+    """Raise one error for several malformed rows.
+
+    Args:
+        source: The list.
+        wrong: Number and error of each row; at least one.
+        unit: Singular noun for a row.
+        is_cut: There may be more of them.
+
+    Raises:
+        ValueError: Always.
+    """
+    named = [f"{unit} {line}: {what}" for line, what in wrong]
+    if len(wrong) == 1:
+        raise ValueError(f"{source}, {named[0]}")
+    more = " or more" if is_cut else ""
+    raise ValueError(f"{source}: {len(wrong)}{more} malformed rows: " + "; ".join(named))
