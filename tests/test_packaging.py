@@ -72,3 +72,30 @@ def test_make_refuses_an_old_python_in_one_line(tmp_path: Path) -> None:
         assert result.returncode != 0
         assert message in result.stderr
         assert not (tmp_path / "venv").exists()
+
+
+def test_the_package_imports_quickly_and_without_torch() -> None:
+    code = """
+import sys, time
+begin = time.perf_counter()
+import slowfast_maskfeat
+print(time.perf_counter() - begin)
+known = set(sys.modules)
+print(sorted({"torch", "numpy", "av", "fvcore"} & known), len(dir(slowfast_maskfeat)))
+"""
+    output = subprocess.run(
+        [sys.executable, "-c", code], cwd=ROOT, check=True, capture_output=True, text=True
+    ).stdout
+    seconds, rest = output.split("\n", 1)
+    assert float(seconds) < 0.1
+    assert rest.startswith("[] ")
+
+
+def test_every_public_name_is_there() -> None:
+    for name in slowfast_maskfeat.__all__:
+        value = getattr(slowfast_maskfeat, name)
+        assert callable(value), name
+        assert name in dir(slowfast_maskfeat)
+    assert slowfast_maskfeat.evaluate_ava.__module__ == "slowfast_maskfeat.metrics.ava_map"
+    with pytest.raises(AttributeError, match="'slowfast_maskfeat' has no attribute 'no_such_name'"):
+        _ = slowfast_maskfeat.no_such_name

@@ -149,7 +149,8 @@ def check_resumable(
     Raises:
         ValueError: The classes differ.
     """
-    if not cfg.MASK.ENABLE:
+    method = find_method(cfg)
+    if method.has_labels or method.has_boxes:
         names = (data or DataSource(cfg)).class_names
         compare_class_names(payload.get("class_names") or (), names, path)
 
