@@ -1,4 +1,4 @@
-"""Configuration -> where a data set lies, and what reads it."""
+"""Location and reader of a data set."""
 
 from __future__ import annotations
 
@@ -22,13 +22,13 @@ from slowfast_maskfeat.log import Progress
 
 
 def data_set(cfg: CfgNode, split: str) -> str:
-    """Name of the data set that a split is of."""
+    """Return the data set name of a split."""
     name: str = cfg.TEST.DATASET if split == "test" else cfg.TRAIN.DATASET
     return name
 
 
 def dataset_kind(cfg: CfgNode, split: str) -> DataSetKind:
-    """Row of the data set that TRAIN.DATASET or TEST.DATASET names for a split.
+    """Return the registry row that TRAIN.DATASET or TEST.DATASET names for a split.
 
     Raises:
         ValueError: The name is unknown.
@@ -38,7 +38,7 @@ def dataset_kind(cfg: CfgNode, split: str) -> DataSetKind:
 
 
 def find_reader(cfg: CfgNode, split: str) -> DataSetKind:
-    """Row that reads a split: that of shards if a key names shards, whatever is in them.
+    """Return the registry row that reads a split: `webdataset` if shards are configured.
 
     Raises:
         ValueError: TRAIN.DATASET or TEST.DATASET is unknown.
@@ -49,7 +49,7 @@ def find_reader(cfg: CfgNode, split: str) -> DataSetKind:
 
 
 def reverses_channels(cfg: CfgNode, split: str) -> bool:
-    """Whether the network is fed blue, green, red of a split."""
+    """Whether the network receives the channels of a split as blue, green, red."""
     kind = dataset_kind(cfg, split)
     if kind.has_boxes:
         return bool(cfg.AVA.BGR)
@@ -57,11 +57,11 @@ def reverses_channels(cfg: CfgNode, split: str) -> bool:
 
 
 def read_list_file(cfg: CfgNode, path: str) -> VideoList:
-    """The rows of any list file, read as one of training would be.
+    """Read any annotation file in the format of the training split.
 
     Args:
-        cfg: configuration; DATA.PATH_LABEL_SEPARATOR, DATA.PATH_PREFIX and TRAIN.DATASET are read.
-        path: of the list.
+        cfg: configuration; uses DATA.PATH_LABEL_SEPARATOR, DATA.PATH_PREFIX and TRAIN.DATASET.
+        path: path of the annotation file.
 
     Raises:
         ValueError: see `read_list`.
@@ -73,21 +73,21 @@ def read_list_file(cfg: CfgNode, path: str) -> VideoList:
 
 
 def shard_patterns(cfg: CfgNode) -> dict[str, str]:
-    """What names the shards of each split; empty where nothing does."""
+    """Return the shard pattern of each split; empty for splits without shards."""
     data = cfg.DATA
     return {"train": data.TRAIN_SHARDS, "val": data.VAL_SHARDS, "test": data.TEST_SHARDS}
 
 
 def data_folder(cfg: CfgNode) -> DataFolder:
-    """Where the data lies.
+    """Build the location of the data set.
 
     Raises:
-        ValueError: DATA.OFFICIAL_SPLIT is none of the three, or DATA.SHUFFLE_BUFFER too small.
+        ValueError: DATA.OFFICIAL_SPLIT is not 1, 2 or 3, or DATA.SHUFFLE_BUFFER is below 1.
     """
     if cfg.DATA.SHUFFLE_BUFFER < 1:
-        raise ValueError(f"DATA.SHUFFLE_BUFFER: {cfg.DATA.SHUFFLE_BUFFER}: 1 or more is wanted")
+        raise ValueError(f"DATA.SHUFFLE_BUFFER must be at least 1, got {cfg.DATA.SHUFFLE_BUFFER}")
     if cfg.DATA.OFFICIAL_SPLIT not in (1, 2, 3):
-        raise ValueError(f"DATA.OFFICIAL_SPLIT: {cfg.DATA.OFFICIAL_SPLIT}: 1, 2 or 3 is wanted")
+        raise ValueError(f"DATA.OFFICIAL_SPLIT must be 1, 2 or 3, got {cfg.DATA.OFFICIAL_SPLIT}")
     if any(dataset_kind(cfg, split).has_boxes for split in ("train", "test")):
         return _ava_folder(cfg)
     return DataFolder(
@@ -125,7 +125,7 @@ def _ava_folder(cfg: CfgNode) -> AvaFolder:
         train_boxes=tuple(ava.TRAIN_PREDICT_BOX_LISTS),
         test_boxes=tuple(ava.TEST_PREDICT_BOX_LISTS),
         score_threshold=ava.DETECTION_SCORE_THRESH,
-        # Validation takes every fourth second, as published.
+        # Validation uses every fourth second, as published.
         every=1 if ava.FULL_TEST_ON_VAL else 4,
         multi_label=ava.MULTI_LABEL,
     )
