@@ -211,8 +211,8 @@ def read_videos(
 def _check_labels(cfg: CfgNode, videos: VideoList, num_classes: int) -> None:
     if videos.labels is None:
         raise ValueError(
-            f"{videos.source}: rows must be `path label`, got paths without labels, which "
-            f"{method_name(cfg)} requires"
+            f"{videos.source}: rows must be `path label` for {method_name(cfg)}, got paths without "
+            "labels"
         )
     if len(videos) and videos.labels.max() >= num_classes:
         row = int(videos.labels.argmax())
