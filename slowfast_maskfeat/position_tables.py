@@ -1,4 +1,4 @@
-"""Resizing of position tables to another token grid, for models and for checkpoints.
+"""Resizing of position embeddings to another token grid, for models and checkpoints.
 
 Source: Dosovitskiy et al., "An Image is Worth 16x16 Words" (ICLR 2021), section 3.2.
 """
@@ -12,7 +12,7 @@ from slowfast_maskfeat.shapes import Grid
 
 
 def resize_spatial(table: Tensor, *, source: tuple[int, int], target: tuple[int, int]) -> Tensor:
-    """Brings a table of spatial positions to another number of rows and columns (bicubic).
+    """Resize spatial position embeddings to another number of rows and columns (bicubic).
 
     Args:
         table: (1, source_h * source_w, D) or (t, source_h * source_w, D).
@@ -20,7 +20,7 @@ def resize_spatial(table: Tensor, *, source: tuple[int, int], target: tuple[int,
         target: Rows and columns of the result.
 
     Returns:
-        (1 or t, target_h * target_w, D); the table itself where nothing changes.
+        (1 or t, target_h * target_w, D); the same tensor if the size does not change.
     """
     if source == target:
         return table
@@ -30,14 +30,14 @@ def resize_spatial(table: Tensor, *, source: tuple[int, int], target: tuple[int,
 
 
 def resize_temporal(table: Tensor, *, length: int) -> Tensor:
-    """Brings a table of positions along one axis to another length (linear).
+    """Resize position embeddings along one axis to another length (linear).
 
     Args:
         table: (1, source_length, D).
         length: Length of the result.
 
     Returns:
-        (1, length, D); the table itself where nothing changes.
+        (1, length, D); the same tensor if the length does not change.
     """
     if table.shape[1] == length:
         return table
@@ -46,18 +46,18 @@ def resize_temporal(table: Tensor, *, length: int) -> Tensor:
 
 
 def separable_positions(spatial: Tensor, temporal: Tensor, *, source: Grid, target: Grid) -> Tensor:
-    """Positions that are the sum of a spatial and a temporal table.
+    """Compute separable position embeddings: the sum of a spatial and a temporal table.
 
-    Source: MViT (Fan et al., 2021), section 4.1, "separable" positions.
+    Source: MViT (Fan et al., 2021), section 4.1.
 
     Args:
-        spatial: (1, h * w, D) of the source grid.
-        temporal: (1, t, D) of the source grid.
-        source: Grid the tables were made for.
+        spatial: (1, h * w, D) on the source grid.
+        temporal: (1, t, D) on the source grid.
+        source: Grid of the tables.
         target: Grid of the result.
 
     Returns:
-        (1, N, D) of the target grid, in the order of (t, h, w).
+        (1, N, D) on the target grid, ordered by (t, h, w).
     """
     spatial = resize_spatial(spatial, source=source[1:], target=target[1:])
     temporal = resize_temporal(temporal, length=target.t)
@@ -66,17 +66,17 @@ def separable_positions(spatial: Tensor, temporal: Tensor, *, source: Grid, targ
 
 
 def joint_positions(table: Tensor, *, source: Grid, target: Grid) -> Tensor:
-    """Positions that are one table over time, rows and columns.
+    """Resize joint position embeddings, a single table over time, rows and columns.
 
-    They are resized along space (bicubic), then along time (linear).
+    The table is resized along space (bicubic), then along time (linear).
 
     Args:
-        table: (1, N, D) of the source grid.
-        source: Grid the table was made for.
+        table: (1, N, D) on the source grid.
+        source: Grid of the table.
         target: Grid of the result.
 
     Returns:
-        (1, N, D) of the target grid.
+        (1, N, D) on the target grid.
     """
     if source == target:
         return table

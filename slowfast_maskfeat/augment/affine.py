@@ -1,9 +1,9 @@
 """Affine resampling of the frames of many clips at once, with Pillow's kernels.
 
-Every output pixel is a weighted sum of a few input pixels, the same ones in all frames of a clip.
-So the input is a table with one row per pixel, which holds that pixel in all frames and channels,
-and one `embedding_bag` sums the rows of every output pixel. Only the requested output pixels are
-computed, and only the input pixels that they need are read.
+Every output pixel is a weighted sum of a few input pixels, which are the same in all frames of a
+clip. The input is therefore a table with one row per pixel, holding that pixel in all frames and
+channels, and one `embedding_bag` sums the rows of every output pixel. Only the requested output
+pixels are computed, and only the input pixels that they need are read.
 """
 
 from __future__ import annotations
@@ -23,9 +23,9 @@ INTERPOLATIONS = ("bicubic", "bilinear")
 
 
 class Affine(NamedTuple):
-    """Where output pixels come from: x_in = a*x + b*y + c, y_in = d*x + e*y + f.
+    """Affine map from output to input coordinates: x_in = a*x + b*y + c, y_in = d*x + e*y + f.
 
-    Coordinates are in pixels, with the center of the first one at (0.5, 0.5).
+    Coordinates are in pixels; the center of the first pixel is (0.5, 0.5).
     """
 
     a: float
@@ -36,18 +36,18 @@ class Affine(NamedTuple):
     f: float
 
     def source(self, box: CropBox, height: int, width: int) -> CropBox:
-        """The pixels of frames of (height, width) that those of `box` are made of."""
+        """Return the box of input pixels, in frames of (height, width), that `box` depends on."""
         x = (box.left, box.left + box.width)
         y = (box.top, box.top + box.height)
         across = [self.a * x_out + self.b * y_out + self.c for x_out in x for y_out in y]
         down = [self.d * x_out + self.e * y_out + self.f for x_out in x for y_out in y]
         left, top = math.floor(min(across)), math.floor(min(down))
         needed = CropBox(top, left, math.ceil(max(down)) - top, math.ceil(max(across)) - left)
-        return needed.grown(2, height, width)  # the reach of the bicubic kernel
+        return needed.grown(2, height, width)  # the radius of the bicubic kernel
 
 
 def rotation(degrees: float, height: int, width: int) -> Affine:
-    """Rotate about the center, counter-clockwise as displayed."""
+    """Return the counter-clockwise rotation about the center, as displayed."""
     angle = -math.radians(degrees)
     # Rounded as Pillow does, so that right angles are exact.
     cosine, sine = round(math.cos(angle), 15), round(math.sin(angle), 15)
@@ -56,7 +56,7 @@ def rotation(degrees: float, height: int, width: int) -> Affine:
 
 
 def inverse(matrix: Affine) -> Affine:
-    """From input to output coordinates."""
+    """Return the inverse map, from input to output coordinates."""
     a, b, c, d, e, f = matrix
     size = a * e - b * d
     return Affine(
@@ -74,17 +74,17 @@ def affine(
     interpolation: str,
     fills: Sequence[Sequence[int]],
 ) -> Tensor:
-    """Resample frames and compute a rectangle of each clip's result.
+    """Resample frames and compute one rectangle of the result of each clip.
 
     Args:
-        frames: (G, T, H, W, C) uint8: of each clip the pixels of its region, padded below and to
-            the right where others are larger.
-        matrices: of each clip, from output to input coordinates of the whole frame.
-        regions: of each clip; `Affine.source` gives what the rectangle needs.
-        corners: of each clip, top and left of its rectangle, in the whole frame.
-        size: of the rectangles.
-        interpolation: "bicubic" (Catmull-Rom's form with the slope -1) or "bilinear".
-        fills: of each clip, per channel, where the input has no pixel.
+        frames: (G, T, H, W, C) uint8, the pixels of each clip's region, padded below and to the
+            right if others are larger.
+        matrices: affine map of each clip, from output to input coordinates of the whole frame.
+        regions: region of each clip; it must contain the `Affine.source` of the rectangle.
+        corners: (top, left) of each clip's rectangle in the whole frame.
+        size: (height, width) of the rectangles.
+        interpolation: "bicubic" (cubic convolution with a = -1) or "bilinear".
+        fills: per-channel fill value of each clip for pixels outside of the frame.
 
     Returns:
         (G, T, *size, C) uint8.
@@ -109,10 +109,10 @@ def affine(
     moves_columns = not all(_is_shift(m.a, m.b, m.c) for m in matrices)
     columns, column_weights = _taps(x_in, interpolation if moves_columns else "")
     rows, row_weights = _taps(y_in, interpolation if moves_rows else "")  # (G, h, w, taps)
-    columns = _held(columns, left, frame_width, columns_held)
-    rows = _held(rows, top, frame_height, rows_held)
+    columns = _to_available(columns, left, frame_width, columns_held)
+    rows = _to_available(rows, top, frame_height, rows_held)
     clip = torch.arange(num_clips, device=device, dtype=torch.int32).view(-1, 1, 1, 1)
-    # Pixels from outside of the frame read a last row of the table, which holds the fill.
+    # Pixels outside of the frame read one of the last rows of the table, which hold the fills.
     rows = torch.where(outside[..., None], num_clips * rows_held, rows + clip * rows_held)
     columns = torch.where(outside[..., None], clip, columns)
     indices = rows[..., :, None] * columns_held + columns[..., None, :]  # (G, h, w, taps, taps)
@@ -123,14 +123,14 @@ def affine(
         per_sample_weights=weights.flatten(3).flatten(0, 2),
         mode="sum",
     )  # (G*h*w, C*T)
-    # Pillow truncates; the small number keeps a sum that is whole from falling short.
+    # Pillow truncates; the small offset keeps rounding errors from lowering an exact integer.
     values = sums.add_(2e-4).clamp_(0, 255).to(torch.uint8)
     values = values.view(num_clips, height, width, channels, num_frames)
     return values.permute(0, 4, 1, 2, 3).contiguous()  # (G, T, h, w, C)
 
 
 def _table(frames: Tensor, fills: Sequence[Sequence[int]]) -> Tensor:
-    """Every pixel in all channels and frames, then the fills: (G*H*W + G, C*T) float32."""
+    """Build the table of pixels, then fills: (G*H*W + G, C*T) float32."""
     num_clips, num_frames, height, width, channels = frames.shape
     num_pixels = num_clips * height * width
     table = torch.empty((num_pixels + num_clips, channels * num_frames), device=frames.device)
@@ -142,21 +142,21 @@ def _table(frames: Tensor, fills: Sequence[Sequence[int]]) -> Tensor:
 
 
 def _is_shift(along: float, across: float, offset: float) -> bool:
-    """Whether a coordinate moves by whole pixels, or not at all."""
+    """Whether a coordinate is shifted by an integer number of pixels (or zero)."""
     return along == 1 and across == 0 and float(offset).is_integer()
 
 
-def _held(index: Tensor, first: Tensor, size: Tensor, num_held: int) -> Tensor:
-    """Pixels of a frame, those beyond its edge being its last, as pixels of what is held of it."""
+def _to_available(index: Tensor, first: Tensor, size: Tensor, num_held: int) -> Tensor:
+    """Clamp pixel indices to the frame and convert them to indices into the available pixels."""
     last = (size[..., None] - 1).int()
     index = torch.minimum(index.clamp_(min=0), last) - first[..., None].int()
     return index.clamp_(0, num_held - 1)
 
 
 def _taps(position: Tensor, interpolation: str) -> tuple[Tensor, Tensor]:
-    """Pixels along one axis that make up each output pixel, and their weights: (..., taps).
+    """Return the input pixels along one axis and their weights: (..., taps) each.
 
-    Without an interpolation the positions are those of pixels, and each is made up of one.
+    An empty `interpolation` means that positions are pixel centers: each has a single tap.
     """
     position = position - 0.5
     start = position.floor()
@@ -171,7 +171,7 @@ def _taps(position: Tensor, interpolation: str) -> tuple[Tensor, Tensor]:
 
 
 def _bicubic(fraction: Tensor) -> Tensor:
-    """Weights of the pixels at -1, 0, 1, 2: (..., 4)."""
+    """Return the weights of the pixels at -1, 0, 1, 2: (..., 4)."""
     d = fraction
     before, after = -d * (1 - d) ** 2, -(d**2) * (1 - d)
     here = 1 - 2 * d**2 + d**3
@@ -179,5 +179,5 @@ def _bicubic(fraction: Tensor) -> Tensor:
 
 
 def _bilinear(fraction: Tensor) -> Tensor:
-    """Weights of the pixels at 0, 1: (..., 2)."""
+    """Return the weights of the pixels at 0, 1: (..., 2)."""
     return torch.stack([1 - fraction, fraction], dim=-1)

@@ -1,7 +1,7 @@
-"""Applies drawn operations to frames: of one clip in a worker, or of a whole batch on a device.
+"""Drawn operations applied to frames: of one clip in a worker, or of a whole batch on a device.
 
-Both call the same code. A worker computes in each step only what the next ones need; in a batch,
-the clips whose next operation is the same are processed together.
+Both share the same code. A worker computes in each step only the pixels that later steps need; in a
+batch, clips with the same next operation are processed together.
 """
 
 from __future__ import annotations
@@ -19,8 +19,8 @@ from slowfast_maskfeat.augment.crop import CropBox, Region, crop
 from slowfast_maskfeat.augment.randaugment import Operation
 from slowfast_maskfeat.augment.to_device import to_device
 
-# So many clips go through an operation at a time, which bounds the memory for what is in between.
-_MOST_CLIPS = 8
+# Clips to process at a time, which bounds the memory of intermediate results.
+_MAX_CLIPS = 8
 
 
 def apply_operations(
@@ -28,13 +28,13 @@ def apply_operations(
 ) -> Tensor:
     """Apply operations to whole frames and crop the result to a rectangle.
 
-    The result is that of applying the operations first and cropping then, but pixels that the
-    rectangle does not need are not computed.
+    The result equals applying the operations first and cropping afterwards, but pixels that the
+    rectangle does not depend on are not computed.
 
     Args:
         frames: (T, H, W, C) uint8.
-        drawn: what `RandAugment.draw` gave.
-        box: the rectangle; None for all.
+        drawn: operations, such as those of `RandAugment.draw`.
+        box: the rectangle; None for the whole frame.
 
     Returns:
         (T, box.height, box.width, C) uint8.
@@ -51,7 +51,7 @@ def apply_operations(
 def boxes_needed(
     drawn: Sequence[Operation], box: CropBox, height: int, width: int
 ) -> list[CropBox]:
-    """The rectangle that each operation must read, then `box` for after the last one."""
+    """Return the rectangle that each operation must read, followed by `box`."""
     boxes = [box]
     for operation in reversed(drawn):
         boxes.insert(0, operation.region_needed(boxes[0], height, width))
@@ -64,17 +64,17 @@ def apply_to_batch(
     regions: Sequence[Region],
     boxes: Sequence[CropBox],
 ) -> tuple[Tensor, list[Region]]:
-    """Apply to each clip of a batch its own operations.
+    """Apply separate operations to each clip of a batch.
 
     Args:
-        clips: (B, T, H, W, C) uint8: of each clip the pixels of its region, padded below and to
-            the right.
-        drawn: of each clip.
-        regions: of each clip; it holds what its box needs (`boxes_needed`).
-        boxes: of each clip, where its result must be that of `apply_operations`.
+        clips: (B, T, H, W, C) uint8, the pixels of each clip's region, padded below and to the
+            right.
+        drawn: operations of each clip.
+        regions: region of each clip; it must contain the rectangle that `boxes_needed` returns.
+        boxes: rectangle of each clip in which the result must equal that of `apply_operations`.
 
     Returns:
-        The clips, padded, and the region of each that they now hold; pixels outside of its box are
+        The padded clips and the region of each that they now hold; pixels outside of its box are
         undefined.
     """
     steps = [
@@ -91,8 +91,8 @@ def apply_to_batch(
             if step < len(of_clip):
                 groups[of_clip[step].kind, of_clip[step].interpolation].append(number)
         for group in groups.values():
-            for start in range(0, len(group), _MOST_CLIPS):
-                numbers = group[start : start + _MOST_CLIPS]
+            for start in range(0, len(group), _MAX_CLIPS):
+                numbers = group[start : start + _MAX_CLIPS]
                 index = to_device(numbers, torch.int64, clips.device)
                 changed = _apply(
                     clips.index_select(0, index),
@@ -105,10 +105,10 @@ def apply_to_batch(
 
 
 def _regions_after(drawn: Sequence[Operation], region: Region, box: CropBox) -> list[Region]:
-    """The region of a clip that is held at first and after each operation.
+    """Return the region of a clip before the first and after each operation.
 
-    Operations that move pixels compute just what the next one reads. The others leave the region
-    as it is: cropping it would only be another copy.
+    Operations that move pixels compute only what the next one reads. The others keep the region,
+    since cropping it would only add a copy.
     """
     regions = [region]
     needed = boxes_needed(drawn, box, region.height, region.width)
@@ -128,12 +128,12 @@ def _apply(
     """Apply operations of one kind and interpolation, one to each clip.
 
     Args:
-        frames: (G, T, H, W, C) uint8, of each clip the pixels of its region and padding.
-        group: of each clip.
-        regions: of each clip.
-        corners: of each clip: top and left, in its frame, of the result. Where there is padding it
-            is the corner of the region, unless pixels move.
-        size: of the result; None for that of the frames.
+        frames: (G, T, H, W, C) uint8, the padded pixels of each clip's region.
+        group: operation of each clip.
+        regions: region of each clip.
+        corners: (top, left) of the result of each clip in its frame. With padding, it must be the
+            corner of the region, unless pixels move.
+        size: (height, width) of the result; None for the size of the frames.
     """
     kind = group[0].kind
     size = size or (frames.shape[2], frames.shape[3])
@@ -150,7 +150,7 @@ def _apply(
     box = CropBox(*corners[0], *size).within(regions[0].box)
     cropped = crop(frames, box)
     argument = to_device([op.argument for op in group], torch.float32, frames.device)
-    inside = _inside(frames, regions)
+    inside = _non_padding(frames, regions)
     match kind:
         case "AutoContrast":
             tables = operations.auto_contrast_tables(frames, inside)
@@ -176,8 +176,8 @@ def _apply(
     raise AssertionError(kind)
 
 
-def _inside(frames: Tensor, regions: Sequence[Region]) -> Tensor | None:
-    """Which pixels are not padding: (G, 1, H, W, 1) bool; None where there is none."""
+def _non_padding(frames: Tensor, regions: Sequence[Region]) -> Tensor | None:
+    """Return which pixels are not padding, (G, 1, H, W, 1) bool; None without padding."""
     height, width = frames.shape[2:4]
     if all(region.box[2:] == (height, width) for region in regions):
         return None

@@ -1,8 +1,8 @@
-"""Resize of a rectangle of each clip of a batch, all clips at once, with Pillow's kernels.
+"""Resize of one rectangle per clip, for all clips of a batch at once, with Pillow's kernels.
 
-The rectangles differ and the result has one size, so that `interpolate` would need a call for each
-clip. Here every output column is a weighted sum of input columns, and every output row one of
-input rows: one `embedding_bag` each.
+The rectangles differ while the output size is the same, so `interpolate` would need one call per
+clip. Here every output column is a weighted sum of input columns and every output row a weighted
+sum of input rows, with one `embedding_bag` for each axis.
 """
 
 from __future__ import annotations
@@ -16,17 +16,17 @@ from torch import Tensor
 
 from slowfast_maskfeat.augment.to_device import to_device
 
-# Reach of the kernels in pixels, where nothing shrinks.
-_REACH = {"bilinear": 1.0, "bicubic": 2.0, "lanczos": 3.0}
-# Pillow rounds its weights to so many steps, which float64 sums up without an error. That matters
-# for the negative weights of Lanczos, which make more of a rounding between the two passes.
+# Radius of the kernels in pixels, without downsampling.
+_RADIUS = {"bilinear": 1.0, "bicubic": 2.0, "lanczos": 3.0}
+# Pillow rounds its weights to multiples of 1 / 2**22, whose sums are exact in float64. That matters
+# for the negative weights of Lanczos, which amplify the rounding between the two passes.
 _LANCZOS_STEPS = 1 << 22
 
 
 class AxisResize(NamedTuple):
-    """Along one axis of a clip: `length` pixels from `start` on become `size`.
+    """Resize along one axis of a clip: `length` pixels starting at `start` become `size`.
 
-    The result has those from `first` on.
+    The result starts at pixel `first` of these.
     """
 
     start: int
@@ -48,18 +48,17 @@ def resize_batch(
 
     Args:
         clips: (B, T, H, W, C) uint8.
-        rows: of each clip.
-        columns: of each clip.
+        rows: resize of each clip along its height.
+        columns: resize of each clip along its width.
         size: (height, width) of the result.
-        antialias: antialias where the resize shrinks.
-        interpolation: "bilinear", "bicubic" with the slope -0.5, or "lanczos" with three lobes:
-            Pillow's kernels.
+        antialias: antialias when downsampling.
+        interpolation: Pillow's kernels: "bilinear", "bicubic" (a = -0.5) or "lanczos" (3 lobes).
 
     Returns:
-        (B, T, *size, C) uint8. A clip's does not depend on the other ones.
+        (B, T, *size, C) uint8. The result of a clip does not depend on the other clips.
     """
     device = clips.device
-    # As Pillow does: columns first, whole numbers in between.
+    # As Pillow does: columns first, rounding to integers in between.
     taps = _taps(columns, size[1], antialias, interpolation, device)
     narrow = _resize_axis(clips.permute(0, 3, 1, 2, 4), *taps)  # (B, w, T, H, C)
     taps = _taps(rows, size[0], antialias, interpolation, device)
@@ -68,7 +67,7 @@ def resize_batch(
 
 
 def _resize_axis(lines: Tensor, index: Tensor, weights: Tensor) -> Tensor:
-    """Compute the output lines from their taps: (B, L, ...) -> (B, size, ...) whole floats."""
+    """Compute output lines from their taps: (B, L, ...) -> (B, size, ...) integer-valued floats."""
     num_clips, length = lines.shape[:2]
     index = index.clamp_(0, length - 1)
     index += torch.arange(num_clips, device=lines.device)[:, None, None] * length
@@ -88,12 +87,12 @@ def _taps(
     interpolation: str,
     device: torch.device,
 ) -> tuple[Tensor, Tensor]:
-    """Pixels that make up each output pixel, and their weights: (B, size, taps).
+    """Return the input pixels of each output pixel and their weights: (B, size, taps) each.
 
-    Weights outside of the rectangle are zero, those inside sum up to one. They are float32, those
-    of Lanczos float64.
+    Weights outside of the rectangle are zero and those inside sum to one. They are float32, and
+    float64 for Lanczos.
     """
-    reach = _REACH[interpolation]
+    reach = _RADIUS[interpolation]
     factors = [axis.length / axis.size for axis in axes]
     stretches = [max(factor, 1.0) if antialias else 1.0 for factor in factors]
     num_taps = 2 * int(reach * max(stretches) + 1) + 1
@@ -114,7 +113,7 @@ def _taps(
 
 
 def _kernel(distance: Tensor, interpolation: str) -> Tensor:
-    """Weight of a pixel at a distance, in pixels."""
+    """Return the weight of a pixel at a distance in pixels."""
     d = distance.abs()
     if interpolation == "bilinear":
         return (1 - d).clamp_(min=0)

@@ -1,4 +1,4 @@
-"""Boxes of a detector, and how they move with the pixels."""
+"""Transforms of boxes that match those of their frames."""
 
 from __future__ import annotations
 
@@ -7,12 +7,12 @@ from numpy.typing import NDArray
 
 from slowfast_maskfeat.augment.crop import CropBox
 
-# Rectangles x1, y1, x2, y2 in pixels of the frames: float64 (R, 4).
+# (R, 4) float64: x1, y1, x2, y2 in pixels of the frames.
 Boxes = NDArray[np.float64]
 
 
 def scale_boxes(boxes: Boxes, old: tuple[int, int], new: tuple[int, int]) -> Boxes:
-    """Scale boxes with frames that are resized from one (height, width) to another."""
+    """Scale boxes with frames that are resized from (height, width) `old` to `new`."""
     y, x = new[0] / old[0], new[1] / old[1]
     return boxes * np.array([x, y, x, y])
 
@@ -23,7 +23,7 @@ def crop_boxes(boxes: Boxes, box: CropBox) -> Boxes:
 
 
 def flip_boxes(boxes: Boxes, width: int) -> Boxes:
-    """Mirror boxes with their frames: x becomes width - x - 1, as published."""
+    """Flip boxes with their frames: x becomes width - x - 1, as published."""
     x1, y1, x2, y2 = boxes.T
     return np.stack([width - x2 - 1, y1, width - x1 - 1, y2], axis=1)
 
@@ -34,5 +34,5 @@ def clip_boxes(boxes: Boxes, height: int, width: int) -> Boxes:
 
 
 def has_area(boxes: NDArray[np.floating]) -> NDArray[np.bool_]:
-    """Which of the boxes (R, 4) have an area above 0: (R,) bool."""
+    """Return which of the boxes (R, 4) have an area above 0: (R,) bool."""
     return np.all(boxes[:, 2:] > boxes[:, :2], axis=1)

@@ -1,4 +1,4 @@
-"""Jitter of brightness, contrast and saturation, and grayscale: the same for all frames."""
+"""Color jitter (brightness, contrast, saturation) and grayscale, the same for all frames."""
 
 from __future__ import annotations
 
@@ -16,11 +16,11 @@ _CHANGES = ("Brightness", "Contrast", "Color")
 
 @dataclass(frozen=True, kw_only=True)
 class ColorJitter:
-    """Factors on brightness, contrast and saturation, in an order that is drawn, too.
+    """Random factors on brightness, contrast and saturation, in random order.
 
     Attributes:
-        strength: each factor is drawn from 1 - strength to 1 + strength, never below 0.
-        gray_probability: of a clip without colors.
+        strength: factors are uniform in [1 - strength, 1 + strength], never below 0.
+        gray_probability: probability of converting a clip to grayscale.
     """
 
     strength: float = 0.0

@@ -1,4 +1,4 @@
-"""Crop boxes of frames: how they are drawn, placed and applied."""
+"""Crop boxes: random and fixed crops of frames."""
 
 from __future__ import annotations
 
@@ -20,21 +20,21 @@ class CropBox(NamedTuple):
     width: int
 
     def overlap(self, height: int, width: int) -> CropBox:
-        """The part inside frames of (height, width), at least one pixel of them."""
+        """Return the part inside frames of (height, width), at least one pixel."""
         top, left = min(max(self.top, 0), height - 1), min(max(self.left, 0), width - 1)
         bottom = min(max(self.top + self.height, top + 1), height)
         right = min(max(self.left + self.width, left + 1), width)
         return CropBox(top, left, bottom - top, right - left)
 
     def grown(self, margin: int, height: int, width: int) -> CropBox:
-        """The rectangle with a margin, as far as frames of (height, width) reach."""
+        """Return the rectangle with a margin, clipped to frames of (height, width)."""
         box = CropBox(
             self.top - margin, self.left - margin, self.height + 2 * margin, self.width + 2 * margin
         )
         return box.overlap(height, width)
 
     def within(self, outer: CropBox) -> CropBox:
-        """The same rectangle in the coordinates of another that contains it."""
+        """Return the same rectangle in the coordinates of another one that contains it."""
         return CropBox(self.top - outer.top, self.left - outer.left, self.height, self.width)
 
 
@@ -42,9 +42,9 @@ class Region(NamedTuple):
     """The part of a frame whose pixels are available.
 
     Attributes:
-        box: in the frame.
-        height: of the frame.
-        width: of the frame.
+        box: the available part of the frame.
+        height: height of the frame.
+        width: width of the frame.
     """
 
     box: CropBox
@@ -53,7 +53,7 @@ class Region(NamedTuple):
 
     @classmethod
     def whole(cls, height: int, width: int) -> Region:
-        """All of a frame."""
+        """Return the region of a whole frame."""
         return cls(CropBox(0, 0, height, width), height, width)
 
 
@@ -64,7 +64,7 @@ def crop(frames: Tensor, box: CropBox) -> Tensor:
 
 
 def short_side_size(height: int, width: int, short_side: int) -> tuple[int, int]:
-    """Size (height, width) at which the short side is `short_side`; the other is rounded down."""
+    """Return the (height, width) with the given short side; the other side is rounded down."""
     if height < width:
         return short_side, math.floor(width / height * short_side)
     return math.floor(height / width * short_side), short_side
@@ -77,9 +77,10 @@ def random_resized_crop(
     aspect: tuple[float, float],
     generator: Rng,
 ) -> CropBox:
-    """Draw a crop by its share of the area and its aspect ratio.
+    """Draw a crop by its fraction of the area and its aspect ratio (width over height).
 
-    Ten tries; if none fits into the frame, the largest center crop whose aspect is in range.
+    If none of ten draws fits into the frame, return the largest center crop whose aspect ratio is
+    in range.
     """
     log_aspect = math.log(aspect[0]), math.log(aspect[1])
     for _ in range(10):
@@ -98,7 +99,7 @@ def random_resized_crop(
 
 
 def random_crop(height: int, width: int, size: int, generator: Rng) -> CropBox:
-    """Draw a square of `size` inside the frame; every position is equally likely."""
+    """Draw a square of `size` at a uniformly random position in the frame."""
     _check_fits(height, width, size)
     top = int(generator.integers(height - size, endpoint=True))
     left = int(generator.integers(width - size, endpoint=True))
@@ -106,7 +107,7 @@ def random_crop(height: int, width: int, size: int, generator: Rng) -> CropBox:
 
 
 def fixed_crop(height: int, width: int, size: int, position: int) -> CropBox:
-    """The square of `size` at `position` along the longer side: 0 first, 1 center, 2 last."""
+    """Return the square of `size` at `position` of the longer side: 0 first, 1 center, 2 last."""
     _check_fits(height, width, size)
     top, left = math.ceil((height - size) / 2), math.ceil((width - size) / 2)
     if height > width:
@@ -119,6 +120,6 @@ def fixed_crop(height: int, width: int, size: int, position: int) -> CropBox:
 def _check_fits(height: int, width: int, size: int) -> None:
     if min(height, width) < size:
         raise ValueError(
-            f"a crop of {size} does not fit into frames of {height}x{width}: "
-            "DATA.TRAIN_JITTER_SCALES must not be below the crop size"
+            f"DATA.TRAIN_JITTER_SCALES must be >= the crop size {size}, got frames of "
+            f"{height}x{width} after the resize"
         )

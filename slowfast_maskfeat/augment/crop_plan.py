@@ -1,7 +1,7 @@
-"""The drawn crop, flip and operations of one training clip, apart from its pixels.
+"""The drawn crop, flip and operations of one training clip, without its pixels.
 
-A worker that applies the plan gives a finished clip. It may also give the source pixels of the
-plan, which is then applied on the device (`clips.device_crop`).
+A worker either applies the plan, or returns it with its source pixels, to be applied on the device
+(`clips.device_crop`).
 """
 
 from __future__ import annotations
@@ -18,15 +18,15 @@ from slowfast_maskfeat.augment.randaugment import Operation, move_boxes
 
 @dataclass(frozen=True, kw_only=True)
 class CropPlan:
-    """The steps from frames to one clip, in their order.
+    """The steps from frames to one clip, in order.
 
     Attributes:
-        frame: (height, width) that the frames are resized to first.
-        before: operations on these.
-        box: rectangle of the result that is resized.
-        size: (height, width) that it is resized to.
-        crop: rectangle of the resized one that becomes the clip.
-        flip: left to right.
+        frame: (height, width) of the first resize, of whole frames.
+        before: operations on the resized frames.
+        box: rectangle of the result to resize next.
+        size: (height, width) of the second resize, of `box`.
+        crop: rectangle of the resized `box` that becomes the clip.
+        flip: flip horizontally.
         after: operations on the clip.
         held: rectangle of the frames (of size `frame`) whose pixels are available; None for all.
     """
@@ -47,13 +47,13 @@ class CropPlan:
         return whole if self.held is None else whole._replace(box=self.held)
 
     def resized(self, crop_size: int) -> CropPlan:
-        """The same crop, flip and operations for a clip of another size."""
-        assert self.crop == CropBox(0, 0, *self.size), "only the whole resized box has a size"
+        """Return the same crop, flip and operations for another crop size."""
+        assert self.crop == CropBox(0, 0, *self.size), "the crop must be the whole resized box"
         size = crop_size, crop_size
         return replace(self, size=size, crop=CropBox(0, 0, *size))
 
     def move_boxes(self, boxes: Boxes, height: int, width: int) -> Boxes:
-        """Move boxes of frames of (height, width) to the clip, and clip them to it."""
+        """Transform boxes of frames of (height, width) to the clip, and clip them to it."""
         boxes = scale_boxes(boxes, (height, width), self.frame)
         boxes = move_boxes(boxes, self.before, *self.frame)
         boxes = scale_boxes(crop_boxes(boxes, self.box), self.box[2:], self.size)
@@ -65,11 +65,11 @@ class CropPlan:
 
 
 def pad_together(groups: Sequence[Tensor], new: Callable[..., Tensor] | None = None) -> Tensor:
-    """Put clips of several sizes on one canvas, which is zero below and to the right of each.
+    """Join clips of several sizes, padded with zeros below and to the right.
 
     Args:
         groups: (V, T, H, W, C) each.
-        new: allocates the canvas, given its shape; None allocates it as `groups` are.
+        new: allocates the result, given its shape; None allocates it like `groups`.
 
     Returns:
         (B, T, H, W, C): all clips of all groups.

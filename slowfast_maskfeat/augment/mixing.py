@@ -1,7 +1,7 @@
-"""Mixup and cutmix: every clip of a batch is mixed with another, and so are their labels.
+"""Mixup and cutmix: every clip of a batch and its label are mixed with another.
 
-One draw for the whole batch, whose partner is the batch reversed. Sources: Zhang et al., mixup
-(2018); Yun et al., CutMix (2019), in the form of the published code.
+There is one draw per batch, which is mixed with itself in reverse order. Sources: Zhang et al.,
+mixup (2018); Yun et al., CutMix (2019), as in the published code.
 """
 
 from __future__ import annotations
@@ -20,11 +20,11 @@ Rng = np.random.Generator
 
 
 class MixDraw(NamedTuple):
-    """How a batch is mixed.
+    """Parameters of the mixing of a batch.
 
     Attributes:
-        share: weight of the batch itself; the rest is its partner's.
-        box: the rectangle that is pasted from the partner; None blends all pixels.
+        share: weight of the batch; the reversed batch has weight 1 - share.
+        box: rectangle to paste from the reversed batch (cutmix); None blends all pixels (mixup).
     """
 
     share: float
@@ -33,15 +33,15 @@ class MixDraw(NamedTuple):
 
 @dataclass(frozen=True, kw_only=True)
 class Mix:
-    """Draws and mixes.
+    """Mixup, cutmix and label smoothing.
 
     Attributes:
         num_classes: K.
-        mixup_alpha: of the Beta distribution of mixup's share; 0 for no mixup.
-        cutmix_alpha: of that of cutmix; 0 for no cutmix.
-        probability: of a batch to be mixed.
-        switch_probability: of cutmix, where there are both.
-        label_smoothing: share of each label that is spread evenly over all classes.
+        mixup_alpha: parameter of mixup's Beta distribution; 0 disables mixup.
+        cutmix_alpha: parameter of cutmix's Beta distribution; 0 disables cutmix.
+        probability: probability of mixing a batch.
+        switch_probability: probability of cutmix if both are enabled.
+        label_smoothing: fraction of each label spread evenly over all classes.
     """
 
     num_classes: int
@@ -52,7 +52,7 @@ class Mix:
     label_smoothing: float = 0.1
 
     def draw(self, height: int, width: int, generator: Rng) -> MixDraw:
-        """Draw how a batch of clips of (height, width) is mixed."""
+        """Draw the mixing parameters of a batch of clips of (height, width)."""
         if not self.probability or generator.random() >= self.probability:
             return MixDraw(1.0)
         is_cutmix = self.cutmix_alpha > 0
@@ -67,7 +67,7 @@ class Mix:
         return _cutmix_draw(share, height, width, generator)
 
     def clips(self, clips: Tensor, draw: MixDraw) -> Tensor:
-        """Mix (B, C, T, H, W) normalized clips with the batch reversed."""
+        """Mix normalized clips (B, C, T, H, W) with the reversed batch."""
         if draw.share == 1.0:
             return clips
         partner = clips.flip(0)
@@ -80,7 +80,7 @@ class Mix:
         return mixed
 
     def labels(self, labels: Tensor, draw: MixDraw) -> Tensor:
-        """Soft labels (B, K) float32 of class numbers (B,)."""
+        """Return mixed soft labels (B, K) float32 from class numbers (B,)."""
         off = self.label_smoothing / self.num_classes
         shape = (len(labels), self.num_classes)
         own = torch.full(shape, off, device=labels.device)
@@ -89,7 +89,7 @@ class Mix:
 
 
 def _cutmix_draw(share: float, height: int, width: int, generator: Rng) -> MixDraw:
-    """A rectangle of 1 - share of the area about a uniform center, as far as it is inside."""
+    """Draw a rectangle of 1 - share of the area about a uniform center, clipped to the frame."""
     half_height = int(height * math.sqrt(1.0 - share)) // 2
     half_width = int(width * math.sqrt(1.0 - share)) // 2
     y, x = int(generator.integers(0, height)), int(generator.integers(0, width))

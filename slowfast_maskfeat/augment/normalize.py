@@ -15,8 +15,8 @@ def normalize(clips: Tensor, mean: Sequence[float], std: Sequence[float]) -> Ten
 
     Args:
         clips: (B, C, T, H, W) uint8; float clips are already normalized and pass through.
-        mean: per channel, subtracted from values in 0..1.
-        std: per channel, divided by after that.
+        mean: per-channel mean of values in 0..1.
+        std: per-channel standard deviation of values in 0..1.
 
     Returns:
         (B, C, T, H, W) float32.

@@ -1,10 +1,11 @@
-"""RandAugment: a few operations drawn for a clip, the same for all of its frames.
+"""RandAugment: random operations drawn per clip, the same for all of its frames.
 
-Policies are the published texts, such as `rand-m7-n4-mstd0.5-inc1`: `m` the magnitude in 0..10,
-`n` how many operations (2), `mstd` the standard deviation of the magnitude (0), `inc1` the set of
-operations that grow stronger with the magnitude. Each drawn operation is applied half of the time.
+Policies are the published strings, such as `rand-m7-n4-mstd0.5-inc1`: `m` is the magnitude in
+0..10, `n` the number of operations (default 2), `mstd` the standard deviation of the magnitude
+(default 0), and `inc1` selects the operations whose strength increases with the magnitude. Each
+drawn operation is applied with probability 0.5.
 
-Source: Cubuk et al., RandAugment (2020), in the form of the published code.
+Source: Cubuk et al., RandAugment (2020), as in the published code.
 """
 
 from __future__ import annotations
@@ -25,7 +26,7 @@ Rng = np.random.Generator
 _MAX_LEVEL = 10.0
 _PROBABILITY = 0.5
 _FACTORS = ("Color", "Contrast", "Brightness", "Sharpness")
-_AFFINE = ("Rotate", "ShearX", "ShearY", "TranslateXRel", "TranslateYRel")
+_AFFINE_NAMES = ("Rotate", "ShearX", "ShearY", "TranslateXRel", "TranslateYRel")
 _WHOLE_FRAME = ("AutoContrast", "Equalize", "Contrast")
 _NAMES = (
     "AutoContrast",
@@ -41,18 +42,18 @@ _NAMES = (
     "TranslateXRel",
     "TranslateYRel",
 )
-# Of these there is a form that grows stronger with the magnitude.
-_WITH_INCREASING_FORM = ("Posterize", "Solarize", *_FACTORS)
+# Operations that have a variant whose strength increases with the magnitude.
+_WITH_INCREASING_VARIANT = ("Posterize", "Solarize", *_FACTORS)
 
 
 class Operation(NamedTuple):
     """One drawn operation.
 
     Attributes:
-        name: as published.
-        argument: degrees, pixels per pixel, share of the side, bits, a value or a factor.
-        interpolation: of those that move pixels.
-        fill: value per channel of pixels from outside of the frame.
+        name: published name.
+        argument: degrees, shear, fraction of the side, bits, a pixel value or a factor.
+        interpolation: interpolation of operations that move pixels.
+        fill: per-channel value of pixels outside of the frame.
     """
 
     name: str
@@ -62,16 +63,16 @@ class Operation(NamedTuple):
 
     @property
     def kind(self) -> str:
-        """The name without what the argument already says."""
+        """The name without `Increasing`, which only affects the argument."""
         return self.name.removesuffix("Increasing")
 
     @property
     def moves_pixels(self) -> bool:
-        """Whether it is one with a matrix."""
-        return self.kind in _AFFINE
+        """Whether it is an affine operation, which has a `matrix`."""
+        return self.kind in _AFFINE_NAMES
 
     def matrix(self, height: int, width: int) -> Affine:
-        """From output to input coordinates, of an operation that moves pixels."""
+        """Return the map from output to input coordinates of an operation that moves pixels."""
         if self.kind == "Rotate":
             return rotation(self.argument, height, width)
         return {
@@ -82,7 +83,7 @@ class Operation(NamedTuple):
         }[self.kind]
 
     def region_needed(self, box: CropBox, height: int, width: int) -> CropBox:
-        """The rectangle of the frame that `box` of the result depends on."""
+        """Return the rectangle of the frame that `box` of the result depends on."""
         if self.moves_pixels:
             return self.matrix(height, width).source(box, height, width)
         if self.kind in _WHOLE_FRAME:
@@ -92,15 +93,15 @@ class Operation(NamedTuple):
 
 @dataclass(frozen=True, kw_only=True)
 class RandAugment:
-    """Draws operations.
+    """Random sampler of operations.
 
     Attributes:
-        magnitude: in 0..10.
-        num_operations: how many are drawn, with replacement.
-        magnitude_std: standard deviation of the magnitude, which stays in 0..10.
-        increasing: take the forms that grow stronger with the magnitude.
-        interpolation: "bicubic", "bilinear" or "random", of the operations that move pixels.
-        fill: value per channel where these leave nothing.
+        magnitude: mean magnitude in 0..10.
+        num_operations: number of operations to draw, with replacement.
+        magnitude_std: standard deviation of the magnitude, which is clipped to 0..10.
+        increasing: use the variants whose strength increases with the magnitude.
+        interpolation: "bicubic", "bilinear" or "random", for operations that move pixels.
+        fill: per-channel value of pixels outside of the frame.
     """
 
     magnitude: float
@@ -112,13 +113,13 @@ class RandAugment:
 
     @property
     def names(self) -> tuple[str, ...]:
-        """The operations that are drawn from."""
+        """The names of the operations to draw from."""
         if not self.increasing:
             return _NAMES
-        return tuple(f"{n}Increasing" if n in _WITH_INCREASING_FORM else n for n in _NAMES)
+        return tuple(f"{n}Increasing" if n in _WITH_INCREASING_VARIANT else n for n in _NAMES)
 
     def draw(self, generator: Rng) -> list[Operation]:
-        """The operations of one clip, in their order; there may be none."""
+        """Draw the operations of one clip, in order; there may be none."""
         names = self.names
         drawn = []
         for index in generator.integers(len(names), size=self.num_operations):
@@ -137,15 +138,15 @@ class RandAugment:
 def parse_policy(
     policy: str, *, interpolation: str = "bicubic", fill: tuple[int, ...] = (128, 128, 128)
 ) -> RandAugment:
-    """Build RandAugment from a published policy text.
+    """Build RandAugment from a published policy string.
 
     Raises:
-        ValueError: the text is of another augmentation, or has an unknown part.
+        ValueError: the policy is not RandAugment, or it has an unknown or invalid part.
     """
     kind, *parts = policy.split("-")
     if kind != "rand":
         raise ValueError(
-            "AUG.AA_TYPE must be a policy of RandAugment such as 'rand-m7-mstd0.5-inc1', or empty, "
+            "AUG.AA_TYPE must be a RandAugment policy such as 'rand-m7-mstd0.5-inc1', or empty, "
             f"got {policy!r}"
         )
     if interpolation not in (*INTERPOLATIONS, "random"):
@@ -157,17 +158,17 @@ def parse_policy(
         match = re.fullmatch(r"([a-z]+)(\d+(?:\.\d+)?)", part)
         if match is None or match[1] not in values:
             raise ValueError(
-                "AUG.AA_TYPE must have no parts but m, n, mstd and inc1 (magnitude, number of "
+                "AUG.AA_TYPE must consist of the parts m, n, mstd and inc1 (magnitude, number of "
                 f"operations, standard deviation, increasing set), got {part!r} in {policy!r}"
             )
         values[match[1]] = float(match[2])
         if match[1] == "inc" and values["inc"] != 1:
             raise ValueError(
-                f"AUG.AA_TYPE must have 'inc1' or no 'inc', got {part!r} in {policy!r}, which the "
-                "published code reads as 'inc1'"
+                f"AUG.AA_TYPE: 'inc' must be 'inc1' or absent, got {part!r} in {policy!r}; the "
+                "published code treats any value as 'inc1'"
             )
     if values["n"] < 1 or values["n"] != int(values["n"]):
-        raise ValueError(f"AUG.AA_TYPE: n must be a whole number >= 1, got {policy!r}")
+        raise ValueError(f"AUG.AA_TYPE: n must be an integer >= 1, got {policy!r}")
     if values["m"] > _MAX_LEVEL:
         raise ValueError(f"AUG.AA_TYPE: m must be in 0..{_MAX_LEVEL:g}, got {policy!r}")
     return RandAugment(
@@ -181,12 +182,12 @@ def parse_policy(
 
 
 def level_argument(name: str, level: float, *, negative: bool = False) -> float:
-    """The argument of an operation at a magnitude.
+    """Return the argument of an operation at a magnitude.
 
     Args:
-        name: as published.
-        level: clipped to 0..10.
-        negative: the other direction, for the operations that have two.
+        name: published name.
+        level: magnitude; clipped to 0..10.
+        negative: use the opposite direction, for operations that have two.
     """
     share = min(max(level, 0.0), _MAX_LEVEL) / _MAX_LEVEL
     sign = -1 if negative else 1
@@ -212,10 +213,9 @@ def level_argument(name: str, level: float, *, negative: bool = False) -> float:
 
 
 def move_boxes(boxes: Boxes, drawn: Sequence[Operation], height: int, width: int) -> Boxes:
-    """Where boxes are after operations on frames of (height, width).
+    """Transform boxes by operations on frames of (height, width).
 
-    A box that is turned or sheared becomes the least upright one that holds it, as far as it is in
-    the frame.
+    A rotated or sheared box is replaced by its axis-aligned bounding box, clipped to the frame.
     """
     for operation in drawn:
         if operation.moves_pixels and len(boxes):

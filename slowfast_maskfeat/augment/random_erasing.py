@@ -1,7 +1,7 @@
-"""Random erasing: rectangles of noise, at the same place in all frames of a clip.
+"""Random erasing: rectangles of noise, at the same position in all frames of a clip.
 
-Where, and which noise, is drawn with the clip; the noise itself is made on the device, in the
-normalized clip. Source: Zhong et al., Random Erasing Data Augmentation (2017).
+The rectangles and the seeds of their noise are drawn with the clip; the noise is generated on the
+device and fills the normalized clip. Source: Zhong et al., Random Erasing Data Augmentation (2017).
 """
 
 from __future__ import annotations
@@ -20,15 +20,15 @@ MODES = ("pixel", "rand", "const")
 
 @dataclass(frozen=True, kw_only=True)
 class EraseSampler:
-    """Draws the rectangles of a clip.
+    """Random sampler of the rectangles of a clip.
 
     Attributes:
         size: (height, width) of the clips.
-        probability: of a clip to be erased in.
-        max_count: a clip that is has 1 to so many rectangles, which share the area.
-        area: range of the share of the frame, of all rectangles of a clip together.
+        probability: probability of erasing in a clip.
+        max_count: maximum number of rectangles per clip (at least 1), which share the area.
+        area: range of the total erased fraction of the frame.
         aspect: range of height over width.
-        num_tries: draws per rectangle until one fits; if none does it is left out.
+        num_tries: draws per rectangle until one fits; if none does, it is skipped.
     """
 
     size: tuple[int, int]
@@ -39,7 +39,7 @@ class EraseSampler:
     num_tries: int = 100
 
     def __call__(self, generator: Rng) -> Tensor:
-        """Draw: (max_count, 5) int64: top, left, height, width, seed of the noise; or zeros."""
+        """Draw (max_count, 5) int64: top, left, height, width, noise seed; zeros for none."""
         boxes = np.zeros((self.max_count, 5), dtype=np.int64)
         if generator.random() < self.probability:
             count = 1
@@ -68,13 +68,12 @@ class EraseSampler:
 def erase(clips: Tensor, boxes: Tensor, mode: str = "pixel") -> Tensor:
     """Fill rectangles of normalized clips, in place.
 
-    The noise depends on the seed that was drawn with the rectangle alone, not on the other clips
-    of a batch.
+    The noise depends only on the seed of the rectangle, not on the other clips of the batch.
 
     Args:
-        clips: (B, C, T, H, W) float, normalized; changed.
-        boxes: (B, n, 5) on the CPU, as `EraseSampler` gives them.
-        mode: "pixel": normal noise for each pixel and frame; "rand": one normal number per channel;
+        clips: (B, C, T, H, W) float, normalized; modified in place.
+        boxes: (B, n, 5) on the CPU, as drawn by `EraseSampler`.
+        mode: "pixel": normal noise per pixel and frame; "rand": one normal number per channel;
             "const": zeros.
 
     Returns:

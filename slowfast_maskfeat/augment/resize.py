@@ -1,4 +1,4 @@
-"""Resize of uint8 frames, antialiased where it shrinks."""
+"""Resize of uint8 frames, antialiased when downsampling."""
 
 from __future__ import annotations
 
@@ -16,13 +16,13 @@ def resize(
     Args:
         frames: (T, H, W, C) uint8.
         size: (height, width) of the result.
-        antialias: antialias where the resize shrinks; Pillow always does.
+        antialias: antialias when downsampling, as Pillow always does.
         interpolation: "bilinear", "bicubic" or "lanczos".
 
     Returns:
-        (T, *size, C) uint8. Antialiased it is that of Pillow's two passes, columns first, to
-        rounding ("lanczos" without any difference). From version 13 on Pillow itself takes rows
-        first where the height shrinks most.
+        (T, *size, C) uint8. With antialiasing it equals Pillow's two passes, columns first, up to
+        rounding ("lanczos" exactly). From version 13 on, Pillow itself resizes rows first if the
+        height shrinks most.
     """
     height, width = frames.shape[1:3]
     if (height, width) == size:
@@ -39,7 +39,7 @@ def resize(
         size=size,
         mode=interpolation,
         align_corners=False,
-        # torch's bicubic kernel is Pillow's in the antialiased form alone.
+        # torch's bicubic kernel equals Pillow's only when antialiased.
         antialias=antialias and (shrinks or interpolation == "bicubic"),
     )
     return resized.permute(0, 2, 3, 1)

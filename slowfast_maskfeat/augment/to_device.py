@@ -1,4 +1,4 @@
-"""Copies of small tables to the device, without synchronization."""
+"""Copies of small tensors to the device without synchronization."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from torch import Tensor
 
 
 def to_device(values: Any, dtype: torch.dtype, device: torch.device) -> Tensor:
-    """Copy nested numbers to a tensor on the device.
+    """Copy nested sequences of numbers to a tensor on the device.
 
     `torch.tensor(values, device=...)` would wait until a GPU has finished all queued work.
     """

@@ -1,7 +1,7 @@
-"""From uint8 frames to clips: crop, resize, flip and color operations.
+"""Transforms of uint8 frames to clips: crop, resize, flip and color operations.
 
-One resize from the size of the file to the size of the clip. It is antialiased when it shrinks,
-which the published code's is not; `antialias=False` gives the published form.
+Frames are resized once, from the video's resolution to that of the clip. The resize is antialiased
+when downsampling, unlike in the published code; `antialias=False` reproduces the published resize.
 """
 
 from __future__ import annotations
@@ -29,28 +29,28 @@ from slowfast_maskfeat.augment.resize import resize
 
 Rng = np.random.Generator
 
-# Times the pixels of a finished clip: a worker with more source pixels than that resizes them
-# itself, since copying them to another process would cost more.
+# Multiple of the pixels of a finished clip: with more source pixels than that, a worker does the
+# resize, since copying them to another process would cost more.
 _MAX_SOURCE_PIXELS = 4
 
 
 @dataclass(frozen=True, kw_only=True)
 class TrainTransform:
-    """Random resized crop, or short-side jitter and crop, flip and colors: alike in all frames.
+    """Random resized crop or short-side jitter, flip and colors, the same for all frames of a clip.
 
     Attributes:
         crop_size: height and width of the clip in pixels.
-        area: range of the crop's share of the frame; None for short-side jitter instead.
+        area: range of the crop's fraction of the frame area; None for short-side jitter instead.
         aspect: range of the crop's width over height.
         short_side: range of the short side in pixels before the crop, used without `area`.
         inverse_uniform: draw the inverse of the short side uniformly.
-        flip: flip half of the clips left to right.
-        antialias: antialias where the resize shrinks.
-        interpolation: of the resize, "bilinear", "bicubic" or "lanczos".
-        randaugment: operations on the frames, or None.
-        augment_crop: apply these to the finished clip, as published for images; else to the whole
-            frames, as published for videos.
-        jitter: of the colors of the finished clip, or None.
+        flip: flip clips horizontally with probability 0.5.
+        antialias: antialias when downsampling.
+        interpolation: interpolation of the resize: "bilinear", "bicubic" or "lanczos".
+        randaugment: RandAugment, or None.
+        augment_crop: apply RandAugment to the finished clip, as published for images; if False, to
+            whole frames, as published for videos.
+        jitter: color jitter of the finished clip, or None.
     """
 
     crop_size: int
@@ -70,23 +70,23 @@ class TrainTransform:
         return self.apply(self.plan(frames.shape[1], frames.shape[2], generator), frames)
 
     def with_boxes(self, frames: Tensor, boxes: Boxes, generator: Rng) -> tuple[Tensor, Boxes]:
-        """Draw and apply a crop, and move boxes with the pixels.
+        """Draw and apply a crop, and transform boxes with it.
 
         Args:
             frames: (T, H, W, C) uint8.
-            boxes: in pixels of these.
-            generator: of the draws, which the boxes don't change.
+            boxes: boxes in pixels of the frames.
+            generator: random generator; the draws do not depend on the boxes.
 
         Returns:
-            (T, crop_size, crop_size, C) uint8, and the boxes in its pixels, clipped to it, so that
-            a box may have no area.
+            (T, crop_size, crop_size, C) uint8, and the boxes in its pixels, clipped to it; a box
+            may have no area.
         """
         height, width = frames.shape[1:3]
         plan = self.plan(height, width, generator)
         return self.apply(plan, frames), plan.move_boxes(boxes, height, width)
 
     def apply(self, plan: CropPlan, frames: Tensor) -> Tensor:
-        """Make the clip of a plan: (T, H, W, C) uint8 -> (T, crop_size, crop_size, C) uint8."""
+        """Apply a plan: (T, H, W, C) uint8 -> (T, crop_size, crop_size, C) uint8."""
         clip = self._resized_crop(self._resize(frames, plan.frame), plan)
         if plan.flip:
             clip = clip.flip(2)
@@ -98,7 +98,7 @@ class TrainTransform:
         if self.randaugment is not None and not self.augment_crop:
             before = self.randaugment.draw(generator)
         if before and min(height, width) > self.short_side[0]:
-            # The published loader has frames of this size here; larger ones only cost more time.
+            # The published loader augments frames of this size; larger ones only take longer.
             height, width = short_side_size(height, width, self.short_side[0])
         size = self.crop_size, self.crop_size
         box, kept = CropBox(0, 0, height, width), CropBox(0, 0, *size)
@@ -124,15 +124,15 @@ class TrainTransform:
         )
 
     def prepare_for_device(self, frames: Tensor, generator: Rng) -> tuple[Tensor, CropPlan]:
-        """Draw the crop of a clip, and leave it to the device (`clips.device_crop`).
+        """Draw the crop of a clip, to be applied on the device (`clips.device_crop`).
 
         Args:
             frames: (T, H, W, C) uint8.
-            generator: of the draws, the same ones as in `__call__`.
+            generator: random generator; the draws equal those of `__call__`.
 
         Returns:
-            The source pixels (T, h, w, C) of the plan, and the plan. If these are too many and no
-            operation comes before the resize, they are resized here.
+            The source pixels (T, h, w, C) of the plan, and the plan. If there are too many pixels
+            and no operations before the resize, the pixels are already cropped and resized.
         """
         plan = self.plan(frames.shape[1], frames.shape[2], generator)
         frames = self._resize(frames, plan.frame)
@@ -145,7 +145,7 @@ class TrainTransform:
         return crop(frames, held), replace(plan, held=held)
 
     def _resized_crop(self, frames: Tensor, plan: CropPlan) -> Tensor:
-        """Apply RandAugment to whole frames, then crop and resize."""
+        """Apply the operations on whole frames, then crop and resize."""
         frames = apply_operations(frames, plan.before, plan.box)
         return crop(self._resize(frames, plan.size), plan.crop)
 
@@ -161,14 +161,14 @@ class TrainTransform:
 
 @dataclass(frozen=True, kw_only=True)
 class TestTransform:
-    """The fixed crops of evaluation.
+    """Fixed spatial crops for evaluation.
 
     Attributes:
         crop_size: height and width of the clip in pixels.
         short_side: short side in pixels before the crop.
-        num_crops: 1 for the center, 3 for left or top, center, right or bottom.
-        antialias: antialias where the resize shrinks.
-        interpolation: of the resize, "bilinear", "bicubic" or "lanczos".
+        num_crops: 1 for the center; 3 for left (or top), center, right (or bottom).
+        antialias: antialias when downsampling.
+        interpolation: interpolation of the resize: "bilinear", "bicubic" or "lanczos".
     """
 
     crop_size: int
@@ -178,7 +178,7 @@ class TestTransform:
     interpolation: str = "bilinear"
 
     def __call__(self, frames: Tensor) -> Tensor:
-        """Take all crops: (T, H, W, C) uint8 -> (num_crops, T, crop_size, crop_size, C) uint8."""
+        """Return all crops: (T, H, W, C) uint8 -> (num_crops, T, crop_size, crop_size, C) uint8."""
         height, width = frames.shape[1:3]
         size = short_side_size(height, width, self.short_side)
         frames = resize(frames, size, self.antialias, self.interpolation)
@@ -190,13 +190,13 @@ class TestTransform:
 
 @dataclass(frozen=True, kw_only=True)
 class WholeFrameTransform:
-    """Resize of whole frames, which leaves no box outside of the clip: for evaluation with boxes.
+    """Resize of whole frames without a crop, which keeps all boxes: for evaluation of detection.
 
     Attributes:
-        short_side: in pixels.
-        flip: mirror every clip.
-        antialias: antialias where the resize shrinks.
-        interpolation: of the resize, "bilinear", "bicubic" or "lanczos".
+        short_side: short side of the clip in pixels.
+        flip: flip every clip horizontally.
+        antialias: antialias when downsampling.
+        interpolation: interpolation of the resize: "bilinear", "bicubic" or "lanczos".
     """
 
     short_side: int
@@ -207,9 +207,9 @@ class WholeFrameTransform:
     def with_boxes(
         self, frames: Tensor, boxes: Boxes, generator: Rng | None = None
     ) -> tuple[Tensor, Boxes]:
-        """Resize one clip and scale its boxes: (T, H, W, C) uint8 -> the same, and boxes.
+        """Resize (T, H, W, C) uint8 frames and scale their boxes.
 
-        Nothing is drawn; `generator` is for the signature that training transforms share.
+        Deterministic; `generator` only matches the signature of training transforms.
         """
         old = (frames.shape[1], frames.shape[2])
         new = short_side_size(*old, self.short_side)

@@ -1,4 +1,4 @@
-"""Objects built from a configuration; nothing below this package reads one."""
+"""Builders of objects from a configuration; no lower layer reads a configuration."""
 
 from __future__ import annotations
 

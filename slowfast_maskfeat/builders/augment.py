@@ -1,4 +1,4 @@
-"""Configuration -> augmentation of training clips: crop, RandAugment, colors, erasing, mixing."""
+"""Builders of training augmentation: crop, RandAugment, colors, erasing, mixing."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ from slowfast_maskfeat.clips import BatchTransform, DeviceCrop
 
 
 def num_clips_per_row(cfg: CfgNode) -> int:
-    """Training clips of each video that is drawn."""
+    """Return the number of training clips per sampled video."""
     data = cfg.DATA
     return data.TRAIN_CROP_NUM_TEMPORAL * data.TRAIN_CROP_NUM_SPATIAL * cfg.AUG.NUM_SAMPLE
 
@@ -30,10 +30,10 @@ def build_train_transform(cfg: CfgNode) -> TrainTransform:
     """Build the crop of a training clip, with RandAugment and color operations.
 
     Args:
-        cfg: configuration; it is only read.
+        cfg: configuration; not modified.
 
     Raises:
-        ValueError: a range is malformed, or AUG.AA_TYPE is not known.
+        ValueError: a range is malformed, or AUG.AA_TYPE is not a RandAugment policy.
     """
     data = cfg.DATA
     recipe = clip_recipe(cfg)
@@ -56,10 +56,10 @@ def build_train_transform(cfg: CfgNode) -> TrainTransform:
 
 
 def build_erase_sampler(cfg: CfgNode) -> EraseSampler | None:
-    """Build the sampler of the rectangles of random erasing; None without it.
+    """Build the sampler of random erasing; None if it is disabled.
 
     Args:
-        cfg: configuration; it is only read.
+        cfg: configuration; not modified.
     """
     if not cfg.AUG.ENABLE or not cfg.AUG.RE_PROB:
         return None
@@ -72,14 +72,14 @@ def build_erase_sampler(cfg: CfgNode) -> EraseSampler | None:
 
 
 def build_batch_transform(cfg: CfgNode, *, data: DataSource | None = None) -> BatchTransform | None:
-    """Build the transform of whole training batches on the device; None if there is none.
+    """Build the transform of whole training batches on the device; None if nothing applies.
 
     Args:
-        cfg: configuration; it is only read.
-        data: the data of the run, with what was read of it before; None reads it afresh.
+        cfg: configuration; not modified.
+        data: the run's data source, which caches files; None reads them again.
 
     Raises:
-        ValueError: MIXUP.ENABLE without labels, with boxes, or with a single clip a process.
+        ValueError: MIXUP.ENABLE without labels, with boxes, or with fewer than 2 clips per process.
     """
     mix, crop = _mix(cfg, data or DataSource(cfg)), build_device_crop(cfg)
     if mix is None and crop is None and build_erase_sampler(cfg) is None:
@@ -95,10 +95,10 @@ def build_batch_transform(cfg: CfgNode, *, data: DataSource | None = None) -> Ba
 
 
 def build_device_crop(cfg: CfgNode) -> DeviceCrop | None:
-    """Build the crop on the device of clips that workers leave uncropped; None if workers crop.
+    """Build the crop that runs on the device (AUG.ON_DEVICE); None if workers crop.
 
     Args:
-        cfg: configuration; it is only read.
+        cfg: configuration; not modified.
 
     Raises:
         ValueError: the clips have boxes.
@@ -107,7 +107,8 @@ def build_device_crop(cfg: CfgNode) -> DeviceCrop | None:
         return None
     if find_method(cfg).has_boxes:
         raise ValueError(
-            "AUG.ON_DEVICE must be False for detection: workers crop clips and move boxes together"
+            "AUG.ON_DEVICE must be False for detection, got True: workers crop clips together with "
+            "their boxes"
         )
     transform = build_train_transform(cfg)
     return DeviceCrop(
@@ -124,7 +125,7 @@ def _mix(cfg: CfgNode, data: DataSource) -> Mix | None:
         return None
     if not find_method(cfg).has_labels:
         raise ValueError(
-            f"MIXUP.ENABLE must be False for {method_name(cfg)}: its clips have no labels to mix"
+            f"MIXUP.ENABLE must be False for {method_name(cfg)}, which uses no labels, got True"
         )
     if min(mixup.ALPHA, mixup.CUTMIX_ALPHA) < 0:
         raise ValueError(
@@ -136,7 +137,7 @@ def _mix(cfg: CfgNode, data: DataSource) -> Mix | None:
         raise ValueError(
             "TRAIN.BATCH_SIZE must give each process at least 2 clips with MIXUP.ENABLE, got "
             f"{cfg.TRAIN.BATCH_SIZE} for {distributed.world_size()} processes; MIXUP.PROB 0 "
-            "smooths labels without mixing"
+            "smooths labels without mixup and cutmix"
         )
     return Mix(
         num_classes=data.num_classes,
@@ -161,7 +162,7 @@ def _color_jitter(cfg: CfgNode, recipe: ClipRecipe) -> ColorJitter | None:
 
 
 def _pair(key: str, values: list[float]) -> tuple[float, float] | None:
-    """Two ascending numbers, or None for an empty list."""
+    """Return two ascending numbers, or None for an empty list."""
     if not values:
         return None
     if len(values) != 2 or values[0] > values[1]:

@@ -1,4 +1,4 @@
-"""MODEL.ARCH -> a backbone and its models: one table, which other packages can extend."""
+"""Builders of backbones and their models: a table by MODEL.ARCH that can be extended."""
 
 from __future__ import annotations
 
@@ -28,36 +28,36 @@ from slowfast_maskfeat.builders.encoder import (
 from slowfast_maskfeat.builders.heads import build_masked_mvit, build_mvit, build_mvit_detector
 from slowfast_maskfeat.shapes import Grid
 
-# Keys of heads that a registered backbone does not have, and the value that goes with it.
+# Keys of heads that registered backbones do not have, with the only accepted value.
 _PLAIN_HEAD = {"MAE_ON": False, "HEAD_TYPE": "separate", "DECODER_FIXED_SINCOS_POS": False}
 
 
 class BackboneKind:
-    """A value of MODEL.ARCH whose models have the heads that any backbone takes.
+    """A value of MODEL.ARCH, whose models have the generic heads.
 
     Args:
-        build: (configuration) -> the backbone. Also called under `torch.device("meta")`, where its
-            shapes are all that counts.
+        build: (configuration) -> the backbone. Also called under `torch.device("meta")`, where only
+            its shapes matter.
     """
 
     def __init__(self, build: Callable[[CfgNode], Backbone]) -> None:
         self._build = build
 
     def fits(self, model_name: str) -> bool:
-        """Whether the published values of MODEL.MODEL_NAME allow it: names come in pairs there."""
+        """Whether MODEL.MODEL_NAME allows it: published names come in pairs with MODEL.ARCH."""
         return True
 
     def build(self, cfg: CfgNode) -> Backbone:
         """Build the backbone.
 
         Raises:
-            ValueError: The registered function builds no backbone.
+            ValueError: The registered function does not return a backbone.
         """
         backbone = self._build(cfg)
         members = [name for kind in (LayeredModel, Backbone) for name in vars(kind)]
         missing = [n for n in members if not n.startswith("_") and not hasattr(backbone, n)]
         if missing or not isinstance(backbone, nn.Module):
-            lacks = f"lacks {', '.join(missing)}" if missing else "is no nn.Module"
+            lacks = f"lacks {', '.join(missing)}" if missing else "is not an nn.Module"
             raise ValueError(
                 f"MODEL.ARCH {cfg.MODEL.ARCH!r} must build a slowfast_maskfeat.backbones.Backbone, "
                 f"got {type(backbone).__name__}, which {lacks}"
@@ -65,12 +65,12 @@ class BackboneKind:
         return backbone
 
     def build_on_meta(self, cfg: CfgNode) -> Backbone:
-        """Builds the backbone without values, for its shapes."""
+        """Build the backbone on the meta device, for its shapes."""
         with torch.device("meta"):
             return self.build(cfg)
 
     def classifier(self, cfg: CfgNode, num_classes: int, *, mean_pooling: bool) -> FeatureModel:
-        """Build model(clips) -> (B, K); with `mean_pooling` it ignores a class token."""
+        """Build model(clips) -> (B, K); `mean_pooling` ignores the class token."""
         return Classifier(
             self.build(cfg),
             num_classes,
@@ -83,45 +83,45 @@ class BackboneKind:
         """Build model(clips, boxes) -> (R, K).
 
         Raises:
-            ValueError: There is no detector of this backbone.
+            ValueError: This backbone has no detector.
         """
         raise ValueError(
             f"MODEL.ARCH must be 'mvit' with DETECTION.ENABLE True, got {cfg.MODEL.ARCH!r}"
         )
 
     def masked(self, cfg: CfgNode, dims: Sequence[int]) -> MaskedModel:
-        """Builds model(clips, mask) -> [(M, dim), ...] for these dims, one per prediction.
+        """Build model(clips, mask) -> [(M, dim), ...] with these dims, one per prediction.
 
         Raises:
-            ValueError: A key describes a head that this backbone does not have.
+            ValueError: A key selects a head that this backbone does not have.
         """
         for key, value in _PLAIN_HEAD.items():
             if cfg.MASK[key] != value:
                 raise ValueError(
                     f"MASK.{key} must be {value!r} with MODEL.ARCH {cfg.MODEL.ARCH!r}, got "
-                    f"{cfg.MASK[key]!r}: a linear layer predicts from all its tokens"
+                    f"{cfg.MASK[key]!r}: its prediction head is a linear layer on all tokens"
                 )
         return MaskedPredictor(self.build(cfg), dims)
 
     def prediction_strides(self, cfg: CfgNode) -> list[Triple]:
-        """(frames, rows, columns) of a predicted token, one per prediction."""
+        """Return the (frames, rows, columns) of a predicted token, one per prediction."""
         return [self.build_on_meta(cfg).token_stride]
 
     def prediction_grids(self, cfg: CfgNode) -> list[Grid]:
-        """Grid of each prediction for clips of the configured size."""
+        """Return the token grid of each prediction for clips of the configured size."""
         return [self.build_on_meta(cfg).grids(configured_clip_size(cfg))[-1]]
 
     def first_grid(self, cfg: CfgNode, clip_size: Triple) -> Grid:
-        """Grid of the first tokens of a clip (T, H, W)."""
+        """Return the grid of the first tokens of a clip (T, H, W)."""
         return self.build_on_meta(cfg).grids(clip_size)[0]
 
     def positions(self, cfg: CfgNode) -> str:
-        """Description of the position embeddings."""
+        """Describe the position embeddings."""
         return f"those of MODEL.ARCH {cfg.MODEL.ARCH}"
 
 
 class _MViTKind(BackboneKind):
-    """MViT, MViTv2 and ViT, which have published heads of their own."""
+    """MViT, MViTv2 and ViT, which have specific published heads."""
 
     def __init__(self, *, is_masked: bool) -> None:
         super().__init__(lambda cfg: NormedEncoder(encoder_options(cfg)))
@@ -160,32 +160,32 @@ BACKBONES: dict[str, BackboneKind] = {
 
 
 def register_backbone(name: str, build: Callable[[CfgNode], Backbone]) -> None:
-    """Adds a value of MODEL.ARCH.
+    """Register a value of MODEL.ARCH.
 
-    MODEL.MODEL_NAME MViT is then a `Classifier` of the backbone and MaskMViT a `MaskedPredictor`,
-    which predicts after its last layer: MASK.PRETRAIN_DEPTH has no effect on it.
+    MODEL.MODEL_NAME MViT then builds a `Classifier` of the backbone, and MaskMViT a
+    `MaskedPredictor`, which predicts after the last layer: MASK.PRETRAIN_DEPTH has no effect.
 
     Args:
-        name: The value.
-        build: (configuration) -> the backbone. Also called under `torch.device("meta")`, where its
-            shapes are all that counts.
+        name: Value of MODEL.ARCH.
+        build: (configuration) -> the backbone. Also called under `torch.device("meta")`, where only
+            its shapes matter.
 
     Raises:
         ValueError: The name is taken.
     """
     if name in BACKBONES:
-        raise ValueError(f"MODEL.ARCH {name!r} is registered already")
+        raise ValueError(f"MODEL.ARCH {name!r} is already registered")
     BACKBONES[name] = BackboneKind(build)
 
 
 def find_backbone(cfg: CfgNode) -> BackboneKind:
-    """Looks MODEL.ARCH up.
+    """Look up MODEL.ARCH.
 
     Args:
-        cfg: Configuration; it is only read.
+        cfg: Configuration; not modified.
 
     Raises:
-        ValueError: There is no such backbone, or it does not go with MODEL.MODEL_NAME.
+        ValueError: There is no such backbone, or it does not match MODEL.MODEL_NAME.
     """
     arch, model_name = cfg.MODEL.ARCH, cfg.MODEL.MODEL_NAME
     if arch not in BACKBONES:
@@ -203,31 +203,31 @@ def find_backbone(cfg: CfgNode) -> BackboneKind:
 
 
 def build_backbone(cfg: CfgNode) -> Backbone:
-    """Builds the network that MODEL.ARCH names, without heads.
+    """Build the network that MODEL.ARCH names, without heads.
 
     Args:
-        cfg: Configuration; it is only read.
+        cfg: Configuration; not modified.
 
     Raises:
-        ValueError: See `find_backbone`, or a key contradicts another.
+        ValueError: See `find_backbone`, or keys contradict each other.
     """
     return find_backbone(cfg).build(cfg)
 
 
 def backbone_width(cfg: CfgNode) -> int:
-    """Width D of the last tokens.
+    """Return the width D of the last tokens.
 
     Args:
-        cfg: Configuration; it is only read.
+        cfg: Configuration; not modified.
     """
     return find_backbone(cfg).build_on_meta(cfg).width
 
 
 def prediction_strides(cfg: CfgNode) -> list[Triple]:
-    """Pixels and frames that one predicted token covers.
+    """Return the frames and pixels that one predicted token covers.
 
     Args:
-        cfg: Configuration; it is only read.
+        cfg: Configuration; not modified.
 
     Returns:
         (frames, rows, columns) for every prediction.
@@ -236,13 +236,13 @@ def prediction_strides(cfg: CfgNode) -> list[Triple]:
 
 
 def prediction_grids(cfg: CfgNode) -> list[Grid]:
-    """Token grid of every prediction, for clips of the configured size.
+    """Return the token grid of every prediction, for clips of the configured size.
 
     Args:
-        cfg: Configuration; it is only read.
+        cfg: Configuration; not modified.
 
     Raises:
-        ValueError: The tokens of a prediction do not cover the clip, so that it has no target.
+        ValueError: The tokens of a prediction do not cover the clip exactly.
     """
     kind, clip_size = find_backbone(cfg), configured_clip_size(cfg)
     grids = kind.prediction_grids(cfg)
@@ -259,6 +259,6 @@ def prediction_grids(cfg: CfgNode) -> list[Grid]:
 
 
 def configured_clip_size(cfg: CfgNode) -> Triple:
-    """(T, H, W) of a training clip, in frames and pixels."""
+    """Return the (T, H, W) of a training clip in frames and pixels."""
     size = cfg.DATA.TRAIN_CROP_SIZE
     return cfg.DATA.NUM_FRAMES, size, size

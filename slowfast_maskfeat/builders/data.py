@@ -1,4 +1,4 @@
-"""Configuration -> clips and loaders."""
+"""Builders of views, datasets and loaders."""
 
 from __future__ import annotations
 
@@ -51,27 +51,27 @@ def build_loader(
     for_features: bool = False,
     data: DataSource | None = None,
 ) -> ClipLoader:
-    """Loader of this process's share of a list.
+    """Build the loader of this process's part of a split.
 
     Args:
-        cfg: configuration; it is only read.
+        cfg: configuration; not modified.
         split: "train", "val" (one center view of each video) or "test" (all views).
-        num_views: clips along the time in "test", see `num_clips_of_tests`; None for
+        num_views: temporal views in "test", see `num_clips_of_tests`; None for
             TEST.NUM_ENSEMBLE_VIEWS of videos, 1 of images.
-        for_features: "train" too gives the center view of each row once, in order, nothing is
-            masked, and labels may be absent or of classes that the model does not know.
-        data: the data of the run, with what was read of it before; None reads it afresh.
+        for_features: load the center view of each row once, in order and without masks, in "train",
+            too; labels may be absent or outside the model's classes.
+        data: the run's data source, which caches files; None reads them again.
 
     Returns:
-        The loader. "train" and "val" without `for_features` give the views and masks of the
-        configuration's method; random erasing and mixup apply to samples of one view only.
+        The loader. "train" and "val" without `for_features` use the views and masks of the training
+        method; random erasing and mixup apply only to samples with one view.
 
     Raises:
-        ValueError: the list is missing, malformed or has labels outside the classes; AUG.ON_DEVICE
-            with a method of several views.
+        ValueError: the annotation file is missing, malformed or has labels outside the classes; or
+            AUG.ON_DEVICE with a method of several views.
     """
     if split not in ("train", "val", "test"):
-        raise ValueError(f"split: {split!r} is not one of 'train', 'val', 'test'")
+        raise ValueError(f"split must be 'train', 'val' or 'test', got {split!r}")
     videos = read_videos(cfg, split, data or DataSource(cfg), for_features=for_features)
     is_trained = split == "train" and not for_features
     method = None if for_features or split == "test" else find_method(cfg)
@@ -95,7 +95,7 @@ def build_loader(
         num_threads=cfg.DATA.DECODING_THREADS,
         replace_lost=is_trained,
         reverse_channels=reverses_channels(cfg, split),
-        # Half of it: a server that stops sending is then left without ending a worker.
+        # Half of the timeout: a server that stops sending fails before its worker is terminated.
         read_timeout=cfg.DATA.DECODE_TIMEOUT / 2,
     )
     if is_trained:
@@ -121,15 +121,15 @@ def build_loader(
 
 
 def num_clips_per_video(cfg: CfgNode, split: str, num_views: int | None = None) -> int:
-    """Views in time times crops in space: 1 in validation."""
+    """Return the temporal views times spatial crops of a video: 1 in validation."""
     return _num_views(cfg, split, num_views) * num_crops(cfg, split)
 
 
 def num_clips_of_tests(cfg: CfgNode) -> tuple[int, ...]:
-    """Clips along the time of a video, a number for each test: `num_views` of a loader.
+    """Return the temporal views of each test, `num_views` of `build_loader`.
 
-    Clips of one frame are images, of which one view is all; TEST.NUM_TEMPORAL_CLIPS takes several
-    single frames of each video all the same.
+    Clips of one frame are images with one view by default, but TEST.NUM_TEMPORAL_CLIPS takes
+    several single frames of each video even then.
     """
     if _has_one_view(cfg):
         return (1,)
@@ -137,7 +137,7 @@ def num_clips_of_tests(cfg: CfgNode) -> tuple[int, ...]:
 
 
 def num_crops(cfg: CfgNode, split: str) -> int:
-    """Crops of each clip in space: 1 in validation."""
+    """Return the spatial crops of each clip: 1 in validation."""
     return 1 if split != "test" or _has_one_view(cfg) else clip_recipe(cfg).num_crops
 
 
@@ -148,25 +148,25 @@ def _num_views(cfg: CfgNode, split: str, num_views: int | None) -> int:
 
 
 def _has_one_view(cfg: CfgNode) -> bool:
-    """Data sets of images alone and key frames with boxes have one view, whatever TEST says."""
+    """Whether a data set has one view regardless of the TEST keys: images only, or boxes."""
     kind = dataset_kind(cfg, "test")
     return kind.images_only or kind.has_boxes
 
 
 def build_validation_view(cfg: CfgNode) -> UniformViews:
-    """The center view of a validation, for a single video.
+    """Build the center view of validation, for a single video.
 
     Args:
-        cfg: configuration; it is only read.
+        cfg: configuration; not modified.
     """
     return _uniform_views(cfg, "val", None)
 
 
 def build_test_views(cfg: CfgNode) -> UniformViews:
-    """The views of a test, for a single video.
+    """Build the views of a test, for a single video.
 
     Args:
-        cfg: configuration; it is only read.
+        cfg: configuration; not modified.
     """
     return _uniform_views(cfg, "test", None)
 
@@ -174,25 +174,25 @@ def build_test_views(cfg: CfgNode) -> UniformViews:
 def read_videos(
     cfg: CfgNode, split: str, data: DataSource, *, for_features: bool = False
 ) -> VideoList:
-    """Read the samples of a split and check that the method can learn from them.
+    """Read the samples of a split and check that they fit the training method.
 
     Args:
-        cfg: configuration; it is only read.
+        cfg: configuration; not modified.
         split: "train", "val" or "test".
-        data: of the run.
-        for_features: labels may be absent or of classes that the model does not have.
+        data: the run's data source.
+        for_features: labels may be absent or outside the model's classes.
 
     Raises:
         MissingListError: DATA.PATH_TO_DATA_DIR has no such split.
-        ValueError: the files are malformed, a label is outside the classes, or there are boxes for
-            a method without, or none for one with them.
+        ValueError: the files are malformed, a label is outside the classes, or the data set has
+            boxes and the method does not use them, or the reverse.
     """
     has_boxes = dataset_kind(cfg, split).has_boxes
     if has_boxes != (not for_features and find_method(cfg).has_boxes):
         raise ValueError(
             f"{'TEST' if split == 'test' else 'TRAIN'}.DATASET must be a data set "
             f"{'without' if has_boxes else 'with'} boxes for "
-            f"{'features of clips' if for_features else method_name(cfg)}, got "
+            f"{'feature extraction' if for_features else method_name(cfg)}, got "
             f"{data_set(cfg, split)!r}"
         )
     videos = data.videos(split)
@@ -200,9 +200,9 @@ def read_videos(
         return videos
     if videos.class_names is not None and not data.class_names:
         raise ValueError(
-            f"{videos.source}: its labels are names, and one list may not contain all of them; "
-            f"write the names of all classes, one a line, into "
-            f"{os.path.join(data.folder.path, 'classes.txt')}"
+            f"{os.path.join(data.folder.path, 'classes.txt')} must hold the names of all classes, "
+            f"one per line: the labels of {videos.source} are names, and a split may not contain "
+            "all classes"
         )
     if not for_features:
         _check_labels(cfg, videos, data.num_classes)
@@ -212,14 +212,14 @@ def read_videos(
 def _check_labels(cfg: CfgNode, videos: VideoList, num_classes: int) -> None:
     if videos.labels is None:
         raise ValueError(
-            f"{videos.source}: its rows must be `path label`, got paths alone; {method_name(cfg)} "
-            "learns from labels"
+            f"{videos.source}: rows must be `path label` for {method_name(cfg)}, got paths without "
+            "labels"
         )
     if len(videos) and videos.labels.max() >= num_classes:
         row = int(videos.labels.argmax())
         raise ValueError(
             f"{videos.source}: labels must be in [0, {num_classes}) (MODEL.NUM_CLASSES), got "
-            f"{videos.labels[row]} of {videos.path(row)}"
+            f"{videos.labels[row]} for {videos.path(row)}"
         )
 
 
@@ -237,7 +237,7 @@ def build_random_frames(cfg: CfgNode) -> RandomFrames:
     """Build the random temporal sampling of training clips.
 
     Args:
-        cfg: configuration; it is only read.
+        cfg: configuration; not modified.
     """
     data = cfg.DATA
     return RandomFrames(
@@ -251,8 +251,8 @@ def build_random_frames(cfg: CfgNode) -> RandomFrames:
 def _multi_view(cfg: CfgNode, specs: Sequence[ViewSpec]) -> MultiView:
     if cfg.AUG.ON_DEVICE:
         raise ValueError(
-            "AUG.ON_DEVICE must be False with a method that takes several views of a sample, got "
-            "True: workers crop them"
+            "AUG.ON_DEVICE must be False for a method with several views per sample, got True: "
+            "several views are cropped by workers"
         )
     if cfg.AUG.ENABLE and cfg.AUG.RE_PROB and sum(spec.count for spec in specs) > 1:
         warnings.warn(
@@ -278,10 +278,10 @@ def _random_view(cfg: CfgNode) -> RandomView:
 def build_key_frame_view(cfg: CfgNode, split: str) -> KeyFrameView:
     """Build the view of key frames.
 
-    Training crops boxes with the frames; evaluation takes whole frames, so that no box is lost.
+    Training crops frames and boxes; evaluation uses whole frames, so that no box is lost.
 
     Args:
-        cfg: configuration; it is only read.
+        cfg: configuration; not modified.
         split: "train", "val" or "test".
     """
     data = cfg.DATA
@@ -311,10 +311,10 @@ def _uniform_views(cfg: CfgNode, split: str, num_views: int | None) -> UniformVi
     segments = dataset_kind(cfg, split).segmented
     if segments and views > 1:
         raise ValueError(
-            f"TEST.NUM_ENSEMBLE_VIEWS, TEST.NUM_TEMPORAL_CLIPS: {views}: clips of "
-            f"{data_set(cfg, split)} have a frame of each part of the video, so that there is 1"
+            "TEST.NUM_ENSEMBLE_VIEWS and all of TEST.NUM_TEMPORAL_CLIPS must be 1 for "
+            f"{data_set(cfg, split)}, whose clips span the whole video, got {views}"
         )
-    # Validation sees clips of the training's size: the model may have no other positions.
+    # Validation uses the training crop size: the model may have no positions for other sizes.
     crop_size = data.TEST_CROP_SIZE if split == "test" else data.TRAIN_CROP_SIZE
     recipe = clip_recipe(cfg)
     transform = TestTransform(

@@ -1,4 +1,4 @@
-"""Configuration -> what a run reads of its data set, each file once."""
+"""Class names, samples and ground truth of a run, with each file read once."""
 
 from __future__ import annotations
 
@@ -27,14 +27,14 @@ from slowfast_maskfeat.metrics.ava_map import GroundTruth, check_overlap, read_g
 
 
 class DataSource:
-    """Class names, samples and ground truth of a configuration, read at the first call and kept.
+    """Class names, samples and ground truth of a configuration, read on first use and cached.
 
-    A run makes one and passes it to every builder, so that each process reads class names, lists
-    and indices of shards once; loading workers receive what their parent has read. A builder that
-    gets none makes one for itself, which reads the files as they are at that moment.
+    A run creates one and passes it to every builder, so that each process reads class names,
+    annotation files and shard indices once; workers receive them from their parent. A builder
+    without one creates a new one, which reads the current files.
 
     Args:
-        cfg: Configuration; it is only read.
+        cfg: Configuration; not modified.
     """
 
     def __init__(self, cfg: CfgNode) -> None:
@@ -44,22 +44,22 @@ class DataSource:
 
     @cached_property
     def folder(self) -> DataFolder:
-        """Where the data set lies; see `data_folder` for the errors."""
+        """Location of the data set; see `data_folder` for the errors."""
         return data_folder(self._cfg)
 
     @cached_property
     def class_names(self) -> tuple[str, ...]:
-        """Names of the classes in the order of their numbers; empty if the data set has none.
+        """Class names in the order of class numbers; empty if the data set has none.
 
-        From a file beside the lists, else from the data set's own files, else from the labels of
-        the training split.
+        Read from a file next to the annotation files, else from the data set's specific files, else
+        from the labels of the training split.
 
         Raises:
             ValueError: A file is malformed, or TRAIN.DATASET or TEST.DATASET is unknown.
         """
         cfg, is_in_shards = self._cfg, bool(shard_patterns(self._cfg)["train"])
         if not (cfg.DATA.PATH_TO_DATA_DIR or cfg.AVA.ANNOTATION_DIR or is_in_shards):
-            return ()  # a trained model is used without its data set, which may be unknown here
+            return ()  # inference without the data set, which may not even be registered
         kind = dataset_kind(cfg, "train" if cfg.TRAIN.ENABLE else "test")
         names = None
         if self.folder.path:
@@ -67,14 +67,14 @@ class DataSource:
             if names is None and kind.class_names is not None:
                 names = kind.class_names(self.folder)
             elif names is None and not is_in_shards:
-                names = self._names_of_labels(kind)
+                names = self._class_names_from_labels(kind)
         if names is None and is_in_shards:
-            names = self._names_of_labels(find_reader(cfg, "train"))
+            names = self._class_names_from_labels(find_reader(cfg, "train"))
         return names or ()
 
     @property
     def num_classes(self) -> int:
-        """K: the number of class names, else MODEL.NUM_CLASSES."""
+        """Number of classes K: the number of class names, else MODEL.NUM_CLASSES."""
         cfg = self._cfg
         return len(self.class_names) or cfg.MODEL.NUM_CLASSES
 
@@ -92,14 +92,14 @@ class DataSource:
         return self._read(find_reader(self._cfg, split), split, self.class_names)
 
     def ground_truth(self, rows: KeyFrames) -> GroundTruth:
-        """AVA.GROUNDTRUTH_FILE without AVA.EXCLUSION_FILE, for the classes of AVA.LABEL_MAP_FILE.
+        """Read AVA.GROUNDTRUTH_FILE minus AVA.EXCLUSION_FILE, for AVA.LABEL_MAP_FILE's classes.
 
         Args:
-            rows: Key frames to evaluate; if these are of every fourth second, so is the result.
+            rows: Key frames to evaluate; the result has the same interval in seconds.
 
         Raises:
             MissingListError: A file is missing.
-            ValueError: A file is malformed, or the key frames are of another split.
+            ValueError: A file is malformed, or the key frames belong to another split.
         """
         if rows.every not in self._truths:
             self._truths[rows.every] = self._read_truth(rows.every)
@@ -111,7 +111,7 @@ class DataSource:
         cfg, folder = self._cfg, self.folder
         if not cfg.AVA.GROUNDTRUTH_FILE:
             raise ValueError(
-                "AVA.GROUNDTRUTH_FILE must be the file that boxes are evaluated against, got ''"
+                "AVA.GROUNDTRUTH_FILE must be the ground-truth file of the evaluation, got ''"
             )
         assert isinstance(folder, AvaFolder)
         return read_ground_truth(
@@ -123,12 +123,12 @@ class DataSource:
 
     def _read(self, kind: DataSetKind, split: str, names: tuple[str, ...]) -> VideoList:
         pattern = shard_patterns(self._cfg)[split]
-        key = kind, pattern, "" if pattern else split  # shards that two splits name are read once
+        key = kind, pattern, "" if pattern else split  # read shards used by two splits only once
         if key not in self._samples:
             self._samples[key] = kind.read(self.folder, split, names or None)
         return self._samples[key]
 
-    def _names_of_labels(self, kind: DataSetKind) -> tuple[str, ...] | None:
+    def _class_names_from_labels(self, kind: DataSetKind) -> tuple[str, ...] | None:
         try:
             return self._read(kind, "train", ()).class_names
         except MissingListError:
@@ -140,6 +140,6 @@ class DataSource:
         key = "AVA.ANNOTATION_DIR" if is_named else "DATA.PATH_TO_DATA_DIR"
         if not path and not shard_patterns(cfg)[split]:
             files = "annotations" if kind.has_boxes else "train.csv, val.csv and test.csv"
-            raise ValueError(f"{key} must be the folder of {files}, got ''")
+            raise ValueError(f"{key} must be the folder with {files}, got ''")
         if path and not os.path.isdir(path) and not is_address(path):
             raise ValueError(f"{key} must be a folder, got {path!r}, which does not exist")

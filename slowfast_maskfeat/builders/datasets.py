@@ -1,4 +1,4 @@
-"""Configuration -> kind and location of a data set."""
+"""Location and reader of a data set."""
 
 from __future__ import annotations
 
@@ -22,13 +22,13 @@ from slowfast_maskfeat.log import Progress
 
 
 def data_set(cfg: CfgNode, split: str) -> str:
-    """Name of the data set of a split."""
+    """Return the data set name of a split."""
     name: str = cfg.TEST.DATASET if split == "test" else cfg.TRAIN.DATASET
     return name
 
 
 def dataset_kind(cfg: CfgNode, split: str) -> DataSetKind:
-    """Registry row of the data set that TRAIN.DATASET or TEST.DATASET names for a split.
+    """Return the registry row that TRAIN.DATASET or TEST.DATASET names for a split.
 
     Raises:
         ValueError: The name is unknown.
@@ -38,7 +38,7 @@ def dataset_kind(cfg: CfgNode, split: str) -> DataSetKind:
 
 
 def find_reader(cfg: CfgNode, split: str) -> DataSetKind:
-    """Registry row that reads a split: "webdataset" if DATA.<SPLIT>_SHARDS is set.
+    """Return the registry row that reads a split: `webdataset` if shards are configured.
 
     Raises:
         ValueError: TRAIN.DATASET or TEST.DATASET is unknown.
@@ -49,7 +49,7 @@ def find_reader(cfg: CfgNode, split: str) -> DataSetKind:
 
 
 def reverses_channels(cfg: CfgNode, split: str) -> bool:
-    """Whether clips of a split are fed to the network as BGR."""
+    """Whether the network receives the channels of a split as blue, green, red."""
     kind = dataset_kind(cfg, split)
     if kind.has_boxes:
         return bool(cfg.AVA.BGR)
@@ -57,11 +57,11 @@ def reverses_channels(cfg: CfgNode, split: str) -> bool:
 
 
 def read_list_file(cfg: CfgNode, path: str) -> VideoList:
-    """Read any list file like a training list.
+    """Read any annotation file in the format of the training split.
 
     Args:
-        cfg: configuration; DATA.PATH_LABEL_SEPARATOR, DATA.PATH_PREFIX and TRAIN.DATASET are read.
-        path: list file.
+        cfg: configuration; uses DATA.PATH_LABEL_SEPARATOR, DATA.PATH_PREFIX and TRAIN.DATASET.
+        path: path of the annotation file.
 
     Raises:
         ValueError: see `read_list`.
@@ -73,19 +73,19 @@ def read_list_file(cfg: CfgNode, path: str) -> VideoList:
 
 
 def shard_patterns(cfg: CfgNode) -> dict[str, str]:
-    """Split -> pattern that names its shards, or ""."""
+    """Return the shard pattern of each split; empty for splits without shards."""
     data = cfg.DATA
     return {"train": data.TRAIN_SHARDS, "val": data.VAL_SHARDS, "test": data.TEST_SHARDS}
 
 
 def data_folder(cfg: CfgNode) -> DataFolder:
-    """Location of the data set.
+    """Build the location of the data set.
 
     Raises:
-        ValueError: DATA.OFFICIAL_SPLIT, DATA.SHUFFLE_BUFFER or the name of a data set is invalid.
+        ValueError: DATA.OFFICIAL_SPLIT is not 1, 2 or 3, or DATA.SHUFFLE_BUFFER is below 1.
     """
     if cfg.DATA.SHUFFLE_BUFFER < 1:
-        raise ValueError(f"DATA.SHUFFLE_BUFFER must be >= 1, got {cfg.DATA.SHUFFLE_BUFFER}")
+        raise ValueError(f"DATA.SHUFFLE_BUFFER must be at least 1, got {cfg.DATA.SHUFFLE_BUFFER}")
     if cfg.DATA.OFFICIAL_SPLIT not in (1, 2, 3):
         raise ValueError(f"DATA.OFFICIAL_SPLIT must be 1, 2 or 3, got {cfg.DATA.OFFICIAL_SPLIT}")
     if any(dataset_kind(cfg, split).has_boxes for split in ("train", "test")):

@@ -1,4 +1,4 @@
-"""Configuration -> options of a (multiscale) vision transformer, and where it predicts."""
+"""Options and prediction grids of a (multiscale) vision transformer."""
 
 from __future__ import annotations
 
@@ -11,21 +11,22 @@ from slowfast_maskfeat.shapes import Grid
 
 
 def encoder_options(cfg: CfgNode) -> EncoderOptions:
-    """Reads the options of an encoder.
+    """Build the options of an encoder.
 
     Args:
-        cfg: Configuration; it is only read.
+        cfg: Configuration; not modified.
 
     Returns:
-        The options that all models take.
+        The options, which all models share.
 
     Raises:
-        ValueError: The patch kernel contradicts MVIT.PATCH_2D, or MVIT.MODE MVIT.POOL_FIRST.
+        ValueError: MVIT.PATCH_KERNEL contradicts MVIT.PATCH_2D, or MVIT.MODE contradicts
+            MVIT.POOL_FIRST.
     """
     keys = cfg.MVIT
     if (len(keys.PATCH_KERNEL) == 2) != keys.PATCH_2D:
         raise ValueError(
-            "MVIT.PATCH_KERNEL must have two numbers with MVIT.PATCH_2D True and three with False, "
+            "MVIT.PATCH_KERNEL must have 2 numbers with MVIT.PATCH_2D True and 3 with False, "
             f"got {list(keys.PATCH_KERNEL)} with {keys.PATCH_2D}"
         )
     assert keys.NORM == "layernorm", keys.NORM
@@ -78,49 +79,49 @@ def _block_options(cfg: CfgNode) -> BlockOptions:
 
 
 def encoder_patch_grid(cfg: CfgNode, clip_size: Triple) -> Grid:
-    """Grid of the patch tokens.
+    """Return the grid of the patch tokens.
 
     Args:
-        cfg: Configuration; it is only read.
+        cfg: Configuration; not modified.
         clip_size: (T, H, W) in frames and pixels.
     """
-    with torch.device("meta"):  # shapes alone, and no blocks
+    with torch.device("meta"):  # only shapes, without blocks
         return Encoder(encoder_options(cfg), num_blocks=0).patch_grid(clip_size)
 
 
 def encoder_positions(cfg: CfgNode) -> str:
-    """Description of the position embeddings.
+    """Describe the position embeddings.
 
     Args:
-        cfg: Configuration; it is only read.
+        cfg: Configuration; not modified.
     """
     options = encoder_options(cfg)
     kinds = {
-        "fixed sines and cosines": options.sincos_positions,
+        "fixed sin-cos": options.sincos_positions,
         "absolute": options.absolute_positions and not options.sincos_positions,
-        "relative along time": options.block.rel_pos_temporal,
-        "relative along rows and columns": options.block.rel_pos_spatial,
+        "relative in time": options.block.rel_pos_temporal,
+        "relative in space": options.block.rel_pos_spatial,
     }
     if options.separable_positions and kinds["absolute"]:
-        kinds = {"absolute, space and time apart": True, **kinds, "absolute": False}
+        kinds = {"absolute, separable in space and time": True, **kinds, "absolute": False}
     return "; ".join(kind for kind, is_there in kinds.items() if is_there) or "none"
 
 
 def encoder_prediction_strides(cfg: CfgNode) -> list[Triple]:
-    """(frames, rows, columns) of a predicted token at every depth of MASK.PRETRAIN_DEPTH.
+    """Return the (frames, rows, columns) of a predicted token at each MASK.PRETRAIN_DEPTH.
 
     Args:
-        cfg: Configuration; it is only read.
+        cfg: Configuration; not modified.
     """
     options = encoder_options(cfg)
     return [options.token_stride(depth) for depth in cfg.MASK.PRETRAIN_DEPTH]
 
 
 def encoder_prediction_grids(cfg: CfgNode) -> list[Grid]:
-    """Token grid at every depth of MASK.PRETRAIN_DEPTH, for clips of the configured size.
+    """Return the token grid at each MASK.PRETRAIN_DEPTH, for clips of the configured size.
 
     Args:
-        cfg: Configuration; it is only read.
+        cfg: Configuration; not modified.
     """
     options = encoder_options(cfg)
     grids = output_grids(encoder_patch_grid(cfg, options.clip_size), options.geometries())

@@ -1,4 +1,4 @@
-"""Configuration -> classifier, detector and masked model of a (multiscale) vision transformer."""
+"""Builders of the classifier, detector and masked model of a (multiscale) vision transformer."""
 
 from __future__ import annotations
 
@@ -19,12 +19,12 @@ from slowfast_maskfeat.builders.encoder import encoder_options
 
 
 def build_mvit(cfg: CfgNode, num_classes: int, *, mean_pooling: bool) -> MViT:
-    """Builds the classifier of an encoder.
+    """Build the classifier of an encoder.
 
     Args:
-        cfg: Configuration; it is only read.
+        cfg: Configuration; not modified.
         num_classes: K.
-        mean_pooling: Pool the mean of the tokens, even with MVIT.USE_MEAN_POOLING False.
+        mean_pooling: Average the tokens even with MVIT.USE_MEAN_POOLING False.
 
     Returns:
         model(clips) -> (B, K).
@@ -39,10 +39,10 @@ def build_mvit(cfg: CfgNode, num_classes: int, *, mean_pooling: bool) -> MViT:
 
 
 def build_mvit_detector(cfg: CfgNode, num_classes: int) -> MViTDetector:
-    """Builds the detector of an encoder.
+    """Build the detector of an encoder.
 
     Args:
-        cfg: Configuration; it is only read.
+        cfg: Configuration; not modified.
         num_classes: K.
 
     Returns:
@@ -70,17 +70,17 @@ def build_mvit_detector(cfg: CfgNode, num_classes: int) -> MViTDetector:
 
 
 def build_masked_mvit(cfg: CfgNode, dims: Sequence[int]) -> MaskedModel:
-    """Builds the masked model of an encoder: of all tokens or, with MASK.MAE_ON, the visible ones.
+    """Build the masked model of an encoder: MAE with MASK.MAE_ON, else with mask tokens.
 
     Args:
-        cfg: Configuration; it is only read.
-        dims: Width of the prediction at every depth of MASK.PRETRAIN_DEPTH.
+        cfg: Configuration; not modified.
+        dims: Width of the prediction at each MASK.PRETRAIN_DEPTH.
 
     Returns:
         model(clips, mask) -> [(M, dim), ...], see `MaskedModel`.
 
     Raises:
-        ValueError: The keys of MASK contradict each other or the encoder; the message names them.
+        ValueError: MASK keys contradict each other or the encoder; the message names them.
     """
     options, decoder = encoder_options(cfg), _decoder_options(cfg)
     depths = cfg.MASK.PRETRAIN_DEPTH
@@ -124,7 +124,7 @@ def _decoder_options(cfg: CfgNode) -> DecoderOptions:
 
 
 def _triple(key: str, values: list[int]) -> Triple | None:
-    """Three numbers, or None for an empty list."""
+    """Return three numbers, or None for an empty list."""
     if not values:
         return None
     if len(values) != 3:

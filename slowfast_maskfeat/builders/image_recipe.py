@@ -1,8 +1,7 @@
-"""Configuration -> what the published recipes of images and of videos do otherwise.
+"""Differences between the published recipes for images and for videos.
 
-A clip of one frame is an image. Whatever makes readers, augmentations, masks or views asks this
-record, and not which of the two it has.
-Source: PySlowFast, whose readers of images and of videos differ in these points.
+A clip of one frame is an image. Builders of augmentations, masks and views read this record instead
+of distinguishing images from videos. Source: PySlowFast's data loaders of images and of videos.
 """
 
 from __future__ import annotations
@@ -16,21 +15,21 @@ from fvcore.common.config import CfgNode
 
 @dataclass(frozen=True, kw_only=True)
 class ClipRecipe:
-    """The choices that hang on whether clips are images, made.
+    """Settings that depend on whether clips are images or videos.
 
     Attributes:
-        interpolation: Of the resize of whole clips, "bilinear" or "bicubic".
-        antialias: Whether it antialiases where it shrinks.
-        default_area: Shares of the area that random resized crops take where the configuration
-            names none; None: the short side is resized instead.
-        augment_crop: RandAugment sees the crop, not whole frames.
-        fill: Red, green, blue, 0 to 255, of what RandAugment moves into sight.
-        color_jitter: Strength of the jitter of colors; 0: none.
-        num_erase_tries: Tries for each rectangle of random erasing.
-        short_side: (crop size) -> short side in pixels of which a test takes the center.
-        num_views: Clips along time of a test that does not say how many.
-        num_crops: Crops in space of a test.
-        has_mask_window: AUG.MASK_WINDOW_SIZE is of its masks.
+        interpolation: Interpolation of the resize of whole clips: "bilinear" or "bicubic".
+        antialias: Antialias when downsampling.
+        default_area: Range of the area fraction of random resized crops, used if the configuration
+            has none; None for short-side jitter instead.
+        augment_crop: RandAugment is applied to the crop instead of whole frames.
+        fill: Red, green, blue in 0..255 of pixels that RandAugment moves in from outside.
+        color_jitter: Strength of the color jitter; 0 for none.
+        num_erase_tries: Tries per rectangle of random erasing.
+        short_side: (crop size) -> short side in pixels before the center crop of a test.
+        num_views: Default number of temporal views of a test.
+        num_crops: Spatial crops of a test.
+        has_mask_window: AUG.MASK_WINDOW_SIZE applies to the masks.
     """
 
     interpolation: str
@@ -47,36 +46,35 @@ class ClipRecipe:
 
 
 def clip_recipe(cfg: CfgNode) -> ClipRecipe:
-    """The recipe of images for clips of one frame, else that of videos.
+    """Return the image recipe for clips of one frame, else the video recipe.
 
     Args:
-        cfg: configuration; it is only read.
+        cfg: configuration; not modified.
 
     Raises:
-        ValueError: a strength of jitter is below 0, or that of videos is asked of images.
+        ValueError: a color jitter is below 0, or AUG.VIDEO_COLOR_JITTER is set for images.
     """
-    return _of_images(cfg) if cfg.DATA.NUM_FRAMES == 1 else _of_videos(cfg)
+    return _image_recipe(cfg) if cfg.DATA.NUM_FRAMES == 1 else _video_recipe(cfg)
 
 
 def has_color_first(cfg: CfgNode) -> bool:
-    """Whether predicted pixels have the order (color, row, column) and not colors last.
+    """Whether predicted pixels are ordered (color, row, column) instead of colors last.
 
-    That is the published order of images. It stands behind the configurations that know no
-    MASK.TARGET, which are the published ones; where it is named there is one order for images and
-    video.
+    That is the published order for images, used by the published configurations, which have no
+    MASK.TARGET. With MASK.TARGET set, images and videos share one order.
 
     Args:
-        cfg: configuration; it is only read.
+        cfg: configuration; not modified.
     """
     return bool(cfg.MVIT.PATCH_2D and not cfg.MASK.TARGET)
 
 
-def _of_images(cfg: CfgNode) -> ClipRecipe:
+def _image_recipe(cfg: CfgNode) -> ClipRecipe:
     aug = cfg.AUG
     if aug.ENABLE and aug.VIDEO_COLOR_JITTER:
         raise ValueError(
-            f"AUG.VIDEO_COLOR_JITTER: {aug.VIDEO_COLOR_JITTER} is of videos; with "
-            "DATA.NUM_FRAMES 1 AUG.COLOR_JITTER, without AUG.AA_TYPE, is right"
+            "AUG.VIDEO_COLOR_JITTER must be 0 for images (DATA.NUM_FRAMES 1), got "
+            f"{aug.VIDEO_COLOR_JITTER}; use AUG.COLOR_JITTER with an empty AUG.AA_TYPE"
         )
     red, green, blue = (min(round(255 * value), 255) for value in cfg.DATA.MEAN)
 
@@ -89,17 +87,19 @@ def _of_images(cfg: CfgNode) -> ClipRecipe:
         default_area=(0.08, 1.0),
         augment_crop=True,
         fill=(red, green, blue),  # the data set's mean
-        color_jitter=0.0 if aug.AA_TYPE else _strength("AUG.COLOR_JITTER", aug.COLOR_JITTER or 0.0),
+        color_jitter=0.0
+        if aug.AA_TYPE
+        else _non_negative("AUG.COLOR_JITTER", aug.COLOR_JITTER or 0.0),
         num_erase_tries=10,
         short_side=short_side,
-        # The frames of all its views would be the same one.
+        # All temporal views of an image are the same frame.
         num_views=1,
         num_crops=1,
         has_mask_window=False,
     )
 
 
-def _of_videos(cfg: CfgNode) -> ClipRecipe:
+def _video_recipe(cfg: CfgNode) -> ClipRecipe:
     aug = cfg.AUG
 
     def short_side(crop_size: int) -> int:
@@ -111,7 +111,7 @@ def _of_videos(cfg: CfgNode) -> ClipRecipe:
         default_area=None,
         augment_crop=False,
         fill=(128, 128, 128),
-        color_jitter=_strength("AUG.VIDEO_COLOR_JITTER", aug.VIDEO_COLOR_JITTER),
+        color_jitter=_non_negative("AUG.VIDEO_COLOR_JITTER", aug.VIDEO_COLOR_JITTER),
         num_erase_tries=100,
         short_side=short_side,
         num_views=cfg.TEST.NUM_ENSEMBLE_VIEWS,
@@ -120,7 +120,7 @@ def _of_videos(cfg: CfgNode) -> ClipRecipe:
     )
 
 
-def _strength(key: str, value: float) -> float:
+def _non_negative(key: str, value: float) -> float:
     if value < 0:
-        raise ValueError(f"{key}: {value} is wanted from 0 on")
+        raise ValueError(f"{key} must be >= 0, got {value}")
     return value

@@ -1,4 +1,4 @@
-"""Configuration -> mask samplers: one row a mask."""
+"""Builders of mask samplers: one row per mask type."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ class MaskKind(NamedTuple):
     Attributes:
         build: (configuration, grid of the mask, ratio) -> sampler(generator) -> bool (t, h, w),
             True where masked.
-        is_exact: every mask hides the same number of tokens, as MASK.MAE_ON requires.
+        is_exact: every mask has the same number of masked tokens, as MASK.MAE_ON requires.
     """
 
     build: Callable[[CfgNode, Grid, float], MaskSampler]
@@ -36,13 +36,13 @@ class MaskKind(NamedTuple):
 
 
 def register_mask(name: str, kind: MaskKind) -> None:
-    """Add a row: a value of MASK.TYPE.
+    """Register a value of MASK.TYPE.
 
     Raises:
         ValueError: the name is taken.
     """
     if name in MASKS:
-        raise ValueError(f"the mask {name!r} is registered already")
+        raise ValueError(f"MASK.TYPE {name!r} is already registered")
     MASKS[name] = kind
 
 
@@ -50,37 +50,37 @@ def build_mask_sampler(cfg: CfgNode) -> MaskSampler:
     """Build the mask sampler of masked prediction.
 
     Args:
-        cfg: configuration; it is only read.
+        cfg: configuration; not modified.
 
     Returns:
         sampler(generator) -> bool (t, h, w), True where masked.
 
     Raises:
-        ValueError: AUG.MASK_WINDOW_SIZE contradicts the model, the ratio cannot be masked, the keys
-            select several mask types or an unsupported one, or MASK.MAE_ON meets masks that hide
-            more of one clip than of another, or all of it.
+        ValueError: AUG.MASK_WINDOW_SIZE contradicts the model, AUG.MASK_RATIO is out of range, the
+            keys select several mask types or an unsupported one, or MASK.MAE_ON is combined with
+            masks of varying size or masks of all tokens.
     """
     grid, ratio = mask_grid(cfg), cfg.AUG.MASK_RATIO
     kind = _find_mask(cfg, grid.t)
     _check_keys(cfg, grid)
     sampler = kind.build(cfg, grid, ratio)
-    mask = sampler(np.random.default_rng(0))  # wrong settings fail here, not in a worker
+    mask = sampler(np.random.default_rng(0))  # invalid settings fail here, not in a worker
     if cfg.MASK.MAE_ON and not kind.is_exact:
         raise ValueError(
-            "MASK.MAE_ON encodes the same number of visible tokens of every clip, but masks made "
-            "of boxes differ in size; set MASK.MAE_RND_MASK True (optionally with AUG.MASK_TUBE or "
-            "MASK.PER_FRAME_MASKING), or AUG.MASK_FRAMES True"
+            f"MASK.MAE_ON requires masks of a fixed size, got masks of type "
+            f"{_mask_type(cfg, grid.t)!r}; set MASK.MAE_RND_MASK True (optionally with "
+            "AUG.MASK_TUBE or MASK.PER_FRAME_MASKING), or AUG.MASK_FRAMES True"
         )
     if cfg.MASK.MAE_ON and bool(mask.all()):
         raise ValueError(
-            f"AUG.MASK_RATIO {ratio} of {grid} tokens leaves none visible, but MASK.MAE_ON encodes "
-            "the visible tokens; use a smaller ratio"
+            f"AUG.MASK_RATIO must keep at least one token visible with MASK.MAE_ON, got {ratio} of "
+            f"{grid} tokens; use a smaller ratio"
         )
     return sampler
 
 
 def _mask_type(cfg: CfgNode, num_steps: int) -> str:
-    """Return MASK.TYPE, or the type that the published keys select for `num_steps` of time."""
+    """Return MASK.TYPE, or the type that the published keys select for `num_steps` time steps."""
     if cfg.MASK.TYPE:
         return str(cfg.MASK.TYPE)
     if cfg.MASK.MAE_RND_MASK:
@@ -104,7 +104,7 @@ def _find_mask(cfg: CfgNode, num_steps: int) -> MaskKind:
 
 
 def _check_keys(cfg: CfgNode, grid: Grid) -> None:
-    """Refuse keys that contradict each other, of which one would have no effect."""
+    """Check that the keys do not contradict each other."""
     name = _mask_type(cfg, grid.t)
     selected = {
         "MASK.MAE_RND_MASK": cfg.MASK.MAE_RND_MASK and name != "random",
@@ -121,7 +121,7 @@ def _check_keys(cfg: CfgNode, grid: Grid) -> None:
                 "keys of one mask type"
             )
     if name == "block" and grid.t > 1:
-        raise ValueError(f"MASK.TYPE 'block' requires tokens of one time step, got {grid}")
+        raise ValueError(f"MASK.TYPE 'block' requires a token grid of one time step, got {grid}")
     if cfg.MASK.RANDOM_BLOCK and len(cfg.MASK.RANDOM_BLOCK) != 3:
         block = list(cfg.MASK.RANDOM_BLOCK)
         raise ValueError(f"MASK.RANDOM_BLOCK must be (t, h, w) in tokens, got {block}")
@@ -160,21 +160,21 @@ MASKS = {
     "frame": MaskKind(lambda cfg, grid, ratio: partial(frame_mask, grid, ratio), is_exact=True),
     "random": MaskKind(_build_random, is_exact=True),
 }
-"""What MASK.TYPE may name."""
+"""Mask types by MASK.TYPE."""
 
 
 def mask_grid(cfg: CfgNode) -> Grid:
-    """Derive the grid of the masks: AUG.MASK_WINDOW_SIZE, or that of the last prediction.
+    """Return the grid of the masks: AUG.MASK_WINDOW_SIZE, or that of the last prediction.
 
-    Random masks are of single tokens, whatever the window, as published.
+    Random masks select single tokens regardless of the window, as published.
 
     Raises:
-        ValueError: AUG.MASK_WINDOW_SIZE does not divide the grids of the predictions, or these do
-            not cover the clips.
+        ValueError: AUG.MASK_WINDOW_SIZE does not divide the prediction grids, or these do not cover
+            the clips.
     """
     grids = prediction_grids(cfg)
     window = cfg.AUG.MASK_WINDOW_SIZE
-    # The published files for images leave the default window of video in; it is not meant there.
+    # The published image files keep the default window for video, which does not apply to them.
     if not window or not clip_recipe(cfg).has_mask_window:
         return grids[-1]
     if len(window) == 2:
@@ -187,6 +187,6 @@ def mask_grid(cfg: CfgNode) -> Grid:
             raise ValueError(
                 f"AUG.MASK_WINDOW_SIZE must divide the {predicted} tokens that the model predicts "
                 f"for clips of {cfg.DATA.NUM_FRAMES} frames of {cfg.DATA.TRAIN_CROP_SIZE} pixels, "
-                f"got {grid}; leave it empty to derive it"
+                f"got {grid}; set it to [] to derive it"
             )
     return grids[-1] if _mask_type(cfg, grids[-1].t) == "random" else grid

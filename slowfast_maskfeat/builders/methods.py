@@ -1,6 +1,6 @@
-"""Training methods: one row a method. Nothing else reads the keys that choose one.
+"""Training methods: one row per method. No other code reads the keys that select one.
 
-MODEL.MODEL_NAME, MASK.ENABLE and DETECTION.ENABLE choose, as in the published configurations.
+MODEL.MODEL_NAME, MASK.ENABLE and DETECTION.ENABLE select it, as in the published configurations.
 """
 
 from __future__ import annotations
@@ -33,7 +33,7 @@ DrawPredictions = Callable[[nn.Module, Task, ClipBatch, bool], ClipDrawings | No
 
 
 def _no_check(cfg: CfgNode) -> None:
-    """Most keys are checked where they are used."""
+    """Check nothing here; most keys are checked where they are used."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -41,18 +41,18 @@ class Method:
     """A row of `METHODS`.
 
     Attributes:
-        model: (configuration, data) -> the network that is trained.
+        model: (configuration, data) -> the network to train.
         task: (configuration, model, data) -> its task.
-        figures: panels of curves.png, beside the learning rate; those without data are left out.
+        figures: panels of curves.png besides the learning rate; panels without data are omitted.
         draw: (model, task, batch, channels are reversed) -> drawings of the model's predictions of
             each clip and time step, or None if the target cannot be drawn.
-        check: raises ValueError for keys that do not fit together, before anything is built.
-        views: configuration -> the kinds of view that a sample gives; None: one clip.
-        masks: configuration -> the mask sampler of each kind of view, or None for a kind without;
-            None: the model takes no masks.
+        check: raises ValueError for keys that contradict each other, before anything is built.
+        views: configuration -> the kinds of views of a sample; None: one clip.
+        masks: configuration -> the mask sampler of each kind of view, or None for a kind without
+            masks; None: the model takes no masks.
         has_labels: samples need class labels.
         has_boxes: samples are key frames with boxes.
-        is_tested: TEST.ENABLE evaluates it; pre-training has no test.
+        is_tested: TEST.ENABLE runs a test; False for pre-training.
     """
 
     model: Callable[[CfgNode, DataSource], nn.Module]
@@ -68,12 +68,12 @@ class Method:
 
     @property
     def row_name(self) -> str:
-        """What a row of its annotation files is."""
+        """The unit of its annotation files, for messages."""
         return "key frames" if self.has_boxes else "videos"
 
 
 class MethodKey(NamedTuple):
-    """The values that choose a method."""
+    """The values that select a method."""
 
     model_name: str
     masked: bool = False
@@ -81,7 +81,7 @@ class MethodKey(NamedTuple):
 
     @property
     def flags(self) -> str:
-        """Name the two switches with their values."""
+        """The two switches with their values, for messages."""
         return f"MASK.ENABLE {self.masked} and DETECTION.ENABLE {self.detection}"
 
     def __str__(self) -> str:
@@ -89,18 +89,18 @@ class MethodKey(NamedTuple):
 
 
 def method_name(cfg: CfgNode) -> str:
-    """Name the keys that chose the method, for messages."""
+    """Return the keys that select the method, for messages."""
     return str(MethodKey(cfg.MODEL.MODEL_NAME, cfg.MASK.ENABLE, cfg.DETECTION.ENABLE))
 
 
 def find_method(cfg: CfgNode) -> Method:
-    """Find the row that a configuration chooses.
+    """Find the method that a configuration selects.
 
     Args:
-        cfg: configuration; it is only read.
+        cfg: configuration; not modified.
 
     Raises:
-        ValueError: there is none; the message lists those that exist.
+        ValueError: there is no such method; the message lists the existing ones.
     """
     key = MethodKey(cfg.MODEL.MODEL_NAME, cfg.MASK.ENABLE, cfg.DETECTION.ENABLE)
     if key in METHODS:
@@ -116,20 +116,20 @@ def find_method(cfg: CfgNode) -> Method:
 def register_method(
     model_name: str, method: Method, *, masked: bool = False, detection: bool = False
 ) -> None:
-    """Add a row.
+    """Register a training method.
 
     Args:
         model_name: value of MODEL.MODEL_NAME.
         method: the row.
-        masked: value of MASK.ENABLE that chooses it.
-        detection: value of DETECTION.ENABLE that chooses it.
+        masked: value of MASK.ENABLE that selects it.
+        detection: value of DETECTION.ENABLE that selects it.
 
     Raises:
-        ValueError: these values choose a method already.
+        ValueError: a method is already registered for these values.
     """
     key = MethodKey(model_name, masked, detection)
     if key in METHODS:
-        raise ValueError(f"a training method is registered already for {key}")
+        raise ValueError(f"a training method is already registered for {key}")
     METHODS[key] = method
 
 
@@ -137,15 +137,15 @@ def build_model(cfg: CfgNode, *, data: DataSource | None = None) -> nn.Module:
     """Build the network of a configuration's method.
 
     Args:
-        cfg: configuration; it is only read.
-        data: of the run, with what was read before; None reads it afresh.
+        cfg: configuration; not modified.
+        data: the run's data source, which caches files; None reads them again.
 
     Returns:
         Classification: model(clips) -> (B, K) logits. Detection: model(clips, boxes) -> (R, K)
         logits. Masked prediction: model(clips, mask) -> [(M, dim), ...], one per predicting depth.
 
     Raises:
-        ValueError: a key has a value of which no model can be built; the message names it.
+        ValueError: a key has an invalid value; the message names it.
     """
     return find_method(cfg).model(cfg, data or DataSource(cfg))
 
@@ -154,9 +154,9 @@ def build_task(cfg: CfgNode, model: nn.Module, *, data: DataSource | None = None
     """Build the task of a configuration's method.
 
     Args:
-        cfg: configuration; it is only read.
-        model: from `build_model`; it is not changed.
-        data: of the run, with what was read before; None reads it afresh.
+        cfg: configuration; not modified.
+        model: from `build_model`; not modified.
+        data: the run's data source, which caches files; None reads them again.
 
     Raises:
         ValueError: model, loss and task do not fit together.
@@ -192,4 +192,4 @@ METHODS: dict[MethodKey, Method] = {
         masks=lambda cfg: (build_mask_sampler(cfg),),
     ),
 }
-"""Every training method."""
+"""All training methods."""

@@ -1,4 +1,4 @@
-"""Configuration -> the network of a training method; a row of `methods.py` names one of these."""
+"""Builders of the networks of training methods, for the rows of `methods.py`."""
 
 from __future__ import annotations
 
@@ -15,9 +15,9 @@ def build_classifier(cfg: CfgNode, data: DataSource, *, mean_pooling: bool = Fal
     """Build the classifier of a backbone: model(clips) -> (B, K) logits.
 
     Args:
-        cfg: configuration, of a classifier or of its pre-training; it is only read.
-        data: of the run.
-        mean_pooling: pool the mean of the tokens, even if there is a class token.
+        cfg: configuration of a classifier or of its pre-training; not modified.
+        data: the run's data source.
+        mean_pooling: average the tokens even if there is a class token.
     """
     return find_backbone(cfg).classifier(cfg, data.num_classes, mean_pooling=mean_pooling)
 
@@ -26,8 +26,8 @@ def build_detector(cfg: CfgNode, data: DataSource) -> nn.Module:
     """Build the detector of a backbone: model(clips, boxes) -> (R, K) logits.
 
     Args:
-        cfg: configuration; it is only read.
-        data: of the run.
+        cfg: configuration; not modified.
+        data: the run's data source.
     """
     return find_backbone(cfg).detector(cfg, data.num_classes)
 
@@ -36,20 +36,20 @@ def build_masked_model(cfg: CfgNode, data: DataSource) -> MaskedModel:
     """Build the masked model of a backbone: model(clips, mask) -> [(M, dim), ...].
 
     Args:
-        cfg: configuration; it is only read.
-        data: of the run.
+        cfg: configuration; not modified.
+        data: the run's data source.
     """
     return find_backbone(cfg).masked(cfg, prediction_dims(cfg))
 
 
 def prediction_dims(cfg: CfgNode) -> list[int]:
-    """Compute the width of every prediction.
+    """Return the width of every prediction.
 
     Args:
-        cfg: configuration; it is only read.
+        cfg: configuration; not modified.
 
     Raises:
-        ValueError: there is no such target, or it cannot be made at the stride of a prediction.
+        ValueError: there is no such target, or it does not support the stride of a prediction.
     """
     kind = find_target(cfg)
     return [kind.width(cfg, stride) for stride in prediction_strides(cfg)]

@@ -1,4 +1,4 @@
-"""Configuration -> optimizer and learning rate."""
+"""Builders of the optimizer, the learning-rate schedule and the autocast precision."""
 
 from __future__ import annotations
 
@@ -18,10 +18,10 @@ _PRECISIONS = {"float32": None, "bf16": torch.bfloat16, "fp16": torch.float16}
 
 
 def build_optimizer(cfg: CfgNode, model: nn.Module) -> torch.optim.Optimizer:
-    """Optimizer over the parameters of a bare model, in the published groups.
+    """Build the optimizer over the parameters of an unwrapped model, in the published groups.
 
     Args:
-        cfg: configuration; it is only read.
+        cfg: configuration; not modified.
         model: from `build_model`, on its device.
     """
     layered = model if isinstance(model, LayeredModel) else None
@@ -47,21 +47,21 @@ def build_optimizer(cfg: CfgNode, model: nn.Module) -> torch.optim.Optimizer:
 
 
 def learning_rates(cfg: CfgNode) -> LearningRates:
-    """The three rates, multiplied by the number of machines if the configuration says so."""
+    """Return the learning rates, scaled by NUM_SHARDS if BASE_LR_SCALE_NUM_SHARDS is set."""
     rates = LearningRates(cfg.SOLVER.BASE_LR, cfg.SOLVER.WARMUP_START_LR, cfg.SOLVER.COSINE_END_LR)
     return scale_by_shards(rates, cfg.NUM_SHARDS if cfg.SOLVER.BASE_LR_SCALE_NUM_SHARDS else 1)
 
 
 def build_schedule(cfg: CfgNode) -> Callable[[float], float]:
-    """The learning rate of a fractional epoch.
+    """Build the learning-rate schedule, a function of the fractional epoch.
 
     Args:
-        cfg: configuration; it is only read.
+        cfg: configuration; not modified.
     """
     if 0 < cfg.SOLVER.MAX_EPOCH <= cfg.SOLVER.WARMUP_EPOCHS:
         warnings.warn(
-            f"SOLVER.WARMUP_EPOCHS is {cfg.SOLVER.WARMUP_EPOCHS:g} and SOLVER.MAX_EPOCH "
-            f"{cfg.SOLVER.MAX_EPOCH:g}: the training ends before its learning rate has risen to "
+            f"SOLVER.WARMUP_EPOCHS should be below SOLVER.MAX_EPOCH {cfg.SOLVER.MAX_EPOCH:g}, got "
+            f"{cfg.SOLVER.WARMUP_EPOCHS:g}: training ends before the learning rate reaches "
             "SOLVER.BASE_LR",
             UserWarning,
             stacklevel=2,
@@ -82,6 +82,10 @@ def build_schedule(cfg: CfgNode) -> Callable[[float], float]:
 
 
 def autocast_precision(cfg: CfgNode) -> torch.dtype | None:
-    """Of autocast. MIXED_PRECISION alone means bf16: the range of float32, so no loss scaling."""
+    """Return the dtype of autocast; None disables it.
+
+    TRAIN.MIXED_PRECISION without TRAIN.PRECISION means bf16, which has the range of float32 and
+    needs no loss scaling.
+    """
     name = cfg.TRAIN.PRECISION or ("bf16" if cfg.TRAIN.MIXED_PRECISION else "float32")
     return _PRECISIONS[name]

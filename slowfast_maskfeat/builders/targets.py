@@ -1,4 +1,4 @@
-"""Configuration -> prediction targets: one row a target."""
+"""Builders of prediction targets: one row per target."""
 
 from __future__ import annotations
 
@@ -18,11 +18,11 @@ class TargetKind(NamedTuple):
     """A row of `TARGETS`.
 
     Attributes:
-        build: (configuration, strides) -> one target per predicting depth; a stride is the frames,
-            rows and columns of pixels that a token covers. A frozen network is built once and
-            shared by all depths.
-        width: (configuration, stride) -> numbers predicted per token. The model is built first and
-            needs it, so it must be known without building the target.
+        build: (configuration, strides) -> one target per prediction depth; a stride is the (frames,
+            rows, columns) that a token covers. A frozen network is built once and shared by all
+            depths.
+        width: (configuration, stride) -> number of values predicted per token. The model is built
+            before the target, so the width must not depend on building the target.
     """
 
     build: Callable[[CfgNode, Sequence[Triple]], Sequence[Target]]
@@ -30,10 +30,10 @@ class TargetKind(NamedTuple):
 
 
 def find_target(cfg: CfgNode) -> TargetKind:
-    """Find the target that MASK.TARGET names, or that PRED_HOG chooses where it is empty.
+    """Find the target that MASK.TARGET names; if it is empty, MASK.PRED_HOG decides.
 
     Args:
-        cfg: configuration; it is only read.
+        cfg: configuration; not modified.
 
     Raises:
         ValueError: there is no such target.
@@ -42,27 +42,28 @@ def find_target(cfg: CfgNode) -> TargetKind:
     if name not in TARGETS:
         known = ", ".join(map(repr, TARGETS))
         raise ValueError(
-            f"MASK.TARGET must be one of {known}, or empty (then PRED_HOG decides), got {name!r}"
+            f"MASK.TARGET must be one of {known}, or empty (then MASK.PRED_HOG decides), got "
+            f"{name!r}"
         )
     return TARGETS[name]
 
 
 def register_target(name: str, kind: TargetKind) -> None:
-    """Add a row: a value of MASK.TARGET.
+    """Register a value of MASK.TARGET.
 
     Raises:
         ValueError: the name is taken.
     """
     if name in TARGETS:
-        raise ValueError(f"the target {name!r} is registered already")
+        raise ValueError(f"MASK.TARGET {name!r} is already registered")
     TARGETS[name] = kind
 
 
 def _hog_width(cfg: CfgNode, stride: Triple) -> int:
     if cfg.MASK.PIXEL_LOSS != "l2":
         raise ValueError(
-            f"MASK.PIXEL_LOSS {cfg.MASK.PIXEL_LOSS!r} applies to pixel targets only; use 'l2' with "
-            "HOG (MASK.TARGET, MASK.PRED_HOG)"
+            "MASK.PIXEL_LOSS must be 'l2' with HOG targets (MASK.TARGET or MASK.PRED_HOG), got "
+            f"{cfg.MASK.PIXEL_LOSS!r}, which applies to pixel targets only"
         )
     return hog_width(
         stride,
@@ -109,4 +110,4 @@ TARGETS = {
     "hog": TargetKind(_build_hog, _hog_width),
     "pixels": TargetKind(_build_pixels, _pixel_width),
 }
-"""What MASK.TARGET may name."""
+"""Targets by MASK.TARGET."""

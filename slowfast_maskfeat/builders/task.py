@@ -1,4 +1,4 @@
-"""Configuration -> the task of a training method; a row of `methods.py` names one of these."""
+"""Builders of the tasks of training methods, for the rows of `methods.py`."""
 
 from __future__ import annotations
 
@@ -35,10 +35,10 @@ def build_activation(cfg: CfgNode) -> Callable[[Tensor], Tensor]:
 
 
 def check_classification(cfg: CfgNode) -> None:
-    """Check the loss of a classification.
+    """Check the loss of classification.
 
     Raises:
-        ValueError: MODEL.LOSS_FUNC is of another task.
+        ValueError: MODEL.LOSS_FUNC is not a classification loss.
     """
     if cfg.MODEL.LOSS_FUNC not in _CLASS_LOSSES:
         raise ValueError(
@@ -61,10 +61,10 @@ def build_classification(cfg: CfgNode, model: nn.Module, data: DataSource) -> Cl
 
 
 def check_detection(cfg: CfgNode) -> None:
-    """Check the loss of a detection: boxes have several classes each, or one.
+    """Check the loss of detection, which depends on AVA.MULTI_LABEL.
 
     Raises:
-        ValueError: MODEL.LOSS_FUNC does not fit AVA.MULTI_LABEL.
+        ValueError: MODEL.LOSS_FUNC contradicts AVA.MULTI_LABEL.
     """
     accepted = ("bce", "bce_logit") if cfg.AVA.MULTI_LABEL else ("cross_entropy",)
     if cfg.MODEL.LOSS_FUNC not in (*accepted, "cross_entropy"):
@@ -76,12 +76,11 @@ def check_detection(cfg: CfgNode) -> None:
 
 def build_detection(cfg: CfgNode, model: nn.Module, data: DataSource) -> Detection:
     """Build the task of a detector."""
-    if (
-        cfg.AVA.MULTI_LABEL and cfg.MODEL.LOSS_FUNC == "cross_entropy"
-    ):  # the default, which published code refuses here
+    # 'cross_entropy' is the default, which the published code rejects here.
+    if cfg.AVA.MULTI_LABEL and cfg.MODEL.LOSS_FUNC == "cross_entropy":
         warnings.warn(
-            "MODEL.LOSS_FUNC 'cross_entropy' takes one class per box, but with AVA.MULTI_LABEL "
-            "True a box has several: 'bce' is used",
+            "MODEL.LOSS_FUNC should be 'bce' with AVA.MULTI_LABEL True, got 'cross_entropy', which "
+            "supports only one class per box: using 'bce'",
             UserWarning,
             stacklevel=3,
         )
@@ -98,27 +97,27 @@ def check_masked_prediction(cfg: CfgNode) -> None:
     """Check that the target can be predicted at every depth.
 
     Raises:
-        ValueError: there is no such target, or it cannot be made of the tokens of a depth.
+        ValueError: there is no such target, or it does not support the tokens of a depth.
     """
     prediction_dims(cfg)
 
 
 def build_masked_prediction(cfg: CfgNode, model: nn.Module, data: DataSource) -> MaskedPrediction:
-    """Build the task of a model that predicts masked tokens."""
+    """Build the task of masked prediction."""
     return MaskedPrediction(build_targets(cfg), mean=cfg.DATA.MEAN, std=cfg.DATA.STD)
 
 
 def build_targets(cfg: CfgNode) -> list[Target]:
-    """Build the target of each depth of MASK.PRETRAIN_DEPTH.
+    """Build the target of each MASK.PRETRAIN_DEPTH.
 
     Args:
-        cfg: configuration; it is only read.
+        cfg: configuration; not modified.
     """
     return list(find_target(cfg).build(cfg, prediction_strides(cfg)))
 
 
 def _soft_cross_entropy_of_labels(logits: Tensor, labels: Tensor) -> Tensor:
-    """Take soft labels (B, K) as they are, class numbers (B,) as certain."""
+    """Compute the cross-entropy with soft labels (B, K) or class numbers (B,)."""
     if labels.ndim == 1:
         return cross_entropy(logits, labels)
     return soft_cross_entropy(logits, labels)

@@ -1,4 +1,4 @@
-"""Configuration -> the weights that a run starts from."""
+"""Initial weights of a run, and checks of its checkpoints."""
 
 from __future__ import annotations
 
@@ -23,23 +23,23 @@ from slowfast_maskfeat.checkpoints.naming import ModelFacts
 
 
 def inflation(cfg: CfgNode) -> str:
-    """How an image's weights become a video's: TRAIN.CHECKPOINT_INFLATION, or what is published.
+    """Return how image weights are inflated to video: CHECKPOINT_INFLATION or as published.
 
     Args:
-        cfg: Configuration; it is only read.
+        cfg: Configuration; not modified.
 
     Returns:
         "mean" or "repeat", see `load_weights`.
 
     Raises:
-        ValueError: The two published keys ask for both.
+        ValueError: Both published keys are True.
     """
     if cfg.TRAIN.CHECKPOINT_INFLATION:
         return cfg.TRAIN.CHECKPOINT_INFLATION
     if cfg.TRAIN.CHECKPOINT_IN_INIT and cfg.TRAIN.CHECKPOINT_INFLATE:
         raise ValueError(
-            "TRAIN.CHECKPOINT_IN_INIT and TRAIN.CHECKPOINT_INFLATE are both True: the first "
-            "repeats an image's kernels undivided, the second divides them; one of them is right"
+            "TRAIN.CHECKPOINT_IN_INIT and TRAIN.CHECKPOINT_INFLATE must not both be True, got True "
+            "and True: the first repeats image kernels along time, the second also divides them"
         )
     return "repeat" if cfg.TRAIN.CHECKPOINT_IN_INIT else "mean"
 
@@ -51,16 +51,16 @@ def load_first_weights(
     *,
     data: DataSource | None = None,
 ) -> LoadReport:
-    """Give a model that is to be trained the weights of another one.
+    """Initialize a model for training with the weights of a checkpoint.
 
     Args:
-        cfg: Configuration; it is only read.
-        model: The bare model.
-        path: The checkpoint.
-        data: The data of the run, with what was read of it before; None reads it afresh.
+        cfg: Configuration; not modified.
+        model: The unwrapped model.
+        path: Path of the checkpoint.
+        data: The run's data source, which caches files; None reads them again.
 
     Returns:
-        What was loaded and what was not.
+        The report of loaded and missing weights.
 
     Raises:
         ValueError: See `load_weights` and `inflation`.
@@ -84,19 +84,19 @@ def load_tested_weights(
     *,
     data: DataSource | None = None,
 ) -> LoadReport:
-    """Give a model all its weights, so that it can be tested.
+    """Load all weights of a model for testing.
 
     Args:
-        cfg: Configuration; it is only read.
-        model: The bare model.
-        path: The checkpoint.
-        data: The data of the run, with what was read of it before; None reads it afresh.
+        cfg: Configuration; not modified.
+        model: The unwrapped model.
+        path: Path of the checkpoint.
+        data: The run's data source, which caches files; None reads them again.
 
     Returns:
-        What was loaded.
+        The report of loaded weights.
 
     Raises:
-        ValueError: The checkpoint leaves something out or is of other classes, see `load_weights`.
+        ValueError: The checkpoint is incomplete or has other classes, see `load_weights`.
     """
     return load_weights(
         model,
@@ -109,19 +109,21 @@ def load_tested_weights(
 
 
 def checkpoint_folder(cfg: CfgNode) -> Path:
-    """Where a run keeps its checkpoints."""
+    """Return the checkpoint folder of a run."""
     return Path(cfg.OUTPUT_DIR) / "checkpoints"
 
 
 def finished_checkpoint(cfg: CfgNode) -> str:
-    """The weights to test or probe: those of TEST.CHECKPOINT_FILE_PATH, else the last of this run
-    in OUTPUT_DIR, else those it started from, TRAIN.CHECKPOINT_FILE_PATH.
+    """Return the checkpoint to test or probe.
+
+    That is TEST.CHECKPOINT_FILE_PATH, else the last checkpoint of this run in OUTPUT_DIR, else the
+    one it started from, TRAIN.CHECKPOINT_FILE_PATH.
 
     Args:
-        cfg: Configuration; it is only read.
+        cfg: Configuration; not modified.
 
     Returns:
-        The path; empty where there are none.
+        The path; empty if there is none.
     """
     own = find_checkpoints(checkpoint_folder(cfg), cfg.TASK)
     return (
@@ -138,12 +140,12 @@ def check_resumable(
     *,
     data: DataSource | None = None,
 ) -> None:
-    """A training goes on with the classes it began with; pre-training knows none.
+    """Check that a resumed training has the same classes as before; pre-training has none.
 
     Args:
-        cfg: Configuration; it is only read.
-        payload: The content of the checkpoint.
-        path: Of the checkpoint, for messages.
+        cfg: Configuration; not modified.
+        payload: Content of the checkpoint.
+        path: Path of the checkpoint, for messages.
         data: See `load_first_weights`.
 
     Raises:
@@ -156,11 +158,11 @@ def check_resumable(
 
 
 def model_facts(cfg: CfgNode, model: nn.Module) -> ModelFacts:
-    """What the names of other libraries ask of a model.
+    """Return the facts of a model that the weight names of other libraries depend on.
 
     Args:
-        cfg: Configuration; it is only read.
-        model: The bare model of it.
+        cfg: Configuration; not modified.
+        model: The unwrapped model.
 
     Returns:
         The facts that `checkpoints.naming` takes.

@@ -1,4 +1,4 @@
-"""From records of videos to batches of clips: sampled, cropped, masked, collated."""
+"""Clips sampled from videos, cropped, masked and collated into batches."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The one batch type: clips with what is known of them."""
+"""The batch type: clips with their labels, masks, boxes and other fields."""
 
 from __future__ import annotations
 
@@ -15,9 +15,9 @@ from slowfast_maskfeat.augment.crop_plan import CropPlan, pad_together
 
 
 class LostVideo(NamedTuple):
-    """A video that could not be decoded: its row in the list, its path and the reason.
+    """A video that could not be decoded: its row in the annotation file, its path and the reason.
 
-    `is_missing` says that there is no such file.
+    `is_missing` is True if the file does not exist.
     """
 
     row: int
@@ -26,42 +26,42 @@ class LostVideo(NamedTuple):
     is_missing: bool = False
 
 
-# Fields of batches in which a sample has one view.
-_OF_ONE_VIEW = ("boxes", "box_index", "sizes", "erase", "plans")
+# Fields that are supported only with one view per sample.
+_SINGLE_VIEW_FIELDS = ("boxes", "box_index", "sizes", "erase", "plans")
 
 
 @dataclass(frozen=True)
 class ClipBatch:
     """A batch of clips; an image is a clip with T = 1.
 
-    A sample may have several views. Those of one kind are in one batch, sample-major: view v of
+    A sample may have several views. Views of one kind share a batch, sample-major: view v of
     sample b is row b * views_per_sample + v. Further kinds, whose clips may have other sizes, are
-    batches in `further`; `views` has all kinds.
+    separate batches in `further`; `views` holds all kinds.
 
-    With boxes, labels are those of the boxes: each has a row of `labels` and `box_index`. Clips
-    without a box are legal, and so is a batch of them (R = 0).
+    With boxes, labels belong to the boxes: each box has a row in `labels` and in `box_index`. Clips
+    without boxes are allowed, and so is a batch without any box (R = 0).
 
     Attributes:
         clips: (B, C, T, H, W) uint8, or float already normalized.
         labels: (B,) int64 class numbers, or (B, K) float soft labels; with boxes (R,) int64, -1
-            where none is known, or (R, K) float of several classes each, zeros for none.
-        mask: (B, t, h, w) bool on any grid that divides the token grid; True means masked. On the
-            CPU, wherever the rest is.
+            where the label is unknown, or (R, K) float multi-label targets, all zero for none.
+        mask: (B, t, h, w) bool on any grid that divides the token grid; True means masked. Always
+            on the CPU.
         boxes: (R, 5) float: batch index, x1, y1, x2, y2 in input pixels.
-        box_index: (R,) int64, the number of each box in the list's table of boxes.
-        sizes: (B, 2) int64, height and width of each clip, where they differ: the rest, to the
-            right and below, is padding, which `split` removes. None where all clips fill H x W.
+        box_index: (R,) int64, the index of each box in the split's box table.
+        sizes: (B, 2) int64, height and width of each clip if they differ; pixels to the right and
+            below are padding, which `split` removes. None if all clips fill H x W.
         erase: (B, n, 5) int64, rectangles of `augment.random_erasing`.
-        plans: the crop of each clip that is left to the device (`clips.device_crop`); `clips` then
-            holds its source pixels, padded. None where clips are cropped.
-        index: (B,) int64, the row in the list of videos that each clip comes from.
-        view: (B,) int64, which of the row's clips each is.
-        times: (B, 2) float64, seconds of the video at which each clip's first and last frame
-            appear; None where clips are drawn at random.
-        lost: the videos that could not be decoded while this batch was made.
-        further: of the same samples, their views of further kinds, a batch for each kind.
-        views_per_sample: V of this kind; each kind has its own. Clips of repeated augmentation are
-            samples of their own.
+        plans: crop of each clip, to be applied on the device (`clips.device_crop`); `clips` then
+            holds the padded source pixels. None if clips are already cropped.
+        index: (B,) int64, the row in the annotation file that each clip comes from.
+        view: (B,) int64, the index of each clip among the clips of its row.
+        times: (B, 2) float64, timestamps of each clip's first and last frame in seconds; None for
+            randomly sampled clips.
+        lost: videos that could not be decoded while building this batch.
+        further: the views of further kinds of the same samples, one batch per kind.
+        views_per_sample: V of this kind; kinds may differ. Clips of repeated augmentation count as
+            separate samples.
     """
 
     clips: Tensor
@@ -106,10 +106,10 @@ class ClipBatch:
         if self.plans is not None:
             lengths["plans"] = len(self.plans)
         for name, length in lengths.items():
-            what = "boxes" if name in self._of_boxes else "clips"
+            what = "boxes" if name in self._box_fields else "clips"
             if name != "boxes" and length != lengths[what]:
                 raise ValueError(
-                    f"ClipBatch.{name} must have {lengths[what]} rows, one for each of the {what}, "
+                    f"ClipBatch.{name} must have {lengths[what]} rows, one per entry of {what}, "
                     f"got {length}"
                 )
 
@@ -122,34 +122,34 @@ class ClipBatch:
         for kind in self.further:
             if len(kind) != len(self) or kind.further:
                 raise ValueError(
-                    f"ClipBatch.further must be batches of one kind with {len(self)} samples each, "
-                    f"got one of {len(kind.views)} kinds with {len(kind)} samples"
+                    f"ClipBatch.further must hold batches of one kind with {len(self)} samples "
+                    f"each, got a batch of {len(kind.views)} kinds with {len(kind)} samples"
                 )
         for part in self.views if self.has_several_views else ():
-            for name in _OF_ONE_VIEW:
+            for name in _SINGLE_VIEW_FIELDS:
                 if getattr(part, name) is not None:
                     raise ValueError(
-                        f"ClipBatch.{name} must be None with several views per sample, got it with "
-                        f"views_per_sample {[kind.views_per_sample for kind in self.views]}"
+                        f"ClipBatch.{name} must be None with several views per sample, got a value "
+                        f"and views_per_sample {[kind.views_per_sample for kind in self.views]}"
                     )
 
     def __len__(self) -> int:
-        """Samples; of several views of a sample, and of several kinds of them, each counts once."""
+        """Number of samples; a sample counts once, whatever its number of views and kinds."""
         return len(self.clips) // self.views_per_sample
 
     @property
     def views(self) -> tuple[ClipBatch, ...]:
-        """All kinds of views: this batch, then the further ones."""
+        """All kinds of views: this batch, then those in `further`."""
         return (self, *self.further)
 
     @property
     def has_several_views(self) -> bool:
-        """Whether a sample has views of several kinds, or several of one kind."""
+        """Whether a sample has several views, of one kind or of several kinds."""
         return bool(self.further) or self.views_per_sample > 1
 
     @property
-    def _of_boxes(self) -> tuple[str, ...]:
-        """The fields with a row a box; the others have one a clip."""
+    def _box_fields(self) -> tuple[str, ...]:
+        """Names of the fields with one row per box; the others have one row per clip."""
         return () if self.boxes is None else ("boxes", "labels", "box_index")
 
     def _tensors(self) -> dict[str, Tensor]:
@@ -157,10 +157,10 @@ class ClipBatch:
         return {name: value for name, value in values.items() if isinstance(value, Tensor)}
 
     def to(self, device: torch.device) -> ClipBatch:
-        """Copy the batch to another device, from pinned memory without waiting.
+        """Copy the batch to another device, asynchronously if it is in pinned memory.
 
-        Masks stay on the CPU: the number of tokens they hide is a shape in the model, and reading
-        it from a device would wait for all queued work.
+        Masks stay on the CPU: the number of masked tokens is a shape in the model, and reading it
+        from the device would wait for all queued work.
         """
         tensors = self._tensors()
         tensors.pop("mask", None)
@@ -177,8 +177,8 @@ class ClipBatch:
     def split(self, size: int) -> list[ClipBatch]:
         """Split into batches of at most `size` samples, with all their views and boxes.
 
-        If the clips differ in size, those of one size come together, without the padding. `lost`
-        stays with the first part.
+        If the clips differ in size, clips of equal size are grouped and their padding is removed.
+        The first part keeps `lost`.
         """
         assert self.plans is None, "the clips are not cropped yet"
         if self.sizes is None:
@@ -189,23 +189,25 @@ class ClipBatch:
         if not groups:
             return [self]
         chosen = [part for group in groups for part in group.split(size)]
-        return [self._taken(part, self.lost if not i else ()) for i, part in enumerate(chosen)]
+        return [
+            self._select_samples(part, self.lost if not i else ()) for i, part in enumerate(chosen)
+        ]
 
-    def _taken(self, samples: Tensor, lost: tuple[LostVideo, ...]) -> ClipBatch:
-        """The ascending `samples`, whose clips have one size, with all their views."""
+    def _select_samples(self, samples: Tensor, lost: tuple[LostVideo, ...]) -> ClipBatch:
+        """Select samples by ascending index, with all their views; their clips have one size."""
         views = torch.arange(self.views_per_sample)
         rows = (samples[:, None] * self.views_per_sample + views).flatten()
-        further = tuple(kind._taken(samples, ()) for kind in self.further)
-        return replace(self._taken_rows(rows), lost=lost, further=further)
+        further = tuple(kind._select_samples(samples, ()) for kind in self.further)
+        return replace(self._select_clips(rows), lost=lost, further=further)
 
-    def _taken_rows(self, rows: Tensor) -> ClipBatch:
-        """The clips of ascending `rows`, all of one size, with their other fields."""
+    def _select_clips(self, rows: Tensor) -> ClipBatch:
+        """Select clips by ascending index, with their other fields; the clips have one size."""
         tensors = self._tensors()
         sizes = tensors.pop("sizes", None)
         begin, end = int(rows[0]), int(rows[-1]) + 1
         in_a_row = end - begin == len(rows)
         of_clips: Tensor | slice = slice(begin, end) if in_a_row else rows.to(self.clips.device)
-        taken = {name: x[of_clips] for name, x in tensors.items() if name not in self._of_boxes}
+        taken = {name: x[of_clips] for name, x in tensors.items() if name not in self._box_fields}
         if sizes is not None:
             height, width = sizes[begin].tolist()
             taken["clips"] = taken["clips"][..., :height, :width]
@@ -213,7 +215,7 @@ class ClipBatch:
             place = torch.full((len(self),), -1, device=self.boxes.device)
             place[rows.to(place.device)] = torch.arange(len(rows), device=place.device)
             new = place[self.boxes[:, 0].long()]
-            taken |= {name: tensors[name][new >= 0] for name in self._of_boxes if name in tensors}
+            taken |= {name: tensors[name][new >= 0] for name in self._box_fields if name in tensors}
             taken["boxes"] = torch.cat([new[new >= 0, None].float(), taken["boxes"][:, 1:]], dim=1)
         return ClipBatch(**taken, views_per_sample=self.views_per_sample)  # type: ignore[arg-type]
 
@@ -222,9 +224,9 @@ class SampleBoxes(NamedTuple):
     """The boxes of a sample's clips.
 
     Attributes:
-        boxes: (R, 5) float32: number of the clip in the sample, x1, y1, x2, y2 in its pixels.
+        boxes: (R, 5) float32: index of the clip in the sample, x1, y1, x2, y2 in its pixels.
         labels: (R, K) float32 or (R,) int64, see `ClipBatch`.
-        numbers: (R,) int64 in the list's table of boxes.
+        numbers: (R,) int64, indices into the split's box table.
     """
 
     boxes: Tensor
@@ -233,20 +235,20 @@ class SampleBoxes(NamedTuple):
 
 
 class Sample(NamedTuple):
-    """The V clips of one row of the list, of one kind of views or of several.
+    """The V clips of one row of the annotation file, of one or several kinds of views.
 
     Attributes:
-        clips: (V, T, H, W, C) uint8, or with `plans` their source pixels; V = 0 where the video is
-            lost and nothing replaces it.
+        clips: (V, T, H, W, C) uint8, or their source pixels if there are `plans`; V = 0 if the
+            video is lost and not replaced.
         label: class number, or None.
         mask: (V, t, h, w) bool, or None.
-        row: that the clips come from.
-        lost: the videos that failed on the way.
+        row: index of the row that the clips come from.
+        lost: videos that could not be decoded.
         erase: (V, n, 5) int64, rectangles of random erasing, or None.
-        plans: crops that are left to the device; None where clips are cropped.
-        boxes: of all clips, or None; with them `label` is None.
+        plans: crops to apply on the device; None if clips are already cropped.
+        boxes: boxes of all clips, or None; with boxes, `label` is None.
         times: (V, 2) float64, see `ClipBatch`, or None.
-        further: the same row's views of further kinds.
+        further: the views of further kinds of the same row.
         views_per_sample: see `ClipBatch`.
     """
 
@@ -264,14 +266,14 @@ class Sample(NamedTuple):
 
 
 def collate(samples: Sequence[Sample]) -> ClipBatch:
-    """Put samples into one batch; frames stay channels-last in memory, as decoders write them."""
+    """Collate samples into a batch; frames stay channels-last in memory, as decoders write them."""
     kinds = zip(*(sample.further for sample in samples), strict=True)
     further = tuple(_collate_kind(of_kind) for of_kind in kinds)
     return replace(_collate_kind(samples), further=further)
 
 
 def _collate_kind(samples: Sequence[Sample]) -> ClipBatch:
-    """The first kind of the samples."""
+    """Collate the first kind of views of the samples."""
     counts = torch.tensor([len(sample.clips) for sample in samples])
     labels = None
     if all(sample.label is not None for sample in samples):
@@ -281,7 +283,7 @@ def _collate_kind(samples: Sequence[Sample]) -> ClipBatch:
     times = [sample.times for sample in samples if sample.times is not None]
     clips, sizes = _join_clips([sample.clips for sample in samples])
     plans = [plan for sample in samples for plan in sample.plans or ()]
-    if plans:  # each says which pixels of its clip are not padding
+    if plans:  # each plan holds the size of its clip without padding
         sizes = None
     batch = ClipBatch(
         clips=clips.permute(0, 4, 1, 2, 3),
@@ -307,7 +309,7 @@ def _collate_kind(samples: Sequence[Sample]) -> ClipBatch:
 
 
 def _join_clips(clips: Sequence[Tensor]) -> tuple[Tensor, Tensor | None]:
-    """All clips (B, T, H, W, C); where their sizes differ they are padded, and sizes (B, 2)."""
+    """Join clips into (B, T, H, W, C); if their sizes differ, pad them and return sizes (B, 2)."""
     clips = [some for some in clips if len(some)] or list(clips[:1])
     joined = pad_together(clips, new=_new_clips)
     if len({some.shape[2:4] for some in clips}) == 1:
@@ -317,9 +319,9 @@ def _join_clips(clips: Sequence[Tensor]) -> tuple[Tensor, Tensor | None]:
 
 
 def _new_clips(*shape: int) -> Tensor:
-    """Allocate uint8 clips; in a loading process in shared memory, where they go anyway."""
+    """Allocate uint8 clips; workers allocate in shared memory, which saves a copy."""
     if get_worker_info() is None:
         return torch.empty(shape, dtype=torch.uint8)
-    # As torch's own collate function does; to share a tensor later copies it.
+    # As torch's default collate function does: sharing a tensor later would copy it.
     storage = torch.UntypedStorage._new_shared(math.prod(shape))
     return torch.empty(0, dtype=torch.uint8).set_(storage).view(shape)

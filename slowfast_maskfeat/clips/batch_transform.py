@@ -1,4 +1,4 @@
-"""Transforms of a whole batch on the device, before it is split into parts."""
+"""Transforms of a whole batch on the device, before it is split into micro-batches."""
 
 from __future__ import annotations
 
@@ -14,21 +14,21 @@ from slowfast_maskfeat.augment.random_erasing import erase
 from slowfast_maskfeat.clips.batch import ClipBatch
 from slowfast_maskfeat.clips.device_crop import DeviceCrop
 
-# Keeps the draws of batches apart from those of samples with the same seed.
+# Separates the random stream of batches from those of samples with the same seed.
 _STREAM = 0x6D6978
 
 
 @dataclass(frozen=True, kw_only=True)
 class BatchTransform:
-    """Crop of what workers left uncropped, normalization, random erasing, mixup or cutmix.
+    """Crop on the device, normalization, random erasing, and mixup or cutmix.
 
     Attributes:
-        crop: of clips that come uncropped.
-        mean: per channel, of the normalization.
-        std: per channel, of the normalization.
-        erase_mode: what erased rectangles are filled with.
+        crop: crop of clips that workers leave uncropped, or None.
+        mean: per-channel mean of the normalization.
+        std: per-channel standard deviation of the normalization.
+        erase_mode: fill of erased rectangles, see `erase`.
         mix: mixup and cutmix, or None.
-        seed: of the draws of a batch.
+        seed: seed of the random draws.
     """
 
     mean: Sequence[float]
@@ -41,20 +41,23 @@ class BatchTransform:
     def __call__(
         self, batch: ClipBatch, device: torch.device, *, epoch: int, step: int
     ) -> ClipBatch:
-        """Transform a batch of this process.
+        """Transform this process's batch.
 
-        The draw comes from (seed, epoch, step), the same in all processes.
+        Draws are seeded with (seed, epoch, step) and the same in all processes.
 
         Args:
-            batch: on the CPU, uint8.
-            device: of the result.
-            epoch: from 0.
-            step: of the epoch, from 0.
+            batch: uint8 clips on the CPU.
+            device: device of the result.
+            epoch: index of the epoch, from 0.
+            step: index of the step in the epoch, from 0.
 
         Returns:
-            The batch on the device. Several views of a sample stay as they are. Of one view, with
-            float32 clips and, with `mix`, labels (B, K). Without
-            erasing and mixing the clips stay uint8: the task normalizes them.
+            The batch on the device. With several views per sample, clips are unchanged. With one
+            view, clips are float32 and labels, if mixed, (B, K). Without erasing and mixing, clips
+            stay uint8: the task normalizes them.
+
+        Raises:
+            ValueError: there are no labels to mix.
         """
         if batch.has_several_views:
             return batch.to(device)
@@ -69,7 +72,9 @@ class BatchTransform:
             clips = erase(clips, boxes, self.erase_mode)
         if self.mix is not None:
             if labels is None:
-                raise ValueError("MIXUP.ENABLE needs labels, but the annotation file has none")
+                raise ValueError(
+                    "MIXUP.ENABLE must be False for an annotation file without labels, got True"
+                )
             generator = np.random.default_rng((self.seed, epoch, step, _STREAM))
             draw = self.mix.draw(clips.shape[-2], clips.shape[-1], generator)
             clips, labels = self.mix.clips(clips, draw), self.mix.labels(labels, draw)

@@ -1,4 +1,4 @@
-"""The one dataset: clips of the videos of a list, taken through views, with their masks."""
+"""Dataset of clips: the views of each video of an annotation file, with their masks."""
 
 from __future__ import annotations
 
@@ -18,47 +18,47 @@ from slowfast_maskfeat.datasets import KeyFrames, OpenedRow, VideoList
 from slowfast_maskfeat.masks import MaskSampler
 from slowfast_maskfeat.videos.decode import DecodeError, MissingFileError, StalledError
 
-# Replacements that are tried for a lost video before the list is an error.
+# Replacements to try for a lost video before giving up.
 _NUM_REPLACEMENTS = 20
-# In the seeds of a sample, after (seed, epoch, row, attempt); the draws of the first view's crop
-# have no such number.
+# Last number of the seeds (seed, epoch, row, attempt, stream); the seed of the first view's crop
+# has no stream number.
 _MASK_STREAM, _ERASE_STREAM, _VIEW_STREAM = 1, 2, 3
 
 
 class SampleKey(NamedTuple):
-    """Names one draw: the epoch and the row of the list."""
+    """Identifies a sample: the epoch and the row of the annotation file."""
 
     epoch: int
     row: int
 
 
 class ClipDataset(Dataset[Sample]):
-    """Decodes, crops and masks the clips of one row.
+    """Decodes, crops and masks the clips of each row.
 
-    Every draw comes from a generator seeded by (seed, epoch, row, view), so a sample depends
-    neither on the worker that makes it nor on what was made before.
+    Every draw uses a generator seeded with (seed, epoch, row, view), so a sample does not depend on
+    the worker that loads it or on the samples loaded before.
 
     Args:
-        videos: the list.
-        views: the clips that are taken from each video; for key frames a `KeyFrameView`.
-        mask_samplers: of each kind of views what draws a (t, h, w) bool mask for each clip, or None
-            for no masks; empty for no masks at all.
-        erase_sampler: draws the rectangles of random erasing for each clip, (n, 5); None for none.
-            Only of views of one kind, one view a sample.
-        seed: of all draws.
+        videos: samples of a split.
+        views: clips to take from each video; a `KeyFrameView` for key frames.
+        mask_samplers: for each kind of view, a sampler of the (t, h, w) bool mask of each clip, or
+            None for no masks; empty for no masks at all.
+        erase_sampler: sampler of the rectangles of random erasing of each clip, (n, 5), or None.
+            Supported only with one kind of view and one view per sample.
+        seed: seed of all draws.
         backend: name of the decoder.
-        num_threads: of the decoder.
-        replace_lost: replace a video that can't be decoded by another one; without it a lost video
-            gives no clip. Both are recorded in `Sample.lost`.
-        reverse_channels: blue, green, red; clips that are cropped on the device are reversed there
-            (`DeviceCrop`).
-        read_timeout: seconds that an address may take to open, and to give each packet, before it
-            is given up; 0 for no limit. Each video has two tries.
+        num_threads: threads of the decoder.
+        replace_lost: replace a video that can't be decoded with another one; if False, a lost video
+            gives no clips. Lost videos are recorded in `Sample.lost` in both cases.
+        reverse_channels: return channels as blue, green, red; clips cropped on the device are
+            reversed there (`DeviceCrop`).
+        read_timeout: seconds to wait for a URL to open and for each packet before the video counts
+            as stalled; 0 for no limit. A stalled video is tried twice.
 
     Attributes:
-        given_up: row -> reason, of videos that are lost without another try. The loader adds those
-            that a worker hung on.
-        watching: context that is entered with the row while its video is decoded.
+        given_up: reasons by row, of videos to report as lost without decoding them. The loader adds
+            videos that a worker hung on.
+        watching: context manager, called with the row, that is entered while its video is decoded.
     """
 
     def __init__(
@@ -77,8 +77,8 @@ class ClipDataset(Dataset[Sample]):
     ) -> None:
         if mask_samplers and len(mask_samplers) != len(views.kinds):
             raise ValueError(
-                f"mask_samplers must have one for each of the {len(views.kinds)} kinds of views, "
-                f"got {len(mask_samplers)}"
+                f"mask_samplers must have one entry for each of the {len(views.kinds)} kinds of "
+                f"views, got {len(mask_samplers)}"
             )
         self.videos = videos
         self.views = views
@@ -97,10 +97,10 @@ class ClipDataset(Dataset[Sample]):
         return len(self.videos)
 
     def __getitem__(self, key: SampleKey) -> Sample:
-        """The clips of one row in one epoch.
+        """Return the clips of one row in one epoch.
 
         Raises:
-            ValueError: with `replace_lost`, if none of twenty other videos could be decoded.
+            ValueError: with `replace_lost`, twenty replacements could not be decoded either.
         """
         clips, error = self._clips(key.row, self._generators(key))
         if error is None:
@@ -116,8 +116,8 @@ class ClipDataset(Dataset[Sample]):
                 return self._sample(key, other, clips, tuple(lost))
             lost.append(error)
         raise ValueError(
-            f"{self.videos.source}: {len(lost)} videos in a row can't be decoded, "
-            f"the last is {lost[-1].path}: {lost[-1].reason}"
+            f"{self.videos.source}: {len(lost)} videos in a row can't be decoded; "
+            f"the last one is {lost[-1].path}: {lost[-1].reason}"
         )
 
     def _generators(self, key: SampleKey, attempt: int = 0) -> Generators:
@@ -135,29 +135,29 @@ class ClipDataset(Dataset[Sample]):
     def _clips(
         self, row: int, generators: Generators
     ) -> tuple[tuple[ViewClips, ...], LostVideo | None]:
-        """The clips of a video, of each kind; none, and the reason, if it can't be decoded."""
+        """Load the clips of each kind; if decoding fails, empty clips and the reason."""
         path = self.videos.path(row)
         try:
             if row in self.given_up:
                 raise DecodeError(path, self.given_up[row])
-            clips = self._try_twice(row, generators)
+            clips = self._load_with_retry(row, generators)
         except DecodeError as error:
             lost = LostVideo(row, path, error.reason, isinstance(error, MissingFileError))
             shapes = [(0, *kind.clip_shape, 3) for kind in self.views.kinds]
             return tuple(ViewClips(torch.empty(s, dtype=torch.uint8)) for s in shapes), lost
-        return tuple(map(self._reversed, clips)), None
+        return tuple(map(self._reverse_channels, clips)), None
 
-    def _reversed(self, clips: ViewClips) -> ViewClips:
-        """Reverse the channels, unless that is left to the device."""
+    def _reverse_channels(self, clips: ViewClips) -> ViewClips:
+        """Reverse the channels, unless the device does."""
         if not self.reverse_channels or clips.plans is not None:
             return clips
         return clips._replace(clips=clips.clips.flip(-1))
 
-    def _try_twice(self, row: int, generators: Generators) -> tuple[ViewClips, ...]:
-        """Load the clips of a video; one that stalls is tried twice.
+    def _load_with_retry(self, row: int, generators: Generators) -> tuple[ViewClips, ...]:
+        """Load the clips of a video, with one retry if it stalls.
 
-        Twice, because a connection may have broken off, or the timeout may have expired while the
-        run was stopped (Ctrl-Z, a suspended machine).
+        The connection may have dropped, or the timeout may have expired while the run was stopped
+        (Ctrl-Z, a suspended machine).
         """
         first = generators(0).bit_generator
         state = first.state
@@ -170,7 +170,7 @@ class ClipDataset(Dataset[Sample]):
             return self._load(row, generators)
 
     def _load(self, row: int, generators: Generators) -> tuple[ViewClips, ...]:
-        """Open a video and take its clips."""
+        """Open a video and load its clips."""
         opened = self._open(row)
         with opened.video:
             return self.views.load(opened, generators)
@@ -185,7 +185,7 @@ class ClipDataset(Dataset[Sample]):
         )
 
     def _boxes(self, clips: ViewClips) -> SampleBoxes | None:
-        """The boxes of clips with their labels; None in a list without boxes."""
+        """Return the boxes of clips with their labels; None for a data set without boxes."""
         if not isinstance(self.videos, KeyFrames):
             return None
         boxes, numbers = clips.boxes, clips.box_index
@@ -207,7 +207,7 @@ class ClipDataset(Dataset[Sample]):
             sample = Sample(
                 of_kind.clips,
                 label=None if labels is None else int(labels[row]),
-                mask=self._draw(sampler, key, len(of_kind.clips), _MASK_STREAM, views),
+                mask=self._draw_per_clip(sampler, key, len(of_kind.clips), _MASK_STREAM, views),
                 row=row,
                 lost=(),
                 plans=of_kind.plans,
@@ -216,10 +216,12 @@ class ClipDataset(Dataset[Sample]):
                 views_per_sample=kind.views_per_sample,
             )
             kinds.append(sample)
-        erase = self._draw(self.erase_sampler, key, len(kinds[0].clips), _ERASE_STREAM, range(1))
+        erase = self._draw_per_clip(
+            self.erase_sampler, key, len(kinds[0].clips), _ERASE_STREAM, range(1)
+        )
         return kinds[0]._replace(lost=lost, erase=erase, further=tuple(kinds[1:]))
 
-    def _draw(
+    def _draw_per_clip(
         self,
         sampler: Callable[[Rng], Tensor] | None,
         key: SampleKey,
@@ -227,12 +229,12 @@ class ClipDataset(Dataset[Sample]):
         stream: int,
         views: range,
     ) -> Tensor | None:
-        """One draw per clip, stacked; those of view 0 have the seed without a view number."""
+        """Draw once per clip and stack; the seed of view 0 has no view number."""
         if sampler is None or not num_clips:
             return None
         drawn = []
         for view in views:
-            # A stream of its own: masks do not depend on how many draws the crop needed.
+            # A separate stream: masks do not depend on the number of draws of the crop.
             seed = (self.seed, key.epoch, key.row, 0, stream)
             generator = np.random.default_rng((*seed, view) if view else seed)
             drawn += [sampler(generator) for _ in range(num_clips // len(views))]

@@ -1,4 +1,4 @@
-"""Applies the crop plans of a batch's clips on the device: operations, resize, flip, operations."""
+"""Crop plans applied to a batch on the device: operations, resize, flip, operations."""
 
 from __future__ import annotations
 
@@ -15,22 +15,22 @@ from slowfast_maskfeat.augment.crop_plan import CropPlan
 from slowfast_maskfeat.augment.to_device import to_device
 from slowfast_maskfeat.clips.batch import ClipBatch
 
-# So many clips are resized at a time, which bounds the memory for what is in between.
-_MOST_CLIPS = 8
+# Clips to resize at a time, which bounds the memory of intermediate results.
+_MAX_CLIPS = 8
 
 
 @dataclass(frozen=True, kw_only=True)
 class DeviceCrop:
     """Crops the clips of a batch.
 
-    The result is that of a worker: the same draws and operations, and a resize that differs by
-    rounding. It does not depend on what else is in the batch.
+    The result equals that of a worker up to the rounding of the resize. It does not depend on the
+    other clips of the batch.
 
     Attributes:
         crop_size: height and width of the clips in pixels.
-        antialias: antialias where the resize shrinks.
-        interpolation: of the resize, "bilinear", "bicubic" or "lanczos".
-        reverse_channels: give blue, green, red.
+        antialias: antialias when downsampling.
+        interpolation: interpolation of the resize: "bilinear", "bicubic" or "lanczos".
+        reverse_channels: return channels as blue, green, red.
     """
 
     crop_size: int
@@ -46,23 +46,23 @@ class DeviceCrop:
 
     @torch.no_grad()
     def __call__(self, batch: ClipBatch) -> ClipBatch:
-        """Crop the clips, uint8, on the device of the batch."""
+        """Crop the uint8 clips on the device of the batch."""
         if batch.plans is None:
             return batch
-        pixels = batch.clips.permute(0, 2, 3, 4, 1)  # (B, T, H, W, C), as they lie in memory
+        pixels = batch.clips.permute(0, 2, 3, 4, 1)  # (B, T, H, W, C), the memory layout
         clips = self._crop(pixels, batch.plans)
         return replace(batch, clips=clips.permute(0, 4, 1, 2, 3), plans=None)
 
     def _crop(self, pixels: Tensor, plans: Sequence[CropPlan]) -> Tensor:
-        """(B, T, H, W, C), padded -> (B, T, crop_size, crop_size, C)."""
+        """Crop padded (B, T, H, W, C) pixels to (B, T, crop_size, crop_size, C)."""
         pixels, regions = apply_to_batch(
             pixels,
             [plan.before for plan in plans],
             [plan.region for plan in plans],
             [plan.box for plan in plans],
         )
-        starts = range(0, len(plans), _MOST_CLIPS)
-        parts = [slice(start, start + _MOST_CLIPS) for start in starts]
+        starts = range(0, len(plans), _MAX_CLIPS)
+        parts = [slice(start, start + _MAX_CLIPS) for start in starts]
         clips = torch.cat([self._resize(pixels[p], regions[p], plans[p]) for p in parts])
         flips = to_device([plan.flip for plan in plans], torch.bool, clips.device)
         clips = torch.where(flips[:, None, None, None, None], clips.flip(3), clips)
@@ -74,7 +74,7 @@ class DeviceCrop:
     def _resize(
         self, pixels: Tensor, regions: Sequence[Region], plans: Sequence[CropPlan]
     ) -> Tensor:
-        """Resize and crop by the plans."""
+        """Resize and crop as the plans specify."""
         rows, columns = [], []
         for region, plan in zip(regions, plans, strict=True):
             box = plan.box.within(region.box)

@@ -1,4 +1,4 @@
-"""Clips around key frames, with the boxes in them."""
+"""Clips around key frames, with their boxes."""
 
 from __future__ import annotations
 
@@ -18,24 +18,24 @@ from slowfast_maskfeat.videos.decode import Video
 
 
 class BoxTransform(Protocol):
-    """Crops a clip and moves boxes with it: `TrainTransform` and `WholeFrameTransform` do."""
+    """Transform of a clip and its boxes, such as `TrainTransform` or `WholeFrameTransform`."""
 
     def with_boxes(self, frames: Tensor, boxes: Boxes, generator: Rng) -> tuple[Tensor, Boxes]:
-        """(T, H, W, C) uint8 and boxes in its pixels -> the clip and boxes in its pixels."""
+        """Transform (T, H, W, C) uint8 frames and boxes in their pixels to a clip and its boxes."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class KeyFrameView:
-    """The clip around a key frame, with one or several crops, and the boxes in it.
+    """The clip around a key frame, with one or several crops and their boxes.
 
     Attributes:
         transform: the spatial crop.
         crop_size: short side of the clips in pixels.
         num_frames: T.
-        sampling_rate: distance of two frames, in frames at `target_fps`.
+        sampling_rate: interval between sampled frames, in frames at `target_fps`.
         target_fps: frames per second.
-        num_samples: clips of the frames (repeated augmentation).
-        keep_all: keep boxes that have no area after the crop, as an evaluation must.
+        num_samples: crops of the same frames (repeated augmentation).
+        keep_all: keep boxes with no area after the crop, as evaluation requires.
     """
 
     transform: BoxTransform
@@ -48,12 +48,12 @@ class KeyFrameView:
 
     @property
     def kinds(self) -> tuple[ViewKind, ...]:
-        """One; of whole frames the shape is that of the short side squared."""
+        """The single kind; for whole frames, its shape is the square of the short side."""
         return (square_kind(self.num_frames, self.crop_size),)
 
     @property
     def reach(self) -> float:
-        """Seconds of the video that are read before and after the key frame."""
+        """Seconds of the video to read before and after the key frame."""
         return moment_reach(
             num_frames=self.num_frames,
             sampling_rate=self.sampling_rate,
@@ -70,14 +70,14 @@ class KeyFrameView:
         """Decode once and crop.
 
         Args:
-            video: opened, around the key frame at least.
-            moment: of the key frame in seconds, on the clock of its timestamps.
-            boxes: (R, 4), x1, y1, x2, y2 as shares of width and height.
-            generator: of the draws.
+            video: opened video, or a part of it around the key frame.
+            moment: timestamp of the key frame in seconds, on the clock of the video.
+            boxes: (R, 4), x1, y1, x2, y2 as fractions of width and height.
+            generator: random generator.
 
         Returns:
-            Clips (num_samples, T, H, W, C) uint8; their boxes (R', 5), rows of clip, x1, y1, x2, y2
-            in pixels; and the index into `boxes` of each, (R',).
+            Clips (num_samples, T, H, W, C) uint8; their boxes (R', 5): clip index, x1, y1, x2, y2
+            in pixels; and (R',), the index of each in `boxes`.
         """
         indices = moment_clip(
             video,
@@ -103,7 +103,7 @@ class KeyFrameView:
         )
 
     def load(self, row: OpenedRow, generators: Generators) -> tuple[ViewClips, ...]:
-        """The clips of `__call__` and their boxes, by number in the list's table."""
+        """Return the clips of `__call__`, their boxes and the indices of these in the box table."""
         assert row.moment is not None
         assert row.boxes is not None
         assert row.box_index is not None

@@ -1,4 +1,4 @@
-"""Batches in a known order: shuffled by (seed, epoch), shared by processes, resumable anywhere."""
+"""Data loader with a reproducible order: seeded by (seed, epoch), sharded, resumable."""
 
 from __future__ import annotations
 
@@ -20,14 +20,14 @@ from slowfast_maskfeat.datasets import VideoList
 
 
 class _EpochOrder(Sampler[list[SampleKey]]):
-    """The rows of each of this process's batches in one epoch, from a given batch on."""
+    """Rows of this process's batches in one epoch, starting at a given batch."""
 
     def __init__(
         self, videos: VideoList, batch_size: int, *, shuffle: bool, seed: int, rank: int, world: int
     ) -> None:
         self.videos = videos
         self.num_rows = len(videos)
-        self.batch_size = batch_size  # of all processes together
+        self.batch_size = batch_size  # summed over all processes
         self.shuffle = shuffle
         self.seed = seed
         self.rank = rank
@@ -37,7 +37,7 @@ class _EpochOrder(Sampler[list[SampleKey]]):
         self.is_kept = np.ones(self.num_rows, bool)
 
     def __len__(self) -> int:
-        if self.shuffle:  # a last batch that is not full is left out; its rows differ every epoch
+        if self.shuffle:  # drop the last incomplete batch; its rows differ every epoch
             return self.num_rows // self.batch_size
         return len(np.unique(self.is_kept.nonzero()[0] // self.batch_size))
 
@@ -50,22 +50,22 @@ class _EpochOrder(Sampler[list[SampleKey]]):
             yield [SampleKey(epoch, int(row)) for row in mine]
 
     def _batches(self, rows: NDArray[np.int64]) -> Iterator[NDArray[np.int64]]:
-        """This process's rows of each batch that has some."""
+        """Yield this process's rows of each batch, skipping batches without any."""
         end = len(self) * self.batch_size if self.shuffle else self.num_rows
         for start in range(0, end, self.batch_size):
-            # The processes' batches together are the batch that one process would have made.
-            mine = rows[start : start + self.batch_size][self._share]
+            # Together, the batches of all processes equal the batch of a single process.
+            mine = rows[start : start + self.batch_size][self._process_rows]
             mine = mine[self.is_kept[mine]]
             if len(mine):
                 yield mine
 
     @property
-    def _share(self) -> slice | list[int]:
-        """The rows of a batch that this process takes: every world-th.
+    def _process_rows(self) -> slice | list[int]:
+        """This process's rows of a batch: every world-th.
 
-        In training these are counted from both ends, if that gives all processes the same number:
-        clips that mixup pairs, the first with the last and so on, then stay together, and several
-        processes equal one.
+        In training, rows are taken from both ends if that gives every process the same number:
+        mixup pairs the first clip with the last and so on, so pairs stay in one process and
+        several processes give the same result as one.
         """
         if not self.shuffle or self.batch_size % (2 * self.world):
             return slice(self.rank, None, self.world)
@@ -74,25 +74,25 @@ class _EpochOrder(Sampler[list[SampleKey]]):
 
 
 class ClipLoader:
-    """Loads batches of clips in worker processes.
+    """Data loader of clips with worker processes.
 
     Args:
-        dataset: what to load.
-        batch_size: rows of the list in one batch, over all processes together.
-        shuffle: a new order each epoch, full batches only; else the order of the list, every row
-            once, and the same draws in every epoch.
-        seed: of the order.
-        rank: which of the processes this one is.
+        dataset: dataset to load from.
+        batch_size: rows of the annotation file per batch, summed over all processes.
+        shuffle: reshuffle every epoch and drop the last incomplete batch; if False, load every row
+            once, in file order and with the same draws in every epoch.
+        seed: seed of the order.
+        rank: rank of this process.
         world: number of processes.
-        num_workers: loading processes; 0 loads in this one.
-        prefetch: batches that each worker prepares ahead.
-        pin_memory: hand out batches in page-locked memory.
-        decode_timeout: seconds after which a worker that is still decoding one video is ended, and
-            the video is lost; 0 for never. It has no effect without workers: this process can't
-            end itself and go on.
+        num_workers: worker processes; 0 loads in this process.
+        prefetch: batches that each worker prefetches.
+        pin_memory: return batches in page-locked memory.
+        decode_timeout: seconds after which a worker still decoding the same video is terminated and
+            the video counts as lost; 0 for no limit. It has no effect without workers: this process
+            can't terminate itself and continue.
 
     Raises:
-        ValueError: the list is empty, or shorter than one batch to train on.
+        ValueError: the annotation file is empty, or has fewer rows than one training batch.
     """
 
     def __init__(
@@ -110,7 +110,7 @@ class ClipLoader:
         decode_timeout: float = 0.0,
     ) -> None:
         if len(dataset) == 0:
-            raise ValueError(f"{dataset.videos.source} must have at least one row, got none")
+            raise ValueError(f"{dataset.videos.source} must have at least 1 row, got 0")
         if shuffle and len(dataset) < batch_size:
             raise ValueError(
                 f"{dataset.videos.source} must have at least {batch_size} {dataset.videos.unit}, "
@@ -130,7 +130,7 @@ class ClipLoader:
         self._loader = self._start()
 
     def _start(self) -> DataLoader[Sample]:
-        """Build a data loader, whose workers start with the first batch."""
+        """Build a data loader; its workers start when the first batch is requested."""
         return DataLoader(
             self.dataset,
             batch_sampler=self._order,
@@ -140,28 +140,28 @@ class ClipLoader:
             persistent_workers=self._num_workers > 0,
             pin_memory=self._pin_memory,
             worker_init_fn=partial(_start_worker, self._watchdog),
-            # A generator of its own: the loader must not draw from the model's random state.
+            # A separate generator: the loader must not change the global random state.
             generator=torch.Generator(),
         )
 
     def __len__(self) -> int:
-        """Batches in an epoch, over all processes together."""
+        """Number of batches in an epoch; each is shared by all processes."""
         return len(self._order)
 
     def leave_out(self, rows: NDArray[np.int64]) -> None:
-        """Skip these rows of the list; the others stay in the batches that they are in.
+        """Skip these rows of the annotation file; the other rows keep their batches.
 
-        Only for loaders without shuffling: training has full batches.
+        Only for loaders without shuffling, since training uses full batches.
         """
         assert not self._order.shuffle
         self._order.is_kept[rows] = False
 
     def epoch(self, epoch: int, first_batch: int = 0) -> Iterator[ClipBatch]:
-        """The batches of this process in `epoch`, from `first_batch` on.
+        """Yield this process's batches of an epoch, starting at `first_batch`.
 
-        A worker that hangs is ended, and all of them are restarted from the next batch: torch's
-        data loader can't replace a single one. As every sample has its own seed, the batches are
-        the same as without the hang, but for the video that is lost.
+        A worker that hangs is terminated, and all workers are restarted at the next batch: torch's
+        data loader can't replace a single worker. Since every sample has its own seed, only the
+        lost video differs from a run without the hang.
         """
         batch = first_batch
         loading: Iterator[ClipBatch] | None = None
@@ -176,13 +176,13 @@ class ClipLoader:
                 except StopIteration:
                     return
                 except Exception as error:
-                    # torch reports a worker that is gone, or a message of it breaks off.
+                    # torch reports a dead worker, or a message from it is cut short.
                     may_be_gone = isinstance(error, (RuntimeError, OSError, EOFError))
                     if not (may_be_gone and self._give_up_hung()):
                         if self._num_workers:
-                            # torch's frames, its workers and the error are a reference cycle.
-                            # The garbage collector would end the workers at some later time, and
-                            # block this process for 5 s for each.
+                            # torch's frames, its workers and the error form a reference cycle.
+                            # The garbage collector would terminate the workers later and block
+                            # this process for 5 s per worker.
                             error.__traceback__ = None
                         raise error
                     loading = None
@@ -193,22 +193,23 @@ class ClipLoader:
 
     def _restart(self) -> None:
         assert self._watchdog is not None
-        self._loader = self._start()  # waits until the old workers are gone
-        self._give_up_hung()  # another one may have been ended meanwhile
+        self._loader = self._start()  # waits until the old workers have exited
+        self._give_up_hung()  # another worker may have been terminated meanwhile
         self._watchdog.forget()
 
     def _give_up_hung(self) -> bool:
-        """Mark videos whose workers were ended as lost; False if there are none."""
+        """Mark the videos of terminated workers as lost; return False if there are none."""
         rows = [] if self._watchdog is None else self._watchdog.take_hung()
         for row in rows:
             self.dataset.given_up[row] = (
-                f"the decoder hung: not done after {self._decode_timeout:g} s (DATA.DECODE_TIMEOUT)"
+                "the decoder hung: not finished after "
+                f"{self._decode_timeout:g} s (DATA.DECODE_TIMEOUT)"
             )
         return bool(rows)
 
 
 def _start_worker(watchdog: WorkerWatchdog | None, worker: int) -> None:
-    """Limit a worker to one thread; Ctrl-C goes to the training process, which ends its workers."""
+    """Limit a worker to one thread and ignore Ctrl-C, which the training process handles."""
     torch.set_num_threads(1)
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     info = get_worker_info()

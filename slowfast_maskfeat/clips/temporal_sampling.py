@@ -1,14 +1,14 @@
-"""Temporal sampling: the frames of a clip, by presentation time.
+"""Temporal sampling: the frames of a clip, selected by presentation time.
 
 A clip of `num_frames` frames at `sampling_rate` covers `sampling_rate * num_frames / target_fps`
-seconds whatever the frame rate of the video is. All arithmetic is in presentation time and counts
-"frames" as periods of the average rate, so a video of variable frame rate is sampled evenly in
-time and one of constant rate gives the field's published frame numbers exactly.
+seconds at any frame rate of the video. All positions are presentation times in units of the
+average frame period, so a video of variable frame rate is sampled evenly in time, and a video of
+constant frame rate gives exactly the published frame indices.
 
-Source of the rules: the SlowFast line of papers (Feichtenhofer et al., 2019, arXiv:1812.03982;
-MaskFeat: Wei et al., 2022, arXiv:2112.09133) in the form their released numbers were made with:
-the span counts the frame after the last one, and the last index is the last frame *inside* the
-span, so 16x4 at 30 frames/s takes 0, 4, 8, 12, 16, 21, ..., 63 (a step of 4.2, not 4).
+Source: SlowFast (Feichtenhofer et al., 2019, arXiv:1812.03982) and MaskFeat (Wei et al., 2022,
+arXiv:2112.09133), as in their released code: the span includes the period of its last frame, and
+the last index is the last frame *inside* the span, so 16x4 at 30 frames/s takes 0, 4, 8, 12, 16,
+21, ..., 63 (a step of 4.2, not 4).
 """
 
 from __future__ import annotations
@@ -19,19 +19,19 @@ from typing import Protocol
 import numpy as np
 from numpy.typing import NDArray
 
-# A position this close below a frame counts as on it (in frame periods): time stamps are rounded
-# to the container's clock, typically 1/512 of a frame.
+# A position this close below a frame, in frame periods, counts as that frame: timestamps are
+# rounded to the container's clock, typically 1/512 of a frame.
 _TOLERANCE = 2e-3
-# Matroska, WebM and FLV keep whole milliseconds: a time stamp is off by up to half of one.
+# Matroska, WebM and FLV store whole milliseconds: a timestamp is off by up to 0.5 ms.
 _COARSE_CLOCK_SECONDS = 1e-3
 
 
 class Timed(Protocol):
-    """Has the times of its frames: `VideoTiming` and an opened `Video` do."""
+    """Anything with frame timestamps: `VideoTiming` or an opened `Video`."""
 
     @property
     def timestamps(self) -> NDArray[np.float64]:
-        """Seconds at which each frame appears, ascending (num_frames,)."""
+        """Timestamp of each frame in seconds, ascending, (num_frames,)."""
 
     @property
     def fps(self) -> float:
@@ -39,7 +39,7 @@ class Timed(Protocol):
 
     @property
     def duration(self) -> float:
-        """Seconds from the first frame's appearance to the last one's end."""
+        """Seconds from the start of the first frame to the end of the last one."""
 
 
 @dataclass(frozen=True)
@@ -47,12 +47,12 @@ class VideoTiming:
     """The presentation times of a video's frames.
 
     Attributes:
-        timestamps: float64 (num_frames,), seconds at which each frame appears, ascending.
+        timestamps: float64 (num_frames,), timestamp of each frame in seconds, ascending.
         fps: Average frame rate in frames per second.
-        duration: Seconds from the first frame's appearance to the last one's end.
+        duration: Seconds from the start of the first frame to the end of the last one.
 
     Raises:
-        ValueError: No frames, a rate or a duration that is not positive.
+        ValueError: There are no frames, or the frame rate or the duration is not positive.
     """
 
     timestamps: NDArray[np.float64]
@@ -61,7 +61,9 @@ class VideoTiming:
 
     def __post_init__(self) -> None:
         if self.timestamps.ndim != 1 or len(self.timestamps) == 0:
-            raise ValueError(f"timestamps must be (num_frames,), got {self.timestamps.shape}")
+            raise ValueError(
+                f"timestamps must be (num_frames,), not empty, got {self.timestamps.shape}"
+            )
         if not (np.isfinite(self.fps) and self.fps > 0):
             raise ValueError(f"fps must be positive, got {self.fps}")
         if not (np.isfinite(self.duration) and self.duration > 0):
@@ -69,7 +71,7 @@ class VideoTiming:
 
     @classmethod
     def of(cls, video: Timed) -> VideoTiming:
-        """The timing of an opened video (anything with `timestamps`, `fps` and `duration`)."""
+        """Return the timing of an opened video (anything with `timestamps`, `fps`, `duration`)."""
         if isinstance(video, cls):
             return video
         return cls(
@@ -78,7 +80,7 @@ class VideoTiming:
 
     @classmethod
     def constant(cls, num_frames: int, fps: float) -> VideoTiming:
-        """The timing of `num_frames` frames at a constant rate, the first one at 0 s."""
+        """Return the timing of `num_frames` frames at a constant rate, the first one at 0 s."""
         if num_frames < 1:
             raise ValueError(f"num_frames must be at least 1, got {num_frames}")
         return cls(np.arange(num_frames) / fps, float(fps), num_frames / fps)
@@ -90,13 +92,14 @@ class VideoTiming:
 
     @property
     def length(self) -> float:
-        """Length of the video in frame periods (the frame count, where the rate is constant)."""
+        """Length of the video in frame periods (the frame count at a constant frame rate)."""
         return self.fps * self.duration
 
     def positions(self) -> NDArray[np.float64]:
-        """Time of each frame in frame periods since the first one; whole numbers at constant rate.
+        """Return the time of each frame in frame periods since the first one.
 
-        Stamps that a container with a coarse clock has rounded are put back on the regular grid.
+        These are integers at a constant frame rate. Timestamps rounded by a container with a coarse
+        clock are snapped back to the regular grid.
         """
         seconds = self.timestamps - self.timestamps[0]
         positions = seconds * self.fps
@@ -106,7 +109,7 @@ class VideoTiming:
 
 
 def clip_span(*, num_frames: int, sampling_rate: float, target_fps: float, fps: float) -> float:
-    """Length of a clip in frame periods of the video, the period of its last frame included."""
+    """Return the length of a clip in frame periods of the video, its last frame included."""
     if num_frames < 1:
         raise ValueError(f"num_frames must be at least 1, got {num_frames}")
     if sampling_rate <= 0 or target_fps <= 0:
@@ -119,20 +122,20 @@ def clip_span(*, num_frames: int, sampling_rate: float, target_fps: float, fps: 
 def clip_frames(
     timing: VideoTiming, *, start: float, span: float, num_frames: int, from_window: bool
 ) -> NDArray[np.int64]:
-    """Frames of the clip that begins at `start`.
+    """Return the frames of the clip that begins at `start`.
 
     Args:
-        timing: When the frames of the video are shown.
-        start: Begin of the clip, in frame periods since the first frame; need not be whole.
+        timing: Presentation times of the video.
+        start: Start of the clip in frame periods since the first frame; may be fractional.
         span: Length of the clip in frame periods (`clip_span`).
-        num_frames: How many frames to take, evenly from the first to the last of the span.
-        from_window: True counts from the first frame that lies wholly in the span (and never goes
-            past the last that begins in it), False from `start` itself. The published loader does
-            the former when it decodes a window of a long video and the latter when it decodes a
-            short video whole.
+        num_frames: Number of frames to take, evenly spaced over the span.
+        from_window: True starts at the first frame that begins within the span and stops at the
+            last one that does; False starts at `start` itself. The published loader does the former
+            for long videos, of which it decodes a window, and the latter for short videos, which it
+            decodes completely.
 
     Returns:
-        int64 (num_frames,), ascending; the last frame is repeated where the video is too short.
+        int64 (num_frames,), ascending; the last frame is repeated if the video is too short.
     """
     positions = timing.positions()
     first_shown = int(np.searchsorted(positions, start + _TOLERANCE, side="right")) - 1
@@ -141,7 +144,7 @@ def clip_frames(
         first = int(np.searchsorted(positions, start - _TOLERANCE, side="left"))
         last = int(np.searchsorted(positions, start + span - 1 + _TOLERANCE, side="right")) - 1
         last = max(last, first_shown, 0)
-        # After a freeze the next frame is far off: then the clip starts with the displayed one.
+        # After a freeze the next frame is far away: start with the frame on display.
         if first <= last and positions[first] - start < 1:
             origin = float(positions[first])
     times = origin + np.linspace(0.0, span - 1, num_frames)
@@ -158,21 +161,21 @@ def random_clip(
     generator: np.random.Generator,
     jitter_fps: float = 0.0,
 ) -> NDArray[np.int64]:
-    """Frames of a clip at a uniformly random place, for training and validation.
+    """Return the frames of a clip at a uniformly random position, for training and validation.
 
     Args:
         video: The opened video, or its `VideoTiming`.
         num_frames: Frames of the clip.
         sampling_rate: Frames of a `target_fps` video from one taken frame to the next.
         target_fps: Frame rate that `sampling_rate` refers to.
-        generator: Source of the draws: one for the place, one more before it if `jitter_fps` > 0.
-        jitter_fps: Adds U(0, jitter_fps) to `target_fps`, which plays the clip faster or slower.
+        generator: Random generator; draws the jitter first, if `jitter_fps` > 0, then the position.
+        jitter_fps: Adds U(0, jitter_fps) to `target_fps`, which changes the speed of the clip.
 
     Returns:
         int64 (num_frames,) frame numbers, ascending.
     """
     if jitter_fps < 0:
-        raise ValueError(f"jitter_fps must not be negative, got {jitter_fps}")
+        raise ValueError(f"jitter_fps must be >= 0, got {jitter_fps}")
     if jitter_fps > 0:
         target_fps = target_fps + float(generator.uniform(0.0, jitter_fps))
     timing = VideoTiming.of(video)
@@ -199,17 +202,18 @@ def uniform_clip(
     num_views: int,
     use_offset: bool,
 ) -> NDArray[np.int64]:
-    """Frames of temporal view `view` of `num_views`, for testing; deterministic.
+    """Return the frames of temporal view `view` of `num_views`, for testing; deterministic.
 
     Args:
         video: The opened video, or its `VideoTiming`.
         num_frames: Frames of the clip.
         sampling_rate: Frames of a `target_fps` video from one taken frame to the next.
         target_fps: Frame rate that `sampling_rate` refers to.
-        view: Number of the view, from 0.
-        num_views: How many views the video is tested with.
-        use_offset: True spreads the views from the first to the last possible place (one view: the
-            middle). False spaces them by 1/num_views, which never reaches the end of the video.
+        view: Index of the view, from 0.
+        num_views: Number of temporal views of the video.
+        use_offset: True spreads the views from the first to the last possible position (a single
+            view: the middle). False spaces them by 1/num_views, which never reaches the end of the
+            video.
 
     Returns:
         int64 (num_frames,) frame numbers, ascending.
@@ -224,9 +228,9 @@ def uniform_clip(
     if not use_offset:
         start = slack * view / num_views
     elif num_views == 1:
-        start = _whole(slack / 2)
+        start = _floor_frames(slack / 2)
     else:
-        start = view * _whole(slack / (num_views - 1))
+        start = view * _floor_frames(slack / (num_views - 1))
     return clip_frames(
         timing,
         start=start,
@@ -239,15 +243,15 @@ def uniform_clip(
 def moment_clip(
     video: Timed, *, moment: float, num_frames: int, sampling_rate: float, target_fps: float
 ) -> NDArray[np.int64]:
-    """Frames of the clip around a moment, which is at its frame `num_frames // 2`.
+    """Return the frames of the clip around a timestamp, which is its frame `num_frames // 2`.
 
-    Frame k of the clip is the one on show `k * sampling_rate - num_frames * sampling_rate // 2`
-    frames at `target_fps` after the moment, as published for key frames of AVA: 16x4 takes
-    -32, -28, ..., 0, ..., 28. Beyond the ends the first and last frame are repeated.
+    Frame k of the clip is displayed `k * sampling_rate - num_frames * sampling_rate // 2` frames at
+    `target_fps` after `moment`, as published for the key frames of AVA: 16x4 takes -32, -28, ...,
+    0, ..., 28. Beyond the ends of the video, the first and last frame are repeated.
 
     Args:
-        video: The opened video, its `VideoTiming`, or a part around the moment.
-        moment: In seconds, on the clock of the time stamps.
+        video: The opened video, its `VideoTiming`, or a part around the timestamp.
+        moment: Timestamp in seconds, on the clock of the video.
         num_frames: Frames of the clip.
         sampling_rate: Frames of a `target_fps` video from one taken frame to the next.
         target_fps: Frame rate that `sampling_rate` refers to.
@@ -258,35 +262,36 @@ def moment_clip(
     timing = VideoTiming.of(video)
     offsets = np.arange(num_frames) * sampling_rate - num_frames * sampling_rate // 2
     place = (moment - timing.timestamps[0]) * timing.fps + offsets / target_fps * timing.fps
-    # The moment is not a stamp itself, so the rounding of a coarse clock is not removed from it.
+    # `moment` is no frame timestamp, so `positions` did not remove the rounding of a coarse clock.
     slack = max(_COARSE_CLOCK_SECONDS * timing.fps, _TOLERANCE)
     frames = np.searchsorted(timing.positions(), place + min(slack, 0.25), side="right") - 1
     return np.clip(frames, 0, timing.num_frames - 1).astype(np.int64)
 
 
 def moment_reach(*, num_frames: int, sampling_rate: float, target_fps: float) -> float:
-    """Seconds of a video before and after a moment that `moment_clip` may read."""
+    """Return the seconds that `moment_clip` may read before and after its timestamp."""
     return num_frames * sampling_rate / 2 / target_fps + 1.0
 
 
 def segment_clip(
     num_video_frames: int, *, num_frames: int, generator: np.random.Generator | None = None
 ) -> NDArray[np.int64]:
-    """One frame from each of `num_frames` equal segments, as is customary for Something-Something.
+    """Return one frame from each of `num_frames` equal segments, as usual on Something-Something.
 
     Args:
         num_video_frames: Frames of the video.
         num_frames: Frames of the clip.
-        generator: Draws the frame within each segment; None takes the middle one.
+        generator: Random generator of the frame within each segment; None takes the middle one.
 
     Returns:
-        int64 (num_frames,) frame numbers, ascending; repeated where the video is too short.
+        int64 (num_frames,) frame numbers, ascending; repeated if the video is too short.
     """
     if num_video_frames < 1 or num_frames < 1:
         raise ValueError(
-            f"both frame counts must be at least 1, got {num_video_frames} and {num_frames}"
+            f"num_video_frames and num_frames must be at least 1, got {num_video_frames} and "
+            f"{num_frames}"
         )
-    # np.round rounds halves to even, as the published numbers do.
+    # np.round rounds halves to even, as the published code does.
     borders = np.round(np.arange(num_frames + 1) * ((num_video_frames - 1) / num_frames))
     low, high = borders[:-1].astype(np.int64), borders[1:].astype(np.int64)
     if generator is None:
@@ -296,13 +301,13 @@ def segment_clip(
 
 @dataclass(frozen=True, kw_only=True)
 class RandomFrames:
-    """Frames of a clip at a random place of the video.
+    """Frames of a clip at a random position in the video.
 
     Attributes:
-        sampling_rate: distance of two frames, in frames at `target_fps`.
+        sampling_rate: interval between sampled frames, in frames at `target_fps`.
         target_fps: frames per second.
-        jitter_fps: a uniform draw up to this is added to `target_fps`.
-        segments: a random frame of each of T equal parts of the video instead.
+        jitter_fps: upper bound of a uniform draw added to `target_fps`.
+        segments: sample a random frame of each of T equal segments of the video instead.
     """
 
     sampling_rate: int
@@ -313,7 +318,7 @@ class RandomFrames:
     def draw(
         self, video: Timed, num_frames: int, generator: np.random.Generator
     ) -> NDArray[np.int64]:
-        """Draw the frame numbers (num_frames,) of a clip."""
+        """Draw the frame numbers of a clip, (num_frames,)."""
         if self.segments:
             return segment_clip(len(video.timestamps), num_frames=num_frames, generator=generator)
         return random_clip(
@@ -331,18 +336,18 @@ class SameFrames:
     """The same frames for all views of a kind.
 
     Attributes:
-        sampling: of the frames, which are drawn with the first view of the kind; None for the
-            frames of the sample's first view.
+        sampling: draws the frames for the first view of the kind; None reuses the frames of the
+            sample's first view.
     """
 
     sampling: RandomFrames | None = None
 
 
 def _is_long(timing: VideoTiming, num_frames: int, sampling_rate: float) -> bool:
-    # In frames of the video, without regard to its rate, as published.
+    # In frames of the video, ignoring its frame rate, as published.
     return timing.length > sampling_rate * num_frames + _TOLERANCE
 
 
-def _whole(frames: float) -> float:
-    # Durations are binary fractions: 235.99999999999997 frames are 236.
+def _floor_frames(frames: float) -> float:
+    # Durations have rounding errors: 235.99999999999997 frames are 236.
     return float(np.floor(frames + 1e-6))

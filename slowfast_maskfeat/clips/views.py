@@ -1,4 +1,4 @@
-"""Views of a video: random clips for training, a fixed set of clips for evaluation."""
+"""Views of a video: random clips for training, fixed clips for evaluation."""
 
 from __future__ import annotations
 
@@ -23,17 +23,17 @@ from slowfast_maskfeat.datasets import OpenedRow
 from slowfast_maskfeat.videos.decode import Video
 
 Rng = np.random.Generator
-# Gives the generator of a view of the sample, by the number of the view.
+# Returns the random generator of a view of the sample, by the index of the view.
 Generators = Callable[[int], Rng]
 
 
 class ViewKind(NamedTuple):
-    """A kind of clips that views give.
+    """A kind of views: its clip shape and number.
 
     Attributes:
         clip_shape: (T, H, W) of each clip.
-        views_per_sample: views of a sample that are of this kind. Each has random streams of its
-            own; the clips of repeated augmentation are all of one view.
+        views_per_sample: views of this kind per sample. Each view has separate random streams; all
+            clips of repeated augmentation belong to one view.
     """
 
     clip_shape: tuple[int, int, int]
@@ -41,16 +41,16 @@ class ViewKind(NamedTuple):
 
 
 class ViewClips(NamedTuple):
-    """The V clips of one kind, of one video.
+    """The V clips of one kind of one video.
 
     Attributes:
-        clips: (V, T, H, W, C) uint8, or with `plans` their source pixels, padded below and to the
-            right.
-        plans: of each clip, its crop, which is left to the device; None where clips are cropped.
-        boxes: (R, 5) float32: number of the clip, x1, y1, x2, y2 in its pixels; None without boxes.
-        box_index: (R,) int64, the number of each box in the list's table of boxes.
-        times: (V, 2) float64, seconds of the first and the last frame of each clip; None where they
-            are random.
+        clips: (V, T, H, W, C) uint8, or their source pixels if there are `plans`, padded below and
+            to the right.
+        plans: crop of each clip, to be applied on the device; None if clips are already cropped.
+        boxes: (R, 5) float32: index of the clip, x1, y1, x2, y2 in its pixels; None without boxes.
+        box_index: (R,) int64, the index of each box in the split's box table.
+        times: (V, 2) float64, timestamps of the first and last frame of each clip in seconds; None
+            for randomly sampled clips.
     """
 
     clips: Tensor
@@ -61,36 +61,36 @@ class ViewClips(NamedTuple):
 
 
 class Views(Protocol):
-    """The clips that a dataset takes from each video."""
+    """Views that a dataset takes of each video."""
 
     @property
     def kinds(self) -> tuple[ViewKind, ...]:
-        """The kinds of clips, in the order in which `load` gives them."""
+        """The kinds of views, in the order of the result of `load`."""
 
     @property
     def reach(self) -> float:
-        """Seconds that are read before and after the key frame of a row that has one."""
+        """Seconds to read before and after the key frame, in rows that have one."""
 
     def load(self, row: OpenedRow, generators: Generators) -> tuple[ViewClips, ...]:
         """Decode and crop the clips of each kind.
 
         Args:
-            row: its video is opened, and closed by the caller.
-            generators: of the draws of each view, counted over all kinds in their order.
+            row: row with its opened video, which the caller closes.
+            generators: random generator of each view; views are numbered over all kinds in order.
         """
 
 
 @dataclass(frozen=True, kw_only=True)
 class RandomView:
-    """One or several random times of a video, each with one or several random crops.
+    """Clips at one or several random positions of a video, each with one or several random crops.
 
     Attributes:
         transform: the spatial crop.
         num_frames: T.
-        temporal: draws the frames.
-        num_times: number of random times of one opened video.
-        num_samples: clips of the frames of each time (repeated augmentation).
-        on_device: leave operations and resize to the device.
+        temporal: temporal sampling.
+        num_times: random positions per decoded video.
+        num_samples: crops of the frames at each position (repeated augmentation).
+        on_device: apply operations and resize on the device.
     """
 
     transform: TrainTransform
@@ -103,13 +103,13 @@ class RandomView:
 
     @property
     def kinds(self) -> tuple[ViewKind, ...]:
-        """One."""
+        """The single kind."""
         return (square_kind(self.num_frames, self.transform.crop_size),)
 
     def load(self, row: OpenedRow, generators: Generators) -> tuple[ViewClips, ...]:
-        """Decode once and crop num_times * num_samples clips, times outermost.
+        """Decode once and crop num_times * num_samples clips, positions outermost.
 
-        All draws are from the generator of the first view.
+        All draws use the generator of the first view.
         """
         video, generator = row.video, generators(0)
         times = range(self.num_times)
@@ -128,14 +128,14 @@ class ViewSpec:
     """One kind of training views.
 
     Attributes:
-        augmentation: draws and applies crop, flip and colors of each view.
+        augmentation: crop, flip and color operations of each view.
         crop_size: height and width of the clips in pixels, as in `augmentation`.
         num_frames: T.
-        temporal: the frames of each view.
+        temporal: temporal sampling of each view.
         count: views of this kind per sample.
-        shares: index of an earlier kind; view by view, this kind then has its frames and the draws
-            of its crop box, flip and colors, so that only size and interpolation differ. The source
-            box is resized anew from the original pixels. None for draws of its own.
+        shares: index of an earlier kind; each view then shares the frames, crop box, flip and color
+            draws of the corresponding view of that kind, and only size and interpolation differ.
+            The crop box is resized from the original pixels. None for separate draws.
     """
 
     augmentation: TrainTransform
@@ -148,8 +148,8 @@ class ViewSpec:
     def __post_init__(self) -> None:
         if self.crop_size != self.augmentation.crop_size:
             raise ValueError(
-                f"ViewSpec.crop_size must be that of the augmentation, "
-                f"{self.augmentation.crop_size}, got {self.crop_size}"
+                f"ViewSpec.crop_size must be {self.augmentation.crop_size}, the crop_size of the "
+                f"augmentation, got {self.crop_size}"
             )
         if self.count < 1:
             raise ValueError(f"ViewSpec.count must be at least 1, got {self.count}")
@@ -157,16 +157,16 @@ class ViewSpec:
 
 @dataclass(frozen=True)
 class MultiView:
-    """Several views of a sample, of one or several kinds, from one decoding.
+    """Several views of a sample, of one or several kinds, decoded once.
 
-    View number v, counted over all kinds in their order, draws its frames and then its crop from
-    generator v. One kind with one view is a `RandomView`.
+    View v, numbered over all kinds in order, draws its frames and then its crop from generator v.
+    With a single view of a single kind the clips equal those of `RandomView`.
 
     Attributes:
         specs: the kinds.
 
     Raises:
-        ValueError: there is no kind, or a kind refers to another one that it can't share with.
+        ValueError: there are no kinds, or a kind shares draws with an incompatible one.
     """
 
     specs: tuple[ViewSpec, ...]
@@ -174,7 +174,7 @@ class MultiView:
 
     def __post_init__(self) -> None:
         if not self.specs:
-            raise ValueError("MultiView.specs must have at least one kind, got none")
+            raise ValueError("MultiView.specs must have at least 1 kind, got 0")
         for number, spec in enumerate(self.specs):
             _check_shares(self.specs, number)
             if spec.shares is None and spec.temporal == SameFrames():
@@ -182,13 +182,13 @@ class MultiView:
 
     @property
     def kinds(self) -> tuple[ViewKind, ...]:
-        """One for each of `specs`."""
+        """The kind of each of `specs`."""
         return tuple(
             square_kind(spec.num_frames, spec.crop_size, spec.count) for spec in self.specs
         )
 
     def load(self, row: OpenedRow, generators: Generators) -> tuple[ViewClips, ...]:
-        """Decode the frames of all views once, and crop: of kind k specs[k].count clips."""
+        """Decode the frames of all views once and crop specs[k].count clips of each kind k."""
         numbers = iter(range(sum(spec.count for spec in self.specs)))
         drawn_by = [[generators(next(numbers)) for _ in range(spec.count)] for spec in self.specs]
         indices = self._frame_numbers(row.video, drawn_by)
@@ -212,7 +212,7 @@ class MultiView:
     def _frame_numbers(
         self, video: Video, drawn_by: Sequence[Sequence[Rng]]
     ) -> list[list[NDArray[np.int64]]]:
-        """Of each kind and view the frame numbers (T,)."""
+        """Return the frame numbers (T,) of each view of each kind."""
         drawn: list[list[NDArray[np.int64]]] = []
         for spec, of_kind in zip(self.specs, drawn_by, strict=True):
             if spec.shares is not None:
@@ -229,7 +229,7 @@ class MultiView:
 
 
 def _check_shares(specs: Sequence[ViewSpec], number: int) -> None:
-    """Refuse a kind that differs from the kind it shares with in more than size and resize."""
+    """Check that a kind differs only in size and interpolation from the one it shares with."""
     spec = specs[number]
     if spec.shares is None:
         return
@@ -242,8 +242,8 @@ def _check_shares(specs: Sequence[ViewSpec], number: int) -> None:
     for name in ("count", "num_frames", "temporal"):
         if getattr(spec, name) != getattr(other, name):
             raise ValueError(
-                f"ViewSpec.{name} of kind {number} must be that of kind {spec.shares}, whose draws "
-                f"it shares, {getattr(other, name)}, got {getattr(spec, name)}"
+                f"ViewSpec.{name} of kind {number} must be {getattr(other, name)}, as in kind "
+                f"{spec.shares}, whose draws it shares, got {getattr(spec, name)}"
             )
     mine, its = spec.augmentation, other.augmentation
     draws = replace(
@@ -254,8 +254,8 @@ def _check_shares(specs: Sequence[ViewSpec], number: int) -> None:
     )
     if draws != its:
         raise ValueError(
-            f"ViewSpec.augmentation of kind {number} must differ from that of kind {spec.shares}, "
-            f"whose draws it shares, in crop_size, interpolation and antialias only, got {mine}"
+            f"ViewSpec.augmentation of kind {number} must equal that of kind {spec.shares}, whose "
+            f"draws it shares, except for crop_size, interpolation and antialias, got {mine}"
         )
     if its.area is None:
         raise ValueError(
@@ -265,28 +265,29 @@ def _check_shares(specs: Sequence[ViewSpec], number: int) -> None:
 
 
 def _check_first_frames(specs: Sequence[ViewSpec], number: int) -> None:
-    """Refuse a kind that can't show the frames of the sample's first view."""
+    """Check that a kind can reuse the frames of the sample's first view."""
     if number == 0:
-        raise ValueError("ViewSpec.temporal of the first kind must draw frames, got SameFrames()")
+        raise ValueError("ViewSpec.temporal of kind 0 must draw frames, got SameFrames()")
     if specs[number].num_frames != specs[0].num_frames:
         raise ValueError(
-            f"ViewSpec.num_frames of kind {number} must be that of the first kind, whose frames it "
-            f"shows, {specs[0].num_frames}, got {specs[number].num_frames}"
+            f"ViewSpec.num_frames of kind {number} must be {specs[0].num_frames}, as in kind 0, "
+            f"whose frames it reuses, got {specs[number].num_frames}"
         )
 
 
 @dataclass(frozen=True, kw_only=True)
 class UniformViews:
-    """All views of an evaluation: `num_views` clips along time, each in all its crops.
+    """Views of evaluation: `num_views` temporal views, each with all spatial crops.
 
     Attributes:
         transform: the spatial crops.
         num_frames: T.
-        sampling_rate: distance of two frames, in frames at `target_fps`.
+        sampling_rate: interval between sampled frames, in frames at `target_fps`.
         target_fps: frames per second.
-        num_views: clips along time.
-        use_offset: reach from the first to the last frame; a single view takes the middle.
-        segments: the middle frame of each of T equal parts of the video instead, in every view.
+        num_views: temporal views.
+        use_offset: spread the views from the first to the last frame; a single view is centered.
+        segments: sample the middle frame of each of T equal segments of the video instead, in every
+            view.
     """
 
     transform: TestTransform
@@ -300,30 +301,30 @@ class UniformViews:
 
     @property
     def kinds(self) -> tuple[ViewKind, ...]:
-        """One."""
+        """The single kind."""
         return (square_kind(self.num_frames, self.transform.crop_size),)
 
     def __call__(self, video: Video) -> Tensor:
-        """Decode once and crop: (num_views * num_crops, T, H, W, C) uint8, views outermost."""
+        """Decode once and crop to (num_views * num_crops, T, H, W, C) uint8, views outermost."""
         decoded = decode_clips(video, list(self.frame_numbers(video)))
         return torch.cat([self.transform(frames) for frames in decoded]).contiguous()
 
     def load(self, row: OpenedRow, generators: Generators) -> tuple[ViewClips, ...]:
-        """The clips of `__call__`, with their times; nothing is drawn."""
+        """Return the clips of `__call__` with their times; deterministic."""
         return (ViewClips(self(row.video), times=self.times(row.video)),)
 
     def frame_numbers(self, video: Video) -> NDArray[np.int64]:
-        """Frame numbers of the clips along time: (num_views, T)."""
+        """Return the frame numbers of the temporal views, (num_views, T)."""
         return np.stack([self._frames(video, view) for view in range(self.num_views)])
 
     def times(self, video: Video) -> Tensor:
-        """Seconds at which the first and the last frame of each clip appear: (V, 2) float64."""
+        """Return the timestamps of each clip's first and last frame in seconds, (V, 2) float64."""
         ends = self.frame_numbers(video)[:, [0, -1]]
         seconds = torch.from_numpy(video.timestamps[ends])  # (num_views, 2)
         return seconds.repeat_interleave(self.transform.num_crops, dim=0)
 
     def _frames(self, video: Video, view: int) -> NDArray[np.int64]:
-        """(T,) frame numbers of a view along time."""
+        """Return the frame numbers (T,) of a temporal view."""
         if self.segments:
             return segment_clip(video.num_frames, num_frames=self.num_frames)
         return uniform_clip(
@@ -338,16 +339,16 @@ class UniformViews:
 
 
 def square_kind(num_frames: int, crop_size: int, views_per_sample: int = 1) -> ViewKind:
-    """The kind of square clips."""
+    """Return the kind of views with square clips."""
     return ViewKind((num_frames, crop_size, crop_size), views_per_sample)
 
 
 def decode_clips(video: Video, indices: Sequence[NDArray[np.int64]]) -> Iterator[Tensor]:
-    """Decode the frames of several clips, each (T, H, W, C); each frame is decoded once.
+    """Decode the frames of several clips, each (T, H, W, C); every frame is decoded once.
 
     Args:
-        video: opened.
-        indices: frame numbers (T,) of each clip, whose T may differ.
+        video: opened video.
+        indices: frame numbers (T,) of each clip; T may differ.
     """
     if len(indices) == 1:
         yield torch.from_numpy(video.frames(indices[0]))

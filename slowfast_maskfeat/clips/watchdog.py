@@ -1,4 +1,4 @@
-"""Watches what the workers of a loader decode, so that one that hangs is found and ended."""
+"""Watchdog that detects and terminates loader workers that hang while decoding."""
 
 from __future__ import annotations
 
@@ -12,13 +12,13 @@ from typing import NamedTuple
 
 import torch
 
-# Checks of the workers within a timeout, and the longest time between two of them (seconds).
+# Checks per timeout, and the longest pause between two checks in seconds.
 _CHECKS_PER_TIMEOUT = 4
 _MAX_PAUSE = 5.0
 
 
 class _Task(NamedTuple):
-    """A row of the list that a process decodes, and since when (time.monotonic)."""
+    """The row that a process is decoding, and since when (time.monotonic)."""
 
     process: int
     row: int
@@ -26,29 +26,29 @@ class _Task(NamedTuple):
 
 
 class WorkerWatchdog:
-    """The current row of each worker, in memory that the workers and their parent share.
+    """Tracks the current row of each worker in memory shared with the parent process.
 
-    A worker writes, a thread of the parent reads. A hang is found without any code running in the
-    worker, since a decoder stuck in C code may block its threads and the interpreter, and without
-    the parent's main thread, which may be waiting for a message of that very worker.
+    Workers write and a thread of the parent reads. Detecting a hang runs no code in the worker,
+    where a decoder stuck in C code may block all threads and the interpreter, nor in the parent's
+    main thread, which may be waiting for a message from that worker.
 
     Args:
-        num_workers: how many there are.
+        num_workers: number of workers.
         timeout: seconds after which a row is overdue.
     """
 
     def __init__(self, num_workers: int, timeout: float) -> None:
         self.timeout = timeout
-        # (worker, [process, row, start]); a start of 0 is an idle worker.
+        # (worker, [process, row, start]); a start of 0 means that the worker is idle.
         self._tasks = torch.zeros((num_workers, 3), dtype=torch.float64).share_memory_()
         self._hung: list[int] = []
 
     @contextmanager
     def decoding(self, worker: int, row: int) -> Iterator[None]:
-        """Mark `worker`, which is this process, as decoding the video of `row`."""
+        """Mark this worker process as decoding the video of `row`."""
         task = self._tasks[worker]
         task[0], task[1] = os.getpid(), row
-        task[2] = time.monotonic()  # last: it makes the entry valid
+        task[2] = time.monotonic()  # set last, since it makes the entry valid
         try:
             yield
         finally:
@@ -56,9 +56,9 @@ class WorkerWatchdog:
 
     @contextmanager
     def ending_overdue(self) -> Iterator[None]:
-        """End workers whose row is overdue, until the context exits."""
+        """Terminate workers whose row is overdue, until the context exits."""
         is_over = threading.Event()
-        thread = threading.Thread(target=self._end_overdue, args=(is_over,), daemon=True)
+        thread = threading.Thread(target=self._terminate_overdue, args=(is_over,), daemon=True)
         thread.start()
         try:
             yield
@@ -67,19 +67,19 @@ class WorkerWatchdog:
             thread.join()
 
     def take_hung(self) -> list[int]:
-        """Return the rows whose workers were ended since the last call."""
+        """Return the rows whose workers were terminated since the last call."""
         rows, self._hung = self._hung, []
         return rows
 
     def forget(self) -> None:
-        """Clear the entries: all workers are gone, and their process ids may be reused."""
+        """Clear the entries, since all workers have exited and their process ids may be reused."""
         self._tasks.zero_()
 
-    def _end_overdue(self, is_over: threading.Event) -> None:
-        """End workers whose row was overdue at two checks.
+    def _terminate_overdue(self, is_over: threading.Event) -> None:
+        """Terminate workers whose row was overdue at two checks.
 
-        Two, because a run that was stopped and continued (Ctrl-Z, a debugger) finds every row
-        overdue at first, and most of them done a moment later.
+        Two checks, because right after a run is stopped and continued (Ctrl-Z, a debugger) every
+        row is overdue, and most of them finish soon after.
         """
         suspects: frozenset[_Task] = frozenset()
         ended: set[_Task] = set()
@@ -89,11 +89,10 @@ class WorkerWatchdog:
             overdue = frozenset(t for t in tasks if t.since and now - t.since > self.timeout)
             for task in (overdue & suspects) - ended:
                 ended.add(task)
-                self._hung.append(
-                    task.row
-                )  # first: the main thread reads it once the worker is gone
-                # torch's workers leave at once, and without an error code, on this signal of their
-                # parent; the handler is C code and needs no interpreter.
-                with suppress(ProcessLookupError):  # it may have ended by itself just now
+                # Before the signal: the main thread reads it once the worker has exited.
+                self._hung.append(task.row)
+                # torch's workers exit immediately and without an error code on this signal from
+                # their parent; the handler is C code and needs no interpreter.
+                with suppress(ProcessLookupError):  # it may have exited in the meantime
                     os.kill(task.process, signal.SIGTERM)
             suspects = overdue

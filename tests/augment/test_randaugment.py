@@ -138,12 +138,12 @@ def test_published_policies_are_read_as_published(policy):
 @pytest.mark.parametrize(
     ("policy", "message"),
     [
-        ("augmix-m3", "policy of RandAugment"),
+        ("augmix-m3", "got 'augmix-m3'"),
         ("rand-m7-w0", "got 'w0'"),
         ("rand-m7-p0.5", "got 'p0.5'"),
         ("rand-m7-mstdinf", "got 'mstdinf'"),
         ("rand-m7-inc0", "got 'inc0'"),
-        ("rand-n0", "n must be a whole number >= 1"),
+        ("rand-n0", "n must be an integer >= 1, got 'rand-n0'"),
         ("rand-m12", r"m must be in 0\.\.10"),
     ],
 )

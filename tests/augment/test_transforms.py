@@ -126,7 +126,7 @@ def test_random_crops_take_the_last_offset_too():
 
 
 def test_a_crop_larger_than_the_frame_names_the_key():
-    with pytest.raises(ValueError, match=r"crop of 64 .* 48x80: DATA.TRAIN_JITTER_SCALES"):
+    with pytest.raises(ValueError, match=r"DATA\.TRAIN_JITTER_SCALES must .* 64, got .* 48x80"):
         random_crop(48, 80, 64, np.random.default_rng(0))
 
 

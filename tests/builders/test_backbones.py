@@ -198,7 +198,7 @@ def test_the_backbone_of_our_own_has_its_last_norm_and_no_head() -> None:
 
 def test_a_name_is_registered_once() -> None:
     for name in ("mvit", "toy"):
-        with pytest.raises(ValueError, match=f"MODEL.ARCH '{name}' is registered already"):
+        with pytest.raises(ValueError, match=f"MODEL.ARCH '{name}' is already registered"):
             register_backbone(name, lambda cfg: ToyBackbone())
 
 

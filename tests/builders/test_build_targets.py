@@ -107,7 +107,7 @@ def test_an_unknown_target_is_one_clear_error():
 def test_the_loss_of_pixels_is_not_one_of_hog(hog: dict[str, Any]):
     cfg = config(IMAGE, MASK__PIXEL_LOSS="l1", **hog)
     for build in (find_method(cfg).check, build_model):
-        with pytest.raises(ValueError, match=r"MASK\.PIXEL_LOSS 'l1'.*HOG"):
+        with pytest.raises(ValueError, match=r"MASK\.PIXEL_LOSS must be 'l2' .* got 'l1'"):
             build(cfg)
 
 

@@ -50,7 +50,9 @@ def test_the_new_key_wins_over_the_two_published_ones(
 
 def test_the_two_published_keys_contradict_each_other() -> None:
     both = ("TRAIN.CHECKPOINT_IN_INIT", True, "TRAIN.CHECKPOINT_INFLATE", True)
-    with pytest.raises(ValueError, match=r"CHECKPOINT_IN_INIT and .*CHECKPOINT_INFLATE are both"):
+    with pytest.raises(
+        ValueError, match=r"CHECKPOINT_IN_INIT and .*CHECKPOINT_INFLATE must .* True and True"
+    ):
         inflation(configuration(*both))
 
 

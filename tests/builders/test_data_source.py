@@ -163,9 +163,13 @@ def test_without_a_source_a_builder_reads_afresh(videos, tmp_path):
 @pytest.mark.parametrize(
     ("name", "files", "message"),
     [
-        ("kinetics", {"train.csv": "a.mp4 2\n"}, r"MODEL.NUM_CLASSES\), got 2 of .*a\.mp4"),
-        ("kinetics", {"train.csv": "a.mp4\n"}, r"train\.csv: .*`path label`.*paths alone"),
-        ("ssv2", {"train.json": '[{"id": "1", "template": "x"}]'}, r"train\.json: .*classes\.txt"),
+        ("kinetics", {"train.csv": "a.mp4 2\n"}, r"MODEL.NUM_CLASSES\), got 2 for .*a\.mp4"),
+        ("kinetics", {"train.csv": "a.mp4\n"}, r"train\.csv: .*`path label`.*paths without labels"),
+        (
+            "ssv2",
+            {"train.json": '[{"id": "1", "template": "x"}]'},
+            r"classes\.txt must .*train\.json",
+        ),
         ("kinetics", {"val.csv": "a.mp4 0\n"}, r"train\.csv does not exist"),
     ],
 )

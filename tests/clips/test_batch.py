@@ -239,8 +239,11 @@ def test_samples_of_several_kinds_are_collated_kind_by_kind():
     [
         ({"views_per_sample": 3}, "views_per_sample must divide the 8 clips, got 3"),
         ({"views_per_sample": 0}, "views_per_sample must divide the 8 clips, got 0"),
-        ({"views_per_sample": 4}, "further must be .* with 2 samples each, got .* 4 samples"),
-        ({"further": (_views(),)}, "further must be batches of one kind .* got one of 2 kinds"),
+        ({"views_per_sample": 4}, "further must hold .* with 2 samples each, got .* 4 samples"),
+        (
+            {"further": (_views(),)},
+            "further must hold batches of one kind .* got a batch of 2 kinds",
+        ),
         ({"boxes": torch.zeros(8, 5)}, r"boxes must be None .* views_per_sample \[2, 3\]"),
         ({"further": (), "sizes": torch.full((8, 2), 8)}, r"sizes must be None .* \[2\]"),
         ({"erase": torch.zeros(8, 1, 5)}, r"erase must be None .* \[2, 3\]"),

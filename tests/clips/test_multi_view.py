@@ -331,21 +331,21 @@ def test_a_kind_may_go_without_masks(folder):
 @pytest.mark.parametrize(
     ("specs", "message"),
     [
-        ((), "specs must have at least one kind"),
+        ((), "specs must have at least 1 kind, got 0"),
         ((_spec(shares=0),), "shares of kind 0 must .* got 0"),
         ((_spec(), _spec(shares=-1)), "shares of kind 1 must .* got -1"),
-        ((_spec(), _spec(count=2, shares=0)), "count of kind 1 must .* kind 0, .* 1, got 2"),
+        ((_spec(), _spec(count=2, shares=0)), "count of kind 1 must be 1, .* kind 0, .* got 2"),
         ((_spec(), _spec(num_frames=2, shares=0)), "num_frames of kind 1 must .* got 2"),
         ((_spec(), _spec(temporal=SameFrames(), shares=0)), r"temporal of kind 1 .* SameFrames"),
-        ((_spec(), _spec(flip=False, shares=0)), "augmentation of kind 1 must differ"),
+        ((_spec(), _spec(flip=False, shares=0)), "augmentation of kind 1 must .* kind 0"),
         (
             (_spec(area=None), _spec(area=None, crop_size=16, shares=0)),
             "augmentation of kind 0 must have an area",
         ),
-        ((_spec(temporal=SameFrames()),), "temporal of the first kind"),
+        ((_spec(temporal=SameFrames()),), r"temporal of kind 0 must .* got SameFrames\(\)"),
         (
             (_spec(num_frames=4), _spec(num_frames=2, temporal=SameFrames())),
-            "num_frames of kind 1 must .* first kind, .* 4, got 2",
+            "num_frames of kind 1 must be 4, .* got 2",
         ),
     ],
 )
@@ -356,7 +356,7 @@ def test_kinds_that_contradict_each_other_are_refused(specs, message):
 
 def test_a_kind_that_contradicts_itself_is_refused():
     options = {"augmentation": WHOLE, "num_frames": 1, "temporal": TEMPORAL}
-    with pytest.raises(ValueError, match=r"crop_size must .* 48, got 32"):
+    with pytest.raises(ValueError, match=r"crop_size must be 48, .* got 32"):
         ViewSpec(crop_size=32, **options)
     with pytest.raises(ValueError, match=r"count must .* got 0"):
         ViewSpec(crop_size=48, count=0, **options)

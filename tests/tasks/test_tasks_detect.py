@@ -108,7 +108,7 @@ def test_the_default_loss_is_replaced_with_a_warning():
     with warnings.catch_warnings(record=True) as caught:
         warnings.simplefilter("always")
         golden, _, model, task, batch = case(MODEL__LOSS_FUNC="cross_entropy")
-    assert ["'bce' is used" in str(warning.message) for warning in caught] == [True]
+    assert ["using 'bce'" in str(warning.message) for warning in caught] == [True]
     assert float(task.step(model, batch).loss.detach()) == pytest.approx(golden["loss"], rel=1e-5)
 
 

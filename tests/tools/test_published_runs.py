@@ -44,7 +44,7 @@ def test_published_files_pretrain_and_fine_tune(data: Path, tmp_path: Path) -> N
     file = write_yaml(tmp_path / "pt.yaml", PUBLISHED[PRETRAINING])
     done = tool("run_net", "--cfg", file, *pairs(common, {"OUTPUT_DIR": tmp_path / "pt"}))
     assert "NUM_GPUS" in done.stderr  # eight are asked for, none is there
-    assert "the training ends before its learning rate has risen" in done.stderr
+    assert "SOLVER.WARMUP_EPOCHS should be below SOLVER.MAX_EPOCH" in done.stderr
     (event,) = events(tmp_path / "pt", "epoch")
     assert 0 < event["loss"] < 1
     (checkpoint,) = (tmp_path / "pt" / "checkpoints").iterdir()
