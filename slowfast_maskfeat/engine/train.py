@@ -102,7 +102,7 @@ def train(
     if state.step >= len(loader):
         raise ValueError(
             f"the step of the checkpoint must be below the {len(loader)} steps of an epoch, got "
-            f"{state.step}; resume with the training list and TRAIN.BATCH_SIZE it was saved with"
+            f"{state.step}; resume with the training split and TRAIN.BATCH_SIZE it was saved with"
         )
     loop = _TrainLoop(
         state,
