@@ -1,7 +1,7 @@
 """Self-supervised video and image models: pre-training, fine-tuning, evaluation.
 
-The names below are the public API. They are loaded on first use, so that importing the package
-takes no time and no torch.
+The names below are the public API. They are imported on first use, so that importing the package
+is fast and does not import torch.
 """
 
 from __future__ import annotations
@@ -48,7 +48,7 @@ __all__ = [
     "save_pretrained",
 ]
 
-_HOMES = {
+_MODULES = {
     "AvaResult": "metrics.ava_map",
     "ClipBatch": "clips",
     "LoadReport": "checkpoints",
@@ -69,11 +69,11 @@ _HOMES = {
 
 
 def __getattr__(name: str) -> Any:
-    if name not in _HOMES:
+    if name not in _MODULES:
         raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
-    module = import_module(f"{__name__}.{_HOMES[name]}")
+    module = import_module(f"{__name__}.{_MODULES[name]}")
     value = getattr(module, "evaluate" if name == "evaluate_ava" else name)
-    globals()[name] = value  # the next use finds it at once
+    globals()[name] = value  # so that __getattr__ is called once per name
     return value
 
 

@@ -1,4 +1,4 @@
-"""Exponential moving averages of weights: averaged models, and teachers that follow a student.
+"""Exponential moving averages of weights: averaged models and EMA teachers.
 
 Polyak and Juditsky, "Acceleration of Stochastic Approximation by Averaging" (1992); as a teacher:
 Tarvainen and Valpola, "Mean teachers are better role models" (NeurIPS 2017).
@@ -19,14 +19,14 @@ from torch import Tensor, nn
 def move_average(
     averages: Sequence[Tensor], currents: Sequence[Tensor], decay: float, taken: Tensor | None
 ) -> None:
-    """Move averages in place to ``decay * average + (1 - decay) * current``.
+    """Update averages in place to ``decay * average + (1 - decay) * current``.
 
     Args:
-        averages: floating tensors.
-        currents: as many, of the same shapes.
+        averages: floating-point tensors.
+        currents: as many tensors, of the same shapes.
         decay: in [0, 1].
-        taken: () bool, whether the optimizer step was taken; where it was not, nothing moves. The
-            device is not waited for. None: it was.
+        taken: () bool, whether the optimizer step was taken; if not, the averages do not change.
+            It is not read back from the device. None: the step was taken.
     """
     if taken is None:
         torch._foreach_lerp_(list(averages), list(currents), 1.0 - decay)
@@ -37,12 +37,12 @@ def move_average(
 
 
 class WeightAverage:
-    """Moving average of all floating entries of a model's ``state_dict``, for evaluation.
+    """Moving average of all floating-point entries of a model's ``state_dict``, for evaluation.
 
-    Entries that are not floating are copied.
+    Other entries are copied.
 
     Args:
-        model: the bare model; its present weights are where the average starts.
+        model: the bare model; the average starts at its current weights.
         decay: in [0, 1).
 
     Raises:
@@ -57,10 +57,10 @@ class WeightAverage:
 
     @torch.no_grad()
     def update(self, model: nn.Module, taken: Tensor | None = None) -> None:
-        """Move the average towards the model's weights.
+        """Update the average with the model's weights.
 
         Args:
-            model: the model it was made from, or one with the same state names.
+            model: the model of the average, or one with the same state names.
             taken: see `move_average`.
         """
         averages: list[Tensor] = []
@@ -76,11 +76,11 @@ class WeightAverage:
 
     @contextmanager
     def swapped(self, model: nn.Module) -> Iterator[None]:
-        """Give the model the averaged weights inside the ``with``, and its own again after it.
+        """Use the averaged weights in the model inside the ``with``, and restore its own after it.
 
         Args:
-            model: the model the average belongs to; its tensors stay the same objects, so DDP
-                and compiled wrappers of it follow.
+            model: the model of the average; its tensors are changed in place, so that DDP and
+                compiled wrappers of it use them too.
         """
         state = model.state_dict()
         own = {name: value.detach().clone() for name, value in state.items()}
@@ -91,11 +91,11 @@ class WeightAverage:
             _overwrite(state, own)
 
     def state_dict(self) -> dict[str, Any]:
-        """Return ``decay`` and ``weights`` (name to tensor), for a checkpoint."""
+        """Return ``decay`` and ``weights`` (name -> tensor), for a checkpoint."""
         return {"decay": self.decay, "weights": self.weights}
 
     def load_state_dict(self, state: Mapping[str, Any]) -> None:
-        """Take over a state; the decay stays as constructed, since a config may change it.
+        """Restore the weights; the decay stays as constructed, since a config may change it.
 
         Args:
             state: from :meth:`state_dict`.
@@ -107,22 +107,21 @@ class WeightAverage:
         if weights.keys() != self.weights.keys():
             different = sorted(weights.keys() ^ self.weights.keys())
             raise ValueError(
-                f"the saved weight average has other entries than the model: {different[:5]}; "
-                "resume with the model it was saved from"
+                f"the saved weight average must have the entries of the model, got differences in "
+                f"{different[:5]}; resume with the model it was saved from"
             )
         _overwrite(self.weights, weights)
 
 
 class Teacher(nn.Module):
-    """A copy of a student whose parameters are a moving average of the student's.
+    """EMA teacher: a copy of a student whose parameters are a moving average of the student's.
 
     It is part of the state of the task that owns it, so that a run resumes exactly. Buffers, such
-    as the running statistics of batch norm, are the teacher's own. Whether it runs in training
-    mode (batch norm, dropout) is decided by its owner: `train()` and `eval()` reach it as they
-    reach any module.
+    as the running statistics of batch norm, are the teacher's own. `train()` and `eval()` of the
+    owner apply to it as to any submodule.
 
     Args:
-        student: copied with its present weights; the copy has no gradients.
+        student: copied with its current weights; the copy has no gradients.
         momentum: progress of the training in [0, 1] -> decay per step in [0, 1].
 
     Attributes:
@@ -141,19 +140,19 @@ class Teacher(nn.Module):
 
     @torch.no_grad()
     def copy_from(self, student: nn.Module) -> None:
-        """Take over the student's parameters and buffers as they are."""
+        """Copy the student's parameters and buffers."""
         _overwrite(self.network.state_dict(), student.state_dict())
 
     def update(self, student: nn.Module, progress: float, taken: Tensor | None = None) -> None:
-        """Move the parameters towards the student's.
+        """Update the moving average with the student's parameters.
 
         Args:
-            student: with the parameters of the network that was copied.
+            student: the copied network, or one with the same parameters.
             progress: of the whole training, in [0, 1].
             taken: see `move_average`.
         """
         mine, theirs = list(self.network.parameters()), list(student.parameters())
-        assert len(mine) == len(theirs), "the student has other parameters than its teacher"
+        assert len(mine) == len(theirs), "student and teacher have different numbers of parameters"
         move_average(mine, theirs, self.momentum(progress), taken)
 
 

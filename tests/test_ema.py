@@ -51,7 +51,7 @@ def test_state_goes_round() -> None:
     other = WeightAverage(make(), decay=0.5)
     other.load_state_dict(average.state_dict())
     assert torch.equal(other.weights["0.weight"], average.weights["0.weight"])
-    with pytest.raises(ValueError, match="other entries"):
+    with pytest.raises(ValueError, match="must have the entries of the model"):
         other.load_state_dict({"decay": 0.5, "weights": {"x": torch.zeros(1)}})
 
 

@@ -32,7 +32,7 @@ from slowfast_maskfeat.config import load_config, parse_config
 from slowfast_maskfeat.engine.coordination import from_main
 from slowfast_maskfeat.features import save_features
 from slowfast_maskfeat.features.file import check_suffix, check_writable
-from slowfast_maskfeat.runs.features import build_frozen_model, kept_features
+from slowfast_maskfeat.runs.features import build_frozen_model, extract_features
 from slowfast_maskfeat.runs.load_trained import named_device
 
 
@@ -63,7 +63,7 @@ def _extract(options: argparse.Namespace) -> None:
         from_main(lambda: check_writable(options.output))
     data = DataSource(cfg)
     frozen = build_frozen_model(cfg, options.checkpoint, device, data=data)
-    features = kept_features(
+    features = extract_features(
         cfg, options.split, frozen, of_tokens=options.tokens, device=device, data=data
     )
     if features is None:  # not the main process

@@ -1,1 +1,1 @@
-"""Trained weights and evaluation results leave this room: the loops, optimizer and processes."""
+"""Train and evaluation loops, the optimizer step, and the processes of a run."""

@@ -1,4 +1,4 @@
-"""What the processes of a run settle together before they work in one folder."""
+"""Coordination of the processes of a run before they work in one folder."""
 
 from __future__ import annotations
 
@@ -14,14 +14,14 @@ Item = TypeVar("Item")
 
 
 def from_main(work: Callable[[], Item]) -> Item:
-    """What the main process finds out, on every process.
+    """Call a function in the main process and return its result in every process.
 
     Args:
-        work: called in the main process alone; its answer can be pickled.
+        work: called in the main process only; its result must be picklable.
 
     Raises:
-        ValueError: it raised one, or an error of the system: the same text, in every process, so
-            that none waits for the others.
+        ValueError: `work` raised a ValueError or an OSError. Every process raises it with the same
+            text, so that none waits for the others.
     """
     found: Item | None = None
     problem: str | None = None
@@ -39,31 +39,32 @@ def from_main(work: Callable[[], Item]) -> Item:
 
 
 def check_shared(folder: Path) -> None:
-    """Make a folder, and make sure that all processes mean the same one.
+    """Create a folder and check that all processes see the same one.
 
     Raises:
-        ValueError: it can't be written, or some process, as a rule on another machine, has a
-            different folder of that name, or none.
+        ValueError: the folder can't be written, or is not the same for some process (usually one
+            on another machine).
     """
 
     def mark() -> str:
-        # A new name each time: what a network's file system remembers of it can't be out of date.
+        # A new name each time, so that the cache of a network file system can't be out of date.
         name = f".seen_by_all_{uuid.uuid4().hex}"
         try:
             folder.mkdir(parents=True, exist_ok=True)
             (folder / name).touch()
         except OSError as error:
             reason = error.strerror or error
-            raise ValueError(f"OUTPUT_DIR: {folder} can't be written: {reason}") from error
+            raise ValueError(f"OUTPUT_DIR must be writable, got {folder}: {reason}") from error
         return name
 
     path = folder / from_main(mark)
-    answers = distributed.gather_objects((path.exists(), socket.gethostname()))
+    seen = distributed.gather_objects((path.exists(), socket.gethostname()))
     if distributed.is_main():
         path.unlink(missing_ok=True)
-    for rank, (is_seen, host) in enumerate(answers):
+    for rank, (is_seen, host) in enumerate(seen):
         if not is_seen:
             raise ValueError(
-                f"OUTPUT_DIR: {folder} is another folder for process {rank} (on {host}) than for "
-                f"process 0 (on {answers[0][1]}); a folder that all machines share is right"
+                f"OUTPUT_DIR must be a folder that all machines share, got {folder}, which is not "
+                f"the same folder for process {rank} (on {host}) as for process 0 (on "
+                f"{seen[0][1]})"
             )

@@ -1,4 +1,4 @@
-"""The one evaluation loop: any task, each video once over all processes, nothing replaced."""
+"""Evaluation loop of all tasks: each video once over all processes, none replaced."""
 
 from __future__ import annotations
 
@@ -29,29 +29,30 @@ def evaluate(
     description: str = "evaluate",
     stream: TextIO | None = None,
 ) -> tuple[dict[str, Any], Evaluation]:
-    """Run a model over a list.
+    """Evaluate a model on a split.
 
     Args:
-        model: on `device`; its training mode is put back afterwards.
-        task: says how to judge.
-        loader: of this process's share of the list.
-        num_views: clips that each video gives.
-        chunk_size: clips in one forward pass.
+        model: on `device`; its training mode is restored afterwards.
+        task: computes the metrics.
+        loader: of this process's share of the split.
+        num_views: clips per video.
+        chunk_size: clips per forward pass.
         device: of the model.
-        precision: of autocast; None for none.
-        description: for the progress bar.
-        stream: that it is drawn on; None for stderr.
+        precision: of autocast; None disables autocast.
+        description: label of the progress bar.
+        stream: stream of the progress bar; None for stderr.
 
     Returns:
-        The figures, with how many videos the list promises (`num_expected`), how many files there
-        were (`num_found`) and how many could be decoded (`num_decoded`), those lost and the seconds
-        taken; and the evaluation that they come from.
+        The metrics, with the number of videos listed (`num_expected`), of those whose file exists
+        (`num_found`) and of those decoded (`num_decoded`), the lost videos (`lost`) and the
+        duration (`seconds`); and the evaluation that they come from.
 
     Raises:
-        ValueError: not one video could be decoded; it names the list, and why the first was lost.
+        ValueError: no video could be decoded; the message names the annotation file and the reason
+            for the first video.
     """
     start = time.perf_counter()
-    bare = unwrap(model)  # nothing to synchronize without a backward pass
+    bare = unwrap(model)  # without a backward pass there is nothing to synchronize
     evaluation = task.evaluation(loader.dataset.videos, num_views)
     progress = Progress(len(loader), description, stream) if distributed.is_main() else None
     autocast = torch.autocast(device.type, precision, enabled=precision is not None)
@@ -85,7 +86,7 @@ def evaluate(
 
 @contextmanager
 def _evaluating(modules: Sequence[nn.Module]) -> Iterator[None]:
-    """Put modules into evaluation mode, and into the mode that each had before after it."""
+    """Put modules into evaluation mode, and restore the mode of each afterwards."""
     before = [module.training for module in modules]
     for module in modules:
         module.eval()

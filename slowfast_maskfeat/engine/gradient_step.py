@@ -1,4 +1,4 @@
-"""One optimizer step on summed gradients: divide, measure, clip, and skip what is not finite.
+"""One optimizer step on summed gradients: average, clip, and skip if not finite.
 
 Nothing here reads a value back from the device, so the loop can run ahead of it.
 """
@@ -13,13 +13,14 @@ from torch import Tensor
 
 @dataclass(frozen=True)
 class StepResult:
-    """What a step did, as scalar tensors on the device; reading one waits for the device.
+    """Outcome of a step, as scalar tensors on the device; reading one waits for the device.
 
     Attributes:
         gradient_norm: float, the 2-norm over all gradients after division, before clipping.
         loss_is_finite: bool.
         gradient_is_finite: bool.
-        taken: bool, whether the parameters were stepped: both are finite and there were terms.
+        taken: bool, whether the parameters were updated: loss and gradient are finite and there
+            were terms.
     """
 
     gradient_norm: Tensor
@@ -29,35 +30,36 @@ class StepResult:
 
 
 class GradientStep:
-    """Steps an optimizer whose gradients were accumulated as SUMS of loss terms.
+    """Optimizer step on gradients that were accumulated as sums of loss terms.
 
     The loss of a micro-batch is back-propagated as a sum (mean times weight), so gradients add up
-    over micro-batches, and over processes (:func:`slowfast_maskfeat.distributed.wrap` adds
-    them up too). Here they are divided by the number of terms, once. So k micro-batches of b give
-    the step of one batch of k * b, and two processes that of one, although masks differ in size.
+    over micro-batches, and over processes (:func:`slowfast_maskfeat.distributed.wrap` also sums
+    them). The step divides them once by the number of terms. So k micro-batches of size b equal
+    one batch of size k * b, and two processes equal one, even if masks differ in size.
 
-    A loss or gradient that is not finite makes the step do nothing on the device: parameters,
-    moments and step counters keep their bits. The same holds when there were no terms at all.
+    The step is skipped on the device if the loss or the gradient is not finite, or if there were no
+    terms: it leaves parameters and optimizer state unchanged.
 
     With fp16 and ``torch.amp.GradScaler``::
 
         scaler.scale(loss_sum).backward()        # for each micro-batch
         scaler.unscale_(optimizer)               # an overflow leaves inf or NaN, which is skipped
         result = step(total_weight, loss_sum)    # instead of scaler.step(optimizer)
-        scaler.update()                          # adapts the scale from what unscale_ found
+        scaler.update()                          # adapts the scale if unscale_ found an overflow
         optimizer.zero_grad()
 
-    There ``gradient_is_finite`` is false now and then while the scale is found, which is no fault:
-    count ``loss_is_finite``. Do not read ``optimizer.found_inf``; it is set for the step only.
+    With a scaler ``gradient_is_finite`` is occasionally false while the scale adapts, which is
+    normal: count ``loss_is_finite``. Do not read ``optimizer.found_inf``; it is set only during
+    the step.
 
     Args:
-        optimizer: Any torch optimizer; fused ones skip inside their kernel, the others are put
-            back afterwards, at the price of a copy of parameters and state.
+        optimizer: Any torch optimizer; fused ones skip inside their kernel, others are restored
+            afterwards, which costs a copy of parameters and state.
         clip_l2norm: ``SOLVER.CLIP_GRAD_L2NORM``: the gradient is scaled down to this 2-norm.
-        clip_value: ``SOLVER.CLIP_GRAD_VAL``: every element is cut to plus or minus this.
+        clip_value: ``SOLVER.CLIP_GRAD_VAL``: every element is clamped to plus or minus this.
 
     Raises:
-        ValueError: If both ways to clip are asked for, or one with a number that is not positive.
+        ValueError: If both kinds of clipping are set, or one is not positive.
     """
 
     def __init__(
@@ -69,37 +71,37 @@ class GradientStep:
     ) -> None:
         if clip_l2norm is not None and clip_value is not None:
             raise ValueError(
-                f"SOLVER.CLIP_GRAD_L2NORM is {clip_l2norm} and SOLVER.CLIP_GRAD_VAL {clip_value}; "
-                "one of them, the other None, would be right"
+                "SOLVER.CLIP_GRAD_L2NORM or SOLVER.CLIP_GRAD_VAL must be None, got "
+                f"{clip_l2norm} and {clip_value}"
             )
         for key, value in (("CLIP_GRAD_L2NORM", clip_l2norm), ("CLIP_GRAD_VAL", clip_value)):
             if value is not None and value <= 0:
-                raise ValueError(f"SOLVER.{key} is {value}; above 0, or None, would be right")
+                raise ValueError(f"SOLVER.{key} must be > 0 or None, got {value}")
         self.optimizer = optimizer
         self.clip_l2norm = clip_l2norm
         self.clip_value = clip_value
 
     @torch.no_grad()
     def __call__(self, total_weight: Tensor, loss: Tensor | None = None) -> StepResult:
-        """Divide, measure and clip the gradients in place, then step, or do nothing on the device.
+        """Average and clip the gradients in place, then update the parameters or skip the step.
 
         Args:
             total_weight: (), number of terms in the sums, over micro-batches and processes.
-            loss: (), the loss to check, the same on all processes (sum or mean); None checks the
-                gradients alone.
+            loss: (), the loss to check (sum or mean), the same on all processes; None checks the
+                gradients only.
 
         Returns:
-            Tensors that tell what happened.
+            The outcome, on the device.
         """
         gradients = self._gradients()
-        assert gradients, "a step before any backward"
+        assert gradients, "step before any backward pass"
         device = gradients[0].device
         weight = total_weight.detach().to(device=device, dtype=torch.float32)
         divisor = torch.where(weight > 0, weight, torch.ones_like(weight))
         norm = _total_norm(gradients) / divisor
         factor = divisor.reciprocal()
         if self.clip_l2norm is not None:
-            # torch.nn.utils.clip_grad_norm_'s formula, its small constant included.
+            # The formula of torch.nn.utils.clip_grad_norm_, including its small constant.
             factor = factor * (self.clip_l2norm / (norm + 1e-6)).clamp(max=1.0)
         _scale(gradients, factor)
         if self.clip_value is not None:
@@ -127,7 +129,7 @@ class GradientStep:
 
 
 def _total_norm(gradients: list[Tensor]) -> Tensor:
-    """2-norm over all elements of all gradients, in float32 (float64 stays), as a scalar."""
+    """Return the 2-norm over all gradients: (), float32, or float64 if they are."""
     wide = [
         gradient.float() if gradient.dtype in (torch.float16, torch.bfloat16) else gradient
         for gradient in gradients
@@ -139,7 +141,7 @@ def _total_norm(gradients: list[Tensor]) -> Tensor:
 
 
 def _scale(gradients: list[Tensor], factor: Tensor) -> None:
-    """Multiply gradients by a float32 scalar, in place, one call for each device and dtype."""
+    """Multiply gradients by a float32 scalar in place, with one call per device and dtype."""
     by_kind: dict[tuple[torch.device, torch.dtype], list[Tensor]] = {}
     for gradient in gradients:
         by_kind.setdefault((gradient.device, gradient.dtype), []).append(gradient)
@@ -148,8 +150,8 @@ def _scale(gradients: list[Tensor], factor: Tensor) -> None:
 
 
 def _step_fused(optimizer: torch.optim.Optimizer, taken: Tensor) -> None:
-    # The attribute torch.amp.GradScaler uses: the fused kernels leave everything as it is where
-    # this is 1, and torch takes the step count back.
+    # The attribute that torch.amp.GradScaler sets: where it is 1, the fused kernels change nothing
+    # and torch reverts the step count.
     optimizer.found_inf = (~taken).to(torch.float32)  # type: ignore[attr-defined]
     try:
         optimizer.step()
@@ -179,8 +181,8 @@ def _step_and_restore(optimizer: torch.optim.Optimizer, taken: Tensor) -> None:
         for key, value in optimizer.state[parameter].items():
             if not _is_tensor(value):
                 continue
-            # What the skipped step itself created had not existed before: it goes back to zero,
-            # where all of torch's optimizers begin.
+            # State that the skipped step created is reset to zero, the initial value in all of
+            # torch's optimizers.
             kept = old_state.get(key, torch.zeros_like(value))
             value.copy_(torch.where(taken.to(value.device), value, kept))
 

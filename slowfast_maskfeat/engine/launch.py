@@ -1,4 +1,4 @@
-"""Starting the processes of a run on this machine, where torchrun did not."""
+"""Launcher of the processes of a run on this machine, without torchrun."""
 
 from __future__ import annotations
 
@@ -22,24 +22,24 @@ import torch
 from slowfast_maskfeat import distributed
 
 FAILURE_GRACE_SECONDS = 20.0
-"""How long the others may take to end once one has failed; they may hang waiting for it."""
+"""Time for the other processes to end after one has failed; they may hang waiting for it."""
 
 SIGNAL_GRACE_SECONDS = 600.0
-"""How long the others may take once one has ended by a signal; one may be writing a checkpoint."""
+"""Time for the others to end after one has ended by a signal; one may be writing a checkpoint."""
 
 
 def _was_killed(process: multiprocessing.process.BaseProcess) -> bool:
-    """Whether a signal ended it that it could not answer."""
+    """Return whether a process was ended by a signal other than SIGINT and SIGTERM."""
     code = process.exitcode
     return code is not None and code < 0 and 128 - code not in _SIGNAL_EXITS
 
 
 _SIGNAL_EXITS = (128 + signal.SIGINT, 128 + signal.SIGTERM)
-_LONGEST_MESSAGE = 4000  # characters; what has not been read yet must fit into a pipe
+_MAX_MESSAGE_LENGTH = 4000  # characters; unread messages must fit into a pipe
 
 
 class _Failure(NamedTuple):
-    """What a process tells before it ends of an exception."""
+    """Report of a process that ends because of an exception."""
 
     rank: int
     is_user_error: bool
@@ -48,7 +48,7 @@ class _Failure(NamedTuple):
 
 
 class _Place(NamedTuple):
-    """Where a started process stands in the run."""
+    """Rank and threads of a process."""
 
     rank: int
     local_rank: int
@@ -66,40 +66,41 @@ def launch(
     init_method: str | None = None,
     backend: str = "gloo",
 ) -> None:
-    """Run ``function(*args)`` in as many processes as asked, set up to work together.
+    """Run ``function(*args)`` in several processes that form one process group.
 
-    One process on one machine is this one: nothing is started or set up. Otherwise they are
-    spawned, so ``function`` must be importable and ``args`` picklable. SIGTERM and SIGINT that
-    arrive here are passed on to them (a SIGINT from a terminal reaches them twice), and this
-    process ends when they have.
+    A single process on a single machine runs in this process, without a group. Otherwise the
+    processes are spawned, so ``function`` must be importable and ``args`` picklable. This process
+    forwards SIGTERM and SIGINT to them (a SIGINT from a terminal reaches them twice), and ends
+    when they have ended.
 
     Args:
-        function: What each process does once it is set up.
+        function: Called in each process after its group is set up.
         num_processes: Processes on this machine.
-        args: Arguments, the same for all.
-        num_shards: Machines in the run (``--num_shards``).
-        shard_id: Which machine this is (``--shard_id``).
-        init_method: Where the processes meet (``--init_method``), such as ``tcp://host:9999``.
-            With one machine None is best: a fresh file that no other run can hit.
+        args: Arguments, the same for all processes.
+        num_shards: Number of machines in the run (``--num_shards``).
+        shard_id: Index of this machine (``--shard_id``).
+        init_method: Address where the processes meet (``--init_method``), such as
+            ``tcp://host:9999``. None, best on one machine, is a new file that no other run uses.
         backend: ``gloo`` or ``nccl``.
 
     Raises:
-        ValueError: If the numbers contradict each other, or a process raised one: the same text.
+        ValueError: If the numbers contradict each other, or a process raised a ValueError (same
+            text).
         RuntimeError: If a process failed otherwise; the text has its rank and traceback.
-        SystemExit: With the exit code of the first process that ended with one of its own, 130 and
-            143 among them.
+        SystemExit: With the exit code of the first process that ended with one of its own,
+            including 130 and 143.
     """
     if num_processes < 1:
-        raise ValueError(f"{num_processes} processes were asked for; at least 1 is right")
+        raise ValueError(f"the number of processes must be >= 1, got {num_processes}")
     if not 0 <= shard_id < num_shards:
         raise ValueError(
-            f"--shard_id is {shard_id} and --num_shards {num_shards}; machines count from 0 to "
-            "num_shards - 1"
+            f"--shard_id must be in [0, {num_shards}) with --num_shards {num_shards}, got "
+            f"{shard_id}"
         )
     if num_shards > 1 and init_method is None:
         raise ValueError(
-            f"--num_shards is {num_shards}, but --init_method does not say where the machines "
-            "meet; tcp://HOST_OF_SHARD_0:9999 would be right"
+            f"--init_method must be set with --num_shards {num_shards}; use "
+            "tcp://HOST_OF_SHARD_0:9999"
         )
     world_size = num_processes * num_shards
     if world_size == 1:
@@ -124,10 +125,10 @@ def _spawn(
     context = multiprocessing.get_context("spawn")
     failures = context.SimpleQueue()
     num_threads = None
-    if backend == "gloo":  # all together as many compute threads as this process has
+    if backend == "gloo":  # share the compute threads of this process among them
         num_threads = max(1, torch.get_num_threads() // num_processes)
     processes: list[multiprocessing.process.BaseProcess] = []
-    with _passing_on_signals(processes):
+    with _forwarding_signals(processes):
         for local_rank in range(num_processes):
             place = _Place(first_rank + local_rank, local_rank, world_size, num_threads)
             process = context.Process(
@@ -137,7 +138,7 @@ def _spawn(
             processes.append(process)
         first_bad = _wait(processes)
     if first_bad is not None and _was_killed(first_bad):
-        # What the others then failed of is that it was gone, however soon they told.
+        # The others failed because this one was gone, even if they reported first.
         _raise_exit(first_bad, first_rank + processes.index(first_bad))
     if not failures.empty():
         _raise(failures.get())
@@ -153,7 +154,7 @@ def _run(
     init_method: str,
     failures: multiprocessing.queues.SimpleQueue[_Failure],
 ) -> None:
-    """The life of a started process."""
+    """Set up a spawned process, run the function and report its failure."""
     threading.Thread(target=_end_with_parent, daemon=True).start()
     try:
         if place.num_threads is not None:
@@ -166,29 +167,30 @@ def _run(
         distributed.shutdown()
         raise
     except Exception as error:
-        # Told before leaving the group: others that fail because this one is gone come after it.
-        message = str(error)[:_LONGEST_MESSAGE]
-        trace = traceback.format_exc()[-_LONGEST_MESSAGE:]
+        # Report before leaving the group: processes that fail because this one is gone come later.
+        message = str(error)[:_MAX_MESSAGE_LENGTH]
+        trace = traceback.format_exc()[-_MAX_MESSAGE_LENGTH:]
         failures.put(_Failure(place.rank, isinstance(error, ValueError), message, trace))
         raise SystemExit(1) from None
     distributed.end_process()
 
 
 def _end_with_parent() -> None:
-    """Leave no orphan behind when the starting process is killed."""
+    """Exit when the parent process ends, even if it is killed."""
     parent = multiprocessing.parent_process()
     assert parent is not None
     multiprocessing.connection.wait([parent.sentinel])
-    os._exit(137)  # as after SIGKILL, a name that not every platform has
+    os._exit(137)  # 128 + SIGKILL, which not every platform defines
 
 
 def _wait(
     processes: list[multiprocessing.process.BaseProcess],
 ) -> multiprocessing.process.BaseProcess | None:
-    """Wait for all to end; after a bad end of one, stop the others.
+    """Wait for all processes to end; after one fails, stop the others.
 
     Returns:
-        the first bad one, or the one that somebody else killed: the others end because of it.
+        The process that failed first, or one that was killed from outside, since the others fail
+        because of it.
     """
     running = list(processes)
     ended_here: list[multiprocessing.process.BaseProcess] = []
@@ -220,25 +222,25 @@ def _wait(
 
 
 def _exit_code(process: multiprocessing.process.BaseProcess) -> int:
-    """The exit code as a shell has it: 128 + n after signal n."""
+    """Return the exit code as in a shell: 128 + n after signal n."""
     code = process.exitcode
     assert code is not None
     return code if code >= 0 else 128 - code
 
 
 @contextmanager
-def _passing_on_signals(
+def _forwarding_signals(
     processes: list[multiprocessing.process.BaseProcess],
 ) -> Iterator[None]:
-    def pass_on(number: int, frame: FrameType | None) -> None:
+    def forward(number: int, frame: FrameType | None) -> None:
         for process in processes:
             if process.pid is not None and process.exitcode is None:
                 os.kill(process.pid, number)
 
-    if threading.current_thread() is not threading.main_thread():  # Python allows it nowhere else
+    if threading.current_thread() is not threading.main_thread():  # no other may set handlers
         yield
         return
-    before = {number: signal.signal(number, pass_on) for number in (signal.SIGTERM, signal.SIGINT)}
+    before = {number: signal.signal(number, forward) for number in (signal.SIGTERM, signal.SIGINT)}
     try:
         yield
     finally:

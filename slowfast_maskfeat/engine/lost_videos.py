@@ -1,4 +1,4 @@
-"""Counting the videos that could not be decoded, and stopping when they are too many."""
+"""Count of the videos that could not be decoded, which stops a training at too many."""
 
 from __future__ import annotations
 
@@ -10,12 +10,12 @@ from slowfast_maskfeat.clips.batch import LostVideo
 
 
 class LostVideos:
-    """What training could not decode, over all processes.
+    """Videos that training could not decode, over all processes.
 
     Args:
-        num_videos: length of the list.
-        max_fraction: share of the list above which training stops (DATA.MAX_BAD_FRACTION).
-        source: the list, for the message.
+        num_videos: number of videos in the split.
+        max_fraction: fraction of lost videos above which training stops (DATA.MAX_BAD_FRACTION).
+        source: annotation file, for messages.
     """
 
     def __init__(self, num_videos: int, max_fraction: float, source: str) -> None:
@@ -28,14 +28,15 @@ class LostVideos:
 
     @property
     def num_distinct(self) -> int:
-        """Different videos lost so far."""
+        """Number of distinct videos lost so far."""
         return len(self._known)
 
     @property
     def counts(self) -> dict[str, int]:
-        """For the log: videos that the list promises, that were not missing, not lost otherwise.
+        """Counts for the log: videos listed, found, decoded and lost, and clips replaced.
 
-        What has not come up yet counts as found and decoded; an epoch leaves out less than a batch.
+        Videos that were not sampled yet count as found and decoded; an epoch omits less than one
+        batch.
         """
         num_missing = sum(video.is_missing for video in self._known.values())
         return {
@@ -47,17 +48,17 @@ class LostVideos:
         }
 
     def add(self, lost: Iterable[LostVideo]) -> None:
-        """Take in what one batch of this process lost."""
+        """Add the videos that one batch of this process lost."""
         self._new.extend(lost)
 
-    def share(self) -> list[LostVideo]:
-        """Put together what all processes lost since the last call.
+    def gather(self) -> list[LostVideo]:
+        """Combine the videos that all processes lost since the last call.
 
         Returns:
-            The videos lost for the first time, for the log to name once.
+            The videos lost for the first time, so that each is logged once.
 
         Raises:
-            ValueError: more than `max_fraction` of the list is lost; it names some.
+            ValueError: more than `max_fraction` of the videos are lost; the message names some.
         """
         everyone = distributed.gather_objects(self._new)
         self._new = []
@@ -78,11 +79,11 @@ class LostVideos:
         return first
 
     def state_dict(self) -> dict[str, Any]:
-        """For the checkpoint."""
+        """Return the state for a checkpoint."""
         known = [list(video) for video in self._known.values()]
         return {"num_replaced": self.num_replaced, "known": known}
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
-        """Go on from there."""
+        """Restore the state of `state_dict`."""
         self.num_replaced = state["num_replaced"]
         self._known = {row: LostVideo(row, *rest) for row, *rest in state["known"]}

@@ -1,4 +1,4 @@
-"""Sums over steps that stay on the device until the log reads them."""
+"""Running sums over steps, kept on the device until they are logged."""
 
 from __future__ import annotations
 
@@ -10,13 +10,13 @@ from torch import Tensor
 
 
 class Meter:
-    """Weighted means of what steps report, over the current log window and the epoch.
+    """Weighted means of the terms of steps, over the current log window and over the epoch.
 
     Only `read` waits for the device.
 
     Args:
         names: of the terms, in the order of `add`.
-        device: where they are.
+        device: of the terms.
     """
 
     def __init__(self, names: Sequence[str], device: torch.device) -> None:
@@ -25,12 +25,12 @@ class Meter:
         self._epoch = torch.zeros_like(self._window)
 
     def add(self, sums: Tensor, gradient_norm: Tensor, taken: Tensor) -> None:
-        """Take in one step.
+        """Add one step.
 
         Args:
             sums: (1 + len(names),) float64: the weight, then each term times the weight.
             gradient_norm: scalar.
-            taken: scalar bool; a step that was skipped is counted and enters no mean.
+            taken: scalar bool; a skipped step is counted, but is not part of the means.
         """
         counts = torch.stack([gradient_norm.double(), taken.double()])
         reported = torch.where(taken, torch.cat([sums, counts]), 0.0)
@@ -38,14 +38,14 @@ class Meter:
         self._window[-1] += (~taken).double()
 
     def read(self) -> dict[str, float]:
-        """Means over the window, which starts anew: each name, gradient_norm, num_skipped."""
+        """Return the means over the window and reset it: each name, gradient_norm, num_skipped."""
         self._epoch += self._window
         means = self._means(self._window)
         self._window.zero_()
         return means
 
     def read_epoch(self) -> dict[str, float]:
-        """The same over everything since the last call."""
+        """Return the means over all steps since the last call, as `read`, and reset them."""
         self._epoch += self._window
         means = self._means(self._epoch)
         self._window.zero_()
@@ -54,21 +54,21 @@ class Meter:
 
     def _means(self, totals: Tensor) -> dict[str, float]:
         weight, *terms, norm, num_taken, num_skipped = totals.tolist()
-        nothing = float("nan")
+        undefined = float("nan")
         means = {
-            name: term / weight if weight else nothing
+            name: term / weight if weight else undefined
             for name, term in zip(self.names, terms, strict=True)
         }
-        means["gradient_norm"] = norm / num_taken if num_taken else nothing
+        means["gradient_norm"] = norm / num_taken if num_taken else undefined
         means["num_skipped"] = int(num_skipped)
         return means
 
     def state_dict(self) -> dict[str, Any]:
-        """Window and epoch as they stand."""
+        """Return the sums of window and epoch, for a checkpoint."""
         return {"names": list(self.names), "window": self._window, "epoch": self._epoch}
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
-        """Go on from there."""
+        """Restore the state of `state_dict`."""
         assert tuple(state["names"]) == self.names
         self._window.copy_(state["window"])
         self._epoch.copy_(state["epoch"])

@@ -1,4 +1,4 @@
-"""Parameter groups, the optimizer, and one step of it that the device decides on by itself.
+"""Parameter groups, the optimizer, and its learning rate.
 
 Layer-wise learning-rate decay follows Bao et al., "BEiT" (ICLR 2022), section 3, and Clark et al.,
 "ELECTRA" (ICLR 2020), appendix A. AdamW is Loshchilov and Hutter, "Decoupled Weight Decay
@@ -14,7 +14,7 @@ import torch
 from torch import Tensor, nn
 
 METHODS = ("adamw", "adam", "sgd")
-"""What ``SOLVER.OPTIMIZING_METHOD`` may say."""
+"""Values of ``SOLVER.OPTIMIZING_METHOD``."""
 
 ParameterGroup = dict[str, Any]
 """``params`` (list of tensors), ``names`` (list of str), ``lr_scale`` and ``weight_decay``."""
@@ -30,45 +30,45 @@ def parameter_groups(
     layer_id: Callable[[str], int] | None = None,
     num_layers: int | None = None,
 ) -> list[ParameterGroup]:
-    """Sort a model's trainable parameters into groups of one learning-rate scale and weight decay.
+    """Group a model's trainable parameters by learning-rate scale and weight decay.
 
-    Without layer decay there are two groups, first what decays, then what does not. With it there
-    are up to two for each layer, numbered in the order in which the parameters first need them.
-    Frozen parameters (``requires_grad`` false) are in no group; a group nobody is in is left out.
+    Without layer decay there are two groups: with weight decay, then without. With layer decay
+    there are up to two groups per layer, in the order of their first parameters. Frozen parameters
+    (``requires_grad`` false) are in no group, and empty groups are omitted.
 
-    One rule decides on weight decay, with and without layer decay: a parameter has none if its
+    Weight decay follows the same rule with and without layer decay: a parameter has none if its
     full name is in ``zero_decay_names``, or if it is one-dimensional or a bias and
-    ``zero_decay_1d`` is set. (The field's published code matches parts of names in the one case and
-    full names in the other; full names give what it gives in all its shipped configurations.)
+    ``zero_decay_1d`` is set. (The published code matches parts of names in one case and full names
+    in the other; full names give the same groups in all its shipped configurations.)
 
     Args:
-        model: The bare model, not its DDP or compiled wrapper, so that names are the published.
+        model: The bare model, not its DDP or compiled wrapper, so that it has the published names.
         weight_decay: ``SOLVER.WEIGHT_DECAY``.
         zero_decay_1d: ``SOLVER.ZERO_WD_1D_PARAM``.
         zero_decay_names: Full parameter names without decay (``MVIT.ZERO_DECAY_POS_CLS``).
         layer_decay: ``SOLVER.LAYER_DECAY``, in (0, 1]: the factor from each layer to the one below.
-        layer_id: Parameter name to layer: 0 what comes before the blocks, ``i + 1`` block ``i``,
-            ``num_layers`` what comes after. Needed when ``layer_decay`` is not 1.
-        num_layers: The largest layer, blocks + 1. Needed when ``layer_decay`` is not 1.
+        layer_id: Parameter name to layer: 0 before the blocks, ``i + 1`` for block ``i``,
+            ``num_layers`` after the blocks. Required when ``layer_decay`` is not 1.
+        num_layers: The largest layer, blocks + 1. Required when ``layer_decay`` is not 1.
 
     Returns:
         Groups for :func:`make_optimizer`; ``lr_scale`` is
         ``layer_decay ** (num_layers - layer)``.
 
     Raises:
-        ValueError: If ``layer_decay`` is outside (0, 1] or nothing in the model can be trained.
+        ValueError: If ``layer_decay`` is outside (0, 1], or not 1 without ``layer_id``, or the
+            model has no trainable parameters.
     """
     if not 0.0 < layer_decay <= 1.0:
-        raise ValueError(f"SOLVER.LAYER_DECAY is {layer_decay}; above 0 and at most 1 is right")
+        raise ValueError(f"SOLVER.LAYER_DECAY must be in (0, 1], got {layer_decay}")
     if layer_decay != 1.0 and (layer_id is None or num_layers is None):
         raise ValueError(
-            f"SOLVER.LAYER_DECAY is {layer_decay}, but {type(model).__name__} does not say which "
-            "layer a parameter belongs to; 1.0 would be right"
+            f"SOLVER.LAYER_DECAY must be 1.0 for {type(model).__name__}, which does not define the "
+            f"layers of its parameters, got {layer_decay}"
         )
     groups: dict[tuple[int, bool], ParameterGroup] = {}
-    if (
-        layer_decay == 1.0
-    ):  # fixed order: what decays comes first, whatever comes first in the model
+    if layer_decay == 1.0:
+        # Fixed order: the group with weight decay first, whatever the model's first parameter.
         groups = {(0, decays): _new_group(decays, 1.0, weight_decay) for decays in (True, False)}
     for name, parameter in model.named_parameters():
         if not parameter.requires_grad:
@@ -88,7 +88,7 @@ def parameter_groups(
         group["names"].append(name)
     used = [group for group in groups.values() if group["params"]]
     if not used:
-        raise ValueError(f"{type(model).__name__} has no parameter that can be trained")
+        raise ValueError(f"{type(model).__name__} has no trainable parameters")
     return used
 
 
@@ -112,19 +112,19 @@ def make_optimizer(
     nesterov: bool = True,
     fused: bool = True,
 ) -> torch.optim.Optimizer:
-    """Make AdamW, Adam (its decay inside the gradient) or SGD over parameter groups.
+    """Build AdamW, Adam (with L2 weight decay in the gradient) or SGD for parameter groups.
 
     Args:
         groups: From :func:`parameter_groups`; not changed.
         method: ``adamw``, ``adam`` or ``sgd`` (``SOLVER.OPTIMIZING_METHOD``).
-        lr: The rate of a group whose ``lr_scale`` is 1.
-        betas: ``SOLVER.BETAS``, of the Adam family. Its epsilon is 1e-8.
-        momentum: ``SOLVER.MOMENTUM``, of SGD, as are the next two.
-        dampening: ``SOLVER.DAMPENING``.
-        nesterov: ``SOLVER.NESTEROV``.
-        fused: Use torch's one-kernel form, which can also skip a step on the device. Where torch
-            has none (a device or dtype it does not know, SGD with dampening, whose first step it
-            does not skip cleanly) the multi-tensor form is taken, same numbers to rounding.
+        lr: Learning rate of a group whose ``lr_scale`` is 1.
+        betas: ``SOLVER.BETAS``, for Adam and AdamW. Their epsilon is 1e-8.
+        momentum: ``SOLVER.MOMENTUM``, for SGD.
+        dampening: ``SOLVER.DAMPENING``, for SGD.
+        nesterov: ``SOLVER.NESTEROV``, for SGD.
+        fused: Use torch's fused kernel, which can also skip a step on the device. The multi-tensor
+            form, equal up to rounding, is used where torch has no fused one for the device or
+            dtype, and for SGD with dampening, whose first step torch does not skip cleanly.
 
     Returns:
         The optimizer, each group's ``lr`` set to ``lr`` times its ``lr_scale``.
@@ -138,22 +138,22 @@ def make_optimizer(
         arguments = {"betas": tuple(betas), "eps": 1e-8}
     elif method == "sgd":
         optimizer_type = torch.optim.SGD  # type: ignore[assignment]
-        # Nesterov without momentum is plain descent, but torch refuses to be asked for it.
+        # Nesterov without momentum is plain gradient descent, but torch raises an error for it.
         nesterov = nesterov and momentum > 0
         arguments = {"momentum": momentum, "dampening": dampening, "nesterov": nesterov}
     else:
         known = ", ".join(METHODS)
-        raise ValueError(f"SOLVER.OPTIMIZING_METHOD is {method!r}; one of {known} would be right")
+        raise ValueError(f"SOLVER.OPTIMIZING_METHOD must be one of {known}, got {method!r}")
     own = [{**group, "params": list(group["params"])} for group in groups]
     parameters = [parameter for group in own for parameter in group["params"]]
     may_fuse = fused and _can_fuse(parameters) and not (method == "sgd" and dampening != 0)
     try:
         optimizer = optimizer_type(own, lr=lr, fused=True if may_fuse else None, **arguments)
-    except RuntimeError:  # an older torch that has no fused form on this device
+    except RuntimeError:  # an older torch without a fused form on this device
         optimizer = optimizer_type(own, lr=lr, **arguments)
     if method == "sgd" and momentum > 0 and dampening == 0:
-        # torch makes the buffer at the first step, from garbage when that step is skipped. Zeros
-        # give the same first step: momentum * 0 + gradient.
+        # torch creates the buffer at the first step, from undefined values if that step is skipped.
+        # Zeros give the same first step: momentum * 0 + gradient.
         for parameter in parameters:
             optimizer.state[parameter]["momentum_buffer"] = torch.zeros_like(parameter)
     set_learning_rate(optimizer, lr)
@@ -168,7 +168,7 @@ def _can_fuse(parameters: Iterable[Tensor]) -> bool:
 
 
 def set_learning_rate(optimizer: torch.optim.Optimizer, lr: float) -> None:
-    """Set the rate of every group to ``lr`` times the group's ``lr_scale``.
+    """Set the learning rate of each group to ``lr`` times its ``lr_scale``.
 
     Args:
         optimizer: From :func:`make_optimizer`.

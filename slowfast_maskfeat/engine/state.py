@@ -1,4 +1,4 @@
-"""Everything that training changes, in one place: so a checkpoint can hold it and give it back."""
+"""State of a training: everything that a checkpoint saves and restores."""
 
 from __future__ import annotations
 
@@ -19,20 +19,20 @@ from slowfast_maskfeat.tasks.base import Task, unwrap
 
 @dataclass
 class TrainState:
-    """What training changes.
+    """State that training changes.
 
     Attributes:
         model: on its device, wrapped or not.
-        task: its own state included.
+        task: with its own state.
         stepper: holds the optimizer.
         scaler: of fp16 training; disabled otherwise.
         average: averaged weights, or None.
-        epoch: finished epochs.
-        step: finished steps of the epoch under way.
-        config: the configuration as YAML text, for the record.
+        epoch: number of finished epochs.
+        step: number of finished steps of the current epoch.
+        config: the configuration as YAML text, saved with the checkpoint.
         class_names: in the order of the labels, or empty.
-        data: what is trained on: the list with its hash, the decoders with their versions.
-        resumed: further state of a checkpoint that the loop takes over, by name.
+        data: training data: the annotation file with its hash, the decoders with their versions.
+        resumed: state of the train loop from a checkpoint, by name.
     """
 
     model: nn.Module
@@ -53,19 +53,19 @@ class TrainState:
         return unwrap(self.model)
 
     def payload(self, **further: Any) -> dict[str, Any]:
-        """The content of a checkpoint; every process must call it.
+        """Return the content of a checkpoint; every process must call it.
 
-        The published names stand for what they stand for there: `epoch` is the number, from 0, of
-        the last finished epoch.
+        Published names have their published meaning: `epoch` is the index, from 0, of the last
+        finished epoch.
 
         Args:
-            further: state of the loop, such as its meters.
+            further: state of the train loop, such as its meters.
         """
         return {
             "epoch": self.epoch - 1,
             "step": self.step,
             "model_state": self.bare.state_dict(),
-            # What position tables are of: a model of another size resizes them by it.
+            # Grid of the position tables; a model of another size resizes them from it.
             "token_grid": list(getattr(self.bare, "configured_grid", ())),
             "optimizer_state": self.stepper.optimizer.state_dict(),
             "scaler_state": self.scaler.state_dict(),
@@ -80,28 +80,28 @@ class TrainState:
         }
 
     def restore(self, payload: Mapping[str, Any], source: str) -> None:
-        """Go on from a checkpoint as if nothing had happened.
+        """Restore a checkpoint, so that training continues as if it had not been interrupted.
 
         Args:
-            payload: what `payload` gave, or a published checkpoint (which lacks the position inside
-                an epoch and the random states); see `is_resumable`.
-            source: its path, for messages.
+            payload: result of `payload`, or a published checkpoint (without the step of an epoch
+                and the random states); see `is_resumable`.
+            source: path of the checkpoint, for messages.
 
         Raises:
-            ValueError: the checkpoint is of another model or optimizer.
+            ValueError: the checkpoint has another model or optimizer, or no state of a training.
         """
         try:
             if not is_resumable(payload):
-                raise ValueError("it holds no training, at most weights")
+                raise ValueError("it must have model_state, optimizer_state and epoch")
             weights = _own_names(payload["model_state"])
             _check_fit(weights, self.bare.state_dict())
             self.task.load_state_dict(payload.get("task_state") or {})
             self.stepper.optimizer.load_state_dict(payload["optimizer_state"])
         except (KeyError, ValueError, RuntimeError) as error:  # the last from load_state_dict
             raise ValueError(
-                f"{source}: can't be resumed with this configuration: {error}; give another "
-                "OUTPUT_DIR, set TRAIN.AUTO_RESUME False, or take only its weights by "
-                "TRAIN.CHECKPOINT_FILE_PATH with TRAIN.CHECKPOINT_EPOCH_RESET True"
+                f"{source}: can't resume with this configuration: {error}; set another OUTPUT_DIR "
+                "or TRAIN.AUTO_RESUME False, or load only the weights with "
+                "TRAIN.CHECKPOINT_FILE_PATH and TRAIN.CHECKPOINT_EPOCH_RESET True"
             ) from error
         self.bare.load_state_dict(weights)
         if self.scaler.is_enabled() and payload.get("scaler_state"):
@@ -117,7 +117,7 @@ class TrainState:
 
 
 def is_resumable(payload: Mapping[str, Any]) -> bool:
-    """Whether a checkpoint is of a training that can go on, not of weights alone."""
+    """Return whether a checkpoint has the state of a training, not only weights."""
     return (
         isinstance(payload.get("model_state"), Mapping)
         and isinstance(payload.get("optimizer_state"), Mapping)
@@ -126,20 +126,24 @@ def is_resumable(payload: Mapping[str, Any]) -> bool:
 
 
 def _own_names(weights: Mapping[str, Tensor]) -> dict[str, Tensor]:
-    """Without what wrappers put in front, and the fixed HOG filters of published files."""
+    """Remove the prefixes of wrappers, and the fixed HOG filters of published files."""
     cleaned = {bare_name(name): weight for name, weight in weights.items()}
     return {name: weight for name, weight in cleaned.items() if not name.startswith("hogs.")}
 
 
 def _check_fit(weights: Mapping[str, Tensor], own: Mapping[str, Tensor]) -> None:
-    """Raises ValueError, short however many entries differ, unless all are there in their shape."""
+    """Check that weights have the names and shapes of a model's.
+
+    Raises:
+        ValueError: some differ; the message is short even if many do.
+    """
     shapes = [name for name in own if name in weights and weights[name].shape != own[name].shape]
     differences = {
         "lacks": [name for name in own if name not in weights],
-        "has besides": [name for name in weights if name not in own],
-        "has in another shape": shapes,
+        "has additional": [name for name in weights if name not in own],
+        "has other shapes of": shapes,
     }
-    texts = [f"it {what} {shorten(names)}" for what, names in differences.items() if names]
+    texts = [f"it {how} {shorten(names)}" for how, names in differences.items() if names]
     if texts:
         raise ValueError("; ".join(texts))
 

@@ -1,4 +1,4 @@
-"""Ending a run politely: SIGTERM and SIGINT finish the step that is under way."""
+"""Clean stop of a run: after SIGTERM or SIGINT the current step is finished."""
 
 from __future__ import annotations
 
@@ -13,10 +13,10 @@ from slowfast_maskfeat import distributed
 
 
 class StopSignals:
-    """Catches SIGTERM and SIGINT while it is entered; a second one ends the process at once.
+    """Context manager that catches SIGTERM and SIGINT; a single process ends at the second one.
 
-    Processes of one run may be hit at different steps; `agreed` makes them stop at the same one. It
-    speaks over gloo, in the memory of the hosts, so that no GPU is waited for.
+    The processes of a run may receive a signal at different steps; `agreed` makes them stop at the
+    same one. It communicates over gloo, in host memory, so that no GPU is waited for.
     """
 
     def __init__(self) -> None:
@@ -40,13 +40,13 @@ class StopSignals:
 
     def _catch(self, number: int, frame: FrameType | None) -> None:
         self._caught = number
-        # The launcher passes on what a terminal has sent to all processes already, so only a
-        # signal other than the first, or the same again by hand after the handler is back, ends.
+        # With several processes a SIGINT from a terminal arrives twice, since the launcher forwards
+        # it too, so the handler is restored only in a single process.
         if self._group is None:
             signal.signal(number, self._before[number])
 
     def agreed(self) -> int:
-        """The signal that any process has caught, 0 for none; all must call it at each step."""
+        """Return the signal that any process caught, 0 for none; all must call it at each step."""
         if self._group is None:
             return self._caught
         caught = torch.tensor(self._caught)

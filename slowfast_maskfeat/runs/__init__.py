@@ -1,1 +1,1 @@
-"""What a command does from end to end: train, test, probe, extract, compare, draw, report."""
+"""Commands from end to end: train, test, probe, extract, compare, draw, report."""

@@ -1,4 +1,4 @@
-"""Checkpoints of pre-trainings -> what each of the networks predicts of the same video frames."""
+"""Comparison of pre-trained networks: their predictions of the same video frames."""
 
 from __future__ import annotations
 
@@ -26,19 +26,19 @@ from slowfast_maskfeat.tasks import MaskedPrediction
 from slowfast_maskfeat.tasks.drawings import drawn_target, predicted_drawings
 from slowfast_maskfeat.videos.decode import open_video
 
-_MOST_LETTERS = 34
+_MAX_NAME_LENGTH = 34  # characters that fit into the height of a row
 
 
 class Network(NamedTuple):
-    """A pre-trained network with what it was trained on.
+    """A pre-trained network with its task.
 
     Attributes:
-        checkpoint: the file, for messages.
+        checkpoint: path of the file, for messages.
         cfg: frozen configuration.
-        model: on its device.
-        task: with the target, there too.
-        name: of the method, above its columns.
-        device: where they are.
+        model: on `device`.
+        task: with its target, on `device`.
+        name: of the method, as the title of its columns.
+        device: of model and task.
     """
 
     checkpoint: str
@@ -50,19 +50,19 @@ class Network(NamedTuple):
 
     @property
     def grid(self) -> Grid:
-        """The tokens that it predicts last of a clip."""
+        """Token grid of the last predicting depth."""
         view = build_validation_view(self.cfg)
         return self.model.prediction_grids(view.kinds[0].clip_shape)[-1]
 
 
 class _Clip(NamedTuple):
-    """The center clip of an input, as one of the networks takes it.
+    """The center clip of a video, as the input of one network.
 
     Attributes:
-        pixels: (1, C, T, H, W) uint8, red first.
-        frames: of each of the T frames its number in the video, and how often the clip had it
-            before: clips that are longer than their video repeat frames.
-        times: of each of the T frames, as a label; empty for the frame of an image.
+        pixels: (1, C, T, H, W) uint8, RGB.
+        frames: for each of the T frames, its index in the video and how often it occurred before in
+            the clip: clips that are longer than their video repeat frames.
+        times: label of each of the T frames, with its time; empty for an image.
     """
 
     pixels: Tensor
@@ -78,21 +78,21 @@ def load_networks(
     config_file: str | None,
     pairs: Sequence[str],
 ) -> list[Network]:
-    """The networks of checkpoints.
+    """Load the networks of checkpoints.
 
     Args:
         checkpoints: of pre-trainings on HOG or pixels.
-        names: of each; empty for those of the targets, which are numbered where they are equal.
+        names: one per checkpoint; empty: the names of the targets, numbered if equal.
         device: "cpu" or "cuda".
         config_file: see `load_trained`.
         pairs: see `load_trained`.
 
     Raises:
-        ValueError: a checkpoint is of no pre-training or its target can't be drawn; the crops of
-            two differ; there are not as many names; or see `load_trained`.
+        ValueError: a checkpoint is not from pre-training or its target can't be drawn; crop sizes
+            differ; there are more or fewer names than checkpoints; or see `load_trained`.
     """
     if names and len(names) != len(checkpoints):
-        raise ValueError(f"--name: {len(names)} names for {len(checkpoints)} checkpoints")
+        raise ValueError(f"--name must have {len(checkpoints)} names, got {len(names)}")
     found = [
         _load_network(checkpoint, device=device, config_file=config_file, pairs=pairs)
         for checkpoint in checkpoints
@@ -102,8 +102,9 @@ def load_networks(
         crops = [network.cfg.DATA.TRAIN_CROP_SIZE for network in (first, other)]
         if crops[0] != crops[1]:
             raise ValueError(
-                f"{first.checkpoint} takes crops of {crops[0]} pixels and {other.checkpoint} of "
-                f"{crops[1]} (DATA.TRAIN_CROP_SIZE), so that their pictures can't be compared"
+                "DATA.TRAIN_CROP_SIZE must be the same for all networks, got "
+                f"{crops[0]} ({first.checkpoint}) and {crops[1]} ({other.checkpoint}); set it for "
+                "all with --opts"
             )
     own = names or _distinct([network.name for network in found])
     return [network._replace(name=name) for network, name in zip(found, own, strict=True)]
@@ -115,16 +116,16 @@ def _load_network(
     cfg, model, _ = load_trained(checkpoint, device=device, config_file=config_file, pairs=pairs)
     task = build_task(cfg, model)
     if not isinstance(task, MaskedPrediction) or not isinstance(model, MaskedModel):
-        raise ValueError(f"{checkpoint}: it is of no pre-training, so it predicts no masked tokens")
+        raise ValueError(f"{checkpoint} must be a checkpoint of masked pre-training")
     name = drawn_target(task)
     if name is None:
-        raise ValueError(f"{checkpoint}: its target is neither HOG nor pixels, and can't be drawn")
+        raise ValueError(f"{checkpoint} must predict HOG or pixels; other targets can't be drawn")
     task.to(torch.device(device))
     return Network(checkpoint, cfg, model, task, name, torch.device(device))
 
 
 def _distinct(names: Sequence[str]) -> list[str]:
-    """Names with a number where others are equal: HOG 1, pixels, HOG 2."""
+    """Number the names that occur more than once: HOG 1, pixels, HOG 2."""
     return [
         name if names.count(name) == 1 else f"{name} {names[: place + 1].count(name)}"
         for place, name in enumerate(names)
@@ -134,11 +135,12 @@ def _distinct(names: Sequence[str]) -> list[str]:
 def compare(
     networks: Sequence[Network], path: str, generator_seed: Sequence[int]
 ) -> list[PanelRow]:
-    """What networks predict of the center clip of a video or image.
+    """Predict the center clip of a video or image with several networks.
 
-    Each takes the frames of its own validation, in the cut of the first one's. Where these frames
-    are the same for all, they complete the same masked input: the mask is of the first network
-    whose cells are no finer than what any of them predicts. Otherwise each has a mask of its own.
+    Each network takes the frames of its own validation view, with the crop of the first network. If
+    the frames are the same for all networks, so is the masked input: its mask is from the first
+    network whose mask cells are no finer than any predicted token. Otherwise each network has its
+    own mask.
 
     Args:
         networks: from `load_networks`.
@@ -146,11 +148,11 @@ def compare(
         generator_seed: of the masks.
 
     Returns:
-        A row for each frame of which all networks predict something, in the order of time, with
-        the name of the file and for a video the second.
+        A row for each frame that all networks predict, in temporal order, with the name of the file
+        and, for a video, the time in seconds.
 
     Raises:
-        ValueError: there is no such frame.
+        ValueError: the networks have no predicted frame in common.
         DecodeError: the file can't be decoded.
     """
     clips = _decode(networks, path)
@@ -171,16 +173,18 @@ def compare(
     rows = []
     for steps in _common_steps(networks, clips, path):
         frame = frame_of_step(pixels[0], steps[0], num_steps)
-        of_networks = [own[step] for own, step in zip(drawings, steps, strict=True)]
+        columns = [own[step] for own, step in zip(drawings, steps, strict=True)]
         time = times[steps[0] * (len(times) // num_steps)]
-        rows.append(PanelRow(frame, of_networks, f"{_short_name(path)}{time}"))
+        rows.append(PanelRow(frame, columns, f"{_short_name(path)}{time}"))
     return rows
 
 
 def _short_name(path: str) -> str:
-    """Name of a file, cut in its middle to what the height of a row holds."""
+    """Return the name of a file, with the middle of long names left out."""
     name = os.path.basename(path.rstrip("/"))
-    return name if len(name) <= _MOST_LETTERS else f"{name[:20]}...{name[-(_MOST_LETTERS - 23) :]}"
+    if len(name) <= _MAX_NAME_LENGTH:
+        return name
+    return f"{name[:20]}...{name[-(_MAX_NAME_LENGTH - 23) :]}"
 
 
 def _is_reversed(network: Network) -> bool:
@@ -193,7 +197,7 @@ def _batch(network: Network, clip: _Clip, mask: Tensor) -> ClipBatch:
 
 
 def _decode(networks: Sequence[Network], path: str) -> list[_Clip]:
-    """The clip of each network, cut alike."""
+    """Decode the clip of each network, all with the crop of the first."""
     first = build_validation_view(networks[0].cfg)
     views = [
         replace(build_validation_view(network.cfg), transform=first.transform)
@@ -221,7 +225,7 @@ def _decode(networks: Sequence[Network], path: str) -> list[_Clip]:
 def _masks(
     networks: Sequence[Network], clips: Sequence[_Clip], generator_seed: Sequence[int]
 ) -> list[Tensor]:
-    """The mask of each network, (t, h, w) bool on a grid that divides what it predicts."""
+    """Draw the mask of each network: (t, h, w) bool on a grid that divides the predicted one."""
     if all(clip.frames == clips[0].frames for clip in clips):
         for network in networks:
             if all(mask_grid(network.cfg).divides(other.grid) for other in networks):
@@ -236,26 +240,26 @@ def _draw_mask(network: Network, generator_seed: Sequence[int]) -> Tensor:
 def _common_steps(
     networks: Sequence[Network], clips: Sequence[_Clip], path: str
 ) -> list[tuple[int, ...]]:
-    """For each frame that all networks predict, at which time step each of them does."""
-    steps_of = []  # of each network, frame -> time step
+    """Return, for each frame that all networks predict, the time step in each of them."""
+    steps_of = []  # per network: frame -> time step
     for network, clip in zip(networks, clips, strict=True):
         stride = len(clip.frames) // network.grid.t
         steps_of.append({frame: step for step, frame in enumerate(clip.frames[::stride])})
     common = [frame for frame in steps_of[0] if all(frame in steps for steps in steps_of)]
     if not common:
         known = "; ".join(
-            f"{network.name} of {', '.join(str(number) for number, _ in steps)}"
+            f"{network.name} predicts {', '.join(str(number) for number, _ in steps)}"
             for network, steps in zip(networks, steps_of, strict=True)
         )
         raise ValueError(
-            f"{path}: there is no frame that all networks predict: {known}. They differ in "
-            f"{_differences(networks)}; --opts sets a key for all"
+            f"{path} has no frame that all networks predict: {known}. They differ in "
+            f"{_differences(networks)}; set a key for all with --opts"
         )
     return [tuple(steps[frame] for steps in steps_of) for frame in common]
 
 
 def _differences(networks: Sequence[Network]) -> str:
-    """The keys of the frames that are taken, with the values that differ."""
+    """Describe the keys that select frames and differ among networks, with their values."""
     configurations = [network.cfg for network in networks]
     values = {
         "DATA.NUM_FRAMES": [cfg.DATA.NUM_FRAMES for cfg in configurations],
@@ -264,7 +268,7 @@ def _differences(networks: Sequence[Network]) -> str:
         "TRAIN.DATASET": [cfg.TRAIN.DATASET for cfg in configurations],
     }
     return ", ".join(
-        f"{key} ({', '.join(map(str, of_key))})"
-        for key, of_key in values.items()
-        if len(set(of_key)) > 1
+        f"{key} ({', '.join(map(str, found))})"
+        for key, found in values.items()
+        if len(set(found)) > 1
     )

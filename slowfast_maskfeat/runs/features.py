@@ -1,4 +1,4 @@
-"""Configuration -> features of a frozen network, made once."""
+"""Features of a frozen network, extracted once and cached on disk."""
 
 from __future__ import annotations
 
@@ -33,11 +33,11 @@ from slowfast_maskfeat.features import Features, FeatureStore
 from slowfast_maskfeat.features.extraction import FeatureExtraction, feature_shape
 from slowfast_maskfeat.files import is_address
 from slowfast_maskfeat.frozen import weights_sha256
-from slowfast_maskfeat.runs.report import data_facts, say, tell_notes
+from slowfast_maskfeat.runs.report import data_facts, print_main, print_notes
 
-# What features depend on: these sections of the configuration but for keys that say where data lies
-# or how fast it is read, or that a training alone asks; what `_facts` adds, among it the weights
-# themselves, whatever chose them, and where each video lies.
+# Features depend on these sections of the configuration, except for keys that locate data, change
+# only the speed of reading, or apply to training only; and on what `_facts` adds, such as the
+# weights themselves and the path of each video.
 _SECTIONS = ("DATA", "MVIT")
 _WITHOUT_EFFECT = {
     "PATH_TO_DATA_DIR",
@@ -64,13 +64,13 @@ _WITHOUT_EFFECT = {
 
 
 class FrozenModel(NamedTuple):
-    """A network whose features are taken.
+    """A network to extract features with.
 
     Attributes:
         model: in evaluation mode, on its device.
-        source: file of its weights; empty for those it was initialized with.
-        sha256: of that file; of the seed where there is none.
-        weights_sha256: of the weights that the network has, but for its classifier.
+        source: file of its weights; empty for random initialization.
+        sha256: of that file; "seed N" for random initialization.
+        weights_sha256: of the weights of the network without its classifier.
     """
 
     model: FeatureModel
@@ -82,38 +82,38 @@ class FrozenModel(NamedTuple):
 def build_frozen_model(
     cfg: CfgNode, checkpoint: str, device: torch.device, *, data: DataSource | None = None
 ) -> FrozenModel:
-    """The encoder of a pre-training, or the network of a classifier, to take features of.
+    """Build the encoder of a pre-training, or a classifier, to extract features with.
 
-    A pre-training's encoder is completed to the classifier that fine-tuning would start from: its
-    last layer norm is new where the pre-training had none, which leaves features normalized. Its
-    tokens are pooled to their mean, whatever MVIT.USE_MEAN_POOLING says: no loss reaches a class
-    token there.
+    The encoder of a pre-training becomes the classifier that fine-tuning starts from: its last
+    layer norm is newly initialized if the pre-training had none, so that features are normalized.
+    Its tokens are mean-pooled regardless of MVIT.USE_MEAN_POOLING, since the pre-training loss does
+    not reach the class token.
 
     Args:
-        cfg: configuration, of the pre-training or the classifier; it is only read.
-        checkpoint: file of the weights; empty for random ones, the line below every method.
+        cfg: configuration of the pre-training or the classifier; not changed.
+        checkpoint: file of the weights; empty: random initialization (the baseline).
         device: of the model.
-        data: the data of the run, with what was read of it before; None reads it afresh.
+        data: data of the run, which keeps what it has read; None reads it again.
 
     Raises:
-        ValueError: the weights are of another network, see `load_weights`.
+        ValueError: the weights do not fit the model, see `load_weights`.
     """
     torch.manual_seed(cfg.RNG_SEED)
     data = data or DataSource(cfg)
     model = build_classifier(cfg, data, mean_pooling=find_method(cfg).masks is not None)
     if not checkpoint:
-        say("without a checkpoint: these are features of random weights")
+        print_main("no checkpoint: features of random weights")
         source, sha256 = "", f"seed {cfg.RNG_SEED}"
     else:
-        say(str(load_first_weights(cfg, model, checkpoint, data=data)))
+        print_main(str(load_first_weights(cfg, model, checkpoint, data=data)))
         source, sha256 = checkpoint, _file_sha256(checkpoint)
-    # All that the network has learned or drawn but the classifier, which no feature meets.
+    # All weights but the classifier's, which do not affect features.
     encoder = {name: w for name, w in model.state_dict().items() if not name.startswith("head.")}
     weights = weights_sha256(encoder)
     return FrozenModel(model.to(device).eval(), source, sha256, weights)
 
 
-def kept_features(
+def extract_features(
     cfg: CfgNode,
     split: str,
     frozen: FrozenModel,
@@ -122,46 +122,46 @@ def kept_features(
     device: torch.device,
     data: DataSource | None = None,
 ) -> Features | None:
-    """Features of every clip of a list: one center view of each row of "train" and "val", all views
-    of the test of each row of "test".
+    """Extract the features of every clip of a split, or reuse those on disk.
 
-    They go to a folder in OUTPUT_DIR/features as they are made, by all processes of the run, under
-    a key of what they depend on. Those that are there are not made again, neither by further probes
-    nor by a run that goes on after an interruption; videos that were lost are tried again.
+    A sample of "train" and "val" has one center view, a sample of "test" all test views. All
+    processes of the run write the features to a folder in OUTPUT_DIR/features as they are computed,
+    under a hash of what they depend on. Later probes and resumed runs reuse them; lost videos are
+    tried again.
 
     Args:
-        cfg: configuration; it is only read.
+        cfg: configuration; not changed.
         split: "train", "val" or "test".
         frozen: the network.
-        of_tokens: keep each token's features, (C, n, D), not the pooled ones, (C, D).
+        of_tokens: extract the features of each token, (C, n, D), instead of pooled ones, (C, D).
         device: of the network.
         data: see `build_frozen_model`.
 
     Returns:
-        The features, which stay on the disk, to the main process; None to the others.
+        The features, which stay on disk, in the main process; None in the others.
 
     Raises:
-        ValueError: the list can't be read, or none of its videos be decoded; the folder can't be
-            written, is too small or not the same for all processes.
+        ValueError: the annotation file can't be read, no video can be decoded, or the folder can't
+            be written, lacks space or is not the same for all processes.
     """
     data = data or DataSource(cfg)
     loader = build_loader(cfg, split, for_features=True, data=data)
     videos = loader.dataset.videos
-    # Of the main process: random weights may differ by a rounding among machines.
-    wanted = from_main(lambda: _facts(cfg, split, frozen, videos, of_tokens))
-    name = f"{split}_{'tokens' if of_tokens else 'pooled'}_{wanted['key'][:16]}"
+    # From the main process: random weights may differ by rounding among machines.
+    expected = from_main(lambda: _facts(cfg, split, frozen, videos, of_tokens))
+    name = f"{split}_{'tokens' if of_tokens else 'pooled'}_{expected['key'][:16]}"
     (kind,) = loader.dataset.views.kinds
     shape = feature_shape(frozen.model, kind.clip_shape, of_tokens=of_tokens)
     store = FeatureStore(Path(cfg.OUTPUT_DIR) / "features" / name, shape)
     known = from_main(store.facts)
     if known is not None:
-        say(f"features of {split}: those in {store.folder}, {wanted['pooling']}")
+        print_main(f"features of {split}: reusing {store.folder}, {expected['pooling']}")
     if known is None or known["lost"]:
-        _extract(cfg, split, frozen, loader, store, wanted, device)
+        _extract(cfg, split, frozen, loader, store, expected, device)
     if not distributed.is_main():
         return None
-    made = store.facts()
-    assert made is not None
+    stored = store.facts()
+    assert stored is not None
     clips, times, features = store.read_all()
     num_views = num_clips_per_video(cfg, split)
     rows = clips // num_views
@@ -173,18 +173,18 @@ def kept_features(
         labels=None if videos.labels is None else torch.from_numpy(videos.labels)[rows],
         paths=[videos.path(row) for row in range(len(videos))],
         class_names=list(data.class_names),
-        facts={**made, **wanted},  # the same weights may be in another file now
+        facts={**stored, **expected},  # the same weights may be in another file by now
     )
 
 
 class _Start(NamedTuple):
-    """Where an extraction begins.
+    """Features that exist before an extraction.
 
     Attributes:
-        done: int64, rows of the list whose clips are there.
-        num_kept: clips that are there.
-        parts: that they are in.
-        next_part: number of the first new one.
+        done: int64, rows of the videos whose clips are stored.
+        num_kept: number of stored clips.
+        parts: numbers of their files.
+        next_part: number of the first new file.
     """
 
     done: NDArray[np.int64]
@@ -199,15 +199,15 @@ def _extract(
     frozen: FrozenModel,
     loader: ClipLoader,
     store: FeatureStore,
-    wanted: dict[str, Any],
+    expected: dict[str, Any],
     device: torch.device,
 ) -> None:
-    """Make what is missing, each process a part; the main one says when all is there."""
-    tell_notes(loader)
+    """Extract the missing features, one part per process, and then write the facts."""
+    print_notes(loader)
     check_shared(store.folder)
     num_views = num_clips_per_video(cfg, split)
     num_clips = len(loader.dataset) * num_views
-    start = from_main(lambda: _start(store, wanted, num_clips, num_views))
+    start = from_main(lambda: _start(store, expected, num_clips, num_views))
     loader.leave_out(start.done)
     part = start.next_part + distributed.rank()
     with store.writer(part, num_views) as writer:
@@ -215,7 +215,7 @@ def _extract(
             frozen.model,
             FeatureExtraction(
                 writer.put,
-                of_tokens=wanted["of_tokens"],
+                of_tokens=expected["of_tokens"],
                 num_kept=start.num_kept,
                 mean=cfg.DATA.MEAN,
                 std=cfg.DATA.STD,
@@ -227,46 +227,47 @@ def _extract(
             precision=autocast_precision(cfg),
             description=f"features of {split}",
         )
-    made = distributed.gather_objects(part if writer.num_clips else None)
+    new_parts = distributed.gather_objects(part if writer.num_clips else None)
     for lost in results["lost"]:
-        say(f"lost: {lost['path']}: {lost['reason']}")
+        print_main(f"lost: {lost['path']}: {lost['reason']}")
     facts = {
         **data_facts(cfg, loader),
         **results,
-        **wanted,
+        **expected,
         "num_views": num_views,
         "num_crops": num_crops(cfg, split),
         "extracted_at": datetime.now(timezone.utc).isoformat(timespec="seconds"),
         "torch": torch.__version__,
     }
     if distributed.is_main():
-        store.finish(facts, [*start.parts, *(number for number in made if number is not None)])
+        new = [number for number in new_parts if number is not None]
+        store.finish(facts, [*start.parts, *new])
 
 
-def _start(store: FeatureStore, wanted: dict[str, Any], num_clips: int, num_views: int) -> _Start:
-    """What is there already; says how much room the rest takes.
+def _start(store: FeatureStore, expected: dict[str, Any], num_clips: int, num_views: int) -> _Start:
+    """Find the stored features and print how much space all take.
 
     Raises:
-        ValueError: there is not enough.
+        ValueError: there is too little free space for the rest.
     """
-    split, pooling = wanted["split"], wanted["pooling"]
+    split, pooling = expected["split"], expected["pooling"]
     store.clean()
     parts = store.parts()
     clips = store.read(parts).clips
     needed = (num_clips - len(clips)) * store.clip_bytes
     free = shutil.disk_usage(store.folder).free
     shape = " x ".join(map(str, (num_clips, *store.shape)))
-    there = f"; {len(clips):,} of {num_clips:,} clips are there already" if len(clips) else ""
-    say(
+    reused = f"; reusing {len(clips):,} of {num_clips:,} clips" if len(clips) else ""
+    print_main(
         f"features of {split}: {shape} of {store.dtype.name} take {num_clips * store.clip_bytes:,} "
-        f"bytes in {store.folder}, where {free:,} are free{there}; {pooling}"
+        f"bytes in {store.folder} ({free:,} free){reused}; {pooling}"
     )
     if needed > free:
         raise ValueError(
-            f"{store.folder}: the features of {split} need {needed:,} bytes more, and {free:,} are "
-            "free there (OUTPUT_DIR); fewer views (TEST.NUM_ENSEMBLE_VIEWS, "
-            "TEST.NUM_SPATIAL_CROPS, of the test list) and pooled features (PROBE.KIND linear or "
-            "knn, not attentive; no --tokens) take less"
+            f"OUTPUT_DIR must have {needed:,} bytes free for the features of {split}, got "
+            f"{free:,} in {store.folder}; use fewer test views (TEST.NUM_ENSEMBLE_VIEWS, "
+            "TEST.NUM_SPATIAL_CROPS) or pooled features (PROBE.KIND linear or knn instead of "
+            "attentive; no --tokens)"
         )
     return _Start((clips // num_views).unique().numpy(), len(clips), parts, store.next_part())
 
@@ -274,7 +275,7 @@ def _start(store: FeatureStore, wanted: dict[str, Any], num_clips: int, num_view
 def _facts(
     cfg: CfgNode, split: str, frozen: FrozenModel, videos: VideoList, of_tokens: bool
 ) -> dict[str, Any]:
-    """What features depend on, with a hash of all of it."""
+    """Return the facts that features depend on, with a hash of all of them."""
     facts = {
         "split": split,
         "of_tokens": of_tokens,
@@ -303,7 +304,7 @@ def _facts(
 
 
 def _paths_sha256(videos: VideoList) -> str:
-    """Of the place of every video: a copy in another folder may have other pixels."""
+    """Hash the path of every video: a copy in another folder may have other pixels."""
     digest = hashlib.sha256()
     for row in range(len(videos)):
         path = videos.path(row)

@@ -1,4 +1,4 @@
-"""Figures at the end of a training."""
+"""Figures drawn at the end of a training."""
 
 from __future__ import annotations
 
@@ -19,15 +19,15 @@ from slowfast_maskfeat.files import atomic_write
 from slowfast_maskfeat.tasks import Task
 
 _NUM_CLIPS = 4
-# Of a time step that is drawn: little is seen of a frame that is hidden nearly whole.
-_MOST_MASKED = 0.9
+# Highest mask ratio of a time step to draw: almost nothing is visible of a frame above it.
+_MAX_MASK_RATIO = 0.9
 
 
 def draw_curves(cfg: CfgNode) -> Path:
-    """Draw the figures of a run's method and its learning rate from its stats.jsonl.
+    """Draw the metrics of a run and its learning rate from its stats.jsonl.
 
     Returns:
-        the file.
+        The file.
     """
     folder = Path(cfg.OUTPUT_DIR)
     path = folder / "curves.png"
@@ -45,17 +45,17 @@ def read_events(path: str | Path) -> list[dict[str, Any]]:
 def draw_predictions(
     cfg: CfgNode, model: nn.Module, task: Task, loader: ClipLoader, device: torch.device
 ) -> Path | None:
-    """Draw frame, masked frame, target and prediction of the first clips of a list.
+    """Draw frame, masked frame, target and prediction of the first clips of a split.
 
     Args:
-        cfg: configuration; it is only read.
+        cfg: configuration; not changed.
         model: the bare model, on the device.
         task: of the model.
-        loader: of the list.
+        loader: of the split.
         device: of the model.
 
     Returns:
-        the file; None if the method or its target has no such figure.
+        The file; None if the method or its target has no such figure.
     """
     draw = find_method(cfg).draw
     if draw is None:
@@ -68,8 +68,10 @@ def draw_predictions(
     pixels = batch.clips.flip(1) if is_reversed else batch.clips
     rows = []
     for clip, steps in enumerate(drawings):
-        shares = [float(drawing.mask.float().mean()) for drawing in steps]
-        step = max(range(len(steps)), key=lambda t: shares[t] if shares[t] < _MOST_MASKED else -1.0)
+        ratios = [float(drawing.mask.float().mean()) for drawing in steps]
+        step = max(
+            range(len(steps)), key=lambda t: ratios[t] if ratios[t] < _MAX_MASK_RATIO else -1.0
+        )
         frame = frame_of_step(pixels[clip], step, len(steps))
         rows.append(PanelRow(frame, [steps[step]], name=f"clip {clip + 1}"))
     path = Path(cfg.OUTPUT_DIR) / "predictions.png"
@@ -80,7 +82,7 @@ def draw_predictions(
 
 def _first_clips(cfg: CfgNode, loader: ClipLoader, device: torch.device) -> ClipBatch:
     batch = next(iter(loader.epoch(0))).to(device)
-    if batch.plans is not None:  # of the training loader, without a validation list
+    if batch.plans is not None:  # from the training loader, if there is no validation split
         crop = build_device_crop(cfg)
         assert crop is not None
         batch = crop(batch)

@@ -1,4 +1,4 @@
-"""Checkpoint -> the model that it is of, to ask it about one's own video."""
+"""Trained models, loaded from their checkpoints."""
 
 from __future__ import annotations
 
@@ -16,12 +16,12 @@ from slowfast_maskfeat.config import load_config, parse_config
 
 
 class TrainedModel(NamedTuple):
-    """What a checkpoint gives.
+    """A model loaded from a checkpoint.
 
     Attributes:
         cfg: frozen configuration.
         model: with the weights, in evaluation mode, on its device.
-        class_names: of the classes; empty where the file has none.
+        class_names: of the classes; empty if the file has none.
     """
 
     cfg: CfgNode
@@ -32,38 +32,39 @@ class TrainedModel(NamedTuple):
 def load_trained(
     checkpoint: str, *, device: str, config_file: str | None = None, pairs: Sequence[str] = ()
 ) -> TrainedModel:
-    """The model of a checkpoint.
+    """Load the model of a checkpoint.
 
-    The lists that it was trained on need not exist: configuration and class names are in the file.
+    The annotation files of its training need not exist: configuration and class names are in the
+    checkpoint.
 
     Args:
-        checkpoint: of a training, or weights alone.
+        checkpoint: of a training, or a file with only weights.
         device: "cpu" or "cuda".
-        config_file: YAML file that wins over the checkpoint's own configuration; weights alone need
-            it.
-        pairs: words of keys and values that win over both.
+        config_file: YAML file to use instead of the checkpoint's own configuration; required for a
+            file with only weights.
+        pairs: keys and values that override both: ["KEY", "VALUE", ...].
 
     Raises:
-        ValueError: the file holds no configuration and none is given, the weights are of another
+        ValueError: the file has no configuration and none is given, the weights do not fit the
             model, or there is no such device.
     """
-    place = named_device(device)
+    torch_device = named_device(device)
     content = load_checkpoint(checkpoint)
     names = tuple(content.get("class_names") or ())
     cfg = _configuration(checkpoint, content, names, config_file, pairs)
-    model = build_model(cfg).to(place).eval()
+    model = build_model(cfg).to(torch_device).eval()
     load_tested_weights(cfg, model, checkpoint)
     return TrainedModel(cfg, model, names)
 
 
 def named_device(device: str) -> torch.device:
-    """The device that ``--device`` names.
+    """Return the device that ``--device`` names.
 
     Raises:
-        ValueError: it is a GPU and torch sees none.
+        ValueError: the device is a GPU and torch finds none.
     """
     if device.startswith("cuda") and not torch.cuda.is_available():
-        raise ValueError(f"--device: {device!r}, but torch sees no GPU; 'cpu' would run")
+        raise ValueError(f"--device must be 'cpu' since torch finds no GPU, got {device!r}")
     return torch.device(device)
 
 
@@ -74,7 +75,7 @@ def _configuration(
     config_file: str | None,
     pairs: Sequence[str],
 ) -> CfgNode:
-    """That of the file, else the checkpoint's own."""
+    """Load the configuration of `config_file`, else the checkpoint's own."""
     words = ["DATA.PATH_TO_DATA_DIR", "", "AVA.ANNOTATION_DIR", ""]
     words += ["MODEL.NUM_CLASSES", str(len(names))] if names else []
     words += pairs
@@ -82,6 +83,6 @@ def _configuration(
         return load_config([config_file], words)
     if not isinstance(content.get("cfg"), str):
         raise ValueError(
-            f"{checkpoint}: it holds no configuration; name the YAML file of its model with --cfg"
+            f"{checkpoint} has no configuration; give the YAML file of its model with --cfg"
         )
     return parse_config(content["cfg"], checkpoint, words)

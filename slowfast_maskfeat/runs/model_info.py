@@ -1,4 +1,4 @@
-"""Configuration -> what its model costs, without data, a GPU or the computation itself."""
+"""Cost of the model of a configuration, counted without data, a GPU or the computation."""
 
 from __future__ import annotations
 
@@ -21,17 +21,17 @@ from slowfast_maskfeat.builders.methods import build_model, find_method
 
 @dataclass(frozen=True, kw_only=True)
 class ModelInfo:
-    """What the model of a configuration is and costs.
+    """Properties and cost of the model of a configuration.
 
     Attributes:
         model: MODEL.MODEL_NAME.
-        clip_size: (T, H, W) in frames and pixels that it is counted at.
-        grid: (t, h, w) of the first tokens, those of the patches.
+        clip_size: (T, H, W) of the input clip, in frames and pixels.
+        grid: (t, h, w) of the patch tokens.
         positions: Description of the position embeddings.
-        mask_ratio: Share of the patch tokens that was masked to count it; None without a mask.
-        num_clips: Clips of a video in a test, one number for each test; empty in pre-training.
-        num_crops: Crops of each clip in a test.
-        is_test_size: Whether it is counted at the size of a test.
+        mask_ratio: Fraction of masked patch tokens in the count; None without a mask.
+        num_clips: Clips per video in a test, one number for each test; empty in pre-training.
+        num_crops: Crops per clip in a test.
+        is_test_size: Whether the cost is counted at the crop size of the test.
         complexity: The counts, for one clip.
     """
 
@@ -46,9 +46,9 @@ class ModelInfo:
     complexity: Complexity
 
     def inference(self) -> list[dict[str, int]]:
-        """What a test of one video costs: multiply-adds of a view, clips, crops, and all of them.
+        """Return the cost of testing one video: multiply-adds per view, clips, crops, and in total.
 
-        Empty where the model is not counted at the size of a test, or is not tested.
+        Empty if the model is not counted at the crop size of the test, or is not tested.
         """
         if not self.is_test_size:
             return []
@@ -64,7 +64,7 @@ class ModelInfo:
         ]
 
     def as_dict(self) -> dict[str, Any]:
-        """All of it as numbers, texts, lists and dicts."""
+        """Return all fields as numbers, strings, lists and dicts."""
         fields = asdict(self)
         for part in fields["complexity"]["parts"]:
             geometry = part["geometry"]
@@ -75,21 +75,21 @@ class ModelInfo:
 def measure_model(
     cfg: CfgNode, *, test_size: bool = False, data: DataSource | None = None
 ) -> ModelInfo:
-    """Counts what the model of a configuration costs.
+    """Count the cost of the model of a configuration.
 
     Args:
-        cfg: Configuration; it is only read.
-        test_size: Count at DATA.TEST_CROP_SIZE, of which published test figures are, and not at
+        cfg: Configuration; not changed.
+        test_size: Count at DATA.TEST_CROP_SIZE, as published costs of tests are, instead of
             DATA.TRAIN_CROP_SIZE.
         data: See `build_model`.
 
     Returns:
-        The counts for one clip: with a mask of AUG.MASK_RATIO where the model takes one, with one
-        box where it takes boxes.
+        The counts for one clip, with a mask of AUG.MASK_RATIO if the model takes masks, and one box
+        if it takes boxes.
 
     Raises:
-        ValueError: No model can be made of the configuration, the message names the key; or
-            `test_size` in pre-training, which has no test.
+        ValueError: The model can't be built, and the message names the key; or `test_size` in
+            pre-training, which has no test.
     """
     method = find_method(cfg)
     if test_size and not method.is_tested:
@@ -122,7 +122,7 @@ def measure_model(
 
 
 def _mask(cfg: CfgNode) -> Tensor | None:
-    """A mask (1, t, h, w) as pre-training would draw it."""
+    """Draw a mask (1, t, h, w) as in pre-training; None if the method has none."""
     if find_method(cfg).masks is None:
         return None
     return build_mask_sampler(cfg)(np.random.default_rng(cfg.RNG_SEED))[None]

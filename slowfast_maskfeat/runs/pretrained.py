@@ -1,4 +1,4 @@
-"""Trained models as Python objects: load one with its configuration, save one."""
+"""Loading and saving of trained models with their configuration."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from slowfast_maskfeat.checkpoints import save_safetensors
 from slowfast_maskfeat.runs.load_trained import load_trained
 
 FILE_NAME = "model.safetensors"
-"""What `save_pretrained` writes into its folder."""
+"""Name of the file that `save_pretrained` writes."""
 
 
 def from_pretrained(
@@ -27,19 +27,19 @@ def from_pretrained(
 
     Args:
         path_or_folder: a checkpoint of a training, a file of weights, the folder of
-            `save_pretrained`, or the OUTPUT_DIR of a run, of which the newest checkpoint is taken.
+            `save_pretrained`, or the OUTPUT_DIR of a run, whose newest checkpoint is loaded.
         device: "cpu" or "cuda".
-        config: YAML file that wins over the checkpoint's own configuration; a file of weights
-            alone needs it.
-        overrides: ["KEY", "VALUE", ...], which win over both.
+        config: YAML file to use instead of the checkpoint's own configuration; required for a file
+            with only weights.
+        overrides: ["KEY", "VALUE", ...], which override both.
 
     Returns:
-        The model in evaluation mode. Its attribute `cfg` is the frozen configuration, its attribute
-        `class_names` a tuple of the classes in the order of the logits, empty if unknown.
+        The model in evaluation mode. Its attribute `cfg` is the frozen configuration, and its
+        attribute `class_names` a tuple of names in the order of the logits, empty if unknown.
 
     Raises:
-        ValueError: there is no such file, it has no configuration and none is given, or its weights
-            do not fill the model.
+        ValueError: the file does not exist, has no configuration and none is given, or has weights
+            that do not fit the model.
     """
     path = _find_file(Path(path_or_folder))
     trained = load_trained(
@@ -63,7 +63,7 @@ def save_pretrained(model: nn.Module, folder: str | os.PathLike[str]) -> Path:
         folder: created if it does not exist.
 
     Returns:
-        The file that was written, `model.safetensors` in the folder.
+        The written file, `model.safetensors` in the folder.
 
     Raises:
         ValueError: the model has no attribute `cfg`.
@@ -85,12 +85,12 @@ def save_pretrained(model: nn.Module, folder: str | os.PathLike[str]) -> Path:
 
 
 def _find_file(path: Path) -> Path:
-    """Return a file as it is; of a folder the saved model, else the newest checkpoint."""
+    """Return the path of a file unchanged; for a folder, its saved model or newest checkpoint."""
     if not path.is_dir():
         return path
     if (path / FILE_NAME).is_file():
         return path / FILE_NAME
     found = [*path.glob("*.pyth"), *path.glob("checkpoints/*.pyth")]
     if not found:
-        raise ValueError(f"{path} must hold {FILE_NAME} or checkpoints (*.pyth), but has neither")
+        raise ValueError(f"{path} must contain {FILE_NAME} or checkpoints (*.pyth), got neither")
     return max(found, key=lambda file: file.stat().st_mtime)

@@ -1,4 +1,4 @@
-"""A configuration's probe: what frozen features say of the classes."""
+"""Probe of frozen features: linear, attentive or k nearest neighbors."""
 
 from __future__ import annotations
 
@@ -28,15 +28,16 @@ from slowfast_maskfeat.probes import (
     neighbor_scores,
     num_attention_heads,
 )
-from slowfast_maskfeat.runs.features import build_frozen_model, kept_features
-from slowfast_maskfeat.runs.report import say
+from slowfast_maskfeat.runs.features import build_frozen_model, extract_features
+from slowfast_maskfeat.runs.report import print_main
 
-# Learning rates for a batch of 256, optimizer and epochs of each kind of head.
-_USUAL = {
+# Defaults of each kind of head: learning rates for a batch of 256, optimizer, epochs.
+_DEFAULTS = {
     "linear": ((0.003, 0.01, 0.03, 0.1, 0.3, 1.0), "sgd", 100),
     "attentive": ((0.0001, 0.0003, 0.001, 0.003), "adamw", 20),
 }
-_HELD_OUT = 10  # every so many-th training row chooses the learning rate where no list does
+# Without a validation split every tenth training sample is held out to select the learning rate.
+_HELD_OUT = 10
 _HELD_OUT_ROWS = "every tenth training row"
 
 
@@ -47,7 +48,7 @@ class _Rows(NamedTuple):
     labels: Tensor
 
     def where(self, chosen: Tensor) -> _Rows:
-        """Those where bool (N,) `chosen` is True; features on the disk stay there."""
+        """Select the rows where bool (N,) `chosen` is True; features on disk stay there."""
         rows = chosen.nonzero()[:, 0]
         if isinstance(self.features, FeatureRows):
             return _Rows(self.features.select(rows), self.labels[rows])
@@ -57,68 +58,57 @@ class _Rows(NamedTuple):
 def run_probe(
     cfg: CfgNode, device: torch.device, log: EventLog, *, data: DataSource
 ) -> dict[str, Any]:
-    """Judge the features of the weights that a test would take, see `finished_checkpoint`; without
-    any, of random ones.
+    """Evaluate frozen features with a probe.
 
-    The labeled rows of the training list are learned from or asked, those of the test list are
-    judged by the scores of all their views together, as in a test. The learning rate of a head is
-    chosen on the validation list; where that is absent or the test list itself, on every tenth
-    training row, which is then not trained on.
+    The weights are those that a test would load, see `finished_checkpoint`, else random. The probe
+    is trained on the training split (kNN: takes its neighbors from it) and evaluated on the test
+    split, on the combined scores of all views of a video, as in a test. The learning rate of a head
+    is selected on the validation split; if that is absent, empty, unlabeled or equal to the test
+    split, on every tenth training sample, which is then held out from training.
 
     Args:
-        cfg: configuration, of the pre-training or the classifier; it is only read.
+        cfg: configuration of the pre-training or the classifier; not changed.
         device: of this process.
-        log: takes the event `probe`.
-        data: the data of the run.
+        log: receives the event `probe`.
+        data: data of the run.
 
     Returns:
-        The figures.
+        The metrics, in the main process; empty in the others.
 
     Raises:
-        ValueError: a list has no labels or a single class, PROBE.NUM_NEIGHBORS is more than there
-            are, or something in the data or weights is wrong.
+        ValueError: a split has no labels, the training split has a single class or fewer samples
+            than PROBE.NUM_NEIGHBORS, or something in the data or weights is wrong.
     """
     if find_method(cfg).has_boxes:
         raise ValueError("PROBE.KIND must be empty with DETECTION.ENABLE: probes classify clips")
     kind = cfg.PROBE.KIND
-    if kind == "attentive":  # told before the features are made, as all of `_lists`
+    if kind == "attentive":  # raise an error before the features are extracted
         num_attention_heads(backbone_width(cfg), cfg.PROBE.NUM_HEADS)
-    lists = _lists(cfg, data)  # what cannot be learned is an error before the features are made
+    splits = _probe_splits(cfg, data)  # its errors come before the features are extracted too
     checkpoint = finished_checkpoint(cfg)
     if not checkpoint:
-        say(
+        print_main(
             "TEST.CHECKPOINT_FILE_PATH and TRAIN.CHECKPOINT_FILE_PATH are empty, and "
             f"{checkpoint_folder(cfg)} has no checkpoint of TASK {cfg.TASK!r}"
         )
     frozen = build_frozen_model(cfg, checkpoint, device, data=data)
     features = {
-        split: kept_features(
+        split: extract_features(
             cfg, split, frozen, of_tokens=kind == "attentive", device=device, data=data
         )
-        for split in lists
+        for split in splits
     }
     train, test = features["train"], features["test"]
-    if train is None or test is None:  # the main process alone goes on
+    if train is None or test is None:  # not the main process
         return {}
     num_classes = _num_classes(train, test)
-    learned, asked = _rows(train), _rows(test)
+    train_rows, test_rows = _rows(train), _rows(test)
     if kind == "knn":
-        scores = neighbor_scores(
-            learned.features,
-            learned.labels,
-            asked.features,
-            num_classes=num_classes,
-            device=device,
-            k=cfg.PROBE.NUM_NEIGHBORS,
-            temperature=cfg.PROBE.TEMPERATURE,
-        )
-        settings: dict[str, Any] = {
-            "num_neighbors": cfg.PROBE.NUM_NEIGHBORS,
-            "temperature": cfg.PROBE.TEMPERATURE,
-        }
+        scores, settings = _vote(cfg, train_rows, test_rows, num_classes, device)
     else:
-        scores, settings = _learn(cfg, learned, features.get("val"), asked, num_classes, device)
-    results = {**_judge(test, scores, cfg.DATA.ENSEMBLE_METHOD), **_counts(train, test)}
+        validation = features.get("val")
+        scores, settings = _fit_head(cfg, train_rows, validation, test_rows, num_classes, device)
+    results = {**_video_accuracy(test, scores, cfg.DATA.ENSEMBLE_METHOD), **_counts(train, test)}
     log.write(
         "probe",
         kind=kind,
@@ -129,92 +119,112 @@ def run_probe(
         **settings,
         **results,
     )
-    say(f"{kind} probe of {frozen.source or 'random weights'}: {_summary(results)}")
+    print_main(f"{kind} probe of {frozen.source or 'random weights'}: {_summary(results)}")
     return results
 
 
-def _lists(cfg: CfgNode, data: DataSource) -> list[str]:
-    """The splits whose features are wanted: "val" where it is there, labeled and not the test.
+def _probe_splits(cfg: CfgNode, data: DataSource) -> list[str]:
+    """Return the splits to extract features of: "val" only if it can select the learning rate.
 
     Raises:
-        ValueError: a probe can't learn from these lists.
+        ValueError: a probe can't be trained on these splits.
     """
     kind = cfg.PROBE.KIND
     train, test = (read_videos(cfg, split, data, for_features=True) for split in ("train", "test"))
     for videos in (train, test):
         if not len(videos):
-            raise ValueError(f"{videos.source}: the list is empty")
+            raise ValueError(f"{videos.source} must have samples, got an empty file")
         _check_labels(videos)
     assert train.labels is not None
     if len(np.unique(train.labels)) == 1:
         raise ValueError(
-            f"{train.source}: all rows have the label {train.labels[0]}; a probe (PROBE.KIND) "
-            "learns to tell at least two classes from each other"
+            f"{train.source} must have at least two classes for a probe (PROBE.KIND), got only "
+            f"label {train.labels[0]}"
         )
-    if kind == "knn":  # it has nothing to choose
+    if kind == "knn":  # there is no learning rate to select
         if len(train) < cfg.PROBE.NUM_NEIGHBORS:
             raise ValueError(
-                f"PROBE.NUM_NEIGHBORS: {cfg.PROBE.NUM_NEIGHBORS} neighbors are to vote, but "
-                f"{train.source} has {len(train)} rows; at most as many are right"
+                f"PROBE.NUM_NEIGHBORS must be at most the {len(train)} rows of {train.source}, got "
+                f"{cfg.PROBE.NUM_NEIGHBORS}"
             )
         return ["train", "test"]
-    reason = _why_not_chosen_on_validation(cfg, data, test)
+    reason = _validation_problem(cfg, data, test)
     if not reason:
-        say("the learning rate is chosen on val")
+        print_main("the learning rate is selected on val")
         return ["train", "val", "test"]
     if len(train) < _HELD_OUT:
         raise ValueError(
-            f"{train.source}: {len(train)} rows are too few: {reason}, so one of {_HELD_OUT} is to "
-            "choose the learning rate; a validation list with labels is right, or more rows"
+            f"{train.source} must have at least {_HELD_OUT} rows, got {len(train)}: {reason}, so "
+            f"the learning rate is selected on {_HELD_OUT_ROWS}; add a labeled validation split or "
+            "more rows"
         )
-    say(f"the learning rate is chosen on {_HELD_OUT_ROWS}: {reason}")
+    print_main(f"the learning rate is selected on {_HELD_OUT_ROWS}: {reason}")
     return ["train", "test"]
 
 
-def _why_not_chosen_on_validation(cfg: CfgNode, data: DataSource, test: VideoList) -> str:
-    """Why the validation list can't choose; empty where it can."""
+def _validation_problem(cfg: CfgNode, data: DataSource, test: VideoList) -> str:
+    """Return why the validation split can't select the learning rate; empty if it can."""
     try:
         videos = read_videos(cfg, "val", data, for_features=True)
     except MissingListError:
-        return "there is no validation list"
+        return "there is no validation split"
     if not len(videos):
         return f"{videos.source} is empty"
     if videos.labels is None:
         return f"the rows of {videos.source} have no labels"
     if videos.fingerprint == test.fingerprint:
-        return f"{videos.source} is the test list"
+        return f"{videos.source} is also the test split"
     return ""
 
 
 def _check_labels(videos: VideoList) -> None:
-    """See that the rows of a list have labels.
+    """Check that a split has labels.
 
     Raises:
-        ValueError: they don't.
+        ValueError: it has none.
     """
     if videos.labels is None:
         raise ValueError(
-            f"{videos.source}: the rows have no labels, which a probe (PROBE.KIND) needs; "
-            "`path label` is right"
+            f"{videos.source} must have labels for a probe (PROBE.KIND), got rows without; write "
+            "rows as `path label`"
         )
 
 
-def _learn(
+def _vote(
+    cfg: CfgNode, train_rows: _Rows, test_rows: _Rows, num_classes: int, device: torch.device
+) -> tuple[Tensor, dict[str, Any]]:
+    """Return kNN scores (C, K) of the test clips, and the settings of the vote."""
+    scores = neighbor_scores(
+        train_rows.features,
+        train_rows.labels,
+        test_rows.features,
+        num_classes=num_classes,
+        device=device,
+        k=cfg.PROBE.NUM_NEIGHBORS,
+        temperature=cfg.PROBE.TEMPERATURE,
+    )
+    return scores, {
+        "num_neighbors": cfg.PROBE.NUM_NEIGHBORS,
+        "temperature": cfg.PROBE.TEMPERATURE,
+    }
+
+
+def _fit_head(
     cfg: CfgNode,
-    learned: _Rows,
+    train_rows: _Rows,
     validation: Features | None,
-    asked: _Rows,
+    test_rows: _Rows,
     num_classes: int,
     device: torch.device,
 ) -> tuple[Tensor, dict[str, Any]]:
-    """Scores (C, K) of the asked clips by a trained head, and how it was trained."""
+    """Train a head; return its scores (C, K) of the test clips, and its training settings."""
     kind = cfg.PROBE.KIND
-    rates, optimizer, epochs = _USUAL[kind]
+    rates, optimizer, epochs = _DEFAULTS[kind]
     if validation is None:
-        held_out = torch.arange(len(learned.labels)) % _HELD_OUT == _HELD_OUT - 1
-        chooses, learned = learned.where(held_out), learned.where(~held_out)
+        held_out = torch.arange(len(train_rows.labels)) % _HELD_OUT == _HELD_OUT - 1
+        selection, train_rows = train_rows.where(held_out), train_rows.where(~held_out)
     else:
-        chooses = _rows(validation)
+        selection = _rows(validation)
     settings = FitSettings(
         learning_rates=cfg.PROBE.LEARNING_RATES or rates,
         optimizer=optimizer,
@@ -223,18 +233,22 @@ def _learn(
         weight_decay=cfg.PROBE.WEIGHT_DECAY,
         seed=cfg.RNG_SEED,
     )
-    width = learned.features.shape[-1]
+    width = train_rows.features.shape[-1]
 
     def make_head() -> nn.Module:
         if kind == "attentive":
             return AttentiveHead(width, num_classes, cfg.PROBE.NUM_HEADS)
-        std, mean = torch.std_mean(learned.features[:], dim=0)
+        std, mean = torch.std_mean(train_rows.features[:], dim=0)
         return LinearHead(mean, std, num_classes)
 
-    fit = fit_heads(make_head, *learned, chooses, settings, device=device)
+    fit = fit_heads(make_head, *train_rows, selection, settings, device=device)
     for rate in fit.diverged:
-        say(f"learning rate {rate}: the head diverged (a loss or score is not finite); not chosen")
-    scores = head_scores(fit.head, asked.features, batch_size=cfg.PROBE.BATCH_SIZE, device=device)
+        print_main(
+            f"learning rate {rate}: the head diverged (a loss or score is not finite); ignored"
+        )
+    scores = head_scores(
+        fit.head, test_rows.features, batch_size=cfg.PROBE.BATCH_SIZE, device=device
+    )
     return scores, {
         "learning_rate": fit.learning_rate,
         "validation_top1": {str(rate): top1 for rate, top1 in fit.validation_top1.items()},
@@ -246,20 +260,20 @@ def _learn(
 
 
 def _rows(features: Features) -> _Rows:
-    """Features and labels, which `_lists` has seen to be there."""
+    """Return features and labels, whose presence `_probe_splits` has checked."""
     assert features.labels is not None
     return _Rows(features.features, features.labels)
 
 
 def _num_classes(train: Features, test: Features) -> int:
-    """K: the names, or the largest label."""
+    """Return K: the number of class names, else the largest label + 1."""
     return len(train.class_names) or 1 + int(
         max(_rows(train).labels.max(), _rows(test).labels.max())
     )
 
 
-def _judge(test: Features, scores: Tensor, ensemble: str) -> dict[str, Any]:
-    """Accuracy over videos by the scores (C, K) of their clips together."""
+def _video_accuracy(test: Features, scores: Tensor, ensemble: str) -> dict[str, Any]:
+    """Compute the accuracy over videos from the combined scores (C, K) of their clips."""
     assert test.labels is not None
     num_views, num_videos = test.facts["num_views"], len(test.paths)
     collected = VideoScores(num_videos, scores.shape[1], num_views, ensemble=ensemble)
@@ -281,7 +295,7 @@ def _summary(results: Mapping[str, Any]) -> str:
 
 
 def _counts(train: Features, test: Features) -> dict[str, Any]:
-    """How many videos each list promises and how many could be decoded, and the lost."""
+    """Return how many videos each split lists and how many were decoded, and those lost."""
     counts = {name: test.facts[name] for name in ("num_expected", "num_found", "num_decoded")}
     of_train = {f"num_train_{name}": train.facts[f"num_{name}"] for name in ("expected", "decoded")}
     return {**counts, **of_train, "lost": test.facts["lost"], "lost_train": train.facts["lost"]}

@@ -1,4 +1,4 @@
-"""Messages of a run, and the facts that its results are logged with."""
+"""Messages of a run, and facts about its data for the log."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from slowfast_maskfeat.videos.decode import decoder_versions
 
 
 def data_facts(cfg: CfgNode, loader: ClipLoader) -> dict[str, Any]:
-    """What a result stands on: the list and the decoder."""
+    """Return the facts behind a result: the annotation file, its hash and the decoders."""
     videos = loader.dataset.videos
     return {
         "list": videos.source,
@@ -23,13 +23,13 @@ def data_facts(cfg: CfgNode, loader: ClipLoader) -> dict[str, Any]:
     }
 
 
-def tell_notes(loader: ClipLoader) -> None:
-    """Say what a user should know of the list."""
+def print_notes(loader: ClipLoader) -> None:
+    """Print the notes on the annotation file of a split as warnings."""
     for note in loader.dataset.videos.notes:
-        say(f"warning: {loader.dataset.videos.source}: {note}")
+        print_main(f"warning: {loader.dataset.videos.source}: {note}")
 
 
-def say(message: str) -> None:
-    """A line for people, from the main process alone."""
+def print_main(message: str) -> None:
+    """Print a line to stderr, in the main process only."""
     if distributed.is_main():
         print(message, file=sys.stderr)

@@ -1,4 +1,4 @@
-"""A configuration, run from end to end: trained and tested, or probed."""
+"""Run of a configuration from end to end: training and test, or a probe."""
 
 from __future__ import annotations
 
@@ -12,27 +12,27 @@ from slowfast_maskfeat.builders.methods import find_method
 from slowfast_maskfeat.config import import_extensions
 from slowfast_maskfeat.log import EventLog
 from slowfast_maskfeat.runs.probe import run_probe
-from slowfast_maskfeat.runs.report import say
+from slowfast_maskfeat.runs.report import print_main
 from slowfast_maskfeat.runs.test import run_test
 from slowfast_maskfeat.runs.train import run_training
 
 
 def run(cfg: CfgNode) -> None:
-    """Train and test as TRAIN.ENABLE and TEST.ENABLE say, in this process of the run.
+    """Train if TRAIN.ENABLE and test if TEST.ENABLE, in this process of the run.
 
-    With PROBE.KIND the features of a frozen network are evaluated instead, see `run_probe`.
+    With PROBE.KIND evaluate the features of a frozen network instead, see `run_probe`.
 
     Args:
         cfg: frozen configuration.
 
     Raises:
-        ValueError: something a user can fix; the message says what.
-        StoppedError: a signal ended the training after a checkpoint.
+        ValueError: something that a user can fix; the message names it.
+        StoppedError: after SIGTERM or SIGINT, once a checkpoint is saved.
     """
-    import_extensions(cfg.IMPORTS)  # a process that was started here has imported nothing yet
+    import_extensions(cfg.IMPORTS)  # a spawned process has not imported them yet
     device = distributed.own_device(distributed.choose_device(cfg.NUM_GPUS).type)
     if not (cfg.TRAIN.ENABLE or cfg.TEST.ENABLE or cfg.PROBE.KIND):
-        raise ValueError("one of TRAIN.ENABLE, TEST.ENABLE and PROBE.KIND must be set")
+        raise ValueError("one of TRAIN.ENABLE, TEST.ENABLE and PROBE.KIND must be set, got none")
     data = DataSource(cfg)
     log = EventLog(Path(cfg.OUTPUT_DIR) / "stats.jsonl" if distributed.is_main() else None)
     try:
@@ -42,7 +42,9 @@ def run(cfg: CfgNode) -> None:
         if cfg.TRAIN.ENABLE:
             run_training(cfg, device, log, data)
         if cfg.TEST.ENABLE and not find_method(cfg).is_tested:
-            say("TEST.ENABLE has no effect: pre-training has no test; fine-tune its checkpoint")
+            print_main(
+                "TEST.ENABLE has no effect: pre-training has no test; fine-tune its checkpoint"
+            )
         elif cfg.TEST.ENABLE:
             run_test(cfg, device, log, data)
     finally:

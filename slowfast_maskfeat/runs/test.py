@@ -1,4 +1,4 @@
-"""Testing a model on every view of its test list."""
+"""Test of a model on all views of the test split."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ from slowfast_maskfeat.clips import ClipLoader
 from slowfast_maskfeat.engine.evaluate import evaluate
 from slowfast_maskfeat.files import atomic_write
 from slowfast_maskfeat.log import EventLog
-from slowfast_maskfeat.runs.report import data_facts, say, tell_notes
+from slowfast_maskfeat.runs.report import data_facts, print_main, print_notes
 from slowfast_maskfeat.tasks import Evaluation, Task
 
 
@@ -39,10 +39,10 @@ def run_test(cfg: CfgNode, device: torch.device, log: EventLog, data: DataSource
         cfg: frozen configuration.
         device: of this process.
         log: receives one `test` event per number of views.
-        data: of the run.
+        data: data of the run.
 
     Raises:
-        ValueError: there are no weights to test, or something else a user can fix.
+        ValueError: there are no weights to test, or something else that a user can fix.
     """
     find_method(cfg).check(cfg)
     model = build_model(cfg, data=data).to(device)
@@ -53,11 +53,11 @@ def run_test(cfg: CfgNode, device: torch.device, log: EventLog, data: DataSource
             f"TEST.CHECKPOINT_FILE_PATH must name a checkpoint, since {checkpoint_folder(cfg)} has "
             f"none of TASK {cfg.TASK!r}"
         )
-    say(str(load_tested_weights(cfg, model, path, data=data)))
+    print_main(str(load_tested_weights(cfg, model, path, data=data)))
     crops = num_crops(cfg, "test")
     for num_views in num_clips_of_tests(cfg):
         loader = build_loader(cfg, "test", num_views=num_views, data=data)
-        tell_notes(loader)
+        print_notes(loader)
         results, evaluation = evaluate_split(
             cfg, model, task, loader, "test", device, num_views=num_views
         )
@@ -78,12 +78,12 @@ def run_test(cfg: CfgNode, device: torch.device, log: EventLog, data: DataSource
             **results,
         )
         views = f"{crops} crops x {num_views} views"
-        say(f"test, {views}: {evaluation.summary(results)}; scores in {scores}")
+        print_main(f"test, {views}: {evaluation.summary(results)}; scores in {scores}")
         details = evaluation.details(results, Path(cfg.OUTPUT_DIR), cfg.TASK)
         if details:
-            say(details)
+            print_main(details)
         for lost in results["lost"]:
-            say(f"lost: {lost['path']}: {lost['reason']}")
+            print_main(f"lost: {lost['path']}: {lost['reason']}")
 
 
 def evaluate_split(
@@ -99,13 +99,13 @@ def evaluate_split(
     """Evaluate a model on a split, see `engine.evaluate`.
 
     Args:
-        cfg: configuration; it is only read.
+        cfg: configuration; not changed.
         model: on the device.
         task: of the model.
         loader: of the split.
         split: "val" or "test".
         device: of the model.
-        num_views: clips along time in "test", see `num_clips_of_tests`.
+        num_views: temporal clips per video in "test", see `num_clips_of_tests`.
     """
     return evaluate(
         model,

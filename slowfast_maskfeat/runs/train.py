@@ -1,4 +1,4 @@
-"""Training a model: from its first weights to the figures after the last epoch."""
+"""Training of a model: from its first weights to the figures after the last epoch."""
 
 from __future__ import annotations
 
@@ -34,7 +34,7 @@ from slowfast_maskfeat.engine.train import TrainSettings, train
 from slowfast_maskfeat.log import EventLog, TensorBoardLog
 from slowfast_maskfeat.runs.figures import draw_curves, draw_predictions
 from slowfast_maskfeat.runs.model_info import measure_model
-from slowfast_maskfeat.runs.report import data_facts, say, tell_notes
+from slowfast_maskfeat.runs.report import data_facts, print_main, print_notes
 from slowfast_maskfeat.runs.test import evaluate_split
 
 
@@ -45,11 +45,11 @@ def run_training(cfg: CfgNode, device: torch.device, log: EventLog, data: DataSo
         cfg: frozen configuration.
         device: of this process.
         log: receives the events of the training.
-        data: of the run.
+        data: data of the run.
 
     Raises:
-        ValueError: something a user can fix.
-        StoppedError: a signal ended the training after a checkpoint.
+        ValueError: something that a user can fix; the message names it.
+        StoppedError: after SIGTERM or SIGINT, once a checkpoint is saved.
     """
     method = find_method(cfg)
     method.check(cfg)
@@ -72,8 +72,8 @@ def run_training(cfg: CfgNode, device: torch.device, log: EventLog, data: DataSo
         class_names=data.class_names,
         data=data_facts(cfg, loader),
     )
-    tell_notes(loader)
-    # Dropout differs among processes; a resumed run takes its own random state back instead.
+    print_notes(loader)
+    # Processes draw different dropout; a resumed run restores its own random state instead.
     torch.manual_seed(cfg.RNG_SEED + distributed.rank())
     started_from = _start(cfg, state, data)
     if cfg.TRAIN.COMPILE:
@@ -83,8 +83,8 @@ def run_training(cfg: CfgNode, device: torch.device, log: EventLog, data: DataSo
     tensorboard = TensorBoardLog(_tensorboard_folder(cfg))
     val_loader = _validation_loader(cfg, data)
     if val_loader is not None:
-        tell_notes(val_loader)
-        # A list that cannot be evaluated is an error now, not after epochs of work.
+        print_notes(val_loader)
+        # Raise errors of the validation split now, not after the first epochs.
         task.evaluation(val_loader.dataset.videos, 1)
 
     def validate() -> dict[str, Any]:
@@ -92,11 +92,11 @@ def run_training(cfg: CfgNode, device: torch.device, log: EventLog, data: DataSo
         averaged = nullcontext() if state.average is None else state.average.swapped(state.model)
         with averaged:
             results, evaluation = evaluate_split(cfg, state.model, task, val_loader, "val", device)
-        say(f"validation: {evaluation.summary(results)}")
+        print_main(f"validation: {evaluation.summary(results)}")
         return {**data_facts(cfg, val_loader), **results}
 
     if state.epoch >= cfg.SOLVER.MAX_EPOCH:
-        say(f"{started_from} is of the last epoch already: nothing left to train")
+        print_main(f"{started_from} is of the last epoch (SOLVER.MAX_EPOCH): nothing left to train")
     train(
         state,
         loader,
@@ -112,17 +112,17 @@ def run_training(cfg: CfgNode, device: torch.device, log: EventLog, data: DataSo
     )
     tensorboard.close()
     if distributed.is_main():
-        say(f"curves in {draw_curves(cfg)}")
+        print_main(f"curves saved to {draw_curves(cfg)}")
         drawn = draw_predictions(cfg, state.bare, task, val_loader or loader, device)
         if drawn is not None:
-            say(f"predictions in {drawn}")
+            print_main(f"predictions saved to {drawn}")
 
 
 def _start(cfg: CfgNode, state: TrainState, data: DataSource) -> str:
-    """Give the training its first weights.
+    """Resume from a checkpoint or load the first weights.
 
     Returns:
-        where they come from; empty from scratch.
+        Path of the checkpoint; empty if training starts from scratch.
     """
     folder = checkpoint_folder(cfg)
     if cfg.TRAIN.EMA_DECAY:
@@ -134,7 +134,7 @@ def _start(cfg: CfgNode, state: TrainState, data: DataSource) -> str:
     path = cfg.TRAIN.CHECKPOINT_FILE_PATH
     weights_only = cfg.TRAIN.CHECKPOINT_EPOCH_RESET
     if not path and cfg.TRAIN.AUTO_RESUME and "ssl_eval" in cfg.TASK:
-        # Fine-tuning in the folder of its pre-training finds the checkpoint by itself.
+        # Fine-tuning in the OUTPUT_DIR of its pre-training finds the checkpoint there.
         found = find_checkpoints(folder, "ssl")
         path, weights_only = (str(found[-1]), True) if found else ("", True)
     if not path:
@@ -142,8 +142,8 @@ def _start(cfg: CfgNode, state: TrainState, data: DataSource) -> str:
     if not weights_only:
         if is_resumable(load_checkpoint(path)):
             return _resume(cfg, state, Path(path), data)
-        say(f"{path} holds weights alone: the training starts with them, at epoch 0")
-    say(str(load_first_weights(cfg, state.bare, path, data=data)))
+        print_main(f"{path} has only weights: training starts from them at epoch 0")
+    print_main(str(load_first_weights(cfg, state.bare, path, data=data)))
     state.task.start(state.bare)
     if cfg.TRAIN.EMA_DECAY:
         state.average = WeightAverage(state.bare, cfg.TRAIN.EMA_DECAY)
@@ -155,9 +155,9 @@ def _resume(cfg: CfgNode, state: TrainState, path: Path, data: DataSource) -> st
     check_resumable(cfg, payload, path, data=data)
     known = (payload.get("data") or {}).get("list_sha256")
     if known and known != state.data["list_sha256"]:
-        say(f"warning: {state.data['list']} is not the list that {path} was trained on so far")
+        print_main(f"warning: {state.data['list']} differs from the training split of {path}")
     state.restore(payload, str(path))
-    say(f"going on from {path}: {state.epoch} epochs and {state.step} steps are done")
+    print_main(f"resuming from {path}: {state.epoch} epochs and {state.step} steps done")
     return str(path)
 
 
@@ -180,13 +180,13 @@ def _settings(cfg: CfgNode, precision: torch.dtype | None, shown: Sequence[str])
 
 
 def _validation_loader(cfg: CfgNode, data: DataSource) -> ClipLoader | None:
-    """Loader of what is validated on; pre-training does without where there is nothing."""
+    """Build the loader of the validation split; None if pre-training has no such split."""
     try:
         return build_loader(cfg, "val", data=data)
     except MissingListError as error:
         if find_method(cfg).is_tested:
             raise
-        say(f"{error}: pre-training without validation")
+        print_main(f"{error}: pre-training without validation")
         return None
 
 
@@ -200,8 +200,8 @@ def _log_start(
     data: DataSource,
 ) -> None:
     num_parameters = sum(parameter.numel() for parameter in state.bare.parameters())
-    goes_on = state.epoch or state.step  # it was said when the run began
-    multiply_adds = None if goes_on else _multiply_adds(cfg, data)
+    is_resumed = state.epoch or state.step  # the cost is in the log since the run began
+    multiply_adds = None if is_resumed else _multiply_adds(cfg, data)
     log.write(
         "start",
         started_from=started_from,
@@ -217,23 +217,23 @@ def _log_start(
     )
     if not cfg.LOG_MODEL_INFO:
         return
-    cost = "" if multiply_adds is None else f", {multiply_adds / 1e9:.2f} G multiply-adds a clip"
+    cost = "" if multiply_adds is None else f", {multiply_adds / 1e9:.2f} G multiply-adds per clip"
     rows = find_method(cfg).row_name
-    say(
+    print_main(
         f"{cfg.MODEL.MODEL_NAME}: {num_parameters / 1e6:.2f} M parameters{cost}; "
-        f"{len(loader.dataset)} {rows}; {len(loader)} steps of {loader.batch_size} clips an epoch; "
-        f"{device}"
+        f"{len(loader.dataset)} {rows}; {len(loader)} steps of {loader.batch_size} clips per "
+        f"epoch; {device}"
     )
 
 
 def _multiply_adds(cfg: CfgNode, data: DataSource) -> int | None:
-    """Of a forward pass of one clip; None where that is not asked for, or cannot be found out."""
+    """Count the multiply-adds of one clip; None without LOG_MODEL_INFO or if counting fails."""
     if not cfg.LOG_MODEL_INFO or not distributed.is_main():
         return None
     try:
         return measure_model(cfg, data=data).complexity.multiply_adds
-    except Exception as error:  # whatever the tracer of this torch raises, the run goes on
-        say(f"warning: the multiply-adds could not be counted: {error}")
+    except Exception as error:  # whatever the tracer of this torch raises, train anyway
+        print_main(f"warning: could not count the multiply-adds: {error}")
         return None
 
 

@@ -1,4 +1,4 @@
-"""What masked tokens are to be predicted as leaves this room: targets, each with its loss."""
+"""Targets of masked prediction, each with its loss."""
 
 from __future__ import annotations
 

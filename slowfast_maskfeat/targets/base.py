@@ -1,4 +1,4 @@
-"""The interface of prediction targets.
+"""Interface of prediction targets.
 
 Masked prediction calls, per step and per predicting depth:
 
@@ -6,10 +6,10 @@ Masked prediction calls, per step and per predicting depth:
     target.loss(prediction, masked rows)    -> (M,)
     target.baseline_loss(masked rows)       -> (), the loss of a constant prediction
 
-A target is a module, so that its buffers move with it; networks that it uses are built in
-`builders` and handed in. `dim` is the width of the prediction. A target of real numbers (pixels,
-HOG, features) encodes to (B, N, dim); one of discrete tokens may encode to class indexes and take
-logits in its loss.
+A target is a module, so that its buffers move to the device with it; networks that it uses are
+built in `builders` and passed in. `dim` is the width of the prediction. Continuous targets (pixels,
+HOG, features) encode to (B, N, dim); discrete ones may encode to class indices, with logits as the
+prediction in their loss.
 """
 
 from __future__ import annotations
@@ -25,12 +25,12 @@ from slowfast_maskfeat.shapes import Grid
 
 
 class Target(nn.Module, ABC):
-    """Encodes the tokens that are to be predicted, and has the loss of a prediction."""
+    """A prediction target: the encoding of each token and the loss of a prediction."""
 
     @property
     @abstractmethod
     def dim(self) -> int:
-        """Width of the prediction: numbers per token."""
+        """Width of the prediction: values per token."""
 
     @abstractmethod
     def encode(self, clips: Tensor, grid: Grid) -> Tensor:
@@ -44,7 +44,7 @@ class Target(nn.Module, ABC):
             (B, N, dim), tokens in the order of (t, h, w).
 
         Raises:
-            ValueError: the clip does not fit `grid`.
+            ValueError: the clip size does not match `grid`.
         """
 
     def loss(self, prediction: Tensor, target: Tensor) -> Tensor:
@@ -60,7 +60,7 @@ class Target(nn.Module, ABC):
         return mean_squared_error(prediction, target)
 
     def constant_prediction(self, target: Tensor) -> Tensor:
-        """Compute the best constant prediction for all of `target`; by default its mean.
+        """Compute the best constant prediction for all rows of `target`; by default their mean.
 
         Args:
             target: (M, dim), rows of `encode`; M at least 1.
@@ -85,7 +85,7 @@ class Target(nn.Module, ABC):
 
 
 def check_clip_size(clips: Tensor, grid: Grid, token_size: Sequence[int]) -> None:
-    """Check that clips are `grid` tokens of `token_size` pixels.
+    """Check that clips consist of `grid` tokens of `token_size` pixels.
 
     Args:
         clips: (B, C, T, H, W).
@@ -93,7 +93,7 @@ def check_clip_size(clips: Tensor, grid: Grid, token_size: Sequence[int]) -> Non
         token_size: frames, rows and columns per token.
 
     Raises:
-        ValueError: not five axes, or sizes that contradict each other.
+        ValueError: the clips do not have five axes, or have another size.
     """
     if clips.ndim != 5:
         raise ValueError(
@@ -103,6 +103,6 @@ def check_clip_size(clips: Tensor, grid: Grid, token_size: Sequence[int]) -> Non
     if tuple(clips.shape[2:]) != expected:
         size = "x".join(str(axis) for axis in token_size)
         raise ValueError(
-            f"a grid of {grid} tokens of {size} pixels covers clips of (T, H, W) = {expected}, "
-            f"but these are {tuple(clips.shape[2:])}"
+            f"clips of {grid} tokens of {size} pixels must have (T, H, W) = {expected}, got "
+            f"{tuple(clips.shape[2:])}"
         )

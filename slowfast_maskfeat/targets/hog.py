@@ -1,14 +1,14 @@
 """Histograms of oriented gradients as prediction target.
 
 HOG: Dalal and Triggs, CVPR 2005. As target of masked prediction: MaskFeat, arXiv:2112.09133,
-section 3.2: 9 unsigned orientations, cells of 8x8 pixels, every color channel by itself, each
+section 3.2: 9 unsigned orientations, cells of 8x8 pixels, each color channel separately, each
 histogram scaled to unit length.
 
-The textbook form spreads the magnitudes over a (C, bins, H, W) tensor and pools it. Here gradients
-are differences of slices, and magnitudes are summed straight into their cell and bin. From uint8
-values the gradients are exact integers, and so are ties: a pixel without horizontal response
-belongs to bin 0 whatever the sign of the zero, and a flat cell is all zeros. The scaling per cell
-makes the missing normalization of the clip irrelevant.
+The textbook form scatters the magnitudes into a (C, bins, H, W) tensor and pools it. Here gradients
+are differences of slices, and magnitudes are summed directly into their cell and bin. From uint8
+values the gradients are exact integers, so ties are exact too: a pixel without horizontal gradient
+is in bin 0 whatever the sign of the zero, and a flat cell is all zeros. The clip needs no
+normalization, since each histogram is normalized.
 """
 
 from __future__ import annotations
@@ -23,14 +23,14 @@ from torch import Tensor
 from slowfast_maskfeat.shapes import Grid
 from slowfast_maskfeat.targets.base import Target, check_clip_size
 
-# Pixels worked on at once. On a CPU the intermediate planes should stay in its cache; elsewhere
-# few large kernels are better, and the limit only bounds the memory: about 30 bytes per pixel.
+# Pixels per chunk. On a CPU the intermediate planes should stay in the cache; on other devices few
+# large kernels are faster, and the limit only bounds the memory: about 30 bytes per pixel.
 _CHUNK_PIXELS_CPU = 2**20
 _CHUNK_PIXELS = 2**23
 
 
 class HOGTarget(Target):
-    """HOG of the first frame of every token: the cells of a token side by side.
+    """HOG of the first frame of every token: the concatenated cells of the token.
 
     Attributes:
         token_size: frames, rows and columns of pixels per token.
@@ -64,7 +64,7 @@ class HOGTarget(Target):
 
     @torch.no_grad()
     def encode(self, clips: Tensor, grid: Grid) -> Tensor:
-        """HOG of every token, in the order (channel, bin, cell row, cell column).
+        """Compute the HOG of every token, in the order (channel, bin, cell row, cell column).
 
         Args:
             clips: (B, C, T, H, W), uint8 (preferred: exact) or float.
@@ -74,7 +74,7 @@ class HOGTarget(Target):
             (B, N, dim) float32.
 
         Raises:
-            ValueError: the clip is not `grid` tokens of `token_size`.
+            ValueError: the clip does not consist of `grid` tokens of `token_size`.
         """
         check_clip_size(clips, grid, self.token_size)
         frames = clips[:, :, :: self.token_size[0]].transpose(1, 2)  # (B, t, C, H, W)
@@ -86,11 +86,11 @@ class HOGTarget(Target):
         return tokens.reshape(len(clips), grid.num_tokens, self.dim)
 
     def to_cells(self, tokens: Tensor, grid: Grid) -> Tensor:
-        """The inverse order of `encode`: from tokens, target or predicted, to planes of cells.
+        """Arrange tokens, targets or predictions, as planes of cells: the inverse of `encode`.
 
         Args:
             tokens: (B, N, dim).
-            grid: their grid.
+            grid: of the tokens.
 
         Returns:
             (B, t, C, bins, rows of cells, columns of cells).
@@ -103,7 +103,7 @@ class HOGTarget(Target):
         )
 
     def extra_repr(self) -> str:
-        """What `print` shows of the module."""
+        """Return the text that `print` shows for the module."""
         return (
             f"token_size={self.token_size}, bins={self.bins}, cell={self.cell}, "
             f"window={self.window}, dim={self.dim}"
@@ -133,7 +133,7 @@ def hog_width(token_size: Sequence[int], *, bins: int, cell: int, num_channels: 
 
 @torch.no_grad()
 def hog(images: Tensor, bins: int = 9, cell: int = 8, window: int = 0) -> Tensor:
-    """Histograms of oriented gradients, computed in float32 whatever the type of the images.
+    """Compute histograms of oriented gradients, in float32 whatever the dtype of the images.
 
     Args:
         images: (N, C, H, W), uint8 (exact) or float, with any strides.
@@ -147,7 +147,8 @@ def hog(images: Tensor, bins: int = 9, cell: int = 8, window: int = 0) -> Tensor
         (N, C, bins, H / cell, W / cell) float32, of unit length over `bins`, or zero where flat.
 
     Raises:
-        ValueError: a size that is not a multiple of `cell` or `window`, or not four axes.
+        ValueError: the images do not have four axes, their size is not a multiple of `cell` and
+            `window`, or `bins`, `cell` or `window` is too small.
     """
     _check_arguments(images, bins, cell, window)
     num_images, num_channels, height, width = images.shape
@@ -173,23 +174,23 @@ def hog(images: Tensor, bins: int = 9, cell: int = 8, window: int = 0) -> Tensor
 
 def _check_arguments(images: Tensor, bins: int, cell: int, window: int) -> None:
     if images.ndim != 4:
-        raise ValueError(f"images have shape {tuple(images.shape)}; (N, C, H, W) is needed")
+        raise ValueError(f"images must have the axes (N, C, H, W), got {tuple(images.shape)}")
     if bins < 2 or cell < 2 or window < 0:
         raise ValueError(
-            f"HOG needs at least 2 bins, cells of at least 2 pixels and a window of 0 or more "
-            f"pixels; given bins={bins}, cell={cell}, window={window}"
+            "HOG must have bins >= 2, cell >= 2 and window >= 0, got "
+            f"bins={bins}, cell={cell}, window={window}"
         )
     for name, side in (("height", images.shape[2]), ("width", images.shape[3])):
-        for what, multiple in (("cell", cell), ("window", window)):
+        for option, multiple in (("cell", cell), ("window", window)):
             if multiple and (side % multiple or side == 0):
                 raise ValueError(
-                    f"HOG of images of {name} {side} with {what}={multiple}: the {name} must be a "
-                    f"multiple of {multiple}"
+                    f"the {name} of images must be a multiple of {option}={multiple} for HOG, got "
+                    f"{side}"
                 )
 
 
 def _gaussian_weight(height: int, width: int, window: int, device: torch.device) -> Tensor:
-    """Gaussian windows side by side, (H, W); their common scale is lost in the normalization."""
+    """Return tiled Gaussian windows, (H, W); the normalization removes their common scale."""
     offset = torch.arange(window, dtype=torch.float32, device=device) - (window - 1) / 2
     profile = torch.exp(-0.5 * (offset / max(1, window // 2)) ** 2)
     return torch.outer(profile.repeat(height // window), profile.repeat(width // window))
@@ -198,18 +199,18 @@ def _gaussian_weight(height: int, width: int, window: int, device: torch.device)
 def _first_bin_of_cells(
     height: int, width: int, cell: int, num_bins: int, device: torch.device
 ) -> Tensor:
-    """For every pixel the index of its cell's first bin among all bins of a plane, (H * W,)."""
+    """Return, for every pixel, the index of its cell's first bin in the plane: (H * W,)."""
     row = torch.arange(height, device=device) // cell * (width // cell)
     column = torch.arange(width, device=device) // cell
     return ((row[:, None] + column) * num_bins).flatten()
 
 
 def _polar_gradients(images: Tensor, bins: int) -> tuple[Tensor, Tensor]:
-    """Magnitude of the Sobel gradient, and its orientation in units of bins.
+    """Compute the magnitude of the Sobel gradient, and its orientation in units of bins.
 
-    The orientation is atan(across / down), which no sign of a zero disturbs: 0 for a gradient
-    straight down or up; between -bins / 2 and bins / 2. It is shifted by half of `bins`, rounded
-    up, so that its integer part is 0 to `bins`; the first and the last of these are the same bin.
+    The orientation is atan(across / down), which does not depend on the sign of a zero: 0 for a
+    gradient straight down or up, between -bins / 2 and bins / 2. It is shifted by half of `bins`,
+    rounded up, so that its integer part is 0 to `bins`; the first and the last are the same bin.
 
     Args:
         images: (N, C, H, W).
@@ -219,7 +220,7 @@ def _polar_gradients(images: Tensor, bins: int) -> tuple[Tensor, Tensor]:
         Two (N, C, H, W) float32 tensors, contiguous.
     """
     num_images, num_channels, height, width = images.shape
-    # One pass that converts, packs and pads by reflection.
+    # Convert, make contiguous and pad by reflection in one pass.
     padded = torch.empty((num_images, num_channels, height + 2, width + 2), device=images.device)
     padded[..., 1:-1, 1:-1] = images
     padded[..., 0, :] = padded[..., 2, :]
@@ -241,7 +242,7 @@ def _polar_gradients(images: Tensor, bins: int) -> tuple[Tensor, Tensor]:
 def _sums_by_scatter(
     magnitude: Tensor, position: Tensor, first_bin: Tensor, cell: int, num_bins: int
 ) -> Tensor:
-    """Sums magnitudes per cell and bin: one pass; on a CPU each plane is one thread's, in order.
+    """Sum magnitudes per cell and bin in one pass; on a CPU one thread sums each plane in order.
 
     Args:
         magnitude: (N, C, H, W).
@@ -262,12 +263,12 @@ def _sums_by_scatter(
 
 
 def _sums_by_bin(magnitude: Tensor, position: Tensor, cell: int, num_bins: int) -> Tensor:
-    """Sums magnitudes per cell and bin, bin after bin.
+    """Sum magnitudes per cell and bin, one bin after the other.
 
-    More passes than `_sums_by_scatter`, but each is a plain reduction: the same result every time
-    on a GPU, where the order of atomic additions is not.
+    It takes more passes than `_sums_by_scatter`, but each is a plain reduction, which is
+    deterministic on a GPU, while the order of atomic additions is not.
 
-    Args and returns: as there.
+    Args and returns: see `_sums_by_scatter`.
     """
     num_images, num_channels, height, width = magnitude.shape
     shape = (num_images, num_channels, height // cell, cell, width // cell, cell)
@@ -280,7 +281,7 @@ def _sums_by_bin(magnitude: Tensor, position: Tensor, cell: int, num_bins: int) 
 
 
 def _fold_ends(sums: Tensor, bins: int) -> Tensor:
-    """From shifted orientations to bins: (..., bins + 1) -> (..., bins)."""
+    """Merge the two end bins and undo the shift: (..., bins + 1) -> (..., bins)."""
     shift = (bins + 1) // 2
     folded = sums[..., :bins].clone()
     folded[..., 0] += sums[..., bins]

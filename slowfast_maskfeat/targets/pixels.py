@@ -11,7 +11,7 @@ from slowfast_maskfeat.losses import mean_absolute_error
 from slowfast_maskfeat.shapes import Grid
 from slowfast_maskfeat.targets.base import Target, check_clip_size
 
-# Added to the variance of a token; the published value.
+# Added to the variance of a token (published value).
 _EPSILON = 1e-6
 
 
@@ -20,11 +20,15 @@ class PixelTarget(Target):
 
     Attributes:
         token_size: frames, rows and columns of pixels per token.
-        all_frames: predict every frame of a token (MASK.TIME_STRIDE_LOSS off), not the first alone.
-        norm: scale every token by its own mean and variance (MASK.NORM_PRED_PIXEL).
-        color_first: order (color, row, column), as published for images, not (row, column,
-            color), as published for video.
-        absolute: the loss is the absolute error (SimMIM), not the squared one (MAE).
+        all_frames: predict every frame of a token (MASK.TIME_STRIDE_LOSS False), not only the
+            first.
+        norm: normalize every token by its own mean and variance (MASK.NORM_PRED_PIXEL).
+        color_first: order values as (color, row, column), as published for images, instead of
+            (row, column, color), as published for video.
+        absolute: use the absolute error (SimMIM) as loss instead of the squared one (MAE).
+
+    Raises:
+        ValueError: `color_first` with several predicted frames per token.
     """
 
     mean: Tensor
@@ -45,41 +49,41 @@ class PixelTarget(Target):
         frames, rows, columns = token_size
         if color_first and all_frames and frames > 1:
             raise ValueError(
-                "pixels of several frames (MASK.TIME_STRIDE_LOSS False) have no published order "
-                "with the color first; use one of the two"
+                "MASK.TIME_STRIDE_LOSS must be True with color_first and tokens of several frames, "
+                "got False: no such order of values is published"
             )
         self.token_size = (frames, rows, columns)
         self.all_frames = all_frames
         self.norm = norm
         self.color_first = color_first
         self.absolute = absolute
-        # Not part of a checkpoint: they follow from the configuration (DATA.MEAN, DATA.STD).
+        # Not in a checkpoint: the configuration has them (DATA.MEAN, DATA.STD).
         shape = (1, len(mean), 1, 1, 1)
         self.register_buffer("mean", torch.tensor(mean).view(shape), persistent=False)
         self.register_buffer("std", torch.tensor(std).view(shape), persistent=False)
 
     @property
     def dim(self) -> int:
-        """Predicted frames x rows x columns x channels of a token."""
+        """Predicted frames x rows x columns x channels per token."""
         return pixel_width(
             self.token_size, all_frames=self.all_frames, num_channels=self.mean.numel()
         )
 
     @torch.no_grad()
     def encode(self, clips: Tensor, grid: Grid) -> Tensor:
-        """Pixels of every token.
+        """Return the pixels of every token.
 
         Args:
             clips: (B, C, T, H, W); uint8 is divided by 255 and normalized with `mean` and `std`,
-                float is taken as it is.
+                float is used unchanged.
             grid: token grid of the prediction.
 
         Returns:
-            (B, N, dim) float32, in the order (row, column, channel), after the frame when there are
-            several; (channel, row, column) with `color_first`.
+            (B, N, dim) float32, in the order (frame, row, column, channel), or (channel, row,
+            column) with `color_first`.
 
         Raises:
-            ValueError: the clip is not `grid` tokens of `token_size`.
+            ValueError: the clip does not consist of `grid` tokens of `token_size`.
         """
         tokens = self._unscaled(clips, grid)
         if self.norm:
@@ -88,17 +92,17 @@ class PixelTarget(Target):
         return tokens
 
     def loss(self, prediction: Tensor, target: Tensor) -> Tensor:
-        """The squared or absolute error of every masked token: (M, dim) twice -> (M,)."""
+        """Compute the squared or absolute error of every masked token: (M, dim) twice -> (M,)."""
         if self.absolute:
             return mean_absolute_error(prediction, target)
         return super().loss(prediction, target)
 
     def constant_prediction(self, target: Tensor) -> Tensor:
-        """The best single prediction for all of `target`: its median for absolute errors."""
+        """Compute the best constant prediction: the median for absolute errors, else the mean."""
         return target.median(dim=0).values if self.absolute else super().constant_prediction(target)
 
     def _unscaled(self, clips: Tensor, grid: Grid) -> Tensor:
-        """(B, N, dim) pixels of every token, of the normalized clip."""
+        """Return the pixels of every token of the normalized clip: (B, N, dim)."""
         check_clip_size(clips, grid, self.token_size)
         if not self.all_frames:
             clips = clips[:, :, :: self.token_size[0]]
@@ -116,15 +120,15 @@ class PixelTarget(Target):
 
     @torch.no_grad()
     def to_frames(self, tokens: Tensor, clips: Tensor, grid: Grid) -> Tensor:
-        """The inverse of `encode`: from tokens, target or predicted, to pictures.
+        """Convert tokens, targets or predictions, to frames: the inverse of `encode`.
 
-        Where tokens are scaled by their own mean and variance, those of the clip bring them back:
-        a network that predicts scaled pixels says nothing of either.
+        With `norm`, tokens are denormalized by mean and variance of the clip, since the network
+        predicts neither.
 
         Args:
             tokens: (B, N, dim).
-            clips: (B, C, T, H, W) uint8, that the tokens are of.
-            grid: their grid.
+            clips: (B, C, T, H, W) uint8, the clips of the tokens.
+            grid: of the tokens.
 
         Returns:
             (B, C, T', H, W) uint8; T' is t, the first frame of each token, or T with `all_frames`.
@@ -147,7 +151,7 @@ class PixelTarget(Target):
         return values.round().clamp(0, 255).to(torch.uint8)
 
     def extra_repr(self) -> str:
-        """What `print` shows of the module."""
+        """Return the text that `print` shows for the module."""
         return (
             f"token_size={self.token_size}, all_frames={self.all_frames}, norm={self.norm}, "
             f"color_first={self.color_first}, absolute={self.absolute}, dim={self.dim}"
@@ -155,11 +159,11 @@ class PixelTarget(Target):
 
 
 def pixel_width(token_size: Sequence[int], *, all_frames: bool, num_channels: int) -> int:
-    """Count the pixel values that are predicted of a token.
+    """Count the predicted pixel values of a token.
 
     Args:
         token_size: frames, rows and columns of pixels per token.
-        all_frames: every frame of a token is predicted, not the first alone.
+        all_frames: predict every frame of a token, not only the first.
         num_channels: of a clip.
     """
     frames, rows, columns = token_size

@@ -1,4 +1,4 @@
-"""Training methods, one file each: a batch becomes a loss, and a model is evaluated."""
+"""Training methods, one file each: the loss of a batch and the evaluation of a model."""
 
 from slowfast_maskfeat.tasks.base import (
     Evaluation,

@@ -1,4 +1,4 @@
-"""The contract between the train loop, the evaluation loop and a training method."""
+"""Interface of a training method to the train loop and the evaluation loop."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ class StepOutput:
 
     Attributes:
         loss: scalar, a mean.
-        weight: scalar, how many terms `loss` is the mean of (masked tokens, clips, boxes).
+        weight: scalar, number of terms that `loss` averages (masked tokens, clips, boxes).
         scalars: further means over the same terms, for the log; on the device, without gradient.
     """
 
@@ -32,15 +32,15 @@ class StepOutput:
 
 
 class Evaluation(ABC):
-    """Collects the results of a model over a list; one process sees a part of it.
+    """Results of a model over a split, of which each process evaluates a part.
 
     Attributes:
-        num_videos: rows of the list.
+        num_videos: number of videos in the split.
         lost: videos of this process that could not be decoded.
     """
 
     file_name: ClassVar[str] = "test_scores_{crops}x{views}.npz"
-    """Of what `save` writes; `{crops}` and `{views}` are those of the test."""
+    """Name of the file that `save` writes; `{crops}` and `{views}` are those of the test."""
 
     def __init__(self, num_videos: int) -> None:
         self.num_videos = num_videos
@@ -48,18 +48,18 @@ class Evaluation(ABC):
 
     @abstractmethod
     def add(self, model: nn.Module, batch: ClipBatch) -> None:
-        """Run the model on a batch and keep its results."""
+        """Run the model on a batch and add its results."""
 
     @abstractmethod
     def merge(self, all_reduce: AllReduce) -> None:
-        """Combine what all processes kept."""
+        """Combine the results of all processes."""
 
     @abstractmethod
     def results(self) -> dict[str, Any]:
-        """Compute the figures, after `merge`; plain numbers that JSON can hold."""
+        """Compute the metrics after `merge`, as values that JSON can represent."""
 
     def summary(self, results: Mapping[str, Any]) -> str:
-        """Describe the figures in one line.
+        """Describe the metrics in one line.
 
         Args:
             results: of `results`, with the counts that the evaluation loop adds (`num_expected`,
@@ -69,84 +69,84 @@ class Evaluation(ABC):
         counts = f"{results['num_decoded']} of {results['num_expected']} videos decoded"
         return f"{numbers}; {counts}"
 
-    def save(  # noqa: B027 (a method may have nothing to keep)
+    def save(  # noqa: B027 (a method may have nothing to save)
         self, path: str, facts: Mapping[str, Any]
     ) -> None:
         """Write the scores of each video, if there are any.
 
         Args:
             path: of the file.
-            facts: data, decoders and counts behind the figures; kept with them.
+            facts: data, decoders and counts behind the metrics; saved with the scores.
         """
 
     def details(self, results: Mapping[str, Any], folder: Path, title: str) -> str:
-        """Describe a test beyond one line, and draw it.
+        """Describe a test in more lines, and draw its figures.
 
         Args:
             results: as for `summary`.
             folder: for figures.
-            title: above them.
+            title: of the figures.
 
         Returns:
-            lines that end by naming what was written; empty if there is nothing to add.
+            Lines of text, with the paths of the figures last; empty if there is nothing to add.
         """
         return ""
 
 
 class Evaluator(ABC):
-    """Evaluates a model over a list: what the one evaluation loop runs."""
+    """Interface to the evaluation loop."""
 
     @abstractmethod
     def evaluation(self, videos: VideoList, num_views: int) -> Evaluation:
-        """Start an evaluation of `videos` in `num_views` clips each."""
+        """Start an evaluation of `videos`, with `num_views` clips per video."""
 
 
 class Task(nn.Module, Evaluator, ABC):
-    """A training method: turns a model and a batch into a loss, and evaluates a model.
+    """A training method: computes the loss of a model on a batch, and evaluates the model.
 
-    It is a module, so that targets, teachers and centers move to the device with it and stand in
-    its `state_dict`, which is part of a checkpoint. Networks that are trained belong to the model.
-    In evaluation mode `step` must not change it.
+    It is a module, so that targets, teachers and centers move to the device with it and are in its
+    `state_dict`, which is part of a checkpoint. Trained networks belong to the model. In evaluation
+    mode `step` must not change the task.
 
-    The loop sums gradients over micro-batches and processes and divides by the summed weight, so
-    that the split into either changes nothing. (The published code averages the means of
-    processes.)
+    The train loop sums gradients over micro-batches and processes and divides them by the summed
+    weight, so that the result does not depend on how a batch is split. (The published code averages
+    the means of processes.)
     """
 
     scalar_names: ClassVar[tuple[str, ...]] = ()
-    """Names of `StepOutput.scalars`, in the order in which they are shown."""
+    """Names of `StepOutput.scalars`, in the order in which they are printed."""
 
     has_idle_parameters: ClassVar[bool] = False
     """Some trainable parameters of the model take no part in some steps, such as a mask token that
     is not used. Processes then search for them in each step, which costs a little time."""
 
     teacher_prefix: ClassVar[str] = ""
-    """Beginning of the names in `state_dict` of a teacher's weights, whose rest are names of the
-    model: what other trainings and probes load from a checkpoint. Empty: the model itself."""
+    """Prefix of the teacher's weights in `state_dict`; the rest of their names is as in the model.
+    Other trainings and probes load these weights from a checkpoint. Empty: those of the model."""
 
     @abstractmethod
     def step(self, model: nn.Module, batch: ClipBatch) -> StepOutput:
-        """Compute the loss of one batch that is on the model's device.
+        """Compute the loss of one batch, which is on the model's device.
 
-        Statistics that a method keeps are only added up here: a step has several batches.
+        Only accumulate statistics here, since an optimizer step may have several micro-batches.
         """
 
     def start(self, model: nn.Module) -> None:
-        """Take over the first weights of the bare model; not called when a run resumes."""
+        """Initialize from the first weights of the bare model; not called when a run resumes."""
 
     def after_step(self, model: nn.Module, progress: float, taken: Tensor) -> None:
-        """Move teachers, centers and codebooks, once an optimizer step.
+        """Update teachers, centers and codebooks, once per optimizer step.
 
         Args:
             model: the bare model after the step.
-            progress: share of the whole training before the step, in [0, 1).
-            taken: () bool on the device: False for a step that was skipped since its loss or
-                gradient is not finite, after which nothing may move.
+            progress: fraction of the whole training before the step, in [0, 1).
+            taken: () bool on the device: False if the step was skipped because its loss or gradient
+                is not finite; then nothing may be updated.
         """
 
 
 class LossEvaluation(Evaluation):
-    """Means of a task's loss and scalars over a list, weighted as in training."""
+    """Means of a task's loss and scalars over a split, weighted as in training."""
 
     def __init__(self, num_videos: int, task: Task) -> None:
         super().__init__(num_videos)
@@ -155,7 +155,7 @@ class LossEvaluation(Evaluation):
         self._sums = torch.zeros(1 + len(self._names), dtype=torch.float64)  # the weight is first
 
     def add(self, model: nn.Module, batch: ClipBatch) -> None:
-        """Compute the loss of a batch."""
+        """Add the loss of a batch."""
         if not len(batch):
             return
         output = self._task.step(model, batch)
@@ -171,7 +171,7 @@ class LossEvaluation(Evaluation):
         """Return the mean of each term by its name."""
         weight, *sums = self._sums.tolist()
         if not weight:
-            raise ValueError("no video of the validation list could be decoded")
+            raise ValueError("no video of the validation split could be decoded")
         return {name: total / weight for name, total in zip(self._names, sums, strict=True)}
 
 

@@ -1,4 +1,4 @@
-"""Action recognition: one label per clip, one answer per video."""
+"""Action recognition: one label per clip, one prediction per video."""
 
 from __future__ import annotations
 
@@ -21,13 +21,13 @@ ClassLoss = Callable[[Tensor, Tensor], Tensor]
 
 
 class Classification(Task):
-    """Classify clips, and videos by the scores of their clips together.
+    """Classification of clips, and of videos by the combined scores of their clips.
 
     Args:
         loss: (B, K) logits and (B,) labels -> (B,) terms.
         activation: (B, K) logits -> (B, K) scores, for evaluation.
         num_classes: K.
-        ensemble: how the scores of a video's clips are put together: "sum" or "max".
+        ensemble: how the scores of a video's clips are combined: "sum" or "max".
         mean: per channel, of the clip's normalization.
         std: per channel, of the clip's normalization.
         class_names: of the K classes, or None.
@@ -56,17 +56,20 @@ class Classification(Task):
         self.class_names = class_names
 
     def logits(self, model: nn.Module, clips: Tensor) -> Tensor:
-        """(B, C, T, H, W) uint8 or normalized float -> (B, K) float32."""
+        """Compute logits: (B, C, T, H, W) uint8 or normalized float -> (B, K) float32."""
         output: Tensor = model(normalize(clips, self.mean, self.std))
         return output.float()
 
     def step(self, model: nn.Module, batch: ClipBatch) -> StepOutput:
-        """Mean loss over the clips; the scalar `top1` is the percentage answered right.
+        """Compute the mean loss over the clips; the scalar `top1` is the accuracy in percent.
 
-        An answer to mixed clips counts as right by the share of its class: see `mean_credit`.
+        With mixup labels, the predicted class's weight counts as partial credit: see `mean_credit`.
+
+        Raises:
+            ValueError: the batch has no labels.
         """
         if batch.labels is None:
-            raise ValueError("classification needs labels: the list has paths alone")
+            raise ValueError("classification needs labels, got an annotation file with only paths")
         logits = self.logits(model, batch.clips)
         loss = self.loss(logits, batch.labels).mean()
         top1 = 100 * mean_credit(logits.detach(), batch.labels)
@@ -74,12 +77,12 @@ class Classification(Task):
         return StepOutput(loss, weight, {"top1": top1})
 
     def evaluation(self, videos: VideoList, num_views: int) -> Evaluation:
-        """Top-1 and top-5 over videos."""
+        """Evaluate top-1 and top-5 accuracy over videos."""
         return _ScoreEvaluation(len(videos), num_views, self)
 
 
 class _ScoreEvaluation(Evaluation):
-    """Scores of all clips of each video together."""
+    """Combined scores of all clips of each video."""
 
     def __init__(self, num_videos: int, num_views: int, task: Classification) -> None:
         super().__init__(num_videos)
@@ -91,7 +94,7 @@ class _ScoreEvaluation(Evaluation):
         if not len(batch):
             return
         if batch.labels is None:
-            raise ValueError("evaluation needs labels: the list has paths alone")
+            raise ValueError("evaluation needs labels, got an annotation file with only paths")
         assert batch.index is not None
         assert batch.view is not None
         logits = self._task.logits(model, batch.clips)
@@ -107,10 +110,10 @@ class _ScoreEvaluation(Evaluation):
         self._labels = all_reduce(self._labels, "max")
 
     def results(self) -> dict[str, Any]:
-        figures = self._scores.finalize(self._labels).as_dict()
-        figures["num_videos_incomplete"] = len(figures.pop("incomplete_videos"))
-        del figures["lost_videos"]  # the loop tells them by path, with the reason
-        return figures
+        metrics = self._scores.finalize(self._labels).as_dict()
+        metrics["num_videos_incomplete"] = len(metrics.pop("incomplete_videos"))
+        del metrics["lost_videos"]  # the evaluation loop adds them with path and reason
+        return metrics
 
     def summary(self, results: Mapping[str, Any]) -> str:
         """Describe accuracy and loss."""
@@ -123,9 +126,9 @@ class _ScoreEvaluation(Evaluation):
     def save(self, path: str, facts: Mapping[str, Any]) -> None:
         """Write an .npz: scores (videos, K), labels (videos,), clips (videos,), class names, facts.
 
-        `facts` is one text in JSON: the list with its hash, the decoders, the counts.
+        `facts` is a JSON string: the annotation file with its hash, the decoders, the counts.
         """
-        with open(path, "wb") as file:  # to a path savez would add an ending
+        with open(path, "wb") as file:  # savez would add a suffix to a path
             np.savez_compressed(
                 file,
                 scores=self._scores.video_scores().numpy(),

@@ -1,4 +1,4 @@
-"""Action detection: the classes of each box, and the mean average precision over a list."""
+"""Action detection: the classes of each box, and the mean average precision over a split."""
 
 from __future__ import annotations
 
@@ -27,14 +27,14 @@ BoxLoss = Callable[[Tensor, Tensor], Tensor]
 
 
 class Detection(Task):
-    """Tell what is done in each box.
+    """Classification of the actions in each box.
 
     Args:
-        loss: (R, K) logits and labels, (R, K) of several classes each or (R,) of one -> (R,) terms.
+        loss: (R, K) logits and labels, (R, K) multi-label or (R,) class indices -> (R,) terms.
         activation: (R, K) logits -> (R, K) scores, for evaluation.
         mean: per channel, of the clip's normalization.
         std: per channel, of the clip's normalization.
-        read_truth: what the boxes of a list are judged by; None where nothing will be judged.
+        read_truth: reads the ground truth of a split; None if there is no evaluation.
     """
 
     def __init__(
@@ -54,15 +54,14 @@ class Detection(Task):
         self.read_truth = read_truth
 
     def logits(self, model: nn.Module, clips: Tensor, boxes: Tensor) -> Tensor:
-        """(B, C, T, H, W) uint8 or normalized float, (R, 5) boxes -> (R, K) float32."""
+        """Compute logits (R, K), float32, of clips (B, C, T, H, W), uint8 or normalized float."""
         output: Tensor = model(normalize(clips, self.mean, self.std), boxes)
         return output.float()
 
     def step(self, model: nn.Module, batch: ClipBatch) -> StepOutput:
-        """Mean loss over the boxes; a batch without a box has the loss 0 and the weight 0.
+        """Compute the mean loss over the boxes; a batch without boxes has loss 0 and weight 0.
 
-        All of the model takes part in the backward pass even then, as processes that train
-        together need it.
+        Even then all parameters take part in the backward pass, as DDP requires.
 
         Raises:
             ValueError: the batch has no boxes, or these have no labels.
@@ -71,21 +70,21 @@ class Detection(Task):
             raise ValueError("detection needs boxes with labels: the batch lacks them")
         logits = self.logits(model, batch.clips, batch.boxes)
         num_boxes = len(batch.boxes)
-        # Without boxes the sum over nothing is 0, and so are its gradients.
+        # Without boxes the sum is empty: it and its gradients are 0.
         terms = self.loss(logits, batch.labels) if num_boxes else logits.sum(1)
         return StepOutput(
             terms.sum() / max(num_boxes, 1), torch.tensor(float(num_boxes), device=logits.device)
         )
 
     def evaluation(self, videos: VideoList, num_views: int) -> Evaluation:
-        """Mean average precision over the key frames of a list."""
+        """Evaluate the mean average precision over the key frames of a split."""
         assert isinstance(videos, KeyFrames)
         assert self.read_truth is not None
         return _BoxEvaluation(videos, self, self.read_truth(videos))
 
 
 class _BoxEvaluation(Evaluation):
-    """Scores of all boxes of a list."""
+    """Scores of all boxes of a split."""
 
     file_name = "test_detections.csv"
 
@@ -108,7 +107,7 @@ class _BoxEvaluation(Evaluation):
         self._is_scored[boxes] = 1
 
     def merge(self, all_reduce: AllReduce) -> None:
-        # Each box is in one process; the others hold zeros for it.
+        # Each box is scored by one process; the others have zeros for it.
         self._scores = all_reduce(self._scores, "sum")
         self._is_scored = all_reduce(self._is_scored, "sum")
 
@@ -127,16 +126,16 @@ class _BoxEvaluation(Evaluation):
         )
 
     def details(self, results: Mapping[str, Any], folder: Path, title: str) -> str:
-        """List the average precision of each class, and draw it as bars."""
+        """List the average precision of each class, and draw a bar chart."""
         path = folder / "test_average_precision.png"
         title = f"{title or 'detection'}: average precision at IoU {IOU_THRESHOLD}"
         class_bars(path, results["per_class_ap"], results["per_class_boxes"], title=title)
         return f"{class_table(results)}\n  drawn in {path}"
 
     def save(self, path: str, facts: Mapping[str, Any]) -> None:
-        """Write the detections in the form of the AVA challenge, a row for each box and class.
+        """Write the detections in the format of the AVA challenge, a row per box and class.
 
-        A CSV has no place for `facts`: they are in the log, beside the figures.
+        The format has no place for `facts`: they are in the log, with the metrics.
         """
         write_detections(path, self._detections(), self._truth.labelmap)
 
@@ -153,7 +152,7 @@ class _BoxEvaluation(Evaluation):
 
 
 def class_table(results: Mapping[str, Any]) -> str:
-    """Format AP and annotated boxes of each class, the best first; uncounted classes come last."""
+    """Format AP and number of boxes of each class, best first; classes without AP come last."""
     per_class, boxes = results["per_class_ap"], results["per_class_boxes"]
     names = sorted(per_class, key=lambda name: -1.0 if per_class[name] is None else per_class[name])
     width = max(map(len, (*names, "class")))

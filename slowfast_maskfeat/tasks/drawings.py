@@ -1,4 +1,4 @@
-"""Drawings of what a masked model predicts, for the figures of a run."""
+"""Drawings of the predictions of a masked model, for the figures of a run."""
 
 from __future__ import annotations
 
@@ -35,7 +35,7 @@ def draw_masked_predictions(
 
 
 def drawn_target(task: MaskedPrediction) -> str | None:
-    """What a task predicts last, by the name that stands above it; None if it can't be drawn."""
+    """Return the title of the target at the last depth; None if it can't be drawn."""
     target = task.targets[-1]
     names = {HOGTarget: "HOG", PixelTarget: "pixels"}
     return next((name for kind, name in names.items() if isinstance(target, kind)), None)
@@ -50,20 +50,21 @@ def predicted_drawings(
     *,
     is_reversed: bool = False,
 ) -> ClipDrawings:
-    """What a network predicts at its last predicting depth of masked clips.
+    """Predict masked clips at the last predicting depth of a network, for drawing.
 
     Args:
-        model: on the device of the batch; its training mode is put back afterwards.
-        task: with a target that `drawn_target` knows.
+        model: on the device of the batch; its training mode is restored afterwards.
+        task: with a target that `drawn_target` supports.
         batch: clips (uint8) with masks.
-        name: of the method, above its columns.
-        is_reversed: the clips are blue, green, red; drawings are red, green, blue.
+        name: of the method, as the title of its columns.
+        is_reversed: the clips are BGR; drawings are always RGB.
 
     Returns:
         A drawing for each clip and time step of the predictions.
 
     Raises:
-        ValueError: a cell of a mask is finer than a predicted token, so that no picture is true.
+        ValueError: the mask grid is finer than the predicted grid, so that predicted tokens could
+            be partly masked.
     """
     target = task.targets[-1]
     assert isinstance(target, (HOGTarget, PixelTarget))
@@ -71,29 +72,31 @@ def predicted_drawings(
     grid = model.prediction_grids(batch.clips.shape[2:])[-1]
     mask_grid = Grid(*batch.mask.shape[1:])
     if not mask_grid.divides(grid):
-        raise ValueError(f"a mask of {mask_grid} cells can't be drawn on {grid} predicted tokens")
+        raise ValueError(
+            f"the mask grid must divide the {grid} grid of predicted tokens, got {mask_grid}"
+        )
     was_training = model.training
     model.eval()
     predicted = model(normalize(batch.clips, task.mean, task.std), batch.mask)[-1].float()
     model.train(was_training)
-    described = target.encode(batch.clips, grid)  # (B, N, dim)
-    filled = described.clone()
+    encoded = target.encode(batch.clips, grid)  # (B, N, dim)
+    filled = encoded.clone()
     mask = resize_mask(batch.mask, grid)  # (B, t, h, w)
     filled[mask.flatten(1)] = predicted
     drawing: type[HOGDrawing] | type[PixelDrawing]
     if isinstance(target, HOGTarget):
         drawing = HOGDrawing
-        wanted, made = (target.to_cells(tokens, grid).cpu() for tokens in (described, filled))
+        targets, predictions = (target.to_cells(tokens, grid).cpu() for tokens in (encoded, filled))
     else:
         drawing = PixelDrawing
-        wanted, made = (
+        targets, predictions = (
             _first_frames(target.to_frames(tokens, batch.clips, grid), grid.t, is_reversed)
-            for tokens in (described, filled)
+            for tokens in (encoded, filled)
         )
     mask = mask.cpu()
     return [
         [
-            drawing(wanted[clip, step], made[clip, step], mask[clip, step], name)
+            drawing(targets[clip, step], predictions[clip, step], mask[clip, step], name)
             for step in range(grid.t)
         ]
         for clip in range(len(batch))
@@ -101,6 +104,6 @@ def predicted_drawings(
 
 
 def _first_frames(frames: Tensor, num_steps: int, is_reversed: bool) -> Tensor:
-    """(B, C, T, H, W) -> (B, t, H, W, C), red first, the first frame of each token."""
+    """Return the first frame of each token in RGB: (B, C, T, H, W) -> (B, t, H, W, C)."""
     frames = frames[:, :, :: frames.shape[2] // num_steps].cpu()
     return (frames.flip(1) if is_reversed else frames).permute(0, 2, 3, 4, 1)

@@ -1,4 +1,4 @@
-"""Masked prediction: predict a target's encoding of the masked tokens.
+"""Masked prediction: predict the target of the masked tokens.
 
 Source: MaskFeat, arXiv 2112.09133, section 3.
 """
@@ -24,7 +24,7 @@ class MaskedPrediction(Task):
     """Predict the target of the masked tokens from the visible ones.
 
     Args:
-        targets: one per predicting depth; each encodes the unmasked clip and has the loss.
+        targets: one per predicting depth; each encodes the unmasked clip and computes the loss.
         mean: per channel, of the clip's normalization.
         std: per channel, of the clip's normalization.
     """
@@ -44,7 +44,7 @@ class MaskedPrediction(Task):
 
         Returns:
             `weight` is the number of masked tokens at the first depth. The scalar `baseline` is the
-            loss of predicting the batch's mean target: a model that learns falls below it.
+            loss of the best constant prediction for the batch, which a model that learns beats.
         """
         predictions = model(normalize(batch.clips, self.mean, self.std), batch.mask)
         grids = _bare(model).prediction_grids(batch.clips.shape[2:])
@@ -58,15 +58,15 @@ class MaskedPrediction(Task):
         return StepOutput(loss, weight, {"baseline": baseline})
 
     def evaluation(self, videos: VideoList, num_views: int) -> Evaluation:
-        """Evaluate the loss over a validation list."""
+        """Evaluate the loss over a validation split."""
         return MaskedPredictionEvaluation(len(videos), self)
 
 
 class MaskedPredictionEvaluation(LossEvaluation):
-    """Mean loss over all masked tokens of a list."""
+    """Mean loss over all masked tokens of a split."""
 
     def summary(self, results: Mapping[str, Any]) -> str:
-        """Describe the loss beside that of a constant prediction."""
+        """Describe the loss and that of a constant prediction."""
         return (
             f"loss {results['loss']:.4f}, constant prediction {results['baseline']:.4f}; "
             f"{results['num_decoded']} of {results['num_expected']} videos decoded"

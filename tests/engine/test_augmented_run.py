@@ -86,7 +86,7 @@ def test_a_killed_run_goes_on_as_if_nothing_had_happened(data, whole, tmp_path, 
     process.wait()
     done = run(data, tmp_path, AUGMENTED, options)
     assert done.returncode == 0, done.stderr
-    assert "going on from" in done.stderr
+    assert "resuming from" in done.stderr
     if where:
         whole = tmp_path / "whole"
         assert run(data, whole, AUGMENTED, where).returncode == 0

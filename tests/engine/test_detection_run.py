@@ -97,7 +97,7 @@ def test_a_killed_run_goes_on_as_if_nothing_had_happened(data, whole, tmp_path):
     process.wait()
     done = run(data, tmp_path, _options(data), options)
     assert done.returncode == 0, done.stderr
-    assert "going on from" in done.stderr
+    assert "resuming from" in done.stderr
     assert losses(tmp_path) == losses(whole)
     last, expected = (
         load_checkpoint(find_checkpoints(folder / "checkpoints", "ava")[-1])["model_state"]

@@ -20,7 +20,7 @@ from slowfast_maskfeat.engine.launch import launch
 def fail(kind: str) -> None:
     if distributed.rank() == 1:
         if kind == "user":
-            raise ValueError("DATA.PATH is 'x'; a folder is right")
+            raise ValueError("DATA.PATH must be a folder, got 'x'")
         if kind == "bug":
             raise KeyError("the cause")
         if kind == "kill":
@@ -34,7 +34,7 @@ def fail(kind: str) -> None:
 @pytest.mark.parametrize(
     ("kind", "error", "text"),
     [
-        ("user", ValueError, "^DATA.PATH is 'x'; a folder is right$"),
+        ("user", ValueError, "^DATA.PATH must be a folder, got 'x'$"),
         pytest.param(
             "bug", RuntimeError, "(?s)process 1 failed.*the cause", marks=pytest.mark.slow
         ),
@@ -126,8 +126,8 @@ def test_processes_share_the_threads_of_the_one_that_starts_them(tmp_path: Path)
 @pytest.mark.parametrize(
     ("arguments", "text"),
     [
-        ({"num_processes": 0}, "0 processes"),
-        ({"num_processes": 1, "num_shards": 2, "shard_id": 2}, "--shard_id is 2"),
+        ({"num_processes": 0}, "processes must .* got 0"),
+        ({"num_processes": 1, "num_shards": 2, "shard_id": 2}, "--shard_id must .* got 2"),
         ({"num_processes": 1, "num_shards": 2}, "--init_method"),
     ],
 )

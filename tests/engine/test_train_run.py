@@ -85,7 +85,7 @@ def test_a_killed_run_goes_on_as_if_nothing_had_happened(data, whole, tmp_path, 
     process.wait()
     done = run(data, tmp_path, PRETRAINING, options)
     assert done.returncode == 0, done.stderr
-    assert "going on from" in done.stderr
+    assert "resuming from" in done.stderr
     assert losses(tmp_path) == losses(whole)
     _assert_equal_states(_states(tmp_path), _states(whole))
 

@@ -170,7 +170,7 @@ def test_what_has_no_frame_in_common_is_told(folder, load):
 
 def test_other_crops_are_told_and_a_key_makes_them_equal(folder, load):
     larger = {**HOG, "DATA.TRAIN_CROP_SIZE": 48, "DATA.TRAIN_JITTER_SCALES": [48, 48]}
-    message = r"0\.pyth takes crops of 32 pixels and .*1\.pyth of 48 \(DATA\.TRAIN_CROP_SIZE\)"
+    message = r"DATA\.TRAIN_CROP_SIZE must .* got 32 \(.*0\.pyth\) and 48 \(.*1\.pyth\)"
     with pytest.raises(ValueError, match=message):
         load(HOG, larger)
     networks = load(HOG, larger, pairs=["DATA.TRAIN_CROP_SIZE", "32"])
@@ -220,7 +220,7 @@ def test_blue_first_is_drawn_red_first(folder, load):
 
 
 def test_what_is_no_pre_training_and_names_that_are_too_many(load):
-    with pytest.raises(ValueError, match=r"0\.pyth: it is of no pre-training"):
+    with pytest.raises(ValueError, match=r"0\.pyth must be a checkpoint of masked pre-training"):
         load({"MODEL.NUM_CLASSES": 3})
-    with pytest.raises(ValueError, match="2 names for 1 checkpoints"):
+    with pytest.raises(ValueError, match=r"--name must have 1 names, got 2"):
         load(HOG, names=("a", "b"))

@@ -11,7 +11,7 @@ from helpers import tiny_run
 
 from slowfast_maskfeat.config import load_config
 from slowfast_maskfeat.features import Features
-from slowfast_maskfeat.runs.features import build_frozen_model, kept_features
+from slowfast_maskfeat.runs.features import build_frozen_model, extract_features
 
 CPU = torch.device("cpu")
 
@@ -37,7 +37,7 @@ def _cfg(videos: Path, output: Path, *options: dict):
 
 def _kept(cfg, checkpoint: Path | str = "", *, of_tokens: bool = False) -> Features:
     frozen = build_frozen_model(cfg, str(checkpoint), CPU)
-    found = kept_features(cfg, "test", frozen, of_tokens=of_tokens, device=CPU)
+    found = extract_features(cfg, "test", frozen, of_tokens=of_tokens, device=CPU)
     assert found is not None
     return found
 
@@ -145,7 +145,7 @@ def test_pooling_is_what_the_facts_say(videos, tmp_path, capsys, options, of_tok
     model = build_frozen_model(cfg, "", CPU).model
     features = _kept(cfg, of_tokens=of_tokens)
     assert features.facts["pooling"] == pooling
-    assert f"free; {pooling}" in capsys.readouterr().err
+    assert f"free); {pooling}" in capsys.readouterr().err
     clips = torch.rand(2, 3, 4, 32, 32)
     with torch.no_grad():
         tokens, _ = model.encode(clips)

@@ -184,9 +184,9 @@ def test_a_probe_takes_the_weights_that_a_test_would(videos, tmp_path):
 @pytest.mark.parametrize(
     ("change", "chosen_on", "reason"),
     [
-        ("none", "every tenth training row", "there is no validation list"),
+        ("none", "every tenth training row", "there is no validation split"),
         ("bare", "every tenth training row", "the rows of {} have no labels"),
-        ("same", "every tenth training row", "{} is the test list"),
+        ("same", "every tenth training row", "{} is also the test split"),
         ("other", "val", ""),
     ],
 )
@@ -201,7 +201,7 @@ def test_the_run_says_which_rows_choose(lists, tmp_path, change, chosen_on, reas
         val.write_text(f"{rows[1]}\n{rows[2]}\n")
     said = _probe(lists, tmp_path / "out", {"PROBE.LEARNING_RATES": [0.1]}).stderr
     ending = f": {reason.format(val)}" if reason else ""
-    assert f"the learning rate is chosen on {chosen_on}{ending}\n" in said
+    assert f"the learning rate is selected on {chosen_on}{ending}\n" in said
     (event,) = tiny_run.events(tmp_path / "out", "probe")
     assert event["chosen_on"] == chosen_on
 
@@ -211,7 +211,7 @@ def test_too_few_rows_to_hold_some_out_are_told_before_the_work(lists, tmp_path)
     train.write_text("".join(train.read_text().splitlines(keepends=True)[:9]))
     (lists / "val.csv").unlink()
     error = _error(_probe(lists, tmp_path / "out", code=2))
-    assert f"{train}: 9 rows are too few: there is no validation list" in error
+    assert f"{train} must have at least 10 rows, got 9: there is no validation split" in error
     assert not (tmp_path / "out" / "features").exists()
 
 

@@ -15,7 +15,7 @@ from slowfast_maskfeat.augment import normalize
 from slowfast_maskfeat.checkpoints import find_checkpoints
 from slowfast_maskfeat.config import load_config
 from slowfast_maskfeat.features import Features, load_features
-from slowfast_maskfeat.runs.features import FrozenModel, build_frozen_model, kept_features
+from slowfast_maskfeat.runs.features import FrozenModel, build_frozen_model, extract_features
 
 CPU = torch.device("cpu")
 PROBING = {**tiny_run.FINETUNING, "PROBE.NUM_NEIGHBORS": 5}
@@ -41,7 +41,7 @@ def _cfg(videos: Path, output: Path, *options: dict):
 
 
 def _kept(cfg, frozen: FrozenModel, split: str = "test", *, of_tokens: bool = False) -> Features:
-    found = kept_features(cfg, split, frozen, of_tokens=of_tokens, device=CPU)
+    found = extract_features(cfg, split, frozen, of_tokens=of_tokens, device=CPU)
     assert found is not None
     return found
 
@@ -77,8 +77,8 @@ def test_features_are_kept_and_only_what_is_missing_is_made(videos, pretrained, 
     shutil.rmtree(kept[0])
     before = (kept[1] / "facts.json").stat().st_mtime_ns
     _, said = _probe(videos, tmp_path, pretrained, knn)
-    assert f"features of train: those in {kept[1]}" in said
-    assert "features of test: those in" not in said
+    assert f"features of train: reusing {kept[1]}" in said
+    assert "features of test: reusing" not in said
     assert sorted(path.name for path in kept[0].iterdir()) == [
         "facts.json",
         "part_0000.npy",
@@ -180,15 +180,19 @@ def test_lists_without_labels_are_extracted_but_not_probed(videos, pretrained, t
     code, said = _probe(bare, tmp_path / "b", pretrained, {"PROBE.KIND": "knn"})
     assert code == 2
     assert "error: " in said
-    assert "the rows have no labels" in said
+    assert "train.csv must have labels" in said
 
 
 @pytest.mark.parametrize(
     ("rows", "options", "message"),
     [
-        (["{} 0", "{} 1", "{} 2"], {"PROBE.NUM_NEIGHBORS": 4}, "NUM_NEIGHBORS: 4 neighbors"),
-        (["{} 1", "{} 1", "{} 1"], {}, "train.csv: all rows have the label 1"),
-        (["{}", "{}", "{}"], {}, "train.csv: the rows have no labels"),
+        (
+            ["{} 0", "{} 1", "{} 2"],
+            {"PROBE.NUM_NEIGHBORS": 4},
+            "NUM_NEIGHBORS must be at most the 3 rows of",
+        ),
+        (["{} 1", "{} 1", "{} 1"], {}, "train.csv must have at least two classes"),
+        (["{}", "{}", "{}"], {}, "train.csv must have labels"),
         (["{} 0", "{} 1", "{} 7"], {}, "line 3: the label must be in [0, 3), got 7"),
     ],
 )
@@ -265,7 +269,7 @@ def test_an_interrupted_extraction_goes_on(videos, pretrained, tmp_path, capsys,
     found = _kept(cut_cfg, frozen, of_tokens=of_tokens)
     # 2 clips of the batch with the lost video, then two of 4; and once more two of 4.
     assert seen.num_clips == 24 - (2 + 4 + 4) - (4 + 4)
-    assert "18 of 26 clips are there already" in capsys.readouterr().err
+    assert "reusing 18 of 26 clips" in capsys.readouterr().err
     assert found.features[:].equal(whole.features[:])
     for name in ("rows", "views", "times", "labels"):
         assert getattr(found, name).equal(getattr(whole, name))
@@ -281,7 +285,7 @@ def test_too_little_room_is_told_before_the_work(videos, pretrained, tmp_path):
     code, said = _probe(videos, tmp_path, pretrained, views)
     assert code == 2
     (error,) = [line for line in said.splitlines() if line.startswith("error: ")]
-    assert f"{12 * 10**12 * (32 * 8 * 2 + 24):,} bytes more" in error
+    assert f"{12 * 10**12 * (32 * 8 * 2 + 24):,} bytes free" in error
     assert str(tmp_path / "features") in error
     for key in ("TEST.NUM_ENSEMBLE_VIEWS", "TEST.NUM_SPATIAL_CROPS", "PROBE.KIND linear"):
         assert key in error
@@ -298,7 +302,7 @@ def test_a_probe_takes_what_the_tool_has_made(videos, pretrained, tmp_path):
     assert f"{tmp_path}: 24x8, 12 of 12 samples" in done.stdout
     code, said = _probe(videos, tmp_path, pretrained, {"PROBE.KIND": "knn"})
     assert code == 0
-    assert said.count("those in") == 2
+    assert said.count(": reusing ") == 2
 
 
 def test_a_folder_that_cannot_be_written_is_told(videos, pretrained, tmp_path):
@@ -307,7 +311,8 @@ def test_a_folder_that_cannot_be_written_is_told(videos, pretrained, tmp_path):
     done = run_tool("tools/extract_features.py", *words)
     assert done.returncode == 2
     (line,) = [line for line in done.stderr.splitlines() if "error: " in line]
-    assert line.startswith(f"error: OUTPUT_DIR: {tmp_path / 'file'}")
+    assert line.startswith("error: OUTPUT_DIR must be writable")
+    assert f"got {tmp_path / 'file'}" in line
 
 
 def test_an_impossible_ending_is_told_before_the_work(pretrained, tmp_path):

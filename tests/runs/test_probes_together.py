@@ -16,7 +16,7 @@ from slowfast_maskfeat import distributed
 from slowfast_maskfeat.config import load_config
 from slowfast_maskfeat.engine.launch import launch
 from slowfast_maskfeat.features import load_features
-from slowfast_maskfeat.runs.features import build_frozen_model, kept_features
+from slowfast_maskfeat.runs.features import build_frozen_model, extract_features
 from slowfast_maskfeat.runs.run import run
 
 CPU = torch.device("cpu")
@@ -87,7 +87,7 @@ def _in_each_process(images: Path, output: Path) -> None:
     apart = _cfg(images, output / f"of_{distributed.rank()}")
     (output / "said").mkdir(exist_ok=True)
     try:
-        kept_features(
+        extract_features(
             apart, "test", build_frozen_model(apart, "", CPU), of_tokens=False, device=CPU
         )
     except ValueError as error:
@@ -105,8 +105,8 @@ def test_two_processes_equal_one(images, tmp_path):
     # Each had a folder of its own, as two machines may.
     said = [(two / "said" / str(rank)).read_text() for rank in range(2)]
     assert said[1] == said[0].replace("of_0", "of_1")
-    assert f"OUTPUT_DIR: {two / 'of_0'}" in said[0]
-    assert "another folder for process 1" in said[0]
+    assert f"OUTPUT_DIR must be a folder that all machines share, got {two / 'of_0'}" in said[0]
+    assert "not the same folder for process 1" in said[0]
     for kind in ("linear", "attentive", "knn"):
         run(_cfg(images, one, {"PROBE.KIND": kind}))
     alone, together = (tiny_run.events(folder, "probe") for folder in (one, two))

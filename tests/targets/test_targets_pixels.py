@@ -94,7 +94,7 @@ def test_float32_without_gradient_under_autocast():
 
 
 def test_size_error_names_both():
-    with pytest.raises(ValueError, match=r"4x4x4 tokens of 2x16x16 pixels.*\(8, 60, 64\)"):
+    with pytest.raises(ValueError, match=r"4x4x4 tokens of 2x16x16 pixels.* got \(8, 60, 64\)"):
         PixelTarget((2, 16, 16)).encode(torch.zeros(1, 3, 8, 60, 64), GRID)
 
 

@@ -105,7 +105,7 @@ def wrong_files(data, tmp_path_factory):
         ("absent checkpoint", "there is no checkpoint at"),
         ("absent video", "no such file"),
         ("text as video", "text.mp4"),
-        ("bare weights", "holds no configuration"),
+        ("bare weights", "has no configuration"),
         ("pre-training", "--checkpoint must be a clip classifier"),
         ("unknown key", "unknown key 'TEST.NO'"),
     ],

@@ -84,7 +84,7 @@ def test_a_mask_finer_than_what_is_predicted_is_not_drawn():
     task = build_task(cfg, model)
     clips = torch.zeros(1, 3, 4, 32, 32, dtype=torch.uint8)
     batch = ClipBatch(clips, mask=torch.rand(1, 2, 8, 8) < 0.5)
-    with pytest.raises(ValueError, match="2x8x8 cells can't be drawn on 2x4x4 predicted tokens"):
+    with pytest.raises(ValueError, match=r"must divide the 2x4x4 grid .* got 2x8x8"):
         predicted_drawings(model, task, batch, "mine")
 
 
@@ -158,7 +158,10 @@ def test_what_is_wrong_is_one_line(folder, tmp_path):
     video, png, broken = folder / "0.mp4", tmp_path / "x.png", tmp_path / "broken.jpg"
     broken.write_bytes(b"no picture")
     for words, part in (
-        (["--checkpoint", classifier, "--input", video, "--output", png], "no pre-training"),
+        (
+            ["--checkpoint", classifier, "--input", video, "--output", png],
+            "c.pyth must be a checkpoint of masked pre-training",
+        ),
         (["--checkpoint", folder / "hog.pyth", "--input", video, "--output", "x.jpg"], ".png"),
         (
             [
@@ -172,7 +175,7 @@ def test_what_is_wrong_is_one_line(folder, tmp_path):
                 "--output",
                 png,
             ],
-            "2 names for 1",
+            "--name must have 1 names, got 2",
         ),
         (["--checkpoint", folder / "hog.pyth", "--input", "no.mp4", "--output", png], "no.mp4"),
         (["--checkpoint", folder / "hog.pyth", "--input", "no.csv", "--output", png], "no.csv"),

@@ -1,0 +1,103 @@
+"""Progress and results of a training: progress bar, messages and log events."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any, TextIO
+
+import torch
+
+from slowfast_maskfeat import distributed
+from slowfast_maskfeat.clips.batch import ClipBatch, LostVideo
+from slowfast_maskfeat.engine.lost_videos import LostVideos
+from slowfast_maskfeat.engine.state import TrainState
+from slowfast_maskfeat.log import EventLog, Progress, TensorBoardLog, Throughput
+
+
+class Reporter:
+    """Progress bar, messages and log events of a training, from the main process only."""
+
+    def __init__(
+        self,
+        log: EventLog,
+        tensorboard: TensorBoardLog,
+        stream: TextIO,
+        steps_per_epoch: int,
+        shown: Sequence[str],
+    ) -> None:
+        self.throughput = Throughput()
+        self._log = log
+        self._tensorboard = tensorboard
+        self._stream = stream
+        self._steps_per_epoch = steps_per_epoch
+        self._names = shown
+        self._progress: Progress | None = None
+        self._shown: dict[str, Any] = {}
+
+    def start_epoch(self, epoch: int, max_epoch: int, step: int) -> None:
+        """Start the progress bar of an epoch, at `step` for a resumed one."""
+        self.throughput.take()
+        self._progress = Progress(
+            self._steps_per_epoch,
+            f"epoch {epoch + 1}/{max_epoch}",
+            self._stream,
+            initial=step,
+            enabled=distributed.is_main(),
+        )
+
+    def step(self, batch: ClipBatch) -> None:
+        """Advance the progress bar by one step."""
+        self.throughput.count(len(batch) * distributed.world_size())
+        if self._progress is not None:
+            self._progress.update(1, **self._shown)
+
+    def window(
+        self, state: TrainState, means: dict[str, float], lr: float, lost: LostVideos
+    ) -> None:
+        """Log the means over a log period."""
+        measured = self.throughput.take()
+        self._shown = {
+            "loss": means["loss"],
+            **{name: means[name] for name in self._names},
+            "lr": lr,
+            "clips/s": measured["clips_per_second"],
+            "data wait": f"{measured['data_wait']:.0%}",
+        }
+        scalars = {**means, "lr": lr, **measured, **_memory()}
+        step = state.epoch * self._steps_per_epoch + state.step
+        epoch = step / self._steps_per_epoch
+        self._log.write("train", epoch=epoch, step=step, num_lost=lost.num_distinct, **scalars)
+        self._tensorboard.write(step, {f"train/{name}": x for name, x in scalars.items()})
+
+    def lost(self, videos: Sequence[LostVideo]) -> None:
+        """Log the videos that were lost for the first time."""
+        for video in videos:
+            self._log.write("lost", path=video.path, reason=video.reason)
+            if distributed.is_main():
+                print(f"can't decode {video.path}: {video.reason}", file=self._stream)
+
+    def epoch(self, state: TrainState, means: dict[str, float], lost: LostVideos) -> None:
+        """Log and print the means over an epoch."""
+        self.close()
+        self._shown = {}
+        self._log.write("epoch", epoch=state.epoch, **means, **lost.counts)
+        if distributed.is_main():
+            figures = ", ".join(f"{name} {means[name]:.4f}" for name in ("loss", *self._names))
+            print(
+                f"epoch {state.epoch}: {figures}, {means['num_skipped']} steps skipped, "
+                f"{lost.num_distinct} videos lost, {lost.num_replaced} clips replaced",
+                file=self._stream,
+            )
+
+    def close(self) -> None:
+        """Close the progress bar."""
+        if self._progress is not None:
+            self._progress.close()
+            self._progress = None
+
+
+def _memory() -> dict[str, float]:
+    """Return the peak memory of the GPU in GiB since the start; empty without a GPU."""
+    if not torch.cuda.is_available():
+        return {}
+    return {"memory_gib": torch.cuda.max_memory_allocated() / 2**30}
