@@ -32,8 +32,10 @@ def move_average(
         torch._foreach_lerp_(list(averages), list(currents), 1.0 - decay)
         return
     differences = torch._foreach_sub(list(currents), list(averages))
-    torch._foreach_mul_(differences, (1.0 - decay) * taken)
-    torch._foreach_add_(list(averages), differences)
+    # Not a product with `taken` alone: the current values may be NaN after a skipped step.
+    changes = [torch.where(taken, difference, 0.0) for difference in differences]
+    torch._foreach_mul_(changes, 1.0 - decay)
+    torch._foreach_add_(list(averages), changes)
 
 
 class WeightAverage:

@@ -22,7 +22,12 @@ from slowfast_maskfeat.backbones import (
     take_masked,
 )
 from slowfast_maskfeat.builders.augment import build_train_transform
-from slowfast_maskfeat.builders.backbones import build_backbone, register_backbone
+from slowfast_maskfeat.builders.backbones import (
+    build_backbone,
+    prediction_grids,
+    prediction_strides,
+    register_backbone,
+)
 from slowfast_maskfeat.builders.data import build_random_frames
 from slowfast_maskfeat.builders.data_source import DataSource
 from slowfast_maskfeat.builders.masks import MaskKind, register_mask
@@ -33,30 +38,35 @@ from slowfast_maskfeat.config import add_keys
 from slowfast_maskfeat.datasets import (
     DataFolder,
     DataSetKind,
+    KeyFrames,
     MissingListError,
     VideoList,
     register_dataset,
 )
 from slowfast_maskfeat.datasets.row_collector import RowCollector
-from slowfast_maskfeat.distributed import all_reduce_with_grad
+from slowfast_maskfeat.distributed import all_reduce, all_reduce_with_grad
 from slowfast_maskfeat.ema import Teacher, move_average
-from slowfast_maskfeat.figures import CurvePanel
+from slowfast_maskfeat.figures import CurvePanel, Drawing
 from slowfast_maskfeat.frozen import FrozenNetwork
 from slowfast_maskfeat.schedules import Schedule
 from slowfast_maskfeat.shapes import Grid
 from slowfast_maskfeat.targets import Target
-from slowfast_maskfeat.tasks import Evaluation, LossEvaluation, StepOutput, Task
+from slowfast_maskfeat.tasks import Evaluation, LossEvaluation, StepOutput, Task, unwrap
+from slowfast_maskfeat.tasks.drawings import ClipDrawings
 
 __all__ = [
     "Backbone",
     "BackboneModel",
+    "ClipDrawings",
     "CurvePanel",
     "DataFolder",
     "DataSetKind",
     "DataSource",
+    "Drawing",
     "Evaluation",
     "FrozenNetwork",
     "Grid",
+    "KeyFrames",
     "LossEvaluation",
     "MaskKind",
     "MaskedModel",
@@ -75,12 +85,15 @@ __all__ = [
     "VideoList",
     "ViewSpec",
     "add_keys",
+    "all_reduce",
     "all_reduce_with_grad",
     "build_backbone",
     "build_random_frames",
     "build_train_transform",
     "move_average",
     "normalize",
+    "prediction_grids",
+    "prediction_strides",
     "register_backbone",
     "register_dataset",
     "register_mask",
@@ -88,4 +101,5 @@ __all__ = [
     "register_target",
     "resize_mask",
     "take_masked",
+    "unwrap",
 ]

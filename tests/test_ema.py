@@ -6,7 +6,7 @@ import pytest
 import torch
 from torch import nn
 
-from slowfast_maskfeat.ema import WeightAverage
+from slowfast_maskfeat.ema import WeightAverage, move_average
 
 
 def make() -> nn.Module:
@@ -58,3 +58,15 @@ def test_state_goes_round() -> None:
 def test_decay_must_leave_room() -> None:
     with pytest.raises(ValueError, match=r"EMA_DECAY.*1\.0"):
         WeightAverage(make(), decay=1.0)
+
+
+def test_a_skipped_step_changes_nothing_even_if_values_are_not_finite() -> None:
+    averages = [torch.tensor([1.0, 2.0]), torch.tensor(3.0)]
+    currents = [torch.tensor([torch.nan, 4.0]), torch.tensor(torch.inf)]
+    move_average(averages, currents, 0.5, torch.tensor(False))
+    assert averages[0].tolist() == [1.0, 2.0]
+    assert averages[1] == 3.0
+    currents = [torch.tensor([3.0, 4.0]), torch.tensor(5.0)]
+    move_average(averages, currents, 0.5, torch.tensor(True))
+    assert averages[0].tolist() == [2.0, 3.0]
+    assert averages[1] == 4.0

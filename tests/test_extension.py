@@ -175,7 +175,8 @@ def test_its_checkpoint_starts_a_fine_tuning(method, data, environment, tmp_path
         "SOLVER.WARMUP_START_LR": 0.0,
         "SOLVER.MAX_EPOCH": 1,
     }
-    done = _run(data, tmp_path, environment, tuned)
+    # Two processes, which must not wait for the gradient of the mask token.
+    done = _run(data, tmp_path, environment, tuned, torchrun=True)
     assert done.returncode == 0, done.stderr
     assert "100.0% of the backbone" in done.stderr
     found = load_checkpoint(find_checkpoints(tmp_path / "checkpoints", "ssl_eval")[-1])

@@ -254,6 +254,17 @@ def _multi_view(cfg: CfgNode, specs: Sequence[ViewSpec]) -> MultiView:
             "AUG.ON_DEVICE must be False for a method with several views per sample, got True: "
             "several views are cropped by workers"
         )
+    single = {
+        "MIXUP.ENABLE": (cfg.MIXUP.ENABLE, False),
+        "AUG.NUM_SAMPLE": (cfg.AUG.NUM_SAMPLE, 1),
+        "DATA.TRAIN_CROP_NUM_TEMPORAL": (cfg.DATA.TRAIN_CROP_NUM_TEMPORAL, 1),
+        "DATA.TRAIN_CROP_NUM_SPATIAL": (cfg.DATA.TRAIN_CROP_NUM_SPATIAL, 1),
+    }
+    for key, (value, only) in single.items():
+        if value != only:
+            raise ValueError(
+                f"{key} must be {only} for a method with several views per sample, got {value}"
+            )
     if cfg.AUG.ENABLE and cfg.AUG.RE_PROB and sum(spec.count for spec in specs) > 1:
         warnings.warn(
             f"AUG.RE_PROB {cfg.AUG.RE_PROB} has no effect with several views of a sample",

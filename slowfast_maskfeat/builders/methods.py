@@ -47,6 +47,8 @@ class Method:
         draw: (model, task, batch, channels are reversed) -> drawings of the model's predictions of
             each clip and time step, or None if the target cannot be drawn.
         check: raises ValueError for keys that contradict each other, before anything is built.
+        trains_class_token: the loss reaches the class token, so that a classifier and a probe use
+            it; otherwise the mean of the patch tokens.
         views: configuration -> the kinds of views of a sample; None: one clip.
         masks: configuration -> the mask sampler of each kind of view, or None for a kind without
             masks; None: the model takes no masks.
@@ -62,6 +64,7 @@ class Method:
     check: Callable[[CfgNode], None] = _no_check
     views: Callable[[CfgNode], Sequence[ViewSpec]] | None = None
     masks: Callable[[CfgNode], Sequence[MaskSampler | None]] | None = None
+    trains_class_token: bool = True
     has_labels: bool = False
     has_boxes: bool = False
     is_tested: bool = False
@@ -189,6 +192,7 @@ METHODS: dict[MethodKey, Method] = {
         figures=(BASELINE_PANEL,),
         draw=draw_masked_predictions,
         check=check_masked_prediction,
+        trains_class_token=False,
         masks=lambda cfg: (build_mask_sampler(cfg),),
     ),
 }

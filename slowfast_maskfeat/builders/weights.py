@@ -169,7 +169,7 @@ def model_facts(cfg: CfgNode, model: nn.Module) -> ModelFacts:
     """
     return ModelFacts(
         grid=model.configured_grid,  # type: ignore[arg-type]
-        mean_pooling=cfg.MVIT.USE_MEAN_POOLING and find_method(cfg).masks is None,
+        mean_pooling=cfg.MVIT.USE_MEAN_POOLING and find_method(cfg).trains_class_token,
         residual_pooling=cfg.MVIT.RESIDUAL_POOLING,
         color_first=has_color_first(cfg),
     )

@@ -1,6 +1,13 @@
 """Configuration: YAML files and KEY VALUE pairs, merged, checked and frozen."""
 
-from slowfast_maskfeat.config.defaults import add_keys, default_config
+from slowfast_maskfeat.config.defaults import add_keys, added_keys, default_config
 from slowfast_maskfeat.config.load import import_extensions, load_config, parse_config
 
-__all__ = ["add_keys", "default_config", "import_extensions", "load_config", "parse_config"]
+__all__ = [
+    "add_keys",
+    "added_keys",
+    "default_config",
+    "import_extensions",
+    "load_config",
+    "parse_config",
+]

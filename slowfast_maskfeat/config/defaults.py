@@ -60,9 +60,12 @@ def add_keys(defaults: Mapping[str, Any]) -> None:
         defaults: dotted key, such as "TOY.WIDTH", -> default. A value given later has its type.
 
     Raises:
-        ValueError: a key exists already, as a key or a section, or lies inside another key.
+        ValueError: a key exists already, as a key or a section, or lies inside another key, or a
+            default is None.
     """
     for name, value in defaults.items():
+        if value is None:
+            raise ValueError(f"the default of {name!r} must have a type, got None")
         node: Any = default_config()
         for part in name.split("."):
             if not isinstance(node, CfgNode):
@@ -73,6 +76,11 @@ def add_keys(defaults: Mapping[str, Any]) -> None:
         else:
             raise ValueError(f"the configuration key {name!r} exists already")
         _added[name] = value
+
+
+def added_keys() -> tuple[str, ...]:
+    """Return the keys of extensions, dotted."""
+    return tuple(_added)
 
 
 def _train() -> CfgNode:

@@ -120,6 +120,10 @@ def _of_images(cfg: CfgNode) -> bool:
     return bool(cfg.DATA.NUM_FRAMES == 1)
 
 
+def _has_random_masks(cfg: CfgNode) -> bool:
+    return bool(cfg.MASK.TYPE == "random" or (not cfg.MASK.TYPE and cfg.MASK.MAE_RND_MASK))
+
+
 # New keys that contradict others are errors where the object is built, and so are published keys
 # that select two kinds of one thing.
 INERT_TOGETHER = (
@@ -138,13 +142,14 @@ INERT_TOGETHER = (
     Overruled(
         "AUG.MASK_WINDOW_SIZE",
         ([],),
-        lambda cfg: cfg.MASK.ENABLE and cfg.MASK.MAE_RND_MASK and not _of_images(cfg),
-        "with MASK.MAE_RND_MASK, which masks single tokens or blocks of MASK.RANDOM_BLOCK",
+        lambda cfg: cfg.MASK.ENABLE and _has_random_masks(cfg) and not _of_images(cfg),
+        "on random masks (MASK.MAE_RND_MASK or MASK.TYPE), which consist of single tokens or "
+        "blocks of MASK.RANDOM_BLOCK",
     ),
     Overruled(
         "AUG.MAX_MASK_PATCHES_PER_BLOCK",
         (None,),
-        lambda cfg: cfg.MASK.ENABLE and (cfg.MASK.MAE_RND_MASK or not _of_images(cfg)),
+        lambda cfg: cfg.MASK.ENABLE and (_has_random_masks(cfg) or not _of_images(cfg)),
         "on random masks and masks of videos: it limits the blocks of image masks",
     ),
     Overruled(

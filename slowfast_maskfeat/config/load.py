@@ -5,6 +5,7 @@ from __future__ import annotations
 import ast
 import difflib
 import importlib
+import sys
 import warnings
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
@@ -64,18 +65,21 @@ def parse_config(text: str, source: str, overrides: Sequence[str] = ()) -> CfgNo
     """
     content, sentences = parse_yaml(text, source)
     trained_with = content.pop("IMPORTS", None) or []
-    imports = _imports([], overrides)
-    import_extensions(imports)
+    import_extensions(_imports([], overrides))
+    missing = [name for name in trained_with if name not in sys.modules]
+    hint = (
+        f"{source} was trained with IMPORTS {missing}, which is not imported from a checkpoint: if "
+        "you trust these modules, name them with IMPORTS on the command line"
+    )
     try:
-        return _load([(source, content, sentences)], overrides)
+        cfg = _load([(source, content, sentences)], overrides)
     except ValueError as error:
-        missing = [name for name in trained_with if name not in imports]
         if not missing:
             raise
-        raise ValueError(
-            f"{error}; {source} was trained with IMPORTS {missing}, which is not imported from a "
-            "checkpoint: if you trust these modules, name them with IMPORTS on the command line"
-        ) from error
+        raise ValueError(f"{error}; {hint}") from error
+    if missing:  # their rows may be missed later, where the model is built
+        warnings.warn(hint, UserWarning, stacklevel=2)
+    return cfg
 
 
 def import_extensions(modules: Sequence[str]) -> None:

@@ -80,7 +80,7 @@ def register_dataset(name: str, kind: DataSetKind) -> None:
         ValueError: Another data set has the name.
     """
     if _KINDS.setdefault(name, kind) != kind:
-        raise ValueError(f"the name of a data set must be new, got {name!r}, which is registered")
+        raise ValueError(f"TRAIN.DATASET {name!r} is already registered")
 
 
 def dataset_names() -> tuple[str, ...]:

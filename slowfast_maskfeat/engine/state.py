@@ -106,8 +106,11 @@ class TrainState:
         self.bare.load_state_dict(weights)
         if self.scaler.is_enabled() and payload.get("scaler_state"):
             self.scaler.load_state_dict(payload["scaler_state"])
-        if self.average is not None and payload.get("average_state"):
-            self.average.load_state_dict(payload["average_state"])
+        if self.average is not None:
+            if payload.get("average_state"):
+                self.average.load_state_dict(payload["average_state"])
+            else:  # the run had none until now: it starts at the restored weights
+                self.average = WeightAverage(self.bare, self.average.decay)
         self.epoch = payload["epoch"] + 1
         self.step = payload.get("step", 0)
         self.resumed = payload.get("loop_state") or {}

@@ -26,6 +26,7 @@ from slowfast_maskfeat.builders.model import build_classifier
 from slowfast_maskfeat.builders.optimizer import autocast_precision
 from slowfast_maskfeat.builders.weights import load_first_weights
 from slowfast_maskfeat.clips import ClipLoader
+from slowfast_maskfeat.config import added_keys
 from slowfast_maskfeat.datasets import VideoList
 from slowfast_maskfeat.engine.coordination import check_shared, from_main
 from slowfast_maskfeat.engine.evaluate import evaluate
@@ -100,7 +101,7 @@ def build_frozen_model(
     """
     torch.manual_seed(cfg.RNG_SEED)
     data = data or DataSource(cfg)
-    model = build_classifier(cfg, data, mean_pooling=find_method(cfg).masks is not None)
+    model = build_classifier(cfg, data, mean_pooling=not find_method(cfg).trains_class_token)
     if not checkpoint:
         print_main("no checkpoint: features of random weights")
         source, sha256 = "", f"seed {cfg.RNG_SEED}"
@@ -297,10 +298,19 @@ def _facts(
         "views": (num_clips_per_video(cfg, split), num_crops(cfg, split)),
         "interpolation": clip_recipe(cfg).interpolation,
         "precision": str(autocast_precision(cfg)),
+        "arch": cfg.MODEL.ARCH,
         "sections": sections,
+        "extensions": {name: _value(cfg, name) for name in added_keys()},
     }
     text = json.dumps(depends, sort_keys=True, default=str)
     return {**facts, "key": hashlib.sha256(text.encode()).hexdigest()}
+
+
+def _value(cfg: CfgNode, name: str) -> Any:
+    node: Any = cfg
+    for part in name.split("."):
+        node = node[part]
+    return node
 
 
 def _paths_sha256(videos: VideoList) -> str:

@@ -29,6 +29,16 @@ class TrainedModel(NamedTuple):
     class_names: tuple[str, ...]
 
 
+# Where the annotation files of a training are.
+_ANNOTATION_KEYS = (
+    "DATA.PATH_TO_DATA_DIR",
+    "DATA.TRAIN_SHARDS",
+    "DATA.VAL_SHARDS",
+    "DATA.TEST_SHARDS",
+    "AVA.ANNOTATION_DIR",
+)
+
+
 def load_trained(
     checkpoint: str, *, device: str, config_file: str | None = None, pairs: Sequence[str] = ()
 ) -> TrainedModel:
@@ -76,7 +86,7 @@ def _configuration(
     pairs: Sequence[str],
 ) -> CfgNode:
     """Load the configuration of `config_file`, else the checkpoint's own."""
-    words = ["DATA.PATH_TO_DATA_DIR", "", "AVA.ANNOTATION_DIR", ""]
+    words = [word for key in _ANNOTATION_KEYS for word in (key, "")]
     words += ["MODEL.NUM_CLASSES", str(len(names))] if names else []
     words += pairs
     if config_file:

@@ -15,7 +15,6 @@ from slowfast_maskfeat.backbones.geometry import Triple
 from slowfast_maskfeat.builders.backbones import find_backbone
 from slowfast_maskfeat.builders.data import num_clips_of_tests, num_crops
 from slowfast_maskfeat.builders.data_source import DataSource
-from slowfast_maskfeat.builders.masks import build_mask_sampler
 from slowfast_maskfeat.builders.methods import build_model, find_method
 
 
@@ -123,6 +122,6 @@ def measure_model(
 
 def _mask(cfg: CfgNode) -> Tensor | None:
     """Draw a mask (1, t, h, w) as in pre-training; None if the method has none."""
-    if find_method(cfg).masks is None:
-        return None
-    return build_mask_sampler(cfg)(np.random.default_rng(cfg.RNG_SEED))[None]
+    masks = find_method(cfg).masks
+    samplers = [] if masks is None else [sampler for sampler in masks(cfg) if sampler is not None]
+    return samplers[0](np.random.default_rng(cfg.RNG_SEED))[None] if samplers else None

@@ -66,19 +66,21 @@ def run_test(cfg: CfgNode, device: torch.device, log: EventLog, data: DataSource
         scores = _scores_path(cfg, evaluation, num_views)
         facts = data_facts(cfg, loader)
         counts = {name: results[name] for name in ("num_expected", "num_found", "num_decoded")}
-        with atomic_write(scores) as part:
-            evaluation.save(str(part), {**facts, **counts})
+        if scores is not None:
+            with atomic_write(scores) as part:
+                evaluation.save(str(part), {**facts, **counts})
         log.write(
             "test",
             checkpoint=str(path),
             num_views=num_views,
             num_crops=crops,
-            scores=str(scores),
+            **({} if scores is None else {"scores": str(scores)}),
             **facts,
             **results,
         )
         views = f"{crops} crops x {num_views} views"
-        print_main(f"test, {views}: {evaluation.summary(results)}; scores in {scores}")
+        where = "" if scores is None else f"; scores in {scores}"
+        print_main(f"test, {views}: {evaluation.summary(results)}{where}")
         details = evaluation.details(results, Path(cfg.OUTPUT_DIR), cfg.TASK)
         if details:
             print_main(details)
@@ -119,7 +121,10 @@ def evaluate_split(
     )
 
 
-def _scores_path(cfg: CfgNode, evaluation: Evaluation, num_views: int) -> Path:
+def _scores_path(cfg: CfgNode, evaluation: Evaluation, num_views: int) -> Path | None:
+    """Return the file of the scores; None if the evaluation has none."""
+    if not evaluation.file_name:
+        return None
     name = evaluation.file_name.format(crops=num_crops(cfg, "test"), views=num_views)
     if not cfg.TEST.SAVE_RESULTS_PATH:
         return Path(cfg.OUTPUT_DIR) / name

@@ -9,8 +9,10 @@ from typing import Any
 
 import torch
 from fvcore.common.config import CfgNode
+from torch import nn
 
 from slowfast_maskfeat import distributed
+from slowfast_maskfeat.backbones import Classifier
 from slowfast_maskfeat.builders.augment import build_batch_transform
 from slowfast_maskfeat.builders.data import (
     build_loader,
@@ -73,12 +75,12 @@ def run_training(cfg: CfgNode, device: torch.device, log: EventLog, data: DataSo
         data=data_facts(cfg, loader),
     )
     print_notes(loader)
-    # Processes draw different dropout; a resumed run restores its own random state instead.
-    torch.manual_seed(cfg.RNG_SEED + distributed.rank())
     started_from = _start(cfg, state, data)
     if cfg.TRAIN.COMPILE:
         state.model = torch.compile(model)  # type: ignore[assignment]
-    state.model = distributed.wrap(state.model, has_idle_parameters=task.has_idle_parameters)
+    # A backbone for masks as well as classes has a mask token, which a classifier does not use.
+    has_idle = task.has_idle_parameters or isinstance(model, Classifier)
+    state.model = distributed.wrap(state.model, has_idle_parameters=has_idle)
     _log_start(cfg, log, state, loader, device, started_from, data)
     tensorboard = TensorBoardLog(_tensorboard_folder(cfg))
     val_loader = _validation_loader(cfg, data)
@@ -89,7 +91,7 @@ def run_training(cfg: CfgNode, device: torch.device, log: EventLog, data: DataSo
 
     def validate() -> dict[str, Any]:
         assert val_loader is not None
-        averaged = nullcontext() if state.average is None else state.average.swapped(state.model)
+        averaged = nullcontext() if state.average is None else state.average.swapped(state.bare)
         with averaged:
             results, evaluation = evaluate_split(cfg, state.model, task, val_loader, "val", device)
         print_main(f"validation: {evaluation.summary(results)}")
@@ -125,9 +127,6 @@ def _start(cfg: CfgNode, state: TrainState, data: DataSource) -> str:
         Path of the checkpoint; empty if training starts from scratch.
     """
     folder = checkpoint_folder(cfg)
-    if cfg.TRAIN.EMA_DECAY:
-        state.average = WeightAverage(state.bare, cfg.TRAIN.EMA_DECAY)
-    state.task.start(state.bare)
     own = find_checkpoints(folder, cfg.TASK) if cfg.TRAIN.AUTO_RESUME else []
     if own:
         return _resume(cfg, state, own[-1], data)
@@ -137,17 +136,27 @@ def _start(cfg: CfgNode, state: TrainState, data: DataSource) -> str:
         # Fine-tuning in the OUTPUT_DIR of its pre-training finds the checkpoint there.
         found = find_checkpoints(folder, "ssl")
         path, weights_only = (str(found[-1]), True) if found else ("", True)
-    if not path:
-        return ""
-    if not weights_only:
+    if path and not weights_only:
         if is_resumable(load_checkpoint(path)):
             return _resume(cfg, state, Path(path), data)
         print_main(f"{path} has only weights: training starts from them at epoch 0")
-    print_main(str(load_first_weights(cfg, state.bare, path, data=data)))
+    if path:
+        print_main(str(load_first_weights(cfg, state.bare, path, data=data)))
+    # The same draws in every process: only the model is synchronized among them.
+    torch.manual_seed(cfg.RNG_SEED)
     state.task.start(state.bare)
-    if cfg.TRAIN.EMA_DECAY:
-        state.average = WeightAverage(state.bare, cfg.TRAIN.EMA_DECAY)
+    state.average = _weight_average(cfg, state.bare)
+    _seed_process(cfg)
     return path
+
+
+def _weight_average(cfg: CfgNode, model: nn.Module) -> WeightAverage | None:
+    return WeightAverage(model, cfg.TRAIN.EMA_DECAY) if cfg.TRAIN.EMA_DECAY else None
+
+
+def _seed_process(cfg: CfgNode) -> None:
+    """Let each process draw its own dropout."""
+    torch.manual_seed(cfg.RNG_SEED + distributed.rank())
 
 
 def _resume(cfg: CfgNode, state: TrainState, path: Path, data: DataSource) -> str:
@@ -156,6 +165,8 @@ def _resume(cfg: CfgNode, state: TrainState, path: Path, data: DataSource) -> st
     known = (payload.get("data") or {}).get("list_sha256")
     if known and known != state.data["list_sha256"]:
         print_main(f"warning: {state.data['list']} differs from the training split of {path}")
+    state.average = _weight_average(cfg, state.bare)
+    _seed_process(cfg)  # for checkpoints without random states
     state.restore(payload, str(path))
     print_main(f"resuming from {path}: {state.epoch} epochs and {state.step} steps done")
     return str(path)

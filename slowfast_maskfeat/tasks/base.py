@@ -39,7 +39,7 @@ class Evaluation(ABC):
         lost: videos of this process that could not be decoded.
     """
 
-    file_name: ClassVar[str] = "test_scores_{crops}x{views}.npz"
+    file_name: ClassVar[str] = ""
     """Name of the file that `save` writes; `{crops}` and `{views}` are those of the test."""
 
     def __init__(self, num_videos: int) -> None:
@@ -63,16 +63,20 @@ class Evaluation(ABC):
 
         Args:
             results: of `results`, with the counts that the evaluation loop adds (`num_expected`,
-                `num_found`, `num_decoded`).
+                `num_found`, `num_decoded`, `seconds`).
         """
-        numbers = ", ".join(f"{name} {x:.4f}" for name, x in results.items() if type(x) is float)
+        numbers = ", ".join(
+            f"{name} {x:.4f}"
+            for name, x in results.items()
+            if type(x) is float and name != "seconds"
+        )
         counts = f"{results['num_decoded']} of {results['num_expected']} videos decoded"
         return f"{numbers}; {counts}"
 
     def save(  # noqa: B027 (a method may have nothing to save)
         self, path: str, facts: Mapping[str, Any]
     ) -> None:
-        """Write the scores of each video, if there are any.
+        """Write the scores of each video; called if `file_name` is not empty.
 
         Args:
             path: of the file.
@@ -128,11 +132,16 @@ class Task(nn.Module, Evaluator, ABC):
     def step(self, model: nn.Module, batch: ClipBatch) -> StepOutput:
         """Compute the loss of one batch, which is on the model's device.
 
-        Only accumulate statistics here, since an optimizer step may have several micro-batches.
+        The model may be inside the wrappers of DDP and torch.compile: call it, and read its
+        attributes through `unwrap`. Only accumulate statistics here, since an optimizer
+        step may have several micro-batches.
         """
 
     def start(self, model: nn.Module) -> None:
-        """Initialize from the first weights of the bare model; not called when a run resumes."""
+        """Initialize from the first weights of the bare model; not called when a run resumes.
+
+        Called once in every process, with the same random state.
+        """
 
     def after_step(self, model: nn.Module, progress: float, taken: Tensor) -> None:
         """Update teachers, centers and codebooks, once per optimizer step.

@@ -84,6 +84,8 @@ class Classification(Task):
 class _ScoreEvaluation(Evaluation):
     """Combined scores of all clips of each video."""
 
+    file_name = "test_scores_{crops}x{views}.npz"
+
     def __init__(self, num_videos: int, num_views: int, task: Classification) -> None:
         super().__init__(num_videos)
         self._task = task

@@ -151,7 +151,13 @@ RANDOM = [*MASKED, "MASK.MAE_RND_MASK", "True"]
         ("AUG.COLOR_JITTER", "0.5", ["AUG.ENABLE", "True"], "on videos"),
         ("AUG.MASK_WINDOW_SIZE", "[8, 7, 7]", [*MASKED, *IMAGES], "on images"),
         ("AUG.MASK_WINDOW_SIZE", "[8, 7, 7]", [*RANDOM, *IMAGES], "on images"),
-        ("AUG.MASK_WINDOW_SIZE", "[8, 7, 7]", RANDOM, "with MASK.MAE_RND_MASK"),
+        ("AUG.MASK_WINDOW_SIZE", "[8, 7, 7]", RANDOM, r"on random masks \(MASK"),
+        (
+            "AUG.MASK_WINDOW_SIZE",
+            "[8, 7, 7]",
+            [*MASKED, "MASK.TYPE", "random"],
+            r"on random masks \(MASK",
+        ),
         ("AUG.MAX_MASK_PATCHES_PER_BLOCK", "9", MASKED, "on random masks"),
         ("AUG.MAX_MASK_PATCHES_PER_BLOCK", "9", [*RANDOM, *IMAGES], "on random masks"),
         ("MASK.DECODER_SEP_POS_EMBED", "True", MASKED, "without MASK.MAE_ON"),
@@ -204,3 +210,11 @@ def test_no_key_is_live_and_inert_at_once():
 def test_the_dump_of_a_configuration_reads_back_as_itself():
     cfg = load_config([], ["MVIT.POOL_KV_STRIDE_ADAPTIVE", "[1, 4, 4]", "TASK", "ssl"])
     assert parse_config(cfg.dump(), "checkpoint") == cfg
+
+
+def test_modules_of_a_checkpoint_are_named_and_not_imported():
+    text = "IMPORTS: [no_such_module]\nMODEL: {NUM_CLASSES: 3}\n"
+    with pytest.warns(UserWarning, match=r"x\.pyth was trained with IMPORTS \['no_such_module'\]"):
+        assert parse_config(text, "x.pyth").MODEL.NUM_CLASSES == 3
+    with pytest.raises(ValueError, match=r"TOY.*x\.pyth was trained with IMPORTS"):
+        parse_config(text + "TOY: {WIDTH: 3}\n", "x.pyth")

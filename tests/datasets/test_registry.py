@@ -53,5 +53,5 @@ def test_a_registered_name_is_known_and_stays_what_it_is():
     assert find_dataset("mine", "key") is kind
     assert dataset_names()[-1] == "mine"
     for name in ("mine", "kinetics"):
-        with pytest.raises(ValueError, match=f"must be new, got {name!r}"):
+        with pytest.raises(ValueError, match=f"{name!r} is already registered"):
             register_dataset(name, DataSetKind(read=_read, class_names=lambda _: None))

@@ -8,6 +8,7 @@ import pytest
 import torch
 from torch import nn
 
+from slowfast_maskfeat.ema import WeightAverage
 from slowfast_maskfeat.engine.gradient_step import GradientStep
 from slowfast_maskfeat.engine.state import TrainState, is_resumable
 from slowfast_maskfeat.losses import cross_entropy
@@ -55,6 +56,15 @@ def test_a_published_checkpoint_goes_on() -> None:
         assert torch.equal(after.bare.state_dict()[name], value)
     moments = after.stepper.optimizer.state_dict()["state"]
     assert torch.equal(moments[0]["exp_avg"], optimizer_state["state"][0]["exp_avg"])
+
+
+def test_an_average_that_a_checkpoint_lacks_starts_at_its_weights() -> None:
+    before = trained()
+    after = state_of(nn.Sequential(nn.Linear(3, 4), nn.Linear(4, 2)))
+    after.average = WeightAverage(after.bare, 0.999)
+    after.restore(before.payload(), "x.pyth")
+    for name, value in before.bare.state_dict().items():
+        assert torch.equal(after.average.weights[name], value)
 
 
 @pytest.mark.parametrize("key", ["epoch", "optimizer_state", "model_state"])

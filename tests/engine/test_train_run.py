@@ -121,7 +121,7 @@ def test_a_finished_run_has_nothing_left_to_train(data, whole, tmp_path):
 
 
 def test_two_processes_equal_one(data, tmp_path):
-    still = {"MVIT.DROPPATH_RATE": 0.0}
+    still = {"MVIT.DROPPATH_RATE": 0.0, "TRAIN.EMA_DECAY": 0.5}
     one, two = tmp_path / "one", tmp_path / "two"
     _run_here(data, one, PRETRAINING, still)
     done = run_two_processes(data, two, PRETRAINING, still)

@@ -35,7 +35,7 @@ from slowfast_maskfeat.extension import (
     VideoList,
     ViewSpec,
     add_keys,
-    all_reduce_with_grad,
+    all_reduce,
     build_backbone,
     build_random_frames,
     build_train_transform,
@@ -202,11 +202,11 @@ class TwinTask(Task):
         theirs = F.normalize(theirs - self.center, dim=-1)
         pairs = theirs.view(len(batch), -1, 6)  # several small views a sample
         agreement = (mine[:, None] * pairs).sum(-1).mean()
-        weight = torch.full((), float(len(batch)))
+        weight = torch.full_like(agreement, float(len(batch)))
         return StepOutput(1 - agreement, weight, {"agreement": agreement.detach()})
 
     def after_step(self, model: nn.Module, progress: float, taken: Tensor) -> None:
-        sums = all_reduce_with_grad(self.sums)
+        sums = all_reduce(self.sums, "sum")
         mean = sums[:6] / sums[6].clamp(min=1)
         self.center.copy_(torch.where(taken, 0.9 * self.center + 0.1 * mean, self.center))
         self.sums.zero_()

@@ -88,3 +88,12 @@ def test_errors_say_what_is_missing(tmp_path: Path) -> None:
     path = save_pretrained(new_model(0), tmp_path)
     with pytest.raises(ValueError, match=r"head\.projection\.weight|MODEL\.NUM_CLASSES"):
         from_pretrained(path, overrides=["MODEL.NUM_CLASSES", "5"])
+
+
+def test_the_shards_of_the_training_need_not_exist(tmp_path: Path) -> None:
+    model = new_model(0)
+    model.cfg = model.cfg.clone()
+    model.cfg.defrost()
+    model.cfg.DATA.TRAIN_SHARDS = str(tmp_path / "gone-{0..3}.tar")
+    model.cfg.DATA.PATH_TO_DATA_DIR = str(tmp_path / "gone")
+    assert from_pretrained(save_pretrained(model, tmp_path)).class_names == CLASS_NAMES
