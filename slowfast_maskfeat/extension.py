@@ -3,7 +3,7 @@
 Such a module is imported in every process before configuration keys are checked. It adds rows to
 the tables of this package by the `register_*` functions, and keys by `add_keys`:
 
-    register_method     a training method: a value of MODEL.MODEL_NAME
+    register_method     a training method: a value of MODEL.MODEL_NAME, or of a key beside it
     register_backbone   a network: a value of MODEL.ARCH
     register_target     a prediction target: a value of MASK.TARGET
     register_mask       a mask: a value of MASK.TYPE

@@ -24,6 +24,7 @@ from slowfast_maskfeat.builders.task import (
     check_masked_prediction,
 )
 from slowfast_maskfeat.clips import ClipBatch, ViewSpec
+from slowfast_maskfeat.config import default_config, key_value
 from slowfast_maskfeat.figures import AP_PANEL, BASELINE_PANEL, LOSS_PANEL, TOP1_PANEL, CurvePanel
 from slowfast_maskfeat.masks import MaskSampler
 from slowfast_maskfeat.tasks import Task
@@ -81,23 +82,33 @@ class MethodKey(NamedTuple):
     model_name: str
     masked: bool = False
     detection: bool = False
+    kind_key: str = ""
+    kind: str = ""
 
     @property
     def flags(self) -> str:
         """The two switches with their values, for messages."""
         return f"MASK.ENABLE {self.masked} and DETECTION.ENABLE {self.detection}"
 
+    @property
+    def plain(self) -> MethodKey:
+        """The key without a kind."""
+        return MethodKey(self.model_name, self.masked, self.detection)
+
     def __str__(self) -> str:
-        return f"MODEL.MODEL_NAME {self.model_name!r} with {self.flags}"
+        kind = f", {self.kind_key} {self.kind!r}" if self.kind_key else ""
+        return f"MODEL.MODEL_NAME {self.model_name!r} with {self.flags}{kind}"
 
 
 def method_name(cfg: CfgNode) -> str:
     """Return the keys that select the method, for messages."""
-    return str(MethodKey(cfg.MODEL.MODEL_NAME, cfg.MASK.ENABLE, cfg.DETECTION.ENABLE))
+    return str(_find_key(cfg))
 
 
 def find_method(cfg: CfgNode) -> Method:
     """Find the method that a configuration selects.
+
+    A row of a kind, such as a value of CONTRASTIVE.TYPE, precedes the row without one.
 
     Args:
         cfg: configuration; not modified.
@@ -105,19 +116,41 @@ def find_method(cfg: CfgNode) -> Method:
     Raises:
         ValueError: there is no such method; the message lists the existing ones.
     """
+    return METHODS[_find_key(cfg)]
+
+
+def _find_key(cfg: CfgNode) -> MethodKey:
     key = MethodKey(cfg.MODEL.MODEL_NAME, cfg.MASK.ENABLE, cfg.DETECTION.ENABLE)
+    kinds = [other for other in METHODS if other.kind_key and other.plain == key]
+    for other in kinds:
+        if key_value(cfg, other.kind_key) == other.kind:
+            return other
     if key in METHODS:
-        return METHODS[key]
+        return key
+    if kinds:
+        kind_key = kinds[0].kind_key
+        accepted = ", ".join(repr(other.kind) for other in kinds)
+        raise ValueError(
+            f"{kind_key} must be one of {accepted} with MODEL.MODEL_NAME {key.model_name!r}, got "
+            f"{key_value(cfg, kind_key)!r}"
+        )
     known = {other.model_name for other in METHODS}
     if key.model_name not in known:
         names = ", ".join(map(repr, sorted(known)))
         raise ValueError(f"MODEL.MODEL_NAME must be one of {names}, got {key.model_name!r}")
-    accepted = " or ".join(other.flags for other in METHODS if other.model_name == key.model_name)
+    flags = dict.fromkeys(other.flags for other in METHODS if other.model_name == key.model_name)
+    accepted = " or ".join(flags)
     raise ValueError(f"MODEL.MODEL_NAME {key.model_name!r} requires {accepted}, got {key.flags}")
 
 
 def register_method(
-    model_name: str, method: Method, *, masked: bool = False, detection: bool = False
+    model_name: str,
+    method: Method,
+    *,
+    masked: bool = False,
+    detection: bool = False,
+    kind_key: str = "",
+    kind: str = "",
 ) -> None:
     """Register a training method.
 
@@ -126,11 +159,18 @@ def register_method(
         method: the row.
         masked: value of MASK.ENABLE that selects it.
         detection: value of DETECTION.ENABLE that selects it.
+        kind_key: another key that selects it, such as "MASK.TARGET"; empty: none.
+        kind: value of that key.
 
     Raises:
-        ValueError: a method is already registered for these values.
+        ValueError: a method is already registered for these values, or there is no key `kind_key`.
     """
-    key = MethodKey(model_name, masked, detection)
+    key = MethodKey(model_name, masked, detection, kind_key, kind)
+    if kind_key:
+        try:
+            key_value(default_config(), kind_key)
+        except KeyError:
+            raise ValueError(f"kind_key must be a configuration key, got {kind_key!r}") from None
     if key in METHODS:
         raise ValueError(f"a training method is already registered for {key}")
     METHODS[key] = method

@@ -1,6 +1,6 @@
 """Configuration: YAML files and KEY VALUE pairs, merged, checked and frozen."""
 
-from slowfast_maskfeat.config.defaults import add_keys, added_keys, default_config
+from slowfast_maskfeat.config.defaults import add_keys, added_keys, default_config, key_value
 from slowfast_maskfeat.config.load import import_extensions, load_config, parse_config
 
 __all__ = [
@@ -8,6 +8,7 @@ __all__ = [
     "added_keys",
     "default_config",
     "import_extensions",
+    "key_value",
     "load_config",
     "parse_config",
 ]

@@ -78,6 +78,18 @@ def add_keys(defaults: Mapping[str, Any]) -> None:
         _added[name] = value
 
 
+def key_value(cfg: CfgNode, name: str) -> Any:
+    """Return the value of a dotted key.
+
+    Raises:
+        KeyError: there is no such key.
+    """
+    node: Any = cfg
+    for part in name.split("."):
+        node = node[part]
+    return node
+
+
 def added_keys() -> tuple[str, ...]:
     """Return the keys of extensions, dotted."""
     return tuple(_added)

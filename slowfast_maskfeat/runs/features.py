@@ -26,7 +26,7 @@ from slowfast_maskfeat.builders.model import build_classifier
 from slowfast_maskfeat.builders.optimizer import autocast_precision
 from slowfast_maskfeat.builders.weights import load_first_weights
 from slowfast_maskfeat.clips import ClipLoader
-from slowfast_maskfeat.config import added_keys
+from slowfast_maskfeat.config import added_keys, key_value
 from slowfast_maskfeat.datasets import VideoList
 from slowfast_maskfeat.engine.coordination import check_shared, from_main
 from slowfast_maskfeat.engine.evaluate import evaluate
@@ -300,17 +300,10 @@ def _facts(
         "precision": str(autocast_precision(cfg)),
         "arch": cfg.MODEL.ARCH,
         "sections": sections,
-        "extensions": {name: _value(cfg, name) for name in added_keys()},
+        "extensions": {name: key_value(cfg, name) for name in added_keys()},
     }
     text = json.dumps(depends, sort_keys=True, default=str)
     return {**facts, "key": hashlib.sha256(text.encode()).hexdigest()}
-
-
-def _value(cfg: CfgNode, name: str) -> Any:
-    node: Any = cfg
-    for part in name.split("."):
-        node = node[part]
-    return node
 
 
 def _paths_sha256(videos: VideoList) -> str:
