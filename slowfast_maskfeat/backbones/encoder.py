@@ -24,13 +24,22 @@ class Encoder(nn.Module):
     Args:
         options: Options of the encoder.
         num_blocks: How many of the `options.depth` blocks exist; None: all.
+        takes_masks: Whether there is a mask token, which replaces masked patches.
     """
 
     cls_token: Tensor
+    mask_token: Tensor
 
-    def __init__(self, options: EncoderOptions, *, num_blocks: int | None = None) -> None:
+    def __init__(
+        self,
+        options: EncoderOptions,
+        *,
+        num_blocks: int | None = None,
+        takes_masks: bool = False,
+    ) -> None:
         super().__init__()
         self.options = options
+        self.takes_masks = takes_masks
         self.patch_embed = PatchEmbed(
             in_channels=options.in_channels,
             width=options.width,
@@ -53,6 +62,9 @@ class Encoder(nn.Module):
         start.rescale(self.blocks)
         if self.has_cls:
             start.token(self.cls_token)
+        if takes_masks:
+            self.mask_token = nn.Parameter(torch.zeros(1, 1, options.width))
+            start.token(self.mask_token)
 
     def _make_positions(self) -> None:
         options, grid = self.options, self.configured_grid
@@ -201,9 +213,11 @@ class Encoder(nn.Module):
         Raises:
             ValueError: The encoder has no mask token.
         """
-        raise ValueError(
-            f"{type(self).__name__} has no mask token for its encoder, so it takes no mask"
-        )
+        if not self.takes_masks:
+            raise ValueError(
+                f"{type(self).__name__} has no mask token for its encoder, so it takes no mask"
+            )
+        return torch.where(masked[..., None], self.mask_token.to(tokens.dtype), tokens)
 
     def add_positions(self, tokens: Tensor, grid: Grid) -> Tensor:
         """Puts the cls token in front and adds the absolute positions.

@@ -4,13 +4,11 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-import torch
-from torch import Tensor, nn
+from torch import Tensor
 
 from slowfast_maskfeat.backbones.base import MaskedModel
 from slowfast_maskfeat.backbones.encoder import Encoder
 from slowfast_maskfeat.backbones.heads import PredictionHead
-from slowfast_maskfeat.backbones.initialization import INITIALIZATIONS
 from slowfast_maskfeat.backbones.masking import resize_mask
 from slowfast_maskfeat.backbones.options import DecoderOptions, EncoderOptions
 from slowfast_maskfeat.shapes import Grid
@@ -68,10 +66,8 @@ class MaskedMViT(MaskedEncoder):
                 "MASK.PRETRAIN_DEPTH must be ascending block numbers below MVIT.DEPTH "
                 f"{options.depth}, got {list(depths)}"
             )
-        super().__init__(options, num_blocks=depths[-1] + 1)
+        super().__init__(options, num_blocks=depths[-1] + 1, takes_masks=True)
         self.prediction_depths = depths
-        self.mask_token = nn.Parameter(torch.zeros(1, 1, options.width))
-        INITIALIZATIONS[options.initialization].token(self.mask_token)
         grids = self.grids(options.clip_size)
         self.pred_head = PredictionHead(
             dims=[self.geometries[depth].dim_out for depth in depths],
@@ -80,10 +76,6 @@ class MaskedMViT(MaskedEncoder):
             encoder=options,
             decoder=decoder or DecoderOptions(),
         )
-
-    def replace_masked(self, tokens: Tensor, masked: Tensor) -> Tensor:
-        """Puts the mask token in the place of masked patch tokens."""
-        return torch.where(masked[..., None], self.mask_token.to(tokens.dtype), tokens)
 
     def forward(self, clips: Tensor, mask: Tensor) -> list[Tensor]:
         """Predicts at the masked tokens, see `MaskedModel.forward`."""

@@ -19,10 +19,11 @@ class NormedEncoder(Encoder):
 
     Args:
         options: Options of the encoder.
+        takes_masks: See `Encoder`.
     """
 
-    def __init__(self, options: EncoderOptions) -> None:
-        super().__init__(options)
+    def __init__(self, options: EncoderOptions, *, takes_masks: bool = False) -> None:
+        super().__init__(options, takes_masks=takes_masks)
         self.norm = nn.LayerNorm(self.width, eps=LAYER_NORM_EPSILON)
         self.norm.apply(INITIALIZATIONS[options.initialization].encoder)
 

@@ -47,8 +47,8 @@ class BackboneKind:
         """Whether MODEL.MODEL_NAME allows it: published names come in pairs with MODEL.ARCH."""
         return True
 
-    def build(self, cfg: CfgNode) -> Backbone:
-        """Build the backbone.
+    def build(self, cfg: CfgNode, *, takes_masks: bool = False) -> Backbone:
+        """Build the backbone; whether a registered one takes masks is its own decision.
 
         Raises:
             ValueError: The registered function does not return a backbone.
@@ -124,11 +124,14 @@ class _MViTKind(BackboneKind):
     """MViT, MViTv2 and ViT, which have specific published heads."""
 
     def __init__(self, *, is_masked: bool) -> None:
-        super().__init__(lambda cfg: NormedEncoder(encoder_options(cfg)))
+        super().__init__(self.build)
         self._is_masked = is_masked
 
     def fits(self, model_name: str) -> bool:
         return self._is_masked == (model_name == "MaskMViT")
+
+    def build(self, cfg: CfgNode, *, takes_masks: bool = False) -> Backbone:
+        return NormedEncoder(encoder_options(cfg), takes_masks=takes_masks)
 
     def classifier(self, cfg: CfgNode, num_classes: int, *, mean_pooling: bool) -> FeatureModel:
         return build_mvit(cfg, num_classes, mean_pooling=mean_pooling)
@@ -202,16 +205,17 @@ def find_backbone(cfg: CfgNode) -> BackboneKind:
     return kind
 
 
-def build_backbone(cfg: CfgNode) -> Backbone:
+def build_backbone(cfg: CfgNode, *, takes_masks: bool = False) -> Backbone:
     """Build the network that MODEL.ARCH names, without heads.
 
     Args:
         cfg: Configuration; not modified.
+        takes_masks: Whether MViT and ViT get a mask token; registered backbones have one or not.
 
     Raises:
         ValueError: See `find_backbone`, or keys contradict each other.
     """
-    return find_backbone(cfg).build(cfg)
+    return find_backbone(cfg).build(cfg, takes_masks=takes_masks)
 
 
 def backbone_width(cfg: CfgNode) -> int:

@@ -196,6 +196,22 @@ def test_the_backbone_of_our_own_has_its_last_norm_and_no_head() -> None:
     assert not any(name.startswith("head.") for name, _ in backbone.named_parameters())
 
 
+def test_the_backbone_of_our_own_takes_masks_if_asked_for() -> None:
+    cfg = config({**CLASSIFY, "MODEL.ARCH": "mvit", "MVIT.DEPTH": 1})
+    backbone = build_backbone(cfg, takes_masks=True).eval()
+    clips = torch.randn(2, 3, cfg.DATA.NUM_FRAMES, *2 * [cfg.DATA.TRAIN_CROP_SIZE])
+    first, *_ = backbone.grids(clips.shape[2:])
+    mask = torch.zeros(2, *first, dtype=torch.bool)
+    mask[1] = True
+    with torch.no_grad():
+        seen, masked = backbone.tokens(clips, mask), backbone.tokens(1 - clips, mask)
+        plain = backbone.tokens(clips)
+    torch.testing.assert_close(seen[0], plain[0])
+    # All patches of the second clip are masked, so that its pixels do not matter.
+    torch.testing.assert_close(seen[1], masked[1])
+    assert not torch.allclose(seen[1], plain[1])
+
+
 def test_a_name_is_registered_once() -> None:
     for name in ("mvit", "toy"):
         with pytest.raises(ValueError, match=f"MODEL.ARCH '{name}' is already registered"):
