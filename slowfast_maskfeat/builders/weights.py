@@ -50,6 +50,7 @@ def load_first_weights(
     path: str | os.PathLike[str],
     *,
     data: DataSource | None = None,
+    content: Mapping[str, Any] | None = None,
 ) -> LoadReport:
     """Initialize a model for training with the weights of a checkpoint.
 
@@ -58,6 +59,7 @@ def load_first_weights(
         model: The unwrapped model.
         path: Path of the checkpoint.
         data: The run's data source, which caches files; None reads them again.
+        content: Content of the checkpoint; None reads it.
 
     Returns:
         The report of loaded and missing weights.
@@ -74,6 +76,7 @@ def load_first_weights(
         inflate=inflation(cfg),
         teacher=cfg.TRAIN.CHECKPOINT_WEIGHTS == "teacher",
         class_names=(data or DataSource(cfg)).class_names,
+        content=content,
     )
 
 
@@ -83,6 +86,7 @@ def load_tested_weights(
     path: str | os.PathLike[str],
     *,
     data: DataSource | None = None,
+    content: Mapping[str, Any] | None = None,
 ) -> LoadReport:
     """Load all weights of a model for testing.
 
@@ -91,6 +95,7 @@ def load_tested_weights(
         model: The unwrapped model.
         path: Path of the checkpoint.
         data: The run's data source, which caches files; None reads them again.
+        content: Content of the checkpoint; None reads it.
 
     Returns:
         The report of loaded weights.
@@ -105,6 +110,7 @@ def load_tested_weights(
         clear_names=cfg.TRAIN.CHECKPOINT_CLEAR_NAME_PATTERN,
         teacher=cfg.TRAIN.CHECKPOINT_WEIGHTS == "teacher",
         class_names=(data or DataSource(cfg)).class_names,
+        content=content,
     )
 
 

@@ -65,6 +65,7 @@ def read_weights(
     average: bool = False,
     teacher: bool = True,
     rename: Renaming | None = None,
+    content: Mapping[str, Any] | None = None,
 ) -> FileWeights:
     """Read the weights of a file.
 
@@ -74,6 +75,7 @@ def read_weights(
         average: Whether to read the weight average if the file has one.
         teacher: See :func:`load_weights`.
         rename: See :func:`load_weights`.
+        content: See :func:`load_weights`.
 
     Returns:
         The weights, and the file's facts about their model.
@@ -82,7 +84,7 @@ def read_weights(
         ValueError: If the file cannot be read or has no weights.
     """
     path = Path(path)
-    content = load_checkpoint(path)
+    content = load_checkpoint(path) if content is None else dict(content)
     if average and isinstance(content.get("average_state"), Mapping):
         content = {**content, "model_state": content["average_state"]["weights"]}
     if teacher:
@@ -108,6 +110,7 @@ def load_weights(
     teacher: bool = True,
     rename: Renaming | None = None,
     initialized: bool = True,
+    content: Mapping[str, Any] | None = None,
 ) -> LoadReport:
     """Load a checkpoint into a model, as far as the two match.
 
@@ -148,6 +151,7 @@ def load_weights(
             (:mod:`slowfast_maskfeat.checkpoints.naming`).
         initialized: Whether the model has its initial values, not those of another file; for the
             wording of the report.
+        content: What `load_checkpoint` returned for the file; None reads it.
 
     Returns:
         A report of what was loaded and what was not.
@@ -167,6 +171,7 @@ def load_weights(
         average=complete or average,
         teacher=teacher,
         rename=rename,
+        content=content,
     )
     left_out = [name for name in file.weights if name.startswith(tuple(leave_out))]
     found = {name: value for name, value in file.weights.items() if name not in left_out}

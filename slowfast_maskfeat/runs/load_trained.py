@@ -9,6 +9,7 @@ import torch
 from fvcore.common.config import CfgNode
 from torch import nn
 
+from slowfast_maskfeat.builders.data_source import DataSource
 from slowfast_maskfeat.builders.methods import build_model
 from slowfast_maskfeat.builders.weights import load_tested_weights
 from slowfast_maskfeat.checkpoints import load_checkpoint
@@ -62,8 +63,9 @@ def load_trained(
     content = load_checkpoint(checkpoint)
     names = tuple(content.get("class_names") or ())
     cfg = _configuration(checkpoint, content, names, config_file, pairs)
-    model = build_model(cfg).to(torch_device).eval()
-    load_tested_weights(cfg, model, checkpoint)
+    data = DataSource(cfg)
+    model = build_model(cfg, data=data).to(torch_device).eval()
+    load_tested_weights(cfg, model, checkpoint, data=data, content=content)
     return TrainedModel(cfg, model, names)
 
 
@@ -74,7 +76,7 @@ def named_device(device: str) -> torch.device:
         ValueError: the device is a GPU and torch finds none.
     """
     if device.startswith("cuda") and not torch.cuda.is_available():
-        raise ValueError(f"--device must be 'cpu' since torch finds no GPU, got {device!r}")
+        raise ValueError(f"device must be 'cpu' since torch finds no GPU, got {device!r}")
     return torch.device(device)
 
 
@@ -93,6 +95,7 @@ def _configuration(
         return load_config([config_file], words)
     if not isinstance(content.get("cfg"), str):
         raise ValueError(
-            f"{checkpoint} has no configuration; give the YAML file of its model with --cfg"
+            f"{checkpoint} has no configuration; give the YAML file of its model (--cfg, in Python "
+            "config)"
         )
     return parse_config(content["cfg"], checkpoint, words)

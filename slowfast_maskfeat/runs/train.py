@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from contextlib import nullcontext
 from pathlib import Path
 from typing import Any
@@ -129,19 +129,20 @@ def _start(cfg: CfgNode, state: TrainState, data: DataSource) -> str:
     folder = checkpoint_folder(cfg)
     own = find_checkpoints(folder, cfg.TASK) if cfg.TRAIN.AUTO_RESUME else []
     if own:
-        return _resume(cfg, state, own[-1], data)
+        return _resume(cfg, state, own[-1], load_checkpoint(own[-1]), data)
     path = cfg.TRAIN.CHECKPOINT_FILE_PATH
     weights_only = cfg.TRAIN.CHECKPOINT_EPOCH_RESET
     if not path and cfg.TRAIN.AUTO_RESUME and "ssl_eval" in cfg.TASK:
         # Fine-tuning in the OUTPUT_DIR of its pre-training finds the checkpoint there.
         found = find_checkpoints(folder, "ssl")
         path, weights_only = (str(found[-1]), True) if found else ("", True)
-    if path and not weights_only:
-        if is_resumable(load_checkpoint(path)):
-            return _resume(cfg, state, Path(path), data)
-        print_main(f"{path} has only weights: training starts from them at epoch 0")
     if path:
-        print_main(str(load_first_weights(cfg, state.bare, path, data=data)))
+        content = load_checkpoint(path)
+        if not weights_only:
+            if is_resumable(content):
+                return _resume(cfg, state, Path(path), content, data)
+            print_main(f"{path} has only weights: training starts from them at epoch 0")
+        print_main(str(load_first_weights(cfg, state.bare, path, data=data, content=content)))
     # The same draws in every process: only the model is synchronized among them.
     torch.manual_seed(cfg.RNG_SEED)
     state.task.start(state.bare)
@@ -159,8 +160,9 @@ def _seed_process(cfg: CfgNode) -> None:
     torch.manual_seed(cfg.RNG_SEED + distributed.rank())
 
 
-def _resume(cfg: CfgNode, state: TrainState, path: Path, data: DataSource) -> str:
-    payload = load_checkpoint(path)
+def _resume(
+    cfg: CfgNode, state: TrainState, path: Path, payload: Mapping[str, Any], data: DataSource
+) -> str:
     check_resumable(cfg, payload, path, data=data)
     known = (payload.get("data") or {}).get("list_sha256")
     if known and known != state.data["list_sha256"]:
