@@ -29,10 +29,13 @@ class MaskKind(NamedTuple):
         build: (configuration, grid of the mask, ratio) -> sampler(generator) -> bool (t, h, w),
             True where masked.
         is_exact: every mask has the same number of masked tokens, as MASK.MAE_ON requires.
+        masks_tokens: the grid of the mask is that of the predicted tokens, whatever
+            AUG.MASK_WINDOW_SIZE says.
     """
 
     build: Callable[[CfgNode, Grid, float], MaskSampler]
     is_exact: bool = False
+    masks_tokens: bool = False
 
 
 def register_mask(name: str, kind: MaskKind) -> None:
@@ -158,7 +161,7 @@ MASKS = {
     "tube": MaskKind(lambda cfg, grid, ratio: partial(tube_mask, grid, ratio)),
     "block": MaskKind(_build_block),
     "frame": MaskKind(lambda cfg, grid, ratio: partial(frame_mask, grid, ratio), is_exact=True),
-    "random": MaskKind(_build_random, is_exact=True),
+    "random": MaskKind(_build_random, is_exact=True, masks_tokens=True),
 }
 """Mask types by MASK.TYPE."""
 
@@ -189,4 +192,4 @@ def mask_grid(cfg: CfgNode) -> Grid:
                 f"for clips of {cfg.DATA.NUM_FRAMES} frames of {cfg.DATA.TRAIN_CROP_SIZE} pixels, "
                 f"got {grid}; set it to [] to derive it"
             )
-    return grids[-1] if _mask_type(cfg, grids[-1].t) == "random" else grid
+    return grids[-1] if _find_mask(cfg, grids[-1].t).masks_tokens else grid
