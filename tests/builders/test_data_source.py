@@ -1,4 +1,4 @@
-"""What costs I/O is read once a run: class names, lists, indices of shards, ground truth."""
+"""Class names, annotation files, shard indices and ground truth are read once per run."""
 
 from __future__ import annotations
 

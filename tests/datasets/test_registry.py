@@ -16,7 +16,7 @@ from slowfast_maskfeat.datasets import (
 
 @pytest.fixture(autouse=True)
 def rows(monkeypatch):
-    """What a test registers is gone after it."""
+    """Restore the registry after each test."""
     monkeypatch.setattr(registry, "_KINDS", dict(registry._KINDS))
 
 

@@ -76,7 +76,7 @@ def small(words: Sequence[str]) -> list[str]:
 
 
 def configuration(words: Sequence[str]) -> CfgNode:
-    """What a command of run_net.py asks for, before it is made small."""
+    """Return the configuration of a run_net.py command at its full size."""
     options = list(words[list(words).index("--cfg") + 1 :])
     files = [word for word in options if word.endswith(".yaml")]
     return load_config(files, options[len(files) :])
