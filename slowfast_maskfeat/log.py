@@ -6,8 +6,8 @@ import os
 import shutil
 import sys
 import time
-from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from collections.abc import Iterable, Iterator, Mapping
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any, Protocol, TextIO
 
@@ -55,6 +55,39 @@ class EventLog:
         """Close the file; writing afterwards is an error."""
         if self._file is not None:
             self._file.close()
+
+
+def read_events(path: str | os.PathLike[str]) -> list[dict[str, Any]]:
+    """Read the events of a stats.jsonl, in their order.
+
+    Lines that are not JSON objects, such as one cut by a full disk, are left out.
+    """
+    events = []
+    for line in Path(path).read_text(encoding="utf-8", errors="replace").splitlines():
+        with suppress(ValueError):
+            event = simplejson.loads(line)
+            events += [event] if isinstance(event, dict) else []
+    return events
+
+
+def without_repeated(events: Iterable[Mapping[str, Any]]) -> list[Mapping[str, Any]]:
+    """Leave out what a training logged of another run before, and the steps that it did again.
+
+    Args:
+        events: of one stats.jsonl, in their order.
+
+    Returns:
+        The events of the last training; what it had logged beyond the checkpoint of a `resume`
+        event is left out, since it follows again.
+    """
+    kept: list[Mapping[str, Any]] = []
+    for event in events:
+        if event.get("event") == "start" and not event.get("epoch") and not event.get("step"):
+            kept = []
+        if event.get("event") == "resume":
+            kept = [earlier for earlier in kept if (earlier.get("epoch") or 0) <= event["epoch"]]
+        kept.append(event)
+    return kept
 
 
 def _end_cut_line(path: Path) -> None:

@@ -13,7 +13,7 @@ from typing import Any
 
 from slowfast_maskfeat.checkpoints import find_checkpoints
 from slowfast_maskfeat.config import load_config
-from slowfast_maskfeat.runs.figures import read_events
+from slowfast_maskfeat.log import read_events
 
 ROOT = Path(__file__).resolve().parent.parent
 

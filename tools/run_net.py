@@ -17,7 +17,7 @@ from typing import Any
 from slowfast_maskfeat import distributed
 from slowfast_maskfeat.checkpoints import LoadError
 from slowfast_maskfeat.cli import StoppedError, exit_code, signal_exit_code
-from slowfast_maskfeat.config import load_config
+from slowfast_maskfeat.config import default_folder, load_config
 from slowfast_maskfeat.engine.launch import launch
 from slowfast_maskfeat.runs.run import run
 
@@ -35,22 +35,23 @@ def main(arguments: list[str]) -> int:
 
 def _launch(options: argparse.Namespace, words: list[str]) -> None:
     """Start the processes of the run, or join those that torchrun started."""
-    cfg = load_config(
-        [word for word in words if _is_yaml(word)],
-        [word for word in words if not _is_yaml(word)] + _shards(options),
-    )
+    files = [word for word in words if _is_yaml(word)]
+    overrides = [word for word in words if not _is_yaml(word)] + _shards(options)
+    cfg = load_config(files, overrides)
+    # In a folder that nobody named, another configuration is another run.
+    may_change = "OUTPUT_DIR" in overrides[::2] or default_folder(files) != cfg.OUTPUT_DIR
     choice = distributed.choose_device(cfg.NUM_GPUS)
     backend = "gloo" if choice.type == "cpu" else cfg.DIST_BACKEND
     if choice.warning:
         print(f"warning: {choice.warning}", file=sys.stderr)
     if distributed.from_environment(backend):
-        run(cfg)
+        run(cfg, may_change=may_change)
         distributed.end_process()
     else:
         launch(
             run_process,
             choice.num_processes,
-            (cfg,),
+            (cfg, may_change),
             num_shards=cfg.NUM_SHARDS,
             shard_id=cfg.SHARD_ID,
             init_method=options.init_method,
@@ -58,18 +59,22 @@ def _launch(options: argparse.Namespace, words: list[str]) -> None:
         )
 
 
-def run_process(cfg: Any) -> None:
+def run_process(cfg: Any, may_change: bool) -> None:
     """Run one process; the main one prints a message if a signal stops it.
+
+    Args:
+        cfg: Frozen configuration.
+        may_change: See `run`.
 
     Raises:
         SystemExit: A signal stopped the process; the code is the one that shells expect.
         ValueError: An error that a user can fix.
     """
     if distributed.world_size() == 1:
-        run(cfg)
+        run(cfg, may_change=may_change)
         return
     try:
-        run(cfg)
+        run(cfg, may_change=may_change)
     except (KeyboardInterrupt, StoppedError) as stopped:
         code = signal_exit_code(stopped, resumable=True, printed=distributed.is_main())
         raise SystemExit(code) from None

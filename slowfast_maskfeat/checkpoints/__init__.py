@@ -6,6 +6,7 @@ from slowfast_maskfeat.checkpoints.safetensors_file import save_safetensors
 from slowfast_maskfeat.checkpoints.save_load import (
     checkpoint_path,
     find_checkpoints,
+    find_tasks,
     keep_last,
     load_checkpoint,
     save_checkpoint,
@@ -18,6 +19,7 @@ __all__ = [
     "checkpoint_path",
     "compare_class_names",
     "find_checkpoints",
+    "find_tasks",
     "keep_last",
     "load_checkpoint",
     "load_weights",

@@ -69,6 +69,13 @@ def find_checkpoints(folder: str | os.PathLike[str], prefix: str = "") -> list[P
     return [path for _, _, path in sorted(found)]
 
 
+def find_tasks(folder: str | os.PathLike[str]) -> list[str]:
+    """List the tasks (``TASK``) that have checkpoints in a folder, which need not exist."""
+    pattern = re.compile(r"(?:(.+)_)?checkpoint_epoch_\d{5,}(?:_step_\d{7,})?" + re.escape(SUFFIX))
+    names = [path.name for path in Path(folder).iterdir()] if Path(folder).is_dir() else []
+    return sorted({match[1] or "" for match in map(pattern.fullmatch, names) if match})
+
+
 def keep_last(folder: str | os.PathLike[str], prefix: str, n: int) -> list[Path]:
     """Delete all but the newest checkpoints of one task.
 

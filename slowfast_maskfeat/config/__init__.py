@@ -1,12 +1,22 @@
 """Configuration: YAML files and KEY VALUE pairs, merged, checked and frozen."""
 
 from slowfast_maskfeat.config.defaults import add_keys, added_keys, default_config, key_value
-from slowfast_maskfeat.config.load import import_extensions, load_config, parse_config
+from slowfast_maskfeat.config.difference import changed_keys, changes_training, difference_table
+from slowfast_maskfeat.config.load import (
+    default_folder,
+    import_extensions,
+    load_config,
+    parse_config,
+)
 
 __all__ = [
     "add_keys",
     "added_keys",
+    "changed_keys",
+    "changes_training",
     "default_config",
+    "default_folder",
+    "difference_table",
     "import_extensions",
     "key_value",
     "load_config",

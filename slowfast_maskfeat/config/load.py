@@ -8,6 +8,8 @@ import importlib
 import sys
 import warnings
 from collections.abc import Iterator, Mapping, Sequence
+from contextlib import suppress
+from pathlib import PurePath
 from typing import Any
 
 from fvcore.common.config import CfgNode
@@ -19,6 +21,8 @@ from slowfast_maskfeat.schedules import POLICIES
 
 # Where a configuration comes from, its sections, and warnings about them.
 _Content = tuple[str, dict[str, Any], Sequence[str]]
+
+_UNSET_FOLDER = "."  # OUTPUT_DIR in published files
 
 # Types of the keys whose default is None.
 _OPTIONAL_KINDS: dict[str, type] = {
@@ -40,7 +44,8 @@ def load_config(files: Sequence[str], overrides: Sequence[str] = ()) -> CfgNode:
         overrides: `["KEY", "VALUE", ...]`, which take precedence over the files.
 
     Returns:
-        The frozen configuration: every key of `default_config`, nothing else.
+        The frozen configuration: every key of `default_config`, nothing else. An OUTPUT_DIR that
+        neither a file nor a pair sets is `default_folder`.
 
     Raises:
         ValueError: a file is missing or not YAML (the message has the line), a key is unknown (the
@@ -49,7 +54,16 @@ def load_config(files: Sequence[str], overrides: Sequence[str] = ()) -> CfgNode:
     """
     contents = [(file, *read_yaml(file)) for file in files]
     import_extensions(_imports(contents, overrides))
-    return _load(contents, overrides)
+    return _load(contents, overrides, folder=default_folder(files))
+
+
+def default_folder(files: Sequence[str]) -> str:
+    """Return the OUTPUT_DIR of runs that name none: `output/` and the name of the first file.
+
+    Args:
+        files: YAML files of the configuration.
+    """
+    return f"output/{PurePath(files[0]).stem}" if files else _UNSET_FOLDER
 
 
 def parse_config(text: str, source: str, overrides: Sequence[str] = ()) -> CfgNode:
@@ -120,11 +134,13 @@ def _module_names(value: Any) -> list[str]:
     return names
 
 
-def _load(contents: Sequence[_Content], overrides: Sequence[str]) -> CfgNode:
+def _load(
+    contents: Sequence[_Content], overrides: Sequence[str], *, folder: str = _UNSET_FOLDER
+) -> CfgNode:
     cfg = default_config()
     inert: dict[str, str] = {}
     for source, content, _ in contents:
-        for key, value in _flatten(content):
+        for key, value in flatten(content):
             _merge(cfg, key, value, source=source, inert=inert)
     if len(overrides) % 2:
         raise ValueError(
@@ -138,7 +154,31 @@ def _load(contents: Sequence[_Content], overrides: Sequence[str]) -> CfgNode:
         warnings.warn(message, UserWarning, stacklevel=3)
     _check(cfg)
     _resolve_aliases(cfg)
+    # On the command line, unlike in a published file, "." means this folder.
+    is_named = "OUTPUT_DIR" in overrides[::2]
+    if not cfg.OUTPUT_DIR or (cfg.OUTPUT_DIR == _UNSET_FOLDER and not is_named):
+        cfg.OUTPUT_DIR = folder
     cfg.freeze()
+    return cfg
+
+
+def stored_config(text: str, source: str) -> CfgNode:
+    """Read the configuration stored in a checkpoint to compare it, not to run it.
+
+    Keys and values that this version does not know are left out.
+
+    Args:
+        text: YAML.
+        source: name of the file, for messages.
+
+    Raises:
+        ValueError: the text is not YAML.
+    """
+    cfg = default_config()
+    for key, value in flatten(parse_yaml(text, source)[0]):
+        with suppress(ValueError):
+            _merge(cfg, key, value, source=source, inert={})
+    _resolve_aliases(cfg)
     return cfg
 
 
@@ -148,11 +188,11 @@ def _resolve_aliases(cfg: CfgNode) -> None:
         cfg.DATA.DECODING_BACKEND = "auto"
 
 
-def _flatten(content: Mapping[str, Any], prefix: str = "") -> Iterator[tuple[str, Any]]:
+def flatten(content: Mapping[str, Any], prefix: str = "") -> Iterator[tuple[str, Any]]:
     """Yield the values of nested sections as (dotted key, value)."""
     for name, value in content.items():
         if isinstance(value, Mapping):
-            yield from _flatten(value, f"{prefix}{name}.")
+            yield from flatten(value, f"{prefix}{name}.")
         else:
             yield f"{prefix}{name}", value
 
@@ -189,7 +229,7 @@ def _merge(cfg: CfgNode, key: str, value: Any, *, source: str, inert: dict[str, 
 
 def _nearest(key: str) -> str:
     """A hint at the known key most similar to `key`; empty if there is none."""
-    known = [name for name, _ in _flatten(default_config())] + list(INERT_KEYS)
+    known = [name for name, _ in flatten(default_config())] + list(INERT_KEYS)
     near = difflib.get_close_matches(key.upper(), known, n=1, cutoff=0.6)
     if not near:
         last = key.rsplit(".", 1)[-1].upper()
@@ -337,7 +377,7 @@ def _check(cfg: CfgNode) -> None:
     Raises:
         ValueError: a value is not accepted.
     """
-    values = dict(_flatten(cfg))
+    values = dict(flatten(cfg))
     for key, choices in _CHOICES.items():
         accepted = ", ".join(repr(choice) for choice in choices)
         _require(values[key] in choices, key, f"one of {accepted}", values[key])
@@ -349,6 +389,8 @@ def _check(cfg: CfgNode) -> None:
         _require(0 <= values[key] < 1, key, "in [0, 1)", values[key])
     for key in _SHARES:
         _require(0 <= values[key] <= 1, key, "in [0, 1]", values[key])
+    slashes = sorted(set(cfg.TASK) & set("/\\\0"))
+    _require(not slashes, "TASK", "a name without slashes", cfg.TASK)
     for key in ("DATA.MEAN", "DATA.STD"):
         _require(len(values[key]) == 3, key, "three values", values[key])
     for rate in cfg.PROBE.LEARNING_RATES:

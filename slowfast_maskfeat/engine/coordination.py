@@ -2,13 +2,25 @@
 
 from __future__ import annotations
 
+import errno
+import os
 import socket
 import uuid
-from collections.abc import Callable
+import warnings
+from collections.abc import Callable, Iterator
+from contextlib import ExitStack, contextmanager
 from pathlib import Path
-from typing import TypeVar
+from typing import TextIO, TypeVar
 
 from slowfast_maskfeat import distributed
+
+try:
+    import fcntl
+except ImportError:  # Windows
+    fcntl = None  # type: ignore[assignment]
+
+_NO_LOCKS = (errno.ENOLCK, errno.ENOSYS, errno.ENOTSUP)
+_HELD_BY_ANOTHER = (errno.EACCES, errno.EAGAIN)  # POSIX allows either
 
 Item = TypeVar("Item")
 
@@ -36,6 +48,59 @@ def from_main(work: Callable[[], Item]) -> Item:
     if problem is not None:
         raise ValueError(problem)
     return found  # type: ignore[return-value]
+
+
+@contextmanager
+def locked(folder: Path) -> Iterator[None]:
+    """Hold the lock of a run's folder; the main process holds it for all.
+
+    The kernel releases the lock when the process ends, however it ends, also on another machine of
+    a network file system. Where there are no locks, a warning says so. The file `.lock`
+    stays: deleting it could let two runs lock two files of that name.
+
+    Args:
+        folder: OUTPUT_DIR; created if needed.
+
+    Raises:
+        ValueError: another run holds the lock, or the folder can't be written.
+    """
+    with ExitStack() as held:
+
+        def acquire() -> None:
+            held.enter_context(_lock(folder))
+
+        from_main(acquire)
+        yield
+
+
+def _lock(folder: Path) -> TextIO:
+    folder.mkdir(parents=True, exist_ok=True)
+    file = open(folder / ".lock", "a+", encoding="utf-8")  # noqa: SIM115 - holds the lock
+    try:
+        if fcntl is None:
+            raise OSError(errno.ENOSYS, "Windows is not supported")
+        # Not flock: loading workers would inherit that lock and keep it after their parent's death.
+        fcntl.lockf(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except OSError as error:
+        if error.errno in _HELD_BY_ANOTHER:
+            file.seek(0)
+            owner = file.read(200).strip() or "another process"
+            file.close()
+            raise ValueError(
+                f"OUTPUT_DIR must have no other run in it, but {folder} is in use by {owner}; wait "
+                "until it ends, or set another OUTPUT_DIR"
+            ) from None
+        if error.errno not in _NO_LOCKS:
+            raise
+        warnings.warn(
+            f"{folder} can't be locked ({error.strerror}): do not start two runs in it at once",
+            UserWarning,
+            stacklevel=2,
+        )
+    file.truncate(0)
+    file.write(f"process {os.getpid()} on {socket.gethostname()}\n")
+    file.flush()
+    return file
 
 
 def check_shared(folder: Path) -> None:

@@ -11,7 +11,9 @@ import torch
 from torch import nn
 
 from slowfast_maskfeat import distributed
+from slowfast_maskfeat.cli import StoppedError
 from slowfast_maskfeat.clips.loader import ClipLoader
+from slowfast_maskfeat.engine.stop_signals import StopSignals
 from slowfast_maskfeat.log import Progress
 from slowfast_maskfeat.tasks.base import Evaluation, Evaluator, unwrap
 
@@ -22,6 +24,7 @@ def evaluate(
     task: Evaluator,
     loader: ClipLoader,
     *,
+    signals: StopSignals,
     num_views: int,
     chunk_size: int,
     device: torch.device,
@@ -35,6 +38,7 @@ def evaluate(
         model: on `device`; its training mode is restored afterwards.
         task: computes the metrics.
         loader: of this process's share of the split.
+        signals: end the evaluation after the current batch.
         num_views: clips per video.
         chunk_size: clips per forward pass.
         device: of the model.
@@ -50,6 +54,7 @@ def evaluate(
     Raises:
         ValueError: no video could be decoded; the message names the annotation file and the reason
             for the first video.
+        StoppedError: after SIGTERM or SIGINT, in every process.
     """
     start = time.perf_counter()
     bare = unwrap(model)  # without a backward pass there is nothing to synchronize
@@ -64,8 +69,13 @@ def evaluate(
                 evaluation.add(bare, part.to(device))
             if progress is not None:
                 progress.update(1)
+            if signals.caught:
+                break
     if progress is not None:
         progress.close()
+    signal = signals.agreed()
+    if signal:
+        raise StoppedError(signal, f"{description!r} is not finished: run the same command again")
     evaluation.merge(distributed.all_reduce)
     everyone = distributed.gather_objects(evaluation.lost)
     lost = sorted({video for mine in everyone for video in mine})

@@ -7,11 +7,13 @@ Regularization" (ICLR 2019).
 
 from __future__ import annotations
 
-from collections.abc import Callable, Collection, Iterable, Sequence
+from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from typing import Any
 
 import torch
 from torch import Tensor, nn
+
+from slowfast_maskfeat.checkpoints.report import shorten
 
 METHODS = ("adamw", "adam", "sgd")
 """Values of ``SOLVER.OPTIMIZING_METHOD``."""
@@ -158,6 +160,69 @@ def make_optimizer(
             optimizer.state[parameter]["momentum_buffer"] = torch.zeros_like(parameter)
     set_learning_rate(optimizer, lr)
     return optimizer
+
+
+def restore_optimizer(optimizer: torch.optim.Optimizer, saved: Mapping[str, Any]) -> None:
+    """Restore the moments of each parameter from a checkpoint.
+
+    The options of the groups (weight decay, betas, momentum ...) stay as they were built, since a
+    resumed run may have changed them. Groups that name their parameters may be other groups than
+    those saved.
+
+    Args:
+        optimizer: From :func:`make_optimizer`.
+        saved: ``state_dict`` of an optimizer over the same parameters.
+
+    Raises:
+        ValueError: If the parameters differ, or the moments are those of another method.
+    """
+    is_sgd = isinstance(optimizer, torch.optim.SGD)
+    found = {name for moments in saved["state"].values() for name in moments}
+    if ("exp_avg" if is_sgd else "momentum_buffer") in found:
+        raise ValueError(
+            f"SOLVER.OPTIMIZING_METHOD must be {'adam or adamw' if is_sgd else 'sgd'}, as in the "
+            f"checkpoint, got {type(optimizer).__name__.lower()}"
+        )
+    indices = _saved_indices(saved["param_groups"], optimizer.param_groups)
+    groups = [
+        {**group, "params": mine}
+        for group, mine in zip(optimizer.param_groups, indices, strict=True)
+    ]
+    built = dict(optimizer.state)  # zero buffers of SGD, which a checkpoint without momentum lacks
+    optimizer.load_state_dict({"state": saved["state"], "param_groups": groups})
+    for parameter, buffers in built.items():
+        if optimizer.state[parameter].get("momentum_buffer") is None:
+            optimizer.state[parameter].update(buffers)
+
+
+def _saved_indices(
+    saved: Sequence[Mapping[str, Any]], own: Sequence[Mapping[str, Any]]
+) -> list[list[int]]:
+    """Find the index in a saved state of each parameter of each own group.
+
+    Raises:
+        ValueError: If the saved groups have other parameters.
+    """
+    if all("names" in group for group in saved):
+        index = {
+            name: number
+            for group in saved
+            for name, number in zip(group["names"], group["params"], strict=True)
+        }
+        different = sorted(index.keys() ^ {name for group in own for name in group["names"]})
+        if different:
+            raise ValueError(
+                f"the optimizer must have the parameters of the checkpoint, but only one has "
+                f"{shorten(different)}"
+            )
+        return [[index[name] for name in group["names"]] for group in own]
+    sizes, own_sizes = ([len(group["params"]) for group in some] for some in (saved, own))
+    if sizes != own_sizes:
+        raise ValueError(
+            "the parameter groups of the optimizer must have the sizes in the checkpoint, "
+            f"{sizes}, got {own_sizes} (SOLVER.LAYER_DECAY, SOLVER.ZERO_WD_1D_PARAM)"
+        )
+    return [list(group["params"]) for group in saved]
 
 
 def _can_fuse(parameters: Iterable[Tensor]) -> bool:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import Any
 
 import torch
@@ -14,6 +15,7 @@ from slowfast_maskfeat.checkpoints.report import shorten
 from slowfast_maskfeat.checkpoints.transfer import bare_name
 from slowfast_maskfeat.ema import WeightAverage
 from slowfast_maskfeat.engine.gradient_step import GradientStep
+from slowfast_maskfeat.engine.optimizer import restore_optimizer
 from slowfast_maskfeat.tasks.base import Task, unwrap
 
 
@@ -29,6 +31,7 @@ class TrainState:
         average: averaged weights, or None.
         epoch: number of finished epochs.
         step: number of finished steps of the current epoch.
+        checkpoint: file that this state was saved to or restored from; None after another step.
         config: the configuration as YAML text, saved with the checkpoint.
         class_names: in the order of the labels, or empty.
         data: training data: the annotation file with its hash, the decoders with their versions.
@@ -42,6 +45,7 @@ class TrainState:
     average: WeightAverage | None = None
     epoch: int = 0
     step: int = 0
+    checkpoint: Path | None = None
     config: str = ""
     class_names: Sequence[str] = ()
     data: Mapping[str, Any] = field(default_factory=dict)
@@ -96,12 +100,12 @@ class TrainState:
             weights = _own_names(payload["model_state"])
             _check_fit(weights, self.bare.state_dict())
             self.task.load_state_dict(payload.get("task_state") or {})
-            self.stepper.optimizer.load_state_dict(payload["optimizer_state"])
+            restore_optimizer(self.stepper.optimizer, payload["optimizer_state"])
         except (KeyError, ValueError, RuntimeError) as error:  # the last from load_state_dict
             raise ValueError(
-                f"{source}: can't resume with this configuration: {error}; set another OUTPUT_DIR "
-                "or TRAIN.AUTO_RESUME False, or load only the weights with "
-                "TRAIN.CHECKPOINT_FILE_PATH and TRAIN.CHECKPOINT_EPOCH_RESET True"
+                f"{source}: can't resume with this configuration: {error}; set another OUTPUT_DIR, "
+                "there with TRAIN.CHECKPOINT_FILE_PATH and TRAIN.CHECKPOINT_EPOCH_RESET True if "
+                "training should start from these weights"
             ) from error
         self.bare.load_state_dict(weights)
         if self.scaler.is_enabled() and payload.get("scaler_state"):
@@ -113,6 +117,7 @@ class TrainState:
                 self.average = WeightAverage(self.bare, self.average.decay)
         self.epoch = payload["epoch"] + 1
         self.step = payload.get("step", 0)
+        self.checkpoint = Path(source)
         self.resumed = payload.get("loop_state") or {}
         states = payload.get("random_states") or []
         if len(states) == distributed.world_size():

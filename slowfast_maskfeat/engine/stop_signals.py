@@ -45,8 +45,13 @@ class StopSignals:
         if self._group is None:
             signal.signal(number, self._before[number])
 
+    @property
+    def caught(self) -> int:
+        """The signal that this process caught; 0 for none."""
+        return self._caught
+
     def agreed(self) -> int:
-        """Return the signal that any process caught, 0 for none; all must call it at each step."""
+        """Return the signal that any process caught, 0 for none; all call it at the same points."""
         if self._group is None:
             return self._caught
         caught = torch.tensor(self._caught)

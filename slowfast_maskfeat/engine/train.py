@@ -66,6 +66,10 @@ class TrainSettings:
     prefix: str = ""
     shown: Sequence[str] = ()
 
+    def validates(self, epoch: int) -> bool:
+        """Return whether a validation is due after so many epochs."""
+        return epoch == self.max_epoch or _is_due(epoch, self.eval_period)
+
 
 def train(
     state: TrainState,
@@ -77,7 +81,8 @@ def train(
     tensorboard: TensorBoardLog,
     device: torch.device,
     transform: BatchTransform | None = None,
-    validate: Callable[[], dict[str, Any]] | None = None,
+    validate: Callable[[StopSignals], dict[str, Any]] | None = None,
+    owes_validation: bool = False,
     stream: TextIO | None = None,
 ) -> None:
     """Train from the epoch and step of `state` to the last epoch.
@@ -92,12 +97,15 @@ def train(
         device: of the model.
         transform: of whole batches, before they are split into micro-batches; None for none.
         validate: returns validation metrics; None disables validation.
+        owes_validation: make the validation of the restored state first, which was due when the
+            run was stopped.
         stream: of the progress bar and messages; None for stderr.
 
     Raises:
         ValueError: too many videos are lost, too many losses in a row are not finite, or a resumed
             epoch has fewer steps than were already done.
-        StoppedError: after SIGTERM or SIGINT, once the step is finished and a checkpoint saved.
+        StoppedError: after SIGTERM or SIGINT, once the step is finished and a checkpoint saved;
+            a validation is not finished, but made first when the run is resumed.
     """
     if state.step >= len(loader):
         raise ValueError(
@@ -113,17 +121,20 @@ def train(
         reporter=Reporter(log, tensorboard, stream or sys.stderr, len(loader), settings.shown),
         device=device,
         transform=transform,
+        validate=validate,
     )
     with StopSignals() as signals:
+        if owes_validation:
+            loop.validate(signals)
         while state.epoch < settings.max_epoch:
             signal = loop.run_epoch(signals)
             last = state.epoch == settings.max_epoch
             if signal or last or _is_due(state.epoch, settings.checkpoint_period):
-                path = loop.save()
-            if signal and not last:
-                raise StoppedError(signal, path)
-            if validate is not None and (last or _is_due(state.epoch, settings.eval_period)):
-                log.write("validation", epoch=state.epoch, **validate())
+                loop.save()
+            if signal:
+                raise StoppedError(signal, state.checkpoint)
+            if validate is not None and settings.validates(state.epoch):
+                loop.validate(signals)
 
 
 class _TrainLoop:
@@ -140,6 +151,7 @@ class _TrainLoop:
         reporter: Reporter,
         device: torch.device,
         transform: BatchTransform | None,
+        validate: Callable[[StopSignals], dict[str, Any]] | None,
     ) -> None:
         self._state = state
         self._loader = loader
@@ -149,6 +161,7 @@ class _TrainLoop:
         self._reporter = reporter
         self._device = device
         self._transform = transform
+        self._validate = validate
         self._watch = _FiniteWatch(
             settings.max_nonfinite, loader, device, state.scaler.is_enabled()
         )
@@ -174,10 +187,10 @@ class _TrainLoop:
             if state.step == num_steps:
                 break  # the checkpoint at the end of the epoch follows
             if signal or _is_due(state.step, self._settings.checkpoint_step_period):
-                path = self.save()
+                self.save()
             if signal:
                 self._reporter.close()
-                raise StoppedError(signal, path)
+                raise StoppedError(signal, state.checkpoint)
         self._watch.check()
         self._report_lost()
         assert self._meter is not None
@@ -204,6 +217,7 @@ class _TrainLoop:
         self._watch.add(batch, result)
         self._lost.add(batch.lost)
         state.step += 1
+        state.checkpoint = None
         self._reporter.step(batch)
         if state.step % settings.log_period == 0:
             self._watch.check()
@@ -212,6 +226,24 @@ class _TrainLoop:
 
     def _report_lost(self) -> None:
         self._reporter.lost(self._lost.gather())
+
+    def validate(self, signals: StopSignals) -> None:
+        """Validate the current weights and log the result.
+
+        Raises:
+            StoppedError: after a signal, once a checkpoint is saved.
+        """
+        assert self._validate is not None
+        try:
+            results = self._validate(signals)
+        except StoppedError as stopped:
+            raise StoppedError(stopped.number, self._state.checkpoint or self.save()) from None
+        # A resumed run finds by the name of the checkpoint whether it owes this validation.
+        name = self._state.checkpoint.name if self._state.checkpoint else None
+        self._log.write("validation", epoch=self._state.epoch, checkpoint=name, **results)
+        signal = signals.agreed()
+        if signal:
+            raise StoppedError(signal, self._state.checkpoint or self.save())
 
     def save(self) -> Path:
         """Save a checkpoint of the current state; only the main process writes it."""
@@ -227,6 +259,7 @@ class _TrainLoop:
             keep_last(settings.folder, settings.prefix, settings.keep_checkpoints)
             self._log.write("checkpoint", path=str(path), epoch=state.epoch, step=state.step)
         distributed.barrier()
+        state.checkpoint = path
         return path
 
 

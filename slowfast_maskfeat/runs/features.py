@@ -30,6 +30,7 @@ from slowfast_maskfeat.config import added_keys, key_value
 from slowfast_maskfeat.datasets import VideoList
 from slowfast_maskfeat.engine.coordination import check_shared, from_main
 from slowfast_maskfeat.engine.evaluate import evaluate
+from slowfast_maskfeat.engine.stop_signals import StopSignals
 from slowfast_maskfeat.features import Features, FeatureStore
 from slowfast_maskfeat.features.extraction import FeatureExtraction, feature_shape
 from slowfast_maskfeat.files import is_address
@@ -211,7 +212,7 @@ def _extract(
     start = from_main(lambda: _start(store, expected, num_clips, num_views))
     loader.leave_out(start.done)
     part = start.next_part + distributed.rank()
-    with store.writer(part, num_views) as writer:
+    with StopSignals() as signals, store.writer(part, num_views) as writer:
         results, _ = evaluate(
             frozen.model,
             FeatureExtraction(
@@ -222,6 +223,7 @@ def _extract(
                 std=cfg.DATA.STD,
             ),
             loader,
+            signals=signals,
             num_views=num_views,
             chunk_size=max(cfg.TEST.BATCH_SIZE * cfg.NUM_SHARDS // distributed.world_size(), 1),
             device=device,

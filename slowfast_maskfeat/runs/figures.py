@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-import json
 from pathlib import Path
-from typing import Any
 
 import torch
 from fvcore.common.config import CfgNode
@@ -16,6 +14,7 @@ from slowfast_maskfeat.builders.methods import find_method
 from slowfast_maskfeat.clips import ClipBatch, ClipLoader
 from slowfast_maskfeat.figures import PanelRow, prediction_panel, training_curves
 from slowfast_maskfeat.files import atomic_write
+from slowfast_maskfeat.log import read_events, without_repeated
 from slowfast_maskfeat.tasks import Task
 
 _NUM_CLIPS = 4
@@ -31,15 +30,9 @@ def draw_curves(cfg: CfgNode) -> Path:
     """
     folder = Path(cfg.OUTPUT_DIR)
     path = folder / "curves.png"
-    events = read_events(folder / "stats.jsonl")
+    events = without_repeated(read_events(folder / "stats.jsonl"))
     training_curves(path, events, find_method(cfg).figures, title=cfg.TASK or "training")
     return path
-
-
-def read_events(path: str | Path) -> list[dict[str, Any]]:
-    """Read the lines of a stats.jsonl."""
-    lines = Path(path).read_text(encoding="utf-8").splitlines()
-    return [json.loads(line) for line in lines if line.strip()]
 
 
 def draw_predictions(

@@ -4,12 +4,14 @@ from __future__ import annotations
 
 from pathlib import Path
 
+import torch
 from fvcore.common.config import CfgNode
 
 from slowfast_maskfeat import distributed
 from slowfast_maskfeat.builders.data_source import DataSource
 from slowfast_maskfeat.builders.methods import find_method
 from slowfast_maskfeat.config import import_extensions
+from slowfast_maskfeat.engine.coordination import locked
 from slowfast_maskfeat.log import EventLog
 from slowfast_maskfeat.runs.probe import run_probe
 from slowfast_maskfeat.runs.report import print_main
@@ -17,35 +19,43 @@ from slowfast_maskfeat.runs.test import run_test
 from slowfast_maskfeat.runs.train import run_training
 
 
-def run(cfg: CfgNode) -> None:
+def run(cfg: CfgNode, *, may_change: bool = True) -> None:
     """Train if TRAIN.ENABLE and test if TEST.ENABLE, in this process of the run.
 
     With PROBE.KIND evaluate the features of a frozen network instead, see `run_probe`.
 
     Args:
         cfg: frozen configuration.
+        may_change: resume also with another configuration; False for an OUTPUT_DIR that nobody
+            named.
 
     Raises:
-        ValueError: something that a user can fix; the message names it.
+        ValueError: something that a user can fix, such as another run in OUTPUT_DIR; the message
+            names it.
         StoppedError: after SIGTERM or SIGINT, once a checkpoint is saved.
     """
     import_extensions(cfg.IMPORTS)  # a spawned process has not imported them yet
     device = distributed.own_device(distributed.choose_device(cfg.NUM_GPUS).type)
     if not (cfg.TRAIN.ENABLE or cfg.TEST.ENABLE or cfg.PROBE.KIND):
         raise ValueError("one of TRAIN.ENABLE, TEST.ENABLE and PROBE.KIND must be set, got none")
+    folder = Path(cfg.OUTPUT_DIR)
+    with locked(folder):
+        print_main(f"OUTPUT_DIR is {folder}")
+        log = EventLog(folder / "stats.jsonl" if distributed.is_main() else None)
+        try:
+            _run(cfg, device, log, may_change)
+        finally:
+            log.close()
+
+
+def _run(cfg: CfgNode, device: torch.device, log: EventLog, may_change: bool) -> None:
     data = DataSource(cfg)
-    log = EventLog(Path(cfg.OUTPUT_DIR) / "stats.jsonl" if distributed.is_main() else None)
-    try:
-        if cfg.PROBE.KIND:
-            run_probe(cfg, device, log, data=data)
-            return
-        if cfg.TRAIN.ENABLE:
-            run_training(cfg, device, log, data)
-        if cfg.TEST.ENABLE and not find_method(cfg).is_tested:
-            print_main(
-                "TEST.ENABLE has no effect: pre-training has no test; fine-tune its checkpoint"
-            )
-        elif cfg.TEST.ENABLE:
-            run_test(cfg, device, log, data)
-    finally:
-        log.close()
+    if cfg.PROBE.KIND:
+        run_probe(cfg, device, log, data=data)
+        return
+    if cfg.TRAIN.ENABLE:
+        run_training(cfg, device, log, data, may_change=may_change)
+    if cfg.TEST.ENABLE and not find_method(cfg).is_tested:
+        print_main("TEST.ENABLE has no effect: pre-training has no test; fine-tune its checkpoint")
+    elif cfg.TEST.ENABLE:
+        run_test(cfg, device, log, data)

@@ -26,6 +26,7 @@ from slowfast_maskfeat.builders.weights import (
 )
 from slowfast_maskfeat.clips import ClipLoader
 from slowfast_maskfeat.engine.evaluate import evaluate
+from slowfast_maskfeat.engine.stop_signals import StopSignals
 from slowfast_maskfeat.files import atomic_write
 from slowfast_maskfeat.log import EventLog
 from slowfast_maskfeat.runs.report import data_facts, print_main, print_notes
@@ -43,6 +44,7 @@ def run_test(cfg: CfgNode, device: torch.device, log: EventLog, data: DataSource
 
     Raises:
         ValueError: there are no weights to test, or something else that a user can fix.
+        StoppedError: after SIGTERM or SIGINT.
     """
     find_method(cfg).check(cfg)
     model = build_model(cfg, data=data).to(device)
@@ -58,9 +60,10 @@ def run_test(cfg: CfgNode, device: torch.device, log: EventLog, data: DataSource
     for num_views in num_clips_of_tests(cfg):
         loader = build_loader(cfg, "test", num_views=num_views, data=data)
         print_notes(loader)
-        results, evaluation = evaluate_split(
-            cfg, model, task, loader, "test", device, num_views=num_views
-        )
+        with StopSignals() as signals:
+            results, evaluation = evaluate_split(
+                cfg, model, task, loader, "test", device, signals=signals, num_views=num_views
+            )
         if not distributed.is_main():
             continue
         scores = _scores_path(cfg, evaluation, num_views)
@@ -96,6 +99,7 @@ def evaluate_split(
     split: str,
     device: torch.device,
     *,
+    signals: StopSignals,
     num_views: int | None = None,
 ) -> tuple[dict[str, Any], Evaluation]:
     """Evaluate a model on a split, see `engine.evaluate`.
@@ -107,12 +111,14 @@ def evaluate_split(
         loader: of the split.
         split: "val" or "test".
         device: of the model.
+        signals: end the evaluation, see `evaluate`.
         num_views: temporal clips per video in "test", see `num_clips_of_tests`.
     """
     return evaluate(
         model,
         task,
         loader,
+        signals=signals,
         num_views=num_clips_per_video(cfg, split, num_views),
         chunk_size=max(cfg.TEST.BATCH_SIZE * cfg.NUM_SHARDS // distributed.world_size(), 1),
         device=device,

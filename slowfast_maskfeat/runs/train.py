@@ -29,18 +29,28 @@ from slowfast_maskfeat.checkpoints.save_load import find_checkpoints, load_check
 from slowfast_maskfeat.clips import ClipLoader
 from slowfast_maskfeat.datasets import MissingListError
 from slowfast_maskfeat.ema import WeightAverage
+from slowfast_maskfeat.engine.coordination import from_main
 from slowfast_maskfeat.engine.gradient_step import GradientStep
 from slowfast_maskfeat.engine.lost_videos import LostVideos
 from slowfast_maskfeat.engine.state import TrainState, is_resumable
+from slowfast_maskfeat.engine.stop_signals import StopSignals
 from slowfast_maskfeat.engine.train import TrainSettings, train
 from slowfast_maskfeat.log import EventLog, TensorBoardLog
 from slowfast_maskfeat.runs.figures import draw_curves, draw_predictions
 from slowfast_maskfeat.runs.model_info import measure_model
 from slowfast_maskfeat.runs.report import data_facts, print_main, print_notes
+from slowfast_maskfeat.runs.resume import (
+    check_folder,
+    is_validated,
+    print_changes,
+    print_other_tasks,
+)
 from slowfast_maskfeat.runs.test import evaluate_split
 
 
-def run_training(cfg: CfgNode, device: torch.device, log: EventLog, data: DataSource) -> None:
+def run_training(
+    cfg: CfgNode, device: torch.device, log: EventLog, data: DataSource, *, may_change: bool
+) -> None:
     """Train from the last checkpoint, from given weights, or from scratch.
 
     Args:
@@ -48,6 +58,8 @@ def run_training(cfg: CfgNode, device: torch.device, log: EventLog, data: DataSo
         device: of this process.
         log: receives the events of the training.
         data: data of the run.
+        may_change: resume also with a configuration that differs from the checkpoint's in keys
+            that the training depends on.
 
     Raises:
         ValueError: something that a user can fix; the message names it.
@@ -55,6 +67,7 @@ def run_training(cfg: CfgNode, device: torch.device, log: EventLog, data: DataSo
     """
     method = find_method(cfg)
     method.check(cfg)
+    check_folder(cfg)
     torch.manual_seed(cfg.RNG_SEED)
     model = build_model(cfg, data=data).to(device)
     task = build_task(cfg, model, data=data).to(device)
@@ -75,7 +88,7 @@ def run_training(cfg: CfgNode, device: torch.device, log: EventLog, data: DataSo
         data=data_facts(cfg, loader),
     )
     print_notes(loader)
-    started_from = _start(cfg, state, data)
+    started_from = _start(cfg, state, data, may_change)
     if cfg.TRAIN.COMPILE:
         state.model = torch.compile(model)  # type: ignore[assignment]
     # A backbone for masks as well as classes has a mask token, which a classifier does not use.
@@ -89,20 +102,23 @@ def run_training(cfg: CfgNode, device: torch.device, log: EventLog, data: DataSo
         # Raise errors of the validation split now, not after the first epochs.
         task.evaluation(val_loader.dataset.videos, 1)
 
-    def validate() -> dict[str, Any]:
+    def validate(signals: StopSignals) -> dict[str, Any]:
         assert val_loader is not None
         averaged = nullcontext() if state.average is None else state.average.swapped(state.bare)
         with averaged:
-            results, evaluation = evaluate_split(cfg, state.model, task, val_loader, "val", device)
+            results, evaluation = evaluate_split(
+                cfg, state.model, task, val_loader, "val", device, signals=signals
+            )
         print_main(f"validation: {evaluation.summary(results)}")
         return {**data_facts(cfg, val_loader), **results}
 
     if state.epoch >= cfg.SOLVER.MAX_EPOCH:
         print_main(f"{started_from} is of the last epoch (SOLVER.MAX_EPOCH): nothing left to train")
+    settings = _settings(cfg, precision, task.scalar_names)
     train(
         state,
         loader,
-        _settings(cfg, precision, task.scalar_names),
+        settings,
         lost=LostVideos(
             len(loader.dataset), cfg.DATA.MAX_BAD_FRACTION, loader.dataset.videos.source
         ),
@@ -111,6 +127,7 @@ def run_training(cfg: CfgNode, device: torch.device, log: EventLog, data: DataSo
         device=device,
         transform=build_batch_transform(cfg, data=data),
         validate=validate if val_loader is not None else None,
+        owes_validation=val_loader is not None and _owes_validation(cfg, state, settings),
     )
     tensorboard.close()
     if distributed.is_main():
@@ -120,27 +137,29 @@ def run_training(cfg: CfgNode, device: torch.device, log: EventLog, data: DataSo
             print_main(f"predictions saved to {drawn}")
 
 
-def _start(cfg: CfgNode, state: TrainState, data: DataSource) -> str:
+def _start(cfg: CfgNode, state: TrainState, data: DataSource, may_change: bool) -> str:
     """Resume from a checkpoint or load the first weights.
 
     Returns:
         Path of the checkpoint; empty if training starts from scratch.
     """
     folder = checkpoint_folder(cfg)
-    own = find_checkpoints(folder, cfg.TASK) if cfg.TRAIN.AUTO_RESUME else []
+    own = find_checkpoints(folder, cfg.TASK)
     if own:
-        return _resume(cfg, state, own[-1], load_checkpoint(own[-1]), data)
+        return _resume(cfg, state, own[-1], load_checkpoint(own[-1]), data, may_change)
     path = cfg.TRAIN.CHECKPOINT_FILE_PATH
     weights_only = cfg.TRAIN.CHECKPOINT_EPOCH_RESET
     if not path and cfg.TRAIN.AUTO_RESUME and "ssl_eval" in cfg.TASK:
         # Fine-tuning in the OUTPUT_DIR of its pre-training finds the checkpoint there.
         found = find_checkpoints(folder, "ssl")
         path, weights_only = (str(found[-1]), True) if found else ("", True)
+    if Path(path).parent != folder:
+        print_other_tasks(cfg)
     if path:
         content = load_checkpoint(path)
         if not weights_only:
             if is_resumable(content):
-                return _resume(cfg, state, Path(path), content, data)
+                return _resume(cfg, state, Path(path), content, data, may_change=True)
             print_main(f"{path} has only weights: training starts from them at epoch 0")
         print_main(str(load_first_weights(cfg, state.bare, path, data=data, content=content)))
     # The same draws in every process: only the model is synchronized among them.
@@ -161,8 +180,14 @@ def _seed_process(cfg: CfgNode) -> None:
 
 
 def _resume(
-    cfg: CfgNode, state: TrainState, path: Path, payload: Mapping[str, Any], data: DataSource
+    cfg: CfgNode,
+    state: TrainState,
+    path: Path,
+    payload: Mapping[str, Any],
+    data: DataSource,
+    may_change: bool,
 ) -> str:
+    print_changes(cfg, payload, path, may_change=may_change)
     check_resumable(cfg, payload, path, data=data)
     known = (payload.get("data") or {}).get("list_sha256")
     if known and known != state.data["list_sha256"]:
@@ -172,6 +197,14 @@ def _resume(
     state.restore(payload, str(path))
     print_main(f"resuming from {path}: {state.epoch} epochs and {state.step} steps done")
     return str(path)
+
+
+def _owes_validation(cfg: CfgNode, state: TrainState, settings: TrainSettings) -> bool:
+    """Return whether the run was stopped before the validation of its last checkpoint."""
+    path = state.checkpoint
+    if path is None or path.parent != checkpoint_folder(cfg) or state.step:
+        return False
+    return settings.validates(state.epoch) and from_main(lambda: not is_validated(path))
 
 
 def _settings(cfg: CfgNode, precision: torch.dtype | None, shown: Sequence[str]) -> TrainSettings:
@@ -213,8 +246,8 @@ def _log_start(
     data: DataSource,
 ) -> None:
     num_parameters = sum(parameter.numel() for parameter in state.bare.parameters())
-    is_resumed = state.epoch or state.step  # the cost is in the log since the run began
-    multiply_adds = None if is_resumed else _multiply_adds(cfg, data)
+    # Of a resumed run, the cost is in the log since it began.
+    multiply_adds = None if state.checkpoint else _multiply_adds(cfg, data)
     log.write(
         "start",
         started_from=started_from,
@@ -228,6 +261,10 @@ def _log_start(
         config=state.config,
         **state.data,
     )
+    if state.checkpoint:
+        done = state.epoch * len(loader) + state.step
+        # Position as in `train` events: what the log has beyond it is repeated.
+        log.write("resume", checkpoint=started_from, epoch=done / len(loader), step=done)
     if not cfg.LOG_MODEL_INFO:
         return
     cost = "" if multiply_adds is None else f", {multiply_adds / 1e9:.2f} G multiply-adds per clip"

@@ -1,0 +1,95 @@
+"""What a training finds in its folder: checkpoints to resume from, and what it still owes."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from fvcore.common.config import CfgNode
+
+from slowfast_maskfeat.builders.weights import checkpoint_folder
+from slowfast_maskfeat.checkpoints import find_checkpoints, find_tasks
+from slowfast_maskfeat.config import changed_keys, changes_training, difference_table
+from slowfast_maskfeat.engine.coordination import from_main
+from slowfast_maskfeat.log import read_events
+from slowfast_maskfeat.runs.report import print_main
+
+
+def check_folder(cfg: CfgNode) -> None:
+    """Check that a training without AUTO_RESUME has no checkpoints of an earlier one in its folder.
+
+    Raises:
+        ValueError: there are some: the training would mix its checkpoints with them.
+    """
+    folder = checkpoint_folder(cfg)
+    earlier = [] if cfg.TRAIN.AUTO_RESUME else from_main(lambda: find_checkpoints(folder, cfg.TASK))
+    if earlier:
+        raise ValueError(
+            f"OUTPUT_DIR must have no checkpoints of TASK {cfg.TASK!r} with TRAIN.AUTO_RESUME "
+            f"False, but {folder} has {earlier[-1].name} of an earlier run; set OUTPUT_DIR "
+            f"{free_folder(cfg.OUTPUT_DIR)}, or TRAIN.AUTO_RESUME True to resume that run"
+        )
+
+
+def print_other_tasks(cfg: CfgNode) -> None:
+    """Print that the folder has checkpoints of other tasks only, which are not resumed from."""
+    others = find_tasks(checkpoint_folder(cfg))
+    if others:
+        print_main(
+            f"warning: {checkpoint_folder(cfg)} has checkpoints of TASK "
+            f"{', '.join(map(repr, others))}, none of TASK {cfg.TASK!r}: this run does not resume"
+        )
+
+
+def print_changes(
+    cfg: CfgNode, payload: Mapping[str, Any], path: Path, *, may_change: bool
+) -> None:
+    """Print which keys differ from the configuration of the checkpoint to resume from.
+
+    Args:
+        cfg: configuration of this run; not changed.
+        payload: content of the checkpoint.
+        path: of the checkpoint.
+        may_change: keys that the training depends on may differ.
+
+    Raises:
+        ValueError: such keys differ, but may not.
+    """
+    text = payload.get("cfg")
+    if not isinstance(text, str):
+        return
+    changed = changed_keys(text, str(path), cfg)
+    if not changed:
+        return
+    print_main(f"the configuration differs from that of {path}:\n{difference_table(changed)}")
+    if not may_change and changes_training(changed):
+        folder = cfg.OUTPUT_DIR
+        raise ValueError(
+            f"OUTPUT_DIR must be set, since {folder} has a run with another configuration: "
+            f"OUTPUT_DIR {free_folder(folder)} for a new run, OUTPUT_DIR {folder} to resume that "
+            "run with the changed keys above"
+        )
+
+
+def free_folder(folder: str) -> str:
+    """Return a name for another folder beside one: the first of `_2`, `_3` ... that is free."""
+    numbers = range(2, 10_000)
+    free = (f"{folder.rstrip('/')}_{number}" for number in numbers)
+    return next((name for name in free if not Path(name).exists()), f"{folder}_new")
+
+
+def is_validated(checkpoint: Path) -> bool:
+    """Return whether the log beside a folder of checkpoints has the validation of one of them.
+
+    Args:
+        checkpoint: a file in OUTPUT_DIR/checkpoints. A validation that is older than its last
+            writing does not count.
+    """
+    log = checkpoint.parent.parent / "stats.jsonl"
+    for event in reversed(read_events(log) if log.exists() else []):
+        if event.get("event") == "validation" and event.get("checkpoint") == checkpoint.name:
+            return True
+        if event.get("event") == "checkpoint" and Path(event["path"]).name == checkpoint.name:
+            return False
+    return False
