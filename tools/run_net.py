@@ -17,7 +17,7 @@ from typing import Any
 from slowfast_maskfeat import distributed
 from slowfast_maskfeat.checkpoints import LoadError
 from slowfast_maskfeat.cli import StoppedError, exit_code, signal_exit_code
-from slowfast_maskfeat.config import default_folder, load_config
+from slowfast_maskfeat.config import default_folder, load_run_config
 from slowfast_maskfeat.engine.launch import launch
 from slowfast_maskfeat.runs.run import run
 
@@ -37,7 +37,7 @@ def _launch(options: argparse.Namespace, words: list[str]) -> None:
     """Start the processes of the run, or join those that torchrun started."""
     files = [word for word in words if _is_yaml(word)]
     overrides = [word for word in words if not _is_yaml(word)] + _shards(options)
-    cfg = load_config(files, overrides)
+    cfg = load_run_config(files, overrides)
     # In a folder that nobody named, another configuration is another run.
     may_change = "OUTPUT_DIR" in overrides[::2] or default_folder(files) != cfg.OUTPUT_DIR
     choice = distributed.choose_device(cfg.NUM_GPUS)

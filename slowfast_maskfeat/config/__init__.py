@@ -6,6 +6,7 @@ from slowfast_maskfeat.config.load import (
     default_folder,
     import_extensions,
     load_config,
+    load_run_config,
     parse_config,
 )
 
@@ -20,5 +21,6 @@ __all__ = [
     "import_extensions",
     "key_value",
     "load_config",
+    "load_run_config",
     "parse_config",
 ]

@@ -19,7 +19,7 @@ def default_config() -> CfgNode:
     cfg = CfgNode()
     cfg.IMPORTS = []  # new: modules to import first, which add methods, targets, ... and keys
     cfg.TASK = ""  # prefix of checkpoint names: "ssl" writes ssl_checkpoint_epoch_00010.pyth
-    cfg.OUTPUT_DIR = "."  # folder of checkpoints, logs, scores and figures
+    cfg.OUTPUT_DIR = "."  # of all that a run writes; ".": output/ and the name of the first file
     cfg.RNG_SEED = 1  # seed of the initial weights and of all draws in the data pipeline
     cfg.LOG_PERIOD = 10  # steps between log lines; the device is synchronized only then
     cfg.LOG_MODEL_INFO = True  # print parameters and multiply-adds at the start

@@ -44,17 +44,37 @@ def load_config(files: Sequence[str], overrides: Sequence[str] = ()) -> CfgNode:
         overrides: `["KEY", "VALUE", ...]`, which take precedence over the files.
 
     Returns:
-        The frozen configuration: every key of `default_config`, nothing else. An OUTPUT_DIR that
-        neither a file nor a pair sets is `default_folder`.
+        The frozen configuration: every key of `default_config`, nothing else.
 
     Raises:
         ValueError: a file is missing or not YAML (the message has the line), a key is unknown (the
             message has the nearest known one), a value is of the wrong type or out of range, or a
             pair is incomplete.
     """
-    contents = [(file, *read_yaml(file)) for file in files]
+    return _load(_read_files(files, overrides), overrides)
+
+
+def load_run_config(files: Sequence[str], overrides: Sequence[str] = ()) -> CfgNode:
+    """Read the configuration of a run, which has a folder of its own.
+
+    OUTPUT_DIR is `default_folder` where it is not set; "." in a file, as in published ones, does
+    not set it, but on the command line it means the current folder.
+
+    Args:
+        files: see `load_config`.
+        overrides: see `load_config`.
+
+    Raises:
+        ValueError: see `load_config`.
+    """
+    return _load(_read_files(files, overrides), overrides, folder=default_folder(files))
+
+
+def _read_files(files: Sequence[str], overrides: Sequence[str]) -> list[_Content]:
+    """Read YAML files and import the modules that they and the overrides name."""
+    contents: list[_Content] = [(file, *read_yaml(file)) for file in files]
     import_extensions(_imports(contents, overrides))
-    return _load(contents, overrides, folder=default_folder(files))
+    return contents
 
 
 def default_folder(files: Sequence[str]) -> str:
@@ -154,7 +174,6 @@ def _load(
         warnings.warn(message, UserWarning, stacklevel=3)
     _check(cfg)
     _resolve_aliases(cfg)
-    # On the command line, unlike in a published file, "." means this folder.
     is_named = "OUTPUT_DIR" in overrides[::2]
     if not cfg.OUTPUT_DIR or (cfg.OUTPUT_DIR == _UNSET_FOLDER and not is_named):
         cfg.OUTPUT_DIR = folder

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -55,40 +56,54 @@ def run_test(cfg: CfgNode, device: torch.device, log: EventLog, data: DataSource
             f"TEST.CHECKPOINT_FILE_PATH must name a checkpoint, since {checkpoint_folder(cfg)} has "
             f"none of TASK {cfg.TASK!r}"
         )
-    print_main(str(load_tested_weights(cfg, model, path, data=data)))
-    crops = num_crops(cfg, "test")
-    for num_views in num_clips_of_tests(cfg):
-        loader = build_loader(cfg, "test", num_views=num_views, data=data)
-        print_notes(loader)
-        with StopSignals() as signals:
+    report = load_tested_weights(cfg, model, path, data=data)
+    with StopSignals() as signals:
+        print_main(str(report))
+        for num_views in num_clips_of_tests(cfg):
+            loader = build_loader(cfg, "test", num_views=num_views, data=data)
+            print_notes(loader)
             results, evaluation = evaluate_split(
                 cfg, model, task, loader, "test", device, signals=signals, num_views=num_views
             )
-        if not distributed.is_main():
-            continue
-        scores = _scores_path(cfg, evaluation, num_views)
-        facts = data_facts(cfg, loader)
-        counts = {name: results[name] for name in ("num_expected", "num_found", "num_decoded")}
-        if scores is not None:
-            with atomic_write(scores) as part:
-                evaluation.save(str(part), {**facts, **counts})
-        log.write(
-            "test",
-            checkpoint=str(path),
-            num_views=num_views,
-            num_crops=crops,
-            **({} if scores is None else {"scores": str(scores)}),
-            **facts,
-            **results,
-        )
-        views = f"{crops} crops x {num_views} views"
-        where = "" if scores is None else f"; scores in {scores}"
-        print_main(f"test, {views}: {evaluation.summary(results)}{where}")
-        details = evaluation.details(results, Path(cfg.OUTPUT_DIR), cfg.TASK)
-        if details:
-            print_main(details)
-        for lost in results["lost"]:
-            print_main(f"lost: {lost['path']}: {lost['reason']}")
+            if distributed.is_main():
+                facts = data_facts(cfg, loader)
+                _report(cfg, log, evaluation, results, facts, path=path, num_views=num_views)
+
+
+def _report(
+    cfg: CfgNode,
+    log: EventLog,
+    evaluation: Evaluation,
+    results: Mapping[str, Any],
+    facts: Mapping[str, Any],
+    *,
+    path: str,
+    num_views: int,
+) -> None:
+    """Save the scores of a test of the checkpoint at `path`; log and print its results."""
+    crops = num_crops(cfg, "test")
+    scores = _scores_path(cfg, evaluation, num_views)
+    counts = {name: results[name] for name in ("num_expected", "num_found", "num_decoded")}
+    if scores is not None:
+        with atomic_write(scores) as part:
+            evaluation.save(str(part), {**facts, **counts})
+    log.write(
+        "test",
+        checkpoint=str(path),
+        num_views=num_views,
+        num_crops=crops,
+        **({} if scores is None else {"scores": str(scores)}),
+        **facts,
+        **results,
+    )
+    views = f"{crops} crops x {num_views} views"
+    where = "" if scores is None else f"; scores in {scores}"
+    print_main(f"test, {views}: {evaluation.summary(results)}{where}")
+    details = evaluation.details(results, Path(cfg.OUTPUT_DIR), cfg.TASK)
+    if details:
+        print_main(details)
+    for lost in results["lost"]:
+        print_main(f"lost: {lost['path']}: {lost['reason']}")
 
 
 def evaluate_split(

@@ -9,7 +9,12 @@ from pathlib import Path
 import pytest
 import yaml
 
-from slowfast_maskfeat.config import default_config, load_config, parse_config
+from slowfast_maskfeat.config import (
+    default_config,
+    load_config,
+    load_run_config,
+    parse_config,
+)
 from slowfast_maskfeat.config.inert import INERT_KEYS, INERT_SECTIONS
 
 
@@ -55,6 +60,23 @@ def test_texts_become_values_of_the_keys_type(key, text, value):
         cfg = cfg[part]
     assert cfg == value
     assert type(cfg) is type(value)
+
+
+@pytest.mark.parametrize(
+    ("text", "pairs", "folder"),
+    [
+        ("", [], "output/pretrain"),
+        ("OUTPUT_DIR: .\n", [], "output/pretrain"),
+        ("OUTPUT_DIR: .\n", ["OUTPUT_DIR", "."], "."),
+        ("", ["OUTPUT_DIR", ""], "output/pretrain"),
+        ("OUTPUT_DIR: runs/a\n", [], "runs/a"),
+        ("OUTPUT_DIR: runs/a\n", ["OUTPUT_DIR", "runs/b"], "runs/b"),
+    ],
+)
+def test_a_run_without_output_dir_is_named_after_its_first_file(tmp_path, text, pairs, folder):
+    first = _write(tmp_path / "pretrain.yaml", text)
+    second = _write(tmp_path / "more.yaml", "TASK: ssl\n")
+    assert folder == load_run_config([first, second], pairs).OUTPUT_DIR
 
 
 def test_the_configuration_is_frozen():

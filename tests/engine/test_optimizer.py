@@ -14,6 +14,7 @@ from slowfast_maskfeat.builders import build_model, build_optimizer
 from slowfast_maskfeat.engine.optimizer import (
     make_optimizer,
     parameter_groups,
+    restore_optimizer,
     set_learning_rate,
 )
 
@@ -193,6 +194,70 @@ def test_learning_rate_is_scaled_by_group() -> None:
     set_learning_rate(optimizer, 0.2)  # no scaling of what is scaled already
     assert [g["lr"] for g in optimizer.param_groups] == pytest.approx([0.05, 0.2])
     assert "lr" not in groups[0]
+
+
+def _optimizer(model: nn.Module, **options: Any) -> torch.optim.Optimizer:
+    rules = {"weight_decay": 0.1, "zero_decay_1d": True, **options.pop("rules", {})}
+    return make_optimizer(parameter_groups(model, **rules), lr=0.1, **options)
+
+
+def _stepped(model: nn.Module, **options: Any) -> torch.optim.Optimizer:
+    """An optimizer after one step, with other moments for each parameter."""
+    optimizer = _optimizer(model, **options)
+    for number, parameter in enumerate(model.parameters(), 1):
+        parameter.grad = torch.full_like(parameter, float(number))
+    optimizer.step()
+    return optimizer
+
+
+def test_restored_moments_go_to_the_parameters_of_other_groups() -> None:
+    model = model_with(["a.weight", "a.bias", "b.weight", "norm.weight"])
+    saved = _stepped(model, method="adamw").state_dict()
+    other = _optimizer(model, method="adamw", rules={"zero_decay_1d": False, "weight_decay": 0.3})
+    restore_optimizer(other, saved)
+    assert [group["weight_decay"] for group in other.param_groups] == [0.3]
+    for number, parameter in enumerate(model.parameters(), 1):
+        assert other.state[parameter]["exp_avg"].flatten()[0].item() == pytest.approx(0.1 * number)
+
+
+def test_adam_continues_adamw_as_adam() -> None:
+    model = model_with(["a.weight"])
+    saved = _stepped(model, method="adamw").state_dict()
+    adam, reference = (_optimizer(model, method=method) for method in ("adam", "adamw"))
+    restore_optimizer(adam, saved)
+    options = [key for key in adam.param_groups[0] if key not in ("params", "names")]
+    fresh = _optimizer(model, method="adam").param_groups[0]
+    assert {key: adam.param_groups[0][key] for key in options} == {
+        key: fresh[key] for key in options
+    }
+    assert type(adam) is not type(reference)
+
+
+@pytest.mark.parametrize(("saved", "now"), [("adamw", "sgd"), ("sgd", "adam")])
+def test_moments_of_another_method_are_refused(saved: str, now: str) -> None:
+    model = model_with(["a.weight"])
+    state = _stepped(model, method=saved).state_dict()
+    with pytest.raises(ValueError, match=f"OPTIMIZING_METHOD must be .*{saved}.*got {now}"):
+        restore_optimizer(_optimizer(model, method=now), state)
+
+
+def test_momentum_that_begins_at_a_resume_begins_at_zero() -> None:
+    model = model_with(["a.weight"])
+    state = _stepped(model, method="sgd", momentum=0.0).state_dict()
+    optimizer = _optimizer(model, method="sgd", momentum=0.9)
+    restore_optimizer(optimizer, state)
+    (parameter,) = model.parameters()
+    assert optimizer.state[parameter]["momentum_buffer"].eq(0).all()
+
+
+def test_groups_without_names_must_have_the_sizes_of_the_own_ones() -> None:
+    model = model_with(["a.weight", "a.bias"])
+    state = _stepped(model, method="adamw").state_dict()
+    for group in state["param_groups"]:
+        del group["names"]
+    restore_optimizer(_optimizer(model, method="adamw"), state)
+    with pytest.raises(ValueError, match=r"\[1, 1\], got \[2\]"):
+        restore_optimizer(_optimizer(model, method="adamw", rules={"zero_decay_1d": False}), state)
 
 
 def test_unknown_method() -> None:

@@ -138,7 +138,8 @@ def test_ctrl_c_ends_with_one_line(videos, tmp_path, is_tool):
     assert process.returncode == 130
     assert "Traceback" not in said
     last = said.splitlines()[-1]
-    assert last == "interrupted; run the same command again to resume"
+    kept = "'features of test' is not finished: run the same command again"
+    assert last == f"stopped by signal 2; {kept}"
 
 
 @pytest.mark.parametrize("is_probe", [True, False])
