@@ -23,7 +23,7 @@ def test_weights_that_do_not_fit_are_told_by_a_table_and_a_line(tmp_path: Path) 
     }
     done = run_tool("tools/run_net.py", "--cfg", *pairs(MODEL, further))
     assert done.returncode == 2
-    first, *_, classifier, line = done.stderr.splitlines()
+    _, first, *_, classifier, line = done.stderr.splitlines()
     assert first == f"weights from {path}"
     assert classifier.endswith("the file has 3 classes, the model 7")
     assert line.startswith(f"error: {path} does not fill the whole model, which testing needs")
