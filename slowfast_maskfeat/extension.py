@@ -6,7 +6,7 @@ the tables of this package by the `register_*` functions, and keys by `add_keys`
     register_method     a training method: a value of MODEL.MODEL_NAME, or of a key beside it
     register_backbone   a network: a value of MODEL.ARCH
     register_target     a prediction target: a value of MASK.TARGET
-    register_mask       a mask: a value of MASK.TYPE
+    register_mask       a mask: a value of AUG.MASK_KIND
     register_dataset    a data set: a value of TRAIN.DATASET and TEST.DATASET
     add_keys            configuration keys with their defaults
 

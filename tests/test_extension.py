@@ -37,7 +37,7 @@ MASKED = {
     "MODEL.LOSS_FUNC": "multi_mse",
     "MASK.ENABLE": True,
     "MASK.TARGET": "toy_features",
-    "MASK.TYPE": "checkerboard",
+    "AUG.MASK_KIND": "checkerboard",
     "AUG.MASK_RATIO": 0.5,
 }
 TWINS = {**COMMON, "MODEL.MODEL_NAME": "ToyTwins"}

@@ -3,7 +3,14 @@
 from __future__ import annotations
 
 from slowfast_maskfeat.backbones.autoencoder import MaskedAutoencoder
-from slowfast_maskfeat.backbones.base import Backbone, FeatureModel, LayeredModel, MaskedModel
+from slowfast_maskfeat.backbones.base import (
+    Backbone,
+    FeatureModel,
+    LayeredModel,
+    LayerTokens,
+    MaskedModel,
+)
+from slowfast_maskfeat.backbones.descriptions import describe_by_classes, describe_by_layers
 from slowfast_maskfeat.backbones.encoder import Encoder
 from slowfast_maskfeat.backbones.masked import MaskedMViT
 from slowfast_maskfeat.backbones.masking import resize_mask, take_masked
@@ -20,6 +27,7 @@ __all__ = [
     "Encoder",
     "EncoderOptions",
     "FeatureModel",
+    "LayerTokens",
     "LayeredModel",
     "MViT",
     "MViTDetector",
@@ -28,6 +36,8 @@ __all__ = [
     "MaskedModel",
     "MaskedPredictor",
     "NormedEncoder",
+    "describe_by_classes",
+    "describe_by_layers",
     "resize_mask",
     "take_masked",
 ]

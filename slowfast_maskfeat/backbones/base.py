@@ -92,8 +92,39 @@ class Backbone(LayeredModel, Protocol):
         """
 
 
+@runtime_checkable
+class LayerTokens(Protocol):
+    """A network that shows the tokens of its inner blocks, as targets and perceptual losses need.
+
+    `Backbone.grids` gives their grids.
+    """
+
+    def layer_tokens(self, clips: Tensor, layers: Sequence[int]) -> list[Tensor]:
+        """Tokens after some blocks, without the class token.
+
+        They go through the last layer norm where they have its width, as in DINO (Caron et al.,
+        2021), whose evaluation norms the tokens of each of the last blocks.
+
+        Args:
+            clips: (B, C, T, H, W), float, normalized.
+            layers: Blocks, from 0.
+
+        Returns:
+            (B, N, D) for each layer, in the order of (t, h, w) of its grid.
+        """
+
+    def layer_widths(self) -> list[int]:
+        """Width D of the tokens after each block."""
+
+
 class FeatureModel(nn.Module):
-    """A network whose frozen features are probed, extracted or classified."""
+    """A network whose frozen features are probed, extracted or classified.
+
+    Attributes:
+        head: (..., D) -> (..., K), from features to raw scores.
+    """
+
+    head: nn.Module
 
     @property
     def width(self) -> int:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 import torch.nn.functional as F
 from torch import Tensor, nn
 
@@ -30,6 +32,21 @@ class NormedEncoder(Encoder):
     def tokens(self, clips: Tensor, mask: Tensor | None = None) -> Tensor:
         """Tokens after the last layer norm, see `Backbone.tokens`."""
         return self.norm(super().tokens(clips, mask))
+
+    def layer_tokens(self, clips: Tensor, layers: Sequence[int]) -> list[Tensor]:
+        """Tokens after some blocks, see `LayerTokens.layer_tokens`."""
+        tokens, grid = self.embed(clips)
+        found: dict[int, Tensor] = {}
+        for index in range(max(layers) + 1):
+            tokens, grid = self.run_block(index, tokens, grid)
+            if index in layers:
+                normed = self.norm(tokens) if tokens.shape[-1] == self.width else tokens
+                found[index] = normed[:, int(self.has_cls) :]
+        return [found[layer] for layer in layers]
+
+    def layer_widths(self) -> list[int]:
+        """Width of the tokens after each block."""
+        return [geometry.dim_out for geometry in self.geometries]
 
 
 class MViT(NormedEncoder, FeatureModel):

@@ -39,13 +39,13 @@ class MaskKind(NamedTuple):
 
 
 def register_mask(name: str, kind: MaskKind) -> None:
-    """Register a value of MASK.TYPE.
+    """Register a value of AUG.MASK_KIND.
 
     Raises:
         ValueError: the name is taken.
     """
     if name in MASKS:
-        raise ValueError(f"MASK.TYPE {name!r} is already registered")
+        raise ValueError(f"AUG.MASK_KIND {name!r} is already registered")
     MASKS[name] = kind
 
 
@@ -83,9 +83,9 @@ def build_mask_sampler(cfg: CfgNode) -> MaskSampler:
 
 
 def _mask_type(cfg: CfgNode, num_steps: int) -> str:
-    """Return MASK.TYPE, or the type that the published keys select for `num_steps` time steps."""
-    if cfg.MASK.TYPE:
-        return str(cfg.MASK.TYPE)
+    """Return AUG.MASK_KIND, or the type that the published keys select for `num_steps` time steps."""
+    if cfg.AUG.MASK_KIND:
+        return str(cfg.AUG.MASK_KIND)
     if cfg.MASK.MAE_RND_MASK:
         return "random"
     if cfg.AUG.MASK_FRAMES:
@@ -100,7 +100,7 @@ def _find_mask(cfg: CfgNode, num_steps: int) -> MaskKind:
     if name not in MASKS:
         known = ", ".join(map(repr, MASKS))
         raise ValueError(
-            f"MASK.TYPE must be one of {known}, or empty (then MASK.MAE_RND_MASK, AUG.MASK_FRAMES "
+            f"AUG.MASK_KIND must be one of {known}, or empty (then MASK.MAE_RND_MASK, AUG.MASK_FRAMES "
             f"and AUG.MASK_TUBE decide), got {name!r}"
         )
     return MASKS[name]
@@ -124,7 +124,9 @@ def _check_keys(cfg: CfgNode, grid: Grid) -> None:
                 "keys of one mask type"
             )
     if name == "block" and grid.t > 1:
-        raise ValueError(f"MASK.TYPE 'block' requires a token grid of one time step, got {grid}")
+        raise ValueError(
+            f"AUG.MASK_KIND 'block' requires a token grid of one time step, got {grid}"
+        )
     if cfg.MASK.RANDOM_BLOCK and len(cfg.MASK.RANDOM_BLOCK) != 3:
         block = list(cfg.MASK.RANDOM_BLOCK)
         raise ValueError(f"MASK.RANDOM_BLOCK must be (t, h, w) in tokens, got {block}")
@@ -132,8 +134,8 @@ def _check_keys(cfg: CfgNode, grid: Grid) -> None:
 
 def _selector(cfg: CfgNode) -> str:
     """Name the key that selected the mask type."""
-    if cfg.MASK.TYPE:
-        return "MASK.TYPE"
+    if cfg.AUG.MASK_KIND:
+        return "AUG.MASK_KIND"
     if cfg.MASK.MAE_RND_MASK:
         return "MASK.MAE_RND_MASK True"
     if cfg.AUG.MASK_FRAMES:
@@ -163,7 +165,7 @@ MASKS = {
     "frame": MaskKind(lambda cfg, grid, ratio: partial(frame_mask, grid, ratio), is_exact=True),
     "random": MaskKind(_build_random, is_exact=True, masks_tokens=True),
 }
-"""Mask types by MASK.TYPE."""
+"""Mask types by AUG.MASK_KIND."""
 
 
 def mask_grid(cfg: CfgNode) -> Grid:

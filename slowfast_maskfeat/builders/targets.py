@@ -7,9 +7,22 @@ from typing import NamedTuple
 
 from fvcore.common.config import CfgNode
 
+from slowfast_maskfeat.backbones import describe_by_classes, describe_by_layers
 from slowfast_maskfeat.backbones.geometry import Triple
 from slowfast_maskfeat.builders.image_recipe import has_color_first
-from slowfast_maskfeat.targets import HOGTarget, PixelTarget, Target
+from slowfast_maskfeat.builders.teacher import (
+    build_teacher,
+    find_teacher,
+    teacher_layers,
+    teacher_width,
+)
+from slowfast_maskfeat.targets import (
+    FeatureTarget,
+    HOGTarget,
+    PixelTarget,
+    PseudoLabelTarget,
+    Target,
+)
 from slowfast_maskfeat.targets.hog import hog_width
 from slowfast_maskfeat.targets.pixels import pixel_width
 
@@ -106,8 +119,51 @@ def _build_pixels(cfg: CfgNode, strides: Sequence[Triple]) -> list[Target]:
     ]
 
 
+def _feature_width(cfg: CfgNode, stride: Triple) -> int:
+    teacher = find_teacher(cfg)
+    layer = teacher_layers(cfg, teacher)[-1]
+    return teacher.num_frames(cfg, stride[0]) * teacher_width(teacher, layer)
+
+
+def _build_features(cfg: CfgNode, strides: Sequence[Triple]) -> list[Target]:
+    teacher = find_teacher(cfg)
+    layers = teacher_layers(cfg, teacher)
+    tokens = build_teacher(cfg, teacher, describe_by_layers(layers), needs_classifier=False)
+    return [
+        FeatureTarget(
+            tokens,
+            num_features=teacher_width(teacher, layers[-1]),
+            num_frames=teacher.num_frames(cfg, stride[0]),
+            norm=cfg.MASK.FEATURE_NORM,
+            loss=cfg.MASK.FEATURE_LOSS,
+        )
+        for stride in strides
+    ]
+
+
+def _pseudo_label_width(cfg: CfgNode, stride: Triple) -> int:
+    teacher = find_teacher(cfg)
+    return teacher.num_frames(cfg, stride[0]) * teacher.num_classes
+
+
+def _build_pseudo_labels(cfg: CfgNode, strides: Sequence[Triple]) -> list[Target]:
+    teacher = find_teacher(cfg)
+    logits = build_teacher(cfg, teacher, describe_by_classes, needs_classifier=True)
+    return [
+        PseudoLabelTarget(
+            logits,
+            num_classes=teacher.num_classes,
+            num_frames=teacher.num_frames(cfg, stride[0]),
+            is_hard=cfg.MASK.PSEUDO_LABELS == "hard",
+        )
+        for stride in strides
+    ]
+
+
 TARGETS = {
     "hog": TargetKind(_build_hog, _hog_width),
     "pixels": TargetKind(_build_pixels, _pixel_width),
+    "features": TargetKind(_build_features, _feature_width),
+    "pseudo_labels": TargetKind(_build_pseudo_labels, _pseudo_label_width),
 }
 """Targets by MASK.TARGET."""

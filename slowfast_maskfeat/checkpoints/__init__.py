@@ -1,6 +1,7 @@
 """Checkpoints: files to resume runs from, and weights for models that may differ."""
 
 from slowfast_maskfeat.checkpoints.class_names import compare_class_names
+from slowfast_maskfeat.checkpoints.header import read_header
 from slowfast_maskfeat.checkpoints.report import LoadError, LoadReport
 from slowfast_maskfeat.checkpoints.safetensors_file import save_safetensors
 from slowfast_maskfeat.checkpoints.save_load import (
@@ -23,6 +24,7 @@ __all__ = [
     "keep_last",
     "load_checkpoint",
     "load_weights",
+    "read_header",
     "read_weights",
     "save_checkpoint",
     "save_safetensors",

@@ -202,6 +202,7 @@ def _augmentation() -> CfgNode:
     node.RE_COUNT = 1  # largest number of rectangles erased in a clip
     node.ON_DEVICE = False  # new: RandAugment, resize and color on the device, not in workers
     node.NUM_SAMPLE = 1  # augmented clips per decoded clip; a step has NUM_SAMPLE * BATCH_SIZE
+    node.MASK_KIND = ""  # new: cube, tube, block, frame, random; "": as the published keys say
     node.MASK_RATIO = 0.0  # share of tokens masked in pre-training
     node.MASK_WINDOW_SIZE = []  # grid (t, h, w) of the masks; []: derived from the model
     node.MASK_TUBE = False  # the same mask in all frames
@@ -282,7 +283,15 @@ def _mvit() -> CfgNode:
 def _mask() -> CfgNode:
     node = CfgNode()
     node.ENABLE = False  # pre-train by masked prediction
-    node.TARGET = ""  # new: hog, pixels; "": as PRED_HOG says, in the published order
+    # new: hog, pixels, features, pseudo_labels; "": as PRED_HOG says, in the published order
+    node.TARGET = ""
+    node.TEACHER_CHECKPOINT = ""  # new: features, pseudo_labels: weights of the frozen network
+    node.TEACHER_CFG = ""  # new: its YAML file, or a name in configs/; "": the checkpoint's own
+    node.TEACHER_LAYER = -1  # new: features: block that gives them, from 0; -1: the last
+    node.TEACHER_NUM_LAYERS = 1  # new: features: mean over this many blocks up to that one
+    node.FEATURE_NORM = "layer"  # new: features: layer (mean 0, variance 1), unit (length), none
+    node.FEATURE_LOSS = "smooth_l1"  # new: features: l2, smooth_l1, cosine
+    node.PSEUDO_LABELS = "soft"  # new: soft, the distribution; hard, the most likely class
     node.PRED_HOG = False  # predict HOG, else pixels
     node.PRETRAIN_DEPTH = [15]  # blocks after which targets are predicted
     node.HEAD_TYPE = "separate"  # separate: norm and linear; separate_xformer: blocks before them
@@ -294,11 +303,11 @@ def _mask() -> CfgNode:
     node.DECODER_FIXED_SINCOS_POS = False  # new: MAE_ON: fixed sin-cos ones
     node.DEC_KV_KERNEL = []  # pooling kernel of keys and values in them
     node.DEC_KV_STRIDE = []  # pooling stride of keys and values in them
-    node.TYPE = ""  # new: cube, tube, block, frame, random; "": selected by the published keys
     node.MAE_RND_MASK = False  # mask random tokens
     node.RANDOM_BLOCK = []  # new: then mask blocks of (t, h, w) tokens; []: single tokens
     node.PER_FRAME_MASKING = False  # the same number of random tokens in every frame
-    node.TIME_STRIDE_LOSS = True  # pixels: predict one frame per token, not the whole tube
+    # predict the first frame of a token, not every one (not for HOG, which has only the first)
+    node.TIME_STRIDE_LOSS = True
     node.NORM_PRED_PIXEL = True  # pixels: normalize each token's pixels
     node.PIXEL_LOSS = "l2"  # new: pixels: l2 (squared error) or l1 (absolute error)
     node.HOG_BINS = 9  # new: orientations in 0..180 degrees

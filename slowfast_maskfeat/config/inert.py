@@ -121,7 +121,7 @@ def _of_images(cfg: CfgNode) -> bool:
 
 
 def _has_random_masks(cfg: CfgNode) -> bool:
-    return bool(cfg.MASK.TYPE == "random" or (not cfg.MASK.TYPE and cfg.MASK.MAE_RND_MASK))
+    return bool(cfg.AUG.MASK_KIND == "random" or (not cfg.AUG.MASK_KIND and cfg.MASK.MAE_RND_MASK))
 
 
 # New keys that contradict others are errors where the object is built, and so are published keys
@@ -143,7 +143,7 @@ INERT_TOGETHER = (
         "AUG.MASK_WINDOW_SIZE",
         ([],),
         lambda cfg: cfg.MASK.ENABLE and _has_random_masks(cfg) and not _of_images(cfg),
-        "on random masks (MASK.MAE_RND_MASK or MASK.TYPE), which consist of single tokens or "
+        "on random masks (MASK.MAE_RND_MASK or AUG.MASK_KIND), which consist of single tokens or "
         "blocks of MASK.RANDOM_BLOCK",
     ),
     Overruled(

@@ -7,12 +7,19 @@ from slowfast_maskfeat.losses.classification import (
     cross_entropy,
     soft_cross_entropy,
 )
-from slowfast_maskfeat.losses.regression import mean_absolute_error, mean_squared_error
+from slowfast_maskfeat.losses.regression import (
+    cosine_distance,
+    mean_absolute_error,
+    mean_squared_error,
+    smooth_absolute_error,
+)
 
 __all__ = [
     "binary_cross_entropy_with_logits",
+    "cosine_distance",
     "cross_entropy",
     "mean_absolute_error",
     "mean_squared_error",
+    "smooth_absolute_error",
     "soft_cross_entropy",
 ]

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import torch
 from fvcore.common.config import CfgNode
@@ -11,9 +11,9 @@ from torch import nn
 
 from slowfast_maskfeat.builders.data_source import DataSource
 from slowfast_maskfeat.builders.methods import build_model
+from slowfast_maskfeat.builders.trained_config import trained_config
 from slowfast_maskfeat.builders.weights import load_tested_weights
 from slowfast_maskfeat.checkpoints import load_checkpoint
-from slowfast_maskfeat.config import load_config, parse_config
 
 
 class TrainedModel(NamedTuple):
@@ -28,16 +28,6 @@ class TrainedModel(NamedTuple):
     cfg: CfgNode
     model: nn.Module
     class_names: tuple[str, ...]
-
-
-# Where the annotation files of a training are.
-_ANNOTATION_KEYS = (
-    "DATA.PATH_TO_DATA_DIR",
-    "DATA.TRAIN_SHARDS",
-    "DATA.VAL_SHARDS",
-    "DATA.TEST_SHARDS",
-    "AVA.ANNOTATION_DIR",
-)
 
 
 def load_trained(
@@ -62,7 +52,7 @@ def load_trained(
     torch_device = named_device(device)
     content = load_checkpoint(checkpoint)
     names = tuple(content.get("class_names") or ())
-    cfg = _configuration(checkpoint, content, names, config_file, pairs)
+    cfg = trained_config(checkpoint, content, config_file, pairs)
     data = DataSource(cfg)
     model = build_model(cfg, data=data).to(torch_device).eval()
     load_tested_weights(cfg, model, checkpoint, data=data, content=content)
@@ -78,24 +68,3 @@ def named_device(device: str) -> torch.device:
     if device.startswith("cuda") and not torch.cuda.is_available():
         raise ValueError(f"device must be 'cpu' since torch finds no GPU, got {device!r}")
     return torch.device(device)
-
-
-def _configuration(
-    checkpoint: str,
-    content: dict[str, Any],
-    names: Sequence[str],
-    config_file: str | None,
-    pairs: Sequence[str],
-) -> CfgNode:
-    """Load the configuration of `config_file`, else the checkpoint's own."""
-    words = [word for key in _ANNOTATION_KEYS for word in (key, "")]
-    words += ["MODEL.NUM_CLASSES", str(len(names))] if names else []
-    words += pairs
-    if config_file:
-        return load_config([config_file], words)
-    if not isinstance(content.get("cfg"), str):
-        raise ValueError(
-            f"{checkpoint} has no configuration; give the YAML file of its model (--cfg, in Python "
-            "config)"
-        )
-    return parse_config(content["cfg"], checkpoint, words)

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 from slowfast_maskfeat.targets.base import Target
+from slowfast_maskfeat.targets.features import FeatureTarget
 from slowfast_maskfeat.targets.hog import HOGTarget
 from slowfast_maskfeat.targets.pixels import PixelTarget
+from slowfast_maskfeat.targets.pseudo_labels import PseudoLabelTarget
 
-__all__ = ["HOGTarget", "PixelTarget", "Target"]
+__all__ = ["FeatureTarget", "HOGTarget", "PixelTarget", "PseudoLabelTarget", "Target"]

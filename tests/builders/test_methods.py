@@ -32,14 +32,15 @@ def test_the_row_of_a_kind_precedes_the_row_without_one():
 
 def test_a_name_with_kinds_alone_requires_one_of_them():
     for kind, row in (("tube", LATENTS), ("cube", PIXELS)):
-        register_method("Twins", row, kind_key="MASK.TYPE", kind=kind)
+        register_method("Twins", row, kind_key="AUG.MASK_KIND", kind=kind)
     assert (
-        find_method(load_config([], ["MODEL.MODEL_NAME", "Twins", "MASK.TYPE", "cube"])) is PIXELS
+        find_method(load_config([], ["MODEL.MODEL_NAME", "Twins", "AUG.MASK_KIND", "cube"]))
+        is PIXELS
     )
     with pytest.raises(
         ValueError, match=r"MASK\.TYPE must be one of 'tube', 'cube' .* got 'frame'"
     ):
-        find_method(load_config([], ["MODEL.MODEL_NAME", "Twins", "MASK.TYPE", "frame"]))
+        find_method(load_config([], ["MODEL.MODEL_NAME", "Twins", "AUG.MASK_KIND", "frame"]))
 
 
 def test_a_kind_is_a_value_of_a_key():

@@ -177,7 +177,7 @@ RANDOM = [*MASKED, "MASK.MAE_RND_MASK", "True"]
         (
             "AUG.MASK_WINDOW_SIZE",
             "[8, 7, 7]",
-            [*MASKED, "MASK.TYPE", "random"],
+            [*MASKED, "AUG.MASK_KIND", "random"],
             r"on random masks \(MASK",
         ),
         ("AUG.MAX_MASK_PATCHES_PER_BLOCK", "9", MASKED, "on random masks"),
