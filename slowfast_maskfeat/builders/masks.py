@@ -83,7 +83,7 @@ def build_mask_sampler(cfg: CfgNode) -> MaskSampler:
 
 
 def _mask_type(cfg: CfgNode, num_steps: int) -> str:
-    """Return AUG.MASK_KIND, or the type that the published keys select for `num_steps` time steps."""
+    """Return AUG.MASK_KIND, or what the published keys select for `num_steps` time steps."""
     if cfg.AUG.MASK_KIND:
         return str(cfg.AUG.MASK_KIND)
     if cfg.MASK.MAE_RND_MASK:
@@ -100,8 +100,8 @@ def _find_mask(cfg: CfgNode, num_steps: int) -> MaskKind:
     if name not in MASKS:
         known = ", ".join(map(repr, MASKS))
         raise ValueError(
-            f"AUG.MASK_KIND must be one of {known}, or empty (then MASK.MAE_RND_MASK, AUG.MASK_FRAMES "
-            f"and AUG.MASK_TUBE decide), got {name!r}"
+            f"AUG.MASK_KIND must be one of {known}, or empty (then MASK.MAE_RND_MASK, "
+            f"AUG.MASK_FRAMES and AUG.MASK_TUBE decide), got {name!r}"
         )
     return MASKS[name]
 

@@ -10,6 +10,7 @@ import torch
 from fvcore.common.config import CfgNode
 from helpers.golden_rule import fill_with_golden_weights, golden_randn
 from helpers.tiny_cases import tiny_options
+from helpers.tiny_teachers import IMAGE_CLASSIFIER, save_teacher
 
 from slowfast_maskfeat.backbones import resize_mask
 from slowfast_maskfeat.builders import build_mask_sampler, build_model, build_task
@@ -88,10 +89,16 @@ def test_no_other_constant_is_better_than_the_baseline(loss: str):
         assert target.loss(other.expand(50, -1), described).mean() > baseline
 
 
+@pytest.fixture(scope="module")
+def teacher(tmp_path_factory) -> str:
+    """Checkpoint of a classifier of images, for the targets that need a network."""
+    return str(save_teacher(tmp_path_factory.mktemp("teacher"), IMAGE_CLASSIFIER))
+
+
 @pytest.mark.parametrize("case", [IMAGE, VIDEO, "pt_video_hog", "mae_sincos_decsep"])
 @pytest.mark.parametrize("name", sorted(TARGETS))
-def test_every_target_is_as_wide_as_the_model_predicts(case: str, name: str):
-    cfg = config(case, MASK__TARGET=name)
+def test_every_target_is_as_wide_as_the_model_predicts(case: str, name: str, teacher: str):
+    cfg = config(case, MASK__TARGET=name, MASK__TEACHER_CHECKPOINT=teacher)
     assert prediction_dims(cfg) == [target.dim for target in build_targets(cfg)]
 
 
@@ -129,9 +136,9 @@ MASKS = {
 @pytest.mark.parametrize("mask", MASKS)
 @pytest.mark.parametrize("target", sorted(TARGETS))
 @pytest.mark.parametrize("visible_only", [True, False])
-def test_every_mask_goes_with_every_target_and_both_encoders(mask, target, visible_only):
+def test_every_mask_goes_with_every_target_and_both_encoders(mask, target, visible_only, teacher):
     changes = {**MASKS[mask], "MASK__TARGET": target, "MASK__MAE_ON": visible_only}
-    cfg = config("mae_sincos_decsep", **changes)
+    cfg = config("mae_sincos_decsep", MASK__TEACHER_CHECKPOINT=teacher, **changes)
     model = fill_with_golden_weights(build_model(cfg))
     task = build_task(cfg, model)
     generator, sample = np.random.default_rng(0), build_mask_sampler(cfg)

@@ -2,9 +2,21 @@
 
 from __future__ import annotations
 
+import subprocess
+
 import pytest
 import torch
-from helpers.tiny_run import FINETUNING, PRETRAINING, events, make_videos, run
+from helpers.tiny_run import (
+    FINETUNING,
+    PRETRAINING,
+    command,
+    events,
+    losses,
+    make_videos,
+    run,
+    run_two_processes,
+    wait_for,
+)
 
 from slowfast_maskfeat.checkpoints import find_checkpoints, load_checkpoint
 
@@ -30,41 +42,85 @@ def teacher(data, tmp_path_factory):
     return _last(output, "teacher")
 
 
-def _features(teacher, **keys):
+def _predicts(teacher, **keys):
     options = {f"MASK.{key}": value for key, value in keys.items()}
-    return {
-        **PRETRAINING,
-        **ONE_EPOCH,
-        "MASK.TARGET": "features",
-        "MASK.TEACHER_CHECKPOINT": teacher,
-        **options,
-    }
+    teacher = {"MASK.TARGET": "features", "MASK.TEACHER_CHECKPOINT": teacher}
+    return {**PRETRAINING, **ONE_EPOCH, **teacher, **options}
 
 
 @pytest.mark.parametrize(
     "keys",
     [
-        {},
-        {"FEATURE_NORM": "unit", "FEATURE_LOSS": "cosine"},
         {"TEACHER_LAYER": 0, "FEATURE_NORM": "none", "FEATURE_LOSS": "l2"},
-        {"TARGET": "pseudo_labels"},
         {"TARGET": "pseudo_labels", "PSEUDO_LABELS": "hard"},
     ],
 )
-def test_a_frozen_network_gives_the_targets(data, teacher, tmp_path, keys):
-    before = teacher.read_bytes()
-    done = run(data, tmp_path, _features(teacher, **keys))
+def test_the_checkpoint_has_the_hash_of_the_network_not_its_weights(data, teacher, tmp_path, keys):
+    done = run(data, tmp_path, _predicts(teacher, **keys))
     assert done.returncode == 0, done.stderr
     (validation,) = events(tmp_path, "validation")
-    assert 0 < validation["loss"]
-    assert 0 < validation["baseline"]
-    saved = load_checkpoint(_last(tmp_path, "ssl"))
-    own = load_checkpoint(teacher)["model_state"]
-    assert not any(isinstance(value, torch.Tensor) for value in saved["task_state"].values()), (
-        "the weights of a frozen network are in the checkpoint"
+    assert validation["loss"] > 0
+    assert validation["baseline"] > 0
+    state = load_checkpoint(_last(tmp_path, "ssl"))["task_state"]
+    assert not any(isinstance(value, torch.Tensor) for value in state.values())
+    (facts,) = [value for name, value in state.items() if "extra_state" in name]
+    assert len(facts["sha256"]) == 64
+    assert facts["source"] == str(teacher)
+
+
+def test_a_killed_run_goes_on_as_if_nothing_had_happened(data, teacher, tmp_path):
+    options = {**_predicts(teacher), "TRAIN.CHECKPOINT_STEP_PERIOD": 1}
+    whole = tmp_path / "whole"
+    assert run(data, whole, options).returncode == 0
+    output = tmp_path / "killed"
+    process = subprocess.Popen(command(data, output, options), stderr=subprocess.DEVNULL)
+    first_step = output / "checkpoints" / "ssl_checkpoint_epoch_00000_step_0000001.pyth"
+    wait_for(first_step.exists)
+    process.kill()
+    process.wait()
+    done = run(data, output, options)
+    assert done.returncode == 0, done.stderr
+    assert losses(output) == losses(whole)
+    first, second = (
+        load_checkpoint(_last(folder, "ssl"))["model_state"] for folder in (output, whole)
     )
-    (state,) = [value for name, value in saved["task_state"].items() if "extra_state" in name]
-    assert len(state["sha256"]) == 64
-    assert state["source"] == str(teacher)
-    assert teacher.read_bytes() == before
-    assert own
+    assert all(value.equal(second[name]) for name, value in first.items())
+
+
+def test_a_run_does_not_resume_with_another_network(data, teacher, tmp_path):
+    assert run(data, tmp_path, _predicts(teacher)).returncode == 0
+    other = tmp_path / "other.pyth"
+    content = load_checkpoint(teacher)
+    content["model_state"]["norm.bias"] += 0.01
+    torch.save(content, other)
+    done = run(data, tmp_path, _predicts(other), {"SOLVER.MAX_EPOCH": 2})
+    assert done.returncode == 2
+    last = done.stderr.splitlines()[-1]
+    assert "the frozen network must be that of the checkpoint" in last
+    assert str(teacher) in last
+    assert str(other) in last
+
+
+def test_a_moved_network_of_equal_weights_resumes(data, teacher, tmp_path):
+    assert run(data, tmp_path, _predicts(teacher)).returncode == 0
+    moved = tmp_path / "moved.pyth"
+    moved.write_bytes(teacher.read_bytes())
+    done = run(data, tmp_path, _predicts(moved), {"SOLVER.MAX_EPOCH": 2})
+    assert done.returncode == 0, done.stderr
+
+
+@pytest.mark.slow
+def test_two_processes_equal_one_and_parts_equal_the_batch(data, teacher, tmp_path):
+    still = {**_predicts(teacher), "MVIT.DROPPATH_RATE": 0.0}
+    one, two, parts = (tmp_path / name for name in ("one", "two", "parts"))
+    assert run(data, one, still).returncode == 0
+    done = run_two_processes(data, two, still)
+    assert done.returncode == 0, done.stderr
+    assert run(data, parts, still, {"TRAIN.ACCUMULATION_STEPS": 2}).returncode == 0
+    for output in (two, parts):
+        assert losses(output) == pytest.approx(losses(one), rel=1e-5)
+        norms, expected = (
+            [event["gradient_norm"] for event in events(folder, "train")]
+            for folder in (output, one)
+        )
+        assert norms == pytest.approx(expected, rel=1e-4)

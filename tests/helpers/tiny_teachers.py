@@ -1,0 +1,31 @@
+"""Checkpoints of tiny networks, for tests of targets that a frozen network gives."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+from fvcore.common.config import CfgNode
+from helpers.golden_rule import fill_with_golden_weights
+from helpers.tiny_cases import tiny_options
+
+from slowfast_maskfeat.builders import build_model
+from slowfast_maskfeat.checkpoints import save_checkpoint
+from slowfast_maskfeat.config import load_config
+
+IMAGE_CLASSIFIER = "img_vit_ft"
+
+
+def tiny_config(case: str, **changes: Any) -> CfgNode:
+    """The frozen configuration of a tiny golden case; see `tiny_options` for the changes."""
+    pairs = tiny_options(case, **changes).items()
+    return load_config([], [str(word) for pair in pairs for word in pair])
+
+
+def save_teacher(folder: Path, case: str, **changes: Any) -> Path:
+    """Save the model of a tiny case with its configuration, as a training does."""
+    cfg = tiny_config(case, **changes)
+    model = fill_with_golden_weights(build_model(cfg))
+    names = [f"class {number}" for number in range(cfg.MODEL.NUM_CLASSES)]
+    content = {"model_state": model.state_dict(), "cfg": cfg.dump(), "class_names": names}
+    return save_checkpoint(folder / f"{case}.pyth", content)
