@@ -33,6 +33,7 @@ from slowfast_maskfeat.shapes import Grid
 
 # Keys under which files store weights; the first that exists is used.
 WEIGHT_KEYS = ("model_state", "state_dict", "model")
+_BACKBONE = "backbone."
 _WRAPPERS = ("module.", "_orig_mod.")
 
 Renaming = Callable[[Mapping[str, Tensor]], Mapping[str, Tensor]]
@@ -87,6 +88,7 @@ def read_weights(
     content = load_checkpoint(path) if content is None else dict(content)
     if average and isinstance(content.get("average_state"), Mapping):
         content = {**content, "model_state": content["average_state"]["weights"]}
+    content = _of_two_networks(content, teacher=teacher)
     if teacher:
         content = _with_teacher(content)
     found = _clean_names(_find_weights(content, path), clear_names, path)
@@ -115,7 +117,8 @@ def load_weights(
     """Load a checkpoint into a model, as far as the two match.
 
     Reads files of this package and of PySlowFast (``model_state``), of other training code
-    (``state_dict``, ``model``), plain dicts of names and tensors, and safetensors files; a prefix
+    (``state_dict``, ``model``), training files of DINO and iBOT (the backbone of ``teacher`` or
+    ``student``), plain dicts of names and tensors, and safetensors files; a prefix
     ``module.`` of names is dropped. Weights of the same name are copied, position tables and
     kernels of another size are resized
     (:func:`slowfast_maskfeat.checkpoints.reshape.reshape_weight`), and position tables of another
@@ -279,6 +282,20 @@ def _match(
         if steps:
             reshaped[name] = "; ".join(steps)
     return values, reshaped, refused, used
+
+
+def _of_two_networks(content: dict[str, Any], *, teacher: bool) -> dict[str, Any]:
+    """Select the backbone of the teacher or student in a training checkpoint of DINO or iBOT."""
+    held = content.get("teacher" if teacher else "student")
+    if not isinstance(held, Mapping) or any(key in content for key in WEIGHT_KEYS):
+        return content
+    names = {bare_name(name): name for name in held if isinstance(name, str)}
+    weights = {
+        name.removeprefix(_BACKBONE): held[own]
+        for name, own in names.items()
+        if name.startswith(_BACKBONE)
+    }
+    return {**content, "model_state": weights} if weights else content
 
 
 def _with_teacher(content: dict[str, Any]) -> dict[str, Any]:

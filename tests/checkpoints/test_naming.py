@@ -2,17 +2,20 @@
 
 from __future__ import annotations
 
+import json
 from typing import Any
 
 import pytest
 import torch
 from fvcore.common.config import CfgNode
 from helpers.documents import ROOT
-from helpers.golden_rule import golden_array, golden_json, golden_randn, relative_error
+from helpers.golden_rule import GOLDEN, golden_array, golden_json, golden_randn, relative_error
+from helpers.tiny_teachers import tiny_config
 from torch import Tensor, nn
 
 from slowfast_maskfeat.builders import build_model
 from slowfast_maskfeat.builders.weights import model_facts
+from slowfast_maskfeat.checkpoints import load_weights, save_checkpoint
 from slowfast_maskfeat.checkpoints.naming import NAMINGS, ModelFacts, recognize
 from slowfast_maskfeat.checkpoints.naming.videomae import sinusoid_positions
 from slowfast_maskfeat.config import default_config, load_config
@@ -388,3 +391,48 @@ def test_a_layer_without_its_keys_is_an_error() -> None:
     del state["vit.encoder.layer.1.attention.attention.key.weight"]
     with pytest.raises(ValueError, match=r"queries of 'blocks\.1\.attn', but not the keys"):
         NAMINGS["vitmae"].to_published(state, facts)
+
+
+# Networks that DINO and iBOT trained, which have the published names
+
+METHOD_FILES = json.loads((GOLDEN / "methods/checkpoint_names.json").read_text())
+
+
+def _small_vit() -> nn.Module:
+    with torch.device("meta"):
+        return build_model(load_config([str(ROOT / "configs/teachers/VIT_S_16.yaml")]))
+
+
+@pytest.mark.parametrize(
+    ("file", "prefix"),
+    [("dino_vit_small_backbone", ""), ("ibot_vit_small_student_shared", "backbone.")],
+)
+def test_their_small_network_is_the_shipped_one(file: str, prefix: str) -> None:
+    theirs = {
+        name.removeprefix(prefix): tuple(shape)
+        for name, shape in METHOD_FILES[file]["names"].items()
+        if name.startswith(prefix) and not name.endswith("masked_embed")
+    }
+    ours = {name: tuple(value.shape) for name, value in _small_vit().state_dict().items()}
+    flat = {name: shape for name, shape in ours.items() if not name.startswith("head.")}
+    assert theirs == flat
+
+
+@pytest.mark.parametrize("teacher", [True, False])
+def test_a_training_file_gives_the_backbone_of_teacher_or_student(tmp_path, teacher) -> None:
+    cfg = tiny_config("img_vit")
+    networks = {name: build_model(cfg).state_dict() for name in ("teacher", "student")}
+    content = {
+        "teacher": {f"backbone.{name}": value for name, value in networks["teacher"].items()},
+        "student": {
+            f"module.backbone.{name}": value for name, value in networks["student"].items()
+        },
+        "epoch": 3,
+    }
+    content["student"]["module.head.mlp.0.weight"] = torch.zeros(2, 2)
+    path = save_checkpoint(tmp_path / "checkpoint.pth", content)
+    model = build_model(cfg)
+    report = load_weights(model, path, teacher=teacher)
+    assert report.coverage == 1.0
+    expected = networks["teacher" if teacher else "student"]
+    assert all(value.equal(expected[name]) for name, value in model.state_dict().items())
