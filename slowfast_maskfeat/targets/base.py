@@ -15,7 +15,8 @@ prediction in their loss.
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from typing import ClassVar
 
 import torch
 from torch import Tensor, nn
@@ -25,7 +26,15 @@ from slowfast_maskfeat.shapes import Grid
 
 
 class Target(nn.Module, ABC):
-    """A prediction target: the encoding of each token and the loss of a prediction."""
+    """A prediction target: the encoding of each token and the loss of a prediction.
+
+    Attributes:
+        view: the view of a sample that `encode` gets, see `ClipBatch.views`.
+    """
+
+    view: int = 0
+    scalar_names: ClassVar[tuple[str, ...]] = ()
+    """Names of the result of `scalars`, for the log."""
 
     @property
     @abstractmethod
@@ -58,6 +67,15 @@ class Target(nn.Module, ABC):
             (M,), not yet averaged.
         """
         return mean_squared_error(prediction, target)
+
+    def scalars(self, prediction: Tensor, target: Tensor) -> Mapping[str, Tensor]:
+        """Compute further means over masked tokens, without gradient; by default none.
+
+        Args:
+            prediction: (M, dim).
+            target: (M, ...), rows of `encode`.
+        """
+        return {}
 
     def constant_prediction(self, target: Tensor) -> Tensor:
         """Compute the best constant prediction for all rows of `target`; by default their mean.

@@ -9,9 +9,9 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from slowfast_maskfeat.augment.to_device import to_device
 from slowfast_maskfeat.frozen import FrozenNetwork
 from slowfast_maskfeat.shapes import Grid
+from slowfast_maskfeat.targets.pixel_values import per_channel, pixel_values
 
 Describe = Callable[[Any, Tensor], tuple[Tensor, Grid]]
 """(network, normalized clips (N, C, T, S, S)) -> its tokens (N, n, D), without a class token, and
@@ -98,14 +98,10 @@ class TeacherTokens(nn.Module):
 
     def _prepared(self, clips: Tensor) -> Tensor:
         """Return clips in the size, normalization and channel order of the network."""
-        if clips.dtype == torch.uint8:
-            pixels = clips.float() / 255
-        else:
-            pixels = clips.float() * _channels(clips, self.clip_std)
-            pixels = pixels + _channels(clips, self.clip_mean)
+        pixels = pixel_values(clips, self.clip_mean, self.clip_std)
         if self.is_reversed:
             pixels = pixels.flip(1)
-        prepared = (pixels - _channels(clips, self.mean)) / _channels(clips, self.std)
+        prepared = (pixels - per_channel(self.mean, clips)) / per_channel(self.std, clips)
         size = (self.crop_size, self.crop_size)
         if prepared.shape[3:] == size:
             return prepared
@@ -119,11 +115,6 @@ class TeacherTokens(nn.Module):
         return (
             f"{self.teacher.source}, is_of_images={self.is_of_images}, crop_size={self.crop_size}"
         )
-
-
-def _channels(clips: Tensor, values: Sequence[float]) -> Tensor:
-    """Values of each channel, to combine with clips (B, C, T, H, W)."""
-    return to_device(values, torch.float32, clips.device).view(1, -1, 1, 1, 1)
 
 
 def resize_maps(maps: Tensor, height: int, width: int) -> Tensor:

@@ -117,7 +117,7 @@ class Task(nn.Module, Evaluator, ABC):
     the means of processes.)
     """
 
-    scalar_names: ClassVar[tuple[str, ...]] = ()
+    scalar_names: tuple[str, ...] = ()
     """Names of `StepOutput.scalars`, in the order in which they are printed."""
 
     has_idle_parameters: ClassVar[bool] = False

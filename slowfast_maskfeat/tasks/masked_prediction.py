@@ -29,13 +29,13 @@ class MaskedPrediction(Task):
         std: per channel, of the clip's normalization.
     """
 
-    scalar_names = ("baseline",)
-
     def __init__(
         self, targets: Sequence[Target], *, mean: Sequence[float], std: Sequence[float]
     ) -> None:
         super().__init__()
         self.targets = nn.ModuleList(targets)
+        further = (name for target in targets for name in target.scalar_names)
+        self.scalar_names = ("baseline", *dict.fromkeys(further))
         self.mean = tuple(mean)
         self.std = tuple(std)
 
@@ -44,18 +44,22 @@ class MaskedPrediction(Task):
 
         Returns:
             `weight` is the number of masked tokens at the first depth. The scalar `baseline` is the
-            loss of the best constant prediction for the batch, which a model that learns beats.
+            loss of the best constant prediction for the batch, which a model that learns beats; the
+            further scalars of the target are averaged over depths.
         """
         predictions = model(normalize(batch.clips, self.mean, self.std), batch.mask)
         grids = _bare(model).prediction_grids(batch.clips.shape[2:])
         loss = baseline = torch.zeros((), device=batch.clips.device)
+        further: dict[str, Tensor] = {}
         targets = cast(list[Target], list(self.targets))
         for prediction, grid, target in zip(predictions, grids, targets, strict=True):
             encoded = masked_rows(target, batch, grid)
             loss = loss + target.loss(prediction, encoded).mean()
             baseline = baseline + target.baseline_loss(encoded)
+            for name, value in target.scalars(prediction.detach(), encoded).items():
+                further[name] = further.get(name, 0) + value / len(targets)
         weight = torch.full((), float(len(predictions[0])), device=batch.clips.device)
-        return StepOutput(loss, weight, {"baseline": baseline})
+        return StepOutput(loss, weight, {"baseline": baseline, **further})
 
     def evaluation(self, videos: VideoList, num_views: int) -> Evaluation:
         """Evaluate the loss over a validation split."""
@@ -83,7 +87,7 @@ def masked_rows(target: Target, batch: ClipBatch, grid: Grid) -> Tensor:
         grid: of the tokens.
     """
     assert batch.mask is not None
-    encoded = target.encode(batch.clips, grid)  # (B, N, dim)
+    encoded = target.encode(batch.views[target.view].clips, grid)  # (B, N, dim)
     return take_masked(encoded, resize_mask(batch.mask, grid).flatten(1))
 
 
