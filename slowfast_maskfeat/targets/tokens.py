@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from typing import ClassVar
+from typing import Any, ClassVar
 
 import torch
 from torch import Tensor
@@ -84,9 +84,8 @@ class TokenTarget(Target):
         stride = 1 if self.num_frames > 1 else clips.shape[2] // grid.t
         frames = clips[:, :, ::stride].transpose(1, 2).flatten(0, 1).unsqueeze(2)
         images = pixel_values(frames, self.clip_mean, self.clip_std).squeeze(2)
-        codes: Tensor = self.tokenizer.network.encode(
-            images.flip(1) if self.is_reversed else images
-        )
+        network: Any = self.tokenizer.network
+        codes: Tensor = network.encode(images.flip(1) if self.is_reversed else images)
         side = self.codes_per_side
         if tuple(codes.shape[1:]) != (grid.h * side, grid.w * side):
             raise ValueError(
