@@ -9,22 +9,32 @@ from collections.abc import Callable
 
 import pytest
 import torch
-from helpers.method_goldens import DEFAULT_FOLDER, MethodGolden
+from helpers.method_goldens import DEFAULT_FOLDER, MethodGolden, gumbel
+from torch import Tensor
 
 from slowfast_maskfeat.losses import (
     cosine_distance,
     cross_entropy,
+    kl_to_uniform,
     mean_absolute_error,
     mean_squared_error,
     smooth_l1,
     soft_cross_entropy,
     standardized,
 )
+from slowfast_maskfeat.tokenizers import (
+    DirectionEMAQuantizer,
+    EMAQuantizer,
+    LearnedQuantizer,
+    Quantized,
+    Quantizer,
+    gumbel_softmax,
+)
 
 Check = Callable[[MethodGolden], None]
 
 # Goldens that must be there, each with a check.
-GOLDENS = ("feature_losses",)
+GOLDENS = ("feature_losses", "vq_beitv2", "vq_ema", "vq_taming")
 CHECKS: dict[str, Check] = {}
 
 
@@ -63,6 +73,112 @@ def _(golden: MethodGolden) -> None:
     negative_cosine = cosine_distance(prediction, target).mean() - 1
     bound = 1e-9 if golden.dtype == torch.float64 else 1e-6
     golden.compare_absolutely("lightly_negative_cosine", float(negative_cosine), tolerance=bound)
+
+
+@check_of("vq_ema")
+def _(golden: MethodGolden) -> None:
+    settings = golden.settings
+    num_steps = sum(name.startswith("x") for name in golden.input_names())
+    for kind in ("euclid", "cosine"):
+        quantizer = EMAQuantizer(
+            settings["codebook_size"],
+            settings["dim"],
+            decay=settings["decay"],
+            epsilon=settings["eps"],
+            beta=settings["commitment_weight"],
+            unit_sphere=kind == "cosine",
+        ).to(golden.dtype)
+        sizes = torch.tensor(settings[f"{kind}/initial_cluster_size"])
+        quantizer.set_codebook(golden.input("codebook"), sizes)
+        for step in range(num_steps):
+            result, grad_x = quantized(
+                quantizer, golden.input(f"x{step}"), golden.input(f"grad{step}")
+            )
+            quantizer.after_step(torch.tensor(True))
+            values = {
+                "quantized": result.vectors,
+                "indices": result.codes,
+                "commit_loss": result.loss.mean(),
+                "grad_x": grad_x,
+                "cluster_size": quantizer.sizes,
+                "embed_avg": quantizer.totals,
+                "embed": quantizer.codebook,
+            }
+            for name, value in values.items():
+                golden.compare(f"{kind}/{step}/{name}", value)
+
+
+@check_of("vq_beitv2")
+def _(golden: MethodGolden) -> None:
+    settings = golden.settings
+    quantizer = DirectionEMAQuantizer(
+        settings["n_embed"], settings["dim"], decay=settings["decay"], beta=settings["beta"]
+    ).to(golden.dtype)
+    quantizer.set_codebook(golden.input("codebook"))
+    for step in range(sum(name.startswith("x") for name in golden.input_names())):
+        x, grad = (golden.input(f"{name}{step}").movedim(1, -1) for name in ("x", "grad"))
+        result, grad_x = quantized(quantizer, x, grad)
+        quantizer.after_step(torch.tensor(True))
+        values = {
+            "quantized": result.vectors.movedim(-1, 1),
+            "indices": result.codes.flatten(),
+            "loss": result.loss.mean(),
+            "grad_x": grad_x.movedim(-1, 1),
+            "codebook": quantizer.codebook,
+            "usage": quantizer.sizes,
+        }
+        for name, value in values.items():
+            golden.compare(f"{step}/{name}", value)
+
+
+@check_of("vq_taming")
+def _(golden: MethodGolden) -> None:
+    x, grad = (golden.input(name).movedim(1, -1) for name in ("x", "grad"))
+    codebook = golden.input("codebook")
+    for order in ("legacy", "right"):
+        quantizer = LearnedQuantizer(
+            *codebook.shape, beta=golden.settings["beta"], beta_on_codebook=order == "legacy"
+        ).to(golden.dtype)
+        quantizer.set_codebook(codebook)
+        result, grad_x = quantized(quantizer, x, grad)
+        values = {
+            "quantized": result.vectors.movedim(-1, 1),
+            "indices": result.codes.flatten(),
+            "loss": result.loss.mean(),
+            "grad_x": grad_x.movedim(-1, 1),
+            "grad_codebook": quantizer.codebook.grad,
+        }
+        for name, value in values.items():
+            golden.compare(f"{order}/{name}", value)
+    check_taming_gumbel(golden)
+
+
+def check_taming_gumbel(golden: MethodGolden) -> None:
+    settings, x = golden.settings["gumbel"], golden.input("gx")
+    num_codes, dim = golden.input("codebook").shape
+    shapes = {
+        "proj.weight": (num_codes, settings["num_hiddens"], 1, 1),
+        "proj.bias": (num_codes,),
+        "embed.weight": (num_codes, dim),
+    }
+    weights = golden.weights(shapes, "gumbel.")
+    logits = torch.nn.functional.conv2d(x, weights["proj.weight"], weights["proj.bias"])
+    noise = gumbel(settings["noise_seed"], logits.shape, golden.dtype)
+    for hard in (0, 1):
+        sample = gumbel_softmax(logits, noise, temperature=settings["temperature"], hard=bool(hard))
+        vectors = torch.einsum("bkhw,kd->bdhw", sample, weights["embed.weight"])
+        divergence = kl_to_uniform(logits.movedim(1, -1)).mean()
+        golden.compare(f"gumbel_hard{hard}/z", vectors)
+        golden.compare(f"gumbel_hard{hard}/indices", sample.argmax(dim=1))
+        golden.compare(f"gumbel_hard{hard}/kl_loss", settings["kl_weight"] * divergence)
+
+
+def quantized(quantizer: Quantizer, x: Tensor, grad: Tensor) -> tuple[Quantized, Tensor]:
+    """Result of a quantizer, and the gradient by x of its loss and `grad` times its vectors."""
+    given = x.clone().requires_grad_()
+    result = quantizer(given)
+    (result.loss.mean() + (result.vectors * grad).sum()).backward()
+    return result, given.grad
 
 
 @pytest.mark.parametrize("dtype", [torch.float64, torch.float32], ids=["float64", "float32"])
