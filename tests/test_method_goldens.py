@@ -5,6 +5,7 @@ METHOD_GOLDENS names another folder, whose goldens may have other seeds, sizes a
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable
 
 import pytest
@@ -23,9 +24,13 @@ from slowfast_maskfeat.losses import (
     standardized,
 )
 from slowfast_maskfeat.tokenizers import (
+    DVAE,
+    ConvDecoder,
+    ConvEncoder,
     DirectionEMAQuantizer,
     EMAQuantizer,
     LearnedQuantizer,
+    PixelReconstruction,
     Quantized,
     Quantizer,
     gumbel_softmax,
@@ -34,7 +39,7 @@ from slowfast_maskfeat.tokenizers import (
 Check = Callable[[MethodGolden], None]
 
 # Goldens that must be there, each with a check.
-GOLDENS = ("feature_losses", "vq_beitv2", "vq_ema", "vq_taming")
+GOLDENS = ("dvae_gumbel", "feature_losses", "vq_beitv2", "vq_ema", "vq_taming")
 CHECKS: dict[str, Check] = {}
 
 
@@ -73,6 +78,44 @@ def _(golden: MethodGolden) -> None:
     negative_cosine = cosine_distance(prediction, target).mean() - 1
     bound = 1e-9 if golden.dtype == torch.float64 else 1e-6
     golden.compare_absolutely("lightly_negative_cosine", float(negative_cosine), tolerance=bound)
+
+
+@check_of("dvae_gumbel")
+def _(golden: MethodGolden) -> None:
+    settings, images = golden.settings, golden.input("image")
+    stages, num_codes = settings["num_layers"], settings["num_tokens"]
+    widths = [settings["hidden_dim"]] * stages
+    # The seed of the noise is given in words, "PCG64(BASE+630)".
+    offset = re.search(r"BASE\+(\d+)", settings["noise"])
+    assert offset
+    shape = (len(images), num_codes, *(size // 2**stages for size in images.shape[2:]))
+    noise = gumbel(settings["base"] + int(offset[1]), shape, golden.dtype)
+    weights = golden.weights(settings["names"])
+    for case in sorted({name.partition("/")[0] for name in golden.scalars if name[:4] == "hard"}):
+        error = "smooth_l1" if case.endswith("smoothl11") else "l2"
+        model = DVAE(
+            ConvEncoder(widths, num_blocks=1, out_channels=num_codes),
+            ConvDecoder(settings["codebook_dim"], widths, num_blocks=1, out_channels=3),
+            code_dim=settings["codebook_dim"],
+            reconstruction=PixelReconstruction(error, value_range=(0.0, 1.0)),
+        ).to(golden.dtype)
+        model.load_state_dict(weights)
+        is_hard = case.startswith("hard1")
+        result = model(images, noise, temperature=settings["temperature"], hard=is_hard)
+        reconstruction = model.reconstruction.loss(result.output, images).mean()
+        divergence = result.loss.sum() * result.codes[0].numel()
+        loss = reconstruction + settings["kl_div_loss_weight"] * divergence
+        loss.backward()
+        golden.compare(f"{case}/out", result.output)
+        golden.compare(f"{case}/reconstruction_loss", reconstruction)
+        # The logarithm of 1 / K is a float32 constant there.
+        rounding = 1e-5 if golden.dtype == torch.float64 else 1e-4
+        golden.compare(f"{case}/kl", divergence, tolerance=rounding)
+        golden.compare(f"{case}/loss", loss, tolerance=rounding)
+        golden.compare(f"{case}/grad_codebook", model.codebook.weight.grad)
+        golden.compare(f"{case}/grad_last_conv", model.encoder[-1].weight.grad)
+    golden.compare("logits", model.logits(images))
+    golden.compare("tokens", model.encode(images))
 
 
 @check_of("vq_ema")
