@@ -23,12 +23,29 @@ from slowfast_maskfeat.builders.task import (
     check_detection,
     check_masked_prediction,
 )
+from slowfast_maskfeat.builders.tokenizer import (
+    build_dvae_training,
+    build_tokenizer,
+    build_vq_training,
+    check_tokenizer,
+)
 from slowfast_maskfeat.clips import ClipBatch, ViewSpec
 from slowfast_maskfeat.config import default_config, key_value
-from slowfast_maskfeat.figures import AP_PANEL, BASELINE_PANEL, LOSS_PANEL, TOP1_PANEL, CurvePanel
+from slowfast_maskfeat.figures import (
+    AP_PANEL,
+    BASELINE_PANEL,
+    LOSS_PANEL,
+    TOKENIZER_PANELS,
+    TOP1_PANEL,
+    CurvePanel,
+)
 from slowfast_maskfeat.masks import MaskSampler
 from slowfast_maskfeat.tasks import Task
-from slowfast_maskfeat.tasks.drawings import ClipDrawings, draw_masked_predictions
+from slowfast_maskfeat.tasks.drawings import (
+    ClipDrawings,
+    draw_masked_predictions,
+    draw_reconstructions,
+)
 
 DrawPredictions = Callable[[nn.Module, Task, ClipBatch, bool], ClipDrawings | None]
 
@@ -225,6 +242,20 @@ METHODS: dict[MethodKey, Method] = {
         check=check_detection,
         has_boxes=True,
         is_tested=True,
+    ),
+    MethodKey("Tokenizer", kind_key="TOKENIZER.TYPE", kind="vq"): Method(
+        model=build_tokenizer,
+        task=build_vq_training,
+        figures=TOKENIZER_PANELS,
+        draw=draw_reconstructions,
+        check=check_tokenizer,
+    ),
+    MethodKey("Tokenizer", kind_key="TOKENIZER.TYPE", kind="dvae"): Method(
+        model=build_tokenizer,
+        task=build_dvae_training,
+        figures=TOKENIZER_PANELS,
+        draw=draw_reconstructions,
+        check=check_tokenizer,
     ),
     MethodKey("MaskMViT", masked=True): Method(
         model=build_masked_model,

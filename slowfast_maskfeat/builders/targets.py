@@ -9,6 +9,7 @@ from fvcore.common.config import CfgNode
 
 from slowfast_maskfeat.backbones import describe_by_classes, describe_by_layers
 from slowfast_maskfeat.backbones.geometry import Triple
+from slowfast_maskfeat.builders.datasets import reverses_channels
 from slowfast_maskfeat.builders.image_recipe import has_color_first
 from slowfast_maskfeat.builders.teacher import (
     build_teacher,
@@ -16,12 +17,18 @@ from slowfast_maskfeat.builders.teacher import (
     teacher_layers,
     teacher_width,
 )
+from slowfast_maskfeat.builders.tokenizer import (
+    TrainedTokenizer,
+    find_tokenizer,
+    load_tokenizer,
+)
 from slowfast_maskfeat.targets import (
     FeatureTarget,
     HOGTarget,
     PixelTarget,
     PseudoLabelTarget,
     Target,
+    TokenTarget,
 )
 from slowfast_maskfeat.targets.hog import hog_width
 from slowfast_maskfeat.targets.pixels import pixel_width
@@ -160,10 +167,57 @@ def _build_pseudo_labels(cfg: CfgNode, strides: Sequence[Triple]) -> list[Target
     ]
 
 
+def _codes_per_side(cfg: CfgNode, tokenizer: TrainedTokenizer, stride: Triple) -> int:
+    """Return r: each token has r x r codes of a frame.
+
+    Raises:
+        ValueError: r is no whole number.
+    """
+    size = cfg.DATA.TRAIN_CROP_SIZE
+    seen = cfg.TOKENIZER.CROP_SIZE or size
+    # Pixels of the tokenizer's input that a token covers, times `size`, over those of a code.
+    covered = [side * seen for side in stride[1:]]
+    whole = tokenizer.pixels_per_code * size
+    if seen % tokenizer.pixels_per_code or any(side % whole for side in covered):
+        raise ValueError(
+            f"predicted tokens of {stride[1]}x{stride[2]} pixels must have a whole number of codes "
+            f"of {tokenizer.pixels_per_code} pixels ({tokenizer.path}) along each side of the "
+            f"{seen} pixels that the tokenizer sees of {size}, got {covered[0] / whole:g} x "
+            f"{covered[1] / whole:g}; set TOKENIZER.CROP_SIZE"
+        )
+    if stride[1] != stride[2]:
+        raise ValueError(f"predicted tokens must be square for MASK.TARGET 'tokens', got {stride}")
+    return covered[0] // whole
+
+
+def _token_width(cfg: CfgNode, stride: Triple) -> int:
+    tokenizer = find_tokenizer(cfg)
+    num_frames = 1 if cfg.MASK.TIME_STRIDE_LOSS else stride[0]
+    return num_frames * _codes_per_side(cfg, tokenizer, stride) ** 2 * tokenizer.num_codes
+
+
+def _build_tokens(cfg: CfgNode, strides: Sequence[Triple]) -> list[Target]:
+    tokenizer = find_tokenizer(cfg)
+    network = load_tokenizer(tokenizer)
+    return [
+        TokenTarget(
+            network,
+            num_codes=tokenizer.num_codes,
+            codes_per_side=_codes_per_side(cfg, tokenizer, stride),
+            num_frames=1 if cfg.MASK.TIME_STRIDE_LOSS else stride[0],
+            clip_mean=cfg.DATA.MEAN,
+            clip_std=cfg.DATA.STD,
+            is_reversed=reverses_channels(cfg, "train"),
+        )
+        for stride in strides
+    ]
+
+
 TARGETS = {
     "hog": TargetKind(_build_hog, _hog_width),
     "pixels": TargetKind(_build_pixels, _pixel_width),
     "features": TargetKind(_build_features, _feature_width),
     "pseudo_labels": TargetKind(_build_pseudo_labels, _pseudo_label_width),
+    "tokens": TargetKind(_build_tokens, _token_width),
 }
 """Targets by MASK.TARGET."""

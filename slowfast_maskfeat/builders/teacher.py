@@ -44,13 +44,14 @@ class Teacher(NamedTuple):
         return 1 if cfg.MASK.TIME_STRIDE_LOSS or not self.is_of_images else token_frames
 
 
-def find_teacher(cfg: CfgNode) -> Teacher:
+def find_teacher(cfg: CfgNode, user: str = "") -> Teacher:
     """Find the network that MASK.TEACHER_CHECKPOINT and MASK.TEACHER_CFG name.
 
     The weights are not read.
 
     Args:
         cfg: configuration; not modified.
+        user: key and value that need the network, for messages; empty: MASK.TARGET.
 
     Raises:
         ValueError: there is no such file, or it has no configuration and MASK.TEACHER_CFG is empty.
@@ -58,8 +59,8 @@ def find_teacher(cfg: CfgNode) -> Teacher:
     path = cfg.MASK.TEACHER_CHECKPOINT
     if not path:
         raise ValueError(
-            f"{_CHECKPOINT_KEY} must be the checkpoint of the network to predict with MASK.TARGET "
-            f"{cfg.MASK.TARGET!r}, got ''"
+            f"{_CHECKPOINT_KEY} must be the checkpoint of a frozen network with "
+            f"{user or f'MASK.TARGET {cfg.MASK.TARGET!r}'}, got ''"
         )
     header = read_header(path)
     file = shipped_file(cfg.MASK.TEACHER_CFG) if cfg.MASK.TEACHER_CFG else None

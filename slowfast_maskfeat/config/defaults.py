@@ -36,6 +36,7 @@ def default_config() -> CfgNode:
     cfg.MODEL = _model()
     cfg.MVIT = _mvit()
     cfg.MASK = _mask()
+    cfg.TOKENIZER = _tokenizer()  # new
     cfg.DETECTION = _detection()
     cfg.AVA = _ava()
     cfg.PROBE = _probe()
@@ -313,6 +314,39 @@ def _mask() -> CfgNode:
     node.HOG_BINS = 9  # new: orientations in 0..180 degrees
     node.HOG_CELL = 8  # new: side of a cell in pixels
     node.HOG_GAUSSIAN_WINDOW = 0  # new: side of the weighting window in pixels; 0: none
+    return node
+
+
+def _tokenizer() -> CfgNode:
+    node = CfgNode()
+    node.TYPE = "vq"  # vq: nearest code of a codebook; dvae: Gumbel-softmax over the codes
+    node.CHECKPOINT = ""  # MASK.TARGET tokens: a trained tokenizer
+    # MASK.TARGET tokens: side of its input in pixels, resized from the same crop; 0: as the clip
+    node.CROP_SIZE = 0
+    node.NUM_CODES = 8192  # K
+    node.CODE_DIM = 32  # width of a code
+    node.WIDTHS = [64, 128, 256, 256]  # channels of each stage, which halves rows and columns
+    node.NUM_BLOCKS = 1  # residual blocks in each stage
+    # pixels: l1, l2, smooth_l1, logit_laplace; features: of the network of MASK.TEACHER_CHECKPOINT
+    node.RECONSTRUCTION = "l2"
+    node.MIN_USAGE = 0.05  # warn if an epoch uses a smaller share of the codes
+    # vq: codebook by moving averages of sums (ema) or directions (direction), or by gradients
+    node.CODEBOOK = "ema"
+    node.DISTANCE = "euclidean"  # vq: nearest code: euclidean, cosine
+    node.BETA = 0.25  # vq: weight of the commitment loss
+    node.BETA_ON_CODEBOOK = False  # vq, gradient: BETA weights the codebook's loss instead
+    node.DECAY = 0.99  # vq: of the moving averages per step
+    node.KMEANS_ROUNDS = 10  # vq: rounds of k-means on the first step; 0: a random codebook
+    node.RESTART_AFTER = 0  # vq: move a code that so many steps did not use; 0: never
+    node.TEMPERATURE = [1.0, 0.0625]  # dvae: at the start and from ANNEALING of the training on
+    node.KL_WEIGHT = [0.0, 0.01]  # dvae: at the start and from KL_WARMUP of the training on
+    node.ANNEALING = 0.5  # dvae: share of the training in which the temperature falls
+    node.KL_WARMUP = 0.1  # dvae: share of the training in which the weight rises
+    node.HARD = False  # dvae: decode one code per cell, with the gradient of the soft weights
+    node.PERCEPTUAL_WEIGHT = 0.0  # of the distance of a frozen network's features; 0: none
+    node.PERCEPTUAL_CHECKPOINT = ""  # its weights
+    node.PERCEPTUAL_CFG = ""  # its YAML file, or a name in configs/; "": the checkpoint's own
+    node.PERCEPTUAL_LAYERS = []  # blocks whose features are compared, from 0; []: the last
     return node
 
 

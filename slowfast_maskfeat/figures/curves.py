@@ -90,6 +90,11 @@ LOSS_PANEL = CurvePanel("loss", "loss", from_zero=False)
 BASELINE_PANEL = LOSS_PANEL._replace(reference="baseline", reference_name="constant prediction")
 TOP1_PANEL = CurvePanel("top1", "top-1 accuracy (%)")
 AP_PANEL = CurvePanel("mean_ap", "mean average precision")
+TOKENIZER_PANELS = (
+    LOSS_PANEL,
+    CurvePanel("usage", "codes in use (%)"),
+    CurvePanel("perplexity", "perplexity of the codes"),
+)
 _LR_PANEL = CurvePanel("lr", "learning rate")
 
 

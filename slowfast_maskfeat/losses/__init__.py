@@ -5,21 +5,29 @@ from __future__ import annotations
 from slowfast_maskfeat.losses.classification import (
     binary_cross_entropy_with_logits,
     cross_entropy,
+    kl_to_uniform,
     soft_cross_entropy,
 )
 from slowfast_maskfeat.losses.regression import (
     cosine_distance,
+    logit_laplace,
     mean_absolute_error,
     mean_squared_error,
-    smooth_absolute_error,
+    smooth_l1,
+    standardized,
+    unit_length,
 )
 
 __all__ = [
     "binary_cross_entropy_with_logits",
     "cosine_distance",
     "cross_entropy",
+    "kl_to_uniform",
+    "logit_laplace",
     "mean_absolute_error",
     "mean_squared_error",
-    "smooth_absolute_error",
+    "smooth_l1",
     "soft_cross_entropy",
+    "standardized",
+    "unit_length",
 ]

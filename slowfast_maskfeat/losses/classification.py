@@ -5,6 +5,8 @@ All take logits: the logarithm of a sigmoid or softmax in half precision is inac
 
 from __future__ import annotations
 
+import math
+
 import torch.nn.functional as F
 from torch import Tensor
 
@@ -56,3 +58,20 @@ def binary_cross_entropy_with_logits(logits: Tensor, target: Tensor) -> Tensor:
     logits = at_least_float32(logits)
     terms = F.binary_cross_entropy_with_logits(logits, target.to(logits.dtype), reduction="none")
     return terms.mean(dim=-1)
+
+
+def kl_to_uniform(logits: Tensor, *, epsilon: float = 0.0) -> Tensor:
+    """Kullback-Leibler divergence of a distribution over K classes from the uniform one.
+
+    Args:
+        logits: (..., K), any floating type.
+        epsilon: added to each probability, as in the published code of some dVAEs.
+
+    Returns:
+        (...,), from 0 to log(K): log(K) minus the entropy; float32 (float64 if `logits` are).
+    """
+    log_probability = at_least_float32(logits).log_softmax(dim=-1)
+    if epsilon:
+        log_probability = (log_probability.exp() + epsilon).log()
+    log_ratio = log_probability + math.log(logits.shape[-1])
+    return (log_probability.exp() * log_ratio).sum(dim=-1)

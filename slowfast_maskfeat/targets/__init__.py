@@ -7,5 +7,13 @@ from slowfast_maskfeat.targets.features import FeatureTarget
 from slowfast_maskfeat.targets.hog import HOGTarget
 from slowfast_maskfeat.targets.pixels import PixelTarget
 from slowfast_maskfeat.targets.pseudo_labels import PseudoLabelTarget
+from slowfast_maskfeat.targets.tokens import TokenTarget
 
-__all__ = ["FeatureTarget", "HOGTarget", "PixelTarget", "PseudoLabelTarget", "Target"]
+__all__ = [
+    "FeatureTarget",
+    "HOGTarget",
+    "PixelTarget",
+    "PseudoLabelTarget",
+    "Target",
+    "TokenTarget",
+]

@@ -10,21 +10,24 @@ from collections.abc import Callable, Mapping
 from types import MappingProxyType
 
 import torch
-import torch.nn.functional as F
 from torch import Tensor
 
-from slowfast_maskfeat.losses import cosine_distance, mean_squared_error, smooth_absolute_error
+from slowfast_maskfeat.losses import (
+    cosine_distance,
+    mean_squared_error,
+    smooth_l1,
+    standardized,
+    unit_length,
+)
 from slowfast_maskfeat.shapes import Grid
 from slowfast_maskfeat.targets.base import Target
 from slowfast_maskfeat.targets.teacher_tokens import TeacherTokens
-
-_EPSILON = 1e-6  # of the layer norm, as in MVD's published code
 
 NORMS = ("none", "layer", "unit")
 """Values of MASK.FEATURE_NORM: as they are; without mean and of unit variance; of unit length."""
 
 LOSSES: Mapping[str, Callable[[Tensor, Tensor], Tensor]] = MappingProxyType(
-    {"l2": mean_squared_error, "smooth_l1": smooth_absolute_error, "cosine": cosine_distance}
+    {"l2": mean_squared_error, "smooth_l1": smooth_l1, "cosine": cosine_distance}
 )
 """Values of MASK.FEATURE_LOSS."""
 
@@ -68,9 +71,9 @@ class FeatureTarget(Target):
         """Return the features of every token: (B, N, F * D) float32, see `Target.encode`."""
         features = self.teacher(clips, grid, all_frames=self.num_frames > 1)
         if self.norm == "layer":
-            features = F.layer_norm(features, features.shape[-1:], eps=_EPSILON)
+            features = standardized(features)
         elif self.norm == "unit":
-            features = F.normalize(features, dim=-1)
+            features = unit_length(features)
         return features.flatten(4).flatten(1, 3)
 
     def loss(self, prediction: Tensor, target: Tensor) -> Tensor:
@@ -86,7 +89,7 @@ class FeatureTarget(Target):
         """
         if self.loss_name != "cosine":
             return target.mean(dim=0)
-        return F.normalize(self._of_frames(target), dim=-1).mean(dim=0).flatten()
+        return unit_length(self._of_frames(target)).mean(dim=0).flatten()
 
     def _of_frames(self, values: Tensor) -> Tensor:
         """Split the values of a token: (M, F * D) -> (M, F, D)."""

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, ClassVar
@@ -155,19 +155,28 @@ class Task(nn.Module, Evaluator, ABC):
 
 
 class LossEvaluation(Evaluation):
-    """Means of a task's loss and scalars over a split, weighted as in training."""
+    """Means of a task's loss and scalars over a split, weighted as in training.
 
-    def __init__(self, num_videos: int, task: Task) -> None:
+    Args:
+        num_videos: number of videos in the split.
+        task: computes the loss.
+        names: of the scalars to average; None: all of the task.
+    """
+
+    def __init__(self, num_videos: int, task: Task, *, names: Sequence[str] | None = None) -> None:
         super().__init__(num_videos)
         self._task = task
-        self._names = ("loss", *task.scalar_names)
+        self._names = ("loss", *(task.scalar_names if names is None else names))
         self._sums = torch.zeros(1 + len(self._names), dtype=torch.float64)  # the weight is first
 
     def add(self, model: nn.Module, batch: ClipBatch) -> None:
         """Add the loss of a batch."""
         if not len(batch):
             return
-        output = self._task.step(model, batch)
+        self.add_output(self._task.step(model, batch))
+
+    def add_output(self, output: StepOutput) -> None:
+        """Add the result of a step."""
         means = [torch.ones_like(output.loss), output.loss]
         means += [output.scalars[name] for name in self._names[1:]]
         self._sums += (torch.stack(means).double() * output.weight).cpu()

@@ -13,6 +13,8 @@ from slowfast_maskfeat.shapes import Grid
 from slowfast_maskfeat.targets import HOGTarget, PixelTarget
 from slowfast_maskfeat.tasks.base import Task
 from slowfast_maskfeat.tasks.masked_prediction import MaskedPrediction
+from slowfast_maskfeat.tasks.tokenizer import TokenizerTraining
+from slowfast_maskfeat.tokenizers import Tokenizer
 
 ClipDrawings = list[list[Drawing]]
 """A drawing for each clip and time step of the predictions."""
@@ -32,6 +34,38 @@ def draw_masked_predictions(
     if name is None:
         return None
     return predicted_drawings(model, task, batch, name, is_reversed=is_reversed)
+
+
+@torch.no_grad()
+def draw_reconstructions(
+    model: nn.Module, task: Task, batch: ClipBatch, is_reversed: bool
+) -> ClipDrawings | None:
+    """Draw the frames of clips and what a tokenizer makes of their codes.
+
+    Returns:
+        A drawing for each clip and frame; None if the tokenizer reconstructs no pixels.
+    """
+    assert isinstance(task, TokenizerTraining)
+    assert isinstance(model, Tokenizer)
+    if task.teacher is not None:
+        return None
+    images = task.images(batch)
+    was_training = model.training
+    model.eval()
+    pictures = model.decode(model.encode(images))
+    model.train(was_training)
+    frames, made = (
+        (x.movedim(1, -1) * 255).round().byte().unflatten(0, (len(batch), -1)).cpu()
+        for x in (images, pictures)
+    )
+    everywhere = torch.ones(1, 1, dtype=torch.bool)
+    return [
+        [
+            PixelDrawing(frame, picture, everywhere, "reconstruction")
+            for frame, picture in zip(*of_clip, strict=True)
+        ]
+        for of_clip in zip(frames, made, strict=True)
+    ]
 
 
 def drawn_target(task: MaskedPrediction) -> str | None:

@@ -10,10 +10,16 @@ from helpers.golden_rule import golden_randn
 
 from slowfast_maskfeat.losses import (
     binary_cross_entropy_with_logits,
+    cosine_distance,
     cross_entropy,
+    kl_to_uniform,
+    logit_laplace,
     mean_absolute_error,
     mean_squared_error,
+    smooth_l1,
     soft_cross_entropy,
+    standardized,
+    unit_length,
 )
 
 
@@ -92,3 +98,52 @@ def test_the_absolute_error_is_a_mean_over_the_channels():
     terms.sum().backward()
     assert prediction.grad.tolist() == [[0.5, -0.5], [0.0, -0.5]]
     assert mean_absolute_error(prediction.bfloat16(), target).dtype == torch.float32
+
+
+def test_smooth_l1_is_squared_below_beta_and_absolute_above():
+    prediction = torch.tensor([[0.5, 0.0], [4.0, -4.0]])
+    target = torch.zeros(2, 2)
+    assert smooth_l1(prediction, target).tolist() == [0.0625, 3.5]
+    assert smooth_l1(prediction, target, beta=2.0).tolist() == [0.03125, 3.0]
+
+
+def test_cosine_distance_ignores_lengths():
+    prediction = torch.tensor([[3.0, 0.0], [1.0, 1.0], [0.0, 2.0]])
+    target = torch.tensor([[7.0, 0.0], [0.0, 5.0], [0.0, -1.0]])
+    assert cosine_distance(prediction, target).tolist() == pytest.approx([0, 1 - 0.5**0.5, 2])
+
+
+def test_a_zero_vector_has_finite_gradients():
+    prediction = torch.zeros(2, 3, requires_grad=True)
+    cosine_distance(prediction, torch.ones(2, 3)).sum().backward()
+    assert prediction.grad.isfinite().all()
+    assert unit_length(torch.zeros(2, 3)).tolist() == [[0.0] * 3] * 2
+
+
+def test_logit_laplace_is_a_density():
+    x = torch.linspace(0, 1, 20001, dtype=torch.float64)[1:-1, None]
+    for mean, log_scale in ((0.0, 0.0), (1.5, -0.7)):
+        rows = [torch.full_like(x, value) for value in (mean, log_scale)]
+        density = (-logit_laplace(*rows, x)).exp()
+        assert float(density.mean()) == pytest.approx(1, abs=1e-3)
+
+
+def test_logit_laplace_has_the_value_of_the_formula():
+    mean, log_scale, x = (torch.tensor([[v]], dtype=torch.float64) for v in (0.3, -0.5, 0.8))
+    expected = math.log(2 * 0.8 * 0.2) - 0.5 + abs(math.log(0.8 / 0.2) - 0.3) / math.exp(-0.5)
+    assert float(logit_laplace(mean, log_scale, x)) == pytest.approx(expected, rel=1e-12)
+
+
+def test_divergence_from_the_uniform_distribution():
+    assert kl_to_uniform(torch.zeros(2, 3, 7)).abs().max() < 1e-6
+    certain = torch.tensor([[1000.0, 0.0, 0.0, 0.0]])
+    assert kl_to_uniform(certain).tolist() == pytest.approx([math.log(4)])
+    logits = golden_randn(8, (5, 9)).double()
+    q = logits.softmax(dim=1)
+    assert torch.allclose(kl_to_uniform(logits), (q * (q * 9).log()).sum(dim=1))
+
+
+def test_standardized_rows_have_no_mean_and_unit_variance():
+    rows = standardized(golden_randn(9, (4, 50)) * 3 + 2)
+    assert torch.allclose(rows.mean(dim=1), torch.zeros(4), atol=1e-6)
+    assert torch.allclose(rows.var(dim=1, correction=0), torch.ones(4), atol=1e-5)

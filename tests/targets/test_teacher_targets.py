@@ -228,7 +228,10 @@ def test_gradients_reach_the_prediction_alone(image_teacher):
 @pytest.mark.parametrize(
     ("changes", "message"),
     [
-        ({"MASK__TEACHER_CHECKPOINT": ""}, r"MASK\.TEACHER_CHECKPOINT must be the checkpoint"),
+        (
+            {"MASK__TEACHER_CHECKPOINT": ""},
+            r"MASK\.TEACHER_CHECKPOINT must be the checkpoint of a frozen network",
+        ),
         ({"MASK__TEACHER_CHECKPOINT": "/none.pyth"}, "there is no checkpoint at /none.pyth"),
         ({"MASK__TEACHER_LAYER": 3}, r"MASK\.TEACHER_LAYER must be a block .* in \[-3, 3\), got 3"),
         ({"MASK__TEACHER_NUM_LAYERS": 4}, r"TEACHER_NUM_LAYERS must be in \[1, 3\], .* got 4"),

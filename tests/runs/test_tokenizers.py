@@ -1,0 +1,152 @@
+"""Training of tokenizers, and pre-training on their codes, from end to end."""
+
+from __future__ import annotations
+
+import subprocess
+
+import pytest
+import torch
+from helpers.tiny_run import (
+    PRETRAINING,
+    command,
+    events,
+    losses,
+    make_videos,
+    run,
+    run_two_processes,
+    wait_for,
+)
+
+from slowfast_maskfeat.checkpoints import find_checkpoints, load_checkpoint
+
+VQ = {
+    "TASK": "tok",
+    "MODEL.MODEL_NAME": "Tokenizer",
+    "TOKENIZER.WIDTHS": [8, 16, 16],
+    "TOKENIZER.NUM_CODES": 16,
+    "TOKENIZER.CODE_DIM": 4,
+    "TOKENIZER.KMEANS_ROUNDS": 3,
+}
+DVAE = {**VQ, "TOKENIZER.TYPE": "dvae"}
+KINDS = {
+    "vq": VQ,
+    "vq directions": {
+        **VQ,
+        "TOKENIZER.CODEBOOK": "direction",
+        "TOKENIZER.DISTANCE": "cosine",
+        "TOKENIZER.RESTART_AFTER": 2,
+    },
+    "vq gradient": {**VQ, "TOKENIZER.CODEBOOK": "gradient"},
+    "dvae": DVAE,
+}
+ONE_EPOCH = {"SOLVER.MAX_EPOCH": 1}
+
+
+@pytest.fixture(scope="module")
+def data(tmp_path_factory):
+    return make_videos(tmp_path_factory.mktemp("data"), num_videos=8)
+
+
+def _last(output, task="tok"):
+    return find_checkpoints(output / "checkpoints", task)[-1]
+
+
+@pytest.fixture(scope="module")
+def trained(data, tmp_path_factory):
+    """A VQ tokenizer of 8x8 pixels a code, trained for two epochs."""
+    output = tmp_path_factory.mktemp("tokenizer")
+    done = run(data, output, VQ)
+    assert done.returncode == 0, done.stderr
+    return output
+
+
+def test_a_training_shows_the_use_of_its_codes(trained):
+    first, last = events(trained, "validation")
+    assert last["loss"] > 0
+    assert last["loss"] < first["loss"]
+    assert 0 < last["usage"] <= 100
+    assert 1 <= last["perplexity"] <= 16
+    (_, second) = events(trained, "epoch")
+    assert 0 < second["usage"] <= 100
+    for picture in ("curves.png", "predictions.png"):
+        assert (trained / picture).read_bytes().startswith(b"\x89PNG")
+
+
+@pytest.mark.parametrize(
+    "kind", [pytest.param(kind, marks=[] if kind == "dvae" else pytest.mark.slow) for kind in KINDS]
+)
+def test_a_killed_training_goes_on_as_if_nothing_had_happened(data, tmp_path, kind):
+    options = {**KINDS[kind], "TRAIN.CHECKPOINT_STEP_PERIOD": 1}
+    whole, output = tmp_path / "whole", tmp_path / "killed"
+    assert run(data, whole, options).returncode == 0
+    process = subprocess.Popen(command(data, output, options), stderr=subprocess.DEVNULL)
+    wait_for((output / "checkpoints" / "tok_checkpoint_epoch_00000_step_0000001.pyth").exists)
+    process.kill()
+    process.wait()
+    done = run(data, output, options)
+    assert done.returncode == 0, done.stderr
+    assert losses(output) == losses(whole)
+    expected = load_checkpoint(_last(whole))
+    found = load_checkpoint(_last(output))
+    for name, value in expected["model_state"].items():
+        assert value.equal(found["model_state"][name]), name
+
+
+@pytest.mark.parametrize("kind", [pytest.param(kind, marks=pytest.mark.slow) for kind in KINDS])
+def test_two_processes_equal_one_and_parts_equal_the_batch(data, tmp_path, kind):
+    one, two, parts = (tmp_path / name for name in ("one", "two", "parts"))
+    options = KINDS[kind]
+    assert run(data, one, options).returncode == 0
+    done = run_two_processes(data, two, options)
+    assert done.returncode == 0, done.stderr
+    assert run(data, parts, options, {"TRAIN.ACCUMULATION_STEPS": 2}).returncode == 0
+    for output in (two, parts):
+        assert losses(output) == pytest.approx(losses(one), rel=1e-4)
+        last, expected = (events(folder, "validation")[-1] for folder in (output, one))
+        for name in ("loss", "usage", "perplexity"):
+            assert last[name] == pytest.approx(expected[name], rel=1e-3), name
+
+
+def test_masked_tokens_are_predicted_as_codes(data, trained, tmp_path):
+    options = {"MASK.TARGET": "tokens", "TOKENIZER.CHECKPOINT": _last(trained)}
+    done = run(data, tmp_path, PRETRAINING, ONE_EPOCH, options)
+    assert done.returncode == 0, done.stderr
+    (validation,) = events(tmp_path, "validation")
+    assert validation["loss"] > 0
+    assert 0 < validation["baseline"] <= 2.78  # the entropy of 16 codes is at most log(16)
+    assert 0 <= validation["accuracy"] <= 100
+    state = load_checkpoint(_last(tmp_path, "ssl"))["task_state"]
+    assert not any(isinstance(value, torch.Tensor) for value in state.values())
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        (
+            {"TOKENIZER.CHECKPOINT": ""},
+            "TOKENIZER.CHECKPOINT must be the checkpoint of a tokenizer",
+        ),
+        ({"TOKENIZER.CROP_SIZE": 24}, "must have a whole number of codes of 8 pixels"),
+        ({"TOKENIZER.CROP_SIZE": 20}, "must have a whole number of codes of 8 pixels"),
+    ],
+)
+def test_what_does_not_fit_is_one_line(data, trained, tmp_path, options, message):
+    tokens = {"MASK.TARGET": "tokens", "TOKENIZER.CHECKPOINT": _last(trained)}
+    done = run(data, tmp_path, PRETRAINING, ONE_EPOCH, tokens, options)
+    assert done.returncode == 2
+    assert message in done.stderr.splitlines()[-1]
+
+
+def test_a_checkpoint_of_another_model_is_named(data, tmp_path):
+    assert run(data, tmp_path, PRETRAINING, ONE_EPOCH).returncode == 0
+    options = {"MASK.TARGET": "tokens", "TOKENIZER.CHECKPOINT": _last(tmp_path, "ssl")}
+    done = run(data, tmp_path / "tokens", PRETRAINING, ONE_EPOCH, options)
+    assert done.returncode == 2
+    assert "MODEL.MODEL_NAME 'Tokenizer'" in done.stderr.splitlines()[-1]
+
+
+def test_an_unused_codebook_is_a_warning(data, tmp_path):
+    done = run(data, tmp_path, VQ, {"TOKENIZER.MIN_USAGE": 1.0, "TOKENIZER.NUM_CODES": 500})
+    assert done.returncode == 0, done.stderr
+    (warning,) = [line for line in done.stderr.splitlines() if "TOKENIZER.MIN_USAGE 100%" in line]
+    assert "epoch 1 used" in warning

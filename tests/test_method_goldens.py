@@ -1,0 +1,241 @@
+"""Numbers of other implementations of the training methods (tests/golden/methods).
+
+METHOD_GOLDENS names another folder, whose goldens may have other seeds, sizes and settings.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable
+
+import pytest
+import torch
+from helpers.method_goldens import DEFAULT_FOLDER, MethodGolden, gumbel
+from torch import Tensor
+
+from slowfast_maskfeat.losses import (
+    cosine_distance,
+    cross_entropy,
+    kl_to_uniform,
+    mean_absolute_error,
+    mean_squared_error,
+    smooth_l1,
+    soft_cross_entropy,
+    standardized,
+)
+from slowfast_maskfeat.tokenizers import (
+    DVAE,
+    ConvDecoder,
+    ConvEncoder,
+    DirectionEMAQuantizer,
+    EMAQuantizer,
+    LearnedQuantizer,
+    PixelReconstruction,
+    Quantized,
+    Quantizer,
+    gumbel_softmax,
+)
+
+Check = Callable[[MethodGolden], None]
+
+# Goldens that must be there, each with a check.
+GOLDENS = ("dvae_gumbel", "feature_losses", "vq_beitv2", "vq_ema", "vq_taming")
+CHECKS: dict[str, Check] = {}
+
+
+def check_of(name: str) -> Callable[[Check], Check]:
+    """Register the check of a golden."""
+
+    def register(check: Check) -> Check:
+        CHECKS[name] = check
+        return check
+
+    return register
+
+
+@check_of("feature_losses")
+def _(golden: MethodGolden) -> None:
+    prediction, target = golden.input("prediction"), golden.input("target")
+    losses = {
+        "mse": lambda p: mean_squared_error(p, target),
+        "smooth_l1": lambda p: smooth_l1(p, target),
+        "smooth_l1_beta2": lambda p: smooth_l1(p, target, beta=2.0),
+        "l1": lambda p: mean_absolute_error(p, target),
+        "two_minus_two_cos": lambda p: 2 * cosine_distance(p, target),
+        "one_minus_cos": lambda p: cosine_distance(p, target),
+        "mvd": lambda p: smooth_l1(p, standardized(target, epsilon=1e-6)),
+        "vjepa_l1": lambda p: mean_absolute_error(p, standardized(target, epsilon=1e-5)),
+        "ce_argmax": lambda p: cross_entropy(p, target.argmax(dim=1)),
+        "ce_soft": lambda p: soft_cross_entropy(p, target.softmax(dim=1)),
+    }
+    for name, loss in losses.items():
+        given = prediction.clone().requires_grad_()
+        value = loss(given).mean()
+        value.backward()
+        golden.compare(name, value)
+        golden.compare(f"grad/{name}", given.grad)
+    # A mean of cosines may be close to 0: its error is relative to 1.
+    negative_cosine = cosine_distance(prediction, target).mean() - 1
+    bound = 1e-9 if golden.dtype == torch.float64 else 1e-6
+    golden.compare_absolutely("lightly_negative_cosine", float(negative_cosine), tolerance=bound)
+
+
+@check_of("dvae_gumbel")
+def _(golden: MethodGolden) -> None:
+    settings, images = golden.settings, golden.input("image")
+    stages, num_codes = settings["num_layers"], settings["num_tokens"]
+    widths = [settings["hidden_dim"]] * stages
+    # The seed of the noise is given in words, "PCG64(BASE+630)".
+    offset = re.search(r"BASE\+(\d+)", settings["noise"])
+    assert offset
+    shape = (len(images), num_codes, *(size // 2**stages for size in images.shape[2:]))
+    noise = gumbel(settings["base"] + int(offset[1]), shape, golden.dtype)
+    weights = golden.weights(settings["names"])
+    for case in sorted({name.partition("/")[0] for name in golden.scalars if name[:4] == "hard"}):
+        error = "smooth_l1" if case.endswith("smoothl11") else "l2"
+        model = DVAE(
+            ConvEncoder(widths, num_blocks=1, out_channels=num_codes),
+            ConvDecoder(settings["codebook_dim"], widths, num_blocks=1, out_channels=3),
+            code_dim=settings["codebook_dim"],
+            reconstruction=PixelReconstruction(error, value_range=(0.0, 1.0)),
+        ).to(golden.dtype)
+        model.load_state_dict(weights)
+        is_hard = case.startswith("hard1")
+        result = model(images, noise, temperature=settings["temperature"], hard=is_hard)
+        reconstruction = model.reconstruction.loss(result.output, images).mean()
+        divergence = result.loss.sum() * result.codes[0].numel()
+        loss = reconstruction + settings["kl_div_loss_weight"] * divergence
+        loss.backward()
+        golden.compare(f"{case}/out", result.output)
+        golden.compare(f"{case}/reconstruction_loss", reconstruction)
+        # The logarithm of 1 / K is a float32 constant there.
+        rounding = 1e-5 if golden.dtype == torch.float64 else 1e-4
+        golden.compare(f"{case}/kl", divergence, tolerance=rounding)
+        golden.compare(f"{case}/loss", loss, tolerance=rounding)
+        golden.compare(f"{case}/grad_codebook", model.codebook.weight.grad)
+        golden.compare(f"{case}/grad_last_conv", model.encoder[-1].weight.grad)
+    golden.compare("logits", model.logits(images))
+    golden.compare("tokens", model.encode(images))
+
+
+@check_of("vq_ema")
+def _(golden: MethodGolden) -> None:
+    settings = golden.settings
+    num_steps = sum(name.startswith("x") for name in golden.input_names())
+    for kind in ("euclid", "cosine"):
+        quantizer = EMAQuantizer(
+            settings["codebook_size"],
+            settings["dim"],
+            decay=settings["decay"],
+            epsilon=settings["eps"],
+            beta=settings["commitment_weight"],
+            unit_sphere=kind == "cosine",
+        ).to(golden.dtype)
+        sizes = torch.tensor(settings[f"{kind}/initial_cluster_size"])
+        quantizer.set_codebook(golden.input("codebook"), sizes)
+        for step in range(num_steps):
+            result, grad_x = quantized(
+                quantizer, golden.input(f"x{step}"), golden.input(f"grad{step}")
+            )
+            quantizer.after_step(torch.tensor(True))
+            values = {
+                "quantized": result.vectors,
+                "indices": result.codes,
+                "commit_loss": result.loss.mean(),
+                "grad_x": grad_x,
+                "cluster_size": quantizer.sizes,
+                "embed_avg": quantizer.totals,
+                "embed": quantizer.codebook,
+            }
+            for name, value in values.items():
+                golden.compare(f"{kind}/{step}/{name}", value)
+
+
+@check_of("vq_beitv2")
+def _(golden: MethodGolden) -> None:
+    settings = golden.settings
+    quantizer = DirectionEMAQuantizer(
+        settings["n_embed"], settings["dim"], decay=settings["decay"], beta=settings["beta"]
+    ).to(golden.dtype)
+    quantizer.set_codebook(golden.input("codebook"))
+    for step in range(sum(name.startswith("x") for name in golden.input_names())):
+        x, grad = (golden.input(f"{name}{step}").movedim(1, -1) for name in ("x", "grad"))
+        result, grad_x = quantized(quantizer, x, grad)
+        quantizer.after_step(torch.tensor(True))
+        values = {
+            "quantized": result.vectors.movedim(-1, 1),
+            "indices": result.codes.flatten(),
+            "loss": result.loss.mean(),
+            "grad_x": grad_x.movedim(-1, 1),
+            "codebook": quantizer.codebook,
+            "usage": quantizer.sizes,
+        }
+        for name, value in values.items():
+            golden.compare(f"{step}/{name}", value)
+
+
+@check_of("vq_taming")
+def _(golden: MethodGolden) -> None:
+    x, grad = (golden.input(name).movedim(1, -1) for name in ("x", "grad"))
+    codebook = golden.input("codebook")
+    for order in ("legacy", "right"):
+        quantizer = LearnedQuantizer(
+            *codebook.shape, beta=golden.settings["beta"], beta_on_codebook=order == "legacy"
+        ).to(golden.dtype)
+        quantizer.set_codebook(codebook)
+        result, grad_x = quantized(quantizer, x, grad)
+        values = {
+            "quantized": result.vectors.movedim(-1, 1),
+            "indices": result.codes.flatten(),
+            "loss": result.loss.mean(),
+            "grad_x": grad_x.movedim(-1, 1),
+            "grad_codebook": quantizer.codebook.grad,
+        }
+        for name, value in values.items():
+            golden.compare(f"{order}/{name}", value)
+    check_taming_gumbel(golden)
+
+
+def check_taming_gumbel(golden: MethodGolden) -> None:
+    settings, x = golden.settings["gumbel"], golden.input("gx")
+    num_codes, dim = golden.input("codebook").shape
+    shapes = {
+        "proj.weight": (num_codes, settings["num_hiddens"], 1, 1),
+        "proj.bias": (num_codes,),
+        "embed.weight": (num_codes, dim),
+    }
+    weights = golden.weights(shapes, "gumbel.")
+    logits = torch.nn.functional.conv2d(x, weights["proj.weight"], weights["proj.bias"])
+    noise = gumbel(settings["noise_seed"], logits.shape, golden.dtype)
+    for hard in (0, 1):
+        sample = gumbel_softmax(logits, noise, temperature=settings["temperature"], hard=bool(hard))
+        vectors = torch.einsum("bkhw,kd->bdhw", sample, weights["embed.weight"])
+        divergence = kl_to_uniform(logits.movedim(1, -1)).mean()
+        golden.compare(f"gumbel_hard{hard}/z", vectors)
+        golden.compare(f"gumbel_hard{hard}/indices", sample.argmax(dim=1))
+        golden.compare(f"gumbel_hard{hard}/kl_loss", settings["kl_weight"] * divergence)
+
+
+def quantized(quantizer: Quantizer, x: Tensor, grad: Tensor) -> tuple[Quantized, Tensor]:
+    """Result of a quantizer, and the gradient by x of its loss and `grad` times its vectors."""
+    given = x.clone().requires_grad_()
+    result = quantizer(given)
+    (result.loss.mean() + (result.vectors * grad).sum()).backward()
+    return result, given.grad
+
+
+@pytest.mark.parametrize("dtype", [torch.float64, torch.float32], ids=["float64", "float32"])
+@pytest.mark.parametrize("name", GOLDENS)
+def test_golden(name: str, dtype: torch.dtype, capsys: pytest.CaptureFixture[str]) -> None:
+    golden = MethodGolden(name, dtype)
+    assert name in CHECKS, f"there is no check of the golden {name}"
+    CHECKS[name](golden)
+    number = golden.finish()
+    with capsys.disabled():
+        print(f"\n{name}, {str(dtype).removeprefix('torch.')}: {number} values compared", end=" ")
+
+
+def test_every_golden_of_this_repository_has_a_check() -> None:
+    elsewhere = {"ema_schedules"}  # tests/test_schedules.py
+    assert {path.stem for path in DEFAULT_FOLDER.glob("*.json")} == {*GOLDENS, *elsewhere}
+    assert set(CHECKS) == set(GOLDENS)
