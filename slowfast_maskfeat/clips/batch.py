@@ -159,12 +159,15 @@ class ClipBatch:
     def to(self, device: torch.device) -> ClipBatch:
         """Copy the batch to another device, asynchronously if it is in pinned memory.
 
-        Masks stay on the CPU: the number of masked tokens is a shape in the model, and reading it
-        from the device would wait for all queued work.
+        Masks, `index` and `view` stay on the CPU: the number of masked tokens is a shape in the
+        model, samples are numbered on the CPU, and reading these from the device would wait for
+        all queued work.
         """
-        tensors = self._tensors()
-        tensors.pop("mask", None)
-        moved = {name: x.to(device, non_blocking=True) for name, x in tensors.items()}
+        moved = {
+            name: x.to(device, non_blocking=True)
+            for name, x in self._tensors().items()
+            if name not in ("mask", "index", "view")
+        }
         further = tuple(kind.to(device) for kind in self.further)
         return replace(self, **moved, further=further)  # type: ignore[arg-type]
 

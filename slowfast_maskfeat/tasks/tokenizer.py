@@ -12,7 +12,6 @@ import torch
 from torch import Tensor, nn
 
 from slowfast_maskfeat import distributed
-from slowfast_maskfeat.augment.to_device import to_device
 from slowfast_maskfeat.clips.batch import ClipBatch
 from slowfast_maskfeat.datasets import VideoList
 from slowfast_maskfeat.distributed import AllReduce
@@ -23,6 +22,8 @@ from slowfast_maskfeat.targets.pixel_values import pixel_values
 from slowfast_maskfeat.targets.teacher_tokens import TeacherTokens
 from slowfast_maskfeat.tasks.base import Evaluation, LossEvaluation, StepOutput, Task, unwrap
 from slowfast_maskfeat.tokenizers import Reconstruction, Tokenizer, gumbel_noise
+
+_MOST_VIEWS = 64  # clips of a row in one batch
 
 Distance = Callable[[Tensor, Tensor], Tensor]
 """Two batches of images (B, 3, H, W) in [0, 1] -> (B,)."""
@@ -77,7 +78,6 @@ class TokenizerTraining(Task):
         self.register_buffer("counts", torch.zeros(num_codes).double(), persistent=False)
         self.register_buffer("epoch_counts", torch.zeros(num_codes).double())
         self._epoch = 0
-        self._num_samples = 0  # of the step under way, in this process
 
     def step(self, model: nn.Module, batch: ClipBatch) -> StepOutput:
         """Compute the mean loss over all images of the batch.
@@ -99,7 +99,7 @@ class TokenizerTraining(Task):
         """Compute the loss of a batch, and the codes (N, h, w) of its images."""
         tokenizer = cast(Tokenizer, unwrap(model))
         images = self.images(batch)
-        found = self.forward_images(model, images, self._numbers(batch))
+        found = self.forward_images(model, images, _image_numbers(batch))
         kind = tokenizer.reconstruction
         target = images if self.teacher is None else self._features(batch, found.codes)
         reconstruction = kind.loss(found.output, target)
@@ -113,16 +113,13 @@ class TokenizerTraining(Task):
         return StepOutput(terms.mean(), weight, scalars), found.codes
 
     @abstractmethod
-    def forward_images(
-        self, model: nn.Module, images: Tensor, numbers: Sequence[int]
-    ) -> Reconstruction:
+    def forward_images(self, model: nn.Module, images: Tensor, numbers: Tensor) -> Reconstruction:
         """Reconstruct images, in evaluation without randomness.
 
-        Args:
-            model: the tokenizer, wrapped or not.
-            images: (N, 3, H, W) in [0, 1].
-            numbers: N numbers of the images in the step, over all micro-batches and processes, on
-                which draws may depend.
+            Args:
+                model: the tokenizer, wrapped or not.
+                images: (N, 3, H, W) in [0, 1].
+        XX
         """
 
     @property
@@ -135,18 +132,6 @@ class TokenizerTraining(Task):
         pixels = pixel_values(batch.clips, self.mean, self.std)
         pixels = pixels.flip(1) if self.is_reversed else pixels
         return pixels.transpose(1, 2).flatten(0, 1)
-
-    def _numbers(self, batch: ClipBatch) -> list[int]:
-        """Number the images of a batch: a loader gives each process every W-th sample."""
-        num_frames = batch.clips.shape[2]
-        samples = range(self._num_samples, self._num_samples + len(batch))
-        self._num_samples += len(batch) if self.training else 0
-        world, rank = distributed.world_size(), distributed.rank()
-        return [
-            (sample * world + rank) * num_frames + frame
-            for sample in samples
-            for frame in range(num_frames)
-        ]
 
     def _features(self, batch: ClipBatch, codes: Tensor) -> Tensor:
         """Return the teacher's features of every code: (B * T, D, h, w)."""
@@ -166,7 +151,6 @@ class TokenizerTraining(Task):
         counts = distributed.all_reduce(self.counts, "sum")
         self.epoch_counts += torch.where(taken, counts, 0.0)
         self.counts.zero_()
-        self._num_samples = 0
 
     def _end_epoch(self) -> None:
         usage = float(code_usage(self.epoch_counts))
@@ -197,6 +181,18 @@ class TokenizerTraining(Task):
         self._epoch = int(state["epoch"])
 
 
+def _image_numbers(batch: ClipBatch) -> Tensor:
+    """Number the images of a batch: (B * T,) int64 on the CPU, one for each row, view and frame.
+
+    The numbers depend neither on micro-batches nor on processes.
+    """
+    assert batch.index is not None
+    assert batch.view is not None
+    num_frames = batch.clips.shape[2]
+    clips = batch.index * _MOST_VIEWS + batch.view
+    return (clips[:, None] * num_frames + torch.arange(num_frames)).flatten()
+
+
 class VQTraining(TokenizerTraining):
     """Training of a tokenizer with a vector quantizer (arXiv:1711.00937, arXiv:2208.06366)."""
 
@@ -206,19 +202,17 @@ class VQTraining(TokenizerTraining):
         "10, or TOKENIZER.RESTART_AFTER 100"
     )
 
-    def forward_images(
-        self, model: nn.Module, images: Tensor, numbers: Sequence[int]
-    ) -> Reconstruction:
+    def forward_images(self, model: nn.Module, images: Tensor, numbers: Tensor) -> Reconstruction:
         """Reconstruct images from the nearest codes."""
-        found: Reconstruction = model(images, to_device(numbers, torch.int64, images.device))
+        found: Reconstruction = model(images, numbers)
         return found
 
 
 class DVAETraining(TokenizerTraining):
     """Training of a dVAE (arXiv:2102.12092) by samples of the Gumbel-softmax.
 
-    The noise of an image depends on the seed, the number of the step and that of the image in it,
-    so that several processes or micro-batches equal one.
+    The noise of an image depends on the seed, the number of the step and that of the image, so that
+    several processes or micro-batches equal one.
 
     Args:
         temperature: of the Gumbel-softmax, over the annealing.
@@ -256,9 +250,7 @@ class DVAETraining(TokenizerTraining):
         """Weight of the divergence, at the progress of the last step."""
         return self.kl_weight(_share(self._progress, self.kl_warmup))
 
-    def forward_images(
-        self, model: nn.Module, images: Tensor, numbers: Sequence[int]
-    ) -> Reconstruction:
+    def forward_images(self, model: nn.Module, images: Tensor, numbers: Tensor) -> Reconstruction:
         """Reconstruct images from a sample of their codes; in evaluation from the likeliest."""
         tokenizer = cast(Tokenizer, unwrap(model))
         side = tokenizer.pixels_per_code
@@ -268,7 +260,7 @@ class DVAETraining(TokenizerTraining):
             none = images.new_zeros(()).expand(len(images), *shape)
             found = model(images, none, temperature=1.0, hard=True)
             return found
-        noise = gumbel_noise([self._seed_of(n) for n in numbers], shape, images.device)
+        noise = gumbel_noise([self._seed_of(n) for n in numbers.tolist()], shape, images.device)
         temperature = self.temperature(_share(self._progress, self.annealing))
         found = model(images, noise, temperature=temperature, hard=self.hard)
         return found
