@@ -13,7 +13,9 @@ import torch
 from helpers.method_goldens import DEFAULT_FOLDER, MethodGolden, gumbel
 from torch import Tensor
 
+from slowfast_maskfeat.frozen import FrozenNetwork
 from slowfast_maskfeat.losses import (
+    LPIPS,
     cosine_distance,
     cross_entropy,
     kl_to_uniform,
@@ -39,7 +41,7 @@ from slowfast_maskfeat.tokenizers import (
 Check = Callable[[MethodGolden], None]
 
 # Goldens that must be there, each with a check.
-GOLDENS = ("dvae_gumbel", "feature_losses", "vq_beitv2", "vq_ema", "vq_taming")
+GOLDENS = ("dvae_gumbel", "feature_losses", "lpips", "vq_beitv2", "vq_ema", "vq_taming")
 CHECKS: dict[str, Check] = {}
 
 
@@ -116,6 +118,28 @@ def _(golden: MethodGolden) -> None:
         golden.compare(f"{case}/grad_last_conv", model.encoder[-1].weight.grad)
     golden.compare("logits", model.logits(images))
     golden.compare("tokens", model.encode(images))
+
+
+@check_of("lpips")
+def _(golden: MethodGolden) -> None:
+    names = golden.settings["names"]
+    convolutions: dict[str, list[int]] = {}
+    for name, shape in names.items():
+        if name.startswith("net.slice") and name.endswith("weight"):
+            convolutions.setdefault(name.split(".")[1], []).append(shape[0])
+    model = LPIPS([c[-1] for c in convolutions.values()], [len(c) for c in convolutions.values()])
+    assert {n: list(w.shape) for n, w in model.state_dict().items()} == names
+    weights = golden.weights({n: s for n, s in names.items() if not n.startswith("scaling_layer")})
+    weights = {n: w.abs() if n.startswith("lin") else w for n, w in weights.items()}
+    model.to(golden.dtype).load_state_dict(weights, strict=False)
+    network = FrozenNetwork(model)
+    image, reconstruction = golden.input("image"), golden.input("reconstruction").requires_grad_()
+    distance = network(reconstruction, image)
+    distance.sum().backward()
+    golden.compare("distance", distance.view(-1, 1, 1, 1))
+    golden.compare("grad", reconstruction.grad)
+    for stage, difference in enumerate(model.differences(reconstruction, image)):
+        golden.compare(f"layer{stage}/unit_sq_diff_mean", difference.mean())
 
 
 @check_of("vq_ema")
