@@ -6,8 +6,10 @@ METHOD_GOLDENS names another folder, whose goldens may have other seeds, sizes a
 from __future__ import annotations
 
 import re
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
+from functools import partial
 
+import numpy as np
 import pytest
 import torch
 from helpers.method_goldens import DEFAULT_FOLDER, MethodGolden, gumbel
@@ -25,6 +27,8 @@ from slowfast_maskfeat.losses import (
     soft_cross_entropy,
     standardized,
 )
+from slowfast_maskfeat.masks import block_mask
+from slowfast_maskfeat.shapes import Grid
 from slowfast_maskfeat.tokenizers import (
     DVAE,
     ConvDecoder,
@@ -41,7 +45,15 @@ from slowfast_maskfeat.tokenizers import (
 Check = Callable[[MethodGolden], None]
 
 # Goldens that must be there, each with a check.
-GOLDENS = ("dvae_gumbel", "feature_losses", "lpips", "vq_beitv2", "vq_ema", "vq_taming")
+GOLDENS = (
+    "dvae_gumbel",
+    "feature_losses",
+    "lpips",
+    "mask_beit",
+    "vq_beitv2",
+    "vq_ema",
+    "vq_taming",
+)
 CHECKS: dict[str, Check] = {}
 
 
@@ -140,6 +152,100 @@ def _(golden: MethodGolden) -> None:
     golden.compare("grad", reconstruction.grad)
     for stage, difference in enumerate(model.differences(reconstruction, image)):
         golden.compare(f"layer{stage}/unit_sq_diff_mean", difference.mean())
+
+
+# README of the goldens: mean count, frequency of a cell, and probability of a neighbor. The others
+# are several times the noise of so many draws.
+MASK_TOLERANCES = {
+    "count_mean": 0.1,
+    "count_std": 0.1,
+    "count_max": 0,
+    "frequency_map": 0.03,
+    "p_right_neighbour_given_masked": 0.01,
+    "p_lower_neighbour_given_masked": 0.01,
+    "components_mean": 0.05,
+    "components_std": 0.05,
+}
+
+
+@check_of("mask_beit")
+def _(golden: MethodGolden) -> None:
+    given = {"input_size", "num_masking_patches", "min_num_patches", "max_num_patches", "n"}
+    for case, facts in golden.settings.items():
+        golden.require({f"{case}/{name}": facts[name] for name in facts.keys() - given})
+        size = facts["input_size"]
+        grid = Grid(1, *((size, size) if isinstance(size, int) else size))
+        draw = partial(
+            block_mask,
+            grid,
+            facts["num_masking_patches"] / grid.num_tokens,
+            np.random.default_rng(0),
+            max_block=facts.get("max_num_patches"),
+            min_block=facts["min_num_patches"],
+        )
+        masks = np.stack([draw()[0].numpy() for _ in range(3 * facts["n"])])
+        found = mask_statistics(masks)
+        for name, tolerance in MASK_TOLERANCES.items():
+            golden.compare_absolutely(f"{case}/{name}", found[name], tolerance=tolerance)
+        # The least of a few thousand counts is an outlier.
+        outlier = max(6.0, 0.15 * facts["num_masking_patches"])
+        golden.compare_absolutely(f"{case}/count_min", found["count_min"], tolerance=outlier)
+        histogram = {int(count): times for count, times in facts["count_hist"].items()}
+        shares = np.array([histogram.get(n, 0) for n in range(grid.num_tokens)]) / facts["n"]
+        assert np.abs(shares - found["count_shares"]).max() <= 0.03
+        golden.accept(f"{case}/count_hist")
+        check_mask_samples(golden, case, grid, found)
+
+
+def check_mask_samples(
+    golden: MethodGolden, case: str, grid: Grid, found: Mapping[str, np.ndarray]
+) -> None:
+    """Compares the few masks of a golden with the distribution of ours, by their standard error."""
+    bits = np.unpackbits(golden.raw(case), axis=1, count=grid.num_tokens)
+    samples = bits.reshape(-1, grid.h, grid.w)
+    frequency = found["frequency_map"]
+    error = np.sqrt(frequency * (1 - frequency) / len(samples))
+    assert (np.abs(samples.mean(axis=0) - frequency) <= 5 * error + 0.02).all()
+    counts = samples.sum(axis=(1, 2))
+    error = found["count_std"] / len(samples) ** 0.5
+    assert abs(counts.mean() - found["count_mean"]) <= 5 * error
+    assert counts.max() <= found["count_max"]
+    golden.accept(case)
+
+
+def mask_statistics(masks: np.ndarray) -> dict[str, np.ndarray]:
+    """Statistics of masks (n, h, w), by the names of the goldens."""
+    counts = masks.sum(axis=(1, 2))
+    parts = np.array([num_connected_parts(mask) for mask in masks[:: len(masks) // 4000 + 1]])
+    right = masks[:, :, 1:][masks[:, :, :-1]]
+    lower = masks[:, 1:][masks[:, :-1]]
+    return {
+        "count_mean": counts.mean(),
+        "count_std": counts.std(),
+        "count_min": counts.min(),
+        "count_max": counts.max(),
+        "count_shares": np.bincount(counts, minlength=masks[0].size)[: masks[0].size] / len(masks),
+        "frequency_map": masks.mean(axis=0),
+        "p_right_neighbour_given_masked": right.mean(),
+        "p_lower_neighbour_given_masked": lower.mean(),
+        "components_mean": parts.mean(),
+        "components_std": parts.std(),
+    }
+
+
+def num_connected_parts(mask: np.ndarray) -> int:
+    """Number of parts of a mask that are connected through the sides of cells."""
+    left = {(int(row), int(column)) for row, column in zip(*mask.nonzero(), strict=True)}
+    number = 0
+    while left:
+        number += 1
+        border = [left.pop()]
+        while border:
+            row, column = border.pop()
+            sides = {(row - 1, column), (row + 1, column), (row, column - 1), (row, column + 1)}
+            border += sides & left
+            left -= sides
+    return number
 
 
 @check_of("vq_ema")
@@ -248,15 +354,20 @@ def quantized(quantizer: Quantizer, x: Tensor, grad: Tensor) -> tuple[Quantized,
     return result, given.grad
 
 
-@pytest.mark.parametrize("dtype", [torch.float64, torch.float32], ids=["float64", "float32"])
-@pytest.mark.parametrize("name", GOLDENS)
-def test_golden(name: str, dtype: torch.dtype, capsys: pytest.CaptureFixture[str]) -> None:
-    golden = MethodGolden(name, dtype)
+DTYPES = {"float64": torch.float64, "float32": torch.float32}
+CASES = [
+    (name, dtype) for name in GOLDENS for dtype in DTYPES if name[:5] + dtype != "mask_float32"
+]
+
+
+@pytest.mark.parametrize(("name", "dtype"), CASES)
+def test_golden(name: str, dtype: str, capsys: pytest.CaptureFixture[str]) -> None:
+    golden = MethodGolden(name, DTYPES[dtype])
     assert name in CHECKS, f"there is no check of the golden {name}"
     CHECKS[name](golden)
     number = golden.finish()
     with capsys.disabled():
-        print(f"\n{name}, {str(dtype).removeprefix('torch.')}: {number} values compared", end=" ")
+        print(f"\n{name}, {dtype}: {number} values compared", end=" ")
 
 
 def test_every_golden_of_this_repository_has_a_check() -> None:
