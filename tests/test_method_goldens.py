@@ -12,7 +12,7 @@ from functools import partial
 import numpy as np
 import pytest
 import torch
-from helpers.method_goldens import DEFAULT_FOLDER, MethodGolden, gumbel
+from helpers.method_goldens import DEFAULT_FOLDER, MethodGolden, gumbel, pcg64
 from torch import Tensor
 
 from slowfast_maskfeat.frozen import FrozenNetwork
@@ -29,6 +29,11 @@ from slowfast_maskfeat.losses import (
 )
 from slowfast_maskfeat.masks import block_mask
 from slowfast_maskfeat.shapes import Grid
+from slowfast_maskfeat.targets.label_maps import (
+    crop_label_maps,
+    dense_label_maps,
+    label_distributions,
+)
 from slowfast_maskfeat.tokenizers import (
     DVAE,
     ConvDecoder,
@@ -50,6 +55,7 @@ GOLDENS = (
     "feature_losses",
     "lpips",
     "mask_beit",
+    "token_labeling",
     "vq_beitv2",
     "vq_ema",
     "vq_taming",
@@ -246,6 +252,64 @@ def num_connected_parts(mask: np.ndarray) -> int:
             border += sides & left
             left -= sides
     return number
+
+
+@check_of("token_labeling")
+def _(golden: MethodGolden) -> None:
+    settings, output, aux = golden.settings, golden.input("output"), golden.input("aux")
+    target = token_labeling_target(golden)
+    (mixing,) = [name for name in golden.array_names if name.startswith("target_mixed_")]
+    weight = settings.get("dense_weight", 0.5)  # no setting of the golden at hand, but its numbers
+    share = float(mixing.rpartition("_")[2])
+    golden.compare("target", target)
+    golden.compare(mixing, share * target + (1 - share) * target.flip(0))
+
+    y1, x1, y2, x2 = settings["mix_box"]
+    area = (y2 - y1) * (x2 - x1) / aux.shape[1]
+    true_class, whole, tokens = target[..., 0], target[..., 1], target[..., 2:].transpose(1, 2)
+    # With true classes the map's share is 0.9, and 0.5 where both name the same class.
+    agrees = true_class.argmax(dim=1, keepdim=True) == whole.argmax(dim=1, keepdim=True)
+    of_map = torch.where(agrees, 0.5, 0.9).to(golden.dtype)
+    targets = {
+        "plain": whole,
+        "mix": (1 - area) * whole + area * whole.flip(0),
+        "ground_truth": of_map * whole + (1 - of_map) * true_class,
+    }
+    for name, of_image in targets.items():
+        given = [x.clone().requires_grad_() for x in (output, aux)]
+        loss = soft_cross_entropy(given[0], of_image).mean()
+        of_tokens = soft_cross_entropy(given[1].flatten(0, 1), tokens.flatten(0, 1)).mean()
+        loss = loss + weight * of_tokens
+        loss.backward()
+        golden.compare(f"loss/{name}", loss)
+        golden.compare(f"grad_output/{name}", given[0].grad)
+        golden.compare(f"grad_aux/{name}", given[1].grad)
+
+
+def token_labeling_target(golden: MethodGolden) -> Tensor:
+    """Targets (B, K, 2 + N): the true class, the class of the whole crop, and of each token."""
+    settings, scores = golden.settings, golden.input("scores")
+    num_images, num_best, height, width = scores.shape
+    num_classes, smoothing = settings["classes"], settings["smoothing"]
+    numbers = torch.zeros_like(scores)
+    for b in range(num_images):
+        for p in range(height * width):
+            seed = settings["indices_seed"] + settings["indices_seed_step"] * b + p
+            best = pcg64(seed).permutation(num_classes)[:num_best]
+            numbers[b, :, p // width, p % width] = torch.from_numpy(best)
+    maps = dense_label_maps(torch.stack([scores, numbers], dim=1), num_classes)
+    # The golden's crops are (top, left, height, width), but its code reads the map's columns by
+    # top and height, and its rows by left and width.
+    crops = torch.tensor(settings["crops"], dtype=golden.dtype)[:, [1, 0, 3, 2]]
+    side = settings["label_size"]
+    whole, tokens = (
+        label_distributions(crop_label_maps(maps, crops, None, grid), smoothing=smoothing)
+        for grid in ((1, 1), (side, side))
+    )
+    classes = torch.tensor(settings["ground_truth"]).long()
+    one_hot = torch.nn.functional.one_hot(classes, num_classes).to(golden.dtype)
+    true_class = one_hot * (1 - smoothing) + smoothing / num_classes
+    return torch.cat([true_class[:, None], whole, tokens], dim=1).transpose(1, 2)
 
 
 @check_of("vq_ema")
