@@ -15,12 +15,15 @@ import torch
 from helpers.method_goldens import DEFAULT_FOLDER, MethodGolden, gumbel, pcg64
 from torch import Tensor
 
+from slowfast_maskfeat.backbones import EncoderOptions, NormedEncoder
+from slowfast_maskfeat.backbones.attention import LAYER_NORM_EPSILON
 from slowfast_maskfeat.frozen import FrozenNetwork
 from slowfast_maskfeat.losses import (
     LPIPS,
     cosine_distance,
     cross_entropy,
     kl_to_uniform,
+    layer_outputs,
     mean_absolute_error,
     mean_squared_error,
     smooth_l1,
@@ -56,6 +59,7 @@ GOLDENS = (
     "lpips",
     "mask_beit",
     "token_labeling",
+    "vit_full",
     "vq_beitv2",
     "vq_ema",
     "vq_taming",
@@ -310,6 +314,35 @@ def token_labeling_target(golden: MethodGolden) -> Tensor:
     one_hot = torch.nn.functional.one_hot(classes, num_classes).to(golden.dtype)
     true_class = one_hot * (1 - smoothing) + smoothing / num_classes
     return torch.cat([true_class[:, None], whole, tokens], dim=1).transpose(1, 2)
+
+
+@check_of("vit_full")
+def _(golden: MethodGolden) -> None:
+    settings, images = golden.settings, golden.input("x")
+    side, (_, _, width) = settings["patch_size"], golden.shape("block0")
+    options = EncoderOptions(
+        clip_size=(1, settings["image_size"], settings["image_size"]),
+        patch_kernel=(side, side),
+        patch_stride=(side, side),
+        patch_padding=(0, 0),
+        width=width,
+        num_heads=settings["num_heads"],
+        depth=settings["depth"],
+    )
+    assert settings["layer_norm_eps"] == LAYER_NORM_EPSILON
+    model = NormedEncoder(options).to(golden.dtype).eval()
+    shapes = {name: tuple(value.shape) for name, value in model.state_dict().items()}
+    assert set(shapes) == set(settings["names"])
+    model.load_state_dict(golden.weights(shapes))
+    with torch.no_grad():
+        names = [f"blocks.{i}" for i in range(settings["depth"])]
+        clips = images[:, :, None]
+        blocks = layer_outputs(model, names, partial(model.tokens, clips))
+        for i, tokens in enumerate(blocks):
+            golden.compare(f"block{i}", tokens)
+        tokens = model.tokens(clips)
+        golden.compare("out_norm", tokens)
+        golden.compare("cls", model.pooled(tokens))
 
 
 @check_of("vq_ema")

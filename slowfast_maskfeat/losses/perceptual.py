@@ -33,25 +33,29 @@ class FeatureDistance(nn.Module):
     through the network into the reconstruction.
 
     Args:
-        network: called with what `prepare` returns.
+        network: the network.
         layers: names of modules in it, as in `named_modules`. The output of such a module, or the
             first entry of it if it is a tuple, has the axes (B, N, D) of tokens or (B, C, ...) of
             feature maps.
-        prepare: turns images (B, 3, H, W) in [0, 1] into input of the network: its size,
-            normalization and axes.
+        run: runs the network on images (B, 3, H, W) in [0, 1], which it resizes, normalizes and
+            gives the axes that the network takes; its result is dropped.
 
     Raises:
         ValueError: no layer, or one that the network does not have.
     """
 
     def __init__(
-        self, network: FrozenNetwork, layers: Sequence[str], *, prepare: Callable[[Tensor], Any]
+        self,
+        network: FrozenNetwork,
+        layers: Sequence[str],
+        *,
+        run: Callable[[nn.Module, Tensor], Any],
     ) -> None:
         super().__init__()
         _check_layers(network.network, layers)
         self.network = network
         self.layers = tuple(layers)
-        self.prepare = prepare
+        self.run = run
 
     def forward(self, reconstruction: Tensor, image: Tensor) -> Tensor:
         """Compute the distance of each image, with gradient by the reconstruction alone.
@@ -70,16 +74,19 @@ class FeatureDistance(nn.Module):
 
     def features(self, images: Tensor) -> list[Tensor]:
         """Return the outputs of the layers for images (B, 3, H, W) in [0, 1]."""
-        return layer_outputs(self.network.network, self.layers, self.prepare(images))
+        network = self.network.network
+        return layer_outputs(network, self.layers, lambda: self.run(network, images))
 
 
-def layer_outputs(network: nn.Module, layers: Sequence[str], *inputs: Any) -> list[Tensor]:
+def layer_outputs(
+    network: nn.Module, layers: Sequence[str], run: Callable[[], Any]
+) -> list[Tensor]:
     """Run a network and return the outputs of some of its modules, with gradients.
 
     Args:
-        network: its own output is dropped.
+        network: the network.
         layers: names in `named_modules`.
-        *inputs: of the network.
+        run: runs it; the result is dropped.
 
     Returns:
         One tensor per layer: its output, or the first entry of it.
@@ -99,7 +106,7 @@ def layer_outputs(network: nn.Module, layers: Sequence[str], *inputs: Any) -> li
 
     handles = [modules[name].register_forward_hook(keep(name)) for name in layers]
     try:
-        network(*inputs)
+        run()
     finally:
         for handle in handles:
             handle.remove()

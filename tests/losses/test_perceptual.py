@@ -6,6 +6,7 @@ import pytest
 import torch
 from torch import Tensor, nn
 
+from slowfast_maskfeat.backbones import EncoderOptions, NormedEncoder
 from slowfast_maskfeat.frozen import FrozenNetwork
 from slowfast_maskfeat.losses import LPIPS, FeatureDistance, layer_outputs
 
@@ -37,7 +38,7 @@ class WithGrid(nn.Module):
 def distance_by(layers: list[str]) -> FeatureDistance:
     torch.manual_seed(0)
     network = FrozenNetwork(Blocks().double())
-    return FeatureDistance(network, layers, prepare=lambda images: (images - 0.5) / 0.25)
+    return FeatureDistance(network, layers, run=lambda net, images: net((images - 0.5) / 0.25))
 
 
 def images(seed: int) -> Tensor:
@@ -102,8 +103,9 @@ def test_layers_that_do_not_exist_or_do_not_run() -> None:
         distance_by(["first", "secnd"])
     with pytest.raises(ValueError, match="modules of the network"):
         distance_by([])
+    network = Blocks()
     with pytest.raises(ValueError, match=r"must run .* 'idle'"):
-        layer_outputs(Blocks(), ["first", "idle"], torch.rand(1, 3, 8, 8))
+        layer_outputs(network, ["first", "idle"], lambda: network(torch.rand(1, 3, 8, 8)))
 
 
 def test_lpips_of_equal_images_is_zero_with_finite_gradients() -> None:
@@ -125,3 +127,32 @@ def test_lpips_has_the_published_names() -> None:
     assert names["net.slice5.28.weight"] == (512, 512, 3, 3)
     assert names["lin3.model.1.weight"] == (1, 512, 1, 1)
     assert sum(name.startswith("net.") for name in names) == 26
+
+
+def test_layers_of_a_vision_transformer() -> None:
+    """Blocks of a backbone, which takes clips: images of one frame, normalized."""
+    torch.manual_seed(0)
+    options = EncoderOptions(
+        clip_size=(1, 16, 16),
+        patch_kernel=(4, 4),
+        patch_stride=(4, 4),
+        patch_padding=(0, 0),
+        width=16,
+        num_heads=2,
+        depth=3,
+    )
+    network = FrozenNetwork(NormedEncoder(options))
+
+    def run(backbone: nn.Module, images: Tensor) -> Tensor:
+        resized = nn.functional.interpolate(images, size=(16, 16), mode="bilinear")
+        return backbone.tokens((resized[:, :, None] - 0.45) / 0.225)
+
+    distance = FeatureDistance(network, ["blocks.0", "blocks.2"], run=run)
+    tokens = distance.features(images(2).float())
+    assert [x.shape for x in tokens] == [(3, 17, 16)] * 2
+    reconstruction = images(1).float().requires_grad_()
+    value = distance(reconstruction, images(2).float())
+    value.sum().backward()
+    assert (value > 0).all()
+    assert float(reconstruction.grad.norm()) > 0
+    assert all(p.grad is None for p in network.network.parameters())
