@@ -102,4 +102,4 @@ def test_a_golden_without_a_check_is_an_error(
     golden: MethodGolden, capsys: pytest.CaptureFixture[str]
 ) -> None:
     with pytest.raises(AssertionError, match="no check of the golden toy"):
-        test_method_goldens.test_golden("toy", torch.float64, capsys)
+        test_method_goldens.test_golden("toy", "float64", capsys)

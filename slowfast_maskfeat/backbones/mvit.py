@@ -13,7 +13,7 @@ from slowfast_maskfeat.backbones.encoder import Encoder
 from slowfast_maskfeat.backbones.heads import ClassificationHead
 from slowfast_maskfeat.backbones.initialization import INITIALIZATIONS
 from slowfast_maskfeat.backbones.options import EncoderOptions
-from slowfast_maskfeat.backbones.roi import roi_align
+from slowfast_maskfeat.roi import roi_align
 
 
 class NormedEncoder(Encoder):

@@ -1,4 +1,7 @@
-"""Losses: pure functions that give one float32 value per term, not averaged over terms."""
+"""Losses: one float32 value per term, not averaged over terms.
+
+All are pure functions, but for perceptual distances, which are modules that hold a network.
+"""
 
 from __future__ import annotations
 
@@ -8,6 +11,7 @@ from slowfast_maskfeat.losses.classification import (
     kl_to_uniform,
     soft_cross_entropy,
 )
+from slowfast_maskfeat.losses.perceptual import LPIPS, FeatureDistance, layer_outputs
 from slowfast_maskfeat.losses.regression import (
     cosine_distance,
     logit_laplace,
@@ -19,10 +23,13 @@ from slowfast_maskfeat.losses.regression import (
 )
 
 __all__ = [
+    "LPIPS",
+    "FeatureDistance",
     "binary_cross_entropy_with_logits",
     "cosine_distance",
     "cross_entropy",
     "kl_to_uniform",
+    "layer_outputs",
     "logit_laplace",
     "mean_absolute_error",
     "mean_squared_error",

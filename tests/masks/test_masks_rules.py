@@ -178,3 +178,42 @@ def test_random_blocks_are_whole_and_their_number_exact(tube):
 def test_blocks_that_do_not_divide_the_grid_are_an_error(block):
     with pytest.raises(ValueError, match=r"MASK\.RANDOM_BLOCK .*4x6x8"):
         random_mask(Grid(4, 6, 8), 0.5, np.random.default_rng(0), block=block)
+
+
+def test_the_least_block_is_a_fifth_of_the_quota_by_default():
+    """75 of 196 tokens: a fifth is 15."""
+    grid, ratio = Grid(1, 14, 14), 75 / 196
+    for seed in range(30):
+        default, fifteen, sixteen = (
+            block_mask(grid, ratio, np.random.default_rng(seed), min_block=least)
+            for least in (None, 15, 16)
+        )
+        assert torch.equal(default, fifteen)
+        if not torch.equal(fifteen, sixteen):
+            break
+    else:
+        pytest.fail("another least block makes no difference")
+
+
+def test_larger_least_blocks_leave_more_of_the_quota():
+    """A block that is too large for the rest of the quota ends the mask."""
+    grid = Grid(1, 14, 14)
+    means = []
+    for least in (1, 16, 40):
+        generator = np.random.default_rng(0)
+        masks = [block_mask(grid, 0.4, generator, min_block=least) for _ in range(200)]
+        assert max(int(mask.sum()) for mask in masks) <= 78
+        means.append(np.mean([int(mask.sum()) for mask in masks]))
+    assert means[0] > means[1] > means[2]
+
+
+@pytest.mark.parametrize("grid", [Grid(1, 2, 2), Grid(1, 1, 9), Grid(1, 3, 3)], ids=str)
+def test_a_least_block_that_does_not_fit(grid):
+    mask = block_mask(grid, 0.5, np.random.default_rng(0), min_block=100)
+    assert mask.any()
+
+
+@pytest.mark.parametrize(("least", "most"), [(0, None), (-3, None), (17, 16)])
+def test_a_least_block_outside_is_an_error(least, most):
+    with pytest.raises(ValueError, match=rf"AUG\.MIN_MASK_PATCHES_PER_BLOCK .*got {least}"):
+        block_mask(Grid(1, 14, 14), 0.4, np.random.default_rng(0), min_block=least, max_block=most)

@@ -154,6 +154,13 @@ def train_in_each_process(folder: str) -> None:
         for rounds in (0, 4):
             quantizer = make(kind, restart_after=1, kmeans_rounds=rounds, seed=5)
             results[f"{kind}/{rounds}"] = train(quantizer, own[distributed.rank()])
+    # Without numbers of the samples, where each process has every other one.
+    quantizer = make("ema", restart_after=1, kmeans_rounds=4, seed=5)
+    for step in range(4):
+        for part in batch(step)[distributed.rank() :: 2].split([1, 2]):
+            quantizer(part)
+        quantizer.after_step(TAKEN)
+    results["every other"] = state(quantizer)
     torch.save(results, Path(folder) / f"{distributed.rank()}.pt")
 
 
@@ -166,6 +173,9 @@ def test_two_processes_equal_one(tmp_path: Path) -> None:
             expected = train(quantizer, [torch.arange(6)])
             for results in found:
                 assert_same(expected, results[f"{kind}/{rounds}"])
+    expected = train(make("ema", restart_after=1, kmeans_rounds=4, seed=5), [torch.arange(6)])
+    for results in found:
+        assert_same(expected, results["every other"])
 
 
 @pytest.mark.parametrize("kind", KINDS)

@@ -41,7 +41,7 @@ def vq(loss: str = "l2", *, kmeans_rounds: int = 5) -> VQTokenizer:
     reconstruction = pixel_reconstruction(loss)
     decoder = ConvDecoder(6, WIDTHS[::-1], num_blocks=1, out_channels=reconstruction.num_channels)
     encoder = ConvEncoder(WIDTHS, num_blocks=1, out_channels=6)
-    quantizer = EMAQuantizer(NUM_CODES, 6, decay=0.9, kmeans_rounds=kmeans_rounds)
+    quantizer = EMAQuantizer(NUM_CODES, 6, decay=0.9, kmeans_rounds=kmeans_rounds, restart_after=10)
     return VQTokenizer(encoder, quantizer, decoder, reconstruction=reconstruction)
 
 
@@ -121,7 +121,7 @@ def test_training_lowers_the_loss(kind: str) -> None:
     optimizer = torch.optim.AdamW(model.parameters(), lr=1e-2)
     weight = 1e-3 if kind == "dvae" else 1.0
     losses = []
-    for _ in range(100):
+    for _ in range(120):
         result = forward(model, images)
         pixels = model.reconstruction.loss(result.output, images).mean()
         losses.append(float(pixels.detach()))
@@ -132,7 +132,8 @@ def test_training_lowers_the_loss(kind: str) -> None:
     mean = images.mean(dim=0, keepdim=True).expand_as(images)  # of the best constant picture
     baseline = float(model.reconstruction.loss(mean * 2 - 1, images).mean())
     assert min(losses[-5:]) < 0.5 * baseline
-    assert float(code_usage(code_counts(model.encode(images), NUM_CODES))) > 3 / NUM_CODES
+    usage = float(code_usage(code_counts(model.encode(images), NUM_CODES)))
+    assert usage > (0.7 if kind == "vq" else 0.2)  # dead codes of the former restart
 
 
 def test_the_names_of_a_small_dvae_are_the_published_ones() -> None:

@@ -13,7 +13,7 @@ def roi_align(
     features: Tensor,
     boxes: Tensor,
     *,
-    output_size: int,
+    output_size: int | tuple[int, int],
     spatial_scale: float,
     aligned: bool = True,
 ) -> Tensor:
@@ -31,19 +31,21 @@ def roi_align(
     Args:
         features: (B, C, H, W). Half precision is computed in float32.
         boxes: (R, 5): index in the batch, x1, y1, x2, y2 in pixels. No gradient goes to them.
-        output_size: Bins P along each side.
+        output_size: Bins P along each side, or along rows and columns.
         spatial_scale: Positions of the map per pixel, 1 / stride.
         aligned: Place pixel x at position x * spatial_scale - 0.5, where its center belongs. False
             is the older form: not shifted, and boxes at least one position wide.
 
     Returns:
-        (R, C, P, P) in the type of `features`; (0, C, P, P) without boxes.
+        (R, C, P, P'), by rows and columns, in the type of `features`; (0, C, P, P')
+        without boxes.
 
     Raises:
         ValueError: A shape or number is not as above, or a box on the CPU names a clip that is not
             in the batch. On other devices, where a check would wait, its features are NaN.
     """
-    _check(features, boxes, output_size=output_size, spatial_scale=spatial_scale)
+    bins = (output_size, output_size) if isinstance(output_size, int) else output_size
+    _check(features, boxes, bins=bins, spatial_scale=spatial_scale)
     num_maps, channels, height, width = features.shape
     dtype = torch.promote_types(features.dtype, torch.float32)
     with torch.no_grad():
@@ -53,11 +55,11 @@ def roi_align(
                 low * spatial_scale - (0.5 if aligned else 0.0),
                 high * spatial_scale - (0.5 if aligned else 0.0),
                 size=size,
-                num_bins=output_size,
+                num_bins=num_bins,
                 least_extent=None if aligned else 1.0,
             )
-            for low, high, size in ((y1, y2, height), (x1, x2, width))
-        )  # (R, P, H) and (R, P, W)
+            for low, high, size, num_bins in ((y1, y2, height, bins[0]), (x1, x2, width, bins[1]))
+        )  # (R, P, H) and (R, P', W)
         own = batch.nan_to_num(-1).clamp(0, num_maps - 1).long()
         rows = rows.where((own == batch)[:, None, None], torch.nan)
     # Each part has a gradient for all maps, which it should not be small against.
@@ -72,13 +74,13 @@ def roi_align(
 
 
 def _crop(maps: Tensor, rows: Tensor, columns: Tensor) -> Tensor:
-    """Means of bins: maps (R, H, W, C), weights (R, P, H) and (R, P, W) -> (R, C, P, P)."""
+    """Means of bins: maps (R, H, W, C), weights (R, P, H) and (R, P', W) -> (R, C, P, P')."""
     bands = (rows @ maps.flatten(2)).unflatten(2, maps.shape[2:])  # (R, P, W, C)
     crop = columns[:, None].expand(-1, rows.shape[1], -1, -1) @ bands  # (R, P, P, C)
     return crop.permute(0, 3, 1, 2)
 
 
-def _check(features: Tensor, boxes: Tensor, *, output_size: int, spatial_scale: float) -> None:
+def _check(features: Tensor, boxes: Tensor, *, bins: tuple[int, int], spatial_scale: float) -> None:
     if features.ndim != 4:
         raise ValueError(
             f"features must have the axes (B, C, H, W), got the shape {tuple(features.shape)}"
@@ -88,9 +90,9 @@ def _check(features: Tensor, boxes: Tensor, *, output_size: int, spatial_scale: 
             "boxes must be rows of batch index, x1, y1, x2, y2, of shape (R, 5), got "
             f"{tuple(boxes.shape)}"
         )
-    if output_size < 1 or spatial_scale <= 0:
+    if min(bins) < 1 or spatial_scale <= 0:
         raise ValueError(
-            f"output_size and spatial_scale must be > 0, got {output_size} and {spatial_scale}"
+            f"output_size and spatial_scale must be > 0, got {bins} and {spatial_scale}"
         )
     if boxes.device.type == "cpu":
         batch = boxes[:, 0]
