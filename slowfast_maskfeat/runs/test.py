@@ -109,7 +109,7 @@ def evaluate_split(
         device: of the model.
         num_views: temporal clips per video in "test", see `num_clips_of_tests`.
     """
-    return evaluate(
+    results, evaluation = evaluate(
         model,
         task,
         loader,
@@ -119,6 +119,10 @@ def evaluate_split(
         precision=autocast_precision(cfg),
         description="validate" if split == "val" else "test",
     )
+    warning = evaluation.warning(results)
+    if warning:
+        print_main(f"warning: {loader.dataset.videos.source}: {warning}")
+    return results, evaluation
 
 
 def _scores_path(cfg: CfgNode, evaluation: Evaluation, num_views: int) -> Path | None:
