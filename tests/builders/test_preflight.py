@@ -115,7 +115,8 @@ def test_a_list_of_which_no_first_file_exists_is_refused(lists, tmp_path, split,
     names = [f"{n}.mp4" for n in range(150)]
     folder = tmp_path / ("videos" if has_prefix else "elsewhere")
     paths = names if has_prefix else [str(folder / name) for name in names]
-    (lists / f"{split}.csv").write_text("".join(f"{path} {n % 3}\n" for n, path in enumerate(paths)))
+    rows = "".join(f"{path} {n % 3}\n" for n, path in enumerate(paths))
+    (lists / f"{split}.csv").write_text(rows)
     message = f"{split}.csv: none of the first 100 exists under {str(folder)!r}, such as "
     message += f"{str(folder / '0.mp4')!r}; is DATA.PATH_PREFIX right?"
     with pytest.raises(ValueError) as caught:
@@ -179,13 +180,14 @@ def test_a_warm_up_that_starts_above_the_base_rate_is_one_warning(lists, options
 @pytest.mark.parametrize(
     ("options", "message"),
     [
-        ({"SOLVER.COSINE_END_LR": 1.0}, "SOLVER.COSINE_END_LR must be smaller than SOLVER.BASE_LR"),
-        ({"SOLVER.LR_POLICY": "steps_with_relative_lrs"}, "SOLVER.STEPS must list the epoch"),
-        ({"SOLVER.OPTIMIZING_METHOD": "sgd", "SOLVER.DAMPENING": 0.1}, "SOLVER.DAMPENING must be 0"),
+        ({"COSINE_END_LR": 1.0}, "SOLVER.COSINE_END_LR must be smaller than SOLVER.BASE_LR"),
+        ({"LR_POLICY": "steps_with_relative_lrs"}, "SOLVER.STEPS must list the epoch"),
+        ({"OPTIMIZING_METHOD": "sgd", "DAMPENING": 0.1}, "SOLVER.DAMPENING must be 0"),
     ],
 )
 def test_schedules_are_checked_before_the_first_step(lists, tmp_path, options, message):
-    assert message in _error_of_a_run(lists, tmp_path / "out", options)
+    named = {f"SOLVER.{name}": value for name, value in options.items()}
+    assert message in _error_of_a_run(lists, tmp_path / "out", named)
 
 
 def test_fine_tuning_without_a_checkpoint_says_random_weights(videos, tmp_path):
@@ -240,7 +242,7 @@ def _check_ava(folder: Path, *options: dict) -> list[str]:
 )
 @pytest.mark.parametrize("is_missing", [True, False])
 def test_each_file_of_ava_is_named_with_its_key(ava, tmp_path, key, value, is_missing):
-    folder, options = ava
+    _, options = ava
     name = tmp_path / "gone.csv"
     if not is_missing:
         name.write_text("not,what,it,should,be\n")
@@ -254,7 +256,7 @@ def test_each_file_of_ava_is_named_with_its_key(ava, tmp_path, key, value, is_mi
 def test_frames_that_are_elsewhere_are_named_with_their_key(ava, tmp_path):
     _, options = ava
     assert _check_ava(tmp_path, options) == []
-    with pytest.raises(ValueError, match=r"none of the first 3 exists under .*AVA\.FRAME_DIR right"):
+    with pytest.raises(ValueError, match=r"none of the first 3 exists under .*AVA\.FRAME_DIR"):
         _check_ava(tmp_path, options, {"AVA.FRAME_DIR": tmp_path / "elsewhere"})
 
 

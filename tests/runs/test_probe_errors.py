@@ -105,6 +105,45 @@ def test_an_output_that_cannot_be_written_is_told_before_the_work(videos, tmp_pa
     assert not (tmp_path / "out" / "features").exists()
 
 
+def _files(folder: Path) -> dict[Path, int]:
+    """All files of a folder and when they were written."""
+    return {path: path.stat().st_mtime_ns for path in folder.rglob("*") if path.is_file()}
+
+
+@pytest.mark.parametrize("named", ["", "--output", "OUTPUT_DIR"])
+def test_nothing_is_written_into_the_folder_of_the_training(videos, tmp_path, monkeypatch, named):
+    theirs, here = tmp_path / "theirs", tmp_path / "here"
+    here.mkdir()
+    checkpoint = _checkpoint(videos, theirs / "checkpoints")
+    before = _files(tmp_path)
+    monkeypatch.chdir(here)
+    words = {"": [], "--output": ["--output", "mine/f.npz"], "OUTPUT_DIR": ["OUTPUT_DIR", "mine"]}
+    done = _extract(checkpoint, *words[named], code=0)
+    kept = here / ("mine" if named else "output/extract_features") / "features"
+    assert f"in {kept.relative_to(here)}/test_pooled_" in done.stderr
+    written = set(_files(tmp_path)) - set(before)
+    assert before.items() <= _files(tmp_path).items()
+    assert {path for path in written if kept not in path.parents} == (
+        {here / "mine" / "f.npz"} if named == "--output" else set()
+    )
+    # Nor by a prediction, whose configuration is the checkpoint's as well.
+    words = ["--checkpoint", checkpoint, "--device", "cpu", "--video", videos / "0.mp4"]
+    assert run_tool("tools/predict.py", *words).returncode == 0
+    assert set(_files(tmp_path)) == written | set(before)
+
+
+def test_a_yaml_file_without_a_folder_leaves_it_to_the_tool(videos, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    checkpoint = _checkpoint(videos, tmp_path / "theirs")
+    text = load_config([], _words(videos, tmp_path)).dump()
+    lines = [line for line in text.splitlines() if not line.startswith("OUTPUT_DIR")]
+    for folder, line in (("output/extract_features", "OUTPUT_DIR: ."), ("own", "OUTPUT_DIR: own")):
+        (tmp_path / "model.yaml").write_text("\n".join([*lines, line]))
+        _extract(checkpoint, "--cfg", tmp_path / "model.yaml", code=0)
+        assert list((tmp_path / folder / "features").iterdir())
+    assert not (tmp_path / "features").exists()
+
+
 def test_a_learning_rate_that_diverges_is_named(videos, tmp_path):
     options = {"PROBE.KIND": "attentive", "PROBE.LEARNING_RATES": [0.001, 1e30]}
     said = _probe(videos, tmp_path, options).stderr
