@@ -110,7 +110,8 @@ class AvaResult:
         num_boxes_expected: distinct boxes of the ground truth.
         num_boxes_hit: those that a detected box, whatever its class, overlaps by an IoU of 0.5.
         hit_share: `num_boxes_hit` over `num_boxes_expected`.
-        warning: sentence about a `hit_share` below a tenth; else empty.
+        warning: sentence about a `hit_share` below a tenth, or boxes with x and y exchanged; else
+            empty.
     """
 
     mean_ap: float

@@ -14,6 +14,7 @@ from numpy.typing import NDArray
 from slowfast_maskfeat.metrics.average_precision import IOU_THRESHOLD, best_match
 
 _LOW_SHARE = 0.1
+_HIGH_SHARE = 0.5  # where boxes are not suspected to have x and y exchanged
 _LARGEST_FRACTION = 1.5  # of a box that extends beyond the frame; pixels are far above
 
 
@@ -24,7 +25,7 @@ class BoxHits(NamedTuple):
         num_hit: distinct boxes that a detected box of their key frame overlaps by an IoU of 0.5.
         num_boxes: distinct boxes.
         num_hit_exchanged: the same as `num_hit` if the detected boxes are read as y1, x1, y2, x2;
-            0 if enough boxes are hit.
+            0 if at least half of the boxes are hit.
         highest: largest coordinate of the detected boxes.
     """
 
@@ -40,16 +41,17 @@ class BoxHits(NamedTuple):
 
     @property
     def warning(self) -> str:
-        """Sentence about a share below a tenth, with the probable reason; else empty."""
-        if self.share >= _LOW_SHARE:
+        """Sentence about a share below a tenth, or far below the exchanged one; else empty."""
+        exchanged = self.num_hit_exchanged / self.num_boxes
+        is_exchanged = exchanged >= max(_LOW_SHARE, 2 * self.share)
+        if self.share >= _LOW_SHARE and not is_exchanged:
             return ""
         text = (
             f"only {self.share:.1%} of the {self.num_boxes} boxes of the ground truth are hit by a "
             f"detected box at IoU {IOU_THRESHOLD}; boxes of both files must be x1, y1, x2, y2, as "
             "fractions of width and height"
         )
-        exchanged = self.num_hit_exchanged / self.num_boxes
-        if exchanged >= _LOW_SHARE:
+        if is_exchanged:
             return f"{text}: with x and y exchanged in one of them, {exchanged:.1%} are hit"
         if self.highest > _LARGEST_FRACTION:
             return f"{text}: detected boxes have coordinates up to {self.highest:g}, as of pixels"
@@ -81,7 +83,7 @@ def count_hits(
         return int((best_match(truth_frame, truth_boxes, frame, detected) >= 0).sum())
 
     found, exchanged = num_hit(sides), 0
-    if found < _LOW_SHARE * len(counted):
+    if found < _HIGH_SHARE * len(counted):
         exchanged = num_hit(sides[:, [1, 0, 3, 2]])
     return BoxHits(found, len(counted), exchanged, float(sides.max(initial=0.0)))
 

@@ -72,6 +72,17 @@ def test_boxes_with_x_and_y_exchanged_are_told(tmp_path):
     assert event["warning"] == result.warning
 
 
+def test_exchanged_boxes_are_told_even_if_some_happen_to_be_hit():
+    generator = np.random.default_rng(0)
+    truth, frame = _random_boxes(generator, 400), np.arange(400)
+    truth[:80] = (0.2, 0.2, 0.6, 0.6)  # the same either way
+    hits = count_hits(frame, truth[:, [1, 0, 3, 2]], frame, truth)
+    assert 0.2 < hits.share < 0.5
+    assert "with x and y exchanged in one of them, 100.0% are hit" in hits.warning
+    few = count_hits(frame[:80], truth[:80], frame, truth)
+    assert (few.share, few.warning) == (0.2, "")
+
+
 def test_boxes_in_pixels_are_told(tmp_path):
     pixels = _files(tmp_path, lambda *box: np.array(box) * (640, 480, 640, 480))
     with pytest.warns(UserWarning, match="coordinates up to .*, as of pixels"):
