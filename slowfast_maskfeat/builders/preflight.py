@@ -23,7 +23,7 @@ from slowfast_maskfeat.metrics.ava_map import measure_hits
 _NUM_PROBED = 100
 
 
-def check_run(cfg: CfgNode, data: DataSource) -> list[str]:
+def check_training(cfg: CfgNode, data: DataSource) -> list[str]:
     """Check everything that a training and its test need and that is known before the first step.
 
     Lists and annotations are read into `data`, so that the run does not read them again. All
@@ -42,18 +42,14 @@ def check_run(cfg: CfgNode, data: DataSource) -> list[str]:
     """
     method = find_method(cfg)
     method.check(cfg)
-    warnings: list[str] = []
-    if cfg.TRAIN.ENABLE:
-        warnings += schedule_warnings(cfg)
-        build_schedule(cfg)
-        _check_tested_checkpoint(cfg)
+    build_schedule(cfg)
+    _check_tested_checkpoint(cfg)
     lists = _read_lists(cfg, data)
     if "test" in lists:
         for num_views in num_clips_of_tests(cfg):
             build_loader(cfg, "test", num_views=num_views, data=data)
-    warnings += _box_warnings(data, lists)
     check_files(cfg, list(lists.values()))
-    return warnings
+    return schedule_warnings(cfg) + _box_warnings(data, lists)
 
 
 def check_files(cfg: CfgNode, lists: Sequence[VideoList]) -> None:
@@ -90,20 +86,16 @@ def check_files(cfg: CfgNode, lists: Sequence[VideoList]) -> None:
 def _read_lists(cfg: CfgNode, data: DataSource) -> dict[str, VideoList]:
     """Read the list of each split that the run uses; pre-training may lack a validation split."""
     is_tested = find_method(cfg).is_tested
-    lists = {}
-    if cfg.TRAIN.ENABLE:
-        lists["train"] = read_videos(cfg, "train", data)
-        try:
-            lists["val"] = read_videos(cfg, "val", data)
-        except MissingListError:
-            if is_tested:
-                raise
+    lists = {"train": read_videos(cfg, "train", data)}
+    try:
+        lists["val"] = read_videos(cfg, "val", data)
+    except MissingListError:
+        if is_tested:
+            raise
     if cfg.TEST.ENABLE and is_tested:
         try:
             lists["test"] = read_videos(cfg, "test", data)
         except MissingListError as error:
-            if not cfg.TRAIN.ENABLE:
-                raise
             raise MissingListError(
                 f"{error}; the run tests after training: add the test split, or set TEST.ENABLE "
                 "False"

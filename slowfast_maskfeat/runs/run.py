@@ -9,7 +9,7 @@ from fvcore.common.config import CfgNode
 from slowfast_maskfeat import distributed
 from slowfast_maskfeat.builders.data_source import DataSource
 from slowfast_maskfeat.builders.methods import find_method
-from slowfast_maskfeat.builders.preflight import check_run
+from slowfast_maskfeat.builders.preflight import check_training
 from slowfast_maskfeat.config import import_extensions
 from slowfast_maskfeat.log import EventLog
 from slowfast_maskfeat.runs.probe import run_probe
@@ -40,9 +40,9 @@ def run(cfg: CfgNode) -> None:
         if cfg.PROBE.KIND:
             run_probe(cfg, device, log, data=data)
             return
-        for warning in check_run(cfg, data):
-            print_main(f"warning: {warning}")
         if cfg.TRAIN.ENABLE:
+            for warning in check_training(cfg, data):
+                print_main(f"warning: {warning}")
             run_training(cfg, device, log, data)
         if cfg.TEST.ENABLE and not find_method(cfg).is_tested:
             print_main(

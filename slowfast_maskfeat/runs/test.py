@@ -19,6 +19,7 @@ from slowfast_maskfeat.builders.data import (
 from slowfast_maskfeat.builders.data_source import DataSource
 from slowfast_maskfeat.builders.methods import build_model, build_task, find_method
 from slowfast_maskfeat.builders.optimizer import autocast_precision
+from slowfast_maskfeat.builders.preflight import check_files
 from slowfast_maskfeat.builders.weights import (
     checkpoint_folder,
     finished_checkpoint,
@@ -58,6 +59,7 @@ def run_test(cfg: CfgNode, device: torch.device, log: EventLog, data: DataSource
     for num_views in num_clips_of_tests(cfg):
         loader = build_loader(cfg, "test", num_views=num_views, data=data)
         print_notes(loader)
+        check_files(cfg, [loader.dataset.videos])
         results, evaluation = evaluate_split(
             cfg, model, task, loader, "test", device, num_views=num_views
         )

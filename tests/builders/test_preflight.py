@@ -22,7 +22,7 @@ from helpers.tiny_run import (
 )
 
 from slowfast_maskfeat.builders import DataSource
-from slowfast_maskfeat.builders.preflight import check_files, check_run
+from slowfast_maskfeat.builders.preflight import check_files, check_training
 from slowfast_maskfeat.config import load_config
 from slowfast_maskfeat.datasets import VideoList
 
@@ -48,7 +48,7 @@ def _check(folder: Path, *options: dict) -> list[str]:
     """Check a run of the default OUTPUT_DIR, which is not touched; returns its warnings."""
     names = {"DATA.PATH_TO_DATA_DIR": folder, "OUTPUT_DIR": folder / "out"}
     cfg = load_config([], pairs(MODEL, FINETUNING, names, *options))
-    found = check_run(cfg, DataSource(cfg))
+    found = check_training(cfg, DataSource(cfg))
     assert not (folder / "out").exists()
     return found
 
@@ -126,6 +126,15 @@ def test_a_list_of_which_no_first_file_exists_is_refused(lists, tmp_path, split,
         folder.mkdir()
         (folder / "99.mp4").touch()
         assert _check(lists) == []
+
+
+def test_a_test_alone_looks_for_its_files_too(videos, lists, tmp_path):
+    short = {"TEST.ENABLE": False}
+    assert run(videos, tmp_path / "out", FINETUNING, SHORT, short).returncode == 0
+    (lists / "test.csv").write_text("gone.mp4 0\n")
+    done = run(lists, tmp_path / "out", FINETUNING, SHORT, {"TRAIN.ENABLE": False})
+    assert done.returncode == 2
+    assert "test.csv: none of the first 1 exists under" in done.stderr.splitlines()[-1]
 
 
 def test_addresses_and_shards_are_not_looked_for(lists, tmp_path):
@@ -224,7 +233,7 @@ DETECTION = {"TASK": "ava", "MODEL.DROPOUT_RATE": 0.0}
 
 def _check_ava(folder: Path, *options: dict) -> list[str]:
     cfg = load_config([], pairs(MODEL, DETECTION, {"OUTPUT_DIR": folder / "out"}, *options))
-    return check_run(cfg, DataSource(cfg))
+    return check_training(cfg, DataSource(cfg))
 
 
 @pytest.mark.parametrize(
