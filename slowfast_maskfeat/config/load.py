@@ -16,8 +16,13 @@ from fvcore.common.config import CfgNode
 
 from slowfast_maskfeat.config.defaults import default_config
 from slowfast_maskfeat.config.inert import INERT_KEYS, INERT_SECTIONS, overruled
+from slowfast_maskfeat.config.numbers import wrong_numbers
 from slowfast_maskfeat.config.yaml_file import parse_yaml, read_yaml
 from slowfast_maskfeat.schedules import POLICIES
+
+# Where a run writes. It follows from the files and the command line of whoever starts it, never
+# from a checkpoint, whose folder is that of its training.
+_WRITTEN = ("OUTPUT_DIR", "TEST.SAVE_RESULTS_PATH", "TENSORBOARD.LOG_DIR", "DATA.SHARD_CACHE")
 
 # Where a configuration comes from, its sections, and warnings about them.
 _Content = tuple[str, dict[str, Any], Sequence[str]]
@@ -87,7 +92,10 @@ def default_folder(files: Sequence[str]) -> str:
 
 
 def parse_config(text: str, source: str, overrides: Sequence[str] = ()) -> CfgNode:
-    """Read the configuration stored in a checkpoint.
+    """Read the configuration stored in a checkpoint, except for where its training wrote.
+
+    OUTPUT_DIR and the other keys of folders and files that a run writes have their defaults, unless
+    `overrides` has them.
 
     Args:
         text: YAML.
@@ -99,6 +107,7 @@ def parse_config(text: str, source: str, overrides: Sequence[str] = ()) -> CfgNo
     """
     content, sentences = parse_yaml(text, source)
     trained_with = content.pop("IMPORTS", None) or []
+    content = {key: value for key, value in flatten(content) if key not in _WRITTEN}
     import_extensions(_imports([], overrides))
     missing = [name for name in trained_with if name not in sys.modules]
     hint = (
@@ -283,7 +292,7 @@ def _coerce(key: str, value: Any, default: Any, source: str) -> Any:
     kind = _OPTIONAL_KINDS[key] if optional else type(default)
     if optional and value is None:
         return None
-    if kind is float and isinstance(value, int) and not isinstance(value, bool):
+    if kind is float and type(value) is int and abs(value) <= sys.float_info.max:
         return float(value)
     if kind is int and isinstance(value, float) and value.is_integer():
         return int(value)
@@ -332,8 +341,10 @@ _POSITIVE = (
     "AUG.NUM_SAMPLE",
     "AUG.RE_COUNT",
     "AVA.FRAME_RATE",
+    "DATA.IN_VAL_CROP_RATIO",
     "DATA.NUM_FRAMES",
     "DATA.SAMPLING_RATE",
+    "DATA.TARGET_FPS",
     "DATA.TEST_CROP_SIZE",
     "DATA.TRAIN_CROP_NUM_SPATIAL",
     "DATA.TRAIN_CROP_NUM_TEMPORAL",
@@ -352,6 +363,7 @@ _POSITIVE = (
     "PROBE.BATCH_SIZE",
     "PROBE.NUM_NEIGHBORS",
     "PROBE.TEMPERATURE",
+    "SOLVER.BASE_LR",
     "SOLVER.MAX_EPOCH",
     "TEST.BATCH_SIZE",
     "TEST.NUM_ENSEMBLE_VIEWS",
@@ -366,16 +378,32 @@ _LARGEST_RATE = 1e30  # of a probe; times the batch size it is still a finite fl
 
 _NOT_NEGATIVE = (
     "DATA.DECODE_TIMEOUT",
+    "DATA.TRAIN_JITTER_FPS",
+    "DATA_LOADER.NUM_WORKERS",
     "PROBE.EPOCHS",
     "PROBE.NUM_HEADS",
     "PROBE.WEIGHT_DECAY",
+    "RNG_SEED",
+    "SOLVER.COSINE_END_LR",
+    "SOLVER.WARMUP_EPOCHS",
+    "SOLVER.WARMUP_START_LR",
+    "SOLVER.WEIGHT_DECAY",
+    "TRAIN.CHECKPOINT_STEP_PERIOD",
+    "TRAIN.KEEP_CHECKPOINTS",
 )
 
-_RATES = ("MODEL.DROPOUT_RATE", "MVIT.DROPOUT_RATE", "MVIT.DROPPATH_RATE")
+_RATES = (
+    "MODEL.DROPOUT_RATE",
+    "MVIT.DROPOUT_RATE",
+    "MVIT.DROPPATH_RATE",
+    "SOLVER.MOMENTUM",
+    "TRAIN.EMA_DECAY",
+)
 _SHARES = (
     "AUG.GRAY_PROB",
     "AUG.RE_PROB",
     "AVA.DETECTION_SCORE_THRESH",
+    "DATA.MAX_BAD_FRACTION",
     "MIXUP.LABEL_SMOOTH_VALUE",
     "MIXUP.PROB",
     "MIXUP.SWITCH_PROB",
@@ -397,6 +425,8 @@ def _check(cfg: CfgNode) -> None:
         ValueError: a value is not accepted.
     """
     values = dict(flatten(cfg))
+    for key, accepted, value in wrong_numbers(values):
+        _require(False, key, accepted, value)
     for key, choices in _CHOICES.items():
         accepted = ", ".join(repr(choice) for choice in choices)
         _require(values[key] in choices, key, f"one of {accepted}", values[key])
@@ -410,8 +440,6 @@ def _check(cfg: CfgNode) -> None:
         _require(0 <= values[key] <= 1, key, "in [0, 1]", values[key])
     slashes = sorted(set(cfg.TASK) & set("/\\\0"))
     _require(not slashes, "TASK", "a name without slashes", cfg.TASK)
-    for key in ("DATA.MEAN", "DATA.STD"):
-        _require(len(values[key]) == 3, key, "three values", values[key])
     for rate in cfg.PROBE.LEARNING_RATES:
         is_accepted = isinstance(rate, int | float) and 0 < rate <= _LARGEST_RATE
         _require(is_accepted, "PROBE.LEARNING_RATES", f"in (0, {_LARGEST_RATE}]", rate)

@@ -8,7 +8,7 @@ import warnings
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
-from typing import Any, TextIO
+from typing import Any, NamedTuple, TextIO
 
 import numpy as np
 from numpy.typing import NDArray
@@ -22,7 +22,9 @@ _CHUNK = 2**19
 _NAME_BYTES = 64  # of a video's name; files with longer ones are read row by row
 _MAX_WRONG = 50
 # Coordinates are rounded to three decimals in published files.
-_ROUNDING = 1e-3
+ROUNDING = 1e-3
+_FORM = "`video,second,x1,y1,x2,y2,action`, or with a score or a person id at its end"
+_SIDES = ("x1", "y1", "x2", "y2")
 _HEADER_NAMES = frozenset({"video_id", "video", "video_name", "name"})
 
 
@@ -106,10 +108,11 @@ def read_box_rows(path: str | os.PathLike[str], *, keep_odd_boxes: bool = False)
         )
         return rows
     x1, y1, x2, y2 = rows.boxes.T
-    is_inside = (rows.boxes >= -_ROUNDING) & (rows.boxes <= 1 + _ROUNDING)
+    is_inside = (rows.boxes >= -ROUNDING) & (rows.boxes <= 1 + ROUNDING)
     rows.refuse(
         ~np.all(is_inside, axis=1),
-        "the box must be x1, y1, x2, y2 in [0, 1], as fractions of the frame, got {box}",
+        "the box must be x1, y1, x2, y2 in [0, 1], as fractions of the frame, not in pixels, got "
+        "{box}",
     )
     rows.refuse(
         (x2 < x1) | (y2 < y1), "the box must be x1, y1, x2, y2 with x1 <= x2, y1 <= y2, got {box}"
@@ -118,11 +121,23 @@ def read_box_rows(path: str | os.PathLike[str], *, keep_odd_boxes: bool = False)
     return rows
 
 
-def read_excluded(path: str | os.PathLike[str]) -> tuple[list[str], NDArray[np.float64]]:
+class Excluded(NamedTuple):
+    """Key frames to exclude from the evaluation.
+
+    Attributes:
+        names: Videos of the N key frames.
+        seconds: float64 (N,).
+    """
+
+    names: list[str]
+    seconds: NDArray[np.float64]
+
+
+def read_excluded(path: str | os.PathLike[str]) -> Excluded:
     """Read rows `video,second` of key frames to exclude from the evaluation.
 
     Returns:
-        Videos and seconds (N,); the file may be empty, as published ones are.
+        The key frames; the file may be empty, as published ones are.
 
     Raises:
         MissingListError: The file does not exist.
@@ -142,7 +157,7 @@ def read_excluded(path: str | os.PathLike[str]) -> tuple[list[str], NDArray[np.f
             wrong.append((line, str(error)))
     if wrong:
         raise_wrong_rows(path, wrong)
-    return names, np.array(seconds, np.float64)
+    return Excluded(names, np.array(seconds, np.float64))
 
 
 def _read_columns(path: str) -> BoxRows:
@@ -162,6 +177,7 @@ def _form(path: str, file: TextIO) -> tuple[int, int]:
     num_headers = 0
     line, fields = next(rows, (0, []))
     if fields and fields[0].lower() in _HEADER_NAMES:
+        check_header(path, line, fields)
         num_headers = line
         line, fields = next(rows, (0, []))
     if not fields:
@@ -169,10 +185,23 @@ def _form(path: str, file: TextIO) -> tuple[int, int]:
     if len(fields) not in (7, 8):
         text = ",".join(fields).encode("latin-1").decode("utf-8", "replace")
         raise ValueError(
-            f"{path}, line {line}: a row must be `video,second,x1,y1,x2,y2,action`, or with a "
-            f"score or a person id at its end, got {len(fields)} fields: {text!r}"
+            f"{path}, line {line}: a row must be {_FORM}, got {len(fields)} fields: {text!r}"
         )
     return len(fields), num_headers
+
+
+def check_header(path: str, line: int, fields: Sequence[str]) -> None:
+    """Check that a header names the sides of boxes in the order in which they are read.
+
+    Raises:
+        ValueError: It names them in another order.
+    """
+    named = [field.lower() for field in fields if field.lower() in _SIDES]
+    if len(named) == len(_SIDES) and tuple(named) != _SIDES:
+        raise ValueError(
+            f"{path}, line {line}: boxes must be in the order {','.join(_SIDES)}, got the header "
+            f"{','.join(fields)!r}"
+        )
 
 
 def _read_fast(
@@ -252,7 +281,8 @@ def _read_slowly(path: str, num_columns: int) -> BoxRows:
             if len(wrong) >= _MAX_WRONG:
                 break
     if wrong:
-        raise_wrong_rows(path, wrong)
+        line, what = wrong.pop()
+        raise_wrong_rows(path, [*wrong, (line, f"{what}; a row must be {_FORM}")])
     table = np.array(numbers, np.float64).reshape(len(numbers), -1)
     return BoxRows(
         path,

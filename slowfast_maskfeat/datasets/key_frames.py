@@ -125,6 +125,10 @@ class KeyFrames(VideoList):
         self.table = table
         self.every = every
 
+    def first_files(self, count: int) -> list[str]:
+        """First frames of the first `count` videos; video files were found in their folder."""
+        return [] if self.media.frames is None else list(self.media.paths[:count])
+
     def key_frame(self, row: int) -> KeyFrame:
         """Time and boxes of a sample."""
         first = int(self.box_ends[row - 1]) if row else 0

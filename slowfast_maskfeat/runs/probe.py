@@ -14,6 +14,7 @@ from slowfast_maskfeat.builders.backbones import backbone_width
 from slowfast_maskfeat.builders.data import read_videos
 from slowfast_maskfeat.builders.data_source import DataSource
 from slowfast_maskfeat.builders.methods import find_method
+from slowfast_maskfeat.builders.preflight import check_files
 from slowfast_maskfeat.builders.weights import checkpoint_folder, finished_checkpoint
 from slowfast_maskfeat.datasets import MissingListError, VideoList
 from slowfast_maskfeat.features import FeatureRows, Features
@@ -85,6 +86,7 @@ def run_probe(
     if kind == "attentive":  # raise an error before the features are extracted
         num_attention_heads(backbone_width(cfg), cfg.PROBE.NUM_HEADS)
     splits = _probe_splits(cfg, data)  # its errors come before the features are extracted too
+    check_files(cfg, [data.videos(split) for split in splits])
     checkpoint = finished_checkpoint(cfg)
     if not checkpoint:
         print_main(

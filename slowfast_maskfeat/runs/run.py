@@ -10,6 +10,7 @@ from fvcore.common.config import CfgNode
 from slowfast_maskfeat import distributed
 from slowfast_maskfeat.builders.data_source import DataSource
 from slowfast_maskfeat.builders.methods import find_method
+from slowfast_maskfeat.builders.preflight import check_training
 from slowfast_maskfeat.config import import_extensions
 from slowfast_maskfeat.engine.coordination import locked
 from slowfast_maskfeat.log import EventLog
@@ -54,6 +55,8 @@ def _run(cfg: CfgNode, device: torch.device, log: EventLog, may_change: bool) ->
         run_probe(cfg, device, log, data=data)
         return
     if cfg.TRAIN.ENABLE:
+        for warning in check_training(cfg, data):
+            print_main(f"warning: {warning}")
         run_training(cfg, device, log, data, may_change=may_change)
     if cfg.TEST.ENABLE and not find_method(cfg).is_tested:
         print_main("TEST.ENABLE has no effect: pre-training has no test; fine-tune its checkpoint")

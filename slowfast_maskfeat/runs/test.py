@@ -20,6 +20,7 @@ from slowfast_maskfeat.builders.data import (
 from slowfast_maskfeat.builders.data_source import DataSource
 from slowfast_maskfeat.builders.methods import build_model, build_task, find_method
 from slowfast_maskfeat.builders.optimizer import autocast_precision
+from slowfast_maskfeat.builders.preflight import check_files
 from slowfast_maskfeat.builders.weights import (
     checkpoint_folder,
     finished_checkpoint,
@@ -62,6 +63,7 @@ def run_test(cfg: CfgNode, device: torch.device, log: EventLog, data: DataSource
         for num_views in num_clips_of_tests(cfg):
             loader = build_loader(cfg, "test", num_views=num_views, data=data)
             print_notes(loader)
+            check_files(cfg, [loader.dataset.videos])
             results, evaluation = evaluate_split(
                 cfg, model, task, loader, "test", device, signals=signals, num_views=num_views
             )
@@ -129,7 +131,7 @@ def evaluate_split(
         signals: end the evaluation, see `evaluate`.
         num_views: temporal clips per video in "test", see `num_clips_of_tests`.
     """
-    return evaluate(
+    results, evaluation = evaluate(
         model,
         task,
         loader,
@@ -140,6 +142,10 @@ def evaluate_split(
         precision=autocast_precision(cfg),
         description="validate" if split == "val" else "test",
     )
+    warning = evaluation.warning(results)
+    if warning:
+        print_main(f"warning: {loader.dataset.videos.source}: {warning}")
+    return results, evaluation
 
 
 def _scores_path(cfg: CfgNode, evaluation: Evaluation, num_views: int) -> Path | None:

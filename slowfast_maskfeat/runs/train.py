@@ -162,6 +162,8 @@ def _start(cfg: CfgNode, state: TrainState, data: DataSource, may_change: bool) 
                 return _resume(cfg, state, Path(path), content, data, may_change=True)
             print_main(f"{path} has only weights: training starts from them at epoch 0")
         print_main(str(load_first_weights(cfg, state.bare, path, data=data, content=content)))
+    elif find_method(cfg).is_tested:
+        print_main("TRAIN.CHECKPOINT_FILE_PATH is empty: training starts from random weights")
     # The same draws in every process: only the model is synchronized among them.
     torch.manual_seed(cfg.RNG_SEED)
     state.task.start(state.bare)

@@ -73,6 +73,10 @@ class Evaluation(ABC):
         counts = f"{results['num_decoded']} of {results['num_expected']} videos decoded"
         return f"{numbers}; {counts}"
 
+    def warning(self, results: Mapping[str, Any]) -> str:
+        """Return a sentence about metrics that are probably due to the data, or ""."""
+        return ""
+
     def save(  # noqa: B027 (a method may have nothing to save)
         self, path: str, facts: Mapping[str, Any]
     ) -> None:

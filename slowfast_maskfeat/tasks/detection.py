@@ -119,11 +119,16 @@ class _BoxEvaluation(Evaluation):
         return (
             f"mAP {100 * results['mean_ap']:.2f} over {results['num_classes_counted']} of "
             f"{results['num_classes']} classes; {results['num_boxes']} boxes detected, "
-            f"{results['num_boxes_expected']} in the ground truth; "
+            f"{results['num_boxes_expected']} in the ground truth, {results['hit_share']:.1%} of "
+            f"which are hit at IoU {IOU_THRESHOLD}; "
             f"{results['num_frames_matched']} of {results['num_frames_expected']} annotated key "
             f"frames have detections; {results['num_decoded']} of {results['num_expected']} key "
             "frames decoded"
         )
+
+    def warning(self, results: Mapping[str, Any]) -> str:
+        """Return the sentence about boxes that hit less than a tenth of the ground truth."""
+        return str(results.get("warning", ""))
 
     def details(self, results: Mapping[str, Any], folder: Path, title: str) -> str:
         """List the average precision of each class, and draw a bar chart."""

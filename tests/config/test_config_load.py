@@ -116,11 +116,44 @@ def test_the_configuration_is_frozen():
         (["DETECTION.ROI_XFORM_RESOLUTION", "0"], "DETECTION.ROI_XFORM_RESOLUTION .*got 0"),
         (["PROBE.NUM_NEIGHBORS", "0"], "PROBE.NUM_NEIGHBORS .*got 0"),
         (["PROBE.TEMPERATURE", "0"], "PROBE.TEMPERATURE .*got 0.0"),
+        (["TRAIN.KEEP_CHECKPOINTS", "-1"], "TRAIN.KEEP_CHECKPOINTS must be >= 0, got -1"),
+        (["TRAIN.CHECKPOINT_STEP_PERIOD", "-5"], "TRAIN.CHECKPOINT_STEP_PERIOD .*got -5"),
+        (["SOLVER.BETAS", "[0.9]"], r"SOLVER.BETAS must be two numbers in \[0, 1\), got \[0.9\]"),
+        (["SOLVER.BETAS", "[0.9, 0.99, 0.999]"], "SOLVER.BETAS .*two numbers"),
+        (["SOLVER.BETAS", "[0.9, 1.0]"], r"SOLVER.BETAS .*got \[0.9, 1.0\]"),
+        (["SOLVER.BETAS", "[0.9, 'a']"], "SOLVER.BETAS .*two numbers"),
+        (["SOLVER.WEIGHT_DECAY", "-0.05"], "SOLVER.WEIGHT_DECAY must be >= 0, got -0.05"),
+        (["SOLVER.WARMUP_EPOCHS", "-1"], "SOLVER.WARMUP_EPOCHS must be >= 0, got -1.0"),
+        (["RNG_SEED", "-1"], "RNG_SEED must be >= 0, got -1"),
+        (["RNG_SEED", str(2**63)], r"RNG_SEED must be below 2\*\*63, got 9223372036854775808"),
+        (["SOLVER.BASE_LR", "1e999"], "SOLVER.BASE_LR must be finite, got inf"),
+        (["SOLVER.BASE_LR", "0"], "SOLVER.BASE_LR must be > 0, got 0.0"),
+        (["SOLVER.BASE_LR", "1" + 400 * "0"], "SOLVER.BASE_LR must be a number"),
+        (["SOLVER.WARMUP_START_LR", "-1e999"], "SOLVER.WARMUP_START_LR must be finite, got -inf"),
+        (["SOLVER.CLIP_GRAD_L2NORM", "1e999"], "SOLVER.CLIP_GRAD_L2NORM must be finite, got inf"),
+        (["SOLVER.MOMENTUM", "1.0"], r"SOLVER.MOMENTUM must be in \[0, 1\), got 1.0"),
+        (["MIXUP.ALPHA", "1e999"], "MIXUP.ALPHA must be finite, got inf"),
+        (["MVIT.DIM_MUL", "[[1, 1e999]]"], r"MVIT.DIM_MUL must be finite, got \[\[1, inf\]\]"),
+        (["SOLVER.LRS", "[1.0, 1e999]"], "SOLVER.LRS must be finite"),
+        (["SOLVER.STEPS", "[0, 'a']"], "SOLVER.STEPS must be numbers >= 0"),
+        (["DATA.INPUT_CHANNEL_NUM", "[1]"], r"INPUT_CHANNEL_NUM must be \[3\], .*got \[1\]"),
+        (["DATA.INPUT_CHANNEL_NUM", "[]"], r"INPUT_CHANNEL_NUM must be \[3\], .*got \[\]"),
+        (["DATA.INPUT_CHANNEL_NUM", "[3, 3]"], r"INPUT_CHANNEL_NUM .*got \[3, 3\]"),
+        (["DATA.STD", "[0.2, 0.2, 0]"], "DATA.STD must be three values > 0"),
+        (["TEST.NUM_TEMPORAL_CLIPS", "[5, 0]"], "TEST.NUM_TEMPORAL_CLIPS must be integers > 0"),
     ],
 )
 def test_wrong_input_is_one_clear_error(pairs, message):
     with pytest.raises(ValueError, match=message):
         load_config([], pairs)
+
+
+@pytest.mark.filterwarnings("ignore:.*is set twice")  # NaN does not equal itself
+@pytest.mark.parametrize("value", [".inf", "-.inf", ".nan"])
+def test_rates_of_a_file_must_be_finite(value, tmp_path):
+    path = _write(tmp_path / "a.yaml", f"SOLVER: {{COSINE_END_LR: {value}}}\n")
+    with pytest.raises(ValueError, match=r"COSINE_END_LR must be finite, got -?(inf|nan)$"):
+        load_config([path])
 
 
 def test_a_broken_yaml_file_is_named_with_the_line(tmp_path):
@@ -232,6 +265,20 @@ def test_no_key_is_live_and_inert_at_once():
 def test_the_dump_of_a_configuration_reads_back_as_itself():
     cfg = load_config([], ["MVIT.POOL_KV_STRIDE_ADAPTIVE", "[1, 4, 4]", "TASK", "ssl"])
     assert parse_config(cfg.dump(), "checkpoint") == cfg
+
+
+def test_where_a_training_wrote_is_not_read_from_its_checkpoint():
+    written = {
+        "OUTPUT_DIR": "/theirs",
+        "TEST.SAVE_RESULTS_PATH": "/theirs/scores.npz",
+        "TENSORBOARD.LOG_DIR": "/theirs/runs",
+        "DATA.SHARD_CACHE": "/theirs/cache",
+    }
+    words = [word for pair in written.items() for word in pair]
+    cfg = load_config([], [*words, "TASK", "ssl"])
+    for text in (cfg.dump(), yaml.safe_dump({**written, "TASK": "ssl"})):
+        assert parse_config(text, "x.pyth") == load_config([], ["TASK", "ssl"])
+        assert parse_config(text, "x.pyth", ["OUTPUT_DIR", "mine"]).OUTPUT_DIR == "mine"
 
 
 def test_modules_of_a_checkpoint_are_named_and_not_imported():

@@ -111,6 +111,20 @@ def test_a_malformed_row_is_named_with_its_line(row, message, tmp_path):
         read_box_rows(tmp_path / "x.csv")
 
 
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        (f"{GOOD}a,0902,12,20,96,72,1,0.9", "in .0, 1., as fractions of the frame, not in pixels"),
+        (f"{GOOD}a,0902,0.1,?,0.3,0.4,1,0.9", "a row must be `video,second,x1,y1,x2,y2,action`"),
+        (f"video_id,second,y1,x1,y2,x2,action,score\n{GOOD}", "order x1,y1,x2,y2, got the header"),
+    ],
+)
+def test_the_columns_of_boxes_are_named(text, message, tmp_path):
+    _write(tmp_path, x=text)
+    with pytest.raises(ValueError, match=message):
+        read_box_rows(tmp_path / "x.csv")
+
+
 def test_all_malformed_rows_are_named_and_other_forms_refused(tmp_path):
     _write(tmp_path, x=GOOD + "a,0902,1,1,0,0,1,1\n" * 2, y="a,b,c\n", z="\n\n", e="")
     with pytest.raises(ValueError, match=r"x\.csv: 2 malformed rows: line 2: .*; line 3: "):
