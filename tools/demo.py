@@ -99,16 +99,12 @@ def _report(folders: list[Path], seconds: list[dict[str, float]]) -> None:
 
 def _list_files(output: Path, folder: Path) -> None:
     """Print the paths of the written files."""
-    (scores,) = (folder / "finetune").glob("test_scores_*.npz")
+    of_runs = ("curves.png", "predictions.png", "stats.jsonl", "checkpoints/*", "test_scores_*.npz")
     list_files(
-        {
-            "accuracy by epoch": output / "accuracy.png",
-            "HOG predictions": folder / "pretrain" / "predictions.png",
-            "curves of each run": folder / "*" / "curves.png",
-            "log of each run": folder / "*" / "stats.jsonl",
-            "checkpoints": folder / "*" / "checkpoints",
-            "scores of each video": folder / "*" / scores.name,
-        }
+        [
+            (output, "accuracy.png"),
+            *((folder, f"{run}/{name}") for run in ("pretrain", *RUNS) for name in of_runs),
+        ]
     )
 
 

@@ -82,15 +82,14 @@ def main(arguments: Sequence[str]) -> int:
         return error.returncode
     _report(list(folders.values()), seconds, frequency_baseline(data))
     first = next(iter(folders.values()))
+    of_runs = ("test_average_precision.png", "test_detections.csv", "checkpoints/*")
     list_files(
-        {
-            "mAP by epoch": options.output / "ava_map.png",
-            "boxes and actions": options.output / "ava_boxes.png",
-            "a video with boxes": options.output / "ava_video" / "detections.mp4",
-            "AP of each action": first / "ava_*" / "test_average_precision.png",
-            "detections": first / "ava_*" / "test_detections.csv",
-            "checkpoints": first / "ava_*" / "checkpoints",
-        }
+        [
+            (options.output, "ava_map.png"),
+            (options.output, "ava_boxes.png"),
+            (options.output, "ava_video/detections.*"),
+            *((first, f"{run}/{name}") for run in RUNS for name in of_runs),
+        ]
     )
     return 0
 

@@ -69,13 +69,14 @@ def main(arguments: Sequence[str]) -> int:
         return error.returncode
     _draw_accuracy(options.output / "accuracy_image.png", folders)
     _report(folders)
+    first = folders[0]
     list_files(
-        {
-            "accuracy by epoch": options.output / "accuracy_image.png",
-            "predictions side by side": folders[0] / "predictions.png",
-            "runs and their logs": folders[0] / "*" / "stats.jsonl",
-            "features": folders[0] / "*_probe" / "features",
-        }
+        [
+            (options.output, "accuracy_image.png"),
+            (first, "predictions.png"),
+            *((first, f"{name}*/stats.jsonl") for name in RUNS),
+            *((first, f"{name}_probe/features/*") for name in RUNS),
+        ]
     )
     return 0
 
