@@ -27,7 +27,7 @@ from fvcore.common.config import CfgNode
 from slowfast_maskfeat import distributed
 from slowfast_maskfeat.builders import DataSource
 from slowfast_maskfeat.checkpoints import load_checkpoint
-from slowfast_maskfeat.cli import exit_code
+from slowfast_maskfeat.cli import exit_code, print_written
 from slowfast_maskfeat.config import load_config, parse_config
 from slowfast_maskfeat.engine.coordination import from_main
 from slowfast_maskfeat.features import save_features
@@ -72,10 +72,10 @@ def _extract(options: argparse.Namespace) -> None:
         save_features(options.output, features)
     facts, shape = features.facts, "x".join(map(str, features.features.shape))
     print(
-        f"{options.output or cfg.OUTPUT_DIR}: {shape}, {facts['num_decoded']} of "
-        f"{facts['num_expected']} samples of {facts['list']} decoded, {facts['num_views']} clips "
-        f"each, {facts['pooling']}"
+        f"{shape}, {facts['num_decoded']} of {facts['num_expected']} samples of {facts['list']} "
+        f"decoded, {facts['num_views']} clips each, {facts['pooling']}"
     )
+    print_written(filter(None, [features.written, options.output]))
 
 
 def _configuration(options: argparse.Namespace) -> CfgNode:

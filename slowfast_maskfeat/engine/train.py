@@ -79,7 +79,7 @@ def train(
     transform: BatchTransform | None = None,
     validate: Callable[[], dict[str, Any]] | None = None,
     stream: TextIO | None = None,
-) -> None:
+) -> list[Path]:
     """Train from the epoch and step of `state` to the last epoch.
 
     Args:
@@ -93,6 +93,9 @@ def train(
         transform: of whole batches, before they are split into micro-batches; None for none.
         validate: returns validation metrics; None disables validation.
         stream: of the progress bar and messages; None for stderr.
+
+    Returns:
+        The checkpoints that were saved and not removed by later ones.
 
     Raises:
         ValueError: too many videos are lost, too many losses in a row are not finite, or a resumed
@@ -124,6 +127,7 @@ def train(
                 raise StoppedError(signal, path)
             if validate is not None and (last or _is_due(state.epoch, settings.eval_period)):
                 log.write("validation", epoch=state.epoch, **validate())
+    return [path for path in loop.saved if path.exists()]
 
 
 class _TrainLoop:
@@ -153,6 +157,8 @@ class _TrainLoop:
             settings.max_nonfinite, loader, device, state.scaler.is_enabled()
         )
         self._meter: Meter | None = None
+        self._lr = 0.0  # of the last step
+        self.saved: list[Path] = []
         lost.load_state_dict(state.resumed.get("lost", lost.state_dict()))
 
     def run_epoch(self, signals: StopSignals) -> int:
@@ -182,7 +188,7 @@ class _TrainLoop:
         self._report_lost()
         assert self._meter is not None
         state.epoch, state.step = state.epoch + 1, 0
-        self._reporter.epoch(state, self._meter.read_epoch(), self._lost)
+        self._reporter.epoch(state, self._meter.read_epoch(), self._lr, self._lost)
         return signal
 
     def _run_step(self, batches: Iterator[ClipBatch]) -> None:
@@ -192,8 +198,8 @@ class _TrainLoop:
         if self._transform is not None:
             batch = self._transform(batch, device, epoch=state.epoch, step=state.step)
         fractional_epoch = state.epoch + state.step / len(self._loader)
-        lr = settings.learning_rate(fractional_epoch)
-        set_learning_rate(state.stepper.optimizer, lr)
+        self._lr = settings.learning_rate(fractional_epoch)
+        set_learning_rate(state.stepper.optimizer, self._lr)
         progress = fractional_epoch / settings.max_epoch
         names, sums, result = train_step(state, batch, settings, device, progress=progress)
         if self._meter is None:
@@ -208,7 +214,7 @@ class _TrainLoop:
         if state.step % settings.log_period == 0:
             self._watch.check()
             self._report_lost()
-            self._reporter.window(state, self._meter.read(), lr, self._lost)
+            self._reporter.window(state, self._meter.read(), self._lr, self._lost)
 
     def _report_lost(self) -> None:
         self._reporter.lost(self._lost.gather())
@@ -226,6 +232,7 @@ class _TrainLoop:
             save_checkpoint(path, payload)
             keep_last(settings.folder, settings.prefix, settings.keep_checkpoints)
             self._log.write("checkpoint", path=str(path), epoch=state.epoch, step=state.step)
+        self.saved.append(path)
         distributed.barrier()
         return path
 

@@ -17,13 +17,16 @@ from slowfast_maskfeat.runs.test import run_test
 from slowfast_maskfeat.runs.train import run_training
 
 
-def run(cfg: CfgNode) -> None:
+def run(cfg: CfgNode) -> list[Path]:
     """Train if TRAIN.ENABLE and test if TEST.ENABLE, in this process of the run.
 
     With PROBE.KIND evaluate the features of a frozen network instead, see `run_probe`.
 
     Args:
         cfg: frozen configuration.
+
+    Returns:
+        The files that were written, in the main process.
 
     Raises:
         ValueError: something that a user can fix; the message names it.
@@ -34,18 +37,20 @@ def run(cfg: CfgNode) -> None:
     if not (cfg.TRAIN.ENABLE or cfg.TEST.ENABLE or cfg.PROBE.KIND):
         raise ValueError("one of TRAIN.ENABLE, TEST.ENABLE and PROBE.KIND must be set, got none")
     data = DataSource(cfg)
-    log = EventLog(Path(cfg.OUTPUT_DIR) / "stats.jsonl" if distributed.is_main() else None)
+    stats = Path(cfg.OUTPUT_DIR) / "stats.jsonl"
+    log = EventLog(stats if distributed.is_main() else None)
+    written = [stats]
     try:
         if cfg.PROBE.KIND:
-            run_probe(cfg, device, log, data=data)
-            return
+            return [*written, *run_probe(cfg, device, log, data=data)]
         if cfg.TRAIN.ENABLE:
-            run_training(cfg, device, log, data)
+            written += run_training(cfg, device, log, data)
         if cfg.TEST.ENABLE and not find_method(cfg).is_tested:
             print_main(
                 "TEST.ENABLE has no effect: pre-training has no test; fine-tune its checkpoint"
             )
         elif cfg.TEST.ENABLE:
-            run_test(cfg, device, log, data)
+            written += run_test(cfg, device, log, data)
+        return written
     finally:
         log.close()

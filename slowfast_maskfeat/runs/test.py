@@ -32,7 +32,7 @@ from slowfast_maskfeat.runs.report import data_facts, print_main, print_notes
 from slowfast_maskfeat.tasks import Evaluation, Task
 
 
-def run_test(cfg: CfgNode, device: torch.device, log: EventLog, data: DataSource) -> None:
+def run_test(cfg: CfgNode, device: torch.device, log: EventLog, data: DataSource) -> list[Path]:
     """Test with each number of views; save the scores of each video, or of each box.
 
     Args:
@@ -40,6 +40,9 @@ def run_test(cfg: CfgNode, device: torch.device, log: EventLog, data: DataSource
         device: of this process.
         log: receives one `test` event per number of views.
         data: data of the run.
+
+    Returns:
+        The files that were written, in the main process.
 
     Raises:
         ValueError: there are no weights to test, or something else that a user can fix.
@@ -55,6 +58,7 @@ def run_test(cfg: CfgNode, device: torch.device, log: EventLog, data: DataSource
         )
     print_main(str(load_tested_weights(cfg, model, path, data=data)))
     crops = num_crops(cfg, "test")
+    written: list[Path] = []
     for num_views in num_clips_of_tests(cfg):
         loader = build_loader(cfg, "test", num_views=num_views, data=data)
         print_notes(loader)
@@ -69,6 +73,7 @@ def run_test(cfg: CfgNode, device: torch.device, log: EventLog, data: DataSource
         if scores is not None:
             with atomic_write(scores) as part:
                 evaluation.save(str(part), {**facts, **counts})
+            written.append(scores)
         log.write(
             "test",
             checkpoint=str(path),
@@ -79,13 +84,14 @@ def run_test(cfg: CfgNode, device: torch.device, log: EventLog, data: DataSource
             **results,
         )
         views = f"{crops} crops x {num_views} views"
-        where = "" if scores is None else f"; scores in {scores}"
-        print_main(f"test, {views}: {evaluation.summary(results)}{where}")
-        details = evaluation.details(results, Path(cfg.OUTPUT_DIR), cfg.TASK)
+        print_main(f"test, {views}: {evaluation.summary(results)}")
+        details = evaluation.details(results)
         if details:
             print_main(details)
         for lost in results["lost"]:
             print_main(f"lost: {lost['path']}: {lost['reason']}")
+        written += evaluation.draw(results, Path(cfg.OUTPUT_DIR), cfg.TASK)
+    return written
 
 
 def evaluate_split(

@@ -93,10 +93,10 @@ def test_two_networks_side_by_side_and_a_film(folder, tmp_path):
     videos = [folder / "0.mp4", folder / "1.mp4"]
     words = ["--checkpoint", folder / "hog.pyth"]
     done = _visualize(*words, "--input", *videos, "--output", one)
-    assert done.stdout.split() == [str(one), str(one.with_suffix(".gif"))]
+    assert done.stdout.splitlines() == [f"wrote {one}", f"wrote {one.with_suffix('.gif')}"]
     words = [*words, folder / "pixels.pyth", "--name", "HOG", "pixels"]
     done = _visualize(*words, "--input", *videos, "--output", both)
-    assert done.stdout.split() == [str(both), str(both.with_suffix(".gif"))]
+    assert done.stdout.splitlines() == [f"wrote {both}", f"wrote {both.with_suffix('.gif')}"]
     narrow, wide = Image.open(one), Image.open(both)
     assert narrow.height == wide.height
     assert 1.35 < wide.width / narrow.width < 1.5  # six columns instead of four
