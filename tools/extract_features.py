@@ -72,8 +72,9 @@ def _extract(options: argparse.Namespace) -> None:
         save_features(options.output, features)
     facts, shape = features.facts, "x".join(map(str, features.features.shape))
     print(
-        f"{shape}, {facts['num_decoded']} of {facts['num_expected']} samples of {facts['list']} "
-        f"decoded, {facts['num_views']} clips each, {facts['pooling']}"
+        f"{options.output or cfg.OUTPUT_DIR}: {shape}, {facts['num_decoded']} of "
+        f"{facts['num_expected']} samples of {facts['list']} decoded, {facts['num_views']} clips "
+        f"each, {facts['pooling']}"
     )
     print_written(filter(None, [features.written, options.output]))
 

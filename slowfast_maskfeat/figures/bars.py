@@ -18,7 +18,7 @@ from slowfast_maskfeat.figures.names import shorten
 
 _MAX_NAME_LENGTH = 40  # characters of a class name
 # More bars would not fit into the pixels of a figure; those in the middle are left out.
-_MAX_BARS = 400
+_MAX_BARS = 200
 
 
 def class_bars(

@@ -40,6 +40,15 @@ def find_fonts(texts: Iterable[str]) -> Fonts:
     return _fonts_for(frozenset(c for text in texts for c in text if c.isprintable()))
 
 
+def font_file(fonts: Fonts) -> str:
+    """File of the one font that has most of the characters, for libraries that draw with one."""
+    from matplotlib.font_manager import findfont
+
+    # A font of another script has Latin letters, too.
+    path: str = findfont(fonts.families[-1])
+    return path
+
+
 @cache
 def _fonts_for(characters: frozenset[str]) -> Fonts:
     from matplotlib.font_manager import findfont

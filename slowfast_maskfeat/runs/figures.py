@@ -58,7 +58,7 @@ def draw_figures(
         training_curves(curves, events, find_method(cfg).figures, title=cfg.TASK or "training")
 
     def draw_clips() -> bool:
-        title = _predictions_title(events, state.epoch)
+        title = predictions_title(events, state.epoch)
         return draw_predictions(cfg, state, loader, device, predictions, title)
 
     figures = {curves: draw_curves, predictions: draw_clips}
@@ -75,12 +75,12 @@ def read_events(path: str | Path) -> list[dict[str, Any]]:
     events = [event for event in found.values() if event is not None]
     wrong = [number for number, event in found.items() if event is None]
     if wrong:
-        count = f"{len(wrong)} lines are" if len(wrong) > 1 else "1 line is"
-        print(
-            f"warning: {path}: {count} left out, which is not an event in JSON, such as line "
-            f"{wrong[0]}",
-            file=sys.stderr,
+        one, several = (
+            "1 line is left out, which is no event",
+            "lines are left out, which are no events",
         )
+        count = one if len(wrong) == 1 else f"{len(wrong)} {several}"
+        print(f"warning: {path}: {count} in JSON, such as line {wrong[0]}", file=sys.stderr)
     return events
 
 
@@ -149,7 +149,7 @@ def _frame_text(num_frames: int, step: int, num_steps: int) -> str:
     return f"\nframe {number} of {num_frames}" if num_frames > 1 else ""
 
 
-def _predictions_title(events: Sequence[Mapping[str, Any]], epoch: int) -> str:
+def predictions_title(events: Sequence[Mapping[str, Any]], epoch: int) -> str:
     """Title with the epoch and the loss after it, that of the validation if there was one."""
     title = f"predictions of masked tokens after epoch {epoch}"
     losses = {e["event"]: e.get("loss") for e in events if e.get("epoch") == epoch}
