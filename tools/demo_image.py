@@ -28,7 +28,7 @@ from demo_runs import (
     validation_curves,
 )
 
-from slowfast_maskfeat.figures import accuracy_curves
+from slowfast_maskfeat.figures import accuracy_curves, draw_or_warn
 
 # Configuration of each pre-training -> its title.
 METHODS = {
@@ -116,7 +116,7 @@ def _draw_accuracy(path: Path, folders: list[Path]) -> None:
         title: [folder / f"{name}_finetune" for folder in folders] for name, title in RUNS.items()
     }
     curves = validation_curves(runs, lambda event: event["top1"])
-    accuracy_curves(path, curves, chance=100 / NUM_CLASSES)
+    draw_or_warn(path, lambda: accuracy_curves(path, curves, chance=100 / NUM_CLASSES))
 
 
 def _report(folders: list[Path]) -> None:

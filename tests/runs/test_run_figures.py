@@ -16,6 +16,7 @@ from helpers.tiny_run import FINETUNING, MODEL, PRETRAINING, events, make_videos
 from slowfast_maskfeat.builders import build_loader, build_model, build_optimizer, build_task
 from slowfast_maskfeat.builders.optimizer import build_schedule
 from slowfast_maskfeat.config import load_config
+from slowfast_maskfeat.ema import WeightAverage
 from slowfast_maskfeat.engine.gradient_step import GradientStep
 from slowfast_maskfeat.engine.state import TrainState
 from slowfast_maskfeat.runs.figures import (
@@ -195,8 +196,8 @@ def test_steps_with_a_visible_and_a_masked_part_come_first():
     assert select_steps([0.0, 0.0]) == [0, 1]
 
 
-def _draw_clips(data: Path, path: Path, *options: dict) -> str:
-    """Draw the predictions of random weights, and return the text of the SVG file."""
+def _draw_clips(data: Path, path: Path, *options: dict, averaged: bool = False) -> Path:
+    """Draw the predictions of random weights, which may be an average beside others."""
     cfg = load_config([], pairs(MODEL, {"DATA.PATH_TO_DATA_DIR": data}, PRETRAINING, *options))
     torch.manual_seed(0)
     model = build_model(cfg)
@@ -204,13 +205,24 @@ def _draw_clips(data: Path, path: Path, *options: dict) -> str:
     scaler = torch.amp.GradScaler("cpu", enabled=False)
     state = TrainState(model, build_task(cfg, model), stepper, scaler)
     loader = build_loader(cfg, "val")
+    if averaged:
+        state.average = WeightAverage(model, 0.9)
+        with torch.no_grad():
+            for parameter in model.parameters():
+                parameter.mul_(3)
     assert draw_predictions(cfg, state, loader, torch.device("cpu"), path, "after epoch 3")
-    return path.read_text()
+    return path
 
 
-def _texts(svg: str) -> list[str]:
-    """Texts of a figure, in order; matplotlib writes each as a comment before its outlines."""
-    return re.findall(r"<!-- (.*?) -->", svg, re.DOTALL)
+def _texts(path: Path) -> list[str]:
+    """Texts of an SVG file, in order; matplotlib writes each as a comment before its outlines."""
+    return re.findall(r"<!-- (.*?) -->", path.read_text(encoding="utf-8"))
+
+
+def test_the_averaged_weights_are_drawn(data, tmp_path):
+    """They are what a validation measures."""
+    alone = _draw_clips(data, tmp_path / "a.png")
+    assert _draw_clips(data, tmp_path / "b.png", averaged=True).read_bytes() == alone.read_bytes()
 
 
 @pytest.mark.parametrize("workers", [0, 2])
