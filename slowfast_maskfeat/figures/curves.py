@@ -230,7 +230,9 @@ def _plot_panel(
         if kind in references:
             split = "training" if kind == training else "validation"
             label = f"{panel.reference_name} ({split})"
-            style = {"marker": ""} if len(references[kind]) > 1 else {}
+            # Of a single epoch, whose lines can't be seen, the markers differ.
+            is_point = len(references[kind]) == 1
+            style = {"marker": ("s" if kind == training else "x") if is_point else ""}
             _plot(axis, references[kind], label=label, color=GRAY, linestyle=dashes, **style)
     axis.legend(frameon=False, fontsize=8)
 
