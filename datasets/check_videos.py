@@ -27,7 +27,7 @@ from collections.abc import Sequence
 from functools import partial
 from pathlib import Path
 
-from slowfast_maskfeat.cli import exit_code
+from slowfast_maskfeat.cli import exit_code, print_written
 from slowfast_maskfeat.curation.check_videos import check_video, require_decoder
 from slowfast_maskfeat.curation.jobs import Failure, Journal, run_jobs
 from slowfast_maskfeat.datasets import read_list
@@ -59,8 +59,8 @@ def parse_arguments(arguments: Sequence[str] | None = None) -> argparse.Namespac
     return parser.parse_args(arguments)
 
 
-def check_list(path: Path, options: argparse.Namespace) -> int:
-    """Check one list, write the results, and return the number of refused rows."""
+def check_list(path: Path, options: argparse.Namespace) -> tuple[int, list[Path]]:
+    """Check one list and write the results; returns the number of refused rows, and the files."""
     separator = separator_of(str(path), options.separator.replace("\\t", "\t"))
     videos = read_list(path, separator=separator, prefix=options.prefix)
     header, lines = list_lines(str(path), separator, len(videos))
@@ -86,12 +86,13 @@ def check_list(path: Path, options: argparse.Namespace) -> int:
     bad_lines = {entry["line"] for entry in refused}
     kept = [text for line, text in lines if line not in bad_lines]
     clean = options.output / path.name
+    results = [options.output / f"{path.stem}_{name}" for name in ("refused.csv", "check.json")]
     if kept:
         _write(clean, header + "".join(kept))
         left = read_list(clean, separator=separator, prefix=options.prefix).fingerprint
     else:
         left = ""
-    _write(options.output / f"{path.stem}_refused.csv", _table(refused))
+    _write(results[0], _table(refused))
     report = {
         "list": str(path),
         **settings,
@@ -100,15 +101,15 @@ def check_list(path: Path, options: argparse.Namespace) -> int:
         "clean_list_sha256": left,
         "refused": refused,
     }
-    _write(options.output / f"{path.stem}_check.json", json.dumps(report, indent=2) + "\n")
+    _write(results[1], json.dumps(report, indent=2) + "\n")
     journal.remove()
     print(f"{path}: {len(videos)} rows, {len(refused)} refused")
     for entry in refused[:10]:
         print(f"  line {entry['line']}: {_shown(entry['path'])}: {entry['reason']}")
     if len(refused) > 10:
-        print(f"  ... all in {options.output / f'{path.stem}_refused.csv'}")
+        print(f"  ... all in {results[0]}")
     print(f"{clean}: {len(kept)} rows, sha256 {left}" if kept else "no rows remain")
-    return len(refused)
+    return len(refused), [*([clean] if kept else []), *results]
 
 
 def _check_all(
@@ -153,7 +154,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 
 def _work(options: argparse.Namespace) -> int:
-    num_refused = 0
+    num_refused, written = 0, list[Path]()
     require_decoder(options.decoder)
     names = [path.name for path in options.lists]
     if len(set(names)) < len(names):
@@ -163,10 +164,13 @@ def _work(options: argparse.Namespace) -> int:
             raise ValueError(
                 f"--output must be another folder than that of {path}, got {options.output}"
             )
-        num_refused += check_list(path, options)
+        num_bad, files = check_list(path, options)
+        num_refused, written = num_refused + num_bad, [*written, *files]
         classes = path.parent / "classes.txt"
         if classes.is_file():
-            _write(options.output / classes.name, classes.read_text("utf-8-sig"))
+            written.append(options.output / classes.name)
+            _write(written[-1], classes.read_text("utf-8-sig"))
+    print_written(written)
     return 1 if num_refused else 0
 
 

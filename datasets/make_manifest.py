@@ -17,7 +17,7 @@ import sys
 from collections.abc import Sequence
 from pathlib import Path
 
-from slowfast_maskfeat.cli import exit_code
+from slowfast_maskfeat.cli import exit_code, print_written
 from slowfast_maskfeat.curation.write_list import (
     ListRow,
     list_text,
@@ -206,6 +206,8 @@ def _work(options: argparse.Namespace) -> int:
         flags = ", ".join(f"--{split}-share" for split in missing)
         print(f"there is no {files}, which fine-tuning needs: {flags} can take training rows")
     print(f"read them with {keys}" + (' DATA.PATH_LABEL_SEPARATOR ","' * (separator == ",")))
+    classes = ["classes.txt"] if names else []
+    print_written(options.output / name for name in (*(f"{split}.csv" for split in rows), *classes))
     return 0
 
 

@@ -8,10 +8,14 @@ from __future__ import annotations
 import os
 import signal
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
+from pathlib import Path
+from typing import TextIO
 
 INVALID_INPUT = 2
 INTERRUPTED = 128 + signal.SIGINT  # as shells report it
+# More files of one folder than these are reported together.
+_MAX_FILES = 10
 
 
 class StoppedError(Exception):
@@ -80,6 +84,34 @@ def signal_exit_code(
     if printed:
         _print(f"\n{message}")
     return 128 + number
+
+
+def print_written(paths: Iterable[str | os.PathLike[str]], *, stream: TextIO | None = None) -> None:
+    """Print `wrote PATH` for each file that a command wrote: the last lines of its output.
+
+    More than ten files of one folder share a line, with the folder and their number.
+
+    Args:
+        paths: Files, or folders whose files belong together; each is reported once.
+        stream: Output stream, for a command whose stdout is data; None for stdout.
+    """
+    files = list(dict.fromkeys(Path(path) for path in paths))
+    of_folder: dict[Path, int] = {}
+    for file in files:
+        of_folder[file.parent] = of_folder.get(file.parent, 0) + 1
+    lines = [
+        f"{file}" if of_folder[file.parent] <= _MAX_FILES
+        # A separator, to tell the files in a folder from a folder that is one result.
+        else f"{file.parent}{os.sep} ({of_folder[file.parent]:,} files)"
+        for file in files
+    ]  # fmt: skip
+    for line in dict.fromkeys(lines):
+        print(f"wrote {_printable(line)}", file=stream, flush=True)
+
+
+def _printable(path: str) -> str:
+    """A path without the bytes that are not UTF-8, which can't be printed."""
+    return path.encode("utf-8", "surrogateescape").decode("utf-8", "replace")
 
 
 def _print(*lines: object) -> None:

@@ -37,7 +37,7 @@ from slowfast_maskfeat.checkpoints import (
 from slowfast_maskfeat.checkpoints.naming import NAMINGS, ModelFacts, recognize
 from slowfast_maskfeat.checkpoints.report import CLASSIFIER
 from slowfast_maskfeat.checkpoints.transfer import Renaming
-from slowfast_maskfeat.cli import exit_code
+from slowfast_maskfeat.cli import exit_code, print_written
 from slowfast_maskfeat.config import load_config
 
 # Suffix of the output -> possible forms; the first is the default of --to.
@@ -103,7 +103,8 @@ def convert(options: argparse.Namespace) -> None:
     model = build_model(cfg)
     names = _load_all(model, sources, cfg, new_classifier=NUM_CLASSES in options.opts[::2])
     _write(output, form, cfg, model, names)
-    print(f"{output}: {len(model.state_dict())} weights, {form} names")
+    print(f"{len(model.state_dict())} weights, {form} names")
+    print_written([output])
 
 
 def _configuration(options: argparse.Namespace, sources: Sequence[Source] = ()) -> CfgNode:

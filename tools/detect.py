@@ -29,7 +29,7 @@ from numpy.typing import NDArray
 from slowfast_maskfeat.builders import build_task
 from slowfast_maskfeat.builders.data import build_key_frame_view
 from slowfast_maskfeat.builders.datasets import reverses_channels, video_begin
-from slowfast_maskfeat.cli import exit_code
+from slowfast_maskfeat.cli import exit_code, print_written
 from slowfast_maskfeat.datasets import named_by
 from slowfast_maskfeat.datasets.timed_boxes import TimedBoxes, read_timed_boxes
 from slowfast_maskfeat.figures import draw_boxes, drawing_scale
@@ -95,7 +95,8 @@ def detect(options: argparse.Namespace) -> None:
         lines = _box_texts(scores, list(names.values()), options.threshold, options.top)
         write_video(drawn, _draw_frames(video, found, lines), fps=video.fps)
     num_times = len(np.unique(found.seconds))
-    print(f"{len(found.boxes)} boxes at {num_times} timestamps: {table}, {drawn}")
+    print(f"{len(found.boxes)} boxes at {num_times} timestamps")
+    print_written([table, drawn])
 
 
 @torch.no_grad()

@@ -30,7 +30,7 @@ from slowfast_maskfeat import distributed
 from slowfast_maskfeat.builders import DataSource
 from slowfast_maskfeat.builders.preflight import check_files
 from slowfast_maskfeat.checkpoints import load_checkpoint
-from slowfast_maskfeat.cli import exit_code
+from slowfast_maskfeat.cli import exit_code, print_written
 from slowfast_maskfeat.config import default_config, load_config, parse_config
 from slowfast_maskfeat.engine.coordination import from_main
 from slowfast_maskfeat.features import save_features
@@ -82,6 +82,7 @@ def _extract(options: argparse.Namespace) -> None:
         f"{facts['num_expected']} samples of {facts['list']} decoded, {facts['num_views']} clips "
         f"each, {facts['pooling']}"
     )
+    print_written(filter(None, [features.written, options.output]))
 
 
 def _configuration(options: argparse.Namespace) -> CfgNode:

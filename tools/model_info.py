@@ -16,7 +16,7 @@ import warnings
 from pathlib import Path
 
 from slowfast_maskfeat.backbones.complexity import PartComplexity
-from slowfast_maskfeat.cli import exit_code
+from slowfast_maskfeat.cli import exit_code, print_written
 from slowfast_maskfeat.config import load_config
 from slowfast_maskfeat.files import atomic_write
 from slowfast_maskfeat.runs.model_info import ModelInfo, measure_model
@@ -56,6 +56,7 @@ def _report(options: argparse.Namespace) -> None:
         with atomic_write(Path(options.json)) as path:
             path.write_text(json.dumps(info.as_dict(), indent=1) + "\n", encoding="utf-8")
     print("\n".join(report(info)))
+    print_written([options.json] if options.json else [])
 
 
 def report(info: ModelInfo) -> list[str]:

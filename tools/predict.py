@@ -27,7 +27,7 @@ from torch import Tensor
 from slowfast_maskfeat.builders import build_task
 from slowfast_maskfeat.builders.data import build_test_views
 from slowfast_maskfeat.builders.datasets import reverses_channels
-from slowfast_maskfeat.cli import exit_code
+from slowfast_maskfeat.cli import exit_code, print_written
 from slowfast_maskfeat.files import atomic_write
 from slowfast_maskfeat.runs.load_trained import load_trained
 from slowfast_maskfeat.tasks import Classification
@@ -51,9 +51,11 @@ def _predict_and_print(options: argparse.Namespace) -> None:
         _save_array(options.logits, logits)
     if options.json:
         print(json.dumps(prediction))
-        return
-    for row in prediction["top"]:
-        print(f"{row['score']:.4f}  {row['name']}")
+    else:
+        for row in prediction["top"]:
+            print(f"{row['score']:.4f}  {row['name']}")
+    if options.logits:
+        print_written([options.logits], stream=sys.stderr if options.json else None)
 
 
 @torch.no_grad()

@@ -22,7 +22,7 @@ from torch import Tensor, nn
 
 from slowfast_maskfeat.checkpoints import save_checkpoint
 from slowfast_maskfeat.checkpoints.transfer import WEIGHT_KEYS
-from slowfast_maskfeat.cli import exit_code
+from slowfast_maskfeat.cli import exit_code, print_written
 from slowfast_maskfeat.log import first_line
 
 SUFFIXES = (".pyth", ".pth", ".pt")
@@ -107,9 +107,10 @@ def rewrite(source: Path, output: Path) -> None:
         raise ValueError(f"{source} must contain tensors, got the keys {_shorten(content)}")
     save_checkpoint(output, {"model_state": weights, **kept})
     skipped = [*(rest if weight_keys else ()), *(n for n in state if str(n) not in weights)]
-    print(f"{output}: {len(weights)} weights{''.join(f', {key}' for key in kept)}")
+    print(f"{len(weights)} weights{''.join(f', {key}' for key in kept)}")
     if skipped:
         print(f"left out: {_shorten(skipped)}")
+    print_written([output])
 
 
 def _read(source: Path) -> Any:

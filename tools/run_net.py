@@ -16,7 +16,7 @@ from typing import Any
 
 from slowfast_maskfeat import distributed
 from slowfast_maskfeat.checkpoints import LoadError
-from slowfast_maskfeat.cli import StoppedError, exit_code, signal_exit_code
+from slowfast_maskfeat.cli import StoppedError, exit_code, print_written, signal_exit_code
 from slowfast_maskfeat.config import default_folder, load_run_config
 from slowfast_maskfeat.engine.launch import launch
 from slowfast_maskfeat.runs.run import run
@@ -45,7 +45,7 @@ def _launch(options: argparse.Namespace, words: list[str]) -> None:
     if choice.warning:
         print(f"warning: {choice.warning}", file=sys.stderr)
     if distributed.from_environment(backend):
-        run(cfg, may_change=may_change)
+        _run(cfg, may_change)
         distributed.end_process()
     else:
         launch(
@@ -71,10 +71,10 @@ def run_process(cfg: Any, may_change: bool) -> None:
         ValueError: An error that a user can fix.
     """
     if distributed.world_size() == 1:
-        run(cfg, may_change=may_change)
+        _run(cfg, may_change)
         return
     try:
-        run(cfg, may_change=may_change)
+        _run(cfg, may_change)
     except (KeyboardInterrupt, StoppedError) as stopped:
         code = signal_exit_code(stopped, resumable=True, printed=distributed.is_main())
         raise SystemExit(code) from None
@@ -82,6 +82,12 @@ def run_process(cfg: Any, may_change: bool) -> None:
         if distributed.is_main():
             print(error.report, file=sys.stderr)
         raise ValueError(error.summary) from None
+
+
+def _run(cfg: Any, may_change: bool) -> None:
+    written = run(cfg, may_change=may_change)
+    if distributed.is_main():
+        print_written(written)
 
 
 def _parse(arguments: list[str]) -> tuple[argparse.Namespace, list[str]]:

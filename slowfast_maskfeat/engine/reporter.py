@@ -76,11 +76,13 @@ class Reporter:
             if distributed.is_main():
                 print(f"can't decode {video.path}: {video.reason}", file=self._stream)
 
-    def epoch(self, state: TrainState, means: dict[str, float], lost: LostVideos) -> None:
-        """Log and print the means over an epoch."""
+    def epoch(
+        self, state: TrainState, means: dict[str, float], lr: float, lost: LostVideos
+    ) -> None:
+        """Log and print the means over an epoch, and log the learning rate of its last step."""
         self.close()
         self._shown = {}
-        self._log.write("epoch", epoch=state.epoch, **means, **lost.counts)
+        self._log.write("epoch", epoch=state.epoch, **means, lr=lr, **lost.counts)
         if distributed.is_main():
             figures = ", ".join(f"{name} {means[name]:.4f}" for name in ("loss", *self._names))
             print(

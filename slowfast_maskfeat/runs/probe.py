@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from pathlib import Path
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -56,9 +57,7 @@ class _Rows(NamedTuple):
         return _Rows(self.features[rows], self.labels[rows])
 
 
-def run_probe(
-    cfg: CfgNode, device: torch.device, log: EventLog, *, data: DataSource
-) -> dict[str, Any]:
+def run_probe(cfg: CfgNode, device: torch.device, log: EventLog, *, data: DataSource) -> list[Path]:
     """Evaluate frozen features with a probe.
 
     The weights are those that a test would load, see `finished_checkpoint`, else random. The probe
@@ -74,7 +73,7 @@ def run_probe(
         data: data of the run.
 
     Returns:
-        The metrics, in the main process; empty in the others.
+        The folders of features that were written, in the main process.
 
     Raises:
         ValueError: a split has no labels, the training split has a single class or fewer samples
@@ -102,7 +101,7 @@ def run_probe(
     }
     train, test = features["train"], features["test"]
     if train is None or test is None:  # not the main process
-        return {}
+        return []
     num_classes = _num_classes(train, test)
     train_rows, test_rows = _rows(train), _rows(test)
     if kind == "knn":
@@ -122,7 +121,7 @@ def run_probe(
         **results,
     )
     print_main(f"{kind} probe of {frozen.source or 'random weights'}: {_summary(results)}")
-    return results
+    return [found.written for found in features.values() if found and found.written]
 
 
 def _probe_splits(cfg: CfgNode, data: DataSource) -> list[str]:

@@ -35,7 +35,7 @@ from slowfast_maskfeat.runs.report import data_facts, print_main, print_notes
 from slowfast_maskfeat.tasks import Evaluation, Task
 
 
-def run_test(cfg: CfgNode, device: torch.device, log: EventLog, data: DataSource) -> None:
+def run_test(cfg: CfgNode, device: torch.device, log: EventLog, data: DataSource) -> list[Path]:
     """Test with each number of views; save the scores of each video, or of each box.
 
     Args:
@@ -43,6 +43,9 @@ def run_test(cfg: CfgNode, device: torch.device, log: EventLog, data: DataSource
         device: of this process.
         log: receives one `test` event per number of views.
         data: data of the run.
+
+    Returns:
+        The files that were written, in the main process.
 
     Raises:
         ValueError: there are no weights to test, or something else that a user can fix.
@@ -58,6 +61,7 @@ def run_test(cfg: CfgNode, device: torch.device, log: EventLog, data: DataSource
             f"none of TASK {cfg.TASK!r}"
         )
     report = load_tested_weights(cfg, model, path, data=data)
+    written: list[Path] = []
     with StopSignals() as signals:
         print_main(str(report))
         for num_views in num_clips_of_tests(cfg):
@@ -69,7 +73,10 @@ def run_test(cfg: CfgNode, device: torch.device, log: EventLog, data: DataSource
             )
             if distributed.is_main():
                 facts = data_facts(cfg, loader)
-                _report(cfg, log, evaluation, results, facts, path=path, num_views=num_views)
+                written += _report(
+                    cfg, log, evaluation, results, facts, path=path, num_views=num_views
+                )
+    return written
 
 
 def _report(
@@ -81,8 +88,8 @@ def _report(
     *,
     path: str,
     num_views: int,
-) -> None:
-    """Save the scores of a test of the checkpoint at `path`; log and print its results."""
+) -> list[Path]:
+    """Log, print and draw the results of a test of the checkpoint at `path`; return the files."""
     crops = num_crops(cfg, "test")
     scores = _scores_path(cfg, evaluation, num_views)
     counts = {name: results[name] for name in ("num_expected", "num_found", "num_decoded")}
@@ -98,14 +105,14 @@ def _report(
         **facts,
         **results,
     )
-    views = f"{crops} crops x {num_views} views"
-    where = "" if scores is None else f"; scores in {scores}"
-    print_main(f"test, {views}: {evaluation.summary(results)}{where}")
-    details = evaluation.details(results, Path(cfg.OUTPUT_DIR), cfg.TASK)
+    print_main(f"test, {crops} crops x {num_views} views: {evaluation.summary(results)}")
+    details = evaluation.details(results)
     if details:
         print_main(details)
     for lost in results["lost"]:
         print_main(f"lost: {lost['path']}: {lost['reason']}")
+    drawn = evaluation.draw(results, Path(cfg.OUTPUT_DIR), cfg.TASK)
+    return [*drawn] if scores is None else [scores, *drawn]
 
 
 def evaluate_split(
