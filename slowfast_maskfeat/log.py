@@ -6,7 +6,7 @@ import os
 import shutil
 import sys
 import time
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, Protocol, TextIO
@@ -83,26 +83,6 @@ def _event(line: str) -> dict[str, Any] | None:
     except (ValueError, RecursionError):
         return None
     return event if isinstance(event, dict) and isinstance(event.get("event"), str) else None
-
-
-def without_repeated(events: Iterable[Mapping[str, Any]]) -> list[Mapping[str, Any]]:
-    """Leave out what a training logged of another run before, and the steps that it did again.
-
-    Args:
-        events: of one stats.jsonl, in their order.
-
-    Returns:
-        The events of the last training; what it had logged beyond the checkpoint of a `resume`
-        event is left out, since it follows again.
-    """
-    kept: list[Mapping[str, Any]] = []
-    for event in events:
-        if event.get("event") == "start" and not event.get("epoch") and not event.get("step"):
-            kept = []
-        if event.get("event") == "resume":
-            kept = [earlier for earlier in kept if (earlier.get("epoch") or 0) <= event["epoch"]]
-        kept.append(event)
-    return kept
 
 
 def _end_cut_line(path: Path) -> None:

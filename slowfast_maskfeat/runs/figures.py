@@ -25,7 +25,7 @@ from slowfast_maskfeat.figures import (
     prediction_panel,
     training_curves,
 )
-from slowfast_maskfeat.log import read_events, without_repeated
+from slowfast_maskfeat.log import read_events
 
 _NUM_CLIPS = 4
 
@@ -51,7 +51,7 @@ def draw_figures(
     events: list[Mapping[str, Any]] = []
 
     def draw_curves() -> None:
-        events.extend(without_repeated(read_events(folder / "stats.jsonl")))
+        events.extend(read_events(folder / "stats.jsonl"))
         if not any(event["event"] in ("train", "epoch", "validation") for event in events):
             raise ValueError("stats.jsonl begins after the last epoch")
         training_curves(curves, events, find_method(cfg).figures, title=cfg.TASK or "training")
