@@ -35,6 +35,7 @@ from slowfast_maskfeat.datasets.list_file import list_lines, separator_of
 from slowfast_maskfeat.files import atomic_write
 from slowfast_maskfeat.log import Progress
 from slowfast_maskfeat.videos.decode import decoder_versions
+from slowfast_maskfeat.videos.media import MAX_IMAGE_PIXELS
 
 # Seconds for three frames, and for all.
 _TIMEOUT, _FULL_TIMEOUT = 30.0, 300.0
@@ -55,6 +56,12 @@ def parse_arguments(arguments: Sequence[str] | None = None) -> argparse.Namespac
     add(
         "--timeout", type=float, help=f"seconds per video ({_TIMEOUT:g}; {_FULL_TIMEOUT:g} if full)"
     )
+    add(
+        "--max-image-pixels",
+        type=int,
+        default=MAX_IMAGE_PIXELS,
+        help="as DATA.MAX_IMAGE_PIXELS (%(default)s); 0: no limit",
+    )
     add("--processes", type=int, default=os.cpu_count() or 1, help="all cores by default")
     return parser.parse_args(arguments)
 
@@ -71,6 +78,7 @@ def check_list(path: Path, options: argparse.Namespace) -> int:
         "prefix": options.prefix,
         "decoders": versions,
         "full": options.full,
+        "max_image_pixels": options.max_image_pixels,
     }
     journal = Journal(options.output / f".{path.stem}_check.jsonl", settings)
     try:
@@ -120,7 +128,12 @@ def _check_all(
     timeout = options.timeout
     if timeout is None:
         timeout = _FULL_TIMEOUT if options.full else _TIMEOUT
-    work = partial(check_video, backend=options.decoder, full=options.full)
+    work = partial(
+        check_video,
+        backend=options.decoder,
+        full=options.full,
+        max_image_pixels=options.max_image_pixels,
+    )
     progress = Progress(len(unique), f"checking {name}", initial=len(unique) - len(left))
     for path, result in run_jobs(work, left, processes=options.processes, timeout=timeout):
         journal.add(path, result)

@@ -85,8 +85,10 @@ def detect(options: argparse.Namespace) -> None:
             f"--checkpoint must be a detector, got {options.checkpoint}; use tools/predict.py for "
             "clip classifiers"
         )
-    backend = trained.cfg.DATA.DECODING_BACKEND
-    with open_video(options.video, backend) as video:
+    data = trained.cfg.DATA
+    with open_video(
+        options.video, data.DECODING_BACKEND, max_image_pixels=data.MAX_IMAGE_PIXELS
+    ) as video:
         found = read_boxes(options.boxes, video)
         scores = score_boxes(trained, task, video, found, options.device)
         names = dict(enumerate(_class_names(trained, scores.shape[1]), start=1))

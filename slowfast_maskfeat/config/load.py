@@ -307,6 +307,7 @@ _LARGEST_RATE = 1e30  # of a probe; times the batch size it is still a finite fl
 
 _NOT_NEGATIVE = (
     "DATA.DECODE_TIMEOUT",
+    "DATA.MAX_IMAGE_PIXELS",
     "PROBE.EPOCHS",
     "PROBE.NUM_HEADS",
     "PROBE.WEIGHT_DECAY",
