@@ -32,7 +32,7 @@ from slowfast_maskfeat.curation.check_videos import check_video, require_decoder
 from slowfast_maskfeat.curation.jobs import Failure, Journal, run_jobs
 from slowfast_maskfeat.datasets import read_list
 from slowfast_maskfeat.datasets.list_file import list_lines, separator_of
-from slowfast_maskfeat.files import atomic_write
+from slowfast_maskfeat.files import atomic_write, open_text
 from slowfast_maskfeat.log import Progress
 from slowfast_maskfeat.videos.decode import decoder_versions
 from slowfast_maskfeat.videos.media import MAX_IMAGE_PIXELS
@@ -68,7 +68,7 @@ def parse_arguments(arguments: Sequence[str] | None = None) -> argparse.Namespac
 
 def check_list(path: Path, options: argparse.Namespace) -> int:
     """Check one list, write the results, and return the number of refused rows."""
-    separator = separator_of(str(path), options.separator.replace("\\t", "\t"))
+    separator = separator_of(str(path), options.separator)
     videos = read_list(path, separator=separator, prefix=options.prefix)
     header, lines = list_lines(str(path), separator, len(videos))
     paths = [videos.path(row) for row in range(len(videos))]
@@ -179,7 +179,8 @@ def _work(options: argparse.Namespace) -> int:
         num_refused += check_list(path, options)
         classes = path.parent / "classes.txt"
         if classes.is_file():
-            _write(options.output / classes.name, classes.read_text("utf-8-sig"))
+            with open_text(str(classes)) as file:
+                _write(options.output / classes.name, file.read())
     return 1 if num_refused else 0
 
 

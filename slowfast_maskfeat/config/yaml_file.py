@@ -74,11 +74,8 @@ def _read(file: str, above: tuple[str, ...]) -> tuple[dict[str, Any], list[str]]
         raise ValueError(f"{file}: its _BASE_ leads back to the file itself")
     if above and not is_file(file):
         raise ValueError(f"{above[-1]}: its _BASE_ names a file that does not exist: {file}")
-    try:
-        with open_text(file) as opened:
-            text = opened.read()
-    except UnicodeDecodeError as error:
-        raise ValueError(f"{file}: not valid YAML: not a text file ({error})") from error
+    with open_text(file) as opened:
+        text = opened.read()
     content, twice = parse_yaml(text, file)
     bases = content.pop("_BASE_", [])
     bases = [bases] if isinstance(bases, str) else bases
