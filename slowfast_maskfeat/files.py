@@ -111,6 +111,21 @@ def join(folder: str, name: str) -> str:
     return os.path.join(folder, name)
 
 
+def expand_home(path: str) -> str:
+    """Replace `~` or `~user` at the beginning of a path by the home folder, as shells do.
+
+    Raises:
+        ValueError: The home folder is unknown.
+    """
+    expanded = os.path.expanduser(path)
+    if path.startswith("~") and expanded == path:
+        raise ValueError(
+            f"{path!r} must begin with a known home folder (~/ is yours); write './{path}' for a "
+            "file of this name"
+        )
+    return expanded
+
+
 def open_file(path: str, *, timeout: float = 0.0) -> OpenFile:
     """Open a file to read pieces of it.
 

@@ -17,7 +17,7 @@ from typing import Any
 from slowfast_maskfeat import distributed
 from slowfast_maskfeat.checkpoints import LoadError
 from slowfast_maskfeat.cli import StoppedError, exit_code, signal_exit_code
-from slowfast_maskfeat.config import load_config
+from slowfast_maskfeat.config import is_yaml, load_config
 from slowfast_maskfeat.engine.launch import launch
 from slowfast_maskfeat.runs.run import run
 
@@ -36,8 +36,8 @@ def main(arguments: list[str]) -> int:
 def _launch(options: argparse.Namespace, words: list[str]) -> None:
     """Start the processes of the run, or join those that torchrun started."""
     cfg = load_config(
-        [word for word in words if _is_yaml(word)],
-        [word for word in words if not _is_yaml(word)] + _shards(options),
+        [word for word in words if is_yaml(word)],
+        [word for word in words if not is_yaml(word)] + _shards(options),
     )
     choice = distributed.choose_device(cfg.NUM_GPUS)
     backend = "gloo" if choice.type == "cpu" else cfg.DIST_BACKEND
@@ -106,10 +106,6 @@ def _shards(options: argparse.Namespace) -> list[str]:
     """Convert the flags of PySlowFast to keys and values."""
     flags = {"NUM_SHARDS": options.num_shards, "SHARD_ID": options.shard_id}
     return [word for key, value in flags.items() if value is not None for word in (key, str(value))]
-
-
-def _is_yaml(word: str) -> bool:
-    return word.endswith((".yaml", ".yml"))
 
 
 def _print_warning(message: Warning | str, *_: Any, **__: Any) -> None:

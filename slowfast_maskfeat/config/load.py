@@ -15,6 +15,7 @@ from fvcore.common.config import CfgNode
 from slowfast_maskfeat.config.defaults import default_config
 from slowfast_maskfeat.config.inert import INERT_KEYS, INERT_SECTIONS, overruled
 from slowfast_maskfeat.config.yaml_file import parse_yaml, read_yaml
+from slowfast_maskfeat.files import expand_home
 from slowfast_maskfeat.schedules import POLICIES
 
 # Where a configuration comes from, its sections, and warnings about them.
@@ -229,19 +230,31 @@ def _coerce(key: str, value: Any, default: Any, source: str) -> Any:
     if kind is int and isinstance(value, float) and value.is_integer():
         return int(value)
     if kind is list and isinstance(value, (list, tuple)):
-        return _as_lists(value)
+        return [_with_home(key, item) for item in _as_lists(value)]
     if kind is list and isinstance(value, (int, float)) and not isinstance(value, bool):
         return [value]
     if kind is str and value is None:
         return ""
     if kind is str and not isinstance(value, (list, tuple, bool)):
-        return str(value)
+        return _with_home(key, str(value))
     if type(value) is kind:
         return value
     raise ValueError(
         f"{source}: {key} must be {_kind_name(kind)} (default {default!r}), "
         f"got {value!r}, {_kind_name(type(value))}"
     )
+
+
+def _with_home(key: str, value: Any) -> Any:
+    """Replace `~` at the beginning of a string, which is a path then, by the home folder.
+
+    Raises:
+        ValueError: the home folder is unknown.
+    """
+    try:
+        return expand_home(value) if isinstance(value, str) else value
+    except ValueError as error:
+        raise ValueError(f"{key}: {error}") from error
 
 
 def _kind_name(kind: type) -> str:
