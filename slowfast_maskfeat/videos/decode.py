@@ -13,7 +13,7 @@ from functools import cache
 from importlib import metadata
 
 from slowfast_maskfeat.files import is_address, is_plain_http, read_bytes
-from slowfast_maskfeat.log import first_line
+from slowfast_maskfeat.videos._load_errors import load_reason
 from slowfast_maskfeat.videos.media import MAX_IMAGE_PIXELS, is_image
 from slowfast_maskfeat.videos.video import (
     DecodeError,
@@ -225,5 +225,5 @@ def _load(name: str) -> tuple[Callable[..., Video] | None, str]:
         module = importlib.import_module(_BACKENDS[name])
     except (ImportError, OSError, RuntimeError) as error:
         # torchcodec raises OSError or RuntimeError if its FFmpeg or torch is incompatible.
-        return None, f"absent: {type(error).__name__}: {first_line(error)}"
+        return None, f"absent: {load_reason(error)}"
     return module.open_file, metadata.version(_DISTRIBUTIONS[name])
