@@ -248,6 +248,7 @@ class _Rows:
         if columns is None:
             columns = self.columns = find_columns(fields)
             if columns is not None:
+                self.note = columns.note
                 return
             self.first = fields
             has_label = len(fields) > 1

@@ -23,13 +23,23 @@ _KINETICS_NAMES = ("youtube_id", "time_start", "time_end")
 
 @dataclass(frozen=True)
 class Columns:
-    """Number of fields, and their places as named by the header."""
+    """Number of fields, and their places as named by the header.
+
+    Attributes:
+        num: Number of fields.
+        path: Place of the path.
+        label: Place of the label, or None.
+        kinetics: Places of the parts of a path in the official Kinetics files.
+        is_named: There is a header.
+        note: Warning for the user about a header that names several columns of a kind, or "".
+    """
 
     num: int
     path: int = 0
     label: int | None = None
     kinetics: tuple[int, ...] = ()
     is_named: bool = True
+    note: str = ""
 
 
 def parse_separator(text: str) -> str:
@@ -98,7 +108,16 @@ def find_columns(fields: Sequence[str]) -> Columns | None:
     path = next((i for i, name in enumerate(names) if name in _PATH_NAMES), None)
     if path is None or (len(names) > 1 and label is None):
         return None
-    return Columns(len(names), path=path, label=label)
+    chosen = [_choice(fields, _PATH_NAMES, "paths"), _choice(fields, _LABEL_NAMES, "labels")]
+    return Columns(len(names), path=path, label=label, note="; ".join(filter(None, chosen)))
+
+
+def _choice(fields: Sequence[str], names: Sequence[str], kind: str) -> str:
+    """Report that the first of several columns is read; "" if there is one at most."""
+    found = [repr(field.strip()) for field in fields if _normalized(field) in names]
+    if len(found) < 2:
+        return ""
+    return f"the header names the columns {', '.join(found)} for {kind}, of which the first is read"
 
 
 def header_hint(fields: Sequence[str]) -> str:

@@ -3,8 +3,8 @@
 Pillow applies the EXIF orientation, reads the unusual files of ImageNet (CMYK, PNG under another
 suffix) and returns the pixels that published results were obtained with; FFmpeg does not.
 
-Only the formats of this field are read. Others may start programs (EPS starts Ghostscript) or are
-read by code that few others use.
+Only the formats of this field are read. Some others start programs (EPS starts Ghostscript), and
+most are read by code that is little used and tested.
 """
 
 from __future__ import annotations
@@ -96,7 +96,9 @@ class _ImageVideo(Video):
         pixels = deep_pixels(self._image, self._layout, self._stream, _upright)
         if pixels is None:
             return np.array(_upright(self._image).convert("RGB"), np.uint8)
-        return np.repeat(pixels[..., None], 3, axis=-1) if pixels.ndim == 2 else pixels.copy()
+        if pixels.ndim == 2:
+            return np.repeat(pixels[..., None], 3, axis=-1)
+        return np.require(pixels, requirements="W")
 
 
 def _open_local(path: str) -> BinaryIO:
@@ -138,7 +140,7 @@ def _identify(stream: BinaryIO) -> Any:
 def _formats() -> tuple[str, ...]:
     """Names of the formats that are installed."""
     Image.init()
-    with suppress(ImportError):
+    with suppress(ImportError, OSError):  # absent, or a library of it is
         importlib.import_module("pillow_heif").register_heif_opener()
     return tuple(name for name in _FORMATS if name in Image.OPEN)
 
@@ -161,6 +163,8 @@ def _upright(image: Any) -> Any:
     """Rotate and mirror an image by its EXIF orientation."""
     try:
         return ImageOps.exif_transpose(image)
+    except MemoryError:
+        raise
     except Exception:
         return image  # damaged EXIF data does not affect the pixels
 

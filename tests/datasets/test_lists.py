@@ -116,6 +116,18 @@ def test_a_first_line_that_may_be_a_header_is_told(tmp_path):
     assert _read(tmp_path, "folder\nother\n").notes == ()
 
 
+def test_the_column_that_is_read_is_told_where_a_header_names_several(tmp_path):
+    videos = _read(tmp_path, "name,path,class,class_id\na,b.mp4,hop,3\n", separator=",")
+    assert videos.path(0) == "a"
+    assert videos.class_names == ("hop",)
+    (note,) = videos.notes
+    assert note == (
+        "the header names the columns 'name', 'path' for paths, of which the first is read; "
+        "the header names the columns 'class', 'class_id' for labels, of which the first is read"
+    )
+    assert _read(tmp_path, "fold,path,class\n1,b.mp4,hop\n", separator=",").notes == ()
+
+
 def test_a_path_that_is_not_utf8_opens_the_same_file(tmp_path):
     name = b"caf\xe9.mp4"
     videos = _read(tmp_path, name + b" 0\n")

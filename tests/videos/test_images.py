@@ -10,6 +10,7 @@ import tracemalloc
 import zlib
 
 import numpy as np
+import PIL
 import pytest
 from helpers.deep_images import png_chunk
 from PIL import Image
@@ -116,6 +117,8 @@ def test_a_damaged_image_is_lost_with_the_reason(content, reason, tmp_path):
 @pytest.mark.parametrize("ending", ["jfif", "jpe", "jp2", "avif", "ppm", "BMP", "tif", "gif.png"])
 def test_images_of_every_format_of_the_field(ending, tmp_path):
     formats = {"jfif": "JPEG", "jpe": "JPEG", "gif.png": "GIF"}
+    if ending == "avif" and tuple(map(int, PIL.__version__.split(".")[:2])) < (11, 3):
+        pytest.skip("this Pillow has no AVIF")
     path = tmp_path / f"x.{ending}"
     Image.fromarray(PIXELS).save(path, format=formats.get(ending), quality=100)
     assert np.abs(_read(path)[0].astype(int) - PIXELS).mean() <= 2
