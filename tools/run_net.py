@@ -3,8 +3,8 @@
     python tools/run_net.py --cfg A.yaml [B.yaml ...] [KEY VALUE ...]
     torchrun --nproc_per_node 8 tools/run_net.py --cfg A.yaml [KEY VALUE ...]
 
-Arguments ending in .yaml or .yml are files, of which later ones override earlier ones; the others
-are keys and values, which override files.
+Arguments ending in .yaml or .yml, in any case, are files, of which later ones override earlier
+ones; the others are keys and values, which override files.
 """
 
 from __future__ import annotations
