@@ -62,7 +62,8 @@ setup(
         "tqdm>=4.60",
     ],
     extras_require={
-        "torchcodec": ["torchcodec>=0.13,<0.14"],
+        # INSTALL.md says which builds of it and of torch go together.
+        "torchcodec": ["torchcodec>=0.13"],
         "tensorboard": ["tensorboard>=2.12"],
         "test": TEST,
         "dev": [*TEST, "pre-commit>=3.0"],

@@ -32,9 +32,10 @@ from slowfast_maskfeat.curation.check_videos import check_video, require_decoder
 from slowfast_maskfeat.curation.jobs import Failure, Journal, run_jobs
 from slowfast_maskfeat.datasets import read_list
 from slowfast_maskfeat.datasets.list_file import list_lines, separator_of
-from slowfast_maskfeat.files import atomic_write
+from slowfast_maskfeat.files import atomic_write, open_text
 from slowfast_maskfeat.log import Progress
 from slowfast_maskfeat.videos.decode import decoder_versions
+from slowfast_maskfeat.videos.media import MAX_IMAGE_PIXELS
 
 # Seconds for three frames, and for all.
 _TIMEOUT, _FULL_TIMEOUT = 30.0, 300.0
@@ -55,13 +56,19 @@ def parse_arguments(arguments: Sequence[str] | None = None) -> argparse.Namespac
     add(
         "--timeout", type=float, help=f"seconds per video ({_TIMEOUT:g}; {_FULL_TIMEOUT:g} if full)"
     )
+    add(
+        "--max-image-pixels",
+        type=int,
+        default=MAX_IMAGE_PIXELS,
+        help="as DATA.MAX_IMAGE_PIXELS (%(default)s); 0: no limit",
+    )
     add("--processes", type=int, default=os.cpu_count() or 1, help="all cores by default")
     return parser.parse_args(arguments)
 
 
 def check_list(path: Path, options: argparse.Namespace) -> tuple[int, list[Path]]:
     """Check one list and write the results; returns the number of refused rows, and the files."""
-    separator = separator_of(str(path), options.separator.replace("\\t", "\t"))
+    separator = separator_of(str(path), options.separator)
     videos = read_list(path, separator=separator, prefix=options.prefix)
     header, lines = list_lines(str(path), separator, len(videos))
     paths = [videos.path(row) for row in range(len(videos))]
@@ -71,6 +78,7 @@ def check_list(path: Path, options: argparse.Namespace) -> tuple[int, list[Path]
         "prefix": options.prefix,
         "decoders": versions,
         "full": options.full,
+        "max_image_pixels": options.max_image_pixels,
     }
     journal = Journal(options.output / f".{path.stem}_check.jsonl", settings)
     try:
@@ -121,7 +129,12 @@ def _check_all(
     timeout = options.timeout
     if timeout is None:
         timeout = _FULL_TIMEOUT if options.full else _TIMEOUT
-    work = partial(check_video, backend=options.decoder, full=options.full)
+    work = partial(
+        check_video,
+        backend=options.decoder,
+        full=options.full,
+        max_image_pixels=options.max_image_pixels,
+    )
     progress = Progress(len(unique), f"checking {name}", initial=len(unique) - len(left))
     for path, result in run_jobs(work, left, processes=options.processes, timeout=timeout):
         journal.add(path, result)
@@ -169,7 +182,8 @@ def _work(options: argparse.Namespace) -> int:
         classes = path.parent / "classes.txt"
         if classes.is_file():
             written.append(options.output / classes.name)
-            _write(written[-1], classes.read_text("utf-8-sig"))
+            with open_text(str(classes)) as file:
+                _write(written[-1], file.read())
     print_written(written)
     return 1 if num_refused else 0
 

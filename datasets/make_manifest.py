@@ -187,7 +187,7 @@ def _work(options: argparse.Namespace) -> int:
     data = DataFolder(
         options.data,
         prefix=options.prefix,
-        separator=options.separator.replace("\\t", "\t"),
+        separator=options.separator,
         official_split=options.official_split,
     )
     if not os.path.isdir(data.path):

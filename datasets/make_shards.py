@@ -237,7 +237,7 @@ def read_lists(options: argparse.Namespace) -> tuple[dict[Path, VideoList], tupl
     for path in options.lists:
         if path.stem in {other.stem for other in lists}:
             raise ValueError(f"names of lists must be unique, got {path.stem} twice")
-        separator = separator_of(str(path), options.separator.replace("\\t", "\t"))
+        separator = separator_of(str(path), options.separator)
         lists[path] = read_list(path, separator=separator, prefix=options.prefix, class_names=names)
         names = names or lists[path].class_names
         for note in lists[path].notes:

@@ -33,7 +33,7 @@ from slowfast_maskfeat.curation.resize_videos import resize_pair
 from slowfast_maskfeat.curation.write_list import ListRow, list_text, separator_for
 from slowfast_maskfeat.datasets import VideoList, read_list
 from slowfast_maskfeat.datasets.list_file import separator_of
-from slowfast_maskfeat.files import atomic_write
+from slowfast_maskfeat.files import atomic_write, open_text
 from slowfast_maskfeat.log import Progress
 
 
@@ -172,7 +172,8 @@ def write_lists(
         classes = path.parent / "classes.txt"
         if classes.is_file():
             written.append(output / "classes.txt")
-            _write(written[-1], classes.read_text("utf-8-sig"))
+            with open_text(str(classes)) as file:
+                _write(written[-1], file.read())
     keys = f"DATA.PATH_TO_DATA_DIR {output} DATA.PATH_PREFIX {output}"
     print(f"read them with {keys}" + (' DATA.PATH_LABEL_SEPARATOR ","' * (separator == ",")))
     return written
@@ -203,7 +204,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
 def _work(options: argparse.Namespace) -> int:
     lists = {}
     for path in options.lists:
-        separator = separator_of(str(path), options.separator.replace("\\t", "\t"))
+        separator = separator_of(str(path), options.separator)
         lists[path] = read_list(path, separator=separator, prefix=options.prefix)
         if path.resolve() == (options.output / path.name).resolve():
             raise ValueError(

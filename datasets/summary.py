@@ -126,7 +126,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
 def _work(options: argparse.Namespace) -> int:
     written: list[Path] = []
     for path in options.lists:
-        separator = separator_of(str(path), options.separator.replace("\\t", "\t"))
+        separator = separator_of(str(path), options.separator)
         videos = read_list(path, separator=separator, prefix=options.prefix)
         measured = measure(path, videos, options)
         summary = summarize(videos, measured)

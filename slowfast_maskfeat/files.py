@@ -8,6 +8,7 @@ needs.
 
 from __future__ import annotations
 
+import codecs
 import io
 import os
 import secrets
@@ -36,6 +37,16 @@ _BUSY = frozenset({429, 500, 502, 503, 504})
 _ABSENT = frozenset({404, 410})
 # Names of the fields that change with an object, by store; the most reliable first.
 _VERSIONS = ("ETag", "etag", "md5Hash", "LastModified", "last_modified", "mtime", "updated")
+# Bytes by which the encoding of a text file is recognized.
+_SAMPLE = 4096
+# The marks of UTF-32 first: that of UTF-16 is a part of one of them.
+_BYTE_ORDER_MARKS = (
+    (codecs.BOM_UTF32_LE, "utf-32"),
+    (codecs.BOM_UTF32_BE, "utf-32"),
+    (codecs.BOM_UTF16_LE, "utf-16"),
+    (codecs.BOM_UTF16_BE, "utf-16"),
+)
+_UTF_16_SHARE = 0.1  # least share of characters of UTF-16 without a mark that are ASCII
 # Seconds without data after which reading a text file over the network fails.
 _TEXT_TIMEOUT = 60.0
 STALLED = "stalled: no data arrived in time"
@@ -100,6 +111,21 @@ def join(folder: str, name: str) -> str:
     return os.path.join(folder, name)
 
 
+def expand_home(path: str) -> str:
+    """Replace `~` or `~user` at the beginning of a path by the home folder, as shells do.
+
+    Raises:
+        ValueError: The home folder is unknown.
+    """
+    expanded = os.path.expanduser(path)
+    if path.startswith("~") and expanded == path:
+        raise ValueError(
+            f"{path!r} must begin with a known home folder (~/ is yours); write './{path}' for a "
+            "file of this name"
+        )
+    return expanded
+
+
 def open_file(path: str, *, timeout: float = 0.0) -> OpenFile:
     """Open a file to read pieces of it.
 
@@ -133,17 +159,58 @@ def open_text(
 ) -> Iterator[TextIO]:
     """Open a text file, such as an annotation file; an address is read as a whole.
 
+    Args:
+        path: Local path or address.
+        encoding: By default UTF-8, with or without a byte order mark; a file in UTF-16 or UTF-32 is
+            recognized and read, too. With another encoding it is rejected.
+        errors: Treatment of bytes that are not UTF-8; UTF-16 and UTF-32 must be valid.
+
     Raises:
         OSError: A local file can't be opened.
-        ValueError: An address can't be read.
+        ValueError: An address can't be read, or the file is not text in these encodings.
     """
-    if not is_address(path):
-        with open(path, encoding=encoding, errors=errors) as file:
-            yield file
-        return
-    with _as_value_error(path):
-        content = read_bytes(path, timeout=_TEXT_TIMEOUT)
-    yield io.TextIOWrapper(io.BytesIO(content), encoding=encoding, errors=errors)
+    opened: io.BufferedIOBase
+    if is_address(path):
+        with _as_value_error(path):
+            opened = io.BytesIO(read_bytes(path, timeout=_TEXT_TIMEOUT))
+    else:
+        opened = open(path, "rb")  # noqa: SIM115 - closed with the text
+    with opened:
+        found = _find_encoding(path, opened.read(_SAMPLE))
+        opened.seek(0)
+        if found != "utf-8-sig":
+            if encoding != "utf-8-sig":
+                raise ValueError(f"{path} must be text in UTF-8, got {found.upper()}; convert it")
+            encoding, errors = found, "strict"
+        try:
+            with io.TextIOWrapper(opened, encoding=encoding, errors=errors) as file:
+                yield file
+        except UnicodeDecodeError as error:
+            raise ValueError(
+                f"{path} must be text in UTF-8 or UTF-16, got bytes that are not "
+                f"{error.encoding.upper()}: {error.reason}"
+            ) from error
+
+
+def _find_encoding(path: str, sample: bytes) -> str:
+    """Encoding of a text file by its first bytes.
+
+    Raises:
+        ValueError: It is a binary file.
+    """
+    for mark, name in _BYTE_ORDER_MARKS:
+        if sample.startswith(mark):
+            return name
+    # In UTF-16 one of the two bytes of ASCII characters is zero.
+    first, second = sample[::2].count(0), sample[1::2].count(0)
+    if not first and not second:
+        return "utf-8-sig"
+    least = _UTF_16_SHARE * len(sample) / 2
+    if second >= least and 8 * first < second:
+        return "utf-16-le"
+    if first >= least and 8 * second < first:
+        return "utf-16-be"
+    raise ValueError(f"{path} must be text in UTF-8 or UTF-16, got NUL bytes, as in a binary file")
 
 
 def is_file(path: str) -> bool:

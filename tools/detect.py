@@ -75,8 +75,10 @@ def detect(options: argparse.Namespace) -> None:
             f"--checkpoint must be a detector, got {options.checkpoint}; use tools/predict.py for "
             "clip classifiers"
         )
-    backend = trained.cfg.DATA.DECODING_BACKEND
-    with open_video(options.video, backend) as video:
+    data = trained.cfg.DATA
+    with open_video(
+        options.video, data.DECODING_BACKEND, max_image_pixels=data.MAX_IMAGE_PIXELS
+    ) as video:
         with named_by("--boxes"):
             found = read_timed_boxes(options.boxes, video, begin=video_begin(trained.cfg))
         scores = score_boxes(trained, task, video, found, options.device)

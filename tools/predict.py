@@ -102,7 +102,8 @@ def predict(options: argparse.Namespace) -> tuple[dict[str, Any], Tensor]:
 def _decode(video: str, cfg: CfgNode) -> Tensor:
     """Decode the test views of a video: (V, C, T, H, W) uint8."""
     views = build_test_views(cfg)
-    with open_video(video, cfg.DATA.DECODING_BACKEND) as opened:
+    limit = cfg.DATA.MAX_IMAGE_PIXELS
+    with open_video(video, cfg.DATA.DECODING_BACKEND, max_image_pixels=limit) as opened:
         clips = views(opened).permute(0, 4, 1, 2, 3)
     return clips.flip(1) if reverses_channels(cfg, "test") else clips
 

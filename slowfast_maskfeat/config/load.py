@@ -18,6 +18,7 @@ from slowfast_maskfeat.config.defaults import default_config
 from slowfast_maskfeat.config.inert import INERT_KEYS, INERT_SECTIONS, overruled
 from slowfast_maskfeat.config.numbers import wrong_numbers
 from slowfast_maskfeat.config.yaml_file import parse_yaml, read_yaml
+from slowfast_maskfeat.files import expand_home
 from slowfast_maskfeat.schedules import POLICIES
 
 # Where a run writes. It follows from the files and the command line of whoever starts it, never
@@ -297,19 +298,31 @@ def _coerce(key: str, value: Any, default: Any, source: str) -> Any:
     if kind is int and isinstance(value, float) and value.is_integer():
         return int(value)
     if kind is list and isinstance(value, (list, tuple)):
-        return _as_lists(value)
+        return [_with_home(key, item) for item in _as_lists(value)]
     if kind is list and isinstance(value, (int, float)) and not isinstance(value, bool):
         return [value]
     if kind is str and value is None:
         return ""
     if kind is str and not isinstance(value, (list, tuple, bool)):
-        return str(value)
+        return _with_home(key, str(value))
     if type(value) is kind:
         return value
     raise ValueError(
         f"{source}: {key} must be {_kind_name(kind)} (default {default!r}), "
         f"got {value!r}, {_kind_name(type(value))}"
     )
+
+
+def _with_home(key: str, value: Any) -> Any:
+    """Replace `~` at the beginning of a string, which is a path then, by the home folder.
+
+    Raises:
+        ValueError: the home folder is unknown.
+    """
+    try:
+        return expand_home(value) if isinstance(value, str) else value
+    except ValueError as error:
+        raise ValueError(f"{key}: {error}") from error
 
 
 def _kind_name(kind: type) -> str:
@@ -378,6 +391,7 @@ _LARGEST_RATE = 1e30  # of a probe; times the batch size it is still a finite fl
 
 _NOT_NEGATIVE = (
     "DATA.DECODE_TIMEOUT",
+    "DATA.MAX_IMAGE_PIXELS",
     "DATA.TRAIN_JITTER_FPS",
     "DATA_LOADER.NUM_WORKERS",
     "PROBE.EPOCHS",

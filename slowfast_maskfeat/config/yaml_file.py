@@ -9,13 +9,18 @@ from typing import Any
 
 import yaml
 
-from slowfast_maskfeat.files import is_file, open_text
+from slowfast_maskfeat.files import expand_home, is_file, open_text
 
 # The full name of a key, its node and that of its value.
 _Entry = tuple[str, yaml.Node, yaml.Node]
 
 # PyYAML's messages for a line that is indented too far, or not far enough.
 _INDENTATION = ("mapping values are not allowed", "expected <block end>", "could not find expected")
+
+
+def is_yaml(word: str) -> bool:
+    """Whether a word of a command line names a YAML file."""
+    return word.lower().endswith((".yaml", ".yml"))
 
 
 def read_yaml(file: str | os.PathLike[str]) -> tuple[dict[str, Any], list[str]]:
@@ -32,7 +37,7 @@ def read_yaml(file: str | os.PathLike[str]) -> tuple[dict[str, Any], list[str]]:
         ValueError: the file or a base is missing, is not YAML (the message has the line), or is not
             a mapping.
     """
-    file = os.fspath(file)
+    file = expand_home(os.fspath(file))
     if not is_file(file):
         raise ValueError(f"{file}: no such configuration file")
     return _read(file, ())
@@ -74,11 +79,8 @@ def _read(file: str, above: tuple[str, ...]) -> tuple[dict[str, Any], list[str]]
         raise ValueError(f"{file}: its _BASE_ leads back to the file itself")
     if above and not is_file(file):
         raise ValueError(f"{above[-1]}: its _BASE_ names a file that does not exist: {file}")
-    try:
-        with open_text(file) as opened:
-            text = opened.read()
-    except UnicodeDecodeError as error:
-        raise ValueError(f"{file}: not valid YAML: not a text file ({error})") from error
+    with open_text(file) as opened:
+        text = opened.read()
     content, twice = parse_yaml(text, file)
     bases = content.pop("_BASE_", [])
     bases = [bases] if isinstance(bases, str) else bases
@@ -95,7 +97,7 @@ def _read(file: str, above: tuple[str, ...]) -> tuple[dict[str, Any], list[str]]
 
 def _beside(file: str, base: str) -> str:
     """Path of a base; relative paths start at the folder of the file."""
-    base = os.path.expanduser(base)
+    base = expand_home(base)
     if "://" in base or os.path.isabs(base):
         return base
     return os.path.normpath(os.path.join(os.path.dirname(file), base))

@@ -10,7 +10,7 @@ from numpy.typing import NDArray
 from slowfast_maskfeat.curation.jobs import Failure
 from slowfast_maskfeat.videos._frame_table import FrameTable, open_container, read_frame_table
 from slowfast_maskfeat.videos.decode import available_backends, open_around, open_video
-from slowfast_maskfeat.videos.media import is_image
+from slowfast_maskfeat.videos.media import MAX_IMAGE_PIXELS, is_image
 from slowfast_maskfeat.videos.video import DecodeError, Video
 
 _CHUNK = 32  # frames in memory at a time
@@ -34,7 +34,13 @@ def require_decoder(name: str) -> None:
         raise ValueError(f"the decoder must be installed, got {name!r}, which is {version}")
 
 
-def check_video(path: str, *, backend: str = "auto", full: bool = False) -> Failure | None:
+def check_video(
+    path: str,
+    *,
+    backend: str = "auto",
+    full: bool = False,
+    max_image_pixels: int = MAX_IMAGE_PIXELS,
+) -> Failure | None:
     """Decode the first, the middle and the last frame of a video.
 
     A file with clearly fewer frames than in its header fails, although its beginning can be
@@ -45,12 +51,13 @@ def check_video(path: str, *, backend: str = "auto", full: bool = False) -> Fail
         path: File or address.
         backend: Decoder; see `open_video`.
         full: Decode all frames, and with decord compare all.
+        max_image_pixels: See `open_video`.
 
     Returns:
         None if the check passes.
     """
     try:
-        with open_video(path, backend) as video:
+        with open_video(path, backend, max_image_pixels=max_image_pixels) as video:
             if is_image(path):
                 video.frames([0])
                 return None

@@ -69,10 +69,12 @@ class RowCollector:
         """Add a row.
 
         Raises:
-            RowError: The path is empty.
+            RowError: The path is empty or has a NUL byte.
         """
         if not path:
             raise RowError("the path is empty")
+        if "\0" in path:
+            raise RowError("the path has a NUL byte")
         encoded = path.encode("utf-8", "surrogateescape")
         self._paths += encoded
         self._ends.append(len(self._paths))

@@ -15,6 +15,7 @@ from numpy.typing import NDArray
 from slowfast_maskfeat.files import is_address, is_file, join
 from slowfast_maskfeat.log import Progress
 from slowfast_maskfeat.videos.decode import open_video
+from slowfast_maskfeat.videos.media import MAX_IMAGE_PIXELS
 from slowfast_maskfeat.videos.video import Video
 
 
@@ -189,7 +190,14 @@ class VideoList:
         return None
 
     def open(
-        self, row: int, *, reach: float, backend: str, num_threads: int, read_timeout: float
+        self,
+        row: int,
+        *,
+        reach: float,
+        backend: str,
+        num_threads: int,
+        read_timeout: float,
+        max_image_pixels: int = MAX_IMAGE_PIXELS,
     ) -> OpenedRow:
         """Open the video of a row.
 
@@ -197,9 +205,10 @@ class VideoList:
             row: Which.
             reach: Seconds that are needed before and after the key frame of a row that has one;
                 other rows open the whole video.
-            backend: See `open_video`, as the next two.
+            backend: See `open_video`, as the next three.
             num_threads: Of the decoder.
             read_timeout: Seconds without data.
+            max_image_pixels: Of a still image.
 
         Raises:
             DecodeError: See `open_video`; or the video ends before the key frame.
@@ -210,6 +219,7 @@ class VideoList:
             num_threads=num_threads,
             read_timeout=read_timeout,
             content=self.content(row, timeout=read_timeout),
+            max_image_pixels=max_image_pixels,
         )
         return OpenedRow(video)
 

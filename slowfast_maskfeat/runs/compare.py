@@ -194,8 +194,8 @@ def _decode(networks: Sequence[Network], path: str) -> list[_Clip]:
         for network in networks
     ]
     clips: dict[UniformViews, _Clip] = {}
-    backend = networks[0].cfg.DATA.DECODING_BACKEND
-    with open_video(path, backend) as video:
+    data = networks[0].cfg.DATA
+    with open_video(path, data.DECODING_BACKEND, max_image_pixels=data.MAX_IMAGE_PIXELS) as video:
         for view in dict.fromkeys(views):
             pixels: Tensor = view(video)  # (1, T, H, W, C)
             numbers = view.frame_numbers(video)[0].tolist()

@@ -13,8 +13,8 @@ from functools import cache
 from importlib import metadata
 
 from slowfast_maskfeat.files import is_address, is_plain_http, read_bytes
-from slowfast_maskfeat.log import first_line
-from slowfast_maskfeat.videos.media import is_image
+from slowfast_maskfeat.videos._load_errors import load_reason
+from slowfast_maskfeat.videos.media import MAX_IMAGE_PIXELS, is_image
 from slowfast_maskfeat.videos.video import (
     DecodeError,
     MissingFileError,
@@ -54,6 +54,7 @@ def open_video(
     num_threads: int = 1,
     read_timeout: float = 0.0,
     content: bytes | None = None,
+    max_image_pixels: int = MAX_IMAGE_PIXELS,
 ) -> Video:
     """Open a video file, or a still image as a video of one frame (read with Pillow).
 
@@ -70,6 +71,7 @@ def open_video(
             `clips.loader.ClipLoader`.
         content: Bytes of the file if they are already in memory, such as from a shard; `path` is
             then only its name.
+        max_image_pixels: Pixels above which a still image is not decoded; 0 for no limit.
 
     Returns:
         The open video, a context manager; close it.
@@ -78,7 +80,8 @@ def open_video(
         ValueError: The decoder is unknown or absent (the message names the available ones), or
             nothing opens addresses of this scheme.
         StalledError: No data arrived within `read_timeout`.
-        DecodeError: The file is missing, not a video, too damaged to open, or of an unknown codec.
+        DecodeError: The file is missing, not a video, too damaged to open, or of an unknown codec;
+            or it is an image with too many pixels.
     """
     if num_threads < 1:
         raise ValueError(f"num_threads must be at least 1, got {num_threads}")
@@ -89,8 +92,9 @@ def open_video(
     if content == b"":
         raise DecodeError(path, "the file is empty (0 bytes)")
     if is_image(path):
-        opened: Video = importlib.import_module(_IMAGE_BACKEND).open_file(path, content)
-        return opened
+        images = importlib.import_module(_IMAGE_BACKEND)
+        image: Video = images.open_file(path, content, max_pixels=max_image_pixels)
+        return image
     options = {"content": content, "num_threads": num_threads, "read_timeout": read_timeout}
     for open_file in openers[:-1]:
         try:
@@ -119,6 +123,7 @@ def open_around(
     backend: str = "auto",
     num_threads: int = 1,
     read_timeout: float = 0.0,
+    max_image_pixels: int = MAX_IMAGE_PIXELS,
 ) -> tuple[Video, float]:
     """Open a video around one timestamp, reading only that part of a long file.
 
@@ -131,6 +136,7 @@ def open_around(
             timestamps and an index (MP4, Matroska, WebM); the others read the whole file.
         num_threads: As in `open_video`.
         read_timeout: As in `open_video`.
+        max_image_pixels: As in `open_video`.
 
     Returns:
         The video, whole or only the part, and the timestamp on the clock of its `timestamps`.
@@ -149,7 +155,13 @@ def open_around(
         )
         if part is not None:
             return part
-    video = open_video(path, backend, num_threads=num_threads, read_timeout=read_timeout)
+    video = open_video(
+        path,
+        backend,
+        num_threads=num_threads,
+        read_timeout=read_timeout,
+        max_image_pixels=max_image_pixels,
+    )
     try:
         return video, float(video.timestamps[0]) + locate(video.duration)
     except BaseException:
@@ -213,5 +225,5 @@ def _load(name: str) -> tuple[Callable[..., Video] | None, str]:
         module = importlib.import_module(_BACKENDS[name])
     except (ImportError, OSError, RuntimeError) as error:
         # torchcodec raises OSError or RuntimeError if its FFmpeg or torch is incompatible.
-        return None, f"absent: {type(error).__name__}: {first_line(error)}"
+        return None, f"absent: {load_reason(error)}"
     return module.open_file, metadata.version(_DISTRIBUTIONS[name])

@@ -115,9 +115,13 @@ class Video(ABC):
                 f"got {requested.min()}..{requested.max()}"
             )
         unique, inverse = np.unique(requested, return_inverse=True)
-        decoded = self._decode(unique)
-        in_order = len(unique) == len(requested) and np.array_equal(unique, requested)
-        return decoded if in_order else decoded[inverse]
+        try:
+            decoded = self._decode(unique)
+            in_order = len(unique) == len(requested) and np.array_equal(unique, requested)
+            return decoded if in_order else decoded[inverse]
+        except MemoryError as error:
+            reason = f"{len(requested)} frames do not fit into memory"
+            raise DecodeError(self.path, reason) from error
 
     @abstractmethod
     def _decode(self, indices: NDArray[np.integer]) -> NDArray[np.uint8]:

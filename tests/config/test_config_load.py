@@ -156,6 +156,40 @@ def test_rates_of_a_file_must_be_finite(value, tmp_path):
         load_config([path])
 
 
+def test_a_tilde_is_the_home_folder_and_a_bare_one_in_yaml_null(tmp_path, monkeypatch):
+    monkeypatch.setenv("HOME", str(tmp_path))
+    path = _write(
+        tmp_path / "a.yaml",
+        "OUTPUT_DIR: ~/runs\nTASK: ~\nTRAIN: {CHECKPOINT_FILE_PATH: ~}\n"
+        "DATA:\n  PATH_TO_DATA_DIR: '~'\n  PATH_PREFIX: a/~/b\n  TRAIN_SHARDS: ~/{0..9}.tar\n"
+        "AVA: {TRAIN_LISTS: [~/a.csv, b.csv]}\nSOLVER: {CLIP_GRAD_VAL: ~}\n",
+    )
+    cfg = load_config(["~/a.yaml"], ["DATA.SHARD_CACHE", "~/cache", "AVA.FRAME_DIR", "~"])
+    assert cfg == load_config(
+        [path], ["DATA.SHARD_CACHE", f"{tmp_path}/cache", "AVA.FRAME_DIR", tmp_path]
+    )
+    stored = parse_config("TRAIN: {CHECKPOINT_FILE_PATH: ~/runs}\n", "x.pyth")
+    paths = [
+        cfg.OUTPUT_DIR,
+        stored.TRAIN.CHECKPOINT_FILE_PATH,
+        cfg.DATA.PATH_TO_DATA_DIR,
+        *cfg.AVA.TRAIN_LISTS,
+    ]
+    home = str(tmp_path)
+    assert paths == [f"{home}/runs", f"{home}/runs", home, f"{home}/a.csv", "b.csv"]
+    shards = cfg.DATA.TRAIN_SHARDS
+    assert shards == home + "/{0..9}.tar"
+    prefix = cfg.DATA.PATH_PREFIX
+    assert prefix == "a/~/b"
+    nulls = [cfg.TASK, cfg.TRAIN.CHECKPOINT_FILE_PATH, cfg.SOLVER.CLIP_GRAD_VAL]
+    assert nulls == ["", "", None]
+
+
+def test_an_unknown_home_folder_is_an_error():
+    with pytest.raises(ValueError, match=r"OUTPUT_DIR: '~no-one-\w+/x' must begin with .*'\./~no"):
+        load_config([], ["OUTPUT_DIR", "~no-one-here/x"])
+
+
 def test_a_broken_yaml_file_is_named_with_the_line(tmp_path):
     path = _write(tmp_path / "a.yaml", "TRAIN:\n  ENABLE: True\n BATCH_SIZE: 3\n")
     with pytest.raises(ValueError, match=r"a\.yaml:3: not valid YAML: .*indentation"):
