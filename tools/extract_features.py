@@ -26,6 +26,7 @@ from fvcore.common.config import CfgNode
 
 from slowfast_maskfeat import distributed
 from slowfast_maskfeat.builders import DataSource
+from slowfast_maskfeat.builders.model_size import check_model_size
 from slowfast_maskfeat.checkpoints import load_checkpoint
 from slowfast_maskfeat.cli import exit_code
 from slowfast_maskfeat.config import load_config, parse_config
@@ -88,7 +89,9 @@ def _configuration(options: argparse.Namespace) -> CfgNode:
             f"{options.checkpoint} contains no configuration; give the YAML file of its model with "
             "--cfg"
         )
-    return parse_config(content["cfg"], options.checkpoint, options.opts)
+    cfg = parse_config(content["cfg"], options.checkpoint, options.opts)
+    check_model_size(cfg, options.checkpoint, content, DataSource(cfg))
+    return cfg
 
 
 def _parse(arguments: list[str]) -> argparse.Namespace:

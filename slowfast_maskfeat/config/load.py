@@ -16,9 +16,13 @@ from slowfast_maskfeat.config.defaults import default_config
 from slowfast_maskfeat.config.inert import INERT_KEYS, INERT_SECTIONS, overruled
 from slowfast_maskfeat.config.yaml_file import parse_yaml, read_yaml
 from slowfast_maskfeat.schedules import POLICIES
+from slowfast_maskfeat.text import cut, quoted
 
 # Where a configuration comes from, its sections, and warnings about them.
 _Content = tuple[str, dict[str, Any], Sequence[str]]
+
+_LONGEST_LITERAL = 10_000  # characters of a value that may be a Python literal
+_LARGEST_INTEGER = 2**63 - 1
 
 # Types of the keys whose default is None.
 _OPTIONAL_KINDS: dict[str, type] = {
@@ -64,12 +68,12 @@ def parse_config(text: str, source: str, overrides: Sequence[str] = ()) -> CfgNo
         ValueError: as in `load_config`.
     """
     content, sentences = parse_yaml(text, source)
-    trained_with = content.pop("IMPORTS", None) or []
+    trained_with = _module_names(content.pop("IMPORTS", None))
     import_extensions(_imports([], overrides))
     missing = [name for name in trained_with if name not in sys.modules]
     hint = (
-        f"{source} was trained with IMPORTS {missing}, which is not imported from a checkpoint: if "
-        "you trust these modules, name them with IMPORTS on the command line"
+        f"{source} was trained with IMPORTS {quoted(missing)}, which is not imported from a "
+        "checkpoint: if you trust these modules, name them with IMPORTS on the command line"
     )
     try:
         cfg = _load([(source, content, sentences)], overrides)
@@ -94,10 +98,10 @@ def import_extensions(modules: Sequence[str]) -> None:
     for name in modules:
         try:
             importlib.import_module(name)
-        except ImportError as error:
+        except (ImportError, TypeError, ValueError) as error:  # the others: of a malformed name
             raise ValueError(
-                f"IMPORTS: the module {name!r} cannot be imported: {error}; install it, or put its "
-                "folder into PYTHONPATH"
+                f"IMPORTS: the module {quoted(name)} cannot be imported: {cut(str(error))}; "
+                "install it, or put its folder into PYTHONPATH"
             ) from error
 
 
@@ -114,10 +118,10 @@ def _imports(contents: Sequence[_Content], overrides: Sequence[str]) -> list[str
 def _module_names(value: Any) -> list[str]:
     """Return a list of module names, also of a single one."""
     value = _parse(value)
-    names = [value] if isinstance(value, str) and value else list(value or ())
-    if not all(isinstance(name, str) for name in names):
-        raise ValueError(f"IMPORTS must be a list of module names, got {value!r}")
-    return names
+    names = [value] if isinstance(value, str) and value else value or []
+    if not isinstance(names, (list, tuple)) or not all(isinstance(name, str) for name in names):
+        raise ValueError(f"IMPORTS must be a list of module names, got {quoted(value)}")
+    return list(names)
 
 
 def _load(contents: Sequence[_Content], overrides: Sequence[str]) -> CfgNode:
@@ -129,7 +133,7 @@ def _load(contents: Sequence[_Content], overrides: Sequence[str]) -> CfgNode:
     if len(overrides) % 2:
         raise ValueError(
             "command line: overrides must be pairs KEY VALUE separated by a space, but "
-            f"{overrides[-1]!r} has no value"
+            f"{quoted(overrides[-1])} has no value"
         )
     for key, value in zip(overrides[::2], overrides[1::2], strict=True):
         _merge(cfg, key, value, source="command line", inert=inert)
@@ -160,6 +164,7 @@ def _flatten(content: Mapping[str, Any], prefix: str = "") -> Iterator[tuple[str
 def _merge(cfg: CfgNode, key: str, value: Any, *, source: str, inert: dict[str, str]) -> None:
     """Set one key of `cfg`, or record in `inert` why it has no effect."""
     value = _module_names(value) if key == "IMPORTS" else _parse(value)
+    _check_plain(key, value, source)
     *sections, name = key.split(".")
     node: Any = cfg
     for section in sections:
@@ -168,14 +173,14 @@ def _merge(cfg: CfgNode, key: str, value: Any, *, source: str, inert: dict[str, 
         if isinstance(node[name], CfgNode):
             if value is None:  # an empty section
                 return
-            raise ValueError(f"{source}: {key} is a section, not a key, got {value!r}")
+            raise ValueError(f"{source}: {key} is a section, not a key, got {quoted(value)}")
         node[name] = _coerce(key, value, node[name], source)
         return
     if key in INERT_KEYS:
         neutral, reason = INERT_KEYS[key]
         inert.pop(key, None)  # a later neutral value withdraws the warning
         if _as_lists(value) not in neutral:
-            inert[key] = f"{key}: {value!r} has no effect: {reason}"
+            inert[key] = f"{key}: {quoted(value)} has no effect: {reason}"
         return
     for section, (switch, reason) in INERT_SECTIONS.items():
         if key.startswith(section + "."):
@@ -184,7 +189,7 @@ def _merge(cfg: CfgNode, key: str, value: Any, *, source: str, inert: dict[str, 
             if switch is None or (key == f"{section}.{switch}" and value):
                 inert[section] = f"{section}.* has no effect: {reason}"
             return
-    raise ValueError(f"{source}: unknown key {key!r}{_nearest(key)}")
+    raise ValueError(f"{source}: unknown key {quoted(key)}{_nearest(key)}")
 
 
 def _nearest(key: str) -> str:
@@ -199,12 +204,27 @@ def _nearest(key: str) -> str:
 
 def _parse(value: Any) -> Any:
     """Evaluate a string that is a Python literal, such as `1e-6`, `(3, 7, 7)` or `None`."""
-    if not isinstance(value, str):
+    if not isinstance(value, str) or len(value) > _LONGEST_LITERAL:
         return value
     try:
         return ast.literal_eval(value)
-    except (ValueError, SyntaxError):
+    except (ValueError, SyntaxError, TypeError, MemoryError, RecursionError):
         return {"true": True, "false": False, "null": None}.get(value.lower(), value)
+
+
+def _check_plain(key: str, value: Any, source: str) -> None:
+    """Check that a value has no integer that torch does not represent, at any depth.
+
+    Raises:
+        ValueError: it has one.
+    """
+    if isinstance(value, (list, tuple)):
+        for item in value:
+            _check_plain(key, item, source)
+    elif isinstance(value, int) and abs(value) > _LARGEST_INTEGER:
+        raise ValueError(
+            f"{source}: {cut(key)} must have integers of at most 63 bits, got {quoted(value)}"
+        )
 
 
 def _as_lists(value: Any) -> Any:
@@ -229,6 +249,10 @@ def _coerce(key: str, value: Any, default: Any, source: str) -> Any:
     if kind is int and isinstance(value, float) and value.is_integer():
         return int(value)
     if kind is list and isinstance(value, (list, tuple)):
+        if default and not all(_is_like(item, default[0]) for item in value):
+            raise ValueError(
+                f"{source}: {key} must be a list like {default!r}, got {quoted(value)}"
+            )
         return _as_lists(value)
     if kind is list and isinstance(value, (int, float)) and not isinstance(value, bool):
         return [value]
@@ -240,8 +264,15 @@ def _coerce(key: str, value: Any, default: Any, source: str) -> Any:
         return value
     raise ValueError(
         f"{source}: {key} must be {_kind_name(kind)} (default {default!r}), "
-        f"got {value!r}, {_kind_name(type(value))}"
+        f"got {quoted(value)}, {_kind_name(type(value))}"
     )
+
+
+def _is_like(item: Any, default: Any) -> bool:
+    """Whether an item of a list is a number, as in the default, or a string."""
+    if isinstance(default, (int, float)):
+        return isinstance(item, (int, float)) and not isinstance(item, bool)
+    return isinstance(item, type(default))
 
 
 def _kind_name(kind: type) -> str:
@@ -312,6 +343,20 @@ _NOT_NEGATIVE = (
     "PROBE.WEIGHT_DECAY",
 )
 
+# Limits far above every published model, for a file whose configuration comes from anywhere.
+_AT_MOST = {
+    "AUG.NUM_SAMPLE": 1000,
+    "AUG.RE_COUNT": 1000,
+    "DATA.TRAIN_CROP_NUM_SPATIAL": 1000,
+    "DATA.TRAIN_CROP_NUM_TEMPORAL": 1000,
+    "DETECTION.ROI_XFORM_RESOLUTION": 1000,
+    "MASK.DECODER_DEPTH": 1000,
+    "MASK.HOG_BINS": 1000,
+    "MVIT.DEPTH": 1000,
+    "TEST.NUM_ENSEMBLE_VIEWS": 10_000,
+}
+_MOST_PIXELS = 2**30  # of a clip
+
 _RATES = ("MODEL.DROPOUT_RATE", "MVIT.DROPOUT_RATE", "MVIT.DROPPATH_RATE")
 _SHARES = (
     "AUG.GRAY_PROB",
@@ -345,6 +390,12 @@ def _check(cfg: CfgNode) -> None:
         _require(values[key] > 0, key, "> 0", values[key])
     for key in _NOT_NEGATIVE:
         _require(values[key] >= 0, key, ">= 0", values[key])
+    for key, limit in _AT_MOST.items():
+        _require(values[key] <= limit, key, f"<= {limit}", values[key])
+    for key in ("DATA.TRAIN_CROP_SIZE", "DATA.TEST_CROP_SIZE"):
+        largest = int((_MOST_PIXELS / cfg.DATA.NUM_FRAMES) ** 0.5)
+        frames = f"<= {largest} with DATA.NUM_FRAMES {cfg.DATA.NUM_FRAMES}"
+        _require(values[key] <= largest, key, frames, values[key])
     for key in _RATES:
         _require(0 <= values[key] < 1, key, "in [0, 1)", values[key])
     for key in _SHARES:
@@ -363,4 +414,4 @@ def _check(cfg: CfgNode) -> None:
 
 def _require(condition: bool, key: str, accepted: str, value: object) -> None:
     if not condition:
-        raise ValueError(f"{key} must be {accepted}, got {value!r}")
+        raise ValueError(f"{key} must be {accepted}, got {quoted(value)}")
