@@ -14,6 +14,7 @@ from slowfast_maskfeat.text import cut, quoted
 # Elements that a tensor may have although the file does not store each of them.
 _MAX_EXPANDED = 2**20
 _LARGEST_COUNT = 2**62
+_SCALER_NAMES = {"scale", "growth_factor", "backoff_factor", "growth_interval", "_growth_tracker"}
 
 
 class _Entry(NamedTuple):
@@ -22,10 +23,12 @@ class _Entry(NamedTuple):
     Attributes:
         accepts: Whether a value is of the entry's type.
         what: The type, for messages.
+        is_optional: Whether None stands for no entry.
     """
 
     accepts: Callable[[Any], bool]
     what: str
+    is_optional: bool = True
 
 
 def check_content(content: Mapping[Any, Any], path: Path) -> None:
@@ -56,7 +59,8 @@ def check_content(content: Mapping[Any, Any], path: Path) -> None:
             entries |= _TRAINING_ENTRIES
     for name, entry in entries.items():
         value = content.get(name)
-        if value is not None and not entry.accepts(value):
+        is_left_out = name not in content or (value is None and entry.is_optional)
+        if not is_left_out and not entry.accepts(value):
             raise ValueError(
                 f"{path} can't be used: its {name!r} must be {entry.what}, got "
                 f"{_described(value)}; use another checkpoint"
@@ -105,8 +109,8 @@ def _is_count(value: object) -> bool:
     return type(value) is int and 0 <= value <= _LARGEST_COUNT
 
 
-def _is_number(value: object) -> bool:
-    return isinstance(value, (int, float))
+def _is_epoch(value: object) -> bool:
+    return _is_count(value) or (type(value) is int and value == -1)
 
 
 def _is_state(value: object) -> bool:
@@ -127,11 +131,22 @@ def _is_optimizer(value: object) -> bool:
     groups = value.get("param_groups")
     return (
         isinstance(groups, list)
-        and all(isinstance(group, Mapping) for group in groups)
-        and all(_is_list_of(group.get("params"), _is_count) for group in groups)
-        and all(isinstance(one, Mapping) for one in value["state"].values())
+        and all(map(_is_group, groups))
+        and all(map(_is_parameter_state, value["state"].values()))
         and all(_is_count(number) for number in value["state"])
     )
+
+
+def _is_parameter_state(value: object) -> bool:
+    return isinstance(value, Mapping) and isinstance(value.get("step", 0), (int, float, Tensor))
+
+
+def _is_group(value: object) -> bool:
+    """Whether a value is a group of parameters, which may name them."""
+    if not isinstance(value, Mapping) or not _is_list_of(value.get("params"), _is_count):
+        return False
+    names = value.get("names")
+    return names is None or (_is_list_of_texts(names) and len(names) == len(value["params"]))
 
 
 def _is_list_of(value: object, accepts: Callable[[Any], bool]) -> bool:
@@ -164,6 +179,15 @@ def _is_section(value: object) -> bool:
     return isinstance(value, Mapping) and all(isinstance(name, str) for name in value)
 
 
+def _is_scaler(value: object) -> bool:
+    """Whether a value is the state of a GradScaler; that of a disabled one is empty."""
+    return value == {} or (
+        isinstance(value, Mapping)
+        and set(value) >= _SCALER_NAMES
+        and all(isinstance(value[name], (int, float)) for name in _SCALER_NAMES)
+    )
+
+
 def _is_sections(value: object) -> bool:
     """Whether a value is a dict of dicts, or of None."""
     return isinstance(value, Mapping) and all(
@@ -179,13 +203,10 @@ _MODEL_ENTRIES = {
 }
 _TRAINING_ENTRIES = {
     "model_state": _Entry(_is_state, "a dict of tensors by name"),
-    "epoch": _Entry(lambda value: value == -1 or _is_count(value), "an integer >= -1"),
-    "step": _Entry(_is_count, "an integer >= 0"),
-    "optimizer_state": _Entry(_is_optimizer, "the state of an optimizer"),
-    "scaler_state": _Entry(
-        lambda value: _is_section(value) and all(map(_is_number, value.values())),
-        "a dict of numbers by name",
-    ),
+    "epoch": _Entry(_is_epoch, "an integer >= -1", is_optional=False),
+    "step": _Entry(_is_count, "an integer >= 0", is_optional=False),
+    "optimizer_state": _Entry(_is_optimizer, "the state of an optimizer", is_optional=False),
+    "scaler_state": _Entry(_is_scaler, "the state of a GradScaler"),
     "random_states": _Entry(
         lambda value: _is_list_of(value, _is_random_state), "a list of random states"
     ),

@@ -344,9 +344,10 @@ def _clean_names(
 
 def _source_grid(content: Mapping[str, Any], path: Path) -> Grid | None:
     grid = content.get("token_grid")
-    if not grid:
+    if grid is None or grid in ([], ()):
         return None
-    if not isinstance(grid, Sequence) or len(grid) != 3 or any(type(n) is not int for n in grid):
+    is_grid = isinstance(grid, (list, tuple)) and len(grid) == 3
+    if not is_grid or not all(type(side) is int and 0 < side < 2**31 for side in grid):
         raise ValueError(f"{path}: its token_grid must be three integers, got {quoted(grid)}")
     return Grid(*grid)
 

@@ -14,6 +14,7 @@ from fvcore.common.config import CfgNode
 
 from slowfast_maskfeat.config.defaults import default_config
 from slowfast_maskfeat.config.inert import INERT_KEYS, INERT_SECTIONS, overruled
+from slowfast_maskfeat.config.limits import too_large
 from slowfast_maskfeat.config.yaml_file import parse_yaml, read_yaml
 from slowfast_maskfeat.schedules import POLICIES
 from slowfast_maskfeat.text import cut, quoted
@@ -22,7 +23,13 @@ from slowfast_maskfeat.text import cut, quoted
 _Content = tuple[str, dict[str, Any], Sequence[str]]
 
 _LONGEST_LITERAL = 10_000  # characters of a value that may be a Python literal
-_LARGEST_INTEGER = 2**63 - 1
+
+# Examples of the lists of strings whose default is empty.
+_OF_TEXTS = {
+    "AVA.TRAIN_PREDICT_BOX_LISTS": ["boxes.csv"],
+    "TRAIN.CHECKPOINT_CLEAR_NAME_PATTERN": ["backbone."],
+    "TRAIN.CHECKPOINT_LEAVE_OUT": ["head."],
+}
 
 # Types of the keys whose default is None.
 _OPTIONAL_KINDS: dict[str, type] = {
@@ -164,7 +171,6 @@ def _flatten(content: Mapping[str, Any], prefix: str = "") -> Iterator[tuple[str
 def _merge(cfg: CfgNode, key: str, value: Any, *, source: str, inert: dict[str, str]) -> None:
     """Set one key of `cfg`, or record in `inert` why it has no effect."""
     value = _module_names(value) if key == "IMPORTS" else _parse(value)
-    _check_plain(key, value, source)
     *sections, name = key.split(".")
     node: Any = cfg
     for section in sections:
@@ -212,21 +218,6 @@ def _parse(value: Any) -> Any:
         return {"true": True, "false": False, "null": None}.get(value.lower(), value)
 
 
-def _check_plain(key: str, value: Any, source: str) -> None:
-    """Check that a value has no integer that torch does not represent, at any depth.
-
-    Raises:
-        ValueError: it has one.
-    """
-    if isinstance(value, (list, tuple)):
-        for item in value:
-            _check_plain(key, item, source)
-    elif isinstance(value, int) and abs(value) > _LARGEST_INTEGER:
-        raise ValueError(
-            f"{source}: {cut(key)} must have integers of at most 63 bits, got {quoted(value)}"
-        )
-
-
 def _as_lists(value: Any) -> Any:
     """Convert tuples to lists, at any depth."""
     if isinstance(value, (list, tuple)):
@@ -244,14 +235,15 @@ def _coerce(key: str, value: Any, default: Any, source: str) -> Any:
     kind = _OPTIONAL_KINDS[key] if optional else type(default)
     if optional and value is None:
         return None
-    if kind is float and isinstance(value, int) and not isinstance(value, bool):
+    if kind is float and type(value) is int and abs(value) <= sys.float_info.max:
         return float(value)
     if kind is int and isinstance(value, float) and value.is_integer():
         return int(value)
     if kind is list and isinstance(value, (list, tuple)):
-        if default and not all(_is_like(item, default[0]) for item in value):
+        example = _OF_TEXTS.get(key, default)
+        if example and not all(_is_like(item, example[0]) for item in value):
             raise ValueError(
-                f"{source}: {key} must be a list like {default!r}, got {quoted(value)}"
+                f"{source}: {key} must be a list like {example!r}, got {quoted(value)}"
             )
         return _as_lists(value)
     if kind is list and isinstance(value, (int, float)) and not isinstance(value, bool):
@@ -343,20 +335,6 @@ _NOT_NEGATIVE = (
     "PROBE.WEIGHT_DECAY",
 )
 
-# Limits far above every published model, for a file whose configuration comes from anywhere.
-_AT_MOST = {
-    "AUG.NUM_SAMPLE": 1000,
-    "AUG.RE_COUNT": 1000,
-    "DATA.TRAIN_CROP_NUM_SPATIAL": 1000,
-    "DATA.TRAIN_CROP_NUM_TEMPORAL": 1000,
-    "DETECTION.ROI_XFORM_RESOLUTION": 1000,
-    "MASK.DECODER_DEPTH": 1000,
-    "MASK.HOG_BINS": 1000,
-    "MVIT.DEPTH": 1000,
-    "TEST.NUM_ENSEMBLE_VIEWS": 10_000,
-}
-_MOST_PIXELS = 2**30  # of a clip
-
 _RATES = ("MODEL.DROPOUT_RATE", "MVIT.DROPOUT_RATE", "MVIT.DROPPATH_RATE")
 _SHARES = (
     "AUG.GRAY_PROB",
@@ -390,12 +368,6 @@ def _check(cfg: CfgNode) -> None:
         _require(values[key] > 0, key, "> 0", values[key])
     for key in _NOT_NEGATIVE:
         _require(values[key] >= 0, key, ">= 0", values[key])
-    for key, limit in _AT_MOST.items():
-        _require(values[key] <= limit, key, f"<= {limit}", values[key])
-    for key in ("DATA.TRAIN_CROP_SIZE", "DATA.TEST_CROP_SIZE"):
-        largest = int((_MOST_PIXELS / cfg.DATA.NUM_FRAMES) ** 0.5)
-        frames = f"<= {largest} with DATA.NUM_FRAMES {cfg.DATA.NUM_FRAMES}"
-        _require(values[key] <= largest, key, frames, values[key])
     for key in _RATES:
         _require(0 <= values[key] < 1, key, "in [0, 1)", values[key])
     for key in _SHARES:
@@ -407,6 +379,8 @@ def _check(cfg: CfgNode) -> None:
         _require(is_accepted, "PROBE.LEARNING_RATES", f"in (0, {_LARGEST_RATE}]", rate)
     last_shard = cfg.NUM_SHARDS - 1
     _require(0 <= cfg.SHARD_ID <= last_shard, "SHARD_ID", f"in [0, {last_shard}]", cfg.SHARD_ID)
+    for key, accepted, value in too_large(values):
+        _require(False, key, accepted, value)
     loss = cfg.MODEL.LOSS_FUNC
     accepted = ", ".join(f"{name!r} ({task})" for name, task in _LOSSES.items())
     _require(loss in _LOSSES, "MODEL.LOSS_FUNC", f"one of {accepted}", loss)

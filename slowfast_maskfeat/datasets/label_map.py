@@ -10,6 +10,7 @@ from slowfast_maskfeat.text import quoted
 
 _MAX_ID = 2**16  # every number up to the highest becomes an output of the classifier
 _ITEM = re.compile(r"\b(?:item|label)\s*\{([^{}]*)\}")
+_START = re.compile(r"\b(?:item|label)\s*\{")
 _NUMBER = re.compile(r"\b(?:label_)?id\s*:\s*(-?\d{1,18})\b")
 _NAME = re.compile(r"""\bname\s*:\s*(?:"((?:[^"\\]|\\.)*)"|'((?:[^'\\]|\\.)*)')""")
 _QUOTED = re.compile(r""""(?:[^"\\\n]|\\.)*"|'(?:[^'\\\n]|\\.)*'""")
@@ -62,6 +63,8 @@ def read_labelmap(path: str | os.PathLike[str]) -> dict[int, str]:
             )
         names[key] = value
         taken.add(value)
+    if len(_START.findall(bare)) > len(names):
+        raise ValueError(f"{path} must have items without braces in them, and a }} after each")
     if not names:
         raise ValueError(f'{path} must contain `item {{ name: "..." id: 1 }}`, got none')
     return names

@@ -14,7 +14,7 @@ from slowfast_maskfeat.checkpoints.report import shorten
 from slowfast_maskfeat.checkpoints.transfer import bare_name
 from slowfast_maskfeat.ema import WeightAverage
 from slowfast_maskfeat.engine.gradient_step import GradientStep
-from slowfast_maskfeat.engine.restorable import check_restorable
+from slowfast_maskfeat.engine.restorable import check_moments, check_restorable
 from slowfast_maskfeat.tasks.base import Task, unwrap
 
 
@@ -96,10 +96,10 @@ class TrainState:
                 raise ValueError("it must have model_state, optimizer_state and epoch")
             weights = _own_names(payload["model_state"])
             _check_fit(weights, self.bare.state_dict())
-            check_restorable(payload, self.stepper.optimizer, self.bare)
+            check_restorable(payload, self.bare)
             self.task.load_state_dict(payload.get("task_state") or {})
             self.stepper.optimizer.load_state_dict(payload["optimizer_state"])
-        except (KeyError, ValueError, RuntimeError, TypeError) as error:  # of load_state_dict
+        except (KeyError, ValueError, RuntimeError) as error:  # the last from load_state_dict
             raise ValueError(
                 f"{source}: can't resume with this configuration: {error}; set another OUTPUT_DIR "
                 "or TRAIN.AUTO_RESUME False, or load only the weights with "
@@ -119,6 +119,7 @@ class TrainState:
         states = payload.get("random_states") or []
         if len(states) == distributed.world_size():
             _set_random_state(states[distributed.rank()], source)
+        check_moments(self.stepper.optimizer, source)
 
 
 def is_resumable(payload: Mapping[str, Any]) -> bool:
