@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping
 from typing import Any
 
@@ -60,7 +61,7 @@ def check_moments(optimizer: torch.optim.Optimizer, source: str) -> None:
 def _is_moment(name: str, value: Any, parameter: Tensor) -> bool:
     if name == "step":
         is_scalar = isinstance(value, Tensor) and value.numel() == 1
-        return is_scalar or type(value) in (int, float)
+        return (is_scalar or type(value) in (int, float)) and 0 <= float(value) < math.inf
     if value is None:
         return name == "momentum_buffer"  # of SGD without momentum
     return isinstance(value, Tensor) and _fits(value, parameter)
