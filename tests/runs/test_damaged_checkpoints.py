@@ -15,6 +15,9 @@ import yaml
 from helpers import tiny_run
 from helpers.load_tool import Done, run_tool
 
+from slowfast_maskfeat.engine import train
+from slowfast_maskfeat.engine.state import TrainState
+
 OPTIONS = {"SOLVER.MAX_EPOCH": 2, "TEST.ENABLE": False, "TRAIN.EVAL_PERIOD": 9}
 NAME = "ssl_eval_checkpoint_epoch_{:05d}.pyth"
 ESCAPE = "\x1b]0;owned\x07\x1b[2J"
@@ -134,6 +137,29 @@ def test_parts_of_other_types_end_a_resume_in_one_line(
 ) -> None:
     line = one_line(resume(finished, tmp_path / "output", change(content)))
     assert message in line
+
+
+def test_weights_that_are_not_finite_end_a_training_and_leave_its_checkpoints(
+    finished: tuple[Path, Path],
+    content: dict[str, Any],
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    def diverging(state: TrainState, *arguments: Any, **named: Any) -> Any:
+        result = step(state, *arguments, **named)
+        next(state.bare.parameters()).detach().fill_(float("inf"))
+        return result
+
+    step = train.train_step
+    monkeypatch.setattr(train, "train_step", diverging)
+    line = one_line(resume(finished, tmp_path, content))
+    assert "weights must be finite to be saved, got infinity or NaN in patch_embed" in line
+    assert f"{NAME.format(2)} was not written, and older files are unchanged" in line
+    assert os.listdir(tmp_path / "checkpoints") == [NAME.format(1)]
+    monkeypatch.undo()
+    done = tiny_run.run(finished[0], tmp_path, tiny_run.FINETUNING, OPTIONS)
+    assert done.returncode == 0
+    assert "1 epochs" in done.stderr
 
 
 @pytest.mark.parametrize(
