@@ -22,15 +22,6 @@ from slowfast_maskfeat.text import cut, quoted
 # Where a configuration comes from, its sections, and warnings about them.
 _Content = tuple[str, dict[str, Any], Sequence[str]]
 
-_LONGEST_LITERAL = 10_000  # characters of a value that may be a Python literal
-
-# Examples of the lists of strings whose default is empty.
-_OF_TEXTS = {
-    "AVA.TRAIN_PREDICT_BOX_LISTS": ["boxes.csv"],
-    "TRAIN.CHECKPOINT_CLEAR_NAME_PATTERN": ["backbone."],
-    "TRAIN.CHECKPOINT_LEAVE_OUT": ["head."],
-}
-
 # Types of the keys whose default is None.
 _OPTIONAL_KINDS: dict[str, type] = {
     "AUG.COLOR_JITTER": float,
@@ -39,6 +30,13 @@ _OPTIONAL_KINDS: dict[str, type] = {
     "MVIT.POOL_KV_STRIDE_ADAPTIVE": list,
     "SOLVER.CLIP_GRAD_L2NORM": float,
     "SOLVER.CLIP_GRAD_VAL": float,
+}
+
+# Examples of the lists of strings whose default is empty.
+_OF_TEXTS = {
+    "AVA.TRAIN_PREDICT_BOX_LISTS": ["boxes.csv"],
+    "TRAIN.CHECKPOINT_CLEAR_NAME_PATTERN": ["backbone."],
+    "TRAIN.CHECKPOINT_LEAVE_OUT": ["head."],
 }
 
 
@@ -206,6 +204,9 @@ def _nearest(key: str) -> str:
         last = key.rsplit(".", 1)[-1].upper()
         near = [name for name in known if name.rsplit(".", 1)[-1] == last][:1]
     return f"; did you mean {near[0]}?" if near else ""
+
+
+_LONGEST_LITERAL = 10_000  # characters of a value that may be a Python literal
 
 
 def _parse(value: Any) -> Any:
