@@ -49,6 +49,11 @@ def check_moments(optimizer: torch.optim.Optimizer, source: str) -> None:
     """
     needed = _ADAM if isinstance(optimizer, torch.optim.Adam) else ()
     for parameter, moments in optimizer.state.items():
+        if not isinstance(parameter, Tensor):  # torch keeps the number of an unknown one
+            raise ValueError(
+                f"{source}: its optimizer has a state of parameter {parameter}, but no such "
+                "parameter; resume from another checkpoint"
+            )
         wrong = [name for name in needed if moments and name not in moments]
         wrong += [name for name, value in moments.items() if not _is_moment(name, value, parameter)]
         if wrong:
