@@ -9,7 +9,7 @@ from typing import Any, NamedTuple
 import yaml
 
 from slowfast_maskfeat.files import is_address, is_file, kind_of_file, open_text
-from slowfast_maskfeat.text import cut, printable, quoted
+from slowfast_maskfeat.text import cut, cut_quotes, printable, quoted
 
 # The full name of a key, its node and that of its value.
 _Entry = tuple[str, yaml.Node, yaml.Node]
@@ -129,7 +129,8 @@ def _read(file: str, above: tuple[str, ...], done: list[str]) -> tuple[dict[str,
     if file in above:
         raise ValueError(f"{file}: its _BASE_ leads back to the file itself")
     if above and not is_file(file):
-        raise ValueError(f"{above[-1]}: its _BASE_ names a file that does not exist: {file}")
+        missing = cut_quotes(file)
+        raise ValueError(f"{above[-1]}: its _BASE_ names a file that does not exist: {missing}")
     done.append(file)
     if len(done) > _MAX_FILES:
         raise ValueError(f"{done[0]}: its _BASE_ must lead to at most {_MAX_FILES} files")

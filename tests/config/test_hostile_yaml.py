@@ -98,6 +98,13 @@ def test_bases_that_repeat_each_other_are_read_a_limited_number_of_times(tmp_pat
         read_yaml(tmp_path / "0.yaml")
 
 
+def test_a_base_with_a_name_of_any_length_is_one_short_line(tmp_path: Path) -> None:
+    (tmp_path / "x.yaml").write_text(f"_BASE_: {'y' * 100_000}\n")
+    with pytest.raises(ValueError, match="_BASE_ names a file that does not exist: ") as error:
+        read_yaml(tmp_path / "x.yaml")
+    assert len(str(error.value)) < len(str(tmp_path)) + 300
+
+
 @pytest.mark.parametrize("kind", ["FIFO", "folder", "device"])
 def test_what_is_no_file_is_named_without_waiting(tmp_path: Path, kind: str) -> None:
     path = tmp_path / "x.yaml"
