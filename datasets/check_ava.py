@@ -38,6 +38,7 @@ from slowfast_maskfeat.datasets.key_frames import second_in_file
 from slowfast_maskfeat.datasets.label_map import read_labelmap
 from slowfast_maskfeat.files import atomic_write
 from slowfast_maskfeat.log import Progress
+from slowfast_maskfeat.text import printable
 from slowfast_maskfeat.videos.decode import DecodeError
 
 _NUM_SHOWN = 20
@@ -318,7 +319,7 @@ def check(options: argparse.Namespace) -> tuple[int, list[Path]]:
     compare(train, test, reports.get(options.ground_truth), options.excluded)
     written: list[Path] = []
     for report in reports.values():
-        print(report)
+        print(printable(str(report)))
         if options.output:
             written += write_clean(report, options.output)
     return sum(len(report.problems) for report in reports.values()), written

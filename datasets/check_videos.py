@@ -34,6 +34,7 @@ from slowfast_maskfeat.datasets import read_list
 from slowfast_maskfeat.datasets.list_file import list_lines, separator_of
 from slowfast_maskfeat.files import atomic_write, open_text
 from slowfast_maskfeat.log import Progress
+from slowfast_maskfeat.text import printable
 from slowfast_maskfeat.videos.decode import decoder_versions
 from slowfast_maskfeat.videos.media import MAX_IMAGE_PIXELS
 
@@ -144,7 +145,7 @@ def _check_all(
 
 
 def _shown(path: str) -> str:
-    return path.encode("utf-8", "surrogateescape").decode("utf-8", "replace")
+    return printable(path.encode("utf-8", "surrogateescape").decode("utf-8", "replace"))
 
 
 def _table(rows: Sequence[dict[str, object]]) -> str:

@@ -47,6 +47,7 @@ from slowfast_maskfeat.datasets import VideoList, read_class_names, read_list
 from slowfast_maskfeat.datasets.list_file import separator_of
 from slowfast_maskfeat.files import atomic_write, is_address, open_file
 from slowfast_maskfeat.log import Progress, first_line
+from slowfast_maskfeat.text import printable
 from slowfast_maskfeat.videos.media import is_media
 
 _UNITS = {"": 1, "K": 10**3, "M": 10**6, "G": 10**9}
@@ -219,7 +220,7 @@ def pack(
     written: list[str | Path] = [*shards, reasons]
     print(f"{path}: {len(videos)} rows, {len(refused)} refused, {len(jobs)} shards")
     for what, reason in [*refused[:10], *list(failed.items())[:10]]:
-        print(f"  {what}: {reason}")
+        print(printable(f"  {what}: {reason}"))
     if failed:
         print(f"{len(failed)} shards are missing; repeat the command")
         return False, written

@@ -35,6 +35,7 @@ from slowfast_maskfeat.datasets import VideoList, read_list
 from slowfast_maskfeat.datasets.list_file import separator_of
 from slowfast_maskfeat.files import atomic_write, open_text
 from slowfast_maskfeat.log import Progress
+from slowfast_maskfeat.text import printable
 
 
 def parse_arguments(arguments: Sequence[str] | None = None) -> argparse.Namespace:
@@ -168,7 +169,7 @@ def write_lists(
             text += f"; {written[-1]}: {len(rows[path])} rows, sha256 {digest}"
         print(text)
         for video in bad[:10]:
-            print(f"  {video}: {refused[video]}")
+            print(printable(f"  {video}: {refused[video]}"))
         classes = path.parent / "classes.txt"
         if classes.is_file():
             written.append(output / "classes.txt")

@@ -12,6 +12,8 @@ from collections.abc import Callable, Iterable
 from pathlib import Path
 from typing import TextIO
 
+from slowfast_maskfeat.text import cut_quotes, printable
+
 INVALID_INPUT = 2
 INTERRUPTED = 128 + signal.SIGINT  # as shells report it
 # More files of one folder than these are reported together.
@@ -57,7 +59,7 @@ def exit_code(work: Callable[[], object], *, output: object = None, resumable: b
     except OSError as error:
         where = error.filename or output
         what = error.strerror or str(error)
-        _print(f"error: {what if where is None else f'{where}: {what}'}")
+        _print(f"error: {what if where is None else cut_quotes(f'{where}: {what}')}")
         return INVALID_INPUT
     return code if isinstance(code, int) else 0
 
@@ -117,7 +119,7 @@ def _printable(path: str) -> str:
 def _print(*lines: object) -> None:
     # All processes of torchrun on a machine raise the same error.
     if os.environ.get("LOCAL_RANK", "0") == "0":
-        print(*lines, sep="\n", file=sys.stderr)
+        print(*(printable(str(line)) for line in lines), sep="\n", file=sys.stderr)
 
 
 def _one_line(error: ValueError) -> str:
@@ -125,5 +127,5 @@ def _one_line(error: ValueError) -> str:
     text = str(getattr(error, "summary", error))
     lines = [line.strip() for line in text.splitlines() if line.strip()]
     if lines and "Original Traceback" in text:
-        return lines[-1].removeprefix("ValueError: ")
-    return " ".join(" ".join(lines).split())
+        return cut_quotes(lines[-1].removeprefix("ValueError: "))
+    return cut_quotes(" ".join(" ".join(lines).split()))

@@ -12,6 +12,7 @@ import codecs
 import io
 import os
 import secrets
+import stat
 import time
 from abc import ABC, abstractmethod
 from collections.abc import Iterator
@@ -235,6 +236,30 @@ def is_file(path: str) -> bool:
             return bool(store.info(inside)["type"] == "file")
         except FileNotFoundError:
             return False
+
+
+def kind_of_file(path: str | os.PathLike[str]) -> str:
+    """Return the kind of what is at a local path, without opening it.
+
+    Opening a FIFO waits until another program writes to it.
+
+    Returns:
+        "file", "folder", "FIFO", "socket" or "device"; empty if there is nothing.
+
+    Raises:
+        OSError: The path can't be looked up, such as one in a folder of another user.
+    """
+    try:
+        mode = os.stat(path).st_mode
+    except (FileNotFoundError, NotADirectoryError, ValueError):  # the last for a NUL character
+        return ""
+    kinds = {
+        stat.S_IFREG: "file",
+        stat.S_IFDIR: "folder",
+        stat.S_IFIFO: "FIFO",
+        stat.S_IFSOCK: "socket",
+    }
+    return kinds.get(stat.S_IFMT(mode), "device")
 
 
 def list_names(folder: str) -> list[str]:

@@ -39,6 +39,7 @@ from slowfast_maskfeat.checkpoints.report import CLASSIFIER
 from slowfast_maskfeat.checkpoints.transfer import Renaming
 from slowfast_maskfeat.cli import exit_code, print_written
 from slowfast_maskfeat.config import load_config
+from slowfast_maskfeat.text import printable
 
 # Suffix of the output -> possible forms; the first is the default of --to.
 FORMS = {
@@ -155,7 +156,7 @@ def _load_all(
                 f"for a new classifier, add {NUM_CLASSES} {data.num_classes} to the command",
                 report,
             )
-        print(report)
+        print(printable(str(report)))
         if any(name.startswith(CLASSIFIER) for name in report.loaded):
             names = source.class_names or known
     return names

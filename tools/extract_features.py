@@ -28,6 +28,7 @@ from fvcore.common.config import CfgNode
 
 from slowfast_maskfeat import distributed
 from slowfast_maskfeat.builders import DataSource
+from slowfast_maskfeat.builders.model_size import check_model_size
 from slowfast_maskfeat.builders.preflight import check_files
 from slowfast_maskfeat.checkpoints import load_checkpoint
 from slowfast_maskfeat.cli import exit_code, print_written
@@ -99,7 +100,9 @@ def _configuration(options: argparse.Namespace) -> CfgNode:
             f"{options.checkpoint} contains no configuration; give the YAML file of its model with "
             "--cfg"
         )
-    return parse_config(content["cfg"], options.checkpoint, [*output, *options.opts])
+    cfg = parse_config(content["cfg"], options.checkpoint, [*output, *options.opts])
+    check_model_size(cfg, options.checkpoint, content, DataSource(cfg))
+    return cfg
 
 
 def _parse(arguments: list[str]) -> argparse.Namespace:

@@ -31,6 +31,7 @@ from slowfast_maskfeat.cli import exit_code, print_written
 from slowfast_maskfeat.files import atomic_write
 from slowfast_maskfeat.runs.load_trained import load_trained
 from slowfast_maskfeat.tasks import Classification
+from slowfast_maskfeat.text import printable
 from slowfast_maskfeat.videos.decode import open_video
 
 
@@ -53,7 +54,7 @@ def _predict_and_print(options: argparse.Namespace) -> None:
         print(json.dumps(prediction))
     else:
         for row in prediction["top"]:
-            print(f"{row['score']:.4f}  {row['name']}")
+            print(f"{row['score']:.4f}  {printable(row['name'])}")
     if options.logits:
         print_written([options.logits], stream=sys.stderr if options.json else None)
 

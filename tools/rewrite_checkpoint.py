@@ -24,6 +24,7 @@ from slowfast_maskfeat.checkpoints import save_checkpoint
 from slowfast_maskfeat.checkpoints.transfer import WEIGHT_KEYS
 from slowfast_maskfeat.cli import exit_code, print_written
 from slowfast_maskfeat.log import first_line
+from slowfast_maskfeat.text import cut, printable
 
 SUFFIXES = (".pyth", ".pth", ".pt")
 # Keys that are kept in addition to the weights, if their values have this type.
@@ -161,7 +162,7 @@ def _as_plain(value: Any) -> Any:
 
 
 def _shorten(names: Any) -> str:
-    texts = [str(name) for name in names]
+    texts = [cut(printable(str(name))) for name in names]
     more = f" and {len(texts) - 8} more" if len(texts) > 8 else ""
     return ", ".join(texts[:8]) + more
 

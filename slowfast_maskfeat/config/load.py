@@ -16,10 +16,12 @@ from fvcore.common.config import CfgNode
 
 from slowfast_maskfeat.config.defaults import default_config
 from slowfast_maskfeat.config.inert import INERT_KEYS, INERT_SECTIONS, overruled
+from slowfast_maskfeat.config.limits import too_large
 from slowfast_maskfeat.config.numbers import wrong_numbers
 from slowfast_maskfeat.config.yaml_file import parse_yaml, read_yaml
 from slowfast_maskfeat.files import expand_home
 from slowfast_maskfeat.schedules import POLICIES
+from slowfast_maskfeat.text import cut, quoted
 
 # Where a run writes. It follows from the files and the command line of whoever starts it, never
 # from a checkpoint, whose folder is that of its training.
@@ -38,6 +40,13 @@ _OPTIONAL_KINDS: dict[str, type] = {
     "MVIT.POOL_KV_STRIDE_ADAPTIVE": list,
     "SOLVER.CLIP_GRAD_L2NORM": float,
     "SOLVER.CLIP_GRAD_VAL": float,
+}
+
+# Examples of the lists of strings whose default is empty.
+_OF_TEXTS = {
+    "AVA.TRAIN_PREDICT_BOX_LISTS": ["boxes.csv"],
+    "TRAIN.CHECKPOINT_CLEAR_NAME_PATTERN": ["backbone."],
+    "TRAIN.CHECKPOINT_LEAVE_OUT": ["head."],
 }
 
 
@@ -107,13 +116,13 @@ def parse_config(text: str, source: str, overrides: Sequence[str] = ()) -> CfgNo
         ValueError: as in `load_config`.
     """
     content, sentences = parse_yaml(text, source)
-    trained_with = content.pop("IMPORTS", None) or []
+    trained_with = _module_names(content.pop("IMPORTS", None))
     content = {key: value for key, value in flatten(content) if key not in _WRITTEN}
     import_extensions(_imports([], overrides))
     missing = [name for name in trained_with if name not in sys.modules]
     hint = (
-        f"{source} was trained with IMPORTS {missing}, which is not imported from a checkpoint: if "
-        "you trust these modules, name them with IMPORTS on the command line"
+        f"{source} was trained with IMPORTS {quoted(missing)}, which is not imported from a "
+        "checkpoint: if you trust these modules, name them with IMPORTS on the command line"
     )
     try:
         cfg = _load([(source, content, sentences)], overrides)
@@ -138,10 +147,10 @@ def import_extensions(modules: Sequence[str]) -> None:
     for name in modules:
         try:
             importlib.import_module(name)
-        except ImportError as error:
+        except (ImportError, TypeError, ValueError) as error:  # the others: of a malformed name
             raise ValueError(
-                f"IMPORTS: the module {name!r} cannot be imported: {error}; install it, or put its "
-                "folder into PYTHONPATH"
+                f"IMPORTS: the module {quoted(name)} cannot be imported: {cut(str(error))}; "
+                "install it, or put its folder into PYTHONPATH"
             ) from error
 
 
@@ -158,10 +167,10 @@ def _imports(contents: Sequence[_Content], overrides: Sequence[str]) -> list[str
 def _module_names(value: Any) -> list[str]:
     """Return a list of module names, also of a single one."""
     value = _parse(value)
-    names = [value] if isinstance(value, str) and value else list(value or ())
-    if not all(isinstance(name, str) for name in names):
-        raise ValueError(f"IMPORTS must be a list of module names, got {value!r}")
-    return names
+    names = [value] if isinstance(value, str) and value else value or []
+    if not isinstance(names, (list, tuple)) or not all(isinstance(name, str) for name in names):
+        raise ValueError(f"IMPORTS must be a list of module names, got {quoted(value)}")
+    return list(names)
 
 
 def _load(
@@ -175,7 +184,7 @@ def _load(
     if len(overrides) % 2:
         raise ValueError(
             "command line: overrides must be pairs KEY VALUE separated by a space, but "
-            f"{overrides[-1]!r} has no value"
+            f"{quoted(overrides[-1])} has no value"
         )
     for key, value in zip(overrides[::2], overrides[1::2], strict=True):
         _merge(cfg, key, value, source="command line", inert=inert)
@@ -237,14 +246,14 @@ def _merge(cfg: CfgNode, key: str, value: Any, *, source: str, inert: dict[str, 
         if isinstance(node[name], CfgNode):
             if value is None:  # an empty section
                 return
-            raise ValueError(f"{source}: {key} is a section, not a key, got {value!r}")
+            raise ValueError(f"{source}: {key} is a section, not a key, got {quoted(value)}")
         node[name] = _coerce(key, value, node[name], source)
         return
     if key in INERT_KEYS:
         neutral, reason = INERT_KEYS[key]
         inert.pop(key, None)  # a later neutral value withdraws the warning
         if _as_lists(value) not in neutral:
-            inert[key] = f"{key}: {value!r} has no effect: {reason}"
+            inert[key] = f"{key}: {quoted(value)} has no effect: {reason}"
         return
     for section, (switch, reason) in INERT_SECTIONS.items():
         if key.startswith(section + "."):
@@ -253,7 +262,7 @@ def _merge(cfg: CfgNode, key: str, value: Any, *, source: str, inert: dict[str, 
             if switch is None or (key == f"{section}.{switch}" and value):
                 inert[section] = f"{section}.* has no effect: {reason}"
             return
-    raise ValueError(f"{source}: unknown key {key!r}{_nearest(key)}")
+    raise ValueError(f"{source}: unknown key {quoted(key)}{_nearest(key)}")
 
 
 def _nearest(key: str) -> str:
@@ -266,13 +275,16 @@ def _nearest(key: str) -> str:
     return f"; did you mean {near[0]}?" if near else ""
 
 
+_LONGEST_LITERAL = 10_000  # characters of a value that may be a Python literal
+
+
 def _parse(value: Any) -> Any:
     """Evaluate a string that is a Python literal, such as `1e-6`, `(3, 7, 7)` or `None`."""
-    if not isinstance(value, str):
+    if not isinstance(value, str) or len(value) > _LONGEST_LITERAL:
         return value
     try:
         return ast.literal_eval(value)
-    except (ValueError, SyntaxError):
+    except (ValueError, SyntaxError, TypeError, MemoryError, RecursionError):
         return {"true": True, "false": False, "null": None}.get(value.lower(), value)
 
 
@@ -298,6 +310,11 @@ def _coerce(key: str, value: Any, default: Any, source: str) -> Any:
     if kind is int and isinstance(value, float) and value.is_integer():
         return int(value)
     if kind is list and isinstance(value, (list, tuple)):
+        example = _OF_TEXTS.get(key, default)
+        if example and not all(_is_like(item, example[0]) for item in value):
+            raise ValueError(
+                f"{source}: {key} must be a list like {example!r}, got {quoted(value)}"
+            )
         return [_with_home(key, item) for item in _as_lists(value)]
     if kind is list and isinstance(value, (int, float)) and not isinstance(value, bool):
         return [value]
@@ -309,7 +326,7 @@ def _coerce(key: str, value: Any, default: Any, source: str) -> Any:
         return value
     raise ValueError(
         f"{source}: {key} must be {_kind_name(kind)} (default {default!r}), "
-        f"got {value!r}, {_kind_name(type(value))}"
+        f"got {quoted(value)}, {_kind_name(type(value))}"
     )
 
 
@@ -323,6 +340,13 @@ def _with_home(key: str, value: Any) -> Any:
         return expand_home(value) if isinstance(value, str) else value
     except ValueError as error:
         raise ValueError(f"{key}: {error}") from error
+
+
+def _is_like(item: Any, default: Any) -> bool:
+    """Whether an item of a list is a number, as in the default, or a string."""
+    if isinstance(default, (int, float)):
+        return isinstance(item, (int, float)) and not isinstance(item, bool)
+    return isinstance(item, type(default))
 
 
 def _kind_name(kind: type) -> str:
@@ -459,6 +483,8 @@ def _check(cfg: CfgNode) -> None:
         _require(is_accepted, "PROBE.LEARNING_RATES", f"in (0, {_LARGEST_RATE}]", rate)
     last_shard = cfg.NUM_SHARDS - 1
     _require(0 <= cfg.SHARD_ID <= last_shard, "SHARD_ID", f"in [0, {last_shard}]", cfg.SHARD_ID)
+    for key, accepted, value in too_large(values):
+        _require(False, key, accepted, value)
     loss = cfg.MODEL.LOSS_FUNC
     accepted = ", ".join(f"{name!r} ({task})" for name, task in _LOSSES.items())
     _require(loss in _LOSSES, "MODEL.LOSS_FUNC", f"one of {accepted}", loss)
@@ -466,4 +492,4 @@ def _check(cfg: CfgNode) -> None:
 
 def _require(condition: bool, key: str, accepted: str, value: object) -> None:
     if not condition:
-        raise ValueError(f"{key} must be {accepted}, got {value!r}")
+        raise ValueError(f"{key} must be {accepted}, got {quoted(value)}")

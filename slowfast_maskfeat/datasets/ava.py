@@ -163,7 +163,8 @@ def _check_actions(rows: BoxRows, num_classes: int, label_map: str) -> None:
         ValueError: Some are not; the message names file and lines.
     """
     is_wrong = (rows.actions != -1) & ((rows.actions < 1) | (rows.actions > num_classes))
-    rows.refuse(is_wrong, f"the action must be in 1..{num_classes} ({label_map}), got {{action}}")
+    where = label_map.replace("{", "{{").replace("}", "}}")  # the text is a format
+    rows.refuse(is_wrong, f"the action must be in 1..{num_classes} ({where}), got {{action}}")
 
 
 def _files(data: AvaFolder, split: str) -> list[tuple[str, str, float | None]]:

@@ -11,6 +11,7 @@ from typing import NoReturn
 import numpy as np
 
 from slowfast_maskfeat.datasets.video_list import VideoList
+from slowfast_maskfeat.text import cut_quotes
 
 # Reading stops after this many malformed rows.
 _MAX_NAMED = 50
@@ -207,7 +208,7 @@ def raise_wrong_rows(
     Raises:
         ValueError: Always.
     """
-    named = [f"{unit} {line}: {what}" for line, what in wrong]
+    named = [f"{unit} {line}: {cut_quotes(what)}" for line, what in wrong]
     if len(wrong) == 1:
         raise ValueError(f"{source}, {named[0]}")
     more = " or more" if is_cut else ""

@@ -138,6 +138,66 @@ def test_all_malformed_rows_are_named_and_other_forms_refused(tmp_path):
         read_box_rows(tmp_path / "n.csv")
 
 
+@pytest.mark.parametrize(
+    ("row", "message"),
+    [
+        (f"{'x' * 140_000},0902,0,0,1,1,1", "line 2: the row is malformed: field larger than"),
+        (f"a,{'0' * 140_000}x,0,0,1,1,1", "line 2: the row is malformed: field larger than"),
+        (f"a,{'y' * 9_000},0,0,1,1,1", "line 2: the time must be a number, got 'yyy"),
+        ("a,0902,0,0,1,1,inf", "line 2: the action must be an integer, got 'inf'"),
+        ("a,0902,0,0,1,1,nan", "line 2: the action must be an integer, got 'nan'"),
+        ("a,0902,0,0,1,1,1e300", "line 2: the action must be an integer, got '1e300'"),
+        (f"a,0902,0,0,1,1,{'9' * 400}", "line 2: the action must be an integer, got '999"),
+    ],
+    ids=["name", "number", "text", "inf", "nan", "huge", "digits"],
+)
+def test_fields_of_any_length_are_one_short_line(row, message, tmp_path):
+    path = tmp_path / "boxes.csv"
+    path.write_text(f"a,0902,0,0,1,1,1\n{row}\n")
+    with pytest.raises(ValueError, match=re.escape(f"{path}, {message}")) as error:
+        read_box_rows(path)
+    assert len(str(error.value)) < len(str(path)) + 300
+
+
+def test_a_long_field_of_an_excluded_key_frame_is_one_short_line(tmp_path):
+    path = tmp_path / "excluded.csv"
+    path.write_text(f"a,0902\n{'x' * 140_000},1\n")
+    with pytest.raises(ValueError, match="line 2: the row is malformed: field larger than"):
+        read_excluded(path)
+
+
+def test_a_number_of_many_digits_is_read_as_it_is(tmp_path):
+    path = tmp_path / "boxes.csv"
+    path.write_text("a,0902,0,0,1,1,\na,0902,0,0,1,1,0000000012\n")
+    assert read_box_rows(path).actions.tolist() == [-1, 12]
+
+
+def test_a_path_with_braces_is_named_as_it_is(tmp_path):
+    folder = tmp_path / "{0}{x}"
+    folder.mkdir()
+    _write(folder, drawn="a,0902,0,0,1,1,9\n")
+    with pytest.raises(ValueError, match=re.escape(f"1..3 ({folder / 'map.pbtxt'}), got 9")):
+        read_ava(_data(folder), "train")
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        ('item { name: "a" id: 2000000000 }', r"the id must be in \[1, 65536\]"),
+        ('item { name: "a" id: 1 ' * 20_000, "a } after each"),
+        ('item { name: "a" id: 1 parts { } }\n' + MAP, "without braces in them"),
+        (f'item {{ name: "{"x" * 9999}" id: 1 }}\n' * 2, "ids must be unique, got 1 as for"),
+    ],
+    ids=["id", "not closed", "nested", "long name"],
+)
+def test_a_label_map_of_any_content_is_one_short_line(text, message, tmp_path):
+    path = tmp_path / "map.pbtxt"
+    path.write_text(text)
+    with pytest.raises(ValueError, match=message) as error:
+        read_labelmap(path)
+    assert len(str(error.value)) < len(str(path)) + 300
+
+
 def test_excluded_key_frames(tmp_path):
     _write(tmp_path, x="a,0902\nb,1000\n", none="", bad="a,0902\na;0903\na,x\n")
     names, seconds = read_excluded(tmp_path / "x.csv")
