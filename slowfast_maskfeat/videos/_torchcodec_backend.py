@@ -10,16 +10,18 @@ import json
 from typing import Any
 
 import numpy as np
+from av.video.reformatter import ColorRange
 from numpy.typing import NDArray
 from torchcodec.decoders import VideoDecoder
 
-from slowfast_maskfeat.videos._frame_table import (
-    FrameTable,
+from slowfast_maskfeat.videos._container import (
+    check_signature,
+    fetch_unrestricted,
+    local_name,
     open_container,
-    read_frame_table,
-    reason_of,
 )
-from slowfast_maskfeat.videos.video import DecodeError, UnsuitedDecoderError, Video
+from slowfast_maskfeat.videos._frame_table import FrameTable, read_frame_table
+from slowfast_maskfeat.videos.video import DecodeError, UnsuitedDecoderError, Video, decoding
 
 # Formats in which torchcodec 0.13 runs out of frames.
 _UNSEEKABLE_FORMATS = frozenset({"mpegts"})
@@ -29,14 +31,15 @@ _TIMESTAMP_TOLERANCE = 1e-6
 
 def open_file(path: str, *, content: bytes | None, num_threads: int, read_timeout: float) -> Video:
     """Open a file; see `open_video`."""
-    container, stream = open_container(
-        path, content=content, num_threads=1, read_timeout=read_timeout
-    )
+    content = fetch_unrestricted(path, content, read_timeout)
+    container, stream = open_container(path, content=content, num_threads=1, read_timeout=0.0)
     try:
         table = read_frame_table(path, container, stream)
         stream_index, format_name = stream.index, container.format.name
+        _check_colors(path, stream.codec_context)
     finally:
         container.close()
+    check_signature(path, content)
     if not table.has_trusted_pts or format_name in _UNSEEKABLE_FORMATS:
         raise UnsuitedDecoderError(
             path,
@@ -55,18 +58,34 @@ def open_file(path: str, *, content: bytes | None, num_threads: int, read_timeou
             ]
         }
     )
-    try:
+    with decoding(path, "cannot be opened as a video"):
         decoder = VideoDecoder(
-            path if content is None else content,
+            local_name(path) if content is None else content,
             stream_index=stream_index,
             dimension_order="NHWC",
             num_ffmpeg_threads=num_threads,
             device="cpu",
             custom_frame_mappings=mappings,
         )
-    except (RuntimeError, ValueError) as error:
-        raise DecodeError(path, f"cannot be opened as a video: {reason_of(error)}") from error
     return _TorchCodecVideo(path, decoder, table)
+
+
+def _check_colors(path: str, codec: Any) -> None:
+    """Check that torchcodec converts a video's colors correctly.
+
+    torchcodec 0.13 takes values of 0 to 255 (full range) for 16 to 235, except in the 8-bit formats
+    that are named after it (yuvj420p). It also depends on FFmpeg's release whether gray of more
+    than 8 bits is taken so.
+
+    Raises:
+        UnsuitedDecoderError: It does not.
+    """
+    pixels = str(codec.pix_fmt)
+    is_yuv = pixels.startswith(("yuv", "nv", "p0", "p2", "p4")) and not pixels.startswith("yuvj")
+    if (is_yuv and codec.color_range == ColorRange.JPEG) or pixels.startswith(("gray1", "gray9")):
+        raise UnsuitedDecoderError(
+            path, f"torchcodec does not convert its colors correctly ({pixels}): use pyav or auto"
+        )
 
 
 class _TorchCodecVideo(Video):
@@ -84,14 +103,9 @@ class _TorchCodecVideo(Video):
     def _decode(self, indices: NDArray[np.integer]) -> NDArray[np.uint8]:
         if self._decoder is None:
             raise ValueError(f"{self.path}: the video is closed")
-        try:
+        problem = f"frames {indices[0]}..{indices[-1]} of {self.num_frames} cannot be decoded"
+        with decoding(self.path, problem):
             batch = self._decoder.get_frames_at(self._shown[indices].tolist())
-        except (RuntimeError, IndexError) as error:
-            raise DecodeError(
-                self.path,
-                f"frames {indices[0]}..{indices[-1]} of {self.num_frames} cannot be decoded: "
-                f"{reason_of(error)}",
-            ) from error
         # After a false key frame (periodic intra refresh) torchcodec returns the next frame it has.
         shifts = np.abs(batch.pts_seconds.numpy() - self.timestamps[indices])
         is_other = shifts > _TIMESTAMP_TOLERANCE
