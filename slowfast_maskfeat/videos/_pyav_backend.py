@@ -184,10 +184,10 @@ class _PyAVVideo(Video):
                 if (packet.pts not in positions) != is_skipping:
                     is_skipping = not is_skipping
                     decoder.skip_frame = "NONREF" if is_skipping else "DEFAULT"
-                _put_requested(clip, positions, _decode_packet(decoder, packet), first_pts=key_pts)
+                _put_requested(clip, positions, decode_packet(decoder, packet), first_pts=key_pts)
                 if packet.pts == last_pts:
                     break
-            _put_requested(clip, positions, _decode_packet(decoder, None), first_pts=key_pts)
+            _put_requested(clip, positions, decode_packet(decoder, None), first_pts=key_pts)
         except av.FFmpegError as error:
             raise_if_stalled(self.path, error)
         finally:
@@ -251,6 +251,14 @@ def orient(pixels: NDArray[np.uint8], matrix: tuple[int, ...]) -> NDArray[np.uin
     return pixels[:, :: -1 if y_sign < 0 else 1, :: -1 if x_sign < 0 else 1]
 
 
+def is_mirrored(matrix: tuple[int, ...] | None) -> bool:
+    """Whether a display matrix mirrors frames, rotated or not."""
+    if matrix is None:
+        return False
+    a, b, _, c, d = matrix[:5]
+    return a * d - b * c < 0
+
+
 def display_matrix(frame: Any) -> tuple[int, ...] | None:
     """Display matrix of a decoded frame, 9 fixed-point numbers row by row; None if it has none."""
     try:
@@ -283,7 +291,8 @@ def _put_requested(
             clip.put(positions[frame.pts], frame)
 
 
-def _decode_packet(decoder: Any, packet: Any) -> list[Any]:
+def decode_packet(decoder: Any, packet: Any) -> list[Any]:
+    """Decode a packet; a damaged one returns no frames."""
     try:
         return decoder.decode(packet)
     except av.error.InvalidDataError:
@@ -298,8 +307,8 @@ def decode_all(reopen: _Open) -> Generator[Any, None, None]:
             # A packet of size 0 in the middle (AVI: "repeat the last frame") would flush the
             # decoder, which then accepts no further packets.
             if packet.size > 0:
-                yield from _decode_packet(stream.codec_context, packet)
-        yield from _decode_packet(stream.codec_context, None)
+                yield from decode_packet(stream.codec_context, packet)
+        yield from decode_packet(stream.codec_context, None)
     except av.FFmpegError as error:
         raise_if_stalled(container.name, error)  # any other error: the file is damaged from here on
     finally:

@@ -21,10 +21,12 @@ from slowfast_maskfeat.videos._container import (
     open_container,
 )
 from slowfast_maskfeat.videos._frame_table import FrameTable, read_frame_table
+from slowfast_maskfeat.videos._pyav_backend import decode_packet, display_matrix, is_mirrored
 from slowfast_maskfeat.videos.video import DecodeError, UnsuitedDecoderError, Video, decoding
 
 # Formats in which torchcodec 0.13 runs out of frames.
 _UNSEEKABLE_FORMATS = frozenset({"mpegts"})
+_CODECS_WITH_EXIF = frozenset({"mjpeg", "png", "apng", "webp", "tiff", "jpegxl"})
 # Seconds by which two floats of one timestamp may differ; frames are never this close.
 _TIMESTAMP_TOLERANCE = 1e-6
 
@@ -33,18 +35,16 @@ def open_file(path: str, *, content: bytes | None, num_threads: int, read_timeou
     """Open a file; see `open_video`."""
     content = fetch_unrestricted(path, content, read_timeout)
     container, stream = open_container(path, content=content, num_threads=1, read_timeout=0.0)
-    try:
-        table = read_frame_table(path, container, stream)
-        stream_index, format_name = stream.index, container.format.name
-        _check_colors(path, stream.codec_context)
-    finally:
-        container.close()
+    with container:
+        table, format_name = read_frame_table(path, container, stream), container.format.name
+        if not table.has_trusted_pts or format_name in _UNSEEKABLE_FORMATS:
+            raise UnsuitedDecoderError(
+                path,
+                f"torchcodec cannot find frames in this file ({format_name}): use pyav or auto",
+            )
+        _check_frame(path, stream.codec_context.name, _first_frame(container, stream, table))
+        stream_index = stream.index
     check_signature(path, content)
-    if not table.has_trusted_pts or format_name in _UNSEEKABLE_FORMATS:
-        raise UnsuitedDecoderError(
-            path,
-            f"torchcodec cannot find frames in this file ({format_name}): use pyav or auto",
-        )
     mappings = json.dumps(
         {
             "frames": [
@@ -70,22 +70,39 @@ def open_file(path: str, *, content: bytes | None, num_threads: int, read_timeou
     return _TorchCodecVideo(path, decoder, table)
 
 
-def _check_colors(path: str, codec: Any) -> None:
-    """Check that torchcodec converts a video's colors correctly.
+def _first_frame(container: Any, stream: Any, table: FrameTable) -> Any:
+    """The first frame that can be decoded; None if there is none."""
+    container.seek(int(table.pts[0]), stream=stream)
+    for packet in container.demux(stream):
+        for frame in decode_packet(stream.codec_context, packet):
+            return frame
+    return None
 
-    torchcodec 0.13 takes values of 0 to 255 (full range) for 16 to 235, except in the 8-bit formats
-    that are named after it (yuvj420p). It also depends on FFmpeg's release whether gray of more
-    than 8 bits is taken so.
+
+def _check_frame(path: str, codec: str, frame: Any) -> None:
+    """Check that torchcodec returns frames like this one as a player shows them.
+
+    torchcodec 0.13 takes full range (0 to 255) for 16 to 235, except in the 8-bit formats whose
+    names say so (yuvj420p). For gray of more than 8 bits it depends on FFmpeg's release. torchcodec
+    rotates a mirrored video by 180 degrees, and before FFmpeg 8 the EXIF orientation of a JPEG is
+    ignored.
 
     Raises:
         UnsuitedDecoderError: It does not.
     """
-    pixels = str(codec.pix_fmt)
+    if frame is None:
+        return
+    pixels = frame.format.name
     is_yuv = pixels.startswith(("yuv", "nv", "p0", "p2", "p4")) and not pixels.startswith("yuvj")
-    if (is_yuv and codec.color_range == ColorRange.JPEG) or pixels.startswith(("gray1", "gray9")):
-        raise UnsuitedDecoderError(
-            path, f"torchcodec does not convert its colors correctly ({pixels}): use pyav or auto"
-        )
+    if (is_yuv and frame.color_range == ColorRange.JPEG) or pixels.startswith(("gray1", "gray9")):
+        problem = f"does not convert its colors correctly ({pixels})"
+    elif is_mirrored(matrix := display_matrix(frame)):
+        problem = "does not mirror it"
+    elif codec in _CODECS_WITH_EXIF and matrix is not None and min(matrix[0], matrix[4]) <= 0:
+        problem = "does not rotate it by its EXIF data"
+    else:
+        return
+    raise UnsuitedDecoderError(path, f"torchcodec {problem}: use pyav or auto")
 
 
 class _TorchCodecVideo(Video):

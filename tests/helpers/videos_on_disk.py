@@ -8,6 +8,7 @@ from pathlib import Path
 
 import av
 import numpy as np
+from av.video.reformatter import ColorRange
 
 NUM_BITS = 8
 # Two rows of blocks, the number's bits from the top left, so that each orientation differs.
@@ -60,6 +61,7 @@ def write_video(
     rotation: float | None = None,
     mirrored: bool = False,
     container_options: dict[str, str] | None = None,
+    full_range: bool = False,
 ) -> Path:
     """Encode frames.
 
@@ -79,6 +81,7 @@ def write_video(
         rotation: Degrees, counter-clockwise, by which a player is told to turn the picture.
         mirrored: Tell players to mirror the picture left to right as well.
         container_options: Of the muxer.
+        full_range: Store values of 0 to 255 instead of 16 to 235, and say so.
 
     Returns:
         The path.
@@ -102,15 +105,18 @@ def write_video(
         stream.options = all_options
         stream.codec_context.gop_size = gop
         stream.codec_context.max_b_frames = bframes
+        values = {"dst_color_range": "JPEG"} if full_range else {}
+        if full_range:
+            stream.codec_context.color_range = ColorRange.JPEG
         if times is not None:
             stream.codec_context.time_base = Fraction(1, _CLOCK)
         if rotation is not None or mirrored:
             stream.set_display_rotation(rotation or 0.0, hflip=mirrored)
         if audio is not None:
-            _write_tone(container, audio, seconds=len(frames) / fps)
+            write_tone(container, audio, seconds=len(frames) / fps)
         for number, pixels in enumerate(frames):
             frame = av.VideoFrame.from_ndarray(np.ascontiguousarray(pixels), format="rgb24")
-            frame = frame.reformat(format=pixel_format)
+            frame = frame.reformat(format=pixel_format, **values)
             if times is not None:
                 frame.pts, frame.time_base = round(times[number] * _CLOCK), Fraction(1, _CLOCK)
             container.mux(stream.encode(frame))
@@ -118,7 +124,8 @@ def write_video(
     return Path(path)
 
 
-def _write_tone(container, stream, *, seconds: float) -> None:
+def write_tone(container, stream, *, seconds: float) -> None:
+    """Encode a tone into an audio stream of a container."""
     samples = np.sin(np.arange(int(16_000 * seconds)) * 0.2).astype(np.float32)
     for begin in range(0, len(samples) - 1024, 1024):
         piece = np.ascontiguousarray(samples[None, begin : begin + 1024])
