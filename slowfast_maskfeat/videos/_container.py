@@ -28,10 +28,11 @@ from slowfast_maskfeat.videos.video import (
 # are found under the suffixes of videos. None of their readers opens a second file.
 _CONTAINERS = (
     *("mov", "matroska", "avi", "flv", "asf", "mpeg", "mpegts", "ogg", "gif", "mxf", "nut", "rm"),
-    *("wtv", "dv", "ivf", "yuv4mpegpipe"),
+    *("wtv", "dv", "ivf", "gxf", "nsv", "dhav", "yuv4mpegpipe"),
 )
 _BARE_STREAMS = (
     *("h264", "hevc", "vvc", "obu", "av1", "mpegvideo", "m4v", "mjpeg", "h261", "h263", "vc1"),
+    *("cavsvideo", "avs2", "avs3", "dirac"),
 )
 _STILL_IMAGES = (
     *("jpeg_pipe", "png_pipe", "apng", "webp_pipe", "webp", "bmp_pipe", "tiff_pipe", "gif_pipe"),

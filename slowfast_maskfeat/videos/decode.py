@@ -86,7 +86,7 @@ def open_video(
     """
     if num_threads < 1:
         raise ValueError(f"num_threads must be at least 1, got {num_threads}")
-    path = os.fspath(path)
+    path = os.fsdecode(path)
     openers = _openers(backend, prefers_pyav=content is None and is_address(path))
     if content is None:
         content = fetch(path, read_timeout)
@@ -169,7 +169,7 @@ def open_around(
         ValueError: See `open_video`.
         DecodeError: See `open_video`. Errors of `locate` are passed on.
     """
-    path = os.fspath(path)
+    path = os.fsdecode(path)
     can_seek = not is_address(path) or is_plain_http(path)  # files in a store are fetched whole
     if backend in ("auto", "pyav") and can_seek and not is_image(path) and _load("pyav")[0]:
         if not is_address(path):
