@@ -129,8 +129,9 @@ def _open(path: str, content: bytes | None, is_remote: bool, limit: float | None
     source: Any = path if is_remote else local_name(path)
     if content is not None:
         source = _NamedBytes(content, path)
-    # Tags that are not UTF-8 are no reason to lose a video.
-    return av.open(source, timeout=limit, options=options, metadata_errors="ignore")
+    # Tags that are not UTF-8 are no reason to lose a video. The argument `options` would also go to
+    # each stream, where PyAV 15 crashes for formats that find their streams late.
+    return av.open(source, timeout=limit, container_options=options, metadata_errors="ignore")
 
 
 def _why(error: Exception) -> str:

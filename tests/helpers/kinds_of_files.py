@@ -197,7 +197,7 @@ def _write_cover(path: Path, frames: np.ndarray) -> None:
         cover = container.add_stream("mjpeg", rate=30)
         cover.height, cover.width = frames.shape[1:3]
         cover.pix_fmt = "yuvj420p"
-        cover.disposition = Disposition.attached_pic
+        cover.disposition = Disposition.attached_pic.value
         write_tone(container, sound, seconds=1)
         packet = av.Packet(_jpeg(frames[0], orientation=1))
         packet.pts = packet.dts = 0
