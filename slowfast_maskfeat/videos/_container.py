@@ -53,7 +53,7 @@ _SIGNATURES = (
     (0, b"GIF8"),
     (0, b"\x00\x00\x01"),  # MPEG, H.264, HEVC
     (0, b"\x00\x00\x00\x01"),
-    *((4, name) for name in (b"ftyp", b"moov", b"mdat", b"free", b"skip", b"wide", b"pnot")),
+    *((4, box) for box in (b"ftyp", b"styp", b"moov", b"mdat", b"free", b"skip", b"wide", b"pnot")),
 )
 _SYNC, _TS_PACKETS = 0x47, ((0, 188), (4, 196))  # of MPEG transport streams
 _SIGNATURE_SIZE = 200
@@ -194,7 +194,7 @@ def check_signature(path: str, content: bytes | None) -> None:
         all(len(begin) > place and begin[place] == _SYNC for place in places)
         for places in _TS_PACKETS
     )
-    if not is_stream and not any(begin.startswith(name, at) for at, name in _SIGNATURES):
+    if not is_stream and not any(begin.startswith(mark, at) for at, mark in _SIGNATURES):
         raise UnsuitedDecoderError(
             path, "does not begin like a video, so only PyAV may open it: use pyav or auto"
         )

@@ -117,9 +117,8 @@ def _open_first(
         except DecodeError as error:
             errors.append(error)
             continue
-        rest = openers[number + 1 :]
-        if video.backend == "torchcodec" and rest:
-            return RetriedVideo(video, partial(rest[0], path, **options))
+        if video.backend == "torchcodec" and number == 0 and len(openers) > 1:
+            return RetriedVideo(video, partial(openers[1], path, **options))  # with PyAV
         return video
     reasons = [error for error in errors if not isinstance(error, UnsuitedDecoderError)]
     raise (reasons or errors)[0]
