@@ -48,7 +48,7 @@ setup(
     install_requires=[
         "torch>=2.4",
         "numpy>=1.26",
-        "av>=14.0",
+        "av>=15.0",
         f"decord>=0.6.0; {HAS_DECORD_WHEEL}",
         "fsspec>=2023.1",
         "fvcore>=0.1.5.post20221221",

@@ -53,6 +53,10 @@ _TEXT_TIMEOUT = 60.0
 STALLED = "stalled: no data arrived in time"
 
 
+class SchemeError(ValueError):
+    """Nothing opens addresses of this scheme."""
+
+
 class FileFacts(NamedTuple):
     """Size in bytes, and a version that changes with the file ("" if the store has none)."""
 
@@ -303,10 +307,13 @@ def _has_handler(path: str) -> bool:
 def _find_store(path: str) -> tuple[Any, str]:
     """File system of fsspec for an address, and the path in it."""
     scheme = path.partition("://")[0]
+    if any(part.startswith("ftp://") for part in path.split("::")):
+        reason = "its servers may never answer; download the file"
+        raise SchemeError(f"{path}: ftp:// can't be opened: {reason}")
     try:
         store, inside = fsspec.core.url_to_fs(path)
     except (ImportError, ValueError) as error:
-        raise ValueError(f"{path}: {scheme}:// can't be opened: {error}") from error
+        raise SchemeError(f"{path}: {scheme}:// can't be opened: {error}") from error
     return store, inside
 
 

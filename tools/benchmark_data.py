@@ -116,8 +116,8 @@ class Stopwatch:
             if dataset.backend == "pyav":
                 from slowfast_maskfeat.videos import _pyav_backend as pyav
 
-                decode, put = pyav._decode_packet, pyav._Clip.put
-                patches.append(patch.object(pyav, "_decode_packet", self.timed("decode", decode)))
+                decode, put = pyav.decode_packet, pyav._Clip.put
+                patches.append(patch.object(pyav, "decode_packet", self.timed("decode", decode)))
                 patches.append(patch.object(pyav._Clip, "put", self.timed("convert", put)))
             for part in patches:
                 stack.enter_context(part)

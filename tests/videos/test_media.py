@@ -5,6 +5,7 @@ from __future__ import annotations
 import av
 import numpy as np
 import pytest
+from helpers.videos_on_disk import ordinary_scheduling
 from PIL import Image
 
 from slowfast_maskfeat.datasets import DataFolder, read_folder
@@ -46,7 +47,7 @@ GRAYS = range(20, 220, 25)
 
 def _write(path, container, codec):
     size = (720, 576) if container == "dv" else (176, 144)
-    with av.open(str(path), "w", format=container) as file:
+    with ordinary_scheduling(), av.open(str(path), "w", format=container) as file:
         stream = file.add_stream("libvpx" if codec == "vp8" else codec, rate=25)
         stream.width, stream.height = size
         stream.pix_fmt = PIXEL_FORMATS.get(codec, "yuv420p")
