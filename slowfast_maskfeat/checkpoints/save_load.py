@@ -236,7 +236,7 @@ def _is_undamaged(path: Path) -> bool:
                 return False
             file.seek(0)
             verify_records(file)
-    except (OSError, ValueError):
+    except Exception:  # whatever `zipfile` raises on damaged bytes
         return False
     return True
 

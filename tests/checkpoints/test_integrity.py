@@ -185,7 +185,7 @@ def test_what_is_no_file_is_refused_without_waiting(tmp_path: Path, kind: str, s
         path.symlink_to("/dev/zero")
     else:
         path.mkdir()
-    with _within(5), pytest.raises(ValueError, match=f"c{suffix} is a {kind}"):
+    with _within(30), pytest.raises(ValueError, match=f"c{suffix} is a {kind}"):
         load_checkpoint(path)
     held.close()
 

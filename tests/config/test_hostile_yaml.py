@@ -32,7 +32,7 @@ def test_aliases_that_stand_for_too_much(text: str) -> None:
     begin = time.monotonic()
     with pytest.raises(ValueError, match=r"x\.yaml:\d+: .* what its aliases \(\*\) stand for"):
         parse_config(text, "x.yaml")
-    assert time.monotonic() - begin < 10
+    assert time.monotonic() - begin < 30
 
 
 WRONG = {
