@@ -22,6 +22,7 @@ from slowfast_maskfeat.cli import StoppedError
 from slowfast_maskfeat.clips.batch import ClipBatch
 from slowfast_maskfeat.clips.batch_transform import BatchTransform
 from slowfast_maskfeat.clips.loader import ClipLoader
+from slowfast_maskfeat.engine.coordination import from_main
 from slowfast_maskfeat.engine.gradient_step import StepResult
 from slowfast_maskfeat.engine.lost_videos import LostVideos
 from slowfast_maskfeat.engine.meter import Meter
@@ -260,12 +261,14 @@ class _TrainLoop:
         path = checkpoint_path(
             settings.folder, prefix=settings.prefix, epoch=state.epoch, step=state.step
         )
-        if distributed.is_main():
+
+        def write() -> None:
             save_checkpoint(path, payload)
             keep_last(settings.folder, settings.prefix, settings.keep_checkpoints)
             self._log.write("checkpoint", path=str(path), epoch=state.epoch, step=state.step)
+
+        from_main(write)
         self.saved.append(path)
-        distributed.barrier()
         state.checkpoint = path
         return path
 
