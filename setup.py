@@ -48,7 +48,7 @@ setup(
     install_requires=[
         "torch>=2.4",
         "numpy>=1.26",
-        "av>=14.0",
+        "av>=15.0",
         f"decord>=0.6.0; {HAS_DECORD_WHEEL}",
         "fsspec>=2023.1",
         "fvcore>=0.1.5.post20221221",
@@ -62,7 +62,8 @@ setup(
         "tqdm>=4.60",
     ],
     extras_require={
-        "torchcodec": ["torchcodec>=0.13,<0.14"],
+        # INSTALL.md says which builds of it and of torch go together.
+        "torchcodec": ["torchcodec>=0.13"],
         "tensorboard": ["tensorboard>=2.12"],
         "test": TEST,
         "dev": [*TEST, "pre-commit>=3.0"],

@@ -28,7 +28,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from slowfast_maskfeat.cli import exit_code
+from slowfast_maskfeat.cli import exit_code, print_written
 from slowfast_maskfeat.curation.check_videos import measure_length
 from slowfast_maskfeat.curation.jobs import Failure, run_jobs
 from slowfast_maskfeat.datasets.ava_media import find_videos
@@ -38,6 +38,7 @@ from slowfast_maskfeat.datasets.key_frames import second_in_file
 from slowfast_maskfeat.datasets.label_map import read_labelmap
 from slowfast_maskfeat.files import atomic_write
 from slowfast_maskfeat.log import Progress
+from slowfast_maskfeat.text import printable
 from slowfast_maskfeat.videos.decode import DecodeError
 
 _NUM_SHOWN = 20
@@ -258,19 +259,22 @@ def compare(
             truth.problems.append((0, f"has no video in common with {excluded}"))
 
 
-def write_clean(report: Report, folder: Path) -> None:
-    """Write a file without the bad rows, and the reasons for removing them."""
+def write_clean(report: Report, folder: Path) -> list[Path]:
+    """Write a file without the bad rows, and the reasons for removing them; returns both files."""
     refused = {line for line, _ in report.problems}
     text = report.path.read_bytes().decode("utf-8", "surrogateescape")
     kept = (
         row for line, row in enumerate(text.splitlines(keepends=True), 1) if line not in refused
     )
-    _write(folder / report.path.name, "".join(kept))
+    written = [folder / report.path.name]
+    _write(written[0], "".join(kept))
     if report.problems:
         table = io.StringIO()
         writer = csv.writer(table, lineterminator="\n")
         writer.writerows([("line", "reason"), *report.problems])
-        _write(folder / f"{report.path.stem}_refused.csv", table.getvalue())
+        written.append(folder / f"{report.path.stem}_refused.csv")
+        _write(written[1], table.getvalue())
+    return written
 
 
 def _write(path: Path, text: str) -> None:
@@ -284,8 +288,8 @@ def _names(paths: Sequence[Path]) -> Iterator[str]:
             yield fields[0]
 
 
-def check(options: argparse.Namespace) -> int:
-    """Check all files and return the number of problems.
+def check(options: argparse.Namespace) -> tuple[int, list[Path]]:
+    """Check all files; returns the number of problems, and the files that were written.
 
     Raises:
         ValueError: A file or folder is missing.
@@ -313,11 +317,12 @@ def check(options: argparse.Namespace) -> int:
     }
     train, test = ([reports[path] for path in paths] for paths in (options.train, options.test))
     compare(train, test, reports.get(options.ground_truth), options.excluded)
+    written: list[Path] = []
     for report in reports.values():
-        print(report)
+        print(printable(str(report)))
         if options.output:
-            write_clean(report, options.output)
-    return sum(len(report.problems) for report in reports.values())
+            written += write_clean(report, options.output)
+    return sum(len(report.problems) for report in reports.values()), written
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -327,8 +332,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 
 def _work(options: argparse.Namespace) -> int:
-    num_problems = check(options)
+    num_problems, written = check(options)
     print(f"{num_problems} problems")
+    print_written(written)
     return 1 if num_problems else 0
 
 

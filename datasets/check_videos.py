@@ -27,14 +27,16 @@ from collections.abc import Sequence
 from functools import partial
 from pathlib import Path
 
-from slowfast_maskfeat.cli import exit_code
+from slowfast_maskfeat.cli import exit_code, print_written
 from slowfast_maskfeat.curation.check_videos import check_video, require_decoder
 from slowfast_maskfeat.curation.jobs import Failure, Journal, run_jobs
 from slowfast_maskfeat.datasets import read_list
 from slowfast_maskfeat.datasets.list_file import list_lines, separator_of
-from slowfast_maskfeat.files import atomic_write
+from slowfast_maskfeat.files import atomic_write, open_text
 from slowfast_maskfeat.log import Progress
+from slowfast_maskfeat.text import printable
 from slowfast_maskfeat.videos.decode import decoder_versions
+from slowfast_maskfeat.videos.media import MAX_IMAGE_PIXELS
 
 # Seconds for three frames, and for all.
 _TIMEOUT, _FULL_TIMEOUT = 30.0, 300.0
@@ -55,13 +57,19 @@ def parse_arguments(arguments: Sequence[str] | None = None) -> argparse.Namespac
     add(
         "--timeout", type=float, help=f"seconds per video ({_TIMEOUT:g}; {_FULL_TIMEOUT:g} if full)"
     )
+    add(
+        "--max-image-pixels",
+        type=int,
+        default=MAX_IMAGE_PIXELS,
+        help="as DATA.MAX_IMAGE_PIXELS (%(default)s); 0: no limit",
+    )
     add("--processes", type=int, default=os.cpu_count() or 1, help="all cores by default")
     return parser.parse_args(arguments)
 
 
-def check_list(path: Path, options: argparse.Namespace) -> int:
-    """Check one list, write the results, and return the number of refused rows."""
-    separator = separator_of(str(path), options.separator.replace("\\t", "\t"))
+def check_list(path: Path, options: argparse.Namespace) -> tuple[int, list[Path]]:
+    """Check one list and write the results; returns the number of refused rows, and the files."""
+    separator = separator_of(str(path), options.separator)
     videos = read_list(path, separator=separator, prefix=options.prefix)
     header, lines = list_lines(str(path), separator, len(videos))
     paths = [videos.path(row) for row in range(len(videos))]
@@ -71,6 +79,7 @@ def check_list(path: Path, options: argparse.Namespace) -> int:
         "prefix": options.prefix,
         "decoders": versions,
         "full": options.full,
+        "max_image_pixels": options.max_image_pixels,
     }
     journal = Journal(options.output / f".{path.stem}_check.jsonl", settings)
     try:
@@ -86,12 +95,13 @@ def check_list(path: Path, options: argparse.Namespace) -> int:
     bad_lines = {entry["line"] for entry in refused}
     kept = [text for line, text in lines if line not in bad_lines]
     clean = options.output / path.name
+    results = [options.output / f"{path.stem}_{name}" for name in ("refused.csv", "check.json")]
     if kept:
         _write(clean, header + "".join(kept))
         left = read_list(clean, separator=separator, prefix=options.prefix).fingerprint
     else:
         left = ""
-    _write(options.output / f"{path.stem}_refused.csv", _table(refused))
+    _write(results[0], _table(refused))
     report = {
         "list": str(path),
         **settings,
@@ -100,15 +110,15 @@ def check_list(path: Path, options: argparse.Namespace) -> int:
         "clean_list_sha256": left,
         "refused": refused,
     }
-    _write(options.output / f"{path.stem}_check.json", json.dumps(report, indent=2) + "\n")
+    _write(results[1], json.dumps(report, indent=2) + "\n")
     journal.remove()
     print(f"{path}: {len(videos)} rows, {len(refused)} refused")
     for entry in refused[:10]:
         print(f"  line {entry['line']}: {_shown(entry['path'])}: {entry['reason']}")
     if len(refused) > 10:
-        print(f"  ... all in {options.output / f'{path.stem}_refused.csv'}")
+        print(f"  ... all in {results[0]}")
     print(f"{clean}: {len(kept)} rows, sha256 {left}" if kept else "no rows remain")
-    return len(refused)
+    return len(refused), [*([clean] if kept else []), *results]
 
 
 def _check_all(
@@ -120,7 +130,12 @@ def _check_all(
     timeout = options.timeout
     if timeout is None:
         timeout = _FULL_TIMEOUT if options.full else _TIMEOUT
-    work = partial(check_video, backend=options.decoder, full=options.full)
+    work = partial(
+        check_video,
+        backend=options.decoder,
+        full=options.full,
+        max_image_pixels=options.max_image_pixels,
+    )
     progress = Progress(len(unique), f"checking {name}", initial=len(unique) - len(left))
     for path, result in run_jobs(work, left, processes=options.processes, timeout=timeout):
         journal.add(path, result)
@@ -130,7 +145,7 @@ def _check_all(
 
 
 def _shown(path: str) -> str:
-    return path.encode("utf-8", "surrogateescape").decode("utf-8", "replace")
+    return printable(path.encode("utf-8", "surrogateescape").decode("utf-8", "replace"))
 
 
 def _table(rows: Sequence[dict[str, object]]) -> str:
@@ -153,7 +168,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 
 def _work(options: argparse.Namespace) -> int:
-    num_refused = 0
+    num_refused, written = 0, list[Path]()
     require_decoder(options.decoder)
     names = [path.name for path in options.lists]
     if len(set(names)) < len(names):
@@ -163,10 +178,14 @@ def _work(options: argparse.Namespace) -> int:
             raise ValueError(
                 f"--output must be another folder than that of {path}, got {options.output}"
             )
-        num_refused += check_list(path, options)
+        num_bad, files = check_list(path, options)
+        num_refused, written = num_refused + num_bad, [*written, *files]
         classes = path.parent / "classes.txt"
         if classes.is_file():
-            _write(options.output / classes.name, classes.read_text("utf-8-sig"))
+            written.append(options.output / classes.name)
+            with open_text(str(classes)) as file:
+                _write(written[-1], file.read())
+    print_written(written)
     return 1 if num_refused else 0
 
 

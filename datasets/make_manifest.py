@@ -4,8 +4,8 @@
 Reads class folders, the official lists of known data sets, or list files (--dataset, as
 TRAIN.DATASET). Paths are relative to the folder of the videos (--prefix, by default --data), which
 is DATA.PATH_PREFIX when the lists are read. Path and label are separated by a space, or by a comma
-if a path contains a space. --val-share moves a share of each class's training rows to a validation
-set, which replaces that of the data set.
+if a path contains a space. --val-share and --test-share move shares of each class's training rows
+to a validation and a test set, which replace those of the data set.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ import sys
 from collections.abc import Sequence
 from pathlib import Path
 
-from slowfast_maskfeat.cli import exit_code
+from slowfast_maskfeat.cli import exit_code, print_written
 from slowfast_maskfeat.curation.write_list import (
     ListRow,
     list_text,
@@ -53,8 +53,9 @@ def parse_arguments(arguments: Sequence[str] | None = None) -> argparse.Namespac
     add("--separator", default=" ", help="separator of list files to read")
     add("--official-split", type=int, default=1, choices=(1, 2, 3), help="UCF101, HMDB51")
     add("--val-share", type=float, help="share of the training rows for validation")
+    add("--test-share", type=float, help="share of the training rows for the test")
     add("--group", default="", help="regular expression: rows with the same match stay together")
-    add("--seed", type=int, default=0, help="seed of --val-share")
+    add("--seed", type=int, default=0, help="seed of the shares")
     add("--force", action="store_true", help="overwrite existing lists")
     return parser.parse_args(arguments)
 
@@ -102,15 +103,37 @@ def make_rows(
         paths = [videos.path(row) for row in range(len(videos))]
         labels = None if videos.labels is None else videos.labels.tolist()
         rows[split] = relative_rows(paths, labels, folder)
-    if options.val_share is not None:
-        if "val" in rows:
-            print(f"ignored the {len(rows['val'])} validation rows of the data set (--val-share)")
-        rows["train"], rows["val"] = split_rows(
-            rows["train"], options.val_share, seed=options.seed, group=options.group
-        )
-    elif options.group:
-        raise ValueError(f"--group must be empty without --val-share, got {options.group!r}")
+    _move_shares(rows, options)
     return rows
+
+
+def _move_shares(rows: dict[str, list[ListRow]], options: argparse.Namespace) -> None:
+    """Move shares of the training rows to the validation and the test rows.
+
+    Raises:
+        ValueError: A share is out of range, or see `split_rows`.
+    """
+    given = {"val": options.val_share, "test": options.test_share}
+    shares = {split: share for split, share in given.items() if share is not None}
+    if options.group and not shares:
+        raise ValueError(
+            "--group must be empty without --val-share and --test-share, got " + repr(options.group)
+        )
+    for split, share in shares.items():
+        if not 0 < share < 1:
+            raise ValueError(f"--{split}-share must be in (0, 1), got {share:g}")
+    if sum(shares.values()) >= 1:
+        both = " and ".join(f"{share:g}" for share in shares.values())
+        raise ValueError(f"--val-share and --test-share must be below 1 together, got {both}")
+    left = 1.0
+    for split, share in shares.items():
+        if split in rows:
+            print(f"ignored the {len(rows[split])} {split} rows of the data set (--{split}-share)")
+        # Both are shares of all training rows, of which the first draw leaves fewer.
+        rows["train"], rows[split] = split_rows(
+            rows["train"], share / left, seed=options.seed, group=options.group
+        )
+        left -= share
 
 
 def write_manifest(
@@ -164,7 +187,7 @@ def _work(options: argparse.Namespace) -> int:
     data = DataFolder(
         options.data,
         prefix=options.prefix,
-        separator=options.separator.replace("\\t", "\t"),
+        separator=options.separator,
         official_split=options.official_split,
     )
     if not os.path.isdir(data.path):
@@ -177,7 +200,14 @@ def _work(options: argparse.Namespace) -> int:
         labels = {row.label for row in rows[split]} - {None}
         print(f"{split}: {len(rows[split])} rows, {len(labels)} classes, sha256 {digest}")
     keys = f"DATA.PATH_TO_DATA_DIR {options.output} DATA.PATH_PREFIX {shlex.quote(folder)}"
+    missing = [split for split in ("val", "test") if split not in rows]
+    if missing and any(row.label is not None for row in rows["train"]):
+        files = " and no ".join(f"{split}.csv" for split in missing)
+        flags = ", ".join(f"--{split}-share" for split in missing)
+        print(f"there is no {files}, which fine-tuning needs: {flags} can take training rows")
     print(f"read them with {keys}" + (' DATA.PATH_LABEL_SEPARATOR ","' * (separator == ",")))
+    classes = ["classes.txt"] if names else []
+    print_written(options.output / name for name in (*(f"{split}.csv" for split in rows), *classes))
     return 0
 
 

@@ -291,7 +291,9 @@ def _make_videos(
         yield from pool.map(make_video, *zip(*arguments, strict=True), chunksize=4)
 
 
-def write_annotations(output: Path, split: str, boxes: dict[str, list[KeyFrameBoxes]]) -> None:
+def write_annotations(
+    output: Path, split: str, boxes: dict[str, list[KeyFrameBoxes]]
+) -> list[Path]:
     """Write the CSV files of one split: `motion_<split>.csv` and `..._predicted_boxes.csv`."""
     drawn, detected = [], []
     for name, key_frames in boxes.items():
@@ -306,26 +308,32 @@ def write_annotations(output: Path, split: str, boxes: dict[str, list[KeyFrameBo
                 sides = ",".join(f"{side:.4f}" for side in box)
                 detected.append(f"{head},{sides},,{score:.4f}")
     folder = output / "annotations"
-    clips.write_text(folder / f"motion_{split}.csv", "".join(f"{row}\n" for row in drawn))
-    clips.write_text(
-        folder / f"motion_{split}_predicted_boxes.csv", "".join(f"{row}\n" for row in detected)
-    )
+    rows = {f"motion_{split}.csv": drawn, f"motion_{split}_predicted_boxes.csv": detected}
+    for name, lines in rows.items():
+        clips.write_text(folder / name, "".join(f"{line}\n" for line in lines))
+    return [folder / name for name in rows]
 
 
-def write_names(output: Path) -> None:
+def write_names(output: Path) -> list[Path]:
     """Write the label map, and an empty list of excluded key frames."""
     items = "".join(
         f'item {{\n  name: "{name}"\n  id: {number}\n}}\n'
         for number, name in enumerate(ACTION_NAMES, start=1)
     )
-    clips.write_text(output / "annotations" / "motion_actions.pbtxt", items)
-    clips.write_text(output / "annotations" / "motion_val_excluded_timestamps.csv", "")
+    names = output / "annotations" / "motion_actions.pbtxt"
+    excluded = output / "annotations" / "motion_val_excluded_timestamps.csv"
+    clips.write_text(names, items)
+    clips.write_text(excluded, "")
+    return [names, excluded]
 
 
 def make_data_set(
     output: Path, settings: BoxSettings, *, num_train: int, num_val: int, processes: int = 1
-) -> None:
+) -> list[Path]:
     """Make the missing part of the data set, with a progress line.
+
+    Returns:
+        The files written in this call.
 
     Raises:
         ValueError: a count is out of range, or the folder has other settings.
@@ -337,6 +345,8 @@ def make_data_set(
     (output / "videos").mkdir(parents=True, exist_ok=True)
     counts = dict(zip(SPLITS, (num_train, num_val), strict=True))
     videos = [(split, index) for split, count in counts.items() for index in range(count)]
+    paths = [output / "videos" / f"{video_name(*video)}.mp4" for video in videos]
+    written = [path for path in paths if not path.exists()]
     boxes: dict[str, dict[str, list[KeyFrameBoxes]]] = {split: {} for split in SPLITS}
     started = last_shown = time.monotonic()
     made = _make_videos(output, settings, videos, processes)
@@ -350,9 +360,10 @@ def make_data_set(
             print(
                 f"{done}/{len(videos)} videos, {rate:.1f} videos/s, {left:.0f} s left", flush=True
             )
-    write_names(output)
+    written += write_names(output)
     for split in SPLITS:
-        write_annotations(output, split, boxes[split])
+        written += write_annotations(output, split, boxes[split])
+    return written
 
 
 def parse_arguments(arguments: Sequence[str] | None = None) -> argparse.Namespace:
@@ -378,8 +389,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
     """Run the command line and return the exit code."""
     options = parse_arguments(arguments)
 
-    def make() -> None:
-        make_data_set(
+    def make() -> list[Path]:
+        return make_data_set(
             options.output,
             BoxSettings(options.seed, options.seconds, options.crf),
             num_train=options.num_train,

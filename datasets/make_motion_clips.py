@@ -34,7 +34,7 @@ from typing import Any
 
 from motion_rendering import CLASS_NAMES, STREAMS, render_frames, sample_clip, write_video
 
-from slowfast_maskfeat.cli import exit_code
+from slowfast_maskfeat.cli import exit_code, print_written
 from slowfast_maskfeat.files import atomic_write
 
 
@@ -107,7 +107,7 @@ def _finished_batches(
 
 def make_videos(
     output: Path, settings: VideoSettings, num_clips: dict[str, int], processes: int
-) -> int:
+) -> list[Path]:
     """Make all missing clips, with a progress line every two seconds.
 
     Args:
@@ -117,7 +117,7 @@ def make_videos(
         processes: number of processes.
 
     Returns:
-        Number of clips made in this call.
+        The clips made in this call.
     """
     (output / "videos").mkdir(parents=True, exist_ok=True)
     missing = [
@@ -139,7 +139,7 @@ def make_videos(
             rate = num_done / (now - started)
             left = (total - num_done) / rate
             print(f"{num_done}/{total} clips, {rate:.0f} clips/s, {left:.0f} s left", flush=True)
-    return total
+    return [output / video_name(stream, index) for stream, index in missing]
 
 
 def write_text(path: Path, text: str) -> None:
@@ -154,13 +154,17 @@ def write_lists(
     num_train: int,
     class_names: Sequence[str] = CLASS_NAMES,
     name_of: Callable[[str, int], str] = video_name,
-) -> None:
+) -> list[Path]:
     """Write the list files and the class names.
 
     Lines are paths in `pretrain/{train,val}.csv`, paths and labels in
     `finetune/{train,val,test}.csv`; paths are relative to `output`. The fine-tuning clips are the
     first `num_train` pre-training clips, so pre-training sees them too, without labels.
+
+    Returns:
+        The files.
     """
+    written: list[Path] = []
     names = "".join(f"{name}\n" for name in class_names)
     for part, stream, count, labeled in (
         ("pretrain/train", "train", num_clips["train"], False),
@@ -173,9 +177,12 @@ def write_lists(
             name_of(stream, index) + (f" {index % len(class_names)}" if labeled else "")
             for index in range(count)
         )
-        write_text(output / f"{part}.csv", "".join(f"{line}\n" for line in lines))
+        written.append(output / f"{part}.csv")
+        write_text(written[-1], "".join(f"{line}\n" for line in lines))
     for folder in ("pretrain", "finetune"):
-        write_text(output / folder / "classes.txt", names)
+        written.append(output / folder / "classes.txt")
+        write_text(written[-1], names)
+    return written
 
 
 def check_settings(output: Path, settings: Any) -> None:
@@ -206,11 +213,11 @@ def make_data_set(
     num_val: int,
     num_test: int,
     processes: int = 1,
-) -> int:
+) -> list[Path]:
     """Make the missing part of the data set.
 
     Returns:
-        Number of clips made in this call.
+        The files written in this call.
 
     Raises:
         ValueError: a count is out of range, or the folder has other settings.
@@ -225,10 +232,9 @@ def make_data_set(
         raise ValueError(f"num_val, num_test and processes must be >= 1, got {given}")
     check_settings(output, settings)
     num_clips = dict(zip(STREAMS, (num_pretrain, num_val, num_test), strict=True))
-    num_made = make_videos(output, settings, num_clips, processes)
+    made = make_videos(output, settings, num_clips, processes)
     # Last, so that lists name only existing clips.
-    write_lists(output, num_clips, num_train)
-    return num_made
+    return [*made, *write_lists(output, num_clips, num_train)]
 
 
 def parse_arguments(arguments: Sequence[str] | None = None) -> argparse.Namespace:
@@ -256,13 +262,14 @@ def parse_arguments(arguments: Sequence[str] | None = None) -> argparse.Namespac
     return parser.parse_args(arguments)
 
 
-def run_script(output: Path, make: Callable[[], object]) -> int:
-    """Make a data set, print its folder and return the exit code."""
+def run_script(output: Path, make: Callable[[], Sequence[Path]]) -> int:
+    """Make a data set, print its files and return the exit code."""
 
     def work() -> None:
         started = time.monotonic()
-        make()
+        written = make()
         print(f"{output}: ready after {time.monotonic() - started:.1f} s")
+        print_written(written)
 
     return exit_code(work, output=output, resumable=True)
 
@@ -271,8 +278,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
     """Run the command line and return the exit code."""
     options = parse_arguments(arguments)
 
-    def make() -> None:
-        make_data_set(
+    def make() -> list[Path]:
+        return make_data_set(
             options.output,
             VideoSettings(options.seed, options.size, options.frames, options.fps, options.crf),
             num_pretrain=options.num_pretrain,

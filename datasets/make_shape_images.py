@@ -141,11 +141,11 @@ def image_name(split: str, index: int) -> str:
     return f"images/{split}_{index:05d}.png"
 
 
-def make_images(output: Path, settings: ImageSettings, num_images: dict[str, int]) -> int:
+def make_images(output: Path, settings: ImageSettings, num_images: dict[str, int]) -> list[Path]:
     """Make all missing images, with a progress line every two seconds.
 
     Returns:
-        Number of images made in this call.
+        The images made in this call.
     """
     (output / "images").mkdir(parents=True, exist_ok=True)
     missing = [
@@ -171,7 +171,7 @@ def make_images(output: Path, settings: ImageSettings, num_images: dict[str, int
                 f"{number}/{len(missing)} images, {rate:.0f} images/s, {left:.0f} s left",
                 flush=True,
             )
-    return len(missing)
+    return [output / image_name(split, index) for split, index in missing]
 
 
 def make_data_set(
@@ -182,11 +182,11 @@ def make_data_set(
     num_train: int,
     num_val: int,
     num_test: int,
-) -> int:
+) -> list[Path]:
     """Make the missing part of the data set.
 
     Returns:
-        Number of images made in this call.
+        The files written in this call.
 
     Raises:
         ValueError: a count is out of range, or the folder has other settings.
@@ -200,10 +200,10 @@ def make_data_set(
         raise ValueError(f"num_val and num_test must be >= 1, got {num_val} and {num_test}")
     clips.check_settings(output, settings)
     num_images = dict(zip(rendering.STREAMS, (num_pretrain, num_val, num_test), strict=True))
-    num_made = make_images(output, settings, num_images)
+    made = make_images(output, settings, num_images)
     # Last, so that lists name only existing images.
-    clips.write_lists(output, num_images, num_train, CLASS_NAMES, image_name)
-    return num_made
+    lists: list[Path] = clips.write_lists(output, num_images, num_train, CLASS_NAMES, image_name)
+    return [*made, *lists]
 
 
 def parse_arguments(arguments: Sequence[str] | None = None) -> argparse.Namespace:
@@ -233,8 +233,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
     """Run the command line and return the exit code."""
     options = parse_arguments(arguments)
 
-    def make() -> None:
-        make_data_set(
+    def make() -> list[Path]:
+        return make_data_set(
             options.output,
             ImageSettings(options.seed, options.size),
             num_pretrain=options.num_pretrain,

@@ -34,7 +34,7 @@ from pathlib import Path
 
 import numpy as np
 
-from slowfast_maskfeat.cli import exit_code
+from slowfast_maskfeat.cli import exit_code, print_written
 from slowfast_maskfeat.curation.jobs import Failure, run_jobs
 from slowfast_maskfeat.curation.write_shards import (
     PackedRow,
@@ -47,6 +47,7 @@ from slowfast_maskfeat.datasets import VideoList, read_class_names, read_list
 from slowfast_maskfeat.datasets.list_file import separator_of
 from slowfast_maskfeat.files import atomic_write, is_address, open_file
 from slowfast_maskfeat.log import Progress, first_line
+from slowfast_maskfeat.text import printable
 from slowfast_maskfeat.videos.media import is_media
 
 _UNITS = {"": 1, "K": 10**3, "M": 10**6, "G": 10**9}
@@ -178,22 +179,31 @@ def check_plan(
 
 def write_shards(
     jobs: Sequence[ShardJob], stem: str, options: argparse.Namespace
-) -> dict[str, str]:
-    """Write the missing shards, and return path -> reason of those that cannot be written."""
+) -> tuple[dict[str, str], list[str]]:
+    """Write the missing shards.
+
+    Returns:
+        Path -> reason of shards that cannot be written; the shards that were written.
+    """
     missing = [job for job in jobs if not os.path.exists(job.path)]
     failed: dict[str, str] = {}
+    written: list[str] = []
     progress = Progress(len(jobs), f"packing {stem}", initial=len(jobs) - len(missing))
     done = run_jobs(write_shard, missing, processes=options.processes, timeout=options.timeout)
     for job, result in done:
         if isinstance(result, Failure):
             failed[job.path] = result.reason
+        else:
+            written.append(job.path)
         progress.update(failed=len(failed))
     progress.close()
-    return failed
+    return failed, written
 
 
-def pack(path: Path, videos: VideoList, options: argparse.Namespace) -> bool:
-    """Pack one list, and return whether all of its rows are in shards."""
+def pack(
+    path: Path, videos: VideoList, options: argparse.Namespace
+) -> tuple[bool, list[str | Path]]:
+    """Pack one list; returns whether all of its rows are in shards, and the written files."""
     rows, refused = measure(videos, options.prefix, path.name)
     jobs = plan(rows, path.stem, options)
     if not jobs:
@@ -204,18 +214,21 @@ def pack(path: Path, videos: VideoList, options: argparse.Namespace) -> bool:
     check_plan(jobs, videos, path.stem, options)
     table = io.StringIO()
     csv.writer(table, lineterminator="\n").writerows([("path", "reason"), *refused])
-    _write(options.output / f"{path.stem}_refused.csv", table.getvalue())
-    failed = write_shards(jobs, path.stem, options)
+    reasons = options.output / f"{path.stem}_refused.csv"
+    _write(reasons, table.getvalue())
+    failed, shards = write_shards(jobs, path.stem, options)
+    written: list[str | Path] = [*shards, reasons]
     print(f"{path}: {len(videos)} rows, {len(refused)} refused, {len(jobs)} shards")
     for what, reason in [*refused[:10], *list(failed.items())[:10]]:
-        print(f"  {what}: {reason}")
+        print(printable(f"  {what}: {reason}"))
     if failed:
         print(f"{len(failed)} shards are missing; repeat the command")
-        return False
+        return False, written
     last = len(jobs) - 1
     names = f"{path.stem}-{{000000..{last:06d}}}.tar" if last else f"{path.stem}-000000.tar"
+    written.append(options.output / f"{path.stem}_shards.txt")
     _write(options.output / f"{path.stem}_shards.txt", names + "\n")
-    return not refused
+    return not refused, written
 
 
 def read_lists(options: argparse.Namespace) -> tuple[dict[Path, VideoList], tuple[str, ...] | None]:
@@ -225,7 +238,7 @@ def read_lists(options: argparse.Namespace) -> tuple[dict[Path, VideoList], tupl
     for path in options.lists:
         if path.stem in {other.stem for other in lists}:
             raise ValueError(f"names of lists must be unique, got {path.stem} twice")
-        separator = separator_of(str(path), options.separator.replace("\\t", "\t"))
+        separator = separator_of(str(path), options.separator)
         lists[path] = read_list(path, separator=separator, prefix=options.prefix, class_names=names)
         names = names or lists[path].class_names
         for note in lists[path].notes:
@@ -252,12 +265,14 @@ def _work(options: argparse.Namespace) -> int:
     if names:
         text = "".join(f"{name}\n" for name in names)
         _write(options.output / "classes.txt", text)
-    is_whole = [pack(path, videos, options) for path, videos in lists.items()]
+    packed = [pack(path, videos, options) for path, videos in lists.items()]
     print(
         "read them with TRAIN.DATASET webdataset TEST.DATASET webdataset "
         f"DATA.PATH_TO_DATA_DIR {options.output}"
     )
-    return 0 if all(is_whole) else 1
+    classes = [options.output / "classes.txt"] if names else []
+    print_written([*(file for _, files in packed for file in files), *classes])
+    return 0 if all(is_whole for is_whole, _ in packed) else 1
 
 
 if __name__ == "__main__":

@@ -242,7 +242,7 @@ def write_video(path: Path, frames: NDArray[np.uint8], fps: int, crf: int) -> No
     options = {"fflags": "+bitexact"}
     with (
         atomic_write(path, shared=True) as part,
-        av.open(str(part), mode="w", format="mp4", options=options) as file,
+        av.open(str(part.absolute()), mode="w", format="mp4", options=options) as file,
     ):
         stream = file.add_stream("libx264", rate=fps)
         stream.height, stream.width = frames.shape[1:3]

@@ -27,14 +27,15 @@ from collections.abc import Mapping, Sequence
 from functools import partial
 from pathlib import Path
 
-from slowfast_maskfeat.cli import exit_code
+from slowfast_maskfeat.cli import exit_code, print_written
 from slowfast_maskfeat.curation.jobs import Failure, run_jobs
 from slowfast_maskfeat.curation.resize_videos import resize_pair
 from slowfast_maskfeat.curation.write_list import ListRow, list_text, separator_for
 from slowfast_maskfeat.datasets import VideoList, read_list
 from slowfast_maskfeat.datasets.list_file import separator_of
-from slowfast_maskfeat.files import atomic_write
+from slowfast_maskfeat.files import atomic_write, open_text
 from slowfast_maskfeat.log import Progress
+from slowfast_maskfeat.text import printable
 
 
 def parse_arguments(arguments: Sequence[str] | None = None) -> argparse.Namespace:
@@ -110,8 +111,14 @@ def check_settings(options: argparse.Namespace) -> None:
     _write(path, json.dumps(current, indent=2) + "\n")
 
 
-def make_copies(copies: Mapping[str, str], options: argparse.Namespace) -> dict[str, str]:
-    """Make the missing copies, and return path -> reason of videos without a copy."""
+def make_copies(
+    copies: Mapping[str, str], options: argparse.Namespace
+) -> tuple[dict[str, str], list[str]]:
+    """Make the missing copies.
+
+    Returns:
+        Path -> reason of videos without a copy; the copies that were made.
+    """
     for place in {os.path.dirname(copy) for copy in copies.values()}:
         (options.output / place).mkdir(parents=True, exist_ok=True)
     pairs = [(path, str(options.output / copy)) for path, copy in copies.items()]
@@ -123,14 +130,17 @@ def make_copies(copies: Mapping[str, str], options: argparse.Namespace) -> dict[
         crf=options.crf,
     )
     refused: dict[str, str] = {}
+    made: list[str] = []
     progress = Progress(len(copies), "resizing", initial=len(copies) - len(missing))
     jobs = run_jobs(work, missing, processes=options.processes, timeout=options.timeout)
-    for (path, _), result in jobs:
+    for (path, copy), result in jobs:
         if isinstance(result, Failure):
             refused[path] = result.reason
+        else:
+            made.append(copy)
         progress.update(refused=len(refused))
     progress.close()
-    return refused
+    return refused, made
 
 
 def write_lists(
@@ -138,30 +148,36 @@ def write_lists(
     copies: Mapping[str, str],
     refused: Mapping[str, str],
     output: Path,
-) -> None:
-    """Write the list of the copies, and that of videos without a copy, for each list."""
+) -> list[Path]:
+    """Write the list of the copies, and that of videos without a copy; returns the files."""
     rows = {path: _rows(videos, copies, refused) for path, videos in lists.items()}
     separator = separator_for([row for kept in rows.values() for row in kept])
+    written: list[Path] = []
     for path, videos in lists.items():
         bad = [videos.path(row) for row in range(len(videos)) if videos.path(row) in refused]
         table = io.StringIO()
         writer = csv.writer(table, lineterminator="\n")
         writer.writerow(("path", "reason"))
         writer.writerows((video, refused[video]) for video in bad)
-        _write(output / f"{path.stem}_refused.csv", table.getvalue())
+        written.append(output / f"{path.stem}_refused.csv")
+        _write(written[-1], table.getvalue())
         text = f"{path}: {len(videos)} rows, {len(bad)} refused"
         if rows[path]:
-            _write(output / path.name, list_text(rows[path], separator))
-            digest = read_list(output / path.name, separator=separator).fingerprint
-            text += f"; {output / path.name}: {len(rows[path])} rows, sha256 {digest}"
+            written.append(output / path.name)
+            _write(written[-1], list_text(rows[path], separator))
+            digest = read_list(written[-1], separator=separator).fingerprint
+            text += f"; {written[-1]}: {len(rows[path])} rows, sha256 {digest}"
         print(text)
         for video in bad[:10]:
-            print(f"  {video}: {refused[video]}")
+            print(printable(f"  {video}: {refused[video]}"))
         classes = path.parent / "classes.txt"
         if classes.is_file():
-            _write(output / "classes.txt", classes.read_text("utf-8-sig"))
+            written.append(output / "classes.txt")
+            with open_text(str(classes)) as file:
+                _write(written[-1], file.read())
     keys = f"DATA.PATH_TO_DATA_DIR {output} DATA.PATH_PREFIX {output}"
     print(f"read them with {keys}" + (' DATA.PATH_LABEL_SEPARATOR ","' * (separator == ",")))
+    return written
 
 
 def _rows(
@@ -189,7 +205,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
 def _work(options: argparse.Namespace) -> int:
     lists = {}
     for path in options.lists:
-        separator = separator_of(str(path), options.separator.replace("\\t", "\t"))
+        separator = separator_of(str(path), options.separator)
         lists[path] = read_list(path, separator=separator, prefix=options.prefix)
         if path.resolve() == (options.output / path.name).resolve():
             raise ValueError(
@@ -205,8 +221,8 @@ def _work(options: argparse.Namespace) -> int:
                 f"--output must be another folder than that of {path}, got {options.output}"
             )
     check_settings(options)
-    refused = make_copies(copies, options)
-    write_lists(lists, copies, refused, options.output)
+    refused, made = make_copies(copies, options)
+    print_written([*made, *write_lists(lists, copies, refused, options.output)])
     return 1 if refused else 0
 
 

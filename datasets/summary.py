@@ -17,17 +17,18 @@ import os
 import sys
 from collections import Counter
 from collections.abc import Sequence
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
-from slowfast_maskfeat.cli import exit_code
+from slowfast_maskfeat.cli import exit_code, print_written
 from slowfast_maskfeat.curation.check_videos import measure_video
 from slowfast_maskfeat.curation.jobs import Failure, Journal, run_jobs
 from slowfast_maskfeat.datasets import VideoList, read_list
 from slowfast_maskfeat.datasets.list_file import separator_of
-from slowfast_maskfeat.figures.histograms import histograms
+from slowfast_maskfeat.figures import draw_or_warn, histograms
 from slowfast_maskfeat.files import atomic_write
 from slowfast_maskfeat.log import Progress, format_duration
 
@@ -123,23 +124,28 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 
 def _work(options: argparse.Namespace) -> int:
+    written: list[Path] = []
     for path in options.lists:
-        separator = separator_of(str(path), options.separator.replace("\\t", "\t"))
+        separator = separator_of(str(path), options.separator)
         videos = read_list(path, separator=separator, prefix=options.prefix)
         measured = measure(path, videos, options)
         summary = summarize(videos, measured)
-        with atomic_write(options.output / f"{path.stem}_summary.json") as part:
+        written.append(options.output / f"{path.stem}_summary.json")
+        with atomic_write(written[-1]) as part:
             part.write_text(json.dumps(summary, indent=2) + "\n", encoding="utf-8")
         found = [m for m in measured.values() if not isinstance(m, Failure)]
-        if found:
-            panels: dict[str, Any] = {
-                label: [m[field] for m in found] for field, label in _NUMBERS.items()
-            }
-            panels["resolution"] = [f"{m['width']}x{m['height']}" for m in found]
-            with atomic_write(options.output / f"{path.stem}_summary.png") as part:
-                histograms(part, panels, title=f"{path.name}: {len(found)} videos")
+        picture = options.output / f"{path.stem}_summary.png"
+        if found and draw_or_warn(picture, partial(_draw, picture, path.name, found)):
+            written.append(picture)
         print("\n".join(report(path, summary)))
+    print_written(written)
     return 0
+
+
+def _draw(picture: Path, name: str, found: Sequence[dict[str, Any]]) -> None:
+    panels: dict[str, Any] = {label: [m[field] for m in found] for field, label in _NUMBERS.items()}
+    panels["resolution"] = [f"{m['width']}x{m['height']}" for m in found]
+    histograms(picture, panels, title=f"{name}: {len(found)} videos")
 
 
 if __name__ == "__main__":

@@ -8,10 +8,16 @@ from __future__ import annotations
 import os
 import signal
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
+from pathlib import Path
+from typing import TextIO
+
+from slowfast_maskfeat.text import cut_quotes, printable
 
 INVALID_INPUT = 2
 INTERRUPTED = 128 + signal.SIGINT  # as shells report it
+# More files of one folder than these are reported together.
+_MAX_FILES = 10
 
 
 class StoppedError(Exception):
@@ -53,7 +59,7 @@ def exit_code(work: Callable[[], object], *, output: object = None, resumable: b
     except OSError as error:
         where = error.filename or output
         what = error.strerror or str(error)
-        _print(f"error: {what if where is None else f'{where}: {what}'}")
+        _print(f"error: {what if where is None else cut_quotes(f'{where}: {what}')}")
         return INVALID_INPUT
     return code if isinstance(code, int) else 0
 
@@ -82,10 +88,38 @@ def signal_exit_code(
     return 128 + number
 
 
+def print_written(paths: Iterable[str | os.PathLike[str]], *, stream: TextIO | None = None) -> None:
+    """Print `wrote PATH` for each file that a command wrote: the last lines of its output.
+
+    More than ten files of one folder share a line, with the folder and their number.
+
+    Args:
+        paths: Files, or folders whose files belong together; each is reported once.
+        stream: Output stream, for a command whose stdout is data; None for stdout.
+    """
+    files = list(dict.fromkeys(Path(path) for path in paths))
+    of_folder: dict[Path, int] = {}
+    for file in files:
+        of_folder[file.parent] = of_folder.get(file.parent, 0) + 1
+    lines = [
+        f"{file}" if of_folder[file.parent] <= _MAX_FILES
+        # A separator, to tell the files in a folder from a folder that is one result.
+        else f"{file.parent}{os.sep} ({of_folder[file.parent]:,} files)"
+        for file in files
+    ]  # fmt: skip
+    for line in dict.fromkeys(lines):
+        print(f"wrote {_printable(line)}", file=stream, flush=True)
+
+
+def _printable(path: str) -> str:
+    """A path without the bytes that are not UTF-8, which can't be printed."""
+    return path.encode("utf-8", "surrogateescape").decode("utf-8", "replace")
+
+
 def _print(*lines: object) -> None:
     # All processes of torchrun on a machine raise the same error.
     if os.environ.get("LOCAL_RANK", "0") == "0":
-        print(*lines, sep="\n", file=sys.stderr)
+        print(*(printable(str(line)) for line in lines), sep="\n", file=sys.stderr)
 
 
 def _one_line(error: ValueError) -> str:
@@ -93,5 +127,5 @@ def _one_line(error: ValueError) -> str:
     text = str(getattr(error, "summary", error))
     lines = [line.strip() for line in text.splitlines() if line.strip()]
     if lines and "Original Traceback" in text:
-        return lines[-1].removeprefix("ValueError: ")
-    return " ".join(" ".join(lines).split())
+        return cut_quotes(lines[-1].removeprefix("ValueError: "))
+    return cut_quotes(" ".join(" ".join(lines).split()))

@@ -8,9 +8,11 @@ needs.
 
 from __future__ import annotations
 
+import codecs
 import io
 import os
 import secrets
+import stat
 import time
 from abc import ABC, abstractmethod
 from collections.abc import Iterator
@@ -36,9 +38,23 @@ _BUSY = frozenset({429, 500, 502, 503, 504})
 _ABSENT = frozenset({404, 410})
 # Names of the fields that change with an object, by store; the most reliable first.
 _VERSIONS = ("ETag", "etag", "md5Hash", "LastModified", "last_modified", "mtime", "updated")
+# Bytes by which the encoding of a text file is recognized.
+_SAMPLE = 4096
+# The marks of UTF-32 first: that of UTF-16 is a part of one of them.
+_BYTE_ORDER_MARKS = (
+    (codecs.BOM_UTF32_LE, "utf-32"),
+    (codecs.BOM_UTF32_BE, "utf-32"),
+    (codecs.BOM_UTF16_LE, "utf-16"),
+    (codecs.BOM_UTF16_BE, "utf-16"),
+)
+_UTF_16_SHARE = 0.1  # least share of characters of UTF-16 without a mark that are ASCII
 # Seconds without data after which reading a text file over the network fails.
 _TEXT_TIMEOUT = 60.0
 STALLED = "stalled: no data arrived in time"
+
+
+class SchemeError(ValueError):
+    """Nothing opens addresses of this scheme."""
 
 
 class FileFacts(NamedTuple):
@@ -100,6 +116,21 @@ def join(folder: str, name: str) -> str:
     return os.path.join(folder, name)
 
 
+def expand_home(path: str) -> str:
+    """Replace `~` or `~user` at the beginning of a path by the home folder, as shells do.
+
+    Raises:
+        ValueError: The home folder is unknown.
+    """
+    expanded = os.path.expanduser(path)
+    if path.startswith("~") and expanded == path:
+        raise ValueError(
+            f"{path!r} must begin with a known home folder (~/ is yours); write './{path}' for a "
+            "file of this name"
+        )
+    return expanded
+
+
 def open_file(path: str, *, timeout: float = 0.0) -> OpenFile:
     """Open a file to read pieces of it.
 
@@ -133,17 +164,58 @@ def open_text(
 ) -> Iterator[TextIO]:
     """Open a text file, such as an annotation file; an address is read as a whole.
 
+    Args:
+        path: Local path or address.
+        encoding: By default UTF-8, with or without a byte order mark; a file in UTF-16 or UTF-32 is
+            recognized and read, too. With another encoding it is rejected.
+        errors: Treatment of bytes that are not UTF-8; UTF-16 and UTF-32 must be valid.
+
     Raises:
         OSError: A local file can't be opened.
-        ValueError: An address can't be read.
+        ValueError: An address can't be read, or the file is not text in these encodings.
     """
-    if not is_address(path):
-        with open(path, encoding=encoding, errors=errors) as file:
-            yield file
-        return
-    with _as_value_error(path):
-        content = read_bytes(path, timeout=_TEXT_TIMEOUT)
-    yield io.TextIOWrapper(io.BytesIO(content), encoding=encoding, errors=errors)
+    opened: io.BufferedIOBase
+    if is_address(path):
+        with _as_value_error(path):
+            opened = io.BytesIO(read_bytes(path, timeout=_TEXT_TIMEOUT))
+    else:
+        opened = open(path, "rb")  # noqa: SIM115 - closed with the text
+    with opened:
+        found = _find_encoding(path, opened.read(_SAMPLE))
+        opened.seek(0)
+        if found != "utf-8-sig":
+            if encoding != "utf-8-sig":
+                raise ValueError(f"{path} must be text in UTF-8, got {found.upper()}; convert it")
+            encoding, errors = found, "strict"
+        try:
+            with io.TextIOWrapper(opened, encoding=encoding, errors=errors) as file:
+                yield file
+        except UnicodeDecodeError as error:
+            raise ValueError(
+                f"{path} must be text in UTF-8 or UTF-16, got bytes that are not "
+                f"{error.encoding.upper()}: {error.reason}"
+            ) from error
+
+
+def _find_encoding(path: str, sample: bytes) -> str:
+    """Encoding of a text file by its first bytes.
+
+    Raises:
+        ValueError: It is a binary file.
+    """
+    for mark, name in _BYTE_ORDER_MARKS:
+        if sample.startswith(mark):
+            return name
+    # In UTF-16 one of the two bytes of ASCII characters is zero.
+    first, second = sample[::2].count(0), sample[1::2].count(0)
+    if not first and not second:
+        return "utf-8-sig"
+    least = _UTF_16_SHARE * len(sample) / 2
+    if second >= least and 8 * first < second:
+        return "utf-16-le"
+    if first >= least and 8 * second < first:
+        return "utf-16-be"
+    raise ValueError(f"{path} must be text in UTF-8 or UTF-16, got NUL bytes, as in a binary file")
 
 
 def is_file(path: str) -> bool:
@@ -168,6 +240,30 @@ def is_file(path: str) -> bool:
             return bool(store.info(inside)["type"] == "file")
         except FileNotFoundError:
             return False
+
+
+def kind_of_file(path: str | os.PathLike[str]) -> str:
+    """Return the kind of what is at a local path, without opening it.
+
+    Opening a FIFO waits until another program writes to it.
+
+    Returns:
+        "file", "folder", "FIFO", "socket" or "device"; empty if there is nothing.
+
+    Raises:
+        OSError: The path can't be looked up, such as one in a folder of another user.
+    """
+    try:
+        mode = os.stat(path).st_mode
+    except (FileNotFoundError, NotADirectoryError, ValueError):  # the last for a NUL character
+        return ""
+    kinds = {
+        stat.S_IFREG: "file",
+        stat.S_IFDIR: "folder",
+        stat.S_IFIFO: "FIFO",
+        stat.S_IFSOCK: "socket",
+    }
+    return kinds.get(stat.S_IFMT(mode), "device")
 
 
 def list_names(folder: str) -> list[str]:
@@ -211,10 +307,13 @@ def _has_handler(path: str) -> bool:
 def _find_store(path: str) -> tuple[Any, str]:
     """File system of fsspec for an address, and the path in it."""
     scheme = path.partition("://")[0]
+    if any(part.startswith("ftp://") for part in path.split("::")):
+        reason = "its servers may never answer; download the file"
+        raise SchemeError(f"{path}: ftp:// can't be opened: {reason}")
     try:
         store, inside = fsspec.core.url_to_fs(path)
     except (ImportError, ValueError) as error:
-        raise ValueError(f"{path}: {scheme}:// can't be opened: {error}") from error
+        raise SchemeError(f"{path}: {scheme}:// can't be opened: {error}") from error
     return store, inside
 
 

@@ -57,10 +57,12 @@ class FrozenNetwork(nn.Module):
         Raises:
             ValueError: the weights differ.
         """
-        if state["sha256"] != self.sha256:
+        facts = state if isinstance(state, Mapping) else {}
+        sha256, source = (str(facts.get(name) or "") for name in ("sha256", "source"))
+        if sha256 != self.sha256:
             raise ValueError(
                 f"the frozen network must be that of the checkpoint, with sha256 "
-                f"{state['sha256'][:12]} ({state['source'] or 'unknown file'}), got "
+                f"{sha256[:12]} ({source or 'unknown file'}), got "
                 f"{self.sha256[:12]} ({self.source or 'unknown file'})"
             )
 

@@ -6,8 +6,8 @@ import os
 import shutil
 import sys
 import time
-from collections.abc import Iterable, Iterator, Mapping
-from contextlib import contextmanager, suppress
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, Protocol, TextIO
 
@@ -58,36 +58,31 @@ class EventLog:
 
 
 def read_events(path: str | os.PathLike[str]) -> list[dict[str, Any]]:
-    """Read the events of a stats.jsonl, in their order.
+    """Read the events of a stats.jsonl; lines that are not events are counted in a warning.
 
-    Lines that are not JSON objects, such as one cut by a full disk, are left out.
+    A run that is killed leaves half a line, a full disk or another program any other.
     """
-    events = []
-    for line in Path(path).read_text(encoding="utf-8", errors="replace").splitlines():
-        with suppress(ValueError):
-            event = simplejson.loads(line)
-            events += [event] if isinstance(event, dict) else []
+    lines = Path(path).read_bytes().decode("utf-8", "replace").split("\n")
+    found = {number: _event(line) for number, line in enumerate(lines, 1) if line.strip()}
+    events = [event for event in found.values() if event is not None]
+    wrong = [number for number, event in found.items() if event is None]
+    if wrong:
+        one, several = (
+            "1 line is left out, which is no event",
+            "lines are left out, which are no events",
+        )
+        count = one if len(wrong) == 1 else f"{len(wrong)} {several}"
+        print(f"warning: {path}: {count} in JSON, such as line {wrong[0]}", file=sys.stderr)
     return events
 
 
-def without_repeated(events: Iterable[Mapping[str, Any]]) -> list[Mapping[str, Any]]:
-    """Leave out what a training logged of another run before, and the steps that it did again.
-
-    Args:
-        events: of one stats.jsonl, in their order.
-
-    Returns:
-        The events of the last training; what it had logged beyond the checkpoint of a `resume`
-        event is left out, since it follows again.
-    """
-    kept: list[Mapping[str, Any]] = []
-    for event in events:
-        if event.get("event") == "start" and not event.get("epoch") and not event.get("step"):
-            kept = []
-        if event.get("event") == "resume":
-            kept = [earlier for earlier in kept if (earlier.get("epoch") or 0) <= event["epoch"]]
-        kept.append(event)
-    return kept
+def _event(line: str) -> dict[str, Any] | None:
+    """The event of a line; None if it is none."""
+    try:
+        event = simplejson.loads(line)
+    except (ValueError, RecursionError):
+        return None
+    return event if isinstance(event, dict) and isinstance(event.get("event"), str) else None
 
 
 def _end_cut_line(path: Path) -> None:

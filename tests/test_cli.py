@@ -9,7 +9,7 @@ import pytest
 from helpers.load_tool import load_tool, run_tool
 
 from slowfast_maskfeat.checkpoints.report import LoadError, LoadReport
-from slowfast_maskfeat.cli import StoppedError, exit_code
+from slowfast_maskfeat.cli import StoppedError, exit_code, print_written
 from slowfast_maskfeat.videos.decode import DecodeError
 
 
@@ -111,3 +111,14 @@ def test_interrupted_demo_data_can_be_resumed(name, tmp_path, monkeypatch):
     done = run_tool(f"datasets/{name}.py", "--output", tmp_path)
     assert done.returncode == 130
     assert done.stderr.endswith("interrupted; run the same command again to resume\n")
+
+
+def test_each_written_file_is_a_line_and_many_of_a_folder_share_one(capsys):
+    print_written(["a/x.png", Path("a/y.csv"), "a/x.png", *(f"b/{n}.mp4" for n in range(11)), "b"])
+    assert capsys.readouterr().out.splitlines() == [
+        *("wrote a/x.png", "wrote a/y.csv", "wrote b/ (11 files)", "wrote b"),
+    ]
+    print_written(["a/no \udce9.png"])  # a name that is not UTF-8
+    assert capsys.readouterr().out.startswith("wrote a/no ")
+    print_written([])
+    assert capsys.readouterr().out == ""

@@ -335,6 +335,14 @@ def _benchmark(words: Sequence[str], sandbox: Sandbox) -> None:
     assert _run(*words, "--quick").stdout
 
 
+def _decoder_table(words: Sequence[str], sandbox: Sandbox) -> None:
+    document = Path(words[words.index("--document") + 1])
+    document.parent.mkdir()
+    shutil.copy(ROOT / document, document)
+    _run(*words, "--files", "h264", "text-named-mp4")
+    assert document.read_bytes() == (ROOT / document).read_bytes()
+
+
 def _torchrun(words: Sequence[str], sandbox: Sandbox) -> None:
     command = small(_as_subprocess(["torchrun", *words], num_processes=2))
     done = subprocess.run(command, capture_output=True, text=True)
@@ -354,6 +362,7 @@ SCRIPTS = {
     "tools/model_info.py": _plain_script,
     "tools/convert_checkpoint.py": _convert,
     "tools/check_install.py": _plain_script,
+    "tools/decoder_table.py": _decoder_table,
     "tools/detect.py": _detect,
     "tools/demo.py": _demo,
     "tools/demo_ava.py": _demo_ava,

@@ -149,6 +149,17 @@ def test_an_address_that_nothing_opens_is_one_clear_error(path, message):
             ask(path)
 
 
+def test_a_text_that_is_read_by_bytes_must_be_utf8(tmp_path):
+    (tmp_path / "x.csv").write_text("a,b\n", encoding="utf-16")
+    with open_text(str(tmp_path / "x.csv")) as file:
+        assert file.read() == "a,b\n"
+    with (
+        pytest.raises(ValueError, match=r"x\.csv must be text in UTF-8, got UTF-16; convert it"),
+        open_text(str(tmp_path / "x.csv"), encoding="latin-1"),
+    ):
+        pass
+
+
 def test_an_http_folder_can_not_be_listed():
     with pytest.raises(ValueError, match="does not list its files"):
         list_names("http://127.0.0.1:9/x")

@@ -23,7 +23,6 @@ from slowfast_maskfeat.log import (
     Throughput,
     format_duration,
     read_events,
-    without_repeated,
 )
 
 
@@ -62,22 +61,6 @@ def test_a_resumed_run_appends_after_a_cut_line(tmp_path: Path) -> None:
         {"event": "c"},
         {"event": "d"},
     ]
-
-
-def test_events_of_the_last_training_without_its_repeated_steps(tmp_path: Path) -> None:
-    def train(epoch: float, loss: float) -> dict[str, object]:
-        return {"event": "train", "epoch": epoch, "loss": loss}
-
-    old = [{"event": "start", "epoch": 0, "step": 0}, train(1.0, 9.0)]
-    before = [{"event": "start", "epoch": 0, "step": 0}, train(0.5, 1.0)]
-    lost = [train(1.0, 2.0), {"event": "epoch", "epoch": 1}]
-    after = [
-        {"event": "start", "epoch": 0, "step": 1},
-        {"event": "resume", "epoch": 0.5, "step": 1},
-        train(1.0, 3.0),
-        {"event": "lost", "path": "a.mp4"},
-    ]
-    assert without_repeated([*old, *before, *lost, *after]) == [*before, *after]
 
 
 def test_damaged_lines_of_a_log_are_left_out(tmp_path: Path) -> None:

@@ -62,6 +62,13 @@ def test_decord_is_asked_for_only_where_it_has_wheels(requirements: str) -> None
     assert "darwin" not in line
 
 
+def test_newer_releases_of_torchcodec_may_be_installed(requirements: str) -> None:
+    line = next(
+        line for line in requirements.splitlines() if line.startswith("Requires-Dist: torchc")
+    )
+    assert re.fullmatch(r"Requires-Dist: torchcodec>=0\.13; extra == .torchcodec.", line)
+
+
 def test_make_refuses_an_old_python_in_one_line(tmp_path: Path) -> None:
     old = tmp_path / "python-old"
     old.write_text("#!/bin/sh\n[ \"$1\" = --version ] && echo 'Python 3.8.1' && exit 0\nexit 1\n")

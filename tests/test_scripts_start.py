@@ -23,6 +23,7 @@ SCRIPTS = {
     "tools/benchmark_data.py": ("--help", 0, "--json"),
     "tools/check_install.py": ("", 0, "The installation works."),
     "tools/convert_checkpoint.py": ("--cfg none.yaml --input x --output out.pyth", 2, "none.yaml"),
+    "tools/decoder_table.py": ("--document none.md", 2, "none.md"),
     "tools/demo.py": ("--output .", 2, "make_motion_clips.py"),
     "tools/demo_ava.py": ("--output .", 2, "make_motion_boxes.py"),
     "tools/demo_image.py": ("--output .", 2, "make_shape_images.py"),

@@ -40,6 +40,7 @@ from slowfast_maskfeat.builders.data import build_loader
 from slowfast_maskfeat.builders.masks import build_mask_sampler
 from slowfast_maskfeat.builders.methods import build_model, build_task
 from slowfast_maskfeat.builders.optimizer import build_optimizer
+from slowfast_maskfeat.cli import print_written
 from slowfast_maskfeat.clips import ClipLoader, RandomView
 from slowfast_maskfeat.clips.batch import ClipBatch
 from slowfast_maskfeat.clips.dataset import ClipDataset, SampleKey
@@ -384,6 +385,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     )
     if options.json:
         options.json.write_text(as_json(machine, tables))
+        print_written([options.json])
     return 0
 
 

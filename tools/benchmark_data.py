@@ -37,6 +37,7 @@ from fvcore.common.config import CfgNode
 
 from slowfast_maskfeat.augment import transforms as transform
 from slowfast_maskfeat.builders.augment import build_device_crop, num_clips_per_row
+from slowfast_maskfeat.cli import print_written
 from slowfast_maskfeat.clips import ClipLoader, RandomView, Views
 from slowfast_maskfeat.clips.batch import collate
 from slowfast_maskfeat.clips.dataset import SampleKey
@@ -115,8 +116,8 @@ class Stopwatch:
             if dataset.backend == "pyav":
                 from slowfast_maskfeat.videos import _pyav_backend as pyav
 
-                decode, put = pyav._decode_packet, pyav._Clip.put
-                patches.append(patch.object(pyav, "_decode_packet", self.timed("decode", decode)))
+                decode, put = pyav.decode_packet, pyav._Clip.put
+                patches.append(patch.object(pyav, "decode_packet", self.timed("decode", decode)))
                 patches.append(patch.object(pyav._Clip, "put", self.timed("convert", put)))
             for part in patches:
                 stack.enter_context(part)
@@ -367,6 +368,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         rates = {"rates": records, "shards": shards, crop.name: crop_rate}
         content = {"machine": machine, "split": splits, **rates}
         options.json.write_text(json.dumps(content, indent=2) + "\n")
+        print_written([options.json])
     return 0
 
 

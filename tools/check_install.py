@@ -81,6 +81,7 @@ def brightness(index: int) -> int:
 
 def check_decoder(path: Path, backend: str) -> str | None:
     """Decode the test clip and return the problem, or None."""
+    from slowfast_maskfeat.videos._load_errors import load_reason
     from slowfast_maskfeat.videos.decode import open_video
 
     indices = [7, 0, 9, 3]
@@ -90,7 +91,7 @@ def check_decoder(path: Path, backend: str) -> str | None:
                 return f"number of frames must be {NUM_FRAMES}, got {video.num_frames}"
             frames = video.frames(indices)
     except Exception as error:  # report it and continue with the next decoder
-        return f"{type(error).__name__}: {error}"
+        return load_reason(error)
     found = [round(float(frame.mean())) for frame in frames]
     expected = [brightness(index) for index in indices]
     if any(abs(one - other) > 5 for one, other in zip(found, expected, strict=True)):

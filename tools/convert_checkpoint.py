@@ -37,8 +37,9 @@ from slowfast_maskfeat.checkpoints import (
 from slowfast_maskfeat.checkpoints.naming import NAMINGS, ModelFacts, recognize
 from slowfast_maskfeat.checkpoints.report import CLASSIFIER
 from slowfast_maskfeat.checkpoints.transfer import Renaming
-from slowfast_maskfeat.cli import exit_code
+from slowfast_maskfeat.cli import exit_code, print_written
 from slowfast_maskfeat.config import load_config
+from slowfast_maskfeat.text import printable
 
 # Suffix of the output -> possible forms; the first is the default of --to.
 FORMS = {
@@ -103,7 +104,8 @@ def convert(options: argparse.Namespace) -> None:
     model = build_model(cfg)
     names = _load_all(model, sources, cfg, new_classifier=NUM_CLASSES in options.opts[::2])
     _write(output, form, cfg, model, names)
-    print(f"{output}: {len(model.state_dict())} weights, {form} names")
+    print(f"{len(model.state_dict())} weights, {form} names")
+    print_written([output])
 
 
 def _configuration(options: argparse.Namespace, sources: Sequence[Source] = ()) -> CfgNode:
@@ -154,7 +156,7 @@ def _load_all(
                 f"for a new classifier, add {NUM_CLASSES} {data.num_classes} to the command",
                 report,
             )
-        print(report)
+        print(printable(str(report)))
         if any(name.startswith(CLASSIFIER) for name in report.loaded):
             names = source.class_names or known
     return names

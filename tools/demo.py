@@ -29,7 +29,7 @@ from demo_runs import (
     validation_curves,
 )
 
-from slowfast_maskfeat.figures import accuracy_curves
+from slowfast_maskfeat.figures import accuracy_curves, draw_or_warn
 
 # Folder of each run -> its title.
 RUNS = {"finetune": "MaskFeat, then fine-tuned", "scratch": "from scratch"}
@@ -76,7 +76,7 @@ def _draw(path: Path, folders: list[Path]) -> None:
     """Plot the validation accuracy of both runs over epochs in one figure."""
     runs = {title: [folder / name for folder in folders] for name, title in RUNS.items()}
     curves = validation_curves(runs, lambda event: event["top1"])
-    accuracy_curves(path, curves, chance=100 / NUM_CLASSES)
+    draw_or_warn(path, lambda: accuracy_curves(path, curves, chance=100 / NUM_CLASSES))
 
 
 def _report(folders: list[Path], seconds: list[dict[str, float]]) -> None:
@@ -99,16 +99,12 @@ def _report(folders: list[Path], seconds: list[dict[str, float]]) -> None:
 
 def _list_files(output: Path, folder: Path) -> None:
     """Print the paths of the written files."""
-    (scores,) = (folder / "finetune").glob("test_scores_*.npz")
+    of_runs = ("curves.png", "predictions.png", "stats.jsonl", "checkpoints/*", "test_scores_*.npz")
     list_files(
-        {
-            "accuracy by epoch": output / "accuracy.png",
-            "HOG predictions": folder / "pretrain" / "predictions.png",
-            "curves of each run": folder / "*" / "curves.png",
-            "log of each run": folder / "*" / "stats.jsonl",
-            "checkpoints": folder / "*" / "checkpoints",
-            "scores of each video": folder / "*" / scores.name,
-        }
+        [
+            (output, "accuracy.png"),
+            *((folder, f"{run}/{name}") for run in ("pretrain", *RUNS) for name in of_runs),
+        ]
     )
 
 

@@ -18,6 +18,7 @@ import subprocess
 import sys
 from collections import defaultdict
 from collections.abc import Sequence
+from functools import partial
 from pathlib import Path
 
 import numpy as np
@@ -38,7 +39,13 @@ from demo_runs import (
 from slowfast_maskfeat.builders.data_source import DataSource
 from slowfast_maskfeat.config import load_config
 from slowfast_maskfeat.datasets import KeyFrames
-from slowfast_maskfeat.figures import accuracy_curves, box_panel, draw_boxes, drawing_scale
+from slowfast_maskfeat.figures import (
+    accuracy_curves,
+    box_panel,
+    draw_boxes,
+    draw_or_warn,
+    drawing_scale,
+)
 from slowfast_maskfeat.metrics.ava_map import (
     AvaResult,
     Detections,
@@ -82,15 +89,14 @@ def main(arguments: Sequence[str]) -> int:
         return error.returncode
     _report(list(folders.values()), seconds, frequency_baseline(data))
     first = next(iter(folders.values()))
+    of_runs = ("test_average_precision.png", "test_detections.csv", "checkpoints/*")
     list_files(
-        {
-            "mAP by epoch": options.output / "ava_map.png",
-            "boxes and actions": options.output / "ava_boxes.png",
-            "a video with boxes": options.output / "ava_video" / "detections.mp4",
-            "AP of each action": first / "ava_*" / "test_average_precision.png",
-            "detections": first / "ava_*" / "test_detections.csv",
-            "checkpoints": first / "ava_*" / "checkpoints",
-        }
+        [
+            (options.output, "ava_map.png"),
+            (options.output, "ava_boxes.png"),
+            (options.output, "ava_video/detections.*"),
+            *((first, f"{run}/{name}") for run in RUNS for name in of_runs),
+        ]
     )
     return 0
 
@@ -156,14 +162,17 @@ def _report(folders: list[Path], seconds: list[dict[str, float]], frequency: Ava
 def _draw(output: Path, data: Path, folders: list[Path]) -> None:
     """Draw curves of both runs, key frames with ground truth and detections, and a video."""
     runs = {title: [folder / name for folder in folders] for name, title in RUNS.items()}
-    accuracy_curves(
-        output / "ava_map.png",
+    curves = output / "ava_map.png"
+    draw_curves = partial(
+        accuracy_curves,
+        curves,
         validation_curves(runs, lambda event: 100 * event["mean_ap"]),
         x_label="epoch",
         y_label="mAP (%)",
         chance=100 * frequency_baseline(data).mean_ap,
         chance_name="by label frequency alone",
     )
+    draw_or_warn(curves, draw_curves)
     run = folders[0] / "ava_finetune"
     names = read_labelmap(data / "annotations" / "motion_actions.pbtxt")
     truth = _read(data / "annotations" / "motion_val.csv", names)

@@ -28,7 +28,7 @@ from demo_runs import (
     validation_curves,
 )
 
-from slowfast_maskfeat.figures import accuracy_curves
+from slowfast_maskfeat.figures import accuracy_curves, draw_or_warn
 
 # Configuration of each pre-training -> its title.
 METHODS = {
@@ -69,13 +69,14 @@ def main(arguments: Sequence[str]) -> int:
         return error.returncode
     _draw_accuracy(options.output / "accuracy_image.png", folders)
     _report(folders)
+    first = folders[0]
     list_files(
-        {
-            "accuracy by epoch": options.output / "accuracy_image.png",
-            "predictions side by side": folders[0] / "predictions.png",
-            "runs and their logs": folders[0] / "*" / "stats.jsonl",
-            "features": folders[0] / "*_probe" / "features",
-        }
+        [
+            (options.output, "accuracy_image.png"),
+            (first, "predictions.png"),
+            *((first, f"{name}*/stats.jsonl") for name in RUNS),
+            *((first, f"{name}_probe/features/*") for name in RUNS),
+        ]
     )
     return 0
 
@@ -115,7 +116,7 @@ def _draw_accuracy(path: Path, folders: list[Path]) -> None:
         title: [folder / f"{name}_finetune" for folder in folders] for name, title in RUNS.items()
     }
     curves = validation_curves(runs, lambda event: event["top1"])
-    accuracy_curves(path, curves, chance=100 / NUM_CLASSES)
+    draw_or_warn(path, lambda: accuracy_curves(path, curves, chance=100 / NUM_CLASSES))
 
 
 def _report(folders: list[Path]) -> None:

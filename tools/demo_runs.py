@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Any
 
 from slowfast_maskfeat.checkpoints import find_checkpoints
+from slowfast_maskfeat.cli import print_written
 from slowfast_maskfeat.config import load_config
 from slowfast_maskfeat.log import read_events
 
@@ -134,10 +135,9 @@ def mean_text(values: Sequence[float], digits: int) -> str:
     return mean if len(values) == 1 else f"{mean} +- {statistics.stdev(values):.{digits}f}"
 
 
-def list_files(written: Mapping[str, Path]) -> None:
-    """Print descriptions and paths of the written files."""
-    for text, path in written.items():
-        print(f"  {text:22} {path}")
+def list_files(written: Sequence[tuple[Path, str]]) -> None:
+    """Print the written files: those in each folder that match a pattern."""
+    print_written(path for folder, pattern in written for path in sorted(folder.glob(pattern)))
 
 
 def _shortened(config: Path, budget: float) -> list[str]:

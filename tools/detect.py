@@ -3,24 +3,24 @@
     python tools/detect.py --checkpoint ava_checkpoint_epoch_00030.pyth --video x.mp4 \\
         --boxes boxes.csv --output detected
 
-The boxes come from any person detector, one row each: timestamp in seconds, x1, y1, x2, y2. If none
-of the coordinates is above 1, they are fractions of width and height, otherwise pixels. The output
-is `detections.csv` in AVA format (video, second, x1, y1, x2, y2, action, score) and
-`detections.mp4`, in which each frame shows the boxes of the nearest timestamp. Boxes fade with the
-distance from their timestamp and disappear after half a second. The video has all frames at their
-mean frame rate, even if the input's rate varies, and no audio. The checkpoint contains its
-configuration and class names; weights without a configuration need --cfg.
+The boxes come from any person detector, one row each: timestamp in seconds, x1, y1, x2, y2; or from
+a file in AVA's training format: video, second, x1, y1, x2, y2, action, of which the rows of this
+video are read, whatever their action and score. If none of the coordinates is above 1, they are
+fractions of width and height, otherwise pixels. The output is `detections.csv` in AVA format
+(video, second, x1, y1, x2, y2, action, score) and `detections.mp4`, in which each frame shows the
+boxes of the nearest timestamp. Boxes fade with the distance from their timestamp and disappear
+after half a second. The video has all frames at their mean frame rate, even if the input's rate
+varies, and no audio. The checkpoint contains its configuration and class names; weights without a
+configuration need --cfg.
 """
 
 from __future__ import annotations
 
 import argparse
-import csv
 import sys
 import warnings
 from collections.abc import Iterator
 from pathlib import Path
-from typing import NamedTuple
 
 import numpy as np
 import torch
@@ -28,8 +28,10 @@ from numpy.typing import NDArray
 
 from slowfast_maskfeat.builders import build_task
 from slowfast_maskfeat.builders.data import build_key_frame_view
-from slowfast_maskfeat.builders.datasets import reverses_channels
-from slowfast_maskfeat.cli import exit_code
+from slowfast_maskfeat.builders.datasets import reverses_channels, video_begin
+from slowfast_maskfeat.cli import exit_code, print_written
+from slowfast_maskfeat.datasets import named_by
+from slowfast_maskfeat.datasets.timed_boxes import TimedBoxes, read_timed_boxes
 from slowfast_maskfeat.figures import draw_boxes, drawing_scale
 from slowfast_maskfeat.files import atomic_write
 from slowfast_maskfeat.log import Progress
@@ -43,18 +45,6 @@ from slowfast_maskfeat.videos.write_video import write_video
 # second, and is not drawn beyond.
 _OPAQUE_SECONDS, _SHOWN_SECONDS, _MIN_OPACITY = 0.2, 0.5, 0.2
 _FRAMES_AT_ONCE = 16
-
-
-class TimedBoxes(NamedTuple):
-    """Boxes of a video, sorted by timestamp.
-
-    Attributes:
-        seconds: (N,) float64, timestamps in seconds.
-        boxes: (N, 4) float32, x1, y1, x2, y2 as fractions of width and height.
-    """
-
-    seconds: NDArray[np.float64]
-    boxes: NDArray[np.float32]
 
 
 def main(arguments: list[str]) -> int:
@@ -85,15 +75,18 @@ def detect(options: argparse.Namespace) -> None:
             f"--checkpoint must be a detector, got {options.checkpoint}; use tools/predict.py for "
             "clip classifiers"
         )
-    backend = trained.cfg.DATA.DECODING_BACKEND
-    with open_video(options.video, backend) as video:
-        found = read_boxes(options.boxes, video)
+    data = trained.cfg.DATA
+    with open_video(
+        options.video, data.DECODING_BACKEND, max_image_pixels=data.MAX_IMAGE_PIXELS
+    ) as video:
+        with named_by("--boxes"):
+            found = read_timed_boxes(options.boxes, video, begin=video_begin(trained.cfg))
         scores = score_boxes(trained, task, video, found, options.device)
         names = dict(enumerate(_class_names(trained, scores.shape[1]), start=1))
         detections = Detections(
             names=[Path(options.video).stem],
             video=np.zeros(len(found.boxes), np.int64),
-            seconds=found.seconds,
+            seconds=found.written,
             boxes=found.boxes,
             scores=scores,
         )
@@ -104,57 +97,8 @@ def detect(options: argparse.Namespace) -> None:
         lines = _box_texts(scores, list(names.values()), options.threshold, options.top)
         write_video(drawn, _draw_frames(video, found, lines), fps=video.fps)
     num_times = len(np.unique(found.seconds))
-    print(f"{len(found.boxes)} boxes at {num_times} timestamps: {table}, {drawn}")
-
-
-def read_boxes(path: str, video: Video) -> TimedBoxes:
-    """Read the boxes of a video.
-
-    Raises:
-        ValueError: A row is malformed or outside the video; the message has file and lines.
-    """
-    first, last = video.timestamps[0], video.timestamps[0] + video.duration
-    rows, wrong = [], []
-    with open(path, newline="", encoding="utf-8-sig") as file:
-        for line, fields in enumerate(csv.reader(file), start=1):
-            if not any(field.strip() for field in fields):
-                continue
-            try:
-                time, x1, y1, x2, y2 = map(float, fields[:5])
-            except ValueError:
-                if line > 1 or len(fields) < 5:  # else it is a header line
-                    wrong.append(
-                        f"line {line} must be the numbers time, x1, y1, x2, y2, got {fields}"
-                    )
-                continue
-            if not (x1 < x2 and y1 < y2 and min(x1, y1) >= 0):
-                wrong.append(
-                    f"line {line}: box must have 0 <= x1 < x2 and 0 <= y1 < y2, "
-                    f"got {x1:g}, {y1:g}, {x2:g}, {y2:g}"
-                )
-            elif not first <= time <= last:
-                wrong.append(
-                    f"line {line}: time must be within the video, {first:g} to {last:g} s, "
-                    f"got {time:g} s"
-                )
-            else:
-                rows.append((time, x1, y1, x2, y2))
-    if wrong:
-        more = f", and {len(wrong) - 10} more" if len(wrong) > 10 else ""
-        raise ValueError(f"--boxes: {path}: {'; '.join(wrong[:10])}{more}")
-    if not rows:
-        raise ValueError(f"--boxes: {path} must have at least one box, got none")
-    table = np.array(sorted(rows))
-    boxes = table[:, 1:]
-    if boxes.max() > 1:
-        height, width = video.frames([0]).shape[1:3]
-        boxes = boxes / np.array([width, height] * 2)
-        if boxes.max() > 1 + 1e-6:
-            raise ValueError(
-                f"--boxes: {path}: boxes must be within the {width}x{height} pixels of the video, "
-                f"got {table[:, [1, 3]].max():g}, {table[:, [2, 4]].max():g}"
-            )
-    return TimedBoxes(table[:, 0], boxes.astype(np.float32))
+    print(f"{len(found.boxes)} boxes at {num_times} timestamps")
+    print_written([table, drawn])
 
 
 @torch.no_grad()
@@ -238,7 +182,7 @@ def _parse(arguments: list[str]) -> argparse.Namespace:
     add = parser.add_argument
     add("--checkpoint", required=True, help="checkpoint of a detector")
     add("--video", required=True, help="video file")
-    add("--boxes", required=True, help="CSV file of time, x1, y1, x2, y2")
+    add("--boxes", required=True, help="CSV file of time, x1, y1, x2, y2, or in AVA's format")
     add("--output", type=Path, default=Path("output/detect"), help="output folder")
     add("--cfg", help="YAML file of the model, for weights without a configuration")
     add("--threshold", type=_fraction, default=0.3, help="minimum score of a drawn action")

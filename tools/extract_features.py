@@ -6,18 +6,20 @@
 
 Features are saved in OUTPUT_DIR/features during extraction: an interrupted extraction is resumed
 from there, and a probe (PROBE.KIND) with the same OUTPUT_DIR, configuration and weights uses them.
-With --output they are then written to one file: `features` (clips, D), or (clips, n, D) with
---tokens, `rows`, `views`, `times` (timestamps of each clip in seconds), `labels`, and as text
-`paths`, `class_names` and `facts`: annotation file and its hash, checkpoint and its hash, pooling,
-decoders, lost videos. The pooled feature of a classifier is its mean token or class token,
-according to MVIT.USE_MEAN_POOLING and MVIT.CLS_EMBED_ON; that of a pre-trained model is the mean of
-its tokens without the class token. The checkpoint contains its configuration; weights without a
-configuration need --cfg.
+Without OUTPUT_DIR that is the folder of --output, else output/extract_features; it is never that of
+the checkpoint's training. With --output the features are then written to one file: `features`
+(clips, D), or (clips, n, D) with --tokens, `rows`, `views`, `times` (timestamps of each clip in
+seconds), `labels`, and as text `paths`, `class_names` and `facts`: annotation file and its hash,
+checkpoint and its hash, pooling, decoders, lost videos. The pooled feature of a classifier is its
+mean token or class token, according to MVIT.USE_MEAN_POOLING and MVIT.CLS_EMBED_ON; that of a
+pre-trained model is the mean of its tokens without the class token. The checkpoint contains its
+configuration; weights without a configuration need --cfg.
 """
 
 from __future__ import annotations
 
 import argparse
+import os
 import sys
 import warnings
 
@@ -25,15 +27,19 @@ import torch
 from fvcore.common.config import CfgNode
 
 from slowfast_maskfeat import distributed
-from slowfast_maskfeat.builders import DataSource
+from slowfast_maskfeat.builders import DataSource, build_model
+from slowfast_maskfeat.builders.model_size import check_model_size
+from slowfast_maskfeat.builders.preflight import check_files
 from slowfast_maskfeat.checkpoints import load_checkpoint
-from slowfast_maskfeat.cli import exit_code
-from slowfast_maskfeat.config import load_config, parse_config
+from slowfast_maskfeat.cli import exit_code, print_written
+from slowfast_maskfeat.config import default_config, load_config, parse_config
 from slowfast_maskfeat.engine.coordination import from_main
 from slowfast_maskfeat.features import save_features
 from slowfast_maskfeat.features.file import check_suffix, check_writable
 from slowfast_maskfeat.runs.features import build_frozen_model, extract_features
 from slowfast_maskfeat.runs.load_trained import named_device
+
+_OUTPUT_DIR = "output/extract_features"
 
 
 def main(arguments: list[str]) -> int:
@@ -62,6 +68,7 @@ def _extract(options: argparse.Namespace) -> None:
     if options.output:  # fail before the extraction, not after it
         from_main(lambda: check_writable(options.output))
     data = DataSource(cfg)
+    check_files(cfg, [data.videos(options.split)])
     frozen = build_frozen_model(cfg, options.checkpoint, device, data=data)
     features = extract_features(
         cfg, options.split, frozen, of_tokens=options.tokens, device=device, data=data
@@ -76,19 +83,26 @@ def _extract(options: argparse.Namespace) -> None:
         f"{facts['num_expected']} samples of {facts['list']} decoded, {facts['num_views']} clips "
         f"each, {facts['pooling']}"
     )
+    print_written(filter(None, [features.written, options.output]))
 
 
 def _configuration(options: argparse.Namespace) -> CfgNode:
-    """Configuration of --cfg, or of the checkpoint."""
+    """Configuration of --cfg, or of the checkpoint, with the OUTPUT_DIR of this command."""
+    folder = os.path.dirname(options.output) or "." if options.output else _OUTPUT_DIR
+    output = [] if "OUTPUT_DIR" in options.opts[::2] else ["OUTPUT_DIR", folder]
     if options.cfg:
-        return load_config([options.cfg], options.opts)
+        cfg = load_config([options.cfg], options.opts)
+        is_unset = cfg.OUTPUT_DIR == default_config().OUTPUT_DIR
+        return load_config([options.cfg], [*output, *options.opts]) if is_unset else cfg
     content = load_checkpoint(options.checkpoint)
     if not isinstance(content.get("cfg"), str):
         raise ValueError(
             f"{options.checkpoint} contains no configuration; give the YAML file of its model with "
             "--cfg"
         )
-    return parse_config(content["cfg"], options.checkpoint, options.opts)
+    cfg = parse_config(content["cfg"], options.checkpoint, [*output, *options.opts])
+    check_model_size(lambda: build_model(cfg), options.checkpoint, content)
+    return cfg
 
 
 def _parse(arguments: list[str]) -> argparse.Namespace:
@@ -100,7 +114,8 @@ def _parse(arguments: list[str]) -> argparse.Namespace:
     )
     parser.add_argument("--cfg", help="YAML file of the model, for weights without a configuration")
     parser.add_argument(
-        "--output", help="file ending in .npz or .safetensors; default: only OUTPUT_DIR/features"
+        "--output",
+        help="file ending in .npz or .safetensors; default: only OUTPUT_DIR/features",
     )
     parser.add_argument(
         "--split", default="test", choices=["train", "val", "test"], help="split to extract"

@@ -16,8 +16,8 @@ import warnings
 from pathlib import Path
 
 from slowfast_maskfeat.backbones.complexity import PartComplexity
-from slowfast_maskfeat.cli import exit_code
-from slowfast_maskfeat.config import load_config
+from slowfast_maskfeat.cli import exit_code, print_written
+from slowfast_maskfeat.config import is_yaml, load_config
 from slowfast_maskfeat.files import atomic_write
 from slowfast_maskfeat.runs.model_info import ModelInfo, measure_model
 
@@ -49,13 +49,14 @@ def main(arguments: list[str]) -> int:
 
 def _report(options: argparse.Namespace) -> None:
     words = [*options.cfg, *options.words]
-    files = [word for word in words if word.endswith((".yaml", ".yml"))]
+    files = list(filter(is_yaml, words))
     cfg = load_config(files, [word for word in words if word not in files])
     info = measure_model(cfg, test_size=options.test_size)
     if options.json:
         with atomic_write(Path(options.json)) as path:
             path.write_text(json.dumps(info.as_dict(), indent=1) + "\n", encoding="utf-8")
     print("\n".join(report(info)))
+    print_written([options.json] if options.json else [])
 
 
 def report(info: ModelInfo) -> list[str]:

@@ -27,10 +27,11 @@ from torch import Tensor
 from slowfast_maskfeat.builders import build_task
 from slowfast_maskfeat.builders.data import build_test_views
 from slowfast_maskfeat.builders.datasets import reverses_channels
-from slowfast_maskfeat.cli import exit_code
+from slowfast_maskfeat.cli import exit_code, print_written
 from slowfast_maskfeat.files import atomic_write
 from slowfast_maskfeat.runs.load_trained import load_trained
 from slowfast_maskfeat.tasks import Classification
+from slowfast_maskfeat.text import printable
 from slowfast_maskfeat.videos.decode import open_video
 
 
@@ -51,9 +52,11 @@ def _predict_and_print(options: argparse.Namespace) -> None:
         _save_array(options.logits, logits)
     if options.json:
         print(json.dumps(prediction))
-        return
-    for row in prediction["top"]:
-        print(f"{row['score']:.4f}  {row['name']}")
+    else:
+        for row in prediction["top"]:
+            print(f"{row['score']:.4f}  {printable(row['name'])}")
+    if options.logits:
+        print_written([options.logits], stream=sys.stderr if options.json else None)
 
 
 @torch.no_grad()
@@ -100,7 +103,8 @@ def predict(options: argparse.Namespace) -> tuple[dict[str, Any], Tensor]:
 def _decode(video: str, cfg: CfgNode) -> Tensor:
     """Decode the test views of a video: (V, C, T, H, W) uint8."""
     views = build_test_views(cfg)
-    with open_video(video, cfg.DATA.DECODING_BACKEND) as opened:
+    limit = cfg.DATA.MAX_IMAGE_PIXELS
+    with open_video(video, cfg.DATA.DECODING_BACKEND, max_image_pixels=limit) as opened:
         clips = views(opened).permute(0, 4, 1, 2, 3)
     return clips.flip(1) if reverses_channels(cfg, "test") else clips
 

@@ -22,8 +22,9 @@ from torch import Tensor, nn
 
 from slowfast_maskfeat.checkpoints import save_checkpoint
 from slowfast_maskfeat.checkpoints.transfer import WEIGHT_KEYS
-from slowfast_maskfeat.cli import exit_code
+from slowfast_maskfeat.cli import exit_code, print_written
 from slowfast_maskfeat.log import first_line
+from slowfast_maskfeat.text import cut, printable
 
 SUFFIXES = (".pyth", ".pth", ".pt")
 # Keys that are kept in addition to the weights, if their values have this type.
@@ -107,9 +108,10 @@ def rewrite(source: Path, output: Path) -> None:
         raise ValueError(f"{source} must contain tensors, got the keys {_shorten(content)}")
     save_checkpoint(output, {"model_state": weights, **kept})
     skipped = [*(rest if weight_keys else ()), *(n for n in state if str(n) not in weights)]
-    print(f"{output}: {len(weights)} weights{''.join(f', {key}' for key in kept)}")
+    print(f"{len(weights)} weights{''.join(f', {key}' for key in kept)}")
     if skipped:
         print(f"left out: {_shorten(skipped)}")
+    print_written([output])
 
 
 def _read(source: Path) -> Any:
@@ -160,7 +162,7 @@ def _as_plain(value: Any) -> Any:
 
 
 def _shorten(names: Any) -> str:
-    texts = [str(name) for name in names]
+    texts = [cut(printable(str(name))) for name in names]
     more = f" and {len(texts) - 8} more" if len(texts) > 8 else ""
     return ", ".join(texts[:8]) + more
 

@@ -3,8 +3,8 @@
     python tools/run_net.py --cfg A.yaml [B.yaml ...] [KEY VALUE ...]
     torchrun --nproc_per_node 8 tools/run_net.py --cfg A.yaml [KEY VALUE ...]
 
-Arguments ending in .yaml or .yml are files, of which later ones override earlier ones; the others
-are keys and values, which override files.
+Arguments ending in .yaml or .yml, in any case, are files, of which later ones override earlier
+ones; the others are keys and values, which override files.
 """
 
 from __future__ import annotations
@@ -16,8 +16,8 @@ from typing import Any
 
 from slowfast_maskfeat import distributed
 from slowfast_maskfeat.checkpoints import LoadError
-from slowfast_maskfeat.cli import StoppedError, exit_code, signal_exit_code
-from slowfast_maskfeat.config import default_folder, load_run_config
+from slowfast_maskfeat.cli import StoppedError, exit_code, print_written, signal_exit_code
+from slowfast_maskfeat.config import default_folder, is_yaml, load_run_config
 from slowfast_maskfeat.engine.launch import launch
 from slowfast_maskfeat.runs.run import run
 
@@ -35,8 +35,8 @@ def main(arguments: list[str]) -> int:
 
 def _launch(options: argparse.Namespace, words: list[str]) -> None:
     """Start the processes of the run, or join those that torchrun started."""
-    files = [word for word in words if _is_yaml(word)]
-    overrides = [word for word in words if not _is_yaml(word)] + _shards(options)
+    files = [word for word in words if is_yaml(word)]
+    overrides = [word for word in words if not is_yaml(word)] + _shards(options)
     cfg = load_run_config(files, overrides)
     # In a folder that nobody named, another configuration is another run.
     may_change = "OUTPUT_DIR" in overrides[::2] or default_folder(files) != cfg.OUTPUT_DIR
@@ -45,7 +45,7 @@ def _launch(options: argparse.Namespace, words: list[str]) -> None:
     if choice.warning:
         print(f"warning: {choice.warning}", file=sys.stderr)
     if distributed.from_environment(backend):
-        run(cfg, may_change=may_change)
+        _run(cfg, may_change)
         distributed.end_process()
     else:
         launch(
@@ -71,10 +71,10 @@ def run_process(cfg: Any, may_change: bool) -> None:
         ValueError: An error that a user can fix.
     """
     if distributed.world_size() == 1:
-        run(cfg, may_change=may_change)
+        _run(cfg, may_change)
         return
     try:
-        run(cfg, may_change=may_change)
+        _run(cfg, may_change)
     except (KeyboardInterrupt, StoppedError) as stopped:
         code = signal_exit_code(stopped, resumable=True, printed=distributed.is_main())
         raise SystemExit(code) from None
@@ -82,6 +82,12 @@ def run_process(cfg: Any, may_change: bool) -> None:
         if distributed.is_main():
             print(error.report, file=sys.stderr)
         raise ValueError(error.summary) from None
+
+
+def _run(cfg: Any, may_change: bool) -> None:
+    written = run(cfg, may_change=may_change)
+    if distributed.is_main():
+        print_written(written)
 
 
 def _parse(arguments: list[str]) -> tuple[argparse.Namespace, list[str]]:
@@ -111,10 +117,6 @@ def _shards(options: argparse.Namespace) -> list[str]:
     """Convert the flags of PySlowFast to keys and values."""
     flags = {"NUM_SHARDS": options.num_shards, "SHARD_ID": options.shard_id}
     return [word for key, value in flags.items() if value is not None for word in (key, str(value))]
-
-
-def _is_yaml(word: str) -> bool:
-    return word.endswith((".yaml", ".yml"))
 
 
 def _print_warning(message: Warning | str, *_: Any, **__: Any) -> None:

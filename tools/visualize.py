@@ -5,8 +5,9 @@
 
 The panel shows frame, masked input, target and prediction: HOG as strokes along the edges, pixels
 as images, predicted where masked and the original elsewhere. Normalized pixels are denormalized by
-the mean and variance of the original patch. A video has rows for several time steps, and an
-animation of all its time steps is written next to the panel (--film .gif or .mp4), at 4 frames/s.
+the mean and variance of the original patch. A video has rows for up to four time steps in which
+tokens are masked (their times are printed), and an animation of all its time steps is written next
+to the panel (--film .gif or .mp4), at 4 frames/s.
 
 If several checkpoints take the same frames, they predict the same masked input: its mask and ratio
 are those of the first one whose mask cells are no finer than the predictions of any of them. If
@@ -31,10 +32,11 @@ import torch
 from PIL import Image
 
 from slowfast_maskfeat.builders.datasets import read_list_file
-from slowfast_maskfeat.cli import exit_code
+from slowfast_maskfeat.cli import exit_code, print_written
 from slowfast_maskfeat.figures import (
     MAX_ROWS,
     PanelRow,
+    file_names,
     panel_columns,
     panel_image,
     prediction_panel,
@@ -42,6 +44,7 @@ from slowfast_maskfeat.figures import (
 from slowfast_maskfeat.files import atomic_write, is_file, read_bytes
 from slowfast_maskfeat.log import Progress
 from slowfast_maskfeat.runs.compare import Network, compare, load_networks
+from slowfast_maskfeat.runs.figures import select_steps
 from slowfast_maskfeat.videos.media import is_media
 from slowfast_maskfeat.videos.write_video import write_video
 
@@ -82,13 +85,13 @@ def visualize(options: argparse.Namespace) -> None:
     )
     inputs = [path for given in options.input for path in _paths(networks[0], given)]
     clips = _compare_all(networks, inputs, options.seed)
-    with atomic_write(output) as part:
-        prediction_panel(part, _panel_rows(clips), title=options.title)
-    print(output)
+    prediction_panel(output, _panel_rows(clips), title=options.title)
+    _print_steps(clips)
+    written = [output]
     if max(map(len, clips)) > 1:
-        animation = output.with_suffix(options.film)
-        _write_animation(animation, clips, options.title)
-        print(animation)
+        written.append(output.with_suffix(options.film))
+        _write_animation(written[-1], clips, options.title)
+    print_written(written)
 
 
 def _paths(network: Network, given: str) -> list[str]:
@@ -112,9 +115,9 @@ def _compare_all(
     """Panel rows of each input, one per time step."""
     progress = Progress(len(inputs), "inputs", enabled=len(inputs) > 1)
     clips: list[list[PanelRow]] = []
-    for number, path in enumerate(inputs):
-        clips.append(compare(networks, path, (seed, number)))
-        num_rows = len(inputs) * len(_select_steps(clips[0]))
+    for number, (path, name) in enumerate(zip(inputs, file_names(inputs), strict=True)):
+        clips.append(compare(networks, path, (seed, number), name=name))
+        num_rows = round(len(_panel_rows(clips)) / len(clips) * len(inputs))
         if num_rows > MAX_ROWS:  # fail at the first input, not after all of a long list
             raise ValueError(
                 f"--input: a panel must have at most {MAX_ROWS} rows, got about {num_rows} for "
@@ -127,14 +130,33 @@ def _compare_all(
 
 def _panel_rows(clips: Sequence[list[PanelRow]]) -> list[PanelRow]:
     """Rows of the panel: a few time steps of each input."""
-    return [row for steps in clips for row in _select_steps(steps)]
+    return [steps[number] for steps in clips for number in _select_steps(steps)]
 
 
-def _select_steps(steps: list[PanelRow]) -> list[PanelRow]:
-    """Select at most `_MAX_STEPS` evenly spaced time steps."""
-    if len(steps) <= _MAX_STEPS:
-        return steps
-    return [steps[round(index)] for index in np.linspace(0, len(steps) - 1, _MAX_STEPS)]
+def _select_steps(steps: Sequence[PanelRow]) -> list[int]:
+    """Select at most `_MAX_STEPS` time steps, evenly spaced among those with masked tokens."""
+    shown = select_steps([_masked_share(row) for row in steps])
+    if len(shown) <= _MAX_STEPS:
+        return shown
+    return [shown[round(index)] for index in np.linspace(0, len(shown) - 1, _MAX_STEPS)]
+
+
+def _masked_share(row: PanelRow) -> float:
+    return float(np.mean([np.mean(np.asarray(drawing.mask)) for drawing in row.drawings]))
+
+
+def _print_steps(clips: Sequence[Sequence[PanelRow]]) -> None:
+    """Print which time steps of each video the panel shows."""
+    for steps in clips:
+        if len(steps) > 1:
+            shown = [steps[number].name.split("\n") for number in _select_steps(steps)]
+            times = ", ".join(time for *_, time in shown)
+            masked = sum(_masked_share(row) > 0 for row in steps)
+            print(
+                f"{shown[0][0]}: drawn at {times}; tokens are masked in {masked} of {len(steps)} "
+                "time steps",
+                file=sys.stderr,
+            )
 
 
 def _write_animation(path: Path, clips: Sequence[list[PanelRow]], title: str) -> None:

@@ -97,6 +97,7 @@ def build_loader(
         reverse_channels=reverses_channels(cfg, split),
         # Half of the timeout: a server that stops sending fails before its worker is terminated.
         read_timeout=cfg.DATA.DECODE_TIMEOUT / 2,
+        max_image_pixels=cfg.DATA.MAX_IMAGE_PIXELS,
     )
     if is_trained:
         batch_size = cfg.TRAIN.BATCH_SIZE * cfg.NUM_SHARDS

@@ -20,7 +20,9 @@ from slowfast_maskfeat.datasets import (
     KeyFrames,
     MissingListError,
     VideoList,
+    named_by,
     read_class_names,
+    read_excluded,
 )
 from slowfast_maskfeat.files import is_address
 from slowfast_maskfeat.metrics.ava_map import GroundTruth, check_overlap, read_ground_truth
@@ -114,12 +116,14 @@ class DataSource:
                 "AVA.GROUNDTRUTH_FILE must be the ground-truth file of the evaluation, got ''"
             )
         assert isinstance(folder, AvaFolder)
-        return read_ground_truth(
-            folder.inside(cfg.AVA.GROUNDTRUTH_FILE),
-            folder.actions,
-            folder.inside(cfg.AVA.EXCLUSION_FILE) if cfg.AVA.EXCLUSION_FILE else None,
-            every=every,
-        )
+        excluded = None
+        if cfg.AVA.EXCLUSION_FILE:
+            with named_by("AVA.EXCLUSION_FILE"):
+                excluded = read_excluded(folder.inside(cfg.AVA.EXCLUSION_FILE))
+        actions = folder.actions
+        with named_by("AVA.GROUNDTRUTH_FILE"):
+            path = folder.inside(cfg.AVA.GROUNDTRUTH_FILE)
+            return read_ground_truth(path, actions, excluded, every=every)
 
     def _read(self, kind: DataSetKind, split: str, names: tuple[str, ...]) -> VideoList:
         pattern = shard_patterns(self._cfg)[split]

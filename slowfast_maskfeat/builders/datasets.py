@@ -105,6 +105,12 @@ def data_folder(cfg: CfgNode) -> DataFolder:
     )
 
 
+def video_begin(cfg: CfgNode) -> float | None:
+    """Return the time in AVA's annotations at which videos begin; None: determined by file."""
+    begin: float = cfg.AVA.VIDEO_BEGIN
+    return None if begin < 0 else begin
+
+
 def _ava_folder(cfg: CfgNode) -> AvaFolder:
     ava = cfg.AVA
     folder = ava.ANNOTATION_DIR or cfg.DATA.PATH_TO_DATA_DIR
@@ -113,7 +119,7 @@ def _ava_folder(cfg: CfgNode) -> AvaFolder:
         folder,
         media=AvaMedia(
             video_folder=ava.VIDEO_DIR,
-            video_begin=None if ava.VIDEO_BEGIN < 0 else ava.VIDEO_BEGIN,
+            video_begin=video_begin(cfg),
             frame_folder=ava.FRAME_DIR,
             train_frames=tuple(os.path.join(lists, name) for name in ava.TRAIN_LISTS),
             test_frames=tuple(os.path.join(lists, name) for name in ava.TEST_LISTS),

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import warnings
 from collections.abc import Callable
 from functools import partial
 
@@ -11,6 +10,7 @@ from fvcore.common.config import CfgNode
 from torch import nn
 
 from slowfast_maskfeat.backbones import LayeredModel
+from slowfast_maskfeat.config import default_config
 from slowfast_maskfeat.engine.optimizer import make_optimizer, parameter_groups
 from slowfast_maskfeat.schedules import LearningRates, learning_rate, scale_by_shards
 
@@ -23,7 +23,15 @@ def build_optimizer(cfg: CfgNode, model: nn.Module) -> torch.optim.Optimizer:
     Args:
         cfg: configuration; not modified.
         model: from `build_model`, on its device.
+
+    Raises:
+        ValueError: keys of SOLVER contradict each other.
     """
+    solver = cfg.SOLVER
+    if solver.OPTIMIZING_METHOD == "sgd" and solver.NESTEROV and solver.DAMPENING:
+        raise ValueError(
+            f"SOLVER.DAMPENING must be 0 with SOLVER.NESTEROV True, got {solver.DAMPENING:g}"
+        )
     layered = model if isinstance(model, LayeredModel) else None
     exempt = layered.no_weight_decay() if layered and cfg.MVIT.ZERO_DECAY_POS_CLS else set()
     groups = parameter_groups(
@@ -52,22 +60,47 @@ def learning_rates(cfg: CfgNode) -> LearningRates:
     return scale_by_shards(rates, cfg.NUM_SHARDS if cfg.SOLVER.BASE_LR_SCALE_NUM_SHARDS else 1)
 
 
+def schedule_warnings(cfg: CfgNode) -> list[str]:
+    """Describe what in the warm-up is probably not meant.
+
+    Args:
+        cfg: configuration; not modified.
+
+    Returns:
+        Warnings, empty if there is nothing to warn about.
+    """
+    solver = cfg.SOLVER
+    found: list[str] = []
+    if not solver.WARMUP_EPOCHS:
+        return found
+    if solver.MAX_EPOCH <= solver.WARMUP_EPOCHS:
+        found.append(
+            f"SOLVER.WARMUP_EPOCHS should be below SOLVER.MAX_EPOCH {solver.MAX_EPOCH:g}, got "
+            f"{solver.WARMUP_EPOCHS:g}: training ends before the learning rate reaches "
+            "SOLVER.BASE_LR"
+        )
+    if solver.WARMUP_START_LR > solver.BASE_LR:
+        default = default_config().SOLVER.WARMUP_START_LR
+        origin = " (the published default)" if default == solver.WARMUP_START_LR else ""
+        found.append(
+            f"SOLVER.WARMUP_START_LR should be at most SOLVER.BASE_LR {solver.BASE_LR:g}, got "
+            f"{solver.WARMUP_START_LR:g}{origin}: the learning rate falls during the warm-up "
+            "instead of rising"
+        )
+    return found
+
+
 def build_schedule(cfg: CfgNode) -> Callable[[float], float]:
     """Build the learning-rate schedule, a function of the fractional epoch.
 
     Args:
         cfg: configuration; not modified.
+
+    Raises:
+        ValueError: keys of SOLVER contradict each other, see `learning_rate`.
     """
-    if 0 < cfg.SOLVER.MAX_EPOCH <= cfg.SOLVER.WARMUP_EPOCHS:
-        warnings.warn(
-            f"SOLVER.WARMUP_EPOCHS should be below SOLVER.MAX_EPOCH {cfg.SOLVER.MAX_EPOCH:g}, got "
-            f"{cfg.SOLVER.WARMUP_EPOCHS:g}: training ends before the learning rate reaches "
-            "SOLVER.BASE_LR",
-            UserWarning,
-            stacklevel=2,
-        )
     rates = learning_rates(cfg)
-    return partial(
+    schedule = partial(
         learning_rate,
         policy=cfg.SOLVER.LR_POLICY,
         base_lr=rates.base_lr,
@@ -79,6 +112,8 @@ def build_schedule(cfg: CfgNode) -> Callable[[float], float]:
         steps=tuple(cfg.SOLVER.STEPS),
         lrs=tuple(cfg.SOLVER.LRS),
     )
+    schedule(0.0)  # raises its errors now, not in the first step
+    return schedule
 
 
 def autocast_precision(cfg: CfgNode) -> torch.dtype | None:

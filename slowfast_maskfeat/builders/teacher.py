@@ -11,8 +11,9 @@ from fvcore.common.config import CfgNode
 from slowfast_maskfeat.backbones import Backbone, FeatureModel, LayerTokens
 from slowfast_maskfeat.builders.backbones import find_backbone
 from slowfast_maskfeat.builders.datasets import reverses_channels
+from slowfast_maskfeat.builders.model_size import check_model_size
 from slowfast_maskfeat.builders.trained_config import shipped_file, trained_config
-from slowfast_maskfeat.checkpoints import load_weights, read_header
+from slowfast_maskfeat.checkpoints import load_checkpoint, load_weights, read_header
 from slowfast_maskfeat.frozen import FrozenNetwork
 from slowfast_maskfeat.targets.teacher_tokens import Describe, TeacherTokens
 
@@ -143,15 +144,20 @@ def build_teacher(
         ValueError: the weights do not fit the network, see `load_weights`.
     """
     own = teacher.cfg
-    network: FeatureModel = find_backbone(own).classifier(
-        own, teacher.num_classes, mean_pooling=False
-    )
+    content = load_checkpoint(teacher.path)
+
+    def build() -> FeatureModel:
+        return find_backbone(own).classifier(own, teacher.num_classes, mean_pooling=False)
+
+    check_model_size(build, teacher.path, content)
+    network = build()
     load_weights(
         network,
         teacher.path,
         complete=needs_classifier,
         average=True,
         min_coverage=cfg.TRAIN.CHECKPOINT_MIN_COVERAGE,
+        content=content,
     )
     return TeacherTokens(
         FrozenNetwork(network, source=str(Path(teacher.path))),

@@ -11,6 +11,7 @@ from torch import nn
 from slowfast_maskfeat.backbones import describe_by_layers
 from slowfast_maskfeat.builders.data_source import DataSource
 from slowfast_maskfeat.builders.datasets import reverses_channels
+from slowfast_maskfeat.builders.model_size import check_model_size
 from slowfast_maskfeat.builders.teacher import (
     build_teacher,
     find_teacher,
@@ -18,7 +19,7 @@ from slowfast_maskfeat.builders.teacher import (
     teacher_width,
 )
 from slowfast_maskfeat.builders.trained_config import trained_config
-from slowfast_maskfeat.checkpoints import load_weights, read_header
+from slowfast_maskfeat.checkpoints import load_checkpoint, load_weights, read_header
 from slowfast_maskfeat.frozen import FrozenNetwork
 from slowfast_maskfeat.schedules import Schedule
 from slowfast_maskfeat.targets.teacher_tokens import TeacherTokens
@@ -218,6 +219,9 @@ def load_tokenizer(found: TrainedTokenizer) -> FrozenNetwork:
     Raises:
         ValueError: the weights do not fit it, see `load_weights`.
     """
-    network = build_tokenizer(found.cfg, DataSource(found.cfg))
-    load_weights(network, found.path, complete=True)
+    content = load_checkpoint(found.path)
+    data = DataSource(found.cfg)
+    check_model_size(lambda: build_tokenizer(found.cfg, data), found.path, content)
+    network = build_tokenizer(found.cfg, data)
+    load_weights(network, found.path, complete=True, content=content)
     return FrozenNetwork(network, source=str(Path(found.path)))

@@ -160,7 +160,14 @@ def check_resumable(
     method = find_method(cfg)
     if method.has_labels or method.has_boxes:
         names = (data or DataSource(cfg)).class_names
-        compare_class_names(payload.get("class_names") or (), names, path)
+        try:
+            compare_class_names(payload.get("class_names") or (), names, path)
+        except ValueError as error:
+            if Path(path).parent != checkpoint_folder(cfg):
+                raise
+            raise ValueError(
+                f"{error}; to train other classes, set another OUTPUT_DIR than {cfg.OUTPUT_DIR}"
+            ) from error
 
 
 def model_facts(cfg: CfgNode, model: nn.Module) -> ModelFacts:

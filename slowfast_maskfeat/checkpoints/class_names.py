@@ -5,6 +5,8 @@ from __future__ import annotations
 import os
 from collections.abc import Sequence
 
+from slowfast_maskfeat.text import quoted
+
 
 def compare_class_names(
     theirs: Sequence[str],
@@ -35,7 +37,8 @@ def compare_class_names(
         what = f"it has {len(theirs)} classes, the data set has {len(ours)}"
     else:
         number = next(n for n, (a, b) in enumerate(zip(theirs, ours, strict=True)) if a != b)
-        what = f"its class {number} is {theirs[number]!r}, the data set's is {ours[number]!r}"
+        what = f"its class {number} is {quoted(theirs[number])}, "
+        what += f"the data set's is {quoted(ours[number])}"
     if sorted(theirs) == sorted(ours):
         remedy = "the classes are the same in another order: put classes.txt and the labels of the "
         remedy += "lists into the order of the checkpoint"

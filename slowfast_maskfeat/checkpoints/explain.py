@@ -9,6 +9,7 @@ from pathlib import Path
 from torch import Tensor
 
 from slowfast_maskfeat.checkpoints.naming import NAMINGS, recognize
+from slowfast_maskfeat.text import quoted
 
 
 def explain_names(
@@ -28,8 +29,8 @@ def explain_names(
     prefix = _common_prefix(found, own)
     if prefix:
         return (
-            f"Its names have the prefix {prefix!r}, which TRAIN.CHECKPOINT_CLEAR_NAME_PATTERN "
-            f"\"['{prefix}']\" removes."
+            f"Its names have the prefix {quoted(prefix)}, which "
+            f'TRAIN.CHECKPOINT_CLEAR_NAME_PATTERN "[{quoted(prefix)}]" removes.'
         )
     naming = "" if renamed else recognize(found)
     if naming:

@@ -7,6 +7,8 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
+from slowfast_maskfeat.text import cut
+
 CLASSIFIER = "head."
 # Parts that tasks add to the backbone: heads, decoders and the mask token.
 HEAD_NAMES = (CLASSIFIER, "pred_head.", "decoder_", "dec_", "mask_token")
@@ -99,7 +101,7 @@ def _by_note(notes: Mapping[str, str]) -> list[str]:
     for name, note in notes.items():
         names.setdefault(note, []).append(name)
     lines = [
-        f"{group[0]}{f' and {len(group) - 1} more' if len(group) > 1 else ''}: {note}"
+        f"{cut(group[0])}{f' and {len(group) - 1} more' if len(group) > 1 else ''}: {note}"
         for note, group in names.items()
     ]
     if len(lines) <= _MOST_LINES:
@@ -121,6 +123,6 @@ def _grouped(names: Sequence[str]) -> list[str]:
 
 
 def shorten(parts: Sequence[str]) -> str:
-    """Join the first four parts and the number of the others."""
+    """Join the first four parts, each cut to a length, and the number of the others."""
     more = [f"and {len(parts) - 4} more"] if len(parts) > 4 else []
-    return ", ".join([*parts[:4], *more])
+    return ", ".join([*map(cut, parts[:4]), *more])

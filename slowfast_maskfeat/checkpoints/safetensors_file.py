@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
 import os
 from collections.abc import Mapping, Sequence
@@ -12,12 +13,20 @@ from safetensors import safe_open
 from safetensors.torch import save
 from torch import Tensor
 
+from slowfast_maskfeat.checkpoints.integrity import (
+    DamagedError,
+    raise_nonfinite,
+)
 from slowfast_maskfeat.files import atomic_write
+from slowfast_maskfeat.frozen import weights_sha256
 from slowfast_maskfeat.log import first_line
+from slowfast_maskfeat.text import cut, quoted
 
 SUFFIX = ".safetensors"
 # Keys of the header; in a checkpoint of this package the last one is `cfg`.
 _CLASS_NAMES, _TOKEN_GRID, _CONFIG = "class_names", "token_grid", "config"
+# SHA-256 of the weights and of the keys above; only files of this package have it.
+_HASH = "slowfast_maskfeat_sha256"
 
 
 def save_safetensors(
@@ -28,7 +37,7 @@ def save_safetensors(
     token_grid: Sequence[int] | None = None,
     config: str = "",
 ) -> Path:
-    """Write weights as a safetensors file, atomically.
+    """Write weights as a safetensors file, atomically, with a hash that reading it verifies.
 
     Args:
         path: Output file; its folder is created if needed.
@@ -41,9 +50,11 @@ def save_safetensors(
         The path.
 
     Raises:
+        ValueError: If weights are not finite; nothing is then written.
         OSError: If the disk is full or the folder cannot be written.
     """
     path = Path(path)
+    raise_nonfinite({"model_state": weights}, path)
     metadata = {"format": "pt"}
     if class_names:
         metadata[_CLASS_NAMES] = json.dumps(list(class_names), ensure_ascii=False)
@@ -52,6 +63,7 @@ def save_safetensors(
     if config:
         metadata[_CONFIG] = config
     tensors = {name: value.detach().cpu().contiguous() for name, value in weights.items()}
+    metadata[_HASH] = _hash(tensors, metadata)
     with atomic_write(path) as temporary:
         # Not `save_file`, whose files only their owner may read.
         temporary.write_bytes(save(tensors, metadata))
@@ -76,10 +88,15 @@ def read_safetensors(path: Path) -> dict[str, Any]:
             metadata: Mapping[str, str] = file.metadata() or {}
             weights = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
     except Exception as error:  # its own type, or torch's for unknown dtypes
-        raise ValueError(
-            f"{path} is not a complete safetensors file ({first_line(error)}); if it is truncated, "
-            "download or write it again"
+        raise DamagedError(
+            f"{path} is not a complete safetensors file ({cut(first_line(error))}); if it is "
+            "truncated, download or write it again"
         ) from error
+    if _HASH in metadata and metadata[_HASH] != _hash(weights, metadata):
+        raise DamagedError(
+            f"{path} is damaged: its content does not match the hash in its header; download or "
+            f"write it again (a program that changes it must remove {_HASH!r} from the header)"
+        )
     content: dict[str, Any] = {"model_state": weights}
     for key, kind in ((_CLASS_NAMES, str), (_TOKEN_GRID, int)):
         if key in metadata:
@@ -89,14 +106,21 @@ def read_safetensors(path: Path) -> dict[str, Any]:
     return content
 
 
+def _hash(weights: Mapping[str, Tensor], metadata: Mapping[str, str]) -> str:
+    """Hash the weights, in the order of their names, and the texts of the header."""
+    texts = {key: metadata.get(key, "") for key in (_CLASS_NAMES, _TOKEN_GRID, _CONFIG)}
+    whole = json.dumps([weights_sha256(dict(sorted(weights.items()))), texts], sort_keys=True)
+    return hashlib.sha256(whole.encode()).hexdigest()
+
+
 def _json_list(text: str, key: str, kind: type, path: Path) -> list[Any]:
     try:
         values = json.loads(text)
-    except json.JSONDecodeError:
+    except (ValueError, RecursionError):
         values = None
     if not isinstance(values, list) or not all(type(value) is kind for value in values):
         raise ValueError(
             f"{path}: {key!r} in its header must be a JSON list of "
-            f"{'strings' if kind is str else 'integers'}, got {text[:80]!r}"
+            f"{'strings' if kind is str else 'integers'}, got {quoted(text)}"
         )
     return values

@@ -16,11 +16,19 @@ import torch
 from torch import Tensor
 
 from slowfast_maskfeat.checkpoints import safetensors_file
-from slowfast_maskfeat.files import PART_SUFFIX, atomic_write
+from slowfast_maskfeat.checkpoints.content import check_content
+from slowfast_maskfeat.checkpoints.integrity import (
+    DamagedError,
+    raise_nonfinite,
+    verify_records,
+)
+from slowfast_maskfeat.files import PART_SUFFIX, atomic_write, kind_of_file
 from slowfast_maskfeat.log import first_line
+from slowfast_maskfeat.text import cut, quoted
 
 SUFFIX = ".pyth"
 _SUFFIXES = (SUFFIX, ".pth", ".pt", safetensors_file.SUFFIX)
+_NAME = re.compile(r"(.*checkpoint_epoch_)(\d{5,})(?:_step_(\d{7,}))?" + re.escape(SUFFIX))
 _PLAIN_TYPES = (bool, int, float, complex, str, bytes, type(None), torch.Size, torch.dtype)
 
 
@@ -114,10 +122,12 @@ def save_checkpoint(path: str | os.PathLike[str], payload: Mapping[str, Any]) ->
 
     Raises:
         TypeError: If the payload contains another type; the message says where.
+        ValueError: If weights in it are not finite; older files are then unchanged.
         OSError: If the disk is full or the folder cannot be written.
     """
     path = Path(path)
     _check_plain(payload, "payload")
+    raise_nonfinite(payload, path)
     path.parent.mkdir(parents=True, exist_ok=True)
     _remove_leftovers(path)
     with atomic_write(path) as temporary:
@@ -151,7 +161,7 @@ def _check_plain(value: Any, where: str) -> None:
     if isinstance(value, Mapping) and type(value).__module__ in ("builtins", "collections"):
         for key, item in value.items():
             _check_plain(key, f"a key of {where}")
-            _check_plain(item, f"{where}[{key!r}]")
+            _check_plain(item, f"{where}[{quoted(key)}]")
         return
     if type(value) in (list, tuple, set):
         for index, item in enumerate(value):
@@ -174,26 +184,98 @@ def load_checkpoint(path: str | os.PathLike[str]) -> dict[str, Any]:
         The dict; of a safetensors file, that of ``read_safetensors``.
 
     Raises:
-        ValueError: If the file is missing, unreadable, not a checkpoint, split into several files,
-            or needs code of its own; the message says what to do.
+        ValueError: If the file is missing, unreadable, not a checkpoint, damaged, split into
+            several files, or needs code of its own, or its parts are of wrong types; the message
+            says what to do, and names the newest undamaged checkpoint before a damaged one.
     """
     path = Path(path)
-    if not path.exists():
-        raise ValueError(f"there is no checkpoint at {path}; {_what_is_there(path)}")
-    if path.is_dir():
-        raise ValueError(f"the path of a checkpoint must be that of a file, but {path} is a folder")
+    _require_file(path)
+    try:
+        content = _read(path)
+    except DamagedError as error:
+        before = newest_undamaged_before(path)
+        hint = f"; the newest undamaged checkpoint before it is {before}: {_USE}" if before else ""
+        raise DamagedError(f"{error}{hint}") from error
+    check_content(content, path)
+    return content
+
+
+_USE = "use that one, or move the damaged file out of the folder to resume from that one"
+
+
+def newest_undamaged_before(path: Path) -> Path | None:
+    """Find the checkpoint of the same task to use instead of a damaged one.
+
+    Args:
+        path: A checkpoint named as by :func:`checkpoint_path`.
+
+    Returns:
+        The newest older one in its folder whose checksums match; None if there is none.
+    """
+    name = _NAME.fullmatch(path.name)
+    if name is None:
+        return None
+    prefix = name[1].removesuffix("checkpoint_epoch_").removesuffix("_")
+    for other in reversed(find_checkpoints(path.parent, prefix)):
+        if _order(other) < _order(path) and _is_undamaged(other):
+            return other
+    return None
+
+
+def _order(path: Path) -> tuple[int, int]:
+    name = _NAME.fullmatch(path.name)
+    assert name is not None, path
+    return int(name[2]), int(name[3] or 0)
+
+
+def _is_undamaged(path: Path) -> bool:
+    try:
+        _require_file(path)
+        with open(path, "rb") as file:
+            if not file.read(1):
+                return False
+            file.seek(0)
+            verify_records(file)
+    except Exception:  # whatever `zipfile` raises on damaged bytes
+        return False
+    return True
+
+
+def _require_file(path: Path) -> None:
+    """Refuse a path that is not one of a regular file, without opening it.
+
+    Raises:
+        ValueError: If there is none or it is something else, such as a FIFO, which would wait.
+    """
+    try:
+        kind = kind_of_file(path)
+        there = "" if kind else _what_is_there(path)
+    except OSError as error:
+        raise ValueError(
+            f"the checkpoint {cut(str(path))} cannot be read: {error.strerror}"
+        ) from error
+    if not kind:
+        raise ValueError(f"there is no checkpoint at {path}; {there}")
+    if kind != "file":
+        raise ValueError(f"the path of a checkpoint must be that of a file, but {path} is a {kind}")
     if path.suffix == ".json":
         raise ValueError(
             f"{path} is the index of a checkpoint in several files, which is not supported; use "
             "one file with all weights"
         )
+
+
+def _read(path: Path) -> dict[str, Any]:
     if path.suffix == safetensors_file.SUFFIX:
         return safetensors_file.read_safetensors(path)
     try:
         with open(path, "rb") as file:
+            verify_records(file)
             content = torch.load(file, map_location="cpu", weights_only=True)
+    except DamagedError as error:
+        raise DamagedError(f"{path} is damaged: {error}; download or write it again") from error
     except Exception as error:  # on bytes that are not a pickle, torch's reader can raise anything
-        raise ValueError(_explain(path, error)) from error
+        raise _explained(path, error) from error
     if not isinstance(content, dict):
         raise ValueError(
             f"{path} must hold a dict with 'model_state', or of names and tensors, got a "
@@ -212,23 +294,25 @@ def _what_is_there(path: Path) -> str:
     return f"{path.parent} contains {', '.join(others[:5])}{more}"
 
 
-def _explain(path: Path, error: Exception) -> str:
-    """Say why torch could not read a file, and what to do."""
+def _explained(path: Path, error: Exception) -> ValueError:
+    """The error for a file that torch could not read, which says why and what to do."""
     # In a truncated zip file torch seeks to a position before its beginning, which gives EINVAL.
     if isinstance(error, OSError) and error.errno != errno.EINVAL:
-        return f"the checkpoint {path} cannot be read: {error.strerror}"
+        return ValueError(f"the checkpoint {path} cannot be read: {error.strerror}")
     code = re.search(r"(?:Unsupported global: )?GLOBAL ([\w.]+)", str(error))
     if isinstance(error, pickle.UnpicklingError) and (code or "class" in str(error)):
-        need = f"needs the code of {code[1]}" if code else "needs code of its own"
-        return f"{path} {need} to be read, {_rewriting(path)}"
+        need = f"needs the code of {cut(code[1])}" if code else "needs code of its own"
+        return ValueError(f"{path} {need} to be read, {_rewriting(path)}")
     if _is_plain_pickle(path):
-        return f"{path} is a plain pickle, not a file written by torch.save, {_rewriting(path)}"
+        return ValueError(
+            f"{path} is a plain pickle, not a file written by torch.save, {_rewriting(path)}"
+        )
     if isinstance(error, pickle.UnpicklingError):
         # torch's own message suggests reading the file without that protection.
-        return f"{path} is not a checkpoint: it was not written by torch.save"
-    return (
-        f"{path} is not a complete checkpoint ({first_line(error)}); if it is truncated, download "
-        "or write it again"
+        return DamagedError(f"{path} is not a checkpoint: it was not written by torch.save")
+    return DamagedError(
+        f"{path} is not a complete checkpoint ({cut(first_line(error))}); if it is truncated, "
+        "download or write it again"
     )
 
 

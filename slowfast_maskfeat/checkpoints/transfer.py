@@ -30,6 +30,7 @@ from slowfast_maskfeat.checkpoints.report import (
 from slowfast_maskfeat.checkpoints.reshape import TokenLayout, reshape_weight
 from slowfast_maskfeat.checkpoints.save_load import load_checkpoint
 from slowfast_maskfeat.shapes import Grid
+from slowfast_maskfeat.text import cut, quoted
 
 # Keys under which files store weights; the first that exists is used.
 WEIGHT_KEYS = ("model_state", "state_dict", "model")
@@ -86,7 +87,8 @@ def read_weights(
     """
     path = Path(path)
     content = load_checkpoint(path) if content is None else dict(content)
-    if average and isinstance(content.get("average_state"), Mapping):
+    has_model = isinstance(content.get("model_state"), Mapping)
+    if average and has_model and content.get("average_state"):
         content = {**content, "model_state": content["average_state"]["weights"]}
     content = _of_two_networks(content, teacher=teacher)
     if teacher:
@@ -301,7 +303,7 @@ def _of_two_networks(content: dict[str, Any], *, teacher: bool) -> dict[str, Any
 def _with_teacher(content: dict[str, Any]) -> dict[str, Any]:
     """Replace a student's weights by its teacher's, where a checkpoint holds one."""
     prefix, state = content.get("teacher_prefix"), content.get("task_state")
-    if not (isinstance(prefix, str) and prefix and isinstance(state, Mapping)):
+    if not (prefix and state and isinstance(content.get("model_state"), Mapping)):
         return content
     teacher = {
         name.removeprefix(prefix): value for name, value in state.items() if name.startswith(prefix)
@@ -322,7 +324,7 @@ def _find_weights(content: Mapping[str, Any], path: Path) -> dict[str, Tensor]:
         if isinstance(name, str) and isinstance(value, Tensor)
     }
     if not weights:
-        keys = ", ".join(map(str, list(held)[:8]))
+        keys = ", ".join(cut(str(key), 80) for key in list(held)[:8])
         what = f"{place} has the keys {keys}" if held else f"{place} is empty"
         raise ValueError(
             f"{path} must have tensors by name under {', '.join(WEIGHT_KEYS)} or at the top level, "
@@ -349,8 +351,9 @@ def _clean_names(
         short = bare_name(short)
         if short in cleaned:
             raise ValueError(
-                f"TRAIN.CHECKPOINT_CLEAR_NAME_PATTERN {list(clear_names)} gives two weights in "
-                f"{path} the name {short!r}; use a prefix that all weights to load have"
+                f"TRAIN.CHECKPOINT_CLEAR_NAME_PATTERN {quoted(list(clear_names))} gives two "
+                f"weights in {path} the name {quoted(short)}; use a prefix that all weights to "
+                "load have"
             )
         cleaned[short] = value
     return cleaned
@@ -358,10 +361,11 @@ def _clean_names(
 
 def _source_grid(content: Mapping[str, Any], path: Path) -> Grid | None:
     grid = content.get("token_grid")
-    if not grid:
+    if grid is None or grid in ([], ()):
         return None
-    if not isinstance(grid, Sequence) or len(grid) != 3 or any(type(n) is not int for n in grid):
-        raise ValueError(f"{path}: its token_grid must be three integers, got {grid!r}")
+    is_grid = isinstance(grid, (list, tuple)) and len(grid) == 3
+    if not is_grid or not all(type(side) is int and 0 < side < 2**31 for side in grid):
+        raise ValueError(f"{path}: its token_grid must be three integers, got {quoted(grid)}")
     return Grid(*grid)
 
 

@@ -17,6 +17,7 @@ from slowfast_maskfeat.clips.views import Generators, Rng, ViewClips, Views
 from slowfast_maskfeat.datasets import KeyFrames, OpenedRow, VideoList
 from slowfast_maskfeat.masks import MaskSampler
 from slowfast_maskfeat.videos.decode import DecodeError, MissingFileError, StalledError
+from slowfast_maskfeat.videos.media import MAX_IMAGE_PIXELS
 
 # Replacements to try for a lost video before giving up.
 _NUM_REPLACEMENTS = 20
@@ -54,6 +55,7 @@ class ClipDataset(Dataset[Sample]):
             reversed there (`DeviceCrop`).
         read_timeout: seconds to wait for a URL to open and for each packet before the video counts
             as stalled; 0 for no limit. A stalled video is tried twice.
+        max_image_pixels: pixels above which an image counts as lost; 0 for no limit.
 
     Attributes:
         given_up: reasons by row, of videos to report as lost without decoding them. The loader adds
@@ -74,6 +76,7 @@ class ClipDataset(Dataset[Sample]):
         replace_lost: bool = False,
         reverse_channels: bool = False,
         read_timeout: float = 0.0,
+        max_image_pixels: int = MAX_IMAGE_PIXELS,
     ) -> None:
         if mask_samplers and len(mask_samplers) != len(views.kinds):
             raise ValueError(
@@ -90,6 +93,7 @@ class ClipDataset(Dataset[Sample]):
         self.replace_lost = replace_lost
         self.reverse_channels = reverse_channels
         self.read_timeout = read_timeout
+        self.max_image_pixels = max_image_pixels
         self.given_up: dict[int, str] = {}
         self.watching: Callable[[int], AbstractContextManager[object]] = nullcontext
 
@@ -182,6 +186,7 @@ class ClipDataset(Dataset[Sample]):
             backend=self.backend,
             num_threads=self.num_threads,
             read_timeout=self.read_timeout,
+            max_image_pixels=self.max_image_pixels,
         )
 
     def _boxes(self, clips: ViewClips) -> SampleBoxes | None:

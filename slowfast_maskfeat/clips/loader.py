@@ -156,6 +156,22 @@ class ClipLoader:
         assert not self._order.shuffle
         self._order.is_kept[rows] = False
 
+    def of_rows(self, rows: NDArray[np.int64]) -> ClipLoader:
+        """Build a loader of one batch with these rows of the annotation file, in its order.
+
+        It decodes no others, in one worker if this loader has workers: a decoder that hangs is
+        terminated there.
+        """
+        loader = ClipLoader(
+            self.dataset,
+            len(self.dataset),
+            shuffle=False,
+            num_workers=min(self._num_workers, 1),
+            decode_timeout=self._decode_timeout,
+        )
+        loader.leave_out(np.setdiff1d(np.arange(len(self.dataset)), rows))
+        return loader
+
     def epoch(self, epoch: int, first_batch: int = 0) -> Iterator[ClipBatch]:
         """Yield this process's batches of an epoch, starting at `first_batch`.
 

@@ -9,6 +9,7 @@ from slowfast_maskfeat.config.load import (
     load_run_config,
     parse_config,
 )
+from slowfast_maskfeat.config.yaml_file import is_yaml
 
 __all__ = [
     "add_keys",
@@ -19,6 +20,7 @@ __all__ = [
     "default_folder",
     "difference_table",
     "import_extensions",
+    "is_yaml",
     "key_value",
     "load_config",
     "load_run_config",

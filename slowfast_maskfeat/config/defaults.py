@@ -159,6 +159,7 @@ def _data() -> CfgNode:
     node.DECODING_BACKEND = "auto"  # auto, torchcodec, pyav, decord; torchvision means auto
     node.DECODE_TIMEOUT = 60.0  # new: seconds after which a hanging worker is ended; 0: never
     node.DECODING_THREADS = 1  # new: threads per decoder; 1 is best with several workers
+    node.MAX_IMAGE_PIXELS = 64_000_000  # new: larger images are lost, not decoded; 0: no limit
     node.MAX_BAD_FRACTION = 0.05  # new: share of undecodable videos at which training stops
     node.MEAN = [0.45, 0.45, 0.45]  # per channel, subtracted from values in 0..1
     node.STD = [0.225, 0.225, 0.225]  # per channel, divides the result

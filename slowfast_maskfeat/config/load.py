@@ -16,8 +16,16 @@ from fvcore.common.config import CfgNode
 
 from slowfast_maskfeat.config.defaults import default_config
 from slowfast_maskfeat.config.inert import INERT_KEYS, INERT_SECTIONS, overruled
+from slowfast_maskfeat.config.limits import too_large
+from slowfast_maskfeat.config.numbers import wrong_numbers
 from slowfast_maskfeat.config.yaml_file import parse_yaml, read_yaml
+from slowfast_maskfeat.files import expand_home
 from slowfast_maskfeat.schedules import POLICIES
+from slowfast_maskfeat.text import cut, quoted
+
+# Where a run writes. It follows from the files and the command line of whoever starts it, never
+# from a checkpoint, whose folder is that of its training.
+_WRITTEN = ("OUTPUT_DIR", "TEST.SAVE_RESULTS_PATH", "TENSORBOARD.LOG_DIR", "DATA.SHARD_CACHE")
 
 # Where a configuration comes from, its sections, and warnings about them.
 _Content = tuple[str, dict[str, Any], Sequence[str]]
@@ -32,6 +40,13 @@ _OPTIONAL_KINDS: dict[str, type] = {
     "MVIT.POOL_KV_STRIDE_ADAPTIVE": list,
     "SOLVER.CLIP_GRAD_L2NORM": float,
     "SOLVER.CLIP_GRAD_VAL": float,
+}
+
+# Examples of the lists of strings whose default is empty.
+_OF_TEXTS = {
+    "AVA.TRAIN_PREDICT_BOX_LISTS": ["boxes.csv"],
+    "TRAIN.CHECKPOINT_CLEAR_NAME_PATTERN": ["backbone."],
+    "TRAIN.CHECKPOINT_LEAVE_OUT": ["head."],
 }
 
 
@@ -87,7 +102,10 @@ def default_folder(files: Sequence[str]) -> str:
 
 
 def parse_config(text: str, source: str, overrides: Sequence[str] = ()) -> CfgNode:
-    """Read the configuration stored in a checkpoint.
+    """Read the configuration stored in a checkpoint, except for where its training wrote.
+
+    OUTPUT_DIR and the other keys of folders and files that a run writes have their defaults, unless
+    `overrides` has them.
 
     Args:
         text: YAML.
@@ -98,12 +116,13 @@ def parse_config(text: str, source: str, overrides: Sequence[str] = ()) -> CfgNo
         ValueError: as in `load_config`.
     """
     content, sentences = parse_yaml(text, source)
-    trained_with = content.pop("IMPORTS", None) or []
+    trained_with = _module_names(content.pop("IMPORTS", None))
+    content = {key: value for key, value in flatten(content) if key not in _WRITTEN}
     import_extensions(_imports([], overrides))
     missing = [name for name in trained_with if name not in sys.modules]
     hint = (
-        f"{source} was trained with IMPORTS {missing}, which is not imported from a checkpoint: if "
-        "you trust these modules, name them with IMPORTS on the command line"
+        f"{source} was trained with IMPORTS {quoted(missing)}, which is not imported from a "
+        "checkpoint: if you trust these modules, name them with IMPORTS on the command line"
     )
     try:
         cfg = _load([(source, content, sentences)], overrides)
@@ -128,10 +147,10 @@ def import_extensions(modules: Sequence[str]) -> None:
     for name in modules:
         try:
             importlib.import_module(name)
-        except ImportError as error:
+        except (ImportError, TypeError, ValueError) as error:  # the others: of a malformed name
             raise ValueError(
-                f"IMPORTS: the module {name!r} cannot be imported: {error}; install it, or put its "
-                "folder into PYTHONPATH"
+                f"IMPORTS: the module {quoted(name)} cannot be imported: {cut(str(error))}; "
+                "install it, or put its folder into PYTHONPATH"
             ) from error
 
 
@@ -148,10 +167,10 @@ def _imports(contents: Sequence[_Content], overrides: Sequence[str]) -> list[str
 def _module_names(value: Any) -> list[str]:
     """Return a list of module names, also of a single one."""
     value = _parse(value)
-    names = [value] if isinstance(value, str) and value else list(value or ())
-    if not all(isinstance(name, str) for name in names):
-        raise ValueError(f"IMPORTS must be a list of module names, got {value!r}")
-    return names
+    names = [value] if isinstance(value, str) and value else value or []
+    if not isinstance(names, (list, tuple)) or not all(isinstance(name, str) for name in names):
+        raise ValueError(f"IMPORTS must be a list of module names, got {quoted(value)}")
+    return list(names)
 
 
 def _load(
@@ -165,7 +184,7 @@ def _load(
     if len(overrides) % 2:
         raise ValueError(
             "command line: overrides must be pairs KEY VALUE separated by a space, but "
-            f"{overrides[-1]!r} has no value"
+            f"{quoted(overrides[-1])} has no value"
         )
     for key, value in zip(overrides[::2], overrides[1::2], strict=True):
         _merge(cfg, key, value, source="command line", inert=inert)
@@ -227,14 +246,14 @@ def _merge(cfg: CfgNode, key: str, value: Any, *, source: str, inert: dict[str, 
         if isinstance(node[name], CfgNode):
             if value is None:  # an empty section
                 return
-            raise ValueError(f"{source}: {key} is a section, not a key, got {value!r}")
+            raise ValueError(f"{source}: {key} is a section, not a key, got {quoted(value)}")
         node[name] = _coerce(key, value, node[name], source)
         return
     if key in INERT_KEYS:
         neutral, reason = INERT_KEYS[key]
         inert.pop(key, None)  # a later neutral value withdraws the warning
         if _as_lists(value) not in neutral:
-            inert[key] = f"{key}: {value!r} has no effect: {reason}"
+            inert[key] = f"{key}: {quoted(value)} has no effect: {reason}"
         return
     for section, (switch, reason) in INERT_SECTIONS.items():
         if key.startswith(section + "."):
@@ -243,7 +262,7 @@ def _merge(cfg: CfgNode, key: str, value: Any, *, source: str, inert: dict[str, 
             if switch is None or (key == f"{section}.{switch}" and value):
                 inert[section] = f"{section}.* has no effect: {reason}"
             return
-    raise ValueError(f"{source}: unknown key {key!r}{_nearest(key)}")
+    raise ValueError(f"{source}: unknown key {quoted(key)}{_nearest(key)}")
 
 
 def _nearest(key: str) -> str:
@@ -256,13 +275,16 @@ def _nearest(key: str) -> str:
     return f"; did you mean {near[0]}?" if near else ""
 
 
+_LONGEST_LITERAL = 10_000  # characters of a value that may be a Python literal
+
+
 def _parse(value: Any) -> Any:
     """Evaluate a string that is a Python literal, such as `1e-6`, `(3, 7, 7)` or `None`."""
-    if not isinstance(value, str):
+    if not isinstance(value, str) or len(value) > _LONGEST_LITERAL:
         return value
     try:
         return ast.literal_eval(value)
-    except (ValueError, SyntaxError):
+    except (ValueError, SyntaxError, TypeError, MemoryError, RecursionError):
         return {"true": True, "false": False, "null": None}.get(value.lower(), value)
 
 
@@ -283,24 +305,48 @@ def _coerce(key: str, value: Any, default: Any, source: str) -> Any:
     kind = _OPTIONAL_KINDS[key] if optional else type(default)
     if optional and value is None:
         return None
-    if kind is float and isinstance(value, int) and not isinstance(value, bool):
+    if kind is float and type(value) is int and abs(value) <= sys.float_info.max:
         return float(value)
     if kind is int and isinstance(value, float) and value.is_integer():
         return int(value)
     if kind is list and isinstance(value, (list, tuple)):
-        return _as_lists(value)
+        example = _OF_TEXTS.get(key, default)
+        if example and not all(_is_like(item, example[0]) for item in value):
+            raise ValueError(
+                f"{source}: {key} must be a list like {example!r}, got {quoted(value)}"
+            )
+        return [_with_home(key, item) for item in _as_lists(value)]
     if kind is list and isinstance(value, (int, float)) and not isinstance(value, bool):
         return [value]
     if kind is str and value is None:
         return ""
     if kind is str and not isinstance(value, (list, tuple, bool)):
-        return str(value)
+        return _with_home(key, str(value))
     if type(value) is kind:
         return value
     raise ValueError(
         f"{source}: {key} must be {_kind_name(kind)} (default {default!r}), "
-        f"got {value!r}, {_kind_name(type(value))}"
+        f"got {quoted(value)}, {_kind_name(type(value))}"
     )
+
+
+def _with_home(key: str, value: Any) -> Any:
+    """Replace `~` at the beginning of a string, which is a path then, by the home folder.
+
+    Raises:
+        ValueError: the home folder is unknown.
+    """
+    try:
+        return expand_home(value) if isinstance(value, str) else value
+    except ValueError as error:
+        raise ValueError(f"{key}: {error}") from error
+
+
+def _is_like(item: Any, default: Any) -> bool:
+    """Whether an item of a list is a number, as in the default, or a string."""
+    if isinstance(default, (int, float)):
+        return isinstance(item, (int, float)) and not isinstance(item, bool)
+    return isinstance(item, type(default))
 
 
 def _kind_name(kind: type) -> str:
@@ -338,8 +384,10 @@ _POSITIVE = (
     "AUG.NUM_SAMPLE",
     "AUG.RE_COUNT",
     "AVA.FRAME_RATE",
+    "DATA.IN_VAL_CROP_RATIO",
     "DATA.NUM_FRAMES",
     "DATA.SAMPLING_RATE",
+    "DATA.TARGET_FPS",
     "DATA.TEST_CROP_SIZE",
     "DATA.TRAIN_CROP_NUM_SPATIAL",
     "DATA.TRAIN_CROP_NUM_TEMPORAL",
@@ -358,6 +406,7 @@ _POSITIVE = (
     "PROBE.BATCH_SIZE",
     "PROBE.NUM_NEIGHBORS",
     "PROBE.TEMPERATURE",
+    "SOLVER.BASE_LR",
     "SOLVER.MAX_EPOCH",
     "TEST.BATCH_SIZE",
     "TEST.NUM_ENSEMBLE_VIEWS",
@@ -372,16 +421,33 @@ _LARGEST_RATE = 1e30  # of a probe; times the batch size it is still a finite fl
 
 _NOT_NEGATIVE = (
     "DATA.DECODE_TIMEOUT",
+    "DATA.MAX_IMAGE_PIXELS",
+    "DATA.TRAIN_JITTER_FPS",
+    "DATA_LOADER.NUM_WORKERS",
     "PROBE.EPOCHS",
     "PROBE.NUM_HEADS",
     "PROBE.WEIGHT_DECAY",
+    "RNG_SEED",
+    "SOLVER.COSINE_END_LR",
+    "SOLVER.WARMUP_EPOCHS",
+    "SOLVER.WARMUP_START_LR",
+    "SOLVER.WEIGHT_DECAY",
+    "TRAIN.CHECKPOINT_STEP_PERIOD",
+    "TRAIN.KEEP_CHECKPOINTS",
 )
 
-_RATES = ("MODEL.DROPOUT_RATE", "MVIT.DROPOUT_RATE", "MVIT.DROPPATH_RATE")
+_RATES = (
+    "MODEL.DROPOUT_RATE",
+    "MVIT.DROPOUT_RATE",
+    "MVIT.DROPPATH_RATE",
+    "SOLVER.MOMENTUM",
+    "TRAIN.EMA_DECAY",
+)
 _SHARES = (
     "AUG.GRAY_PROB",
     "AUG.RE_PROB",
     "AVA.DETECTION_SCORE_THRESH",
+    "DATA.MAX_BAD_FRACTION",
     "MIXUP.LABEL_SMOOTH_VALUE",
     "MIXUP.PROB",
     "MIXUP.SWITCH_PROB",
@@ -403,6 +469,8 @@ def _check(cfg: CfgNode) -> None:
         ValueError: a value is not accepted.
     """
     values = dict(flatten(cfg))
+    for key, accepted, value in wrong_numbers(values):
+        _require(False, key, accepted, value)
     for key, choices in _CHOICES.items():
         accepted = ", ".join(repr(choice) for choice in choices)
         _require(values[key] in choices, key, f"one of {accepted}", values[key])
@@ -416,13 +484,13 @@ def _check(cfg: CfgNode) -> None:
         _require(0 <= values[key] <= 1, key, "in [0, 1]", values[key])
     slashes = sorted(set(cfg.TASK) & set("/\\\0"))
     _require(not slashes, "TASK", "a name without slashes", cfg.TASK)
-    for key in ("DATA.MEAN", "DATA.STD"):
-        _require(len(values[key]) == 3, key, "three values", values[key])
     for rate in cfg.PROBE.LEARNING_RATES:
         is_accepted = isinstance(rate, int | float) and 0 < rate <= _LARGEST_RATE
         _require(is_accepted, "PROBE.LEARNING_RATES", f"in (0, {_LARGEST_RATE}]", rate)
     last_shard = cfg.NUM_SHARDS - 1
     _require(0 <= cfg.SHARD_ID <= last_shard, "SHARD_ID", f"in [0, {last_shard}]", cfg.SHARD_ID)
+    for key, accepted, value in too_large(values):
+        _require(False, key, accepted, value)
     loss = cfg.MODEL.LOSS_FUNC
     accepted = ", ".join(f"{name!r} ({task})" for name, task in _LOSSES.items())
     _require(loss in _LOSSES, "MODEL.LOSS_FUNC", f"one of {accepted}", loss)
@@ -430,4 +498,4 @@ def _check(cfg: CfgNode) -> None:
 
 def _require(condition: bool, key: str, accepted: str, value: object) -> None:
     if not condition:
-        raise ValueError(f"{key} must be {accepted}, got {value!r}")
+        raise ValueError(f"{key} must be {accepted}, got {quoted(value)}")

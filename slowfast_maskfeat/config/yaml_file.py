@@ -3,19 +3,31 @@
 from __future__ import annotations
 
 import os
-import reprlib
 from collections.abc import Iterable, Iterator, Mapping
-from typing import Any
+from typing import Any, NamedTuple
 
 import yaml
 
-from slowfast_maskfeat.files import is_file, open_text
+from slowfast_maskfeat.files import expand_home, is_address, is_file, kind_of_file, open_text
+from slowfast_maskfeat.text import cut, cut_quotes, printable, quoted
 
 # The full name of a key, its node and that of its value.
 _Entry = tuple[str, yaml.Node, yaml.Node]
 
 # PyYAML's messages for a line that is indented too far, or not far enough.
 _INDENTATION = ("mapping values are not allowed", "expected <block end>", "could not find expected")
+
+# Limits far above any configuration, which has some 300 values, 6 levels and 20 kB.
+_MAX_CHARACTERS = 2**18
+_MAX_VALUES = 2**15  # with what its aliases stand for
+_MAX_DEPTH = 32
+_MAX_FILES = 100  # named by _BASE_, directly and indirectly
+_MAX_BITS = 63  # of an integer
+
+
+def is_yaml(word: str) -> bool:
+    """Whether a word of a command line names a YAML file."""
+    return word.lower().endswith((".yaml", ".yml"))
 
 
 def read_yaml(file: str | os.PathLike[str]) -> tuple[dict[str, Any], list[str]]:
@@ -29,13 +41,15 @@ def read_yaml(file: str | os.PathLike[str]) -> tuple[dict[str, Any], list[str]]:
         The merged content, and a sentence for each key that a file sets twice.
 
     Raises:
-        ValueError: the file or a base is missing, is not YAML (the message has the line), or is not
-            a mapping.
+        ValueError: the file or a base is missing, is not YAML (the message has the line), is too
+            large, or is not a mapping.
     """
-    file = os.fspath(file)
+    file = expand_home(os.fspath(file))
     if not is_file(file):
-        raise ValueError(f"{file}: no such configuration file")
-    return _read(file, ())
+        kind = "" if is_address(file) else kind_of_file(file)
+        what = f"a configuration must be a file, but this is a {kind}" if kind else ""
+        raise ValueError(f"{file}: {what or 'no such configuration file'}")
+    return _read(file, (), [])
 
 
 def parse_yaml(text: str, source: str) -> tuple[dict[str, Any], list[str]]:
@@ -50,43 +64,91 @@ def parse_yaml(text: str, source: str) -> tuple[dict[str, Any], list[str]]:
         values of a key; and a sentence for each key that is set twice with different values.
 
     Raises:
-        ValueError: it is not YAML, an alias contains itself (the message has the line), it is not a
-            mapping, or a name is both a section and a key.
+        ValueError: it is not YAML, an alias contains itself, a value does not fit its tag (the
+            message has the line), it is too large or nested too deep, also by its aliases, it is
+            not a mapping, or a name is both a section and a key.
     """
+    if len(text) > _MAX_CHARACTERS:
+        raise ValueError(
+            f"{source}: a configuration must have at most {_MAX_CHARACTERS} characters; is this "
+            "another file?"
+        )
     try:
-        loader = yaml.SafeLoader(text)
+        loader = _Loader(text)
         node = loader.get_single_node()
         if node is None:
             return {}, []
-        _refuse_loops(node, source)
+        _measure(node, source, 0, (), {})
         twice = _keep_last(loader, node, source)
         twice |= _find_twice(loader, _leaves(node), source)
         content = loader.construct_document(node)
     except yaml.YAMLError as error:
         raise ValueError(_explain(error, text, source)) from error
     if not isinstance(content, dict):
-        raise ValueError(f"{source}: must be a mapping of sections and keys, got {content!r:.80}")
+        raise ValueError(
+            f"{source}: must be a mapping of sections and keys, got {quoted(content, 80)}"
+        )
     return _in_sections(content, source), list(twice.values())
 
 
-def _read(file: str, above: tuple[str, ...]) -> tuple[dict[str, Any], list[str]]:
+class _Loader(yaml.SafeLoader):
+    """A SafeLoader with bounded nesting, whose errors are all YAML errors with the line."""
+
+    def __init__(self, text: str) -> None:
+        super().__init__(text)
+        self._depth = 0
+
+    def compose_node(self, parent: yaml.Node | None, index: Any) -> yaml.Node | None:
+        """Compose a node, as the base class does."""
+        if self._depth > _MAX_DEPTH:
+            mark = self.peek_event().start_mark  # type: ignore[no-untyped-call]
+            raise yaml.composer.ComposerError(None, None, f"more than {_MAX_DEPTH} levels", mark)
+        self._depth += 1
+        try:
+            return super().compose_node(parent, index)
+        finally:
+            self._depth -= 1
+
+    def construct_object(self, node: yaml.Node, deep: bool = False) -> Any:
+        """Construct the value of a node, as the base class does."""
+        try:
+            value = super().construct_object(node, deep)
+        except yaml.YAMLError:
+            raise
+        # Values that do not fit their tag: the base class raises whatever its conversion raises.
+        except (ValueError, LookupError, AttributeError, TypeError, ArithmeticError) as error:
+            raise _not_a(node) from error
+        if type(value) is int and value.bit_length() > _MAX_BITS:
+            raise _not_a(node)
+        return value
+
+
+def _not_a(node: yaml.Node) -> yaml.YAMLError:
+    kind = node.tag.rpartition(":")[2]
+    return yaml.constructor.ConstructorError(
+        None, None, f"a value is not a valid {cut(kind)}", node.start_mark
+    )
+
+
+def _read(file: str, above: tuple[str, ...], done: list[str]) -> tuple[dict[str, Any], list[str]]:
     if file in above:
         raise ValueError(f"{file}: its _BASE_ leads back to the file itself")
     if above and not is_file(file):
-        raise ValueError(f"{above[-1]}: its _BASE_ names a file that does not exist: {file}")
-    try:
-        with open_text(file) as opened:
-            text = opened.read()
-    except UnicodeDecodeError as error:
-        raise ValueError(f"{file}: not valid YAML: not a text file ({error})") from error
+        missing = cut_quotes(file)
+        raise ValueError(f"{above[-1]}: its _BASE_ names a file that does not exist: {missing}")
+    done.append(file)
+    if len(done) > _MAX_FILES:
+        raise ValueError(f"{done[0]}: its _BASE_ must lead to at most {_MAX_FILES} files")
+    with open_text(file) as opened:
+        text = opened.read(_MAX_CHARACTERS + 1)
     content, twice = parse_yaml(text, file)
     bases = content.pop("_BASE_", [])
     bases = [bases] if isinstance(bases, str) else bases
     if not isinstance(bases, list) or not all(isinstance(base, str) for base in bases):
-        raise ValueError(f"{file}: _BASE_ must be a path or a list of paths, got {bases!r}")
+        raise ValueError(f"{file}: _BASE_ must be a path or a list of paths, got {quoted(bases)}")
     merged: dict[str, Any] = {}
     for base in bases:
-        below, below_twice = _read(_beside(file, base), (*above, file))
+        below, below_twice = _read(_beside(file, base), (*above, file), done)
         _lay_over(merged, below, f"{file} and its _BASE_")
         twice = below_twice + twice
     _lay_over(merged, content, f"{file} and its _BASE_")
@@ -95,19 +157,24 @@ def _read(file: str, above: tuple[str, ...]) -> tuple[dict[str, Any], list[str]]
 
 def _beside(file: str, base: str) -> str:
     """Path of a base; relative paths start at the folder of the file."""
-    base = os.path.expanduser(base)
+    base = expand_home(base)
     if "://" in base or os.path.isabs(base):
         return base
     return os.path.normpath(os.path.join(os.path.dirname(file), base))
 
 
-def _in_sections(content: Mapping[Any, Any], source: str) -> dict[str, Any]:
+def _in_sections(content: Mapping[Any, Any], source: str, depth: int = 0) -> dict[str, Any]:
     """Replace dotted keys by nested sections."""
     nested: dict[str, Any] = {}
     for name, value in content.items():
+        parts = str(name).split(".")
+        if depth + len(parts) > _MAX_DEPTH:
+            raise ValueError(
+                f"{source}: a key must have at most {_MAX_DEPTH} sections, got {_key(str(name))}"
+            )
         if isinstance(value, dict):
-            value = _in_sections(value, source)
-        for part in reversed(str(name).split(".")):
+            value = _in_sections(value, source, depth + len(parts))
+        for part in reversed(parts):
             value = {part: value}
         _lay_over(nested, value, source)
     return nested
@@ -123,24 +190,65 @@ def _lay_over(below: dict[str, Any], content: Mapping[str, Any], where: str) -> 
             _lay_over(under, value, where)
         elif isinstance(under, dict) or isinstance(value, dict):
             if value is not None:
-                raise ValueError(f"{where}: {name} must not be both a section and a key")
+                raise ValueError(f"{where}: {_key(name)} must not be both a section and a key")
         else:
             below[name] = value
 
 
-def _refuse_loops(
-    node: yaml.Node, source: str, line: int = 0, above: tuple[yaml.Node, ...] = ()
-) -> None:
-    """Reject a node that contains itself through an alias; `line` counts from 0."""
+class _Extent(NamedTuple):
+    """Size of a node with all that its aliases stand for."""
+
+    num_values: int
+    depth: int
+
+
+def _measure(
+    node: yaml.Node,
+    source: str,
+    line: int,
+    above: tuple[yaml.Node, ...],
+    known: dict[yaml.Node, _Extent],
+) -> _Extent:
+    """Measure a node; each one is visited once, although aliases may repeat it without end.
+
+    Args:
+        node: the node.
+        source: name of the file, for messages.
+        line: of the node, counted from 0.
+        above: nodes around it.
+        known: sizes so far; new ones are added.
+
+    Raises:
+        ValueError: a node contains itself through an alias, or aliases make it too large or deep.
+    """
     if node in above:
         raise ValueError(f"{source}:{line + 1}: an alias (*) must not refer to a node around it")
-    above = (*above, node)
+    if node not in known:
+        below = [
+            _measure(child, source, child_line, (*above, node), known)
+            for child, child_line in _children(node, line)
+        ]
+        known[node] = _Extent(
+            1 + sum(extent.num_values for extent in below),
+            1 + max((extent.depth for extent in below), default=0),
+        )
+    extent = known[node]
+    if extent.num_values > _MAX_VALUES or len(above) + extent.depth > _MAX_DEPTH:
+        raise ValueError(
+            f"{source}:{line + 1}: a configuration must have at most {_MAX_VALUES} values and "
+            f"{_MAX_DEPTH} levels, with what its aliases (*) stand for"
+        )
+    return extent
+
+
+def _children(node: yaml.Node, line: int) -> Iterator[tuple[yaml.Node, int]]:
+    """Yield the nodes in a node with their lines, counted from 0."""
     if isinstance(node, yaml.SequenceNode):
-        for item in node.value:
-            _refuse_loops(item, source, line, above)
+        yield from ((item, line) for item in node.value)
     if isinstance(node, yaml.MappingNode):
         for key_node, value_node in node.value:
-            _refuse_loops(value_node, source, key_node.start_mark.line, above)
+            yield key_node, key_node.start_mark.line
+            yield value_node, key_node.start_mark.line
 
 
 def _keep_last(
@@ -186,6 +294,11 @@ def _leaves(node: yaml.Node, prefix: str = "") -> Iterator[_Entry]:
             yield f"{prefix}{key_node.value}", key_node, value_node
 
 
+def _key(name: str) -> str:
+    """A key of a file as it can be printed."""
+    return cut(printable(name))
+
+
 def _find_twice(loader: yaml.SafeLoader, entries: Iterable[_Entry], source: str) -> dict[str, str]:
     """Return a sentence for each key that is set twice with different values."""
     found: dict[str, str] = {}
@@ -195,8 +308,8 @@ def _find_twice(loader: yaml.SafeLoader, entries: Iterable[_Entry], source: str)
         one, other = (loader.construct_object(node, deep=True) for node in nodes)
         if one != other:
             found[key] = (
-                f"{source}:{key_node.start_mark.line + 1}: {key} is set twice, to "
-                f"{reprlib.repr(one)} and {reprlib.repr(other)}; the last is used"
+                f"{source}:{key_node.start_mark.line + 1}: {_key(key)} is set twice, to "
+                f"{quoted(one, 60)} and {quoted(other, 60)}; the last is used"
             )
     return found
 
@@ -205,10 +318,10 @@ def _explain(error: yaml.YAMLError, text: str, source: str) -> str:
     mark = getattr(error, "problem_mark", None)
     problem = getattr(error, "problem", None) or " ".join(str(error).split())
     if mark is None:
-        return f"{source}: not valid YAML: {problem}"
+        return f"{source}: not valid YAML: {cut(problem)}"
     lines = text.splitlines()
     line = lines[mark.line].strip() if mark.line < len(lines) else "the end of the file"
     hint = ""
     if problem.startswith(_INDENTATION):
         hint = "; check the indentation of this line and the one above it"
-    return f"{source}:{mark.line + 1}: not valid YAML: {problem} at {line!r}{hint}"
+    return f"{source}:{mark.line + 1}: not valid YAML: {cut(problem)} at {quoted(line)}{hint}"

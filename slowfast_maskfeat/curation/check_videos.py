@@ -8,9 +8,10 @@ import numpy as np
 from numpy.typing import NDArray
 
 from slowfast_maskfeat.curation.jobs import Failure
-from slowfast_maskfeat.videos._frame_table import FrameTable, open_container, read_frame_table
-from slowfast_maskfeat.videos.decode import available_backends, open_around, open_video
-from slowfast_maskfeat.videos.media import is_image
+from slowfast_maskfeat.videos._container import open_container
+from slowfast_maskfeat.videos._frame_table import FrameTable, read_frame_table
+from slowfast_maskfeat.videos.decode import available_backends, fetch, open_around, open_video
+from slowfast_maskfeat.videos.media import MAX_IMAGE_PIXELS, is_image
 from slowfast_maskfeat.videos.video import DecodeError, Video
 
 _CHUNK = 32  # frames in memory at a time
@@ -34,7 +35,13 @@ def require_decoder(name: str) -> None:
         raise ValueError(f"the decoder must be installed, got {name!r}, which is {version}")
 
 
-def check_video(path: str, *, backend: str = "auto", full: bool = False) -> Failure | None:
+def check_video(
+    path: str,
+    *,
+    backend: str = "auto",
+    full: bool = False,
+    max_image_pixels: int = MAX_IMAGE_PIXELS,
+) -> Failure | None:
     """Decode the first, the middle and the last frame of a video.
 
     A file with clearly fewer frames than in its header fails, although its beginning can be
@@ -45,18 +52,21 @@ def check_video(path: str, *, backend: str = "auto", full: bool = False) -> Fail
         path: File or address.
         backend: Decoder; see `open_video`.
         full: Decode all frames, and with decord compare all.
+        max_image_pixels: See `open_video`.
 
     Returns:
         None if the check passes.
     """
     try:
-        with open_video(path, backend) as video:
+        content = fetch(path)
+        with open_video(path, backend, content=content, max_image_pixels=max_image_pixels) as video:
             if is_image(path):
                 video.frames([0])
                 return None
-            table = _whole_table(path)
+            table = _whole_table(path, content)
             if backend == "decord":
-                _compare_with_pyav(video, table, full)
+                with open_video(path, "pyav", content=content) as exact:
+                    _compare(video, exact, table, full)
                 return None
             if full:
                 indices = np.arange(video.num_frames)
@@ -117,13 +127,13 @@ def measure_length(path: str) -> float | Failure:
     return lengths[-1]
 
 
-def _whole_table(path: str) -> FrameTable:
+def _whole_table(path: str, content: bytes | None) -> FrameTable:
     """Table of the frames in a file.
 
     Raises:
         DecodeError: There are clearly fewer than in the header.
     """
-    container, stream = open_container(path, num_threads=1, read_timeout=0.0)
+    container, stream = open_container(path, content=content, num_threads=1, read_timeout=0.0)
     try:
         promised = stream.frames
         unit = stream.time_base
@@ -147,39 +157,38 @@ def _whole_table(path: str) -> FrameTable:
     return table
 
 
-def _compare_with_pyav(video: Video, table: FrameTable, full: bool) -> None:
-    """Compare an open video with PyAV's frames of the file.
+def _compare(video: Video, exact: Video, table: FrameTable, full: bool) -> None:
+    """Compare an open video with the file's frames as PyAV returns them.
 
     Raises:
         DecodeError: They differ.
     """
-    with open_video(video.path, "pyav") as exact:
-        if video.num_frames != exact.num_frames:
-            raise DecodeError(
-                video.path,
-                f"{video.backend} finds {video.num_frames} frames instead of {exact.num_frames}",
-            )
-        shift = np.abs(
-            (video.timestamps - video.timestamps[0]) - (exact.timestamps - exact.timestamps[0])
+    if video.num_frames != exact.num_frames:
+        raise DecodeError(
+            video.path,
+            f"{video.backend} finds {video.num_frames} frames instead of {exact.num_frames}",
         )
-        worst = int(shift.argmax())
-        if shift[worst] > 0.5 / exact.fps:
+    shift = np.abs(
+        (video.timestamps - video.timestamps[0]) - (exact.timestamps - exact.timestamps[0])
+    )
+    worst = int(shift.argmax())
+    if shift[worst] > 0.5 / exact.fps:
+        raise DecodeError(
+            video.path,
+            f"{video.backend} shifts frame {worst} by {shift[worst]:.3f} s",
+        )
+    # One by one, so that each one needs a seek, which is where decord fails.
+    for index in _compared_frames(table, exact.num_frames, full).tolist():
+        ours, theirs = video.frames([index]), exact.frames([index])
+        if ours.shape != theirs.shape:
             raise DecodeError(
-                video.path,
-                f"{video.backend} shifts frame {worst} by {shift[worst]:.3f} s",
+                video.path, f"{video.backend} returns frames of {ours.shape[2]}x{ours.shape[1]}"
             )
-        # One by one, so that each one needs a seek, which is where decord fails.
-        for index in _compared_frames(table, exact.num_frames, full).tolist():
-            ours, theirs = video.frames([index]), exact.frames([index])
-            if ours.shape != theirs.shape:
-                raise DecodeError(
-                    video.path, f"{video.backend} returns frames of {ours.shape[2]}x{ours.shape[1]}"
-                )
-            difference = np.abs(ours.astype(np.int16) - theirs).mean()
-            if difference > _OTHER_FRAME:
-                raise DecodeError(
-                    video.path, f"{video.backend} returns a different picture for frame {index}"
-                )
+        difference = np.abs(ours.astype(np.int16) - theirs).mean()
+        if difference > _OTHER_FRAME:
+            raise DecodeError(
+                video.path, f"{video.backend} returns a different picture for frame {index}"
+            )
 
 
 def _compared_frames(table: FrameTable, num_frames: int, full: bool) -> NDArray[np.integer]:

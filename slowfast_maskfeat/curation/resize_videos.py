@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-import os
 from pathlib import Path
 
 from slowfast_maskfeat.curation.jobs import Failure
+from slowfast_maskfeat.videos.decode import check_file
 from slowfast_maskfeat.videos.media import is_image
 from slowfast_maskfeat.videos.transcode import transcode
 from slowfast_maskfeat.videos.video import DecodeError
@@ -21,9 +21,8 @@ def resize_video(
     """
     if is_image(source):
         return Failure("an image, not a video")
-    if not os.path.exists(source):
-        return Failure("no such file")
     try:
+        check_file(source)
         transcode(source, target, short_side=short_side, gop=gop, crf=crf)
     except DecodeError as error:
         return Failure(error.reason)

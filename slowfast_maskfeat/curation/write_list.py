@@ -54,27 +54,27 @@ def list_text(rows: Sequence[ListRow], separator: str) -> str:
 def split_rows(
     rows: Sequence[ListRow], share: float, *, seed: int, group: str = ""
 ) -> tuple[list[ListRow], list[ListRow]]:
-    """Split the rows of each class into training and validation rows.
+    """Split the rows of each class into training and held-out rows, for validation or test.
 
     Each class with at least two groups has one or more in both parts. Rows of a group stay together
     within their class. The draw of a class depends only on its own rows and the seed.
 
     Args:
         rows: Rows to split.
-        share: Share of each class's rows for validation, in (0, 1).
+        share: Share of each class's rows that is held out, in (0, 1).
         seed: Seed of the draw.
         group: Regular expression whose match in a path is the group of a row, such as `_g\\d+_`
             for the films of UCF101; without it each path is a group.
 
     Returns:
-        Training and validation rows, each in the order of `rows`.
+        Training and held-out rows, each in the order of `rows`.
 
     Raises:
         ValueError: `share` is out of range, `group` is invalid or does not match a path, or no
             class has two groups.
     """
     if not 0 < share < 1:
-        raise ValueError(f"the share of validation rows must be in (0, 1), got {share:g}")
+        raise ValueError(f"the share of held-out rows must be in (0, 1), got {share:g}")
     by_label: dict[int | None, dict[str, list[int]]] = {}
     for index, row in enumerate(rows):
         groups = by_label.setdefault(row.label, {})

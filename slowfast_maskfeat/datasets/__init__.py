@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from slowfast_maskfeat.datasets.ava import AvaFolder, ava_class_names, read_ava
 from slowfast_maskfeat.datasets.ava_media import AvaMedia
+from slowfast_maskfeat.datasets.box_rows import read_excluded
 from slowfast_maskfeat.datasets.class_names import read_class_names
 from slowfast_maskfeat.datasets.folders import (
     folder_class_names,
@@ -37,6 +38,7 @@ from slowfast_maskfeat.datasets.video_list import (
     OpenedRow,
     Shards,
     VideoList,
+    named_by,
 )
 from slowfast_maskfeat.datasets.webdataset import read_webdataset
 
@@ -56,9 +58,11 @@ __all__ = [
     "folder_class_names",
     "hmdb51_class_names",
     "imagenet_class_names",
+    "named_by",
     "read_ava",
     "read_class_names",
     "read_csv",
+    "read_excluded",
     "read_folder",
     "read_hmdb51",
     "read_imagenet",

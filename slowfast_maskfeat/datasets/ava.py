@@ -15,7 +15,7 @@ from slowfast_maskfeat.datasets.ava_media import AvaMedia
 from slowfast_maskfeat.datasets.box_rows import BoxRows, read_box_rows
 from slowfast_maskfeat.datasets.key_frames import BoxTable, KeyFrames
 from slowfast_maskfeat.datasets.label_map import read_labelmap
-from slowfast_maskfeat.datasets.video_list import DataFolder
+from slowfast_maskfeat.datasets.video_list import DataFolder, named_by
 
 
 @dataclass(frozen=True)
@@ -57,7 +57,8 @@ class AvaFolder(DataFolder):
             raise ValueError(
                 "AVA.LABEL_MAP_FILE must be the file with the numbers and names of actions, got ''"
             )
-        return read_labelmap(self.inside(self.label_map))
+        with named_by("AVA.LABEL_MAP_FILE"):
+            return read_labelmap(self.inside(self.label_map))
 
 
 class _Rows(NamedTuple):
@@ -105,13 +106,14 @@ def read_ava(data: DataFolder, split: str, class_names: Sequence[str] | None = N
     notes: list[str] = []
     parts = []
     every = data.every if split == "val" else 1
-    for file, threshold in files:
-        rows = read_box_rows(data.inside(file))
-        _check_actions(rows, len(classes), data.inside(data.label_map))
-        part, note = _chosen(rows, threshold, every, numbers)
+    for key, file, threshold in files:
+        with named_by(key):
+            rows = read_box_rows(data.inside(file))
+            _check_actions(rows, len(classes), data.inside(data.label_map))
+            part, note = _chosen(rows, threshold, every, numbers)
         notes += [f"{file}: {note}"] if note else []
         parts.append(part)
-    source = ", ".join(data.inside(file) for file, _ in files)
+    source = ", ".join(data.inside(file) for _, file, _ in files)
     columns = _Rows(*map(np.concatenate, zip(*parts, strict=True)))
     if not len(columns.video):
         raise ValueError(f"{source}: no box remains: {'; '.join(notes)}")
@@ -161,17 +163,22 @@ def _check_actions(rows: BoxRows, num_classes: int, label_map: str) -> None:
         ValueError: Some are not; the message names file and lines.
     """
     is_wrong = (rows.actions != -1) & ((rows.actions < 1) | (rows.actions > num_classes))
-    rows.refuse(is_wrong, f"the action must be in 1..{num_classes} ({label_map}), got {{action}}")
+    where = label_map.replace("{", "{{").replace("}", "}}")  # the text is a format
+    rows.refuse(is_wrong, f"the action must be in 1..{num_classes} ({where}), got {{action}}")
 
 
-def _files(data: AvaFolder, split: str) -> list[tuple[str, float | None]]:
-    """Files of boxes of a split, each with the threshold on its scores."""
+def _files(data: AvaFolder, split: str) -> list[tuple[str, str, float | None]]:
+    """Files of boxes of a split, each after its key and before the threshold on its scores."""
     if split != "train":
+        key = "AVA.TEST_PREDICT_BOX_LISTS"
         if not data.test_boxes:
-            raise ValueError("AVA.TEST_PREDICT_BOX_LISTS must name files of boxes, got []")
-        return [(file, data.score_threshold) for file in data.test_boxes]
-    files: list[tuple[str, float | None]] = [(file, None) for file in data.ground_truth]
-    files += [(file, data.score_threshold) for file in data.train_boxes]
+            raise ValueError(f"{key} must name files of boxes, got []")
+        return [(key, file, data.score_threshold) for file in data.test_boxes]
+    files: list[tuple[str, str, float | None]] = [
+        ("AVA.TRAIN_GT_BOX_LISTS", file, None) for file in data.ground_truth
+    ]
+    key = "AVA.TRAIN_PREDICT_BOX_LISTS"
+    files += [(key, file, data.score_threshold) for file in data.train_boxes]
     if not files:
         raise ValueError("AVA.TRAIN_GT_BOX_LISTS must name files of boxes, got []")
     return files

@@ -7,6 +7,7 @@ from collections.abc import Container, Sequence
 from dataclasses import dataclass
 
 from slowfast_maskfeat.datasets.frame_lists import list_frame_folders, read_frame_lists
+from slowfast_maskfeat.datasets.video_list import named_by
 from slowfast_maskfeat.videos._numbered_frames import NumberedFrames
 from slowfast_maskfeat.videos.media import VIDEO_ENDINGS
 
@@ -80,7 +81,8 @@ class AvaMedia:
                 "extracted frames, got '' and ''"
             )
         if lists:
-            found = read_frame_lists(lists, self.frame_folder, names, fps=self.frame_rate)
+            with named_by("AVA.TRAIN_LISTS" if split == "train" else "AVA.TEST_LISTS"):
+                found = read_frame_lists(lists, self.frame_folder, names, fps=self.frame_rate)
             where = ", ".join(lists)
         else:
             found = list_frame_folders(self.frame_folder, names, fps=self.frame_rate)

@@ -8,7 +8,7 @@ import warnings
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
-from typing import Any, TextIO
+from typing import Any, NamedTuple, TextIO
 
 import numpy as np
 from numpy.typing import NDArray
@@ -16,13 +16,17 @@ from numpy.typing import NDArray
 from slowfast_maskfeat.datasets.row_collector import RowError, raise_wrong_rows
 from slowfast_maskfeat.datasets.video_list import MissingListError
 from slowfast_maskfeat.files import is_file, open_text
+from slowfast_maskfeat.text import cut, quoted
 
 # Rows that are parsed at a time: 60 MB, for files of any size.
 _CHUNK = 2**19
 _NAME_BYTES = 64  # of a video's name; files with longer ones are read row by row
 _MAX_WRONG = 50
 # Coordinates are rounded to three decimals in published files.
-_ROUNDING = 1e-3
+ROUNDING = 1e-3
+_FORM = "`video,second,x1,y1,x2,y2,action`, or with a score or a person id at its end"
+_SIDES = ("x1", "y1", "x2", "y2")
+_MAX_ACTION = 2**31  # far above the numbers of every label map
 _HEADER_NAMES = frozenset({"video_id", "video", "video_name", "name"})
 
 
@@ -68,7 +72,7 @@ class BoxRows:
         wrong = []
         for row, line in zip(rows, lines, strict=True):
             facts = {
-                "video": self.names[self.video[row]],
+                "video": cut(self.names[self.video[row]]),
                 "second": f"{self.seconds[row]:g}",
                 "action": int(self.actions[row]),
                 "box": ", ".join(f"{side:g}" for side in self.boxes[row]),
@@ -106,10 +110,11 @@ def read_box_rows(path: str | os.PathLike[str], *, keep_odd_boxes: bool = False)
         )
         return rows
     x1, y1, x2, y2 = rows.boxes.T
-    is_inside = (rows.boxes >= -_ROUNDING) & (rows.boxes <= 1 + _ROUNDING)
+    is_inside = (rows.boxes >= -ROUNDING) & (rows.boxes <= 1 + ROUNDING)
     rows.refuse(
         ~np.all(is_inside, axis=1),
-        "the box must be x1, y1, x2, y2 in [0, 1], as fractions of the frame, got {box}",
+        "the box must be x1, y1, x2, y2 in [0, 1], as fractions of the frame, not in pixels, got "
+        "{box}",
     )
     rows.refuse(
         (x2 < x1) | (y2 < y1), "the box must be x1, y1, x2, y2 with x1 <= x2, y1 <= y2, got {box}"
@@ -118,11 +123,23 @@ def read_box_rows(path: str | os.PathLike[str], *, keep_odd_boxes: bool = False)
     return rows
 
 
-def read_excluded(path: str | os.PathLike[str]) -> tuple[list[str], NDArray[np.float64]]:
+class Excluded(NamedTuple):
+    """Key frames to exclude from the evaluation.
+
+    Attributes:
+        names: Videos of the N key frames.
+        seconds: float64 (N,).
+    """
+
+    names: list[str]
+    seconds: NDArray[np.float64]
+
+
+def read_excluded(path: str | os.PathLike[str]) -> Excluded:
     """Read rows `video,second` of key frames to exclude from the evaluation.
 
     Returns:
-        Videos and seconds (N,); the file may be empty, as published ones are.
+        The key frames; the file may be empty, as published ones are.
 
     Raises:
         MissingListError: The file does not exist.
@@ -135,14 +152,14 @@ def read_excluded(path: str | os.PathLike[str]) -> tuple[list[str], NDArray[np.f
     for line, fields in box_fields(path):
         try:
             if len(fields) != 2:
-                raise RowError(f"a row must be `video,second`, got {','.join(fields)!r}")
+                raise RowError(f"a row must be `video,second`, got {quoted(','.join(fields))}")
             seconds.append(_number(fields[1], "second"))
             names.append(fields[0])
         except RowError as error:
             wrong.append((line, str(error)))
     if wrong:
         raise_wrong_rows(path, wrong)
-    return names, np.array(seconds, np.float64)
+    return Excluded(names, np.array(seconds, np.float64))
 
 
 def _read_columns(path: str) -> BoxRows:
@@ -158,10 +175,11 @@ def _read_columns(path: str) -> BoxRows:
 
 def _form(path: str, file: TextIO) -> tuple[int, int]:
     """Number of columns of an open file, and of lines before the first row."""
-    rows = _fields_of(file)
+    rows = _fields_of(path, file)
     num_headers = 0
     line, fields = next(rows, (0, []))
     if fields and fields[0].lower() in _HEADER_NAMES:
+        check_header(path, line, fields)
         num_headers = line
         line, fields = next(rows, (0, []))
     if not fields:
@@ -169,10 +187,23 @@ def _form(path: str, file: TextIO) -> tuple[int, int]:
     if len(fields) not in (7, 8):
         text = ",".join(fields).encode("latin-1").decode("utf-8", "replace")
         raise ValueError(
-            f"{path}, line {line}: a row must be `video,second,x1,y1,x2,y2,action`, or with a "
-            f"score or a person id at its end, got {len(fields)} fields: {text!r}"
+            f"{path}, line {line}: a row must be {_FORM}, got {len(fields)} fields: {quoted(text)}"
         )
     return len(fields), num_headers
+
+
+def check_header(path: str, line: int, fields: Sequence[str]) -> None:
+    """Check that a header names the sides of boxes in the order in which they are read.
+
+    Raises:
+        ValueError: It names them in another order.
+    """
+    named = [field.lower() for field in fields if field.lower() in _SIDES]
+    if len(named) == len(_SIDES) and tuple(named) != _SIDES:
+        raise ValueError(
+            f"{path}, line {line}: boxes must be in the order {','.join(_SIDES)}, got the header "
+            f"{','.join(fields)!r}"
+        )
 
 
 def _read_fast(
@@ -214,6 +245,8 @@ def _numbered(chunk: Any, names: dict[bytes, int]) -> tuple[NDArray[Any], ...]:
     numbers = np.repeat(np.array(of_run, np.int64), lengths)
     actions = chunk["action"]
     if actions.dtype.kind == "S":
+        if (np.char.str_len(actions) == actions.itemsize).any():
+            raise ValueError("an action is too long to be read in C")
         actions = np.where(actions == b"", b"-1", actions).astype(np.int64)
     columns = [numbers, chunk["second"].copy(), chunk["box"].copy(), actions.copy()]
     if "last" in chunk.dtype.names:
@@ -252,7 +285,8 @@ def _read_slowly(path: str, num_columns: int) -> BoxRows:
             if len(wrong) >= _MAX_WRONG:
                 break
     if wrong:
-        raise_wrong_rows(path, wrong)
+        line, what = wrong.pop()
+        raise_wrong_rows(path, [*wrong, (line, f"{what}; a row must be {_FORM}")])
     table = np.array(numbers, np.float64).reshape(len(numbers), -1)
     return BoxRows(
         path,
@@ -269,15 +303,15 @@ def _number(text: str, what: str) -> float:
     try:
         return float(text)
     except ValueError:
-        raise RowError(f"the {what} must be a number, got {text!r}") from None
+        raise RowError(f"the {what} must be a number, got {quoted(text)}") from None
 
 
 def _action(text: str) -> int:
     if not text:
         return -1
     number = _number(text, "action")
-    if number != int(number):
-        raise RowError(f"the action must be an integer, got {text!r}")
+    if not (abs(number) < _MAX_ACTION and number == int(number)):
+        raise RowError(f"the action must be an integer, got {quoted(text)}")
     return int(number)
 
 
@@ -297,14 +331,17 @@ def _lines_of(path: str, rows: Sequence[int]) -> list[int]:
 def box_fields(path: str) -> Iterator[tuple[int, list[str]]]:
     """Yield line number (from 1) and text fields of each row but blank ones and the header."""
     with open_text(path, errors="surrogateescape") as file:
-        for number, (line, fields) in enumerate(_fields_of(file)):
+        for number, (line, fields) in enumerate(_fields_of(path, file)):
             if number or fields[0].lower() not in _HEADER_NAMES:
                 yield line, fields
 
 
-def _fields_of(file: TextIO) -> Iterator[tuple[int, list[str]]]:
+def _fields_of(path: str, file: TextIO) -> Iterator[tuple[int, list[str]]]:
     for line, text in enumerate(file, 1):
-        fields = [field.strip() for field in next(csv.reader([text]), [])]
+        try:
+            fields = [field.strip() for field in next(csv.reader([text]), [])]
+        except csv.Error as error:  # a field is too long, or has a NUL character
+            raise ValueError(f"{path}, line {line}: the row is malformed: {error}") from error
         if any(fields):
             yield line, fields
 

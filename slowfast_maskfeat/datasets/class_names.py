@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import json
 import os
+from collections import Counter
 
 from slowfast_maskfeat.files import is_file, join, open_text
+from slowfast_maskfeat.text import quoted
 
 _CLASS_FILES = (
     "classes.txt",
@@ -27,21 +29,25 @@ def read_class_names(folder: str | os.PathLike[str]) -> tuple[str, ...] | None:
         The names by number, or None without such a file.
 
     Raises:
-        ValueError: The file is empty, contains a name twice, or its numbers are not 0..K-1.
+        ValueError: The file is empty or not UTF-8, contains a name twice, or its numbers are not
+            0..K-1.
     """
     for name in _CLASS_FILES:
         path = join(os.fspath(folder), name)
         if is_file(path):
-            with open_text(path) as file:
-                content = file.read()
+            try:
+                with open_text(path) as file:
+                    content = file.read()
+            except UnicodeDecodeError as error:
+                raise ValueError(f"{path} must be UTF-8 text: {error}") from error
             names = _names_in_json(path, content) if path.endswith(".json") else None
             if names is None:
                 names = [line.strip() for line in content.splitlines() if line.strip()]
             if not names:
                 raise ValueError(f"{path} must contain class names, got none")
             if len(set(names)) != len(names):
-                twice = next(name for i, name in enumerate(names) if name in names[:i])
-                raise ValueError(f"{path} must contain each class name once, got {twice!r} twice")
+                twice = quoted(Counter(names).most_common(1)[0][0])
+                raise ValueError(f"{path} must contain each class name once, got {twice} twice")
             return tuple(names)
     return None
 
@@ -49,7 +55,7 @@ def read_class_names(folder: str | os.PathLike[str]) -> tuple[str, ...] | None:
 def _names_in_json(path: str, content: str) -> list[str]:
     try:
         data = json.loads(content)
-    except ValueError as error:
+    except (ValueError, RecursionError) as error:
         raise ValueError(f"{path} must be valid JSON: {error}") from error
     if isinstance(data, dict):
         if sorted(data.values(), key=str) != sorted(range(len(data)), key=str):

@@ -13,6 +13,7 @@ from numpy.typing import NDArray
 from slowfast_maskfeat.datasets.ava_media import Media
 from slowfast_maskfeat.datasets.video_list import OpenedRow, VideoList
 from slowfast_maskfeat.videos.decode import open_around
+from slowfast_maskfeat.videos.media import MAX_IMAGE_PIXELS
 from slowfast_maskfeat.videos.video import DecodeError, Video
 
 # AVA annotates minutes 15 to 30 of its films, and many copies contain only these.
@@ -125,6 +126,10 @@ class KeyFrames(VideoList):
         self.table = table
         self.every = every
 
+    def first_files(self, count: int) -> list[str]:
+        """First frames of the first `count` videos; video files were found in their folder."""
+        return [] if self.media.frames is None else list(self.media.paths[:count])
+
     def key_frame(self, row: int) -> KeyFrame:
         """Time and boxes of a sample."""
         first = int(self.box_ends[row - 1]) if row else 0
@@ -136,17 +141,36 @@ class KeyFrames(VideoList):
         return np.searchsorted(self.box_ends, index, side="right")
 
     def open(
-        self, row: int, *, reach: float, backend: str, num_threads: int, read_timeout: float
+        self,
+        row: int,
+        *,
+        reach: float,
+        backend: str,
+        num_threads: int,
+        read_timeout: float,
+        max_image_pixels: int = MAX_IMAGE_PIXELS,
     ) -> OpenedRow:
         """Open the video of a row around its key frame: see `VideoList.open`."""
         key = self.key_frame(row)
         video, moment = self._open_moment(
-            row, seconds=reach, backend=backend, num_threads=num_threads, read_timeout=read_timeout
+            row,
+            seconds=reach,
+            backend=backend,
+            num_threads=num_threads,
+            read_timeout=read_timeout,
+            max_image_pixels=max_image_pixels,
         )
         return OpenedRow(video, moment, key.boxes, key.first_box + np.arange(len(key.boxes)))
 
     def _open_moment(
-        self, row: int, *, seconds: float, backend: str, num_threads: int, read_timeout: float
+        self,
+        row: int,
+        *,
+        seconds: float,
+        backend: str,
+        num_threads: int,
+        read_timeout: float,
+        max_image_pixels: int,
     ) -> tuple[Video, float]:
         """The video of a row, and the seconds of its key frame on the clock of its timestamps."""
         second = float(self.seconds[row])
@@ -154,7 +178,7 @@ class KeyFrames(VideoList):
         if self.media.frames is not None:
             images = self.media.frames[self.video[row]]
             moment = place(images.num_frames / images.fps)
-            return images.open(), moment
+            return images.open(max_image_pixels=max_image_pixels), moment
         return open_around(
             self.path(row),
             place,
@@ -162,6 +186,7 @@ class KeyFrames(VideoList):
             backend=backend,
             num_threads=num_threads,
             read_timeout=read_timeout,
+            max_image_pixels=max_image_pixels,
         )
 
     @property

@@ -6,9 +6,12 @@ import os
 import re
 
 from slowfast_maskfeat.files import is_file, open_text
+from slowfast_maskfeat.text import quoted
 
-_ITEM = re.compile(r"\b(?:item|label)\s*\{(.*?)\}", re.DOTALL)
-_NUMBER = re.compile(r"\b(?:label_)?id\s*:\s*(-?\d+)")
+_MAX_ID = 2**16  # every number up to the highest becomes an output of the classifier
+_ITEM = re.compile(r"\b(?:item|label)\s*\{([^{}]*)\}")
+_START = re.compile(r"\b(?:item|label)\s*\{")
+_NUMBER = re.compile(r"\b(?:label_)?id\s*:\s*(-?\d{1,18})\b")
 _NAME = re.compile(r"""\bname\s*:\s*(?:"((?:[^"\\]|\\.)*)"|'((?:[^'\\]|\\.)*)')""")
 _QUOTED = re.compile(r""""(?:[^"\\\n]|\\.)*"|'(?:[^'\\\n]|\\.)*'""")
 
@@ -27,17 +30,21 @@ def read_labelmap(path: str | os.PathLike[str]) -> dict[int, str]:
         Number (from 1) -> name of each action, in the order of the file.
 
     Raises:
-        ValueError: The file does not exist or has no action, or an action has no number, no name,
-            a number below 1, or the number or name of another one.
+        ValueError: The file does not exist, is not UTF-8 or has no action, or an action has no
+            number, no name, a number outside 1..65536, or the number or name of another one.
     """
     path = os.fspath(path)
     if not is_file(path):
         raise ValueError(f"label map {path} does not exist")
-    with open_text(path) as file:
-        text = file.read()
+    try:
+        with open_text(path) as file:
+            text = file.read()
+    except UnicodeDecodeError as error:
+        raise ValueError(f"{path} must be UTF-8 text: {error}") from error
     # Braces inside names do not end an item.
     bare = _QUOTED.sub(lambda quoted: "_" * len(quoted[0]), text)
     names: dict[int, str] = {}
+    taken: set[str] = set()
     for item in _ITEM.finditer(bare):
         line = 1 + text.count("\n", 0, item.start())
         content = text[item.start(1) : item.end(1)]
@@ -45,14 +52,19 @@ def read_labelmap(path: str | os.PathLike[str]) -> dict[int, str]:
         if number is None or name is None:
             raise ValueError(f'{path}, line {line}: an item must have `name: "..."` and `id: 1`')
         key, value = int(number[1]), re.sub(r"\\(.)", r"\1", name[1] or name[2] or "")
-        if key < 1:
-            raise ValueError(f"{path}, line {line}: the id must be >= 1, got {key}")
+        if not 1 <= key <= _MAX_ID:
+            raise ValueError(f"{path}, line {line}: the id must be in [1, {_MAX_ID}], got {key}")
         if key in names:
-            first = names[key]
-            raise ValueError(f"{path}, line {line}: ids must be unique, got {key} as for {first!r}")
-        if value in names.values():
-            raise ValueError(f"{path}, line {line}: names must be unique, got {value!r} twice")
+            first = quoted(names[key])
+            raise ValueError(f"{path}, line {line}: ids must be unique, got {key} as for {first}")
+        if value in taken:
+            raise ValueError(
+                f"{path}, line {line}: names must be unique, got {quoted(value)} twice"
+            )
         names[key] = value
+        taken.add(value)
+    if len(_START.findall(bare)) > len(names):
+        raise ValueError(f"{path} must have items without braces in them, and a }} after each")
     if not names:
         raise ValueError(f'{path} must contain `item {{ name: "..." id: 1 }}`, got none')
     return names

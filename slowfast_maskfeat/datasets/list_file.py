@@ -7,24 +7,25 @@ import os
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
-from itertools import chain
-from typing import Any, TextIO
+from itertools import chain, islice
+from typing import TextIO
 
 from slowfast_maskfeat.datasets.kinetics import find_layout
-from slowfast_maskfeat.datasets.row_collector import RowCollector, RowError
+from slowfast_maskfeat.datasets.list_format import (
+    SEPARATORS,
+    Columns,
+    find_columns,
+    find_separator,
+    header_hint,
+    is_kinetics_header,
+    is_number,
+    parse_separator,
+    shows_separator,
+)
+from slowfast_maskfeat.datasets.row_collector import RowCollector, RowError, raise_wrong_rows
 from slowfast_maskfeat.datasets.video_list import DataFolder, MissingListError, VideoList
 from slowfast_maskfeat.files import is_file, join, open_text
-
-_SEPARATORS = {" ": "a space", ",": "a comma", "\t": "a tab"}
-_PATH_NAMES = frozenset(
-    {"path", "video", "clip", "file", "name", "filename", "filepath"}
-    | {"video_path", "video_name", "file_path", "file_name", "image", "image_path"}
-)
-_LABEL_NAMES = frozenset(
-    {"label", "class", "target", "category", "label_id", "class_id", "class_index", "class_idx"}
-    | {"label_name", "class_name"}
-)
-_KINETICS_NAMES = ("youtube_id", "time_start", "time_end")
+from slowfast_maskfeat.videos.media import is_media
 
 
 def read_kinetics(
@@ -84,18 +85,18 @@ def read_list(
     """Read a list file.
 
     Every line is `path label`, or every line is `path`; labels are integers >= 0. Blank lines are
-    skipped. With a comma or tab, paths may contain spaces, and fields may be quoted as in CSV. A
-    header (`path,label` and the like) may name the columns, in any order and with others among
-    them; labels below a header may also be class names. A row below the header of the official
-    Kinetics CSV files stands for `<label>/<youtube_id>_<start>_<end>.mp4` with six-digit seconds,
-    in the layout found on disk (`find_layout`), and its label is a class name.
+    skipped. With another separator than a space, paths may contain spaces, and fields may be quoted
+    as in CSV. A header (`path,label` and the like) may name the columns, in any order and with
+    others among them; labels below a header may also be class names. A row below the header of the
+    official Kinetics CSV files stands for `<label>/<youtube_id>_<start>_<end>.mp4` with six-digit
+    seconds, in the layout found on disk (`find_layout`), and its label is a class name.
 
     Rows that repeat a path with the same label are kept and counted in `VideoList.notes`.
 
     Args:
         path: The list file; anything that `files.open_file` opens.
-        separator: " ", "," or a tab (config key DATA.PATH_LABEL_SEPARATOR). A space matches any
-            run of spaces and tabs.
+        separator: " ", ",", ";" or a tab (config key DATA.PATH_LABEL_SEPARATOR). A space matches
+            any run of spaces and tabs.
         prefix: Folder in front of each path (config key DATA.PATH_PREFIX).
         class_names: Names of the classes by number. Without it, names in the list are numbered in
             sorted order; with it they are looked up, and numbers are checked against it.
@@ -105,7 +106,7 @@ def read_list(
 
     Raises:
         MissingListError: The file does not exist.
-        ValueError: The file has no rows, the separator is none of the three, rows are malformed,
+        ValueError: The file has no rows, the separator is none of these, rows are malformed,
             or a path occurs twice with different labels; the message names file and lines.
     """
     source = os.fspath(path)
@@ -126,10 +127,7 @@ def _read_rows(
     file: TextIO, source: str, separator: str, prefix: str, class_names: Sequence[str] | None
 ) -> VideoList:
     """Read an open list from its beginning."""
-    if separator not in _SEPARATORS:
-        raise ValueError(
-            f"DATA.PATH_LABEL_SEPARATOR must be a space, a comma or a tab, got {separator!r}"
-        )
+    separator = parse_separator(separator)
     rows = _Rows(RowCollector(source, class_names), separator)
     try:
         for line, fields in _split(file, separator):
@@ -139,7 +137,7 @@ def _read_rows(
                 rows.collector.note(line, error)
     except _TornRowError as error:
         rows.collector.note(error.line, error)
-    videos = rows.collector.finish(prefix)
+    videos = rows.collector.finish(prefix, notes=[rows.note] if rows.note else [])
     if rows.columns is None or not rows.columns.kinetics:
         return videos
     # Without a prefix the videos may also be beside the list.
@@ -176,21 +174,17 @@ def list_lines(path: str, separator: str, num_rows: int) -> tuple[str, list[tupl
 
 
 def separator_of(path: str, default: str) -> str:
-    """Separator of a list file: `default`, or a tab or comma in its first line if that is " "."""
+    """Separator of a list file: `default`, or if that is " " the one in its first lines."""
     with _opened(path) as file:
         return _shown_separator(file, default)
 
 
 def _shown_separator(file: TextIO, default: str) -> str:
-    if default != " ":
-        return default
-    first = next((line.strip() for line in file if line.strip()), "")
-    if "\t" in first:
-        return "\t"
-    after_comma, after_blank = first.rpartition(",")[2].strip(), first.split(" ")[-1]
-    # The comma of `a,b.mp4 3` is in its path.
-    has_blank = after_blank.isdigit() and not after_comma.isdigit()
-    return "," if "," in first and not has_blank else default
+    """`parse_separator(default)`; if that is a space, what the first lines show."""
+    separator = parse_separator(default)
+    if separator != " ":
+        return separator
+    return find_separator(list(islice(filter(str.strip, file), 2)))
 
 
 class _TornRowError(RowError):
@@ -206,7 +200,7 @@ def _split(file: TextIO, separator: str) -> Iterator[tuple[int, list[str]]]:
     if separator == " ":
         # The official CSV files are comma-separated, whatever the key says.
         first = file.readline()
-        if not _is_kinetics_header(first.split(",")):
+        if not is_kinetics_header(first.split(",")):
             for line, text in enumerate(chain((first,), file), 1):
                 if fields := text.split():
                     yield line, fields
@@ -228,85 +222,102 @@ def _split(file: TextIO, separator: str) -> Iterator[tuple[int, list[str]]]:
         raise _TornRowError(line + 1, str(error)) from error
 
 
-def _is_kinetics_header(fields: Sequence[str]) -> bool:
-    return set(_KINETICS_NAMES) <= {name.strip().lower() for name in fields}
-
-
-@dataclass(frozen=True)
-class _Columns:
-    """Number of fields, and their places as named by the header."""
-
-    num: int
-    path: int = 0
-    label: int | None = None
-    kinetics: tuple[int, ...] = ()
-    is_named: bool = True
-
-
 @dataclass
 class _Rows:
-    """Parser of rows: fields -> path and label."""
+    """Parser of rows: fields -> path and label.
+
+    Attributes:
+        collector: Receives the rows.
+        separator: Between the fields.
+        columns: As named by the header, or as the first row has them.
+        has_names: Whether labels are names; None before the first label.
+        first: Fields of the first row, if it is not a header.
+        note: Warning for the user, or "".
+    """
 
     collector: RowCollector
     separator: str
-    columns: _Columns | None = None
+    columns: Columns | None = None
     has_names: bool | None = None
+    first: Sequence[str] = ()
+    note: str = ""
 
     def add(self, line: int, fields: list[str]) -> None:
         """Check and add a row; the first one may be a header."""
         columns = self.columns
         if columns is None:
-            columns = self.columns = _header(fields)
+            columns = self.columns = find_columns(fields)
             if columns is not None:
+                self.note = columns.note
                 return
+            self.first = fields
             has_label = len(fields) > 1
-            columns = _Columns(1 + has_label, label=1 if has_label else None, is_named=False)
+            columns = Columns(1 + has_label, label=1 if has_label else None, is_named=False)
             self.columns = columns
         if len(fields) != columns.num:
-            raise RowError(self._miscounted(len(fields), columns))
+            raise RowError(self._miscounted(fields, columns))
         path = _kinetics_path(fields, columns) if columns.kinetics else fields[columns.path].strip()
         label = None
         if columns.label is not None:
-            label = self._label(fields[columns.label].strip(), columns)
-        elif not len(self.collector) and not columns.kinetics:
-            self._refuse_other_separator(path)
+            label = self._label(fields, columns)
+        elif len(self.collector) < 2 and not columns.kinetics:
+            self._check_bare(line, path)
         self.collector.add(line, path, label)
 
-    def _label(self, text: str, columns: _Columns) -> int:
+    def _label(self, fields: list[str], columns: Columns) -> int:
+        assert columns.label is not None
+        text = fields[columns.label].strip()
         if self.has_names is None and text:
             # Only below a header a label that is not a number is a name, and not an error.
             self.has_names = bool(columns.kinetics) or (columns.is_named and not is_number(text))
-        return self.collector.named(text) if self.has_names else self.collector.number(text)
+        if self.has_names:
+            return self.collector.named(text)
+        try:
+            return self.collector.number(text)
+        except RowError as error:
+            raise RowError(f"{error}{self._hint(fields)}") from error
 
-    def _miscounted(self, num_fields: int, columns: _Columns) -> str:
+    def _miscounted(self, fields: list[str], columns: Columns) -> str:
+        num_fields = len(fields)
         if columns.label is not None and num_fields < columns.num:
             return f"no label: the number of fields must be {columns.num}, got {num_fields}"
         hint = "use a comma or tab" if self.separator == " " else "put quotes around the path"
         return (
             f"the number of fields must be {columns.num}, got {num_fields} separated by "
-            f"{_SEPARATORS[self.separator]}; if the path contains the separator, {hint}"
+            f"{SEPARATORS[self.separator]}; if the path contains the separator, {hint}"
+            f"{self._hint(fields)}"
         )
 
-    def _refuse_other_separator(self, path: str) -> None:
-        """Reject `a.mp4,3` as a path: it results from the wrong separator."""
-        for other, name in _SEPARATORS.items():
-            end = path.rpartition(other)[2]
-            if other != self.separator and other in path and end.strip().isdigit():
-                raise RowError(
-                    f"{path!r} has {name} before a number; set the separator to {other!r}"
-                )
+    def _hint(self, fields: list[str]) -> str:
+        """Likely reasons why the first row is malformed."""
+        if fields is not self.first:
+            return ""
+        hint = self._other_separator(self.separator.join(fields)) or header_hint(fields)
+        return f"; {hint}" if hint else ""
+
+    def _check_bare(self, line: int, path: str) -> None:
+        """Reject `a.mp4,3` as a path, which results from the wrong separator.
+
+        A first line that only looks like a header is noted, since it is read as a path.
+        """
+        if hint := self._other_separator(path):
+            raise_wrong_rows(self.collector.source, [(line, f"got {path!r}; {hint}")])
+        first = self.first[0].strip() if self.first else path
+        if is_media(path) and not is_media(first):
+            self.note = (
+                f"{first!r} in the first line is read as a path, although unlike {path!r} in line "
+                f"{line} it does not end like a video; {header_hint([first])}"
+            )
+
+    def _other_separator(self, text: str) -> str:
+        """Advice for a line that shows another separator; "" if it shows none."""
+        for other in SEPARATORS:
+            if other != self.separator and (shown := shows_separator(text, other)):
+                return f"it has {shown}: set DATA.PATH_LABEL_SEPARATOR to {other!r}"
+        return ""
 
 
-def is_number(text: str) -> bool:
-    """Whether a label is a number, valid or not, instead of a name."""
-    try:
-        float(text)
-    except ValueError:
-        return False
-    return True
-
-
-def _kinetics_path(fields: list[str], columns: _Columns) -> str:
+def _kinetics_path(fields: list[str], columns: Columns) -> str:
     video, *times = (fields[column].strip() for column in columns.kinetics)
     try:
         begin, end = (int(float(time)) for time in times)
@@ -316,17 +327,3 @@ def _kinetics_path(fields: list[str], columns: _Columns) -> str:
         raise RowError("the youtube_id must not be empty")
     name = f"{video}_{begin:06d}_{end:06d}.mp4"
     return name if columns.label is None else f"{fields[columns.label].strip()}/{name}"
-
-
-def _header(fields: Sequence[str]) -> _Columns | None:
-    """Columns named by a header row; None if the row is not a header."""
-    names: list[Any] = [name.strip().lower() for name in fields]
-    label = next((i for i, name in enumerate(names) if name in _LABEL_NAMES), None)
-    if _is_kinetics_header(names):
-        return _Columns(
-            len(names), label=label, kinetics=tuple(names.index(name) for name in _KINETICS_NAMES)
-        )
-    path = next((i for i, name in enumerate(names) if name in _PATH_NAMES), None)
-    if path is None or (len(names) > 1 and label is None):
-        return None
-    return _Columns(len(names), path=path, label=label)

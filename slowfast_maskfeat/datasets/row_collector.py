@@ -11,6 +11,7 @@ from typing import NoReturn
 import numpy as np
 
 from slowfast_maskfeat.datasets.video_list import VideoList
+from slowfast_maskfeat.text import cut_quotes
 
 # Reading stops after this many malformed rows.
 _MAX_NAMED = 50
@@ -69,10 +70,12 @@ class RowCollector:
         """Add a row.
 
         Raises:
-            RowError: The path is empty.
+            RowError: The path is empty or has a NUL byte.
         """
         if not path:
             raise RowError("the path is empty")
+        if "\0" in path:
+            raise RowError("the path has a NUL byte")
         encoded = path.encode("utf-8", "surrogateescape")
         self._paths += encoded
         self._ends.append(len(self._paths))
@@ -205,7 +208,7 @@ def raise_wrong_rows(
     Raises:
         ValueError: Always.
     """
-    named = [f"{unit} {line}: {what}" for line, what in wrong]
+    named = [f"{unit} {line}: {cut_quotes(what)}" for line, what in wrong]
     if len(wrong) == 1:
         raise ValueError(f"{source}, {named[0]}")
     more = " or more" if is_cut else ""

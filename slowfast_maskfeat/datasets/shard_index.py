@@ -11,7 +11,8 @@ from slowfast_maskfeat.datasets.shard_scan import TIMEOUT, ShardIndex, scan_shar
 from slowfast_maskfeat.files import FileFacts, atomic_write, is_address, read_bytes
 
 _ENDING = ".index.json"
-_FORM = 1
+_FORM = 2
+_FEWER_SUFFIXES = 1  # this form passed over videos and images with suffixes that are known now
 
 
 def load_index(shard: str, label: str, cache: str) -> ShardIndex | None:
@@ -88,7 +89,9 @@ def _load(path: str) -> ShardIndex | None:
     """Read an index file; None if it is missing or unusable."""
     try:
         content = json.loads(read_bytes(path, timeout=TIMEOUT))
-        if content.pop("form") != _FORM:
+        form = content.pop("form")
+        is_complete = form == _FEWER_SUFFIXES and not content["num_passed_over"]
+        if form != _FORM and not is_complete:
             return None
         index = ShardIndex(**content)
         columns = index.names, index.offsets, index.sizes, index.labels, index.label_kinds

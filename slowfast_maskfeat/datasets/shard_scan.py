@@ -17,6 +17,7 @@ from typing import IO, Any
 
 from slowfast_maskfeat.files import FileFacts, OpenFile, is_address, open_file
 from slowfast_maskfeat.log import first_line
+from slowfast_maskfeat.text import quoted
 from slowfast_maskfeat.videos.media import is_image, is_media
 from slowfast_maskfeat.videos.shards import BLOCK, Member, bare_name
 
@@ -273,7 +274,7 @@ def _one_line(kind: str, text: str) -> str:
 def _json_label(text: str, name: str) -> str | None:
     try:
         content: Any = json.loads(text)
-    except ValueError as error:
+    except (ValueError, RecursionError) as error:
         raise ShardError(f"its .json must be valid JSON: {error}") from error
     if name:
         for part in name.split("."):
@@ -283,7 +284,9 @@ def _json_label(text: str, name: str) -> str | None:
     if content is None:
         return None
     if isinstance(content, bool) or not isinstance(content, (int, str)):
-        raise ShardError(f"the label in its .json must be a number or a name, got {content!r}")
+        raise ShardError(
+            f"the label in its .json must be a number or a name, got {quoted(content)}"
+        )
     return str(content).strip()
 
 

@@ -10,6 +10,7 @@ from slowfast_maskfeat.datasets.list_file import read_own_list
 from slowfast_maskfeat.datasets.row_collector import RowCollector, RowError
 from slowfast_maskfeat.datasets.video_list import DataFolder, MissingListError, VideoList
 from slowfast_maskfeat.files import open_text
+from slowfast_maskfeat.text import quoted
 
 # The archives have used two naming schemes; the labels may be in a subfolder.
 _FILE_FORMS = ("something-something-v2-{}.json", "{}.json", "labels/{}.json")
@@ -83,7 +84,7 @@ def read_ssv2_labels(
     for number, entry in enumerate(_load(path, list), 1):
         with rows.row(number):
             if not isinstance(entry, dict):
-                raise RowError(f"an entry must be an object, got {entry!r}")
+                raise RowError(f"an entry must be an object, got {quoted(entry)}")
             identity, template = str(entry.get("id") or "").strip(), entry.get("template")
             if not identity:
                 raise RowError("no id")
@@ -107,7 +108,7 @@ def _load(path: str, kind: type) -> Any:
     try:
         with open_text(path) as file:
             content = json.load(file)
-    except ValueError as error:
+    except (ValueError, RecursionError) as error:
         raise ValueError(f"{path} must be valid JSON: {error}") from error
     if not isinstance(content, kind):
         expected = "an object" if kind is dict else "a list"

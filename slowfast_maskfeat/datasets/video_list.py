@@ -4,21 +4,39 @@ from __future__ import annotations
 
 import hashlib
 import os
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from typing import NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
 
-from slowfast_maskfeat.files import is_file, join
+from slowfast_maskfeat.files import is_address, is_file, join
 from slowfast_maskfeat.log import Progress
 from slowfast_maskfeat.videos.decode import open_video
+from slowfast_maskfeat.videos.media import MAX_IMAGE_PIXELS
 from slowfast_maskfeat.videos.video import Video
 
 
 class MissingListError(ValueError):
     """The folder has no list of the split, nor the files that the data set comes with."""
+
+
+@contextmanager
+def named_by(key: str) -> Iterator[None]:
+    """Put the configuration key that names a file in front of the errors of reading it.
+
+    Raises:
+        MissingListError: The file is missing.
+        ValueError: It is malformed.
+    """
+    try:
+        yield
+    except MissingListError as error:
+        raise MissingListError(f"{key}: {error}") from error
+    except ValueError as error:
+        raise ValueError(f"{key}: {error}") from error
 
 
 def _no_progress(total: int, description: str) -> Progress:
@@ -148,6 +166,17 @@ class VideoList:
         path = encoded.decode("utf-8", "surrogateescape")
         return join(self._folder, path if self._spell is None else self._spell(path))
 
+    def first_files(self, count: int) -> list[str]:
+        """Local files among the first `count` samples, to see whether they exist.
+
+        There are none in a list whose samples are not opened by their path, as in shards.
+        """
+        kind = type(self)
+        if kind.content is not VideoList.content or kind.open is not VideoList.open:
+            return []
+        paths = (self.path(index) for index in range(min(count, len(self))))
+        return [path for path in paths if not is_address(path)]
+
     def content(self, index: int, *, timeout: float = 0.0) -> bytes | None:
         """Bytes of a sample's video; None if a decoder can open its path.
 
@@ -161,7 +190,14 @@ class VideoList:
         return None
 
     def open(
-        self, row: int, *, reach: float, backend: str, num_threads: int, read_timeout: float
+        self,
+        row: int,
+        *,
+        reach: float,
+        backend: str,
+        num_threads: int,
+        read_timeout: float,
+        max_image_pixels: int = MAX_IMAGE_PIXELS,
     ) -> OpenedRow:
         """Open the video of a row.
 
@@ -169,9 +205,10 @@ class VideoList:
             row: Which.
             reach: Seconds that are needed before and after the key frame of a row that has one;
                 other rows open the whole video.
-            backend: See `open_video`, as the next two.
+            backend: See `open_video`, as the next three.
             num_threads: Of the decoder.
             read_timeout: Seconds without data.
+            max_image_pixels: Of a still image.
 
         Raises:
             DecodeError: See `open_video`; or the video ends before the key frame.
@@ -182,6 +219,7 @@ class VideoList:
             num_threads=num_threads,
             read_timeout=read_timeout,
             content=self.content(row, timeout=read_timeout),
+            max_image_pixels=max_image_pixels,
         )
         return OpenedRow(video)
 

@@ -10,7 +10,7 @@ from itertools import chain
 import numpy as np
 from numpy.typing import NDArray
 
-from slowfast_maskfeat.datasets.list_file import is_number
+from slowfast_maskfeat.datasets.list_format import is_number
 from slowfast_maskfeat.datasets.row_collector import RowCollector, RowError
 from slowfast_maskfeat.datasets.shard_index import load_index, make_index
 from slowfast_maskfeat.datasets.shard_names import find_shards

@@ -84,6 +84,23 @@ class LostVideos:
         return {"num_replaced": self.num_replaced, "known": known}
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
-        """Restore the state of `state_dict`."""
-        self.num_replaced = state["num_replaced"]
-        self._known = {row: LostVideo(row, *rest) for row, *rest in state["known"]}
+        """Restore the state of `state_dict`.
+
+        Raises:
+            ValueError: it is the state of something else.
+        """
+        rows, num_replaced = state.get("known"), state.get("num_replaced")
+        if rows is None or not (_are_rows(rows) and isinstance(num_replaced, int)):
+            raise ValueError(
+                "the state of lost videos in the checkpoint must have the rows 'known' and the "
+                "number 'num_replaced'; resume from another checkpoint"
+            )
+        self.num_replaced = num_replaced
+        self._known = {row: LostVideo(row, *rest) for row, *rest in rows}
+
+
+def _are_rows(rows: Any) -> bool:
+    """Whether a value is what `LostVideos.state_dict` has as `known`."""
+    return isinstance(rows, list) and all(
+        isinstance(row, list) and list(map(type, row)) == [int, str, str, bool] for row in rows
+    )

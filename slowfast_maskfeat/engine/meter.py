@@ -68,7 +68,20 @@ class Meter:
         return {"names": list(self.names), "window": self._window, "epoch": self._epoch}
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
-        """Restore the state of `state_dict`."""
-        assert tuple(state["names"]) == self.names
-        self._window.copy_(state["window"])
-        self._epoch.copy_(state["epoch"])
+        """Restore the state of `state_dict`.
+
+        Raises:
+            ValueError: it is the state of other terms, or of something else.
+        """
+        try:
+            names, window, epoch = tuple(state["names"]), state["window"], state["epoch"]
+            fits = names == self.names and window.shape == epoch.shape == self._window.shape
+        except (KeyError, TypeError, AttributeError):
+            fits = False
+        if not fits:
+            raise ValueError(
+                f"the meter in the checkpoint must have the terms {', '.join(self.names)}; resume "
+                "with the loss that it was saved with, or from a checkpoint at the end of an epoch"
+            )
+        self._window.copy_(window)
+        self._epoch.copy_(epoch)

@@ -12,6 +12,7 @@ from slowfast_maskfeat.clips.batch import ClipBatch, LostVideo
 from slowfast_maskfeat.engine.lost_videos import LostVideos
 from slowfast_maskfeat.engine.state import TrainState
 from slowfast_maskfeat.log import EventLog, Progress, TensorBoardLog, Throughput
+from slowfast_maskfeat.text import printable
 
 
 class Reporter:
@@ -74,13 +75,15 @@ class Reporter:
         for video in videos:
             self._log.write("lost", path=video.path, reason=video.reason)
             if distributed.is_main():
-                print(f"can't decode {video.path}: {video.reason}", file=self._stream)
+                print(printable(f"can't decode {video.path}: {video.reason}"), file=self._stream)
 
-    def epoch(self, state: TrainState, means: dict[str, float], lost: LostVideos) -> None:
-        """Log and print the means over an epoch."""
+    def epoch(
+        self, state: TrainState, means: dict[str, float], lr: float, lost: LostVideos
+    ) -> None:
+        """Log and print the means over an epoch, and log the learning rate of its last step."""
         self.close()
         self._shown = {}
-        self._log.write("epoch", epoch=state.epoch, **means, **lost.counts)
+        self._log.write("epoch", epoch=state.epoch, **means, lr=lr, **lost.counts)
         if distributed.is_main():
             figures = ", ".join(f"{name} {means[name]:.4f}" for name in ("loss", *self._names))
             print(

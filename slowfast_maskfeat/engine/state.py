@@ -16,6 +16,7 @@ from slowfast_maskfeat.checkpoints.transfer import bare_name
 from slowfast_maskfeat.ema import WeightAverage
 from slowfast_maskfeat.engine.gradient_step import GradientStep
 from slowfast_maskfeat.engine.optimizer import restore_optimizer
+from slowfast_maskfeat.engine.restorable import check_moments, check_restorable
 from slowfast_maskfeat.tasks.base import Task, unwrap
 
 
@@ -99,6 +100,7 @@ class TrainState:
                 raise ValueError("it must have model_state, optimizer_state and epoch")
             weights = _own_names(payload["model_state"])
             _check_fit(weights, self.bare.state_dict())
+            check_restorable(payload, self.bare)
             self.task.load_state_dict(payload.get("task_state") or {})
             restore_optimizer(self.stepper.optimizer, payload["optimizer_state"])
         except (KeyError, ValueError, RuntimeError) as error:  # the last from load_state_dict
@@ -121,7 +123,8 @@ class TrainState:
         self.resumed = payload.get("loop_state") or {}
         states = payload.get("random_states") or []
         if len(states) == distributed.world_size():
-            _set_random_state(states[distributed.rank()])
+            _set_random_state(states[distributed.rank()], source)
+        check_moments(self.stepper.optimizer, source)
 
 
 def is_resumable(payload: Mapping[str, Any]) -> bool:
@@ -145,15 +148,24 @@ def _check_fit(weights: Mapping[str, Tensor], own: Mapping[str, Tensor]) -> None
     Raises:
         ValueError: some differ; the message is short even if many do.
     """
-    shapes = [name for name in own if name in weights and weights[name].shape != own[name].shape]
+    both = [name for name in own if name in weights]
+    shapes = [name for name in both if weights[name].shape != own[name].shape]
+    kinds = [name for name in both if not _are_alike(weights[name], own[name])]
     differences = {
         "lacks": [name for name in own if name not in weights],
         "has additional": [name for name in weights if name not in own],
         "has other shapes of": shapes,
+        "has quantized, sparse or other numbers in": kinds,
     }
     texts = [f"it {how} {shorten(names)}" for how, names in differences.items() if names]
     if texts:
         raise ValueError("; ".join(texts))
+
+
+def _are_alike(weight: Tensor, own: Tensor) -> bool:
+    """Whether both are dense, and both of floating-point numbers or both not."""
+    same_kind = weight.is_floating_point() == own.is_floating_point()
+    return same_kind and weight.layout is torch.strided and not weight.is_quantized
 
 
 def _random_state() -> dict[str, Any]:
@@ -163,7 +175,10 @@ def _random_state() -> dict[str, Any]:
     return state
 
 
-def _set_random_state(state: Mapping[str, Any]) -> None:
-    torch.set_rng_state(state["cpu"])
-    if "cuda" in state and torch.cuda.is_available():
-        torch.cuda.set_rng_state(state["cuda"])
+def _set_random_state(state: Mapping[str, Any], source: str) -> None:
+    try:
+        torch.set_rng_state(state["cpu"])
+        if "cuda" in state and torch.cuda.is_available():
+            torch.cuda.set_rng_state(state["cuda"])
+    except (RuntimeError, TypeError) as error:
+        raise ValueError(f"{source}: its 'random_states' can't be restored: {error}") from error

@@ -22,6 +22,7 @@ from slowfast_maskfeat.cli import StoppedError
 from slowfast_maskfeat.clips.batch import ClipBatch
 from slowfast_maskfeat.clips.batch_transform import BatchTransform
 from slowfast_maskfeat.clips.loader import ClipLoader
+from slowfast_maskfeat.engine.coordination import from_main
 from slowfast_maskfeat.engine.gradient_step import StepResult
 from slowfast_maskfeat.engine.lost_videos import LostVideos
 from slowfast_maskfeat.engine.meter import Meter
@@ -84,7 +85,7 @@ def train(
     validate: Callable[[StopSignals], dict[str, Any]] | None = None,
     owes_validation: bool = False,
     stream: TextIO | None = None,
-) -> None:
+) -> list[Path]:
     """Train from the epoch and step of `state` to the last epoch.
 
     Args:
@@ -100,6 +101,9 @@ def train(
         owes_validation: make the validation of the restored state first, which was due when the
             run was stopped.
         stream: of the progress bar and messages; None for stderr.
+
+    Returns:
+        The checkpoints that were saved and not removed by later ones.
 
     Raises:
         ValueError: too many videos are lost, too many losses in a row are not finite, or a resumed
@@ -135,6 +139,7 @@ def train(
                 raise StoppedError(signal, state.checkpoint)
             if validate is not None and settings.validates(state.epoch):
                 loop.validate(signals)
+    return [path for path in loop.saved if path.exists()]
 
 
 class _TrainLoop:
@@ -166,6 +171,8 @@ class _TrainLoop:
             settings.max_nonfinite, loader, device, state.scaler.is_enabled()
         )
         self._meter: Meter | None = None
+        self._lr = 0.0  # of the last step
+        self.saved: list[Path] = []
         lost.load_state_dict(state.resumed.get("lost", lost.state_dict()))
 
     def run_epoch(self, signals: StopSignals) -> int:
@@ -195,7 +202,7 @@ class _TrainLoop:
         self._report_lost()
         assert self._meter is not None
         state.epoch, state.step = state.epoch + 1, 0
-        self._reporter.epoch(state, self._meter.read_epoch(), self._lost)
+        self._reporter.epoch(state, self._meter.read_epoch(), self._lr, self._lost)
         return signal
 
     def _run_step(self, batches: Iterator[ClipBatch]) -> None:
@@ -205,8 +212,8 @@ class _TrainLoop:
         if self._transform is not None:
             batch = self._transform(batch, device, epoch=state.epoch, step=state.step)
         fractional_epoch = state.epoch + state.step / len(self._loader)
-        lr = settings.learning_rate(fractional_epoch)
-        set_learning_rate(state.stepper.optimizer, lr)
+        self._lr = settings.learning_rate(fractional_epoch)
+        set_learning_rate(state.stepper.optimizer, self._lr)
         progress = fractional_epoch / settings.max_epoch
         names, sums, result = train_step(state, batch, settings, device, progress=progress)
         if self._meter is None:
@@ -222,7 +229,7 @@ class _TrainLoop:
         if state.step % settings.log_period == 0:
             self._watch.check()
             self._report_lost()
-            self._reporter.window(state, self._meter.read(), lr, self._lost)
+            self._reporter.window(state, self._meter.read(), self._lr, self._lost)
 
     def _report_lost(self) -> None:
         self._reporter.lost(self._lost.gather())
@@ -254,11 +261,14 @@ class _TrainLoop:
         path = checkpoint_path(
             settings.folder, prefix=settings.prefix, epoch=state.epoch, step=state.step
         )
-        if distributed.is_main():
+
+        def write() -> None:
             save_checkpoint(path, payload)
             keep_last(settings.folder, settings.prefix, settings.keep_checkpoints)
             self._log.write("checkpoint", path=str(path), epoch=state.epoch, step=state.step)
-        distributed.barrier()
+
+        from_main(write)
+        self.saved.append(path)
         state.checkpoint = path
         return path
 

@@ -51,6 +51,7 @@ class Features:
         class_names: Class names by label; empty if there are none.
         facts: Metadata: annotation file and hash, checkpoint and hash, model, views, decoder
             versions, date of extraction, number of lost videos.
+        written: Folder into which they were extracted; None if they were read from a file.
     """
 
     features: Tensor | FeatureRows
@@ -61,6 +62,7 @@ class Features:
     paths: Sequence[str]
     class_names: Sequence[str]
     facts: dict[str, Any]
+    written: Path | None = None
 
     def __len__(self) -> int:
         return len(self.features)

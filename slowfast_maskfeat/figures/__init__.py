@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from slowfast_maskfeat.figures.bars import class_bars
 from slowfast_maskfeat.figures.boxes import box_panel, draw_boxes, drawing_scale
+from slowfast_maskfeat.figures.canvas import draw_or_warn
 from slowfast_maskfeat.figures.curves import (
     AP_PANEL,
     BASELINE_PANEL,
@@ -15,6 +16,7 @@ from slowfast_maskfeat.figures.curves import (
     training_curves,
 )
 from slowfast_maskfeat.figures.histograms import histograms
+from slowfast_maskfeat.figures.names import file_names, shorten
 from slowfast_maskfeat.figures.panel import (
     MAX_ROWS,
     Column,
@@ -46,12 +48,15 @@ __all__ = [
     "box_panel",
     "class_bars",
     "draw_boxes",
+    "draw_or_warn",
     "drawing_scale",
+    "file_names",
     "fill_masked",
     "hide_masked",
     "histograms",
     "panel_columns",
     "panel_image",
     "prediction_panel",
+    "shorten",
     "training_curves",
 ]

@@ -4,10 +4,14 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 from PIL import Image, ImageDraw, ImageFont
+
+from slowfast_maskfeat.figures.fonts import find_fonts, font_file
+from slowfast_maskfeat.files import atomic_write
 
 # Okabe and Ito's colors, which color-blind readers can tell apart.
 _COLORS = ((86, 180, 233), (230, 159, 0), (0, 158, 115), (204, 121, 167), (240, 228, 66))
@@ -45,7 +49,6 @@ def draw_boxes(
     image = plain.copy()
     draw = ImageDraw.Draw(image, "RGBA")
     size = max(10, round(min(height, width) / 34))
-    font = ImageFont.load_default(size)
     in_pixels = (boxes * np.array([width, height] * 2)).tolist()
     colors = [_COLORS[number % len(_COLORS)] for number in range(len(in_pixels))]
     for box, color in zip(in_pixels, colors, strict=True):
@@ -54,13 +57,24 @@ def draw_boxes(
     for (x1, y1, _, y2), color, lines in zip(in_pixels, colors, names, strict=True):
         if not lines:
             continue
-        text = "\n".join(lines)
+        text, font = _lettering("\n".join(lines), size)
         _, _, right, bottom = draw.multiline_textbbox((0, 0), text, font=font, spacing=2)
         left = min(max(x1, 0), max(width - right - 6, 0))
         top = y1 - bottom - 5 if y1 >= bottom + 5 else min(y2, height - bottom - 5)
         draw.rectangle((left, top, left + right + 6, top + bottom + 5), fill=(*color, 215))
         draw.multiline_text((left + 3, top + 2), text, font=font, fill=(0, 0, 0, 255), spacing=2)
     return np.asarray(Image.blend(plain, image, opacity))
+
+
+def _lettering(text: str, size: int) -> tuple[str, Any]:
+    """A text as it can be drawn, and the font for it."""
+    if text.replace("\n", "").isascii() and text.replace("\n", "").isprintable():
+        return text, ImageFont.load_default(size)
+    try:
+        fonts = find_fonts([text])
+        return fonts.drawable(text), ImageFont.truetype(font_file(fonts), size)
+    except ImportError:  # without matplotlib: an installation of its own may be broken
+        return text.encode("ascii", "backslashreplace").decode(), ImageFont.load_default(size)
 
 
 def box_panel(
@@ -99,5 +113,5 @@ def box_panel(
         font = ImageFont.load_default(margin // 2)
         ImageDraw.Draw(strip).text(center, name, fill="black", font=font, anchor="mm")
         sheet.paste(strip.rotate(90, expand=True), (0, row * (height + _GAP)))
-    Path(path).parent.mkdir(parents=True, exist_ok=True)
-    sheet.save(path)
+    with atomic_write(path) as part:
+        sheet.save(part, format="PNG")

@@ -2,16 +2,28 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+import math
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
 import numpy as np
-from matplotlib.figure import Figure
 
-# Okabe and Ito's colors, which color-blind readers can tell apart.
-_COLORS = ("#0072b2", "#d55e00", "#009e73", "#cc79a7", "#e69f00", "#56b4e9")
-_GRAY = "#777777"
+from slowfast_maskfeat.figures.canvas import COLORS, GRAY, new_figure, own_style, write_figure
+from slowfast_maskfeat.figures.names import shorten
+
+_Event = Mapping[str, Any]
+_DASHED = (0, (4, 3))
+_MAX_TITLE_LENGTH = 60  # characters
+# Kind of events -> its name in the legend.
+_TRAIN, _EPOCH, _VALIDATION = "train", "epoch", "validation"
+_KIND_NAMES = {
+    _TRAIN: "training (mean of a log period)",
+    _EPOCH: "training (mean of an epoch)",
+    _VALIDATION: "validation",
+}
+# More points than these are drawn without markers.
+_MAX_MARKERS = 40
 
 
 def accuracy_curves(
@@ -41,31 +53,41 @@ def accuracy_curves(
     """
     if not runs:
         raise ValueError(f"runs must contain at least one run, got none for {path}")
-    figure = Figure(figsize=(6.4, 4.0), layout="constrained")
-    axis = figure.subplots()
-    for index, (name, (epochs, accuracies)) in enumerate(runs.items()):
-        epochs, values = np.asarray(epochs, dtype=float), np.asarray(accuracies, dtype=float)
-        if epochs.ndim != 1 or values.shape[-1:] != epochs.shape or values.ndim > 2:
-            raise ValueError(
-                f"epochs and accuracies of run {name!r} must have the shapes (E,) and (E,) or "
-                f"(S, E), got {epochs.shape} and {values.shape}"
-            )
-        values = np.atleast_2d(values)
-        color = _COLORS[index % len(_COLORS)]
-        mean, spread = values.mean(axis=0), values.std(axis=0, ddof=min(1, len(values) - 1))
-        label = name if len(values) == 1 else f"{name} ({len(values)} seeds)"
-        axis.plot(epochs, mean, color=color, linewidth=1.8, label=label, marker="o", markersize=3)
-        if len(values) > 1:
-            axis.fill_between(
-                epochs, mean - spread, mean + spread, color=color, alpha=0.18, linewidth=0
-            )
-    if chance is not None:
-        axis.axhline(chance, color=_GRAY, linewidth=0.9, linestyle=(0, (4, 3)), label=chance_name)
-    axis.set_ylim(bottom=0)
-    axis.set_xlim(left=0)
-    _finish(axis, x_label, y_label)
-    axis.legend(edgecolor="none", framealpha=0.9)
-    _write(figure, path, title)
+    with own_style([*runs, title]) as drawable:
+        figure = new_figure(6.4, 4.0)
+        axis = figure.subplots()
+        for index, (name, (epochs, accuracies)) in enumerate(runs.items()):
+            values = _of_seeds(name, epochs, accuracies)
+            label = drawable(name) + (f" ({len(values)} seeds)" if len(values) > 1 else "")
+            color = COLORS[index % len(COLORS)]
+            _plot_run(axis, np.asarray(epochs, dtype=float), values, label, color)
+        if chance is not None:
+            axis.axhline(chance, color=GRAY, linewidth=0.9, linestyle=_DASHED, label=chance_name)
+        axis.set_ylim(bottom=0)
+        _finish(axis, x_label, y_label)
+        _set_epochs(axis, [0.0, *(float(epoch) for epochs, _ in runs.values() for epoch in epochs)])
+        axis.legend(edgecolor="none", framealpha=0.9)
+        _set_title(figure, drawable(title))
+        write_figure(figure, path)
+
+
+def _of_seeds(name: str, epochs: Any, accuracies: Any) -> Any:
+    """Accuracies (S, E) of a run."""
+    shape, values = np.shape(epochs), np.asarray(accuracies, dtype=float)
+    if len(shape) != 1 or values.shape[-1:] != shape or values.ndim > 2:
+        raise ValueError(
+            f"epochs and accuracies of run {name!r} must have the shapes (E,) and (E,) or "
+            f"(S, E), got {shape} and {values.shape}"
+        )
+    return np.atleast_2d(values)
+
+
+def _plot_run(axis: Any, epochs: Any, values: Any, label: str, color: str) -> None:
+    mean, spread = values.mean(axis=0), values.std(axis=0, ddof=min(1, len(values) - 1))
+    axis.plot(epochs, mean, color=color, linewidth=1.8, label=label, marker="o", markersize=3)
+    if len(values) > 1:
+        low, high = mean - spread, mean + spread
+        axis.fill_between(epochs, low, high, color=color, alpha=0.18, linewidth=0)
 
 
 class CurvePanel(NamedTuple):
@@ -100,7 +122,7 @@ _LR_PANEL = CurvePanel("lr", "learning rate")
 
 def training_curves(
     path: str | Path,
-    events: Sequence[Mapping[str, Any]],
+    events: Sequence[_Event],
     panels: Sequence[CurvePanel] = (BASELINE_PANEL, TOP1_PANEL, AP_PANEL),
     *,
     title: str = "",
@@ -109,7 +131,8 @@ def training_curves(
 
     Panels without data are left out; that of the learning rate is always the last one. Training
     and validation events are distinguished by their `event` field. Numbers that are not finite
-    leave a gap.
+    leave a gap. Where a run was resumed from an earlier epoch or started again, the later events
+    replace the earlier ones.
 
     Args:
         path: PNG file to write; its folder is created.
@@ -121,60 +144,114 @@ def training_curves(
     Raises:
         ValueError: No event has anything to draw.
     """
-    drawn = [panel for panel in (*panels, _LR_PANEL) if _kinds_with(events, panel.field)]
+    events = _latest(events)
+    curves = {panel: _curves(events, panel.field) for panel in (*panels, _LR_PANEL)}
+    drawn = [panel for panel in curves if curves[panel]]
     if not drawn:
-        fields = ", ".join(panel.field for panel in (*panels, _LR_PANEL))
+        fields = ", ".join(panel.field for panel in curves)
         raise ValueError(
             f"at least one event must have `epoch` and one of {fields}, got none for {path}"
         )
-    figure = Figure(figsize=(6.4, 1.0 + 2.2 * len(drawn)), layout="constrained")
-    axes = figure.subplots(len(drawn), 1, squeeze=False, sharex=True)[:, 0]
-    for axis, panel in zip(axes, drawn, strict=True):
-        _draw_panel(axis, events, panel)
-        _finish(axis, "epoch" if axis is axes[-1] else "", panel.label)
-        if panel is not _LR_PANEL:
-            axis.legend(frameon=False, fontsize=9)
-    _write(figure, path, title)
+    with own_style([title, *(kind for of_panel in curves.values() for kind in of_panel)]) as letter:
+        figure = new_figure(6.4, 1.0 + 2.2 * len(drawn))
+        axes = figure.subplots(len(drawn), 1, squeeze=False, sharex=True)[:, 0]
+        for axis, panel in zip(axes, drawn, strict=True):
+            if panel == _LR_PANEL:
+                _plot_rate(axis, curves[panel])
+            else:
+                references = _curves(events, panel.reference) if panel.reference else {}
+                _plot_panel(axis, panel, curves[panel], references, letter)
+            if panel.from_zero:
+                axis.set_ylim(bottom=0)
+            _finish(axis, "epoch" if axis is axes[-1] else "", panel.label)
+        _set_epochs(axes[-1], [x for panel in drawn for c in curves[panel].values() for x, _ in c])
+        _set_title(figure, letter(title))
+        write_figure(figure, path)
 
 
-def _draw_panel(axis: Any, events: Sequence[Mapping[str, Any]], panel: CurvePanel) -> None:
-    for index, kind in enumerate(_kinds_with(events, panel.field)):
-        _plot_field(axis, events, kind, panel.field, color=_COLORS[index % len(_COLORS)])
-    if panel.reference:
-        for index, kind in enumerate(_kinds_with(events, panel.reference)):
-            style = {"linestyle": (0, (4, 3)) if index == 0 else ":", "color": _GRAY}
-            _plot_field(axis, events, kind, panel.reference, name=panel.reference_name, **style)
-    if panel.from_zero:
-        axis.set_ylim(bottom=0)
+# Kind of events -> its points (epoch, value) in the order of the epochs.
+_Curves = dict[str, list[tuple[float, float]]]
 
 
-def _kinds_with(events: Sequence[Mapping[str, Any]], field: str) -> list[str]:
-    """Kinds of events that have `field` and an epoch, in order of appearance."""
-    kinds = [str(event.get("event", "")) for event in events if _is_point(event, field)]
-    return list(dict.fromkeys(kinds))
+def _latest(events: Sequence[_Event]) -> list[_Event]:
+    """Leave out the events after the epoch from which a later run goes on, or starts again."""
+    latest: list[_Event] = []
+    for event in events:
+        epoch = _number(event.get("epoch"))
+        if event.get("event") == "start" and epoch is not None:
+            # Steps of the epoch that was not finished are replaced one by one, see `_curves`.
+            done = epoch + bool(event.get("step"))
+            latest = [old for old in latest if not (_number(old.get("epoch")) or 0) > done]
+        latest.append(event)
+    return latest
 
 
-def _is_point(event: Mapping[str, Any], field: str) -> bool:
-    return all(isinstance(event.get(name), (int, float)) for name in ("epoch", field))
+def _curves(events: Sequence[_Event], field: str) -> _Curves:
+    """Points of a field for each kind of events that has a number in it."""
+    curves: _Curves = {}
+    for event in events:
+        epoch, value = _number(event.get("epoch")), _number(event.get(field, "absent"))
+        if epoch is None or value is None or not math.isfinite(epoch):
+            continue
+        points = curves.setdefault(str(event.get("event", "")), [])
+        while points and points[-1][0] >= epoch:  # the steps after a checkpoint were repeated
+            points.pop()
+        points.append((epoch, value))
+    has_number = {k: any(math.isfinite(y) for _, y in points) for k, points in curves.items()}
+    return {kind: points for kind, points in curves.items() if has_number[kind]}
 
 
-def _plot_field(
+def _number(value: Any) -> float | None:
+    """A number of a log, NaN for null; None for anything else."""
+    if value is None:  # the log writes numbers that are not finite as null
+        return math.nan
+    if isinstance(value, bool) or not isinstance(value, (int, float)):
+        return None
+    try:
+        return float(value) if math.isfinite(value) else math.nan
+    except OverflowError:  # an integer beyond any float
+        return None
+
+
+def _plot_panel(
     axis: Any,
-    events: Sequence[Mapping[str, Any]],
-    kind: str,
-    field: str,
-    name: str = "",
-    **style: Any,
+    panel: CurvePanel,
+    curves: _Curves,
+    references: _Curves,
+    drawable: Callable[[str], str],
 ) -> None:
-    points = [
-        (event["epoch"], event[field])
-        for event in events
-        if _is_point(event, field) and str(event.get("event", "")) == kind
-    ]
-    label = f"{name} ({kind})" if name else kind
-    marker = "o" if len(points) < 40 else ""
+    """Draw the curves of a panel by the kinds of their events, and its references in gray."""
+    known = [kind for kind in (_TRAIN, _EPOCH, _VALIDATION) if kind in curves]
+    others = [kind for kind in curves if kind not in _KIND_NAMES]
+    colors = {_TRAIN: COLORS[0], _EPOCH: COLORS[0], _VALIDATION: COLORS[1]}
+    for number, kind in enumerate((*known, *others)):
+        style: dict[str, Any] = {"color": colors.get(kind) or COLORS[(2 + number) % len(COLORS)]}
+        if kind == _TRAIN and _EPOCH in curves:
+            # Noisy: behind the means of the epochs, in the same color.
+            style |= {"alpha": 0.4, "linewidth": 1.0, "marker": ""}
+        _plot(axis, curves[kind], label=_KIND_NAMES.get(kind) or drawable(kind), **style)
+    training = _EPOCH if _EPOCH in references else _TRAIN
+    for kind, dashes in ((training, _DASHED), (_VALIDATION, ":")):
+        if kind in references:
+            split = "training" if kind == training else "validation"
+            label = f"{panel.reference_name} ({split})"
+            # Of a single epoch, whose lines can't be seen, the markers differ.
+            is_point = len(references[kind]) == 1
+            style = {"marker": ("s" if kind == training else "x") if is_point else ""}
+            _plot(axis, references[kind], label=label, color=GRAY, linestyle=dashes, **style)
+    axis.legend(frameon=False, fontsize=8)
+
+
+def _plot_rate(axis: Any, curves: _Curves) -> None:
+    """Draw the learning rate as one curve: all kinds of events log the same one."""
+    points = dict(sorted(point for points in curves.values() for point in points))
+    _plot(axis, list(points.items()), color=COLORS[0])
+
+
+def _plot(axis: Any, points: Sequence[tuple[float, float]], **style: Any) -> None:
+    marker = "o" if len(points) < _MAX_MARKERS else ""
     axis.plot(
-        *zip(*points, strict=True), label=label, linewidth=1.5, marker=marker, markersize=3, **style
+        *zip(*points, strict=True), **{"linewidth": 1.5, "marker": marker, "markersize": 3, **style}
     )
 
 
@@ -184,11 +261,19 @@ def _finish(axis: Any, x_label: str, y_label: str) -> None:
     axis.spines[["top", "right"]].set_visible(False)
     axis.grid(axis="y", color="#e6e6e6", linewidth=0.8)
     axis.set_axisbelow(True)
-    axis.margins(x=0.02)
 
 
-def _write(figure: Any, path: str | Path, title: str) -> None:
+def _set_epochs(axis: Any, epochs: Sequence[float]) -> None:
+    """Let an axis reach from the begin of the first epoch to the end of the last one."""
+    from matplotlib.ticker import MaxNLocator
+
+    first = max(math.ceil(min(epochs)) - 1, 0)
+    last = max(math.ceil(max(epochs)), first + 1)
+    margin = 0.02 * (last - first)
+    axis.set_xlim(first - margin, last + margin)
+    axis.xaxis.set_major_locator(MaxNLocator(integer=True, min_n_ticks=1, steps=[1, 2, 5, 10]))
+
+
+def _set_title(figure: Any, title: str) -> None:
     if title:
-        figure.suptitle(title, fontsize=12)
-    Path(path).parent.mkdir(parents=True, exist_ok=True)
-    figure.savefig(path, dpi=130)
+        figure.suptitle(shorten(title, _MAX_TITLE_LENGTH), fontsize=12)

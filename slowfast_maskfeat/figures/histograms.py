@@ -8,10 +8,12 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from matplotlib.figure import Figure
 
-_COLOR = "#0072b2"
+from slowfast_maskfeat.figures.canvas import COLORS, new_figure, own_style, write_figure
+from slowfast_maskfeat.figures.names import shorten
+
 _MAX_BARS = 12
+_MAX_TITLE_LENGTH = 80  # characters
 
 
 def histograms(
@@ -35,23 +37,26 @@ def histograms(
             f"got no {'values for ' + ', '.join(empty) if empty else 'panel'} for {path}"
         )
     num_rows = -(-len(panels) // 2)
-    figure = Figure(figsize=(9.0, 0.5 + 2.8 * num_rows), layout="constrained")
-    axes = figure.subplots(num_rows, 2, squeeze=False).ravel()
-    for axis, (label, values) in zip(axes, panels.items(), strict=False):
-        if isinstance(values[0], str):
-            _draw_bars(axis, [str(value) for value in values])
-            axis.set(xlabel="videos", ylabel=label)
-        else:
-            numbers = np.asarray(values, dtype=float)
-            axis.hist(numbers, bins=_bins(numbers), color=_COLOR, edgecolor="white", linewidth=0.4)
-            axis.set(xlabel=label, ylabel="videos")
-        axis.spines[["top", "right"]].set_visible(False)
-    for axis in axes[len(panels) :]:
-        axis.set_visible(False)
-    if title:
-        figure.suptitle(title, fontsize=12)
-    Path(path).parent.mkdir(parents=True, exist_ok=True)
-    figure.savefig(path, dpi=130, format="png")
+    with own_style([title]) as drawable:
+        figure = new_figure(9.0, 0.5 + 2.8 * num_rows)
+        axes = figure.subplots(num_rows, 2, squeeze=False).ravel()
+        for axis, (label, values) in zip(axes, panels.items(), strict=False):
+            if isinstance(values[0], str):
+                _draw_bars(axis, [str(value) for value in values])
+                axis.set(xlabel="videos", ylabel=label)
+            else:
+                _draw_histogram(axis, np.asarray(values, dtype=float))
+                axis.set(xlabel=label, ylabel="videos")
+            axis.spines[["top", "right"]].set_visible(False)
+        for axis in axes[len(panels) :]:
+            axis.set_visible(False)
+        if title:
+            figure.suptitle(shorten(drawable(title), _MAX_TITLE_LENGTH), fontsize=12)
+        write_figure(figure, path)
+
+
+def _draw_histogram(axis: Any, numbers: Any) -> None:
+    axis.hist(numbers, bins=_bins(numbers), color=COLORS[0], edgecolor="white", linewidth=0.4)
 
 
 def _bins(numbers: Any) -> Any:
@@ -70,6 +75,6 @@ def _draw_bars(axis: Any, values: Sequence[str]) -> None:
         rest = sum(count for _, count in counts[_MAX_BARS:])
         shown.append((f"{len(counts) - _MAX_BARS} others", rest))
     names = [name for name, _ in shown][::-1]
-    bars = axis.barh(range(len(names)), [count for _, count in shown][::-1], color=_COLOR)
+    bars = axis.barh(range(len(names)), [count for _, count in shown][::-1], color=COLORS[0])
     axis.set_yticks(range(len(names)), names, fontsize=8)
     axis.bar_label(bars, fontsize=8, padding=2)

@@ -6,18 +6,18 @@ elsewhere. The layout follows the figures of MaskFeat (arXiv 2112.09133).
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from textwrap import fill
-from typing import Any, Literal, NamedTuple
+from typing import TYPE_CHECKING, Any, Literal, NamedTuple
 
 import numpy as np
 import numpy.typing as npt
-from matplotlib.backends.backend_agg import FigureCanvasAgg
-from matplotlib.collections import LineCollection
-from matplotlib.figure import Figure
-from matplotlib.layout_engine import ConstrainedLayoutEngine
-from matplotlib.patches import Rectangle
+
+from slowfast_maskfeat.figures.canvas import DPI, new_figure, own_style, write_figure
+
+if TYPE_CHECKING:
+    from matplotlib.figure import Figure
 
 FloatArray = npt.NDArray[np.float64]
 Image = npt.NDArray[np.uint8]
@@ -29,7 +29,7 @@ _VISIBLE_COLOR = np.array([0.46, 0.59, 0.78])
 _TARGET_COLOR = np.array([1.0, 1.0, 1.0])
 _BACKGROUND = "#0b0d12"
 _IMAGE_INCHES = 2.6  # side of one image of a panel
-_DPI = 130
+_TITLE_SIZE = 12  # points
 _MAX_TITLE_CHARS = 34  # per line above a column
 # More rows would exceed matplotlib's limit of 65536 pixels for the height of a figure.
 MAX_ROWS = 180
@@ -158,9 +158,8 @@ def prediction_panel(path: str | Path, rows: Sequence[PanelRow], *, title: str =
         ValueError: There are no rows or too many, or a mask does not divide the pixels or
             histograms.
     """
-    figure = _draw(rows, None, title, str(path))
-    Path(path).parent.mkdir(parents=True, exist_ok=True)
-    figure.savefig(path, dpi=_DPI, format="png")
+    with own_style(_texts(rows, title)) as drawable:
+        write_figure(_draw(rows, None, title, str(path), drawable), path)
 
 
 def panel_image(
@@ -180,10 +179,19 @@ def panel_image(
     Raises:
         ValueError: As in `prediction_panel`.
     """
-    canvas = FigureCanvasAgg(_draw(rows, columns, title, "a panel"))
-    canvas.figure.set_dpi(_DPI)
-    canvas.draw()
-    return np.asarray(canvas.buffer_rgba())[..., :3].copy()
+    from matplotlib.backends.backend_agg import FigureCanvasAgg
+
+    with own_style(_texts(rows, title)) as drawable:
+        canvas = FigureCanvasAgg(_draw(rows, columns, title, "a panel", drawable))
+        canvas.figure.set_dpi(DPI)
+        canvas.draw()
+        return np.asarray(canvas.buffer_rgba())[..., :3].copy()
+
+
+def _texts(rows: Sequence[PanelRow], title: str) -> list[str]:
+    """Texts of a panel that come from users."""
+    names = [drawing.name for row in rows[:1] for drawing in row.drawings]
+    return [title, *names, *(row.name for row in rows)]
 
 
 def hide_masked(frame: Any, mask: Any) -> Image:
@@ -211,32 +219,43 @@ def fill_masked(frame: Any, mask: Any, prediction: Any) -> Image:
 
 
 def _draw(
-    rows: Sequence[PanelRow], columns: Sequence[Column] | None, title: str, name: str
+    rows: Sequence[PanelRow],
+    columns: Sequence[Column] | None,
+    title: str,
+    name: str,
+    drawable: Callable[[str], str],
 ) -> Figure:
+    from matplotlib.layout_engine import ConstrainedLayoutEngine
+
     if not 1 <= len(rows) <= MAX_ROWS:
         raise ValueError(f"a panel must have 1 to {MAX_ROWS} rows, got {len(rows)} for {name}")
     columns = panel_columns(rows) if columns is None else columns
     frames = [np.asarray(row.frame) for row in rows]
     height = sum(frame.shape[0] / frame.shape[1] for frame in frames)
-    head = 0.75 + 0.36 * bool(title)  # inches of titles and legend
-    layout = ConstrainedLayoutEngine(w_pad=0.03, h_pad=0.03, wspace=0, hspace=0)
-    size = (len(columns) * _IMAGE_INCHES + 0.5, _IMAGE_INCHES * height + head)
-    figure = Figure(figsize=size, layout=layout)
+    name_lines = max(row.name.count("\n") + 1 for row in rows)
+    width = len(columns) * _IMAGE_INCHES + 0.33 + 0.17 * name_lines
+    title = fill(drawable(title), int(width * 72 / (0.6 * _TITLE_SIZE)))
+    head = 0.75 + (0.15 + 0.21 * len(title.splitlines())) * bool(title)  # inches without images
+    figure = new_figure(width, _IMAGE_INCHES * height + head)
+    figure.set_layout_engine(ConstrainedLayoutEngine(w_pad=0.03, h_pad=0.03, wspace=0, hspace=0))
     axes = figure.subplots(len(rows), len(columns), squeeze=False)
     for row, frame, row_axes in zip(rows, frames, axes, strict=True):
         for column, axis in zip(columns, row_axes, strict=True):
             _draw_cell(axis, column, row, frame)
-        row_axes[0].set_ylabel(row.name, fontsize=10, color="#333333")
+        row_axes[0].set_ylabel(drawable(row.name), fontsize=10, color="#333333")
     for axis, column in zip(axes[0], columns, strict=True):
-        axis.set_title(fill(column.title, _MAX_TITLE_CHARS), fontsize=10, color="#333333")
+        text = fill(drawable(column.title), _MAX_TITLE_CHARS)
+        axis.set_title(text, fontsize=10, color="#333333")
     if title:
-        figure.suptitle(title, fontsize=12)
+        figure.suptitle(title, fontsize=_TITLE_SIZE)
     _add_legend(figure, rows[0].drawings)
     return figure
 
 
 def _add_legend(figure: Figure, drawings: Sequence[Drawing]) -> None:
     """Add the legend of the colors below the panel."""
+    from matplotlib.patches import Rectangle
+
     entries = [(_MASK_COLOR / 255, "masked")]
     if any(isinstance(drawing, HOGDrawing) for drawing in drawings):
         entries += [(_PREDICTED_COLOR, "HOG predicted"), (_VISIBLE_COLOR, "HOG of visible cells")]
@@ -320,6 +339,9 @@ def _draw_strokes(
         size: Width and height of the image in pixels.
         color: (3,) RGB in 0..1 of a stroke at full brightness.
     """
+    from matplotlib.collections import LineCollection
+    from matplotlib.patches import Rectangle
+
     num_bins, num_rows, num_columns = magnitudes.shape
     axis.add_patch(Rectangle((0, 0), *size, color=_BACKGROUND, zorder=0))
     bins, rows, columns = np.nonzero(shown & (magnitudes > 0.05))

@@ -10,6 +10,7 @@ published training code takes the first in the file.
 from __future__ import annotations
 
 import os
+import warnings
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, NamedTuple
@@ -18,9 +19,10 @@ import numpy as np
 from numpy.typing import NDArray
 
 from slowfast_maskfeat.augment.boxes import has_area
-from slowfast_maskfeat.datasets.box_rows import read_box_rows, read_excluded
+from slowfast_maskfeat.datasets.box_rows import Excluded, read_box_rows, read_excluded
 from slowfast_maskfeat.datasets.label_map import read_labelmap
 from slowfast_maskfeat.metrics.average_precision import average_precision
+from slowfast_maskfeat.metrics.box_hits import BoxHits, count_hits, distinct_boxes
 
 __all__ = [
     "AvaResult",
@@ -29,6 +31,7 @@ __all__ = [
     "check_overlap",
     "evaluate",
     "evaluate_detections",
+    "measure_hits",
     "read_ground_truth",
     "read_labelmap",
     "write_detections",
@@ -105,6 +108,10 @@ class AvaResult:
         num_boxes: distinct detected boxes that were counted.
         num_boxes_dropped: detected boxes (of a file, rows) without area.
         num_boxes_expected: distinct boxes of the ground truth.
+        num_boxes_hit: those that a detected box, whatever its class, overlaps by an IoU of 0.5.
+        hit_share: `num_boxes_hit` over `num_boxes_expected`.
+        warning: sentence about a `hit_share` below a tenth, or boxes with x and y exchanged; else
+            empty.
     """
 
     mean_ap: float
@@ -118,11 +125,18 @@ class AvaResult:
     num_boxes: int
     num_boxes_dropped: int
     num_boxes_expected: int
+    num_boxes_hit: int
+    hit_share: float
+    warning: str
 
     def as_dict(self) -> dict[str, Any]:
-        """Return the fields by name, for a log line; a class that is not counted has None."""
+        """Return the fields by name, for a log line.
+
+        A class that is not counted has None, and an empty warning is left out.
+        """
         per_class = {name: None if ap != ap else ap for name, ap in self.per_class_ap.items()}
-        return {**self.__dict__, "per_class_ap": per_class}
+        fields = {**self.__dict__, "per_class_ap": per_class}
+        return {name: value for name, value in fields.items() if name != "warning" or value}
 
 
 def evaluate(
@@ -144,6 +158,9 @@ def evaluate(
         MissingListError: a file is missing.
         ValueError: a file is malformed, no ground truth is left, or the detections share no key
             frame with it.
+
+    Warns:
+        UserWarning: the detections hit less than a tenth of the boxes of the ground truth.
     """
     truth = read_ground_truth(groundtruth_csv, labelmap, excluded_csv)
     rows = read_box_rows(detections_csv, keep_odd_boxes=True)
@@ -164,7 +181,11 @@ def evaluate(
     )
     bounds = np.searchsorted(actions, [[action, action + 1] for action in labelmap])
     found = (_Found(frame[begin:end], boxes[begin:end], scores[begin:end]) for begin, end in bounds)
-    return _evaluate(truth, found, frame, boxes, num_dropped=int((counts & ~is_box).sum()))
+    num_dropped = int((counts & ~is_box).sum())
+    result = _evaluate(truth, found, frame, boxes, num_dropped=num_dropped)
+    if result.warning:
+        warnings.warn(f"{rows.path}: {result.warning}", UserWarning, stacklevel=2)
+    return result
 
 
 def evaluate_detections(truth: GroundTruth, detections: Detections) -> AvaResult:
@@ -199,7 +220,7 @@ def evaluate_detections(truth: GroundTruth, detections: Detections) -> AvaResult
 def read_ground_truth(
     path: str | os.PathLike[str],
     labelmap: Mapping[int, str],
-    excluded: str | os.PathLike[str] | None = None,
+    excluded: str | os.PathLike[str] | Excluded | None = None,
     *,
     every: int = 1,
 ) -> GroundTruth:
@@ -208,7 +229,8 @@ def read_ground_truth(
     Args:
         path: rows `video,second,x1,y1,x2,y2,action`, optionally with a person's number.
         labelmap: number of each evaluated action -> its name; rows of other actions are ignored.
-        excluded: rows `video,second` of key frames to exclude; None for none.
+        excluded: rows `video,second` of key frames to exclude, or what `read_excluded` returned;
+            None for none.
         every: evaluate only key frames whose second is a multiple of this.
 
     Raises:
@@ -222,8 +244,10 @@ def read_ground_truth(
     frame = _frame_numbers(rows.names, rows.video, rows.seconds, videos)
     left_out = np.empty(0, np.int64)
     if excluded is not None:
-        names, seconds = read_excluded(excluded)
-        left_out = _frame_numbers(names, np.arange(len(names)), seconds, videos)
+        if not isinstance(excluded, Excluded):
+            excluded = read_excluded(excluded)
+        order = np.arange(len(excluded.names))
+        left_out = _frame_numbers(excluded.names, order, excluded.seconds, videos)
     counts = ~np.isin(frame, left_out) & (rows.seconds.astype(np.int64) % every == 0)
     is_listed = counts & np.isin(rows.actions, list(labelmap))
     if not is_listed.any():
@@ -263,6 +287,26 @@ def check_overlap(
         ValueError: they share no key frame with the ground truth.
     """
     _refuse_other_split(truth, _frame_numbers(names, video, seconds, truth.videos), source)
+
+
+def measure_hits(
+    truth: GroundTruth,
+    names: Sequence[str],
+    video: NDArray[np.int64],
+    seconds: NDArray[np.float64],
+    boxes: NDArray[np.floating],
+) -> BoxHits:
+    """Count the boxes of the ground truth that boxes hit, before any of these has a score.
+
+    Args:
+        truth: see `read_ground_truth`.
+        names: of videos.
+        video: (N,), index of each box's video in `names`.
+        seconds: (N,), time of its key frame.
+        boxes: (N, 4).
+    """
+    frame = _frame_numbers(names, video, seconds, truth.videos)
+    return count_hits(frame, boxes, truth.frame, truth.boxes)
 
 
 def write_detections(
@@ -325,6 +369,8 @@ def _evaluate(
         per_class[name] = average_precision(*of_class, truth.frame[rows], truth.boxes[rows])
     values = np.array(list(per_class.values()))
     is_matched = np.isin(truth.frames, frame)
+    distinct = distinct_boxes(frame, boxes)  # a file repeats a box for each of its classes
+    hits = count_hits(frame[distinct], boxes[distinct], truth.frame, truth.boxes)
     detected = np.unique(frame)
     return AvaResult(
         mean_ap=float(np.nanmean(values)),
@@ -335,9 +381,12 @@ def _evaluate(
         num_frames_matched=int(is_matched.sum()),
         num_frames_expected=len(truth.frames),
         num_frames_unexpected=int((~np.isin(detected, truth.frames)).sum()),
-        num_boxes=_num_distinct(frame, boxes),
+        num_boxes=len(distinct),
         num_boxes_dropped=num_dropped,
-        num_boxes_expected=_num_distinct(truth.frame, truth.boxes),
+        num_boxes_expected=hits.num_boxes,
+        num_boxes_hit=hits.num_hit,
+        hit_share=hits.share,
+        warning=hits.warning,
     )
 
 
@@ -370,16 +419,6 @@ def _refuse_other_split(truth: GroundTruth, frame: NDArray[np.int64], source: st
             f"{truth.path}: they belong to another split, or videos and times are written "
             "differently"
         )
-
-
-def _num_distinct(frame: NDArray[np.int64], boxes: NDArray[np.float64]) -> int:
-    """Number of distinct boxes, compared by a hash."""
-    sides = np.ascontiguousarray(boxes, np.float64).view(np.uint64)
-    value = frame.astype(np.uint64)
-    for column in sides.T:
-        value = (value ^ column) * np.uint64(0x9E3779B97F4A7C15)
-        value ^= value >> np.uint64(29)
-    return len(np.unique(value))
 
 
 def _second_text(second: float) -> str:

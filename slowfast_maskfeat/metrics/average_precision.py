@@ -38,7 +38,7 @@ def average_precision(
         return float("nan")
     if not len(frame):
         return 0.0
-    target = _best_match(frame, boxes, truth_frame, truth_boxes)
+    target = best_match(frame, boxes, truth_frame, truth_boxes)
     # Equal scores are in the reverse order of the input, as in the published evaluation.
     order = np.argsort(scores, kind="stable")[::-1]
     target = target[order]
@@ -50,7 +50,7 @@ def average_precision(
     return float(envelope.sum() / len(truth_frame))
 
 
-def _best_match(
+def best_match(
     frame: NDArray[np.int64],
     boxes: NDArray[np.float64],
     truth_frame: NDArray[np.int64],

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 from collections.abc import Sequence
 from dataclasses import replace
 from typing import NamedTuple
@@ -18,15 +17,13 @@ from slowfast_maskfeat.builders.datasets import reverses_channels
 from slowfast_maskfeat.builders.masks import build_mask_sampler, mask_grid
 from slowfast_maskfeat.builders.methods import build_task
 from slowfast_maskfeat.clips import ClipBatch, UniformViews
-from slowfast_maskfeat.figures import PanelRow
+from slowfast_maskfeat.figures import PanelRow, file_names
 from slowfast_maskfeat.runs.figures import frame_of_step
 from slowfast_maskfeat.runs.load_trained import load_trained
 from slowfast_maskfeat.shapes import Grid
 from slowfast_maskfeat.tasks import MaskedPrediction
 from slowfast_maskfeat.tasks.drawings import drawn_target, predicted_drawings
 from slowfast_maskfeat.videos.decode import open_video
-
-_MAX_NAME_LENGTH = 34  # characters that fit into the height of a row
 
 
 class Network(NamedTuple):
@@ -133,7 +130,7 @@ def _distinct(names: Sequence[str]) -> list[str]:
 
 
 def compare(
-    networks: Sequence[Network], path: str, generator_seed: Sequence[int]
+    networks: Sequence[Network], path: str, generator_seed: Sequence[int], *, name: str = ""
 ) -> list[PanelRow]:
     """Predict the center clip of a video or image with several networks.
 
@@ -146,10 +143,11 @@ def compare(
         networks: from `load_networks`.
         path: of the video or image.
         generator_seed: of the masks.
+        name: of the video or image in the rows; empty: the name of the file.
 
     Returns:
-        A row for each frame that all networks predict, in temporal order, with the name of the file
-        and, for a video, the time in seconds.
+        A row for each frame that all networks predict, in temporal order, with the name and, for a
+        video, the time in seconds.
 
     Raises:
         ValueError: the networks have no predicted frame in common.
@@ -175,16 +173,8 @@ def compare(
         frame = frame_of_step(pixels[0], steps[0], num_steps)
         columns = [own[step] for own, step in zip(drawings, steps, strict=True)]
         time = times[steps[0] * (len(times) // num_steps)]
-        rows.append(PanelRow(frame, columns, f"{_short_name(path)}{time}"))
+        rows.append(PanelRow(frame, columns, f"{name or file_names([path])[0]}{time}"))
     return rows
-
-
-def _short_name(path: str) -> str:
-    """Return the name of a file, with the middle of long names left out."""
-    name = os.path.basename(path.rstrip("/"))
-    if len(name) <= _MAX_NAME_LENGTH:
-        return name
-    return f"{name[:20]}...{name[-(_MAX_NAME_LENGTH - 23) :]}"
 
 
 def _is_reversed(network: Network) -> bool:
@@ -204,8 +194,8 @@ def _decode(networks: Sequence[Network], path: str) -> list[_Clip]:
         for network in networks
     ]
     clips: dict[UniformViews, _Clip] = {}
-    backend = networks[0].cfg.DATA.DECODING_BACKEND
-    with open_video(path, backend) as video:
+    data = networks[0].cfg.DATA
+    with open_video(path, data.DECODING_BACKEND, max_image_pixels=data.MAX_IMAGE_PIXELS) as video:
         for view in dict.fromkeys(views):
             pixels: Tensor = view(video)  # (1, T, H, W, C)
             numbers = view.frame_numbers(video)[0].tolist()

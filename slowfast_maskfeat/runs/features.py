@@ -48,6 +48,7 @@ _WITHOUT_EFFECT = {
     "DECODING_THREADS",
     "SHARD_CACHE",
     "SHUFFLE_BUFFER",
+    "MAX_IMAGE_PIXELS",
     "MAX_BAD_FRACTION",
     "TRAIN_JITTER_FPS",
     "TRAIN_JITTER_SCALES_RELATIVE",
@@ -158,7 +159,8 @@ def extract_features(
     known = from_main(store.facts)
     if known is not None:
         print_main(f"features of {split}: reusing {store.folder}, {expected['pooling']}")
-    if known is None or known["lost"]:
+    is_extracted = known is None or bool(known["lost"])
+    if is_extracted:
         _extract(cfg, split, frozen, loader, store, expected, device)
     if not distributed.is_main():
         return None
@@ -176,6 +178,7 @@ def extract_features(
         paths=[videos.path(row) for row in range(len(videos))],
         class_names=list(data.class_names),
         facts={**stored, **expected},  # the same weights may be in another file by now
+        written=store.folder if is_extracted else None,
     )
 
 

@@ -2,84 +2,199 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping, Sequence
+from contextlib import nullcontext
 from pathlib import Path
+from typing import Any
 
+import numpy as np
 import torch
 from fvcore.common.config import CfgNode
-from torch import Tensor, nn
+from numpy.typing import NDArray
+from torch import Tensor
 
 from slowfast_maskfeat.builders.augment import build_device_crop
 from slowfast_maskfeat.builders.datasets import reverses_channels
 from slowfast_maskfeat.builders.methods import find_method
 from slowfast_maskfeat.clips import ClipBatch, ClipLoader
-from slowfast_maskfeat.figures import PanelRow, prediction_panel, training_curves
-from slowfast_maskfeat.files import atomic_write
-from slowfast_maskfeat.log import read_events, without_repeated
-from slowfast_maskfeat.tasks import Task
+from slowfast_maskfeat.engine.state import TrainState
+from slowfast_maskfeat.figures import (
+    PanelRow,
+    draw_or_warn,
+    file_names,
+    prediction_panel,
+    training_curves,
+)
+from slowfast_maskfeat.log import read_events
 
 _NUM_CLIPS = 4
-# Highest mask ratio of a time step to draw: almost nothing is visible of a frame above it.
-_MAX_MASK_RATIO = 0.9
 
 
-def draw_curves(cfg: CfgNode) -> Path:
-    """Draw the metrics of a run and its learning rate from its stats.jsonl.
+def draw_figures(
+    cfg: CfgNode, state: TrainState, loader: ClipLoader, device: torch.device
+) -> list[Path]:
+    """Draw curves.png and, if the method has such a figure, predictions.png in OUTPUT_DIR.
 
-    Returns:
-        The file.
-    """
-    folder = Path(cfg.OUTPUT_DIR)
-    path = folder / "curves.png"
-    events = without_repeated(read_events(folder / "stats.jsonl"))
-    training_curves(path, events, find_method(cfg).figures, title=cfg.TASK or "training")
-    return path
-
-
-def draw_predictions(
-    cfg: CfgNode, model: nn.Module, task: Task, loader: ClipLoader, device: torch.device
-) -> Path | None:
-    """Draw frame, masked frame, target and prediction of the first clips of a split.
+    A figure that can't be drawn is a warning: the run goes on to its test.
 
     Args:
         cfg: configuration; not changed.
-        model: the bare model, on the device.
-        task: of the model.
-        loader: of the split.
+        state: of the training, on the device.
+        loader: of the split whose clips are drawn.
         device: of the model.
 
     Returns:
-        The file; None if the method or its target has no such figure.
+        The files that were written.
+    """
+    folder = Path(cfg.OUTPUT_DIR)
+    curves, predictions = folder / "curves.png", folder / "predictions.png"
+    events: list[Mapping[str, Any]] = []
+
+    def draw_curves() -> None:
+        events.extend(read_events(folder / "stats.jsonl"))
+        if not any(event["event"] in ("train", "epoch", "validation") for event in events):
+            raise ValueError("stats.jsonl begins after the last epoch")
+        training_curves(curves, events, find_method(cfg).figures, title=cfg.TASK or "training")
+
+    def draw_clips() -> bool:
+        title = predictions_title(events, state.epoch)
+        return draw_predictions(cfg, state, loader, device, predictions, title)
+
+    figures = {curves: draw_curves, predictions: draw_clips}
+    return [path for path, draw in figures.items() if draw_or_warn(path, draw)]
+
+
+def draw_predictions(
+    cfg: CfgNode,
+    state: TrainState,
+    loader: ClipLoader,
+    device: torch.device,
+    path: Path,
+    title: str,
+) -> bool:
+    """Draw frame, masked frame, target and prediction of clips from the whole split.
+
+    The weights are those that a validation measures. Only the drawn clips are decoded.
+
+    Args:
+        cfg: configuration; not changed.
+        state: of the training, on the device.
+        loader: of the split.
+        device: of the model.
+        path: PNG file to write.
+        title: of the panel.
+
+    Returns:
+        False if the method or its target has no such figure.
+
+    Raises:
+        ValueError: no clip can be decoded.
     """
     draw = find_method(cfg).draw
     if draw is None:
-        return None
-    batch = _first_clips(cfg, loader, device)
+        return False
+    batch = _spread_clips(cfg, loader, device)
     is_reversed = reverses_channels(cfg, "train")
-    drawings = draw(model, task, batch, is_reversed)
+    averaged = nullcontext() if state.average is None else state.average.swapped(state.bare)
+    with averaged:
+        drawings = draw(state.bare, state.task, batch, is_reversed)
     if drawings is None:
-        return None
+        return False
     pixels = batch.clips.flip(1) if is_reversed else batch.clips
+    assert batch.index is not None
+    names = file_names([loader.dataset.videos.path(row) for row in batch.index.tolist()])
     rows = []
     for clip, steps in enumerate(drawings):
         ratios = [float(drawing.mask.float().mean()) for drawing in steps]
-        step = max(
-            range(len(steps)), key=lambda t: ratios[t] if ratios[t] < _MAX_MASK_RATIO else -1.0
-        )
+        step = min(select_steps(ratios), key=lambda number: abs(ratios[number] - 0.5))
         frame = frame_of_step(pixels[clip], step, len(steps))
-        rows.append(PanelRow(frame, [steps[step]], name=f"clip {clip + 1}"))
-    path = Path(cfg.OUTPUT_DIR) / "predictions.png"
-    with atomic_write(path) as part:
-        prediction_panel(part, rows, title="predictions of masked tokens")
-    return path
+        name = names[clip] + _frame_text(pixels.shape[2], step, len(steps))
+        rows.append(PanelRow(frame, [steps[step]], name=name))
+    prediction_panel(path, rows, title=title)
+    return True
 
 
-def _first_clips(cfg: CfgNode, loader: ClipLoader, device: torch.device) -> ClipBatch:
-    batch = next(iter(loader.epoch(0))).to(device)
+def _frame_text(num_frames: int, step: int, num_steps: int) -> str:
+    """Line that states with which frame of a clip a time step begins; empty for an image."""
+    number = step * (num_frames // num_steps) + 1
+    return f"\nframe {number} of {num_frames}" if num_frames > 1 else ""
+
+
+def predictions_title(events: Sequence[Mapping[str, Any]], epoch: int) -> str:
+    """Title with the epoch and the loss after it, that of the validation if there was one."""
+    title = f"predictions of masked tokens after epoch {epoch}"
+    losses = {e["event"]: e.get("loss") for e in events if e.get("epoch") == epoch}
+    for kind, name in (("validation", "validation loss"), ("epoch", "training loss")):
+        if isinstance(losses.get(kind), float):
+            return f"{title}, {name} {losses[kind]:.4g}"
+    return title
+
+
+def _spread_clips(cfg: CfgNode, loader: ClipLoader, device: torch.device) -> ClipBatch:
+    """Load a few clips from all over the list."""
+    videos = loader.dataset.videos
+    rows = spread_rows(len(videos), min(_NUM_CLIPS, len(videos)), videos.labels)
+    batch = next(iter(loader.of_rows(rows).epoch(0))).to(device)
+    if not len(batch):
+        lost = batch.lost[0]
+        raise ValueError(f"no drawn clip can be decoded, such as {lost.path}: {lost.reason}")
     if batch.plans is not None:  # from the training loader, if there is no validation split
         crop = build_device_crop(cfg)
         assert crop is not None
         batch = crop(batch)
-    return batch.split(_NUM_CLIPS)[0]
+    return batch
+
+
+def spread_rows(
+    num_rows: int, count: int, labels: NDArray[np.int64] | None = None
+) -> NDArray[np.int64]:
+    """Select rows that are evenly spread over a list, of different classes as far as possible.
+
+    Args:
+        num_rows: of the list.
+        count: rows to select, at most `num_rows`.
+        labels: (num_rows,) class of each row; None if unknown.
+
+    Returns:
+        (count,) sorted; always the same for the same list.
+    """
+    rows = np.arange(num_rows)
+    is_chosen = np.zeros(num_rows, bool)
+    used: list[int] = []  # classes of the current round
+    for number in range(count):
+        place = (2 * number + 1) * num_rows // (2 * count)
+        is_free = ~is_chosen
+        if labels is not None:
+            is_new = is_free & ~np.isin(labels, used)
+            if is_new.any():
+                is_free = is_new
+            else:  # each class has had its turn
+                used = []
+        row = int(np.where(is_free, np.abs(rows - place), num_rows).argmin())
+        is_chosen[row] = True
+        if labels is not None:
+            used.append(int(labels[row]))
+    return is_chosen.nonzero()[0]
+
+
+def select_steps(ratios: Sequence[float]) -> list[int]:
+    """Select the time steps that show most of a mask.
+
+    Args:
+        ratios: share of each step that is masked.
+
+    Returns:
+        The steps of which a part is masked; if there are none, those that are masked as a whole;
+        if nothing is masked, all.
+    """
+    numbers = range(len(ratios))
+    for selected in (
+        [number for number in numbers if 0 < ratios[number] < 1],
+        [number for number in numbers if ratios[number] > 0],
+    ):
+        if selected:
+            return selected
+    return list(numbers)
 
 
 def frame_of_step(clip: Tensor, step: int, num_steps: int) -> Tensor:

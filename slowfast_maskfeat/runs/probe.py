@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from pathlib import Path
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -14,6 +15,7 @@ from slowfast_maskfeat.builders.backbones import backbone_width
 from slowfast_maskfeat.builders.data import read_videos
 from slowfast_maskfeat.builders.data_source import DataSource
 from slowfast_maskfeat.builders.methods import find_method
+from slowfast_maskfeat.builders.preflight import check_files
 from slowfast_maskfeat.builders.weights import checkpoint_folder, finished_checkpoint
 from slowfast_maskfeat.datasets import MissingListError, VideoList
 from slowfast_maskfeat.features import FeatureRows, Features
@@ -55,9 +57,7 @@ class _Rows(NamedTuple):
         return _Rows(self.features[rows], self.labels[rows])
 
 
-def run_probe(
-    cfg: CfgNode, device: torch.device, log: EventLog, *, data: DataSource
-) -> dict[str, Any]:
+def run_probe(cfg: CfgNode, device: torch.device, log: EventLog, *, data: DataSource) -> list[Path]:
     """Evaluate frozen features with a probe.
 
     The weights are those that a test would load, see `finished_checkpoint`, else random. The probe
@@ -73,7 +73,7 @@ def run_probe(
         data: data of the run.
 
     Returns:
-        The metrics, in the main process; empty in the others.
+        The folders of features that were written, in the main process.
 
     Raises:
         ValueError: a split has no labels, the training split has a single class or fewer samples
@@ -85,6 +85,7 @@ def run_probe(
     if kind == "attentive":  # raise an error before the features are extracted
         num_attention_heads(backbone_width(cfg), cfg.PROBE.NUM_HEADS)
     splits = _probe_splits(cfg, data)  # its errors come before the features are extracted too
+    check_files(cfg, [data.videos(split) for split in splits])
     checkpoint = finished_checkpoint(cfg)
     if not checkpoint:
         print_main(
@@ -100,7 +101,7 @@ def run_probe(
     }
     train, test = features["train"], features["test"]
     if train is None or test is None:  # not the main process
-        return {}
+        return []
     num_classes = _num_classes(train, test)
     train_rows, test_rows = _rows(train), _rows(test)
     if kind == "knn":
@@ -120,7 +121,7 @@ def run_probe(
         **results,
     )
     print_main(f"{kind} probe of {frozen.source or 'random weights'}: {_summary(results)}")
-    return results
+    return [found.written for found in features.values() if found and found.written]
 
 
 def _probe_splits(cfg: CfgNode, data: DataSource) -> list[str]:

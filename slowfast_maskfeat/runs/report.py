@@ -9,6 +9,7 @@ from fvcore.common.config import CfgNode
 
 from slowfast_maskfeat import distributed
 from slowfast_maskfeat.clips import ClipLoader
+from slowfast_maskfeat.text import printable
 from slowfast_maskfeat.videos.decode import decoder_versions
 
 
@@ -30,6 +31,6 @@ def print_notes(loader: ClipLoader) -> None:
 
 
 def print_main(message: str) -> None:
-    """Print a line to stderr, in the main process only."""
+    """Print a line to stderr, in the main process only; control characters are escaped."""
     if distributed.is_main():
-        print(message, file=sys.stderr)
+        print(printable(message), file=sys.stderr)

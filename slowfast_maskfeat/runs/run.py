@@ -10,6 +10,7 @@ from fvcore.common.config import CfgNode
 from slowfast_maskfeat import distributed
 from slowfast_maskfeat.builders.data_source import DataSource
 from slowfast_maskfeat.builders.methods import find_method
+from slowfast_maskfeat.builders.preflight import check_training
 from slowfast_maskfeat.config import import_extensions
 from slowfast_maskfeat.engine.coordination import locked
 from slowfast_maskfeat.log import EventLog
@@ -19,7 +20,7 @@ from slowfast_maskfeat.runs.test import run_test
 from slowfast_maskfeat.runs.train import run_training
 
 
-def run(cfg: CfgNode, *, may_change: bool = True) -> None:
+def run(cfg: CfgNode, *, may_change: bool = True) -> list[Path]:
     """Train if TRAIN.ENABLE and test if TEST.ENABLE, in this process of the run.
 
     With PROBE.KIND evaluate the features of a frozen network instead, see `run_probe`.
@@ -28,6 +29,9 @@ def run(cfg: CfgNode, *, may_change: bool = True) -> None:
         cfg: frozen configuration.
         may_change: resume also with another configuration; False for an OUTPUT_DIR that nobody
             named.
+
+    Returns:
+        The files that were written, in the main process.
 
     Raises:
         ValueError: something that a user can fix, such as another run in OUTPUT_DIR; the message
@@ -41,21 +45,25 @@ def run(cfg: CfgNode, *, may_change: bool = True) -> None:
     folder = Path(cfg.OUTPUT_DIR)
     with locked(folder):
         print_main(f"OUTPUT_DIR is {folder}")
-        log = EventLog(folder / "stats.jsonl" if distributed.is_main() else None)
+        stats = folder / "stats.jsonl"
+        log = EventLog(stats if distributed.is_main() else None)
         try:
-            _run(cfg, device, log, may_change)
+            return [stats, *_run(cfg, device, log, may_change)]
         finally:
             log.close()
 
 
-def _run(cfg: CfgNode, device: torch.device, log: EventLog, may_change: bool) -> None:
+def _run(cfg: CfgNode, device: torch.device, log: EventLog, may_change: bool) -> list[Path]:
     data = DataSource(cfg)
     if cfg.PROBE.KIND:
-        run_probe(cfg, device, log, data=data)
-        return
+        return run_probe(cfg, device, log, data=data)
+    written: list[Path] = []
     if cfg.TRAIN.ENABLE:
-        run_training(cfg, device, log, data, may_change=may_change)
+        for warning in check_training(cfg, data):
+            print_main(f"warning: {warning}")
+        written += run_training(cfg, device, log, data, may_change=may_change)
     if cfg.TEST.ENABLE and not find_method(cfg).is_tested:
         print_main("TEST.ENABLE has no effect: pre-training has no test; fine-tune its checkpoint")
     elif cfg.TEST.ENABLE:
-        run_test(cfg, device, log, data)
+        written += run_test(cfg, device, log, data)
+    return written

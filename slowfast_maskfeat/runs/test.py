@@ -20,6 +20,7 @@ from slowfast_maskfeat.builders.data import (
 from slowfast_maskfeat.builders.data_source import DataSource
 from slowfast_maskfeat.builders.methods import build_model, build_task, find_method
 from slowfast_maskfeat.builders.optimizer import autocast_precision
+from slowfast_maskfeat.builders.preflight import check_files
 from slowfast_maskfeat.builders.weights import (
     checkpoint_folder,
     finished_checkpoint,
@@ -34,7 +35,7 @@ from slowfast_maskfeat.runs.report import data_facts, print_main, print_notes
 from slowfast_maskfeat.tasks import Evaluation, Task
 
 
-def run_test(cfg: CfgNode, device: torch.device, log: EventLog, data: DataSource) -> None:
+def run_test(cfg: CfgNode, device: torch.device, log: EventLog, data: DataSource) -> list[Path]:
     """Test with each number of views; save the scores of each video, or of each box.
 
     Args:
@@ -42,6 +43,9 @@ def run_test(cfg: CfgNode, device: torch.device, log: EventLog, data: DataSource
         device: of this process.
         log: receives one `test` event per number of views.
         data: data of the run.
+
+    Returns:
+        The files that were written, in the main process.
 
     Raises:
         ValueError: there are no weights to test, or something else that a user can fix.
@@ -57,17 +61,22 @@ def run_test(cfg: CfgNode, device: torch.device, log: EventLog, data: DataSource
             f"none of TASK {cfg.TASK!r}"
         )
     report = load_tested_weights(cfg, model, path, data=data)
+    written: list[Path] = []
     with StopSignals() as signals:
         print_main(str(report))
         for num_views in num_clips_of_tests(cfg):
             loader = build_loader(cfg, "test", num_views=num_views, data=data)
             print_notes(loader)
+            check_files(cfg, [loader.dataset.videos])
             results, evaluation = evaluate_split(
                 cfg, model, task, loader, "test", device, signals=signals, num_views=num_views
             )
             if distributed.is_main():
                 facts = data_facts(cfg, loader)
-                _report(cfg, log, evaluation, results, facts, path=path, num_views=num_views)
+                written += _report(
+                    cfg, log, evaluation, results, facts, path=path, num_views=num_views
+                )
+    return written
 
 
 def _report(
@@ -79,8 +88,8 @@ def _report(
     *,
     path: str,
     num_views: int,
-) -> None:
-    """Save the scores of a test of the checkpoint at `path`; log and print its results."""
+) -> list[Path]:
+    """Log, print and draw the results of a test of the checkpoint at `path`; return the files."""
     crops = num_crops(cfg, "test")
     scores = _scores_path(cfg, evaluation, num_views)
     counts = {name: results[name] for name in ("num_expected", "num_found", "num_decoded")}
@@ -96,14 +105,14 @@ def _report(
         **facts,
         **results,
     )
-    views = f"{crops} crops x {num_views} views"
-    where = "" if scores is None else f"; scores in {scores}"
-    print_main(f"test, {views}: {evaluation.summary(results)}{where}")
-    details = evaluation.details(results, Path(cfg.OUTPUT_DIR), cfg.TASK)
+    print_main(f"test, {crops} crops x {num_views} views: {evaluation.summary(results)}")
+    details = evaluation.details(results)
     if details:
         print_main(details)
     for lost in results["lost"]:
         print_main(f"lost: {lost['path']}: {lost['reason']}")
+    drawn = evaluation.draw(results, Path(cfg.OUTPUT_DIR), cfg.TASK)
+    return [*drawn] if scores is None else [scores, *drawn]
 
 
 def evaluate_split(
@@ -129,7 +138,7 @@ def evaluate_split(
         signals: end the evaluation, see `evaluate`.
         num_views: temporal clips per video in "test", see `num_clips_of_tests`.
     """
-    return evaluate(
+    results, evaluation = evaluate(
         model,
         task,
         loader,
@@ -140,6 +149,10 @@ def evaluate_split(
         precision=autocast_precision(cfg),
         description="validate" if split == "val" else "test",
     )
+    warning = evaluation.warning(results)
+    if warning:
+        print_main(f"warning: {loader.dataset.videos.source}: {warning}")
+    return results, evaluation
 
 
 def _scores_path(cfg: CfgNode, evaluation: Evaluation, num_views: int) -> Path | None:

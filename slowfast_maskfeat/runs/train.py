@@ -36,7 +36,7 @@ from slowfast_maskfeat.engine.state import TrainState, is_resumable
 from slowfast_maskfeat.engine.stop_signals import StopSignals
 from slowfast_maskfeat.engine.train import TrainSettings, train
 from slowfast_maskfeat.log import EventLog, TensorBoardLog
-from slowfast_maskfeat.runs.figures import draw_curves, draw_predictions
+from slowfast_maskfeat.runs.figures import draw_figures
 from slowfast_maskfeat.runs.model_info import measure_model
 from slowfast_maskfeat.runs.report import data_facts, print_main, print_notes
 from slowfast_maskfeat.runs.resume import (
@@ -50,7 +50,7 @@ from slowfast_maskfeat.runs.test import evaluate_split
 
 def run_training(
     cfg: CfgNode, device: torch.device, log: EventLog, data: DataSource, *, may_change: bool
-) -> None:
+) -> list[Path]:
     """Train from the last checkpoint, from given weights, or from scratch.
 
     Args:
@@ -60,6 +60,9 @@ def run_training(
         data: data of the run.
         may_change: resume also with a configuration that differs from the checkpoint's in keys
             that the training depends on.
+
+    Returns:
+        The files that were written, and the folder of TensorBoard's.
 
     Raises:
         ValueError: something that a user can fix; the message names it.
@@ -95,7 +98,8 @@ def run_training(
     has_idle = task.has_idle_parameters or isinstance(model, Classifier)
     state.model = distributed.wrap(state.model, has_idle_parameters=has_idle)
     _log_start(cfg, log, state, loader, device, started_from, data)
-    tensorboard = TensorBoardLog(_tensorboard_folder(cfg))
+    tensorboard_folder = _tensorboard_folder(cfg)
+    tensorboard = TensorBoardLog(tensorboard_folder)
     val_loader = _validation_loader(cfg, data)
     if val_loader is not None:
         print_notes(val_loader)
@@ -115,7 +119,7 @@ def run_training(
     if state.epoch >= cfg.SOLVER.MAX_EPOCH:
         print_main(f"{started_from} is of the last epoch (SOLVER.MAX_EPOCH): nothing left to train")
     settings = _settings(cfg, precision, task.scalar_names)
-    train(
+    written = train(
         state,
         loader,
         settings,
@@ -130,11 +134,10 @@ def run_training(
         owes_validation=val_loader is not None and _owes_validation(cfg, state, settings),
     )
     tensorboard.close()
+    written += [tensorboard_folder] if tensorboard_folder is not None else []
     if distributed.is_main():
-        print_main(f"curves saved to {draw_curves(cfg)}")
-        drawn = draw_predictions(cfg, state.bare, task, val_loader or loader, device)
-        if drawn is not None:
-            print_main(f"predictions saved to {drawn}")
+        written += draw_figures(cfg, state, val_loader or loader, device)
+    return written
 
 
 def _start(cfg: CfgNode, state: TrainState, data: DataSource, may_change: bool) -> str:
@@ -162,6 +165,8 @@ def _start(cfg: CfgNode, state: TrainState, data: DataSource, may_change: bool) 
                 return _resume(cfg, state, Path(path), content, data, may_change=True)
             print_main(f"{path} has only weights: training starts from them at epoch 0")
         print_main(str(load_first_weights(cfg, state.bare, path, data=data, content=content)))
+    elif find_method(cfg).is_tested:
+        print_main("TRAIN.CHECKPOINT_FILE_PATH is empty: training starts from random weights")
     # The same draws in every process: only the model is synchronized among them.
     torch.manual_seed(cfg.RNG_SEED)
     state.task.start(state.bare)

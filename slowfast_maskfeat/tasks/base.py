@@ -73,6 +73,10 @@ class Evaluation(ABC):
         counts = f"{results['num_decoded']} of {results['num_expected']} videos decoded"
         return f"{numbers}; {counts}"
 
+    def warning(self, results: Mapping[str, Any]) -> str:
+        """Return a sentence about metrics that are probably due to the data, or ""."""
+        return ""
+
     def save(  # noqa: B027 (a method may have nothing to save)
         self, path: str, facts: Mapping[str, Any]
     ) -> None:
@@ -83,8 +87,19 @@ class Evaluation(ABC):
             facts: data, decoders and counts behind the metrics; saved with the scores.
         """
 
-    def details(self, results: Mapping[str, Any], folder: Path, title: str) -> str:
-        """Describe a test in more lines, and draw its figures.
+    def details(self, results: Mapping[str, Any]) -> str:
+        """Describe a test in more lines.
+
+        Args:
+            results: as for `summary`.
+
+        Returns:
+            Lines of text; empty if there is nothing to add.
+        """
+        return ""
+
+    def draw(self, results: Mapping[str, Any], folder: Path, title: str) -> list[Path]:
+        """Draw the figures of a test; one that can't be drawn is a warning, see `draw_or_warn`.
 
         Args:
             results: as for `summary`.
@@ -92,9 +107,9 @@ class Evaluation(ABC):
             title: of the figures.
 
         Returns:
-            Lines of text, with the paths of the figures last; empty if there is nothing to add.
+            The files that were written.
         """
-        return ""
+        return []
 
 
 class Evaluator(ABC):

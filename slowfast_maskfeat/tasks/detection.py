@@ -13,7 +13,7 @@ from slowfast_maskfeat.augment import normalize
 from slowfast_maskfeat.clips.batch import ClipBatch
 from slowfast_maskfeat.datasets import KeyFrames, VideoList
 from slowfast_maskfeat.distributed import AllReduce
-from slowfast_maskfeat.figures import class_bars
+from slowfast_maskfeat.figures import class_bars, draw_or_warn
 from slowfast_maskfeat.metrics.ava_map import (
     Detections,
     GroundTruth,
@@ -119,18 +119,28 @@ class _BoxEvaluation(Evaluation):
         return (
             f"mAP {100 * results['mean_ap']:.2f} over {results['num_classes_counted']} of "
             f"{results['num_classes']} classes; {results['num_boxes']} boxes detected, "
-            f"{results['num_boxes_expected']} in the ground truth; "
+            f"{results['num_boxes_expected']} in the ground truth, {results['hit_share']:.1%} of "
+            f"which are hit at IoU {IOU_THRESHOLD}; "
             f"{results['num_frames_matched']} of {results['num_frames_expected']} annotated key "
             f"frames have detections; {results['num_decoded']} of {results['num_expected']} key "
             "frames decoded"
         )
 
-    def details(self, results: Mapping[str, Any], folder: Path, title: str) -> str:
-        """List the average precision of each class, and draw a bar chart."""
+    def warning(self, results: Mapping[str, Any]) -> str:
+        """Return the sentence about boxes that hit less than a tenth of the ground truth."""
+        return str(results.get("warning", ""))
+
+    def details(self, results: Mapping[str, Any]) -> str:
+        """List the average precision of each class."""
+        return class_table(results)
+
+    def draw(self, results: Mapping[str, Any], folder: Path, title: str) -> list[Path]:
+        """Draw the average precision of each class."""
         path = folder / "test_average_precision.png"
         title = f"{title or 'detection'}: average precision at IoU {IOU_THRESHOLD}"
-        class_bars(path, results["per_class_ap"], results["per_class_boxes"], title=title)
-        return f"{class_table(results)}\n  drawn in {path}"
+        values, counts = results["per_class_ap"], results["per_class_boxes"]
+        drawn = draw_or_warn(path, lambda: class_bars(path, values, counts, title=title))
+        return [path] if drawn else []
 
     def save(self, path: str, facts: Mapping[str, Any]) -> None:
         """Write the detections in the format of the AVA challenge, a row per box and class.

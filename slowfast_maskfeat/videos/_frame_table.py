@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-import io
 import math
-import time
 from dataclasses import dataclass
 from fractions import Fraction
 from typing import Any
@@ -13,8 +11,7 @@ import av
 import numpy as np
 from numpy.typing import NDArray
 
-from slowfast_maskfeat.log import first_line
-from slowfast_maskfeat.videos.video import DecodeError, StalledError
+from slowfast_maskfeat.videos.video import DecodeError, StalledError, reason_of
 
 # Containers that store a presentation timestamp for every frame. For the others the demuxer
 # guesses, and its guess depends on where reading began (MPEG program streams) or is wrong (AVI with
@@ -75,62 +72,6 @@ class FrameTable:
         else:
             rate = num_frames / duration
         return pts.astype(np.float64) * unit, rate, duration
-
-
-class _NamedBytes(io.BytesIO):
-    """Bytes with a file name, whose suffix helps FFmpeg detect the format."""
-
-    def __init__(self, content: bytes, name: str) -> None:
-        super().__init__(content)
-        self.name = name
-
-
-def open_container(
-    path: str, *, num_threads: int, read_timeout: float, content: bytes | None = None
-) -> tuple[Any, Any]:
-    """Open a file with PyAV and return (container, its best video stream).
-
-    Args:
-        path: File or address.
-        content: Bytes of the file, where it can't be opened by its path.
-        num_threads: Decoder threads.
-        read_timeout: Seconds allowed for opening an address and for each packet; 0 for no limit.
-            Local files have no limit.
-
-    Raises:
-        StalledError: Opening an address took longer than `read_timeout`.
-        DecodeError: The file is not a video or is too damaged to open.
-    """
-    # PyAV checks the clock before it reads, so with a timeout it would also give up on a local file
-    # after the process was suspended.
-    is_bounded = read_timeout > 0 and content is None and "://" in path
-    limit = read_timeout if is_bounded else None
-    # PyAV's timeout covers opening and each packet. The reads of a seek are covered by FFmpeg's
-    # rw_timeout alone (in microseconds).
-    options = {} if limit is None else {"rw_timeout": f"{limit * 1e6:.0f}"}
-    start = time.monotonic()
-    try:
-        source = path if content is None else _NamedBytes(content, path)
-        container = av.open(source, timeout=limit, options=options)
-    except (av.FFmpegError, ValueError, OSError) as error:
-        # FFmpeg reports an index that did not arrive as invalid data.
-        if limit is not None and time.monotonic() - start >= limit:
-            raise StalledError(path) from error
-        raise DecodeError(path, f"cannot be opened as a video: {reason_of(error)}") from error
-    try:
-        stream = container.streams.best("video")
-        if stream is None:
-            if limit is not None and time.monotonic() - start >= limit:
-                raise StalledError(path)  # only a part of its header arrived
-            raise DecodeError(path, "has no video stream")
-        if stream.codec_context is None:
-            raise DecodeError(path, "this FFmpeg does not support its video codec")
-        stream.thread_type = "AUTO"
-        stream.thread_count = num_threads
-    except BaseException:
-        container.close()
-        raise
-    return container, stream
 
 
 def extent_of(container: Any, stream: Any) -> tuple[float, float] | None:
@@ -242,11 +183,6 @@ def raise_if_stalled(path: str, error: BaseException) -> None:
     """
     if isinstance(error, av.error.ExitError):
         raise StalledError(path) from error
-
-
-def reason_of(error: BaseException) -> str:
-    """One-line message of a decoder's error, without the path."""
-    return getattr(error, "strerror", None) or first_line(error)
 
 
 def _are_distinct(stamps: list[int | None]) -> bool:

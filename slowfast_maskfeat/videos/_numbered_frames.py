@@ -9,6 +9,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from slowfast_maskfeat.videos._image_backend import open_file
+from slowfast_maskfeat.videos.media import MAX_IMAGE_PIXELS
 from slowfast_maskfeat.videos.video import DecodeError, MissingFileError, Video
 
 
@@ -36,21 +37,24 @@ class NumberedFrames:
         """Path of the image of frame `index`, counted from 0."""
         return f"{self.prefix}{self.first + index:0{self.digits}d}{self.suffix}"
 
-    def open(self) -> Video:
+    def open(self, *, max_image_pixels: int = MAX_IMAGE_PIXELS) -> Video:
         """Open the images as a video.
+
+        Args:
+            max_image_pixels: See `open_video`.
 
         Raises:
             MissingFileError: The first image does not exist.
         """
         if not os.path.exists(self.path(0)):
             raise MissingFileError(self.path(0), "no such file")
-        return _FrameVideo(self)
+        return _FrameVideo(self, max_image_pixels)
 
 
 class _FrameVideo(Video):
     backend = "pillow"
 
-    def __init__(self, images: NumberedFrames) -> None:
+    def __init__(self, images: NumberedFrames, max_image_pixels: int) -> None:
         num_frames = images.num_frames
         super().__init__(
             os.path.dirname(images.prefix),
@@ -59,6 +63,7 @@ class _FrameVideo(Video):
             duration=num_frames / images.fps,
         )
         self._images: NumberedFrames | None = images
+        self._max_image_pixels = max_image_pixels
 
     def close(self) -> None:
         self._images = None
@@ -68,7 +73,8 @@ class _FrameVideo(Video):
             raise ValueError(f"{self.path}: the video is closed")
         frames = []
         for index in indices.tolist():
-            with open_file(self._images.path(index), None) as image:
+            path = self._images.path(index)
+            with open_file(path, None, max_pixels=self._max_image_pixels) as image:
                 frames.append(image.frames([0])[0])
             if frames[-1].shape != frames[0].shape:
                 raise DecodeError(

@@ -4,28 +4,33 @@ from __future__ import annotations
 
 from collections.abc import Callable, Generator, Iterator
 from contextlib import closing
+from fractions import Fraction
 from functools import partial
 from typing import Any
 
 import av
 import numpy as np
+from av.filter import Graph
+from av.sidedata.sidedata import Type as SideDataType
 from av.video.reformatter import VideoReformatter
 from numpy.typing import NDArray
 
+from slowfast_maskfeat.videos._container import open_container
 from slowfast_maskfeat.videos._frame_table import (
     FrameTable,
     extent_of,
-    open_container,
     raise_if_stalled,
     read_frame_table,
 )
-from slowfast_maskfeat.videos.video import DecodeError, Video
+from slowfast_maskfeat.videos.video import DecodeError, Video, decoding
 
 # Opens the file again and returns (container, its best video stream).
 _Open = Callable[[], tuple[Any, Any]]
 
 # Decoding up to this many frames to reach the next requested one costs less than a seek.
 _MAX_FRAMES_WITHOUT_SEEK = 4
+# Above the number of FFmpeg's types of side data, 35 in release 8.
+_NUM_SIDE_DATA_TYPES = 48
 
 
 def open_file(path: str, *, content: bytes | None, num_threads: int, read_timeout: float) -> Video:
@@ -120,6 +125,11 @@ class _PyAVVideo(Video):
     def _decode(self, indices: NDArray[np.integer]) -> NDArray[np.uint8]:
         if self._container is None:
             raise ValueError(f"{self.path}: the video is closed")
+        problem = f"frames {indices[0]}..{indices[-1]} of {self.num_frames} cannot be decoded"
+        with decoding(self.path, problem):
+            return self._decode_clip(indices)
+
+    def _decode_clip(self, indices: NDArray[np.integer]) -> NDArray[np.uint8]:
         clip = _Clip(self._reformatter, len(indices))
         rows = self._table.shown[indices]
         ids = self._table.pts[rows] if self._table.has_trusted_pts else indices
@@ -174,10 +184,10 @@ class _PyAVVideo(Video):
                 if (packet.pts not in positions) != is_skipping:
                     is_skipping = not is_skipping
                     decoder.skip_frame = "NONREF" if is_skipping else "DEFAULT"
-                _put_requested(clip, positions, _decode_packet(decoder, packet), first_pts=key_pts)
+                _put_requested(clip, positions, decode_packet(decoder, packet), first_pts=key_pts)
                 if packet.pts == last_pts:
                     break
-            _put_requested(clip, positions, _decode_packet(decoder, None), first_pts=key_pts)
+            _put_requested(clip, positions, decode_packet(decoder, None), first_pts=key_pts)
         except av.FFmpegError as error:
             raise_if_stalled(self.path, error)
         finally:
@@ -241,10 +251,35 @@ def orient(pixels: NDArray[np.uint8], matrix: tuple[int, ...]) -> NDArray[np.uin
     return pixels[:, :: -1 if y_sign < 0 else 1, :: -1 if x_sign < 0 else 1]
 
 
+def is_mirrored(matrix: tuple[int, ...] | None) -> bool:
+    """Whether a display matrix mirrors frames, rotated or not."""
+    if matrix is None:
+        return False
+    a, b, _, c, d = matrix[:5]
+    return a * d - b * c < 0
+
+
 def display_matrix(frame: Any) -> tuple[int, ...] | None:
     """Display matrix of a decoded frame, 9 fixed-point numbers row by row; None if it has none."""
-    data = frame.side_data.get("DISPLAYMATRIX")
+    try:
+        data = frame.side_data.get("DISPLAYMATRIX")
+    except ValueError:  # PyAV reads either all side data or none
+        data = _without_unnamed_side_data(frame).side_data.get("DISPLAYMATRIX")
     return None if data is None else tuple(np.frombuffer(data, np.int32).tolist())
+
+
+def _without_unnamed_side_data(frame: Any) -> Any:
+    """The frame without the side data that PyAV has no names for, such as EXIF."""
+    named: set[Any] = {kind.value for kind in SideDataType}
+    graph = Graph()
+    size = (frame.width, frame.height, frame.format.name)
+    filters = [graph.add_buffer(None, *size, time_base=Fraction(1))]
+    for kind in range(_NUM_SIDE_DATA_TYPES):
+        if kind not in named:
+            filters.append(graph.add("sidedata", f"mode=delete:type={kind}"))
+    graph.link_nodes(*filters, graph.add("buffersink")).configure()
+    graph.push(frame)
+    return graph.pull()
 
 
 def _put_requested(
@@ -256,7 +291,8 @@ def _put_requested(
             clip.put(positions[frame.pts], frame)
 
 
-def _decode_packet(decoder: Any, packet: Any) -> list[Any]:
+def decode_packet(decoder: Any, packet: Any) -> list[Any]:
+    """Decode a packet; a damaged one returns no frames."""
     try:
         return decoder.decode(packet)
     except av.error.InvalidDataError:
@@ -271,8 +307,8 @@ def decode_all(reopen: _Open) -> Generator[Any, None, None]:
             # A packet of size 0 in the middle (AVI: "repeat the last frame") would flush the
             # decoder, which then accepts no further packets.
             if packet.size > 0:
-                yield from _decode_packet(stream.codec_context, packet)
-        yield from _decode_packet(stream.codec_context, None)
+                yield from decode_packet(stream.codec_context, packet)
+        yield from decode_packet(stream.codec_context, None)
     except av.FFmpegError as error:
         raise_if_stalled(container.name, error)  # any other error: the file is damaged from here on
     finally:

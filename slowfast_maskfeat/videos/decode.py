@@ -8,19 +8,21 @@ from __future__ import annotations
 
 import importlib
 import os
-from collections.abc import Callable
-from functools import cache
+from collections.abc import Callable, Sequence
+from functools import cache, partial
 from importlib import metadata
 
 from slowfast_maskfeat.files import is_address, is_plain_http, read_bytes
-from slowfast_maskfeat.log import first_line
-from slowfast_maskfeat.videos.media import is_image
+from slowfast_maskfeat.videos._load_errors import load_reason
+from slowfast_maskfeat.videos._retried import RetriedVideo
+from slowfast_maskfeat.videos.media import MAX_IMAGE_PIXELS, is_image
 from slowfast_maskfeat.videos.video import (
     DecodeError,
     MissingFileError,
     StalledError,
     UnsuitedDecoderError,
     Video,
+    decoding,
     fetching,
 )
 
@@ -46,6 +48,8 @@ _BACKENDS = {
 _DISTRIBUTIONS = {"torchcodec": "torchcodec", "pyav": "av", "decord": "decord"}
 _IMAGE_BACKEND = f"{_PACKAGE}._image_backend"
 
+_OpenFile = Callable[..., Video]
+
 
 def open_video(
     path: str | os.PathLike[str],
@@ -54,6 +58,7 @@ def open_video(
     num_threads: int = 1,
     read_timeout: float = 0.0,
     content: bytes | None = None,
+    max_image_pixels: int = MAX_IMAGE_PIXELS,
 ) -> Video:
     """Open a video file, or a still image as a video of one frame (read with Pillow).
 
@@ -61,8 +66,8 @@ def open_video(
         path: File or address. A decoder reads only the parts it needs of http://..., if the server
             supports seeking; anything else (s3://, images) is fetched whole (`files.open_file`).
         backend: "auto", "torchcodec", "pyav" or "decord". "auto" takes the first of these three
-            that is installed and loads; files that torchcodec reads incorrectly
-            (docs/decoders.md) are passed to the next one.
+            that is installed and opens the file, but PyAV first for an address. Files and frames
+            that torchcodec does not read, or reads incorrectly (docs/decoders.md), go to PyAV.
         num_threads: Decoder threads. One is fastest for a data loader with a worker per core; more
             help a single reader of large frames.
         read_timeout: Seconds that PyAV waits for an address to open, and then for each packet; 0
@@ -70,6 +75,7 @@ def open_video(
             `clips.loader.ClipLoader`.
         content: Bytes of the file if they are already in memory, such as from a shard; `path` is
             then only its name.
+        max_image_pixels: Pixels above which a still image is not decoded; 0 for no limit.
 
     Returns:
         The open video, a context manager; close it.
@@ -78,32 +84,59 @@ def open_video(
         ValueError: The decoder is unknown or absent (the message names the available ones), or
             nothing opens addresses of this scheme.
         StalledError: No data arrived within `read_timeout`.
-        DecodeError: The file is missing, not a video, too damaged to open, or of an unknown codec.
+        DecodeError: The file is missing, not a video, too damaged to open, or of an unknown codec;
+            or it is an image with too many pixels.
     """
     if num_threads < 1:
         raise ValueError(f"num_threads must be at least 1, got {num_threads}")
-    path = os.fspath(path)
-    openers = _openers(backend)
+    path = os.fsdecode(path)
+    openers = _openers(backend, prefers_pyav=content is None and is_address(path))
     if content is None:
-        content = _fetch(path, read_timeout)
+        content = fetch(path, read_timeout)
     if content == b"":
         raise DecodeError(path, "the file is empty (0 bytes)")
     if is_image(path):
-        opened: Video = importlib.import_module(_IMAGE_BACKEND).open_file(path, content)
-        return opened
+        images = importlib.import_module(_IMAGE_BACKEND)
+        image: Video = images.open_file(path, content, max_pixels=max_image_pixels)
+        return image
+    return _open_first(path, openers, content, num_threads, read_timeout)
+
+
+def _open_first(
+    path: str,
+    openers: Sequence[_OpenFile],
+    content: bytes | None,
+    num_threads: int,
+    read_timeout: float,
+) -> Video:
+    """Open a file with the first decoder that can."""
     options = {"content": content, "num_threads": num_threads, "read_timeout": read_timeout}
-    for open_file in openers[:-1]:
+    errors: list[DecodeError] = []
+    for number, open_file in enumerate(openers):
         try:
-            return open_file(path, **options)
-        except UnsuitedDecoderError:
+            with decoding(path, "cannot be opened as a video"):
+                video = open_file(path, **options)
+        except (MissingFileError, StalledError):
+            raise  # the file's fault
+        except DecodeError as error:
+            errors.append(error)
             continue
-    return openers[-1](path, **options)
+        if video.backend == "torchcodec" and number == 0 and len(openers) > 1:
+            return RetriedVideo(video, partial(openers[1], path, **options))  # with PyAV
+        return video
+    reasons = [error for error in errors if not isinstance(error, UnsuitedDecoderError)]
+    raise (reasons or errors)[0]
 
 
-def _fetch(path: str, read_timeout: float) -> bytes | None:
-    """Read a file that decoders can't open; None for local files and videos over HTTP."""
+def fetch(path: str, read_timeout: float = 0.0) -> bytes | None:
+    """Read a file that decoders can't open; None for local files and videos over HTTP.
+
+    Raises:
+        ValueError: Nothing opens addresses of this scheme.
+        DecodeError: The file can't be read, or is not a nonempty regular file.
+    """
     if not is_address(path):
-        _check_file(path)
+        check_file(path)
         return None
     if is_plain_http(path) and not is_image(path):
         return None
@@ -119,6 +152,7 @@ def open_around(
     backend: str = "auto",
     num_threads: int = 1,
     read_timeout: float = 0.0,
+    max_image_pixels: int = MAX_IMAGE_PIXELS,
 ) -> tuple[Video, float]:
     """Open a video around one timestamp, reading only that part of a long file.
 
@@ -131,6 +165,7 @@ def open_around(
             timestamps and an index (MP4, Matroska, WebM); the others read the whole file.
         num_threads: As in `open_video`.
         read_timeout: As in `open_video`.
+        max_image_pixels: As in `open_video`.
 
     Returns:
         The video, whole or only the part, and the timestamp on the clock of its `timestamps`.
@@ -139,17 +174,28 @@ def open_around(
         ValueError: See `open_video`.
         DecodeError: See `open_video`. Errors of `locate` are passed on.
     """
-    path = os.fspath(path)
+    path = os.fsdecode(path)
     can_seek = not is_address(path) or is_plain_http(path)  # files in a store are fetched whole
     if backend in ("auto", "pyav") and can_seek and not is_image(path) and _load("pyav")[0]:
         if not is_address(path):
-            _check_file(path)
-        part: tuple[Video, float] | None = importlib.import_module(_BACKENDS["pyav"]).open_window(
-            path, locate, seconds=seconds, num_threads=num_threads, read_timeout=read_timeout
+            check_file(path)
+        part = _open_part(
+            path,
+            locate,
+            is_last=backend == "pyav",
+            seconds=seconds,
+            num_threads=num_threads,
+            read_timeout=read_timeout,
         )
         if part is not None:
             return part
-    video = open_video(path, backend, num_threads=num_threads, read_timeout=read_timeout)
+    video = open_video(
+        path,
+        backend,
+        num_threads=num_threads,
+        read_timeout=read_timeout,
+        max_image_pixels=max_image_pixels,
+    )
     try:
         return video, float(video.timestamps[0]) + locate(video.duration)
     except BaseException:
@@ -157,8 +203,38 @@ def open_around(
         raise
 
 
-def _check_file(path: str) -> None:
-    """Reject everything but a nonempty regular file, for which decoders give unclear errors."""
+def _open_part(
+    path: str, locate: Callable[[float], float], *, is_last: bool, **options: float
+) -> tuple[Video, float] | None:
+    """The part around a timestamp with PyAV; None if another decoder is to try the whole file."""
+    failures: list[Exception] = []
+
+    def located(duration: float) -> float:
+        try:
+            return locate(duration)
+        except Exception as error:
+            failures.append(error)
+            raise
+
+    open_window = importlib.import_module(_BACKENDS["pyav"]).open_window
+    try:
+        with decoding(path, "cannot be opened as a video"):
+            part: tuple[Video, float] | None = open_window(path, located, **options)
+    except DecodeError as error:
+        if failures:
+            raise failures[0] from None
+        if is_last or isinstance(error, StalledError):
+            raise
+        return None
+    return part
+
+
+def check_file(path: str) -> None:
+    """Check that a local file can be given to decoders, whose errors would be unclear.
+
+    Raises:
+        DecodeError: It is not a nonempty regular file.
+    """
     if os.path.isdir(path):
         raise DecodeError(path, "is a folder")
     if not os.path.exists(path):
@@ -185,13 +261,19 @@ def decoder_versions(backend: str) -> dict[str, str]:
     return {**versions, "pillow": metadata.version("pillow")}
 
 
-def _openers(backend: str) -> list[Callable[..., Video]]:
-    """Functions that open a file with this decoder; several for `auto`, the preferred first."""
+def _openers(backend: str, *, prefers_pyav: bool = False) -> list[_OpenFile]:
+    """Functions that open a file with this decoder; several for `auto`, the preferred first.
+
+    Over HTTP, PyAV reads only the parts of a file that it needs.
+    """
     if backend != "auto" and backend not in _BACKENDS:
         raise ValueError(
             f"video decoder must be auto or one of {_describe_available()}, got {backend!r}"
         )
-    loaded = [_load(name)[0] for name in (_BACKENDS if backend == "auto" else (backend,))]
+    names = list(_BACKENDS) if backend == "auto" else [backend]
+    if prefers_pyav:
+        names.sort(key=lambda name: name != "pyav")
+    loaded = [_load(name)[0] for name in names]
     openers = [open_file for open_file in loaded if open_file is not None]
     if not openers and backend == "auto":
         raise ValueError(f"no video decoder can be loaded: {available_backends()}")
@@ -207,11 +289,11 @@ def _describe_available() -> str:
 
 
 @cache
-def _load(name: str) -> tuple[Callable[..., Video] | None, str]:
+def _load(name: str) -> tuple[_OpenFile | None, str]:
     """(open function of a decoder, version), or (None, reason) if it is absent."""
     try:
         module = importlib.import_module(_BACKENDS[name])
     except (ImportError, OSError, RuntimeError) as error:
         # torchcodec raises OSError or RuntimeError if its FFmpeg or torch is incompatible.
-        return None, f"absent: {type(error).__name__}: {first_line(error)}"
+        return None, f"absent: {load_reason(error)}"
     return module.open_file, metadata.version(_DISTRIBUTIONS[name])

@@ -11,12 +11,14 @@ import av
 import numpy as np
 
 from slowfast_maskfeat.files import atomic_write
-from slowfast_maskfeat.videos._frame_table import open_container, read_frame_table, reason_of
+from slowfast_maskfeat.videos._container import local_name, open_container
+from slowfast_maskfeat.videos._frame_table import read_frame_table
 from slowfast_maskfeat.videos._pyav_backend import decode_all, display_matrix, orient
-from slowfast_maskfeat.videos.video import DecodeError
+from slowfast_maskfeat.videos.video import DecodeError, reason_of
 
 # Seconds per unit of the copy's timestamps, fine enough for any source.
 _CLOCK = Fraction(1, 90_000)
+_MUXER_OPTIONS = {"movflags": "faststart"}
 
 
 def resized(width: int, height: int, short_side: int) -> tuple[int, int]:
@@ -81,7 +83,7 @@ def _encode(source: str, target: Path, short_side: int, options: dict[str, str])
         table = read_frame_table(source, container, stream)
         rate = stream.average_rate or stream.guessed_rate or Fraction(25)
     first, count = None, 0
-    with av.open(str(target), "w", format="mp4", options={"movflags": "faststart"}) as output:
+    with av.open(local_name(target), "w", format="mp4", options=_MUXER_OPTIONS) as output:
         copy = output.add_stream("libx264", rate=rate)
         for frame in decode_all(reopen):
             smaller = _resize_upright(frame, short_side)

@@ -10,7 +10,7 @@ from types import TracebackType
 import numpy as np
 from numpy.typing import NDArray
 
-from slowfast_maskfeat.files import STALLED
+from slowfast_maskfeat.files import STALLED, SchemeError
 from slowfast_maskfeat.log import first_line
 
 
@@ -53,11 +53,11 @@ def fetching(path: str) -> Iterator[None]:
     Raises:
         StalledError: The bytes did not arrive in time.
         DecodeError: The bytes can't be read.
-        ValueError: No path of this kind can be opened, so all videos would be lost.
+        SchemeError: No path of this kind can be opened, so all videos would be lost.
     """
     try:
         yield
-    except ValueError:
+    except (SchemeError, DecodeError):
         raise
     except FileNotFoundError as error:
         raise MissingFileError(path, "no such file") from error
@@ -65,6 +65,36 @@ def fetching(path: str) -> Iterator[None]:
         raise StalledError(path, str(error) or STALLED) from error
     except Exception as error:  # each store raises the errors of its own package
         raise DecodeError(path, f"cannot be read: {first_line(error)}") from error
+
+
+def reason_of(error: BaseException) -> str:
+    """One-line message of a decoder's error, without the path."""
+    reason = getattr(error, "strerror", None)
+    if reason:
+        return str(reason)
+    line = first_line(error)
+    # Python's own errors are unclear without their names.
+    is_own = isinstance(error, (ValueError, LookupError, TypeError, ArithmeticError, MemoryError))
+    return f"{type(error).__name__}: {line}" if is_own else line
+
+
+@contextmanager
+def decoding(path: str, problem: str) -> Iterator[None]:
+    """Turn a decoder's errors of any type into DecodeErrors, which cost one video, not the run.
+
+    Args:
+        path: File or address.
+        problem: What fails, for the message.
+
+    Raises:
+        DecodeError: Anything but an interruption was raised inside.
+    """
+    try:
+        yield
+    except DecodeError:
+        raise
+    except Exception as error:
+        raise DecodeError(path, f"{problem}: {reason_of(error)}") from error
 
 
 class Video(ABC):
@@ -115,9 +145,13 @@ class Video(ABC):
                 f"got {requested.min()}..{requested.max()}"
             )
         unique, inverse = np.unique(requested, return_inverse=True)
-        decoded = self._decode(unique)
-        in_order = len(unique) == len(requested) and np.array_equal(unique, requested)
-        return decoded if in_order else decoded[inverse]
+        try:
+            decoded = self._decode(unique)
+            in_order = len(unique) == len(requested) and np.array_equal(unique, requested)
+            return decoded if in_order else decoded[inverse]
+        except MemoryError as error:
+            reason = f"{len(requested)} frames do not fit into memory"
+            raise DecodeError(self.path, reason) from error
 
     @abstractmethod
     def _decode(self, indices: NDArray[np.integer]) -> NDArray[np.uint8]:

@@ -12,6 +12,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from slowfast_maskfeat.files import atomic_write
+from slowfast_maskfeat.videos._container import local_name
 
 
 def write_video(
@@ -47,7 +48,8 @@ def write_video(
 
 def _encode(path: Path, frames: Iterable[NDArray[np.uint8]], rate: Fraction, crf: int) -> int:
     count, size = 0, None
-    with av.open(str(path), "w", format="mp4", options={"movflags": "faststart"}) as file:
+    options = {"movflags": "faststart"}
+    with av.open(local_name(path), "w", format="mp4", options=options) as file:
         stream = file.add_stream("libx264", rate=rate)
         stream.pix_fmt = "yuv420p"
         stream.options = {"crf": str(crf), "preset": "veryfast"}

@@ -92,3 +92,23 @@ def test_images_are_tested_alike_whatever_reads_them(views, pictures):
     assert clips[0].shape == (2, 3, 1, 32, 32)
     assert torch.equal(clips[0], clips[1])
     assert torch.equal(clips[0], clips[2])
+
+
+def test_images_above_the_limit_of_pixels_are_lost_and_counted(pictures):
+    Image.new("RGB", (90, 80)).save(pictures / "large.png")
+    rows = (pictures / "lists/test.csv").read_text() + f"{pictures / 'large.png'} 1\n"
+    (pictures / "lists/test.csv").write_text(rows)
+    lost = {}
+    for limit in (90 * 80, 90 * 80 - 1):
+        options = {
+            "DATA.NUM_FRAMES": 1,
+            "DATA.PATH_TO_DATA_DIR": pictures / "lists",
+            "DATA.MAX_IMAGE_PIXELS": limit,
+            "TEST.DATASET": "csv",
+        }
+        loader = build_loader(load_config([], tiny_run.pairs(tiny_run.MODEL, options)), "test")
+        lost[limit] = [one for batch in loader.epoch(0) for one in batch.lost]
+    assert lost[90 * 80] == []
+    (large,) = lost[90 * 80 - 1]
+    assert large.path == str(pictures / "large.png")
+    assert "at most 7,199 pixels (DATA.MAX_IMAGE_PIXELS), got 90x80" in large.reason

@@ -187,3 +187,16 @@ def test_a_model_is_built_without_its_data_set():
     options = {"TRAIN.DATASET": "theirs", "TEST.DATASET": "theirs", "MODEL.NUM_CLASSES": 7}
     assert "theirs" not in registry._KINDS
     assert DataSource(load_config([], pairs(MODEL, options))).num_classes == 7
+
+
+@pytest.mark.parametrize("name", ["kinetics", "csv"])
+@pytest.mark.parametrize("separator", ["\\t", "\t"])
+def test_a_tab_is_given_as_shells_pass_it(name, separator, tmp_path):
+    (tmp_path / "train.csv").write_text("a b.mp4\t3\n")
+    options = {
+        "DATA.PATH_TO_DATA_DIR": tmp_path,
+        "DATA.PATH_LABEL_SEPARATOR": separator,
+        "TRAIN.DATASET": name,
+    }
+    videos = DataSource(load_config([], pairs(MODEL, options))).videos("train")
+    assert (videos.path(0), videos.labels.tolist()) == ("a b.mp4", [3])

@@ -116,11 +116,78 @@ def test_the_configuration_is_frozen():
         (["DETECTION.ROI_XFORM_RESOLUTION", "0"], "DETECTION.ROI_XFORM_RESOLUTION .*got 0"),
         (["PROBE.NUM_NEIGHBORS", "0"], "PROBE.NUM_NEIGHBORS .*got 0"),
         (["PROBE.TEMPERATURE", "0"], "PROBE.TEMPERATURE .*got 0.0"),
+        (["TRAIN.KEEP_CHECKPOINTS", "-1"], "TRAIN.KEEP_CHECKPOINTS must be >= 0, got -1"),
+        (["TRAIN.CHECKPOINT_STEP_PERIOD", "-5"], "TRAIN.CHECKPOINT_STEP_PERIOD .*got -5"),
+        (["SOLVER.BETAS", "[0.9]"], r"SOLVER.BETAS must be two numbers in \[0, 1\), got \[0.9\]"),
+        (["SOLVER.BETAS", "[0.9, 0.99, 0.999]"], "SOLVER.BETAS .*two numbers"),
+        (["SOLVER.BETAS", "[0.9, 1.0]"], r"SOLVER.BETAS .*got \[0.9, 1.0\]"),
+        (["SOLVER.BETAS", "[0.9, 'a']"], r"SOLVER.BETAS must be a list like \[0.9, 0.999\]"),
+        (["SOLVER.WEIGHT_DECAY", "-0.05"], "SOLVER.WEIGHT_DECAY must be >= 0, got -0.05"),
+        (["SOLVER.WARMUP_EPOCHS", "-1"], "SOLVER.WARMUP_EPOCHS must be >= 0, got -1.0"),
+        (["RNG_SEED", "-1"], "RNG_SEED must be >= 0, got -1"),
+        (["RNG_SEED", str(2**63)], r"RNG_SEED must be below 2\*\*63, got 9223372036854775808"),
+        (["SOLVER.BASE_LR", "1e999"], "SOLVER.BASE_LR must be finite, got inf"),
+        (["SOLVER.BASE_LR", "0"], "SOLVER.BASE_LR must be > 0, got 0.0"),
+        (["SOLVER.BASE_LR", "1" + 400 * "0"], "SOLVER.BASE_LR must be a number"),
+        (["SOLVER.WARMUP_START_LR", "-1e999"], "SOLVER.WARMUP_START_LR must be finite, got -inf"),
+        (["SOLVER.CLIP_GRAD_L2NORM", "1e999"], "SOLVER.CLIP_GRAD_L2NORM must be finite, got inf"),
+        (["SOLVER.MOMENTUM", "1.0"], r"SOLVER.MOMENTUM must be in \[0, 1\), got 1.0"),
+        (["MIXUP.ALPHA", "1e999"], "MIXUP.ALPHA must be finite, got inf"),
+        (["MVIT.DIM_MUL", "[[1, 1e999]]"], r"MVIT.DIM_MUL must be finite, got \[\[1, inf\]\]"),
+        (["SOLVER.LRS", "[1.0, 1e999]"], "SOLVER.LRS must be finite"),
+        (["SOLVER.STEPS", "[0, 'a']"], "SOLVER.STEPS must be numbers >= 0"),
+        (["DATA.INPUT_CHANNEL_NUM", "[1]"], r"INPUT_CHANNEL_NUM must be \[3\], .*got \[1\]"),
+        (["DATA.INPUT_CHANNEL_NUM", "[]"], r"INPUT_CHANNEL_NUM must be \[3\], .*got \[\]"),
+        (["DATA.INPUT_CHANNEL_NUM", "[3, 3]"], r"INPUT_CHANNEL_NUM .*got \[3, 3\]"),
+        (["DATA.STD", "[0.2, 0.2, 0]"], "DATA.STD must be three values > 0"),
+        (["TEST.NUM_TEMPORAL_CLIPS", "[5, 0]"], "TEST.NUM_TEMPORAL_CLIPS must be integers > 0"),
     ],
 )
 def test_wrong_input_is_one_clear_error(pairs, message):
     with pytest.raises(ValueError, match=message):
         load_config([], pairs)
+
+
+@pytest.mark.filterwarnings("ignore:.*is set twice")  # NaN does not equal itself
+@pytest.mark.parametrize("value", [".inf", "-.inf", ".nan"])
+def test_rates_of_a_file_must_be_finite(value, tmp_path):
+    path = _write(tmp_path / "a.yaml", f"SOLVER: {{COSINE_END_LR: {value}}}\n")
+    with pytest.raises(ValueError, match=r"COSINE_END_LR must be finite, got -?(inf|nan)$"):
+        load_config([path])
+
+
+def test_a_tilde_is_the_home_folder_and_a_bare_one_in_yaml_null(tmp_path, monkeypatch):
+    monkeypatch.setenv("HOME", str(tmp_path))
+    path = _write(
+        tmp_path / "a.yaml",
+        "OUTPUT_DIR: ~/runs\nTASK: ~\nTRAIN: {CHECKPOINT_FILE_PATH: ~}\n"
+        "DATA:\n  PATH_TO_DATA_DIR: '~'\n  PATH_PREFIX: a/~/b\n  TRAIN_SHARDS: ~/{0..9}.tar\n"
+        "AVA: {TRAIN_LISTS: [~/a.csv, b.csv]}\nSOLVER: {CLIP_GRAD_VAL: ~}\n",
+    )
+    cfg = load_config(["~/a.yaml"], ["DATA.SHARD_CACHE", "~/cache", "AVA.FRAME_DIR", "~"])
+    assert cfg == load_config(
+        [path], ["DATA.SHARD_CACHE", f"{tmp_path}/cache", "AVA.FRAME_DIR", tmp_path]
+    )
+    stored = parse_config("TRAIN: {CHECKPOINT_FILE_PATH: ~/runs}\n", "x.pyth")
+    paths = [
+        cfg.OUTPUT_DIR,
+        stored.TRAIN.CHECKPOINT_FILE_PATH,
+        cfg.DATA.PATH_TO_DATA_DIR,
+        *cfg.AVA.TRAIN_LISTS,
+    ]
+    home = str(tmp_path)
+    assert paths == [f"{home}/runs", f"{home}/runs", home, f"{home}/a.csv", "b.csv"]
+    shards = cfg.DATA.TRAIN_SHARDS
+    assert shards == home + "/{0..9}.tar"
+    prefix = cfg.DATA.PATH_PREFIX
+    assert prefix == "a/~/b"
+    nulls = [cfg.TASK, cfg.TRAIN.CHECKPOINT_FILE_PATH, cfg.SOLVER.CLIP_GRAD_VAL]
+    assert nulls == ["", "", None]
+
+
+def test_an_unknown_home_folder_is_an_error():
+    with pytest.raises(ValueError, match=r"OUTPUT_DIR: '~no-one-\w+/x' must begin with .*'\./~no"):
+        load_config([], ["OUTPUT_DIR", "~no-one-here/x"])
 
 
 def test_a_broken_yaml_file_is_named_with_the_line(tmp_path):
@@ -232,6 +299,20 @@ def test_no_key_is_live_and_inert_at_once():
 def test_the_dump_of_a_configuration_reads_back_as_itself():
     cfg = load_config([], ["MVIT.POOL_KV_STRIDE_ADAPTIVE", "[1, 4, 4]", "TASK", "ssl"])
     assert parse_config(cfg.dump(), "checkpoint") == cfg
+
+
+def test_where_a_training_wrote_is_not_read_from_its_checkpoint():
+    written = {
+        "OUTPUT_DIR": "/theirs",
+        "TEST.SAVE_RESULTS_PATH": "/theirs/scores.npz",
+        "TENSORBOARD.LOG_DIR": "/theirs/runs",
+        "DATA.SHARD_CACHE": "/theirs/cache",
+    }
+    words = [word for pair in written.items() for word in pair]
+    cfg = load_config([], [*words, "TASK", "ssl"])
+    for text in (cfg.dump(), yaml.safe_dump({**written, "TASK": "ssl"})):
+        assert parse_config(text, "x.pyth") == load_config([], ["TASK", "ssl"])
+        assert parse_config(text, "x.pyth", ["OUTPUT_DIR", "mine"]).OUTPUT_DIR == "mine"
 
 
 def test_modules_of_a_checkpoint_are_named_and_not_imported():

@@ -239,7 +239,7 @@ def test_a_mistake_in_a_base_is_named_with_the_base(tmp_path):
 
 def test_a_file_that_is_no_text_is_named(tmp_path):
     (tmp_path / "a.yaml").write_bytes(b"\xff\xfe\x00")
-    with pytest.raises(ValueError, match=r"a\.yaml: not valid YAML: .*utf-8"):
+    with pytest.raises(ValueError, match=r"a\.yaml must be text in UTF-8 or UTF-16, got .*UTF-16"):
         load_config([str(tmp_path / "a.yaml")])
 
 

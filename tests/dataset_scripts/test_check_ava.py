@@ -85,7 +85,11 @@ def test_each_problem_is_told_with_file_and_line_and_taken_out(folder, check, tm
         assert len(told) == 1, out
         assert what in told[0]
     assert f"{path}, line {begin + len(BAD_ROWS)}: repeats line 1" in out
-    assert out.splitlines()[-1] == f"{len(BAD_ROWS) + 1} problems"
+    assert out.splitlines()[-3:] == [
+        f"{len(BAD_ROWS) + 1} problems",
+        f"wrote {tmp_path / 'clean' / 'bad.csv'}",
+        f"wrote {tmp_path / 'clean' / 'bad_refused.csv'}",
+    ]
     assert (tmp_path / "clean" / "bad.csv").read_text() == good + "\n"
     refused = (tmp_path / "clean" / "bad_refused.csv").read_text().splitlines()
     assert len(refused) == len(BAD_ROWS) + 2

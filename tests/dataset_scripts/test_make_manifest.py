@@ -45,6 +45,41 @@ def test_class_folders_become_lists_that_are_split_class_by_class(tmp_path):
     assert f"DATA.PATH_PREFIX {folder}" in done.stdout
 
 
+def test_a_share_of_the_rows_becomes_the_test(tmp_path):
+    folder = _class_folders(tmp_path / "data", {"run": 40, "jump": 20, "three": 3})
+    assert "no val.csv and no test.csv, which fine-tuning needs: --val-share, --test-share" in (
+        _run(folder).stdout
+    )
+    _run(folder, "--val-share", "0.1", "--force")
+    alone = (tmp_path / "lists" / "val.csv").read_text()
+    done = _run(folder, "--val-share", "0.1", "--test-share", "0.2", "--force")
+    assert "fine-tuning needs" not in done.stdout
+    lists = {s: read_list(tmp_path / "lists" / f"{s}.csv") for s in ("train", "val", "test")}
+    counts = {split: Counter(videos.labels.tolist()) for split, videos in lists.items()}
+    assert counts == {
+        "train": {0: 14, 1: 28, 2: 1},
+        "val": {0: 2, 1: 4, 2: 1},
+        "test": {0: 4, 1: 8, 2: 1},
+    }
+    assert (tmp_path / "lists" / "val.csv").read_text() == alone  # it has the same draw
+    paths = [videos.path(row) for videos in lists.values() for row in range(len(videos))]
+    assert len(paths) == len(set(paths)) == 63
+
+
+def test_a_test_share_keeps_groups_together_and_replaces_the_test(tmp_path):
+    folder = tmp_path / "data"
+    for split, films in (("train", range(10)), ("test", range(10, 12))):
+        (folder / split / "a").mkdir(parents=True)
+        for name in (f"x_g{film:02d}_c{clip}.mp4" for film in films for clip in range(3)):
+            (folder / split / "a" / name).touch()
+    done = _run(folder, "--test-share", "0.2", "--group", r"_g\d+_")
+    assert "ignored the 6 test rows of the data set (--test-share)" in done.stdout
+    train, test = (read_list(tmp_path / "lists" / f"{s}.csv") for s in ("train", "test"))
+    films = [{videos.path(row)[:-6] for row in range(len(videos))} for videos in (train, test)]
+    assert list(map(len, films)) == [8, 2]
+    assert not films[0] & films[1]
+
+
 def test_the_draw_is_that_of_the_seed(tmp_path):
     folder = _class_folders(tmp_path / "data", {"a": 30, "b": 30})
     texts = []
@@ -106,6 +141,8 @@ def test_groups_stay_together():
     ("words", "message"),
     [
         (["--val-share", "1.5"], "must be in (0, 1), got 1.5"),
+        (["--test-share", "0"], "--test-share must be in (0, 1), got 0"),
+        (["--val-share", "0.5", "--test-share", "0.5"], "below 1 together, got 0.5 and 0.5"),
         (["--val-share", "0.5", "--group", "("], "must be a regular expression, got '('"),
         (["--val-share", "0.5", "--group", "_g1_"], "'_g1_' must match"),
         (["--group", "x"], "--val-share"),

@@ -23,7 +23,9 @@ def decode(path: Path) -> np.ndarray:
 
 def make(folder: Path, settings: object = SETTINGS, **changes: int) -> int:
     counts = {"num_pretrain": 16, "num_train": 8, "num_val": 8, "num_test": 8, **changes}
-    return clips.make_data_set(folder, settings, **counts)
+    written = clips.make_data_set(folder, settings, **counts)
+    assert all(path.is_file() for path in written)
+    return sum(path.suffix == ".mp4" for path in written)
 
 
 @pytest.fixture(scope="module")
@@ -156,6 +158,12 @@ def test_bytes_depend_on_seed_and_index_alone(data_set: Path, tmp_path: Path) ->
     shown = run("make_motion_clips.py", *words).stdout
     assert "40 clips to make, 0 exist" in shown
     assert "40/40 clips" in shown
+    assert shown.splitlines()[-8:] == [
+        f"wrote {tmp_path / 'videos'}/ (40 files)",
+        *(f"wrote {tmp_path / 'pretrain' / name}" for name in ("train.csv", "val.csv")),
+        *(f"wrote {tmp_path / 'finetune' / f'{name}.csv'}" for name in ("train", "val", "test")),
+        *(f"wrote {tmp_path / name / 'classes.txt'}" for name in ("pretrain", "finetune")),
+    ]
     for path in (data_set / "videos").iterdir():
         assert (tmp_path / "videos" / path.name).read_bytes() == path.read_bytes()
     other, _ = rendering.sample_clip(4, "train", 0)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import sys
 
 import numpy as np
 import pytest
@@ -37,6 +38,17 @@ def test_numbers_and_a_picture_are_written(tmp_path):
     with Image.open(output / "train_summary.png") as picture:
         assert np.asarray(picture.convert("L")).std() > 5
     assert not list(output.glob(".*"))
+    files = [output / f"train_summary.{suffix}" for suffix in ("json", "png")]
+    assert done.stdout.splitlines()[-2:] == [f"wrote {path}" for path in files]
+
+
+def test_numbers_are_written_without_matplotlib(tmp_path, monkeypatch):
+    write_video(tmp_path / "a.mp4", numbered_frames(30, 48, 64), fps=30)
+    path = write_list(tmp_path / "train.csv", [(str(tmp_path / "a.mp4"), 0)])
+    monkeypatch.setitem(sys.modules, "matplotlib", None)
+    done = dataset_scripts.run("summary.py", path, "--output", tmp_path / "out", "--processes", 1)
+    assert f"warning: {tmp_path / 'out' / 'train_summary.png'} is not drawn: " in done.stderr
+    assert done.stdout.splitlines()[-1] == f"wrote {tmp_path / 'out' / 'train_summary.json'}"
 
 
 def test_bad_input_is_one_error(tmp_path):

@@ -111,6 +111,20 @@ def test_a_malformed_row_is_named_with_its_line(row, message, tmp_path):
         read_box_rows(tmp_path / "x.csv")
 
 
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        (f"{GOOD}a,0902,12,20,96,72,1,0.9", "in .0, 1., as fractions of the frame, not in pixels"),
+        (f"{GOOD}a,0902,0.1,?,0.3,0.4,1,0.9", "a row must be `video,second,x1,y1,x2,y2,action`"),
+        (f"video_id,second,y1,x1,y2,x2,action,score\n{GOOD}", "order x1,y1,x2,y2, got the header"),
+    ],
+)
+def test_the_columns_of_boxes_are_named(text, message, tmp_path):
+    _write(tmp_path, x=text)
+    with pytest.raises(ValueError, match=message):
+        read_box_rows(tmp_path / "x.csv")
+
+
 def test_all_malformed_rows_are_named_and_other_forms_refused(tmp_path):
     _write(tmp_path, x=GOOD + "a,0902,1,1,0,0,1,1\n" * 2, y="a,b,c\n", z="\n\n", e="")
     with pytest.raises(ValueError, match=r"x\.csv: 2 malformed rows: line 2: .*; line 3: "):
@@ -122,6 +136,66 @@ def test_all_malformed_rows_are_named_and_other_forms_refused(tmp_path):
             read_box_rows(tmp_path / f"{name}.csv")
     with pytest.raises(MissingListError, match=r"n\.csv does not exist"):
         read_box_rows(tmp_path / "n.csv")
+
+
+@pytest.mark.parametrize(
+    ("row", "message"),
+    [
+        (f"{'x' * 140_000},0902,0,0,1,1,1", "line 2: the row is malformed: field larger than"),
+        (f"a,{'0' * 140_000}x,0,0,1,1,1", "line 2: the row is malformed: field larger than"),
+        (f"a,{'y' * 9_000},0,0,1,1,1", "line 2: the time must be a number, got 'yyy"),
+        ("a,0902,0,0,1,1,inf", "line 2: the action must be an integer, got 'inf'"),
+        ("a,0902,0,0,1,1,nan", "line 2: the action must be an integer, got 'nan'"),
+        ("a,0902,0,0,1,1,1e300", "line 2: the action must be an integer, got '1e300'"),
+        (f"a,0902,0,0,1,1,{'9' * 400}", "line 2: the action must be an integer, got '999"),
+    ],
+    ids=["name", "number", "text", "inf", "nan", "huge", "digits"],
+)
+def test_fields_of_any_length_are_one_short_line(row, message, tmp_path):
+    path = tmp_path / "boxes.csv"
+    path.write_text(f"a,0902,0,0,1,1,1\n{row}\n")
+    with pytest.raises(ValueError, match=re.escape(f"{path}, {message}")) as error:
+        read_box_rows(path)
+    assert len(str(error.value)) < len(str(path)) + 300
+
+
+def test_a_long_field_of_an_excluded_key_frame_is_one_short_line(tmp_path):
+    path = tmp_path / "excluded.csv"
+    path.write_text(f"a,0902\n{'x' * 140_000},1\n")
+    with pytest.raises(ValueError, match="line 2: the row is malformed: field larger than"):
+        read_excluded(path)
+
+
+def test_a_number_of_many_digits_is_read_as_it_is(tmp_path):
+    path = tmp_path / "boxes.csv"
+    path.write_text("a,0902,0,0,1,1,\na,0902,0,0,1,1,0000000012\n")
+    assert read_box_rows(path).actions.tolist() == [-1, 12]
+
+
+def test_a_path_with_braces_is_named_as_it_is(tmp_path):
+    folder = tmp_path / "{0}{x}"
+    folder.mkdir()
+    _write(folder, drawn="a,0902,0,0,1,1,9\n")
+    with pytest.raises(ValueError, match=re.escape(f"1..3 ({folder / 'map.pbtxt'}), got 9")):
+        read_ava(_data(folder), "train")
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        ('item { name: "a" id: 2000000000 }', r"the id must be in \[1, 65536\]"),
+        ('item { name: "a" id: 1 ' * 20_000, "a } after each"),
+        ('item { name: "a" id: 1 parts { } }\n' + MAP, "without braces in them"),
+        (f'item {{ name: "{"x" * 9999}" id: 1 }}\n' * 2, "ids must be unique, got 1 as for"),
+    ],
+    ids=["id", "not closed", "nested", "long name"],
+)
+def test_a_label_map_of_any_content_is_one_short_line(text, message, tmp_path):
+    path = tmp_path / "map.pbtxt"
+    path.write_text(text)
+    with pytest.raises(ValueError, match=message) as error:
+        read_labelmap(path)
+    assert len(str(error.value)) < len(str(path)) + 300
 
 
 def test_excluded_key_frames(tmp_path):

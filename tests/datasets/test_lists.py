@@ -42,6 +42,12 @@ TWO = [("a/x.mp4", 3), ("b/y.mp4", 0)]
         ("Label,Video_Path,split\n3,a/x.mp4,train\n0,b/y.mp4,train\n", ","),
         ('"a/x.mp4","3"\n"b/y.mp4","0"\n', ","),
         ("a/x.mp4\t3\nb/y.mp4\t0\n", "\t"),
+        ("a/x.mp4\t3\nb/y.mp4\t0\n", "\\t"),  # as a shell passes "\t"
+        ("a/x.mp4;3\nb/y.mp4;0\n", ";"),
+        ('"a/x.mp4";"3"\n"b/y.mp4";"0"\n', ";"),
+        ("path;label;score\na/x.mp4;3;0,5\nb/y.mp4;0;0,25\n", ";"),
+        ("Video Path;Class-ID\na/x.mp4;3\nb/y.mp4;0\n", ";"),
+        ("clip_path,action\na/x.mp4,3\nb/y.mp4,0\n", ","),
     ],
 )
 def test_path_and_label(content, separator, tmp_path):
@@ -72,6 +78,54 @@ def test_paths_with_blanks_commas_and_any_script(tmp_path):
     assert _rows(_read(tmp_path, "hula hooping/x.mp4\t1\n", separator="\t")) == [
         ("hula hooping/x.mp4", 1)
     ]
+
+
+@pytest.mark.parametrize(
+    "encoding", ["utf-8-sig", "utf-16", "utf-16-le", "utf-16-be", "\ufeffutf-16-be", "utf-32"]
+)
+@pytest.mark.parametrize("form", ["a/x.mp4 3\r\nb/視頻.mp4 0\r\n", "視頻 視頻/été.mp4\t3\n"])
+def test_lists_in_other_unicode_encodings(encoding, form, tmp_path):
+    """PowerShell writes UTF-16 with a byte order mark, spreadsheets with tabs."""
+    mark = "\ufeff" if encoding.startswith("\ufeff") else ""
+    content = (mark + form).encode(encoding.removeprefix("\ufeff"))
+    separator = "\t" if "\t" in form else " "
+    assert _rows(_read(tmp_path, content, separator=separator)) == _rows(
+        _read(tmp_path, form, separator=separator)
+    )
+
+
+@pytest.mark.parametrize(
+    ("content", "message"),
+    [
+        ("a.mp4 1\nb.mp4 2\n".encode("utf-16")[:-1], "not UTF-16-LE: truncated data$"),
+        (b"\xff\xfea\0\x00\xd8 \0", "train.csv must be text in .*not UTF-16"),
+        (b"\x1a\x45\xdf\xa3\0\0\0\0" * 99, "got NUL bytes, as in a binary file"),
+    ],
+)
+def test_a_list_that_is_no_text_is_one_clear_error(content, message, tmp_path):
+    with pytest.raises(ValueError, match=message):
+        _read(tmp_path, content)
+
+
+def test_a_first_line_that_may_be_a_header_is_told(tmp_path):
+    videos = _read(tmp_path, "ident\na.mp4\nb.mp4\n")
+    assert [videos.path(row) for row in range(3)] == ["ident", "a.mp4", "b.mp4"]
+    (note,) = videos.notes
+    assert "'ident' in the first line is read as a path" in note
+    assert "(path, video, clip" in note
+    assert _read(tmp_path, "folder\nother\n").notes == ()
+
+
+def test_the_column_that_is_read_is_told_where_a_header_names_several(tmp_path):
+    videos = _read(tmp_path, "name,path,class,class_id\na,b.mp4,hop,3\n", separator=",")
+    assert videos.path(0) == "a"
+    assert videos.class_names == ("hop",)
+    (note,) = videos.notes
+    assert note == (
+        "the header names the columns 'name', 'path' for paths, of which the first is read; "
+        "the header names the columns 'class', 'class_id' for labels, of which the first is read"
+    )
+    assert _read(tmp_path, "fold,path,class\n1,b.mp4,hop\n", separator=",").notes == ()
 
 
 def test_a_path_that_is_not_utf8_opens_the_same_file(tmp_path):
@@ -139,13 +193,23 @@ def test_official_kinetics_annotation(separator, tmp_path):
         (KINETICS + "a,,1,2,train\n", {}, "line 5: the youtube_id must not be empty"),
         ("", {}, "has no rows"),
         ("path,label\n\n", {"separator": ","}, "has no rows"),
-        ("a.mp4;1\n", {"separator": ";"}, "PATH_LABEL_SEPARATOR must be .*got ';'"),
+        ("a.mp4|1\n", {"separator": "|"}, r"PATH_LABEL_SEPARATOR must be .* tab, got '\|'"),
+        ("a.mp4;1\n", {}, "line 1: .*a semicolon before a number.*_SEPARATOR to ';'"),
+        ("a.mp4;jump\nb.mp4;1\n", {}, "line 1: .*a semicolon after the name of a file"),
+        ("a.mp4,jump\n", {}, "line 1: .*a comma after the name of a file"),
+        ("path;label\na.mp4;jump\n", {}, "line 1: .*a semicolon between the names of a header"),
+        ("clip;verb\na.mp4;1\n", {}, "line 2: .*a semicolon before a number"),
+        ("a b.mp4;1\n", {}, "line 1: the label .*it has a semicolon before a number"),
+        ("ident,label\na.mp4,1\n", {"separator": ","}, r"if this .* the paths \(path, video"),
+        ("path,verb\na.mp4,1\n", {"separator": ","}, r"if this .* the labels \(label, lab"),
+        ("a\0.mp4 1\n" + "b.mp4 1\n" * 9, {}, "got NUL bytes, as in a binary file"),
+        ("b.mp4 1\n" * 999 + "a\0.mp4 1\n", {}, "line 1000: the path has a NUL byte"),
     ],
 )
 def test_a_malformed_row_is_named(content, arguments, message, tmp_path):
     with pytest.raises(ValueError, match=message) as caught:
         _read(tmp_path, content, **arguments)
-    if "SEPARATOR" not in message:
+    if "PATH_LABEL_SEPARATOR must" not in message:
         assert "train.csv" in str(caught.value)
 
 

@@ -84,6 +84,12 @@ def test_validation_of_kinetics_is_numbered_by_the_training_list(tmp_path):
         ("a,b.mp4 3\n", [("a,b.mp4", 3)]),
         ("a b.mp4,3\n", [("a b.mp4", 3)]),
         ("a.mp4\nb.mp4\n", [("a.mp4", None), ("b.mp4", None)]),
+        ("a, b.mp4;3\n", [("a, b.mp4", 3)]),
+        ("a;b.mp4,3\n", [("a;b.mp4", 3)]),
+        ("a;b.mp4 3\n", [("a;b.mp4", 3)]),
+        ("a;b.mp4\nc.mp4\n", [("a;b.mp4", None), ("c.mp4", None)]),
+        ("path;label;score\na.mp4;1;0,5\n", [("a.mp4", 1)]),
+        ("clip path;class\na b.mp4;1\n", [("a b.mp4", 1)]),
     ],
 )
 def test_any_csv_shows_its_separator(content, rows, tmp_path):

@@ -222,6 +222,20 @@ def test_an_index_is_kept_and_made_anew_when_its_shard_changes(tmp_path, cache):
     assert _read(tmp_path).labels.tolist() == [1, 1, 1]
 
 
+def test_an_index_that_passed_over_members_with_fewer_suffixes_known_is_made_anew(tmp_path, cache):
+    shard = write_shard(tmp_path / "train.tar", {"a.mp4": b"a", "b.m2ts": b"b"})
+    assert _paths(_read(tmp_path), tmp_path) == ["train.tar/a.mp4", "train.tar/b.m2ts"]
+    path = Path(f"{shard}.index.json")
+    index = json.loads(path.read_text())
+    columns = ("names", "offsets", "sizes", "labels", "label_kinds")
+    old = {**index, "form": 1, **{name: index[name][:1] for name in columns}}
+    path.write_text(json.dumps({**old, "num_passed_over": 1, "passed_over": ["b.m2ts"]}))
+    assert _paths(_read(tmp_path), tmp_path) == ["train.tar/a.mp4", "train.tar/b.m2ts"]
+    assert json.loads(path.read_text()) == index
+    path.write_text(json.dumps(old))  # complete, so it is used
+    assert _paths(_read(tmp_path), tmp_path) == ["train.tar/a.mp4"]
+
+
 def test_a_shard_that_changes_after_it_was_indexed_loses_videos_and_gives_no_others(tmp_path):
     shard, _ = write_rows(tmp_path, [4, 4])
     whole = shard.read_bytes()

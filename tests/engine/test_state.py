@@ -91,3 +91,39 @@ def test_another_model_is_told_in_few_words() -> None:
         restored(payload)
     assert "has other shapes of 0.weight" in str(error.value)
     assert len(str(error.value)) < 500
+
+
+def _changed(payload: dict[str, Any], name: str, value: object) -> dict[str, Any]:
+    payload["optimizer_state"]["state"][2][name] = value
+    return payload
+
+
+@pytest.mark.parametrize(
+    ("name", "value"),
+    [
+        ("exp_avg", torch.zeros(3)),
+        ("exp_avg", None),
+        ("exp_avg_sq", 1.0),
+        ("step", torch.tensor(-1.0)),
+        ("step", float("nan")),
+    ],
+)
+def test_moments_that_do_not_fit_are_told_before_a_step(name: str, value: object) -> None:
+    with pytest.raises(ValueError, match=rf"x\.pyth: .*optimizer has no usable {name}"):
+        restored(_changed(trained().payload(), name, value))
+
+
+def test_weights_that_are_not_finite_are_nothing_to_go_on_from() -> None:
+    payload = trained().payload()
+    payload["model_state"]["1.bias"].fill_(float("nan"))
+    with pytest.raises(ValueError, match=r"x\.pyth: .* not finite \(1\.bias\)"):
+        restored(payload)
+
+
+def test_an_average_of_other_shapes_is_told() -> None:
+    before = trained()
+    before.average = WeightAverage(before.bare, 0.9)
+    payload = before.payload()
+    payload["average_state"]["weights"]["1.bias"] = torch.zeros(5)
+    with pytest.raises(ValueError, match=r"average has other shapes of 1\.bias"):
+        restored(payload)

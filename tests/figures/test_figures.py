@@ -3,20 +3,29 @@
 from __future__ import annotations
 
 import math
+import re
 import subprocess
 import sys
+import warnings
+from collections.abc import Callable
 from itertools import groupby
+from pathlib import Path
 
+import matplotlib
 import numpy as np
 import pytest
 import torch
 from matplotlib.image import imread
 
+from slowfast_maskfeat.cli import StoppedError
 from slowfast_maskfeat.figures import (
     HOGDrawing,
     PanelRow,
     PixelDrawing,
     accuracy_curves,
+    class_bars,
+    draw_or_warn,
+    file_names,
     hide_masked,
     panel_columns,
     panel_image,
@@ -208,3 +217,182 @@ def test_training_curves(tmp_path):
     with_accuracy = tmp_path / "accuracy.png"
     training_curves(with_accuracy, events)
     assert imread(with_accuracy).shape[0] > imread(losses_only).shape[0]
+
+
+def _texts(path: Path) -> list[str]:
+    """Texts of an SVG file, in order; matplotlib writes each as a comment before its outlines."""
+    return re.findall(r"<!-- (.*?) -->", path.read_text(encoding="utf-8"))
+
+
+def _epochs(count: int) -> list[dict[str, object]]:
+    """Events of a run whose epochs have fewer steps than a log period."""
+    of_epochs = [
+        {"event": "epoch", "epoch": n, "loss": 1 / n, "lr": 1e-3 / n} for n in range(1, count + 1)
+    ]
+    of_epochs[-1:] += [{"event": "validation", "epoch": count, "loss": 0.5}]
+    return of_epochs
+
+
+@pytest.mark.parametrize(
+    ("count", "ticks"),
+    [
+        (1, ["0", "1"]),
+        (2, ["0", "1", "2"]),
+        (7, [str(n) for n in range(8)]),
+        (300, ["0", "50", "100", "150", "200", "250", "300"]),
+    ],
+)
+def test_curves_have_ticks_at_whole_epochs(tmp_path, count, ticks):
+    training_curves(tmp_path / "x.svg", _epochs(count))
+    texts = _texts(tmp_path / "x.svg")
+    end = texts.index("epoch")
+    # The legend of the loss comes before the axis of the epochs, in the order of the file.
+    assert texts[end - len(ticks) - 1 : end] == ["validation", *ticks]
+    accuracy_curves(tmp_path / "y.svg", {"a": (range(1, count + 1), [50.0] * count)})
+    texts = _texts(tmp_path / "y.svg")
+    assert texts[: texts.index("fine-tuning epoch")] == ticks
+
+
+def test_a_run_in_its_hundredth_epoch_is_drawn_there(tmp_path):
+    events = [{"event": "train", "epoch": 100 + n / 10, "loss": 1.0, "lr": 1.0} for n in (2, 4)]
+    training_curves(tmp_path / "x.svg", events)
+    assert {"100", "101"} <= set(_texts(tmp_path / "x.svg"))
+
+
+def test_the_legend_names_training_and_validation(tmp_path):
+    training_curves(tmp_path / "x.svg", _epochs(3))
+    texts = _texts(tmp_path / "x.svg")
+    assert {"training (mean of an epoch)", "validation", "learning rate"} <= set(texts)
+    steps = [{"event": "train", "epoch": 0.5, "loss": 2.0, "baseline": 3.0, "lr": 1e-3}]
+    training_curves(tmp_path / "y.svg", [*steps, *_epochs(3)])
+    texts = _texts(tmp_path / "y.svg")
+    assert {"training (mean of a log period)", "constant prediction (training)"} <= set(texts)
+
+
+def test_later_events_replace_those_of_the_same_epochs(tmp_path):
+    """After a kill, steps are repeated; after a new start in the same folder, the whole run is."""
+
+    def lines(first: int, last: int, loss: float) -> list[dict[str, object]]:
+        start = {"event": "start", "epoch": first // 4, "step": first % 4}
+        steps = range(first + 1, last + 1)
+        return [start, *({"event": "train", "epoch": n / 4, "loss": loss / n} for n in steps)]
+
+    validation = {"event": "validation", "epoch": 2, "loss": 7.0}
+    once, resumed, again = lines(0, 6, 1.0), [*lines(0, 6, 1.0), *lines(4, 10, 2.0)], tmp_path / "c"
+    expected = [*lines(0, 4, 1.0), *lines(4, 10, 2.0)]
+    training_curves(tmp_path / "a", resumed)
+    training_curves(tmp_path / "b", expected)
+    assert (tmp_path / "a").read_bytes() == (tmp_path / "b").read_bytes()
+    training_curves(again, [*lines(0, 10, 3.0), validation, *once])
+    training_curves(tmp_path / "d", once)
+    assert again.read_bytes() == (tmp_path / "d").read_bytes()
+
+
+def test_values_that_are_no_numbers_are_left_out(tmp_path):
+    good = _epochs(4)
+    bad = [
+        {"event": "epoch", "epoch": "2", "loss": 1.0},
+        {"event": "epoch", "epoch": None, "loss": 1.0},
+        {"event": "epoch", "epoch": 2, "loss": [1.0]},
+        {"event": "epoch", "epoch": 2, "loss": True, "lr": 10**400},
+        {"event": "start", "epoch": [], "step": {}},
+        {"event": "epoch"},
+    ]
+    training_curves(tmp_path / "a.png", good)
+    training_curves(tmp_path / "b.png", [*bad, *good, *bad])
+    assert (tmp_path / "a.png").read_bytes() == (tmp_path / "b.png").read_bytes()
+    with pytest.raises(ValueError, match="`epoch`"):
+        training_curves(tmp_path / "c.png", bad)
+
+
+NAMES = {
+    "playing \u6253\u7bee\u7403": None,  # without such a font each character is an escape
+    "caf\u00e9 $5 and $6": "caf\u00e9 $5 and $6",
+    "a_$x^$": "a_$x^$",
+    "arc \u2312": "arc \u2312",  # of DejaVu Sans Mono, which comes with matplotlib
+    "\x1b[31mred": r"\x1b[31mred",
+    "tab\there": r"tab\there",
+    "not \udce9 UTF-8": r"not \udce9 UTF-8",
+    "turned \u202e round": "turned  round",
+}
+
+
+def test_names_of_any_characters_are_drawn(tmp_path):
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")  # matplotlib warns of each missing glyph
+        class_bars(tmp_path / "x.svg", dict.fromkeys(NAMES, 0.5), dict.fromkeys(NAMES, 3))
+        training_curves(tmp_path / "y.png", _epochs(2), title="".join(NAMES))
+        row = _row(np.zeros((3, 3), dtype=bool), name="\n".join(NAMES))
+        prediction_panel(tmp_path / "z.png", [row], title="".join(NAMES))
+    texts = _texts(tmp_path / "x.svg")
+    for expected in filter(None, NAMES.values()):
+        assert f"{expected} (3)" in texts
+
+
+def test_settings_of_the_user_do_not_change_or_break_figures(tmp_path):
+    training_curves(tmp_path / "a.png", _epochs(2))
+    strange = {"text.usetex": True, "font.family": "Nothing", "lines.linewidth": 9}
+    with matplotlib.rc_context(strange):
+        training_curves(tmp_path / "b.png", _epochs(2))
+        assert matplotlib.rcParams["text.usetex"]
+    assert (tmp_path / "a.png").read_bytes() == (tmp_path / "b.png").read_bytes()
+
+
+def test_bars_of_very_many_classes(tmp_path):
+    values = {f"class {n}": n / 3000 for n in range(3000)}
+    class_bars(tmp_path / "x.svg", values, dict.fromkeys(values, 1))
+    texts = _texts(tmp_path / "x.svg")
+    assert {"class 0 (1)", "class 2999 (1)"} <= set(texts)
+    assert any("of 3000 classes" in text for text in texts)
+    assert "class 1500 (1)" not in texts
+
+
+@pytest.mark.parametrize(
+    ("paths", "names"),
+    [
+        (["/a/b/x.mp4", "/a/c/y.mp4"], ["x.mp4", "y.mp4"]),
+        (["/a/b/x.mp4", "/a/c/x.mp4"], ["b/x.mp4", "c/x.mp4"]),
+        (["/a/b/x.mp4", "/a/b/x.mp4"], ["x.mp4", "x.mp4"]),
+        (["https://a.b/c/frames/"], ["frames"]),
+        (["/a/" + "v" * 30 + "0123456789.avi"], ["v" * 20 + "...3456789.avi"]),
+        ([], []),
+    ],
+)
+def test_short_names_tell_files_apart(paths, names):
+    assert file_names(paths) == names
+    assert all(len(name) <= 34 for name in file_names(paths))
+
+
+def test_a_figure_that_cannot_be_drawn_is_a_warning(tmp_path, capsys):
+    path = tmp_path / "x.png"
+
+    def fail(error: BaseException) -> Callable[[], None]:
+        def draw() -> None:
+            raise error
+
+        return draw
+
+    for error, reason in (
+        (ValueError("no\nnumbers"), "no"),
+        (OSError(28, "No space left on device", "x"), "No space left on device"),
+        (ModuleNotFoundError("No module named 'matplotlib'"), "No module named 'matplotlib'"),
+        (KeyError("loss"), "KeyError: 'loss'"),
+        (MemoryError(), "MemoryError"),
+    ):
+        assert not draw_or_warn(path, fail(error))
+        assert capsys.readouterr().err == f"warning: {path} is not drawn: {reason}\n"
+    for stop in (StoppedError(15, "saved"), KeyboardInterrupt()):
+        with pytest.raises(type(stop)):
+            draw_or_warn(path, fail(stop))
+    assert draw_or_warn(path, lambda: None)
+    assert not draw_or_warn(path, lambda: False)
+    assert capsys.readouterr().err == ""
+
+
+def test_a_figure_is_written_as_a_whole_or_not_at_all(tmp_path):
+    path = tmp_path / "x.nothing"
+    path.write_text("before")
+    with pytest.raises(ValueError, match="nothing"):
+        training_curves(path, _epochs(2))
+    assert path.read_text() == "before"
+    assert list(tmp_path.iterdir()) == [path]

@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, field
+from fractions import Fraction
+from io import BytesIO
 from pathlib import Path
 
 import av
 import numpy as np
-import pytest
-from helpers.videos_on_disk import numbered_frames, write_video
+from av.stream import Disposition
+from helpers.videos_on_disk import numbered_frames, write_tone, write_video
+from PIL import Image
 
 NUM_FRAMES = 60
 VARIABLE_TIMES = tuple(i / 30 if i < 30 else 1 + (i - 30) / 10 for i in range(NUM_FRAMES))
@@ -28,6 +31,7 @@ class KindOfFile:
     content: bytes | None = None
     numbers: tuple[int, ...] | None = tuple(range(NUM_FRAMES))  # None: a beginning of them
     times: tuple[float, ...] | None = None
+    num_frames: int = NUM_FRAMES  # that are written
 
 
 _OPEN = {"x264-params": "open-gop=1"}
@@ -45,6 +49,10 @@ FILES = {
     ),
     "h264-10-bit": KindOfFile("mp4", {"bframes": 2, "pixel_format": "yuv420p10le"}),
     "h264-full-range": KindOfFile("mp4", {"bframes": 2, "pixel_format": "yuvj420p"}),
+    "h264-10-bit-full-range": KindOfFile(
+        "mp4", {"bframes": 2, "pixel_format": "yuv420p10le", "full_range": True}
+    ),
+    "h264-10-bit-gray": KindOfFile("mp4", {"pixel_format": "gray10le", "full_range": True}),
     "hevc-10-bit": KindOfFile(
         "mp4",
         {
@@ -67,6 +75,8 @@ FILES = {
     "mpeg4-b-frames": KindOfFile("mp4", {"codec": "mpeg4", "bframes": 2}),
     "mpeg2-b-frames-ps": KindOfFile("mpg", {"codec": "mpeg2video", "bframes": 2}),
     "mjpeg-avi": KindOfFile("avi", {"codec": "mjpeg", "pixel_format": "yuvj420p"}),
+    "mjpeg-exif": KindOfFile("mov", height=96, width=64, turned=1),
+    "latin1-title-avi": KindOfFile("avi", {"codec": "mpeg4"}),  # in a tag
     "variable-rate": KindOfFile(
         "mp4", {"bframes": 2, "times": VARIABLE_TIMES}, times=VARIABLE_TIMES
     ),
@@ -81,6 +91,11 @@ FILES = {
     "over-counted": KindOfFile("mp4"),  # packets at its end that hold no picture
     "audio-first": KindOfFile("mp4", {"bframes": 2, "with_audio": True}),
     "audio-first-mkv": KindOfFile("mkv", {"bframes": 2, "with_audio": True}),
+    "audio-with-cover": KindOfFile("mp4", numbers=()),
+    "jpeg-named-mp4": KindOfFile("mp4", num_frames=1, numbers=(5,)),
+    "one-frame-mkv": KindOfFile("mkv", {"fps": 25}, num_frames=1, numbers=(0,)),
+    "one-frame-flv": KindOfFile("flv", {"fps": 25}, num_frames=1, numbers=(0,)),
+    "no-duration-webm": KindOfFile("webm", {"codec": "libvpx"}),
     "odd-size": KindOfFile("mp4", {"bframes": 2, "pixel_format": "yuv444p"}, height=47, width=63),
     "odd-size-subsampled": KindOfFile("webm", {"codec": "libvpx-vp9"}, height=47, width=63),
     "rotated-90": KindOfFile("mp4", {"rotation": 90}, height=96, width=64, turned=1),
@@ -92,29 +107,53 @@ FILES = {
     "truncated-mp4": KindOfFile(
         "mp4", {"gop": 60, "container_options": {"movflags": "faststart"}}, cut_to=0.7, numbers=None
     ),
+    "truncated-mp4-b-frames": KindOfFile(
+        "mp4",
+        {"gop": 60, "bframes": 3, "container_options": {"movflags": "faststart"}},
+        cut_to=0.7,
+        numbers=None,
+    ),
     "truncated-before-index": KindOfFile("mp4", cut_to=0.7, numbers=()),
     "zero-bytes": KindOfFile("mp4", content=b"", numbers=()),
     "text-named-mp4": KindOfFile("mp4", content=b"a video this is not\n" * 50, numbers=()),
 }
 
 
+class MissingEncoderError(Exception):
+    """This FFmpeg cannot encode a kind of file."""
+
+
 def make_file(folder: Path, name: str) -> Path:
-    """Write the file of a kind; skips the test where FFmpeg has no encoder for it."""
+    """Write the file of a kind.
+
+    Raises:
+        MissingEncoderError: FFmpeg has no encoder for it.
+    """
     kind = FILES[name]
     path = folder / f"{name}.{kind.ending}"
     if kind.content is not None:
         path.write_bytes(kind.content)
         return path
     frames = numbered_frames(NUM_FRAMES, kind.height, kind.width)
+    frames = frames[(kind.numbers or (0,))[0] :][: kind.num_frames]
+    if name == "edit-list":
+        frames = numbered_frames(NUM_FRAMES, kind.height, kind.width)
     frames = np.rot90(frames, -kind.turned, (1, 2))
     if kind.mirrored:
         frames = frames[:, :, ::-1]
     codec = kind.make.get("codec", "libx264")
     if codec not in av.codecs_available:
-        pytest.skip(f"this FFmpeg has no encoder {codec}")
-    write_video(path, frames, **kind.make)
+        raise MissingEncoderError(codec)
+    if name in _WRITERS:
+        _WRITERS[name](path, frames)
+    else:
+        write_video(path, frames, **kind.make)
     if name == "over-counted-avi":
         _overcount_avi(path)
+    if name == "latin1-title-avi":
+        _retitle_avi(path)
+    if name == "no-duration-webm":
+        path = _copy_through_pipe(path, folder / "piped.webm")
     if name == "over-counted":
         path = _append_empty(path, folder / "empty-end.mp4", num_packets=6)
     if name == "edit-list":
@@ -123,6 +162,85 @@ def make_file(folder: Path, name: str) -> Path:
         whole = path.read_bytes()
         path.write_bytes(whole[: int(len(whole) * kind.cut_to)])
     return path
+
+
+def _jpeg(frame: np.ndarray, orientation: int) -> bytes:
+    exif = Image.Exif()
+    exif[0x0112] = orientation
+    file = BytesIO()
+    Image.fromarray(frame).save(file, "JPEG", quality=95, exif=exif)
+    return file.getvalue()
+
+
+def _write_exif_mjpeg(path: Path, frames: np.ndarray) -> None:
+    """Motion JPEG whose frames say by EXIF that they are turned, as those of some cameras."""
+    with av.open(str(path), "w") as container:
+        stream = container.add_stream("mjpeg", rate=30)
+        stream.height, stream.width = frames.shape[1:3]
+        stream.pix_fmt = "yuvj420p"
+        for number, frame in enumerate(frames):
+            packet = av.Packet(_jpeg(np.ascontiguousarray(frame), orientation=8))
+            packet.pts = packet.dts = number
+            packet.time_base, packet.stream = Fraction(1, 30), stream
+            packet.is_keyframe = True
+            container.mux(packet)
+
+
+def _write_jpeg(path: Path, frames: np.ndarray) -> None:
+    path.write_bytes(_jpeg(frames[0], orientation=1))
+
+
+def _write_cover(path: Path, frames: np.ndarray) -> None:
+    """Sound with a cover picture."""
+    with av.open(str(path), "w") as container:
+        sound = container.add_stream("aac", rate=16_000, layout="mono")
+        cover = container.add_stream("mjpeg", rate=30)
+        cover.height, cover.width = frames.shape[1:3]
+        cover.pix_fmt = "yuvj420p"
+        cover.disposition = Disposition.attached_pic.value
+        write_tone(container, sound, seconds=1)
+        packet = av.Packet(_jpeg(frames[0], orientation=1))
+        packet.pts = packet.dts = 0
+        packet.time_base, packet.stream = Fraction(1, 30), cover
+        container.mux(packet)
+
+
+_WRITERS = {
+    "mjpeg-exif": _write_exif_mjpeg,
+    "jpeg-named-mp4": _write_jpeg,
+    "audio-with-cover": _write_cover,
+}
+
+
+def _copy_through_pipe(path: Path, out_path: Path) -> Path:
+    """Copy a file as a recorder that cannot go back to write the duration into its header."""
+
+    class Pipe:
+        def __init__(self) -> None:
+            self.content = b""
+
+        def write(self, content: bytes) -> int:
+            self.content += content
+            return len(content)
+
+    pipe = Pipe()
+    with av.open(str(path)) as source, av.open(pipe, "w", format=path.suffix[1:]) as out:
+        stream = source.streams.video[0]
+        copied = out.add_stream_from_template(stream)
+        for packet in source.demux(stream):
+            if packet.size:
+                packet.stream = copied
+                out.mux(packet)
+    out_path.write_bytes(pipe.content)
+    return out_path
+
+
+def _retitle_avi(path: Path) -> None:
+    """Put a title in Latin-1 into the place of the encoder's name."""
+    content = path.read_bytes()
+    place = content.index(b"ISFT") + 8
+    title = "café".encode("latin-1")
+    path.write_bytes(content[:place] + title + content[place + len(title) :])
 
 
 def _shift(path: Path, out_path: Path, *, num_frames: int) -> Path:

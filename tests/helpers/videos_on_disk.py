@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import os
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from fractions import Fraction
 from pathlib import Path
 
 import av
 import numpy as np
+from av.video.reformatter import ColorRange
 
 NUM_BITS = 8
 # Two rows of blocks, the number's bits from the top left, so that each orientation differs.
@@ -44,6 +47,22 @@ def read_numbers(frames: np.ndarray) -> list[int]:
     return numbers
 
 
+@contextmanager
+def ordinary_scheduling() -> Iterator[None]:
+    """Undo what SVT-AV1 does: as root it makes its caller a real-time thread for good.
+
+    Tests in such a thread would leave no time of the processor to any other process.
+    """
+    if not hasattr(os, "sched_getscheduler"):
+        yield
+        return
+    before = os.sched_getscheduler(0), os.sched_getparam(0)
+    try:
+        yield
+    finally:
+        os.sched_setscheduler(0, *before)
+
+
 def write_video(
     path: str | Path,
     frames: np.ndarray,
@@ -60,6 +79,7 @@ def write_video(
     rotation: float | None = None,
     mirrored: bool = False,
     container_options: dict[str, str] | None = None,
+    full_range: bool = False,
 ) -> Path:
     """Encode frames.
 
@@ -79,6 +99,7 @@ def write_video(
         rotation: Degrees, counter-clockwise, by which a player is told to turn the picture.
         mirrored: Tell players to mirror the picture left to right as well.
         container_options: Of the muxer.
+        full_range: Store values of 0 to 255 instead of 16 to 235, and say so.
 
     Returns:
         The path.
@@ -92,9 +113,12 @@ def write_video(
         fixed += f":bframes={bframes}:pools=1:frame-threads=1"
         extra = all_options.pop("x265-params", "")
         all_options = {"preset": "ultrafast", **all_options, "x265-params": f"{fixed}:{extra}"}
-    with av.open(
-        str(path), "w", format=container_format, options=container_options or {}
-    ) as container:
+    with (
+        ordinary_scheduling(),
+        av.open(
+            str(path), "w", format=container_format, options=container_options or {}
+        ) as container,
+    ):
         audio = container.add_stream("aac", rate=16_000, layout="mono") if with_audio else None
         stream = container.add_stream(codec, rate=Fraction(fps).limit_denominator(1001))
         stream.height, stream.width = frames.shape[1:3]
@@ -102,15 +126,18 @@ def write_video(
         stream.options = all_options
         stream.codec_context.gop_size = gop
         stream.codec_context.max_b_frames = bframes
+        values = {"dst_color_range": "JPEG"} if full_range else {}
+        if full_range:
+            stream.codec_context.color_range = ColorRange.JPEG
         if times is not None:
             stream.codec_context.time_base = Fraction(1, _CLOCK)
         if rotation is not None or mirrored:
             stream.set_display_rotation(rotation or 0.0, hflip=mirrored)
         if audio is not None:
-            _write_tone(container, audio, seconds=len(frames) / fps)
+            write_tone(container, audio, seconds=len(frames) / fps)
         for number, pixels in enumerate(frames):
             frame = av.VideoFrame.from_ndarray(np.ascontiguousarray(pixels), format="rgb24")
-            frame = frame.reformat(format=pixel_format)
+            frame = frame.reformat(format=pixel_format, **values)
             if times is not None:
                 frame.pts, frame.time_base = round(times[number] * _CLOCK), Fraction(1, _CLOCK)
             container.mux(stream.encode(frame))
@@ -118,7 +145,8 @@ def write_video(
     return Path(path)
 
 
-def _write_tone(container, stream, *, seconds: float) -> None:
+def write_tone(container, stream, *, seconds: float) -> None:
+    """Encode a tone into an audio stream of a container."""
     samples = np.sin(np.arange(int(16_000 * seconds)) * 0.2).astype(np.float32)
     for begin in range(0, len(samples) - 1024, 1024):
         piece = np.ascontiguousarray(samples[None, begin : begin + 1024])

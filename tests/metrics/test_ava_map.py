@@ -210,7 +210,8 @@ def test_a_second_detection_of_a_box_is_wrong_even_beside_another_box(tmp_path):
 def test_an_overlap_of_exactly_one_half_counts(tmp_path):
     half = "v,902,0,0,1,1,1,0.9\n"
     assert _evaluate(tmp_path, "v,902,0,0,1,0.5,1\n", half).mean_ap == 1
-    assert _evaluate(tmp_path, "v,902,0,0,1,0.4999,1\n", half).mean_ap == 0
+    with pytest.warns(UserWarning, match="0.0% of the 1 boxes of the ground truth are hit"):
+        assert _evaluate(tmp_path, "v,902,0,0,1,0.4999,1\n", half).mean_ap == 0
 
 
 def test_turned_over_detections_and_excluded_frames_are_left_out(tmp_path):

@@ -105,6 +105,45 @@ def test_an_output_that_cannot_be_written_is_told_before_the_work(videos, tmp_pa
     assert not (tmp_path / "out" / "features").exists()
 
 
+def _files(folder: Path) -> dict[Path, int]:
+    """All files of a folder and when they were written."""
+    return {path: path.stat().st_mtime_ns for path in folder.rglob("*") if path.is_file()}
+
+
+@pytest.mark.parametrize("named", ["", "--output", "OUTPUT_DIR"])
+def test_nothing_is_written_into_the_folder_of_the_training(videos, tmp_path, monkeypatch, named):
+    theirs, here = tmp_path / "theirs", tmp_path / "here"
+    here.mkdir()
+    checkpoint = _checkpoint(videos, theirs / "checkpoints")
+    before = _files(tmp_path)
+    monkeypatch.chdir(here)
+    words = {"": [], "--output": ["--output", "mine/f.npz"], "OUTPUT_DIR": ["OUTPUT_DIR", "mine"]}
+    done = _extract(checkpoint, *words[named], code=0)
+    kept = here / ("mine" if named else "output/extract_features") / "features"
+    assert f"in {kept.relative_to(here)}/test_pooled_" in done.stderr
+    written = set(_files(tmp_path)) - set(before)
+    assert before.items() <= _files(tmp_path).items()
+    assert {path for path in written if kept not in path.parents} == (
+        {here / "mine" / "f.npz"} if named == "--output" else set()
+    )
+    # Nor by a prediction, whose configuration is the checkpoint's as well.
+    words = ["--checkpoint", checkpoint, "--device", "cpu", "--video", videos / "0.mp4"]
+    assert run_tool("tools/predict.py", *words).returncode == 0
+    assert set(_files(tmp_path)) == written | set(before)
+
+
+def test_a_yaml_file_without_a_folder_leaves_it_to_the_tool(videos, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    checkpoint = _checkpoint(videos, tmp_path / "theirs")
+    text = load_config([], _words(videos, tmp_path)).dump()
+    lines = [line for line in text.splitlines() if not line.startswith("OUTPUT_DIR")]
+    for folder, line in (("output/extract_features", "OUTPUT_DIR: ."), ("own", "OUTPUT_DIR: own")):
+        (tmp_path / "model.yaml").write_text("\n".join([*lines, line]))
+        _extract(checkpoint, "--cfg", tmp_path / "model.yaml", code=0)
+        assert list((tmp_path / folder / "features").iterdir())
+    assert not (tmp_path / "features").exists()
+
+
 def test_a_learning_rate_that_diverges_is_named(videos, tmp_path):
     options = {"PROBE.KIND": "attentive", "PROBE.LEARNING_RATES": [0.001, 1e30]}
     said = _probe(videos, tmp_path, options).stderr
@@ -121,7 +160,7 @@ def test_ctrl_c_ends_with_one_line(videos, tmp_path, is_tool):
     script = "tools/run_net.py"
     if is_tool:
         words = ["--checkpoint", str(_checkpoint(videos, tmp_path)), "--device", "cpu"]
-        words += ["TEST.NUM_ENSEMBLE_VIEWS", "2000"]
+        words += ["TEST.NUM_ENSEMBLE_VIEWS", "2000", "OUTPUT_DIR", str(tmp_path)]
         script = "tools/extract_features.py"
     command = tool_command(script, *words)
     with subprocess.Popen(
@@ -143,7 +182,7 @@ def test_ctrl_c_ends_with_one_line(videos, tmp_path, is_tool):
 
 
 @pytest.mark.parametrize("is_probe", [True, False])
-def test_a_list_without_a_video_is_named_with_a_reason(lists, tmp_path, is_probe):
+def test_a_list_of_files_that_are_elsewhere_is_named_before_the_work(lists, tmp_path, is_probe):
     rows = "".join(f"{number}.mp4 {number % 3}\n" for number in range(10))
     for name in ("train.csv", "test.csv"):
         (lists / name).write_text(rows)
@@ -155,11 +194,10 @@ def test_a_list_without_a_video_is_named_with_a_reason(lists, tmp_path, is_probe
         done = _extract(checkpoint, *tiny_run.pairs(elsewhere), code=2)
     error = _error(done)
     name = "train.csv" if is_probe else "test.csv"
-    assert f"{lists / name}: none of its 10 videos could be decoded" in error
-    assert "DATA.PATH_PREFIX" in error
-    first = tmp_path / "elsewhere" / "0.mp4"
-    assert f"the first, {first}: " in error
-    assert len(error.split(f"{first}: ")[1]) > 5  # the reason
+    folder = tmp_path / "elsewhere"
+    assert f"{lists / name}: none of the first 10 exists under {str(folder)!r}" in error
+    assert f"such as {str(folder / '0.mp4')!r}; is DATA.PATH_PREFIX right?" in error
+    assert not (tmp_path / "out" / "features").exists()
 
 
 def test_a_probe_takes_the_weights_that_a_test_would(videos, tmp_path):

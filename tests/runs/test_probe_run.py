@@ -280,12 +280,16 @@ def test_an_interrupted_extraction_goes_on(videos, pretrained, tmp_path, capsys,
 
 
 def test_too_little_room_is_told_before_the_work(videos, pretrained, tmp_path):
-    # 12 videos of 10**12 views, 32 tokens of 8 channels of two bytes and 24 of number and times.
-    views = {"TEST.NUM_ENSEMBLE_VIEWS": 10**12, "PROBE.KIND": "attentive"}
-    code, said = _probe(videos, tmp_path, pretrained, views)
+    lists = tmp_path / "lists"
+    lists.mkdir()
+    for name, times in (("train.csv", 1), ("test.csv", 10_000), ("classes.txt", 1)):
+        (lists / name).write_text((videos / name).read_text() * times)
+    views = {"TEST.NUM_ENSEMBLE_VIEWS": 10_000, "PROBE.KIND": "attentive"}
+    code, said = _probe(lists, tmp_path, pretrained, views)
     assert code == 2
     (error,) = [line for line in said.splitlines() if line.startswith("error: ")]
-    assert f"{12 * 10**12 * (32 * 8 * 2 + 24):,} bytes free" in error
+    # 32 tokens of 8 channels of two bytes, and 24 bytes of number and times.
+    assert f"{120_000 * 10_000 * (32 * 8 * 2 + 24):,} bytes free" in error
     assert str(tmp_path / "features") in error
     for key in ("TEST.NUM_ENSEMBLE_VIEWS", "TEST.NUM_SPATIAL_CROPS", "PROBE.KIND linear"):
         assert key in error

@@ -61,14 +61,19 @@ def _tested_boxes(trained) -> dict[tuple[float, ...], list[float]]:
     return found
 
 
-@pytest.mark.parametrize("unit", ["shares", "pixels"])
-def test_the_scores_are_those_of_a_test(data, trained, detect, tmp_path, unit):
+@pytest.mark.parametrize("form", ["shares", "pixels", "training"])
+def test_the_scores_are_those_of_a_test(data, trained, detect, tmp_path, form):
     expected = _tested_boxes(trained)
-    factor = np.array([96, 72] * 2) if unit == "pixels" else np.ones(4)
+    factor = np.array([96, 72] * 2) if form == "pixels" else np.ones(4)
     rows = [[second, *(np.array(box) * factor)] for second, *box in expected]
     boxes = tmp_path / "boxes.csv"
     lines = [",".join(f"{value:.6f}" for value in row) for row in reversed(rows)]
-    boxes.write_text("time,x1,y1,x2,y2\n" + "\n".join(lines) + "\n")
+    header = "time,x1,y1,x2,y2"
+    if form == "training":  # a row for each action of a box, among those of other videos
+        header = "video_id,second,x1,y1,x2,y2,action,person_id"
+        lines = [f"val_0000,{line},{action},7" for line in lines for action in (3, 5)]
+        lines.insert(1, "val_0001,0001,0.1,0.1,0.2,0.2,3,8")
+    boxes.write_text(header + "\n" + "\n".join(lines) + "\n")
     code, printed, error = detect(*_words(data, trained, boxes, tmp_path / "out"))
     assert code == 0, error
     assert f"{len(rows)} boxes at 3 timestamps" in printed
@@ -82,6 +87,34 @@ def test_the_scores_are_those_of_a_test(data, trained, detect, tmp_path, unit):
     for key, scores in expected.items():
         rounded = tuple(round(value, 3) for value in key)
         np.testing.assert_allclose(found[rounded], scores, atol=2e-3)
+
+
+@pytest.mark.parametrize(
+    "row", ["val_0000,0001,0.1,0.2,0.5,0.6,3,12", "val_0000.mp4,1,0.1,0.2,0.5,0.6,", "1,9,14,48,43"]
+)
+def test_a_single_row_is_no_header(data, trained, detect, tmp_path, row):
+    boxes = tmp_path / "boxes.csv"
+    boxes.write_text(row)
+    code, printed, error = detect(*_words(data, trained, boxes, tmp_path / "out"))
+    assert code == 0, error
+    assert "1 boxes at 1 timestamps" in printed
+    found = _rows(tmp_path / "out" / "detections.csv")
+    assert {(video, second) for video, second, *_ in found} == {("val_0000", "0001")}
+    sides = np.array([row[2:6] for row in found], float)
+    np.testing.assert_allclose(sides, [[0.1, 0.2, 0.5, 0.6]] * len(found), atol=0.01)
+
+
+def test_the_times_of_the_training_form_begin_where_the_video_does(data, trained, detect, tmp_path):
+    boxes = tmp_path / "boxes.csv"
+    scores = []
+    for row, words in (("2,0.1,0.2,0.5,0.6", ()), ("902,0.1,0.2,0.5,0.6,3", ("900",))):
+        boxes.write_text(f"val_0000,{row}" if words else row)
+        pairs_ = ["AVA.VIDEO_BEGIN", *words] if words else []
+        code, _, error = detect(*_words(data, trained, boxes, tmp_path / "out"), *pairs_)
+        assert code == 0, error
+        scores.append([row[6:] for row in _rows(tmp_path / "out" / "detections.csv")])
+    assert scores[0] == scores[1]
+    assert _rows(tmp_path / "out" / "detections.csv")[0][1] == "0902"
 
 
 def test_boxes_fade_away_from_their_time_and_are_gone_after_half_a_second(
@@ -114,8 +147,14 @@ def test_boxes_fade_away_from_their_time_and_are_gone_after_half_a_second(
     ("text", "message"),
     [
         ("", "must have at least one box"),
-        ("1,0.1,0.1,0.2\n", "line 1 must be the numbers time, x1, y1, x2, y2"),
-        ("1,0.1,0.1,0.2,0.2\n1,a,0.1,0.2,0.2\n", "line 2 must be the numbers time, x1"),
+        ("1,0.1,0.1,0.2\n", "line 1: time and box must be five numbers, got '1,0.1,0.1,0.2'"),
+        ("1,0.1,0.1,0.2,0.2\n1,a,0.1,0.2,0.2\n", "line 2: time and box must be five numbers"),
+        ("1,0.1,0.1,0.2\n", "a row must be `time,x1,y1,x2,y2` or `video,second,x1,y1,x2,y2,"),
+        ("time,y1,x1,y2,x2\n1,0.1,0.1,0.2,0.2\n", "order x1,y1,x2,y2, got the header 'time,y1,x"),
+        ("video_id,second,y1,x1,y2,x2,action\na,1,0,0,1,1,3\n", "order x1,y1,x2,y2, got the hea"),
+        ("a,1,0.1,0.1,0.2,0.2,3\n", "of the video 'val_0000', got those of 'a'; a row must be"),
+        ("val_0000,9,0.1,0.1,0.2,0.2,3\n", "line 1: the key frame at 9 s is outside of the file"),
+        ("val_0000,1,0.1,0.1,x,0.2,3\n", "line 1: time and box must be five numbers"),
         ("1,0.3,0.1,0.2,0.2\n", "0 <= x1 < x2 and 0 <= y1 < y2, got 0.3, 0.1, 0.2, 0.2"),
         ("9,0.1,0.1,0.2,0.2\n", "0 to 4 s, got 9 s"),
         ("1,5,5,500,20\n", "within the 96x72 pixels of the video, got 500, 20"),

@@ -1,9 +1,10 @@
-"""tools/run_net.py: what it says of weights that do not fit."""
+"""tools/run_net.py: what it says of weights that do not fit, and which words are files."""
 
 from __future__ import annotations
 
 from pathlib import Path
 
+import pytest
 from helpers.load_tool import run_tool
 from helpers.tiny_run import MODEL, pairs
 
@@ -27,3 +28,13 @@ def test_weights_that_do_not_fit_are_told_by_a_table_and_a_line(tmp_path: Path) 
     assert first == f"weights from {path}"
     assert classifier.endswith("the file has 3 classes, the model 7")
     assert line.startswith(f"error: {path} does not fill the whole model, which testing needs")
+
+
+@pytest.mark.parametrize("ending", ["yaml", "YAML", "Yml"])
+@pytest.mark.parametrize("tool", ["run_net", "model_info"])
+def test_yaml_files_are_recognized_in_any_case(ending, tool, tmp_path: Path) -> None:
+    path = tmp_path / f"x.{ending}"
+    path.write_text("TRAIN: {BATCHSIZE: 3}\n")
+    done = run_tool(f"tools/{tool}.py", "--cfg", str(path), "TASK", "x")
+    assert done.returncode == 2
+    assert f"{path}: unknown key 'TRAIN.BATCHSIZE'; did you mean TRAIN.BATCH_SIZE" in done.stderr

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import shutil
 
 import av
@@ -93,10 +94,10 @@ def test_two_networks_side_by_side_and_a_film(folder, tmp_path):
     videos = [folder / "0.mp4", folder / "1.mp4"]
     words = ["--checkpoint", folder / "hog.pyth"]
     done = _visualize(*words, "--input", *videos, "--output", one)
-    assert done.stdout.split() == [str(one), str(one.with_suffix(".gif"))]
+    assert done.stdout.splitlines() == [f"wrote {one}", f"wrote {one.with_suffix('.gif')}"]
     words = [*words, folder / "pixels.pyth", "--name", "HOG", "pixels"]
     done = _visualize(*words, "--input", *videos, "--output", both)
-    assert done.stdout.split() == [str(both), str(both.with_suffix(".gif"))]
+    assert done.stdout.splitlines() == [f"wrote {both}", f"wrote {both.with_suffix('.gif')}"]
     narrow, wide = Image.open(one), Image.open(both)
     assert narrow.height == wide.height
     assert 1.35 < wide.width / narrow.width < 1.5  # six columns instead of four
@@ -143,6 +144,27 @@ def test_a_film_keeps_its_form_whatever_the_masks_of_a_moment(folder, tmp_path):
     words += ["--input", folder / "0.mp4", "--output", output, "--film", ".mp4"]
     for seed in range(3):
         _visualize(*words, "--seed", seed)
+
+
+def test_time_steps_with_masked_tokens_are_drawn_and_named(folder, tmp_path):
+    """Of six time steps, frame masks hide three, a small cube one, tubes all."""
+    long = {"DATA.NUM_FRAMES": 12, "DATA.SAMPLING_RATE": 1, "MVIT.REL_POS_TEMPORAL": False}
+    _checkpoint(tmp_path / "long.pyth", HOG, long)
+    words = ["--checkpoint", tmp_path / "long.pyth", "--input", folder / "0.mp4"]
+    heights = {}
+    for mask, num_masked, num_drawn in (
+        (["AUG.MASK_FRAMES", True, "AUG.MASK_RATIO", 0.5], 3, 3),
+        (["AUG.MASK_TUBE", True], 6, 4),
+        (["AUG.MASK_RATIO", 0.02], 1, 1),
+    ):
+        output = tmp_path / f"{num_masked}.png"
+        done = _visualize(*words, "--output", output, "--opts", *mask)
+        (line,) = done.stderr.splitlines()
+        times, _, share = line.partition("; ")
+        assert share == f"tokens are masked in {num_masked} of 6 time steps"
+        assert re.fullmatch(rf"0.mp4: drawn at (\d\.\d\d s(, |$)){{{num_drawn}}}", times)
+        heights[num_drawn] = Image.open(output).height
+    assert heights[4] - heights[3] == pytest.approx((heights[3] - heights[1]) / 2, abs=2)
 
 
 def test_a_list_longer_than_a_panel_is_told_at_its_first(folder, tmp_path):

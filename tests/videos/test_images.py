@@ -2,10 +2,20 @@
 
 from __future__ import annotations
 
+import importlib.util
+import os
+import subprocess
+import sys
+import tracemalloc
+import zlib
+
 import numpy as np
+import PIL
 import pytest
+from helpers.deep_images import png_chunk
 from PIL import Image
 
+from slowfast_maskfeat.videos._numbered_frames import NumberedFrames
 from slowfast_maskfeat.videos.decode import DecodeError, decoder_versions, open_video
 
 # Rows and columns that tell each orientation from every other.
@@ -102,3 +112,115 @@ def test_a_damaged_image_is_lost_with_the_reason(content, reason, tmp_path):
         video.frames([0])
     assert caught.value.path == str(path)
     assert "\n" not in caught.value.reason
+
+
+@pytest.mark.parametrize("ending", ["jfif", "jpe", "jp2", "avif", "ppm", "BMP", "tif", "gif.png"])
+def test_images_of_every_format_of_the_field(ending, tmp_path):
+    formats = {"jfif": "JPEG", "jpe": "JPEG", "gif.png": "GIF"}
+    if ending == "avif" and tuple(map(int, PIL.__version__.split(".")[:2])) < (11, 3):
+        pytest.skip("this Pillow has no AVIF")
+    path = tmp_path / f"x.{ending}"
+    Image.fromarray(PIXELS).save(path, format=formats.get(ending), quality=100)
+    assert np.abs(_read(path)[0].astype(int) - PIXELS).mean() <= 2
+
+
+@pytest.mark.parametrize("kind", ["GIF", "PNG", "WEBP", "TIFF"])
+def test_of_several_images_in_a_file_the_first_is_read(kind, tmp_path):
+    first, second = Image.fromarray(PIXELS), Image.fromarray(255 - PIXELS)
+    path = tmp_path / "x.png"
+    options = {"lossless": True} if kind == "WEBP" else {}
+    first.save(path, format=kind, save_all=True, append_images=[second], **options)
+    assert np.abs(_read(path)[0].astype(int) - PIXELS).max() <= 3
+
+
+def test_an_image_starts_no_program(tmp_path, monkeypatch):
+    started = tmp_path / "started"
+    program = tmp_path / "gs"
+    program.write_text(f"#!/bin/sh\ntouch {started}\n")
+    program.chmod(0o755)
+    monkeypatch.setenv("PATH", str(tmp_path), prepend=os.pathsep)
+    Image.fromarray(PIXELS).save(tmp_path / "x.jpg", format="EPS")
+    with pytest.raises(DecodeError, match="no image format that is supported"):
+        _read(tmp_path / "x.jpg")
+    assert not started.exists()
+
+
+@pytest.mark.parametrize("kind", ["EPS", "PDF", "ICO", "ICNS", "PCX", "SGI", "DDS", "TGA"])
+def test_other_formats_are_not_read(kind, tmp_path):
+    Image.fromarray(PIXELS).save(tmp_path / "x.png", format=kind)
+    with pytest.raises(DecodeError, match="no image format that is supported") as caught:
+        _read(tmp_path / "x.png")
+    assert "JPEG, PNG" in caught.value.reason
+
+
+def test_the_package_that_a_heic_file_needs_is_named():
+    content = b"\0\0\0\x18ftypheic\0\0\0\0mif1heic" + b"\0" * 64
+    if importlib.util.find_spec("pillow_heif") is not None:
+        pytest.skip("HEIC can be read here")
+    with pytest.raises(DecodeError, match="requires the package pillow-heif"):
+        open_video("x.heic", content=content)
+
+
+def test_an_image_with_too_many_pixels_is_not_decoded(tmp_path):
+    path = _write(tmp_path / "x.png", PIXELS)
+    for limit in (0, 24 * 40):
+        with open_video(path, max_image_pixels=limit) as video:
+            assert np.array_equal(video.frames([0])[0], PIXELS)
+    with pytest.raises(DecodeError, match=r"at most 959 pixels .*MAX_IMAGE_PIXELS.* got 40x24"):
+        open_video(path, max_image_pixels=959)
+    images = NumberedFrames(str(tmp_path / "x"), 0, ".png", first=0, num_frames=1, fps=1)
+    path.rename(images.path(0))
+    with (
+        images.open(max_image_pixels=959) as video,
+        pytest.raises(DecodeError, match="at most 959 pixels"),
+    ):
+        video.frames([0])
+
+
+@pytest.mark.parametrize("kind", ["PNG", "JPEG", "TIFF", "BMP", "GIF"])
+def test_the_header_of_a_bomb_suffices_to_refuse_it(kind, tmp_path):
+    path = tmp_path / "x.png"
+    Image.new("1" if kind in ("PNG", "TIFF", "BMP") else "L", (9000, 9000)).save(path, format=kind)
+    tracemalloc.start()
+    try:
+        with pytest.raises(DecodeError, match=r"at most 64,000,000 pixels .* got 9000x9000"):
+            open_video(path)
+        assert tracemalloc.get_traced_memory()[1] < 2 * path.stat().st_size + (4 << 20)
+    finally:
+        tracemalloc.stop()
+
+
+@pytest.mark.parametrize("chunk", [b"zTXt", b"iTXt", b"iCCP"])
+def test_a_chunk_that_unpacks_to_much_costs_no_memory(chunk, tmp_path):
+    packer = zlib.compressobj(9)
+    packed = b"".join(packer.compress(b"\0" * (1 << 20)) for _ in range(1 << 7)) + packer.flush()
+    heads = {b"zTXt": b"key\0\0", b"iTXt": b"key\0\1\0\0\0", b"iCCP": b"name\0\0"}
+    whole = _write(tmp_path / "x.png", PIXELS).read_bytes()
+    after_header = 8 + 25
+    content = whole[:after_header] + png_chunk(chunk, heads[chunk] + packed) + whole[after_header:]
+    tracemalloc.start()
+    try:
+        with pytest.raises(DecodeError, match=r"(?i)too large"):
+            open_video("x.png", content=content)
+        assert tracemalloc.get_traced_memory()[1] < 32 << 20
+    finally:
+        tracemalloc.stop()
+
+
+@pytest.mark.skipif(not sys.platform.startswith("linux"), reason="needs a limit of memory")
+@pytest.mark.parametrize(("side", "num_frames"), [(5000, 1), (1000, 64)])
+def test_an_image_that_exceeds_memory_is_lost_with_the_reason(side, num_frames, tmp_path):
+    Image.new("RGB", (side, side)).save(tmp_path / "x.png")
+    script = f"""
+import resource
+from slowfast_maskfeat.videos.decode import DecodeError, open_video
+with open_video({str(tmp_path / "x.png")!r}, "pyav") as video:
+    used = int(open("/proc/self/statm").read().split()[0]) * resource.getpagesize()
+    resource.setrlimit(resource.RLIMIT_AS, (used + (40 << 20), resource.RLIM_INFINITY))
+    try:
+        video.frames([0] * {num_frames})
+    except DecodeError as error:
+        print(error.reason)
+"""
+    ended = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True)
+    assert ended.stdout == f"{num_frames} frames do not fit into memory\n", ended.stderr

@@ -1,0 +1,55 @@
+"""Check of a configuration from a checkpoint, before a model is allocated from it."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable, Mapping
+from typing import Any
+
+import torch
+from torch import nn
+
+from slowfast_maskfeat.checkpoints import read_weights
+from slowfast_maskfeat.log import first_line
+from slowfast_maskfeat.text import cut
+
+# Position tables of a larger grid, and a new classifier, make a model larger than its file.
+_MAX_FACTOR, _MAX_MORE = 8, 2**24
+
+
+def check_model_size(
+    build: Callable[[], nn.Module], checkpoint: str | os.PathLike[str], content: Mapping[str, Any]
+) -> None:
+    """Check that a configuration describes a model about as large as a checkpoint's weights.
+
+    The model is built on the meta device, where tensors have shapes but no memory.
+
+    Args:
+        build: Builds the model from the configuration.
+        checkpoint: Path of the checkpoint, for messages.
+        content: Content of the checkpoint.
+
+    Raises:
+        ValueError: The model is far larger, or none can be built.
+    """
+    try:
+        with torch.device("meta"):
+            model = build()
+    except ValueError:
+        raise
+    except Exception as error:  # on values from any file, torch can raise anything
+        if isinstance(error, NotImplementedError) or "meta tensor" in str(error):
+            return  # a backbone of an extension that reads its initial values
+        raise ValueError(
+            f"{checkpoint}: no model can be built from its configuration: "
+            f"{type(error).__name__}: {cut(first_line(error))}"
+        ) from error
+    size = sum(value.numel() for value in model.state_dict().values())
+    stored = sum(
+        value.numel() for value in read_weights(checkpoint, content=content).weights.values()
+    )
+    if size > _MAX_FACTOR * stored + _MAX_MORE:
+        raise ValueError(
+            f"{checkpoint}: the configuration describes a model of {size:,} weights, but the file "
+            f"has {stored:,}; use the configuration that it was trained with"
+        )

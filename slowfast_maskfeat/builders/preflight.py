@@ -1,0 +1,137 @@
+"""Checks before the first step of what a run needs later: its lists, their files, its test."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+
+import numpy as np
+from fvcore.common.config import CfgNode
+
+from slowfast_maskfeat.builders.data import build_loader, num_clips_of_tests, read_videos
+from slowfast_maskfeat.builders.data_source import DataSource
+from slowfast_maskfeat.builders.methods import find_method
+from slowfast_maskfeat.builders.optimizer import build_schedule, schedule_warnings
+from slowfast_maskfeat.builders.weights import checkpoint_folder
+from slowfast_maskfeat.config import key_value
+from slowfast_maskfeat.datasets import KeyFrames, MissingListError, VideoList
+from slowfast_maskfeat.engine.coordination import from_main
+from slowfast_maskfeat.files import is_file
+from slowfast_maskfeat.metrics.ava_map import measure_hits
+
+_NUM_PROBED = 100
+
+
+def check_training(cfg: CfgNode, data: DataSource) -> list[str]:
+    """Check everything that a training and its test need and that is known before the first step.
+
+    Lists and annotations are read into `data`, so that the run does not read them again. All
+    processes of a run must call it.
+
+    Args:
+        cfg: configuration; not modified.
+        data: the run's data source.
+
+    Returns:
+        Warnings.
+
+    Raises:
+        ValueError: a list or another file is missing or malformed, none of the first files of a
+            list exists, or keys contradict each other.
+    """
+    method = find_method(cfg)
+    method.check(cfg)
+    build_schedule(cfg)
+    _check_tested_checkpoint(cfg)
+    lists = _read_lists(cfg, data)
+    if "test" in lists:
+        for num_views in num_clips_of_tests(cfg):
+            build_loader(cfg, "test", num_views=num_views, data=data)
+    check_files(cfg, list(lists.values()))
+    return schedule_warnings(cfg) + _box_warnings(data, lists)
+
+
+def check_files(cfg: CfgNode, lists: Sequence[VideoList]) -> None:
+    """Check that some of the first files of each list exist; some may be missing.
+
+    Addresses and members of shards are not looked for. All processes of a run must call it; the
+    main one looks.
+
+    Args:
+        cfg: configuration; not modified.
+        lists: the lists of the run.
+
+    Raises:
+        ValueError: none of the first files of a list exists.
+    """
+
+    def look() -> None:
+        for videos in lists:
+            files = videos.first_files(_NUM_PROBED)
+            if files and not any(map(os.path.exists, files)):
+                is_frames = isinstance(videos, KeyFrames)
+                key = "AVA.FRAME_DIR" if is_frames else "DATA.PATH_PREFIX"
+                folder = key_value(cfg, key) or os.path.commonpath(
+                    [os.path.dirname(os.path.abspath(file)) for file in files]
+                )
+                raise ValueError(
+                    f"{videos.source}: none of the first {len(files)} exists under {folder!r}, "
+                    f"such as {files[0]!r}; is {key} right?"
+                )
+
+    from_main(look)
+
+
+def _read_lists(cfg: CfgNode, data: DataSource) -> dict[str, VideoList]:
+    """Read the list of each split that the run uses; pre-training may lack a validation split."""
+    is_tested = find_method(cfg).is_tested
+    lists = {"train": read_videos(cfg, "train", data)}
+    try:
+        lists["val"] = read_videos(cfg, "val", data)
+    except MissingListError:
+        if is_tested:
+            raise
+    if cfg.TEST.ENABLE and is_tested:
+        try:
+            lists["test"] = read_videos(cfg, "test", data)
+        except MissingListError as error:
+            raise MissingListError(
+                f"{error}; the run tests after training: add the test split, or set TEST.ENABLE "
+                "False"
+            ) from error
+    return lists
+
+
+def _check_tested_checkpoint(cfg: CfgNode) -> None:
+    """Check that a checkpoint to test exists, unless this training is to write it.
+
+    Raises:
+        ValueError: it does not.
+    """
+    path = cfg.TEST.CHECKPOINT_FILE_PATH
+    if not (path and cfg.TEST.ENABLE and find_method(cfg).is_tested) or is_file(path):
+        return
+    if Path(path).absolute().parent != checkpoint_folder(cfg).absolute():
+        raise ValueError(
+            f"TEST.CHECKPOINT_FILE_PATH must be a checkpoint, got {path!r}, which does not exist"
+        )
+
+
+def _box_warnings(data: DataSource, lists: Mapping[str, VideoList]) -> list[str]:
+    """Read the ground truth of the evaluated splits, and compare their boxes with it."""
+    found: dict[str, None] = {}
+    for split in ("val", "test"):
+        rows = lists.get(split)
+        if isinstance(rows, KeyFrames):
+            of_box = rows.rows_of_boxes(np.arange(len(rows.table)))
+            hits = measure_hits(
+                data.ground_truth(rows),
+                rows.media.names,
+                rows.video[of_box],
+                rows.seconds[of_box],
+                rows.table.boxes,
+            )
+            if hits.warning:
+                found[f"{rows.source}: {hits.warning}"] = None
+    return list(found)
