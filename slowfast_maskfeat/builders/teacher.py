@@ -17,8 +17,6 @@ from slowfast_maskfeat.checkpoints import load_checkpoint, load_weights, read_he
 from slowfast_maskfeat.frozen import FrozenNetwork
 from slowfast_maskfeat.targets.teacher_tokens import Describe, TeacherTokens
 
-_CHECKPOINT_KEY = "MASK.TEACHER_CHECKPOINT"
-
 
 class Teacher(NamedTuple):
     """A network to describe clips with, before it is built.
@@ -48,24 +46,40 @@ class Teacher(NamedTuple):
 def find_teacher(cfg: CfgNode, user: str = "") -> Teacher:
     """Find the network that MASK.TEACHER_CHECKPOINT and MASK.TEACHER_CFG name.
 
-    The weights are not read.
-
     Args:
         cfg: configuration; not modified.
         user: key and value that need the network, for messages; empty: MASK.TARGET.
 
     Raises:
-        ValueError: there is no such file, or it has no configuration and MASK.TEACHER_CFG is empty.
+        ValueError: see `find_network`.
     """
-    path = cfg.MASK.TEACHER_CHECKPOINT
+    return find_network(
+        cfg.MASK.TEACHER_CHECKPOINT,
+        cfg.MASK.TEACHER_CFG,
+        key="MASK.TEACHER",
+        user=user or f"MASK.TARGET {cfg.MASK.TARGET!r}",
+    )
+
+
+def find_network(path: str, config_name: str, *, key: str, user: str) -> Teacher:
+    """Find a frozen network by its checkpoint, of which only the header is read.
+
+    Args:
+        path: of the checkpoint.
+        config_name: YAML file, or the name of a shipped one; empty: the checkpoint's own.
+        key: of both in the configuration, without `_CHECKPOINT` and `_CFG`, for messages.
+        user: key and value that need the network, for messages.
+
+    Raises:
+        ValueError: there is no such file, or it has no configuration and no name is given.
+    """
     if not path:
         raise ValueError(
-            f"{_CHECKPOINT_KEY} must be the checkpoint of a frozen network with "
-            f"{user or f'MASK.TARGET {cfg.MASK.TARGET!r}'}, got ''"
+            f"{key}_CHECKPOINT must be the checkpoint of a frozen network with {user}, got ''"
         )
     header = read_header(path)
-    file = shipped_file(cfg.MASK.TEACHER_CFG) if cfg.MASK.TEACHER_CFG else None
-    own = trained_config(path, header, file, key="MASK.TEACHER_CFG")
+    file = shipped_file(config_name, f"{key}_CFG") if config_name else None
+    own = trained_config(path, header, file, key=f"{key}_CFG")
     num_classes = len(header.get("class_names") or ()) or own.MODEL.NUM_CLASSES
     return Teacher(own, path, num_classes, is_of_images=own.DATA.NUM_FRAMES == 1)
 
@@ -144,23 +158,12 @@ def build_teacher(
         ValueError: the weights do not fit the network, see `load_weights`.
     """
     own = teacher.cfg
-    content = load_checkpoint(teacher.path)
-
-    def build() -> FeatureModel:
-        return find_backbone(own).classifier(own, teacher.num_classes, mean_pooling=False)
-
-    check_model_size(build, teacher.path, content)
-    network = build()
-    load_weights(
-        network,
-        teacher.path,
-        complete=needs_classifier,
-        average=True,
-        min_coverage=cfg.TRAIN.CHECKPOINT_MIN_COVERAGE,
-        content=content,
-    )
     return TeacherTokens(
-        FrozenNetwork(network, source=str(Path(teacher.path))),
+        load_network(
+            teacher,
+            min_coverage=cfg.TRAIN.CHECKPOINT_MIN_COVERAGE,
+            needs_classifier=needs_classifier,
+        ),
         describe,
         is_of_images=teacher.is_of_images,
         crop_size=own.DATA.TRAIN_CROP_SIZE,
@@ -170,6 +173,38 @@ def build_teacher(
         clip_std=cfg.DATA.STD,
         is_reversed=reverses_channels(cfg, "train") != reverses_channels(own, "train"),
     )
+
+
+def load_network(
+    found: Teacher, *, min_coverage: float, needs_classifier: bool = False
+) -> FrozenNetwork:
+    """Build a network with its weights, frozen; it is a `FeatureModel`.
+
+    Args:
+        found: from `find_network`.
+        min_coverage: see `load_weights`.
+        needs_classifier: its classifier must be in the checkpoint, too.
+
+    Raises:
+        ValueError: the weights do not fit the network, see `load_weights`.
+    """
+    content = load_checkpoint(found.path)
+
+    def build() -> FeatureModel:
+        backbone = find_backbone(found.cfg)
+        return backbone.classifier(found.cfg, found.num_classes, mean_pooling=False)
+
+    check_model_size(build, found.path, content)
+    network = build()
+    load_weights(
+        network,
+        found.path,
+        complete=needs_classifier,
+        average=True,
+        min_coverage=min_coverage,
+        content=content,
+    )
+    return FrozenNetwork(network, source=str(Path(found.path)))
 
 
 def _clip_size(cfg: CfgNode) -> tuple[int, int, int]:

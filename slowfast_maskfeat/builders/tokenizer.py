@@ -12,6 +12,7 @@ from slowfast_maskfeat.backbones import describe_by_layers
 from slowfast_maskfeat.builders.data_source import DataSource
 from slowfast_maskfeat.builders.datasets import reverses_channels
 from slowfast_maskfeat.builders.model_size import check_model_size
+from slowfast_maskfeat.builders.perceptual import build_perceptual
 from slowfast_maskfeat.builders.teacher import (
     build_teacher,
     find_teacher,
@@ -155,6 +156,8 @@ def _task_options(cfg: CfgNode, model: nn.Module) -> dict[str, Any]:
         "std": cfg.DATA.STD,
         "is_reversed": reverses_channels(cfg, "train"),
         "teacher": _build_teacher(cfg),
+        "perceptual": build_perceptual(cfg),
+        "perceptual_weight": cfg.TOKENIZER.PERCEPTUAL_WEIGHT,
     }
 
 

@@ -56,11 +56,12 @@ def trained_config(
     return parse_config(content["cfg"], checkpoint, words)
 
 
-def shipped_file(name: str) -> str:
+def shipped_file(name: str, key: str) -> str:
     """Find a configuration file by its path, or by the name of one in `configs/`.
 
     Args:
         name: path, or the name of a file without folder and ending.
+        key: that has the name, for messages.
 
     Raises:
         ValueError: there is no such file; the message lists the networks in `configs/teachers/`.
@@ -71,7 +72,6 @@ def shipped_file(name: str) -> str:
     if not found:
         known = ", ".join(sorted(path.stem for path in _SHIPPED.glob("teachers/*.yaml")))
         raise ValueError(
-            f"MASK.TEACHER_CFG must be a YAML file or the name of one in configs/ ({known}), got "
-            f"{name!r}"
+            f"{key} must be a YAML file or the name of one in configs/ ({known}), got {name!r}"
         )
     return str(found[0])

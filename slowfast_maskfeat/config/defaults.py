@@ -346,8 +346,10 @@ def _tokenizer() -> CfgNode:
     node.HARD = False  # dvae: decode one code per cell, with the gradient of the soft weights
     node.PERCEPTUAL_WEIGHT = 0.0  # of the distance of a frozen network's features; 0: none
     node.PERCEPTUAL_CHECKPOINT = ""  # its weights
-    node.PERCEPTUAL_CFG = ""  # its YAML file, or a name in configs/; "": the checkpoint's own
-    node.PERCEPTUAL_LAYERS = []  # blocks whose features are compared, from 0; []: the last
+    # its YAML file, or a name in configs/; "": the checkpoint's own; lpips: VGG-16 and the weights
+    # of LPIPS
+    node.PERCEPTUAL_CFG = ""
+    node.PERCEPTUAL_LAYERS = []  # names of its modules whose outputs are compared: [blocks.11]
     return node
 
 

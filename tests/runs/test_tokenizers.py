@@ -16,6 +16,7 @@ from helpers.tiny_run import (
     run_two_processes,
     wait_for,
 )
+from helpers.tiny_teachers import save_teacher
 
 from slowfast_maskfeat.checkpoints import find_checkpoints, load_checkpoint
 
@@ -135,6 +136,39 @@ def test_what_does_not_fit_is_one_line(data, trained, tmp_path, options, message
     done = run(data, tmp_path, PRETRAINING, ONE_EPOCH, tokens, options)
     assert done.returncode == 2
     assert message in done.stderr.splitlines()[-1]
+
+
+@pytest.fixture(scope="module")
+def image_teacher(tmp_path_factory):
+    return save_teacher(tmp_path_factory.mktemp("teacher"), "img_vit")
+
+
+def test_a_perceptual_distance_is_part_of_the_loss(data, image_teacher, tmp_path):
+    options = {
+        "TOKENIZER.PERCEPTUAL_WEIGHT": 0.5,
+        "TOKENIZER.PERCEPTUAL_CHECKPOINT": image_teacher,
+        "TOKENIZER.PERCEPTUAL_LAYERS": ["blocks.0", "blocks.2"],
+    }
+    done = run(data, tmp_path, VQ, ONE_EPOCH, options)
+    assert done.returncode == 0, done.stderr
+    (validation,) = events(tmp_path, "validation")
+    assert validation["perceptual"] > 0
+    assert validation["loss"] > validation["reconstruction"] + 0.49 * validation["perceptual"]
+    unknown = {**options, "TOKENIZER.PERCEPTUAL_LAYERS": ["blocks.3"]}
+    done = run(data, tmp_path / "unknown", VQ, unknown)
+    assert done.returncode == 2
+    last = done.stderr.splitlines()[-1]
+    assert "TOKENIZER.PERCEPTUAL_LAYERS" in last
+    assert "blocks.3" in last
+
+
+def test_a_tokenizer_reconstructs_the_features_of_a_teacher(data, image_teacher, tmp_path):
+    options = {"TOKENIZER.RECONSTRUCTION": "features", "MASK.TEACHER_CHECKPOINT": image_teacher}
+    done = run(data, tmp_path, VQ, options)
+    assert done.returncode == 0, done.stderr
+    first, last = events(tmp_path, "validation")
+    assert last["reconstruction"] < first["reconstruction"] <= 2  # one minus a cosine
+    assert not (tmp_path / "predictions.png").exists()
 
 
 def test_a_checkpoint_of_another_model_is_named(data, tmp_path):
