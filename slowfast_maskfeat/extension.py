@@ -21,18 +21,17 @@ from slowfast_maskfeat.backbones import (
     resize_mask,
     take_masked,
 )
-from slowfast_maskfeat.builders.augment import build_train_transform
 from slowfast_maskfeat.builders.backbones import (
     build_backbone,
     prediction_grids,
     prediction_strides,
     register_backbone,
 )
-from slowfast_maskfeat.builders.data import build_random_frames
 from slowfast_maskfeat.builders.data_source import DataSource
 from slowfast_maskfeat.builders.masks import MaskKind, register_mask
 from slowfast_maskfeat.builders.methods import Method, register_method
 from slowfast_maskfeat.builders.targets import TargetKind, register_target
+from slowfast_maskfeat.builders.train_view import build_random_frames, build_train_transform
 from slowfast_maskfeat.clips import RandomFrames, SameFrames, ViewSpec
 from slowfast_maskfeat.config import add_keys
 from slowfast_maskfeat.datasets import (

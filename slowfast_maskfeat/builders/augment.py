@@ -1,22 +1,16 @@
-"""Builders of training augmentation: crop, RandAugment, colors, erasing, mixing."""
+"""Builders of training augmentation of batches: erasing, mixing, and crops on the device."""
 
 from __future__ import annotations
 
 from fvcore.common.config import CfgNode
 
 from slowfast_maskfeat import distributed
-from slowfast_maskfeat.augment import (
-    ColorJitter,
-    EraseSampler,
-    Mix,
-    RandAugment,
-    TrainTransform,
-    parse_policy,
-)
+from slowfast_maskfeat.augment import EraseSampler, Mix
 from slowfast_maskfeat.builders.data_source import DataSource
 from slowfast_maskfeat.builders.datasets import reverses_channels
-from slowfast_maskfeat.builders.image_recipe import ClipRecipe, clip_recipe
+from slowfast_maskfeat.builders.image_recipe import clip_recipe
 from slowfast_maskfeat.builders.methods import find_method, method_name
+from slowfast_maskfeat.builders.train_view import build_train_transform
 from slowfast_maskfeat.clips import BatchTransform, DeviceCrop
 
 
@@ -24,35 +18,6 @@ def num_clips_per_row(cfg: CfgNode) -> int:
     """Return the number of training clips per sampled video."""
     data = cfg.DATA
     return data.TRAIN_CROP_NUM_TEMPORAL * data.TRAIN_CROP_NUM_SPATIAL * cfg.AUG.NUM_SAMPLE
-
-
-def build_train_transform(cfg: CfgNode) -> TrainTransform:
-    """Build the crop of a training clip, with RandAugment and color operations.
-
-    Args:
-        cfg: configuration; not modified.
-
-    Raises:
-        ValueError: a range is malformed, or AUG.AA_TYPE is not a RandAugment policy.
-    """
-    data = cfg.DATA
-    recipe = clip_recipe(cfg)
-    area = _pair("DATA.TRAIN_JITTER_SCALES_RELATIVE", data.TRAIN_JITTER_SCALES_RELATIVE)
-    aspect = _pair("DATA.TRAIN_JITTER_ASPECT_RELATIVE", data.TRAIN_JITTER_ASPECT_RELATIVE)
-    low, high = _pair("DATA.TRAIN_JITTER_SCALES", data.TRAIN_JITTER_SCALES) or (256, 320)
-    return TrainTransform(
-        crop_size=data.TRAIN_CROP_SIZE,
-        area=area or recipe.default_area,
-        aspect=aspect or (3 / 4, 4 / 3),
-        short_side=(round(low), round(high)),
-        inverse_uniform=data.INV_UNIFORM_SAMPLE,
-        flip=data.RANDOM_FLIP,
-        antialias=recipe.antialias,
-        interpolation=recipe.interpolation,
-        randaugment=_randaugment(cfg, recipe),
-        augment_crop=recipe.augment_crop,
-        jitter=_color_jitter(cfg, recipe),
-    )
 
 
 def build_erase_sampler(cfg: CfgNode) -> EraseSampler | None:
@@ -147,24 +112,3 @@ def _mix(cfg: CfgNode, data: DataSource) -> Mix | None:
         switch_probability=mixup.SWITCH_PROB,
         label_smoothing=mixup.LABEL_SMOOTH_VALUE,
     )
-
-
-def _randaugment(cfg: CfgNode, recipe: ClipRecipe) -> RandAugment | None:
-    if not cfg.AUG.ENABLE or not cfg.AUG.AA_TYPE:
-        return None
-    return parse_policy(cfg.AUG.AA_TYPE, interpolation=cfg.AUG.INTERPOLATION, fill=recipe.fill)
-
-
-def _color_jitter(cfg: CfgNode, recipe: ClipRecipe) -> ColorJitter | None:
-    if not cfg.AUG.ENABLE or not (recipe.color_jitter or cfg.AUG.GRAY_PROB):
-        return None
-    return ColorJitter(strength=recipe.color_jitter, gray_probability=cfg.AUG.GRAY_PROB)
-
-
-def _pair(key: str, values: list[float]) -> tuple[float, float] | None:
-    """Return two ascending numbers, or None for an empty list."""
-    if not values:
-        return None
-    if len(values) != 2 or values[0] > values[1]:
-        raise ValueError(f"{key} must be two ascending numbers or empty, got {values}")
-    return values[0], values[1]

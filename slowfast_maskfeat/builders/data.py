@@ -10,7 +10,7 @@ from fvcore.common.config import CfgNode
 
 from slowfast_maskfeat import distributed
 from slowfast_maskfeat.augment import TestTransform, WholeFrameTransform
-from slowfast_maskfeat.builders.augment import build_erase_sampler, build_train_transform
+from slowfast_maskfeat.builders.augment import build_erase_sampler
 from slowfast_maskfeat.builders.data_source import DataSource
 from slowfast_maskfeat.builders.datasets import (
     data_set,
@@ -19,12 +19,12 @@ from slowfast_maskfeat.builders.datasets import (
 )
 from slowfast_maskfeat.builders.image_recipe import clip_recipe
 from slowfast_maskfeat.builders.methods import find_method, method_name
+from slowfast_maskfeat.builders.train_view import build_random_frames, build_train_transform
 from slowfast_maskfeat.clips import (
     ClipDataset,
     ClipLoader,
     KeyFrameView,
     MultiView,
-    RandomFrames,
     RandomView,
     UniformViews,
     Views,
@@ -35,7 +35,6 @@ from slowfast_maskfeat.datasets import VideoList
 __all__ = [
     "build_key_frame_view",
     "build_loader",
-    "build_random_frames",
     "build_test_views",
     "build_validation_view",
     "num_clips_per_video",
@@ -76,8 +75,9 @@ def build_loader(
     is_trained = split == "train" and not for_features
     method = None if for_features or split == "test" else find_method(cfg)
     views: Views
-    if method is not None and method.views is not None:
-        views = _multi_view(cfg, method.views(cfg))
+    specs = method.views(cfg) if method is not None and method.views is not None else ()
+    if specs:
+        views = _multi_view(cfg, specs)
     elif dataset_kind(cfg, split).has_boxes:
         views = build_key_frame_view(cfg, split)
     elif is_trained:
@@ -232,21 +232,6 @@ def _check_batch_size(cfg: CfgNode, batch_size: int) -> None:
             f"TRAIN.BATCH_SIZE times NUM_SHARDS must be a multiple of {world} processes times "
             f"TRAIN.ACCUMULATION_STEPS {cfg.TRAIN.ACCUMULATION_STEPS}, got {batch_size}"
         )
-
-
-def build_random_frames(cfg: CfgNode) -> RandomFrames:
-    """Build the random temporal sampling of training clips.
-
-    Args:
-        cfg: configuration; not modified.
-    """
-    data = cfg.DATA
-    return RandomFrames(
-        sampling_rate=data.SAMPLING_RATE,
-        target_fps=data.TARGET_FPS,
-        jitter_fps=data.TRAIN_JITTER_FPS,
-        segments=dataset_kind(cfg, "train").segmented,
-    )
 
 
 def _multi_view(cfg: CfgNode, specs: Sequence[ViewSpec]) -> MultiView:

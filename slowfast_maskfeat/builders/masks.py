@@ -144,7 +144,13 @@ def _selector(cfg: CfgNode) -> str:
 
 
 def _build_block(cfg: CfgNode, grid: Grid, ratio: float) -> MaskSampler:
-    return partial(block_mask, grid, ratio, max_block=cfg.AUG.MAX_MASK_PATCHES_PER_BLOCK)
+    return partial(
+        block_mask,
+        grid,
+        ratio,
+        max_block=cfg.AUG.MAX_MASK_PATCHES_PER_BLOCK,
+        min_block=cfg.AUG.MIN_MASK_PATCHES_PER_BLOCK,
+    )
 
 
 def _build_random(cfg: CfgNode, grid: Grid, ratio: float) -> MaskSampler:

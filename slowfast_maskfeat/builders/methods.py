@@ -15,6 +15,7 @@ from torch import nn
 from slowfast_maskfeat.builders.data_source import DataSource
 from slowfast_maskfeat.builders.masks import build_mask_sampler
 from slowfast_maskfeat.builders.model import build_classifier, build_detector, build_masked_model
+from slowfast_maskfeat.builders.targets import find_target
 from slowfast_maskfeat.builders.task import (
     build_classification,
     build_detection,
@@ -67,7 +68,7 @@ class Method:
         check: raises ValueError for keys that contradict each other, before anything is built.
         trains_class_token: the loss reaches the class token, so that a classifier and a probe use
             it; otherwise the mean of the patch tokens.
-        views: configuration -> the kinds of views of a sample; None: one clip.
+        views: configuration -> the kinds of views of a sample; None, or no kind: one clip.
         masks: configuration -> the mask sampler of each kind of view, or None for a kind without
             masks; None: the model takes no masks.
         has_labels: samples need class labels.
@@ -226,6 +227,16 @@ def build_task(cfg: CfgNode, model: nn.Module, *, data: DataSource | None = None
     return method.task(cfg, model, data or DataSource(cfg))
 
 
+def target_views(cfg: CfgNode) -> Sequence[ViewSpec]:
+    """Return the kinds of views that the target of masked prediction needs; none: one clip."""
+    return find_target(cfg).views(cfg)
+
+
+def _mask_samplers(cfg: CfgNode) -> Sequence[MaskSampler | None]:
+    """Return the sampler of the first view, and None for each further one."""
+    return build_mask_sampler(cfg), *(None for _ in target_views(cfg)[1:])
+
+
 METHODS: dict[MethodKey, Method] = {
     MethodKey("MViT"): Method(
         model=build_classifier,
@@ -264,7 +275,8 @@ METHODS: dict[MethodKey, Method] = {
         draw=draw_masked_predictions,
         check=check_masked_prediction,
         trains_class_token=False,
-        masks=lambda cfg: (build_mask_sampler(cfg),),
+        views=target_views,
+        masks=_mask_samplers,
     ),
 }
 """All training methods."""

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from dataclasses import replace
 from typing import NamedTuple
 
 from fvcore.common.config import CfgNode
@@ -22,6 +23,8 @@ from slowfast_maskfeat.builders.tokenizer import (
     find_tokenizer,
     load_tokenizer,
 )
+from slowfast_maskfeat.builders.train_view import build_view_spec
+from slowfast_maskfeat.clips import ViewSpec
 from slowfast_maskfeat.targets import (
     FeatureTarget,
     HOGTarget,
@@ -34,6 +37,11 @@ from slowfast_maskfeat.targets.hog import hog_width
 from slowfast_maskfeat.targets.pixels import pixel_width
 
 
+def _one_clip(cfg: CfgNode) -> Sequence[ViewSpec]:
+    """Return no kinds of views: a sample is one clip."""
+    return ()
+
+
 class TargetKind(NamedTuple):
     """A row of `TARGETS`.
 
@@ -43,10 +51,13 @@ class TargetKind(NamedTuple):
             depths.
         width: (configuration, stride) -> number of values predicted per token. The model is built
             before the target, so the width must not depend on building the target.
+        views: configuration -> the kinds of views of a sample, the first of which is masked; none:
+            one clip.
     """
 
     build: Callable[[CfgNode, Sequence[Triple]], Sequence[Target]]
     width: Callable[[CfgNode, Triple], int]
+    views: Callable[[CfgNode], Sequence[ViewSpec]] = _one_clip
 
 
 def find_target(cfg: CfgNode) -> TargetKind:
@@ -208,9 +219,20 @@ def _build_tokens(cfg: CfgNode, strides: Sequence[Triple]) -> list[Target]:
             clip_mean=cfg.DATA.MEAN,
             clip_std=cfg.DATA.STD,
             is_reversed=reverses_channels(cfg, "train"),
+            view=1 if _token_views(cfg) else 0,
         )
         for stride in strides
     ]
+
+
+def _token_views(cfg: CfgNode) -> Sequence[ViewSpec]:
+    """Return the clip and the same crop in the size of the tokenizer, with BEiT's filter."""
+    size = cfg.TOKENIZER.CROP_SIZE
+    if size in (0, cfg.DATA.TRAIN_CROP_SIZE):
+        return ()
+    clip = build_view_spec(cfg)
+    resized = replace(clip.augmentation, crop_size=size, interpolation="lanczos", antialias=True)
+    return clip, replace(clip, augmentation=resized, crop_size=size, shares=0)
 
 
 TARGETS = {
@@ -218,6 +240,6 @@ TARGETS = {
     "pixels": TargetKind(_build_pixels, _pixel_width),
     "features": TargetKind(_build_features, _feature_width),
     "pseudo_labels": TargetKind(_build_pseudo_labels, _pseudo_label_width),
-    "tokens": TargetKind(_build_tokens, _token_width),
+    "tokens": TargetKind(_build_tokens, _token_width, _token_views),
 }
 """Targets by MASK.TARGET."""

@@ -153,6 +153,12 @@ INERT_TOGETHER = (
         "on random masks and masks of videos: it limits the blocks of image masks",
     ),
     Overruled(
+        "AUG.MIN_MASK_PATCHES_PER_BLOCK",
+        (None,),
+        lambda cfg: cfg.MASK.ENABLE and (_has_random_masks(cfg) or not _of_images(cfg)),
+        "on random masks and masks of videos: it limits the blocks of image masks",
+    ),
+    Overruled(
         "MASK.DECODER_SEP_POS_EMBED",
         (False,),
         lambda cfg: cfg.MASK.ENABLE and not cfg.MASK.MAE_ON,

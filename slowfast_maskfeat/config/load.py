@@ -36,6 +36,7 @@ _UNSET_FOLDER = "."  # OUTPUT_DIR in published files
 _OPTIONAL_KINDS: dict[str, type] = {
     "AUG.COLOR_JITTER": float,
     "AUG.MAX_MASK_PATCHES_PER_BLOCK": int,
+    "AUG.MIN_MASK_PATCHES_PER_BLOCK": int,
     "MVIT.POOL_KVQ_KERNEL": list,
     "MVIT.POOL_KV_STRIDE_ADAPTIVE": list,
     "SOLVER.CLIP_GRAD_L2NORM": float,

@@ -10,9 +10,9 @@ import pytest
 from slowfast_maskfeat.builders.augment import (
     build_batch_transform,
     build_erase_sampler,
-    build_train_transform,
 )
 from slowfast_maskfeat.builders.data import build_test_views
+from slowfast_maskfeat.builders.train_view import build_train_transform
 from slowfast_maskfeat.config import load_config
 
 CONFIGS = Path(__file__).resolve().parent.parent.parent / "configs"

@@ -9,9 +9,9 @@ import torch
 from helpers.tiny_run import MODEL, PRETRAINING, pairs
 from helpers.videos_on_disk import numbered_frames, write_video
 
-from slowfast_maskfeat.builders.augment import build_train_transform
-from slowfast_maskfeat.builders.data import build_loader, build_random_frames
+from slowfast_maskfeat.builders.data import build_loader
 from slowfast_maskfeat.builders.methods import METHODS, MethodKey
+from slowfast_maskfeat.builders.train_view import build_random_frames, build_train_transform
 from slowfast_maskfeat.clips import ViewSpec
 from slowfast_maskfeat.clips.dataset import SampleKey
 from slowfast_maskfeat.config import load_config

@@ -120,6 +120,22 @@ def test_masked_tokens_are_predicted_as_codes(data, trained, tmp_path):
     assert not any(isinstance(value, torch.Tensor) for value in state.values())
 
 
+def test_a_tokenizer_sees_the_same_crop_in_its_own_size(data, trained, tmp_path):
+    options = {
+        "MASK.TARGET": "tokens",
+        "TOKENIZER.CHECKPOINT": _last(trained),
+        "TOKENIZER.CROP_SIZE": 64,  # 2 x 2 codes for each of 4 x 4 tokens
+        "DATA.TRAIN_JITTER_SCALES_RELATIVE": [0.5, 1.0],
+        "MASK.TIME_STRIDE_LOSS": False,
+    }
+    done = run(data, tmp_path, PRETRAINING, ONE_EPOCH, options)
+    assert done.returncode == 0, done.stderr
+    weights = load_checkpoint(_last(tmp_path, "ssl"))["model_state"]
+    assert weights["pred_head.projections.0.weight"].shape[0] == 2 * 2 * 2 * 16
+    (validation,) = events(tmp_path, "validation")
+    assert 0 < validation["baseline"] <= 2.78
+
+
 @pytest.mark.parametrize(
     ("options", "message"),
     [
