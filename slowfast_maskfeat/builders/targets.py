@@ -173,6 +173,7 @@ def _build_pseudo_labels(cfg: CfgNode, strides: Sequence[Triple]) -> list[Target
             num_classes=teacher.num_classes,
             num_frames=teacher.num_frames(cfg, stride[0]),
             is_hard=cfg.MASK.PSEUDO_LABELS == "hard",
+            class_names=teacher.class_names,
         )
         for stride in strides
     ]
@@ -215,6 +216,7 @@ def _build_tokens(cfg: CfgNode, strides: Sequence[Triple]) -> list[Target]:
             network,
             num_codes=tokenizer.num_codes,
             codes_per_side=_codes_per_side(cfg, tokenizer, stride),
+            crop_size=cfg.TOKENIZER.CROP_SIZE or cfg.DATA.TRAIN_CROP_SIZE,
             num_frames=1 if cfg.MASK.TIME_STRIDE_LOSS else stride[0],
             clip_mean=cfg.DATA.MEAN,
             clip_std=cfg.DATA.STD,

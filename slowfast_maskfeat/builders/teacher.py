@@ -25,12 +25,14 @@ class Teacher(NamedTuple):
         cfg: its configuration, frozen.
         path: its checkpoint.
         num_classes: K of its classifier.
+        class_names: of the classes; empty if unknown.
         is_of_images: it takes clips of one frame.
     """
 
     cfg: CfgNode
     path: str
     num_classes: int
+    class_names: tuple[str, ...]
     is_of_images: bool
 
     def num_frames(self, cfg: CfgNode, token_frames: int) -> int:
@@ -80,8 +82,14 @@ def find_network(path: str, config_name: str, *, key: str, user: str) -> Teacher
     header = read_header(path)
     file = shipped_file(config_name, f"{key}_CFG") if config_name else None
     own = trained_config(path, header, file, key=f"{key}_CFG")
-    num_classes = len(header.get("class_names") or ()) or own.MODEL.NUM_CLASSES
-    return Teacher(own, path, num_classes, is_of_images=own.DATA.NUM_FRAMES == 1)
+    names = tuple(header.get("class_names") or ())
+    return Teacher(
+        own,
+        path,
+        len(names) or own.MODEL.NUM_CLASSES,
+        names,
+        is_of_images=own.DATA.NUM_FRAMES == 1,
+    )
 
 
 def teacher_layers(cfg: CfgNode, teacher: Teacher) -> list[int]:

@@ -67,7 +67,28 @@ class PixelDrawing(NamedTuple):
     name: str = "pixels"
 
 
-Drawing = HOGDrawing | PixelDrawing
+class MapDrawing(NamedTuple):
+    """Prediction of a network for one frame that has a picture of its own; arrays or CPU tensors.
+
+    Attributes:
+        target: (H, W, 3) uint8.
+        prediction: Same shape as `target`; read only at masked pixels. The target is shown
+            elsewhere.
+        mask: (h, w) bool, True = masked; h and w divide the pixels.
+        name: Method, shown above its columns.
+        kind: What the target is, shown above it.
+        legend: Names of colors (R, G, B) of 0 to 255, shown below the panel.
+    """
+
+    target: Any
+    prediction: Any
+    mask: Any
+    name: str
+    kind: str
+    legend: tuple[tuple[str, tuple[int, int, int]], ...] = ()
+
+
+Drawing = HOGDrawing | PixelDrawing | MapDrawing
 
 
 class PanelRow(NamedTuple):
@@ -117,10 +138,15 @@ def panel_columns(rows: Sequence[PanelRow]) -> list[Column]:
             owner = f" of {drawing.name}" if len(with_own_mask) > 1 else ""
             columns.append(Column("masked", number, f"masked input{owner}"))
         if _is_first(_has_same_target, rows, number):
-            kind = "HOG" if isinstance(drawing, HOGDrawing) else "pixel"
-            columns.append(Column("target", number, f"{kind} target"))
+            columns.append(Column("target", number, f"{_kind(drawing)} target"))
         columns.append(Column("predicted", number, f"{drawing.name} predicted where masked"))
     return columns
+
+
+def _kind(drawing: Drawing) -> str:
+    if isinstance(drawing, MapDrawing):
+        return drawing.kind
+    return "HOG" if isinstance(drawing, HOGDrawing) else "pixel"
 
 
 def _is_first(is_same: Any, rows: Sequence[PanelRow], number: int) -> bool:
@@ -190,8 +216,14 @@ def panel_image(
 
 def _texts(rows: Sequence[PanelRow], title: str) -> list[str]:
     """Texts of a panel that come from users."""
-    names = [drawing.name for row in rows[:1] for drawing in row.drawings]
-    return [title, *names, *(row.name for row in rows)]
+    drawings = [drawing for row in rows[:1] for drawing in row.drawings]
+    names = [drawing.name for drawing in drawings]
+    classes = [name for drawing in drawings for name, _ in _legend(drawing)]
+    return [title, *names, *classes, *(row.name for row in rows)]
+
+
+def _legend(drawing: Drawing) -> tuple[tuple[str, tuple[int, int, int]], ...]:
+    return drawing.legend if isinstance(drawing, MapDrawing) else ()
 
 
 def hide_masked(frame: Any, mask: Any) -> Image:
@@ -248,17 +280,21 @@ def _draw(
         axis.set_title(text, fontsize=10, color="#333333")
     if title:
         figure.suptitle(title, fontsize=_TITLE_SIZE)
-    _add_legend(figure, rows[0].drawings)
+    _add_legend(figure, rows[0].drawings, drawable)
     return figure
 
 
-def _add_legend(figure: Figure, drawings: Sequence[Drawing]) -> None:
+def _add_legend(
+    figure: Figure, drawings: Sequence[Drawing], drawable: Callable[[str], str]
+) -> None:
     """Add the legend of the colors below the panel."""
     from matplotlib.patches import Rectangle
 
     entries = [(_MASK_COLOR / 255, "masked")]
     if any(isinstance(drawing, HOGDrawing) for drawing in drawings):
         entries += [(_PREDICTED_COLOR, "HOG predicted"), (_VISIBLE_COLOR, "HOG of visible cells")]
+    classes = dict.fromkeys(entry for drawing in drawings for entry in _legend(drawing))
+    entries += [(np.array(color) / 255, drawable(name)) for name, color in classes]
     handles = [
         Rectangle((0, 0), 1, 1, facecolor=tuple(color), edgecolor="#555555", linewidth=0.5)
         for color, _ in entries
@@ -280,7 +316,8 @@ def _draw_cell(axis: Any, column: Column, row: PanelRow, frame: Image) -> None:
     elif column.kind == "target":
         _show(axis, np.asarray(drawing.target))
     else:
-        _show(axis, fill_masked(frame, drawing.mask, drawing.prediction))
+        around = np.asarray(drawing.target) if isinstance(drawing, MapDrawing) else frame
+        _show(axis, fill_masked(around, drawing.mask, drawing.prediction))
     axis.set(xlim=(0, width), ylim=(height, 0), xticks=[], yticks=[], aspect="equal")
     axis.spines[:].set_visible(False)
 

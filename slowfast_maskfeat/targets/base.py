@@ -77,6 +77,17 @@ class Target(nn.Module, ABC):
         """
         return {}
 
+    def predicted(self, prediction: Tensor) -> Tensor:
+        """Convert predictions to the form of `encode`, for figures; by default they have it.
+
+        Args:
+            prediction: (M, dim).
+
+        Returns:
+            (M, ...), as rows of `encode`.
+        """
+        return prediction
+
     def constant_prediction(self, target: Tensor) -> Tensor:
         """Compute the best constant prediction for all rows of `target`; by default their mean.
 

@@ -6,6 +6,8 @@ Token Labeling (arXiv:2104.10858) trains with a class distribution for each toke
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 import torch
 from torch import Tensor
 
@@ -29,6 +31,7 @@ class PseudoLabelTarget(Target):
         num_frames: frames of a token that the classifier sees one by one, F; each has a
             distribution.
         is_hard: predict the most likely class instead of the distribution.
+        class_names: in the order of the logits, for figures; empty if unknown.
     """
 
     def __init__(
@@ -38,12 +41,14 @@ class PseudoLabelTarget(Target):
         num_classes: int,
         num_frames: int = 1,
         is_hard: bool = False,
+        class_names: Sequence[str] = (),
     ) -> None:
         super().__init__()
         self.teacher = teacher
         self.num_classes = num_classes
         self.num_frames = num_frames
         self.is_hard = is_hard
+        self.class_names = tuple(class_names)
 
     @property
     def dim(self) -> int:
@@ -70,6 +75,10 @@ class PseudoLabelTarget(Target):
         if self.is_hard:
             labels = torch.zeros_like(labels).scatter_(-1, labels.argmax(-1, keepdim=True), 1.0)
         return labels.mean(dim=0).clamp(min=_SMALLEST).log().flatten()
+
+    def predicted(self, prediction: Tensor) -> Tensor:
+        """Convert logits to class distributions: (M, F * K) -> (M, F * K)."""
+        return self._of_frames(prediction.float()).softmax(dim=-1).flatten(1)
 
     def _of_frames(self, values: Tensor) -> Tensor:
         """Split the values of a token: (M, F * K) -> (M, F, K)."""

@@ -6,6 +6,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any, ClassVar
 
 import torch
+import torch.nn.functional as F
 from torch import Tensor
 
 from slowfast_maskfeat.frozen import FrozenNetwork
@@ -27,6 +28,8 @@ class TokenTarget(Target):
         tokenizer: its network has `encode`: images (B, 3, H, W) in [0, 1] -> codes (B, s, s).
         num_codes: K.
         codes_per_side: r.
+        crop_size: side of the tokenizer's input in pixels. The view has it; other clips, such as
+            those of figures, are resized.
         num_frames: frames of a token whose codes are predicted, F.
         clip_mean: per channel, of clips that are already normalized.
         clip_std: per channel, of clips that are already normalized.
@@ -42,6 +45,7 @@ class TokenTarget(Target):
         *,
         num_codes: int,
         codes_per_side: int,
+        crop_size: int,
         clip_mean: Sequence[float],
         clip_std: Sequence[float],
         num_frames: int = 1,
@@ -52,6 +56,7 @@ class TokenTarget(Target):
         self.tokenizer = tokenizer
         self.num_codes = num_codes
         self.codes_per_side = codes_per_side
+        self.crop_size = crop_size
         self.num_frames = num_frames
         self.clip_mean, self.clip_std = tuple(clip_mean), tuple(clip_std)
         self.is_reversed = is_reversed
@@ -84,8 +89,12 @@ class TokenTarget(Target):
         stride = 1 if self.num_frames > 1 else clips.shape[2] // grid.t
         frames = clips[:, :, ::stride].transpose(1, 2).flatten(0, 1).unsqueeze(2)
         images = pixel_values(frames, self.clip_mean, self.clip_std).squeeze(2)
+        images = images.flip(1) if self.is_reversed else images
+        size = (self.crop_size, self.crop_size)
+        if images.shape[2:] != size:
+            images = F.interpolate(images, size, mode="bicubic", antialias=True).clamp(0, 1)
         network: Any = self.tokenizer.network
-        codes: Tensor = network.encode(images.flip(1) if self.is_reversed else images)
+        codes: Tensor = network.encode(images)
         side = self.codes_per_side
         if tuple(codes.shape[1:]) != (grid.h * side, grid.w * side):
             raise ValueError(
@@ -113,6 +122,32 @@ class TokenTarget(Target):
         """Compute the share of codes that are predicted right, in percent."""
         correct = self._logits(prediction).argmax(dim=-1) == target
         return {"accuracy": 100 * correct.float().mean()}
+
+    def predicted(self, prediction: Tensor) -> Tensor:
+        """Convert logits to the likeliest codes: (M, F * r * r * K) -> (M, F * r * r) int64."""
+        return self._logits(prediction).argmax(dim=-1)
+
+    @torch.no_grad()
+    def to_frames(self, codes: Tensor, grid: Grid) -> Tensor:
+        """Decode the codes of the first frame of each token.
+
+        Args:
+            codes: (B, N, F * r * r) int64, as of `encode`.
+            grid: of the tokens.
+
+        Returns:
+            (B, t, H, W, 3) uint8 RGB, in the size of the tokenizer.
+
+        Raises:
+            ValueError: the tokenizer reconstructs no pixels.
+        """
+        side = self.codes_per_side
+        first = codes[..., : side**2].unflatten(-1, (side, side)).unflatten(1, tuple(grid))
+        # (B, t, h, w, r, r) -> (B * t, h * r, w * r)
+        maps = first.permute(0, 1, 2, 4, 3, 5).flatten(4, 5).flatten(2, 3).flatten(0, 1)
+        network: Any = self.tokenizer.network
+        pictures = (network.decode(maps) * 255).round().to(torch.uint8)
+        return pictures.movedim(1, -1).unflatten(0, (len(codes), grid.t))
 
     def _logits(self, prediction: Tensor) -> Tensor:
         """Split the values of a token: (M, F * r * r * K) -> (M, F * r * r, K)."""

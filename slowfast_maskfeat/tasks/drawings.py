@@ -2,17 +2,30 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable, Mapping
+from functools import partial
+from types import MappingProxyType
+from typing import Any, NamedTuple, cast
+
 import torch
+import torch.nn.functional as F
 from torch import Tensor, nn
 
 from slowfast_maskfeat.augment import normalize
 from slowfast_maskfeat.backbones import MaskedModel, resize_mask
 from slowfast_maskfeat.clips.batch import ClipBatch
-from slowfast_maskfeat.figures import Drawing, HOGDrawing, PixelDrawing
+from slowfast_maskfeat.figures import Drawing, HOGDrawing, MapDrawing, PixelDrawing
 from slowfast_maskfeat.shapes import Grid
-from slowfast_maskfeat.targets import HOGTarget, PixelTarget
+from slowfast_maskfeat.targets import (
+    FeatureTarget,
+    HOGTarget,
+    PixelTarget,
+    PseudoLabelTarget,
+    Target,
+    TokenTarget,
+)
 from slowfast_maskfeat.tasks.base import Task
-from slowfast_maskfeat.tasks.masked_prediction import MaskedPrediction
+from slowfast_maskfeat.tasks.masked_prediction import MaskedPrediction, target_clips
 from slowfast_maskfeat.tasks.tokenizer import TokenizerTraining
 from slowfast_maskfeat.tokenizers import Tokenizer
 
@@ -26,7 +39,7 @@ def draw_masked_predictions(
     """Draw the predictions at the last depth, see `predicted_drawings`.
 
     Returns:
-        The drawings; None if the target is neither HOG nor pixels.
+        The drawings; None if there is no `Drawer` for the target.
     """
     assert isinstance(task, MaskedPrediction)
     assert isinstance(model, MaskedModel)
@@ -71,8 +84,7 @@ def draw_reconstructions(
 def drawn_target(task: MaskedPrediction) -> str | None:
     """Return the title of the target at the last depth; None if it can't be drawn."""
     target = task.targets[-1]
-    names = {HOGTarget: "HOG", PixelTarget: "pixels"}
-    return next((name for kind, name in names.items() if isinstance(target, kind)), None)
+    return next((row.name for kind, row in DRAWERS.items() if isinstance(target, kind)), None)
 
 
 @torch.no_grad()
@@ -100,8 +112,8 @@ def predicted_drawings(
         ValueError: the mask grid is finer than the predicted grid, so that predicted tokens could
             be partly masked.
     """
-    target = task.targets[-1]
-    assert isinstance(target, (HOGTarget, PixelTarget))
+    target = cast(Target, task.targets[-1])
+    draw = next(row.draw for kind, row in DRAWERS.items() if isinstance(target, kind))
     assert batch.mask is not None
     grid = model.prediction_grids(batch.clips.shape[2:])[-1]
     mask_grid = Grid(*batch.mask.shape[1:])
@@ -113,28 +125,197 @@ def predicted_drawings(
     model.eval()
     predicted = model(normalize(batch.clips, task.mean, task.std), batch.mask)[-1].float()
     model.train(was_training)
-    encoded = target.encode(batch.clips, grid)  # (B, N, dim)
+    encoded = target.encode(target_clips(target, batch), grid)  # (B, N, ...)
     filled = encoded.clone()
     mask = resize_mask(batch.mask, grid)  # (B, t, h, w)
-    filled[mask.flatten(1)] = predicted
-    drawing: type[HOGDrawing] | type[PixelDrawing]
-    if isinstance(target, HOGTarget):
-        drawing = HOGDrawing
-        targets, predictions = (target.to_cells(tokens, grid).cpu() for tokens in (encoded, filled))
-    else:
-        drawing = PixelDrawing
-        targets, predictions = (
-            _first_frames(target.to_frames(tokens, batch.clips, grid), grid.t, is_reversed)
-            for tokens in (encoded, filled)
-        )
+    filled[mask.flatten(1)] = target.predicted(predicted)
     mask = mask.cpu()
     return [
-        [
-            drawing(targets[clip, step], predictions[clip, step], mask[clip, step], name)
-            for step in range(grid.t)
-        ]
-        for clip in range(len(batch))
+        [of_step(mask[clip, step], name) for step, of_step in enumerate(of_clip)]
+        for clip, of_clip in enumerate(draw(target, encoded, filled, batch, grid, is_reversed))
     ]
+
+
+Named = Callable[[Tensor, str], Drawing]
+"""(mask (h, w), name of the method) -> the drawing of a frame."""
+
+
+class Drawer(NamedTuple):
+    """How the predictions of a kind of target are drawn.
+
+    Attributes:
+        name: of the target, as a title.
+        draw: (target, encoded tokens, the same with predictions where masked, batch, grid, clips
+            are BGR) -> the drawing of each clip and time step.
+    """
+
+    name: str
+    draw: Callable[[Any, Tensor, Tensor, ClipBatch, Grid, bool], list[list[Named]]]
+
+
+def _draw_hog(
+    target: HOGTarget,
+    encoded: Tensor,
+    filled: Tensor,
+    batch: ClipBatch,
+    grid: Grid,
+    is_reversed: bool,
+) -> list[list[Named]]:
+    cells = (target.to_cells(tokens, grid).cpu() for tokens in (encoded, filled))
+    return _each(HOGDrawing, *cells)
+
+
+def _draw_pixels(
+    target: PixelTarget,
+    encoded: Tensor,
+    filled: Tensor,
+    batch: ClipBatch,
+    grid: Grid,
+    is_reversed: bool,
+) -> list[list[Named]]:
+    frames = (
+        _first_frames(target.to_frames(tokens, batch.clips, grid), grid.t, is_reversed)
+        for tokens in (encoded, filled)
+    )
+    return _each(PixelDrawing, *frames)
+
+
+def _draw_features(
+    target: FeatureTarget,
+    encoded: Tensor,
+    filled: Tensor,
+    batch: ClipBatch,
+    grid: Grid,
+    is_reversed: bool,
+) -> list[list[Named]]:
+    """Draw three principal components of the first frame's features, fitted on the target."""
+    first = slice(target.num_features)
+    show = principal_colors(encoded[..., first].flatten(0, 1))
+    size = (batch.clips.shape[3], batch.clips.shape[4])
+    maps = (_enlarged(show(tokens[..., first]), grid, size) for tokens in (encoded, filled))
+    return _each(partial(_map, kind="feature"), *maps)
+
+
+def _draw_labels(
+    target: PseudoLabelTarget,
+    encoded: Tensor,
+    filled: Tensor,
+    batch: ClipBatch,
+    grid: Grid,
+    is_reversed: bool,
+) -> list[list[Named]]:
+    """Draw the likeliest class of each token by a color, the darker the less likely it is."""
+    first = slice(target.num_classes)
+    size = (batch.clips.shape[3], batch.clips.shape[4])
+    colors = class_colors(target.num_classes).to(encoded.device)
+
+    def show(tokens: Tensor) -> Tensor:
+        likely, classes = tokens[..., first].max(dim=-1)
+        return (colors[classes] * (0.3 + 0.7 * likely[..., None])).to(torch.uint8)
+
+    maps = (_enlarged(show(tokens), grid, size) for tokens in (encoded, filled))
+    found = encoded[..., first].argmax(dim=-1).flatten().bincount(minlength=target.num_classes)
+    most = [number for number in found.argsort(descending=True)[:_NAMED].tolist() if found[number]]
+    names = target.class_names or [f"class {number}" for number in range(target.num_classes)]
+    legend = tuple((names[n], tuple(colors[n].int().tolist())) for n in most)
+    return _each(partial(_map, kind="pseudo-label", legend=legend), *maps)
+
+
+def _draw_tokens(
+    target: TokenTarget,
+    encoded: Tensor,
+    filled: Tensor,
+    batch: ClipBatch,
+    grid: Grid,
+    is_reversed: bool,
+) -> list[list[Named]]:
+    """Draw what the tokenizer's decoder makes of the codes."""
+    height, width = batch.clips.shape[3:]
+
+    def show(codes: Tensor) -> Tensor:
+        pictures = target.to_frames(codes, grid).flatten(0, 1).movedim(-1, 1).float()
+        resized = F.interpolate(pictures, (height, width), mode="bilinear", align_corners=False)
+        frames = resized.round().to(torch.uint8).movedim(1, -1)
+        return frames.unflatten(0, (len(codes), grid.t)).cpu()
+
+    return _each(partial(_map, kind="token"), show(encoded), show(filled))
+
+
+DRAWERS: Mapping[type[Target], Drawer] = MappingProxyType(
+    {
+        HOGTarget: Drawer("HOG", _draw_hog),
+        PixelTarget: Drawer("pixels", _draw_pixels),
+        FeatureTarget: Drawer("features", _draw_features),
+        PseudoLabelTarget: Drawer("pseudo-labels", _draw_labels),
+        TokenTarget: Drawer("tokens", _draw_tokens),
+    }
+)
+"""How each kind of target is drawn; others are not."""
+
+_NAMED = 9  # classes in the legend of pseudo-labels
+
+
+def _map(target: Any, prediction: Any, mask: Any, name: str, **more: Any) -> MapDrawing:
+    return MapDrawing(target, prediction, mask, name, **more)
+
+
+def _each(
+    drawing: Callable[[Any, Any, Any, str], Drawing], targets: Tensor, predictions: Tensor
+) -> list[list[Named]]:
+    """Leave mask and name of each drawing open: (B, t, ...) twice."""
+    return [
+        [partial(drawing, *pair) for pair in zip(*of_clip, strict=True)]
+        for of_clip in zip(targets, predictions, strict=True)
+    ]
+
+
+def principal_colors(features: Tensor) -> Callable[[Tensor], Tensor]:
+    """Fit three principal components.
+
+    Args:
+        features: (M, D), D at least 3.
+
+    Returns:
+        Features (..., D) -> their components as colors (..., 3) uint8; nine tenths of those of the
+        fitted features are within the colors' range.
+    """
+    mean = features.mean(dim=0)
+    _, _, directions = torch.linalg.svd(features - mean, full_matrices=False)
+    directions = directions[:3]
+    # A direction and its opposite are equally good: its largest entry is positive.
+    largest = directions.gather(1, directions.abs().argmax(dim=1, keepdim=True))
+    directions = (directions * largest.sign()).T  # (D, 3)
+    low, high = ((features - mean) @ directions).quantile(
+        torch.tensor([0.05, 0.95], dtype=features.dtype, device=features.device), dim=0
+    )
+
+    def colors(values: Tensor) -> Tensor:
+        share = ((values - mean) @ directions - low) / (high - low).clamp(min=1e-12)
+        return (255 * share.clamp(0, 1)).to(torch.uint8)
+
+    return colors
+
+
+def class_colors(num_classes: int) -> Tensor:
+    """Return a bright color for each class, of hues that differ for numbers close to each other.
+
+    Args:
+        num_classes: K.
+
+    Returns:
+        (K, 3) float32 RGB in 0..255.
+    """
+    hues = torch.arange(num_classes) * 0.618034 % 1  # the golden ratio spreads them evenly
+    # The three channels are a hat function of the hue, shifted by a third each.
+    shifted = (hues[:, None] + torch.tensor([0.0, 2 / 3, 1 / 3])) % 1 * 6
+    return 255 * (0.25 + 0.75 * ((shifted - 3).abs() - 1).clamp(0, 1))
+
+
+def _enlarged(values: Tensor, grid: Grid, size: tuple[int, int]) -> Tensor:
+    """Repeat tokens (B, N, 3) to pixels: (B, t, H, W, 3) on the CPU."""
+    maps = values.cpu().unflatten(1, tuple(grid))
+    rows, columns = size[0] // grid.h, size[1] // grid.w
+    return maps.repeat_interleave(rows, dim=2).repeat_interleave(columns, dim=3)
 
 
 def _first_frames(frames: Tensor, num_steps: int, is_reversed: bool) -> Tensor:
