@@ -17,7 +17,7 @@ from pathlib import Path
 
 from slowfast_maskfeat.backbones.complexity import PartComplexity
 from slowfast_maskfeat.cli import exit_code, print_written
-from slowfast_maskfeat.config import is_yaml, load_config
+from slowfast_maskfeat.config import load_config, split_words
 from slowfast_maskfeat.files import atomic_write
 from slowfast_maskfeat.runs.model_info import ModelInfo, measure_model
 
@@ -48,9 +48,7 @@ def main(arguments: list[str]) -> int:
 
 
 def _report(options: argparse.Namespace) -> None:
-    words = [*options.cfg, *options.words]
-    files = list(filter(is_yaml, words))
-    cfg = load_config(files, [word for word in words if word not in files])
+    cfg = load_config(*split_words([*options.cfg, *options.words]))
     info = measure_model(cfg, test_size=options.test_size)
     if options.json:
         with atomic_write(Path(options.json)) as path:

@@ -3,8 +3,8 @@
     python tools/run_net.py --cfg A.yaml [B.yaml ...] [KEY VALUE ...]
     torchrun --nproc_per_node 8 tools/run_net.py --cfg A.yaml [KEY VALUE ...]
 
-Arguments ending in .yaml or .yml, in any case, are files, of which later ones override earlier
-ones; the others are keys and values, which override files.
+Arguments ending in .yaml or .yml, in any case, are files unless they follow a key; later files
+override earlier ones. The others are keys and values, which override files.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ from typing import Any
 from slowfast_maskfeat import distributed
 from slowfast_maskfeat.checkpoints import LoadError
 from slowfast_maskfeat.cli import StoppedError, exit_code, print_written, signal_exit_code
-from slowfast_maskfeat.config import default_folder, is_yaml, load_run_config
+from slowfast_maskfeat.config import default_folder, load_run_config, split_words
 from slowfast_maskfeat.engine.launch import launch
 from slowfast_maskfeat.runs.run import run
 
@@ -35,8 +35,8 @@ def main(arguments: list[str]) -> int:
 
 def _launch(options: argparse.Namespace, words: list[str]) -> None:
     """Start the processes of the run, or join those that torchrun started."""
-    files = [word for word in words if is_yaml(word)]
-    overrides = [word for word in words if not is_yaml(word)] + _shards(options)
+    files, pairs = split_words(words)
+    overrides = pairs + _shards(options)
     cfg = load_run_config(files, overrides)
     # In a folder that nobody named, another configuration is another run.
     may_change = "OUTPUT_DIR" in overrides[::2] or default_folder(files) != cfg.OUTPUT_DIR

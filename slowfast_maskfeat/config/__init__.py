@@ -9,7 +9,7 @@ from slowfast_maskfeat.config.load import (
     load_run_config,
     parse_config,
 )
-from slowfast_maskfeat.config.yaml_file import is_yaml
+from slowfast_maskfeat.config.yaml_file import split_words
 
 __all__ = [
     "add_keys",
@@ -20,9 +20,9 @@ __all__ = [
     "default_folder",
     "difference_table",
     "import_extensions",
-    "is_yaml",
     "key_value",
     "load_config",
     "load_run_config",
     "parse_config",
+    "split_words",
 ]

@@ -30,6 +30,25 @@ def is_yaml(word: str) -> bool:
     return word.lower().endswith((".yaml", ".yml"))
 
 
+def split_words(words: Iterable[str]) -> tuple[list[str], list[str]]:
+    """Split the words of a command line into YAML files and KEY VALUE pairs, in any order.
+
+    A YAML file that follows a key is its value.
+
+    Args:
+        words: such as `["a.yaml", "b.yaml", "KEY", "VALUE"]`.
+
+    Returns:
+        The files, and the keys and values.
+    """
+    files: list[str] = []
+    pairs: list[str] = []
+    for word in words:
+        is_file = is_yaml(word) and len(pairs) % 2 == 0
+        (files if is_file else pairs).append(word)
+    return files, pairs
+
+
 def read_yaml(file: str | os.PathLike[str]) -> tuple[dict[str, Any], list[str]]:
     """Read a file and the files it names under `_BASE_`, over which its own content is merged.
 
