@@ -7,13 +7,16 @@ calls none of the setup functions.
 from __future__ import annotations
 
 import atexit
+import errno
 import inspect
 import os
+import socket
 import sys
 from collections.abc import Callable
 from contextlib import AbstractContextManager, nullcontext
 from datetime import timedelta
 from typing import Any, NamedTuple, NoReturn, TypeVar
+from urllib.parse import urlparse
 
 import torch
 import torch.distributed as dist
@@ -98,7 +101,8 @@ def setup(
             ``env://``.
 
     Raises:
-        ValueError: If the backend is unknown or the GPU does not exist.
+        ValueError: If the backend is unknown, the GPU does not exist, or the processes can't meet
+            at the address, for example because its port is in use.
     """
     if backend not in ("gloo", "nccl"):
         raise ValueError(f"DIST_BACKEND must be 'gloo' (CPU) or 'nccl' (GPU), got {backend!r}")
@@ -110,12 +114,54 @@ def setup(
                 "start at most one process per GPU"
             )
         torch.cuda.set_device(local_rank)
-    dist.init_process_group(
-        backend,
-        init_method=init_method,
-        rank=rank,
-        world_size=world_size,
-        timeout=_TIMEOUT,
+    try:
+        dist.init_process_group(
+            backend,
+            init_method=init_method,
+            rank=rank,
+            world_size=world_size,
+            timeout=_TIMEOUT,
+        )
+    except dist.DistNetworkError as error:
+        reason = str(error).splitlines()[0]
+        if "EADDRINUSE" in reason:
+            raise _port_in_use(*_address(init_method)) from None
+        raise ValueError(f"the processes can't meet at {init_method}: {reason}") from None
+
+
+def check_port_is_free(init_method: str) -> None:
+    """Check the port of an address on this machine, where its first process will listen.
+
+    Args:
+        init_method: Rendezvous of the processes; without a port, nothing is checked.
+
+    Raises:
+        ValueError: If another program listens on the port.
+    """
+    source, port = _address(init_method)
+    if not port:
+        return
+    try:
+        socket.create_server(("", port)).close()
+    except OSError as error:
+        if error.errno == errno.EADDRINUSE:
+            raise _port_in_use(source, port) from None
+
+
+def _address(init_method: str) -> tuple[str, int | None]:
+    """Name of the setting that an address comes from, and its port."""
+    if init_method.startswith("env://"):
+        port = os.environ.get("MASTER_PORT", "")
+        return f"MASTER_PORT {port}", int(port) if port.isdecimal() else None
+    try:
+        return f"--init_method {init_method}", urlparse(init_method).port
+    except ValueError:  # torch has a message for it
+        return f"--init_method {init_method}", None
+
+
+def _port_in_use(source: str, port: int | None) -> ValueError:
+    return ValueError(
+        f"{source}: port {port} is in use on this machine, maybe by another run; choose another"
     )
 
 

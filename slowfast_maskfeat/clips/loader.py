@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-import signal
+import multiprocessing
 from collections.abc import Iterator
 from contextlib import nullcontext
 from functools import partial
@@ -15,8 +15,15 @@ from torch.utils.data import DataLoader, Sampler, get_worker_info
 
 from slowfast_maskfeat.clips.batch import ClipBatch, Sample, collate
 from slowfast_maskfeat.clips.dataset import ClipDataset, SampleKey
-from slowfast_maskfeat.clips.watchdog import WorkerWatchdog
+from slowfast_maskfeat.clips.watchdog import WorkerWatchdog, accept_end
 from slowfast_maskfeat.datasets import VideoList
+from slowfast_maskfeat.workers import (
+    become_worker,
+    end_by_kill,
+    new_workers,
+    parent_of_workers,
+    starting_workers,
+)
 
 
 class _EpochOrder(Sampler[list[SampleKey]]):
@@ -131,6 +138,7 @@ class ClipLoader:
 
     def _start(self) -> DataLoader[Sample]:
         """Build a data loader; its workers start when the first batch is requested."""
+        self._has_workers = False
         return DataLoader(
             self.dataset,
             batch_sampler=self._order,
@@ -139,7 +147,6 @@ class ClipLoader:
             prefetch_factor=self._prefetch if self._num_workers else None,
             persistent_workers=self._num_workers > 0,
             pin_memory=self._pin_memory,
-            worker_init_fn=partial(_start_worker, self._watchdog),
             # A separate generator: the loader must not change the global random state.
             generator=torch.Generator(),
         )
@@ -171,7 +178,7 @@ class ClipLoader:
                 try:
                     if loading is None:
                         self._order.epoch, self._order.first_batch = epoch, batch
-                        loading = iter(self._loader)
+                        loading = self._iterate()
                     loaded = next(loading)
                 except StopIteration:
                     return
@@ -191,6 +198,19 @@ class ClipLoader:
                     yield loaded
                     batch += 1
 
+    def _iterate(self) -> Iterator[ClipBatch]:
+        """Start an epoch of the data loader, with its workers unless they are there already."""
+        if not self._num_workers or self._has_workers:
+            return iter(self._loader)
+        self._loader.worker_init_fn = partial(_start_worker, self._watchdog, parent_of_workers())
+        before = multiprocessing.active_children()
+        with starting_workers():
+            loading = iter(self._loader)
+        for worker in new_workers(before):
+            end_by_kill(worker)
+        self._has_workers = True
+        return loading
+
     def _restart(self) -> None:
         assert self._watchdog is not None
         self._loader = self._start()  # waits until the old workers have exited
@@ -208,10 +228,11 @@ class ClipLoader:
         return bool(rows)
 
 
-def _start_worker(watchdog: WorkerWatchdog | None, worker: int) -> None:
-    """Limit a worker to one thread and ignore Ctrl-C, which the training process handles."""
+def _start_worker(watchdog: WorkerWatchdog | None, parent: int | None, worker: int) -> None:
+    """Limit a worker to one thread; leave signals to the training process, and end with it."""
     torch.set_num_threads(1)
-    signal.signal(signal.SIGINT, signal.SIG_IGN)
+    accept_end()
+    become_worker(parent)
     info = get_worker_info()
     if watchdog is not None:
         assert info is not None

@@ -9,6 +9,8 @@ from pathlib import Path
 from typing import TypeVar
 
 from slowfast_maskfeat import distributed
+from slowfast_maskfeat.cli import system_error
+from slowfast_maskfeat.disk import make_folder
 
 Item = TypeVar("Item")
 
@@ -29,7 +31,7 @@ def from_main(work: Callable[[], Item]) -> Item:
         try:
             found = work()
         except OSError as error:
-            problem = f"{error.filename or 'the system'}: {error.strerror or error}"
+            problem = system_error(error)
         except ValueError as error:
             problem = str(error)
     found, problem = distributed.broadcast_object((found, problem))
@@ -50,10 +52,9 @@ def check_shared(folder: Path) -> None:
         # A new name each time, so that the cache of a network file system can't be out of date.
         name = f".seen_by_all_{uuid.uuid4().hex}"
         try:
-            folder.mkdir(parents=True, exist_ok=True)
-            (folder / name).touch()
+            (make_folder(folder) / name).touch()
         except OSError as error:
-            reason = error.strerror or error
+            reason = system_error(error)
             raise ValueError(f"OUTPUT_DIR must be writable, got {folder}: {reason}") from error
         return name
 
