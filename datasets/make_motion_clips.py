@@ -20,6 +20,11 @@ processes, resumed after an interruption, and enlarged without changing existing
 
 from __future__ import annotations
 
+if __name__ == "__main__":
+    from slowfast_maskfeat.cli import end_on_interrupt
+
+    end_on_interrupt()  # during the imports, which take seconds
+
 import argparse
 import dataclasses
 import json

@@ -20,6 +20,11 @@ Exit code: 0 if all rows are in shards, 1 if some are not, 2 for invalid input.
 
 from __future__ import annotations
 
+if __name__ == "__main__":
+    from slowfast_maskfeat.cli import end_on_interrupt
+
+    end_on_interrupt()  # during the imports, which take seconds
+
 import argparse
 import csv
 import hashlib

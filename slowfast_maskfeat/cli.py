@@ -23,6 +23,9 @@ SAME_SIGNAL_SECONDS = 1.0
 to a process and to its group."""
 
 
+_SECONDS_UNTIL_AGAIN = 0.2
+
+
 class StoppedError(Exception):
     """A signal stopped a run after its progress was saved.
 
@@ -106,11 +109,16 @@ def signal_exit_code(
 
 @contextmanager
 def raising_signals() -> Iterator[None]:
-    """Raise Ctrl-C as KeyboardInterrupt and SIGTERM as Terminated inside of the context."""
+    """Raise Ctrl-C as KeyboardInterrupt and SIGTERM as Terminated inside of the context.
+
+    Python drops an exception that is raised during a finalizer, for example while torch waits for
+    its workers; the signal is then sent again.
+    """
     if threading.current_thread() is not threading.main_thread():  # no other may set handlers
         yield
         return
     last = -SAME_SIGNAL_SECONDS
+    is_over = False
 
     def terminate(number: int, frame: FrameType | None) -> None:
         nonlocal last
@@ -119,11 +127,33 @@ def raising_signals() -> Iterator[None]:
         if not is_repeated:
             raise Terminated
 
-    handlers = {signal.SIGINT: signal.default_int_handler, signal.SIGTERM: terminate}
+    def send_again(dropped: sys.UnraisableHookArgs) -> None:
+        nonlocal last
+        if not issubclass(dropped.exc_type, KeyboardInterrupt):
+            hook_before(dropped)
+            return
+        last = -SAME_SIGNAL_SECONDS
+        is_term = issubclass(dropped.exc_type, Terminated)
+        number = signal.SIGTERM if is_term else signal.SIGINT
+        threading.Timer(
+            _SECONDS_UNTIL_AGAIN, lambda: None if is_over else os.kill(os.getpid(), number)
+        ).start()
+
+    handlers = {
+        number: handler
+        for number, handler in (
+            (signal.SIGINT, signal.default_int_handler),
+            (signal.SIGTERM, terminate),
+        )
+        if signal.getsignal(number) is not signal.SIG_IGN  # as in the background of a script
+    }
     before = {number: signal.signal(number, handler) for number, handler in handlers.items()}
+    hook_before, sys.unraisablehook = sys.unraisablehook, send_again
     try:
         yield
     finally:
+        is_over = True
+        sys.unraisablehook = hook_before
         for number, handler in handlers.items():
             if signal.getsignal(number) is handler:  # not ignored since a signal came
                 signal.signal(number, before[number])
@@ -139,7 +169,8 @@ def end_on_interrupt() -> None:
         _print("\ninterrupted")
         os._exit(INTERRUPTED)  # an exception could be lost in the C code of an import
 
-    signal.signal(signal.SIGINT, end)
+    if signal.getsignal(signal.SIGINT) is not signal.SIG_IGN:  # as in the background of a script
+        signal.signal(signal.SIGINT, end)
 
 
 def system_error(error: OSError, output: object = None) -> str:

@@ -10,6 +10,7 @@ import atexit
 import errno
 import inspect
 import os
+import signal
 import socket
 import sys
 from collections.abc import Callable
@@ -203,19 +204,30 @@ def shutdown() -> None:
         dist.destroy_process_group()
 
 
-def end_process() -> NoReturn:
-    """End one of several processes after its work is done, with exit code 0.
-
-    Functions registered with `atexit` run and the output is flushed, but the interpreter is not
-    finalized: threads of gloo outlive the group, and one that frees the tensors of the last
-    collective during finalization aborts the process
-    (https://github.com/pytorch/pytorch/pull/179291).
-    """
+def end_process(code: int = 0) -> NoReturn:
+    """Leave the process group and end one of several processes; see `exit_process`."""
     shutdown()
+    exit_process(code)
+
+
+def exit_process(code: int) -> NoReturn:
+    """End one of several processes, which may still be in the group after a failure.
+
+    Functions registered with `atexit` run, by which torch ends its workers, and the output is
+    flushed, but the interpreter is not finalized: threads of gloo outlive the group, and one that
+    frees the tensors of the last collective during finalization aborts the process
+    (https://github.com/pytorch/pytorch/pull/179291).
+
+    Args:
+        code: Exit code; a negative one ends the process by that signal, as if it were not handled.
+    """
     atexit._run_exitfuncs()
     sys.stdout.flush()
     sys.stderr.flush()
-    os._exit(0)
+    if code < 0:
+        signal.signal(-code, signal.SIG_DFL)
+        signal.raise_signal(-code)
+    os._exit(code)
 
 
 def _is_set_up() -> bool:

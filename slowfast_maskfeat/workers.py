@@ -7,14 +7,13 @@ process decides what to do; workers go on until it ends them.
 from __future__ import annotations
 
 import ctypes
-import multiprocessing
 import os
 import signal
 import sys
 import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
-from multiprocessing import process, resource_tracker
+from multiprocessing import resource_tracker
 
 SIGNALS = (signal.SIGINT, signal.SIGTERM)
 
@@ -31,19 +30,30 @@ def starting_workers() -> Iterator[None]:
     if os.name != "posix":
         yield
         return
-    is_main = threading.current_thread() is threading.main_thread()  # others get no signals
+    # Also by handlers: a library's thread may receive a signal, whatever this thread blocks.
+    with delaying_signals():
+        resource_tracker.ensure_running()  # else the start does this, and unblocks the signals
+        mask = signal.pthread_sigmask(signal.SIG_BLOCK, SIGNALS)
+        try:
+            yield
+        finally:
+            signal.pthread_sigmask(signal.SIG_SETMASK, mask)
+
+
+@contextmanager
+def delaying_signals() -> Iterator[None]:
+    """Delay SIGINT and SIGTERM until after the block, which could not be undone halfway."""
+    if threading.current_thread() is not threading.main_thread():  # others handle no signals
+        yield
+        return
     arrived: list[int] = []
-    before = {}
-    if is_main:
-        # A library's thread may receive the signal, whatever this thread blocks.
-        for of_stop in SIGNALS:
-            before[of_stop] = signal.signal(of_stop, lambda number, _: arrived.append(number))
-    resource_tracker.ensure_running()  # else the start does this, and unblocks the signals
-    mask = signal.pthread_sigmask(signal.SIG_BLOCK, SIGNALS)
+    before = {
+        of_stop: signal.signal(of_stop, lambda number, _: arrived.append(number))
+        for of_stop in SIGNALS
+    }
     try:
         yield
     finally:
-        signal.pthread_sigmask(signal.SIG_SETMASK, mask)
         for of_stop, handler in before.items():
             signal.signal(of_stop, handler)
     for number in dict.fromkeys(arrived):
@@ -80,18 +90,3 @@ def parent_of_workers() -> int | None:
     as its process.
     """
     return os.getpid() if threading.current_thread() is threading.main_thread() else None
-
-
-def end_by_kill(worker: process.BaseProcess) -> None:
-    """Let `terminate`, which torch and Python call at the exit, kill a worker.
-
-    It sends SIGTERM otherwise, which workers ignore, and Python then waits for them forever.
-    """
-    running = worker._popen  # type: ignore[attr-defined]  # Python's exit uses no method of worker
-    if running is not None:
-        running.terminate = running.kill
-
-
-def new_workers(before: list[process.BaseProcess]) -> list[process.BaseProcess]:
-    """Return the processes that this one has started since `multiprocessing.active_children()`."""
-    return [worker for worker in multiprocessing.active_children() if worker not in before]

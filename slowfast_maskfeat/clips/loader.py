@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import atexit
 import multiprocessing
+import signal
 from collections.abc import Iterator
 from contextlib import nullcontext
 from functools import partial
@@ -15,15 +17,9 @@ from torch.utils.data import DataLoader, Sampler, get_worker_info
 
 from slowfast_maskfeat.clips.batch import ClipBatch, Sample, collate
 from slowfast_maskfeat.clips.dataset import ClipDataset, SampleKey
-from slowfast_maskfeat.clips.watchdog import WorkerWatchdog, accept_end
+from slowfast_maskfeat.clips.watchdog import WorkerWatchdog, accept_end, end_worker
 from slowfast_maskfeat.datasets import VideoList
-from slowfast_maskfeat.workers import (
-    become_worker,
-    end_by_kill,
-    new_workers,
-    parent_of_workers,
-    starting_workers,
-)
+from slowfast_maskfeat.workers import become_worker, parent_of_workers, starting_workers
 
 
 class _EpochOrder(Sampler[list[SampleKey]]):
@@ -202,12 +198,17 @@ class ClipLoader:
         """Start an epoch of the data loader, with its workers unless they are there already."""
         if not self._num_workers or self._has_workers:
             return iter(self._loader)
+        atexit.unregister(_expect_worker_ends)  # once is enough
+        atexit.register(_expect_worker_ends)
         self._loader.worker_init_fn = partial(_start_worker, self._watchdog, parent_of_workers())
         before = multiprocessing.active_children()
         with starting_workers():
             loading = iter(self._loader)
-        for worker in new_workers(before):
-            end_by_kill(worker)
+        for worker in set(multiprocessing.active_children()).difference(before):
+            # torch, and Python at its exit, end workers that do not finish by themselves by
+            # `terminate`, which is SIGTERM otherwise, and wait for them.
+            assert worker.pid is not None
+            worker._popen.terminate = partial(end_worker, worker.pid)  # type: ignore[attr-defined]
         self._has_workers = True
         return loading
 
@@ -226,6 +227,12 @@ class ClipLoader:
                 f"{self._decode_timeout:g} s (DATA.DECODE_TIMEOUT)"
             )
         return bool(rows)
+
+
+def _expect_worker_ends() -> None:
+    """Keep torch from raising an error when Python, at its exit, ends workers that just start."""
+    if hasattr(signal, "SIGCHLD"):
+        signal.signal(signal.SIGCHLD, signal.SIG_DFL)
 
 
 def _start_worker(watchdog: WorkerWatchdog | None, parent: int | None, worker: int) -> None:

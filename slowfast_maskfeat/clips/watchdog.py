@@ -21,8 +21,14 @@ _END = getattr(signal, "SIGRTMAX", getattr(signal, "SIGUSR2", signal.SIGTERM))
 _LARGER_THAN_SIGACTION = 1024  # bytes
 
 
+def end_worker(process: int) -> None:
+    """End a worker process that has called `accept_end`, even if it hangs."""
+    with suppress(ProcessLookupError):  # it may have exited in the meantime
+        os.kill(process, _END)
+
+
 def accept_end() -> None:
-    """Let this worker of torch's data loader end at `_END` from its parent, without an error code.
+    """Let this worker of torch's data loader end by `end_worker`, without an error code.
 
     torch's handler of SIGTERM does that. It is C code and needs no interpreter, which a decoder
     stuck in C code may block. Since workers ignore SIGTERM, which is not only sent by their parent,
@@ -110,6 +116,5 @@ class WorkerWatchdog:
                 ended.add(task)
                 # Before the signal: the main thread reads it once the worker has exited.
                 self._hung.append(task.row)
-                with suppress(ProcessLookupError):  # it may have exited in the meantime
-                    os.kill(task.process, _END)
+                end_worker(task.process)
             suspects = overdue

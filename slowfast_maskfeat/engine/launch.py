@@ -15,7 +15,7 @@ import traceback
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from types import FrameType
-from typing import Any, NamedTuple, NoReturn
+from typing import Any, NamedTuple
 
 import torch
 
@@ -175,25 +175,19 @@ def _run(
         with raising_signals():
             function(*args)
     except KeyboardInterrupt as stopped:
-        _end_by_signal(signal.SIGTERM if isinstance(stopped, Terminated) else signal.SIGINT)
-    except SystemExit:
-        distributed.shutdown()
-        raise
+        # By the signal, at which the launcher prints a message.
+        number = signal.SIGTERM if isinstance(stopped, Terminated) else signal.SIGINT
+        distributed.exit_process(-number)
+    except SystemExit as stopped:
+        distributed.end_process(stopped.code if isinstance(stopped.code, int) else 1)
     except Exception as error:
         # Report before leaving the group: processes that fail because this one is gone come later.
         is_user_error = isinstance(error, (ValueError, OSError))
         message = system_error(error) if isinstance(error, OSError) else str(error)
         trace = traceback.format_exc()[-_MAX_MESSAGE_LENGTH:]
         failures.put(_Failure(place.rank, is_user_error, message[:_MAX_MESSAGE_LENGTH], trace))
-        raise SystemExit(1) from None
+        distributed.exit_process(1)
     distributed.end_process()
-
-
-def _end_by_signal(number: int) -> NoReturn:
-    """End this process as if it had not handled a signal: the launcher prints a message then."""
-    signal.signal(number, signal.SIG_DFL)
-    signal.raise_signal(number)
-    raise AssertionError("the signal ends the process")
 
 
 def _end_with_parent() -> None:
