@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import shutil
 import sys
+import threading
 import time
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
@@ -13,7 +14,7 @@ from typing import Any, BinaryIO, Protocol, TextIO
 
 import simplejson
 
-from slowfast_maskfeat.disk import make_folder, writing
+from slowfast_maskfeat.disk import make_folder, write_error, writing
 
 
 def first_line(error: BaseException | str) -> str:
@@ -274,6 +275,9 @@ class ScalarWriter(Protocol):
     def add_scalar(self, tag: str, scalar_value: float, global_step: int) -> None:
         """Write one number."""
 
+    def flush(self) -> None:
+        """Write what was added before."""
+
     def close(self) -> None:
         """Flush and close the files."""
 
@@ -286,6 +290,7 @@ class TensorBoardLog:
 
     Raises:
         ValueError: If a folder is given and TensorBoard is not installed.
+        OSError: If the disk is full, also from `write` and `close`; the error names the folder.
     """
 
     def __init__(self, folder: str | os.PathLike[str] | None) -> None:
@@ -300,6 +305,7 @@ class TensorBoardLog:
                 "TENSORBOARD.ENABLE True requires TensorBoard, which is not installed: pip install "
                 "'slowfast-maskfeat[tensorboard]', or set it to False"
             ) from error
+        self._hook_before, threading.excepthook = threading.excepthook, self._on_thread_error
         with writing(make_folder(self._folder)):
             self._writer = SummaryWriter(str(folder))
 
@@ -314,4 +320,11 @@ class TensorBoardLog:
         """Flush and close the files."""
         if self._writer is not None:
             with writing(self._folder):
+                self._writer.flush()  # unlike `close`, it raises the errors of the thread
                 self._writer.close()
+            threading.excepthook = self._hook_before
+
+    def _on_thread_error(self, args: threading.ExceptHookArgs) -> None:
+        # The thread in which TensorBoard writes: its error is raised again in the next call.
+        if args.exc_value is None or write_error(args.exc_value) is None:
+            self._hook_before(args)

@@ -63,11 +63,14 @@ def run_program(command: Sequence[str], *, shows_output: bool = True) -> None:
         CalledProcessError: The program failed, or was stopped and has said so.
         KeyboardInterrupt: It was stopped before it could say so, or has finished.
     """
-    with delaying_signals():
-        process = subprocess.Popen(command, stdout=None if shows_output else subprocess.DEVNULL)
+    process: subprocess.Popen[bytes] | None = None
     try:
+        with delaying_signals():
+            process = subprocess.Popen(command, stdout=None if shows_output else subprocess.DEVNULL)
         code = process.wait()
     except KeyboardInterrupt as stopped:
+        if process is None:
+            raise
         is_term = isinstance(stopped, Terminated)
         process.send_signal(signal.SIGTERM if is_term else signal.SIGINT)
         code = _wait_or_kill(process)  # it may be writing a checkpoint

@@ -16,6 +16,7 @@ import torch
 from torch import Tensor
 
 from slowfast_maskfeat.checkpoints import safetensors_file
+from slowfast_maskfeat.disk import make_folder
 from slowfast_maskfeat.files import PART_SUFFIX, atomic_write
 from slowfast_maskfeat.log import first_line
 
@@ -111,7 +112,7 @@ def save_checkpoint(path: str | os.PathLike[str], payload: Mapping[str, Any]) ->
     """
     path = Path(path)
     _check_plain(payload, "payload")
-    path.parent.mkdir(parents=True, exist_ok=True)
+    make_folder(path.parent)
     _remove_leftovers(path)
     with atomic_write(path) as temporary:
         _write(temporary, payload)

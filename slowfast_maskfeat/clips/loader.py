@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import atexit
+import errno
 import multiprocessing
+import os
 import signal
 from collections.abc import Iterator
 from contextlib import nullcontext
@@ -187,6 +189,9 @@ class ClipLoader:
                             # The garbage collector would terminate the workers later and block
                             # this process for 5 s per worker.
                             error.__traceback__ = None
+                        of_system = _system_error(error)
+                        if of_system is not None:
+                            raise of_system from None
                         raise error
                     loading = None
                     self._restart()
@@ -204,11 +209,12 @@ class ClipLoader:
         before = multiprocessing.active_children()
         with starting_workers():
             loading = iter(self._loader)
-        for worker in set(multiprocessing.active_children()).difference(before):
-            # torch, and Python at its exit, end workers that do not finish by themselves by
-            # `terminate`, which is SIGTERM otherwise, and wait for them.
-            assert worker.pid is not None
-            worker._popen.terminate = partial(end_worker, worker.pid)  # type: ignore[attr-defined]
+            for worker in set(multiprocessing.active_children()).difference(before):
+                # torch, and Python at its exit, end workers that do not finish by themselves by
+                # `terminate`, which is SIGTERM otherwise, and wait for them.
+                assert worker.pid is not None
+                ending = partial(end_worker, worker.pid)
+                worker._popen.terminate = ending  # type: ignore[attr-defined]
         self._has_workers = True
         return loading
 
@@ -227,6 +233,17 @@ class ClipLoader:
                 f"{self._decode_timeout:g} s (DATA.DECODE_TIMEOUT)"
             )
         return bool(rows)
+
+
+def _system_error(error: Exception) -> OSError | None:
+    """Return the error of the system behind an error of torch's that a user can fix, or None."""
+    text = str(error) if isinstance(error, RuntimeError) else ""
+    if os.strerror(errno.EMFILE) in text:
+        return OSError(errno.EMFILE, os.strerror(errno.EMFILE))
+    if "Bus error" in text or (os.strerror(errno.ENOSPC) in text and "torch_" in text):
+        advice = "enlarge it, or lower DATA_LOADER.NUM_WORKERS"
+        return OSError(errno.ENOSPC, f"{os.strerror(errno.ENOSPC)}; {advice}", "shared memory")
+    return None
 
 
 def _expect_worker_ends() -> None:

@@ -76,6 +76,7 @@ def run_jobs(
                 item, result = worker.take(timeout)
                 busy.remove(worker)
                 if isinstance(result, _WriteError):
+                    _let_finish([*busy, *idle])
                     raise OSError(result.number, os.strerror(result.number), result.path)
                 if item is not None:
                     yield item, result
@@ -86,6 +87,14 @@ def run_jobs(
     finally:
         for worker in (*busy, *idle):
             worker.end()
+
+
+def _let_finish(workers: Sequence[_Worker]) -> None:
+    """Wait a moment for the current items, so that their unfinished files are removed."""
+    for worker in workers:
+        worker.pipe.close()  # a worker ends when it reads or writes it
+    for worker in workers:
+        worker.end(patience=_SECONDS_TO_DIE)
 
 
 def _finished_or_overdue(busy: list[_Worker]) -> list[_Worker]:

@@ -54,7 +54,8 @@ def check_shared(folder: Path) -> None:
         try:
             (make_folder(folder) / name).touch()
         except OSError as error:
-            reason = system_error(error)
+            where = "" if error.filename in (None, str(folder)) else f" ({error.filename})"
+            reason = f"{error.strerror or error}{where}"
             raise ValueError(f"OUTPUT_DIR must be writable, got {folder}: {reason}") from error
         return name
 
