@@ -36,6 +36,7 @@ import sys
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
+from typing import NamedTuple
 
 import numpy as np
 
@@ -197,8 +198,15 @@ def write_shards(
     return failed
 
 
-def pack(path: Path, videos: VideoList, options: argparse.Namespace) -> bool:
-    """Pack one list, and return whether all of its rows are in shards."""
+class Packed(NamedTuple):
+    """Number of rows of a list that cannot be packed, and of shards that are missing."""
+
+    num_refused: int
+    num_missing: int
+
+
+def pack(path: Path, videos: VideoList, options: argparse.Namespace) -> Packed:
+    """Pack one list."""
     rows, refused = measure(videos, options.prefix, path.name)
     jobs = plan(rows, path.stem, options)
     if not jobs:
@@ -216,11 +224,11 @@ def pack(path: Path, videos: VideoList, options: argparse.Namespace) -> bool:
         print(f"  {what}: {reason}")
     if failed:
         print(f"{len(failed)} shards are missing; repeat the command")
-        return False
+        return Packed(len(refused), len(failed))
     last = len(jobs) - 1
     names = f"{path.stem}-{{000000..{last:06d}}}.tar" if last else f"{path.stem}-000000.tar"
     _write(options.output / f"{path.stem}_shards.txt", names + "\n")
-    return not refused
+    return Packed(len(refused), 0)
 
 
 def read_lists(options: argparse.Namespace) -> tuple[dict[Path, VideoList], tuple[str, ...] | None]:
@@ -257,12 +265,13 @@ def _work(options: argparse.Namespace) -> int:
     if names:
         text = "".join(f"{name}\n" for name in names)
         _write(options.output / "classes.txt", text)
-    is_whole = [pack(path, videos, options) for path, videos in lists.items()]
-    print(
-        "read them with TRAIN.DATASET webdataset TEST.DATASET webdataset "
-        f"DATA.PATH_TO_DATA_DIR {options.output}"
-    )
-    return 0 if all(is_whole) else 1
+    packed = [pack(path, videos, options) for path, videos in lists.items()]
+    if not any(of_list.num_missing for of_list in packed):
+        print(
+            "read them with TRAIN.DATASET webdataset TEST.DATASET webdataset "
+            f"DATA.PATH_TO_DATA_DIR {options.output}"
+        )
+    return 1 if any(map(any, packed)) else 0
 
 
 if __name__ == "__main__":

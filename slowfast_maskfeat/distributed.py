@@ -32,6 +32,9 @@ AllReduce = Callable[[Tensor, str], Tensor]
 # Of a collective: the other processes wait in one while the main process reads or writes files.
 _TIMEOUT = timedelta(minutes=30)
 
+# In the messages of gloo, in "Connection closed by peer" and "Connection reset by peer".
+_LOST = "by peer"
+
 _OPERATIONS = {
     "sum": dist.ReduceOp.SUM,
     "max": dist.ReduceOp.MAX,
@@ -228,6 +231,11 @@ def exit_process(code: int) -> NoReturn:
         signal.signal(-code, signal.SIG_DFL)
         signal.raise_signal(-code)
     os._exit(code)
+
+
+def has_lost_others(error: Exception) -> bool:
+    """Whether an error of this process only says that another process of the run has ended."""
+    return world_size() > 1 and isinstance(error, RuntimeError) and _LOST in str(error)
 
 
 def _is_set_up() -> bool:

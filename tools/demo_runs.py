@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import os
 import signal
 import statistics
 import subprocess
@@ -67,7 +68,7 @@ def run_program(command: Sequence[str], *, shows_output: bool = True) -> None:
     try:
         with delaying_signals():
             process = subprocess.Popen(command, stdout=None if shows_output else subprocess.DEVNULL)
-        code = process.wait()
+        code = _wait(process)
     except KeyboardInterrupt as stopped:
         if process is None:
             raise
@@ -82,10 +83,19 @@ def run_program(command: Sequence[str], *, shows_output: bool = True) -> None:
 
 def _wait_or_kill(process: subprocess.Popen[bytes]) -> int:
     try:
-        return process.wait()
+        return _wait(process)
     except KeyboardInterrupt:  # the second one
         process.kill()
         return process.wait()
+
+
+def _wait(process: subprocess.Popen[bytes]) -> int:
+    """Exit code of a process, which an interrupted `process.wait()` could lose."""
+    if hasattr(os, "waitid"):
+        os.waitid(os.P_PID, process.pid, os.WEXITED | os.WNOWAIT)
+        with delaying_signals():
+            return process.wait()
+    return process.wait()
 
 
 def seed_folders(options: argparse.Namespace) -> dict[int, Path]:

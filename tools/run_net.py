@@ -49,7 +49,7 @@ def _launch(options: argparse.Namespace, words: list[str]) -> None:
     if choice.warning:
         print(f"warning: {choice.warning}", file=sys.stderr)
     if distributed.from_environment(backend):
-        run(cfg)
+        _run_joined(cfg)
         distributed.end_process()
     else:
         launch(
@@ -74,7 +74,7 @@ def run_process(cfg: Any) -> None:
         run(cfg)
         return
     try:
-        run(cfg)
+        _run_joined(cfg)
     except (KeyboardInterrupt, StoppedError) as stopped:
         code = signal_exit_code(stopped, resumable=True, printed=distributed.is_main())
         raise SystemExit(code) from None
@@ -82,6 +82,18 @@ def run_process(cfg: Any) -> None:
         if distributed.is_main():
             print(error.report, file=sys.stderr)
         raise ValueError(error.summary) from None
+
+
+def _run_joined(cfg: Any) -> None:
+    try:
+        run(cfg)
+    except RuntimeError as error:
+        if not distributed.has_lost_others(error):
+            raise
+        raise ValueError(
+            f"process {distributed.rank()} has lost the connection to another process of the run, "
+            "which has ended; its own message says why"
+        ) from None
 
 
 def _parse(arguments: list[str]) -> tuple[argparse.Namespace, list[str]]:
