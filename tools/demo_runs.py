@@ -91,7 +91,7 @@ def _wait_or_kill(process: subprocess.Popen[bytes]) -> int:
 
 def _wait(process: subprocess.Popen[bytes]) -> int:
     """Exit code of a process, which an interrupted `process.wait()` could lose."""
-    if hasattr(os, "waitid"):
+    if hasattr(os, "waitid") and process.returncode is None:
         os.waitid(os.P_PID, process.pid, os.WEXITED | os.WNOWAIT)
         with delaying_signals():
             return process.wait()

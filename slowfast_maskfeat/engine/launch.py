@@ -145,7 +145,7 @@ def _spawn(
                 processes.append(process)
         first_bad = _wait(processes)
     _raise_signal(processes)
-    if first_bad is not None and _was_killed(first_bad):
+    if first_bad is not None and (_was_killed(first_bad) or _exit_code(first_bad) in _SIGNAL_EXITS):
         # The others failed because this one was gone, even if they reported first.
         _raise_exit(first_bad, first_rank + processes.index(first_bad))
     if not failures.empty():

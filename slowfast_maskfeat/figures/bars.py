@@ -8,6 +8,8 @@ from pathlib import Path
 import numpy as np
 from matplotlib.figure import Figure
 
+from slowfast_maskfeat.files import atomic_write
+
 _COLOR, _GRAY = "#0072b2", "#777777"
 
 
@@ -52,5 +54,5 @@ def class_bars(
     axis.legend(loc="lower right", edgecolor="none", framealpha=0.9)
     if title:
         figure.suptitle(title, fontsize=12)
-    Path(path).parent.mkdir(parents=True, exist_ok=True)
-    figure.savefig(path, dpi=130)
+    with atomic_write(path) as part:
+        figure.savefig(part, dpi=130, format=Path(path).suffix[1:] or "png")

@@ -9,6 +9,8 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image, ImageDraw, ImageFont
 
+from slowfast_maskfeat.files import atomic_write
+
 # Okabe and Ito's colors, which color-blind readers can tell apart.
 _COLORS = ((86, 180, 233), (230, 159, 0), (0, 158, 115), (204, 121, 167), (240, 228, 66))
 _MIN_SHORT_SIDE = 360  # pixels of a drawn frame; smaller frames are enlarged to fit text
@@ -99,5 +101,5 @@ def box_panel(
         font = ImageFont.load_default(margin // 2)
         ImageDraw.Draw(strip).text(center, name, fill="black", font=font, anchor="mm")
         sheet.paste(strip.rotate(90, expand=True), (0, row * (height + _GAP)))
-    Path(path).parent.mkdir(parents=True, exist_ok=True)
-    sheet.save(path)
+    with atomic_write(path) as part:
+        sheet.save(part, format="PNG")

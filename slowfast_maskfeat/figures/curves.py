@@ -9,6 +9,8 @@ from typing import Any, NamedTuple
 import numpy as np
 from matplotlib.figure import Figure
 
+from slowfast_maskfeat.files import atomic_write
+
 # Okabe and Ito's colors, which color-blind readers can tell apart.
 _COLORS = ("#0072b2", "#d55e00", "#009e73", "#cc79a7", "#e69f00", "#56b4e9")
 _GRAY = "#777777"
@@ -185,5 +187,5 @@ def _finish(axis: Any, x_label: str, y_label: str) -> None:
 def _write(figure: Any, path: str | Path, title: str) -> None:
     if title:
         figure.suptitle(title, fontsize=12)
-    Path(path).parent.mkdir(parents=True, exist_ok=True)
-    figure.savefig(path, dpi=130)
+    with atomic_write(path) as part:
+        figure.savefig(part, dpi=130, format=Path(path).suffix[1:] or "png")

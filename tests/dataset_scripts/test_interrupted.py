@@ -52,14 +52,14 @@ def test_an_interruption_is_one_line(data, tmp_path, script, options):
 @pytest.mark.parametrize(
     ("script", "options"),
     [
-        ("make_motion_clips.py", ("--num-pretrain", 200)),
+        ("make_motion_clips.py", ("--num-pretrain", 400)),
         ("make_motion_boxes.py", ("--num-train", 30)),
     ],
 )
 def test_a_signal_to_all_processes_is_one_line(tmp_path, script, options, number):
     words = ("--output", tmp_path, "--processes", 2, *options)
     process = sessions.start(dataset_scripts.command(script, *words))
-    wait_for(lambda: list((tmp_path / "videos").glob("*.mp4")))
+    wait_for(lambda: process.poll() is not None or list((tmp_path / "videos").glob("*.mp4")))
     os.killpg(process.pid, number)
     _, errors = process.communicate(timeout=60)
     assert process.returncode == 128 + number, errors

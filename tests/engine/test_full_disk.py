@@ -99,7 +99,7 @@ def test_two_processes_report_it_once(data, tmp_path):
     path = tmp_path / "checkpoints" / "ssl_checkpoint_epoch_00001.pyth"
     lines = [line for line in done.stderr.splitlines() if line.startswith("error:")]
     assert lines == [f"error: {path}: {TOO_LARGE}"]
-    assert "Traceback" not in done.stderr
+    assert 'run_net.py", line' not in done.stderr  # the traceback is torchrun's own
     assert not unfinished(tmp_path)
 
 
