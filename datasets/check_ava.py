@@ -19,6 +19,11 @@ Exit code: 0 without problems, 1 with problems, 2 for invalid input.
 
 from __future__ import annotations
 
+if __name__ == "__main__":
+    from slowfast_maskfeat.cli import end_on_interrupt
+
+    end_on_interrupt()  # during the imports, which take seconds
+
 import argparse
 import csv
 import io

@@ -10,6 +10,11 @@ to a validation and a test set, which replace those of the data set.
 
 from __future__ import annotations
 
+if __name__ == "__main__":
+    from slowfast_maskfeat.cli import end_on_interrupt
+
+    end_on_interrupt()  # during the imports, which take seconds
+
 import argparse
 import os
 import shlex

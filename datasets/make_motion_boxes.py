@@ -16,6 +16,11 @@ missing, and some without a blob. A video depends only on (seed, split, index).
 
 from __future__ import annotations
 
+if __name__ == "__main__":
+    from slowfast_maskfeat.cli import end_on_interrupt
+
+    end_on_interrupt()  # during the imports, which take seconds
+
 import argparse
 import dataclasses
 import math
@@ -23,14 +28,14 @@ import os
 import sys
 import time
 from collections.abc import Iterator, Sequence
-from concurrent.futures import ProcessPoolExecutor
-from multiprocessing import get_context
 from pathlib import Path
 
 import make_motion_clips as clips
 import motion_rendering as rendering
 import numpy as np
 from numpy.typing import NDArray
+
+from slowfast_maskfeat.workers import starting_workers
 
 SIZES = ("be_small", "be_large")
 ACTION_NAMES = (*rendering.CLASS_NAMES, *SIZES)  # the number of an action is its position, from 1
@@ -287,8 +292,10 @@ def _make_videos(
     if processes == 1:
         yield from (make_video(*each) for each in arguments)
         return
-    with ProcessPoolExecutor(processes, mp_context=get_context("spawn")) as pool:
-        yield from pool.map(make_video, *zip(*arguments, strict=True), chunksize=4)
+    with clips.worker_pool(processes) as pool:
+        with starting_workers():
+            videos = pool.map(make_video, *zip(*arguments, strict=True), chunksize=4)
+        yield from videos
 
 
 def write_annotations(

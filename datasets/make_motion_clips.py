@@ -20,6 +20,11 @@ processes, resumed after an interruption, and enlarged without changing existing
 
 from __future__ import annotations
 
+if __name__ == "__main__":
+    from slowfast_maskfeat.cli import end_on_interrupt
+
+    end_on_interrupt()  # during the imports, which take seconds
+
 import argparse
 import dataclasses
 import json
@@ -36,6 +41,7 @@ from motion_rendering import CLASS_NAMES, STREAMS, render_frames, sample_clip, w
 
 from slowfast_maskfeat.cli import exit_code, print_written
 from slowfast_maskfeat.files import atomic_write
+from slowfast_maskfeat.workers import become_worker, parent_of_workers, starting_workers
 
 
 @dataclasses.dataclass(frozen=True)
@@ -82,6 +88,16 @@ def _make_clips(output: Path, settings: VideoSettings, clips: Sequence[tuple[str
     return len(clips)
 
 
+def worker_pool(processes: int) -> ProcessPoolExecutor:
+    """Pool of processes that leave signals to this one; submit inside of `starting_workers`."""
+    return ProcessPoolExecutor(
+        processes,
+        mp_context=get_context("spawn"),
+        initializer=become_worker,
+        initargs=(parent_of_workers(),),
+    )
+
+
 def _finished_batches(
     output: Path,
     settings: VideoSettings,
@@ -93,8 +109,9 @@ def _finished_batches(
         for batch in batches:
             yield _make_clips(output, settings, batch)
         return
-    with ProcessPoolExecutor(processes, mp_context=get_context("spawn")) as pool:
-        pending = {pool.submit(_make_clips, output, settings, batch) for batch in batches}
+    with worker_pool(processes) as pool:
+        with starting_workers():
+            pending = {pool.submit(_make_clips, output, settings, batch) for batch in batches}
         try:
             while pending:
                 finished, pending = wait(pending, return_when=FIRST_COMPLETED)

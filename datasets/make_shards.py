@@ -20,6 +20,11 @@ Exit code: 0 if all rows are in shards, 1 if some are not, 2 for invalid input.
 
 from __future__ import annotations
 
+if __name__ == "__main__":
+    from slowfast_maskfeat.cli import end_on_interrupt
+
+    end_on_interrupt()  # during the imports, which take seconds
+
 import argparse
 import csv
 import hashlib
@@ -31,6 +36,7 @@ import sys
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
+from typing import NamedTuple
 
 import numpy as np
 
@@ -200,10 +206,22 @@ def write_shards(
     return failed, written
 
 
-def pack(
-    path: Path, videos: VideoList, options: argparse.Namespace
-) -> tuple[bool, list[str | Path]]:
-    """Pack one list; returns whether all of its rows are in shards, and the written files."""
+class Packed(NamedTuple):
+    """What became of a list.
+
+    Attributes:
+        num_refused: rows that cannot be packed.
+        num_missing: shards that could not be written.
+        written: files.
+    """
+
+    num_refused: int
+    num_missing: int
+    written: list[str | Path]
+
+
+def pack(path: Path, videos: VideoList, options: argparse.Namespace) -> Packed:
+    """Pack one list."""
     rows, refused = measure(videos, options.prefix, path.name)
     jobs = plan(rows, path.stem, options)
     if not jobs:
@@ -223,12 +241,12 @@ def pack(
         print(printable(f"  {what}: {reason}"))
     if failed:
         print(f"{len(failed)} shards are missing; repeat the command")
-        return False, written
+        return Packed(len(refused), len(failed), written)
     last = len(jobs) - 1
     names = f"{path.stem}-{{000000..{last:06d}}}.tar" if last else f"{path.stem}-000000.tar"
     written.append(options.output / f"{path.stem}_shards.txt")
     _write(options.output / f"{path.stem}_shards.txt", names + "\n")
-    return not refused, written
+    return Packed(len(refused), 0, written)
 
 
 def read_lists(options: argparse.Namespace) -> tuple[dict[Path, VideoList], tuple[str, ...] | None]:
@@ -266,13 +284,14 @@ def _work(options: argparse.Namespace) -> int:
         text = "".join(f"{name}\n" for name in names)
         _write(options.output / "classes.txt", text)
     packed = [pack(path, videos, options) for path, videos in lists.items()]
-    print(
-        "read them with TRAIN.DATASET webdataset TEST.DATASET webdataset "
-        f"DATA.PATH_TO_DATA_DIR {options.output}"
-    )
+    if not any(of_list.num_missing for of_list in packed):
+        print(
+            "read them with TRAIN.DATASET webdataset TEST.DATASET webdataset "
+            f"DATA.PATH_TO_DATA_DIR {options.output}"
+        )
     classes = [options.output / "classes.txt"] if names else []
-    print_written([*(file for _, files in packed for file in files), *classes])
-    return 0 if all(is_whole for is_whole, _ in packed) else 1
+    print_written([*(file for of_list in packed for file in of_list.written), *classes])
+    return 1 if any(of_list.num_refused or of_list.num_missing for of_list in packed) else 0
 
 
 if __name__ == "__main__":

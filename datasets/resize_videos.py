@@ -17,6 +17,11 @@ Exit code: 0 if all videos have a copy, 1 if some have none, 2 for invalid input
 
 from __future__ import annotations
 
+if __name__ == "__main__":
+    from slowfast_maskfeat.cli import end_on_interrupt
+
+    end_on_interrupt()  # during the imports, which take seconds
+
 import argparse
 import csv
 import io

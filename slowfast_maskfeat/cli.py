@@ -5,11 +5,16 @@ It does not import torch, because the scripts that write annotation files should
 
 from __future__ import annotations
 
+import errno
 import os
 import signal
 import sys
-from collections.abc import Callable, Iterable
+import threading
+import time
+from collections.abc import Callable, Iterable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
+from types import FrameType
 from typing import TextIO
 
 from slowfast_maskfeat.text import cut_quotes, printable
@@ -18,6 +23,13 @@ INVALID_INPUT = 2
 INTERRUPTED = 128 + signal.SIGINT  # as shells report it
 # More files of one folder than these are reported together.
 _MAX_FILES = 10
+
+SAME_SIGNAL_SECONDS = 1.0
+"""Within this time a signal that is repeated is the same request: `timeout` and launchers send it
+to a process and to its group."""
+
+
+_SECONDS_UNTIL_AGAIN = 0.2
 
 
 class StoppedError(Exception):
@@ -37,6 +49,10 @@ class StoppedError(Exception):
         return f"stopped by signal {self.number}; {self.saved}"
 
 
+class Terminated(KeyboardInterrupt):
+    """SIGTERM, raised like Ctrl-C, so that the same is cleaned up."""
+
+
 def exit_code(work: Callable[[], object], *, output: object = None, resumable: bool = False) -> int:
     """Run a command; print errors that a user can fix in one line, without a traceback.
 
@@ -50,16 +66,20 @@ def exit_code(work: Callable[[], object], *, output: object = None, resumable: b
         printed first); 128 plus the signal number if a signal stopped the command.
     """
     try:
-        code = work()
+        with raising_signals():
+            return _run(work, output)
     except (StoppedError, KeyboardInterrupt) as stopped:
         return signal_exit_code(stopped, resumable=resumable)
+
+
+def _run(work: Callable[[], object], output: object) -> int:
+    try:
+        code = work()
     except ValueError as error:
         _print(*filter(None, [getattr(error, "report", None)]), f"error: {_one_line(error)}")
         return INVALID_INPUT
     except OSError as error:
-        where = error.filename or output
-        what = error.strerror or str(error)
-        _print(f"error: {what if where is None else cut_quotes(f'{where}: {what}')}")
+        _print(f"error: {system_error(error, output)}")
         return INVALID_INPUT
     return code if isinstance(code, int) else 0
 
@@ -67,7 +87,7 @@ def exit_code(work: Callable[[], object], *, output: object = None, resumable: b
 def signal_exit_code(
     stopped: StoppedError | KeyboardInterrupt, *, resumable: bool, printed: bool = True
 ) -> int:
-    """Print that a signal stopped the command; a second SIGINT, from a launcher, is ignored.
+    """Print that a signal stopped the command; further signals, from a launcher, are ignored.
 
     Args:
         stopped: Error that the signal was turned into.
@@ -77,8 +97,13 @@ def signal_exit_code(
     Returns:
         128 plus the signal number.
     """
-    signal.signal(signal.SIGINT, signal.SIG_IGN)
+    if threading.current_thread() is threading.main_thread():
+        for ignored in (signal.SIGINT, signal.SIGTERM):
+            signal.signal(ignored, signal.SIG_IGN)
     number, message = signal.SIGINT.value, "interrupted"
+    if isinstance(stopped, Terminated):
+        number = signal.SIGTERM.value
+        message = f"stopped by signal {number}"
     if isinstance(stopped, StoppedError):
         number, message = stopped.number, str(stopped)
     elif resumable:
@@ -108,24 +133,99 @@ def print_written(paths: Iterable[str | os.PathLike[str]], *, stream: TextIO | N
         for file in files
     ]  # fmt: skip
     for line in dict.fromkeys(lines):
-        print(f"wrote {_printable(line)}", file=stream, flush=True)
+        print(f"wrote {printable(line)}", file=stream, flush=True)
 
 
-def _printable(path: str) -> str:
-    """A path without the bytes that are not UTF-8, which can't be printed."""
-    return path.encode("utf-8", "surrogateescape").decode("utf-8", "replace")
+@contextmanager
+def raising_signals() -> Iterator[None]:
+    """Raise Ctrl-C as KeyboardInterrupt and SIGTERM as Terminated inside of the context.
+
+    Python drops an exception that is raised during a finalizer, for example while torch waits for
+    its workers; the signal is then sent again.
+    """
+    if threading.current_thread() is not threading.main_thread():  # no other may set handlers
+        yield
+        return
+    last = -SAME_SIGNAL_SECONDS
+    is_over = False
+
+    def terminate(number: int, frame: FrameType | None) -> None:
+        nonlocal last
+        now = time.monotonic()
+        is_repeated, last = now - last < SAME_SIGNAL_SECONDS, now
+        if not is_repeated:
+            raise Terminated
+
+    def send_again(dropped: sys.UnraisableHookArgs) -> None:
+        nonlocal last
+        if not issubclass(dropped.exc_type, KeyboardInterrupt):
+            hook_before(dropped)
+            return
+        last = -SAME_SIGNAL_SECONDS
+        is_term = issubclass(dropped.exc_type, Terminated)
+        number = signal.SIGTERM if is_term else signal.SIGINT
+        threading.Timer(
+            _SECONDS_UNTIL_AGAIN, lambda: None if is_over else os.kill(os.getpid(), number)
+        ).start()
+
+    handlers = {
+        number: handler
+        for number, handler in (
+            (signal.SIGINT, signal.default_int_handler),
+            (signal.SIGTERM, terminate),
+        )
+        if signal.getsignal(number) is not signal.SIG_IGN  # as in the background of a script
+    }
+    before = {number: signal.signal(number, handler) for number, handler in handlers.items()}
+    hook_before, sys.unraisablehook = sys.unraisablehook, send_again
+    try:
+        yield
+    finally:
+        is_over = True
+        sys.unraisablehook = hook_before
+        for number, handler in handlers.items():
+            if signal.getsignal(number) is handler:  # not ignored since a signal came
+                signal.signal(number, before[number])
+
+
+def end_on_interrupt() -> None:
+    """End this process with one line at Ctrl-C, until `exit_code` runs the command.
+
+    Programs call this before the imports that take seconds.
+    """
+
+    def end(number: int, frame: FrameType | None) -> None:
+        _print("\ninterrupted")
+        os._exit(INTERRUPTED)  # an exception could be lost in the C code of an import
+
+    if signal.getsignal(signal.SIGINT) is not signal.SIG_IGN:  # as in the background of a script
+        signal.signal(signal.SIGINT, end)
+
+
+def system_error(error: OSError, output: object = None) -> str:
+    """One line for an error of the system: file name, reason and, if there is one, the remedy.
+
+    Args:
+        error: The error.
+        output: Output of the command, named if the error has no file name.
+    """
+    where = error.filename or output
+    text = error.strerror or _one_line(error)
+    if error.errno == errno.EMFILE:
+        text += " in this process; raise the limit (ulimit -n)"
+    return text if where is None else cut_quotes(f"{where}: {text}")
 
 
 def _print(*lines: object) -> None:
     # All processes of torchrun on a machine raise the same error.
     if os.environ.get("LOCAL_RANK", "0") == "0":
-        print(*(printable(str(line)) for line in lines), sep="\n", file=sys.stderr)
+        print(*(printable(str(line)) for line in lines), sep="\n", file=sys.stderr, flush=True)
 
 
-def _one_line(error: ValueError) -> str:
+def _one_line(error: Exception) -> str:
     """Message in one line, without the traceback that a data loader worker adds to it."""
     text = str(getattr(error, "summary", error))
     lines = [line.strip() for line in text.splitlines() if line.strip()]
     if lines and "Original Traceback" in text:
-        return cut_quotes(lines[-1].removeprefix("ValueError: "))
+        return cut_quotes(lines[-1].removeprefix("ValueError: ").removeprefix("OSError: "))
     return cut_quotes(" ".join(" ".join(lines).split()))

@@ -7,13 +7,17 @@ calls none of the setup functions.
 from __future__ import annotations
 
 import atexit
+import errno
 import inspect
 import os
+import signal
+import socket
 import sys
 from collections.abc import Callable
 from contextlib import AbstractContextManager, nullcontext
 from datetime import timedelta
 from typing import Any, NamedTuple, NoReturn, TypeVar
+from urllib.parse import urlparse
 
 import torch
 import torch.distributed as dist
@@ -27,6 +31,9 @@ AllReduce = Callable[[Tensor, str], Tensor]
 
 # Of a collective: the other processes wait in one while the main process reads or writes files.
 _TIMEOUT = timedelta(minutes=30)
+
+# In the messages of gloo, in "Connection closed by peer" and "Connection reset by peer".
+_LOST = "by peer"
 
 _OPERATIONS = {
     "sum": dist.ReduceOp.SUM,
@@ -98,7 +105,8 @@ def setup(
             ``env://``.
 
     Raises:
-        ValueError: If the backend is unknown or the GPU does not exist.
+        ValueError: If the backend is unknown, the GPU does not exist, or the processes can't meet
+            at the address, for example because its port is in use.
     """
     if backend not in ("gloo", "nccl"):
         raise ValueError(f"DIST_BACKEND must be 'gloo' (CPU) or 'nccl' (GPU), got {backend!r}")
@@ -110,12 +118,54 @@ def setup(
                 "start at most one process per GPU"
             )
         torch.cuda.set_device(local_rank)
-    dist.init_process_group(
-        backend,
-        init_method=init_method,
-        rank=rank,
-        world_size=world_size,
-        timeout=_TIMEOUT,
+    try:
+        dist.init_process_group(
+            backend,
+            init_method=init_method,
+            rank=rank,
+            world_size=world_size,
+            timeout=_TIMEOUT,
+        )
+    except dist.DistNetworkError as error:
+        reason = str(error).splitlines()[0]
+        if "EADDRINUSE" in reason:
+            raise _port_in_use(*_address(init_method)) from None
+        raise ValueError(f"the processes can't meet at {init_method}: {reason}") from None
+
+
+def check_port_is_free(init_method: str) -> None:
+    """Check the port of an address on this machine, where its first process will listen.
+
+    Args:
+        init_method: Rendezvous of the processes; without a port, nothing is checked.
+
+    Raises:
+        ValueError: If another program listens on the port.
+    """
+    source, port = _address(init_method)
+    if not port:
+        return
+    try:
+        socket.create_server(("", port)).close()
+    except OSError as error:
+        if error.errno == errno.EADDRINUSE:
+            raise _port_in_use(source, port) from None
+
+
+def _address(init_method: str) -> tuple[str, int | None]:
+    """Name of the setting that an address comes from, and its port."""
+    if init_method.startswith("env://"):
+        port = os.environ.get("MASTER_PORT", "")
+        return f"MASTER_PORT {port}", int(port) if port.isdecimal() else None
+    try:
+        return f"--init_method {init_method}", urlparse(init_method).port
+    except ValueError:  # torch has a message for it
+        return f"--init_method {init_method}", None
+
+
+def _port_in_use(source: str, port: int | None) -> ValueError:
+    return ValueError(
+        f"{source}: port {port} is in use on this machine, maybe by another run; choose another"
     )
 
 
@@ -157,19 +207,35 @@ def shutdown() -> None:
         dist.destroy_process_group()
 
 
-def end_process() -> NoReturn:
-    """End one of several processes after its work is done, with exit code 0.
-
-    Functions registered with `atexit` run and the output is flushed, but the interpreter is not
-    finalized: threads of gloo outlive the group, and one that frees the tensors of the last
-    collective during finalization aborts the process
-    (https://github.com/pytorch/pytorch/pull/179291).
-    """
+def end_process(code: int = 0) -> NoReturn:
+    """Leave the process group and end one of several processes; see `exit_process`."""
     shutdown()
+    exit_process(code)
+
+
+def exit_process(code: int) -> NoReturn:
+    """End one of several processes, which may still be in the group after a failure.
+
+    Functions registered with `atexit` run, by which torch ends its workers, and the output is
+    flushed, but the interpreter is not finalized: threads of gloo outlive the group, and one that
+    frees the tensors of the last collective during finalization aborts the process
+    (https://github.com/pytorch/pytorch/pull/179291).
+
+    Args:
+        code: Exit code; a negative one ends the process by that signal, as if it were not handled.
+    """
     atexit._run_exitfuncs()
     sys.stdout.flush()
     sys.stderr.flush()
-    os._exit(0)
+    if code < 0:
+        signal.signal(-code, signal.SIG_DFL)
+        signal.raise_signal(-code)
+    os._exit(code)
+
+
+def has_lost_others(error: Exception) -> bool:
+    """Whether an error of this process only says that another process of the run has ended."""
+    return world_size() > 1 and isinstance(error, RuntimeError) and _LOST in str(error)
 
 
 def _is_set_up() -> bool:

@@ -28,6 +28,7 @@ from urllib.request import Request, urlopen
 import fsspec
 from iopath.common.file_io import g_pathmgr
 
+from slowfast_maskfeat.disk import make_folder, writing
 from slowfast_maskfeat.log import first_line
 
 # Characters that are not escaped in a URL, including "%": it may already be escaped.
@@ -467,17 +468,18 @@ def atomic_write(path: str | os.PathLike[str], *, shared: bool = False) -> Itera
         Path of a hidden temporary file in the same folder, which is removed if writing fails.
 
     Raises:
-        OSError: The disk is full or the folder can't be written.
+        OSError: The disk is full or the folder can't be written; the error names `path`.
     """
     path = Path(path)
-    path.parent.mkdir(parents=True, exist_ok=True)
+    make_folder(path.parent)
     unique = f".{secrets.token_hex(8)}" if shared else ""
     temporary = path.parent / f".{path.name}{unique}{PART_SUFFIX}"
     try:
-        yield temporary
-        with open(temporary, "rb+") as file:
-            os.fsync(file.fileno())
-        os.replace(temporary, path)
+        with writing(path):
+            yield temporary
+            with open(temporary, "rb+") as file:
+                os.fsync(file.fileno())
+            os.replace(temporary, path)
     except BaseException as error:
         temporary.unlink(missing_ok=True)
         if isinstance(error, OSError) and error.filename == os.fspath(temporary):

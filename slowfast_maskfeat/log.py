@@ -5,13 +5,16 @@ from __future__ import annotations
 import os
 import shutil
 import sys
+import threading
 import time
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any, Protocol, TextIO
+from typing import Any, BinaryIO, Protocol, TextIO
 
 import simplejson
+
+from slowfast_maskfeat.disk import make_folder, write_error, writing
 
 
 def first_line(error: BaseException | str) -> str:
@@ -28,11 +31,14 @@ class EventLog:
     """
 
     def __init__(self, path: str | os.PathLike[str] | None) -> None:
-        self._file: TextIO | None = None
+        self._file: BinaryIO | None = None
         if path is not None:
-            Path(path).parent.mkdir(parents=True, exist_ok=True)
-            _end_cut_line(Path(path))
-            self._file = open(path, "a", encoding="utf-8")  # noqa: SIM115 - stays open
+            self._path = Path(path)
+            make_folder(self._path.parent)
+            with writing(self._path):
+                _end_cut_line(self._path)
+            # Unbuffered, so that closing writes nothing and can't fail.
+            self._file = open(path, "ab", buffering=0)  # noqa: SIM115 - stays open
 
     def write(self, event: str, **fields: Any) -> None:
         """Write one event.
@@ -44,12 +50,15 @@ class EventLog:
 
         Raises:
             TypeError: If a value cannot be written as JSON.
+            OSError: If the disk is full; the error names the file.
         """
         if self._file is None:
             return
         line = simplejson.dumps({"event": event, **fields}, ignore_nan=True, default=_plain)
-        self._file.write(line + "\n")
-        self._file.flush()
+        rest = memoryview(f"{line}\n".encode())
+        with writing(self._path):
+            while rest:
+                rest = rest[self._file.write(rest) :]
 
     def close(self) -> None:
         """Close the file; writing afterwards is an error."""
@@ -294,6 +303,9 @@ class ScalarWriter(Protocol):
     def add_scalar(self, tag: str, scalar_value: float, global_step: int) -> None:
         """Write one number."""
 
+    def flush(self) -> None:
+        """Write what was added before."""
+
     def close(self) -> None:
         """Flush and close the files."""
 
@@ -306,12 +318,14 @@ class TensorBoardLog:
 
     Raises:
         ValueError: If a folder is given and TensorBoard is not installed.
+        OSError: If the disk is full, also from `write` and `close`; the error names the folder.
     """
 
     def __init__(self, folder: str | os.PathLike[str] | None) -> None:
         self._writer: ScalarWriter | None = None
         if folder is None:
             return
+        self._folder = Path(folder)
         try:
             from torch.utils.tensorboard import SummaryWriter
         except ImportError as error:
@@ -319,15 +333,26 @@ class TensorBoardLog:
                 "TENSORBOARD.ENABLE True requires TensorBoard, which is not installed: pip install "
                 "'slowfast-maskfeat[tensorboard]', or set it to False"
             ) from error
-        self._writer = SummaryWriter(str(folder))
+        self._hook_before, threading.excepthook = threading.excepthook, self._on_thread_error
+        with writing(make_folder(self._folder)):
+            self._writer = SummaryWriter(str(folder))
 
     def write(self, step: int, scalars: Mapping[str, float]) -> None:
         """Write scalars by name at a step; tensors among them synchronize with their device."""
         if self._writer is not None:
-            for name, value in scalars.items():
-                self._writer.add_scalar(name, float(value), step)
+            with writing(self._folder):
+                for name, value in scalars.items():
+                    self._writer.add_scalar(name, float(value), step)
 
     def close(self) -> None:
         """Flush and close the files."""
         if self._writer is not None:
-            self._writer.close()
+            with writing(self._folder):
+                self._writer.flush()  # unlike `close`, it raises the errors of the thread
+                self._writer.close()
+            threading.excepthook = self._hook_before
+
+    def _on_thread_error(self, args: threading.ExceptHookArgs) -> None:
+        # The thread in which TensorBoard writes: its error is raised again in the next call.
+        if args.exc_value is None or write_error(args.exc_value) is None:
+            self._hook_before(args)

@@ -2,11 +2,15 @@
 
 from __future__ import annotations
 
+import ast
 import signal
+import subprocess
+import sys
+import time
 from pathlib import Path
 
 import pytest
-from helpers.load_tool import load_tool, run_tool
+from helpers.load_tool import ROOT, load_tool, run_tool
 
 from slowfast_maskfeat.checkpoints.report import LoadError, LoadReport
 from slowfast_maskfeat.cli import StoppedError, exit_code, print_written
@@ -15,10 +19,11 @@ from slowfast_maskfeat.videos.decode import DecodeError
 
 @pytest.fixture(autouse=True)
 def _interrupts_as_before():
-    """The command ignores SIGINT once it ends by a signal."""
-    before = signal.getsignal(signal.SIGINT)
+    """The command ignores SIGINT and SIGTERM once it ends by a signal."""
+    before = {number: signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM)}
     yield
-    signal.signal(signal.SIGINT, before)
+    for number, handler in before.items():
+        signal.signal(number, handler)
 
 
 def _raise(error: BaseException):
@@ -35,6 +40,10 @@ def _raise(error: BaseException):
             "error: /r/o.png: Permission denied",
         ),
         (OSError(28, "No space left"), "error: out.npz: No space left"),
+        (
+            OSError(24, "Too many open files", "a.mp4"),
+            "error: a.mp4: Too many open files in this process; raise the limit (ulimit -n)",
+        ),
         (
             ValueError(
                 "Caught\nOriginal Traceback (most recent call last):\n\nValueError: no rows"
@@ -84,6 +93,70 @@ def test_the_report_of_weights_comes_before_the_error(capsys):
 def test_signals_become_the_codes_of_shells(error, resumable, code, line, capsys):
     assert exit_code(lambda: _raise(error), resumable=resumable) == code
     assert capsys.readouterr().err == f"\n{line}\n"
+
+
+@pytest.mark.parametrize(
+    ("number", "line"),
+    [
+        (signal.SIGINT, "interrupted; run the same command again to resume"),
+        (signal.SIGTERM, "stopped by signal 15; run the same command again to resume"),
+    ],
+)
+def test_a_signal_during_a_command_is_one_line(number, line, capsys):
+    assert exit_code(lambda: signal.raise_signal(number), resumable=True) == 128 + number
+    assert capsys.readouterr().err == f"\n{line}\n"
+
+
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+def test_a_signal_during_a_finalizer_is_not_lost(number, capsys):
+    class Finalized:
+        def __del__(self):
+            signal.raise_signal(number)
+
+    def work():
+        Finalized()
+        time.sleep(30)
+
+    assert exit_code(work) == 128 + number
+    assert "Traceback" not in capsys.readouterr().err
+
+
+def test_ignored_signals_stay_ignored(capsys):
+    signal.signal(signal.SIGINT, signal.SIG_IGN)  # in the background of a script
+    assert exit_code(lambda: signal.raise_signal(signal.SIGINT)) == 0
+    assert signal.getsignal(signal.SIGINT) == signal.SIG_IGN
+
+
+def test_handlers_are_as_before_after_a_command():
+    before = signal.getsignal(signal.SIGTERM)
+    assert exit_code(lambda: None) == 0
+    assert signal.getsignal(signal.SIGTERM) == before
+
+
+_SCRIPTS = [
+    path
+    for folder in ("tools", "datasets")
+    for path in sorted((ROOT / folder).glob("*.py"))
+    if "exit_code(" in path.read_text("utf-8") or "run_demo(" in path.read_text("utf-8")
+    if "__main__" in path.read_text("utf-8")
+]
+
+
+@pytest.mark.parametrize("script", _SCRIPTS, ids=lambda path: path.stem)
+def test_ctrl_c_is_handled_before_the_slow_imports(script):
+    first = ast.parse(script.read_text("utf-8")).body[2]  # after docstring and __future__
+    assert ast.unparse(first).splitlines() == [
+        "if __name__ == '__main__':",
+        "    from slowfast_maskfeat.cli import end_on_interrupt",
+        "    end_on_interrupt()",
+    ]
+
+
+def test_ctrl_c_before_the_command_runs_ends_it_with_one_line():
+    code = "from slowfast_maskfeat.cli import *; end_on_interrupt(); import signal; "
+    code += "signal.raise_signal(signal.SIGINT); print('goes on')"
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, cwd=ROOT)
+    assert (done.returncode, done.stdout, done.stderr) == (130, "", "\ninterrupted\n")
 
 
 @pytest.mark.parametrize("local_rank", ["0", "1"])

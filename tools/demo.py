@@ -9,9 +9,13 @@ deviation.
 
 from __future__ import annotations
 
+if __name__ == "__main__":
+    from slowfast_maskfeat.cli import end_on_interrupt
+
+    end_on_interrupt()  # during the imports, which take seconds
+
 import argparse
 import statistics
-import subprocess
 import sys
 from collections.abc import Sequence
 from pathlib import Path
@@ -24,6 +28,7 @@ from demo_runs import (
     list_files,
     mean_text,
     pretrain,
+    run_demo,
     run_stage,
     seed_folders,
     validation_curves,
@@ -43,14 +48,15 @@ def main(arguments: Sequence[str]) -> int:
         The exit code of the first step that failed, 2 without data, or 0.
     """
     options = demo_parser(__doc__).parse_args(arguments)
+    return run_demo(lambda: _work(options))
+
+
+def _work(options: argparse.Namespace) -> int:
     data = options.output / "data"
     if not has_clips(data):
         return 2
     folders = seed_folders(options)
-    try:
-        seconds = [_run_all(options, data, folder, seed) for seed, folder in folders.items()]
-    except subprocess.CalledProcessError as error:
-        return error.returncode
+    seconds = [_run_all(options, data, folder, seed) for seed, folder in folders.items()]
     _draw(options.output / "accuracy.png", list(folders.values()))
     _report(list(folders.values()), seconds)
     _list_files(options.output, next(iter(folders.values())))

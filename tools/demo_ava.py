@@ -11,10 +11,14 @@ baseline that scores each action by its frequency.
 
 from __future__ import annotations
 
+if __name__ == "__main__":
+    from slowfast_maskfeat.cli import end_on_interrupt
+
+    end_on_interrupt()  # during the imports, which take seconds
+
 import argparse
 import csv
 import statistics
-import subprocess
 import sys
 from collections import defaultdict
 from collections.abc import Sequence
@@ -31,6 +35,8 @@ from demo_runs import (
     list_files,
     mean_text,
     pretrain,
+    run_demo,
+    run_program,
     run_stage,
     seed_folders,
     validation_curves,
@@ -70,6 +76,10 @@ def main(arguments: Sequence[str]) -> int:
         The exit code of the first step that failed, 2 without data, or 0.
     """
     options = demo_parser(__doc__).parse_args(arguments)
+    return run_demo(lambda: _work(options))
+
+
+def _work(options: argparse.Namespace) -> int:
     data = options.output / "ava"
     if not (data / "annotations" / "motion_train.csv").is_file():
         print(
@@ -82,11 +92,8 @@ def main(arguments: Sequence[str]) -> int:
     starts = [last_checkpoint(folder / "pretrain") for folder in folders.values()]
     if None in starts and not has_clips(options.output / "data"):
         return 2
-    try:
-        seconds = [_run_all(options, data, folder, seed) for seed, folder in folders.items()]
-        _draw(options.output, data, list(folders.values()))
-    except subprocess.CalledProcessError as error:
-        return error.returncode
+    seconds = [_run_all(options, data, folder, seed) for seed, folder in folders.items()]
+    _draw(options.output, data, list(folders.values()))
     _report(list(folders.values()), seconds, frequency_baseline(data))
     first = next(iter(folders.values()))
     of_runs = ("test_average_precision.png", "test_detections.csv", "checkpoints/*")
@@ -227,7 +234,7 @@ def _detect(output: Path, video: Path, run: Path, detections: _Actions) -> None:
         *(sys.executable, str(ROOT / "tools" / "detect.py"), "--checkpoint", str(checkpoint)),
         *("--video", str(video), "--boxes", str(output / "boxes.csv"), "--output", str(output)),
     ]
-    subprocess.run(command, check=True, stdout=subprocess.DEVNULL)
+    run_program(command, shows_output=False)
 
 
 if __name__ == "__main__":

@@ -10,8 +10,13 @@ frozen features, and of a kNN classifier. From scratch, the probes use random we
 
 from __future__ import annotations
 
+if __name__ == "__main__":
+    from slowfast_maskfeat.cli import end_on_interrupt
+
+    end_on_interrupt()  # during the imports, which take seconds
+
+import argparse
 import statistics
-import subprocess
 import sys
 from collections.abc import Sequence
 from pathlib import Path
@@ -23,6 +28,8 @@ from demo_runs import (
     last_checkpoint,
     list_files,
     mean_text,
+    run_demo,
+    run_program,
     run_stage,
     seed_folders,
     validation_curves,
@@ -50,6 +57,10 @@ def main(arguments: Sequence[str]) -> int:
         The exit code of the first step that failed, 2 without data, or 0.
     """
     options = demo_parser(__doc__).parse_args(arguments)
+    return run_demo(lambda: _work(options))
+
+
+def _work(options: argparse.Namespace) -> int:
     data = options.output / "images"
     if not (data / "pretrain" / "train.csv").is_file():
         print(
@@ -59,14 +70,11 @@ def main(arguments: Sequence[str]) -> int:
         )
         return 2
     folders = [folder / "image" for folder in seed_folders(options).values()]
-    try:
-        for seed, folder in zip(seed_folders(options), folders, strict=True):
-            pairs = ["RNG_SEED", str(seed), *options.opts]
-            for name in RUNS:
-                _run_method(name, data, folder, pairs, options.budget)
-        _draw_predictions(data, folders[0])
-    except subprocess.CalledProcessError as error:
-        return error.returncode
+    for seed, folder in zip(seed_folders(options), folders, strict=True):
+        pairs = ["RNG_SEED", str(seed), *options.opts]
+        for name in RUNS:
+            _run_method(name, data, folder, pairs, options.budget)
+    _draw_predictions(data, folders[0])
     _draw_accuracy(options.output / "accuracy_image.png", folders)
     _report(folders)
     first = folders[0]
@@ -107,7 +115,7 @@ def _draw_predictions(data: Path, folder: Path) -> None:
     command += ["--checkpoint", *(str(last_checkpoint(folder / name)) for name in METHODS)]
     command += ["--name", *METHODS.values()]
     command += ["--input", *(str(data / name) for name in names)]
-    subprocess.run([*command, "--output", str(folder / "predictions.png")], check=True)
+    run_program([*command, "--output", str(folder / "predictions.png")])
 
 
 def _draw_accuracy(path: Path, folders: list[Path]) -> None:

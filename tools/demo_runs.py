@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import argparse
+import os
+import signal
 import statistics
 import subprocess
 import sys
@@ -12,9 +14,10 @@ from pathlib import Path
 from typing import Any
 
 from slowfast_maskfeat.checkpoints import find_checkpoints
-from slowfast_maskfeat.cli import print_written
+from slowfast_maskfeat.cli import Terminated, exit_code, print_written
 from slowfast_maskfeat.config import load_config
 from slowfast_maskfeat.log import read_events
+from slowfast_maskfeat.workers import delaying_signals
 
 ROOT = Path(__file__).resolve().parent.parent
 
@@ -39,6 +42,60 @@ def demo_parser(description: str | None) -> argparse.ArgumentParser:
         "--opts", nargs="*", default=[], metavar="KEY VALUE", help="configuration of all runs"
     )
     return parser
+
+
+def run_demo(work: Callable[[], int]) -> int:
+    """Run a demo, and return its exit code: that of a program of it that failed or was stopped."""
+
+    def run() -> int:
+        try:
+            return work()
+        except subprocess.CalledProcessError as error:
+            code = error.returncode
+            return code if code > 0 else 128 - code  # as in a shell, after a signal
+
+    return exit_code(run, resumable=True)
+
+
+def run_program(command: Sequence[str], *, shows_output: bool = True) -> None:
+    """Run a program to its end; SIGINT and SIGTERM are passed on to it and end it first.
+
+    Raises:
+        CalledProcessError: The program failed, or was stopped and has said so.
+        KeyboardInterrupt: It was stopped before it could say so, or has finished.
+    """
+    process: subprocess.Popen[bytes] | None = None
+    try:
+        with delaying_signals():
+            process = subprocess.Popen(command, stdout=None if shows_output else subprocess.DEVNULL)
+        code = _wait(process)
+    except KeyboardInterrupt as stopped:
+        if process is None:
+            raise
+        is_term = isinstance(stopped, Terminated)
+        process.send_signal(signal.SIGTERM if is_term else signal.SIGINT)
+        code = _wait_or_kill(process)  # it may be writing a checkpoint
+        if code <= 0:
+            raise
+    if code:
+        raise subprocess.CalledProcessError(code, command)
+
+
+def _wait_or_kill(process: subprocess.Popen[bytes]) -> int:
+    try:
+        return _wait(process)
+    except KeyboardInterrupt:  # the second one
+        process.kill()
+        return process.wait()
+
+
+def _wait(process: subprocess.Popen[bytes]) -> int:
+    """Exit code of a process, which an interrupted `process.wait()` could lose."""
+    if hasattr(os, "waitid") and process.returncode is None:
+        os.waitid(os.P_PID, process.pid, os.WEXITED | os.WNOWAIT)
+        with delaying_signals():
+            return process.wait()
+    return process.wait()
 
 
 def seed_folders(options: argparse.Namespace) -> dict[int, Path]:
@@ -76,7 +133,7 @@ def run_stage(
     ]
     print(f"== {folder}", file=sys.stderr)
     start = time.perf_counter()
-    subprocess.run(command, check=True)
+    run_program(command)
     return time.perf_counter() - start
 
 

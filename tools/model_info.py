@@ -9,6 +9,11 @@ as one, as in the "GFLOPs" of this field's papers.
 
 from __future__ import annotations
 
+if __name__ == "__main__":
+    from slowfast_maskfeat.cli import end_on_interrupt
+
+    end_on_interrupt()  # during the imports, which take seconds
+
 import argparse
 import json
 import sys

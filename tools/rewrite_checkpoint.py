@@ -9,6 +9,11 @@ token grid; NumPy arrays become tensors. The names of everything else are printe
 
 from __future__ import annotations
 
+if __name__ == "__main__":
+    from slowfast_maskfeat.cli import end_on_interrupt
+
+    end_on_interrupt()  # during the imports, which take seconds
+
 import argparse
 import pickle
 import sys

@@ -9,6 +9,11 @@ override earlier ones. The others are keys and values, which override files.
 
 from __future__ import annotations
 
+if __name__ == "__main__":
+    from slowfast_maskfeat.cli import end_on_interrupt
+
+    end_on_interrupt()  # during the imports, which take seconds
+
 import argparse
 import sys
 import warnings
@@ -85,7 +90,15 @@ def run_process(cfg: Any, may_change: bool) -> None:
 
 
 def _run(cfg: Any, may_change: bool) -> None:
-    written = run(cfg, may_change=may_change)
+    try:
+        written = run(cfg, may_change=may_change)
+    except RuntimeError as error:
+        if distributed.world_size() == 1 or not distributed.has_lost_others(error):
+            raise
+        raise ValueError(
+            f"process {distributed.rank()} has lost the connection to another process of the run, "
+            "which has ended; its own message says why"
+        ) from None
     if distributed.is_main():
         print_written(written)
 

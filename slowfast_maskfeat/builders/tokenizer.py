@@ -56,6 +56,17 @@ def check_tokenizer(cfg: CfgNode) -> None:
             f"DATA.TRAIN_CROP_SIZE must be a multiple of {side}, 2 to the number of "
             f"TOKENIZER.WIDTHS {list(keys.WIDTHS)}, got {cfg.DATA.TRAIN_CROP_SIZE}"
         )
+    for key in ("TEMPERATURE", "KL_WEIGHT"):
+        if (
+            len(keys[key]) != 2
+            or min(keys[key]) < 0
+            or (key == "TEMPERATURE" and not min(keys[key]))
+        ):
+            least = "> 0" if key == "TEMPERATURE" else ">= 0"
+            raise ValueError(
+                f"TOKENIZER.{key} must be two numbers {least}, at the start and the end, got "
+                f"{list(keys[key])}"
+            )
     if keys.CODEBOOK == "direction" and keys.DISTANCE != "cosine":
         raise ValueError(
             "TOKENIZER.DISTANCE must be 'cosine' with TOKENIZER.CODEBOOK 'direction', got "

@@ -22,6 +22,7 @@ from slowfast_maskfeat.checkpoints.integrity import (
     raise_nonfinite,
     verify_records,
 )
+from slowfast_maskfeat.disk import make_folder
 from slowfast_maskfeat.files import PART_SUFFIX, atomic_write, kind_of_file
 from slowfast_maskfeat.log import first_line
 from slowfast_maskfeat.text import cut, quoted
@@ -128,7 +129,7 @@ def save_checkpoint(path: str | os.PathLike[str], payload: Mapping[str, Any]) ->
     path = Path(path)
     _check_plain(payload, "payload")
     raise_nonfinite(payload, path)
-    path.parent.mkdir(parents=True, exist_ok=True)
+    make_folder(path.parent)
     _remove_leftovers(path)
     with atomic_write(path) as temporary:
         _write(temporary, payload)

@@ -2,6 +2,10 @@
 
 from __future__ import annotations
 
+import atexit
+import errno
+import multiprocessing
+import os
 import signal
 from collections.abc import Iterator
 from contextlib import nullcontext
@@ -15,8 +19,9 @@ from torch.utils.data import DataLoader, Sampler, get_worker_info
 
 from slowfast_maskfeat.clips.batch import ClipBatch, Sample, collate
 from slowfast_maskfeat.clips.dataset import ClipDataset, SampleKey
-from slowfast_maskfeat.clips.watchdog import WorkerWatchdog
+from slowfast_maskfeat.clips.watchdog import WorkerWatchdog, accept_end, end_worker
 from slowfast_maskfeat.datasets import VideoList
+from slowfast_maskfeat.workers import become_worker, parent_of_workers, starting_workers
 
 
 class _EpochOrder(Sampler[list[SampleKey]]):
@@ -131,6 +136,7 @@ class ClipLoader:
 
     def _start(self) -> DataLoader[Sample]:
         """Build a data loader; its workers start when the first batch is requested."""
+        self._has_workers = False
         return DataLoader(
             self.dataset,
             batch_sampler=self._order,
@@ -139,7 +145,6 @@ class ClipLoader:
             prefetch_factor=self._prefetch if self._num_workers else None,
             persistent_workers=self._num_workers > 0,
             pin_memory=self._pin_memory,
-            worker_init_fn=partial(_start_worker, self._watchdog),
             # A separate generator: the loader must not change the global random state.
             generator=torch.Generator(),
         )
@@ -187,7 +192,7 @@ class ClipLoader:
                 try:
                     if loading is None:
                         self._order.epoch, self._order.first_batch = epoch, batch
-                        loading = iter(self._loader)
+                        loading = self._iterate()
                     loaded = next(loading)
                 except StopIteration:
                     return
@@ -200,12 +205,34 @@ class ClipLoader:
                             # The garbage collector would terminate the workers later and block
                             # this process for 5 s per worker.
                             error.__traceback__ = None
+                        of_system = _system_error(error)
+                        if of_system is not None:
+                            raise of_system from None
                         raise error
                     loading = None
                     self._restart()
                 else:
                     yield loaded
                     batch += 1
+
+    def _iterate(self) -> Iterator[ClipBatch]:
+        """Start an epoch of the data loader, with its workers unless they are there already."""
+        if not self._num_workers or self._has_workers:
+            return iter(self._loader)
+        atexit.unregister(_expect_worker_ends)  # once is enough
+        atexit.register(_expect_worker_ends)
+        self._loader.worker_init_fn = partial(_start_worker, self._watchdog, parent_of_workers())
+        before = multiprocessing.active_children()
+        with starting_workers():
+            loading = iter(self._loader)
+            for worker in set(multiprocessing.active_children()).difference(before):
+                # torch, and Python at its exit, end workers that do not finish by themselves by
+                # `terminate`, which is SIGTERM otherwise, and wait for them.
+                assert worker.pid is not None
+                ending = partial(end_worker, worker.pid)
+                worker._popen.terminate = ending  # type: ignore[attr-defined]
+        self._has_workers = True
+        return loading
 
     def _restart(self) -> None:
         assert self._watchdog is not None
@@ -224,10 +251,28 @@ class ClipLoader:
         return bool(rows)
 
 
-def _start_worker(watchdog: WorkerWatchdog | None, worker: int) -> None:
-    """Limit a worker to one thread and ignore Ctrl-C, which the training process handles."""
+def _system_error(error: Exception) -> OSError | None:
+    """Return the error of the system behind an error of torch's that a user can fix, or None."""
+    text = str(error) if isinstance(error, RuntimeError) else ""
+    if os.strerror(errno.EMFILE) in text:
+        return OSError(errno.EMFILE, os.strerror(errno.EMFILE))
+    if "Bus error" in text or (os.strerror(errno.ENOSPC) in text and "torch_" in text):
+        advice = "enlarge it, or lower DATA_LOADER.NUM_WORKERS"
+        return OSError(errno.ENOSPC, f"{os.strerror(errno.ENOSPC)}; {advice}", "shared memory")
+    return None
+
+
+def _expect_worker_ends() -> None:
+    """Keep torch from raising an error when Python, at its exit, ends workers that just start."""
+    if hasattr(signal, "SIGCHLD"):
+        signal.signal(signal.SIGCHLD, signal.SIG_DFL)
+
+
+def _start_worker(watchdog: WorkerWatchdog | None, parent: int | None, worker: int) -> None:
+    """Limit a worker to one thread; leave signals to the training process, and end with it."""
     torch.set_num_threads(1)
-    signal.signal(signal.SIGINT, signal.SIG_IGN)
+    accept_end()
+    become_worker(parent)
     info = get_worker_info()
     if watchdog is not None:
         assert info is not None

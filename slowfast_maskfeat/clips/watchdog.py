@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import ctypes
 import os
 import signal
 import threading
@@ -15,6 +16,30 @@ import torch
 # Checks per timeout, and the longest pause between two checks in seconds.
 _CHECKS_PER_TIMEOUT = 4
 _MAX_PAUSE = 5.0
+# Ends a worker: a signal that nothing else sends. Windows has only SIGTERM, which ends any process.
+_END = getattr(signal, "SIGRTMAX", getattr(signal, "SIGUSR2", signal.SIGTERM))
+_LARGER_THAN_SIGACTION = 1024  # bytes
+
+
+def end_worker(process: int) -> None:
+    """End a worker process that has called `accept_end`, even if it hangs."""
+    with suppress(ProcessLookupError):  # it may have exited in the meantime
+        os.kill(process, _END)
+
+
+def accept_end() -> None:
+    """Let this worker of torch's data loader end by `end_worker`, without an error code.
+
+    torch's handler of SIGTERM does that. It is C code and needs no interpreter, which a decoder
+    stuck in C code may block. Since workers ignore SIGTERM, which is not only sent by their parent,
+    the handler is moved to another signal.
+    """
+    if os.name != "posix":
+        return
+    library = ctypes.CDLL(None)
+    handler = ctypes.create_string_buffer(_LARGER_THAN_SIGACTION)
+    library.sigaction(int(signal.SIGTERM), None, handler)
+    library.sigaction(int(_END), handler, None)
 
 
 class _Task(NamedTuple):
@@ -91,8 +116,5 @@ class WorkerWatchdog:
                 ended.add(task)
                 # Before the signal: the main thread reads it once the worker has exited.
                 self._hung.append(task.row)
-                # torch's workers exit immediately and without an error code on this signal from
-                # their parent; the handler is C code and needs no interpreter.
-                with suppress(ProcessLookupError):  # it may have exited in the meantime
-                    os.kill(task.process, signal.SIGTERM)
+                end_worker(task.process)
             suspects = overdue

@@ -8,7 +8,7 @@ PySlowFast's.
 from __future__ import annotations
 
 import copy
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from typing import Any
 
 from fvcore.common.config import CfgNode
@@ -77,6 +77,15 @@ def add_keys(defaults: Mapping[str, Any]) -> None:
         else:
             raise ValueError(f"the configuration key {name!r} exists already")
         _added[name] = value
+
+
+def flatten(content: Mapping[str, Any], prefix: str = "") -> Iterator[tuple[str, Any]]:
+    """Yield the values of nested sections as (dotted key, value)."""
+    for name, value in content.items():
+        if isinstance(value, Mapping):
+            yield from flatten(value, f"{prefix}{name}.")
+        else:
+            yield f"{prefix}{name}", value
 
 
 def key_value(cfg: CfgNode, name: str) -> Any:

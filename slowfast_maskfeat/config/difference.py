@@ -7,7 +7,8 @@ from typing import Any
 
 from fvcore.common.config import CfgNode
 
-from slowfast_maskfeat.config.load import flatten, stored_config
+from slowfast_maskfeat.config.defaults import flatten
+from slowfast_maskfeat.config.load import stored_config
 
 # Keys that can differ between two starts of one run: no step of the training depends on them.
 _OF_A_START = (

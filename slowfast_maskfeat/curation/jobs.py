@@ -6,16 +6,17 @@ import json
 import multiprocessing
 import os
 import signal
-import threading
 import time
 from collections import deque
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager, suppress
-from multiprocessing import connection, resource_tracker
+from contextlib import suppress
+from multiprocessing import connection
 from pathlib import Path
 from typing import Any, NamedTuple, TypeVar
 
+from slowfast_maskfeat.disk import make_folder, write_error, writing
 from slowfast_maskfeat.log import first_line
+from slowfast_maskfeat.workers import become_worker, parent_of_workers, starting_workers
 
 # A process that survives a kill is blocked in the kernel by a dead network disk: it is abandoned.
 _SECONDS_TO_DIE = 2.0
@@ -27,6 +28,13 @@ class Failure(NamedTuple):
     """Reason, in one line, why an item has no result."""
 
     reason: str
+
+
+class _WriteError(NamedTuple):
+    """Number and file of an error that all further items would meet, such as a full disk."""
+
+    number: int
+    path: str | None
 
 
 def run_jobs(
@@ -49,6 +57,7 @@ def run_jobs(
 
     Raises:
         ValueError: `processes` or `timeout` is out of range.
+        OSError: An item met one of `disk.WRITE_ERRORS`, such as a full disk: all others would, too.
     """
     if processes < 1:
         raise ValueError(f"the number of processes must be >= 1, got {processes}")
@@ -66,6 +75,9 @@ def run_jobs(
             for worker in _finished_or_overdue(busy):
                 item, result = worker.take(timeout)
                 busy.remove(worker)
+                if isinstance(result, _WriteError):
+                    _let_finish([*busy, *idle])
+                    raise OSError(result.number, os.strerror(result.number), result.path)
                 if item is not None:
                     yield item, result
                 if worker.is_alive:
@@ -77,6 +89,14 @@ def run_jobs(
             worker.end()
 
 
+def _let_finish(workers: Sequence[_Worker]) -> None:
+    """Wait a moment for the current items, so that their unfinished files are removed."""
+    for worker in workers:
+        worker.pipe.close()  # a worker ends when it reads or writes it
+    for worker in workers:
+        worker.end(patience=_SECONDS_TO_DIE)
+
+
 def _finished_or_overdue(busy: list[_Worker]) -> list[_Worker]:
     """Wait for a result or a timeout, and return the workers concerned."""
     deadline = min(worker.deadline for worker in busy)
@@ -84,30 +104,6 @@ def _finished_or_overdue(busy: list[_Worker]) -> list[_Worker]:
     ready = connection.wait([worker.pipe for worker in busy], left)
     now = time.monotonic()
     return [worker for worker in busy if worker.pipe in ready or worker.deadline <= now]
-
-
-@contextmanager
-def _interruption_waits() -> Iterator[None]:
-    """Delay Ctrl-C until after the block, which starts a process.
-
-    Otherwise the signal could reach the child before it ignores signals, and the child would print
-    a traceback of its own.
-    """
-    is_main = threading.current_thread() is threading.main_thread()  # others get no Ctrl-C
-    arrived: list[int] = []
-    if is_main:
-        # A library's thread may receive the signal, whatever this thread blocks.
-        before = signal.signal(signal.SIGINT, lambda number, _: arrived.append(number))
-    resource_tracker.ensure_running()  # else `start` does this, and unblocks the signal
-    mask = signal.pthread_sigmask(signal.SIG_BLOCK, [signal.SIGINT])  # the child inherits it
-    try:
-        yield
-    finally:
-        signal.pthread_sigmask(signal.SIG_SETMASK, mask)
-        if is_main:
-            signal.signal(signal.SIGINT, before)
-    if arrived:
-        signal.raise_signal(signal.SIGINT)
 
 
 class _Worker:
@@ -120,9 +116,11 @@ class _Worker:
         self.item: Any = None
         self.deadline = float("inf")
         self.is_alive = True
-        self._process = context.Process(target=_serve, args=(theirs, work), daemon=True)
-        with _interruption_waits():
-            self._process.start()  # a daemon, which ends with this process
+        self._process = context.Process(
+            target=_serve, args=(theirs, work, parent_of_workers()), daemon=True
+        )
+        with starting_workers():
+            self._process.start()
         theirs.close()
 
     def give(self, item: Any, timeout: float) -> None:
@@ -159,8 +157,8 @@ class _Worker:
         return self._process.exitcode
 
 
-def _serve(pipe: Any, work: Callable[[Any], Any]) -> None:
-    signal.signal(signal.SIGINT, signal.SIG_IGN)  # the parent handles Ctrl-C
+def _serve(pipe: Any, work: Callable[[Any], Any], parent: int | None) -> None:
+    become_worker(parent)
     result: Any = None
     with suppress(EOFError, OSError):  # the parent has finished or died
         while True:
@@ -169,7 +167,10 @@ def _serve(pipe: Any, work: Callable[[Any], Any]) -> None:
             try:
                 result = work(item)
             except Exception as error:
+                number = write_error(error)
                 result = Failure(f"{type(error).__name__}: {first_line(error)}")
+                if number is not None:
+                    result = _WriteError(number, getattr(error, "filename", None))
 
 
 class Journal:
@@ -181,12 +182,13 @@ class Journal:
 
     Raises:
         ValueError: The file is a journal of other settings.
+        OSError: It can't be written, as in `add`, because the disk is full, for example.
     """
 
     def __init__(self, path: Path, settings: Mapping[str, Any]) -> None:
         self._path = path
         self.done: dict[str, Any] = {}
-        path.parent.mkdir(parents=True, exist_ok=True)
+        make_folder(path.parent)
         lines = path.read_text("utf-8").splitlines(keepends=True) if path.exists() else []
         whole = [line for line in lines if line.endswith("\n")]  # the last may be incomplete
         current = json.loads(json.dumps(settings))
@@ -198,7 +200,8 @@ class Journal:
         for line in whole[1:]:
             item, result, reason = json.loads(line)
             self.done[item] = result if reason is None else Failure(reason)
-        self._file = open(path, "a" if whole else "w", encoding="utf-8")  # noqa: SIM115 - stays open
+        # Unbuffered, so that closing writes nothing and can't fail.
+        self._file = open(path, "ab" if whole else "wb", buffering=0)  # noqa: SIM115 - stays open
         if whole:
             self._file.truncate(sum(len(line.encode("utf-8")) for line in whole))
         else:
@@ -221,5 +224,7 @@ class Journal:
 
     def _write(self, row: Any) -> None:
         # ASCII, so that paths that are not UTF-8 survive.
-        self._file.write(json.dumps(row, ensure_ascii=True) + "\n")
-        self._file.flush()
+        rest = memoryview(json.dumps(row, ensure_ascii=True).encode("ascii") + b"\n")
+        with writing(self._path):
+            while rest:
+                rest = rest[self._file.write(rest) :]

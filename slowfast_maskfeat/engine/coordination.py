@@ -13,6 +13,8 @@ from pathlib import Path
 from typing import TextIO, TypeVar
 
 from slowfast_maskfeat import distributed
+from slowfast_maskfeat.cli import system_error
+from slowfast_maskfeat.disk import make_folder
 
 try:
     import fcntl
@@ -41,7 +43,7 @@ def from_main(work: Callable[[], Item]) -> Item:
         try:
             found = work()
         except OSError as error:
-            problem = f"{error.filename or 'the system'}: {error.strerror or error}"
+            problem = system_error(error)
         except ValueError as error:
             problem = str(error)
     found, problem = distributed.broadcast_object((found, problem))
@@ -115,10 +117,10 @@ def check_shared(folder: Path) -> None:
         # A new name each time, so that the cache of a network file system can't be out of date.
         name = f".seen_by_all_{uuid.uuid4().hex}"
         try:
-            folder.mkdir(parents=True, exist_ok=True)
-            (folder / name).touch()
+            (make_folder(folder) / name).touch()
         except OSError as error:
-            reason = error.strerror or error
+            where = "" if error.filename in (None, str(folder)) else f" ({error.filename})"
+            reason = f"{error.strerror or error}{where}"
             raise ValueError(f"OUTPUT_DIR must be writable, got {folder}: {reason}") from error
         return name
 

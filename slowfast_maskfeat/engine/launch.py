@@ -20,6 +20,8 @@ from typing import Any, NamedTuple
 import torch
 
 from slowfast_maskfeat import distributed
+from slowfast_maskfeat.cli import Terminated, raising_signals, system_error
+from slowfast_maskfeat.workers import starting_workers, unblock_signals
 
 FAILURE_GRACE_SECONDS = 20.0
 """Time for the other processes to end after one has failed; they may hang waiting for it."""
@@ -34,7 +36,8 @@ def _was_killed(process: multiprocessing.process.BaseProcess) -> bool:
     return code is not None and code < 0 and 128 - code not in _SIGNAL_EXITS
 
 
-_SIGNAL_EXITS = (128 + signal.SIGINT, 128 + signal.SIGTERM)
+_SIGNALS = (signal.SIGINT, signal.SIGTERM)
+_SIGNAL_EXITS = tuple(128 + number for number in _SIGNALS)
 _MAX_MESSAGE_LENGTH = 4000  # characters; unread messages must fit into a pipe
 
 
@@ -85,10 +88,11 @@ def launch(
 
     Raises:
         ValueError: If the numbers contradict each other, or a process raised a ValueError (same
-            text).
+            text) or an error of the system.
         RuntimeError: If a process failed otherwise; the text has its rank and traceback.
         SystemExit: With the exit code of the first process that ended with one of its own,
             including 130 and 143.
+        KeyboardInterrupt: If SIGINT or, as Terminated, SIGTERM ended them before they handle it.
     """
     if num_processes < 1:
         raise ValueError(f"the number of processes must be >= 1, got {num_processes}")
@@ -102,6 +106,8 @@ def launch(
             f"--init_method must be set with --num_shards {num_shards}; use "
             "tcp://HOST_OF_SHARD_0:9999"
         )
+    if init_method is not None and shard_id == 0:
+        distributed.check_port_is_free(init_method)
     world_size = num_processes * num_shards
     if world_size == 1:
         function(*args)
@@ -134,10 +140,12 @@ def _spawn(
             process = context.Process(
                 target=_run, args=(function, args, place, backend, init_method, failures)
             )
-            process.start()
-            processes.append(process)
+            with starting_workers():  # until `_run`, no signal reaches it
+                process.start()
+                processes.append(process)
         first_bad = _wait(processes)
-    if first_bad is not None and _was_killed(first_bad):
+    _raise_signal(processes)
+    if first_bad is not None and (_was_killed(first_bad) or _exit_code(first_bad) in _SIGNAL_EXITS):
         # The others failed because this one was gone, even if they reported first.
         _raise_exit(first_bad, first_rank + processes.index(first_bad))
     if not failures.empty():
@@ -156,22 +164,29 @@ def _run(
 ) -> None:
     """Set up a spawned process, run the function and report its failure."""
     threading.Thread(target=_end_with_parent, daemon=True).start()
+    # While the processes meet, in C++, no handler of Python would run.
+    for number in _SIGNALS:
+        signal.signal(number, signal.SIG_DFL)
+    unblock_signals()
     try:
         if place.num_threads is not None:
             torch.set_num_threads(place.num_threads)
         distributed.setup(place.rank, place.local_rank, place.world_size, backend, init_method)
-        function(*args)
-    except KeyboardInterrupt:
-        raise SystemExit(128 + signal.SIGINT) from None
-    except SystemExit:
-        distributed.shutdown()
-        raise
+        with raising_signals():
+            function(*args)
+    except KeyboardInterrupt as stopped:
+        # By the signal, at which the launcher prints a message.
+        number = signal.SIGTERM if isinstance(stopped, Terminated) else signal.SIGINT
+        distributed.exit_process(-number)
+    except SystemExit as stopped:
+        distributed.end_process(stopped.code if isinstance(stopped.code, int) else 1)
     except Exception as error:
         # Report before leaving the group: processes that fail because this one is gone come later.
-        message = str(error)[:_MAX_MESSAGE_LENGTH]
+        is_user_error = isinstance(error, (ValueError, OSError))
+        message = system_error(error) if isinstance(error, OSError) else str(error)
         trace = traceback.format_exc()[-_MAX_MESSAGE_LENGTH:]
-        failures.put(_Failure(place.rank, isinstance(error, ValueError), message, trace))
-        raise SystemExit(1) from None
+        failures.put(_Failure(place.rank, is_user_error, message[:_MAX_MESSAGE_LENGTH], trace))
+        distributed.exit_process(1)
     distributed.end_process()
 
 
@@ -246,6 +261,14 @@ def _forwarding_signals(
     finally:
         for number, handler in before.items():
             signal.signal(number, handler)
+
+
+def _raise_signal(processes: list[multiprocessing.process.BaseProcess]) -> None:
+    """Raise the signal that ended the processes, unless the first has handled it and said so."""
+    codes = [_exit_code(process) for process in processes]
+    has_said_so = (processes[0].exitcode or 0) > 0
+    if all(code in _SIGNAL_EXITS for code in codes) and not has_said_so:
+        raise KeyboardInterrupt if codes[0] == 128 + signal.SIGINT else Terminated
 
 
 def _raise(failure: _Failure) -> None:

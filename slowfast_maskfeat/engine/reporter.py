@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from typing import Any, TextIO
 
@@ -57,9 +58,11 @@ class Reporter:
     ) -> None:
         """Log the means over a log period."""
         measured = self.throughput.take()
+        figures = self._figures(state, means)
+        if state.scaler.is_enabled() and means["num_skipped"]:
+            figures["skipped"] = means["num_skipped"]
         self._shown = {
-            "loss": means["loss"],
-            **{name: means[name] for name in self._names},
+            **figures,
             "lr": lr,
             "clips/s": measured["clips_per_second"],
             "data wait": f"{measured['data_wait']:.0%}",
@@ -68,6 +71,8 @@ class Reporter:
         step = state.epoch * self._steps_per_epoch + state.step
         epoch = step / self._steps_per_epoch
         self._log.write("train", epoch=epoch, step=step, num_lost=lost.num_distinct, **scalars)
+        if "loss" not in figures:  # no step was taken: nothing to plot
+            scalars = {name: x for name, x in scalars.items() if not math.isnan(x)}
         self._tensorboard.write(step, {f"train/{name}": x for name, x in scalars.items()})
 
     def lost(self, videos: Sequence[LostVideo]) -> None:
@@ -85,12 +90,22 @@ class Reporter:
         self._shown = {}
         self._log.write("epoch", epoch=state.epoch, **means, lr=lr, **lost.counts)
         if distributed.is_main():
-            figures = ", ".join(f"{name} {means[name]:.4f}" for name in ("loss", *self._names))
+            figures = self._figures(state, means)
+            texts = [f"{name} {value:.4f}" for name, value in figures.items()] or ["no step taken"]
             print(
-                f"epoch {state.epoch}: {figures}, {means['num_skipped']} steps skipped, "
+                f"epoch {state.epoch}: {', '.join(texts)}, {means['num_skipped']} steps skipped, "
                 f"{lost.num_distinct} videos lost, {lost.num_replaced} clips replaced",
                 file=self._stream,
             )
+
+    def _figures(self, state: TrainState, means: dict[str, float]) -> dict[str, float]:
+        """Return the means to print; none if the gradient scaler of fp16 skipped all steps.
+
+        Such a step is normal while the scale adapts, so its loss is not shown as NaN.
+        """
+        if state.scaler.is_enabled() and means["num_skipped"] and math.isnan(means["loss"]):
+            return {}
+        return {name: means[name] for name in ("loss", *self._names)}
 
     def close(self) -> None:
         """Close the progress bar."""

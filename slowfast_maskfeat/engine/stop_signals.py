@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import signal
+import time
 from types import FrameType, TracebackType
 from typing import Any
 
@@ -10,10 +11,14 @@ import torch
 import torch.distributed as dist
 
 from slowfast_maskfeat import distributed
+from slowfast_maskfeat.cli import SAME_SIGNAL_SECONDS
 
 
 class StopSignals:
-    """Context manager that catches SIGTERM and SIGINT; a single process ends at the second one.
+    """Context manager that catches SIGTERM and SIGINT.
+
+    A single process ends at the second Ctrl-C. A repeated SIGTERM changes nothing: `timeout` and
+    launchers send it twice, and a scheduler that does not wait sends SIGKILL.
 
     The processes of a run may receive a signal at different steps; `agreed` makes them stop at the
     same one. It communicates over gloo, in host memory, so that no GPU is waited for.
@@ -21,6 +26,7 @@ class StopSignals:
 
     def __init__(self) -> None:
         self._caught = 0
+        self._caught_at = 0.0
         self._before: dict[int, Any] = {}
         self._group = dist.new_group(backend="gloo") if distributed.world_size() > 1 else None
 
@@ -39,11 +45,12 @@ class StopSignals:
             signal.signal(number, handler)
 
     def _catch(self, number: int, frame: FrameType | None) -> None:
-        self._caught = number
-        # With several processes a SIGINT from a terminal arrives twice, since the launcher forwards
-        # it too, so the handler is restored only in a single process.
-        if self._group is None:
-            signal.signal(number, self._before[number])
+        now = time.monotonic()
+        is_again = self._caught and now - self._caught_at >= SAME_SIGNAL_SECONDS
+        if is_again and number == signal.SIGINT and self._group is None:
+            raise KeyboardInterrupt
+        if not self._caught:
+            self._caught, self._caught_at = number, now
 
     @property
     def caught(self) -> int:

@@ -29,7 +29,7 @@ from slowfast_maskfeat.checkpoints.save_load import find_checkpoints, load_check
 from slowfast_maskfeat.clips import ClipLoader
 from slowfast_maskfeat.datasets import MissingListError
 from slowfast_maskfeat.ema import WeightAverage
-from slowfast_maskfeat.engine.coordination import from_main
+from slowfast_maskfeat.engine.coordination import check_shared, from_main
 from slowfast_maskfeat.engine.gradient_step import GradientStep
 from slowfast_maskfeat.engine.lost_videos import LostVideos
 from slowfast_maskfeat.engine.state import TrainState, is_resumable
@@ -71,6 +71,7 @@ def run_training(
     method = find_method(cfg)
     method.check(cfg)
     check_folder(cfg)
+    check_shared(checkpoint_folder(cfg))
     torch.manual_seed(cfg.RNG_SEED)
     model = build_model(cfg, data=data).to(device)
     task = build_task(cfg, model, data=data).to(device)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import os
 import signal
 import threading
@@ -9,6 +10,7 @@ import time
 from multiprocessing.popen_spawn_posix import Popen
 
 import pytest
+from helpers.full_disk import files_limited_to
 from helpers.stalling import hanging_to_open
 
 from slowfast_maskfeat.curation.check_videos import check_video
@@ -34,6 +36,41 @@ def test_each_item_gets_a_result_or_the_reason_why_not():
     assert by_item["hang"] == Failure("hung: not done after 4 s")
     assert by_item["crash"] == Failure("the process that read it crashed (signal SIGSEGV)")
     assert by_item["raise"] == Failure("KeyError: 'what'")
+
+
+def fill(item: str) -> str:
+    if item == "full":
+        raise OSError(errno.ENOSPC, "No space left on device", "/output/full")
+    time.sleep(0.1)
+    return item
+
+
+def test_a_full_disk_ends_the_work():
+    done = []
+    with pytest.raises(OSError) as raised:
+        done.extend(run_jobs(fill, ["a", "full", *"b" * 100], processes=2, timeout=60.0))
+    assert raised.value.errno == errno.ENOSPC
+    assert raised.value.filename == "/output/full"
+
+
+def name_process(item: str) -> int:
+    return os.getpid()
+
+
+def test_workers_ignore_the_signals_that_stop_their_parent():
+    jobs = run_jobs(name_process, ["a", "b", "c"], processes=1, timeout=60.0)
+    _, process = next(jobs)
+    for number in (signal.SIGTERM, signal.SIGINT):
+        os.kill(process, number)
+    assert [result for _, result in jobs] == [process, process]
+
+
+def test_a_journal_that_can_not_be_written_names_itself(tmp_path):
+    journal = Journal(tmp_path / "journal", {"a": 1})
+    with files_limited_to(100), pytest.raises(OSError) as raised:
+        journal.add("a" * 100, 1)
+    journal.close()
+    assert raised.value.filename == str(tmp_path / "journal")
 
 
 def test_nothing_is_started_for_nothing():

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import os
 import signal
 import subprocess
 import time
 
 import pytest
-from helpers import dataset_scripts
+from helpers import dataset_scripts, sessions
+from helpers.tiny_run import wait_for
 from helpers.videos_on_disk import numbered_frames, write_video
 
 
@@ -43,3 +45,23 @@ def test_an_interruption_is_one_line(data, tmp_path, script, options):
     assert errors.splitlines()[-1] == "interrupted; run the same command again to resume"
     assert "Traceback" not in errors
     dataset_scripts.run(script, *words)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+@pytest.mark.parametrize(
+    ("script", "options"),
+    [
+        ("make_motion_clips.py", ("--num-pretrain", 400)),
+        ("make_motion_boxes.py", ("--num-train", 30)),
+    ],
+)
+def test_a_signal_to_all_processes_is_one_line(tmp_path, script, options, number):
+    words = ("--output", tmp_path, "--processes", 2, *options)
+    process = sessions.start(dataset_scripts.command(script, *words))
+    wait_for(lambda: process.poll() is not None or list((tmp_path / "videos").glob("*.mp4")))
+    os.killpg(process.pid, number)
+    _, errors = process.communicate(timeout=60)
+    assert process.returncode == 128 + number, errors
+    assert errors.splitlines()[-1].endswith("run the same command again to resume")
+    assert "Traceback" not in errors

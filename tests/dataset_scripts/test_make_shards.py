@@ -14,6 +14,8 @@ from pathlib import Path
 
 import pytest
 from helpers import dataset_scripts
+from helpers.full_disk import TOO_LARGE, files_limited_to, unfinished
+from helpers.load_tool import load_tool
 
 from slowfast_maskfeat.curation.write_shards import PackedRow, cut_into_shards, member_names
 from slowfast_maskfeat.datasets import DataFolder, Shards, read_class_names, read_webdataset
@@ -123,6 +125,27 @@ def test_files_that_can_not_be_packed_are_listed(tmp_path):
         f"{folder}/run/notes.docx,the extension is not that of a video or image",
     ]
     assert Counter(_read(folder / "shards", "val").labels.tolist()) == {0: 3, 1: 3}
+
+
+def test_a_full_disk_is_one_line_and_the_command_goes_on(tmp_path):
+    folder = _files(tmp_path / "data", 12)
+    with files_limited_to(3000):
+        done = _run(folder, "--max-count", "4", code=2)
+    lines = [line for line in done.stderr.splitlines() if line.startswith("error:")]
+    assert lines == [f"error: {folder / 'shards' / 'train-000000.tar'}: {TOO_LARGE}"]
+    assert "read them with" not in done.stdout
+    assert not unfinished(folder)
+    assert "read them with" in _run(folder, "--max-count", "4").stdout
+    assert len(_read(folder / "shards", "train")) == 12
+
+
+def test_missing_shards_are_not_to_be_read(tmp_path, monkeypatch):
+    folder = _files(tmp_path / "data", 6)
+    script = load_tool("datasets/make_shards.py")
+    monkeypatch.setattr(script, "write_shards", lambda jobs, *_: {jobs[0].path: "hung"})
+    done = _run(folder, code=1)
+    assert "1 shards are missing; repeat the command" in done.stdout
+    assert "read them with" not in done.stdout
 
 
 def test_an_interrupted_run_goes_on_where_it_was(tmp_path):

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import signal
+import socket
 import subprocess
 import sys
 import time
@@ -11,6 +12,7 @@ from pathlib import Path
 
 import pytest
 import torch
+from helpers import sessions
 from helpers.tiny_run import wait_for
 
 from slowfast_maskfeat import distributed
@@ -91,6 +93,86 @@ def test_signals_to_the_starting_process(tmp_path: Path, number: int) -> None:
         assert all((tmp_path / f"saved{rank}").exists() for rank in (0, 1))
     else:  # no orphan goes on
         wait_for(lambda: not _beats(tmp_path))
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="reads /proc")
+def test_a_signal_to_the_whole_group_reaches_them_twice(tmp_path: Path) -> None:
+    script = tmp_path / "main.py"
+    script.write_text(MAIN)
+    process = sessions.start(
+        [sys.executable, str(script), str(tmp_path)], PYTHONPATH=str(Path(__file__).parents[2])
+    )
+    try:
+        wait_for(lambda: all((tmp_path / f"ready{rank}").exists() for rank in (0, 1)))
+        os.killpg(process.pid, signal.SIGTERM)
+        _, printed = process.communicate(timeout=120)
+        assert process.returncode == 143, printed
+        assert all((tmp_path / f"saved{rank}").exists() for rank in (0, 1))
+        wait_for(lambda: sessions.is_over(process.pid), seconds=20)
+    finally:
+        process.kill()
+
+
+EARLY = """
+import signal, sys, time
+from pathlib import Path
+from slowfast_maskfeat import distributed
+from slowfast_maskfeat.cli import exit_code
+from slowfast_maskfeat.engine.launch import launch
+
+def work(folder):
+    (Path(folder) / f"ready{distributed.rank()}").touch()
+    time.sleep(100)
+
+if __name__ == "__main__":
+    sys.exit(exit_code(lambda: launch(work, 2, (sys.argv[1],)), resumable=True))
+"""
+
+
+@pytest.mark.parametrize(
+    ("number", "text"),
+    [(signal.SIGINT, "interrupted"), (signal.SIGTERM, "stopped by signal 15")],
+)
+def test_a_signal_that_no_process_handles_is_one_line(
+    tmp_path: Path, number: int, text: str
+) -> None:
+    script = tmp_path / "main.py"
+    script.write_text(EARLY)
+    process = sessions.start(
+        [sys.executable, str(script), str(tmp_path)], PYTHONPATH=str(Path(__file__).parents[2])
+    )
+    try:
+        wait_for(lambda: all((tmp_path / f"ready{rank}").exists() for rank in (0, 1)))
+        os.killpg(process.pid, number)
+        _, printed = process.communicate(timeout=120)
+    finally:
+        process.kill()
+    assert process.returncode == 128 + number, printed
+    assert printed.split("\n") == ["", f"{text}; run the same command again to resume", ""]
+
+
+def test_a_port_in_use_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
+    with socket.create_server(("", 0)) as server:
+        port = server.getsockname()[1]
+        address = f"tcp://127.0.0.1:{port}"
+        with pytest.raises(ValueError, match=f"^--init_method {address}: port {port} is in use"):
+            launch(print, 1, num_shards=2, init_method=address)
+        monkeypatch.setenv("MASTER_ADDR", "127.0.0.1")
+        monkeypatch.setenv("MASTER_PORT", str(port))
+        with pytest.raises(ValueError, match=f"^MASTER_PORT {port}: port {port} is in use"):
+            distributed.setup(0, 0, 2, "gloo", "env://")
+
+
+def full() -> None:
+    if distributed.is_main():
+        raise OSError(28, "No space left on device", "/output/a.pyth")
+    distributed.barrier()
+
+
+@pytest.mark.slow
+def test_a_full_disk_of_one_process_is_an_error_for_users() -> None:
+    with pytest.raises(ValueError, match=r"^/output/a\.pyth: No space left on device$"):
+        launch(full, 2)
 
 
 def _beats(folder: Path) -> bool:

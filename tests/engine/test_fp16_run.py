@@ -1,0 +1,41 @@
+"""fp16 on a CPU: steps that the gradient scaler skips are shown as skipped."""
+
+from __future__ import annotations
+
+import pytest
+from helpers.tiny_run import PRETRAINING, events, make_videos, run
+
+FP16 = {"TRAIN.PRECISION": "fp16"}
+
+
+@pytest.fixture(scope="module")
+def data(tmp_path_factory):
+    return make_videos(tmp_path_factory.mktemp("data"))
+
+
+def test_an_epoch_of_skipped_steps_has_no_loss(data, tmp_path):
+    # One step an epoch; torch's first scale, 65536, overflows this network's gradients.
+    done = run(data, tmp_path, PRETRAINING, FP16, {"TRAIN.BATCH_SIZE": 12})
+    assert done.returncode == 0, done.stderr
+    assert "nan" not in done.stderr
+    assert "epoch 1: no step taken, 1 steps skipped" in done.stderr
+    for kind in ("train", "epoch"):
+        first = events(tmp_path, kind)[0]
+        assert (first["loss"], first["num_skipped"]) == (None, 1)
+
+
+def test_a_skipped_step_is_not_part_of_the_loss(data, tmp_path):
+    done = run(data, tmp_path, PRETRAINING, FP16, {"SOLVER.MAX_EPOCH": 4, "LOG_PERIOD": 3})
+    assert done.returncode == 0, done.stderr
+    assert "nan" not in done.stderr
+    epochs = events(tmp_path, "epoch")
+    assert epochs[0]["num_skipped"] > 0
+    assert epochs[-1]["num_skipped"] < 3
+    assert 0 < epochs[-1]["loss"] < 1
+
+
+def test_a_loss_that_is_not_finite_is_still_an_error(data, tmp_path):
+    options = {"DATA.STD": [1e-38, 1e-38, 1e-38], "TRAIN.MAX_NONFINITE": 2, "LOG_PERIOD": 3}
+    done = run(data, tmp_path, PRETRAINING, FP16, options)
+    assert done.returncode == 2
+    assert "not finite in 3 steps in a row" in done.stderr.splitlines()[-1]
