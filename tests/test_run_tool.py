@@ -34,13 +34,13 @@ def test_what_a_script_changes_is_as_before(tmp_path, monkeypatch):
 
 
 def test_all_that_is_printed_is_given_back(tmp_path, monkeypatch, capfd):
-    def speak(*_: object, **__: object) -> int:
+    def speak(*_: object, **__: object) -> list[str]:
         print("a text")
         warnings.warn("a warning", stacklevel=1)
         warnings.warn("an old name", DeprecationWarning, stacklevel=1)
         os.write(1, b"a descriptor\n")
         subprocess.run(["sh", "-c", "echo a process; echo an error >&2"], check=True)
-        return 0
+        return []
 
     monkeypatch.setattr(load_tool(SCRIPT), "make_data_set", speak)
     done = run_tool(SCRIPT, "--output", tmp_path)

@@ -7,13 +7,18 @@ as they are, and so do rows of files that this FFmpeg cannot encode.
 
 from __future__ import annotations
 
+if __name__ == "__main__":
+    from slowfast_maskfeat.cli import end_on_interrupt
+
+    end_on_interrupt()  # during the imports, which take seconds
+
 import argparse
 import sys
 import tempfile
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
-from slowfast_maskfeat.cli import exit_code
+from slowfast_maskfeat.cli import exit_code, print_written
 from slowfast_maskfeat.files import atomic_write
 from slowfast_maskfeat.log import Progress
 from slowfast_maskfeat.videos.decode import available_backends
@@ -97,7 +102,7 @@ def _work(options: argparse.Namespace) -> None:
                 print(f"{name}, {decoder}: {before} -> {outcome}")
     with atomic_write(options.document) as part:
         part.write_text(with_table(text, table), encoding="utf-8")
-    print(f"wrote {options.document}")
+    print_written([options.document])
 
 
 if __name__ == "__main__":

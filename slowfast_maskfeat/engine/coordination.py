@@ -8,7 +8,7 @@ import socket
 import uuid
 import warnings
 from collections.abc import Callable, Iterator
-from contextlib import ExitStack, contextmanager
+from contextlib import ExitStack, contextmanager, suppress
 from pathlib import Path
 from typing import TextIO, TypeVar
 
@@ -76,7 +76,7 @@ def locked(folder: Path) -> Iterator[None]:
 
 
 def _lock(folder: Path) -> TextIO:
-    folder.mkdir(parents=True, exist_ok=True)
+    make_folder(folder)
     file = open(folder / ".lock", "a+", encoding="utf-8")  # noqa: SIM115 - holds the lock
     try:
         if fcntl is None:
@@ -99,9 +99,10 @@ def _lock(folder: Path) -> TextIO:
             UserWarning,
             stacklevel=2,
         )
-    file.truncate(0)
-    file.write(f"process {os.getpid()} on {socket.gethostname()}\n")
-    file.flush()
+    with suppress(OSError):  # of a full disk, which the run's own files will report
+        file.truncate(0)
+        file.write(f"process {os.getpid()} on {socket.gethostname()}\n")
+        file.flush()
     return file
 
 

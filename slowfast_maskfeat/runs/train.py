@@ -71,7 +71,6 @@ def run_training(
     method = find_method(cfg)
     method.check(cfg)
     check_folder(cfg)
-    check_shared(checkpoint_folder(cfg))
     torch.manual_seed(cfg.RNG_SEED)
     model = build_model(cfg, data=data).to(device)
     task = build_task(cfg, model, data=data).to(device)
@@ -92,6 +91,7 @@ def run_training(
         data=data_facts(cfg, loader),
     )
     print_notes(loader)
+    check_shared(checkpoint_folder(cfg))
     started_from = _start(cfg, state, data, may_change)
     if cfg.TRAIN.COMPILE:
         state.model = torch.compile(model)  # type: ignore[assignment]

@@ -320,7 +320,7 @@ def test_an_output_is_overwritten_only_by_force(convert: Convert, tmp_path: Path
         ("theirs.bin", "o.pth", ["--to", "timm"], "its patches are two-dimensional"),
         ("theirs.bin", "o.pyth", ["--onto", "head.pyth"], "no weight matches"),
         ("theirs.bin", "no_folder", [], "--output must end in one of"),
-        ("theirs.bin", "theirs.bin/o.pyth", [], "File exists"),
+        ("theirs.bin", "theirs.bin/o.pyth", [], "must be a folder, but is a file"),
     ],
 )
 def test_wrong_input_is_one_line_and_exit_code_2(

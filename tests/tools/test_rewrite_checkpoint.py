@@ -166,7 +166,7 @@ def test_what_is_readable_already_stays_what_it_is(rewrite: Rewrite, tmp_path: P
         ("text.pth", "new.pyth", r"text\.pth can't be read: "),
         ("whole.pth", "new.safetensors", r"--output must end in one of \.pyth, \.pth, \.pt"),
         ("whole.pth", "text.pth", r"--output must not exist, got .*text\.pth"),
-        ("whole.pth", "text.pth/new.pth", "(File exists|Not a directory)"),
+        ("whole.pth", "text.pth/new.pth", "must be a folder, but is a file"),
     ],
 )
 def test_wrong_input_is_one_line_and_exit_code_2(
