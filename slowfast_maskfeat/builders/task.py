@@ -97,9 +97,15 @@ def check_masked_prediction(cfg: CfgNode) -> None:
     """Check that the target can be predicted at every depth.
 
     Raises:
-        ValueError: there is no such target, or it does not support the tokens of a depth.
+        ValueError: there is no such target, it does not support the tokens of a depth, or it does
+            not use MASK.LABEL_MAPS.
     """
     prediction_dims(cfg)
+    if cfg.MASK.LABEL_MAPS and not find_target(cfg).label_maps(cfg):
+        raise ValueError(
+            f"MASK.LABEL_MAPS must be '' unless MASK.TARGET is 'pseudo_labels', got "
+            f"{cfg.MASK.LABEL_MAPS!r} with MASK.TARGET {cfg.MASK.TARGET!r}"
+        )
 
 
 def build_masked_prediction(cfg: CfgNode, model: nn.Module, data: DataSource) -> MaskedPrediction:
