@@ -70,9 +70,18 @@ def build_label_maps(cfg: CfgNode, folder: str, videos: VideoList, split: str) -
             f"MASK.LABEL_MAPS must be '' for videos, since label maps are of images, got "
             f"{folder!r} and {other}; set MASK.TEACHER_CHECKPOINT instead"
         )
+    return _checked(unchecked_label_maps(cfg, folder), images, videos.source, split)
+
+
+def unchecked_label_maps(cfg: CfgNode, folder: str) -> LabelMaps:
+    """Build a reader of label maps of any size without a look at the folder.
+
+    Args:
+        cfg: configuration; not modified.
+        folder: of the maps.
+    """
     root = cfg.DATA.PATH_PREFIX or cfg.DATA.PATH_TO_DATA_DIR
-    maps = LabelMaps(folder=folder, root=root, num_classes=cfg.MODEL.NUM_CLASSES)
-    return _checked(maps, images, videos.source, split)
+    return LabelMaps(folder=folder, root=root, num_classes=cfg.MODEL.NUM_CLASSES)
 
 
 def _checked(maps: LabelMaps, images: Sequence[str], source: str, split: str) -> LabelMaps:

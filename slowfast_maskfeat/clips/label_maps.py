@@ -46,7 +46,11 @@ class LabelMaps:
         """
         inside = os.path.relpath(image, self.root)
         if inside.split(os.sep)[0] == os.pardir:
-            raise DecodeError(image, f"has no label map, since it is not inside {self.root!r}")
+            raise DecodeError(
+                image,
+                f"has no label map, since it is not inside {self.root!r} (DATA.PATH_PREFIX, or "
+                "else DATA.PATH_TO_DATA_DIR)",
+            )
         return os.path.join(self.folder, f"{os.path.splitext(inside)[0]}.pt")
 
     def read(self, image: str) -> Tensor:

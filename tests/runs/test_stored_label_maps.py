@@ -13,7 +13,9 @@ from helpers.load_tool import run_tool, tool_command
 from helpers.tiny_run import events, losses, pairs, wait_for
 from PIL import Image
 
+from slowfast_maskfeat.builders import build_model, build_task
 from slowfast_maskfeat.checkpoints import find_checkpoints, load_checkpoint
+from slowfast_maskfeat.config import load_config
 
 NUM_IMAGES, NUM_CLASSES = 16, 8
 COLORS = np.random.default_rng(0).integers(0, 256, (NUM_CLASSES, 3))
@@ -71,6 +73,7 @@ def images(tmp_path_factory: pytest.TempPathFactory) -> Path:
         for place, split in enumerate(("train", "val")):
             name = f"{split}/{'ab'[number % 2]}/{number}"
             make_image(folder / f"{name}.png", folder / f"maps/{name}.pt", 2 * number + place)
+    (folder / "classes.txt").write_text("\n".join("abcdefgh"))
     return folder
 
 
@@ -105,6 +108,24 @@ def test_a_run_learns_the_labels(images: Path, tmp_path: Path, options: dict) ->
     assert (tmp_path / "predictions.png").exists()
     shapes = [tuple(value.shape) for value in last_weights(tmp_path).values()]
     assert shapes.count((NUM_CLASSES,)) == 1  # the bias of the prediction
+    checkpoint = find_checkpoints(tmp_path / "checkpoints", "ssl")[-1]
+    words = ["--checkpoint", checkpoint, "--output", tmp_path / "figure.png", "--input"]
+    place = ["--opts", "DATA.PATH_PREFIX", images]
+    done = run_tool("tools/visualize.py", *words, images / "val/a/2.png", *place)
+    assert done.returncode == 0, done.stderr
+    assert (tmp_path / "figure.png").exists()
+    shutil.copy(images / "val/a/2.png", tmp_path / "other.png")
+    done = run_tool("tools/visualize.py", *words, tmp_path / "other.png", *place)
+    assert done.returncode == 2
+    assert "has no label map, since it is not inside" in done.stderr
+
+
+def test_figures_have_the_class_names_of_the_data_set(images: Path, tmp_path: Path) -> None:
+    _, file, *rest = words(images, tmp_path)
+    for changes, names in (([], tuple("abcdefgh")), (["MODEL.NUM_CLASSES", "9"], ())):
+        cfg = load_config([file], [*rest, *changes])
+        task = build_task(cfg, build_model(cfg))
+        assert [target.class_names for target in task.targets] == [names]
 
 
 def test_a_killed_run_goes_on_as_if_nothing_had_happened(images: Path, tmp_path: Path) -> None:
