@@ -46,6 +46,18 @@ class CropPlan:
         whole = Region.whole(*self.frame)
         return whole if self.held is None else whole._replace(box=self.held)
 
+    @property
+    def fractions(self) -> tuple[float, float, float, float]:
+        """Top, left, height and width of the clip as fractions of the frames; no operations."""
+        scale_y, scale_x = self.box.height / self.size[0], self.box.width / self.size[1]
+        height, width = self.frame
+        return (
+            (self.box.top + self.crop.top * scale_y) / height,
+            (self.box.left + self.crop.left * scale_x) / width,
+            self.crop.height * scale_y / height,
+            self.crop.width * scale_x / width,
+        )
+
     def resized(self, crop_size: int) -> CropPlan:
         """Return the same crop, flip and operations for another crop size."""
         assert self.crop == CropBox(0, 0, *self.size), "the crop must be the whole resized box"

@@ -134,7 +134,10 @@ class TrainTransform:
             The source pixels (T, h, w, C) of the plan, and the plan. If there are too many pixels
             and no operations before the resize, the pixels are already cropped and resized.
         """
-        plan = self.plan(frames.shape[1], frames.shape[2], generator)
+        return self.source_pixels(self.plan(frames.shape[1], frames.shape[2], generator), frames)
+
+    def source_pixels(self, plan: CropPlan, frames: Tensor) -> tuple[Tensor, CropPlan]:
+        """Return the source pixels of a plan, and the plan from them, as `prepare_for_device`."""
         frames = self._resize(frames, plan.frame)
         held = boxes_needed(plan.before, plan.box, *plan.frame)[0]
         if not plan.before and held.height * held.width > _MAX_SOURCE_PIXELS * self.crop_size**2:
@@ -179,13 +182,17 @@ class TestTransform:
 
     def __call__(self, frames: Tensor) -> Tensor:
         """Return all crops: (T, H, W, C) uint8 -> (num_crops, T, crop_size, crop_size, C) uint8."""
-        height, width = frames.shape[1:3]
+        plans = self.plans(frames.shape[1], frames.shape[2])
+        frames = resize(frames, plans[0].size, self.antialias, self.interpolation)
+        return torch.stack([crop(frames, plan.crop) for plan in plans])
+
+    def plans(self, height: int, width: int) -> list[CropPlan]:
+        """Return the plan of each crop of frames of (height, width)."""
         size = short_side_size(height, width, self.short_side)
-        frames = resize(frames, size, self.antialias, self.interpolation)
-        height, width = frames.shape[1:3]
         positions = (1,) if self.num_crops == 1 else (0, 1, 2)
-        boxes = [fixed_crop(height, width, self.crop_size, position) for position in positions]
-        return torch.stack([crop(frames, box) for box in boxes])
+        boxes = [fixed_crop(*size, self.crop_size, position) for position in positions]
+        frame, whole = (height, width), CropBox(0, 0, height, width)
+        return [CropPlan(frame=frame, box=whole, size=size, crop=box) for box in boxes]
 
 
 @dataclass(frozen=True, kw_only=True)

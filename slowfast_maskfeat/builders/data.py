@@ -18,6 +18,7 @@ from slowfast_maskfeat.builders.datasets import (
     reverses_channels,
 )
 from slowfast_maskfeat.builders.image_recipe import clip_recipe
+from slowfast_maskfeat.builders.label_maps import build_label_maps
 from slowfast_maskfeat.builders.methods import find_method, method_name
 from slowfast_maskfeat.builders.train_view import build_random_frames, build_train_transform
 from slowfast_maskfeat.clips import (
@@ -67,7 +68,8 @@ def build_loader(
 
     Raises:
         ValueError: the annotation file is missing, malformed or has labels outside the classes; or
-            AUG.ON_DEVICE with a method of several views.
+            AUG.ON_DEVICE with a method of several views; or the label maps of a method that reads
+            them do not fit the images, see `build_label_maps`.
     """
     if split not in ("train", "val", "test"):
         raise ValueError(f"split must be 'train', 'val' or 'test', got {split!r}")
@@ -84,6 +86,7 @@ def build_loader(
         views = _random_view(cfg)
     else:
         views = _uniform_views(cfg, split, num_views)
+    maps = method.label_maps(cfg) if method is not None and method.label_maps is not None else ""
     has_one_view = [kind.views_per_sample for kind in views.kinds] == [1]
     dataset = ClipDataset(
         videos,
@@ -98,6 +101,7 @@ def build_loader(
         # Half of the timeout: a server that stops sending fails before its worker is terminated.
         read_timeout=cfg.DATA.DECODE_TIMEOUT / 2,
         max_image_pixels=cfg.DATA.MAX_IMAGE_PIXELS,
+        label_maps=build_label_maps(cfg, maps, videos, split) if maps else None,
     )
     if is_trained:
         batch_size = cfg.TRAIN.BATCH_SIZE * cfg.NUM_SHARDS

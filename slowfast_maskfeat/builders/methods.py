@@ -71,6 +71,8 @@ class Method:
         views: configuration -> the kinds of views of a sample; None, or no kind: one clip.
         masks: configuration -> the mask sampler of each kind of view, or None for a kind without
             masks; None: the model takes no masks.
+        label_maps: configuration -> the folder of stored label maps that training and validation
+            read with the images; None, or empty: none.
         has_labels: samples need class labels.
         has_boxes: samples are key frames with boxes.
         is_tested: TEST.ENABLE runs a test; False for pre-training.
@@ -83,6 +85,7 @@ class Method:
     check: Callable[[CfgNode], None] = _no_check
     views: Callable[[CfgNode], Sequence[ViewSpec]] | None = None
     masks: Callable[[CfgNode], Sequence[MaskSampler | None]] | None = None
+    label_maps: Callable[[CfgNode], str] | None = None
     trains_class_token: bool = True
     has_labels: bool = False
     has_boxes: bool = False
@@ -232,6 +235,11 @@ def target_views(cfg: CfgNode) -> Sequence[ViewSpec]:
     return find_target(cfg).views(cfg)
 
 
+def _target_label_maps(cfg: CfgNode) -> str:
+    """Return the folder of the label maps that the target of masked prediction needs."""
+    return find_target(cfg).label_maps(cfg)
+
+
 def _mask_samplers(cfg: CfgNode) -> Sequence[MaskSampler | None]:
     """Return the sampler of the first view, and None for each further one."""
     return build_mask_sampler(cfg), *(None for _ in target_views(cfg)[1:])
@@ -277,6 +285,7 @@ METHODS: dict[MethodKey, Method] = {
         trains_class_token=False,
         views=target_views,
         masks=_mask_samplers,
+        label_maps=_target_label_maps,
     ),
 }
 """All training methods."""

@@ -12,6 +12,7 @@ from slowfast_maskfeat.backbones import describe_by_classes, describe_by_layers
 from slowfast_maskfeat.backbones.geometry import Triple
 from slowfast_maskfeat.builders.datasets import reverses_channels
 from slowfast_maskfeat.builders.image_recipe import has_color_first
+from slowfast_maskfeat.builders.label_maps import label_map_folder
 from slowfast_maskfeat.builders.teacher import (
     build_teacher,
     find_teacher,
@@ -30,6 +31,7 @@ from slowfast_maskfeat.targets import (
     HOGTarget,
     PixelTarget,
     PseudoLabelTarget,
+    StoredLabelTarget,
     Target,
     TokenTarget,
 )
@@ -40,6 +42,11 @@ from slowfast_maskfeat.targets.pixels import pixel_width
 def _one_clip(cfg: CfgNode) -> Sequence[ViewSpec]:
     """Return no kinds of views: a sample is one clip."""
     return ()
+
+
+def _no_maps(cfg: CfgNode) -> str:
+    """Return no folder: batches need no label maps."""
+    return ""
 
 
 class TargetKind(NamedTuple):
@@ -53,11 +60,13 @@ class TargetKind(NamedTuple):
             before the target, so the width must not depend on building the target.
         views: configuration -> the kinds of views of a sample, the first of which is masked; none:
             one clip.
+        label_maps: configuration -> the folder of label maps that batches must have; empty: none.
     """
 
     build: Callable[[CfgNode, Sequence[Triple]], Sequence[Target]]
     width: Callable[[CfgNode, Triple], int]
     views: Callable[[CfgNode], Sequence[ViewSpec]] = _one_clip
+    label_maps: Callable[[CfgNode], str] = _no_maps
 
 
 def find_target(cfg: CfgNode) -> TargetKind:
@@ -160,11 +169,17 @@ def _build_features(cfg: CfgNode, strides: Sequence[Triple]) -> list[Target]:
 
 
 def _pseudo_label_width(cfg: CfgNode, stride: Triple) -> int:
+    if label_map_folder(cfg):
+        return int(cfg.MODEL.NUM_CLASSES)
     teacher = find_teacher(cfg)
     return teacher.num_frames(cfg, stride[0]) * teacher.num_classes
 
 
 def _build_pseudo_labels(cfg: CfgNode, strides: Sequence[Triple]) -> list[Target]:
+    is_hard = cfg.MASK.PSEUDO_LABELS == "hard"
+    if label_map_folder(cfg):
+        stored = StoredLabelTarget(num_classes=cfg.MODEL.NUM_CLASSES, is_hard=is_hard)
+        return [stored for _ in strides]
     teacher = find_teacher(cfg)
     logits = build_teacher(cfg, teacher, describe_by_classes, needs_classifier=True)
     return [
@@ -172,7 +187,7 @@ def _build_pseudo_labels(cfg: CfgNode, strides: Sequence[Triple]) -> list[Target
             logits,
             num_classes=teacher.num_classes,
             num_frames=teacher.num_frames(cfg, stride[0]),
-            is_hard=cfg.MASK.PSEUDO_LABELS == "hard",
+            is_hard=is_hard,
             class_names=teacher.class_names,
         )
         for stride in strides
@@ -241,7 +256,9 @@ TARGETS = {
     "hog": TargetKind(_build_hog, _hog_width),
     "pixels": TargetKind(_build_pixels, _pixel_width),
     "features": TargetKind(_build_features, _feature_width),
-    "pseudo_labels": TargetKind(_build_pseudo_labels, _pseudo_label_width),
+    "pseudo_labels": TargetKind(
+        _build_pseudo_labels, _pseudo_label_width, label_maps=label_map_folder
+    ),
     "tokens": TargetKind(_build_tokens, _token_width, _token_views),
 }
 """Targets by MASK.TARGET."""

@@ -18,7 +18,7 @@ from slowfast_maskfeat.losses import (
     cross_entropy,
     soft_cross_entropy,
 )
-from slowfast_maskfeat.targets import Target
+from slowfast_maskfeat.targets import StoredLabelTarget, Target
 from slowfast_maskfeat.tasks import Classification, Detection, MaskedPrediction
 
 ClassLoss = Callable[[Tensor, Tensor], Tensor]
@@ -97,14 +97,24 @@ def check_masked_prediction(cfg: CfgNode) -> None:
     """Check that the target can be predicted at every depth.
 
     Raises:
-        ValueError: there is no such target, or it does not support the tokens of a depth.
+        ValueError: there is no such target, it does not support the tokens of a depth, or it does
+            not use MASK.LABEL_MAPS.
     """
     prediction_dims(cfg)
+    if cfg.MASK.LABEL_MAPS and not find_target(cfg).label_maps(cfg):
+        raise ValueError(
+            f"MASK.LABEL_MAPS must be '' unless MASK.TARGET is 'pseudo_labels', got "
+            f"{cfg.MASK.LABEL_MAPS!r} with MASK.TARGET {cfg.MASK.TARGET!r}"
+        )
 
 
 def build_masked_prediction(cfg: CfgNode, model: nn.Module, data: DataSource) -> MaskedPrediction:
     """Build the task of masked prediction."""
-    return MaskedPrediction(build_targets(cfg), mean=cfg.DATA.MEAN, std=cfg.DATA.STD)
+    targets = build_targets(cfg)
+    for target in targets:  # a classifier has its own names
+        if isinstance(target, StoredLabelTarget) and len(data.class_names) == target.num_classes:
+            target.class_names = data.class_names
+    return MaskedPrediction(targets, mean=cfg.DATA.MEAN, std=cfg.DATA.STD)
 
 
 def build_targets(cfg: CfgNode) -> list[Target]:

@@ -7,6 +7,7 @@ from slowfast_maskfeat.clips.batch_transform import BatchTransform
 from slowfast_maskfeat.clips.dataset import ClipDataset
 from slowfast_maskfeat.clips.device_crop import DeviceCrop
 from slowfast_maskfeat.clips.key_frame_view import KeyFrameView
+from slowfast_maskfeat.clips.label_maps import LabelMaps
 from slowfast_maskfeat.clips.loader import ClipLoader
 from slowfast_maskfeat.clips.temporal_sampling import RandomFrames, SameFrames
 from slowfast_maskfeat.clips.views import MultiView, RandomView, UniformViews, Views, ViewSpec
@@ -18,6 +19,7 @@ __all__ = [
     "ClipLoader",
     "DeviceCrop",
     "KeyFrameView",
+    "LabelMaps",
     "LostVideo",
     "MultiView",
     "RandomFrames",

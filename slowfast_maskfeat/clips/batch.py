@@ -58,6 +58,11 @@ class ClipBatch:
         view: (B,) int64, the index of each clip among the clips of its row.
         times: (B, 2) float64, timestamps of each clip's first and last frame in seconds; None for
             randomly sampled clips.
+        crops: (B, 4) float32: top, left, height and width of each clip's crop, as fractions of its
+            frames; None for clips with boxes. Operations that move pixels do not count.
+        flips: (B,) bool, whether the crop was flipped horizontally; None as `crops`.
+        label_maps: (B, 2, 5, h, w) float32, the stored label map of each clip's image, whole and
+            not flipped (`clips.label_maps`); None without stored maps.
         lost: videos that could not be decoded while building this batch.
         further: the views of further kinds of the same samples, one batch per kind.
         views_per_sample: V of this kind; kinds may differ. Clips of repeated augmentation count as
@@ -75,6 +80,9 @@ class ClipBatch:
     index: Tensor | None = None
     view: Tensor | None = None
     times: Tensor | None = None
+    crops: Tensor | None = None
+    flips: Tensor | None = None
+    label_maps: Tensor | None = None
     lost: tuple[LostVideo, ...] = ()
     further: tuple[ClipBatch, ...] = ()
     views_per_sample: int = 1
@@ -253,6 +261,9 @@ class Sample(NamedTuple):
         times: (V, 2) float64, see `ClipBatch`, or None.
         further: the views of further kinds of the same row.
         views_per_sample: see `ClipBatch`.
+        crops: (V, 4) float32, see `ClipBatch`, or None.
+        flips: (V,) bool, see `ClipBatch`, or None.
+        label_map: (2, 5, h, w) float32, of the row's image, or None.
     """
 
     clips: Tensor
@@ -266,6 +277,9 @@ class Sample(NamedTuple):
     times: Tensor | None = None
     further: tuple[Sample, ...] = ()
     views_per_sample: int = 1
+    crops: Tensor | None = None
+    flips: Tensor | None = None
+    label_map: Tensor | None = None
 
 
 def collate(samples: Sequence[Sample]) -> ClipBatch:
@@ -284,6 +298,13 @@ def _collate_kind(samples: Sequence[Sample]) -> ClipBatch:
     masks = [sample.mask for sample in samples if sample.mask is not None]
     erase = [sample.erase for sample in samples if sample.erase is not None]
     times = [sample.times for sample in samples if sample.times is not None]
+    crops = [sample.crops for sample in samples if sample.crops is not None]
+    flips = [sample.flips for sample in samples if sample.flips is not None]
+    maps = [
+        sample.label_map.expand(len(sample.clips), -1, -1, -1, -1)
+        for sample in samples
+        if sample.label_map is not None
+    ]
     clips, sizes = _join_clips([sample.clips for sample in samples])
     plans = [plan for sample in samples for plan in sample.plans or ()]
     if plans:  # each plan holds the size of its clip without padding
@@ -298,6 +319,9 @@ def _collate_kind(samples: Sequence[Sample]) -> ClipBatch:
         index=torch.tensor([sample.row for sample in samples]).repeat_interleave(counts),
         view=torch.cat([torch.arange(len(sample.clips)) for sample in samples]),
         times=torch.cat(times) if times else None,
+        crops=torch.cat(crops) if crops else None,
+        flips=torch.cat(flips) if flips else None,
+        label_maps=torch.cat(maps) if maps else None,
         lost=tuple(lost for sample in samples for lost in sample.lost),
         views_per_sample=samples[0].views_per_sample,
     )

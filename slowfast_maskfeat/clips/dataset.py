@@ -13,6 +13,7 @@ from torch.utils.data import Dataset
 
 from slowfast_maskfeat.augment import EraseSampler
 from slowfast_maskfeat.clips.batch import LostVideo, Sample, SampleBoxes
+from slowfast_maskfeat.clips.label_maps import LabelMaps
 from slowfast_maskfeat.clips.views import Generators, Rng, ViewClips, Views
 from slowfast_maskfeat.datasets import KeyFrames, OpenedRow, VideoList
 from slowfast_maskfeat.masks import MaskSampler
@@ -56,6 +57,8 @@ class ClipDataset(Dataset[Sample]):
         read_timeout: seconds to wait for a URL to open and for each packet before the video counts
             as stalled; 0 for no limit. A stalled video is tried twice.
         max_image_pixels: pixels above which an image counts as lost; 0 for no limit.
+        label_maps: reader of the label map of each row's image; None for batches without maps. An
+            image without a map counts as lost.
 
     Attributes:
         given_up: reasons by row, of videos to report as lost without decoding them. The loader adds
@@ -77,6 +80,7 @@ class ClipDataset(Dataset[Sample]):
         reverse_channels: bool = False,
         read_timeout: float = 0.0,
         max_image_pixels: int = MAX_IMAGE_PIXELS,
+        label_maps: LabelMaps | None = None,
     ) -> None:
         if mask_samplers and len(mask_samplers) != len(views.kinds):
             raise ValueError(
@@ -94,6 +98,7 @@ class ClipDataset(Dataset[Sample]):
         self.reverse_channels = reverse_channels
         self.read_timeout = read_timeout
         self.max_image_pixels = max_image_pixels
+        self.label_maps = label_maps
         self.given_up: dict[int, str] = {}
         self.watching: Callable[[int], AbstractContextManager[object]] = nullcontext
 
@@ -174,10 +179,13 @@ class ClipDataset(Dataset[Sample]):
             return self._load(row, generators)
 
     def _load(self, row: int, generators: Generators) -> tuple[ViewClips, ...]:
-        """Open a video and load its clips."""
+        """Open a video and load its clips, with the label map of an image."""
+        maps = self.label_maps
+        label_map = None if maps is None else maps.read(self.videos.path(row))
         opened = self._open(row)
         with opened.video:
-            return self.views.load(opened, generators)
+            loaded = self.views.load(opened, generators)
+        return tuple(clips._replace(label_map=label_map) for clips in loaded)
 
     def _open(self, row: int) -> OpenedRow:
         return self.videos.open(
@@ -219,6 +227,9 @@ class ClipDataset(Dataset[Sample]):
                 boxes=self._boxes(of_kind),
                 times=of_kind.times,
                 views_per_sample=kind.views_per_sample,
+                crops=of_kind.crops,
+                flips=of_kind.flips,
+                label_map=of_kind.label_map,
             )
             kinds.append(sample)
         erase = self._draw_per_clip(

@@ -51,6 +51,9 @@ class ViewClips(NamedTuple):
         box_index: (R,) int64, the index of each box in the split's box table.
         times: (V, 2) float64, timestamps of the first and last frame of each clip in seconds; None
             for randomly sampled clips.
+        crops: (V, 4) float32, see `ClipBatch`; None for clips with boxes.
+        flips: (V,) bool, see `ClipBatch`; None for clips with boxes.
+        label_map: (2, 5, h, w) float32 of the image, see `ClipBatch`, or None.
     """
 
     clips: Tensor
@@ -58,6 +61,16 @@ class ViewClips(NamedTuple):
     boxes: NDArray[np.float32] | None = None
     box_index: NDArray[np.int64] | None = None
     times: Tensor | None = None
+    crops: Tensor | None = None
+    flips: Tensor | None = None
+    label_map: Tensor | None = None
+
+    def placed(self, drawn: Sequence[CropPlan]) -> ViewClips:
+        """Add the crop and flip of each clip."""
+        return self._replace(
+            crops=torch.tensor([plan.fractions for plan in drawn]),
+            flips=torch.tensor([plan.flip for plan in drawn]),
+        )
 
 
 class Views(Protocol):
@@ -115,12 +128,17 @@ class RandomView:
         times = range(self.num_times)
         indices = [self.temporal.draw(video, self.num_frames, generator) for _ in times]
         samples = (f for f in decode_clips(video, indices) for _ in range(self.num_samples))
+        drawn, parts = [], []
+        for frames in samples:
+            drawn.append(self.transform.plan(frames.shape[1], frames.shape[2], generator))
+            if self.on_device:
+                parts.append(self.transform.source_pixels(drawn[-1], frames))
+            else:
+                parts.append((self.transform.apply(drawn[-1], frames), drawn[-1]))
         if not self.on_device:
-            clips = torch.stack([self.transform(frames, generator) for frames in samples])
-            return (ViewClips(clips),)
-        parts = [self.transform.prepare_for_device(frames, generator) for frames in samples]
+            return (ViewClips(torch.stack([clip for clip, _ in parts])).placed(drawn),)
         pixels = pad_together([source[None] for source, _ in parts])
-        return (ViewClips(pixels, tuple(plan for _, plan in parts)),)
+        return (ViewClips(pixels, tuple(plan for _, plan in parts)).placed(drawn),)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -206,7 +224,7 @@ class MultiView:
                     plan = plans[spec.shares][view].resized(spec.crop_size)
                 plans[-1].append(plan)
                 cropped.append(spec.augmentation.apply(plan, frames))
-            clips.append(ViewClips(torch.stack(cropped)))
+            clips.append(ViewClips(torch.stack(cropped)).placed(plans[-1]))
         return tuple(clips)
 
     def _frame_numbers(
@@ -306,12 +324,21 @@ class UniformViews:
 
     def __call__(self, video: Video) -> Tensor:
         """Decode once and crop to (num_views * num_crops, T, H, W, C) uint8, views outermost."""
-        decoded = decode_clips(video, list(self.frame_numbers(video)))
-        return torch.cat([self.transform(frames) for frames in decoded]).contiguous()
+        return self._crop(video)[0]
 
     def load(self, row: OpenedRow, generators: Generators) -> tuple[ViewClips, ...]:
-        """Return the clips of `__call__` with their times; deterministic."""
-        return (ViewClips(self(row.video), times=self.times(row.video)),)
+        """Return the clips of `__call__` with their times and crops; deterministic."""
+        clips, plans = self._crop(row.video)
+        return (ViewClips(clips, times=self.times(row.video)).placed(plans),)
+
+    def _crop(self, video: Video) -> tuple[Tensor, list[CropPlan]]:
+        """Decode once and crop; return the clips and the plan of each."""
+        clips: list[Tensor] = []
+        plans: list[CropPlan] = []
+        for frames in decode_clips(video, list(self.frame_numbers(video))):
+            clips.append(self.transform(frames))
+            plans += self.transform.plans(frames.shape[1], frames.shape[2])
+        return torch.cat(clips).contiguous(), plans
 
     def frame_numbers(self, video: Video) -> NDArray[np.int64]:
         """Return the frame numbers of the temporal views, (num_views, T)."""

@@ -303,6 +303,8 @@ def _mask() -> CfgNode:
     node.TEACHER_NUM_LAYERS = 1  # new: features: mean over this many blocks up to that one
     node.FEATURE_NORM = "layer"  # new: features: layer (mean 0, variance 1), unit (length), none
     node.FEATURE_LOSS = "smooth_l1"  # new: features: l2, smooth_l1, cosine
+    # new: pseudo_labels of images: folder of stored label maps, instead of a frozen network
+    node.LABEL_MAPS = ""
     node.PSEUDO_LABELS = "soft"  # new: soft, the distribution; hard, the most likely class
     node.PRED_HOG = False  # predict HOG, else pixels
     node.PRETRAIN_DEPTH = [15]  # blocks after which targets are predicted

@@ -14,9 +14,11 @@ from torch import Tensor
 from slowfast_maskfeat.backbones import MaskedModel
 from slowfast_maskfeat.builders.data import build_validation_view
 from slowfast_maskfeat.builders.datasets import reverses_channels
+from slowfast_maskfeat.builders.label_maps import unchecked_label_maps
 from slowfast_maskfeat.builders.masks import build_mask_sampler, mask_grid
-from slowfast_maskfeat.builders.methods import build_task
+from slowfast_maskfeat.builders.methods import build_task, find_method
 from slowfast_maskfeat.clips import ClipBatch, UniformViews
+from slowfast_maskfeat.datasets import OpenedRow
 from slowfast_maskfeat.figures import PanelRow, file_names
 from slowfast_maskfeat.runs.figures import frame_of_step
 from slowfast_maskfeat.runs.load_trained import load_trained
@@ -60,11 +62,13 @@ class _Clip(NamedTuple):
         frames: for each of the T frames, its index in the video and how often it occurred before in
             the clip: clips that are longer than their video repeat frames.
         times: label of each of the T frames, with its time; empty for an image.
+        crop: (1, 4) of the clip, see `ClipBatch`.
     """
 
     pixels: Tensor
     frames: list[tuple[int, int]]
     times: list[str]
+    crop: Tensor | None
 
 
 def load_networks(
@@ -151,14 +155,15 @@ def compare(
 
     Raises:
         ValueError: the networks have no predicted frame in common.
-        DecodeError: the file can't be decoded.
+        DecodeError: the file can't be decoded, or a network predicts stored label maps and has none
+            of it.
     """
     clips = _decode(networks, path)
     drawings = [
         predicted_drawings(
             network.model,
             network.task,
-            _batch(network, clip, mask),
+            _batch(network, clip, mask, path),
             network.name,
             is_reversed=_is_reversed(network),
         )[0]
@@ -166,7 +171,7 @@ def compare(
             networks, clips, _masks(networks, clips, generator_seed), strict=True
         )
     ]
-    pixels, _, times = clips[0]
+    pixels, times = clips[0].pixels, clips[0].times
     num_steps = len(drawings[0])
     rows = []
     for steps in _common_steps(networks, clips, path):
@@ -181,9 +186,15 @@ def _is_reversed(network: Network) -> bool:
     return reverses_channels(network.cfg, "val")
 
 
-def _batch(network: Network, clip: _Clip, mask: Tensor) -> ClipBatch:
+def _batch(network: Network, clip: _Clip, mask: Tensor, path: str) -> ClipBatch:
     pixels = clip.pixels.flip(1) if _is_reversed(network) else clip.pixels
-    return ClipBatch(pixels, mask=mask[None]).to(network.device)
+    batch = ClipBatch(pixels, mask=mask[None], crops=clip.crop)
+    find_folder = find_method(network.cfg).label_maps
+    folder = "" if find_folder is None else find_folder(network.cfg)
+    if folder:
+        label_map = unchecked_label_maps(network.cfg, folder).read(path)
+        batch = replace(batch, label_maps=label_map[None])
+    return batch.to(network.device)
 
 
 def _decode(networks: Sequence[Network], path: str) -> list[_Clip]:
@@ -197,10 +208,10 @@ def _decode(networks: Sequence[Network], path: str) -> list[_Clip]:
     data = networks[0].cfg.DATA
     with open_video(path, data.DECODING_BACKEND, max_image_pixels=data.MAX_IMAGE_PIXELS) as video:
         for view in dict.fromkeys(views):
-            pixels: Tensor = view(video)  # (1, T, H, W, C)
+            (loaded,) = view.load(OpenedRow(video), np.random.default_rng)
             numbers = view.frame_numbers(video)[0].tolist()
             clips[view] = _Clip(
-                pixels=pixels.permute(0, 4, 1, 2, 3),
+                pixels=loaded.clips.permute(0, 4, 1, 2, 3),  # of (1, T, H, W, C)
                 frames=[
                     (number, numbers[:place].count(number)) for place, number in enumerate(numbers)
                 ],
@@ -208,6 +219,7 @@ def _decode(networks: Sequence[Network], path: str) -> list[_Clip]:
                     f"\n{video.timestamps[number]:.2f} s" if video.num_frames > 1 else ""
                     for number in numbers
                 ],
+                crop=loaded.crops,
             )
     return [clips[view] for view in views]
 

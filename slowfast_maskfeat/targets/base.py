@@ -2,9 +2,12 @@
 
 Masked prediction calls, per step and per predicting depth:
 
-    target.encode(unmasked clips, grid)     -> (B, N, ...) the target of each token
+    target.encode_batch(batch, grid)        -> (B, N, ...) the target of each token
     target.loss(prediction, masked rows)    -> (M,)
     target.baseline_loss(masked rows)       -> (), the loss of a constant prediction
+
+By default the first encodes the unmasked clips of the batch by `target.encode(clips, grid)`; a
+target that needs further fields of the batch overrides it.
 
 A target is a module, so that its buffers move to the device with it; networks that it uses are
 built in `builders` and passed in. `dim` is the width of the prediction. Continuous targets (pixels,
@@ -16,13 +19,37 @@ from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from collections.abc import Mapping, Sequence
-from typing import ClassVar
+from typing import ClassVar, Protocol
 
 import torch
 from torch import Tensor, nn
 
 from slowfast_maskfeat.losses import mean_squared_error
 from slowfast_maskfeat.shapes import Grid
+
+
+class Encodable(Protocol):
+    """The fields of `clips.ClipBatch` that targets use."""
+
+    @property
+    def clips(self) -> Tensor:
+        """(B, C, T, H, W)."""
+
+    @property
+    def crops(self) -> Tensor | None:
+        """(B, 4), fractions of the frames."""
+
+    @property
+    def flips(self) -> Tensor | None:
+        """(B,) bool."""
+
+    @property
+    def label_maps(self) -> Tensor | None:
+        """(B, 2, S, h, w)."""
+
+    @property
+    def views(self) -> Sequence[Encodable]:
+        """A batch of each kind of view, itself first."""
 
 
 class Target(nn.Module, ABC):
@@ -55,6 +82,18 @@ class Target(nn.Module, ABC):
         Raises:
             ValueError: the clip size does not match `grid`.
         """
+
+    def encode_batch(self, batch: Encodable, grid: Grid) -> Tensor:
+        """Encode every token of a batch; by default its view `view`, or the only one, by `encode`.
+
+        Args:
+            batch: with unmasked clips.
+            grid: token grid of the prediction.
+
+        Returns:
+            (B, N, dim), see `encode`.
+        """
+        return self.encode(batch.views[min(self.view, len(batch.views) - 1)].clips, grid)
 
     def loss(self, prediction: Tensor, target: Tensor) -> Tensor:
         """Compute the loss of every masked token; by default the mean squared error, in float32.

@@ -17,15 +17,17 @@ from slowfast_maskfeat.clips.batch import ClipBatch
 from slowfast_maskfeat.figures import Drawing, HOGDrawing, MapDrawing, PixelDrawing
 from slowfast_maskfeat.shapes import Grid
 from slowfast_maskfeat.targets import (
+    ClassTarget,
     FeatureTarget,
     HOGTarget,
     PixelTarget,
     PseudoLabelTarget,
+    StoredLabelTarget,
     Target,
     TokenTarget,
 )
 from slowfast_maskfeat.tasks.base import Task
-from slowfast_maskfeat.tasks.masked_prediction import MaskedPrediction, target_clips
+from slowfast_maskfeat.tasks.masked_prediction import MaskedPrediction
 from slowfast_maskfeat.tasks.tokenizer import TokenizerTraining
 from slowfast_maskfeat.tokenizers import Tokenizer
 
@@ -125,7 +127,7 @@ def predicted_drawings(
     model.eval()
     predicted = model(normalize(batch.clips, task.mean, task.std), batch.mask)[-1].float()
     model.train(was_training)
-    encoded = target.encode(target_clips(target, batch), grid)  # (B, N, ...)
+    encoded = target.encode_batch(batch, grid)  # (B, N, ...)
     filled = encoded.clone()
     mask = resize_mask(batch.mask, grid)  # (B, t, h, w)
     filled[mask.flatten(1)] = target.predicted(predicted)
@@ -197,7 +199,7 @@ def _draw_features(
 
 
 def _draw_labels(
-    target: PseudoLabelTarget,
+    target: ClassTarget,
     encoded: Tensor,
     filled: Tensor,
     batch: ClipBatch,
@@ -247,6 +249,7 @@ DRAWERS: Mapping[type[Target], Drawer] = MappingProxyType(
         PixelTarget: Drawer("pixels", _draw_pixels),
         FeatureTarget: Drawer("features", _draw_features),
         PseudoLabelTarget: Drawer("pseudo-labels", _draw_labels),
+        StoredLabelTarget: Drawer("pseudo-labels", _draw_labels),
         TokenTarget: Drawer("tokens", _draw_tokens),
     }
 )

@@ -87,13 +87,8 @@ def masked_rows(target: Target, batch: ClipBatch, grid: Grid) -> Tensor:
         grid: of the tokens.
     """
     assert batch.mask is not None
-    encoded = target.encode(target_clips(target, batch), grid)  # (B, N, ...)
+    encoded = target.encode_batch(batch, grid)  # (B, N, ...)
     return take_masked(encoded, resize_mask(batch.mask, grid).flatten(1))
-
-
-def target_clips(target: Target, batch: ClipBatch) -> Tensor:
-    """Return the view of a batch that a target encodes; the only one of a batch without others."""
-    return batch.views[min(target.view, len(batch.views) - 1)].clips
 
 
 def _bare(model: nn.Module) -> MaskedModel:

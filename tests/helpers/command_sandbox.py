@@ -8,6 +8,7 @@ from itertools import pairwise
 from pathlib import Path
 
 import numpy as np
+import torch
 import yaml
 from fvcore.common.config import CfgNode
 from helpers import detection_commands, tiny_run
@@ -15,6 +16,7 @@ from helpers.documents import ROOT, shown_files
 from helpers.load_tool import run_tool
 from helpers.tar_shards import write_shard
 from helpers.videos_on_disk import numbered_frames, write_video
+from PIL import Image
 
 from slowfast_maskfeat.config import load_config
 
@@ -150,6 +152,8 @@ class Sandbox:
         keys = dict(pairwise(words))
         if "AVA.VIDEO_DIR" in keys:
             detection_commands.provide_files(configuration(words), self.boxes())
+        elif "MASK.LABEL_MAPS" in keys:
+            self._labeled_images(keys)
         elif "DATA.PATH_TO_DATA_DIR" in keys:
             self._lists(keys)
         if keys.get("TRAIN.ENABLE") == "False" and "TEST.CHECKPOINT_FILE_PATH" not in keys:
@@ -166,6 +170,18 @@ class Sandbox:
         path = self.folder / target
         path.parent.mkdir(parents=True, exist_ok=True)
         shutil.copy(source, path)
+
+    def _labeled_images(self, pairs: dict[str, str]) -> None:
+        """Images in the layout of ImageNet, with label maps."""
+        data, maps = (
+            self.folder / pairs[key] for key in ("DATA.PATH_TO_DATA_DIR", "MASK.LABEL_MAPS")
+        )
+        for number in range(8):
+            name = f"{'train' if number < 4 else 'val'}/n0144076{number % 2}/{number}"
+            for file in (data / f"{name}.JPEG", maps / f"{name}.pt"):
+                file.parent.mkdir(parents=True, exist_ok=True)
+            Image.new("RGB", (48, 40), (30 * number, 0, 0)).save(data / f"{name}.JPEG")
+            torch.save(torch.zeros(2, 5, 3, 3).half(), maps / f"{name}.pt")
 
     def _lists(self, pairs: dict[str, str]) -> None:
         """Lists in the form and with the prefix that the command says."""
