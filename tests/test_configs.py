@@ -13,7 +13,9 @@ import pytest
 import torch
 from helpers.golden_rule import golden_json
 from helpers.paper_recipes import EXEMPT, PAPERS
-from helpers.published_files import OF_PAPERS, PUBLISHED, write_yaml
+from helpers.published_files import OF_PAPERS, OF_TARGETS, PUBLISHED, write_yaml
+from helpers.target_recipes import BASE_OF, OURS, TARGET_EXEMPT, TARGET_RECIPES
+from helpers.tiny_teachers import networks_of
 
 from slowfast_maskfeat.builders import (
     build_loader,
@@ -72,8 +74,8 @@ def _load(files, overrides=()):
 
 
 @pytest.mark.parametrize("path", CONFIGS, ids=lambda path: str(path.relative_to(ROOT / "configs")))
-def test_a_config_builds_its_model_and_task(path):
-    cfg = _load([path])
+def test_a_config_builds_its_model_and_task(path, tmp_path):
+    cfg = _load([path], networks_of([str(path)], tmp_path))
     with torch.device("meta"):
         model = build_model(cfg)
     build_task(cfg, model)
@@ -88,9 +90,9 @@ def test_a_config_builds_its_model_and_task(path):
 def test_the_configs_have_the_published_names():
     names = {str(path.relative_to(ROOT / "configs").with_suffix("")) for path in CONFIGS}
     own = ("demo/", "AVA/", "teachers/")
-    ours = {name for name in names if name.startswith(own) or name in OF_PAPERS}
+    ours = {name for name in names if name.startswith(own) or name in (*OF_PAPERS, *OF_TARGETS)}
     assert names - ours == set(PUBLISHED)
-    assert set(OF_PAPERS) <= names
+    assert {*OF_PAPERS, *OF_TARGETS} <= names
 
 
 @pytest.mark.parametrize("name", PUBLISHED)
@@ -117,9 +119,25 @@ def test_a_config_of_a_paper_resolves_to_its_values(name):
     assert {key for key in ours if ours[key] != defaults[key]} <= set(values)
 
 
-@pytest.mark.parametrize("name", OF_PAPERS)
-def test_what_decays_is_what_the_papers_decay(name):
-    cfg = _load([ROOT / f"configs/{name}.yaml"])
+@pytest.mark.parametrize("name", OF_TARGETS)
+def test_a_config_of_a_target_resolves_to_values_with_a_source(name):
+    """And differs in nothing else from the published file that it names, or from the defaults."""
+    ours = dict(_flat(_load([ROOT / f"configs/{name}.yaml"])))
+    base = BASE_OF.get(name)
+    others = dict(_flat(_load([ROOT / f"configs/{base}.yaml"]) if base else default_config()))
+    recipe = TARGET_RECIPES[name]
+    assert {key: ours[key] for key in recipe} == {key: value for key, (value, _) in recipe.items()}
+    assert {key for key in ours if ours[key] != others[key]} <= set(recipe)
+    assert base is None or base in PUBLISHED
+    assert all(source for _, source in recipe.values())
+    says = (ROOT / f"configs/{name}.yaml").read_text().replace("\n# ", " ")
+    assert OURS in says, "the file must say that it has values of no source"
+
+
+@pytest.mark.parametrize("name", [*OF_PAPERS, *OF_TARGETS])
+def test_what_decays_is_what_the_papers_decay(name, tmp_path):
+    files = [str(ROOT / f"configs/{name}.yaml")]
+    cfg = _load(files, networks_of(files, tmp_path))
     with torch.device("meta"):
         model = build_model(cfg)
         groups = build_optimizer(cfg, model).param_groups
@@ -127,8 +145,9 @@ def test_what_decays_is_what_the_papers_decay(name):
     assert decays.keys() == {n for n, p in model.named_parameters() if p.requires_grad}
     shapes = {n: p.ndim for n, p in model.named_parameters()}
     flat = {n for n in decays if shapes[n] == 1 or n.endswith(".bias")}
-    assert {n for n, decay in decays.items() if not decay} == flat | EXEMPT[name]
-    assert {decay for decay in decays.values() if decay} == {0.05}
+    exempt = {**EXEMPT, **TARGET_EXEMPT}[name]
+    assert {n for n, decay in decays.items() if not decay} == flat | exempt
+    assert {decay for decay in decays.values() if decay} == {cfg.SOLVER.WEIGHT_DECAY}
 
 
 def _different(name: str, folder: Path) -> set[str]:

@@ -28,6 +28,7 @@ from helpers.command_sandbox import (
     configuration,
     make_finished,
     make_longer_videos,
+    pairs_of_networks,
     small,
 )
 from helpers.documents import ROOT, Block, all_blocks
@@ -204,7 +205,7 @@ def _python(words: Sequence[str], sandbox: Sandbox) -> None:
 
 
 def _run_net(words: Sequence[str], sandbox: Sandbox) -> None:
-    _builds_at_full_size(words)
+    _builds_at_full_size([*words, *pairs_of_networks(words)])
     _run(*small(words))
     _assert_that_it_ran(words)
 

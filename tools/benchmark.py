@@ -1,7 +1,7 @@
 #!/usr/bin/env python3
 """Measure the fast implementations against plain ones, and clip loading against bare decoding.
 
-There are four comparisons. The compared variants take turns within one run, so that other load on
+There are five comparisons. The compared variants take turns within one run, so that other load on
 the machine affects them equally:
 
 - step: a full pre-training step (normalize, forward, HOG target, loss, backward, AdamW) against the
@@ -11,6 +11,8 @@ the machine affects them equally:
 - loader: clips per second of the pre-training loader, against bare decoding of the same frames.
 - mae: a step of a masked autoencoder, whose encoder processes the visible quarter of the tokens,
   against the same model whose encoder processes all tokens; and the peak memory of both.
+- targets: pre-training steps that differ in the target alone, against HOG; and the peak memory of
+  each. The frozen networks have random weights.
 
 They run on the CPU, and on the GPU too if there is one. Ratios are printed, without a pass or fail.
 """
@@ -23,7 +25,7 @@ import statistics
 import subprocess
 import sys
 import tempfile
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import ClassVar
@@ -31,6 +33,7 @@ from typing import ClassVar
 import numpy as np
 import torch
 from benchmark_report import Row, Table, as_json, describe_machine, print_table, take_turns
+from benchmark_targets import TARGETS, Pairs, target_pairs
 from benchmark_video import KEY_FRAME_DISTANCE, decode_by_hand, write_videos
 from fvcore.common.config import CfgNode
 from plain_forms import encode_all, make_plain
@@ -59,12 +62,14 @@ CONFIG = ROOT / "configs/masked_ssl/k400_MVITv2_S_16x4_MaskFeat_PT.yaml"
 QUICK_CONFIG = ROOT / "configs/demo/pretrain.yaml"
 MAE_CONFIG = ROOT / "configs/masked_ssl/in1k_VIT_B_MAE_PT.yaml"
 QUICK_MAE_CONFIG = ROOT / "configs/demo/image_mae.yaml"
-SECTIONS = ("step", "hog", "loader", "mae")
+TARGETS_CONFIG = ROOT / "configs/masked_ssl/in1k_VIT_B_MaskFeat_PT.yaml"
+QUICK_TARGETS_CONFIG = ROOT / "configs/demo/image_hog.yaml"
+SECTIONS = ("step", "hog", "loader", "mae", "targets")
 FAST, PLAIN = "fast", "plain"
 VISIBLE, ALL = "visible tokens", "all tokens"  # input of the encoder of an autoencoder
 # Compared variants of a step, and clips per clip of --batch: images have few tokens.
-FORMS = {"step": (FAST, PLAIN), "mae": (VISIBLE, ALL)}
-CLIPS = {"step": 1, "mae": 8}
+FORMS = {"step": (FAST, PLAIN), "mae": (VISIBLE, ALL), "targets": TARGETS}
+CLIPS = {"step": 1, "mae": 8, "targets": 4}
 PRECISIONS = {"float32": None, "bfloat16": torch.bfloat16}
 MIB = 2**20
 
@@ -118,30 +123,52 @@ def make_step(
 def measure_step(
     options: argparse.Namespace, section: str, device: torch.device, precision: str
 ) -> list[Table]:
-    """Time and peak memory of the step in both forms of a section."""
+    """Time and peak memory of the step in all forms of a section."""
+    with tempfile.TemporaryDirectory() as folder:
+        is_of_targets = section == "targets"
+        pairs = target_pairs(Path(folder), quick=options.quick) if is_of_targets else {}
+        return _measure_forms(options, section, device, precision, pairs)
+
+
+def _measure_forms(
+    options: argparse.Namespace,
+    section: str,
+    device: torch.device,
+    precision: str,
+    pairs: Mapping[str, Pairs],
+) -> list[Table]:
+    """As `measure_step`, with the keys and values that a form has for itself."""
     file = config_of(options, section)
     size = options.batch if device.type == "cpu" else options.gpu_batch
     size *= CLIPS[section]
     setting = f"{file.stem}, one step, batch {size}, {precision}, {device.type}"
     memory = [
-        Row(form, "MiB", [memory_of_child(file, form, device, precision, size)])
+        Row(form, "MiB", [memory_of_child(file, form, device, precision, size, pairs.get(form))])
         for form in FORMS[section]
     ]
-    cfg = read_config(file)
-    batch = make_batch(cfg, size)
-    forms = {form: make_step(cfg, form, batch, device, precision) for form in FORMS[section]}
+    batch = make_batch(read_config(file), size)
+    forms = {
+        form: make_step(read_config(file, pairs.get(form)), form, batch, device, precision)
+        for form in FORMS[section]
+    }
     rows = take_turns(forms, options.repeats or 5, device)
+    is_cost = section == "targets"
     return [
-        Table(section, f"{setting}: time", list(rows.values())),
-        Table(section, f"{setting}: peak memory of model, optimizer and step", memory),
+        Table(section, f"{setting}: time", list(rows.values()), is_cost),
+        Table(section, f"{setting}: peak memory of model, optimizer and step", memory, is_cost),
     ]
 
 
 def memory_of_child(
-    config: Path, form: str, device: torch.device, precision: str, size: int
+    config: Path,
+    form: str,
+    device: torch.device,
+    precision: str,
+    size: int,
+    pairs: Pairs | None = None,
 ) -> float:
     """Peak memory in MiB of a separate process that only runs two steps."""
-    request = json.dumps([form, device.type, precision, size])
+    request = json.dumps([form, device.type, precision, size, pairs])
     command = [sys.executable, __file__, "--config", str(config), "--child", request]
     result = subprocess.run(command, stdout=subprocess.PIPE, text=True, check=True)
     return float(result.stdout.splitlines()[-1])
@@ -149,9 +176,9 @@ def memory_of_child(
 
 def print_memory(options: argparse.Namespace) -> None:
     """Print the peak memory of two steps; the first one allocates the optimizer state."""
-    form, kind, precision, size = json.loads(options.child)
+    form, kind, precision, size, pairs = json.loads(options.child)
     device = torch.device(kind)
-    cfg = read_config(options.config)
+    cfg = read_config(options.config, pairs)
     batch = make_batch(cfg, size)
     before = 0 if kind == "cuda" else _resident("VmRSS")
     step = make_step(cfg, form, batch, device, precision)
@@ -316,15 +343,17 @@ def exhaust(items: Iterable[object]) -> None:
 # --- the command -------------------------------------------------------------------------------
 
 
-def read_config(file: Path) -> CfgNode:
+def read_config(file: Path, pairs: Pairs | None = None) -> CfgNode:
     """Load a configuration, with NUM_GPUS 0 because this program chooses the device."""
-    return load_config([str(file)], ["NUM_GPUS", "0"])
+    return load_config([str(file)], ["NUM_GPUS", "0", *(pairs or [])])
 
 
 def config_of(options: argparse.Namespace, section: str) -> Path:
     """YAML file whose training step a section measures."""
     if section == "mae":
         return QUICK_MAE_CONFIG if options.quick else MAE_CONFIG
+    if section == "targets":
+        return QUICK_TARGETS_CONFIG if options.quick else TARGETS_CONFIG
     return Path(options.config)
 
 
@@ -380,8 +409,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
         print_table(table)
         tables.append(table)
     print(
-        "\nx: time or memory of the last row of a table divided by that of this row; "
-        "ratio: median over the rounds."
+        "\nx: time or memory of the last row of a table divided by that of this row; of targets, "
+        "this row divided by the last; ratio: median over the rounds."
     )
     if options.json:
         options.json.write_text(as_json(machine, tables))

@@ -41,26 +41,28 @@ class Table:
         section: One of `SECTIONS`.
         title: Measured quantity and its setting.
         rows: Measured variants, the baseline last.
+        is_cost: Ratios are of a row to the last one, not of the last one to a row.
     """
 
     section: str
     title: str
     rows: list[Row]
+    is_cost: bool = False
 
     def ratios(self, row: Row) -> dict[str, float]:
-        """Ratios of the last row to a row.
+        """Ratios of the last row to a row, or the reverse if `is_cost`.
 
         Returns:
             "ratio": median over the rounds of the ratio within a round; "of_minima": ratio of the
             smallest values; "of_cpu_time": as "ratio" for CPU time, if it was measured.
         """
-        last = self.rows[-1]
+        over, under = (row, self.rows[-1]) if self.is_cost else (self.rows[-1], row)
         ratios = {
-            "ratio": _median_ratio(last.values, row.values),
-            "of_minima": min(last.values) / min(row.values),
+            "ratio": _median_ratio(over.values, under.values),
+            "of_minima": min(over.values) / min(under.values),
         }
-        if row.cpu and last.cpu:
-            ratios["of_cpu_time"] = _median_ratio(last.cpu, row.cpu)
+        if over.cpu and under.cpu:
+            ratios["of_cpu_time"] = _median_ratio(over.cpu, under.cpu)
         return ratios
 
 

@@ -179,6 +179,8 @@ class _OnMeta(TorchFunctionMode):
         kwargs = kwargs or {}
         if func in _CONVOLUTIONS:
             return _convolution(*args, **kwargs)
+        if func is torch.conv_transpose2d:
+            return _transposed_convolution(*args, **kwargs)
         # A tracer makes tensors without axes of all sizes; they are left alone.
         devices = {arg.device.type for arg in args if _has_axes(arg)}
         if func is Tensor.to and devices == {"cpu"}:
@@ -209,6 +211,27 @@ def _convolution(
     )
     unused = ([0] * len(stride), groups, False, False, False, False)
     return torch._convolution(planes, weight, bias, stride, padding, dilation, False, *unused)
+
+
+def _transposed_convolution(
+    planes: Tensor,
+    weight: Tensor,
+    bias: Tensor | None = None,
+    stride: int | Sequence[int] = 1,
+    padding: int | Sequence[int] = 0,
+    output_padding: int | Sequence[int] = 0,
+    groups: int = 1,
+    dilation: int | Sequence[int] = 1,
+) -> Tensor:
+    """As `_convolution`, for the gradient of one, which enlarges planes."""
+    stride, padding, output_padding, dilation = (
+        [value] * (weight.ndim - 2) if isinstance(value, int) else list(value)
+        for value in (stride, padding, output_padding, dilation)
+    )
+    unused = (False, False, False, False)
+    return torch._convolution(
+        planes, weight, bias, stride, padding, dilation, True, output_padding, groups, *unused
+    )
 
 
 def _parts(

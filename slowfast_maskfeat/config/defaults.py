@@ -295,7 +295,8 @@ def _mvit() -> CfgNode:
 def _mask() -> CfgNode:
     node = CfgNode()
     node.ENABLE = False  # pre-train by masked prediction
-    # new: hog, pixels, features, pseudo_labels; "": as PRED_HOG says, in the published order
+    # new: hog, pixels, features, pseudo_labels, tokens; "": as PRED_HOG says, in the published
+    # order
     node.TARGET = ""
     node.TEACHER_CHECKPOINT = ""  # new: features, pseudo_labels: weights of the frozen network
     node.TEACHER_CFG = ""  # new: its YAML file, or a name in configs/; "": the checkpoint's own
@@ -361,7 +362,7 @@ def _tokenizer() -> CfgNode:
     # its YAML file, or a name in configs/; "": the checkpoint's own; lpips: VGG-16 and the weights
     # of LPIPS
     node.PERCEPTUAL_CFG = ""
-    node.PERCEPTUAL_LAYERS = []  # names of its modules whose outputs are compared: [blocks.11]
+    node.PERCEPTUAL_LAYERS = []  # names of its modules whose outputs are compared: ['blocks.11']
     return node
 
 

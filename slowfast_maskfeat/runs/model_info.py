@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 import torch
 from fvcore.common.config import CfgNode
-from torch import Tensor
+from torch import Tensor, nn
 
 from slowfast_maskfeat.backbones.complexity import Complexity, count_complexity
 from slowfast_maskfeat.backbones.geometry import Triple
@@ -16,6 +16,8 @@ from slowfast_maskfeat.builders.backbones import find_backbone
 from slowfast_maskfeat.builders.data import num_clips_of_tests, num_crops
 from slowfast_maskfeat.builders.data_source import DataSource
 from slowfast_maskfeat.builders.methods import build_model, find_method
+from slowfast_maskfeat.shapes import Grid
+from slowfast_maskfeat.tokenizers import Tokenizer
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -25,7 +27,7 @@ class ModelInfo:
     Attributes:
         model: MODEL.MODEL_NAME.
         clip_size: (T, H, W) of the input clip, in frames and pixels.
-        grid: (t, h, w) of the patch tokens.
+        grid: (t, h, w) of the patch tokens, or of the codes of a tokenizer.
         positions: Description of the position embeddings.
         mask_ratio: Fraction of masked patch tokens in the count; None without a mask.
         num_clips: Clips per video in a test, one number for each test; empty in pre-training.
@@ -106,18 +108,36 @@ def measure_model(
         inputs.append(mask)
     elif method.has_boxes:
         inputs.append(torch.tensor([[0.0, 0.0, 0.0, size - 1.0, size - 1.0]]))
-    kind = find_backbone(cfg)
+    if isinstance(model, Tokenizer):
+        side = size // model.pixels_per_code
+        grid, positions = Grid(cfg.DATA.NUM_FRAMES, side, side), "none"
+        model = _FrameByFrame(model)
+    else:
+        kind = find_backbone(cfg)
+        grid, positions = kind.first_grid(cfg, clip_size), kind.positions(cfg)
     return ModelInfo(
         model=cfg.MODEL.MODEL_NAME,
         clip_size=clip_size,
-        grid=kind.first_grid(cfg, clip_size),
-        positions=kind.positions(cfg),
+        grid=grid,
+        positions=positions,
         mask_ratio=None if mask is None else float(mask.float().mean()),
         num_clips=num_clips_of_tests(cfg) if method.is_tested else (),
         num_crops=num_crops(cfg, "test"),
         is_test_size=method.is_tested and size == cfg.DATA.TEST_CROP_SIZE,
         complexity=count_complexity(model, *inputs),
     )
+
+
+class _FrameByFrame(nn.Module):
+    """Codes of the frames of a clip, and what the decoder makes of them: (1, 3, T, H, W)."""
+
+    def __init__(self, tokenizer: Tokenizer) -> None:
+        super().__init__()
+        self.tokenizer = tokenizer
+
+    def forward(self, clips: Tensor) -> Tensor:
+        codes = self.tokenizer.encode(clips.transpose(1, 2).flatten(0, 1))
+        return self.tokenizer.decoder_output(codes)
 
 
 def _mask(cfg: CfgNode) -> Tensor | None:

@@ -61,6 +61,9 @@ class Tokenizer(nn.Module, ABC):
         """
 
     @abstractmethod
+    def decoder_output(self, codes: Tensor) -> Tensor:
+        """Run the decoder on codes: (B, h, w) int64 -> (B, C, H, W), see `reconstruction`."""
+
     def decode(self, codes: Tensor) -> Tensor:
         """Make images of codes.
 
@@ -69,7 +72,11 @@ class Tokenizer(nn.Module, ABC):
 
         Returns:
             (B, 3, H, W) in [0, 1].
+
+        Raises:
+            ValueError: the decoder reconstructs features.
         """
+        return self.reconstruction.pictures(self.decoder_output(codes))
 
     def after_step(self, taken: Tensor) -> None:
         """Update codebooks, once per optimizer step; collective.

@@ -96,6 +96,7 @@ class DVAE(Tokenizer):
         """
         return self.logits(images).argmax(dim=1)
 
-    def decode(self, codes: Tensor) -> Tensor:
-        """Make images of codes: (B, h, w) int64 -> (B, 3, H, W) in [0, 1]."""
-        return self.reconstruction.pictures(self.decoder(self.codebook(codes).movedim(-1, 1)))
+    def decoder_output(self, codes: Tensor) -> Tensor:
+        """Run the decoder on codes: (B, h, w) int64 -> (B, C, H, W)."""
+        output: Tensor = self.decoder(self.codebook(codes).movedim(-1, 1))
+        return output

@@ -79,14 +79,10 @@ class VQTokenizer(Tokenizer):
         """
         return self.quantizer.encode(self._vectors(images))
 
-    def decode(self, codes: Tensor) -> Tensor:
-        """Make images of codes: (B, h, w) int64 -> (B, 3, H, W) in [0, 1].
-
-        Raises:
-            ValueError: the decoder reconstructs features.
-        """
-        output = self.decoder(self.quantizer.decode(codes).movedim(-1, 1))
-        return self.reconstruction.pictures(output)
+    def decoder_output(self, codes: Tensor) -> Tensor:
+        """Run the decoder on codes: (B, h, w) int64 -> (B, C, H, W)."""
+        output: Tensor = self.decoder(self.quantizer.decode(codes).movedim(-1, 1))
+        return output
 
     def after_step(self, taken: Tensor) -> None:
         """Move the codebook, see `Quantizer.after_step`."""

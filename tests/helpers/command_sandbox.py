@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import shutil
 from collections.abc import Callable, Mapping, Sequence
+from functools import partial
 from itertools import pairwise
 from pathlib import Path
 
@@ -15,9 +16,11 @@ from helpers import detection_commands, tiny_run
 from helpers.documents import ROOT, shown_files
 from helpers.load_tool import run_tool
 from helpers.tar_shards import write_shard
+from helpers.tiny_teachers import IMAGE_CLASSIFIER, save_teacher, save_tokenizer
 from helpers.videos_on_disk import numbered_frames, write_video
 from PIL import Image
 
+from slowfast_maskfeat.builders.trained_config import shipped_file
 from slowfast_maskfeat.config import load_config
 
 # Later pairs win, so these make any configuration as small as a test's.
@@ -54,6 +57,20 @@ SMALL_AUTOENCODER = {
     "MVIT.PATCH_STRIDE": [8, 8],
     "MVIT.PATCH_PADDING": [0, 0],
 }
+SMALL_TOKENIZER = {
+    "TOKENIZER.WIDTHS": [8, 8, 8],
+    "TOKENIZER.NUM_CODES": 16,
+    "TOKENIZER.CODE_DIM": 4,
+}
+# Keys of frozen networks, with what a tiny one needs besides.
+TEACHERS: dict[str, dict[str, object]] = {
+    "MASK.TEACHER_CHECKPOINT": {"MASK.TEACHER_CFG": ""},
+    "TOKENIZER.PERCEPTUAL_CHECKPOINT": {
+        "TOKENIZER.PERCEPTUAL_CFG": "",
+        "TOKENIZER.PERCEPTUAL_LAYERS": ["blocks.1"],
+    },
+}
+TOKENIZER = "TOKENIZER.CHECKPOINT"
 SMALL_SEGMENTS = {"TEST.NUM_ENSEMBLE_VIEWS": 1}
 CONFIGS = {
     "ssl": ROOT / "configs/masked_ssl/k400_MVITv2_S_16x4_MaskFeat_PT.yaml",
@@ -66,15 +83,22 @@ DETECTOR = ROOT / "configs/AVA/MVITv2_S_16x4_MaskFeat.yaml"
 def small(words: Sequence[str]) -> list[str]:
     """A command of run_net.py with the pairs that make it tiny."""
     pairs, cfg = dict(SMALL), configuration(words)
-    if cfg.MVIT.PATCH_2D:
+    if cfg.DATA.NUM_FRAMES == 1:
         pairs |= SMALL_IMAGES
+    if cfg.MODEL.MODEL_NAME == "Tokenizer":
+        pairs |= SMALL_TOKENIZER
     if cfg.MASK.MAE_ON:
         pairs |= SMALL_AUTOENCODER
     if cfg.TEST.DATASET == "ssv2":
         pairs |= SMALL_SEGMENTS
     if "TEST.NUM_TEMPORAL_CLIPS" not in words:
         pairs["TEST.NUM_TEMPORAL_CLIPS"] = []
-    return [*words, *tiny_run.pairs(pairs)]
+    return [*words, *tiny_run.pairs(pairs), *pairs_of_networks(words)]
+
+
+def pairs_of_networks(words: Sequence[str]) -> list[str]:
+    """Keys and values that a command needs where its frozen networks are tiny."""
+    return tiny_run.pairs(*(pairs for key, pairs in TEACHERS.items() if key in words))
 
 
 def configuration(words: Sequence[str]) -> CfgNode:
@@ -137,7 +161,11 @@ class Sandbox:
         if "tools/convert_checkpoint.py" in words:
             return  # its rule makes them
         words = [*_shown_pairs(words), *words]
+        keys = dict(pairwise(words))
+        networks = self._networks(keys)
         for word in words:
+            if word in networks:
+                continue
             if "/ava_checkpoint" in word:
                 path, pairs = self.folder / word, tiny_run.pairs(SMALL)
                 detection_commands.write_detector(path, self.boxes(), DETECTOR, pairs)
@@ -149,7 +177,6 @@ class Sandbox:
                 self._copy(self.videos / "long.mp4", word)
         if "--clips" in words:
             np.save(words[words.index("--clips") + 1], np.zeros((2, 3, 4, 32, 32), np.uint8))
-        keys = dict(pairwise(words))
         if "AVA.VIDEO_DIR" in keys:
             detection_commands.provide_files(configuration(words), self.boxes())
         elif "MASK.LABEL_MAPS" in keys:
@@ -159,6 +186,18 @@ class Sandbox:
         if keys.get("TRAIN.ENABLE") == "False" and "TEST.CHECKPOINT_FILE_PATH" not in keys:
             trained = checkpoint_of(self.finished()["ssl_eval"])
             self._copy(trained, f"{keys['OUTPUT_DIR']}/checkpoints/{trained.name}")
+
+    def _networks(self, keys: Mapping[str, str]) -> set[str]:
+        """Make the frozen networks that a command names; returns their paths."""
+        named = {key: keys[key] for key in (TOKENIZER, *TEACHERS) if key in keys}
+        for key, name in named.items():
+            is_tokenizer = key == TOKENIZER
+            make = save_tokenizer if is_tokenizer else partial(save_teacher, case=IMAGE_CLASSIFIER)
+            self._copy(make(self.folder), name)
+        for key in ("MASK.TEACHER_CFG", "TOKENIZER.PERCEPTUAL_CFG"):
+            if keys.get(key):
+                load_config([shipped_file(keys[key], key)])
+        return set(named.values())
 
     def results(self, folder: str) -> None:
         """Put what a finished fine-tuning has written."""

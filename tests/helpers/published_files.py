@@ -27,6 +27,17 @@ OF_PAPERS = (
     "masked_ssl/in1k_VIT_B_SimMIM_FT",
     "masked_ssl/k400_VIT_B_16x4_SimMIM_PT",
 )
+# Experiments whose targets a network gives: no results of theirs are known.
+OF_TARGETS = (
+    "masked_ssl/in1k_VIT_B_DINO_features_PT",
+    "masked_ssl/in1k_VIT_B_supervised_features_PT",
+    "masked_ssl/in1k_VIT_B_pseudo_labels_PT",
+    "masked_ssl/in1k_VQ",
+    "masked_ssl/in1k_VIT_B_tokens_PT",
+    "masked_ssl/k400_MVITv2_S_16x4_tokens_PT",
+    "masked_ssl/k400_MVITv2_S_16x4_features_PT",
+    "masked_ssl/k400_MVITv2_S_16x4_pseudo_labels_PT",
+)
 
 
 def write_yaml(path: Path, values: Mapping[str, Any]) -> Path:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -29,3 +30,24 @@ def save_teacher(folder: Path, case: str, **changes: Any) -> Path:
     names = [f"class {number}" for number in range(cfg.MODEL.NUM_CLASSES)]
     content = {"model_state": model.state_dict(), "cfg": cfg.dump(), "class_names": names}
     return save_checkpoint(folder / f"{case}.pyth", content)
+
+
+def save_tokenizer(folder: Path, **changes: Any) -> Path:
+    """Save an untrained tokenizer of 8x8 pixels a code with its configuration."""
+    keys = {"WIDTHS": [8, 8, 8], "NUM_CODES": 16, "CODE_DIM": 4, **changes}
+    options = {f"TOKENIZER.{key}": value for key, value in keys.items()}
+    pairs = {"MODEL.MODEL_NAME": "Tokenizer", "DATA.TRAIN_CROP_SIZE": 32, **options}
+    cfg = load_config([], [str(word) for pair in pairs.items() for word in pair])
+    content = {"model_state": build_model(cfg).state_dict(), "cfg": cfg.dump()}
+    return save_checkpoint(folder / "tokenizer.pyth", content)
+
+
+def networks_of(files: Sequence[str], folder: Path) -> list[str]:
+    """Keys and values that give tiny networks to a configuration whose target needs one."""
+    cfg = load_config(files)
+    if cfg.MASK.ENABLE and cfg.MASK.TARGET == "tokens":
+        return ["TOKENIZER.CHECKPOINT", str(save_tokenizer(folder))]
+    if cfg.MASK.ENABLE and cfg.MASK.TARGET in ("features", "pseudo_labels"):
+        teacher = save_teacher(folder, IMAGE_CLASSIFIER)
+        return ["MASK.TEACHER_CHECKPOINT", str(teacher), "MASK.TEACHER_CFG", ""]
+    return []

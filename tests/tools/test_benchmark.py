@@ -12,10 +12,13 @@ import pytest
 import torch
 from helpers.load_tool import load_tool, run_tool
 
+from slowfast_maskfeat.builders import build_model
+from slowfast_maskfeat.config import load_config
 from slowfast_maskfeat.videos.decode import open_video
 
-benchmark, report, rendered = (
-    load_tool(f"tools/{name}.py") for name in ("benchmark", "benchmark_report", "benchmark_video")
+benchmark, report, rendered, of_targets = (
+    load_tool(f"tools/{name}.py")
+    for name in ("benchmark", "benchmark_report", "benchmark_video", "benchmark_targets")
 )
 Row, Table = report.Row, report.Table
 KEY_FRAME_DISTANCE = rendered.KEY_FRAME_DISTANCE
@@ -112,6 +115,52 @@ def test_the_encoder_is_given_all_tokens_and_the_rest_stays():
     assert shapes[benchmark.VISIBLE] == shapes[benchmark.ALL]
 
 
+def test_steps_of_targets_differ_in_the_target_alone(tmp_path):
+    options = benchmark.parse_arguments(["--quick"])
+    file = benchmark.config_of(options, "targets")
+    batch = benchmark.make_batch(benchmark.read_config(file), 2)
+    targets, encoders, gradients = {}, set(), {}
+    for form, pairs in of_targets.target_pairs(tmp_path, quick=True).items():
+        cfg = benchmark.read_config(file, pairs)
+        state = benchmark.make_state(cfg, form, CPU)
+        targets[form] = type(state.task.targets[0]).__name__
+        parameters = {n: p for n, p in state.bare.named_parameters() if "pred_head" not in n}
+        encoders.add(tuple((name, tuple(p.shape)) for name, p in parameters.items()))
+        names, _, result = benchmark.make_step(cfg, form, batch, CPU, "float32")(0)
+        assert names[0] == "loss"
+        gradients[form] = float(result.gradient_norm)
+    assert targets == {
+        "features": "FeatureTarget",
+        "pseudo_labels": "PseudoLabelTarget",
+        "tokens": "TokenTarget",
+        "pixels": "PixelTarget",
+        "hog": "HOGTarget",
+    }
+    assert len(encoders) == 1
+    assert min(gradients.values()) > 0
+    assert benchmark.FORMS["targets"] == tuple(targets)
+
+
+def test_the_networks_of_targets_have_the_documented_size(tmp_path):
+    """The teacher is a ViT-B of 1000 classes, and the tokenizer has a code for each token."""
+    with torch.device("meta"):
+        teacher, tokenizer = (
+            build_model(load_config([str(path)], pairs))
+            for path, pairs in (
+                (of_targets.TEACHER, ["MODEL.NUM_CLASSES", str(of_targets.NUM_CLASSES)]),
+                (of_targets.TOKENIZER, []),
+            )
+        )
+    assert sum(p.numel() for p in teacher.parameters()) == 86_567_656  # timm's vit_base_patch16_224
+    assert (tokenizer.num_codes, tokenizer.pixels_per_code) == (8192, 16)
+
+
+def test_costs_are_ratios_to_the_last_row():
+    slow, hog = Row("tokens", "s", [2.0, 6.0, 4.0]), Row("hog", "s", [1.0, 2.0, 4.0])
+    ratios = Table("targets", "", [slow, hog], is_cost=True).ratios(slow)
+    assert ratios == {"ratio": 2.0, "of_minima": 2.0}
+
+
 def test_ratios_pair_the_rounds():
     fast, plain = Row("fast", "s", [1.0, 2.0, 4.0]), Row("plain", "s", [3.0, 4.0, 16.0])
     ratios = Table("hog", "", [fast, plain]).ratios(fast)
@@ -131,7 +180,8 @@ def test_the_whole_run_at_tiny_sizes(tmp_path):
     content = json.loads(target.read_text())
     assert content["machine"]["torch"] == str(torch.__version__)
     on_cpu = [table for table in content["tables"] if "cuda" not in table["title"]]
-    assert [table["section"] for table in on_cpu] == ["hog", "loader", "step", "step", "mae", "mae"]
+    sections = [table["section"] for table in on_cpu]
+    assert sections == ["hog", "loader", *(s for s in ("step", "mae", "targets") for _ in range(2))]
     for table in on_cpu:
         assert f"{table['title']}" in lines
         assert all(min(row["values"]) > 0 for row in table["rows"])
@@ -140,3 +190,4 @@ def test_the_whole_run_at_tiny_sizes(tmp_path):
     assert names[-1] == "bare decoding"
     assert on_cpu[3]["rows"][0]["unit"] == "MiB"
     assert [row["name"] for row in on_cpu[4]["rows"]] == ["visible tokens", "all tokens"]
+    assert [row["name"] for row in on_cpu[6]["rows"]][-1] == "hog"

@@ -5,9 +5,15 @@ from __future__ import annotations
 import json
 
 import pytest
+import torch
 from helpers import tiny_run
 from helpers.load_tool import Done, run_tool
 from helpers.tiny_run import ROOT, pairs
+from helpers.tiny_teachers import networks_of
+from torch import nn
+
+from slowfast_maskfeat.builders import build_model
+from slowfast_maskfeat.config import load_config
 
 SMALL = pairs(tiny_run.MODEL, {"MODEL.NUM_CLASSES": 3})
 CONFIGS = sorted(path for path in (ROOT / "configs").rglob("*.yaml") if "_base_" not in path.parts)
@@ -88,10 +94,36 @@ def test_pre_training_has_a_mask_and_no_test(model_info):
 
 @pytest.mark.slow
 @pytest.mark.parametrize("path", CONFIGS, ids=lambda path: str(path.relative_to(ROOT / "configs")))
-def test_every_configuration_has_its_table(path, model_info):
-    code, output, errors = model_info("--cfg", str(path))
+def test_every_configuration_has_its_table(path, model_info, tmp_path):
+    code, output, errors = model_info("--cfg", str(path), *networks_of([str(path)], tmp_path))
     assert (code, errors) == (0, "")
     assert "total" in output
+
+
+@pytest.mark.parametrize("kind", ["vq", "dvae"])
+def test_a_tokenizer_is_counted_frame_by_frame(model_info, tmp_path, kind):
+    words = [*SMALL, "MODEL.MODEL_NAME", "Tokenizer", "TOKENIZER.TYPE", kind]
+    words += ["TOKENIZER.WIDTHS", "[4, 8]", "TOKENIZER.NUM_CODES", "16"]
+    path = tmp_path / "info.json"
+    code, output, errors = model_info("--cfg", *words, "--json", str(path))
+    assert (code, errors) == (0, "")
+    content = json.loads(path.read_text())
+    assert content["grid"] == [4, 8, 8]
+    cfg = load_config([], words)
+    model = build_model(cfg)
+    convolutions = []
+    for module in model.modules():
+        if isinstance(module, (nn.Conv2d, nn.ConvTranspose2d)):
+            module.register_forward_hook(
+                lambda module, inputs, made: convolutions.append(
+                    module.weight.numel()
+                    * min(inputs[0].shape[2] * inputs[0].shape[3], made.shape[2] * made.shape[3])
+                )
+            )
+    model.decode(model.encode(torch.rand(1, 3, 32, 32)))
+    counted = content["complexity"]["by_operator"]["conv"]
+    assert counted == 4 * sum(convolutions)
+    assert "tokens: 4x8x8" in output
 
 
 def test_what_is_wrong_is_one_line_and_code_2(model_info, tmp_path):

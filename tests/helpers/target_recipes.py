@@ -1,0 +1,178 @@
+"""The values of the configurations whose targets come from a network, each with its source.
+
+A configuration whose other values are those of a published file names it in `BASE_OF`. Where no
+source was read, the source is `OURS`.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+Sourced = dict[str, tuple[Any, str]]
+
+OURS = "our choice"
+USUAL = "as the other configurations of this project"
+BEIT_README = "github.com/microsoft/unilm beit/README.md (pre-training on ImageNet-1k)"
+BEIT_WEIGHTS = "beit/README.md: flags of the released weights of 800 epochs on ImageNet-1k"
+BEIT_MASKS = "beit/masking_generator.py"
+BEIT_DATA = "beit/datasets.py, beit/transforms.py"
+BEIT_MODEL = "beit/modeling_pretrain.py"
+BEIT_V2 = "github.com/microsoft/unilm beit2/TOKENIZER.md"
+BEIT_V2_CODES = "beit2/norm_ema_quantizer.py, beit2/modeling_vqkd.py"
+
+# Published file whose values hold for all keys that a table below does not name.
+BASE_OF = {
+    "masked_ssl/in1k_VIT_B_DINO_features_PT": "masked_ssl/in1k_VIT_B_MaskFeat_PT",
+    "masked_ssl/in1k_VIT_B_supervised_features_PT": "masked_ssl/in1k_VIT_B_MaskFeat_PT",
+    "masked_ssl/in1k_VIT_B_pseudo_labels_PT": "masked_ssl/in1k_VIT_B_MaskFeat_PT",
+    "masked_ssl/k400_MVITv2_S_16x4_tokens_PT": "masked_ssl/k400_MVITv2_S_16x4_MaskFeat_PT",
+    "masked_ssl/k400_MVITv2_S_16x4_features_PT": "masked_ssl/k400_MVITv2_S_16x4_MaskFeat_PT",
+    "masked_ssl/k400_MVITv2_S_16x4_pseudo_labels_PT": "masked_ssl/k400_MVITv2_S_16x4_MaskFeat_PT",
+}
+
+TARGET_IS = "the name of the configuration"
+FEATURES: Sourced = {
+    "MASK.TARGET": ("features", TARGET_IS),
+    "MASK.PRED_HOG": (False, TARGET_IS),
+    "MASK.FEATURE_NORM": ("unit", OURS),
+    "MASK.FEATURE_LOSS": ("cosine", OURS),
+}
+OF_DINO: Sourced = {**FEATURES, "MASK.TEACHER_CFG": ("VIT_B_16", OURS)}
+PSEUDO_LABELS: Sourced = {
+    "MASK.TARGET": ("pseudo_labels", TARGET_IS),
+    "MASK.PRED_HOG": (False, TARGET_IS),
+    "MASK.PSEUDO_LABELS": ("soft", OURS),
+}
+TOKENS: Sourced = {
+    "MASK.TARGET": ("tokens", TARGET_IS),
+    "MASK.PRED_HOG": (False, TARGET_IS),
+    "TOKENIZER.CROP_SIZE": (0, OURS),
+}
+
+IMAGES: Sourced = {
+    "TRAIN.DATASET": ("imagenet", TARGET_IS),
+    "TEST.DATASET": ("imagenet", TARGET_IS),
+    "TEST.BATCH_SIZE": (256, USUAL),
+    "TEST.ENABLE": (False, "nothing is classified"),
+    "DATA.NUM_FRAMES": (1, TARGET_IS),
+    "NUM_GPUS": (8, USUAL),
+    "RNG_SEED": (0, USUAL),
+    "SOLVER.BASE_LR_SCALE_NUM_SHARDS": (True, USUAL),
+    "SOLVER.COSINE_AFTER_WARMUP": (True, USUAL),
+}
+
+BEIT: Sourced = {
+    **IMAGES,
+    **TOKENS,
+    "TASK": ("ssl", USUAL),
+    "TRAIN.BATCH_SIZE": (2048 // 8, f"{BEIT_README}: 2048 in all, here of eight machines"),
+    "TRAIN.EVAL_PERIOD": (10000, OURS),
+    "TRAIN.CHECKPOINT_PERIOD": (10, OURS),
+    "MODEL.ARCH": ("maskmvit", "the task"),
+    "MODEL.MODEL_NAME": ("MaskMViT", "the task"),
+    "MODEL.LOSS_FUNC": ("multi_mse", "of the task; the target has its own loss"),
+    "MODEL.DROPOUT_RATE": (0.0, BEIT_MODEL),
+    "MASK.ENABLE": (True, "the task"),
+    "MASK.PRETRAIN_DEPTH": ([11], f"{BEIT_MODEL}: after the last block"),
+    "MVIT.DEPTH": (12, BEIT_MODEL),
+    "MVIT.EMBED_DIM": (768, BEIT_MODEL),
+    "MVIT.NUM_HEADS": (12, BEIT_MODEL),
+    "MVIT.PATCH_2D": (True, BEIT_MODEL),
+    "MVIT.PATCH_KERNEL": ([16, 16], BEIT_MODEL),
+    "MVIT.PATCH_STRIDE": ([16, 16], BEIT_MODEL),
+    "MVIT.PATCH_PADDING": ([0, 0], BEIT_MODEL),
+    "MVIT.DROPPATH_RATE": (0.1, BEIT_README),
+    "MVIT.INIT": ("rescaled", f"{BEIT_MODEL}: fix_init_weight"),
+    "MVIT.LAYER_SCALE": (0.0, BEIT_WEIGHTS),
+    "MVIT.USE_ABS_POS": (True, BEIT_WEIGHTS),
+    "MVIT.ZERO_DECAY_POS_CLS": (True, f"{BEIT_MODEL}: no_weight_decay"),
+    "DATA.TRAIN_CROP_SIZE": (224, BEIT_DATA),
+    "DATA.TEST_CROP_SIZE": (224, OURS),
+    "DATA.MEAN": ([0.485, 0.456, 0.406], BEIT_DATA),
+    "DATA.STD": ([0.229, 0.224, 0.225], BEIT_DATA),
+    "DATA.TRAIN_JITTER_SCALES_RELATIVE": ([0.08, 1.0], BEIT_DATA),
+    "DATA.TRAIN_JITTER_ASPECT_RELATIVE": ([0.75, 1.3333], BEIT_DATA),
+    "DATA.RANDOM_FLIP": (True, BEIT_DATA),
+    "AUG.ENABLE": (True, BEIT_DATA),
+    "AUG.COLOR_JITTER": (0.4, BEIT_DATA),
+    "AUG.AA_TYPE": ("", BEIT_DATA),
+    "AUG.RE_PROB": (0.0, BEIT_DATA),
+    "AUG.INTERPOLATION": ("bicubic", BEIT_DATA),
+    "AUG.MASK_KIND": ("block", BEIT_MASKS),
+    "AUG.MASK_RATIO": (0.38265306, f"{BEIT_README}: 75 of 196 tokens"),
+    "AUG.MIN_MASK_PATCHES_PER_BLOCK": (16, BEIT_MASKS),
+    "MIXUP.ENABLE": (False, BEIT_DATA),
+    "SOLVER.OPTIMIZING_METHOD": ("adamw", BEIT_README),
+    "SOLVER.LR_POLICY": ("cosine", BEIT_README),
+    "SOLVER.BASE_LR": (1.5e-3 / 8, f"{BEIT_README}: 1.5e-3, here of eight machines"),
+    "SOLVER.COSINE_END_LR": (1e-5 / 8, f"{BEIT_README}: 1e-5, here of eight machines"),
+    "SOLVER.WARMUP_START_LR": (0.0, BEIT_README),
+    "SOLVER.WARMUP_EPOCHS": (10.0, BEIT_README),
+    "SOLVER.MAX_EPOCH": (800, BEIT_README),
+    "SOLVER.BETAS": ([0.9, 0.999], BEIT_README),
+    "SOLVER.WEIGHT_DECAY": (0.05, BEIT_README),
+    "SOLVER.ZERO_WD_1D_PARAM": (True, BEIT_README),
+    "SOLVER.CLIP_GRAD_L2NORM": (3.0, BEIT_README),
+}
+
+VQ: Sourced = {
+    **IMAGES,
+    "TASK": ("tokenizer", OURS),
+    "TRAIN.BATCH_SIZE": (8 * 64, BEIT_V2),
+    "TRAIN.EVAL_PERIOD": (10, OURS),
+    "TRAIN.CHECKPOINT_PERIOD": (10, OURS),
+    "MODEL.MODEL_NAME": ("Tokenizer", TARGET_IS),
+    "TOKENIZER.TYPE": ("vq", TARGET_IS),
+    "TOKENIZER.NUM_CODES": (8192, BEIT_V2),
+    "TOKENIZER.CODE_DIM": (32, BEIT_V2_CODES),
+    "TOKENIZER.CODEBOOK": ("direction", BEIT_V2_CODES),
+    "TOKENIZER.DISTANCE": ("cosine", BEIT_V2_CODES),
+    "TOKENIZER.DECAY": (0.99, BEIT_V2_CODES),
+    "TOKENIZER.BETA": (1.0, BEIT_V2_CODES),
+    "TOKENIZER.KMEANS_ROUNDS": (10, BEIT_V2_CODES),
+    "TOKENIZER.RESTART_AFTER": (0, BEIT_V2_CODES),
+    "TOKENIZER.WIDTHS": ([64, 128, 256, 256], OURS),
+    "TOKENIZER.NUM_BLOCKS": (1, OURS),
+    "TOKENIZER.RECONSTRUCTION": ("l2", OURS),
+    "TOKENIZER.PERCEPTUAL_WEIGHT": (0.0, OURS),
+    "DATA.TRAIN_CROP_SIZE": (224, BEIT_V2),
+    "DATA.TEST_CROP_SIZE": (224, BEIT_V2),
+    "DATA.MEAN": ([0.485, 0.456, 0.406], OURS),
+    "DATA.STD": ([0.229, 0.224, 0.225], OURS),
+    "DATA.TRAIN_JITTER_SCALES_RELATIVE": ([0.5, 1.0], OURS),
+    "DATA.TRAIN_JITTER_ASPECT_RELATIVE": ([0.75, 1.3333], OURS),
+    "DATA.RANDOM_FLIP": (True, OURS),
+    "AUG.ENABLE": (False, OURS),
+    "MIXUP.ENABLE": (False, OURS),
+    "SOLVER.OPTIMIZING_METHOD": ("adamw", BEIT_V2),
+    "SOLVER.LR_POLICY": ("cosine", OURS),
+    "SOLVER.BASE_LR": (5e-5, BEIT_V2),
+    "SOLVER.COSINE_END_LR": (1e-6, OURS),
+    "SOLVER.WARMUP_START_LR": (1e-6, OURS),
+    "SOLVER.WARMUP_EPOCHS": (10.0, BEIT_V2),
+    "SOLVER.MAX_EPOCH": (100, BEIT_V2),
+    "SOLVER.BETAS": ([0.9, 0.99], BEIT_V2),
+    "SOLVER.WEIGHT_DECAY": (1e-4, BEIT_V2),
+    "SOLVER.ZERO_WD_1D_PARAM": (True, OURS),
+    "SOLVER.CLIP_GRAD_L2NORM": (None, OURS),
+}
+
+TARGET_RECIPES: dict[str, Sourced] = {
+    "masked_ssl/in1k_VIT_B_DINO_features_PT": OF_DINO,
+    "masked_ssl/in1k_VIT_B_supervised_features_PT": {
+        **FEATURES,
+        "MASK.TEACHER_CFG": ("", "the checkpoint has it"),
+    },
+    "masked_ssl/in1k_VIT_B_pseudo_labels_PT": PSEUDO_LABELS,
+    "masked_ssl/in1k_VQ": VQ,
+    "masked_ssl/in1k_VIT_B_tokens_PT": BEIT,
+    "masked_ssl/k400_MVITv2_S_16x4_tokens_PT": TOKENS,
+    "masked_ssl/k400_MVITv2_S_16x4_features_PT": OF_DINO,
+    "masked_ssl/k400_MVITv2_S_16x4_pseudo_labels_PT": PSEUDO_LABELS,
+}
+
+# Matrices and tables that do not decay. BEiT's mask token decays, ours does not.
+TARGET_EXEMPT: dict[str, set[str]] = {
+    **{name: set[str]() for name in TARGET_RECIPES},
+    "masked_ssl/in1k_VIT_B_tokens_PT": {"cls_token", "pos_embed", "mask_token"},
+}
