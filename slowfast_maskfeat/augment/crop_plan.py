@@ -48,7 +48,10 @@ class CropPlan:
 
     @property
     def fractions(self) -> tuple[float, float, float, float]:
-        """Top, left, height and width of the clip as fractions of the frames; no operations."""
+        """Top, left, height and width of the clip as fractions of the frames.
+
+        Operations that move pixels, and the flip, do not count.
+        """
         scale_y, scale_x = self.box.height / self.size[0], self.box.width / self.size[1]
         height, width = self.frame
         return (

@@ -57,8 +57,8 @@ class ClipDataset(Dataset[Sample]):
         read_timeout: seconds to wait for a URL to open and for each packet before the video counts
             as stalled; 0 for no limit. A stalled video is tried twice.
         max_image_pixels: pixels above which an image counts as lost; 0 for no limit.
-        label_maps: reader of the label map of each row's image; None for batches without maps. An
-            image without a map counts as lost.
+        label_maps: reader of the label map of each row's image; an image without one counts as
+            lost. None for batches without maps.
 
     Attributes:
         given_up: reasons by row, of videos to report as lost without decoding them. The loader adds
