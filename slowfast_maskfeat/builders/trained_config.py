@@ -74,4 +74,7 @@ def shipped_file(name: str, key: str) -> str:
         raise ValueError(
             f"{key} must be a YAML file or the name of one in configs/ ({known}), got {name!r}"
         )
+    if len(found) > 1:
+        paths = " or ".join(str(path) for path in found)
+        raise ValueError(f"{key} must name one file, got {name!r}: {paths}")
     return str(found[0])

@@ -116,10 +116,10 @@ class TokenizerTraining(Task):
     def forward_images(self, model: nn.Module, images: Tensor, numbers: Tensor) -> Reconstruction:
         """Reconstruct images, in evaluation without randomness.
 
-            Args:
-                model: the tokenizer, wrapped or not.
-                images: (N, 3, H, W) in [0, 1].
-        XX
+        Args:
+            model: the tokenizer, wrapped or not.
+            images: (N, 3, H, W) in [0, 1].
+            numbers: (N,) int64 on the CPU, numbers of the images, on which draws may depend.
         """
 
     @property

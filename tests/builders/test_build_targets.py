@@ -10,7 +10,7 @@ import torch
 from fvcore.common.config import CfgNode
 from helpers.golden_rule import fill_with_golden_weights, golden_randn
 from helpers.tiny_cases import tiny_options
-from helpers.tiny_teachers import IMAGE_CLASSIFIER, save_teacher
+from helpers.tiny_teachers import IMAGE_CLASSIFIER, save_teacher, save_tokenizer
 
 from slowfast_maskfeat.backbones import resize_mask
 from slowfast_maskfeat.builders import build_mask_sampler, build_model, build_task
@@ -95,10 +95,17 @@ def teacher(tmp_path_factory) -> str:
     return str(save_teacher(tmp_path_factory.mktemp("teacher"), IMAGE_CLASSIFIER))
 
 
+@pytest.fixture(scope="module")
+def networks(teacher, tmp_path_factory) -> dict[str, str]:
+    """The keys of the networks that targets need, with their checkpoints."""
+    tokenizer = save_tokenizer(tmp_path_factory.mktemp("tokenizer"))
+    return {"MASK__TEACHER_CHECKPOINT": teacher, "TOKENIZER__CHECKPOINT": str(tokenizer)}
+
+
 @pytest.mark.parametrize("case", [IMAGE, VIDEO, "pt_video_hog", "mae_sincos_decsep"])
 @pytest.mark.parametrize("name", sorted(TARGETS))
-def test_every_target_is_as_wide_as_the_model_predicts(case: str, name: str, teacher: str):
-    cfg = config(case, MASK__TARGET=name, MASK__TEACHER_CHECKPOINT=teacher)
+def test_every_target_is_as_wide_as_the_model_predicts(case: str, name: str, networks):
+    cfg = config(case, MASK__TARGET=name, **networks)
     assert prediction_dims(cfg) == [target.dim for target in build_targets(cfg)]
 
 
@@ -136,9 +143,9 @@ MASKS = {
 @pytest.mark.parametrize("mask", MASKS)
 @pytest.mark.parametrize("target", sorted(TARGETS))
 @pytest.mark.parametrize("visible_only", [True, False])
-def test_every_mask_goes_with_every_target_and_both_encoders(mask, target, visible_only, teacher):
+def test_every_mask_goes_with_every_target_and_both_encoders(mask, target, visible_only, networks):
     changes = {**MASKS[mask], "MASK__TARGET": target, "MASK__MAE_ON": visible_only}
-    cfg = config("mae_sincos_decsep", MASK__TEACHER_CHECKPOINT=teacher, **changes)
+    cfg = config("mae_sincos_decsep", **networks, **changes)
     model = fill_with_golden_weights(build_model(cfg))
     task = build_task(cfg, model)
     generator, sample = np.random.default_rng(0), build_mask_sampler(cfg)

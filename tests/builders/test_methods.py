@@ -38,7 +38,7 @@ def test_a_name_with_kinds_alone_requires_one_of_them():
         is PIXELS
     )
     with pytest.raises(
-        ValueError, match=r"MASK\.TYPE must be one of 'tube', 'cube' .* got 'frame'"
+        ValueError, match=r"AUG\.MASK_KIND must be one of 'tube', 'cube' .* got 'frame'"
     ):
         find_method(load_config([], ["MODEL.MODEL_NAME", "Twins", "AUG.MASK_KIND", "frame"]))
 
@@ -52,5 +52,5 @@ def test_switches_that_contradict_the_name_are_an_error():
     cfg = load_config([], ["MODEL.MODEL_NAME", "MaskMViT", "MODEL.ARCH", "maskmvit"])
     with pytest.raises(ValueError, match=r"requires MASK\.ENABLE True .* got MASK\.ENABLE False"):
         find_method(cfg)
-    with pytest.raises(ValueError, match=r"MODEL_NAME must be one of 'MViT', 'MaskMViT', got 'X'"):
+    with pytest.raises(ValueError, match=r"MODEL_NAME must be one of 'MViT', 'MaskMViT', 'Tokenizer', got 'X'"):
         find_method(load_config([], ["MODEL.MODEL_NAME", "X"]))

@@ -395,7 +395,7 @@ def test_a_layer_without_its_keys_is_an_error() -> None:
 
 # Networks that DINO and iBOT trained, which have the published names
 
-METHOD_FILES = json.loads((GOLDEN / "methods/checkpoint_names.json").read_text())
+METHOD_FILES = json.loads((GOLDEN / "method_checkpoint_names.json").read_text())
 
 
 def _small_vit() -> nn.Module:
