@@ -52,5 +52,7 @@ def test_switches_that_contradict_the_name_are_an_error():
     cfg = load_config([], ["MODEL.MODEL_NAME", "MaskMViT", "MODEL.ARCH", "maskmvit"])
     with pytest.raises(ValueError, match=r"requires MASK\.ENABLE True .* got MASK\.ENABLE False"):
         find_method(cfg)
-    with pytest.raises(ValueError, match=r"MODEL_NAME must be one of 'MViT', 'MaskMViT', 'Tokenizer', got 'X'"):
+    with pytest.raises(
+        ValueError, match=r"MODEL_NAME must be one of 'MViT', 'MaskMViT', 'Tokenizer', got 'X'"
+    ):
         find_method(load_config([], ["MODEL.MODEL_NAME", "X"]))
