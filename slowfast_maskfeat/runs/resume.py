@@ -90,6 +90,7 @@ def is_validated(checkpoint: Path) -> bool:
     for event in reversed(read_events(log) if log.exists() else []):
         if event.get("event") == "validation" and event.get("checkpoint") == checkpoint.name:
             return True
-        if event.get("event") == "checkpoint" and Path(event["path"]).name == checkpoint.name:
+        written = event.get("path") if event.get("event") == "checkpoint" else None
+        if isinstance(written, str) and Path(written).name == checkpoint.name:
             return False
     return False
