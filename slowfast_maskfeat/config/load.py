@@ -264,6 +264,7 @@ def _nearest(key: str) -> str:
     return f"; did you mean {near[0]}?" if near else ""
 
 
+_NEVER_PATHS = ("TASK", "DATA.PATH_LABEL_SEPARATOR", "TRAIN.CHECKPOINT_CLEAR_NAME_PATTERN")
 _LONGEST_LITERAL = 10_000  # characters of a value that may be a Python literal
 
 
@@ -322,11 +323,15 @@ def _coerce(key: str, value: Any, default: Any, source: str) -> Any:
 def _with_home(key: str, value: Any) -> Any:
     """Replace `~` at the beginning of a string, which is a path then, by the home folder.
 
+    Keys that are never paths keep it.
+
     Raises:
         ValueError: the home folder is unknown.
     """
+    if not isinstance(value, str) or key in _NEVER_PATHS:
+        return value
     try:
-        return expand_home(value) if isinstance(value, str) else value
+        return expand_home(value)
     except ValueError as error:
         raise ValueError(f"{key}: {error}") from error
 

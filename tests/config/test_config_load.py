@@ -190,6 +190,14 @@ def test_an_unknown_home_folder_is_an_error():
         load_config([], ["OUTPUT_DIR", "~no-one-here/x"])
 
 
+def test_what_is_never_a_path_keeps_its_tilde():
+    patterns = ["~no-one-here."]
+    pairs = ["TASK", "~", "TRAIN.CHECKPOINT_CLEAR_NAME_PATTERN", str(patterns)]
+    cfg = load_config([], [*pairs, "DATA.PATH_LABEL_SEPARATOR", "~"])
+    assert (cfg.TASK, cfg.DATA.PATH_LABEL_SEPARATOR) == ("~", "~")
+    assert patterns == cfg.TRAIN.CHECKPOINT_CLEAR_NAME_PATTERN
+
+
 def test_a_broken_yaml_file_is_named_with_the_line(tmp_path):
     path = _write(tmp_path / "a.yaml", "TRAIN:\n  ENABLE: True\n BATCH_SIZE: 3\n")
     with pytest.raises(ValueError, match=r"a\.yaml:3: not valid YAML: .*indentation"):

@@ -98,6 +98,22 @@ def test_a_task_is_a_part_of_a_file_name(data, tmp_path, task):
     assert not (tmp_path / "output").exists()
 
 
+@pytest.mark.parametrize(
+    ("task", "message"),
+    [
+        ("a\nb", "TASK must be printable, got 'a\\nb'"),
+        ("a\x1b[31m", "TASK must be printable, got 'a\\x1b[31m'"),
+        ("ä" * 76, "TASK must be at most 150 bytes"),
+    ],
+)
+def test_a_task_makes_file_names_of_one_short_line(data, tmp_path, task, message):
+    done = run(data, tmp_path / "output", PRETRAINING, {"TASK": task})
+    assert done.returncode == 2
+    (line,) = _lines(done.stderr)
+    assert message in line
+    assert not (tmp_path / "output").exists()
+
+
 # The lock
 
 HOLD = """
@@ -300,3 +316,12 @@ def test_the_log_says_where_a_resumed_run_starts(data, output):
     (event,) = events(output, "resume")
     assert os.path.basename(event["checkpoint"]) == "ssl_checkpoint_epoch_00001.pyth"
     assert (event["epoch"], event["step"]) == (1.0, 1)
+
+
+@pytest.mark.parametrize("line", ['{"event": "checkpoint"}', '{"event": "checkpoint", "path": 5}'])
+def test_an_event_without_a_path_does_not_stop_a_resumed_run(data, output, line):
+    with open(output / "stats.jsonl", "a") as log:
+        log.write(f"{line}\n")
+    done = run(data, output, PRETRAINING, ONE_EPOCH)
+    assert done.returncode == 0, done.stderr
+    assert len(events(output, "validation")) == 1
