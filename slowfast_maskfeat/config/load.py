@@ -5,6 +5,7 @@ from __future__ import annotations
 import ast
 import difflib
 import importlib
+import os
 import sys
 import warnings
 from collections.abc import Sequence
@@ -192,7 +193,8 @@ def _load(
     check_values(cfg)
     _resolve_aliases(cfg)
     is_named = "OUTPUT_DIR" in overrides[::2]
-    if not cfg.OUTPUT_DIR or (cfg.OUTPUT_DIR == _UNSET_FOLDER and not is_named):
+    is_unset = os.path.normpath(cfg.OUTPUT_DIR) == _UNSET_FOLDER  # also of "" and "./"
+    if not cfg.OUTPUT_DIR or (is_unset and not is_named):
         cfg.OUTPUT_DIR = folder
     cfg.freeze()
     return cfg

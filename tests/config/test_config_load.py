@@ -67,6 +67,7 @@ def test_texts_become_values_of_the_keys_type(key, text, value):
     [
         ("", [], "output/pretrain"),
         ("OUTPUT_DIR: .\n", [], "output/pretrain"),
+        ("OUTPUT_DIR: ./\n", [], "output/pretrain"),
         ("OUTPUT_DIR: .\n", ["OUTPUT_DIR", "."], "."),
         ("", ["OUTPUT_DIR", ""], "output/pretrain"),
         ("OUTPUT_DIR: runs/a\n", [], "runs/a"),

@@ -24,6 +24,7 @@ from helpers.tiny_run import (
 )
 
 from slowfast_maskfeat.checkpoints import find_checkpoints, load_checkpoint
+from slowfast_maskfeat.runs.resume import free_folder
 
 ONE_EPOCH = {"SOLVER.MAX_EPOCH": 1}
 
@@ -75,6 +76,16 @@ def test_the_advised_folder_is_one_that_is_free(data, output):
     Path(f"{output}_2").mkdir()
     done = run(data, output, PRETRAINING, {"TRAIN.AUTO_RESUME": False})
     assert f"OUTPUT_DIR {output}_3" in done.stderr
+
+
+@pytest.mark.parametrize(
+    ("folder", "free"), [("a", "a_3"), ("a/", "a_3"), (".", "./run_2"), ("..", "../run_2")]
+)
+def test_the_advised_folder_has_a_name(tmp_path, monkeypatch, folder, free):
+    inside = tmp_path / "inside"
+    (inside / "a_2").mkdir(parents=True)
+    monkeypatch.chdir(inside)
+    assert free_folder(folder) == free
 
 
 def test_checkpoints_of_another_task_are_told(data, output):
