@@ -125,6 +125,7 @@ def test_the_configuration_is_frozen():
         (["SOLVER.BETAS", "[0.9, 'a']"], r"SOLVER.BETAS must be a list like \[0.9, 0.999\]"),
         (["SOLVER.WEIGHT_DECAY", "-0.05"], "SOLVER.WEIGHT_DECAY must be >= 0, got -0.05"),
         (["SOLVER.WARMUP_EPOCHS", "-1"], "SOLVER.WARMUP_EPOCHS must be >= 0, got -1.0"),
+        (["OUTPUT_DIR", "s3://bucket/runs"], "OUTPUT_DIR must be a local folder, got 's3://buck"),
         (["RNG_SEED", "-1"], "RNG_SEED must be >= 0, got -1"),
         (["RNG_SEED", str(2**63)], r"RNG_SEED must be below 2\*\*63, got 9223372036854775808"),
         (["SOLVER.BASE_LR", "1e999"], "SOLVER.BASE_LR must be finite, got inf"),
