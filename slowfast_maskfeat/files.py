@@ -20,16 +20,17 @@ from contextlib import contextmanager
 from http.client import HTTPException
 from pathlib import Path
 from types import TracebackType
-from typing import Any, NamedTuple, TextIO
+from typing import IO, Any, NamedTuple, TextIO
 from urllib.error import HTTPError, URLError
 from urllib.parse import quote
-from urllib.request import Request, urlopen
+from urllib.request import HTTPRedirectHandler, Request, build_opener
 
 import fsspec
 from iopath.common.file_io import g_pathmgr
 
 from slowfast_maskfeat.disk import make_folder, writing
 from slowfast_maskfeat.log import first_line
+from slowfast_maskfeat.text import quoted
 
 # Characters that are not escaped in a URL, including "%": it may already be escaped.
 _URL_CHARACTERS = "%/:=&?~#+!$,;'@()*[]"
@@ -388,6 +389,18 @@ class _StoredFile(OpenFile):
         return FileFacts(int(found["size"]), version)
 
 
+class _Redirects(HTTPRedirectHandler):
+    """Follow a server to HTTP addresses only: an FTP server could leave the reader waiting."""
+
+    def redirect_request(
+        self, req: Request, fp: IO[bytes], code: int, msg: str, headers: Any, newurl: str
+    ) -> Request | None:
+        if not newurl.startswith(("http://", "https://")):
+            reason = f"leads to {quoted(newurl)}, which is not an HTTP address"
+            raise HTTPError(req.full_url, code, reason, headers, fp)
+        return super().redirect_request(req, fp, code, msg, headers, newurl)
+
+
 class _HttpFile(OpenFile):
     """A file on an HTTP server: each read is one request, whose response is checked."""
 
@@ -427,7 +440,7 @@ class _HttpFile(OpenFile):
         for delay in (*_RETRY_DELAYS, None):
             try:
                 request = Request(quote(self._path, safe=_URL_CHARACTERS), headers=headers)
-                with urlopen(request, timeout=self._timeout) as response:
+                with build_opener(_Redirects).open(request, timeout=self._timeout) as response:
                     # If the server ignored the range, its whole file is not downloaded.
                     is_requested = with_content and (response.status == 206 or not headers)
                     content = response.read() if is_requested else b""

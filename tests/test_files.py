@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import os
+import threading
 from contextlib import ExitStack
+from http.server import BaseHTTPRequestHandler, HTTPServer
 from pathlib import Path
 
 import fsspec
@@ -134,6 +136,31 @@ def test_a_busy_server_is_asked_again_and_a_stalled_one_given_up(tmp_path):
         pytest.raises(TimeoutError, match="stalled: no data"),
     ):
         read_bytes(f"{address}/x.bin", timeout=0.3)
+
+
+class _ToFtp(BaseHTTPRequestHandler):
+    """Sends every client to the same port of an FTP server."""
+
+    def do_GET(self):
+        self.server.clients.append(self.path)
+        self.send_response(302)
+        host, port = self.server.server_address[:2]
+        self.send_header("Location", f"ftp://{host}:{port}/x.bin")
+        self.end_headers()
+
+    def log_message(self, *_):
+        pass
+
+
+def test_a_server_cannot_lead_to_another_protocol():
+    with HTTPServer(("127.0.0.1", 0), _ToFtp) as server:
+        server.clients = []
+        threading.Thread(target=server.serve_forever, daemon=True).start()
+        address = f"http://127.0.0.1:{server.server_port}/x.bin"
+        with pytest.raises(OSError, match="HTTP 302 leads to 'ftp://"):
+            read_bytes(address)
+        server.shutdown()
+        assert server.clients == ["/x.bin"]
 
 
 @pytest.mark.parametrize(

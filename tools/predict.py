@@ -59,7 +59,8 @@ def _predict_and_print(options: argparse.Namespace) -> None:
         print(json.dumps(prediction))
     else:
         for row in prediction["top"]:
-            print(f"{row['score']:.4f}  {printable(row['name'])}")
+            name = printable(row["name"]).replace("\n", "\\n")  # a row is one line
+            print(f"{row['score']:.4f}  {name}")
     if options.logits:
         print_written([options.logits], stream=sys.stderr if options.json else None)
 

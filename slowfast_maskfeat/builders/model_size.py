@@ -15,6 +15,7 @@ from slowfast_maskfeat.text import cut
 
 # Position tables of a larger grid, and a new classifier, make a model larger than its file.
 _MAX_FACTOR, _MAX_MORE = 8, 2**24
+_MAX_CONSTANTS = 2**28  # such as the coordinates of tokens; no file has them
 
 
 def check_model_size(
@@ -30,7 +31,7 @@ def check_model_size(
         content: Content of the checkpoint.
 
     Raises:
-        ValueError: The model is far larger, or none can be built.
+        ValueError: The model is far larger, has too many constants, or can't be built.
     """
     try:
         with torch.device("meta"):
@@ -44,6 +45,13 @@ def check_model_size(
             f"{checkpoint}: no model can be built from its configuration: "
             f"{type(error).__name__}: {cut(first_line(error))}"
         ) from error
+    num_constants = sum(buffer.numel() for buffer in model.buffers())
+    if num_constants > _MAX_CONSTANTS:
+        raise ValueError(
+            f"{checkpoint}: the configuration describes a model with {num_constants:,} constants, "
+            f"which must be at most {_MAX_CONSTANTS:,}; reduce DATA.TRAIN_CROP_SIZE or "
+            "DATA.NUM_FRAMES"
+        )
     size = sum(value.numel() for value in model.state_dict().values())
     stored = sum(
         value.numel() for value in read_weights(checkpoint, content=content).weights.values()

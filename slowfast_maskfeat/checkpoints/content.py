@@ -126,6 +126,8 @@ def _is_average(value: object) -> bool:
 
 
 def _is_optimizer(value: object) -> bool:
+    if value == {}:  # a file to start from, not to resume
+        return True
     if not isinstance(value, Mapping) or not isinstance(value.get("state"), Mapping):
         return False
     groups = value.get("param_groups")

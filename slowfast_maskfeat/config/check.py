@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import os
+
 from fvcore.common.config import CfgNode
 
 from slowfast_maskfeat.config.defaults import flatten
@@ -74,6 +76,8 @@ _POSITIVE = (
     "TRAIN.EVAL_PERIOD",
     "TRAIN.MAX_NONFINITE",
 )
+
+_LONGEST_TASK = 150  # bytes; file systems allow 255 for a name
 
 _LARGEST_RATE = 1e30  # of a probe; times the batch size it is still a finite float32
 
@@ -150,8 +154,11 @@ def check_values(cfg: CfgNode) -> None:
         _require(0 <= values[key] < 1, key, "in [0, 1)", values[key])
     for key in _SHARES:
         _require(0 <= values[key] <= 1, key, "in [0, 1]", values[key])
-    slashes = sorted(set(cfg.TASK) & set("/\\\0"))
-    _require(not slashes, "TASK", "a name without slashes", cfg.TASK)
+    _require(not set(cfg.TASK) & set("/\\"), "TASK", "a name without slashes", cfg.TASK)
+    _require(cfg.TASK.isprintable(), "TASK", "printable", cfg.TASK)
+    accepted = f"at most {_LONGEST_TASK} bytes, as a part of file names"
+    _require(len(os.fsencode(cfg.TASK)) <= _LONGEST_TASK, "TASK", accepted, cfg.TASK)
+    _require("://" not in cfg.OUTPUT_DIR, "OUTPUT_DIR", "a local folder", cfg.OUTPUT_DIR)
     for rate in cfg.PROBE.LEARNING_RATES:
         is_accepted = isinstance(rate, int | float) and 0 < rate <= _LARGEST_RATE
         _require(is_accepted, "PROBE.LEARNING_RATES", f"in (0, {_LARGEST_RATE}]", rate)

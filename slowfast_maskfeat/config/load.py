@@ -5,6 +5,7 @@ from __future__ import annotations
 import ast
 import difflib
 import importlib
+import os
 import sys
 import warnings
 from collections.abc import Sequence
@@ -193,7 +194,8 @@ def _load(
     check_values(cfg)
     _resolve_aliases(cfg)
     is_named = "OUTPUT_DIR" in overrides[::2]
-    if not cfg.OUTPUT_DIR or (cfg.OUTPUT_DIR == _UNSET_FOLDER and not is_named):
+    is_unset = os.path.normpath(cfg.OUTPUT_DIR) == _UNSET_FOLDER  # also of "" and "./"
+    if not cfg.OUTPUT_DIR or (is_unset and not is_named):
         cfg.OUTPUT_DIR = folder
     cfg.freeze()
     return cfg
@@ -265,6 +267,7 @@ def _nearest(key: str) -> str:
     return f"; did you mean {near[0]}?" if near else ""
 
 
+_NEVER_PATHS = ("TASK", "DATA.PATH_LABEL_SEPARATOR", "TRAIN.CHECKPOINT_CLEAR_NAME_PATTERN")
 _LONGEST_LITERAL = 10_000  # characters of a value that may be a Python literal
 
 
@@ -323,11 +326,15 @@ def _coerce(key: str, value: Any, default: Any, source: str) -> Any:
 def _with_home(key: str, value: Any) -> Any:
     """Replace `~` at the beginning of a string, which is a path then, by the home folder.
 
+    Keys that are never paths keep it.
+
     Raises:
         ValueError: the home folder is unknown.
     """
+    if not isinstance(value, str) or key in _NEVER_PATHS:
+        return value
     try:
-        return expand_home(value) if isinstance(value, str) else value
+        return expand_home(value)
     except ValueError as error:
         raise ValueError(f"{key}: {error}") from error
 

@@ -132,6 +132,7 @@ def is_resumable(payload: Mapping[str, Any]) -> bool:
     return (
         isinstance(payload.get("model_state"), Mapping)
         and isinstance(payload.get("optimizer_state"), Mapping)
+        and len(payload["optimizer_state"]) > 0
         and isinstance(payload.get("epoch"), int)
     )
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -73,10 +74,14 @@ def print_changes(
 
 
 def free_folder(folder: str) -> str:
-    """Return a name for another folder beside one: the first of `_2`, `_3` ... that is free."""
-    numbers = range(2, 10_000)
-    free = (f"{folder.rstrip('/')}_{number}" for number in numbers)
-    return next((name for name in free if not Path(name).exists()), f"{folder}_new")
+    """Return a name for another folder: the first of `_2`, `_3` ... that is free.
+
+    It is beside the given folder, or in one that has no name, such as ".".
+    """
+    has_name = os.path.basename(os.path.normpath(folder)) not in ("", ".", "..")
+    first = folder.rstrip("/") if has_name else os.path.join(folder, "run")
+    free = (f"{first}_{number}" for number in range(2, 10_000))
+    return next((name for name in free if not Path(name).exists()), f"{first}_new")
 
 
 def is_validated(checkpoint: Path) -> bool:
@@ -90,6 +95,7 @@ def is_validated(checkpoint: Path) -> bool:
     for event in reversed(read_events(log) if log.exists() else []):
         if event.get("event") == "validation" and event.get("checkpoint") == checkpoint.name:
             return True
-        if event.get("event") == "checkpoint" and Path(event["path"]).name == checkpoint.name:
+        written = event.get("path") if event.get("event") == "checkpoint" else None
+        if isinstance(written, str) and Path(written).name == checkpoint.name:
             return False
     return False

@@ -16,7 +16,7 @@ from slowfast_maskfeat.engine.coordination import locked
 from slowfast_maskfeat.log import EventLog
 from slowfast_maskfeat.runs.probe import run_probe
 from slowfast_maskfeat.runs.report import print_main
-from slowfast_maskfeat.runs.test import run_test
+from slowfast_maskfeat.runs.test import check_results_path, run_test
 from slowfast_maskfeat.runs.train import run_training
 
 
@@ -58,6 +58,8 @@ def _run(cfg: CfgNode, device: torch.device, log: EventLog, may_change: bool) ->
     if cfg.PROBE.KIND:
         return run_probe(cfg, device, log, data=data)
     written: list[Path] = []
+    if cfg.TEST.ENABLE and find_method(cfg).is_tested:
+        check_results_path(cfg)
     if cfg.TRAIN.ENABLE:
         for warning in check_training(cfg, data):
             print_main(f"warning: {warning}")

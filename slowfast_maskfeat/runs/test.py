@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import errno
+import tempfile
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -27,12 +29,40 @@ from slowfast_maskfeat.builders.weights import (
     load_tested_weights,
 )
 from slowfast_maskfeat.clips import ClipLoader
+from slowfast_maskfeat.disk import make_folder
+from slowfast_maskfeat.engine.coordination import from_main
 from slowfast_maskfeat.engine.evaluate import evaluate
 from slowfast_maskfeat.engine.stop_signals import StopSignals
 from slowfast_maskfeat.files import atomic_write
 from slowfast_maskfeat.log import EventLog
 from slowfast_maskfeat.runs.report import data_facts, print_main, print_notes
 from slowfast_maskfeat.tasks import Evaluation, Task
+
+
+def check_results_path(cfg: CfgNode) -> None:
+    """Check that the file of TEST.SAVE_RESULTS_PATH can be written; its folder is created.
+
+    All processes of a run must call it; the main one looks.
+
+    Raises:
+        ValueError: it is a folder, or its folder can't be written.
+    """
+
+    def look() -> None:
+        path = Path(cfg.OUTPUT_DIR) / cfg.TEST.SAVE_RESULTS_PATH
+        try:
+            if path.is_dir():
+                raise IsADirectoryError(errno.EISDIR, "is a folder")
+            with tempfile.TemporaryFile(dir=make_folder(path.parent)):
+                pass
+        except OSError as error:
+            reason = error.strerror or error
+            raise ValueError(
+                f"TEST.SAVE_RESULTS_PATH must be a file that can be written, got {path}: {reason}"
+            ) from error
+
+    if cfg.TEST.SAVE_RESULTS_PATH:
+        from_main(look)
 
 
 def run_test(cfg: CfgNode, device: torch.device, log: EventLog, data: DataSource) -> list[Path]:

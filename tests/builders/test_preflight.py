@@ -108,6 +108,21 @@ def test_a_checkpoint_to_test_must_exist_unless_the_training_writes_it(lists, tm
     assert _check(lists, {"TEST.CHECKPOINT_FILE_PATH": own}) == []
 
 
+@pytest.mark.parametrize(
+    ("name", "reason"), [("folder", "is a folder"), ("file/scores.npz", "must be a folder")]
+)
+@pytest.mark.parametrize("trains", [True, False])
+def test_a_file_of_scores_that_cannot_be_written_is_reported_first(
+    videos, tmp_path, name, reason, trains
+):
+    (tmp_path / "folder").mkdir()
+    (tmp_path / "file").touch()
+    options = {"TEST.SAVE_RESULTS_PATH": tmp_path / name, "TRAIN.ENABLE": trains}
+    error = _error_of_a_run(videos, tmp_path / "output", options)
+    assert f"TEST.SAVE_RESULTS_PATH must be a file that can be written, got {tmp_path}" in error
+    assert reason in error
+
+
 @pytest.mark.parametrize("split", ["train", "val", "test"])
 @pytest.mark.parametrize("has_prefix", [False, True])
 def test_a_list_of_which_no_first_file_exists_is_refused(lists, tmp_path, split, has_prefix):

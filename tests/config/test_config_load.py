@@ -67,6 +67,7 @@ def test_texts_become_values_of_the_keys_type(key, text, value):
     [
         ("", [], "output/pretrain"),
         ("OUTPUT_DIR: .\n", [], "output/pretrain"),
+        ("OUTPUT_DIR: ./\n", [], "output/pretrain"),
         ("OUTPUT_DIR: .\n", ["OUTPUT_DIR", "."], "."),
         ("", ["OUTPUT_DIR", ""], "output/pretrain"),
         ("OUTPUT_DIR: runs/a\n", [], "runs/a"),
@@ -124,6 +125,7 @@ def test_the_configuration_is_frozen():
         (["SOLVER.BETAS", "[0.9, 'a']"], r"SOLVER.BETAS must be a list like \[0.9, 0.999\]"),
         (["SOLVER.WEIGHT_DECAY", "-0.05"], "SOLVER.WEIGHT_DECAY must be >= 0, got -0.05"),
         (["SOLVER.WARMUP_EPOCHS", "-1"], "SOLVER.WARMUP_EPOCHS must be >= 0, got -1.0"),
+        (["OUTPUT_DIR", "s3://bucket/runs"], "OUTPUT_DIR must be a local folder, got 's3://buck"),
         (["RNG_SEED", "-1"], "RNG_SEED must be >= 0, got -1"),
         (["RNG_SEED", str(2**63)], r"RNG_SEED must be below 2\*\*63, got 9223372036854775808"),
         (["SOLVER.BASE_LR", "1e999"], "SOLVER.BASE_LR must be finite, got inf"),
@@ -188,6 +190,14 @@ def test_a_tilde_is_the_home_folder_and_a_bare_one_in_yaml_null(tmp_path, monkey
 def test_an_unknown_home_folder_is_an_error():
     with pytest.raises(ValueError, match=r"OUTPUT_DIR: '~no-one-\w+/x' must begin with .*'\./~no"):
         load_config([], ["OUTPUT_DIR", "~no-one-here/x"])
+
+
+def test_what_is_never_a_path_keeps_its_tilde():
+    patterns = ["~no-one-here."]
+    pairs = ["TASK", "~", "TRAIN.CHECKPOINT_CLEAR_NAME_PATTERN", str(patterns)]
+    cfg = load_config([], [*pairs, "DATA.PATH_LABEL_SEPARATOR", "~"])
+    assert (cfg.TASK, cfg.DATA.PATH_LABEL_SEPARATOR) == ("~", "~")
+    assert patterns == cfg.TRAIN.CHECKPOINT_CLEAR_NAME_PATTERN
 
 
 def test_a_broken_yaml_file_is_named_with_the_line(tmp_path):

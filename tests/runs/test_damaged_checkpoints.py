@@ -172,6 +172,7 @@ def test_weights_that_are_not_finite_end_a_training_and_leave_its_checkpoints(
         ("MVIT.PATCH_KERNEL", [10**6, 10**6, 10**6]),
         ("DATA.NUM_FRAMES", 10**12),
         ("DATA.TEST_CROP_SIZE", 10**9),
+        ("DATA.TRAIN_CROP_SIZE", 8000),
         ("TEST.NUM_ENSEMBLE_VIEWS", 10**9),
         ("MVIT.POOL_Q_STRIDE", [["a"]]),
     ],
@@ -243,6 +244,17 @@ def test_class_names_with_escape_sequences_are_printed_escaped(
     done_other = resume((data, finished[1]), tmp_path / "other", other)
     assert ESCAPE[0] not in done.stdout + done.stderr + done_other.stdout + done_other.stderr
     assert r"\x1b]0;owned" in one_line(done_other)
+
+
+def test_a_class_name_of_several_lines_is_printed_in_one(
+    finished: tuple[Path, Path], content: dict[str, Any], tmp_path: Path
+) -> None:
+    path = tmp_path / "c.pyth"
+    torch.save({**content, "class_names": ["a\n1.0000  forged", "b", "c"]}, path)
+    done = predict(finished, path)
+    assert done.returncode == 0, done.stderr
+    assert len(done.stdout.splitlines()) == 3
+    assert r"a\n1.0000  forged" in done.stdout
 
 
 @pytest.mark.parametrize("command", ["resume", "predict"])

@@ -24,6 +24,7 @@ from helpers.tiny_run import (
 )
 
 from slowfast_maskfeat.checkpoints import find_checkpoints, load_checkpoint
+from slowfast_maskfeat.runs.resume import free_folder
 
 ONE_EPOCH = {"SOLVER.MAX_EPOCH": 1}
 
@@ -77,6 +78,16 @@ def test_the_advised_folder_is_one_that_is_free(data, output):
     assert f"OUTPUT_DIR {output}_3" in done.stderr
 
 
+@pytest.mark.parametrize(
+    ("folder", "free"), [("a", "a_3"), ("a/", "a_3"), (".", "./run_2"), ("..", "../run_2")]
+)
+def test_the_advised_folder_has_a_name(tmp_path, monkeypatch, folder, free):
+    inside = tmp_path / "inside"
+    (inside / "a_2").mkdir(parents=True)
+    monkeypatch.chdir(inside)
+    assert free_folder(folder) == free
+
+
 def test_checkpoints_of_another_task_are_told(data, output):
     done = run(data, output, PRETRAINING, ONE_EPOCH, {"TASK": "sll"})
     assert done.returncode == 0, done.stderr
@@ -95,6 +106,22 @@ def test_a_task_is_a_part_of_a_file_name(data, tmp_path, task):
     done = run(data, tmp_path / "output", PRETRAINING, {"TASK": task})
     assert done.returncode == 2
     assert "TASK must be a name without slashes" in done.stderr
+    assert not (tmp_path / "output").exists()
+
+
+@pytest.mark.parametrize(
+    ("task", "message"),
+    [
+        ("a\nb", "TASK must be printable, got 'a\\nb'"),
+        ("a\x1b[31m", "TASK must be printable, got 'a\\x1b[31m'"),
+        ("ä" * 76, "TASK must be at most 150 bytes"),
+    ],
+)
+def test_a_task_makes_file_names_of_one_short_line(data, tmp_path, task, message):
+    done = run(data, tmp_path / "output", PRETRAINING, {"TASK": task})
+    assert done.returncode == 2
+    (line,) = _lines(done.stderr)
+    assert message in line
     assert not (tmp_path / "output").exists()
 
 
@@ -300,3 +327,12 @@ def test_the_log_says_where_a_resumed_run_starts(data, output):
     (event,) = events(output, "resume")
     assert os.path.basename(event["checkpoint"]) == "ssl_checkpoint_epoch_00001.pyth"
     assert (event["epoch"], event["step"]) == (1.0, 1)
+
+
+@pytest.mark.parametrize("line", ['{"event": "checkpoint"}', '{"event": "checkpoint", "path": 5}'])
+def test_an_event_without_a_path_does_not_stop_a_resumed_run(data, output, line):
+    with open(output / "stats.jsonl", "a") as log:
+        log.write(f"{line}\n")
+    done = run(data, output, PRETRAINING, ONE_EPOCH)
+    assert done.returncode == 0, done.stderr
+    assert len(events(output, "validation")) == 1
