@@ -207,7 +207,7 @@ def write_shards(
 
 
 class Packed(NamedTuple):
-    """What became of a list.
+    """Result of packing a list.
 
     Attributes:
         num_refused: rows that cannot be packed.

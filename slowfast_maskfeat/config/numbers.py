@@ -12,7 +12,7 @@ _LAST_SEED = 2**63 - 1  # torch takes a little more, for the ranks of processes
 
 
 class _Rule(NamedTuple):
-    """What each number of a list must be.
+    """Condition on each number of a list.
 
     Attributes:
         accepts: number -> whether it is accepted.

@@ -1,4 +1,4 @@
-"""What a training finds in its folder: checkpoints to resume from, and what it still owes."""
+"""Folder of a training: checkpoints to resume from, and validations that it still owes."""
 
 from __future__ import annotations
 

@@ -166,7 +166,7 @@ class TokenizerTraining(Task):
     @property
     @abstractmethod
     def advice(self) -> str:
-        """What to do about codes that are not used."""
+        """Advice for codes that are not used."""
 
     def evaluation(self, videos: VideoList, num_views: int) -> Evaluation:
         """Evaluate loss and use of the codes over a validation split."""
