@@ -27,6 +27,7 @@ if __name__ == "__main__":
 
 import argparse
 import csv
+import glob
 import hashlib
 import io
 import json
@@ -51,7 +52,7 @@ from slowfast_maskfeat.curation.write_shards import (
 )
 from slowfast_maskfeat.datasets import VideoList, read_class_names, read_list
 from slowfast_maskfeat.datasets.list_file import separator_of
-from slowfast_maskfeat.files import atomic_write, is_address, open_file
+from slowfast_maskfeat.files import PART_SUFFIX, atomic_write, is_address, open_file
 from slowfast_maskfeat.log import Progress, first_line
 from slowfast_maskfeat.text import printable
 from slowfast_maskfeat.videos.media import is_media
@@ -191,6 +192,8 @@ def write_shards(
     Returns:
         Path -> reason of shards that cannot be written; the shards that were written.
     """
+    for cut_off in options.output.glob(f".{glob.escape(stem)}-*{PART_SUFFIX}"):
+        cut_off.unlink(missing_ok=True)  # of a run that was killed
     missing = [job for job in jobs if not os.path.exists(job.path)]
     failed: dict[str, str] = {}
     written: list[str] = []
