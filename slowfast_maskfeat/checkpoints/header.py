@@ -8,6 +8,7 @@ from typing import Any
 
 import torch
 
+from slowfast_maskfeat.checkpoints.content import check_content
 from slowfast_maskfeat.checkpoints.save_load import load_checkpoint
 
 _FACTS = ("cfg", "class_names", "token_grid")
@@ -32,6 +33,8 @@ def read_header(path: str | os.PathLike[str]) -> dict[str, Any]:
             content = torch.load(os.fspath(path), map_location="cpu", weights_only=True, mmap=True)
         except Exception:  # older formats can't be mapped, and other errors are explained below
             content = None
-    if not isinstance(content, dict):
+    if isinstance(content, dict):
+        check_content(content, Path(path))
+    else:
         content = load_checkpoint(path)
     return {name: content[name] for name in _FACTS if name in content}

@@ -31,8 +31,7 @@ class VectorPool:
         Args:
             vectors: (B, n, D).
             samples: (B,) int64 >= 0, the number of each sample, unique in the step over all
-                processes. None: the sample in row i of process r of W has the number i * W + r, as
-                a loader distributes them that gives each process every W-th sample.
+                processes. None: the sample in row i of process r of W has the number i * W + r.
         """
         num_samples, num_cells = vectors.shape[:2]
         assert num_cells <= _MOST_CELLS, f"{num_cells} cells"

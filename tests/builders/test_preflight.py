@@ -1,4 +1,4 @@
-"""What a run needs later is checked before its first step, in one line."""
+"""Checks before the first step of what a run needs later, each an error in one line."""
 
 from __future__ import annotations
 

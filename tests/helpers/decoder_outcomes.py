@@ -1,4 +1,4 @@
-"""What a decoder makes of a kind of file."""
+"""Outcome of a decoder on each kind of file."""
 
 from __future__ import annotations
 

@@ -267,3 +267,18 @@ def test_pseudo_labels_need_a_classifier(tmp_path):
     _target(IMAGE, pretrained)  # features of its encoder
     with pytest.raises(ValueError, match="does not fill the whole model"):
         _target(IMAGE, pretrained, MASK__TARGET="pseudo_labels")
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        ({"class_names": 3}, "'class_names' must be"),
+        ({"class_names": [1, 2]}, "'class_names' must be"),
+        ({"cfg": ["a"]}, "has no configuration"),
+    ],
+)
+def test_a_file_with_parts_of_other_types_is_one_error(image_teacher, tmp_path, change, message):
+    path = tmp_path / "changed.pyth"
+    torch.save({**torch.load(image_teacher, weights_only=True), **change}, path)
+    with pytest.raises(ValueError, match=message):
+        _target(IMAGE, path)
