@@ -134,7 +134,9 @@ def predicted_drawings(
     mask = mask.cpu()
     return [
         [of_step(mask[clip, step], name) for step, of_step in enumerate(of_clip)]
-        for clip, of_clip in enumerate(draw(target, encoded, filled, batch, grid, is_reversed))
+        for clip, of_clip in enumerate(
+            draw(target, Scene(encoded, filled, batch, grid, is_reversed))
+        )
     ]
 
 
@@ -142,105 +144,94 @@ Named = Callable[[Tensor, str], Drawing]
 """(mask (h, w), name of the method) -> the drawing of a frame."""
 
 
+class Scene(NamedTuple):
+    """Tokens to draw.
+
+    Attributes:
+        encoded: (B, N, ...) of the target.
+        filled: the same with predictions where masked.
+        batch: the clips.
+        grid: of the tokens.
+        is_reversed: the clips are BGR.
+    """
+
+    encoded: Tensor
+    filled: Tensor
+    batch: ClipBatch
+    grid: Grid
+    is_reversed: bool
+
+
 class Drawer(NamedTuple):
     """How the predictions of a kind of target are drawn.
 
     Attributes:
         name: of the target, as a title.
-        draw: (target, encoded tokens, the same with predictions where masked, batch, grid, clips
-            are BGR) -> the drawing of each clip and time step.
+        draw: (target, scene) -> the drawing of each clip and time step.
     """
 
     name: str
-    draw: Callable[[Any, Tensor, Tensor, ClipBatch, Grid, bool], list[list[Named]]]
+    draw: Callable[[Any, Scene], list[list[Named]]]
 
 
-def _draw_hog(
-    target: HOGTarget,
-    encoded: Tensor,
-    filled: Tensor,
-    batch: ClipBatch,
-    grid: Grid,
-    is_reversed: bool,
-) -> list[list[Named]]:
-    cells = (target.to_cells(tokens, grid).cpu() for tokens in (encoded, filled))
+def _draw_hog(target: HOGTarget, scene: Scene) -> list[list[Named]]:
+    cells = (target.to_cells(tokens, scene.grid).cpu() for tokens in (scene.encoded, scene.filled))
     return _each(HOGDrawing, *cells)
 
 
-def _draw_pixels(
-    target: PixelTarget,
-    encoded: Tensor,
-    filled: Tensor,
-    batch: ClipBatch,
-    grid: Grid,
-    is_reversed: bool,
-) -> list[list[Named]]:
+def _draw_pixels(target: PixelTarget, scene: Scene) -> list[list[Named]]:
     frames = (
-        _first_frames(target.to_frames(tokens, batch.clips, grid), grid.t, is_reversed)
-        for tokens in (encoded, filled)
+        _first_frames(
+            target.to_frames(tokens, scene.batch.clips, scene.grid), scene.grid.t, scene.is_reversed
+        )
+        for tokens in (scene.encoded, scene.filled)
     )
     return _each(PixelDrawing, *frames)
 
 
-def _draw_features(
-    target: FeatureTarget,
-    encoded: Tensor,
-    filled: Tensor,
-    batch: ClipBatch,
-    grid: Grid,
-    is_reversed: bool,
-) -> list[list[Named]]:
+def _draw_features(target: FeatureTarget, scene: Scene) -> list[list[Named]]:
     """Draw three principal components of the first frame's features, fitted on the target."""
     first = slice(target.num_features)
-    show = principal_colors(encoded[..., first].flatten(0, 1))
-    size = (batch.clips.shape[3], batch.clips.shape[4])
-    maps = (_enlarged(show(tokens[..., first]), grid, size) for tokens in (encoded, filled))
+    show = principal_colors(scene.encoded[..., first].flatten(0, 1))
+    size = (scene.batch.clips.shape[3], scene.batch.clips.shape[4])
+    maps = (
+        _enlarged(show(tokens[..., first]), scene.grid, size)
+        for tokens in (scene.encoded, scene.filled)
+    )
     return _each(partial(_map, kind="feature"), *maps)
 
 
-def _draw_labels(
-    target: ClassTarget,
-    encoded: Tensor,
-    filled: Tensor,
-    batch: ClipBatch,
-    grid: Grid,
-    is_reversed: bool,
-) -> list[list[Named]]:
+def _draw_labels(target: ClassTarget, scene: Scene) -> list[list[Named]]:
     """Draw the likeliest class of each token by a color, the darker the less likely it is."""
     first = slice(target.num_classes)
-    size = (batch.clips.shape[3], batch.clips.shape[4])
-    colors = class_colors(target.num_classes).to(encoded.device)
+    size = (scene.batch.clips.shape[3], scene.batch.clips.shape[4])
+    colors = class_colors(target.num_classes).to(scene.encoded.device)
 
     def show(tokens: Tensor) -> Tensor:
         likely, classes = tokens[..., first].max(dim=-1)
         return (colors[classes] * (0.3 + 0.7 * likely[..., None])).to(torch.uint8)
 
-    maps = (_enlarged(show(tokens), grid, size) for tokens in (encoded, filled))
-    found = encoded[..., first].argmax(dim=-1).flatten().bincount(minlength=target.num_classes)
+    maps = (_enlarged(show(tokens), scene.grid, size) for tokens in (scene.encoded, scene.filled))
+    found = (
+        scene.encoded[..., first].argmax(dim=-1).flatten().bincount(minlength=target.num_classes)
+    )
     most = [number for number in found.argsort(descending=True)[:_NAMED].tolist() if found[number]]
     names = target.class_names or [f"class {number}" for number in range(target.num_classes)]
     legend = tuple((names[n], tuple(colors[n].int().tolist())) for n in most)
     return _each(partial(_map, kind="pseudo-label", legend=legend), *maps)
 
 
-def _draw_tokens(
-    target: TokenTarget,
-    encoded: Tensor,
-    filled: Tensor,
-    batch: ClipBatch,
-    grid: Grid,
-    is_reversed: bool,
-) -> list[list[Named]]:
+def _draw_tokens(target: TokenTarget, scene: Scene) -> list[list[Named]]:
     """Draw what the tokenizer's decoder makes of the codes."""
-    height, width = batch.clips.shape[3:]
+    height, width = scene.batch.clips.shape[3:]
 
     def show(codes: Tensor) -> Tensor:
-        pictures = target.to_frames(codes, grid).flatten(0, 1).movedim(-1, 1).float()
+        pictures = target.to_frames(codes, scene.grid).flatten(0, 1).movedim(-1, 1).float()
         resized = F.interpolate(pictures, (height, width), mode="bilinear", align_corners=False)
         frames = resized.round().to(torch.uint8).movedim(1, -1)
-        return frames.unflatten(0, (len(codes), grid.t)).cpu()
+        return frames.unflatten(0, (len(codes), scene.grid.t)).cpu()
 
-    return _each(partial(_map, kind="token"), show(encoded), show(filled))
+    return _each(partial(_map, kind="token"), show(scene.encoded), show(scene.filled))
 
 
 DRAWERS: Mapping[type[Target], Drawer] = MappingProxyType(

@@ -66,6 +66,7 @@ def test_the_checkpoint_has_the_hash_of_the_network_not_its_weights(data, teache
     (facts,) = [value for name, value in state.items() if "extra_state" in name]
     assert len(facts["sha256"]) == 64
     assert facts["source"] == str(teacher)
+    assert (tmp_path / "predictions.png").read_bytes().startswith(b"\x89PNG")
 
 
 def test_a_killed_run_goes_on_as_if_nothing_had_happened(data, teacher, tmp_path):

@@ -116,6 +116,7 @@ def test_masked_tokens_are_predicted_as_codes(data, trained, tmp_path):
     assert validation["loss"] > 0
     assert 0 < validation["baseline"] <= 2.78  # the entropy of 16 codes is at most log(16)
     assert 0 <= validation["accuracy"] <= 100
+    assert (tmp_path / "predictions.png").read_bytes().startswith(b"\x89PNG")
     state = load_checkpoint(_last(tmp_path, "ssl"))["task_state"]
     assert not any(isinstance(value, torch.Tensor) for value in state.values())
 
