@@ -73,7 +73,8 @@ def find_network(path: str, config_name: str, *, key: str, user: str) -> Teacher
         user: key and value that need the network, for messages.
 
     Raises:
-        ValueError: there is no such file, or it has no configuration and no name is given.
+        ValueError: there is no such file, it has no configuration and no name is given, or it is
+            of a tokenizer.
     """
     if not path:
         raise ValueError(
@@ -82,6 +83,11 @@ def find_network(path: str, config_name: str, *, key: str, user: str) -> Teacher
     header = read_header(path)
     file = shipped_file(config_name, f"{key}_CFG") if config_name else None
     own = trained_config(path, header, file, key=f"{key}_CFG")
+    if own.MODEL.MODEL_NAME == "Tokenizer":
+        raise ValueError(
+            f"{key}_CHECKPOINT must be of a network that describes tokens by features with {user}, "
+            f"got {path} with MODEL.MODEL_NAME 'Tokenizer'"
+        )
     names = tuple(header.get("class_names") or ())
     return Teacher(
         own,

@@ -32,12 +32,17 @@ def save_teacher(folder: Path, case: str, **changes: Any) -> Path:
     return save_checkpoint(folder / f"{case}.pyth", content)
 
 
-def save_tokenizer(folder: Path, **changes: Any) -> Path:
-    """Save an untrained tokenizer of 8x8 pixels a code with its configuration."""
+def tokenizer_config(**changes: Any) -> CfgNode:
+    """The frozen configuration of a tiny tokenizer with 8x8 pixels a code; changes of TOKENIZER."""
     keys = {"WIDTHS": [8, 8, 8], "NUM_CODES": 16, "CODE_DIM": 4, **changes}
     options = {f"TOKENIZER.{key}": value for key, value in keys.items()}
     pairs = {"MODEL.MODEL_NAME": "Tokenizer", "DATA.TRAIN_CROP_SIZE": 32, **options}
-    cfg = load_config([], [str(word) for pair in pairs.items() for word in pair])
+    return load_config([], [str(word) for pair in pairs.items() for word in pair])
+
+
+def save_tokenizer(folder: Path, **changes: Any) -> Path:
+    """Save an untrained tokenizer of `tokenizer_config` with its configuration."""
+    cfg = tokenizer_config(**changes)
     content = {"model_state": build_model(cfg).state_dict(), "cfg": cfg.dump()}
     return save_checkpoint(folder / "tokenizer.pyth", content)
 

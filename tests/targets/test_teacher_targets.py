@@ -8,7 +8,7 @@ import pytest
 import torch
 import torch.nn.functional as F
 from helpers.golden_rule import golden_randn
-from helpers.tiny_teachers import save_teacher, tiny_config
+from helpers.tiny_teachers import save_teacher, save_tokenizer, tiny_config
 from torch import nn
 
 from slowfast_maskfeat.builders import build_model
@@ -260,6 +260,13 @@ def test_a_file_without_configuration_needs_one(image_teacher, tmp_path):
     clips = _clips(11, 1)
     grid = Grid(1, 4, 4)
     torch.testing.assert_close(target.encode(clips, grid), expected.encode(clips, grid))
+
+
+@pytest.mark.parametrize("target", ["features", "pseudo_labels"])
+def test_a_tokenizer_is_no_teacher(tmp_path, target):
+    tokenizer = save_tokenizer(tmp_path)
+    with pytest.raises(ValueError, match=r"MASK\.TEACHER_CHECKPOINT must be .* 'Tokenizer'"):
+        _target(IMAGE, tokenizer, MASK__TARGET=target)
 
 
 def test_pseudo_labels_need_a_classifier(tmp_path):
