@@ -1,7 +1,8 @@
 """Each target of a frozen network is learned better than its best constant, on rendered shapes.
 
-The networks are trained here as well. Bounds are measured values with a margin: over the seeds 0
-to 2 the ratios of loss to baseline were MEASURED.
+The networks are trained here as well. Over the seeds 0, 1 and 2 the ratio of loss to baseline was
+0.73, 0.77, 0.69 for features, 0.86, 0.88, 0.83 for pseudo-labels and 0.59, 0.77, 0.65 for tokens;
+the bounds leave a margin.
 """
 
 from __future__ import annotations
@@ -72,7 +73,6 @@ def tokenizer(images, tmp_path_factory):
 
 def test_a_codebook_is_used(tokenizer):
     (validation,) = events(tokenizer, "validation")
-    print(validation)
     assert validation["usage"] > 50
     assert validation["perplexity"] > 32
 
@@ -81,7 +81,6 @@ def _ratio(images, output, options, num_epochs=5):
     """Loss over baseline on the validation images; an epoch has 16 steps."""
     _train("image_hog", images / "pretrain", output, num_epochs, options)
     (validation,) = events(output, "validation")
-    print(options, validation["loss"], validation["baseline"])
     return validation["loss"] / validation["baseline"]
 
 
@@ -101,4 +100,4 @@ def test_pseudo_labels_are_learned(images, classifier, tmp_path):
 
 def test_tokens_are_learned(images, tokenizer, tmp_path):
     options = {"MASK.TARGET": "tokens", "TOKENIZER.CHECKPOINT": _network(tokenizer)}
-    assert _ratio(images, tmp_path, options) < 0.95
+    assert _ratio(images, tmp_path, options) < 0.87
