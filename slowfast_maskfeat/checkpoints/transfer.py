@@ -33,7 +33,9 @@ from slowfast_maskfeat.shapes import Grid
 from slowfast_maskfeat.text import cut, quoted
 
 # Keys under which files store weights; the first that exists is used.
-WEIGHT_KEYS = ("model_state", "state_dict", "model")
+WEIGHT_KEYS = ("model_state", "state_dict", "model", "module")
+# Last part of the name of buffers that follow from the configuration, which BEiT's code saves.
+_DERIVED = "relative_position_index"
 _BACKBONE = "backbone."
 _WRAPPERS = ("module.", "_orig_mod.")
 
@@ -119,8 +121,8 @@ def load_weights(
     """Load a checkpoint into a model, as far as the two match.
 
     Reads files of this package and of PySlowFast (``model_state``), of other training code
-    (``state_dict``, ``model``), training files of DINO and iBOT (the backbone of ``teacher`` or
-    ``student``), plain dicts of names and tensors, and safetensors files; a prefix
+    (``state_dict``, ``model``, ``module``), training files of DINO and iBOT (the backbone of
+    ``teacher`` or ``student``), plain dicts of names and tensors, and safetensors files; a prefix
     ``module.`` of names is dropped. Weights of the same name are copied, position tables and
     kernels of another size are resized
     (:func:`slowfast_maskfeat.checkpoints.reshape.reshape_weight`), and position tables of another
@@ -321,7 +323,7 @@ def _find_weights(content: Mapping[str, Any], path: Path) -> dict[str, Tensor]:
     weights = {
         name: value
         for name, value in held.items()
-        if isinstance(name, str) and isinstance(value, Tensor)
+        if isinstance(name, str) and isinstance(value, Tensor) and not name.endswith(_DERIVED)
     }
     if not weights:
         keys = ", ".join(cut(str(key), 80) for key in list(held)[:8])
