@@ -12,6 +12,7 @@ from torch import Tensor, nn
 
 from slowfast_maskfeat.checkpoints.class_names import compare_class_names
 from slowfast_maskfeat.checkpoints.explain import explain_classifier, explain_names
+from slowfast_maskfeat.checkpoints.naming import beit
 from slowfast_maskfeat.checkpoints.positions import (
     MadeTable,
     exchange_class_row,
@@ -98,6 +99,8 @@ def read_weights(
     found = _clean_names(_find_weights(content, path), clear_names, path)
     if rename is not None:
         found = dict(rename(found))
+    elif beit.recognizes(found):
+        found = beit.rename_heads(found)
     names = tuple(content.get("class_names") or ())
     return FileWeights(found, names, _source_grid(content, path))
 
@@ -123,8 +126,8 @@ def load_weights(
     Reads files of this package and of PySlowFast (``model_state``), of other training code
     (``state_dict``, ``model``, ``module``), training files of DINO and iBOT (the backbone of
     ``teacher`` or ``student``), plain dicts of names and tensors, and safetensors files; a prefix
-    ``module.`` of names is dropped. Weights of the same name are copied, position tables and
-    kernels of another size are resized
+    ``module.`` of names is dropped, and BEiT's names of heads are converted. Weights of the same
+    name are copied, position tables and kernels of another size are resized
     (:func:`slowfast_maskfeat.checkpoints.reshape.reshape_weight`), and position tables of another
     form are converted (:func:`slowfast_maskfeat.checkpoints.positions.other_form`). All other
     weights, such as a classifier of another size, keep their values.

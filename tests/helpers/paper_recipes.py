@@ -181,7 +181,7 @@ SIMMIM_FT: Values = {
 # new norm, no clipping); utils.py (warm-up from 0, whose last step has the rate); layer scale of
 # README.md; modeling_finetune.py (biases of each block, none of the keys, initialization).
 BEIT_FT: Values = {
-    "TRAIN.CHECKPOINT_LEAVE_OUT": ["norm."],
+    "TRAIN.CHECKPOINT_LEAVE_OUT": [],  # the norm of pre-training is not loaded into the new one
     "SOLVER.WARMUP_START_LR": 0.0,
     "SOLVER.WARMUP_INCLUDES_END": True,
     "SOLVER.COSINE_END_LR": 1e-6 / 4,

@@ -1,4 +1,8 @@
-"""BEiT as its authors name it (github.com/microsoft/unilm, beit)."""
+"""BEiT as its authors name it (github.com/microsoft/unilm, beit).
+
+Blocks, tokens and tables have the same names here, so that such files are read without conversion;
+only the heads and the norm before them differ.
+"""
 
 from __future__ import annotations
 
@@ -25,7 +29,7 @@ _OF_CLASS_TOKEN = NameTable([*_COMMON, ("norm", "norm"), ("head", "head.projecti
 
 
 def recognizes(weights: Mapping[str, Tensor]) -> bool:
-    """Whether weights have BEiT's names of a head; those of the blocks alone are the same here."""
+    """Whether weights have BEiT's names of a head."""
     of_heads = ("lm_head.weight", "fc_norm.weight", "head.weight")
     return "blocks.0.attn.q_bias" in weights and any(name in weights for name in of_heads)
 
@@ -39,6 +43,14 @@ def to_published(weights: Mapping[str, Tensor], facts: ModelFacts) -> dict[str, 
 
     Returns:
         Tensors by name here; unknown names are kept.
+    """
+    return rename_heads(weights)
+
+
+def rename_heads(weights: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    """Rename the heads, and the norm before them, from BEiT's names to ours.
+
+    The norm of pre-training is part of the prediction here: fine-tuning begins with a new one.
     """
     if "lm_head.weight" in weights:
         return _PRETRAINING.to_published(weights)
