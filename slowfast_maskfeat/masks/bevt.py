@@ -7,6 +7,7 @@ import torch
 from torch import Tensor
 
 from slowfast_maskfeat.masks.block import block_mask
+from slowfast_maskfeat.masks.boxes import check_grid
 from slowfast_maskfeat.shapes import Grid
 
 
@@ -41,8 +42,9 @@ def bevt_mask(
     Raises:
         ValueError: see `block_mask`.
     """
+    check_grid(grid)
     frame = block_mask(
-        grid._replace(t=min(grid.t, 1)),
+        grid._replace(t=1),
         ratio,
         generator,
         max_block=max_block,

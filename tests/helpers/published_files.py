@@ -25,9 +25,9 @@ OF_PAPERS = (
     "masked_ssl/in1k_VIT_L_MAE_FT",
     "masked_ssl/in1k_VIT_B_SimMIM_PT",
     "masked_ssl/in1k_VIT_B_SimMIM_FT",
-    "masked_ssl/k400_VIT_B_16x4_SimMIM_PT",
     "masked_ssl/in1k_VIT_B_BEiT_FT",
     "masked_ssl/in1k_VIT_L_BEiT_FT",
+    "masked_ssl/k400_VIT_B_16x4_SimMIM_PT",
 )
 # Experiments whose targets a network gives: no results of theirs are known.
 OF_TARGETS = (

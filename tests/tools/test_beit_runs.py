@@ -146,9 +146,13 @@ def test_images_are_pre_trained_and_fine_tuned(images: Path, tmp_path: Path) -> 
     """The start has what pre-training learned, down to the tables."""
     first, second = tmp_path / "pt", tmp_path / "ft"
     tokenizer = {"TOKENIZER.CHECKPOINT": save_tokenizer(tmp_path)}
-    command("in1k_VIT_B_BEiT_PT", images, first, MASKED, tokenizer)
+    warmup = {"SOLVER.WARMUP_EPOCHS": 1.0, "SOLVER.BASE_LR": 0.004}
+    command("in1k_VIT_B_BEiT_PT", images, first, MASKED, tokenizer, warmup)
     (epoch,) = events(first, "epoch")
     assert 0 < epoch["loss"] < 10
+    # The last of the five steps of the warm-up has the rate.
+    rates = [event["lr"] for event in events(first, "train")]
+    assert rates == pytest.approx([0.0, 0.001, 0.002, 0.003, 0.004])
     (pretrained,) = (first / "checkpoints").iterdir()
     before = load_checkpoint(pretrained)["model_state"]
     table = before["rel_pos_bias.relative_position_bias_table"]
