@@ -12,6 +12,7 @@ from functools import partial
 import numpy as np
 import pytest
 import torch
+from helpers.beit_goldens import BEIT_CHECKS
 from helpers.mask_statistics import mask_statistics
 from helpers.method_goldens import DEFAULT_FOLDER, MethodGolden, gumbel, pcg64
 from torch import Tensor
@@ -55,6 +56,7 @@ Check = Callable[[MethodGolden], None]
 
 # Goldens that must be there, each with a check.
 GOLDENS = (
+    *BEIT_CHECKS,
     "dvae_gumbel",
     "feature_losses",
     "lpips",
@@ -65,7 +67,7 @@ GOLDENS = (
     "vq_ema",
     "vq_taming",
 )
-CHECKS: dict[str, Check] = {}
+CHECKS: dict[str, Check] = dict(BEIT_CHECKS)
 
 
 def check_of(name: str) -> Callable[[Check], Check]:
