@@ -228,11 +228,12 @@ def load_tokenizer(found: TrainedTokenizer) -> FrozenNetwork:
     check_model_size(build, found.path, content)
     network = build()
     load_weights(network, found.path, complete=True, content=content)
-    if found.decoder_path:
+    frozen = FrozenNetwork(network, source=str(Path(found.path)))
+    if found.decoder_path:  # not in the hash of the weights: no code depends on it
         decoder = dalle_decoder(found.cfg)
         load_weights(decoder, found.decoder_path, complete=True)
-        network.decoder = decoder
-    return FrozenNetwork(network, source=str(Path(found.path)))
+        network.decoder = decoder.eval().requires_grad_(False)
+    return frozen
 
 
 def _trained_feature_width(cfg: CfgNode, weights: Mapping[str, Tensor]) -> int | None:
