@@ -150,7 +150,8 @@ def _build_convolutional(cfg: CfgNode, parts: Parts) -> Tokenizer:
 
 
 def _build_dalle(cfg: CfgNode, parts: Parts) -> Tokenizer:
-    keys, kind = cfg.TOKENIZER, _of_pixels(cfg)
+    keys = cfg.TOKENIZER
+    kind = _of_pixels(cfg)
     encoder = DalleEncoder(keys.WIDTHS, num_blocks=keys.NUM_BLOCKS, out_channels=keys.NUM_CODES)
     decoder = dalle_decoder(cfg) if parts.has_decoder else None
     return DVAE(encoder, decoder, code_dim=None, reconstruction=kind)
@@ -169,7 +170,8 @@ def dalle_decoder(cfg: CfgNode) -> DalleDecoder:
 
 
 def _build_vqgan(cfg: CfgNode, parts: Parts) -> Tokenizer:
-    keys, kind = cfg.TOKENIZER, _of_pixels(cfg)
+    keys = cfg.TOKENIZER
+    kind = _of_pixels(cfg)
     options = {"num_blocks": keys.NUM_BLOCKS, "attends": keys.ATTENTION}
     encoder = VQGANEncoder(keys.WIDTHS, out_channels=keys.CODE_DIM, **options)
     decoder = VQGANDecoder(keys.CODE_DIM, keys.WIDTHS, out_channels=kind.num_channels, **options)

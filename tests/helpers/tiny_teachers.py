@@ -50,4 +50,18 @@ def networks_of(files: Sequence[str], folder: Path) -> list[str]:
     if cfg.MASK.ENABLE and cfg.MASK.TARGET in ("features", "pseudo_labels"):
         teacher = save_teacher(folder, IMAGE_CLASSIFIER)
         return ["MASK.TEACHER_CHECKPOINT", str(teacher), "MASK.TEACHER_CFG", ""]
+    if cfg.MODEL.MODEL_NAME == "Tokenizer":
+        return _networks_of_tokenizer(cfg, folder)
     return []
+
+
+def _networks_of_tokenizer(cfg: CfgNode, folder: Path) -> list[str]:
+    words = []
+    if cfg.TOKENIZER.RECONSTRUCTION == "features":
+        teacher = save_teacher(folder, IMAGE_CLASSIFIER)
+        words += ["MASK.TEACHER_CHECKPOINT", str(teacher), "MASK.TEACHER_CFG", ""]
+    if cfg.TOKENIZER.PERCEPTUAL_WEIGHT:
+        network = save_teacher(folder, IMAGE_CLASSIFIER)
+        words += ["TOKENIZER.PERCEPTUAL_CHECKPOINT", str(network), "TOKENIZER.PERCEPTUAL_CFG", ""]
+        words += ["TOKENIZER.PERCEPTUAL_LAYERS", "['blocks.1']"]
+    return words
