@@ -11,7 +11,7 @@ from helpers.golden_rule import fill_with_golden_weights
 from helpers.tiny_cases import tiny_options
 
 from slowfast_maskfeat.builders import build_model
-from slowfast_maskfeat.checkpoints import save_checkpoint
+from slowfast_maskfeat.checkpoints import load_checkpoint, save_checkpoint
 from slowfast_maskfeat.config import load_config
 
 IMAGE_CLASSIFIER = "img_vit_ft"
@@ -40,6 +40,25 @@ def save_tokenizer(folder: Path, **changes: Any) -> Path:
     cfg = load_config([], [str(word) for pair in pairs.items() for word in pair])
     content = {"model_state": build_model(cfg).state_dict(), "cfg": cfg.dump()}
     return save_checkpoint(folder / "tokenizer.pyth", content)
+
+
+def save_dalle(folder: Path) -> dict[str, Path]:
+    """Save DALL-E's networks, tiny and of 8x8 pixels a code, in two files as published.
+
+    Returns:
+        The files by the keys that name them. The encoder's has the configuration.
+    """
+    keys = {"TYPE": "dvae", "ARCH": "dalle", "WIDTHS": [4, 8, 8, 16], "NUM_CODES": 16}
+    whole = load_checkpoint(save_tokenizer(folder, RECONSTRUCTION="logit_laplace", **keys))
+    parts: dict[str, dict[str, Any]] = {"encoder": {}, "decoder": {}}
+    for name, value in whole["model_state"].items():
+        part, _, short = name.partition(".")
+        parts[part][short] = value
+    content = {"model_state": parts["encoder"], "cfg": whole["cfg"]}
+    return {
+        "TOKENIZER.CHECKPOINT": save_checkpoint(folder / "dalle_encoder.pyth", content),
+        "TOKENIZER.DECODER_CHECKPOINT": save_checkpoint(folder / "decoder.pyth", parts["decoder"]),
+    }
 
 
 def networks_of(files: Sequence[str], folder: Path) -> list[str]:
