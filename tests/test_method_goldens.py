@@ -13,6 +13,7 @@ import numpy as np
 import pytest
 import torch
 from helpers.beit_goldens import BEIT_CHECKS
+from helpers.dalle_goldens import check_dalle_dvae, check_dalle_encoder
 from helpers.mask_statistics import mask_statistics
 from helpers.method_goldens import DEFAULT_FOLDER, MethodGolden, gumbel, pcg64
 from torch import Tensor
@@ -57,6 +58,8 @@ Check = Callable[[MethodGolden], None]
 # Goldens that must be there, each with a check.
 GOLDENS = (
     *BEIT_CHECKS,
+    "dalle_dvae",
+    "dalle_encoder_full",
     "dvae_gumbel",
     "feature_losses",
     "lpips",
@@ -67,7 +70,12 @@ GOLDENS = (
     "vq_ema",
     "vq_taming",
 )
-CHECKS: dict[str, Check] = dict(BEIT_CHECKS)
+CHECKS: dict[str, Check] = {
+    **BEIT_CHECKS,
+    "dalle_dvae": check_dalle_dvae,
+    "dalle_encoder_full": check_dalle_encoder,
+}
+SLOW = {"dalle_encoder_full"}
 
 
 def check_of(name: str) -> Callable[[Check], Check]:
@@ -421,7 +429,10 @@ def quantized(quantizer: Quantizer, x: Tensor, grad: Tensor) -> tuple[Quantized,
 
 DTYPES = {"float64": torch.float64, "float32": torch.float32}
 CASES = [
-    (name, dtype) for name in GOLDENS for dtype in DTYPES if name[:5] + dtype != "mask_float32"
+    pytest.param(name, dtype, marks=[pytest.mark.slow] if name in SLOW else [])
+    for name in GOLDENS
+    for dtype in DTYPES
+    if name[:5] + dtype != "mask_float32"
 ]
 
 

@@ -1,10 +1,13 @@
-"""Rewrite an old checkpoint, which runs code when read, as one that can be read safely.
+"""Rewrite an old checkpoint, which needs code to be read, as one that can be read safely.
 
     python tools/rewrite_checkpoint.py --input old.pyth --output new.pyth
 
-THIS RUNS ANY CODE THAT THE INPUT CONTAINS: do it in a sandbox, as shown in INSTALL.md under "Old
-checkpoints". The weights are kept, with the epoch, the text of the configuration, class names and
-token grid; NumPy arrays become tensors. The names of everything else are printed.
+The code that the input needs is not run: every class and function, but for those that rebuild
+tensors, arrays and containers, is replaced by a placeholder. Of a whole module the parameters and
+buffers are read. Do it in a sandbox nevertheless, as shown in INSTALL.md under "Old checkpoints":
+the file chooses what the reader does. The weights are kept, with the epoch, the text of the
+configuration, class names and token grid; NumPy arrays become tensors. The names of everything else
+are printed.
 """
 
 from __future__ import annotations
@@ -15,15 +18,19 @@ if __name__ == "__main__":
     end_on_interrupt()  # during the imports, which take seconds
 
 import argparse
+import io
 import pickle
 import sys
+import warnings
+import zipfile
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import torch
-from torch import Tensor, nn
+from torch import Tensor
+from torch.serialization import SourceChangeWarning
 
 from slowfast_maskfeat.checkpoints import save_checkpoint
 from slowfast_maskfeat.checkpoints.transfer import WEIGHT_KEYS
@@ -36,46 +43,135 @@ SUFFIXES = (".pyth", ".pth", ".pt")
 KEPT = {"epoch": int, "cfg": str, "class_names": list, "token_grid": list}
 
 
+# Classes and functions that rebuild tensors, arrays and containers, and do nothing else.
+_NUMPY = dict.fromkeys(("numpy.core.", "numpy._core."), ("_reconstruct", "scalar", "_frombuffer"))
+_NUMBERS = ("bool", "int", "float", "complex")
+SAFE: dict[str, tuple[str, ...]] = {
+    "builtins": (
+        *_NUMBERS,
+        "str",
+        "bytes",
+        "bytearray",
+        "list",
+        "tuple",
+        "dict",
+        "set",
+        "frozenset",
+    ),
+    "collections": ("OrderedDict",),
+    "numpy": ("dtype", "ndarray"),
+    **{f"{package}multiarray": names for package, names in _NUMPY.items()},
+    **{f"{package}numeric": names for package, names in _NUMPY.items()},
+    "torch": ("Size", "device", "UntypedStorage"),
+    "torch._utils": (
+        "_rebuild_tensor",
+        "_rebuild_tensor_v2",
+        "_rebuild_parameter",
+        "_rebuild_parameter_with_state",
+    ),
+    "torch.nn.parameter": ("Parameter",),
+    "torch.storage": ("UntypedStorage",),
+}
+_OF_PYTHON_2 = {"__builtin__": "builtins", "copy_reg": "copyreg"}
+_MOST_MODULES = 100_000  # of one file; a module that contains itself has no end
+
+
 class Placeholder(dict[Any, Any]):
-    """Replaces an object whose class is not installed, such as another program's meters."""
+    """Replaces an object of any other class, such as a network or another program's meters.
+
+    Attributes:
+        replaced: The class.
+        state: What describes the object, usually its attributes by name.
+    """
+
+    replaced = ""
+    state: Any = None
+    dump_patches = False  # torch reads it of the classes of modules in its old format
 
     def __new__(cls, *args: Any, **kwargs: Any) -> Placeholder:
-        """Accept any arguments of the missing class."""
+        """Accept any arguments of the class."""
         return super().__new__(cls)
 
     def __init__(self, *args: Any, **kwargs: Any) -> None:
         super().__init__()
 
+    def __call__(self, *args: Any, **kwargs: Any) -> Placeholder:
+        """Replace the result of a function object, such as a partial one."""
+        return Placeholder()
+
+    def __hash__(self) -> int:  # type: ignore[override]
+        """Hash the identity, since the object may be a key."""
+        return id(self)
+
     def __setstate__(self, state: Any) -> None:
-        """Accept any state."""
+        """Keep any state."""
+        self.state = state
 
     def append(self, item: Any) -> None:
-        """Accept items of a missing subclass of list."""
+        """Accept items of a subclass of list."""
 
     def extend(self, items: Any) -> None:
-        """Accept items of a missing subclass of list."""
+        """Accept items of a subclass of list."""
+
+    def add(self, item: Any) -> None:
+        """Accept items of a subclass of set."""
 
 
-class TolerantUnpickler(pickle.Unpickler):
-    """Unpickler that replaces objects of missing classes by placeholders."""
+class RestrictedUnpickler(pickle.Unpickler):
+    """Unpickler that replaces all classes and functions by placeholders, but for the safe ones."""
 
     def find_class(self, module: str, name: str) -> Any:
-        """Find a class or function, or return `Placeholder`."""
-        try:
+        """Return a safe class or function, or a subclass of `Placeholder`."""
+        module = _OF_PYTHON_2.get(module, module)
+        if (module, name) in REPLACED:
+            return REPLACED[module, name]
+        if module == "torch" and isinstance(getattr(torch, name, None), torch.dtype):
+            return getattr(torch, name)
+        if name in SAFE.get(module, ()):
             return super().find_class(module, name)
-        except (ImportError, AttributeError):
-            return Placeholder
+        return type("Placeholder", (Placeholder,), {"replaced": f"{module}.{name}"})
 
 
-class TolerantPickle:
+class RestrictedPickle:
     """Pickle module for torch.load, which needs these two names."""
 
-    Unpickler = TolerantUnpickler
+    Unpickler = RestrictedUnpickler
 
     @staticmethod
     def load(file: Any, **options: Any) -> Any:
         """Read one object."""
-        return TolerantUnpickler(file, **options).load()
+        return RestrictedUnpickler(file, **options).load()
+
+
+def _encoded(text: str, encoding: str = "") -> bytes:
+    """Return the bytes that pickles of protocols before 3 write as text."""
+    return text.encode("latin1")
+
+
+def _reconstructed(kind: Any, base: Any, state: Any) -> Any:
+    """Make an empty object, as protocols before 2 write it, with the items of a dict."""
+    found = kind() if isinstance(kind, type) and issubclass(kind, Placeholder) else Placeholder()
+    found.update(state if isinstance(state, dict) else {})
+    return found
+
+
+def _plain_tensor(rebuild: Any, kind: Any, arguments: Any, state: Any) -> Any:
+    """Rebuild a tensor of a subclass, which needs not be here."""
+    return rebuild(*arguments)
+
+
+def _nested_storage(content: bytes) -> Any:
+    """Read a storage in a plain pickle, which is a file of torch itself."""
+    return _load(io.BytesIO(content))
+
+
+# Functions that could run code, or need it, and what is done instead.
+REPLACED = {
+    ("_codecs", "encode"): _encoded,
+    ("copyreg", "_reconstructor"): _reconstructed,
+    ("torch._tensor", "_rebuild_from_type_v2"): _plain_tensor,
+    ("torch.storage", "_load_from_bytes"): _nested_storage,
+}
 
 
 def main(arguments: list[str]) -> int:
@@ -91,7 +187,7 @@ def main(arguments: list[str]) -> int:
 
 
 def rewrite(source: Path, output: Path) -> None:
-    """Read a file, running the code in it, and write its weights and other plain values.
+    """Read a file without running code in it, and write its weights and other plain values.
 
     Raises:
         ValueError: The input has no weights, or the output exists or has another suffix.
@@ -101,7 +197,14 @@ def rewrite(source: Path, output: Path) -> None:
         raise ValueError(f"--output must end in one of {', '.join(SUFFIXES)}, got {output}")
     if output.exists():
         raise ValueError(f"--output must not exist, got the existing file {output}")
-    content = _as_mapping(_read(source))
+    held = _read(source)
+    content = _as_mapping(held)
+    if isinstance(held, Placeholder) and not content:
+        raise ValueError(
+            f"{source} must contain tensors, got an object of the class "
+            f"{cut(printable(held.replaced))} whose parameters can't be found: it has no "
+            "_parameters and _modules"
+        )
     weight_keys = [key for key in (*WEIGHT_KEYS, "blobs") if _as_mapping(content.get(key))]
     others = {key: _as_plain(value) for key, value in content.items() if key in KEPT}
     kept = {key: value for key, value in others.items() if type(value) is KEPT[key]}
@@ -121,29 +224,86 @@ def rewrite(source: Path, output: Path) -> None:
 
 def _read(source: Path) -> Any:
     with open(source, "rb") as file:
+        if _is_script(file):
+            raise ValueError(f"{source} must not be a TorchScript archive, which is a program")
         try:
-            # No other encoding reads the strings and arrays that Python 2 has written.
-            return torch.load(
-                file,
-                map_location="cpu",
-                weights_only=False,
-                pickle_module=TolerantPickle,
-                encoding="latin1",
-            )
+            return _load(file)
         except Exception as error:  # torch.load raises errors of many types
             reason = error
         file.seek(0)
         try:
-            return TolerantUnpickler(file, encoding="latin1").load()
+            held = RestrictedUnpickler(file, encoding="latin1").load()
+            if isinstance(held, Mapping):  # else a number in front of torch's old format
+                return held
         except Exception as error:
             raise ValueError(f"{source} can't be read: {first_line(reason)}") from error
+        raise ValueError(f"{source} can't be read: {first_line(reason)}") from reason
+
+
+def _load(file: Any) -> Any:
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", SourceChangeWarning)  # of classes that are not read
+        return torch.load(
+            file,
+            map_location="cpu",
+            weights_only=False,
+            pickle_module=RestrictedPickle,
+            encoding="latin1",  # the only one that reads what Python 2 has written
+        )
+
+
+def _is_script(file: Any) -> bool:
+    """Whether torch.load would run a file as a program, as it does by the names of its records."""
+    try:
+        with zipfile.ZipFile(file) as archive:
+            return any(name.rpartition("/")[2] == "constants.pkl" for name in archive.namelist())
+    except (zipfile.BadZipFile, ValueError, NotImplementedError):
+        return False
+    finally:
+        file.seek(0)
 
 
 def _as_mapping(value: Any) -> Mapping[Any, Any]:
-    """Name -> value of a mapping or of a module's state; empty for anything else."""
-    if isinstance(value, nn.Module):
-        return value.state_dict()
+    """Name -> value of a mapping, or of a module's parameters; empty for anything else."""
+    if isinstance(value, Placeholder) and _attributes(value):
+        return _module_state(value)
     return value if isinstance(value, Mapping) else {}
+
+
+def _attributes(module: Any) -> dict[Any, Any]:
+    """Attributes of an object by name; empty if it is no module."""
+    state = module.state if isinstance(module, Placeholder) else None
+    if isinstance(state, tuple):  # attributes in a dict, and those in slots
+        parts = [part for part in state if isinstance(part, dict)]
+        state = {name: item for part in parts for name, item in part.items()}
+    is_module = isinstance(state, dict) and isinstance(state.get("_modules"), Mapping)
+    return state if is_module and isinstance(state.get("_parameters"), Mapping) else {}
+
+
+def _module_state(module: Placeholder) -> dict[str, Any]:
+    """Parameters and buffers by the names of ``state_dict``, in its order.
+
+    Raises:
+        ValueError: There are too many modules, or one contains itself.
+    """
+    found: dict[str, Any] = {}
+    pending: list[tuple[str, Any]] = [("", module)]
+    for _ in range(_MOST_MODULES):
+        if not pending:
+            return found
+        prefix, part = pending.pop()
+        held = _attributes(part)
+        passing = held.get("_non_persistent_buffers_set") or ()
+        buffers = held.get("_buffers")
+        own = dict(held.get("_parameters", {}))
+        if isinstance(buffers, Mapping):
+            own |= {name: value for name, value in buffers.items() if name not in passing}
+        found |= {f"{prefix}{name}": value for name, value in own.items() if value is not None}
+        children = list(held.get("_modules", {}).items())
+        pending += [(f"{prefix}{name}.", child) for name, child in reversed(children)]
+    raise ValueError(
+        f"a module must have at most {_MOST_MODULES:,} parts and not contain itself, got more parts"
+    )
 
 
 def _as_tensor(value: Any) -> Tensor | None:
@@ -176,7 +336,7 @@ def _parse(arguments: list[str]) -> argparse.Namespace:
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
-    parser.add_argument("--input", required=True, help="checkpoint to read; RUNS ITS CODE")
+    parser.add_argument("--input", required=True, help="checkpoint to read")
     parser.add_argument("--output", required=True, help="file to write: .pyth, .pth or .pt")
     return parser.parse_args(arguments)
 

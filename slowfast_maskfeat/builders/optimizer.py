@@ -33,7 +33,8 @@ def build_optimizer(cfg: CfgNode, model: nn.Module) -> torch.optim.Optimizer:
             f"SOLVER.DAMPENING must be 0 with SOLVER.NESTEROV True, got {solver.DAMPENING:g}"
         )
     layered = model if isinstance(model, LayeredModel) else None
-    exempt = layered.no_weight_decay() if layered and cfg.MVIT.ZERO_DECAY_POS_CLS else set()
+    no_weight_decay = getattr(model, "no_weight_decay", set)  # some have no layers in a row
+    exempt: set[str] = no_weight_decay() if cfg.MVIT.ZERO_DECAY_POS_CLS else set()
     groups = parameter_groups(
         model,
         weight_decay=cfg.SOLVER.WEIGHT_DECAY,

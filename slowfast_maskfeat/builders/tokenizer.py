@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, NamedTuple, cast
 
 from fvcore.common.config import CfgNode
-from torch import nn
+from torch import Tensor, nn
 
 from slowfast_maskfeat.backbones import describe_by_layers
 from slowfast_maskfeat.builders.data_source import DataSource
@@ -19,26 +20,24 @@ from slowfast_maskfeat.builders.teacher import (
     teacher_layers,
     teacher_width,
 )
-from slowfast_maskfeat.builders.trained_config import trained_config
-from slowfast_maskfeat.checkpoints import load_checkpoint, load_weights, read_header
+from slowfast_maskfeat.builders.tokenizer_networks import (
+    Parts,
+    dalle_decoder,
+    find_architecture,
+)
+from slowfast_maskfeat.builders.trained_config import shipped_file, trained_config
+from slowfast_maskfeat.checkpoints import (
+    load_checkpoint,
+    load_weights,
+    read_header,
+    read_weights,
+)
 from slowfast_maskfeat.frozen import FrozenNetwork
 from slowfast_maskfeat.schedules import Schedule
 from slowfast_maskfeat.targets.teacher_tokens import TeacherTokens
 from slowfast_maskfeat.tasks.tokenizer import DVAETraining, VQTraining
-from slowfast_maskfeat.tokenizers import (
-    DVAE,
-    ConvDecoder,
-    ConvEncoder,
-    DirectionEMAQuantizer,
-    EMAQuantizer,
-    FeatureDecoder,
-    FeatureReconstruction,
-    LearnedQuantizer,
-    Quantizer,
-    Tokenizer,
-    VQTokenizer,
-    pixel_reconstruction,
-)
+from slowfast_maskfeat.tokenizers import Tokenizer
+from slowfast_maskfeat.tokenizers.published import own_names
 
 _NAME = "Tokenizer"
 
@@ -50,11 +49,12 @@ def check_tokenizer(cfg: CfgNode) -> None:
         ValueError: a key has an invalid value or contradicts another.
     """
     keys = cfg.TOKENIZER
-    side = 2 ** len(keys.WIDTHS)
-    if not keys.WIDTHS or cfg.DATA.TRAIN_CROP_SIZE % side:
+    side = find_architecture(cfg).pixels_per_code(cfg)
+    if cfg.DATA.TRAIN_CROP_SIZE % side:
         raise ValueError(
-            f"DATA.TRAIN_CROP_SIZE must be a multiple of {side}, 2 to the number of "
-            f"TOKENIZER.WIDTHS {list(keys.WIDTHS)}, got {cfg.DATA.TRAIN_CROP_SIZE}"
+            f"DATA.TRAIN_CROP_SIZE must be a multiple of {side}, the pixels of a code (by "
+            "TOKENIZER.WIDTHS, or MVIT.PATCH_STRIDE with TOKENIZER.ARCH 'vit'), got "
+            f"{cfg.DATA.TRAIN_CROP_SIZE}"
         )
     for key in ("TEMPERATURE", "KL_WEIGHT"):
         if (
@@ -92,51 +92,13 @@ def build_tokenizer(cfg: CfgNode, data: DataSource) -> Tokenizer:
     Args:
         cfg: configuration; not modified.
         data: the run's data source.
+
+    Raises:
+        ValueError: keys do not fit TOKENIZER.ARCH.
     """
-    keys = cfg.TOKENIZER
-    is_dvae = keys.TYPE == "dvae"
-    encoder = ConvEncoder(
-        keys.WIDTHS,
-        num_blocks=keys.NUM_BLOCKS,
-        out_channels=keys.NUM_CODES if is_dvae else keys.CODE_DIM,
-    )
-    widths = list(reversed(keys.WIDTHS))
-    if keys.RECONSTRUCTION == "features":
-        kind = FeatureReconstruction()
-        decoder: nn.Module = FeatureDecoder(
-            keys.CODE_DIM,
-            widths[0],
-            num_blocks=keys.NUM_BLOCKS,
-            out_channels=_feature_width(cfg),
-        )
-    else:
-        kind = pixel_reconstruction(keys.RECONSTRUCTION)  # type: ignore[assignment]
-        decoder = ConvDecoder(
-            keys.CODE_DIM,
-            widths,
-            num_blocks=keys.NUM_BLOCKS,
-            out_channels=kind.num_channels,  # type: ignore[attr-defined]
-        )
-    if is_dvae:
-        return DVAE(encoder, decoder, code_dim=keys.CODE_DIM, reconstruction=kind)
-    return VQTokenizer(encoder, _quantizer(cfg), decoder, reconstruction=kind)
-
-
-def _quantizer(cfg: CfgNode) -> Quantizer:
-    keys = cfg.TOKENIZER
-    options = {
-        "beta": keys.BETA,
-        "kmeans_rounds": keys.KMEANS_ROUNDS,
-        "restart_after": keys.RESTART_AFTER,
-        "seed": cfg.RNG_SEED,
-    }
-    size = keys.NUM_CODES, keys.CODE_DIM
-    if keys.CODEBOOK == "direction":
-        return DirectionEMAQuantizer(*size, decay=keys.DECAY, **options)
-    options["unit_sphere"] = keys.DISTANCE == "cosine"
-    if keys.CODEBOOK == "gradient":
-        return LearnedQuantizer(*size, beta_on_codebook=keys.BETA_ON_CODEBOOK, **options)
-    return EMAQuantizer(*size, decay=keys.DECAY, **options)
+    architecture = find_architecture(cfg)
+    of_features = cfg.TOKENIZER.RECONSTRUCTION == "features"
+    return architecture.build(cfg, Parts(_feature_width(cfg) if of_features else None))
 
 
 def build_vq_training(cfg: CfgNode, model: nn.Module, data: DataSource) -> VQTraining:
@@ -187,10 +149,12 @@ class TrainedTokenizer(NamedTuple):
     Attributes:
         cfg: its configuration, frozen.
         path: its checkpoint.
+        decoder_path: checkpoint of its decoder, if that is in a file of its own; else empty.
     """
 
     cfg: CfgNode
     path: str
+    decoder_path: str = ""
 
     @property
     def num_codes(self) -> int:
@@ -200,7 +164,7 @@ class TrainedTokenizer(NamedTuple):
     @property
     def pixels_per_code(self) -> int:
         """Rows, and columns, of pixels that one code stands for."""
-        return int(2 ** len(self.cfg.TOKENIZER.WIDTHS))
+        return find_architecture(self.cfg).pixels_per_code(self.cfg)
 
 
 def find_tokenizer(cfg: CfgNode) -> TrainedTokenizer:
@@ -210,32 +174,74 @@ def find_tokenizer(cfg: CfgNode) -> TrainedTokenizer:
         cfg: configuration; not modified.
 
     Raises:
-        ValueError: there is no such file, or it is not of a tokenizer.
+        ValueError: there is no such file, it is not of a tokenizer, or it has no configuration and
+            TOKENIZER.CFG none.
     """
-    path = cfg.TOKENIZER.CHECKPOINT
+    keys = cfg.TOKENIZER
+    path = keys.CHECKPOINT
     if not path:
         raise ValueError(
             "TOKENIZER.CHECKPOINT must be the checkpoint of a tokenizer with MASK.TARGET 'tokens', "
             "got ''"
         )
-    own = trained_config(path, read_header(path), None, key="a tokenizer trained here has one")
+    file = shipped_file(keys.CFG, "TOKENIZER.CFG") if keys.CFG else None
+    own = trained_config(path, read_header(path), file, key="TOKENIZER.CFG")
     if own.MODEL.MODEL_NAME != _NAME:
         raise ValueError(
             f"TOKENIZER.CHECKPOINT must be of a model with MODEL.MODEL_NAME {_NAME!r}, got {path} "
             f"with {own.MODEL.MODEL_NAME!r}"
         )
-    return TrainedTokenizer(own, path)
+    if keys.DECODER_CHECKPOINT and not find_architecture(own).has_own_encoder:
+        raise ValueError(
+            "TOKENIZER.DECODER_CHECKPOINT must be '' for a tokenizer with TOKENIZER.ARCH "
+            f"{own.TOKENIZER.ARCH!r}, got {keys.DECODER_CHECKPOINT!r}"
+        )
+    return TrainedTokenizer(own, path, keys.DECODER_CHECKPOINT)
 
 
 def load_tokenizer(found: TrainedTokenizer) -> FrozenNetwork:
     """Build a tokenizer with its weights, frozen.
 
+    Published files are read under their own names, see `tokenizers.published`. Where the encoder
+    is in a file of its own, the decoder may be absent.
+
     Raises:
         ValueError: the weights do not fit it, see `load_weights`.
     """
     content = load_checkpoint(found.path)
-    data = DataSource(found.cfg)
-    check_model_size(lambda: build_tokenizer(found.cfg, data), found.path, content)
-    network = build_tokenizer(found.cfg, data)
+    architecture = find_architecture(found.cfg)
+    weights = read_weights(found.path, rename=own_names, content=content).weights
+    has_decoder = any(name.startswith("decoder.") for name in weights)
+    if has_decoder and found.decoder_path:
+        raise ValueError(
+            f"TOKENIZER.DECODER_CHECKPOINT must be '' with {found.path}, which has a decoder, got "
+            f"{found.decoder_path!r}"
+        )
+    parts = Parts(
+        _trained_feature_width(found.cfg, weights),
+        has_decoder=has_decoder or not architecture.has_own_encoder,
+    )
+
+    def build() -> Tokenizer:
+        return architecture.build(found.cfg, parts)
+
+    check_model_size(build, found.path, content)
+    network = build()
     load_weights(network, found.path, complete=True, content=content)
-    return FrozenNetwork(network, source=str(Path(found.path)))
+    frozen = FrozenNetwork(network, source=str(Path(found.path)))
+    if found.decoder_path:  # not in the hash of the weights: no code depends on it
+        decoder = dalle_decoder(found.cfg)
+        load_weights(decoder, found.decoder_path, complete=True)
+        network.decoder = decoder.eval().requires_grad_(False)
+    return frozen
+
+
+def _trained_feature_width(cfg: CfgNode, weights: Mapping[str, Tensor]) -> int | None:
+    """Return the width of the features that trained weights reconstruct: that of the last layer.
+
+    The teacher of the training need not exist any more.
+    """
+    if cfg.TOKENIZER.RECONSTRUCTION != "features":
+        return None
+    biases = [name for name in weights if name.startswith("decode") and name.endswith(".bias")]
+    return len(weights[biases[-1]]) if biases else 1  # without a decoder loading is an error

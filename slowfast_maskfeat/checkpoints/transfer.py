@@ -137,7 +137,7 @@ def load_weights(
 
     Args:
         model: The bare model, on any device. Its attribute ``configured_grid``, if it has one, is
-            its token grid.
+            its token grid, and its method ``own_names`` a default of `rename`.
         path: The checkpoint. Its entry ``token_grid``, (t, h, w), is its model's token grid.
         min_coverage: Smallest share of the backbone that must be filled
             (:attr:`LoadReport.coverage`).
@@ -174,6 +174,7 @@ def load_weights(
     if inflate not in ("mean", "repeat"):
         raise ValueError(f"inflate must be 'mean' or 'repeat', got {inflate!r}")
     path = Path(path)
+    rename = rename or getattr(model, "own_names", None)
     # Test the weights that were validated: the average, if there is one.
     file = read_weights(
         path,

@@ -31,6 +31,7 @@ _CHOICES: dict[str, tuple[object, ...]] = {
     "SOLVER.LR_POLICY": POLICIES,
     "SOLVER.OPTIMIZING_METHOD": ("sgd", "adam", "adamw"),
     "TEST.NUM_SPATIAL_CROPS": (1, 3),
+    "TOKENIZER.ARCH": ("convolutional", "dalle", "vqgan", "vit"),
     "TOKENIZER.CODEBOOK": ("ema", "direction", "gradient"),
     "TOKENIZER.DISTANCE": ("euclidean", "cosine"),
     "TOKENIZER.RECONSTRUCTION": ("l1", "l2", "smooth_l1", "logit_laplace", "features"),

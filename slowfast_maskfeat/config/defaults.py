@@ -340,13 +340,18 @@ def _mask() -> CfgNode:
 def _tokenizer() -> CfgNode:
     node = CfgNode()
     node.TYPE = "vq"  # vq: nearest code of a codebook; dvae: Gumbel-softmax over the codes
+    # network: convolutional; dalle: DALL-E's; vqgan: VQGAN's; vit: BEiT v2's, by the keys of MVIT
+    node.ARCH = "convolutional"
     node.CHECKPOINT = ""  # MASK.TARGET tokens: a trained tokenizer
+    node.CFG = ""  # MASK.TARGET tokens: its YAML file, or a name in configs/; "": its own
+    node.DECODER_CHECKPOINT = ""  # MASK.TARGET tokens: decoder of dalle, for pictures
     # MASK.TARGET tokens: side of its input in pixels, resized from the same crop; 0: as the clip
     node.CROP_SIZE = 0
     node.NUM_CODES = 8192  # K
     node.CODE_DIM = 32  # width of a code
     node.WIDTHS = [64, 128, 256, 256]  # channels of each stage, which halves rows and columns
-    node.NUM_BLOCKS = 1  # residual blocks in each stage
+    node.NUM_BLOCKS = 1  # residual blocks in each stage; vit: blocks of the decoder
+    node.ATTENTION = True  # vqgan: attention on the grid of the codes
     # pixels: l1, l2, smooth_l1, logit_laplace; features: of the network of MASK.TEACHER_CHECKPOINT
     node.RECONSTRUCTION = "l2"
     node.MIN_USAGE = 0.05  # warn if an epoch uses a smaller share of the codes

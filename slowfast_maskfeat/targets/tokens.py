@@ -68,6 +68,12 @@ class TokenTarget(Target):
         return self.num_frames * self.codes_per_side**2
 
     @property
+    def has_pictures(self) -> bool:
+        """Whether `to_frames` makes pictures of codes."""
+        network: Any = self.tokenizer.network
+        return bool(network.has_pictures)
+
+    @property
     def dim(self) -> int:
         """Logits per token."""
         return self.codes_per_token * self.num_codes

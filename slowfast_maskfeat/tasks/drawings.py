@@ -86,6 +86,8 @@ def draw_reconstructions(
 def drawn_target(task: MaskedPrediction) -> str | None:
     """Return the title of the target at the last depth; None if it can't be drawn."""
     target = task.targets[-1]
+    if isinstance(target, TokenTarget) and not target.has_pictures:
+        return None
     return next((row.name for kind, row in DRAWERS.items() if isinstance(target, kind)), None)
 
 

@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
+from collections.abc import Mapping
 from typing import NamedTuple
 
 from torch import Tensor, nn
 
+from slowfast_maskfeat.tokenizers.published import own_names
 from slowfast_maskfeat.tokenizers.reconstruction import ReconstructionKind
 
 
@@ -25,6 +27,18 @@ class Reconstruction(NamedTuple):
     loss: Tensor
 
 
+class ImageEncoder(nn.Module):
+    """A network from images (B, 3, H, W) to logits or vectors of codes (B, out_channels, h, w).
+
+    Attributes:
+        stride: rows, and columns, of pixels that a code stands for.
+        out_channels: number of codes, or width of their vectors.
+    """
+
+    stride: int
+    out_channels: int
+
+
 class Tokenizer(nn.Module, ABC):
     """A network that turns an image into a grid of discrete tokens, and these into an image.
 
@@ -40,6 +54,11 @@ class Tokenizer(nn.Module, ABC):
     @abstractmethod
     def num_codes(self) -> int:
         """Number of codes K; codes are 0 to K - 1."""
+
+    @property
+    def has_pictures(self) -> bool:
+        """Whether `decode` makes images."""
+        return self.reconstruction.has_pictures
 
     @property
     @abstractmethod
@@ -74,7 +93,7 @@ class Tokenizer(nn.Module, ABC):
             (B, 3, H, W) in [0, 1].
 
         Raises:
-            ValueError: the decoder reconstructs features.
+            ValueError: there is no decoder, or it reconstructs features.
         """
         return self.reconstruction.pictures(self.decoder_output(codes))
 
@@ -84,6 +103,10 @@ class Tokenizer(nn.Module, ABC):
         Args:
             taken: () bool on the device: False if the step was skipped; then nothing may change.
         """
+
+    def own_names(self, weights: Mapping[str, Tensor]) -> dict[str, Tensor]:
+        """Give the weights of a published file the names here, for `checkpoints.load_weights`."""
+        return own_names(weights)
 
 
 def check_image_size(images: Tensor, pixels_per_code: int) -> None:

@@ -10,6 +10,8 @@ from collections.abc import Sequence
 
 from torch import Tensor, nn
 
+from slowfast_maskfeat.tokenizers.base import ImageEncoder
+
 
 class ResidualBlock(nn.Module):
     """Two 3x3 convolutions and a 1x1 one, added to their input."""
@@ -29,7 +31,7 @@ class ResidualBlock(nn.Module):
         return self.net(x) + x
 
 
-class ConvEncoder(nn.Sequential):
+class ConvEncoder(nn.Sequential, ImageEncoder):
     """Stages that each halve rows and columns, and a 1x1 convolution.
 
     Args:

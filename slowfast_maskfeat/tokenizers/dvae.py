@@ -7,11 +7,16 @@ Sources: DALL-E (arXiv:2102.12092), BEiT (arXiv:2106.08254) and its published co
 from __future__ import annotations
 
 import torch
+import torch.nn.functional as F
 from torch import Tensor, nn
 
 from slowfast_maskfeat.losses import kl_to_uniform
-from slowfast_maskfeat.tokenizers.base import Reconstruction, Tokenizer, check_image_size
-from slowfast_maskfeat.tokenizers.convolutional import ConvEncoder
+from slowfast_maskfeat.tokenizers.base import (
+    ImageEncoder,
+    Reconstruction,
+    Tokenizer,
+    check_image_size,
+)
 from slowfast_maskfeat.tokenizers.gumbel import gumbel_softmax
 from slowfast_maskfeat.tokenizers.reconstruction import ReconstructionKind
 
@@ -20,25 +25,26 @@ _EPSILON = 1e-10
 
 
 class DVAE(Tokenizer):
-    """A dVAE: an encoder to logits, one vector per code, and a decoder.
+    """A dVAE: an encoder to logits, and a decoder.
 
     Args:
         encoder: (B, 3, H, W) -> (B, K, h, w) logits.
-        decoder: (B, D, h, w) -> (B, C, H, W).
-        code_dim: D, width of a code.
+        decoder: (B, D, h, w) -> (B, C, H, W); None: there are only codes, and no pictures.
+        code_dim: D, width of the vector of a code; None: the decoder takes the weights of the codes
+            themselves, D = K, as DALL-E's does.
         reconstruction: scale and loss of the pixels.
     """
 
     def __init__(
         self,
-        encoder: ConvEncoder,
-        decoder: nn.Module,
+        encoder: ImageEncoder,
+        decoder: nn.Module | None,
         *,
-        code_dim: int,
+        code_dim: int | None,
         reconstruction: ReconstructionKind,
     ) -> None:
         super().__init__()
-        self.codebook = nn.Embedding(encoder.out_channels, code_dim)
+        self.codebook = None if code_dim is None else nn.Embedding(encoder.out_channels, code_dim)
         self.encoder = encoder
         self.decoder = decoder
         self.reconstruction = reconstruction
@@ -46,7 +52,12 @@ class DVAE(Tokenizer):
     @property
     def num_codes(self) -> int:
         """Number of codes K."""
-        return self.codebook.num_embeddings
+        return self.encoder.out_channels
+
+    @property
+    def has_pictures(self) -> bool:
+        """Whether `decode` makes images."""
+        return super().has_pictures and self.decoder is not None
 
     @property
     def pixels_per_code(self) -> int:
@@ -83,9 +94,10 @@ class DVAE(Tokenizer):
         """
         logits = self.logits(images)
         weights = gumbel_softmax(logits, noise, temperature=temperature, hard=hard)
-        vectors = torch.einsum("bkhw,kd->bdhw", weights, self.codebook.weight)
+        if self.codebook is not None:
+            weights = torch.einsum("bkhw,kd->bdhw", weights, self.codebook.weight)
         divergence = kl_to_uniform(logits.movedim(1, -1), epsilon=_EPSILON).mean(dim=(1, 2))
-        return Reconstruction(self.decoder(vectors), logits.argmax(dim=1), divergence)
+        return Reconstruction(self._decoded(weights), logits.argmax(dim=1), divergence)
 
     @torch.no_grad()
     def encode(self, images: Tensor) -> Tensor:
@@ -97,6 +109,18 @@ class DVAE(Tokenizer):
         return self.logits(images).argmax(dim=1)
 
     def decoder_output(self, codes: Tensor) -> Tensor:
-        """Run the decoder on codes: (B, h, w) int64 -> (B, C, H, W)."""
-        output: Tensor = self.decoder(self.codebook(codes).movedim(-1, 1))
+        """Run the decoder on codes: (B, h, w) int64 -> (B, C, H, W).
+
+        Raises:
+            ValueError: there is no decoder.
+        """
+        if self.codebook is not None:
+            return self._decoded(self.codebook(codes).movedim(-1, 1))
+        dtype = next(self.encoder.parameters()).dtype
+        return self._decoded(F.one_hot(codes, self.num_codes).movedim(-1, 1).to(dtype))
+
+    def _decoded(self, vectors: Tensor) -> Tensor:
+        if self.decoder is None:
+            raise ValueError("a tokenizer must have a decoder to draw its codes, got an encoder")
+        output: Tensor = self.decoder(vectors)
         return output

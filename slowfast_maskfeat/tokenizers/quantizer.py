@@ -21,8 +21,12 @@ from slowfast_maskfeat.tokenizers.pool import VectorPool
 _MOST_RESTARTS = 256
 
 
-def _full_precision(vectors: Tensor) -> torch.autocast:
-    """Switch off autocast on the device of vectors."""
+def full_precision(vectors: Tensor) -> torch.autocast:
+    """Switch off autocast on the device of vectors.
+
+    Args:
+        vectors: on that device.
+    """
     device = "cpu" if vectors.is_meta else vectors.device.type  # meta knows no autocast
     return torch.autocast(device, enabled=False)
 
@@ -131,7 +135,7 @@ class Quantizer(nn.Module, ABC):
             samples: (B,) int64, the number of each sample, see `VectorPool.add`; only draws of
                 starts and restarts depend on it.
         """
-        with _full_precision(vectors):
+        with full_precision(vectors):
             vectors = self._scaled(vectors)
             codebook = self._codes()
             flat = vectors.flatten(0, -2)
@@ -146,7 +150,7 @@ class Quantizer(nn.Module, ABC):
     @torch.no_grad()
     def encode(self, vectors: Tensor) -> Tensor:
         """Find the nearest codes, as `forward`: (..., D) -> (...) int64."""
-        with _full_precision(vectors):
+        with full_precision(vectors):
             vectors = self._scaled(vectors)
             codes = nearest_codes(
                 vectors.flatten(0, -2), self._codes(), unit_sphere=self.unit_sphere

@@ -22,7 +22,13 @@ _MARGIN = 0.1
 
 
 class ReconstructionKind(ABC):
-    """A decoder's output: its scale, its loss, and the picture that it shows."""
+    """A decoder's output: its scale, its loss, and the picture that it shows.
+
+    Attributes:
+        has_pictures: whether it shows one.
+    """
+
+    has_pictures: ClassVar[bool] = True
 
     @abstractmethod
     def scaled(self, images: Tensor) -> Tensor:
@@ -91,6 +97,8 @@ class LogitLaplaceReconstruction(ReconstructionKind):
 
 class FeatureReconstruction(ReconstructionKind):
     """Features of a teacher, one for each code: BEiT v2's VQ-KD (arXiv:2208.06366)."""
+
+    has_pictures: ClassVar[bool] = False
 
     def scaled(self, images: Tensor) -> Tensor:
         """Scale images from [0, 1] to [-1, 1]."""

@@ -5,8 +5,12 @@ from __future__ import annotations
 import torch
 from torch import Tensor, nn
 
-from slowfast_maskfeat.tokenizers.base import Reconstruction, Tokenizer, check_image_size
-from slowfast_maskfeat.tokenizers.convolutional import ConvEncoder
+from slowfast_maskfeat.tokenizers.base import (
+    ImageEncoder,
+    Reconstruction,
+    Tokenizer,
+    check_image_size,
+)
 from slowfast_maskfeat.tokenizers.quantizer import Quantizer
 from slowfast_maskfeat.tokenizers.reconstruction import ReconstructionKind
 
@@ -14,26 +18,31 @@ from slowfast_maskfeat.tokenizers.reconstruction import ReconstructionKind
 class VQTokenizer(Tokenizer):
     """An encoder, a vector quantizer and a decoder.
 
+    A subclass may have layers of its own between encoder and quantizer (`to_vectors`), and around
+    the decoder (`from_vectors`).
+
     Args:
         encoder: (B, 3, H, W) -> (B, D, h, w).
         quantizer: of vectors of width D.
         decoder: (B, D, h, w) -> (B, C, H, W), or (B, C, h, w) for features.
         reconstruction: scale and loss of what the decoder returns.
+        projects: a subclass projects the encoder's output to the width of the codes.
 
     Raises:
-        ValueError: the widths of encoder and quantizer differ.
+        ValueError: the widths of encoder and quantizer differ, and nothing projects.
     """
 
     def __init__(
         self,
-        encoder: ConvEncoder,
+        encoder: ImageEncoder,
         quantizer: Quantizer,
         decoder: nn.Module,
         *,
         reconstruction: ReconstructionKind,
+        projects: bool = False,
     ) -> None:
         super().__init__()
-        if encoder.out_channels != quantizer.dim:
+        if not projects and encoder.out_channels != quantizer.dim:
             raise ValueError(
                 f"the encoder must have the width {quantizer.dim} of the codes, got "
                 f"{encoder.out_channels}"
@@ -67,7 +76,7 @@ class VQTokenizer(Tokenizer):
             ValueError: height or width is no multiple of `pixels_per_code`.
         """
         result = self.quantizer(self._vectors(images), samples)
-        output = self.decoder(result.vectors.movedim(-1, 1))
+        output = self.from_vectors(result.vectors.movedim(-1, 1))
         return Reconstruction(output, result.codes, result.loss.mean(dim=(1, 2)))
 
     @torch.no_grad()
@@ -81,7 +90,15 @@ class VQTokenizer(Tokenizer):
 
     def decoder_output(self, codes: Tensor) -> Tensor:
         """Run the decoder on codes: (B, h, w) int64 -> (B, C, H, W)."""
-        output: Tensor = self.decoder(self.quantizer.decode(codes).movedim(-1, 1))
+        return self.from_vectors(self.quantizer.decode(codes).movedim(-1, 1))
+
+    def to_vectors(self, encoded: Tensor) -> Tensor:
+        """Make the vectors to quantize of the encoder's output: (B, D', h, w) -> (B, D, h, w)."""
+        return encoded
+
+    def from_vectors(self, vectors: Tensor) -> Tensor:
+        """Decode the vectors of codes: (B, D, h, w) -> (B, C, H, W)."""
+        output: Tensor = self.decoder(vectors)
         return output
 
     def after_step(self, taken: Tensor) -> None:
@@ -91,5 +108,5 @@ class VQTokenizer(Tokenizer):
     def _vectors(self, images: Tensor) -> Tensor:
         """Encode: (B, 3, H, W) -> (B, h, w, D)."""
         check_image_size(images, self.pixels_per_code)
-        vectors: Tensor = self.encoder(self.reconstruction.scaled(images))
-        return vectors.movedim(1, -1)
+        encoded = self.encoder(self.reconstruction.scaled(images))
+        return self.to_vectors(encoded).movedim(1, -1)

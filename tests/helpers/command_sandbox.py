@@ -16,7 +16,7 @@ from helpers import detection_commands, tiny_run
 from helpers.documents import ROOT, shown_files
 from helpers.load_tool import run_tool
 from helpers.tar_shards import write_shard
-from helpers.tiny_teachers import IMAGE_CLASSIFIER, save_teacher, save_tokenizer
+from helpers.tiny_teachers import IMAGE_CLASSIFIER, save_dalle, save_teacher, save_tokenizer
 from helpers.videos_on_disk import numbered_frames, write_video
 from PIL import Image
 
@@ -75,7 +75,9 @@ TEACHERS: dict[str, dict[str, object]] = {
         "TOKENIZER.PERCEPTUAL_LAYERS": ["blocks.1"],
     },
 }
-TOKENIZER = "TOKENIZER.CHECKPOINT"
+# Of a published tokenizer, in whose place the command gets a tiny one with its configuration.
+OF_TOKENIZER = {"TOKENIZER.CFG": {"TOKENIZER.CFG": "", "TOKENIZER.CROP_SIZE": 0}}
+TOKENIZER, DECODER = "TOKENIZER.CHECKPOINT", "TOKENIZER.DECODER_CHECKPOINT"
 SMALL_SEGMENTS = {"TEST.NUM_ENSEMBLE_VIEWS": 1}
 CONFIGS = {
     "ssl": ROOT / "configs/masked_ssl/k400_MVITv2_S_16x4_MaskFeat_PT.yaml",
@@ -92,6 +94,7 @@ def small(words: Sequence[str]) -> list[str]:
         pairs |= SMALL_IMAGES
     if cfg.MODEL.MODEL_NAME == "Tokenizer":
         pairs |= SMALL_TOKENIZER
+        pairs |= SMALL_AUTOENCODER if cfg.TOKENIZER.ARCH == "vit" else {}
     if cfg.MASK.MAE_ON or cfg.MVIT.REL_POS_BIAS:
         pairs |= SMALL_AUTOENCODER
     if cfg.TEST.DATASET == "ssv2":
@@ -103,7 +106,8 @@ def small(words: Sequence[str]) -> list[str]:
 
 def pairs_of_networks(words: Sequence[str]) -> list[str]:
     """Keys and values that a command needs where its frozen networks are tiny."""
-    return tiny_run.pairs(*(pairs for key, pairs in TEACHERS.items() if key in words))
+    known = {**TEACHERS, **OF_TOKENIZER}
+    return tiny_run.pairs(*(pairs for key, pairs in known.items() if key in words))
 
 
 def configuration(words: Sequence[str]) -> CfgNode:
@@ -196,14 +200,18 @@ class Sandbox:
 
     def _networks(self, keys: Mapping[str, str]) -> set[str]:
         """Make the frozen networks that a command names; returns their paths."""
-        named = {key: keys[key] for key in (TOKENIZER, *TEACHERS) if key in keys}
+        for key in ("MASK.TEACHER_CFG", "TOKENIZER.PERCEPTUAL_CFG", "TOKENIZER.CFG"):
+            if keys.get(key):
+                load_config([shipped_file(keys[key], key)])
+        named = {key: keys[key] for key in (TOKENIZER, DECODER, *TEACHERS) if key in keys}
+        if DECODER in named:
+            for part, path in save_dalle(self.folder).items():
+                self._copy(path, named[part])
+            return set(named.values())
         for key, name in named.items():
             is_tokenizer = key == TOKENIZER
             make = save_tokenizer if is_tokenizer else partial(save_teacher, case=IMAGE_CLASSIFIER)
             self._copy(make(self.folder), name)
-        for key in ("MASK.TEACHER_CFG", "TOKENIZER.PERCEPTUAL_CFG"):
-            if keys.get(key):
-                load_config([shipped_file(keys[key], key)])
         return set(named.values())
 
     def _beit(self, path: str, words: Sequence[str]) -> None:

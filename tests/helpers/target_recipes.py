@@ -22,6 +22,14 @@ BEVT_MASKS = "the authors' code of BEVT (arXiv 2112.01529): MaskedPositionGenera
 BEIT_V2 = "github.com/microsoft/unilm beit2/TOKENIZER.md"
 BEIT_V2_CODES = "beit2/norm_ema_quantizer.py, beit2/modeling_vqkd.py"
 
+BEIT_V2_NETWORK = "beit2/modeling_vqkd.py"
+BEIT_V2_RUN = "beit2/run_vqkd_training.py"
+BEIT_V2_DATA = "beit2/datasets.py: build_vqkd_dataset"
+DALLE = "github.com/openai/DALL-E"
+DALLE_MEMORY = "from memory of DALL-E's paper (2102.12092), which was not read"
+PECO = "the abstract of PeCo (2111.12710)"
+PECO_MEMORY = "from memory of PeCo's paper (2111.12710), which was not read"
+
 # Published file whose values hold for all keys that a table below does not name.
 BASE_OF = {
     "masked_ssl/in1k_VIT_B_DINO_features_PT": "masked_ssl/in1k_VIT_B_MaskFeat_PT",
@@ -211,6 +219,108 @@ VQ: Sourced = {
     "SOLVER.CLIP_GRAD_L2NORM": (None, OURS),
 }
 
+DVAE: Sourced = {
+    **IMAGES,
+    "TASK": ("tokenizer", OURS),
+    "TRAIN.BATCH_SIZE": (512, DALLE_MEMORY),
+    "TRAIN.EVAL_PERIOD": (10, OURS),
+    "TRAIN.CHECKPOINT_PERIOD": (10, OURS),
+    "TRAIN.EMA_DECAY": (0.999, DALLE_MEMORY),
+    "MODEL.MODEL_NAME": ("Tokenizer", TARGET_IS),
+    "TOKENIZER.TYPE": ("dvae", TARGET_IS),
+    "TOKENIZER.ARCH": ("dalle", f"{DALLE}: dall_e/encoder.py, dall_e/decoder.py"),
+    "TOKENIZER.NUM_CODES": (8192, f"{DALLE}: vocab_size of dall_e/encoder.py"),
+    "TOKENIZER.CODE_DIM": (128, f"{DALLE}: n_init of dall_e/decoder.py"),
+    "TOKENIZER.WIDTHS": ([256, 512, 1024, 2048], f"{DALLE}: n_hid of dall_e/encoder.py"),
+    "TOKENIZER.NUM_BLOCKS": (2, f"{DALLE}: n_blk_per_group of dall_e/encoder.py"),
+    "TOKENIZER.RECONSTRUCTION": ("logit_laplace", DALLE_MEMORY),
+    "TOKENIZER.TEMPERATURE": ([1.0, 0.0625], DALLE_MEMORY),
+    "TOKENIZER.ANNEALING": (0.5, OURS),
+    "TOKENIZER.KL_WEIGHT": ([0.0, 0.034375], f"{DALLE_MEMORY}: 6.6 / 192"),
+    "TOKENIZER.KL_WARMUP": (0.01, OURS),
+    "TOKENIZER.HARD": (False, OURS),
+    "TOKENIZER.PERCEPTUAL_WEIGHT": (0.0, DALLE_MEMORY),
+    "DATA.TRAIN_CROP_SIZE": (112, f"{OURS}: as BEiT gives it images"),
+    "DATA.TEST_CROP_SIZE": (112, OURS),
+    "DATA.MEAN": ([0.485, 0.456, 0.406], OURS),
+    "DATA.STD": ([0.229, 0.224, 0.225], OURS),
+    "DATA.TRAIN_JITTER_SCALES_RELATIVE": ([0.5, 1.0], OURS),
+    "DATA.TRAIN_JITTER_ASPECT_RELATIVE": ([0.75, 1.3333], OURS),
+    "DATA.RANDOM_FLIP": (True, OURS),
+    "AUG.ENABLE": (False, OURS),
+    "MIXUP.ENABLE": (False, OURS),
+    "SOLVER.OPTIMIZING_METHOD": ("adamw", DALLE_MEMORY),
+    "SOLVER.LR_POLICY": ("cosine", DALLE_MEMORY),
+    "SOLVER.BASE_LR": (1e-4, DALLE_MEMORY),
+    "SOLVER.COSINE_END_LR": (1.25e-6, DALLE_MEMORY),
+    "SOLVER.WARMUP_START_LR": (1e-6, "without effect"),
+    "SOLVER.WARMUP_EPOCHS": (0.0, OURS),
+    "SOLVER.MAX_EPOCH": (100, OURS),
+    "SOLVER.BETAS": ([0.9, 0.999], DALLE_MEMORY),
+    "SOLVER.WEIGHT_DECAY": (1e-4, DALLE_MEMORY),
+    "SOLVER.ZERO_WD_1D_PARAM": (True, OURS),
+    "SOLVER.CLIP_GRAD_L2NORM": (None, OURS),
+}
+
+PECO_VQ: Sourced = {
+    **VQ,
+    "TRAIN.BATCH_SIZE": (512, PECO_MEMORY),
+    "TOKENIZER.NUM_CODES": (8192, "BEVT's README: as many as DALL-E's"),
+    "TOKENIZER.CODE_DIM": (256, PECO_MEMORY),
+    "TOKENIZER.CODEBOOK": ("ema", PECO_MEMORY),
+    "TOKENIZER.DISTANCE": ("euclidean", PECO_MEMORY),
+    "TOKENIZER.DECAY": (0.99, OURS),
+    "TOKENIZER.BETA": (0.25, PECO_MEMORY),
+    "TOKENIZER.KMEANS_ROUNDS": (10, OURS),
+    "TOKENIZER.RESTART_AFTER": (100, OURS),
+    "TOKENIZER.PERCEPTUAL_WEIGHT": (1.0, PECO_MEMORY),
+    "TOKENIZER.PERCEPTUAL_CFG": ("VIT_B_16", f"{PECO}: a self-supervised transformer"),
+    "TOKENIZER.PERCEPTUAL_LAYERS": (
+        ["blocks.2", "blocks.5", "blocks.8", "blocks.10"],
+        f"{PECO_MEMORY}: layers 3, 6, 9 and 11",
+    ),
+    "DATA.TRAIN_CROP_SIZE": (224, PECO_MEMORY),
+    "DATA.TEST_CROP_SIZE": (224, OURS),
+    "SOLVER.OPTIMIZING_METHOD": ("adamw", OURS),
+    "SOLVER.BASE_LR": (5e-5, PECO_MEMORY),
+    "SOLVER.WARMUP_EPOCHS": (10.0, OURS),
+    "SOLVER.MAX_EPOCH": (100, PECO_MEMORY),
+    "SOLVER.BETAS": ([0.9, 0.99], OURS),
+    "SOLVER.WEIGHT_DECAY": (1e-4, OURS),
+}
+
+VQKD: Sourced = {
+    **VQ,
+    "MASK.TEACHER_CFG": ("VIT_B_16", f"{BEIT_V2}: weights with DINO's ViT-B/16"),
+    "TOKENIZER.ARCH": ("vit", BEIT_V2_NETWORK),
+    "TOKENIZER.NUM_BLOCKS": (1, f"{BEIT_V2}: weights with DINO's ViT-B/16"),
+    "TOKENIZER.RECONSTRUCTION": ("features", BEIT_V2_NETWORK),
+    "MVIT.DEPTH": (12, BEIT_V2_NETWORK),
+    "MVIT.EMBED_DIM": (768, BEIT_V2_NETWORK),
+    "MVIT.NUM_HEADS": (12, BEIT_V2_NETWORK),
+    "MVIT.PATCH_2D": (True, BEIT_V2_NETWORK),
+    "MVIT.PATCH_KERNEL": ([16, 16], BEIT_V2_NETWORK),
+    "MVIT.PATCH_STRIDE": ([16, 16], BEIT_V2_NETWORK),
+    "MVIT.PATCH_PADDING": ([0, 0], BEIT_V2_NETWORK),
+    "MVIT.USE_ABS_POS": (True, BEIT_V2_NETWORK),
+    "MVIT.DROPPATH_RATE": (0.0, BEIT_V2_NETWORK),
+    "MVIT.LAYER_SCALE": (0.0, BEIT_V2_NETWORK),
+    "MVIT.INIT": ("rescaled", OURS),
+    "MVIT.ZERO_DECAY_POS_CLS": (True, f"{BEIT_V2_NETWORK}: no_weight_decay"),
+    "DATA.TRAIN_JITTER_SCALES_RELATIVE": ([0.08, 1.0], BEIT_V2),
+    "DATA.TRAIN_JITTER_ASPECT_RELATIVE": ([0.75, 1.3333], BEIT_V2_DATA),
+    "DATA.RANDOM_FLIP": (True, BEIT_V2_DATA),
+    "AUG.ENABLE": (True, BEIT_V2_DATA),
+    "AUG.COLOR_JITTER": (0.0, BEIT_V2_RUN),
+    "AUG.AA_TYPE": ("", BEIT_V2_DATA),
+    "AUG.RE_PROB": (0.0, BEIT_V2_DATA),
+    "AUG.INTERPOLATION": ("bicubic", BEIT_V2),
+    "SOLVER.BASE_LR": (5e-5 * 512 / 128, f"{BEIT_V2_RUN}: 5e-5 for 128 images"),
+    "SOLVER.COSINE_END_LR": (1e-5, BEIT_V2_RUN),
+    "SOLVER.WARMUP_START_LR": (0.0, BEIT_V2_RUN),
+    "SOLVER.CLIP_GRAD_L2NORM": (None, BEIT_V2_RUN),
+}
+
 TARGET_RECIPES: dict[str, Sourced] = {
     "masked_ssl/in1k_VIT_B_DINO_features_PT": OF_DINO,
     "masked_ssl/in1k_VIT_B_supervised_features_PT": {
@@ -219,6 +329,9 @@ TARGET_RECIPES: dict[str, Sourced] = {
     },
     "masked_ssl/in1k_VIT_B_pseudo_labels_PT": PSEUDO_LABELS,
     "masked_ssl/in1k_VQ": VQ,
+    "masked_ssl/in1k_DVAE": DVAE,
+    "masked_ssl/in1k_PeCo_VQ": PECO_VQ,
+    "masked_ssl/in1k_VQKD": VQKD,
     "masked_ssl/in1k_VIT_B_tokens_PT": BEIT,
     "masked_ssl/k400_MVITv2_S_16x4_tokens_PT": TOKENS,
     "masked_ssl/k400_MVITv2_S_16x4_features_PT": OF_DINO,
@@ -240,5 +353,8 @@ TARGET_EXEMPT: dict[str, set[str]] = {
         "pos_embed_class",
         "pos_embed_spatial",
         "pos_embed_temporal",
+    },
+    "masked_ssl/in1k_VQKD": {
+        f"{part}.{name}" for part in ("encoder", "decoder") for name in ("cls_token", "pos_embed")
     },
 }

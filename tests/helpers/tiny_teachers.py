@@ -11,7 +11,7 @@ from helpers.golden_rule import fill_with_golden_weights
 from helpers.tiny_cases import tiny_options
 
 from slowfast_maskfeat.builders import build_model
-from slowfast_maskfeat.checkpoints import save_checkpoint
+from slowfast_maskfeat.checkpoints import load_checkpoint, save_checkpoint
 from slowfast_maskfeat.config import load_config
 
 IMAGE_CLASSIFIER = "img_vit_ft"
@@ -47,6 +47,25 @@ def save_tokenizer(folder: Path, **changes: Any) -> Path:
     return save_checkpoint(folder / "tokenizer.pyth", content)
 
 
+def save_dalle(folder: Path) -> dict[str, Path]:
+    """Save DALL-E's networks, tiny and of 8x8 pixels a code, in two files as published.
+
+    Returns:
+        The files by the keys that name them. The encoder's has the configuration.
+    """
+    keys = {"TYPE": "dvae", "ARCH": "dalle", "WIDTHS": [4, 8, 8, 16], "NUM_CODES": 16}
+    whole = load_checkpoint(save_tokenizer(folder, RECONSTRUCTION="logit_laplace", **keys))
+    parts: dict[str, dict[str, Any]] = {"encoder": {}, "decoder": {}}
+    for name, value in whole["model_state"].items():
+        part, _, short = name.partition(".")
+        parts[part][short] = value
+    content = {"model_state": parts["encoder"], "cfg": whole["cfg"]}
+    return {
+        "TOKENIZER.CHECKPOINT": save_checkpoint(folder / "dalle_encoder.pyth", content),
+        "TOKENIZER.DECODER_CHECKPOINT": save_checkpoint(folder / "decoder.pyth", parts["decoder"]),
+    }
+
+
 def networks_of(files: Sequence[str], folder: Path) -> list[str]:
     """Keys and values that give tiny networks to a configuration whose target needs one."""
     cfg = load_config(files)
@@ -55,4 +74,18 @@ def networks_of(files: Sequence[str], folder: Path) -> list[str]:
     if cfg.MASK.ENABLE and cfg.MASK.TARGET in ("features", "pseudo_labels"):
         teacher = save_teacher(folder, IMAGE_CLASSIFIER)
         return ["MASK.TEACHER_CHECKPOINT", str(teacher), "MASK.TEACHER_CFG", ""]
+    if cfg.MODEL.MODEL_NAME == "Tokenizer":
+        return _networks_of_tokenizer(cfg, folder)
     return []
+
+
+def _networks_of_tokenizer(cfg: CfgNode, folder: Path) -> list[str]:
+    words = []
+    if cfg.TOKENIZER.RECONSTRUCTION == "features":
+        teacher = save_teacher(folder, IMAGE_CLASSIFIER)
+        words += ["MASK.TEACHER_CHECKPOINT", str(teacher), "MASK.TEACHER_CFG", ""]
+    if cfg.TOKENIZER.PERCEPTUAL_WEIGHT:
+        network = save_teacher(folder, IMAGE_CLASSIFIER)
+        words += ["TOKENIZER.PERCEPTUAL_CHECKPOINT", str(network), "TOKENIZER.PERCEPTUAL_CFG", ""]
+        words += ["TOKENIZER.PERCEPTUAL_LAYERS", "['blocks.1']"]
+    return words

@@ -6,6 +6,8 @@ import subprocess
 
 import pytest
 import torch
+from helpers.golden_rule import fill_with_golden_weights
+from helpers.published_files import write_yaml
 from helpers.tiny_run import (
     PRETRAINING,
     command,
@@ -18,7 +20,8 @@ from helpers.tiny_run import (
 )
 from helpers.tiny_teachers import save_teacher
 
-from slowfast_maskfeat.checkpoints import find_checkpoints, load_checkpoint
+from slowfast_maskfeat import tokenizers
+from slowfast_maskfeat.checkpoints import find_checkpoints, load_checkpoint, save_checkpoint
 
 VQ = {
     "TASK": "tok",
@@ -29,6 +32,38 @@ VQ = {
     "TOKENIZER.KMEANS_ROUNDS": 3,
 }
 DVAE = {**VQ, "TOKENIZER.TYPE": "dvae"}
+# All of them have 8x8 pixels a code.
+DALLE = {
+    **DVAE,
+    "TOKENIZER.ARCH": "dalle",
+    "TOKENIZER.WIDTHS": [4, 8, 8, 16],
+    "TOKENIZER.RECONSTRUCTION": "logit_laplace",
+}
+VQGAN = {
+    **VQ,
+    "TOKENIZER.ARCH": "vqgan",
+    "TOKENIZER.WIDTHS": [32, 32, 32, 32],
+    "TOKENIZER.CODEBOOK": "gradient",
+    "TOKENIZER.KMEANS_ROUNDS": 0,
+}
+VQKD = {
+    **VQ,
+    "TOKENIZER.ARCH": "vit",
+    "TOKENIZER.RECONSTRUCTION": "features",
+    "TOKENIZER.CODEBOOK": "direction",
+    "TOKENIZER.DISTANCE": "cosine",
+    "MVIT.PATCH_2D": True,
+    "MVIT.PATCH_KERNEL": [8, 8],
+    "MVIT.PATCH_STRIDE": [8, 8],
+    "MVIT.PATCH_PADDING": [0, 0],
+    "MVIT.POOL_Q_STRIDE": [],
+    "MVIT.POOL_KVQ_KERNEL": None,
+    "MVIT.POOL_KV_STRIDE_ADAPTIVE": None,
+    "MVIT.USE_ABS_POS": True,
+    "MVIT.REL_POS_SPATIAL": False,
+    "MVIT.REL_POS_TEMPORAL": False,
+    "MVIT.RESIDUAL_POOLING": False,
+}
 KINDS = {
     "vq": VQ,
     "vq directions": {
@@ -186,6 +221,80 @@ def test_a_tokenizer_reconstructs_the_features_of_a_teacher(data, image_teacher,
     first, last = events(tmp_path, "validation")
     assert last["reconstruction"] < first["reconstruction"] <= 2  # one minus a cosine
     assert not (tmp_path / "predictions.png").exists()
+
+
+@pytest.mark.parametrize("options", [DALLE, VQGAN, VQKD], ids=["dalle", "vqgan", "vit"])
+def test_published_networks_are_trained_and_their_codes_predicted(
+    data, image_teacher, tmp_path, options
+):
+    """The codes of a teacher's features are predicted without the teacher, and not drawn."""
+    of_features = options is VQKD
+    teacher = tmp_path / "teacher.pyth"
+    teacher.write_bytes(image_teacher.read_bytes())
+    features = {"MASK.TEACHER_CHECKPOINT": teacher} if of_features else {}
+    done = run(data, tmp_path / "tokenizer", options, features)
+    assert done.returncode == 0, done.stderr
+    first, last = events(tmp_path / "tokenizer", "validation")
+    assert last["loss"] < first["loss"]
+    teacher.unlink()
+    options = {"MASK.TARGET": "tokens", "TOKENIZER.CHECKPOINT": _last(tmp_path / "tokenizer")}
+    done = run(data, tmp_path, PRETRAINING, ONE_EPOCH, options)
+    assert done.returncode == 0, done.stderr
+    (validation,) = events(tmp_path, "validation")
+    assert 0 < validation["baseline"] <= 2.78
+    assert (tmp_path / "predictions.png").exists() != of_features
+
+
+def _save_part(path, network):
+    """A published file: weights under their own names, without a configuration."""
+    return save_checkpoint(path, fill_with_golden_weights(network).state_dict())
+
+
+def test_published_files_of_dalle_give_codes_and_pictures(data, tmp_path):
+    encoder = _save_part(
+        tmp_path / "encoder.pth",
+        tokenizers.DalleEncoder((4, 8, 8, 16), num_blocks=1, out_channels=16),
+    )
+    decoder = _save_part(
+        tmp_path / "decoder.pth",
+        tokenizers.DalleDecoder(16, 4, (16, 8, 8, 4), num_blocks=1, out_channels=6),
+    )
+    file = write_yaml(tmp_path / "dalle.yaml", {**DALLE, "DATA.TRAIN_CROP_SIZE": 32})
+    options = {
+        "MASK.TARGET": "tokens",
+        "TOKENIZER.CHECKPOINT": encoder,
+        "TOKENIZER.CFG": file,
+    }
+    for name, more in {"alone": {}, "both": {"TOKENIZER.DECODER_CHECKPOINT": decoder}}.items():
+        done = run(data, tmp_path / name, PRETRAINING, ONE_EPOCH, options, more)
+        assert done.returncode == 0, done.stderr
+        assert (tmp_path / name / "predictions.png").exists() == bool(more)
+    assert losses(tmp_path / "alone") == losses(tmp_path / "both")
+    # A decoder does not change what is predicted, so a training may go on with one.
+    done = run(data, tmp_path / "alone", PRETRAINING, options, more)
+    assert done.returncode == 0, done.stderr
+    assert (tmp_path / "alone" / "predictions.png").exists()
+
+
+def test_a_tokenizer_starts_from_a_published_file(data, tmp_path):
+    options = {"num_blocks": 1, "attends": True}
+    vqgan = tokenizers.VQGAN(
+        tokenizers.VQGANEncoder((32,) * 4, out_channels=4, **options),
+        tokenizers.LearnedQuantizer(16, 4),
+        tokenizers.VQGANDecoder(4, (32,) * 4, out_channels=3, **options),
+        reconstruction=tokenizers.PixelReconstruction("l2"),
+    )
+    state = fill_with_golden_weights(vqgan).state_dict()
+    state["quantize.embedding.weight"] = state["quantizer.codebook"]
+    theirs = {name: value for name, value in state.items() if not name.startswith("quantizer.")}
+    path = save_checkpoint(tmp_path / "last.pth", {"state_dict": theirs})
+    start = {"TRAIN.CHECKPOINT_FILE_PATH": path, "TRAIN.CHECKPOINT_MIN_COVERAGE": 1.0}
+    done = run(data, tmp_path / "run", VQGAN, ONE_EPOCH, start, {"SOLVER.BASE_LR": 1e-12})
+    assert done.returncode == 0, done.stderr
+    trained = load_checkpoint(_last(tmp_path / "run"))["model_state"]
+    for name, value in vqgan.state_dict().items():
+        if value.is_floating_point():
+            assert torch.allclose(trained[name], value, atol=1e-4), name
 
 
 def test_a_checkpoint_of_another_model_is_named(data, tmp_path):

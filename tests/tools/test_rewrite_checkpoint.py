@@ -2,10 +2,15 @@
 
 from __future__ import annotations
 
+import codecs
+import functools
+import io
+import os
 import pickle
 import re
 import sys
 import types
+import warnings
 from argparse import Namespace
 from collections.abc import Callable
 from fractions import Fraction
@@ -104,6 +109,160 @@ def test_code_that_is_not_here_is_not_needed(rewrite: Rewrite, tmp_path: Path) -
     assert got.keys() == {"model_state"}
     assert got["model_state"]["w"].tolist() == VALUES
     assert "left out: meters, cfg" in printed
+
+
+NETWORK = """
+import functools
+import torch
+from torch import nn
+
+def scaled(x, factor):
+    return factor * x
+
+class Attributes:
+    __slots__ = ("gain", "__dict__")
+    def __getstate__(self):
+        return None, {"gain": self.gain}
+
+class Convolution(nn.Module):
+    def __init__(self, width):
+        super().__init__()
+        self.w = nn.Parameter(torch.arange(2.0 * width).view(2, width))
+        self.b = nn.Parameter(torch.zeros(2))
+        self.register_parameter("none", None)
+        self.device = torch.device("cpu")
+        self.make = functools.partial(scaled, factor=2)
+        self.options = Attributes()
+        self.options.gain = 0.5
+
+class Network(nn.Module):
+    width: int = 3
+    def __init__(self):
+        super().__init__()
+        self.blocks = nn.Sequential()
+        self.blocks.add_module("input", Convolution(self.width))
+        group = nn.Sequential(Convolution(2), nn.ReLU(), nn.BatchNorm2d(2), nn.Identity())
+        self.blocks.add_module("group_1", group)
+        self.again = self.blocks.input
+        self.register_buffer("passing", torch.ones(2), persistent=False)
+        self.register_buffer("scale", torch.full((2,), 3.0))
+        self.absent = None
+        self.register_forward_hook(scaled)
+        self.register_forward_pre_hook(scaled)
+        self.kinds = {Convolution: 1, (Network, scaled): {scaled}}
+
+class Recursive(nn.Module):
+    def __init__(self):
+        super().__init__()
+        self._modules["itself"] = self
+
+class Opaque(nn.Module):
+    def __getstate__(self):
+        return {"hidden": 1}
+"""
+
+
+@pytest.fixture
+def network(monkeypatch: pytest.MonkeyPatch) -> types.ModuleType:
+    """A program whose classes are absent when the `with` of a test has ended."""
+    program = types.ModuleType("another_network")
+    exec(NETWORK, program.__dict__)
+    return program
+
+
+def save_of_absent(program: types.ModuleType, content: Any, path: Path, kind: str) -> None:
+    """Writes a file whose classes are absent afterwards."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setitem(sys.modules, program.__name__, program)
+        if kind.startswith("protocol"):
+            path.write_bytes(pickle.dumps(content, int(kind[-1])))
+        else:
+            torch.save(content, path, _use_new_zipfile_serialization=kind == "zip")
+
+
+@pytest.mark.parametrize("kind", ["zip", "legacy", "protocol 1", "protocol 2", "protocol 5"])
+@pytest.mark.parametrize("key", [None, "model"])
+def test_parameters_of_a_module_whose_class_is_absent(
+    rewrite: Rewrite, tmp_path: Path, network: types.ModuleType, key: str | None, kind: str
+) -> None:
+    model = network.Network()
+    expected = model.state_dict()
+    content = model if key is None else {key: model, "lr": 0.1}
+    save_of_absent(network, content, tmp_path / "old.pkl", kind)
+    got, _ = rewritten(rewrite, tmp_path / "old.pkl")
+    weights = got["model_state"]
+    assert list(weights) == list(expected)
+    assert {"blocks.input.w", "blocks.group_1.2.running_mean", "again.b"} <= set(weights)
+    for name, value in expected.items():
+        assert torch.equal(weights[name], value), name
+        assert type(weights[name]) is torch.Tensor
+
+
+@pytest.mark.parametrize(
+    ("name", "message"),
+    [
+        ("Opaque", "an object of the class another_network.Opaque whose parameters can't be found"),
+        ("Recursive", "must have at most 100,000 parts and not contain itself"),
+        ("scaled", "must contain tensors|can't be read"),
+    ],
+)
+def test_a_module_without_an_end_or_parameters_is_one_line(
+    rewrite: Rewrite, tmp_path: Path, network: types.ModuleType, name: str, message: str
+) -> None:
+    held = getattr(network, name)
+    content = held() if isinstance(held, type) else held
+    save_of_absent(network, content, tmp_path / "old.pkl", "zip")
+    code, printed, errors = rewrite(tmp_path / "old.pkl", tmp_path / "new.pyth")
+    assert (code, printed) == (2, "")
+    (line,) = errors.splitlines()
+    assert re.search(message, line)
+
+
+class Bomb:
+    """An object that calls a function when it is read."""
+
+    def __init__(self, function: Callable[..., Any], *arguments: Any) -> None:
+        self.call = function, arguments
+
+    def __reduce__(self) -> Any:
+        return self.call
+
+
+@pytest.mark.parametrize("kind", ["zip", "legacy", "protocol 0", "protocol 2", "protocol 5"])
+def test_no_code_of_a_file_runs(rewrite: Rewrite, tmp_path: Path, kind: str) -> None:
+    marker = tmp_path / "marker"
+    nested = io.BytesIO()
+    torch.save({"bomb": Bomb(os.mkdir, str(marker))}, nested)
+    bombs = [
+        Bomb(os.mkdir, str(marker)),
+        Bomb(exec, f"import os; os.mkdir({str(marker)!r})"),
+        Bomb(functools.partial(os.mkdir, str(marker))),
+        Bomb(map, os.mkdir, [str(marker)]),
+        Bomb(__import__, "this_is_absent"),
+        Bomb(torch.load, str(tmp_path / "other.pth")),
+        Bomb(torch.storage._load_from_bytes, nested.getvalue()),
+        Bomb(codecs.encode, "abc", "rot13"),
+    ]
+    content = {"model": {"w": TENSOR, "bomb": bombs[0]}, "epoch": 3, "bombs": bombs}
+    module = types.ModuleType("empty")
+    save_of_absent(module, content, tmp_path / "old.pkl", kind)
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        code, printed, errors = rewrite(tmp_path / "old.pkl", tmp_path / "new.pyth")
+    assert code == 0, errors
+    assert load_checkpoint(tmp_path / "new.pyth")["model_state"]["w"].tolist() == VALUES
+    assert "left out: bombs, bomb" in printed
+    assert not marker.exists()
+    pickle.loads(pickle.dumps(bombs[0]))  # it does work
+    assert marker.exists()
+
+
+@pytest.mark.filterwarnings("ignore:.*torch.jit")
+def test_a_program_of_torch_is_refused(rewrite: Rewrite, tmp_path: Path) -> None:
+    torch.jit.script(nn.Linear(2, 2)).save(str(tmp_path / "old.pth"))  # type: ignore[no-untyped-call]
+    code, _, errors = rewrite(tmp_path / "old.pth", tmp_path / "new.pyth")
+    assert code == 2
+    assert "must not be a TorchScript archive" in errors
 
 
 @pytest.mark.parametrize("protocol", [0, 2, 4])
