@@ -76,6 +76,7 @@ class Method:
         has_labels: samples need class labels.
         has_boxes: samples are key frames with boxes.
         is_tested: TEST.ENABLE runs a test; False for pre-training.
+        is_monitored: TRAIN.MONITOR measures features of the backbone, which its checkpoint has.
     """
 
     model: Callable[[CfgNode, DataSource], nn.Module]
@@ -90,6 +91,7 @@ class Method:
     has_labels: bool = False
     has_boxes: bool = False
     is_tested: bool = False
+    is_monitored: bool = False
 
     @property
     def row_name(self) -> str:
@@ -286,6 +288,7 @@ METHODS: dict[MethodKey, Method] = {
         views=target_views,
         masks=_mask_samplers,
         label_maps=_target_label_maps,
+        is_monitored=True,
     ),
 }
 """All training methods."""

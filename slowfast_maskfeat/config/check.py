@@ -12,6 +12,8 @@ from slowfast_maskfeat.config.numbers import wrong_numbers
 from slowfast_maskfeat.schedules import POLICIES
 from slowfast_maskfeat.text import quoted
 
+_MONITOR_FIGURES = ("knn", "rank", "std")
+
 _CHOICES: dict[str, tuple[object, ...]] = {
     "AUG.INTERPOLATION": ("bicubic", "bilinear", "random"),
     "AUG.RE_MODE": ("pixel", "rand", "const"),
@@ -35,6 +37,7 @@ _CHOICES: dict[str, tuple[object, ...]] = {
     "TOKENIZER.RECONSTRUCTION": ("l1", "l2", "smooth_l1", "logit_laplace", "features"),
     "TRAIN.CHECKPOINT_INFLATION": ("", "mean", "repeat"),
     "TRAIN.CHECKPOINT_WEIGHTS": ("teacher", "student"),
+    "TRAIN.KEEP_BEST": ("", *_MONITOR_FIGURES),
     "TRAIN.PRECISION": ("", "float32", "bf16", "fp16"),
 }
 
@@ -102,6 +105,8 @@ _NOT_NEGATIVE = (
     "TOKENIZER.RESTART_AFTER",
     "TRAIN.CHECKPOINT_STEP_PERIOD",
     "TRAIN.KEEP_CHECKPOINTS",
+    "TRAIN.MONITOR_MIN_RANK",
+    "TRAIN.MONITOR_PERIOD",
 )
 
 _RATES = (
@@ -162,6 +167,9 @@ def check_values(cfg: CfgNode) -> None:
     for rate in cfg.PROBE.LEARNING_RATES:
         is_accepted = isinstance(rate, int | float) and 0 < rate <= _LARGEST_RATE
         _require(is_accepted, "PROBE.LEARNING_RATES", f"in (0, {_LARGEST_RATE}]", rate)
+    for figure in cfg.TRAIN.MONITOR:
+        accepted = f"a list of {', '.join(map(repr, _MONITOR_FIGURES))}, or empty"
+        _require(figure in _MONITOR_FIGURES, "TRAIN.MONITOR", accepted, cfg.TRAIN.MONITOR)
     last_shard = cfg.NUM_SHARDS - 1
     _require(0 <= cfg.SHARD_ID <= last_shard, "SHARD_ID", f"in [0, {last_shard}]", cfg.SHARD_ID)
     for key, accepted, value in too_large(values):

@@ -132,6 +132,10 @@ def _train() -> CfgNode:
     node.CHECKPOINT_WEIGHTS = "teacher"  # new: of a method with a teacher: teacher or student
     node.EMA_DECAY = 0.0  # new: decay per step of the weight average that is validated; 0: none
     node.MAX_NONFINITE = 3  # new: consecutive steps with a non-finite loss that stop training
+    node.MONITOR = ["knn", "rank", "std"]  # new: pre-training: figures of the features; []: none
+    node.MONITOR_PERIOD = 10  # new: epochs between them; the last epoch always has them; 0: never
+    node.MONITOR_MIN_RANK = 2.0  # new: effective rank of the features below which a warning says so
+    node.KEEP_BEST = ""  # new: knn, rank, std: keep the best checkpoint by it, too; "": do not
     return node
 
 

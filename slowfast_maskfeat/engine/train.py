@@ -14,6 +14,7 @@ from torch import Tensor
 
 from slowfast_maskfeat import distributed
 from slowfast_maskfeat.checkpoints.save_load import (
+    best_path,
     checkpoint_path,
     keep_last,
     save_checkpoint,
@@ -26,6 +27,7 @@ from slowfast_maskfeat.engine.coordination import from_main
 from slowfast_maskfeat.engine.gradient_step import StepResult
 from slowfast_maskfeat.engine.lost_videos import LostVideos
 from slowfast_maskfeat.engine.meter import Meter
+from slowfast_maskfeat.engine.monitor import Monitor
 from slowfast_maskfeat.engine.optimizer import set_learning_rate
 from slowfast_maskfeat.engine.reporter import Reporter
 from slowfast_maskfeat.engine.state import TrainState
@@ -84,6 +86,7 @@ def train(
     transform: BatchTransform | None = None,
     validate: Callable[[StopSignals], dict[str, Any]] | None = None,
     owes_validation: bool = False,
+    monitor: Monitor | None = None,
     stream: TextIO | None = None,
 ) -> list[Path]:
     """Train from the epoch and step of `state` to the last epoch.
@@ -100,6 +103,7 @@ def train(
         validate: returns validation metrics; None disables validation.
         owes_validation: make the validation of the restored state first, which was due when the
             run was stopped.
+        monitor: measures the features; None: they are not measured.
         stream: of the progress bar and messages; None for stderr.
 
     Returns:
@@ -126,10 +130,13 @@ def train(
         device=device,
         transform=transform,
         validate=validate,
+        monitor=monitor,
     )
     with StopSignals() as signals:
         if owes_validation:
             loop.validate(signals)
+        if monitor is not None and monitor.is_owed:
+            loop.monitor(signals)
         while state.epoch < settings.max_epoch:
             signal = loop.run_epoch(signals)
             last = state.epoch == settings.max_epoch
@@ -139,6 +146,8 @@ def train(
                 raise StoppedError(signal, state.checkpoint)
             if validate is not None and settings.validates(state.epoch):
                 loop.validate(signals)
+            if monitor is not None and monitor.is_due(state.epoch, settings.max_epoch):
+                loop.monitor(signals)
     return [path for path in loop.saved if path.exists()]
 
 
@@ -157,6 +166,7 @@ class _TrainLoop:
         device: torch.device,
         transform: BatchTransform | None,
         validate: Callable[[StopSignals], dict[str, Any]] | None,
+        monitor: Monitor | None,
     ) -> None:
         self._state = state
         self._loader = loader
@@ -167,6 +177,7 @@ class _TrainLoop:
         self._device = device
         self._transform = transform
         self._validate = validate
+        self._monitor = monitor
         self._watch = _FiniteWatch(
             settings.max_nonfinite, loader, device, state.scaler.is_enabled()
         )
@@ -241,23 +252,47 @@ class _TrainLoop:
             StoppedError: after a signal, once a checkpoint is saved.
         """
         assert self._validate is not None
+        results = self._measure(self._validate, signals)
+        self._log.write("validation", **self._place(), **results)
+        self._stop_after(signals)
+
+    def monitor(self, signals: StopSignals) -> None:
+        """Measure the features of the current weights, log the result and keep the best weights.
+
+        Raises:
+            StoppedError: after a signal, once a checkpoint is saved.
+        """
+        assert self._monitor is not None
+        results = self._measure(self._monitor.measure, signals)
+        best = self._monitor.new_best(results)
+        if best is not None:
+            self._save_best(best)
+        self._log.write("monitor", **self._place(), **results, is_best=best is not None)
+        self._reporter.monitor(self._state, results)
+        self._stop_after(signals)
+
+    def _measure(
+        self, work: Callable[[StopSignals], dict[str, Any]], signals: StopSignals
+    ) -> dict[str, Any]:
         try:
-            results = self._validate(signals)
+            return work(signals)
         except StoppedError as stopped:
             raise StoppedError(stopped.number, self._state.checkpoint or self.save()) from None
-        # A resumed run finds by the name of the checkpoint whether it owes this validation.
+
+    def _place(self) -> dict[str, Any]:
+        # A resumed run finds by the name of the checkpoint whether it owes an event.
         name = self._state.checkpoint.name if self._state.checkpoint else None
-        self._log.write("validation", epoch=self._state.epoch, checkpoint=name, **results)
+        return {"epoch": self._state.epoch, "checkpoint": name}
+
+    def _stop_after(self, signals: StopSignals) -> None:
         signal = signals.agreed()
         if signal:
             raise StoppedError(signal, self._state.checkpoint or self.save())
 
     def save(self) -> Path:
         """Save a checkpoint of the current state; only the main process writes it."""
-        self._report_lost()
         state, settings = self._state, self._settings
-        meter = self._meter.state_dict() if self._meter and state.step else None
-        payload = state.payload(lost=self._lost.state_dict(), meter=meter)
+        payload = self._payload()
         path = checkpoint_path(
             settings.folder, prefix=settings.prefix, epoch=state.epoch, step=state.step
         )
@@ -271,6 +306,24 @@ class _TrainLoop:
         self.saved.append(path)
         state.checkpoint = path
         return path
+
+    def _save_best(self, best: dict[str, Any]) -> None:
+        """Save the current state as the best one, beside the checkpoints of epochs."""
+        payload = {**self._payload(), "best": best}
+        path = best_path(self._settings.folder, prefix=self._settings.prefix)
+
+        def write() -> None:
+            save_checkpoint(path, payload)
+
+        from_main(write)
+        if path not in self.saved:
+            self.saved.append(path)
+
+    def _payload(self) -> dict[str, Any]:
+        self._report_lost()
+        state = self._state
+        meter = self._meter.state_dict() if self._meter and state.step else None
+        return state.payload(lost=self._lost.state_dict(), meter=meter)
 
 
 def _is_due(count: int, period: int) -> bool:

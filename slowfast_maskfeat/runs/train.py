@@ -38,10 +38,11 @@ from slowfast_maskfeat.engine.train import TrainSettings, train
 from slowfast_maskfeat.log import EventLog, TensorBoardLog
 from slowfast_maskfeat.runs.figures import draw_figures
 from slowfast_maskfeat.runs.model_info import measure_model
+from slowfast_maskfeat.runs.monitor import build_monitor
 from slowfast_maskfeat.runs.report import data_facts, print_main, print_notes
 from slowfast_maskfeat.runs.resume import (
     check_folder,
-    is_validated,
+    is_followed_by,
     print_changes,
     print_other_tasks,
 )
@@ -120,6 +121,9 @@ def run_training(
     if state.epoch >= cfg.SOLVER.MAX_EPOCH:
         print_main(f"{started_from} is of the last epoch (SOLVER.MAX_EPOCH): nothing left to train")
     settings = _settings(cfg, precision, task.scalar_names)
+    monitor = build_monitor(cfg, state, data, device)
+    if monitor is not None and monitor.is_due(state.epoch, settings.max_epoch):
+        monitor.is_owed = _is_owed(cfg, state, "monitor")
     written = train(
         state,
         loader,
@@ -132,7 +136,10 @@ def run_training(
         device=device,
         transform=build_batch_transform(cfg, data=data),
         validate=validate if val_loader is not None else None,
-        owes_validation=val_loader is not None and _owes_validation(cfg, state, settings),
+        owes_validation=val_loader is not None
+        and settings.validates(state.epoch)
+        and _is_owed(cfg, state, "validation"),
+        monitor=monitor,
     )
     tensorboard.close()
     written += [tensorboard_folder] if tensorboard_folder is not None else []
@@ -205,12 +212,12 @@ def _resume(
     return str(path)
 
 
-def _owes_validation(cfg: CfgNode, state: TrainState, settings: TrainSettings) -> bool:
-    """Return whether the run was stopped before the validation of its last checkpoint."""
+def _is_owed(cfg: CfgNode, state: TrainState, kind: str) -> bool:
+    """Return whether the run was stopped before an event that follows its last checkpoint."""
     path = state.checkpoint
     if path is None or path.parent != checkpoint_folder(cfg) or state.step:
         return False
-    return settings.validates(state.epoch) and from_main(lambda: not is_validated(path))
+    return from_main(lambda: not is_followed_by(kind, path))
 
 
 def _settings(cfg: CfgNode, precision: torch.dtype | None, shown: Sequence[str]) -> TrainSettings:

@@ -217,6 +217,23 @@ def test_rows_that_are_left_out_change_no_batch_of_the_others(folder, num_worker
         assert len(loader) == 0
 
 
+@pytest.mark.parametrize("world", [1, 2])
+def test_rows_that_are_kept_alone_fill_batches(folder, world):
+    dataset, kept = _dataset(folder), np.array([1, 3, 4, 5, 6])
+    loaders = [
+        ClipLoader(dataset, 2, shuffle=False, rank=rank, world=world) for rank in range(world)
+    ]
+    rows = []
+    for loader in loaders:
+        loader.keep_only(kept)
+        assert len(loader) == 3
+        rows.append([batch.index.tolist() for batch in loader.epoch(0)])
+    assert rows == ([[[1, 3], [4, 5], [6]]] if world == 1 else [[[1], [4], [6]], [[3], [5]]])
+    whole = {int(batch.index): batch for batch in ClipLoader(dataset, 1, shuffle=False).epoch(0)}
+    for batch in loaders[0].epoch(0):
+        assert batch.clips[0].equal(whole[int(batch.index[0])].clips[0])
+
+
 def test_evaluation_draws_the_same_in_every_epoch(folder):
     loader = ClipLoader(_dataset(folder), 4, shuffle=False)
     _assert_same(_content(loader.epoch(0)), _content(loader.epoch(7)))
