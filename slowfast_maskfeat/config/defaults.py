@@ -435,6 +435,7 @@ def _solver() -> CfgNode:
     node.LAYER_DECAY = 1.0  # factor on the learning rate from each block to the one before
     node.CLIP_GRAD_VAL = None  # largest absolute value of a gradient
     node.CLIP_GRAD_L2NORM = None  # largest norm of all gradients together
+    node.CLIP_GRAD_PER_PARAM = False  # new: of the gradient of each parameter instead
     return node
 
 

@@ -320,7 +320,8 @@ def train_step(
     total = distributed.all_reduce(total, "sum")
     if state.scaler.is_enabled():
         state.scaler.unscale_(state.stepper.optimizer)
-    result = state.stepper(total[0], total[1])
+    frozen = state.task.frozen_parameters(state.bare, progress)
+    result = state.stepper(total[0], total[1], frozen=frozen)
     if state.scaler.is_enabled():
         state.scaler.update()
     state.stepper.optimizer.zero_grad(set_to_none=True)

@@ -80,6 +80,7 @@ def run_training(
         build_optimizer(cfg, model),
         clip_l2norm=cfg.SOLVER.CLIP_GRAD_L2NORM,
         clip_value=cfg.SOLVER.CLIP_GRAD_VAL,
+        per_parameter=cfg.SOLVER.CLIP_GRAD_PER_PARAM,
     )
     state = TrainState(
         model=model,
