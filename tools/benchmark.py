@@ -90,7 +90,11 @@ def make_state(cfg: CfgNode, form: str, device: torch.device) -> TrainState:
         for target in task.targets:
             target.__class__ = PlainHOGTarget
     task.to(device)
-    stepper = GradientStep(build_optimizer(cfg, model), clip_l2norm=cfg.SOLVER.CLIP_GRAD_L2NORM)
+    stepper = GradientStep(
+        build_optimizer(cfg, model),
+        clip_l2norm=cfg.SOLVER.CLIP_GRAD_L2NORM,
+        per_parameter=cfg.SOLVER.CLIP_GRAD_PER_PARAM,
+    )
     scaler = torch.amp.GradScaler(device.type, enabled=False)
     return TrainState(model=model, task=task, stepper=stepper, scaler=scaler)
 

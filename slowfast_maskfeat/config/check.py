@@ -29,6 +29,7 @@ _CHOICES: dict[str, tuple[object, ...]] = {
     "MVIT.MODE": ("conv", "conv_unshared", "avg", "max"),
     "MVIT.NORM": ("layernorm",),
     "PROBE.KIND": ("", "linear", "attentive", "knn"),
+    "SOLVER.LARS_NORM": ("sum", "decayed"),
     "SOLVER.LR_POLICY": POLICIES,
     "SOLVER.OPTIMIZING_METHOD": ("sgd", "adam", "adamw"),
     "TEST.NUM_SPATIAL_CROPS": (1, 3),

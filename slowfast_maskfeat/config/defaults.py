@@ -217,8 +217,12 @@ def _augmentation() -> CfgNode:
     node.RE_COUNT = 1  # largest number of rectangles erased in a clip
     node.ON_DEVICE = False  # new: RandAugment, resize and color on the device, not in workers
     node.NUM_SAMPLE = 1  # augmented clips per decoded clip; a step has NUM_SAMPLE * BATCH_SIZE
-    node.MASK_KIND = ""  # new: cube, tube, block, frame, random; "": as the published keys say
+    # new: cube, tube, block, frame, random, ibot, ibot_random, multiblock; "": as the published
+    # keys say
+    node.MASK_KIND = ""
     node.MASK_RATIO = 0.0  # share of tokens masked in pre-training
+    node.MASK_RATIO_RANGES = [[0.0, 0.0], [0.1, 0.5]]  # new: of ibot masks, one drawn per view
+    node.MASK_BLOCKS = [[8, 0.15], [2, 0.7]]  # new: multiblock: [number, area] of each mask's
     node.MASK_WINDOW_SIZE = []  # grid (t, h, w) of the masks; []: derived from the model
     node.MASK_TUBE = False  # the same mask in all frames
     node.MASK_FRAMES = False  # mask whole frames
@@ -434,11 +438,15 @@ def _solver() -> CfgNode:
     node.DAMPENING = 0.0  # of SGD
     node.NESTEROV = True  # SGD
     node.BETAS = [0.9, 0.999]  # of Adam and AdamW
+    node.LARS_ON = False  # SGD with LARS; biases and norms are neither scaled nor decayed
+    node.LARS_NORM = "sum"  # new: |g| + decay |w|; decayed: |g + decay w|, as in BYOL
     node.WEIGHT_DECAY = 1e-4
+    node.WEIGHT_DECAY_END = None  # new: its value at the end of a cosine; None: constant
     node.ZERO_WD_1D_PARAM = False  # no weight decay on biases and norms
     node.LAYER_DECAY = 1.0  # factor on the learning rate from each block to the one before
     node.CLIP_GRAD_VAL = None  # largest absolute value of a gradient
     node.CLIP_GRAD_L2NORM = None  # largest norm of all gradients together
+    node.CLIP_GRAD_PER_PARAM = False  # new: of the gradient of each parameter instead
     return node
 
 

@@ -88,7 +88,6 @@ INERT_KEYS: dict[str, tuple[tuple[object, ...], str]] = {
         "the published code ignores it, too; use MVIT.LAYER_SCALE instead",
     ),
     "SOLVER.GAMMA": ((0.1,), "no supported policy uses it"),
-    "SOLVER.LARS_ON": ((False,), "LARS is not supported"),
     "SOLVER.STEP_SIZE": ((1,), "no supported policy uses it"),
     "SOLVER.WARMUP_FACTOR": ((0.1,), "use SOLVER.WARMUP_START_LR instead"),
     "TENSORBOARD.CATEGORIES_PATH": (("",), "this view is not available"),
@@ -124,6 +123,10 @@ def _has_random_masks(cfg: CfgNode) -> bool:
     return bool(cfg.AUG.MASK_KIND == "random" or (not cfg.AUG.MASK_KIND and cfg.MASK.MAE_RND_MASK))
 
 
+def _draws_ratios(cfg: CfgNode) -> bool:
+    return cfg.AUG.MASK_KIND in ("ibot", "ibot_random")
+
+
 # New keys that contradict others are errors where the object is built, and so are published keys
 # that select two kinds of one thing.
 INERT_TOGETHER = (
@@ -132,6 +135,25 @@ INERT_TOGETHER = (
         (None, 0.4),
         lambda cfg: cfg.AUG.ENABLE and not _of_images(cfg),
         "on videos, as in the published code; use AUG.VIDEO_COLOR_JITTER instead",
+    ),
+    Overruled(
+        "AUG.MASK_RATIO",
+        (0.0,),
+        lambda cfg: _draws_ratios(cfg) or cfg.AUG.MASK_KIND == "multiblock",
+        "on masks of AUG.MASK_KIND ibot, ibot_random and multiblock; use AUG.MASK_RATIO_RANGES or "
+        "AUG.MASK_BLOCKS",
+    ),
+    Overruled(
+        "AUG.MASK_RATIO_RANGES",
+        ([[0.0, 0.0], [0.1, 0.5]],),
+        lambda cfg: not _draws_ratios(cfg),
+        "on other masks than those of AUG.MASK_KIND ibot and ibot_random",
+    ),
+    Overruled(
+        "AUG.MASK_BLOCKS",
+        ([[8, 0.15], [2, 0.7]],),
+        lambda cfg: cfg.AUG.MASK_KIND != "multiblock",
+        "on other masks than those of AUG.MASK_KIND multiblock",
     ),
     Overruled(
         "AUG.MASK_WINDOW_SIZE",
@@ -163,6 +185,12 @@ INERT_TOGETHER = (
         (False,),
         lambda cfg: cfg.MASK.ENABLE and not cfg.MASK.MAE_ON,
         "without MASK.MAE_ON: only MAE's decoder has position embeddings",
+    ),
+    Overruled(
+        "SOLVER.LARS_NORM",
+        ("sum",),
+        lambda cfg: not cfg.SOLVER.LARS_ON,
+        "without SOLVER.LARS_ON",
     ),
     Overruled(
         "TEST.NUM_ENSEMBLE_VIEWS",
