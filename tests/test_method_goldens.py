@@ -14,6 +14,7 @@ import pytest
 import torch
 from helpers.mask_statistics import mask_statistics
 from helpers.method_goldens import DEFAULT_FOLDER, MethodGolden, gumbel, pcg64
+from helpers.teacher_goldens import TEACHER_CHECKS
 from torch import Tensor
 
 from slowfast_maskfeat.backbones import EncoderOptions, NormedEncoder
@@ -55,6 +56,7 @@ Check = Callable[[MethodGolden], None]
 
 # Goldens that must be there, each with a check.
 GOLDENS = (
+    *TEACHER_CHECKS,
     "dvae_gumbel",
     "feature_losses",
     "lpips",
@@ -65,7 +67,7 @@ GOLDENS = (
     "vq_ema",
     "vq_taming",
 )
-CHECKS: dict[str, Check] = {}
+CHECKS: dict[str, Check] = dict(TEACHER_CHECKS)
 
 
 def check_of(name: str) -> Callable[[Check], Check]:

@@ -117,6 +117,10 @@ TOKENIZER_PANELS = (
     CurvePanel("usage", "codes in use (%)"),
     CurvePanel("perplexity", "perplexity of the codes"),
 )
+PROTOTYPE_PANELS = (
+    LOSS_PANEL,
+    CurvePanel("teacher_entropy", "entropy of the teacher (% of uniform)"),
+)
 _LR_PANEL = CurvePanel("lr", "learning rate")
 
 
