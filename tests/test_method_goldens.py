@@ -14,6 +14,7 @@ import torch
 from helpers.golden_masks import check_mask_beit, check_mask_ibot
 from helpers.golden_training import check_ema_schedules, check_lars
 from helpers.method_goldens import DEFAULT_FOLDER, MethodGolden, gumbel, pcg64
+from helpers.teacher_goldens import TEACHER_CHECKS
 from torch import Tensor
 
 from slowfast_maskfeat.backbones import EncoderOptions, NormedEncoder
@@ -53,6 +54,7 @@ Check = Callable[[MethodGolden], None]
 
 # Goldens that must be there, each with a check.
 GOLDENS = (
+    *TEACHER_CHECKS,
     "dvae_gumbel",
     "ema_schedules",
     "feature_losses",
@@ -66,7 +68,7 @@ GOLDENS = (
     "vq_ema",
     "vq_taming",
 )
-CHECKS: dict[str, Check] = {}
+CHECKS: dict[str, Check] = dict(TEACHER_CHECKS)
 
 
 def check_of(name: str) -> Callable[[Check], Check]:

@@ -91,6 +91,7 @@ class EncoderOptions:
         sincos_positions: They are fixed sin-cos positions.
         sincos_time: A part of these codes time.
         sincos_twice: Add these twice, as a published classifier did by mistake.
+        position_offset: Of their resizing to other grids, see `position_tables.resize_spatial`.
         activation_checkpoint: Recompute the blocks in the backward pass to save memory.
         initialization: How weights start, a name in `INITIALIZATIONS`.
     """
@@ -118,6 +119,7 @@ class EncoderOptions:
     sincos_positions: bool = False
     sincos_time: bool = True
     sincos_twice: bool = False
+    position_offset: float = 0.0
     activation_checkpoint: bool = False
     initialization: str = "published"
 

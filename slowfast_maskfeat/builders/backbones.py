@@ -15,6 +15,7 @@ from slowfast_maskfeat.backbones import (
     LayeredModel,
     MaskedModel,
     MaskedPredictor,
+    MaskedViewEncoder,
     NormedEncoder,
 )
 from slowfast_maskfeat.backbones.geometry import Triple
@@ -63,6 +64,10 @@ class BackboneKind:
                 f"got {type(backbone).__name__}, which {lacks}"
             )
         return backbone
+
+    def build_for_views(self, cfg: CfgNode, *, takes_masks: bool) -> Backbone:
+        """Build the backbone of a model that compares views, some of which are masked."""
+        return self.build(cfg, takes_masks=takes_masks)
 
     def build_on_meta(self, cfg: CfgNode) -> Backbone:
         """Build the backbone on the meta device, for its shapes."""
@@ -132,6 +137,9 @@ class _MViTKind(BackboneKind):
 
     def build(self, cfg: CfgNode, *, takes_masks: bool = False) -> Backbone:
         return NormedEncoder(encoder_options(cfg), takes_masks=takes_masks)
+
+    def build_for_views(self, cfg: CfgNode, *, takes_masks: bool) -> Backbone:
+        return MaskedViewEncoder(encoder_options(cfg)) if takes_masks else self.build(cfg)
 
     def classifier(self, cfg: CfgNode, num_classes: int, *, mean_pooling: bool) -> FeatureModel:
         return build_mvit(cfg, num_classes, mean_pooling=mean_pooling)

@@ -55,6 +55,7 @@ def encoder_options(cfg: CfgNode) -> EncoderOptions:
         sincos_positions=keys.USE_FIXED_SINCOS_POS,
         sincos_time=keys.SINCOS_POS_TIME,
         sincos_twice=keys.SINCOS_POS_TWICE,
+        position_offset=keys.POS_RESIZE_OFFSET,
         initialization=keys.INIT,
         activation_checkpoint=cfg.MODEL.ACT_CHECKPOINT,
     )

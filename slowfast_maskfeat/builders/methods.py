@@ -12,6 +12,16 @@ from typing import NamedTuple
 from fvcore.common.config import CfgNode
 from torch import nn
 
+from slowfast_maskfeat.builders.contrastive import (
+    build_byol,
+    build_byol_model,
+    build_dino,
+    build_dino_model,
+    build_ibot,
+    build_ibot_model,
+    check_byol,
+    check_contrastive,
+)
 from slowfast_maskfeat.builders.data_source import DataSource
 from slowfast_maskfeat.builders.masks import build_mask_sampler
 from slowfast_maskfeat.builders.model import build_classifier, build_detector, build_masked_model
@@ -36,6 +46,7 @@ from slowfast_maskfeat.figures import (
     AP_PANEL,
     BASELINE_PANEL,
     LOSS_PANEL,
+    PROTOTYPE_PANELS,
     TOKENIZER_PANELS,
     TOP1_PANEL,
     CurvePanel,
@@ -277,6 +288,23 @@ METHODS: dict[MethodKey, Method] = {
         figures=TOKENIZER_PANELS,
         draw=draw_reconstructions,
         check=check_tokenizer,
+    ),
+    MethodKey("ContrastiveModel", kind_key="CONTRASTIVE.TYPE", kind="byol"): Method(
+        model=build_byol_model,
+        task=build_byol,
+        check=check_byol,
+    ),
+    MethodKey("ContrastiveModel", kind_key="CONTRASTIVE.TYPE", kind="dino"): Method(
+        model=build_dino_model,
+        task=build_dino,
+        figures=PROTOTYPE_PANELS,
+        check=check_contrastive,
+    ),
+    MethodKey("ContrastiveModel", kind_key="CONTRASTIVE.TYPE", kind="ibot"): Method(
+        model=build_ibot_model,
+        task=build_ibot,
+        figures=PROTOTYPE_PANELS,
+        check=check_contrastive,
     ),
     MethodKey("MaskMViT", masked=True): Method(
         model=build_masked_model,

@@ -17,6 +17,7 @@ _MONITOR_FIGURES = ("knn", "rank", "std")
 _CHOICES: dict[str, tuple[object, ...]] = {
     "AUG.INTERPOLATION": ("bicubic", "bilinear", "random"),
     "AUG.RE_MODE": ("pixel", "rand", "const"),
+    "CONTRASTIVE.PATCH_CENTER": ("all", "masked"),
     "DATA.DECODING_BACKEND": ("auto", "torchvision", "torchcodec", "pyav", "decord"),
     "DATA.ENSEMBLE_METHOD": ("sum", "max"),
     "MASK.FEATURE_LOSS": ("l2", "smooth_l1", "cosine"),
@@ -46,6 +47,11 @@ _POSITIVE = (
     "AUG.NUM_SAMPLE",
     "AUG.RE_COUNT",
     "AVA.FRAME_RATE",
+    "CONTRASTIVE.BOTTLENECK_DIM",
+    "CONTRASTIVE.DIM",
+    "CONTRASTIVE.MLP_DIM",
+    "CONTRASTIVE.NUM_MLP_LAYERS",
+    "CONTRASTIVE.T",
     "DATA.IN_VAL_CROP_RATIO",
     "DATA.NUM_FRAMES",
     "DATA.SAMPLING_RATE",
@@ -86,6 +92,11 @@ _LONGEST_TASK = 150  # bytes; file systems allow 255 for a name
 _LARGEST_RATE = 1e30  # of a probe; times the batch size it is still a finite float32
 
 _NOT_NEGATIVE = (
+    "CONTRASTIVE.FREEZE_LAST_LAYER_EPOCHS",
+    "CONTRASTIVE.PATCH_DIM",
+    "CONTRASTIVE.PATCH_WEIGHT",
+    "CONTRASTIVE.TEACHER_T_EPOCHS",
+    "CONTRASTIVE.VIEW_WEIGHT",
     "DATA.DECODE_TIMEOUT",
     "DATA.MAX_IMAGE_PIXELS",
     "DATA.TRAIN_JITTER_FPS",
@@ -111,6 +122,7 @@ _NOT_NEGATIVE = (
 )
 
 _RATES = (
+    "CONTRASTIVE.CENTER_MOMENTUM",
     "MODEL.DROPOUT_RATE",
     "MVIT.DROPOUT_RATE",
     "MVIT.DROPPATH_RATE",
@@ -122,6 +134,7 @@ _SHARES = (
     "AUG.GRAY_PROB",
     "AUG.RE_PROB",
     "AVA.DETECTION_SCORE_THRESH",
+    "CONTRASTIVE.MOMENTUM",
     "DATA.MAX_BAD_FRACTION",
     "MIXUP.LABEL_SMOOTH_VALUE",
     "MIXUP.PROB",
@@ -135,6 +148,7 @@ _LOSSES = {
     "cross_entropy": "classification",
     "soft_cross_entropy": "classification",
     "multi_mse": "pre-training",
+    "contrastive_loss": "views",
     "bce": "detection",
     "bce_logit": "detection",
 }

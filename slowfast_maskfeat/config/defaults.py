@@ -37,6 +37,7 @@ def default_config() -> CfgNode:
     cfg.MVIT = _mvit()
     cfg.MASK = _mask()
     cfg.TOKENIZER = _tokenizer()  # new
+    cfg.CONTRASTIVE = _contrastive()
     cfg.DETECTION = _detection()
     cfg.AVA = _ava()
     cfg.PROBE = _probe()
@@ -290,6 +291,9 @@ def _mvit() -> CfgNode:
     node.USE_FIXED_SINCOS_POS = False  # fixed sin-cos ones instead of learned ones
     node.SINCOS_POS_TIME = True  # new: a quarter of their channels encodes time; False: none
     node.SINCOS_POS_TWICE = False  # new: add them twice, as the published classifier does
+    # new: added to rows and columns when absolute ones are resized to other clips; DINO's code has
+    # 0.1
+    node.POS_RESIZE_OFFSET = 0.0
     node.REL_POS_SPATIAL = False  # relative position embeddings of rows and columns
     node.REL_POS_TEMPORAL = False  # relative position embeddings of time
     node.REL_POS_ZERO_INIT = False  # initialize them to zero
@@ -371,6 +375,37 @@ def _tokenizer() -> CfgNode:
     # of LPIPS
     node.PERCEPTUAL_CFG = ""
     node.PERCEPTUAL_LAYERS = []  # names of its modules whose outputs are compared: ['blocks.11']
+    return node
+
+
+def _contrastive() -> CfgNode:
+    node = CfgNode()
+    # ContrastiveModel: byol, dino or ibot; mem, the published default, does not exist here
+    node.TYPE = "mem"
+    node.DIM = 128  # byol: width of a projection; dino, ibot: prototypes K of a view
+    node.NUM_MLP_LAYERS = 1  # linear layers of the projector, or before the prototypes
+    node.MLP_DIM = 2048  # width between them
+    node.BN_MLP = False  # batch norm between them
+    node.BN_SYNC_MLP = False  # with statistics over all processes
+    node.HIDDEN_BIAS = False  # new: byol: layers before a batch norm have a bias
+    node.LAST_BIAS = True  # new: byol: the last layers have a bias
+    node.PREDICTOR_DEPTHS = []  # byol: [linear layers of the predictor]
+    node.MOMENTUM = 0.5  # of the teacher, per step
+    node.MOMENTUM_ANNEALING = False  # it rises to 1 by a cosine over the training
+    node.T = 0.07  # dino, ibot: temperature of the student; byol: the loss is (1 - cosine) / T
+    # new: dino, ibot: temperature of the teacher for whole views, in the first epoch and after
+    # TEACHER_T_EPOCHS
+    node.TEACHER_T = [0.04, 0.07]
+    node.PATCH_TEACHER_T = [0.04, 0.07]  # new: ibot: the same for patch tokens
+    node.TEACHER_T_EPOCHS = 0  # new: epochs in which both rise linearly
+    node.CENTER_MOMENTUM = 0.9  # new: dino, ibot: of the centers of the teacher's outputs, per step
+    node.BOTTLENECK_DIM = 256  # new: dino, ibot: width before the prototypes
+    node.NORM_LAST_LAYER = True  # new: dino, ibot: prototypes of length 1; else they learn it
+    node.FREEZE_LAST_LAYER_EPOCHS = 0  # new: dino, ibot: first epochs without updates of them
+    node.PATCH_DIM = 0  # new: ibot: prototypes of a patch token; 0: those of views, shared
+    node.PATCH_CENTER = "all"  # new: ibot: center over all patch tokens, or masked as in DINOv2
+    node.VIEW_WEIGHT = 1.0  # new: ibot: weight of the loss of views
+    node.PATCH_WEIGHT = 1.0  # new: ibot: weight of the loss of masked patch tokens
     return node
 
 

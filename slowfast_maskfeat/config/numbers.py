@@ -26,6 +26,9 @@ class _Rule(NamedTuple):
 
 
 _RULES = {
+    "CONTRASTIVE.PATCH_TEACHER_T": _Rule(lambda x: x > 0, "two numbers > 0", 2),
+    "CONTRASTIVE.PREDICTOR_DEPTHS": _Rule(lambda x: type(x) is int and x > 0, "integers > 0"),
+    "CONTRASTIVE.TEACHER_T": _Rule(lambda x: x > 0, "two numbers > 0", 2),
     "DATA.INPUT_CHANNEL_NUM": _Rule(
         lambda x: type(x) is int and x == 3, "[3], the channels of decoded frames", 1
     ),

@@ -360,6 +360,7 @@ def train_step(
         The names of the terms; the weight and each term times the weight, summed over micro-batches
         and processes, float64; the outcome of the step.
     """
+    state.task.before_step(progress)
     parts = batch.split(-(-len(batch) // settings.accumulation_steps))
     precision = settings.precision
     total: Tensor | None = None

@@ -123,6 +123,10 @@ MONITOR_PANELS = (
     CurvePanel("rank", "effective rank"),
     CurvePanel("std", "standard deviation"),
 )
+PROTOTYPE_PANELS = (
+    LOSS_PANEL,
+    CurvePanel("teacher_entropy", "entropy of the teacher (% of uniform)"),
+)
 _LR_PANEL = CurvePanel("lr", "learning rate")
 
 

@@ -158,6 +158,13 @@ class Task(nn.Module, Evaluator, ABC):
         Called once in every process, with the same random state.
         """
 
+    def before_step(self, progress: float) -> None:
+        """Set what follows a schedule, once per optimizer step, before its micro-batches.
+
+        Args:
+            progress: fraction of the whole training before the step, in [0, 1).
+        """
+
     def frozen_parameters(self, model: nn.Module, progress: float) -> Collection[nn.Parameter]:
         """Return the parameters that a step leaves unchanged, such as a head's last layer at first.
 

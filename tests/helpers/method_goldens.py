@@ -69,6 +69,11 @@ class MethodGolden:
         self.is_float32 = kinds == {np.dtype(np.float32)}
 
     @property
+    def description(self) -> str:
+        """What the numbers are of, in words."""
+        return self._content["what"]
+
+    @property
     def scalars(self) -> Mapping[str, float]:
         """All scalars by name."""
         return self._content["scalars"]
@@ -97,7 +102,7 @@ class MethodGolden:
         if facts["kind"] == "integers":
             return torch.from_numpy(generator.integers(facts["low"], facts["high"], shape))
         if facts["kind"] == "rand < p":
-            return torch.from_numpy(generator.random(shape) < facts["p"])
+            return torch.from_numpy(generator.random(shape, dtype=np.float32) < facts["p"])
         draw = {"randn": generator.standard_normal, "rand": generator.random}[facts["kind"]]
         values = draw(shape, dtype=np.float32)
         values = values * np.float32(facts["scale"]) + np.float32(facts["shift"])
