@@ -23,7 +23,7 @@ from slowfast_maskfeat.backbones.contrastive import (
 from slowfast_maskfeat.backbones.descriptions import describe_by_classes, describe_by_layers
 from slowfast_maskfeat.backbones.encoder import Encoder
 from slowfast_maskfeat.backbones.masked import MaskedMViT
-from slowfast_maskfeat.backbones.masking import resize_mask, take_masked
+from slowfast_maskfeat.backbones.masking import resize_mask, split_masks, take_masked
 from slowfast_maskfeat.backbones.models import BackboneModel, Classifier, MaskedPredictor
 from slowfast_maskfeat.backbones.mvit import MViT, MViTDetector, NormedEncoder
 from slowfast_maskfeat.backbones.options import BlockOptions, DecoderOptions, EncoderOptions
@@ -61,6 +61,7 @@ __all__ = [
     "describe_by_layers",
     "move_statistics",
     "resize_mask",
+    "split_masks",
     "take_masked",
     "turn_off_drops",
 ]

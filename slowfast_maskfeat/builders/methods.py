@@ -23,6 +23,12 @@ from slowfast_maskfeat.builders.contrastive import (
     check_contrastive,
 )
 from slowfast_maskfeat.builders.data_source import DataSource
+from slowfast_maskfeat.builders.latents import (
+    build_latent_model,
+    build_latents,
+    check_latents,
+    latent_masks,
+)
 from slowfast_maskfeat.builders.masks import build_mask_sampler
 from slowfast_maskfeat.builders.model import build_classifier, build_detector, build_masked_model
 from slowfast_maskfeat.builders.targets import find_target
@@ -305,6 +311,16 @@ METHODS: dict[MethodKey, Method] = {
         task=build_ibot,
         figures=PROTOTYPE_PANELS,
         check=check_contrastive,
+    ),
+    MethodKey("MaskMViT", masked=True, kind_key="MASK.TARGET", kind="latents"): Method(
+        model=build_latent_model,
+        task=build_latents,
+        figures=(BASELINE_PANEL,),
+        draw=draw_masked_predictions,
+        check=check_latents,
+        trains_class_token=False,
+        masks=latent_masks,
+        is_monitored=True,
     ),
     MethodKey("MaskMViT", masked=True): Method(
         model=build_masked_model,

@@ -20,7 +20,7 @@ _CHOICES: dict[str, tuple[object, ...]] = {
     "CONTRASTIVE.PATCH_CENTER": ("all", "masked"),
     "DATA.DECODING_BACKEND": ("auto", "torchvision", "torchcodec", "pyav", "decord"),
     "DATA.ENSEMBLE_METHOD": ("sum", "max"),
-    "MASK.FEATURE_LOSS": ("l2", "smooth_l1", "cosine"),
+    "MASK.FEATURE_LOSS": ("l2", "l1", "smooth_l1", "cosine"),
     "MASK.FEATURE_NORM": ("none", "layer", "unit"),
     "MASK.HEAD_TYPE": ("separate", "separate_xformer"),
     "MASK.PIXEL_LOSS": ("l2", "l1"),

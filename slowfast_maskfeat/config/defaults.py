@@ -307,15 +307,18 @@ def _mvit() -> CfgNode:
 def _mask() -> CfgNode:
     node = CfgNode()
     node.ENABLE = False  # pre-train by masked prediction
-    # new: hog, pixels, features, pseudo_labels, tokens; "": as PRED_HOG says, in the published
-    # order
+    # new: hog, pixels, features, pseudo_labels, tokens, latents; "": as PRED_HOG says, in the
+    # published order
     node.TARGET = ""
     node.TEACHER_CHECKPOINT = ""  # new: features, pseudo_labels: weights of the frozen network
     node.TEACHER_CFG = ""  # new: its YAML file, or a name in configs/; "": the checkpoint's own
-    node.TEACHER_LAYER = -1  # new: features: block that gives them, from 0; -1: the last
-    node.TEACHER_NUM_LAYERS = 1  # new: features: mean over this many blocks up to that one
-    node.FEATURE_NORM = "layer"  # new: features: layer (mean 0, variance 1), unit (length), none
-    node.FEATURE_LOSS = "smooth_l1"  # new: features: l2, smooth_l1, cosine
+    # new: latents: momentum of the moving average of the encoder, first and last, linear between
+    node.TEACHER_MOMENTUM = [0.998, 1.0]
+    node.TEACHER_LAYER = -1  # new: features, latents: block that gives them, from 0; -1: the last
+    node.TEACHER_NUM_LAYERS = 1  # new: features, latents: mean over this many blocks up to it
+    # new: features, latents: layer (mean 0, variance 1), unit (length), none
+    node.FEATURE_NORM = "layer"
+    node.FEATURE_LOSS = "smooth_l1"  # new: features, latents: l2, l1, smooth_l1, cosine
     # new: pseudo_labels of images: folder of stored label maps, instead of a frozen network
     node.LABEL_MAPS = ""
     node.PSEUDO_LABELS = "soft"  # new: soft, the distribution; hard, the most likely class

@@ -12,7 +12,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from slowfast_maskfeat.augment import normalize
-from slowfast_maskfeat.backbones import MaskedModel, resize_mask
+from slowfast_maskfeat.backbones import MaskedModel, resize_mask, split_masks
 from slowfast_maskfeat.clips.batch import ClipBatch
 from slowfast_maskfeat.figures import Drawing, HOGDrawing, MapDrawing, PixelDrawing
 from slowfast_maskfeat.shapes import Grid
@@ -103,7 +103,7 @@ def predicted_drawings(
     Args:
         model: on the device of the batch; its training mode is restored afterwards.
         task: with a target that `drawn_target` supports.
-        batch: clips (uint8) with masks.
+        batch: clips (uint8) with masks; of several masks of a clip the last is drawn.
         name: of the method, as the title of its columns.
         is_reversed: the clips are BGR; drawings are always RGB.
 
@@ -117,8 +117,9 @@ def predicted_drawings(
     target = cast(Target, task.targets[-1])
     draw = next(row.draw for kind, row in DRAWERS.items() if isinstance(target, kind))
     assert batch.mask is not None
+    last_mask = split_masks(batch.mask)[-1]
     grid = model.prediction_grids(batch.clips.shape[2:])[-1]
-    mask_grid = Grid(*batch.mask.shape[1:])
+    mask_grid = Grid(*last_mask.shape[1:])
     if not mask_grid.divides(grid):
         raise ValueError(
             f"the mask grid must divide the {grid} grid of predicted tokens, got {mask_grid}"
@@ -129,7 +130,7 @@ def predicted_drawings(
     model.train(was_training)
     encoded = target.encode_batch(batch, grid)  # (B, N, ...)
     filled = encoded.clone()
-    mask = resize_mask(batch.mask, grid)  # (B, t, h, w)
+    mask = resize_mask(last_mask, grid)  # (B, t, h, w)
     filled[mask.flatten(1)] = target.predicted(predicted)
     mask = mask.cpu()
     return [
