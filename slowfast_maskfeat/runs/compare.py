@@ -15,8 +15,9 @@ from slowfast_maskfeat.backbones import MaskedModel
 from slowfast_maskfeat.builders.data import build_validation_view
 from slowfast_maskfeat.builders.datasets import reverses_channels
 from slowfast_maskfeat.builders.label_maps import unchecked_label_maps
-from slowfast_maskfeat.builders.masks import build_mask_sampler, mask_grid
+from slowfast_maskfeat.builders.masks import mask_grid
 from slowfast_maskfeat.builders.methods import build_task, find_method
+from slowfast_maskfeat.checkpoints import load_checkpoint, load_weights
 from slowfast_maskfeat.clips import ClipBatch, UniformViews
 from slowfast_maskfeat.datasets import OpenedRow
 from slowfast_maskfeat.figures import PanelRow, file_names
@@ -121,6 +122,10 @@ def _load_network(
     name = drawn_target(task)
     if name is None:
         raise ValueError(f"{checkpoint} must predict HOG or pixels; other targets can't be drawn")
+    if task.teacher_prefix:  # the student predicts what its own teacher has
+        content = load_checkpoint(checkpoint)
+        load_weights(model, checkpoint, complete=True, teacher=False, content=content)
+        task.load_state_dict(content.get("task_state") or {})
     task.to(torch.device(device))
     return Network(checkpoint, cfg, model, task, name, torch.device(device))
 
@@ -227,16 +232,25 @@ def _decode(networks: Sequence[Network], path: str) -> list[_Clip]:
 def _masks(
     networks: Sequence[Network], clips: Sequence[_Clip], generator_seed: Sequence[int]
 ) -> list[Tensor]:
-    """Draw the mask of each network: (t, h, w) bool on a grid that divides the predicted one."""
-    if all(clip.frames == clips[0].frames for clip in clips):
-        for network in networks:
+    """Draw the mask of each network: (t, h, w) bool on a grid that divides the predicted one.
+
+    A network that takes several masks of each clip, (m, t, h, w), has its own.
+    """
+    own = [_draw_mask(network, generator_seed) for network in networks]
+    has_one = all(mask.ndim == 3 for mask in own)
+    if has_one and all(clip.frames == clips[0].frames for clip in clips):
+        for network, mask in zip(networks, own, strict=True):
             if all(mask_grid(network.cfg).divides(other.grid) for other in networks):
-                return [_draw_mask(network, generator_seed)] * len(networks)
-    return [_draw_mask(network, generator_seed) for network in networks]
+                return [mask] * len(networks)
+    return own
 
 
 def _draw_mask(network: Network, generator_seed: Sequence[int]) -> Tensor:
-    return build_mask_sampler(network.cfg)(np.random.default_rng(list(generator_seed)))
+    samplers = find_method(network.cfg).masks
+    assert samplers is not None
+    sampler = samplers(network.cfg)[0]
+    assert sampler is not None
+    return sampler(np.random.default_rng(list(generator_seed)))
 
 
 def _common_steps(
