@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from slowfast_maskfeat.backbones.attention_maps import last_attention
 from slowfast_maskfeat.backbones.autoencoder import MaskedAutoencoder
 from slowfast_maskfeat.backbones.base import (
     Backbone,
@@ -59,6 +60,7 @@ __all__ = [
     "NormedEncoder",
     "describe_by_classes",
     "describe_by_layers",
+    "last_attention",
     "move_statistics",
     "resize_mask",
     "split_masks",

@@ -150,6 +150,27 @@ class PoolingAttention(nn.Module):
         attended = attended.transpose(1, 2).flatten(2)  # (B, N', heads * d)
         return self.proj_drop(self.proj(attended)), grid_q
 
+    @torch.no_grad()
+    def weights(self, tokens: Tensor, grid: Grid) -> tuple[Tensor, Grid]:
+        """Attention weights, for figures: the fused kernels of `forward` do not give them.
+
+        Args:
+            tokens: (B, N, D), a cls token first if there is one.
+            grid: Grid of the other tokens.
+
+        Returns:
+            (B, heads, queries, keys), each row of sum 1, a cls token first if there is one; and the
+            grid of the other keys.
+        """
+        query, key, _, grid_q, grid_k = self._project_and_pool(tokens, grid)
+        scores = self.scale * query @ key.transpose(2, 3)
+        if self.axes:
+            _, patches = split_cls(query, has_cls=self.has_cls)
+            columns, coordinates = self._fold(patches, grid_q, grid_k)
+            front = int(self.has_cls)
+            scores[:, :, front:, front:] += columns @ coordinates.T
+        return scores.softmax(dim=-1), grid_k
+
     def _project_and_pool(
         self, tokens: Tensor, grid: Grid
     ) -> tuple[Tensor, Tensor, Tensor, Grid, Grid]:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from contextlib import nullcontext
 
 from fvcore.common.config import CfgNode
 from torch import nn
@@ -80,7 +81,7 @@ def build_latent_model(cfg: CfgNode, data: DataSource) -> MaskedModel:
 
 
 def build_latents(cfg: CfgNode, model: nn.Module, data: DataSource) -> LatentPrediction:
-    """Build the task with its teacher, which starts at the student's weights in `Task.start`."""
+    """Build the task with its teacher, which has the student's weights."""
     layers = _layers(cfg)
     first, last = cfg.MASK.TEACHER_MOMENTUM
     teacher = Teacher(_teacher_network(cfg, model), Schedule(first, last, "linear"))
@@ -114,7 +115,11 @@ def _teacher_network(cfg: CfgNode, model: nn.Module) -> FeatureModel:
     teacher, which no average moves: they keep their first values, as a frozen network of the same
     checkpoint would have them.
     """
-    network = find_backbone(cfg).classifier(cfg, 1, mean_pooling=False)
+    device = next(model.parameters()).device
+    with (
+        device if device.type == "meta" else nullcontext()
+    ):  # a model of shapes alone has no weights
+        network = find_backbone(cfg).classifier(cfg, 1, mean_pooling=False)
     network.head = nn.Identity()
     known = {name for name, _ in model.named_parameters()}
     for name, value in list(network.named_parameters()):

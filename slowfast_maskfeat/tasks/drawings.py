@@ -196,7 +196,7 @@ def _draw_features(target: FeatureTarget, scene: Scene) -> list[list[Named]]:
     show = principal_colors(scene.encoded[..., first].flatten(0, 1))
     size = (scene.batch.clips.shape[3], scene.batch.clips.shape[4])
     maps = (
-        _enlarged(show(tokens[..., first]), scene.grid, size)
+        enlarged(show(tokens[..., first]), scene.grid, size)
         for tokens in (scene.encoded, scene.filled)
     )
     return _each(partial(_map, kind="feature"), *maps)
@@ -212,7 +212,7 @@ def _draw_labels(target: ClassTarget, scene: Scene) -> list[list[Named]]:
         likely, classes = tokens[..., first].max(dim=-1)
         return (colors[classes] * (0.3 + 0.7 * likely[..., None])).to(torch.uint8)
 
-    maps = (_enlarged(show(tokens), scene.grid, size) for tokens in (scene.encoded, scene.filled))
+    maps = (enlarged(show(tokens), scene.grid, size) for tokens in (scene.encoded, scene.filled))
     found = (
         scene.encoded[..., first].argmax(dim=-1).flatten().bincount(minlength=target.num_classes)
     )
@@ -306,8 +306,17 @@ def class_colors(num_classes: int) -> Tensor:
     return 255 * (0.25 + 0.75 * ((shifted - 3).abs() - 1).clamp(0, 1))
 
 
-def _enlarged(values: Tensor, grid: Grid, size: tuple[int, int]) -> Tensor:
-    """Repeat tokens (B, N, 3) to pixels: (B, t, H, W, 3) on the CPU."""
+def enlarged(values: Tensor, grid: Grid, size: tuple[int, int]) -> Tensor:
+    """Enlarge the colors of tokens to the pixels of their frames.
+
+    Args:
+        values: (B, N, 3).
+        grid: of the tokens.
+        size: (H, W) of the frames.
+
+    Returns:
+        (B, t, H, W, 3), on the CPU.
+    """
     maps = values.cpu().unflatten(1, tuple(grid))
     rows, columns = size[0] // grid.h, size[1] // grid.w
     return maps.repeat_interleave(rows, dim=2).repeat_interleave(columns, dim=3)
