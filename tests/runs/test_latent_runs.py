@@ -6,6 +6,7 @@ import subprocess
 
 import pytest
 import torch
+from helpers.load_tool import run_tool
 from helpers.tiny_run import (
     FINETUNING,
     PRETRAINING,
@@ -20,6 +21,7 @@ from helpers.tiny_run import (
 
 from slowfast_maskfeat import from_pretrained
 from slowfast_maskfeat.checkpoints import find_checkpoints, load_checkpoint
+from slowfast_maskfeat.runs.compare import load_networks
 
 PREFIX = "targets.0.teacher.teacher.network."
 ONE_EPOCH = {"SOLVER.MAX_EPOCH": 1}
@@ -157,6 +159,21 @@ def test_the_checkpoint_goes_by_its_path_alone(data, trained, tmp_path):
     assert probe["checkpoint"] == str(path)
     model = from_pretrained(path)
     assert model.state_dict()[name].equal(content["task_state"][PREFIX + name])
+
+
+def test_predictions_are_drawn_against_the_teacher_of_the_checkpoint(data, trained, tmp_path):
+    _, output = trained
+    path = tmp_path / "predictions.png"
+    words = ["--checkpoint", _last(output), "--input", data / "0.mp4", "--output", path]
+    done = run_tool("tools/visualize.py", *words)
+    assert done.returncode == 0, done.stderr
+    assert path.read_bytes().startswith(b"\x89PNG")
+    (network,) = load_networks([str(_last(output))], [], device="cpu", config_file=None, pairs=[])
+    content = load_checkpoint(_last(output))
+    name = "blocks.0.attn.proj.weight"
+    assert network.model.state_dict()[name].equal(content["model_state"][name])
+    teacher = network.task.teacher.network.state_dict()
+    assert teacher[name].equal(content["task_state"][PREFIX + name])
 
 
 @pytest.mark.slow
