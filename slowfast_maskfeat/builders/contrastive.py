@@ -27,7 +27,8 @@ from slowfast_maskfeat.tasks.dino import DINO
 from slowfast_maskfeat.tasks.ibot import IBOT
 from slowfast_maskfeat.tasks.teacher import Center
 
-_NUM_GLOBAL_KINDS = 2
+# The first kind of `contrastive_views`.
+_NUM_GLOBAL_KINDS = 1
 
 
 def check_contrastive(cfg: CfgNode) -> None:
