@@ -69,6 +69,8 @@ class Method:
         trains_class_token: the loss reaches the class token, so that a classifier and a probe use
             it; otherwise the mean of the patch tokens.
         views: configuration -> the kinds of views of a sample; None, or no kind: one clip.
+        counts_crops: DATA.TRAIN_CROP_NUM_TEMPORAL and TRAIN_CROP_NUM_SPATIAL are numbers of these
+            views; otherwise they must be 1 with several views.
         masks: configuration -> the mask sampler of each kind of view, or None for a kind without
             masks; None: the model takes no masks.
         label_maps: configuration -> the folder of stored label maps that training and validation
@@ -84,6 +86,7 @@ class Method:
     draw: DrawPredictions | None = None
     check: Callable[[CfgNode], None] = _no_check
     views: Callable[[CfgNode], Sequence[ViewSpec]] | None = None
+    counts_crops: bool = False
     masks: Callable[[CfgNode], Sequence[MaskSampler | None]] | None = None
     label_maps: Callable[[CfgNode], str] | None = None
     trains_class_token: bool = True

@@ -17,6 +17,7 @@ _CHOICES: dict[str, tuple[object, ...]] = {
     "AUG.RE_MODE": ("pixel", "rand", "const"),
     "DATA.DECODING_BACKEND": ("auto", "torchvision", "torchcodec", "pyav", "decord"),
     "DATA.ENSEMBLE_METHOD": ("sum", "max"),
+    "DATA.SSL_COLOR_FORM": ("blend", "additive"),
     "MASK.FEATURE_LOSS": ("l2", "smooth_l1", "cosine"),
     "MASK.FEATURE_NORM": ("none", "layer", "unit"),
     "MASK.HEAD_TYPE": ("separate", "separate_xformer"),
@@ -46,6 +47,7 @@ _POSITIVE = (
     "DATA.IN_VAL_CROP_RATIO",
     "DATA.NUM_FRAMES",
     "DATA.SAMPLING_RATE",
+    "DATA.SSL_LOCAL_CROP_SIZE",
     "DATA.TARGET_FPS",
     "DATA.TEST_CROP_SIZE",
     "DATA.TRAIN_CROP_NUM_SPATIAL",
@@ -85,6 +87,7 @@ _LARGEST_RATE = 1e30  # of a probe; times the batch size it is still a finite fl
 _NOT_NEGATIVE = (
     "DATA.DECODE_TIMEOUT",
     "DATA.MAX_IMAGE_PIXELS",
+    "DATA.SSL_LOCAL_VIEWS",
     "DATA.TRAIN_JITTER_FPS",
     "DATA_LOADER.NUM_WORKERS",
     "PROBE.EPOCHS",
@@ -114,10 +117,11 @@ _RATES = (
     "TRAIN.EMA_DECAY",
 )
 _SHARES = (
-    "AUG.GRAY_PROB",
     "AUG.RE_PROB",
     "AVA.DETECTION_SCORE_THRESH",
+    "DATA.COLOR_RND_GRAYSCALE",
     "DATA.MAX_BAD_FRACTION",
+    "DATA.SSL_COLOR_HUE",
     "MIXUP.LABEL_SMOOTH_VALUE",
     "MIXUP.PROB",
     "MIXUP.SWITCH_PROB",
