@@ -44,7 +44,7 @@ INERT_KEYS: dict[str, tuple[tuple[object, ...], str]] = {
         "frames are resized in the same way for all data sets",
     ),
     "AVA.TRAIN_PCA_JITTER_ONLY": ((True, False), "PCA jitter is not supported"),
-    "AVA.TRAIN_USE_COLOR_AUGMENTATION": ((False,), "use AUG.VIDEO_COLOR_JITTER instead"),
+    "AVA.TRAIN_USE_COLOR_AUGMENTATION": ((False,), "use DATA.SSL_COLOR_JITTER instead"),
     "CONTRASTIVE.DELTA_CLIPS_MAX": ((math.inf,), "clips are sampled independently of each other"),
     "CONTRASTIVE.DELTA_CLIPS_MIN": ((-math.inf,), "clips are sampled independently of each other"),
     "CONTRASTIVE.INTERP_MEMORY": ((False,), _NO_MEMORY),
@@ -58,7 +58,6 @@ INERT_KEYS: dict[str, tuple[tuple[object, ...], str]] = {
     "CONTRASTIVE.SEQUENTIAL": ((False, True), "byol always processes views one after the other"),
     "CONTRASTIVE.SIMCLR_DIST_ON": ((True,), "SimCLR is not part of this package"),
     "CONTRASTIVE.SWAV_QEUE_LEN": ((0,), "SwAV is not part of this package"),
-    "DATA.COLOR_RND_GRAYSCALE": ((0.0,), "contrastive learning is not part of this package"),
     "DATA.DECODING_SHORT_SIZE": (
         (256,),
         "frames are decoded at their original size and resized once",
@@ -71,16 +70,7 @@ INERT_KEYS: dict[str, tuple[tuple[object, ...], str]] = {
     "DATA.MULTI_LABEL": ((False,), "several labels per video are not supported"),
     "DATA.PATH_TO_PRELOAD_IMDB": (("",), "lists are read directly"),
     "DATA.SKIP_ROWS": ((0,), "header rows are detected"),
-    "DATA.SSL_COLOR_JITTER": ((False,), "contrastive learning is not part of this package"),
-    "DATA.SSL_COLOR_BRI_CON_SAT": (
-        ([0.4, 0.4, 0.4],),
-        "contrastive learning is not part of this package",
-    ),
-    "DATA.SSL_COLOR_HUE": ((0.1,), "contrastive learning is not part of this package"),
-    "DATA.SSL_MOCOV2_AUG": ((False,), "contrastive learning is not part of this package"),
-    "DATA.SSL_BLUR_SIGMA_MIN": (([0.0, 0.1],), "contrastive learning is not part of this package"),
-    "DATA.SSL_BLUR_SIGMA_MAX": (([0.0, 2.0],), "contrastive learning is not part of this package"),
-    "DATA.TIME_DIFF_PROB": ((0.0,), "contrastive learning is not part of this package"),
+    "DATA.TIME_DIFF_PROB": ((0.0,), "differences of frames are not supported as inputs"),
     "DATA.TRAIN_JITTER_MOTION_SHIFT": ((False,), "moving crops are not supported"),
     "DATA.TRAIN_PCA_EIGVAL": (([0.225, 0.224, 0.229],), "PCA jitter is not supported"),
     "DATA.TRAIN_PCA_EIGVEC": (
@@ -104,7 +94,6 @@ INERT_KEYS: dict[str, tuple[tuple[object, ...], str]] = {
         "the published code ignores it, too; use MVIT.LAYER_SCALE instead",
     ),
     "SOLVER.GAMMA": ((0.1,), "no supported policy uses it"),
-    "SOLVER.LARS_ON": ((False,), "LARS is not supported"),
     "SOLVER.STEP_SIZE": ((1,), "no supported policy uses it"),
     "SOLVER.WARMUP_FACTOR": ((0.1,), "use SOLVER.WARMUP_START_LR instead"),
     "TENSORBOARD.CATEGORIES_PATH": (("",), "this view is not available"),
@@ -140,6 +129,22 @@ def _has_random_masks(cfg: CfgNode) -> bool:
     return bool(cfg.AUG.MASK_KIND == "random" or (not cfg.AUG.MASK_KIND and cfg.MASK.MAE_RND_MASK))
 
 
+def _has_no_jitter(cfg: CfgNode) -> bool:
+    return not cfg.DATA.SSL_COLOR_JITTER
+
+
+def _has_no_blur(cfg: CfgNode) -> bool:
+    return not (cfg.DATA.SSL_COLOR_JITTER and cfg.DATA.SSL_MOCOV2_AUG)
+
+
+_WITHOUT_JITTER = "without DATA.SSL_COLOR_JITTER"
+_WITHOUT_BLUR = "without DATA.SSL_COLOR_JITTER and DATA.SSL_MOCOV2_AUG"
+
+
+def _draws_ratios(cfg: CfgNode) -> bool:
+    return cfg.AUG.MASK_KIND in ("ibot", "ibot_random")
+
+
 # New keys that contradict others are errors where the object is built, and so are published keys
 # that select two kinds of one thing.
 INERT_TOGETHER = (
@@ -147,7 +152,26 @@ INERT_TOGETHER = (
         "AUG.COLOR_JITTER",
         (None, 0.4),
         lambda cfg: cfg.AUG.ENABLE and not _of_images(cfg),
-        "on videos, as in the published code; use AUG.VIDEO_COLOR_JITTER instead",
+        "on videos, as in the published code; use DATA.SSL_COLOR_JITTER instead",
+    ),
+    Overruled(
+        "AUG.MASK_RATIO",
+        (0.0,),
+        lambda cfg: _draws_ratios(cfg) or cfg.AUG.MASK_KIND == "multiblock",
+        "on masks of AUG.MASK_KIND ibot, ibot_random and multiblock; use AUG.MASK_RATIO_RANGES or "
+        "AUG.MASK_BLOCKS",
+    ),
+    Overruled(
+        "AUG.MASK_RATIO_RANGES",
+        ([[0.0, 0.0], [0.1, 0.5]],),
+        lambda cfg: not _draws_ratios(cfg),
+        "on other masks than those of AUG.MASK_KIND ibot and ibot_random",
+    ),
+    Overruled(
+        "AUG.MASK_BLOCKS",
+        ([[8, 0.15], [2, 0.7]],),
+        lambda cfg: cfg.AUG.MASK_KIND != "multiblock",
+        "on other masks than those of AUG.MASK_KIND multiblock",
     ),
     Overruled(
         "AUG.MASK_WINDOW_SIZE",
@@ -174,11 +198,26 @@ INERT_TOGETHER = (
         lambda cfg: cfg.MASK.ENABLE and (_has_random_masks(cfg) or not _of_images(cfg)),
         "on random masks and masks of videos: it limits the blocks of image masks",
     ),
+    Overruled("DATA.COLOR_RND_GRAYSCALE", (0.0,), _has_no_jitter, _WITHOUT_JITTER),
+    Overruled("DATA.SSL_COLOR_BRI_CON_SAT", ([0.4, 0.4, 0.4],), _has_no_jitter, _WITHOUT_JITTER),
+    Overruled("DATA.SSL_COLOR_HUE", (0.1,), _has_no_jitter, _WITHOUT_JITTER),
+    Overruled("DATA.SSL_COLOR_FORM", ("blend",), _has_no_jitter, _WITHOUT_JITTER),
+    Overruled("DATA.SSL_MOCOV2_AUG", (False,), _has_no_jitter, _WITHOUT_JITTER),
+    Overruled("DATA.SSL_BLUR_SIGMA_MIN", ([0.0, 0.1],), _has_no_blur, _WITHOUT_BLUR),
+    Overruled("DATA.SSL_BLUR_SIGMA_MAX", ([0.0, 2.0],), _has_no_blur, _WITHOUT_BLUR),
+    Overruled("DATA.SSL_BLUR_PROB", ([0.5],), _has_no_blur, _WITHOUT_BLUR),
+    Overruled("DATA.SSL_SOLARIZE_PROB", ([0.0],), _has_no_blur, _WITHOUT_BLUR),
     Overruled(
         "MASK.DECODER_SEP_POS_EMBED",
         (False,),
         lambda cfg: cfg.MASK.ENABLE and not cfg.MASK.MAE_ON,
         "without MASK.MAE_ON: only MAE's decoder has position embeddings",
+    ),
+    Overruled(
+        "SOLVER.LARS_NORM",
+        ("sum",),
+        lambda cfg: not cfg.SOLVER.LARS_ON,
+        "without SOLVER.LARS_ON",
     ),
     Overruled(
         "TEST.NUM_ENSEMBLE_VIEWS",

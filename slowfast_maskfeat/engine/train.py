@@ -26,7 +26,7 @@ from slowfast_maskfeat.engine.coordination import from_main
 from slowfast_maskfeat.engine.gradient_step import StepResult
 from slowfast_maskfeat.engine.lost_videos import LostVideos
 from slowfast_maskfeat.engine.meter import Meter
-from slowfast_maskfeat.engine.optimizer import set_learning_rate
+from slowfast_maskfeat.engine.optimizer import set_learning_rate, set_weight_decay
 from slowfast_maskfeat.engine.reporter import Reporter
 from slowfast_maskfeat.engine.state import TrainState
 from slowfast_maskfeat.engine.stop_signals import StopSignals
@@ -40,6 +40,8 @@ class TrainSettings:
     Attributes:
         max_epoch: number of epochs.
         learning_rate: fractional epoch -> learning rate.
+        weight_decay: progress of the training in [0, 1) -> weight decay of the parameters that have
+            one; None: as the optimizer was built.
         accumulation_steps: number of micro-batches per batch.
         precision: of autocast; None for float32.
         log_period: steps between log events; the device is read only then.
@@ -55,6 +57,7 @@ class TrainSettings:
 
     max_epoch: int
     learning_rate: Callable[[float], float]
+    weight_decay: Callable[[float], float] | None = None
     accumulation_steps: int = 1
     precision: torch.dtype | None = None
     log_period: int = 10
@@ -215,6 +218,8 @@ class _TrainLoop:
         self._lr = settings.learning_rate(fractional_epoch)
         set_learning_rate(state.stepper.optimizer, self._lr)
         progress = fractional_epoch / settings.max_epoch
+        if settings.weight_decay is not None:
+            set_weight_decay(state.stepper.optimizer, settings.weight_decay(progress))
         names, sums, result = train_step(state, batch, settings, device, progress=progress)
         if self._meter is None:
             self._meter = Meter(names, device)

@@ -19,7 +19,12 @@ from slowfast_maskfeat.builders.data import (
 )
 from slowfast_maskfeat.builders.data_source import DataSource
 from slowfast_maskfeat.builders.methods import build_model, build_task, find_method
-from slowfast_maskfeat.builders.optimizer import autocast_precision, build_optimizer, build_schedule
+from slowfast_maskfeat.builders.optimizer import (
+    autocast_precision,
+    build_optimizer,
+    build_schedule,
+    build_weight_decay,
+)
 from slowfast_maskfeat.builders.weights import (
     check_resumable,
     checkpoint_folder,
@@ -218,6 +223,7 @@ def _settings(cfg: CfgNode, precision: torch.dtype | None, shown: Sequence[str])
     return TrainSettings(
         max_epoch=cfg.SOLVER.MAX_EPOCH,
         learning_rate=build_schedule(cfg),
+        weight_decay=build_weight_decay(cfg),
         accumulation_steps=cfg.TRAIN.ACCUMULATION_STEPS,
         precision=precision,
         log_period=cfg.LOG_PERIOD,

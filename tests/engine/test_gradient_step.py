@@ -14,7 +14,7 @@ from slowfast_maskfeat.engine.optimizer import make_optimizer, parameter_groups
 
 FORMS = [
     pytest.param(method, fused, momentum, id=f"{method}-{'fused' if fused else 'plain'}-{momentum}")
-    for method in ("adamw", "adam", "sgd")
+    for method in ("adamw", "adam", "sgd", "lars")
     for fused in (True, False)
     for momentum in ((0.9, 0.0) if method == "sgd" else (0.9,))
 ]
@@ -26,7 +26,11 @@ def make(
     torch.manual_seed(0)
     model = nn.Sequential(nn.Linear(5, 7), nn.Tanh(), nn.Linear(7, 3))
     groups = parameter_groups(model, weight_decay=0.05, zero_decay_1d=True)
-    optimizer = make_optimizer(groups, method=method, lr=lr, momentum=momentum, fused=fused)
+    lars_norm = "sum" if method == "lars" else None
+    method = "sgd" if lars_norm else method
+    optimizer = make_optimizer(
+        groups, method=method, lr=lr, momentum=momentum, lars_norm=lars_norm, fused=fused
+    )
     return model, optimizer
 
 
@@ -246,7 +250,11 @@ def test_no_wait_for_the_device(method: str, fused: bool, momentum: float) -> No
     model, optimizer = make(method, fused, momentum)
     model = model.cuda()
     groups = parameter_groups(model, weight_decay=0.05, zero_decay_1d=True)
-    optimizer = make_optimizer(groups, method=method, lr=0.1, momentum=momentum, fused=fused)
+    norm = "sum" if method == "lars" else None
+    name = "sgd" if norm else method
+    optimizer = make_optimizer(
+        groups, method=name, lr=0.1, momentum=momentum, lars_norm=norm, fused=fused
+    )
     step = GradientStep(optimizer, clip_l2norm=1.0)
     inputs, weight = torch.randn(4, 5, device="cuda"), torch.tensor(4.0, device="cuda")
     for turn in range(3):
