@@ -75,22 +75,19 @@ class BatchNorm(nn.Module):
     def _batch_statistics(self, features: Tensor) -> tuple[Tensor, Tensor]:
         """Mean and biased variance (D,) of a batch, with gradient; they are added to the pending.
 
-        The sums are of the differences from the running mean, since the difference of two large
-        numbers would be inaccurate.
+        The sums are float64: the variance is the difference of two numbers that may be much larger.
         """
-        # One value for all processes, so that their sums can be added.
-        shift = self.running_mean.detach()
-        shifted = features - shift
-        count = features.new_full((1,), float(len(features)))
-        sums = torch.cat([count, shifted.sum(dim=0), shifted.square().sum(dim=0)])
+        wide = features.double()
+        count = wide.new_full((1,), float(len(wide)))
+        sums = torch.cat([count, wide.sum(dim=0), wide.square().sum(dim=0)])
         if self.all_processes:
             sums = all_reduce_with_grad(sums)
         count = sums[:1].detach()
         mean, square = (sums[1:] / count).chunk(2)
         variance = (square - mean.square()).clamp(min=0)
-        mean = mean + shift
-        self._add(mean.detach(), variance.detach() * count / (count - 1).clamp(min=1))
-        return mean, variance
+        unbiased = variance.detach() * count / (count - 1).clamp(min=1)
+        self._add(mean.detach().to(features.dtype), unbiased.to(features.dtype))
+        return mean.to(features.dtype), variance.to(features.dtype)
 
     @torch.no_grad()
     def _add(self, mean: Tensor, variance: Tensor) -> None:

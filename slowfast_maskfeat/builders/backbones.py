@@ -151,10 +151,12 @@ class _MViTKind(BackboneKind):
         return build_masked_mvit(cfg, dims)
 
     def prediction_strides(self, cfg: CfgNode) -> list[Triple]:
-        return encoder_prediction_strides(cfg)
+        return (
+            encoder_prediction_strides(cfg) if self._is_masked else super().prediction_strides(cfg)
+        )
 
     def prediction_grids(self, cfg: CfgNode) -> list[Grid]:
-        return encoder_prediction_grids(cfg)
+        return encoder_prediction_grids(cfg) if self._is_masked else super().prediction_grids(cfg)
 
     def first_grid(self, cfg: CfgNode, clip_size: Triple) -> Grid:
         return encoder_patch_grid(cfg, clip_size)

@@ -27,7 +27,8 @@ from slowfast_maskfeat.tasks.dino import DINO
 from slowfast_maskfeat.tasks.ibot import IBOT
 from slowfast_maskfeat.tasks.teacher import Center
 
-_NUM_GLOBAL_KINDS = 2
+# The first kind of `contrastive_views`.
+_NUM_GLOBAL_KINDS = 1
 
 
 def check_contrastive(cfg: CfgNode) -> None:
@@ -63,6 +64,25 @@ def check_byol(cfg: CfgNode) -> None:
             "CONTRASTIVE.PREDICTOR_DEPTHS must be the number of layers of one predictor with "
             f"CONTRASTIVE.TYPE 'byol', such as [2], got {list(depths)}"
         )
+    if cfg.DATA.SSL_LOCAL_VIEWS:
+        raise ValueError(
+            "DATA.SSL_LOCAL_VIEWS must be 0 with CONTRASTIVE.TYPE 'byol', got "
+            f"{cfg.DATA.SSL_LOCAL_VIEWS}"
+        )
+
+
+def check_ibot(cfg: CfgNode) -> None:
+    """Check the keys of iBOT.
+
+    Raises:
+        ValueError: no kind of masks is selected, or see `check_contrastive`.
+    """
+    check_contrastive(cfg)
+    if not cfg.AUG.MASK_KIND:
+        raise ValueError(
+            "AUG.MASK_KIND must be set with CONTRASTIVE.TYPE 'ibot', got ''; iBOT's masks are "
+            "'ibot' and 'ibot_random'"
+        )
 
 
 def build_byol_model(cfg: CfgNode, data: DataSource) -> BYOLModel:
@@ -72,7 +92,6 @@ def build_byol_model(cfg: CfgNode, data: DataSource) -> BYOLModel:
         cfg: configuration; not modified.
         data: the run's data source.
     """
-    check_byol(cfg)
     keys = cfg.CONTRASTIVE
     options = {
         "hidden_dim": keys.MLP_DIM,

@@ -21,7 +21,9 @@ from slowfast_maskfeat.builders.contrastive import (
     build_ibot_model,
     check_byol,
     check_contrastive,
+    check_ibot,
 )
+from slowfast_maskfeat.builders.contrastive_views import contrastive_views
 from slowfast_maskfeat.builders.data_source import DataSource
 from slowfast_maskfeat.builders.latents import (
     build_latent_model,
@@ -86,6 +88,8 @@ class Method:
         trains_class_token: the loss reaches the class token, so that a classifier and a probe use
             it; otherwise the mean of the patch tokens.
         views: configuration -> the kinds of views of a sample; None, or no kind: one clip.
+        counts_crops: DATA.TRAIN_CROP_NUM_TEMPORAL and TRAIN_CROP_NUM_SPATIAL are numbers of these
+            views; otherwise they must be 1 with several views.
         masks: configuration -> the mask sampler of each kind of view, or None for a kind without
             masks; None: the model takes no masks.
         label_maps: configuration -> the folder of stored label maps that training and validation
@@ -102,6 +106,7 @@ class Method:
     draw: DrawPredictions | None = None
     check: Callable[[CfgNode], None] = _no_check
     views: Callable[[CfgNode], Sequence[ViewSpec]] | None = None
+    counts_crops: bool = False
     masks: Callable[[CfgNode], Sequence[MaskSampler | None]] | None = None
     label_maps: Callable[[CfgNode], str] | None = None
     trains_class_token: bool = True
@@ -264,6 +269,11 @@ def _mask_samplers(cfg: CfgNode) -> Sequence[MaskSampler | None]:
     return build_mask_sampler(cfg), *(None for _ in target_views(cfg)[1:])
 
 
+def _masks_of_global_views(cfg: CfgNode) -> Sequence[MaskSampler | None]:
+    """Return the sampler of the global views, and None for the local ones."""
+    return build_mask_sampler(cfg), *(None for _ in contrastive_views(cfg)[1:])
+
+
 METHODS: dict[MethodKey, Method] = {
     MethodKey("MViT"): Method(
         model=build_classifier,
@@ -299,18 +309,28 @@ METHODS: dict[MethodKey, Method] = {
         model=build_byol_model,
         task=build_byol,
         check=check_byol,
+        views=contrastive_views,
+        counts_crops=True,
+        is_monitored=True,
     ),
     MethodKey("ContrastiveModel", kind_key="CONTRASTIVE.TYPE", kind="dino"): Method(
         model=build_dino_model,
         task=build_dino,
         figures=PROTOTYPE_PANELS,
         check=check_contrastive,
+        views=contrastive_views,
+        counts_crops=True,
+        is_monitored=True,
     ),
     MethodKey("ContrastiveModel", kind_key="CONTRASTIVE.TYPE", kind="ibot"): Method(
         model=build_ibot_model,
         task=build_ibot,
         figures=PROTOTYPE_PANELS,
-        check=check_contrastive,
+        check=check_ibot,
+        views=contrastive_views,
+        counts_crops=True,
+        masks=_masks_of_global_views,
+        is_monitored=True,
     ),
     MethodKey("MaskMViT", masked=True, kind_key="MASK.TARGET", kind="latents"): Method(
         model=build_latent_model,

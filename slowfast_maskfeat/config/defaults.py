@@ -192,6 +192,21 @@ def _data() -> CfgNode:
     node.INV_UNIFORM_SAMPLE = False  # draw the inverse of the short side uniformly
     node.RANDOM_FLIP = True  # flip half of the training clips left to right
     node.ANTIALIAS = True  # new: antialias when a resize shrinks; False is the published form
+    node.COLOR_RND_GRAYSCALE = 0.0  # with SSL_COLOR_JITTER: probability of grayscale
+    node.SSL_COLOR_JITTER = False  # color operations of contrastive learning on training clips
+    node.SSL_COLOR_BRI_CON_SAT = [0.4, 0.4, 0.4]  # strength: brightness, contrast, saturation
+    node.SSL_COLOR_HUE = 0.1  # largest shift of the hue, of which 1 is the whole color wheel
+    node.SSL_COLOR_FORM = "blend"  # new: blend: as Pillow; additive: as BYOL's code
+    node.SSL_MOCOV2_AUG = False  # the jitter in 80 % of the views, with blur and solarization
+    node.SSL_BLUR_SIGMA_MIN = [0.0, 0.1]  # standard deviation in (time, pixels); time: 0
+    node.SSL_BLUR_SIGMA_MAX = [0.0, 2.0]
+    node.SSL_BLUR_PROB = [0.5]  # new: one for all views; or first, second, and local ones
+    node.SSL_SOLARIZE_PROB = [0.0]  # new: likewise
+    node.SSL_GLOBAL_SPAN = []  # new: range of the fraction of a video; []: SAMPLING_RATE
+    node.SSL_LOCAL_VIEWS = 0  # new: small views of two-view methods
+    node.SSL_LOCAL_CROP_SIZE = 96  # new: their height and width
+    node.SSL_LOCAL_SCALES_RELATIVE = [0.05, 0.4]  # new: their area
+    node.SSL_LOCAL_SPAN = [0.125, 0.125]  # new: their fraction of a video; []: SAMPLING_RATE
     node.IN_VAL_CROP_RATIO = 0.875  # images: test crop size over the short side before the crop
     node.ENSEMBLE_METHOD = "sum"  # combination of the scores of a video's views: sum or max
     return node
@@ -211,8 +226,6 @@ def _augmentation() -> CfgNode:
     node.AA_TYPE = "rand-m9-mstd0.5-inc1"  # policy of RandAugment; "": none
     node.INTERPOLATION = "bicubic"  # of RandAugment: bicubic, bilinear, random; and of images
     node.COLOR_JITTER = 0.4  # of images without AA_TYPE: brightness, contrast, saturation
-    node.VIDEO_COLOR_JITTER = 0.0  # new: the same for video clips, with or without AA_TYPE
-    node.GRAY_PROB = 0.0  # new: probability that a clip or image becomes grayscale
     node.RE_PROB = 0.25  # probability of random erasing
     node.RE_MODE = "pixel"  # erased with: pixel, noise; rand, one value per channel; const, zeros
     node.RE_COUNT = 1  # largest number of rectangles erased in a clip

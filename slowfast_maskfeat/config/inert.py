@@ -44,7 +44,7 @@ INERT_KEYS: dict[str, tuple[tuple[object, ...], str]] = {
         "frames are resized in the same way for all data sets",
     ),
     "AVA.TRAIN_PCA_JITTER_ONLY": ((True, False), "PCA jitter is not supported"),
-    "AVA.TRAIN_USE_COLOR_AUGMENTATION": ((False,), "use AUG.VIDEO_COLOR_JITTER instead"),
+    "AVA.TRAIN_USE_COLOR_AUGMENTATION": ((False,), "use DATA.SSL_COLOR_JITTER instead"),
     "CONTRASTIVE.DELTA_CLIPS_MAX": ((math.inf,), "clips are sampled independently of each other"),
     "CONTRASTIVE.DELTA_CLIPS_MIN": ((-math.inf,), "clips are sampled independently of each other"),
     "CONTRASTIVE.INTERP_MEMORY": ((False,), _NO_MEMORY),
@@ -58,7 +58,6 @@ INERT_KEYS: dict[str, tuple[tuple[object, ...], str]] = {
     "CONTRASTIVE.SEQUENTIAL": ((False, True), "byol always processes views one after the other"),
     "CONTRASTIVE.SIMCLR_DIST_ON": ((True,), "SimCLR is not part of this package"),
     "CONTRASTIVE.SWAV_QEUE_LEN": ((0,), "SwAV is not part of this package"),
-    "DATA.COLOR_RND_GRAYSCALE": ((0.0,), "contrastive learning is not part of this package"),
     "DATA.DECODING_SHORT_SIZE": (
         (256,),
         "frames are decoded at their original size and resized once",
@@ -71,16 +70,7 @@ INERT_KEYS: dict[str, tuple[tuple[object, ...], str]] = {
     "DATA.MULTI_LABEL": ((False,), "several labels per video are not supported"),
     "DATA.PATH_TO_PRELOAD_IMDB": (("",), "lists are read directly"),
     "DATA.SKIP_ROWS": ((0,), "header rows are detected"),
-    "DATA.SSL_COLOR_JITTER": ((False,), "contrastive learning is not part of this package"),
-    "DATA.SSL_COLOR_BRI_CON_SAT": (
-        ([0.4, 0.4, 0.4],),
-        "contrastive learning is not part of this package",
-    ),
-    "DATA.SSL_COLOR_HUE": ((0.1,), "contrastive learning is not part of this package"),
-    "DATA.SSL_MOCOV2_AUG": ((False,), "contrastive learning is not part of this package"),
-    "DATA.SSL_BLUR_SIGMA_MIN": (([0.0, 0.1],), "contrastive learning is not part of this package"),
-    "DATA.SSL_BLUR_SIGMA_MAX": (([0.0, 2.0],), "contrastive learning is not part of this package"),
-    "DATA.TIME_DIFF_PROB": ((0.0,), "contrastive learning is not part of this package"),
+    "DATA.TIME_DIFF_PROB": ((0.0,), "differences of frames are not supported as inputs"),
     "DATA.TRAIN_JITTER_MOTION_SHIFT": ((False,), "moving crops are not supported"),
     "DATA.TRAIN_PCA_EIGVAL": (([0.225, 0.224, 0.229],), "PCA jitter is not supported"),
     "DATA.TRAIN_PCA_EIGVEC": (
@@ -139,6 +129,18 @@ def _has_random_masks(cfg: CfgNode) -> bool:
     return bool(cfg.AUG.MASK_KIND == "random" or (not cfg.AUG.MASK_KIND and cfg.MASK.MAE_RND_MASK))
 
 
+def _has_no_jitter(cfg: CfgNode) -> bool:
+    return not cfg.DATA.SSL_COLOR_JITTER
+
+
+def _has_no_blur(cfg: CfgNode) -> bool:
+    return not (cfg.DATA.SSL_COLOR_JITTER and cfg.DATA.SSL_MOCOV2_AUG)
+
+
+_WITHOUT_JITTER = "without DATA.SSL_COLOR_JITTER"
+_WITHOUT_BLUR = "without DATA.SSL_COLOR_JITTER and DATA.SSL_MOCOV2_AUG"
+
+
 def _draws_ratios(cfg: CfgNode) -> bool:
     return cfg.AUG.MASK_KIND in ("ibot", "ibot_random")
 
@@ -150,7 +152,7 @@ INERT_TOGETHER = (
         "AUG.COLOR_JITTER",
         (None, 0.4),
         lambda cfg: cfg.AUG.ENABLE and not _of_images(cfg),
-        "on videos, as in the published code; use AUG.VIDEO_COLOR_JITTER instead",
+        "on videos, as in the published code; use DATA.SSL_COLOR_JITTER instead",
     ),
     Overruled(
         "AUG.MASK_RATIO",
@@ -196,6 +198,15 @@ INERT_TOGETHER = (
         lambda cfg: cfg.MASK.ENABLE and (_has_random_masks(cfg) or not _of_images(cfg)),
         "on random masks and masks of videos: it limits the blocks of image masks",
     ),
+    Overruled("DATA.COLOR_RND_GRAYSCALE", (0.0,), _has_no_jitter, _WITHOUT_JITTER),
+    Overruled("DATA.SSL_COLOR_BRI_CON_SAT", ([0.4, 0.4, 0.4],), _has_no_jitter, _WITHOUT_JITTER),
+    Overruled("DATA.SSL_COLOR_HUE", (0.1,), _has_no_jitter, _WITHOUT_JITTER),
+    Overruled("DATA.SSL_COLOR_FORM", ("blend",), _has_no_jitter, _WITHOUT_JITTER),
+    Overruled("DATA.SSL_MOCOV2_AUG", (False,), _has_no_jitter, _WITHOUT_JITTER),
+    Overruled("DATA.SSL_BLUR_SIGMA_MIN", ([0.0, 0.1],), _has_no_blur, _WITHOUT_BLUR),
+    Overruled("DATA.SSL_BLUR_SIGMA_MAX", ([0.0, 2.0],), _has_no_blur, _WITHOUT_BLUR),
+    Overruled("DATA.SSL_BLUR_PROB", ([0.5],), _has_no_blur, _WITHOUT_BLUR),
+    Overruled("DATA.SSL_SOLARIZE_PROB", ([0.0],), _has_no_blur, _WITHOUT_BLUR),
     Overruled(
         "MASK.DECODER_SEP_POS_EMBED",
         (False,),

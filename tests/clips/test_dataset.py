@@ -7,7 +7,7 @@ import pytest
 import torch
 from helpers.videos_on_disk import numbered_frames, read_numbers, write_video
 
-from slowfast_maskfeat.augment import ColorJitter, EraseSampler, TrainTransform, parse_policy
+from slowfast_maskfeat.augment import ColorRecipe, EraseSampler, TrainTransform, parse_policy
 from slowfast_maskfeat.augment.transforms import TestTransform as FixedTransform
 from slowfast_maskfeat.clips import (
     ClipDataset,
@@ -88,7 +88,7 @@ def _augmented_dataset(folder):
         crop_size=32,
         area=(0.3, 1.0),
         randaugment=parse_policy("rand-m9-n4-mstd0.5-inc1"),
-        jitter=ColorJitter(strength=0.4, gray_probability=0.2),
+        colors=ColorRecipe(brightness=0.4, contrast=0.4, saturation=0.4, gray_probability=0.2),
     )
     return _dataset(
         folder,
