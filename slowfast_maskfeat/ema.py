@@ -125,15 +125,26 @@ class Teacher(nn.Module):
     Args:
         student: copied with its current weights; the copy has no gradients.
         momentum: progress of the training in [0, 1] -> decay per step in [0, 1].
+        without: names of the modules and parameters that only the student has, such as a predictor
+            or a mask token; names that it does not have are ignored. In the copy a module becomes
+            `nn.Identity` and a parameter None.
 
     Attributes:
         network: the copy.
     """
 
-    def __init__(self, student: nn.Module, momentum: Callable[[float], float]) -> None:
+    def __init__(
+        self,
+        student: nn.Module,
+        momentum: Callable[[float], float],
+        *,
+        without: Sequence[str] = (),
+    ) -> None:
         super().__init__()
         self.network = copy.deepcopy(student).requires_grad_(False)
         self.momentum = momentum
+        for name in without:
+            _leave_out(self.network, name)
 
     @torch.no_grad()
     def forward(self, *inputs: Any, **named: Any) -> Any:
@@ -153,9 +164,20 @@ class Teacher(nn.Module):
             progress: of the whole training, in [0, 1].
             taken: see `move_average`.
         """
-        mine, theirs = list(self.network.parameters()), list(student.parameters())
-        assert len(mine) == len(theirs), "student and teacher have different numbers of parameters"
-        move_average(mine, theirs, self.momentum(progress), taken)
+        mine, theirs = dict(self.network.named_parameters()), dict(student.named_parameters())
+        assert mine.keys() <= theirs.keys(), "the teacher has other parameters than the student"
+        currents = [theirs[name] for name in mine]
+        move_average(list(mine.values()), currents, self.momentum(progress), taken)
+
+
+def _leave_out(network: nn.Module, name: str) -> None:
+    """Replace a module by the identity, or a parameter by None."""
+    owner, _, last = name.rpartition(".")
+    holder = network.get_submodule(owner)
+    if last in holder._modules:
+        setattr(holder, last, nn.Identity())
+    elif last in holder._parameters:
+        setattr(holder, last, None)
 
 
 @torch.no_grad()

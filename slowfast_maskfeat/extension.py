@@ -32,7 +32,7 @@ from slowfast_maskfeat.builders.masks import MaskKind, register_mask
 from slowfast_maskfeat.builders.methods import Method, register_method
 from slowfast_maskfeat.builders.targets import TargetKind, register_target
 from slowfast_maskfeat.builders.train_view import build_random_frames, build_train_transform
-from slowfast_maskfeat.clips import RandomFrames, SameFrames, ViewSpec
+from slowfast_maskfeat.clips import RandomFrames, RandomSpan, SameFrames, ViewSpec
 from slowfast_maskfeat.config import add_keys
 from slowfast_maskfeat.datasets import (
     DataFolder,
@@ -72,6 +72,7 @@ __all__ = [
     "Method",
     "MissingListError",
     "RandomFrames",
+    "RandomSpan",
     "RowCollector",
     "SameFrames",
     "Schedule",

@@ -55,6 +55,31 @@ class Schedule:
         return self.end + (self.start - self.end) * (math.cos(math.pi * progress) + 1.0) * 0.5
 
 
+@dataclass(frozen=True)
+class EpochWarmup:
+    """A number that rises linearly over the first epochs and then stays, such as a temperature.
+
+    It is constant within an epoch, as in DINO's and iBOT's code.
+
+    Attributes:
+        start: Value in the first epoch.
+        end: Value in epoch ``num_epochs`` and all later ones.
+        num_epochs: Length of the rise, counted from 1; below 2 there is none, and with 1 the first
+            epoch still has ``start``.
+    """
+
+    start: float
+    end: float
+    num_epochs: int
+
+    def __call__(self, epoch: int) -> float:
+        """Return the value in an epoch, counted from 0."""
+        if epoch >= self.num_epochs:
+            return self.end
+        share = epoch / (self.num_epochs - 1) if self.num_epochs > 1 else 0.0
+        return self.start + (self.end - self.start) * share
+
+
 class LearningRates(NamedTuple):
     """The three rates that are scaled by the number of machines, in optimizer units per step."""
 

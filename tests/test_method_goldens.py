@@ -6,16 +6,17 @@ METHOD_GOLDENS names another folder, whose goldens may have other seeds, sizes a
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from functools import partial
 
-import numpy as np
 import pytest
 import torch
 from helpers.beit_goldens import BEIT_CHECKS
 from helpers.dalle_goldens import check_dalle_dvae, check_dalle_encoder
-from helpers.mask_statistics import mask_statistics
+from helpers.golden_masks import check_mask_beit, check_mask_ibot
+from helpers.golden_training import check_ema_schedules, check_lars
 from helpers.method_goldens import DEFAULT_FOLDER, MethodGolden, gumbel, pcg64
+from helpers.teacher_goldens import TEACHER_CHECKS
 from torch import Tensor
 
 from slowfast_maskfeat.backbones import EncoderOptions, NormedEncoder
@@ -33,8 +34,6 @@ from slowfast_maskfeat.losses import (
     soft_cross_entropy,
     standardized,
 )
-from slowfast_maskfeat.masks import block_mask
-from slowfast_maskfeat.shapes import Grid
 from slowfast_maskfeat.targets.label_maps import (
     crop_label_maps,
     dense_label_maps,
@@ -58,12 +57,16 @@ Check = Callable[[MethodGolden], None]
 # Goldens that must be there, each with a check.
 GOLDENS = (
     *BEIT_CHECKS,
+    *TEACHER_CHECKS,
     "dalle_dvae",
     "dalle_encoder_full",
     "dvae_gumbel",
+    "ema_schedules",
     "feature_losses",
+    "lars",
     "lpips",
     "mask_beit",
+    "mask_ibot",
     "token_labeling",
     "vit_full",
     "vq_beitv2",
@@ -72,6 +75,7 @@ GOLDENS = (
 )
 CHECKS: dict[str, Check] = {
     **BEIT_CHECKS,
+    **TEACHER_CHECKS,
     "dalle_dvae": check_dalle_dvae,
     "dalle_encoder_full": check_dalle_encoder,
 }
@@ -86,6 +90,12 @@ def check_of(name: str) -> Callable[[Check], Check]:
         return check
 
     return register
+
+
+check_of("ema_schedules")(check_ema_schedules)
+check_of("lars")(check_lars)
+check_of("mask_beit")(check_mask_beit)
+check_of("mask_ibot")(check_mask_ibot)
 
 
 @check_of("feature_losses")
@@ -173,65 +183,6 @@ def _(golden: MethodGolden) -> None:
     golden.compare("grad", reconstruction.grad)
     for stage, difference in enumerate(model.differences(reconstruction, image)):
         golden.compare(f"layer{stage}/unit_sq_diff_mean", difference.mean())
-
-
-# README of the goldens: mean count, frequency of a cell, and probability of a neighbor. The others
-# are several times the noise of so many draws.
-MASK_TOLERANCES = {
-    "count_mean": 0.1,
-    "count_std": 0.1,
-    "count_max": 0,
-    "frequency_map": 0.03,
-    "p_right_neighbour_given_masked": 0.01,
-    "p_lower_neighbour_given_masked": 0.01,
-    "components_mean": 0.05,
-    "components_std": 0.05,
-}
-
-
-@check_of("mask_beit")
-def _(golden: MethodGolden) -> None:
-    given = {"input_size", "num_masking_patches", "min_num_patches", "max_num_patches", "n"}
-    for case, facts in golden.settings.items():
-        golden.require({f"{case}/{name}": facts[name] for name in facts.keys() - given})
-        size = facts["input_size"]
-        grid = Grid(1, *((size, size) if isinstance(size, int) else size))
-        draw = partial(
-            block_mask,
-            grid,
-            facts["num_masking_patches"] / grid.num_tokens,
-            np.random.default_rng(0),
-            max_block=facts.get("max_num_patches"),
-            min_block=facts["min_num_patches"],
-        )
-        masks = np.stack([draw()[0].numpy() for _ in range(3 * facts["n"])])
-        found = mask_statistics(masks)
-        for name, tolerance in MASK_TOLERANCES.items():
-            golden.compare_absolutely(f"{case}/{name}", found[name], tolerance=tolerance)
-        # The least of a few thousand counts is an outlier.
-        outlier = max(6.0, 0.15 * facts["num_masking_patches"])
-        golden.compare_absolutely(f"{case}/count_min", found["count_min"], tolerance=outlier)
-        histogram = {int(count): times for count, times in facts["count_hist"].items()}
-        shares = np.array([histogram.get(n, 0) for n in range(grid.num_tokens)]) / facts["n"]
-        assert np.abs(shares - found["count_shares"]).max() <= 0.03
-        golden.accept(f"{case}/count_hist")
-        check_mask_samples(golden, case, grid, found)
-
-
-def check_mask_samples(
-    golden: MethodGolden, case: str, grid: Grid, found: Mapping[str, np.ndarray]
-) -> None:
-    """Compares the few masks of a golden with the distribution of ours, by their standard error."""
-    bits = np.unpackbits(golden.raw(case), axis=1, count=grid.num_tokens)
-    samples = bits.reshape(-1, grid.h, grid.w)
-    frequency = found["frequency_map"]
-    error = np.sqrt(frequency * (1 - frequency) / len(samples))
-    assert (np.abs(samples.mean(axis=0) - frequency) <= 5 * error + 0.02).all()
-    counts = samples.sum(axis=(1, 2))
-    error = found["count_std"] / len(samples) ** 0.5
-    assert abs(counts.mean() - found["count_mean"]) <= 5 * error
-    assert counts.max() <= found["count_max"]
-    golden.accept(case)
 
 
 @check_of("token_labeling")
@@ -447,6 +398,5 @@ def test_golden(name: str, dtype: str, capsys: pytest.CaptureFixture[str]) -> No
 
 
 def test_every_golden_of_this_repository_has_a_check() -> None:
-    elsewhere = {"ema_schedules"}  # tests/test_schedules.py
-    assert {path.stem for path in DEFAULT_FOLDER.glob("*.json")} == {*GOLDENS, *elsewhere}
+    assert {path.stem for path in DEFAULT_FOLDER.glob("*.json")} == set(GOLDENS)
     assert set(CHECKS) == set(GOLDENS)

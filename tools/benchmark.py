@@ -40,8 +40,7 @@ from plain_forms import encode_all, make_plain
 from plain_hog import PlainHOGTarget, plain_hog
 
 from slowfast_maskfeat.builders.data import build_loader
-from slowfast_maskfeat.builders.masks import build_mask_sampler
-from slowfast_maskfeat.builders.methods import build_model, build_task
+from slowfast_maskfeat.builders.methods import build_model, build_task, find_method
 from slowfast_maskfeat.builders.optimizer import build_optimizer
 from slowfast_maskfeat.cli import print_written
 from slowfast_maskfeat.clips import ClipLoader, RandomView
@@ -90,7 +89,11 @@ def make_state(cfg: CfgNode, form: str, device: torch.device) -> TrainState:
         for target in task.targets:
             target.__class__ = PlainHOGTarget
     task.to(device)
-    stepper = GradientStep(build_optimizer(cfg, model), clip_l2norm=cfg.SOLVER.CLIP_GRAD_L2NORM)
+    stepper = GradientStep(
+        build_optimizer(cfg, model),
+        clip_l2norm=cfg.SOLVER.CLIP_GRAD_L2NORM,
+        per_parameter=cfg.SOLVER.CLIP_GRAD_PER_PARAM,
+    )
     scaler = torch.amp.GradScaler(device.type, enabled=False)
     return TrainState(model=model, task=task, stepper=stepper, scaler=scaler)
 
@@ -101,7 +104,9 @@ def make_batch(cfg: CfgNode, size: int) -> ClipBatch:
     side = cfg.DATA.TRAIN_CROP_SIZE
     shape = (size, cfg.DATA.NUM_FRAMES, side, side, 3)
     clips = torch.from_numpy(generator.integers(0, 256, shape, dtype=np.uint8))
-    sampler = build_mask_sampler(cfg)
+    samplers = find_method(cfg).masks
+    sampler = None if samplers is None else samplers(cfg)[0]
+    assert sampler is not None
     mask = torch.stack([sampler(generator) for _ in range(size)])
     return ClipBatch(clips.permute(0, 4, 1, 2, 3), mask=mask)
 

@@ -1,4 +1,4 @@
-"""Draw the predictions of pre-trained networks for masked videos or images.
+"""Draw what networks see in videos or images: predictions where masked, attention, features.
 
     python tools/visualize.py --checkpoint hog.pyth pixels.pyth --name HOG pixels \\
         --input x.mp4 y.jpg --output predictions.png
@@ -14,6 +14,11 @@ are those of the first one whose mask cells are no finer than the predictions of
 there is none, or the frames differ, each has its own mask and a column with its masked input. Rows
 are then the frames that all of them predict. All use the validation crop of the first one.
 
+--what attention draws what each head of the last block attends to, for one checkpoint of any kind:
+the class token where the training reached it, else the mean over the tokens; --what pca three
+principal components of the features of each clip's tokens, as colors. Of a training with a teacher
+it is the teacher (--opts TRAIN.CHECKPOINT_WEIGHTS student).
+
 An input that is not a video or image is an annotation file, read as in training with the keys of
 the first checkpoint (change them by --opts DATA.PATH_PREFIX folder DATA.PATH_LABEL_SEPARATOR ,).
 """
@@ -28,12 +33,13 @@ if __name__ == "__main__":
 import argparse
 import sys
 import warnings
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import torch
+from fvcore.common.config import CfgNode
 from PIL import Image
 
 from slowfast_maskfeat.builders.datasets import read_list_file
@@ -48,7 +54,13 @@ from slowfast_maskfeat.figures import (
 )
 from slowfast_maskfeat.files import atomic_write, is_file, read_bytes
 from slowfast_maskfeat.log import Progress
-from slowfast_maskfeat.runs.compare import Network, compare, load_networks
+from slowfast_maskfeat.runs.compare import compare, load_networks
+from slowfast_maskfeat.runs.feature_pictures import (
+    ATTENTION,
+    COMPONENTS,
+    draw_features,
+    load_feature_network,
+)
 from slowfast_maskfeat.runs.figures import select_steps
 from slowfast_maskfeat.videos.media import is_media
 from slowfast_maskfeat.videos.write_video import write_video
@@ -81,15 +93,9 @@ def visualize(options: argparse.Namespace) -> None:
             f"--output must end in .png, got {output}; the animation of videos is written next to "
             "it, in the format of --film"
         )
-    networks = load_networks(
-        options.checkpoint,
-        options.name,
-        device=options.device,
-        config_file=options.cfg,
-        pairs=options.opts,
-    )
-    inputs = [path for given in options.input for path in _paths(networks[0], given)]
-    clips = _compare_all(networks, inputs, options.seed)
+    cfg, draw = _drawing(options)
+    inputs = [path for given in options.input for path in _paths(cfg, given)]
+    clips = _draw_all(inputs, draw)
     prediction_panel(output, _panel_rows(clips), title=options.title)
     _print_steps(clips)
     written = [output]
@@ -99,7 +105,34 @@ def visualize(options: argparse.Namespace) -> None:
     print_written(written)
 
 
-def _paths(network: Network, given: str) -> list[str]:
+Draw = Callable[[str, int, str], list[PanelRow]]
+"""(path of an input, its number, its name) -> its panel rows, one per time step."""
+
+
+def _drawing(options: argparse.Namespace) -> tuple[CfgNode, Draw]:
+    """Load the networks; return the configuration of the first and what draws an input."""
+    loading = {"device": options.device, "config_file": options.cfg, "pairs": options.opts}
+    if options.what == "predictions":
+        networks = load_networks(options.checkpoint, options.name, **loading)
+
+        def draw_predictions(path: str, number: int, name: str) -> list[PanelRow]:
+            return compare(networks, path, (options.seed, number), name=name)
+
+        return networks[0].cfg, draw_predictions
+    if len(options.checkpoint) != 1 or options.name:
+        raise ValueError(
+            f"--checkpoint must be one with --what {options.what}, without --name, got "
+            f"{len(options.checkpoint)}"
+        )
+    network = load_feature_network(options.checkpoint[0], **loading)
+
+    def draw_network(path: str, number: int, name: str) -> list[PanelRow]:
+        return draw_features(network, path, what=options.what, name=name)
+
+    return network.cfg, draw_network
+
+
+def _paths(cfg: CfgNode, given: str) -> list[str]:
     """Paths of an input: itself, or the samples of an annotation file."""
     if is_media(given):
         return [given]
@@ -110,18 +143,16 @@ def _paths(network: Network, given: str) -> list[str]:
             "--input must be videos or images, by their suffix, or annotation files in text form, "
             f"got binary file {given}"
         )
-    rows = read_list_file(network.cfg, given)
+    rows = read_list_file(cfg, given)
     return [rows.path(row) for row in range(len(rows))]
 
 
-def _compare_all(
-    networks: Sequence[Network], inputs: Sequence[str], seed: int
-) -> list[list[PanelRow]]:
+def _draw_all(inputs: Sequence[str], draw: Draw) -> list[list[PanelRow]]:
     """Panel rows of each input, one per time step."""
     progress = Progress(len(inputs), "inputs", enabled=len(inputs) > 1)
     clips: list[list[PanelRow]] = []
     for number, (path, name) in enumerate(zip(inputs, file_names(inputs), strict=True)):
-        clips.append(compare(networks, path, (seed, number), name=name))
+        clips.append(draw(path, number, name))
         num_rows = round(len(_panel_rows(clips)) / len(clips) * len(inputs))
         if num_rows > MAX_ROWS:  # fail at the first input, not after all of a long list
             raise ValueError(
@@ -147,6 +178,8 @@ def _select_steps(steps: Sequence[PanelRow]) -> list[int]:
 
 
 def _masked_share(row: PanelRow) -> float:
+    if not row.drawings:  # no step differs from another
+        return 1.0
     return float(np.mean([np.mean(np.asarray(drawing.mask)) for drawing in row.drawings]))
 
 
@@ -157,10 +190,9 @@ def _print_steps(clips: Sequence[Sequence[PanelRow]]) -> None:
             shown = [steps[number].name.split("\n") for number in _select_steps(steps)]
             times = ", ".join(time for *_, time in shown)
             masked = sum(_masked_share(row) > 0 for row in steps)
+            where = f"tokens are masked in {masked} of" if steps[0].drawings else "of"
             print(
-                f"{shown[0][0]}: drawn at {times}; tokens are masked in {masked} of {len(steps)} "
-                "time steps",
-                file=sys.stderr,
+                f"{shown[0][0]}: drawn at {times}; {where} {len(steps)} time steps", file=sys.stderr
             )
 
 
@@ -193,7 +225,18 @@ def _parse(arguments: list[str]) -> argparse.Namespace:
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
     add = parser.add_argument
-    add("--checkpoint", required=True, nargs="+", help="checkpoints of pre-trained models")
+    add(
+        "--checkpoint",
+        required=True,
+        nargs="+",
+        help="checkpoints; for predictions of pre-trainings",
+    )
+    add(
+        "--what",
+        default="predictions",
+        choices=["predictions", ATTENTION, COMPONENTS],
+        help="predictions of masked tokens, or attention or features of the last block",
+    )
     add("--name", nargs="+", default=[], help="name of each checkpoint, shown above its columns")
     add("--cfg", help="YAML file of the model, for weights without a configuration")
     add("--input", required=True, nargs="+", help="videos, images or annotation files")

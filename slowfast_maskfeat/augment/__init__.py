@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from slowfast_maskfeat.augment.color_jitter import ColorJitter
+from slowfast_maskfeat.augment.color_recipe import ColorRecipe
 from slowfast_maskfeat.augment.mixing import Mix
 from slowfast_maskfeat.augment.normalize import normalize
 from slowfast_maskfeat.augment.randaugment import RandAugment, parse_policy
@@ -14,7 +14,7 @@ from slowfast_maskfeat.augment.transforms import (
 )
 
 __all__ = [
-    "ColorJitter",
+    "ColorRecipe",
     "EraseSampler",
     "Mix",
     "RandAugment",

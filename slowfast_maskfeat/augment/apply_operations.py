@@ -13,8 +13,9 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from slowfast_maskfeat.augment import operations
+from slowfast_maskfeat.augment import colors, operations
 from slowfast_maskfeat.augment.affine import affine
+from slowfast_maskfeat.augment.colors import blur_radius
 from slowfast_maskfeat.augment.crop import CropBox, Region, crop
 from slowfast_maskfeat.augment.randaugment import Operation
 from slowfast_maskfeat.augment.to_device import to_device
@@ -173,6 +174,17 @@ def _apply(
             return operations.blend(0.0, cropped, argument)
         case "Sharpness":
             return crop(operations.sharpness(frames, argument, inside), box)
+        case "BrightnessShift":
+            return colors.shift_brightness(cropped, argument)
+        case "ChannelContrast":
+            return crop(colors.channel_contrast(frames, argument, inside), box)
+        case "Saturation":
+            return colors.saturate(cropped, argument)
+        case "Hue":
+            return colors.rotate_hue(cropped, argument)
+        case "GaussianBlur":
+            radius = max(blur_radius(op.argument) for op in group)
+            return crop(colors.gaussian_blur(frames, argument, radius, inside), box)
     raise AssertionError(kind)
 
 

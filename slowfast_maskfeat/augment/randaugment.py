@@ -19,6 +19,7 @@ import numpy as np
 
 from slowfast_maskfeat.augment.affine import INTERPOLATIONS, Affine, inverse, rotation
 from slowfast_maskfeat.augment.boxes import Boxes, clip_boxes
+from slowfast_maskfeat.augment.colors import blur_radius
 from slowfast_maskfeat.augment.crop import CropBox
 
 Rng = np.random.Generator
@@ -27,7 +28,7 @@ _MAX_LEVEL = 10.0
 _PROBABILITY = 0.5
 _FACTORS = ("Color", "Contrast", "Brightness", "Sharpness")
 _AFFINE_NAMES = ("Rotate", "ShearX", "ShearY", "TranslateXRel", "TranslateYRel")
-_WHOLE_FRAME = ("AutoContrast", "Equalize", "Contrast")
+_WHOLE_FRAME = ("AutoContrast", "Equalize", "Contrast", "ChannelContrast")
 _NAMES = (
     "AutoContrast",
     "Equalize",
@@ -88,7 +89,8 @@ class Operation(NamedTuple):
             return self.matrix(height, width).source(box, height, width)
         if self.kind in _WHOLE_FRAME:
             return CropBox(0, 0, height, width)
-        return box.grown(1, height, width) if self.kind == "Sharpness" else box
+        reach = {"Sharpness": 1, "GaussianBlur": blur_radius(self.argument)}.get(self.kind, 0)
+        return box.grown(reach, height, width) if reach else box
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -14,7 +14,7 @@ from torch import Tensor
 
 from slowfast_maskfeat.augment.apply_operations import apply_operations, boxes_needed
 from slowfast_maskfeat.augment.boxes import Boxes, clip_boxes, flip_boxes, scale_boxes
-from slowfast_maskfeat.augment.color_jitter import ColorJitter
+from slowfast_maskfeat.augment.color_recipe import ColorRecipe
 from slowfast_maskfeat.augment.crop import (
     CropBox,
     crop,
@@ -50,7 +50,7 @@ class TrainTransform:
         randaugment: RandAugment, or None.
         augment_crop: apply RandAugment to the finished clip, as published for images; if False, to
             whole frames, as published for videos.
-        jitter: color jitter of the finished clip, or None.
+        colors: color operations of the finished clip, or None.
     """
 
     crop_size: int
@@ -63,7 +63,7 @@ class TrainTransform:
     interpolation: str = "bilinear"
     randaugment: RandAugment | None = None
     augment_crop: bool = False
-    jitter: ColorJitter | None = None
+    colors: ColorRecipe | None = None
 
     def __call__(self, frames: Tensor, generator: Rng) -> Tensor:
         """Draw and apply a crop: (T, H, W, C) uint8 -> (T, crop_size, crop_size, C) uint8."""
@@ -111,8 +111,8 @@ class TrainTransform:
         after: list[Operation] = []
         if self.randaugment is not None and self.augment_crop:
             after = self.randaugment.draw(generator)
-        if self.jitter is not None:
-            after += self.jitter.draw(generator)
+        if self.colors is not None:
+            after += self.colors.draw(generator)
         return CropPlan(
             frame=(height, width),
             before=tuple(before),

@@ -147,8 +147,6 @@ class PoolingAttention(nn.Module):
         """
         query, key, value, grid_q, grid_k = self._project_and_pool(tokens, grid)
         _, patches = split_cls(query, has_cls=self.has_cls)
-        if self.has_own_bias:
-            bias = read_bias(self, source=self.bias_grid, target=grid, has_cls=self.has_cls)
         if self.axes:
             columns, coordinates = self._fold(patches, grid_q, grid_k)
             attended = attend_folded(
@@ -161,6 +159,7 @@ class PoolingAttention(nn.Module):
                 has_cls=self.has_cls,
             )
         else:
+            bias = self._bias(bias, grid)
             attended = F.scaled_dot_product_attention(
                 query,
                 key,
@@ -172,6 +171,39 @@ class PoolingAttention(nn.Module):
             attended = attended + F.pad(patches, (0, 0, int(self.has_cls), 0))
         attended = attended.transpose(1, 2).flatten(2)  # (B, N', heads * d)
         return self.proj_drop(self.proj(attended)), grid_q
+
+    def _bias(self, shared: Tensor | None, grid: Grid) -> Tensor | None:
+        """The bias of the scores (heads, N, N): the block's own, or the shared one, if any."""
+        if self.has_own_bias:
+            return read_bias(self, source=self.bias_grid, target=grid, has_cls=self.has_cls)
+        return shared
+
+    @torch.no_grad()
+    def weights(
+        self, tokens: Tensor, grid: Grid, bias: Tensor | None = None
+    ) -> tuple[Tensor, Grid]:
+        """Attention weights, for figures: the fused kernels of `forward` do not give them.
+
+        Args:
+            tokens: (B, N, D), a cls token first if there is one.
+            grid: Grid of the other tokens.
+            bias: See `forward`.
+
+        Returns:
+            (B, heads, queries, keys), each row of sum 1, a cls token first if there is one; and the
+            grid of the other keys.
+        """
+        query, key, _, grid_q, grid_k = self._project_and_pool(tokens, grid)
+        scores = self.scale * query @ key.transpose(2, 3)
+        if self.axes:
+            _, patches = split_cls(query, has_cls=self.has_cls)
+            columns, coordinates = self._fold(patches, grid_q, grid_k)
+            front = int(self.has_cls)
+            scores[:, :, front:, front:] += columns @ coordinates.T
+        bias = self._bias(bias, grid)
+        if bias is not None:
+            scores += bias
+        return scores.softmax(dim=-1), grid_k
 
     def _project_and_pool(
         self, tokens: Tensor, grid: Grid

@@ -10,7 +10,7 @@ from slowfast_maskfeat.backbones.attention import LAYER_NORM_EPSILON
 from slowfast_maskfeat.backbones.heads import PredictionHead
 from slowfast_maskfeat.backbones.initialization import INITIALIZATIONS
 from slowfast_maskfeat.backbones.masked import MaskedEncoder
-from slowfast_maskfeat.backbones.masking import resize_mask
+from slowfast_maskfeat.backbones.masking import resize_mask, split_masks
 from slowfast_maskfeat.backbones.options import DecoderOptions, EncoderOptions
 from slowfast_maskfeat.backbones.position import fixed_table, learned_tables, table_positions
 from slowfast_maskfeat.shapes import Grid
@@ -26,12 +26,16 @@ class MaskedAutoencoder(MaskedEncoder):
     2022), section 3. The decoder's positions are learned unless `fixed_decoder_positions`, which
     the papers have; the published code of video has none of these.
 
+    A clip may have several masks: each is predicted from an encoding of its own, by one decoder
+    with a mask token for each of them. Source: V-JEPA (Bardes et al., 2024), section 3.
+
     Args:
         options: Options of the encoder: a plain transformer, see `check_plain`.
         prediction_dim: Width of the prediction.
         decoder: Blocks of the decoder, and the width of its tokens.
         separable_decoder_positions: Its positions are the sum of a spatial and a temporal table.
         fixed_decoder_positions: They are fixed sin-cos ones, as `options.sincos_positions`.
+        num_masks: Masks of each clip, m.
 
     Raises:
         ValueError: The encoder pools, widens, or has no absolute positions; or the decoder's are
@@ -46,10 +50,11 @@ class MaskedAutoencoder(MaskedEncoder):
         decoder: DecoderOptions,
         separable_decoder_positions: bool = False,
         fixed_decoder_positions: bool = False,
+        num_masks: int = 1,
     ) -> None:
         check_plain(options)
         super().__init__(options)
-        self.prediction_depths = (options.depth - 1,)
+        self.prediction_depths = (options.depth - 1,) * num_masks
         start = INITIALIZATIONS[options.initialization]
         self.norm = nn.LayerNorm(options.width, eps=LAYER_NORM_EPSILON)
         self.decoder_embed = nn.Linear(options.width, decoder.width)
@@ -64,7 +69,7 @@ class MaskedAutoencoder(MaskedEncoder):
         if separable_decoder_positions:
             self.decoder_positions = "dec_pos_embed"
         self._make_decoder_positions(decoder.width, fixed=fixed_decoder_positions)
-        self.mask_token = nn.Parameter(torch.zeros(1, 1, decoder.width))
+        self.mask_token = nn.Parameter(torch.zeros(num_masks, 1, decoder.width))
         start.token(self.mask_token)
         self.pred_head = PredictionHead(
             dims=[decoder.width],
@@ -102,21 +107,30 @@ class MaskedAutoencoder(MaskedEncoder):
 
         Args:
             clips: (B, C, T, H, W), float, normalized.
-            mask: As `MaskedModel.forward`; as many tokens in each clip.
+            mask: As `MaskedModel.forward`; as many tokens in each clip. Or (B, m, t', h', w').
 
         Returns:
-            A list of one (M, dim), in the order of (b, t, h, w).
+            One (M, dim) for each of the m masks, in the order of (b, t, h, w).
 
         Raises:
             ValueError: The clips do not fit the patches, the mask does not fit the tokens, or it
                 hides more of one clip than of another, or all.
         """
         tokens, grid = self.embed(clips)
-        hidden = resize_mask(mask, grid).flatten(1)  # (B, N)
-        visible = visible_places(hidden).to(tokens.device, non_blocking=True)
-        latent = self.encode_visible(tokens, visible)
-        tokens = self._fill(self.decoder_embed(latent), visible, grid)
-        return [self.pred_head(tokens, grid, hidden, index=0)]
+        masks = split_masks(mask)
+        if len(masks) != len(self.mask_token):
+            raise ValueError(
+                f"each clip must have {len(self.mask_token)} masks, one for each mask token, got "
+                f"{len(masks)}"
+            )
+        predictions = []
+        for mask_token, one in zip(self.mask_token, masks, strict=True):
+            hidden = resize_mask(one, grid).flatten(1)  # (B, N)
+            visible = visible_places(hidden).to(tokens.device, non_blocking=True)
+            latent = self.encode_visible(tokens, visible)
+            filled = self._fill(self.decoder_embed(latent), mask_token, visible, grid)
+            predictions.append(self.pred_head(filled, grid, hidden, index=0))
+        return predictions
 
     def encode_visible(self, tokens: Tensor, visible: Tensor) -> Tensor:
         """Encodes the visible tokens.
@@ -137,7 +151,7 @@ class MaskedAutoencoder(MaskedEncoder):
             tokens, _ = self.run_block(index, tokens, grid, None)
         return self.norm(tokens)
 
-    def _fill(self, embedded: Tensor, visible: Tensor, grid: Grid) -> Tensor:
+    def _fill(self, embedded: Tensor, mask_token: Tensor, visible: Tensor, grid: Grid) -> Tensor:
         """All tokens with the decoder's positions: (B, V, D) -> (B, N, D), cls tokens included."""
         positions, cls_position = table_positions(
             self,
@@ -147,7 +161,7 @@ class MaskedAutoencoder(MaskedEncoder):
             target=grid,
         )
         width = embedded.shape[-1]
-        tokens = self.mask_token.to(embedded.dtype).expand(len(embedded), grid.num_tokens, width)
+        tokens = mask_token.to(embedded.dtype).expand(len(embedded), grid.num_tokens, width)
         places = visible[..., None].expand(-1, -1, width)
         tokens = tokens.scatter(1, places, embedded[:, int(self.has_cls) :])
         tokens = tokens + positions.to(tokens.dtype)

@@ -124,3 +124,20 @@ def run_block(
     if recompute and torch.is_grad_enabled():
         return checkpoint(block, tokens, grid, bias, use_reentrant=False)
     return block(tokens, grid, bias)
+
+
+def turn_off_drops(network: nn.Module) -> nn.Module:
+    """Turns dropout and drop path off for good, as in a teacher that stays in training mode.
+
+    Args:
+        network: Changed in place.
+
+    Returns:
+        The network.
+    """
+    for module in network.modules():
+        if isinstance(module, DropPath):
+            module.drop_prob = 0.0
+        elif isinstance(module, nn.Dropout):
+            module.p = 0.0
+    return network

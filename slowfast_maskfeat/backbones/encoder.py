@@ -258,7 +258,12 @@ class Encoder(nn.Module):
         if not (options.absolute_positions or options.sincos_positions):
             return None, None
         positions, cls_position = table_positions(
-            self, "pos_embed", has_cls=self.has_cls, source=self.configured_grid, target=grid
+            self,
+            "pos_embed",
+            has_cls=self.has_cls,
+            source=self.configured_grid,
+            target=grid,
+            offset=options.position_offset,
         )
         if options.sincos_positions and options.sincos_twice:
             positions = positions + positions

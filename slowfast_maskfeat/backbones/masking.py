@@ -41,6 +41,18 @@ def resize_mask(mask: Tensor, grid: Grid) -> Tensor:
     return mask
 
 
+def split_masks(mask: Tensor) -> tuple[Tensor, ...]:
+    """Splits the masks of clips, of which each has one or several.
+
+    Args:
+        mask: (B, t, h, w) or (B, m, t, h, w) bool.
+
+    Returns:
+        m masks (B, t, h, w).
+    """
+    return mask.unbind(1) if mask.ndim == 5 else (mask,)
+
+
 def take_masked(tokens: Tensor, mask: Tensor) -> Tensor:
     """Selects the tokens at the masked places.
 

@@ -99,6 +99,7 @@ class EncoderOptions:
         sincos_time: A part of these codes time.
         sincos_twice: Add these twice, as a published classifier did by mistake.
         decays_mask_token: Whether the mask token has weight decay where the class token has none.
+        position_offset: Of their resizing to other grids, see `position_tables.resize_spatial`.
         activation_checkpoint: Recompute the blocks in the backward pass to save memory.
         initialization: How weights start, a name in `INITIALIZATIONS`.
     """
@@ -127,6 +128,7 @@ class EncoderOptions:
     sincos_time: bool = True
     sincos_twice: bool = False
     decays_mask_token: bool = False
+    position_offset: float = 0.0
     activation_checkpoint: bool = False
     initialization: str = "published"
 

@@ -47,7 +47,13 @@ def learned_tables(
 
 
 def table_positions(
-    module: nn.Module, name: str, *, has_cls: bool, source: Grid, target: Grid
+    module: nn.Module,
+    name: str,
+    *,
+    has_cls: bool,
+    source: Grid,
+    target: Grid,
+    offset: float = 0.0,
 ) -> tuple[Tensor, Tensor | None]:
     """Reads the positions of a grid from the tables that a module holds.
 
@@ -57,16 +63,20 @@ def table_positions(
         has_cls: Whether they hold a position of the cls token.
         source: Grid the tables were made for.
         target: Grid of the result.
+        offset: Of the resizing, see `position_tables.resize_spatial`.
 
     Returns:
         Positions of the patch tokens (1, N, D), and of the cls token (1, 1, D) or None.
     """
     if hasattr(module, f"{name}_spatial"):
         spatial, temporal = getattr(module, f"{name}_spatial"), getattr(module, f"{name}_temporal")
-        positions = separable_positions(spatial, temporal, source=source, target=target)
+        positions = separable_positions(
+            spatial, temporal, source=source, target=target, offset=offset
+        )
         return positions, getattr(module, f"{name}_class") if has_cls else None
     table = getattr(module, name)
-    positions = joint_positions(table[:, int(has_cls) :], source=source, target=target)
+    patches = table[:, int(has_cls) :]
+    positions = joint_positions(patches, source=source, target=target, offset=offset)
     return positions, table[:, :1] if has_cls else None
 
 

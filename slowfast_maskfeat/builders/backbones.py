@@ -15,6 +15,7 @@ from slowfast_maskfeat.backbones import (
     LayeredModel,
     MaskedModel,
     MaskedPredictor,
+    MaskedViewEncoder,
     NormedEncoder,
 )
 from slowfast_maskfeat.backbones.geometry import Triple
@@ -63,6 +64,10 @@ class BackboneKind:
                 f"got {type(backbone).__name__}, which {lacks}"
             )
         return backbone
+
+    def build_for_views(self, cfg: CfgNode, *, takes_masks: bool) -> Backbone:
+        """Build the backbone of a model that compares views, some of which are masked."""
+        return self.build(cfg, takes_masks=takes_masks)
 
     def build_on_meta(self, cfg: CfgNode) -> Backbone:
         """Build the backbone on the meta device, for its shapes."""
@@ -133,6 +138,9 @@ class _MViTKind(BackboneKind):
     def build(self, cfg: CfgNode, *, takes_masks: bool = False) -> Backbone:
         return NormedEncoder(encoder_options(cfg), takes_masks=takes_masks)
 
+    def build_for_views(self, cfg: CfgNode, *, takes_masks: bool) -> Backbone:
+        return MaskedViewEncoder(encoder_options(cfg)) if takes_masks else self.build(cfg)
+
     def classifier(self, cfg: CfgNode, num_classes: int, *, mean_pooling: bool) -> FeatureModel:
         return build_mvit(cfg, num_classes, mean_pooling=mean_pooling)
 
@@ -143,10 +151,12 @@ class _MViTKind(BackboneKind):
         return build_masked_mvit(cfg, dims)
 
     def prediction_strides(self, cfg: CfgNode) -> list[Triple]:
-        return encoder_prediction_strides(cfg)
+        return (
+            encoder_prediction_strides(cfg) if self._is_masked else super().prediction_strides(cfg)
+        )
 
     def prediction_grids(self, cfg: CfgNode) -> list[Grid]:
-        return encoder_prediction_grids(cfg)
+        return encoder_prediction_grids(cfg) if self._is_masked else super().prediction_grids(cfg)
 
     def first_grid(self, cfg: CfgNode, clip_size: Triple) -> Grid:
         return encoder_patch_grid(cfg, clip_size)

@@ -79,7 +79,7 @@ def build_loader(
     views: Views
     specs = method.views(cfg) if method is not None and method.views is not None else ()
     if specs:
-        views = _multi_view(cfg, specs)
+        views = _multi_view(cfg, specs, counts_crops=method is not None and method.counts_crops)
     elif dataset_kind(cfg, split).has_boxes:
         views = build_key_frame_view(cfg, split)
     elif is_trained:
@@ -238,7 +238,7 @@ def _check_batch_size(cfg: CfgNode, batch_size: int) -> None:
         )
 
 
-def _multi_view(cfg: CfgNode, specs: Sequence[ViewSpec]) -> MultiView:
+def _multi_view(cfg: CfgNode, specs: Sequence[ViewSpec], *, counts_crops: bool) -> MultiView:
     if cfg.AUG.ON_DEVICE:
         raise ValueError(
             "AUG.ON_DEVICE must be False for a method with several views per sample, got True: "
@@ -247,9 +247,10 @@ def _multi_view(cfg: CfgNode, specs: Sequence[ViewSpec]) -> MultiView:
     single = {
         "MIXUP.ENABLE": (cfg.MIXUP.ENABLE, False),
         "AUG.NUM_SAMPLE": (cfg.AUG.NUM_SAMPLE, 1),
-        "DATA.TRAIN_CROP_NUM_TEMPORAL": (cfg.DATA.TRAIN_CROP_NUM_TEMPORAL, 1),
-        "DATA.TRAIN_CROP_NUM_SPATIAL": (cfg.DATA.TRAIN_CROP_NUM_SPATIAL, 1),
     }
+    if not counts_crops:
+        single["DATA.TRAIN_CROP_NUM_TEMPORAL"] = (cfg.DATA.TRAIN_CROP_NUM_TEMPORAL, 1)
+        single["DATA.TRAIN_CROP_NUM_SPATIAL"] = (cfg.DATA.TRAIN_CROP_NUM_SPATIAL, 1)
     for key, (value, only) in single.items():
         if value != only:
             raise ValueError(

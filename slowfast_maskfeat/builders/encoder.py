@@ -56,6 +56,7 @@ def encoder_options(cfg: CfgNode) -> EncoderOptions:
         sincos_time=keys.SINCOS_POS_TIME,
         sincos_twice=keys.SINCOS_POS_TWICE,
         decays_mask_token=keys.DECAY_MASK_TOKEN,
+        position_offset=keys.POS_RESIZE_OFFSET,
         initialization=keys.INIT,
         activation_checkpoint=cfg.MODEL.ACT_CHECKPOINT,
     )

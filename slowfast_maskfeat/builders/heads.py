@@ -74,7 +74,8 @@ def build_masked_mvit(cfg: CfgNode, dims: Sequence[int]) -> MaskedModel:
 
     Args:
         cfg: Configuration; not modified.
-        dims: Width of the prediction at each MASK.PRETRAIN_DEPTH.
+        dims: Width of the prediction at each MASK.PRETRAIN_DEPTH; with MASK.MAE_ON, which has one
+            depth, of that for each mask of a clip.
 
     Returns:
         model(clips, mask) -> [(M, dim), ...], see `MaskedModel`.
@@ -108,6 +109,7 @@ def build_masked_mvit(cfg: CfgNode, dims: Sequence[int]) -> MaskedModel:
         decoder=decoder,
         separable_decoder_positions=cfg.MASK.DECODER_SEP_POS_EMBED,
         fixed_decoder_positions=cfg.MASK.DECODER_FIXED_SINCOS_POS,
+        num_masks=len(dims),
     )
 
 

@@ -24,7 +24,7 @@ class ClipRecipe:
             has none; None for short-side jitter instead.
         augment_crop: RandAugment is applied to the crop instead of whole frames.
         fill: Red, green, blue in 0..255 of pixels that RandAugment moves in from outside.
-        color_jitter: Strength of the color jitter; 0 for none.
+        color_jitter: Strength of the jitter by AUG.COLOR_JITTER; 0 for none.
         num_erase_tries: Tries per rectangle of random erasing.
         short_side: (crop size) -> short side in pixels before the center crop of a test.
         num_views: Default number of temporal views of a test.
@@ -52,7 +52,7 @@ def clip_recipe(cfg: CfgNode) -> ClipRecipe:
         cfg: configuration; not modified.
 
     Raises:
-        ValueError: a color jitter is below 0, or AUG.VIDEO_COLOR_JITTER is set for images.
+        ValueError: the color jitter of images is below 0.
     """
     return _image_recipe(cfg) if cfg.DATA.NUM_FRAMES == 1 else _video_recipe(cfg)
 
@@ -71,11 +71,6 @@ def has_color_first(cfg: CfgNode) -> bool:
 
 def _image_recipe(cfg: CfgNode) -> ClipRecipe:
     aug = cfg.AUG
-    if aug.ENABLE and aug.VIDEO_COLOR_JITTER:
-        raise ValueError(
-            "AUG.VIDEO_COLOR_JITTER must be 0 for images (DATA.NUM_FRAMES 1), got "
-            f"{aug.VIDEO_COLOR_JITTER}; use AUG.COLOR_JITTER with an empty AUG.AA_TYPE"
-        )
     red, green, blue = (min(round(255 * value), 255) for value in cfg.DATA.MEAN)
 
     def short_side(crop_size: int) -> int:
@@ -100,8 +95,6 @@ def _image_recipe(cfg: CfgNode) -> ClipRecipe:
 
 
 def _video_recipe(cfg: CfgNode) -> ClipRecipe:
-    aug = cfg.AUG
-
     def short_side(crop_size: int) -> int:
         return max(cfg.DATA.TRAIN_JITTER_SCALES[0], crop_size)
 
@@ -111,7 +104,7 @@ def _video_recipe(cfg: CfgNode) -> ClipRecipe:
         default_area=None,
         augment_crop=False,
         fill=(128, 128, 128),
-        color_jitter=_non_negative("AUG.VIDEO_COLOR_JITTER", aug.VIDEO_COLOR_JITTER),
+        color_jitter=0.0,
         num_erase_tries=100,
         short_side=short_side,
         num_views=cfg.TEST.NUM_ENSEMBLE_VIEWS,

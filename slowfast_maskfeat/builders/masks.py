@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from functools import partial
-from typing import NamedTuple
+from typing import Any, Literal, NamedTuple
 
 import numpy as np
 from fvcore.common.config import CfgNode
@@ -13,11 +13,14 @@ from torch import Tensor
 from slowfast_maskfeat.builders.backbones import prediction_grids
 from slowfast_maskfeat.builders.image_recipe import clip_recipe
 from slowfast_maskfeat.masks import (
+    BlockKind,
     MaskSampler,
+    MultiblockSampler,
     bevt_mask,
     block_mask,
     cube_mask,
     frame_mask,
+    ibot_mask,
     random_mask,
     tube_mask,
 )
@@ -33,11 +36,13 @@ class MaskKind(NamedTuple):
         is_exact: every mask has the same number of masked tokens, as MASK.MAE_ON requires.
         masks_tokens: the grid of the mask is that of the predicted tokens, whatever
             AUG.MASK_WINDOW_SIZE says.
+        draws_several: the sampler draws m masks of each clip, (m, t, h, w).
     """
 
     build: Callable[[CfgNode, Grid, float], MaskSampler]
     is_exact: bool = False
     masks_tokens: bool = False
+    draws_several: bool = False
 
 
 def register_mask(name: str, kind: MaskKind) -> None:
@@ -51,23 +56,31 @@ def register_mask(name: str, kind: MaskKind) -> None:
     MASKS[name] = kind
 
 
-def build_mask_sampler(cfg: CfgNode) -> MaskSampler:
+def build_mask_sampler(cfg: CfgNode, *, several: bool = False) -> MaskSampler:
     """Build the mask sampler of masked prediction.
 
     Args:
         cfg: configuration; not modified.
+        several: the method takes several masks of each clip.
 
     Returns:
-        sampler(generator) -> bool (t, h, w), True where masked.
+        sampler(generator) -> bool (t, h, w), True where masked; (m, t, h, w) if AUG.MASK_KIND draws
+        several masks of each clip.
 
     Raises:
         ValueError: AUG.MASK_WINDOW_SIZE contradicts the model, AUG.MASK_RATIO is out of range, the
-            keys select several mask types or an unsupported one, or MASK.MAE_ON is combined with
-            masks of varying size or masks of all tokens.
+            keys select several mask types or an unsupported one, MASK.MAE_ON is combined with
+            masks of varying size or masks of all tokens, or the method takes one mask of each clip
+            and AUG.MASK_KIND draws several.
     """
     grid, ratio = mask_grid(cfg), cfg.AUG.MASK_RATIO
     kind = _find_mask(cfg, grid.t)
     _check_keys(cfg, grid)
+    if kind.draws_several and not several:
+        raise ValueError(
+            "AUG.MASK_KIND must be a kind with one mask for each clip with this training method, "
+            f"got {cfg.AUG.MASK_KIND!r}, which draws several"
+        )
     sampler = kind.build(cfg, grid, ratio)
     mask = sampler(np.random.default_rng(0))  # invalid settings fail here, not in a worker
     if cfg.MASK.MAE_ON and not kind.is_exact:
@@ -76,7 +89,7 @@ def build_mask_sampler(cfg: CfgNode) -> MaskSampler:
             f"{_mask_type(cfg, grid.t)!r}; set MASK.MAE_RND_MASK True (optionally with "
             "AUG.MASK_TUBE or MASK.PER_FRAME_MASKING), or AUG.MASK_FRAMES True"
         )
-    if cfg.MASK.MAE_ON and bool(mask.all()):
+    if cfg.MASK.MAE_ON and bool(mask.flatten(-3).all(-1).any()):
         raise ValueError(
             f"AUG.MASK_RATIO must keep at least one token visible with MASK.MAE_ON, got {ratio} of "
             f"{grid} tokens; use a smaller ratio"
@@ -157,6 +170,33 @@ def _build_blocks(
     )
 
 
+def _build_ibot(
+    cfg: CfgNode, grid: Grid, shape: Literal["block", "random"] = "block"
+) -> MaskSampler:
+    return partial(
+        ibot_mask,
+        grid,
+        _pairs("AUG.MASK_RATIO_RANGES", cfg.AUG.MASK_RATIO_RANGES),
+        shape=shape,
+        min_block=cfg.AUG.MIN_MASK_PATCHES_PER_BLOCK,
+    )
+
+
+def _build_multiblock(cfg: CfgNode, grid: Grid, ratio: float) -> MaskSampler:
+    pairs = _pairs("AUG.MASK_BLOCKS", cfg.AUG.MASK_BLOCKS)
+    if any(number % 1 for number, _ in pairs):
+        raise ValueError(f"AUG.MASK_BLOCKS must have whole numbers of blocks, got {pairs}")
+    return MultiblockSampler(grid, [BlockKind(int(number), scale) for number, scale in pairs])
+
+
+def _pairs(key: str, values: list[Any]) -> list[tuple[float, float]]:
+    """Return a list of lists of two numbers as pairs."""
+    for pair in values:
+        if len(pair) != 2 or not all(type(number) in (int, float) for number in pair):
+            raise ValueError(f"{key} must be a list of lists of two numbers, got {values}")
+    return [(float(first), float(second)) for first, second in values]
+
+
 def _build_random(cfg: CfgNode, grid: Grid, ratio: float) -> MaskSampler:
     return partial(
         random_mask,
@@ -175,6 +215,11 @@ MASKS = {
     "bevt": MaskKind(partial(_build_blocks, bevt_mask)),
     "frame": MaskKind(lambda cfg, grid, ratio: partial(frame_mask, grid, ratio), is_exact=True),
     "random": MaskKind(_build_random, is_exact=True, masks_tokens=True),
+    "ibot": MaskKind(lambda cfg, grid, ratio: _build_ibot(cfg, grid)),
+    "ibot_random": MaskKind(
+        lambda cfg, grid, ratio: _build_ibot(cfg, grid, "random"), masks_tokens=True
+    ),
+    "multiblock": MaskKind(_build_multiblock, is_exact=True, masks_tokens=True, draws_several=True),
 }
 """Mask types by AUG.MASK_KIND."""
 

@@ -12,7 +12,25 @@ from typing import NamedTuple
 from fvcore.common.config import CfgNode
 from torch import nn
 
+from slowfast_maskfeat.builders.contrastive import (
+    build_byol,
+    build_byol_model,
+    build_dino,
+    build_dino_model,
+    build_ibot,
+    build_ibot_model,
+    check_byol,
+    check_contrastive,
+    check_ibot,
+)
+from slowfast_maskfeat.builders.contrastive_views import contrastive_views
 from slowfast_maskfeat.builders.data_source import DataSource
+from slowfast_maskfeat.builders.latents import (
+    build_latent_model,
+    build_latents,
+    check_latents,
+    latent_masks,
+)
 from slowfast_maskfeat.builders.masks import build_mask_sampler
 from slowfast_maskfeat.builders.model import build_classifier, build_detector, build_masked_model
 from slowfast_maskfeat.builders.targets import find_target
@@ -36,6 +54,7 @@ from slowfast_maskfeat.figures import (
     AP_PANEL,
     BASELINE_PANEL,
     LOSS_PANEL,
+    PROTOTYPE_PANELS,
     TOKENIZER_PANELS,
     TOP1_PANEL,
     CurvePanel,
@@ -69,6 +88,8 @@ class Method:
         trains_class_token: the loss reaches the class token, so that a classifier and a probe use
             it; otherwise the mean of the patch tokens.
         views: configuration -> the kinds of views of a sample; None, or no kind: one clip.
+        counts_crops: DATA.TRAIN_CROP_NUM_TEMPORAL and TRAIN_CROP_NUM_SPATIAL are numbers of these
+            views; otherwise they must be 1 with several views.
         masks: configuration -> the mask sampler of each kind of view, or None for a kind without
             masks; None: the model takes no masks.
         label_maps: configuration -> the folder of stored label maps that training and validation
@@ -76,6 +97,7 @@ class Method:
         has_labels: samples need class labels.
         has_boxes: samples are key frames with boxes.
         is_tested: TEST.ENABLE runs a test; False for pre-training.
+        is_monitored: TRAIN.MONITOR measures features of the backbone, which its checkpoint has.
     """
 
     model: Callable[[CfgNode, DataSource], nn.Module]
@@ -84,12 +106,14 @@ class Method:
     draw: DrawPredictions | None = None
     check: Callable[[CfgNode], None] = _no_check
     views: Callable[[CfgNode], Sequence[ViewSpec]] | None = None
+    counts_crops: bool = False
     masks: Callable[[CfgNode], Sequence[MaskSampler | None]] | None = None
     label_maps: Callable[[CfgNode], str] | None = None
     trains_class_token: bool = True
     has_labels: bool = False
     has_boxes: bool = False
     is_tested: bool = False
+    is_monitored: bool = False
 
     @property
     def row_name(self) -> str:
@@ -245,6 +269,11 @@ def _mask_samplers(cfg: CfgNode) -> Sequence[MaskSampler | None]:
     return build_mask_sampler(cfg), *(None for _ in target_views(cfg)[1:])
 
 
+def _masks_of_global_views(cfg: CfgNode) -> Sequence[MaskSampler | None]:
+    """Return the sampler of the global views, and None for the local ones."""
+    return build_mask_sampler(cfg), *(None for _ in contrastive_views(cfg)[1:])
+
+
 METHODS: dict[MethodKey, Method] = {
     MethodKey("MViT"): Method(
         model=build_classifier,
@@ -276,6 +305,43 @@ METHODS: dict[MethodKey, Method] = {
         draw=draw_reconstructions,
         check=check_tokenizer,
     ),
+    MethodKey("ContrastiveModel", kind_key="CONTRASTIVE.TYPE", kind="byol"): Method(
+        model=build_byol_model,
+        task=build_byol,
+        check=check_byol,
+        views=contrastive_views,
+        counts_crops=True,
+        is_monitored=True,
+    ),
+    MethodKey("ContrastiveModel", kind_key="CONTRASTIVE.TYPE", kind="dino"): Method(
+        model=build_dino_model,
+        task=build_dino,
+        figures=PROTOTYPE_PANELS,
+        check=check_contrastive,
+        views=contrastive_views,
+        counts_crops=True,
+        is_monitored=True,
+    ),
+    MethodKey("ContrastiveModel", kind_key="CONTRASTIVE.TYPE", kind="ibot"): Method(
+        model=build_ibot_model,
+        task=build_ibot,
+        figures=PROTOTYPE_PANELS,
+        check=check_ibot,
+        views=contrastive_views,
+        counts_crops=True,
+        masks=_masks_of_global_views,
+        is_monitored=True,
+    ),
+    MethodKey("MaskMViT", masked=True, kind_key="MASK.TARGET", kind="latents"): Method(
+        model=build_latent_model,
+        task=build_latents,
+        figures=(BASELINE_PANEL,),
+        draw=draw_masked_predictions,
+        check=check_latents,
+        trains_class_token=False,
+        masks=latent_masks,
+        is_monitored=True,
+    ),
     MethodKey("MaskMViT", masked=True): Method(
         model=build_masked_model,
         task=build_masked_prediction,
@@ -286,6 +352,7 @@ METHODS: dict[MethodKey, Method] = {
         views=target_views,
         masks=_mask_samplers,
         label_maps=_target_label_maps,
+        is_monitored=True,
     ),
 }
 """All training methods."""

@@ -12,7 +12,7 @@ from torch import nn
 from slowfast_maskfeat.backbones import LayeredModel
 from slowfast_maskfeat.config import default_config
 from slowfast_maskfeat.engine.optimizer import make_optimizer, parameter_groups
-from slowfast_maskfeat.schedules import LearningRates, learning_rate, scale_by_shards
+from slowfast_maskfeat.schedules import LearningRates, Schedule, learning_rate, scale_by_shards
 
 _PRECISIONS = {"float32": None, "bf16": torch.bfloat16, "fp16": torch.float16}
 
@@ -38,7 +38,8 @@ def build_optimizer(cfg: CfgNode, model: nn.Module) -> torch.optim.Optimizer:
     groups = parameter_groups(
         model,
         weight_decay=cfg.SOLVER.WEIGHT_DECAY,
-        zero_decay_1d=cfg.SOLVER.ZERO_WD_1D_PARAM,
+        # LARS neither scales nor decays biases and norms.
+        zero_decay_1d=cfg.SOLVER.ZERO_WD_1D_PARAM or cfg.SOLVER.LARS_ON,
         zero_decay_names=exempt,
         layer_decay=cfg.SOLVER.LAYER_DECAY,
         layer_id=layered.layer_id if layered else None,
@@ -52,6 +53,7 @@ def build_optimizer(cfg: CfgNode, model: nn.Module) -> torch.optim.Optimizer:
         momentum=cfg.SOLVER.MOMENTUM,
         dampening=cfg.SOLVER.DAMPENING,
         nesterov=cfg.SOLVER.NESTEROV,
+        lars_norm=cfg.SOLVER.LARS_NORM if cfg.SOLVER.LARS_ON else None,
     )
 
 
@@ -117,6 +119,30 @@ def build_schedule(cfg: CfgNode, *, num_steps: int = 1) -> Callable[[float], flo
     )
     schedule(0.0)  # raises its errors now, not in the first step
     return schedule
+
+
+def build_weight_decay(cfg: CfgNode) -> Schedule | None:
+    """Build the schedule of the weight decay over the progress of the training.
+
+    Args:
+        cfg: configuration; not modified.
+
+    Returns:
+        A cosine from SOLVER.WEIGHT_DECAY to SOLVER.WEIGHT_DECAY_END; None if it is constant.
+
+    Raises:
+        ValueError: SOLVER.WEIGHT_DECAY_END is below 0, or no parameter has weight decay.
+    """
+    start, end = cfg.SOLVER.WEIGHT_DECAY, cfg.SOLVER.WEIGHT_DECAY_END
+    if end is None:
+        return None
+    if end < 0:
+        raise ValueError(f"SOLVER.WEIGHT_DECAY_END must be >= 0 or None, got {end}")
+    if start <= 0:
+        raise ValueError(
+            f"SOLVER.WEIGHT_DECAY must be > 0 with SOLVER.WEIGHT_DECAY_END {end}, got {start}"
+        )
+    return Schedule(start, end)
 
 
 def autocast_precision(cfg: CfgNode) -> torch.dtype | None:

@@ -12,7 +12,11 @@ from fvcore.common.config import CfgNode
 from slowfast_maskfeat.builders.data import build_loader, num_clips_of_tests, read_videos
 from slowfast_maskfeat.builders.data_source import DataSource
 from slowfast_maskfeat.builders.methods import find_method
-from slowfast_maskfeat.builders.optimizer import build_schedule, schedule_warnings
+from slowfast_maskfeat.builders.optimizer import (
+    build_schedule,
+    build_weight_decay,
+    schedule_warnings,
+)
 from slowfast_maskfeat.builders.weights import checkpoint_folder
 from slowfast_maskfeat.config import key_value
 from slowfast_maskfeat.datasets import KeyFrames, MissingListError, VideoList
@@ -43,6 +47,7 @@ def check_training(cfg: CfgNode, data: DataSource) -> list[str]:
     method = find_method(cfg)
     method.check(cfg)
     build_schedule(cfg)
+    build_weight_decay(cfg)
     _check_tested_checkpoint(cfg)
     lists = _read_lists(cfg, data)
     if "test" in lists:

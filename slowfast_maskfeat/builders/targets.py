@@ -80,7 +80,7 @@ def find_target(cfg: CfgNode) -> TargetKind:
     """
     name = cfg.MASK.TARGET or ("hog" if cfg.MASK.PRED_HOG else "pixels")
     if name not in TARGETS:
-        known = ", ".join(map(repr, TARGETS))
+        known = ", ".join(map(repr, (*TARGETS, "latents")))
         raise ValueError(
             f"MASK.TARGET must be one of {known}, or empty (then MASK.PRED_HOG decides), got "
             f"{name!r}"

@@ -11,18 +11,19 @@ import torch
 from slowfast_maskfeat.checkpoints.content import check_content
 from slowfast_maskfeat.checkpoints.save_load import load_checkpoint
 
-_FACTS = ("cfg", "class_names", "token_grid")
+_FACTS = ("cfg", "class_names", "token_grid", "epoch", "best")
 
 
 def read_header(path: str | os.PathLike[str]) -> dict[str, Any]:
-    """Read the configuration and class names of a checkpoint.
+    """Read the configuration, class names and other facts of a checkpoint.
 
     Args:
         path: See :func:`load_checkpoint`. Of files in torch's zip format the weights are mapped
             into memory and not read.
 
     Returns:
-        Those of ``cfg``, ``class_names`` and ``token_grid`` that the file has.
+        Those of ``cfg``, ``class_names``, ``token_grid``, ``epoch`` and ``best`` (see
+        :func:`slowfast_maskfeat.checkpoints.best_path`) that the file has.
 
     Raises:
         ValueError: See :func:`load_checkpoint`.

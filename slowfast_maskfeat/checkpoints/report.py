@@ -11,8 +11,17 @@ from slowfast_maskfeat.text import cut
 
 CLASSIFIER = "head."
 # Parts that tasks add to the backbone: heads, decoders and the mask token.
-HEAD_NAMES = (CLASSIFIER, "pred_head.", "decoder_", "dec_", "mask_token")
-_PRETRAINING_NAMES = ("pred_head.", "decoder_", "dec_", "mask_token", "hogs.")
+_PARTS = (
+    "pred_head.",
+    "decoder_",
+    "dec_",
+    "mask_token",
+    "masked_embed",
+    "projector.",
+    "predictor.",
+)
+HEAD_NAMES = (CLASSIFIER, *_PARTS)
+_PRETRAINING_NAMES = (*_PARTS, "head.mlp.", "head.last_layer", "hogs.")
 _MOST_LINES = 6
 _IN_BLOCK = re.compile(r"((?:.*\.)?blocks)\.\d+\.(.+)")
 
@@ -53,8 +62,8 @@ class LoadReport:
         many, one = "as they were", "as it was"
         if self.initialized:
             many = one = "as initialized"
-        harmless = [name for name in self.unexpected if name.startswith(_PRETRAINING_NAMES)]
-        strange = [name for name in self.unexpected if not name.startswith(_PRETRAINING_NAMES)]
+        harmless = [name for name in self.unexpected if _is_of_pretraining(name)]
+        strange = [name for name in self.unexpected if not _is_of_pretraining(name)]
         rows: list[tuple[str, int, Sequence[str]]] = [
             ("loaded", len(self.loaded), [f"{self.coverage:.1%} of the backbone"]),
             ("reshaped", len(self.reshaped), _by_note(self.reshaped)),
@@ -93,6 +102,10 @@ class LoadError(ValueError):
 
     def __str__(self) -> str:
         return f"{self.summary}\n{self.report}"
+
+
+def _is_of_pretraining(name: str) -> bool:
+    return name.removeprefix("backbone.").startswith(_PRETRAINING_NAMES)
 
 
 def _by_note(notes: Mapping[str, str]) -> list[str]:

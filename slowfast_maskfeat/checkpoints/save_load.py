@@ -51,6 +51,19 @@ def checkpoint_path(
     return Path(folder) / f"{_stem(prefix)}{epoch:05d}{within}{SUFFIX}"
 
 
+def best_path(folder: str | os.PathLike[str], *, prefix: str = "") -> Path:
+    """Path of the best checkpoint of one task (``TRAIN.KEEP_BEST``), which stays.
+
+    Args:
+        folder: ``OUTPUT_DIR/checkpoints``.
+        prefix: ``TASK``, such as ``ssl``; empty for none.
+
+    Returns:
+        ``{prefix_}checkpoint_best.pyth``; :func:`find_checkpoints` does not list it.
+    """
+    return Path(folder) / f"{f'{prefix}_' if prefix else ''}checkpoint_best{SUFFIX}"
+
+
 def _stem(prefix: str) -> str:
     return f"{prefix}_checkpoint_epoch_" if prefix else "checkpoint_epoch_"
 

@@ -39,6 +39,10 @@ WEIGHT_KEYS = ("model_state", "state_dict", "model", "module")
 _DERIVED = "relative_position_index"
 _BACKBONE = "backbone."
 _WRAPPERS = ("module.", "_orig_mod.")
+_WEIGHT_NORM = {
+    "parametrizations.weight.original0": "weight_g",
+    "parametrizations.weight.original1": "weight_v",
+}
 
 Renaming = Callable[[Mapping[str, Tensor]], Mapping[str, Tensor]]
 
@@ -124,10 +128,11 @@ def load_weights(
     """Load a checkpoint into a model, as far as the two match.
 
     Reads files of this package and of PySlowFast (``model_state``), of other training code
-    (``state_dict``, ``model``, ``module``), training files of DINO and iBOT (the backbone of
-    ``teacher`` or ``student``), plain dicts of names and tensors, and safetensors files; a prefix
-    ``module.`` of names is dropped, and BEiT's names of heads are converted. Weights of the same
-    name are copied, position tables and kernels of another size are resized
+    (``state_dict``, ``model``, ``module``), training files of DINO and iBOT (``teacher`` or
+    ``student``), plain dicts of names and tensors, and safetensors files; a prefix ``module.`` of
+    names is dropped, and BEiT's names of heads are converted. A prefix ``backbone.`` does not
+    matter, in the file or the model. Weights of the same name are copied, position tables and
+    kernels of another size are resized
     (:func:`slowfast_maskfeat.checkpoints.reshape.reshape_weight`), and position tables of another
     form are converted (:func:`slowfast_maskfeat.checkpoints.positions.other_form`). All other
     weights, such as a classifier of another size, keep their values.
@@ -185,8 +190,11 @@ def load_weights(
         content=content,
     )
     left_out = [name for name in file.weights if name.startswith(tuple(leave_out))]
-    found = {name: value for name, value in file.weights.items() if name not in left_out}
-    state = model.state_dict()
+    own = model.state_dict()
+    state, full_names = _without_backbone(own)
+    found, found_names = _without_backbone(
+        {name: value for name, value in file.weights.items() if name not in left_out}
+    )
     _require_floats(found, state, path)
     target = TokenLayout("cls_token" in state, getattr(model, "configured_grid", None))
     is_still = is_of_images(state) or (target.grid is not None and target.grid.t == 1)
@@ -197,7 +205,7 @@ def load_weights(
         target=target,
         inflate=inflate,
     )
-    own_head = [name for name in state if name.startswith(CLASSIFIER)]
+    own_head = [name for name in state if name.startswith(f"{CLASSIFIER}projection.")]
     if own_head and all(name in values for name in own_head):
         other = compare_class_names(
             file.class_names, class_names, path, may_start_anew=not complete
@@ -207,11 +215,13 @@ def load_weights(
             refused.update(dict.fromkeys(own_head, f"of other classes, {other}"))
     report = LoadReport(
         path=path,
-        loaded=tuple(name for name in state if name in values),
-        missing=tuple(name for name in state if name not in values),
-        unexpected=tuple(name for name in found if name not in state and name not in used),
-        reshaped=reshaped,
-        refused=refused,
+        loaded=tuple(full_names[name] for name in state if name in values),
+        missing=tuple(full_names[name] for name in state if name not in values),
+        unexpected=tuple(
+            found_names[name] for name in found if name not in state and name not in used
+        ),
+        reshaped={full_names[name]: how for name, how in reshaped.items()},
+        refused={full_names[name]: why for name, why in refused.items()},
         left_out=tuple(left_out),
         coverage=_coverage(state, values),
         classifier=explain_classifier(own_head, state, found, refused),
@@ -293,17 +303,25 @@ def _match(
 
 
 def _of_two_networks(content: dict[str, Any], *, teacher: bool) -> dict[str, Any]:
-    """Select the backbone of the teacher or student in a training checkpoint of DINO or iBOT."""
+    """Select the teacher or student in a training checkpoint of DINO or iBOT."""
     held = content.get("teacher" if teacher else "student")
     if not isinstance(held, Mapping) or any(key in content for key in WEIGHT_KEYS):
         return content
-    names = {bare_name(name): name for name in held if isinstance(name, str)}
-    weights = {
-        name.removeprefix(_BACKBONE): held[own]
-        for name, own in names.items()
-        if name.startswith(_BACKBONE)
-    }
-    return {**content, "model_state": weights} if weights else content
+    names = [bare_name(name) for name in held if isinstance(name, str)]
+    is_network = any(name.startswith(_BACKBONE) for name in names)
+    return {**content, "model_state": held} if is_network else content
+
+
+def _without_backbone(weights: Mapping[str, Tensor]) -> tuple[dict[str, Tensor], dict[str, str]]:
+    """Remove the prefix that the backbone of a model with heads of its own has.
+
+    Returns:
+        The weights, and their names by the shorter ones; the same names if two would be equal.
+    """
+    names = {name.removeprefix(_BACKBONE): name for name in weights}
+    if len(names) < len(weights):
+        names = {name: name for name in weights}
+    return {short: weights[name] for short, name in names.items()}, names
 
 
 def _with_teacher(content: dict[str, Any]) -> dict[str, Any]:
@@ -346,6 +364,14 @@ def bare_name(name: str) -> str:
     return name
 
 
+def _plain_norm(name: str) -> str:
+    """Replace the names that newer versions of torch give to the parts of a weight norm."""
+    for newer, older in _WEIGHT_NORM.items():
+        if name.endswith(newer):
+            return name.removesuffix(newer) + older
+    return name
+
+
 def _clean_names(
     weights: Mapping[str, Tensor], clear_names: Sequence[str], path: Path
 ) -> dict[str, Tensor]:
@@ -354,7 +380,7 @@ def _clean_names(
         short = name
         for pattern in clear_names:
             short = short.replace(pattern, "", 1)
-        short = bare_name(short)
+        short = _plain_norm(bare_name(short))
         if short in cleaned:
             raise ValueError(
                 f"TRAIN.CHECKPOINT_CLEAR_NAME_PATTERN {quoted(list(clear_names))} gives two "

@@ -9,7 +9,7 @@ from slowfast_maskfeat.clips.device_crop import DeviceCrop
 from slowfast_maskfeat.clips.key_frame_view import KeyFrameView
 from slowfast_maskfeat.clips.label_maps import LabelMaps
 from slowfast_maskfeat.clips.loader import ClipLoader
-from slowfast_maskfeat.clips.temporal_sampling import RandomFrames, SameFrames
+from slowfast_maskfeat.clips.temporal_sampling import RandomFrames, RandomSpan, SameFrames
 from slowfast_maskfeat.clips.views import MultiView, RandomView, UniformViews, Views, ViewSpec
 
 __all__ = [
@@ -23,6 +23,7 @@ __all__ = [
     "LostVideo",
     "MultiView",
     "RandomFrames",
+    "RandomSpan",
     "RandomView",
     "SameFrames",
     "UniformViews",

@@ -46,7 +46,7 @@ class ClipBatch:
         labels: (B,) int64 class numbers, or (B, K) float soft labels; with boxes (R,) int64, -1
             where the label is unknown, or (R, K) float multi-label targets, all zero for none.
         mask: (B, t, h, w) bool on any grid that divides the token grid; True means masked. Always
-            on the CPU.
+            on the CPU. (B, m, t, h, w) if each clip has m masks (AUG.MASK_KIND multiblock).
         boxes: (R, 5) float: batch index, x1, y1, x2, y2 in input pixels.
         box_index: (R,) int64, the index of each box in the split's box table.
         sizes: (B, 2) int64, height and width of each clip if they differ; pixels to the right and
@@ -103,9 +103,12 @@ class ClipBatch:
                 "ClipBatch.boxes must be (R, 5), rows of batch index, x1, y1, x2, y2, got "
                 f"{tuple(self.boxes.shape)}"
             )
-        if self.mask is not None and (self.mask.dtype != torch.bool or self.mask.ndim != 4):
+        if self.mask is not None and (
+            self.mask.dtype != torch.bool or self.mask.ndim not in (4, 5)
+        ):
             raise ValueError(
-                "ClipBatch.mask must be bool (B, t, h, w), True where masked, got "
+                "ClipBatch.mask must be bool (B, t, h, w), or (B, m, t, h, w) with m masks of each "
+                "clip, True where masked, got "
                 f"{self.mask.dtype} {tuple(self.mask.shape)}"
             )
 

@@ -40,23 +40,28 @@ class _EpochOrder(Sampler[list[SampleKey]]):
         self.epoch = 0
         self.first_batch = 0
         self.is_kept = np.ones(self.num_rows, bool)
+        self.is_packed = False  # batches are of the kept rows alone
 
     def __len__(self) -> int:
         if self.shuffle:  # drop the last incomplete batch; its rows differ every epoch
             return self.num_rows // self.batch_size
+        if self.is_packed:
+            return -(-int(self.is_kept.sum()) // self.batch_size)
         return len(np.unique(self.is_kept.nonzero()[0] // self.batch_size))
 
     def __iter__(self) -> Iterator[list[SampleKey]]:
         rows = np.arange(self.num_rows)
         if self.shuffle:
             rows = self.videos.shuffled(np.random.default_rng((self.seed, self.epoch)))
+        elif self.is_packed:
+            rows = self.is_kept.nonzero()[0]
         epoch = self.epoch if self.shuffle else 0
         for mine in islice(self._batches(rows), self.first_batch, None):
             yield [SampleKey(epoch, int(row)) for row in mine]
 
     def _batches(self, rows: NDArray[np.int64]) -> Iterator[NDArray[np.int64]]:
         """Yield this process's rows of each batch, skipping batches without any."""
-        end = len(self) * self.batch_size if self.shuffle else self.num_rows
+        end = len(self) * self.batch_size if self.shuffle else len(rows)
         for start in range(0, end, self.batch_size):
             # Together, the batches of all processes equal the batch of a single process.
             mine = rows[start : start + self.batch_size][self._process_rows]
@@ -176,6 +181,16 @@ class ClipLoader:
         )
         loader.leave_out(np.setdiff1d(np.arange(len(self.dataset)), rows))
         return loader
+
+    def keep_only(self, rows: NDArray[np.int64]) -> None:
+        """Load these rows of the annotation file alone, in its order and in full batches.
+
+        Only for loaders without shuffling.
+        """
+        assert not self._order.shuffle
+        self._order.is_kept[:] = False
+        self._order.is_kept[rows] = True
+        self._order.is_packed = True
 
     def epoch(self, epoch: int, first_batch: int = 0) -> Iterator[ClipBatch]:
         """Yield this process's batches of an epoch, starting at `first_batch`.

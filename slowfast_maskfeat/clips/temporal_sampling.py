@@ -332,6 +332,38 @@ class RandomFrames:
 
 
 @dataclass(frozen=True)
+class RandomSpan:
+    """Frames evenly spaced over a random part of the video, whatever its length.
+
+    Attributes:
+        shortest: least length of the part, as a fraction of the video.
+        longest: largest length of the part; the length is uniform in between.
+
+    Raises:
+        ValueError: the fractions are not ascending in (0, 1].
+    """
+
+    shortest: float
+    longest: float
+
+    def __post_init__(self) -> None:
+        if not 0.0 < self.shortest <= self.longest <= 1.0:
+            raise ValueError(
+                "DATA.SSL_GLOBAL_SPAN and DATA.SSL_LOCAL_SPAN must be ascending fractions of the "
+                f"video in (0, 1], or empty, got {[self.shortest, self.longest]}"
+            )
+
+    def draw(
+        self, video: Timed, num_frames: int, generator: np.random.Generator
+    ) -> NDArray[np.int64]:
+        """Draw the frame numbers of a clip, (num_frames,)."""
+        timing = VideoTiming.of(video)
+        span = max(1.0, timing.length * float(generator.uniform(self.shortest, self.longest)))
+        start = float(generator.uniform(0.0, max(timing.length - span, 0.0)))
+        return clip_frames(timing, start=start, span=span, num_frames=num_frames, from_window=False)
+
+
+@dataclass(frozen=True)
 class SameFrames:
     """The same frames for all views of a kind.
 
@@ -340,7 +372,7 @@ class SameFrames:
             sample's first view.
     """
 
-    sampling: RandomFrames | None = None
+    sampling: RandomFrames | RandomSpan | None = None
 
 
 def _is_long(timing: VideoTiming, num_frames: int, sampling_rate: float) -> bool:

@@ -11,10 +11,12 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
+from slowfast_maskfeat.augment.color_recipe import ColorRecipe
 from slowfast_maskfeat.augment.crop_plan import CropPlan, pad_together
 from slowfast_maskfeat.augment.transforms import TestTransform, TrainTransform
 from slowfast_maskfeat.clips.temporal_sampling import (
     RandomFrames,
+    RandomSpan,
     SameFrames,
     segment_clip,
     uniform_clip,
@@ -151,6 +153,8 @@ class ViewSpec:
         num_frames: T.
         temporal: temporal sampling of each view.
         count: views of this kind per sample.
+        colors: color operations of each view in place of those of `augmentation`, if they differ
+            among the views; empty: those of `augmentation`.
         shares: index of an earlier kind; each view then shares the frames, crop box, flip and color
             draws of the corresponding view of that kind, and only size and interpolation differ.
             The crop box is resized from the original pixels. None for separate draws.
@@ -159,8 +163,9 @@ class ViewSpec:
     augmentation: TrainTransform
     crop_size: int
     num_frames: int
-    temporal: RandomFrames | SameFrames
+    temporal: RandomFrames | RandomSpan | SameFrames
     count: int = 1
+    colors: tuple[ColorRecipe | None, ...] = ()
     shares: int | None = None
 
     def __post_init__(self) -> None:
@@ -171,6 +176,17 @@ class ViewSpec:
             )
         if self.count < 1:
             raise ValueError(f"ViewSpec.count must be at least 1, got {self.count}")
+        if len(self.colors) not in (0, self.count):
+            raise ValueError(
+                f"ViewSpec.colors must have none or one for each of the {self.count} views, got "
+                f"{len(self.colors)}"
+            )
+
+    def augmentation_of(self, view: int) -> TrainTransform:
+        """Return the crop, flip and color operations of a view of this kind."""
+        if not self.colors:
+            return self.augmentation
+        return replace(self.augmentation, colors=self.colors[view])
 
 
 @dataclass(frozen=True)
@@ -219,7 +235,8 @@ class MultiView:
             for view, generator in enumerate(of_kind):
                 frames = next(decoded)
                 if spec.shares is None:
-                    plan = spec.augmentation.plan(frames.shape[1], frames.shape[2], generator)
+                    augmentation = spec.augmentation_of(view)
+                    plan = augmentation.plan(frames.shape[1], frames.shape[2], generator)
                 else:
                     plan = plans[spec.shares][view].resized(spec.crop_size)
                 plans[-1].append(plan)
@@ -235,7 +252,7 @@ class MultiView:
         for spec, of_kind in zip(self.specs, drawn_by, strict=True):
             if spec.shares is not None:
                 drawn.append(drawn[spec.shares])
-            elif isinstance(spec.temporal, RandomFrames):
+            elif not isinstance(spec.temporal, SameFrames):
                 draw = spec.temporal.draw
                 drawn.append([draw(video, spec.num_frames, rng) for rng in of_kind])
             elif spec.temporal.sampling is None:
@@ -257,7 +274,7 @@ def _check_shares(specs: Sequence[ViewSpec], number: int) -> None:
             f"{spec.shares}"
         )
     other = specs[spec.shares]
-    for name in ("count", "num_frames", "temporal"):
+    for name in ("count", "num_frames", "temporal", "colors"):
         if getattr(spec, name) != getattr(other, name):
             raise ValueError(
                 f"ViewSpec.{name} of kind {number} must be {getattr(other, name)}, as in kind "

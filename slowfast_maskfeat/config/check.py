@@ -12,12 +12,16 @@ from slowfast_maskfeat.config.numbers import wrong_numbers
 from slowfast_maskfeat.schedules import POLICIES
 from slowfast_maskfeat.text import quoted
 
+_MONITOR_FIGURES = ("knn", "rank", "std")
+
 _CHOICES: dict[str, tuple[object, ...]] = {
     "AUG.INTERPOLATION": ("bicubic", "bilinear", "random"),
     "AUG.RE_MODE": ("pixel", "rand", "const"),
+    "CONTRASTIVE.PATCH_CENTER": ("all", "masked"),
     "DATA.DECODING_BACKEND": ("auto", "torchvision", "torchcodec", "pyav", "decord"),
     "DATA.ENSEMBLE_METHOD": ("sum", "max"),
-    "MASK.FEATURE_LOSS": ("l2", "smooth_l1", "cosine"),
+    "DATA.SSL_COLOR_FORM": ("blend", "additive"),
+    "MASK.FEATURE_LOSS": ("l2", "l1", "smooth_l1", "cosine"),
     "MASK.FEATURE_NORM": ("none", "layer", "unit"),
     "MASK.HEAD_TYPE": ("separate", "separate_xformer"),
     "MASK.PIXEL_LOSS": ("l2", "l1"),
@@ -28,6 +32,7 @@ _CHOICES: dict[str, tuple[object, ...]] = {
     "MVIT.NORM": ("layernorm",),
     "MVIT.REL_POS_BIAS": ("", "shared", "block"),
     "PROBE.KIND": ("", "linear", "attentive", "knn"),
+    "SOLVER.LARS_NORM": ("sum", "decayed"),
     "SOLVER.LR_POLICY": POLICIES,
     "SOLVER.OPTIMIZING_METHOD": ("sgd", "adam", "adamw"),
     "TEST.NUM_SPATIAL_CROPS": (1, 3),
@@ -37,6 +42,7 @@ _CHOICES: dict[str, tuple[object, ...]] = {
     "TOKENIZER.RECONSTRUCTION": ("l1", "l2", "smooth_l1", "logit_laplace", "features"),
     "TRAIN.CHECKPOINT_INFLATION": ("", "mean", "repeat"),
     "TRAIN.CHECKPOINT_WEIGHTS": ("teacher", "student"),
+    "TRAIN.KEEP_BEST": ("", *_MONITOR_FIGURES),
     "TRAIN.PRECISION": ("", "float32", "bf16", "fp16"),
 }
 
@@ -44,9 +50,15 @@ _POSITIVE = (
     "AUG.NUM_SAMPLE",
     "AUG.RE_COUNT",
     "AVA.FRAME_RATE",
+    "CONTRASTIVE.BOTTLENECK_DIM",
+    "CONTRASTIVE.DIM",
+    "CONTRASTIVE.MLP_DIM",
+    "CONTRASTIVE.NUM_MLP_LAYERS",
+    "CONTRASTIVE.T",
     "DATA.IN_VAL_CROP_RATIO",
     "DATA.NUM_FRAMES",
     "DATA.SAMPLING_RATE",
+    "DATA.SSL_LOCAL_CROP_SIZE",
     "DATA.TARGET_FPS",
     "DATA.TEST_CROP_SIZE",
     "DATA.TRAIN_CROP_NUM_SPATIAL",
@@ -84,8 +96,14 @@ _LONGEST_TASK = 150  # bytes; file systems allow 255 for a name
 _LARGEST_RATE = 1e30  # of a probe; times the batch size it is still a finite float32
 
 _NOT_NEGATIVE = (
+    "CONTRASTIVE.FREEZE_LAST_LAYER_EPOCHS",
+    "CONTRASTIVE.PATCH_DIM",
+    "CONTRASTIVE.PATCH_WEIGHT",
+    "CONTRASTIVE.TEACHER_T_EPOCHS",
+    "CONTRASTIVE.VIEW_WEIGHT",
     "DATA.DECODE_TIMEOUT",
     "DATA.MAX_IMAGE_PIXELS",
+    "DATA.SSL_LOCAL_VIEWS",
     "DATA.TRAIN_JITTER_FPS",
     "DATA_LOADER.NUM_WORKERS",
     "PROBE.EPOCHS",
@@ -104,9 +122,12 @@ _NOT_NEGATIVE = (
     "TOKENIZER.RESTART_AFTER",
     "TRAIN.CHECKPOINT_STEP_PERIOD",
     "TRAIN.KEEP_CHECKPOINTS",
+    "TRAIN.MONITOR_MIN_RANK",
+    "TRAIN.MONITOR_PERIOD",
 )
 
 _RATES = (
+    "CONTRASTIVE.CENTER_MOMENTUM",
     "MODEL.DROPOUT_RATE",
     "MVIT.DROPOUT_RATE",
     "MVIT.DROPPATH_RATE",
@@ -115,10 +136,12 @@ _RATES = (
     "TRAIN.EMA_DECAY",
 )
 _SHARES = (
-    "AUG.GRAY_PROB",
     "AUG.RE_PROB",
     "AVA.DETECTION_SCORE_THRESH",
+    "CONTRASTIVE.MOMENTUM",
+    "DATA.COLOR_RND_GRAYSCALE",
     "DATA.MAX_BAD_FRACTION",
+    "DATA.SSL_COLOR_HUE",
     "MIXUP.LABEL_SMOOTH_VALUE",
     "MIXUP.PROB",
     "MIXUP.SWITCH_PROB",
@@ -131,6 +154,7 @@ _LOSSES = {
     "cross_entropy": "classification",
     "soft_cross_entropy": "classification",
     "multi_mse": "pre-training",
+    "contrastive_loss": "views",
     "bce": "detection",
     "bce_logit": "detection",
 }
@@ -164,6 +188,9 @@ def check_values(cfg: CfgNode) -> None:
     for rate in cfg.PROBE.LEARNING_RATES:
         is_accepted = isinstance(rate, int | float) and 0 < rate <= _LARGEST_RATE
         _require(is_accepted, "PROBE.LEARNING_RATES", f"in (0, {_LARGEST_RATE}]", rate)
+    for figure in cfg.TRAIN.MONITOR:
+        accepted = f"a list of {', '.join(map(repr, _MONITOR_FIGURES))}, or empty"
+        _require(figure in _MONITOR_FIGURES, "TRAIN.MONITOR", accepted, cfg.TRAIN.MONITOR)
     last_shard = cfg.NUM_SHARDS - 1
     _require(0 <= cfg.SHARD_ID <= last_shard, "SHARD_ID", f"in [0, {last_shard}]", cfg.SHARD_ID)
     for key, accepted, value in too_large(values):

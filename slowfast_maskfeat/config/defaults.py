@@ -37,6 +37,7 @@ def default_config() -> CfgNode:
     cfg.MVIT = _mvit()
     cfg.MASK = _mask()
     cfg.TOKENIZER = _tokenizer()  # new
+    cfg.CONTRASTIVE = _contrastive()
     cfg.DETECTION = _detection()
     cfg.AVA = _ava()
     cfg.PROBE = _probe()
@@ -132,6 +133,10 @@ def _train() -> CfgNode:
     node.CHECKPOINT_WEIGHTS = "teacher"  # new: of a method with a teacher: teacher or student
     node.EMA_DECAY = 0.0  # new: decay per step of the weight average that is validated; 0: none
     node.MAX_NONFINITE = 3  # new: consecutive steps with a non-finite loss that stop training
+    node.MONITOR = ["knn", "rank", "std"]  # new: pre-training: figures of the features; []: none
+    node.MONITOR_PERIOD = 10  # new: epochs between them; the last epoch always has them; 0: never
+    node.MONITOR_MIN_RANK = 2.0  # new: effective rank of the features below which a warning says so
+    node.KEEP_BEST = ""  # new: knn, rank, std: keep the best checkpoint by it, too; "": do not
     return node
 
 
@@ -187,6 +192,21 @@ def _data() -> CfgNode:
     node.INV_UNIFORM_SAMPLE = False  # draw the inverse of the short side uniformly
     node.RANDOM_FLIP = True  # flip half of the training clips left to right
     node.ANTIALIAS = True  # new: antialias when a resize shrinks; False is the published form
+    node.COLOR_RND_GRAYSCALE = 0.0  # with SSL_COLOR_JITTER: probability of grayscale
+    node.SSL_COLOR_JITTER = False  # color operations of contrastive learning on training clips
+    node.SSL_COLOR_BRI_CON_SAT = [0.4, 0.4, 0.4]  # strength: brightness, contrast, saturation
+    node.SSL_COLOR_HUE = 0.1  # largest shift of the hue, of which 1 is the whole color wheel
+    node.SSL_COLOR_FORM = "blend"  # new: blend: as Pillow; additive: as BYOL's code
+    node.SSL_MOCOV2_AUG = False  # the jitter in 80 % of the views, with blur and solarization
+    node.SSL_BLUR_SIGMA_MIN = [0.0, 0.1]  # standard deviation in (time, pixels); time: 0
+    node.SSL_BLUR_SIGMA_MAX = [0.0, 2.0]
+    node.SSL_BLUR_PROB = [0.5]  # new: one for all views; or first, second, and local ones
+    node.SSL_SOLARIZE_PROB = [0.0]  # new: likewise
+    node.SSL_GLOBAL_SPAN = []  # new: range of the fraction of a video; []: SAMPLING_RATE
+    node.SSL_LOCAL_VIEWS = 0  # new: small views of two-view methods
+    node.SSL_LOCAL_CROP_SIZE = 96  # new: their height and width
+    node.SSL_LOCAL_SCALES_RELATIVE = [0.05, 0.4]  # new: their area
+    node.SSL_LOCAL_SPAN = [0.125, 0.125]  # new: their fraction of a video; []: SAMPLING_RATE
     node.IN_VAL_CROP_RATIO = 0.875  # images: test crop size over the short side before the crop
     node.ENSEMBLE_METHOD = "sum"  # combination of the scores of a video's views: sum or max
     return node
@@ -206,16 +226,17 @@ def _augmentation() -> CfgNode:
     node.AA_TYPE = "rand-m9-mstd0.5-inc1"  # policy of RandAugment; "": none
     node.INTERPOLATION = "bicubic"  # of RandAugment: bicubic, bilinear, random; and of images
     node.COLOR_JITTER = 0.4  # of images without AA_TYPE: brightness, contrast, saturation
-    node.VIDEO_COLOR_JITTER = 0.0  # new: the same for video clips, with or without AA_TYPE
-    node.GRAY_PROB = 0.0  # new: probability that a clip or image becomes grayscale
     node.RE_PROB = 0.25  # probability of random erasing
     node.RE_MODE = "pixel"  # erased with: pixel, noise; rand, one value per channel; const, zeros
     node.RE_COUNT = 1  # largest number of rectangles erased in a clip
     node.ON_DEVICE = False  # new: RandAugment, resize and color on the device, not in workers
     node.NUM_SAMPLE = 1  # augmented clips per decoded clip; a step has NUM_SAMPLE * BATCH_SIZE
-    # new: cube, tube, block, frame, random, bevt; "": as the published keys say
+    # new: cube, tube, block, frame, random, bevt, ibot, ibot_random, multiblock; "": as the
+    # published keys say
     node.MASK_KIND = ""
     node.MASK_RATIO = 0.0  # share of tokens masked in pre-training
+    node.MASK_RATIO_RANGES = [[0.0, 0.0], [0.1, 0.5]]  # new: of ibot masks, one drawn per view
+    node.MASK_BLOCKS = [[8, 0.15], [2, 0.7]]  # new: multiblock: [number, area] of each mask's
     node.MASK_WINDOW_SIZE = []  # grid (t, h, w) of the masks; []: derived from the model
     node.MASK_TUBE = False  # the same mask in all frames
     node.MASK_FRAMES = False  # mask whole frames
@@ -284,6 +305,9 @@ def _mvit() -> CfgNode:
     node.USE_FIXED_SINCOS_POS = False  # fixed sin-cos ones instead of learned ones
     node.SINCOS_POS_TIME = True  # new: a quarter of their channels encodes time; False: none
     node.SINCOS_POS_TWICE = False  # new: add them twice, as the published classifier does
+    # new: added to rows and columns when absolute ones are resized to other clips; DINO's code has
+    # 0.1
+    node.POS_RESIZE_OFFSET = 0.0
     node.REL_POS_SPATIAL = False  # relative position embeddings of rows and columns
     node.REL_POS_TEMPORAL = False  # relative position embeddings of time
     node.REL_POS_ZERO_INIT = False  # initialize them to zero
@@ -301,15 +325,18 @@ def _mvit() -> CfgNode:
 def _mask() -> CfgNode:
     node = CfgNode()
     node.ENABLE = False  # pre-train by masked prediction
-    # new: hog, pixels, features, pseudo_labels, tokens; "": as PRED_HOG says, in the published
-    # order
+    # new: hog, pixels, features, pseudo_labels, tokens, latents; "": as PRED_HOG says, in the
+    # published order
     node.TARGET = ""
     node.TEACHER_CHECKPOINT = ""  # new: features, pseudo_labels: weights of the frozen network
     node.TEACHER_CFG = ""  # new: its YAML file, or a name in configs/; "": the checkpoint's own
-    node.TEACHER_LAYER = -1  # new: features: block that gives them, from 0; -1: the last
-    node.TEACHER_NUM_LAYERS = 1  # new: features: mean over this many blocks up to that one
-    node.FEATURE_NORM = "layer"  # new: features: layer (mean 0, variance 1), unit (length), none
-    node.FEATURE_LOSS = "smooth_l1"  # new: features: l2, smooth_l1, cosine
+    # new: latents: momentum of the moving average of the encoder, first and last, linear between
+    node.TEACHER_MOMENTUM = [0.998, 1.0]
+    node.TEACHER_LAYER = -1  # new: features, latents: block that gives them, from 0; -1: the last
+    node.TEACHER_NUM_LAYERS = 1  # new: features, latents: mean over this many blocks up to it
+    # new: features, latents: layer (mean 0, variance 1), unit (length), none
+    node.FEATURE_NORM = "layer"
+    node.FEATURE_LOSS = "smooth_l1"  # new: features, latents: l2, l1, smooth_l1, cosine
     # new: pseudo_labels of images: folder of stored label maps, instead of a frozen network
     node.LABEL_MAPS = ""
     node.PSEUDO_LABELS = "soft"  # new: soft, the distribution; hard, the most likely class
@@ -374,6 +401,37 @@ def _tokenizer() -> CfgNode:
     # of LPIPS
     node.PERCEPTUAL_CFG = ""
     node.PERCEPTUAL_LAYERS = []  # names of its modules whose outputs are compared: ['blocks.11']
+    return node
+
+
+def _contrastive() -> CfgNode:
+    node = CfgNode()
+    # ContrastiveModel: byol, dino or ibot; mem, the published default, does not exist here
+    node.TYPE = "mem"
+    node.DIM = 128  # byol: width of a projection; dino, ibot: prototypes K of a view
+    node.NUM_MLP_LAYERS = 1  # linear layers of the projector, or before the prototypes
+    node.MLP_DIM = 2048  # width between them
+    node.BN_MLP = False  # batch norm between them
+    node.BN_SYNC_MLP = False  # with statistics over all processes
+    node.HIDDEN_BIAS = False  # new: byol: layers before a batch norm have a bias
+    node.LAST_BIAS = True  # new: byol: the last layers have a bias
+    node.PREDICTOR_DEPTHS = []  # byol: [linear layers of the predictor]
+    node.MOMENTUM = 0.5  # of the teacher, per step
+    node.MOMENTUM_ANNEALING = False  # it rises to 1 by a cosine over the training
+    node.T = 0.07  # dino, ibot: temperature of the student; byol: the loss is (1 - cosine) / T
+    # new: dino, ibot: temperature of the teacher for whole views, in the first epoch and after
+    # TEACHER_T_EPOCHS
+    node.TEACHER_T = [0.04, 0.07]
+    node.PATCH_TEACHER_T = [0.04, 0.07]  # new: ibot: the same for patch tokens
+    node.TEACHER_T_EPOCHS = 0  # new: epochs in which both rise linearly
+    node.CENTER_MOMENTUM = 0.9  # new: dino, ibot: of the centers of the teacher's outputs, per step
+    node.BOTTLENECK_DIM = 256  # new: dino, ibot: width before the prototypes
+    node.NORM_LAST_LAYER = True  # new: dino, ibot: prototypes of length 1; else they learn it
+    node.FREEZE_LAST_LAYER_EPOCHS = 0  # new: dino, ibot: first epochs without updates of them
+    node.PATCH_DIM = 0  # new: ibot: prototypes of a patch token; 0: those of views, shared
+    node.PATCH_CENTER = "all"  # new: ibot: center over all patch tokens, or masked as in DINOv2
+    node.VIEW_WEIGHT = 1.0  # new: ibot: weight of the loss of views
+    node.PATCH_WEIGHT = 1.0  # new: ibot: weight of the loss of masked patch tokens
     return node
 
 
@@ -442,11 +500,15 @@ def _solver() -> CfgNode:
     node.DAMPENING = 0.0  # of SGD
     node.NESTEROV = True  # SGD
     node.BETAS = [0.9, 0.999]  # of Adam and AdamW
+    node.LARS_ON = False  # SGD with LARS; biases and norms are neither scaled nor decayed
+    node.LARS_NORM = "sum"  # new: |g| + decay |w|; decayed: |g + decay w|, as in BYOL
     node.WEIGHT_DECAY = 1e-4
+    node.WEIGHT_DECAY_END = None  # new: its value at the end of a cosine; None: constant
     node.ZERO_WD_1D_PARAM = False  # no weight decay on biases and norms
     node.LAYER_DECAY = 1.0  # factor on the learning rate from each block to the one before
     node.CLIP_GRAD_VAL = None  # largest absolute value of a gradient
     node.CLIP_GRAD_L2NORM = None  # largest norm of all gradients together
+    node.CLIP_GRAD_PER_PARAM = False  # new: of the gradient of each parameter instead
     return node
 
 

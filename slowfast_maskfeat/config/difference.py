@@ -25,7 +25,9 @@ _OF_A_START = (
     "TRAIN.CHECKPOINT_",
     "TRAIN.ENABLE",
     "TRAIN.EVAL_PERIOD",
+    "TRAIN.KEEP_BEST",
     "TRAIN.KEEP_CHECKPOINTS",
+    "TRAIN.MONITOR",
 )
 _LONGEST_VALUE = 60  # characters of a table's cell
 

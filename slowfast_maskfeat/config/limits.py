@@ -16,7 +16,14 @@ _MOST_PIXELS = 2**30  # of a clip
 _AT_MOST = {
     "AUG.NUM_SAMPLE": 1000,
     "AUG.RE_COUNT": 1000,
+    "CONTRASTIVE.BOTTLENECK_DIM": 2**20,
+    "CONTRASTIVE.DIM": 2**24,
+    "CONTRASTIVE.MLP_DIM": 2**20,
+    "CONTRASTIVE.NUM_MLP_LAYERS": 1000,
+    "CONTRASTIVE.PATCH_DIM": 2**24,
+    "CONTRASTIVE.PREDICTOR_DEPTHS": 1000,
     "DATA.SAMPLING_RATE": 100_000,
+    "DATA.SSL_LOCAL_VIEWS": 1000,
     "DATA.TRAIN_CROP_NUM_SPATIAL": 1000,
     "DATA.TRAIN_CROP_NUM_TEMPORAL": 1000,
     "DATA.TRAIN_JITTER_SCALES": 2**15,
@@ -46,7 +53,7 @@ def too_large(values: Mapping[str, Any]) -> Iterator[tuple[str, str, Any]]:
         if any(number > limit for number in _numbers(values[key], (int, float))):
             yield key, f"<= {limit}", values[key]
     num_frames = values["DATA.NUM_FRAMES"]
-    for key in ("DATA.TRAIN_CROP_SIZE", "DATA.TEST_CROP_SIZE"):
+    for key in ("DATA.TRAIN_CROP_SIZE", "DATA.TEST_CROP_SIZE", "DATA.SSL_LOCAL_CROP_SIZE"):
         if num_frames * values[key] ** 2 > _MOST_PIXELS:
             largest = int((_MOST_PIXELS / num_frames) ** 0.5)
             yield key, f"<= {largest} with DATA.NUM_FRAMES {num_frames}", values[key]

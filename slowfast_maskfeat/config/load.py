@@ -39,6 +39,7 @@ _OPTIONAL_KINDS: dict[str, type] = {
     "MVIT.POOL_KVQ_KERNEL": list,
     "MVIT.POOL_KV_STRIDE_ADAPTIVE": list,
     "SOLVER.CLIP_GRAD_L2NORM": float,
+    "SOLVER.WEIGHT_DECAY_END": float,
     "SOLVER.CLIP_GRAD_VAL": float,
 }
 

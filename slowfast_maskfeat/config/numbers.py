@@ -26,10 +26,21 @@ class _Rule(NamedTuple):
 
 
 _RULES = {
+    "CONTRASTIVE.PATCH_TEACHER_T": _Rule(lambda x: x > 0, "two numbers > 0", 2),
+    "CONTRASTIVE.PREDICTOR_DEPTHS": _Rule(lambda x: type(x) is int and x > 0, "integers > 0"),
+    "CONTRASTIVE.TEACHER_T": _Rule(lambda x: x > 0, "two numbers > 0", 2),
     "DATA.INPUT_CHANNEL_NUM": _Rule(
         lambda x: type(x) is int and x == 3, "[3], the channels of decoded frames", 1
     ),
     "DATA.MEAN": _Rule(lambda x: True, "three values", 3),
+    "DATA.SSL_BLUR_PROB": _Rule(lambda x: 0 <= x <= 1, "probabilities in [0, 1]"),
+    "DATA.SSL_BLUR_SIGMA_MAX": _Rule(lambda x: 0 <= x <= 100, "two numbers in [0, 100]", 2),
+    "DATA.SSL_BLUR_SIGMA_MIN": _Rule(lambda x: 0 <= x <= 100, "two numbers in [0, 100]", 2),
+    "DATA.SSL_COLOR_BRI_CON_SAT": _Rule(lambda x: 0 <= x <= 1, "three numbers in [0, 1]", 3),
+    "DATA.SSL_GLOBAL_SPAN": _Rule(lambda x: 0 < x <= 1, "fractions in (0, 1]"),
+    "DATA.SSL_LOCAL_SCALES_RELATIVE": _Rule(lambda x: 0 < x <= 1, "two fractions in (0, 1]", 2),
+    "DATA.SSL_LOCAL_SPAN": _Rule(lambda x: 0 < x <= 1, "fractions in (0, 1]"),
+    "DATA.SSL_SOLARIZE_PROB": _Rule(lambda x: 0 <= x <= 1, "probabilities in [0, 1]"),
     "DATA.STD": _Rule(lambda x: x > 0, "three values > 0", 3),
     "DATA.TRAIN_JITTER_ASPECT_RELATIVE": _Rule(lambda x: x > 0, "numbers > 0"),
     "DATA.TRAIN_JITTER_SCALES": _Rule(lambda x: x > 0, "two numbers > 0", 2),

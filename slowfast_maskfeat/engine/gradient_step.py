@@ -5,10 +5,11 @@ Nothing here reads a value back from the device, so the loop can run ahead of it
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from dataclasses import dataclass
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 
 @dataclass(frozen=True)
@@ -57,9 +58,12 @@ class GradientStep:
             afterwards, which costs a copy of parameters and state.
         clip_l2norm: ``SOLVER.CLIP_GRAD_L2NORM``: the gradient is scaled down to this 2-norm.
         clip_value: ``SOLVER.CLIP_GRAD_VAL``: every element is clamped to plus or minus this.
+        per_parameter: ``SOLVER.CLIP_GRAD_PER_PARAM``: ``clip_l2norm`` limits the gradient of each
+            parameter tensor instead of all together, as in DINO (arXiv 2104.14294).
 
     Raises:
-        ValueError: If both kinds of clipping are set, or one is not positive.
+        ValueError: If both kinds of clipping are set, or one is not positive, or
+            ``per_parameter`` lacks its norm.
     """
 
     def __init__(
@@ -68,6 +72,7 @@ class GradientStep:
         *,
         clip_l2norm: float | None = None,
         clip_value: float | None = None,
+        per_parameter: bool = False,
     ) -> None:
         if clip_l2norm is not None and clip_value is not None:
             raise ValueError(
@@ -77,18 +82,30 @@ class GradientStep:
         for key, value in (("CLIP_GRAD_L2NORM", clip_l2norm), ("CLIP_GRAD_VAL", clip_value)):
             if value is not None and value <= 0:
                 raise ValueError(f"SOLVER.{key} must be > 0 or None, got {value}")
+        if per_parameter and clip_l2norm is None:
+            raise ValueError(
+                "SOLVER.CLIP_GRAD_L2NORM must be > 0 with SOLVER.CLIP_GRAD_PER_PARAM True, got None"
+            )
         self.optimizer = optimizer
         self.clip_l2norm = clip_l2norm
         self.clip_value = clip_value
+        self.per_parameter = per_parameter
 
     @torch.no_grad()
-    def __call__(self, total_weight: Tensor, loss: Tensor | None = None) -> StepResult:
+    def __call__(
+        self,
+        total_weight: Tensor,
+        loss: Tensor | None = None,
+        *,
+        frozen: Iterable[nn.Parameter] = (),
+    ) -> StepResult:
         """Average and clip the gradients in place, then update the parameters or skip the step.
 
         Args:
             total_weight: (), number of terms in the sums, over micro-batches and processes.
             loss: (), the loss to check (sum or mean), the same on all processes; None checks the
                 gradients only.
+            frozen: Parameters whose gradients are dropped after clipping.
 
         Returns:
             The outcome, on the device.
@@ -100,10 +117,12 @@ class GradientStep:
         divisor = torch.where(weight > 0, weight, torch.ones_like(weight))
         norm = _total_norm(gradients) / divisor
         factor = divisor.reciprocal()
-        if self.clip_l2norm is not None:
+        if self.clip_l2norm is not None and not self.per_parameter:
             # The formula of torch.nn.utils.clip_grad_norm_, including its small constant.
             factor = factor * (self.clip_l2norm / (norm + 1e-6)).clamp(max=1.0)
         _scale(gradients, factor)
+        if self.clip_l2norm is not None and self.per_parameter:
+            _clip_each(gradients, self.clip_l2norm)
         if self.clip_value is not None:
             torch._foreach_clamp_min_(gradients, -self.clip_value)
             torch._foreach_clamp_max_(gradients, self.clip_value)
@@ -113,6 +132,8 @@ class GradientStep:
         if loss is not None:
             loss_is_finite = torch.isfinite(loss.detach()).to(device)
         taken = gradient_is_finite & loss_is_finite & (weight > 0)
+        for parameter in frozen:
+            parameter.grad = None
         if getattr(self.optimizer, "_step_supports_amp_scaling", False):
             _step_fused(self.optimizer, taken)
         else:
@@ -130,14 +151,19 @@ class GradientStep:
 
 def _total_norm(gradients: list[Tensor]) -> Tensor:
     """Return the 2-norm over all gradients: (), float32, or float64 if they are."""
+    norms = _norms(gradients)
+    device = norms[0].device
+    total: Tensor = torch.linalg.vector_norm(torch.stack([n.to(device) for n in norms]), 2.0)
+    return total
+
+
+def _norms(gradients: list[Tensor]) -> list[Tensor]:
+    """Return the 2-norm of each gradient: (), float32, or float64 if it is."""
     wide = [
         gradient.float() if gradient.dtype in (torch.float16, torch.bfloat16) else gradient
         for gradient in gradients
     ]
-    device = wide[0].device
-    norms = torch._foreach_norm(wide, 2.0)
-    total: Tensor = torch.linalg.vector_norm(torch.stack([n.to(device) for n in norms]), 2.0)
-    return total
+    return list(torch._foreach_norm(wide, 2.0))
 
 
 def _scale(gradients: list[Tensor], factor: Tensor) -> None:
@@ -147,6 +173,15 @@ def _scale(gradients: list[Tensor], factor: Tensor) -> None:
         by_kind.setdefault((gradient.device, gradient.dtype), []).append(gradient)
     for (device, dtype), same in by_kind.items():
         torch._foreach_mul_(same, factor.to(device=device, dtype=dtype))
+
+
+def _clip_each(gradients: list[Tensor], limit: float) -> None:
+    """Scale each gradient down in place to a 2-norm of `limit`, by the formula for all together."""
+    factors = torch._foreach_add(_norms(gradients), 1e-6)
+    torch._foreach_reciprocal_(factors)
+    torch._foreach_mul_(factors, limit)
+    torch._foreach_clamp_max_(factors, 1.0)
+    torch._foreach_mul_(gradients, factors)
 
 
 def _step_fused(optimizer: torch.optim.Optimizer, taken: Tensor) -> None:

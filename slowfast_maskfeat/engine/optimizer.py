@@ -14,6 +14,7 @@ import torch
 from torch import Tensor, nn
 
 from slowfast_maskfeat.checkpoints.report import shorten
+from slowfast_maskfeat.engine.lars import LARS
 
 METHODS = ("adamw", "adam", "sgd")
 """Values of ``SOLVER.OPTIMIZING_METHOD``."""
@@ -112,6 +113,7 @@ def make_optimizer(
     momentum: float = 0.9,
     dampening: float = 0.0,
     nesterov: bool = True,
+    lars_norm: str | None = None,
     fused: bool = True,
 ) -> torch.optim.Optimizer:
     """Build AdamW, Adam (with L2 weight decay in the gradient) or SGD for parameter groups.
@@ -124,6 +126,7 @@ def make_optimizer(
         momentum: ``SOLVER.MOMENTUM``, for SGD.
         dampening: ``SOLVER.DAMPENING``, for SGD.
         nesterov: ``SOLVER.NESTEROV``, for SGD.
+        lars_norm: ``SOLVER.LARS_NORM``, see :class:`LARS`; None for SGD without LARS.
         fused: Use torch's fused kernel, which can also skip a step on the device. The multi-tensor
             form, equal up to rounding, is used where torch has no fused one for the device or
             dtype, and for SGD with dampening, whose first step torch does not skip cleanly.
@@ -132,8 +135,12 @@ def make_optimizer(
         The optimizer, each group's ``lr`` set to ``lr`` times its ``lr_scale``.
 
     Raises:
-        ValueError: If the method is unknown.
+        ValueError: If the method is unknown, or not SGD with LARS.
     """
+    if lars_norm is not None and method != "sgd":
+        raise ValueError(
+            f"SOLVER.OPTIMIZING_METHOD must be 'sgd' with SOLVER.LARS_ON True, got {method!r}"
+        )
     arguments: dict[str, Any]
     if method in ("adamw", "adam"):
         optimizer_type = torch.optim.AdamW if method == "adamw" else torch.optim.Adam
@@ -143,6 +150,9 @@ def make_optimizer(
         # Nesterov without momentum is plain gradient descent, but torch raises an error for it.
         nesterov = nesterov and momentum > 0
         arguments = {"momentum": momentum, "dampening": dampening, "nesterov": nesterov}
+        if lars_norm is not None:
+            optimizer_type = LARS  # type: ignore[assignment]
+            arguments["norm"] = lars_norm
     else:
         known = ", ".join(METHODS)
         raise ValueError(f"SOLVER.OPTIMIZING_METHOD must be one of {known}, got {method!r}")
@@ -241,3 +251,15 @@ def set_learning_rate(optimizer: torch.optim.Optimizer, lr: float) -> None:
     """
     for group in optimizer.param_groups:
         group["lr"] = lr * group["lr_scale"]
+
+
+def set_weight_decay(optimizer: torch.optim.Optimizer, weight_decay: float) -> None:
+    """Set the weight decay of the groups that have one.
+
+    Args:
+        optimizer: From :func:`make_optimizer`.
+        weight_decay: New value; a group whose weight decay is 0 keeps it.
+    """
+    for group in optimizer.param_groups:
+        if group["weight_decay"]:
+            group["weight_decay"] = weight_decay

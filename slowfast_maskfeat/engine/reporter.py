@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any, TextIO
 
 import torch
@@ -11,6 +11,7 @@ import torch
 from slowfast_maskfeat import distributed
 from slowfast_maskfeat.clips.batch import ClipBatch, LostVideo
 from slowfast_maskfeat.engine.lost_videos import LostVideos
+from slowfast_maskfeat.engine.monitor import MONITOR_FIGURES
 from slowfast_maskfeat.engine.state import TrainState
 from slowfast_maskfeat.log import EventLog, Progress, TensorBoardLog, Throughput
 from slowfast_maskfeat.text import printable
@@ -97,6 +98,13 @@ class Reporter:
                 f"{lost.num_distinct} videos lost, {lost.num_replaced} clips replaced",
                 file=self._stream,
             )
+
+    def monitor(self, state: TrainState, results: Mapping[str, Any]) -> None:
+        """Write the figures of the features, those of `Monitor.measure`, for TensorBoard."""
+        figures = {name: x for name, x in results.items() if name in MONITOR_FIGURES}
+        self._tensorboard.write(
+            state.epoch * self._steps_per_epoch, {f"monitor/{n}": x for n, x in figures.items()}
+        )
 
     def _figures(self, state: TrainState, means: dict[str, float]) -> dict[str, float]:
         """Return the means to print; none if the gradient scaler of fp16 skipped all steps.

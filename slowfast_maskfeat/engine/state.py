@@ -69,19 +69,25 @@ class TrainState:
         return {
             "epoch": self.epoch - 1,
             "step": self.step,
-            "model_state": self.bare.state_dict(),
-            # Grid of the position tables; a model of another size resizes them from it.
-            "token_grid": list(getattr(self.bare, "configured_grid", ())),
+            **self.weights(),
             "optimizer_state": self.stepper.optimizer.state_dict(),
             "scaler_state": self.scaler.state_dict(),
             "average_state": self.average.state_dict() if self.average else None,
-            "task_state": self.task.state_dict(),
-            "teacher_prefix": self.task.teacher_prefix,
             "random_states": distributed.gather_objects(_random_state()),
             "loop_state": further,
             "cfg": self.config,
             "class_names": list(self.class_names),
             "data": dict(self.data),
+        }
+
+    def weights(self) -> dict[str, Any]:
+        """Return the part of a checkpoint that other trainings and probes load."""
+        return {
+            "model_state": self.bare.state_dict(),
+            # Grid of the position tables; a model of another size resizes them from it.
+            "token_grid": list(getattr(self.bare, "configured_grid", ())),
+            "task_state": self.task.state_dict(),
+            "teacher_prefix": self.task.teacher_prefix,
         }
 
     def restore(self, payload: Mapping[str, Any], source: str) -> None:

@@ -14,6 +14,7 @@ from torch import Tensor
 
 from slowfast_maskfeat import distributed
 from slowfast_maskfeat.checkpoints.save_load import (
+    best_path,
     checkpoint_path,
     keep_last,
     save_checkpoint,
@@ -23,10 +24,12 @@ from slowfast_maskfeat.clips.batch import ClipBatch
 from slowfast_maskfeat.clips.batch_transform import BatchTransform
 from slowfast_maskfeat.clips.loader import ClipLoader
 from slowfast_maskfeat.engine.coordination import from_main
+from slowfast_maskfeat.engine.finite_watch import FiniteWatch
 from slowfast_maskfeat.engine.gradient_step import StepResult
 from slowfast_maskfeat.engine.lost_videos import LostVideos
 from slowfast_maskfeat.engine.meter import Meter
-from slowfast_maskfeat.engine.optimizer import set_learning_rate
+from slowfast_maskfeat.engine.monitor import Monitor
+from slowfast_maskfeat.engine.optimizer import set_learning_rate, set_weight_decay
 from slowfast_maskfeat.engine.reporter import Reporter
 from slowfast_maskfeat.engine.state import TrainState
 from slowfast_maskfeat.engine.stop_signals import StopSignals
@@ -40,6 +43,8 @@ class TrainSettings:
     Attributes:
         max_epoch: number of epochs.
         learning_rate: fractional epoch -> learning rate.
+        weight_decay: progress of the training in [0, 1) -> weight decay of the parameters that have
+            one; None: as the optimizer was built.
         accumulation_steps: number of micro-batches per batch.
         precision: of autocast; None for float32.
         log_period: steps between log events; the device is read only then.
@@ -55,6 +60,7 @@ class TrainSettings:
 
     max_epoch: int
     learning_rate: Callable[[float], float]
+    weight_decay: Callable[[float], float] | None = None
     accumulation_steps: int = 1
     precision: torch.dtype | None = None
     log_period: int = 10
@@ -84,6 +90,7 @@ def train(
     transform: BatchTransform | None = None,
     validate: Callable[[StopSignals], dict[str, Any]] | None = None,
     owes_validation: bool = False,
+    monitor: Monitor | None = None,
     stream: TextIO | None = None,
 ) -> list[Path]:
     """Train from the epoch and step of `state` to the last epoch.
@@ -100,6 +107,7 @@ def train(
         validate: returns validation metrics; None disables validation.
         owes_validation: make the validation of the restored state first, which was due when the
             run was stopped.
+        monitor: measures the features; None: they are not measured.
         stream: of the progress bar and messages; None for stderr.
 
     Returns:
@@ -126,10 +134,13 @@ def train(
         device=device,
         transform=transform,
         validate=validate,
+        monitor=monitor,
     )
     with StopSignals() as signals:
         if owes_validation:
             loop.validate(signals)
+        if monitor is not None and monitor.is_owed:
+            loop.monitor(signals)
         while state.epoch < settings.max_epoch:
             signal = loop.run_epoch(signals)
             last = state.epoch == settings.max_epoch
@@ -139,6 +150,8 @@ def train(
                 raise StoppedError(signal, state.checkpoint)
             if validate is not None and settings.validates(state.epoch):
                 loop.validate(signals)
+            if monitor is not None and monitor.is_due(state.epoch, settings.max_epoch):
+                loop.monitor(signals)
     return [path for path in loop.saved if path.exists()]
 
 
@@ -157,6 +170,7 @@ class _TrainLoop:
         device: torch.device,
         transform: BatchTransform | None,
         validate: Callable[[StopSignals], dict[str, Any]] | None,
+        monitor: Monitor | None,
     ) -> None:
         self._state = state
         self._loader = loader
@@ -167,9 +181,8 @@ class _TrainLoop:
         self._device = device
         self._transform = transform
         self._validate = validate
-        self._watch = _FiniteWatch(
-            settings.max_nonfinite, loader, device, state.scaler.is_enabled()
-        )
+        self._monitor = monitor
+        self._watch = FiniteWatch(settings.max_nonfinite, loader, device, state.scaler.is_enabled())
         self._meter: Meter | None = None
         self._lr = 0.0  # of the last step
         self.saved: list[Path] = []
@@ -215,6 +228,8 @@ class _TrainLoop:
         self._lr = settings.learning_rate(fractional_epoch)
         set_learning_rate(state.stepper.optimizer, self._lr)
         progress = fractional_epoch / settings.max_epoch
+        if settings.weight_decay is not None:
+            set_weight_decay(state.stepper.optimizer, settings.weight_decay(progress))
         names, sums, result = train_step(state, batch, settings, device, progress=progress)
         if self._meter is None:
             self._meter = Meter(names, device)
@@ -241,23 +256,47 @@ class _TrainLoop:
             StoppedError: after a signal, once a checkpoint is saved.
         """
         assert self._validate is not None
+        results = self._measure(self._validate, signals)
+        self._log.write("validation", **self._place(), **results)
+        self._stop_after(signals)
+
+    def monitor(self, signals: StopSignals) -> None:
+        """Measure the features of the current weights, log the result and keep the best weights.
+
+        Raises:
+            StoppedError: after a signal, once a checkpoint is saved.
+        """
+        assert self._monitor is not None
+        results = self._measure(self._monitor.measure, signals)
+        best = self._monitor.new_best(results)
+        if best is not None:
+            self._save_best(best)
+        self._log.write("monitor", **self._place(), **results, is_best=best is not None)
+        self._reporter.monitor(self._state, results)
+        self._stop_after(signals)
+
+    def _measure(
+        self, work: Callable[[StopSignals], dict[str, Any]], signals: StopSignals
+    ) -> dict[str, Any]:
         try:
-            results = self._validate(signals)
+            return work(signals)
         except StoppedError as stopped:
             raise StoppedError(stopped.number, self._state.checkpoint or self.save()) from None
-        # A resumed run finds by the name of the checkpoint whether it owes this validation.
+
+    def _place(self) -> dict[str, Any]:
+        # A resumed run finds by the name of the checkpoint whether it owes an event.
         name = self._state.checkpoint.name if self._state.checkpoint else None
-        self._log.write("validation", epoch=self._state.epoch, checkpoint=name, **results)
+        return {"epoch": self._state.epoch, "checkpoint": name}
+
+    def _stop_after(self, signals: StopSignals) -> None:
         signal = signals.agreed()
         if signal:
             raise StoppedError(signal, self._state.checkpoint or self.save())
 
     def save(self) -> Path:
         """Save a checkpoint of the current state; only the main process writes it."""
-        self._report_lost()
         state, settings = self._state, self._settings
-        meter = self._meter.state_dict() if self._meter and state.step else None
-        payload = state.payload(lost=self._lost.state_dict(), meter=meter)
+        payload = self._payload()
         path = checkpoint_path(
             settings.folder, prefix=settings.prefix, epoch=state.epoch, step=state.step
         )
@@ -271,6 +310,24 @@ class _TrainLoop:
         self.saved.append(path)
         state.checkpoint = path
         return path
+
+    def _save_best(self, best: dict[str, Any]) -> None:
+        """Save the current state as the best one, beside the checkpoints of epochs."""
+        payload = {**self._payload(), "best": best}
+        path = best_path(self._settings.folder, prefix=self._settings.prefix)
+
+        def write() -> None:
+            save_checkpoint(path, payload)
+
+        from_main(write)
+        if path not in self.saved:
+            self.saved.append(path)
+
+    def _payload(self) -> dict[str, Any]:
+        self._report_lost()
+        state = self._state
+        meter = self._meter.state_dict() if self._meter and state.step else None
+        return state.payload(lost=self._lost.state_dict(), meter=meter)
 
 
 def _is_due(count: int, period: int) -> bool:
@@ -302,6 +359,7 @@ def train_step(
         The names of the terms; the weight and each term times the weight, summed over micro-batches
         and processes, float64; the outcome of the step.
     """
+    state.task.before_step(progress)
     parts = batch.split(-(-len(batch) // settings.accumulation_steps))
     precision = settings.precision
     total: Tensor | None = None
@@ -320,7 +378,8 @@ def train_step(
     total = distributed.all_reduce(total, "sum")
     if state.scaler.is_enabled():
         state.scaler.unscale_(state.stepper.optimizer)
-    result = state.stepper(total[0], total[1])
+    frozen = state.task.frozen_parameters(state.bare, progress)
+    result = state.stepper(total[0], total[1], frozen=frozen)
     if state.scaler.is_enabled():
         state.scaler.update()
     state.stepper.optimizer.zero_grad(set_to_none=True)
@@ -328,45 +387,3 @@ def train_step(
         state.average.update(state.bare, result.taken)
     state.task.after_step(state.bare, progress, result.taken)
     return ["loss", *output.scalars], total, result
-
-
-class _FiniteWatch:
-    """Watch that stops a run after too many losses in a row that are not finite."""
-
-    def __init__(
-        self, limit: int, loader: ClipLoader, device: torch.device, has_scaler: bool
-    ) -> None:
-        self._limit = limit
-        self._videos = loader.dataset.videos
-        self._has_scaler = has_scaler
-        self._in_a_row = torch.zeros((), dtype=torch.int64, device=device)
-        self._worst = torch.zeros_like(self._in_a_row)
-        self._steps: list[tuple[Tensor | None, Tensor]] = []
-
-    def add(self, batch: ClipBatch, result: StepResult) -> None:
-        """Record a step, without waiting for the device."""
-        finite = result.loss_is_finite
-        if not self._has_scaler:  # with a scaler, gradients overflow occasionally by design
-            finite = finite & result.gradient_is_finite
-        self._in_a_row = torch.where(finite, 0, self._in_a_row + 1)
-        self._worst = torch.maximum(self._worst, self._in_a_row)
-        self._steps.append((batch.index, finite))
-        self._steps = self._steps[-max(self._limit, 100) :]
-
-    def check(self) -> None:
-        """Check the recorded steps; this reads the device.
-
-        Raises:
-            ValueError: the limit was reached; the message names the clips of these steps.
-        """
-        if int(self._worst) < self._limit:
-            return
-        bad = [index for index, finite in self._steps if index is not None and not bool(finite)]
-        rows: Sequence[int] = torch.cat(bad).unique().tolist() if bad else []
-        names = ", ".join(self._videos.path(row) for row in rows[:20])
-        raise ValueError(
-            f"the loss or its gradient was not finite in {int(self._worst)} steps in a row "
-            f"(TRAIN.MAX_NONFINITE {self._limit}); their clips: {names}"
-            + (f" and {len(rows) - 20} more" if len(rows) > 20 else "")
-            + "; try a lower SOLVER.BASE_LR, a longer warm-up or TRAIN.PRECISION float32"
-        )

@@ -9,27 +9,33 @@ from slowfast_maskfeat.figures.curves import (
     AP_PANEL,
     BASELINE_PANEL,
     LOSS_PANEL,
+    MONITOR_PANELS,
+    PROTOTYPE_PANELS,
     TOKENIZER_PANELS,
     TOP1_PANEL,
     CurvePanel,
     accuracy_curves,
     training_curves,
 )
+from slowfast_maskfeat.figures.heat import heat_picture
 from slowfast_maskfeat.figures.histograms import histograms
 from slowfast_maskfeat.figures.names import file_names, shorten
 from slowfast_maskfeat.figures.panel import (
     MAX_ROWS,
-    Column,
-    Drawing,
-    HOGDrawing,
-    MapDrawing,
-    PanelRow,
-    PixelDrawing,
     fill_masked,
     hide_masked,
     panel_columns,
     panel_image,
     prediction_panel,
+)
+from slowfast_maskfeat.figures.rows import (
+    Column,
+    Drawing,
+    HOGDrawing,
+    MapDrawing,
+    PanelRow,
+    Picture,
+    PixelDrawing,
 )
 
 __all__ = [
@@ -37,6 +43,8 @@ __all__ = [
     "BASELINE_PANEL",
     "LOSS_PANEL",
     "MAX_ROWS",
+    "MONITOR_PANELS",
+    "PROTOTYPE_PANELS",
     "TOKENIZER_PANELS",
     "TOP1_PANEL",
     "Column",
@@ -45,6 +53,7 @@ __all__ = [
     "HOGDrawing",
     "MapDrawing",
     "PanelRow",
+    "Picture",
     "PixelDrawing",
     "accuracy_curves",
     "box_panel",
@@ -54,6 +63,7 @@ __all__ = [
     "drawing_scale",
     "file_names",
     "fill_masked",
+    "heat_picture",
     "hide_masked",
     "histograms",
     "panel_columns",

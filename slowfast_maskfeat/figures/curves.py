@@ -16,11 +16,12 @@ _Event = Mapping[str, Any]
 _DASHED = (0, (4, 3))
 _MAX_TITLE_LENGTH = 60  # characters
 # Kind of events -> its name in the legend.
-_TRAIN, _EPOCH, _VALIDATION = "train", "epoch", "validation"
+_TRAIN, _EPOCH, _VALIDATION, _MONITOR = "train", "epoch", "validation", "monitor"
 _KIND_NAMES = {
     _TRAIN: "training (mean of a log period)",
     _EPOCH: "training (mean of an epoch)",
     _VALIDATION: "validation",
+    _MONITOR: "features of training clips",
 }
 # More points than these are drawn without markers.
 _MAX_MARKERS = 40
@@ -116,6 +117,15 @@ TOKENIZER_PANELS = (
     LOSS_PANEL,
     CurvePanel("usage", "codes in use (%)"),
     CurvePanel("perplexity", "perplexity of the codes"),
+)
+MONITOR_PANELS = (
+    CurvePanel("knn", "kNN top-1 (%)", "knn_chance", "most frequent class"),
+    CurvePanel("rank", "effective rank"),
+    CurvePanel("std", "standard deviation"),
+)
+PROTOTYPE_PANELS = (
+    LOSS_PANEL,
+    CurvePanel("teacher_entropy", "entropy of the teacher (% of uniform)"),
 )
 _LR_PANEL = CurvePanel("lr", "learning rate")
 
@@ -221,9 +231,9 @@ def _plot_panel(
     drawable: Callable[[str], str],
 ) -> None:
     """Draw the curves of a panel by the kinds of their events, and its references in gray."""
-    known = [kind for kind in (_TRAIN, _EPOCH, _VALIDATION) if kind in curves]
+    known = [kind for kind in _KIND_NAMES if kind in curves]
     others = [kind for kind in curves if kind not in _KIND_NAMES]
-    colors = {_TRAIN: COLORS[0], _EPOCH: COLORS[0], _VALIDATION: COLORS[1]}
+    colors = {_TRAIN: COLORS[0], _EPOCH: COLORS[0], _VALIDATION: COLORS[1], _MONITOR: COLORS[0]}
     for number, kind in enumerate((*known, *others)):
         style: dict[str, Any] = {"color": colors.get(kind) or COLORS[(2 + number) % len(COLORS)]}
         if kind == _TRAIN and _EPOCH in curves:
@@ -231,13 +241,13 @@ def _plot_panel(
             style |= {"alpha": 0.4, "linewidth": 1.0, "marker": ""}
         _plot(axis, curves[kind], label=_KIND_NAMES.get(kind) or drawable(kind), **style)
     training = _EPOCH if _EPOCH in references else _TRAIN
-    for kind, dashes in ((training, _DASHED), (_VALIDATION, ":")):
+    splits = {training: " (training)", _VALIDATION: " (validation)"}
+    for kind, dashes in ((training, _DASHED), (_VALIDATION, ":"), (_MONITOR, _DASHED)):
         if kind in references:
-            split = "training" if kind == training else "validation"
-            label = f"{panel.reference_name} ({split})"
+            label = f"{panel.reference_name}{splits.get(kind, '')}"
             # Of a single epoch, whose lines can't be seen, the markers differ.
             is_point = len(references[kind]) == 1
-            style = {"marker": ("s" if kind == training else "x") if is_point else ""}
+            style = {"marker": ("x" if kind == _VALIDATION else "s") if is_point else ""}
             _plot(axis, references[kind], label=label, color=GRAY, linestyle=dashes, **style)
     axis.legend(frameon=False, fontsize=8)
 

@@ -9,12 +9,19 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from textwrap import fill
-from typing import TYPE_CHECKING, Any, Literal, NamedTuple
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import numpy.typing as npt
 
 from slowfast_maskfeat.figures.canvas import DPI, new_figure, own_style, write_figure
+from slowfast_maskfeat.figures.rows import (
+    Column,
+    Drawing,
+    HOGDrawing,
+    MapDrawing,
+    PanelRow,
+)
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
@@ -35,90 +42,6 @@ _MAX_TITLE_CHARS = 34  # per line above a column
 MAX_ROWS = 180
 
 
-class HOGDrawing(NamedTuple):
-    """HOG prediction of a network for one frame; arrays or CPU tensors.
-
-    Attributes:
-        target: (C, bins, H / cell, W / cell) histograms.
-        prediction: Same shape as `target`; read only at masked cells.
-        mask: (h, w) bool, True = masked; h and w divide the pixels of the frame and the cells.
-        name: Method, shown above its columns.
-    """
-
-    target: Any
-    prediction: Any
-    mask: Any
-    name: str = "HOG"
-
-
-class PixelDrawing(NamedTuple):
-    """Pixel prediction of a network for one frame; arrays or CPU tensors.
-
-    Attributes:
-        target: (H, W, 3) uint8.
-        prediction: Same shape as `target`; read only at masked pixels.
-        mask: (h, w) bool, True = masked; h and w divide the pixels.
-        name: Method, shown above its columns.
-    """
-
-    target: Any
-    prediction: Any
-    mask: Any
-    name: str = "pixels"
-
-
-class MapDrawing(NamedTuple):
-    """Prediction of a network for one frame that has a picture of its own; arrays or CPU tensors.
-
-    Attributes:
-        target: (H, W, 3) uint8.
-        prediction: Same shape as `target`; read only at masked pixels. The target is shown
-            elsewhere.
-        mask: (h, w) bool, True = masked; h and w divide the pixels.
-        name: Method, shown above its columns.
-        kind: What the target is, shown above it.
-        legend: Names of colors (R, G, B) of 0 to 255, shown below the panel.
-    """
-
-    target: Any
-    prediction: Any
-    mask: Any
-    name: str
-    kind: str
-    legend: tuple[tuple[str, tuple[int, int, int]], ...] = ()
-
-
-Drawing = HOGDrawing | PixelDrawing | MapDrawing
-
-
-class PanelRow(NamedTuple):
-    """One frame of a panel with the predictions of one or several networks.
-
-    Attributes:
-        frame: (H, W, 3) uint8 RGB.
-        drawings: One per network, the same networks in all rows of a panel.
-        name: Text on the left of the row.
-    """
-
-    frame: Any
-    drawings: Sequence[Drawing]
-    name: str = ""
-
-
-class Column(NamedTuple):
-    """Content of one column of a panel.
-
-    Attributes:
-        kind: Frame, masked input of a network, its target, or its prediction.
-        network: Index of the network in the drawings of a row.
-        title: Text above the column.
-    """
-
-    kind: Literal["frame", "masked", "target", "predicted"]
-    network: int
-    title: str
-
-
 def panel_columns(rows: Sequence[PanelRow]) -> list[Column]:
     """Columns of a panel; masked inputs and targets that networks share are shown once.
 
@@ -127,7 +50,8 @@ def panel_columns(rows: Sequence[PanelRow]) -> list[Column]:
 
     Returns:
         The frame; then for each network its masked input, unless an earlier network has the same
-        one in all rows; its target, unless an earlier one has the same; and its prediction.
+        one in all rows; its target, unless an earlier one has the same; and its prediction. Then
+        the pictures.
     """
     networks = range(len(rows[0].drawings))
     with_own_mask = [number for number in networks if _is_first(_has_same_mask, rows, number)]
@@ -140,6 +64,7 @@ def panel_columns(rows: Sequence[PanelRow]) -> list[Column]:
         if _is_first(_has_same_target, rows, number):
             columns.append(Column("target", number, f"{_kind(drawing)} target"))
         columns.append(Column("predicted", number, f"{drawing.name} predicted where masked"))
+    columns += [Column("picture", n, picture.name) for n, picture in enumerate(rows[0].pictures)]
     return columns
 
 
@@ -218,6 +143,7 @@ def _texts(rows: Sequence[PanelRow], title: str) -> list[str]:
     """Texts of a panel that come from users."""
     drawings = [drawing for row in rows[:1] for drawing in row.drawings]
     names = [drawing.name for drawing in drawings]
+    names += [picture.name for row in rows[:1] for picture in row.pictures]
     classes = [name for drawing in drawings for name, _ in _legend(drawing)]
     return [title, *names, *classes, *(row.name for row in rows)]
 
@@ -287,9 +213,11 @@ def _draw(
 def _add_legend(
     figure: Figure, drawings: Sequence[Drawing], drawable: Callable[[str], str]
 ) -> None:
-    """Add the legend of the colors below the panel."""
+    """Add the legend of the colors of predictions below the panel."""
     from matplotlib.patches import Rectangle
 
+    if not drawings:
+        return
     entries = [(_MASK_COLOR / 255, "masked")]
     if any(isinstance(drawing, HOGDrawing) for drawing in drawings):
         entries += [(_PREDICTED_COLOR, "HOG predicted"), (_VISIBLE_COLOR, "HOG of visible cells")]
@@ -306,10 +234,20 @@ def _add_legend(
 def _draw_cell(axis: Any, column: Column, row: PanelRow, frame: Image) -> None:
     """Draw one image of a panel."""
     height, width = frame.shape[:2]
-    drawing = row.drawings[column.network]
     if column.kind == "frame":
         _show(axis, frame)
-    elif column.kind == "masked":
+    elif column.kind == "picture":
+        _show(axis, np.asarray(row.pictures[column.network].pixels))
+    else:
+        _draw_prediction(axis, column, row.drawings[column.network], frame)
+    axis.set(xlim=(0, width), ylim=(height, 0), xticks=[], yticks=[], aspect="equal")
+    axis.spines[:].set_visible(False)
+
+
+def _draw_prediction(axis: Any, column: Column, drawing: Drawing, frame: Image) -> None:
+    """Draw the masked input, target or prediction of a network."""
+    height, width = frame.shape[:2]
+    if column.kind == "masked":
         _show(axis, hide_masked(frame, drawing.mask))
     elif isinstance(drawing, HOGDrawing):
         _draw_histograms(axis, drawing, (width, height), predicted=column.kind == "predicted")
@@ -318,8 +256,6 @@ def _draw_cell(axis: Any, column: Column, row: PanelRow, frame: Image) -> None:
     else:
         around = np.asarray(drawing.target) if isinstance(drawing, MapDrawing) else frame
         _show(axis, fill_masked(around, drawing.mask, drawing.prediction))
-    axis.set(xlim=(0, width), ylim=(height, 0), xticks=[], yticks=[], aspect="equal")
-    axis.spines[:].set_visible(False)
 
 
 def _show(axis: Any, image: Image) -> None:

@@ -21,6 +21,11 @@ from slowfast_maskfeat.losses.regression import (
     standardized,
     unit_length,
 )
+from slowfast_maskfeat.losses.views import (
+    patch_cross_entropy,
+    prediction_distance,
+    view_cross_entropy,
+)
 
 __all__ = [
     "LPIPS",
@@ -33,8 +38,11 @@ __all__ = [
     "logit_laplace",
     "mean_absolute_error",
     "mean_squared_error",
+    "patch_cross_entropy",
+    "prediction_distance",
     "smooth_l1",
     "soft_cross_entropy",
     "standardized",
     "unit_length",
+    "view_cross_entropy",
 ]

@@ -1,4 +1,7 @@
-"""Mask generators: (grid, ratio, generator) -> bool (t, h, w), True = masked."""
+"""Mask generators: (grid, ratio, generator) -> bool (t, h, w), True = masked.
+
+Multi-block masks are several for each clip: (kinds, t, h, w).
+"""
 
 from __future__ import annotations
 
@@ -6,16 +9,21 @@ from slowfast_maskfeat.masks.bevt import bevt_mask
 from slowfast_maskfeat.masks.block import block_mask
 from slowfast_maskfeat.masks.cube import cube_mask
 from slowfast_maskfeat.masks.frame import frame_mask
+from slowfast_maskfeat.masks.ibot import ibot_mask
+from slowfast_maskfeat.masks.multiblock import BlockKind, MultiblockSampler
 from slowfast_maskfeat.masks.random import random_mask
 from slowfast_maskfeat.masks.sampler import MaskSampler
 from slowfast_maskfeat.masks.tube import tube_mask
 
 __all__ = [
+    "BlockKind",
     "MaskSampler",
+    "MultiblockSampler",
     "bevt_mask",
     "block_mask",
     "cube_mask",
     "frame_mask",
+    "ibot_mask",
     "random_mask",
     "tube_mask",
 ]

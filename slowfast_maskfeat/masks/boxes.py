@@ -43,13 +43,15 @@ class BoxRules(NamedTuple):
         area_within_quota: whether the rest of the quota also bounds the area, and `max_area` the
             number of cells that a box adds: the form for images.
         num_tries: tries per box before the mask ends.
+        may_be_empty: a first round without an admissible box ends the mask, too.
     """
 
-    quota: int
+    quota: float
     min_area: int
-    max_area: int
+    max_area: float
     area_within_quota: bool
     num_tries: int
+    may_be_empty: bool = False
 
 
 def check_ratio(ratio: float) -> None:
@@ -91,7 +93,8 @@ def hide_boxes(grid: Grid, rules: BoxRules, generator: Rng) -> BoolArray:
 
     A box never spans the full height or width of the grid (unless that is one cell), but may
     span all time steps. A round that fails before anything is masked is repeated, so that no
-    mask is empty: a deviation that matters only where the quota is close to the smallest box.
+    mask is empty: a deviation that matters only where the quota is close to the smallest box. Not
+    so with `rules.may_be_empty`.
 
     Args:
         grid: size of the mask.
@@ -99,7 +102,8 @@ def hide_boxes(grid: Grid, rules: BoxRules, generator: Rng) -> BoolArray:
         generator: source of all draws.
 
     Returns:
-        (t, h, w), True = masked; at least 1 and at most `rules.quota` cells.
+        (t, h, w), True = masked; at least 1, unless the mask may be empty, and at most
+        `rules.quota` cells.
     """
     visible = (1 << grid.num_tokens) - 1
     num_hidden = 0
@@ -115,13 +119,13 @@ def hide_boxes(grid: Grid, rules: BoxRules, generator: Rng) -> BoolArray:
         if added:
             visible ^= added
             num_hidden += added.bit_count()
-        elif num_hidden > 0:
+        elif num_hidden > 0 or rules.may_be_empty:
             break
         assert num_rounds < _MAX_ROUNDS, f"no box of {rules} fits {grid}"
     return _unpack(visible, grid) == 0
 
 
-def _draw_boxes(grid: Grid, rules: BoxRules, max_area: int, generator: Rng) -> Iterator[int]:
+def _draw_boxes(grid: Grid, rules: BoxRules, max_area: float, generator: Rng) -> Iterator[int]:
     """Yields boxes as sets of cells without end; boxes that are too high or too wide are empty.
 
     The area lies between `rules.min_area` and `max_area`, whichever of them is the larger.
@@ -155,8 +159,8 @@ def _repeated_bits(count: int, *, spacing: int) -> list[int]:
     return patterns
 
 
-def _first_admissible(boxes: Iterable[int], visible: int, remaining: int) -> int:
-    """The visible cells of the first box that has 1 to `remaining` of them; 0 if none has."""
+def _first_admissible(boxes: Iterable[int], visible: int, remaining: float) -> int:
+    """The visible cells of the first box that has 1 up to `remaining` of them; 0 if none has."""
     for box in boxes:
         added = box & visible
         if added and added.bit_count() <= remaining:

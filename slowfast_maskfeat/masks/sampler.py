@@ -7,5 +7,5 @@ from collections.abc import Callable
 import numpy as np
 from torch import Tensor
 
-# Draws a mask: bool (t, h, w), True where masked.
+# Draws the mask of a clip: bool (t, h, w), True where masked; or several of them, (m, t, h, w).
 MaskSampler = Callable[[np.random.Generator], Tensor]

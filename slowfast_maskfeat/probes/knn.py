@@ -28,6 +28,7 @@ def neighbor_scores(
     device: torch.device,
     k: int = 20,
     temperature: float = 0.07,
+    leave_one_out: bool = False,
     max_similarities: int = _MAX_SIMILARITIES,
     show_progress: bool = True,
 ) -> Tensor:
@@ -44,6 +45,7 @@ def neighbor_scores(
         device: of the computation.
         k: number of neighbors that vote (PROBE.NUM_NEIGHBORS).
         temperature: t of the weights (PROBE.TEMPERATURE).
+        leave_one_out: the queries are the known features; none is its own neighbor.
         max_similarities: similarities in memory at once.
         show_progress: whether to show the progress.
 
@@ -51,17 +53,21 @@ def neighbor_scores(
         (M, K) float32 on the CPU, each row summing to 1.
 
     Raises:
-        ValueError: k is larger than N.
+        ValueError: k is larger than N, or than N - 1 if a feature is not its own neighbor.
     """
     assert k > 0, k
     assert temperature > 0, temperature
-    if k > len(known):
+    assert not leave_one_out or len(known) == len(queries), (len(known), len(queries))
+    num_candidates = len(known) - leave_one_out
+    if k > num_candidates:
         raise ValueError(
-            f"PROBE.NUM_NEIGHBORS must be at most {len(known)}, the number of labeled features, "
-            f"got {k}"
+            f"PROBE.NUM_NEIGHBORS must be at most {num_candidates}, the number of labeled "
+            f"features, got {k}"
         )
     unit_queries = F.normalize(queries[:].to(device).float(), dim=1)
-    cosines, places = _nearest(unit_queries, known, k, max_similarities, show_progress)
+    cosines, places = _nearest(
+        unit_queries, known, k, max_similarities, show_progress, leave_one_out=leave_one_out
+    )
     parts = [torch.zeros(0, num_classes)]
     for cosine, place in zip(cosines.split(_QUERY_ROWS), places.split(_QUERY_ROWS), strict=True):
         # The largest is subtracted first: exp(1 / t) overflows at small temperatures.
@@ -78,6 +84,8 @@ def _nearest(
     k: int,
     max_similarities: int,
     show_progress: bool,
+    *,
+    leave_one_out: bool,
 ) -> tuple[Tensor, Tensor]:
     """The `k` largest cosines of each query, in descending order, and their rows: (M, k) each.
 
@@ -95,7 +103,11 @@ def _nearest(
         numbers = torch.arange(start, start + len(block), device=device)
         for first in range(0, len(queries), _QUERY_ROWS):
             some = slice(first, first + _QUERY_ROWS)
-            cosine = torch.cat((best[some], queries[some] @ block.T), dim=1)
+            cosine = queries[some] @ block.T
+            if leave_one_out:
+                own = torch.arange(first, first + len(cosine), device=device)
+                cosine.masked_fill_(own[:, None] == numbers, -torch.inf)
+            cosine = torch.cat((best[some], cosine), dim=1)
             at = torch.cat((place[some], numbers.expand(len(cosine), -1)), dim=1)
             best[some], order = cosine.topk(k, dim=1)
             place[some] = at.gather(1, order)

@@ -15,8 +15,9 @@ from slowfast_maskfeat.backbones import MaskedModel
 from slowfast_maskfeat.builders.data import build_validation_view
 from slowfast_maskfeat.builders.datasets import reverses_channels
 from slowfast_maskfeat.builders.label_maps import unchecked_label_maps
-from slowfast_maskfeat.builders.masks import build_mask_sampler, mask_grid
+from slowfast_maskfeat.builders.masks import mask_grid
 from slowfast_maskfeat.builders.methods import build_task, find_method
+from slowfast_maskfeat.checkpoints import load_checkpoint, load_weights
 from slowfast_maskfeat.clips import ClipBatch, UniformViews
 from slowfast_maskfeat.datasets import OpenedRow
 from slowfast_maskfeat.figures import PanelRow, file_names
@@ -26,6 +27,7 @@ from slowfast_maskfeat.shapes import Grid
 from slowfast_maskfeat.tasks import MaskedPrediction
 from slowfast_maskfeat.tasks.drawings import drawn_target, predicted_drawings
 from slowfast_maskfeat.videos.decode import open_video
+from slowfast_maskfeat.videos.video import Video
 
 
 class Network(NamedTuple):
@@ -54,7 +56,7 @@ class Network(NamedTuple):
         return self.model.prediction_grids(view.kinds[0].clip_shape)[-1]
 
 
-class _Clip(NamedTuple):
+class Clip(NamedTuple):
     """The center clip of a video, as the input of one network.
 
     Attributes:
@@ -121,6 +123,11 @@ def _load_network(
     name = drawn_target(task)
     if name is None:
         raise ValueError(f"{checkpoint} must predict HOG or pixels; other targets can't be drawn")
+    if task.teacher_prefix:  # the student predicts what its own teacher has
+        content = load_checkpoint(checkpoint)
+        load_weights(model, checkpoint, complete=True, teacher=False, content=content)
+        if content.get("task_state"):  # a file with only weights has none
+            task.load_state_dict(content["task_state"])
     task.to(torch.device(device))
     return Network(checkpoint, cfg, model, task, name, torch.device(device))
 
@@ -186,7 +193,7 @@ def _is_reversed(network: Network) -> bool:
     return reverses_channels(network.cfg, "val")
 
 
-def _batch(network: Network, clip: _Clip, mask: Tensor, path: str) -> ClipBatch:
+def _batch(network: Network, clip: Clip, mask: Tensor, path: str) -> ClipBatch:
     pixels = clip.pixels.flip(1) if _is_reversed(network) else clip.pixels
     batch = ClipBatch(pixels, mask=mask[None], crops=clip.crop)
     find_folder = find_method(network.cfg).label_maps
@@ -197,50 +204,70 @@ def _batch(network: Network, clip: _Clip, mask: Tensor, path: str) -> ClipBatch:
     return batch.to(network.device)
 
 
-def _decode(networks: Sequence[Network], path: str) -> list[_Clip]:
+def _decode(networks: Sequence[Network], path: str) -> list[Clip]:
     """Decode the clip of each network, all with the crop of the first."""
     first = build_validation_view(networks[0].cfg)
     views = [
         replace(build_validation_view(network.cfg), transform=first.transform)
         for network in networks
     ]
-    clips: dict[UniformViews, _Clip] = {}
+    clips: dict[UniformViews, Clip] = {}
     data = networks[0].cfg.DATA
     with open_video(path, data.DECODING_BACKEND, max_image_pixels=data.MAX_IMAGE_PIXELS) as video:
         for view in dict.fromkeys(views):
-            (loaded,) = view.load(OpenedRow(video), np.random.default_rng)
-            numbers = view.frame_numbers(video)[0].tolist()
-            clips[view] = _Clip(
-                pixels=loaded.clips.permute(0, 4, 1, 2, 3),  # of (1, T, H, W, C)
-                frames=[
-                    (number, numbers[:place].count(number)) for place, number in enumerate(numbers)
-                ],
-                times=[
-                    f"\n{video.timestamps[number]:.2f} s" if video.num_frames > 1 else ""
-                    for number in numbers
-                ],
-                crop=loaded.crops,
-            )
+            clips[view] = load_clip(video, view)
     return [clips[view] for view in views]
 
 
+def load_clip(video: Video, view: UniformViews) -> Clip:
+    """Load the clip of a view.
+
+    Args:
+        video: opened video or image.
+        view: with one clip.
+
+    Raises:
+        DecodeError: the file can't be decoded.
+    """
+    (loaded,) = view.load(OpenedRow(video), np.random.default_rng)
+    numbers = view.frame_numbers(video)[0].tolist()
+    return Clip(
+        pixels=loaded.clips.permute(0, 4, 1, 2, 3),  # of (1, T, H, W, C)
+        frames=[(number, numbers[:place].count(number)) for place, number in enumerate(numbers)],
+        times=[
+            f"\n{video.timestamps[number]:.2f} s" if video.num_frames > 1 else ""
+            for number in numbers
+        ],
+        crop=loaded.crops,
+    )
+
+
 def _masks(
-    networks: Sequence[Network], clips: Sequence[_Clip], generator_seed: Sequence[int]
+    networks: Sequence[Network], clips: Sequence[Clip], generator_seed: Sequence[int]
 ) -> list[Tensor]:
-    """Draw the mask of each network: (t, h, w) bool on a grid that divides the predicted one."""
-    if all(clip.frames == clips[0].frames for clip in clips):
-        for network in networks:
+    """Draw the mask of each network: (t, h, w) bool on a grid that divides the predicted one.
+
+    A network that takes several masks of each clip, (m, t, h, w), has its own.
+    """
+    own = [_draw_mask(network, generator_seed) for network in networks]
+    has_one = all(mask.ndim == 3 for mask in own)
+    if has_one and all(clip.frames == clips[0].frames for clip in clips):
+        for network, mask in zip(networks, own, strict=True):
             if all(mask_grid(network.cfg).divides(other.grid) for other in networks):
-                return [_draw_mask(network, generator_seed)] * len(networks)
-    return [_draw_mask(network, generator_seed) for network in networks]
+                return [mask] * len(networks)
+    return own
 
 
 def _draw_mask(network: Network, generator_seed: Sequence[int]) -> Tensor:
-    return build_mask_sampler(network.cfg)(np.random.default_rng(list(generator_seed)))
+    samplers = find_method(network.cfg).masks
+    assert samplers is not None
+    sampler = samplers(network.cfg)[0]
+    assert sampler is not None
+    return sampler(np.random.default_rng(list(generator_seed)))
 
 
 def _common_steps(
-    networks: Sequence[Network], clips: Sequence[_Clip], path: str
+    networks: Sequence[Network], clips: Sequence[Clip], path: str
 ) -> list[tuple[int, ...]]:
     """Return, for each frame that all networks predict, the time step in each of them."""
     steps_of = []  # per network: frame -> time step

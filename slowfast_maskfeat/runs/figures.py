@@ -19,6 +19,7 @@ from slowfast_maskfeat.builders.methods import find_method
 from slowfast_maskfeat.clips import ClipBatch, ClipLoader
 from slowfast_maskfeat.engine.state import TrainState
 from slowfast_maskfeat.figures import (
+    MONITOR_PANELS,
     PanelRow,
     draw_or_warn,
     file_names,
@@ -54,7 +55,9 @@ def draw_figures(
         events.extend(read_events(folder / "stats.jsonl"))
         if not any(event["event"] in ("train", "epoch", "validation") for event in events):
             raise ValueError("stats.jsonl begins after the last epoch")
-        training_curves(curves, events, find_method(cfg).figures, title=cfg.TASK or "training")
+        method = find_method(cfg)
+        panels = (*method.figures, *(MONITOR_PANELS if method.is_monitored else ()))
+        training_curves(curves, events, panels, title=cfg.TASK or "training")
 
     def draw_clips() -> bool:
         title = predictions_title(events, state.epoch)

@@ -84,16 +84,17 @@ def free_folder(folder: str) -> str:
     return next((name for name in free if not Path(name).exists()), f"{first}_new")
 
 
-def is_validated(checkpoint: Path) -> bool:
-    """Return whether the log beside a folder of checkpoints has the validation of one of them.
+def is_followed_by(kind: str, checkpoint: Path) -> bool:
+    """Return whether the log beside a folder of checkpoints has an event of one of them.
 
     Args:
-        checkpoint: a file in OUTPUT_DIR/checkpoints. A validation that is older than its last
-            writing does not count.
+        kind: of the event, "validation" or "monitor".
+        checkpoint: a file in OUTPUT_DIR/checkpoints. An event that is older than its last writing
+            does not count.
     """
     log = checkpoint.parent.parent / "stats.jsonl"
     for event in reversed(read_events(log) if log.exists() else []):
-        if event.get("event") == "validation" and event.get("checkpoint") == checkpoint.name:
+        if event.get("event") == kind and event.get("checkpoint") == checkpoint.name:
             return True
         written = event.get("path") if event.get("event") == "checkpoint" else None
         if isinstance(written, str) and Path(written).name == checkpoint.name:

@@ -19,7 +19,12 @@ from slowfast_maskfeat.builders.data import (
 )
 from slowfast_maskfeat.builders.data_source import DataSource
 from slowfast_maskfeat.builders.methods import build_model, build_task, find_method
-from slowfast_maskfeat.builders.optimizer import autocast_precision, build_optimizer, build_schedule
+from slowfast_maskfeat.builders.optimizer import (
+    autocast_precision,
+    build_optimizer,
+    build_schedule,
+    build_weight_decay,
+)
 from slowfast_maskfeat.builders.weights import (
     check_resumable,
     checkpoint_folder,
@@ -38,10 +43,11 @@ from slowfast_maskfeat.engine.train import TrainSettings, train
 from slowfast_maskfeat.log import EventLog, TensorBoardLog
 from slowfast_maskfeat.runs.figures import draw_figures
 from slowfast_maskfeat.runs.model_info import measure_model
+from slowfast_maskfeat.runs.monitor import build_monitor
 from slowfast_maskfeat.runs.report import data_facts, print_main, print_notes
 from slowfast_maskfeat.runs.resume import (
     check_folder,
-    is_validated,
+    is_followed_by,
     print_changes,
     print_other_tasks,
 )
@@ -80,6 +86,7 @@ def run_training(
         build_optimizer(cfg, model),
         clip_l2norm=cfg.SOLVER.CLIP_GRAD_L2NORM,
         clip_value=cfg.SOLVER.CLIP_GRAD_VAL,
+        per_parameter=cfg.SOLVER.CLIP_GRAD_PER_PARAM,
     )
     state = TrainState(
         model=model,
@@ -120,6 +127,9 @@ def run_training(
     if state.epoch >= cfg.SOLVER.MAX_EPOCH:
         print_main(f"{started_from} is of the last epoch (SOLVER.MAX_EPOCH): nothing left to train")
     settings = _settings(cfg, precision, task.scalar_names, num_steps=len(loader))
+    monitor = build_monitor(cfg, state, data, device)
+    if monitor is not None and monitor.is_due(state.epoch, settings.max_epoch):
+        monitor.is_owed = _is_owed(cfg, state, "monitor")
     written = train(
         state,
         loader,
@@ -132,7 +142,10 @@ def run_training(
         device=device,
         transform=build_batch_transform(cfg, data=data),
         validate=validate if val_loader is not None else None,
-        owes_validation=val_loader is not None and _owes_validation(cfg, state, settings),
+        owes_validation=val_loader is not None
+        and settings.validates(state.epoch)
+        and _is_owed(cfg, state, "validation"),
+        monitor=monitor,
     )
     tensorboard.close()
     written += [tensorboard_folder] if tensorboard_folder is not None else []
@@ -205,12 +218,12 @@ def _resume(
     return str(path)
 
 
-def _owes_validation(cfg: CfgNode, state: TrainState, settings: TrainSettings) -> bool:
-    """Return whether the run was stopped before the validation of its last checkpoint."""
+def _is_owed(cfg: CfgNode, state: TrainState, kind: str) -> bool:
+    """Return whether the run was stopped before an event that follows its last checkpoint."""
     path = state.checkpoint
     if path is None or path.parent != checkpoint_folder(cfg) or state.step:
         return False
-    return settings.validates(state.epoch) and from_main(lambda: not is_validated(path))
+    return from_main(lambda: not is_followed_by(kind, path))
 
 
 def _settings(
@@ -219,6 +232,7 @@ def _settings(
     return TrainSettings(
         max_epoch=cfg.SOLVER.MAX_EPOCH,
         learning_rate=build_schedule(cfg, num_steps=num_steps),
+        weight_decay=build_weight_decay(cfg),
         accumulation_steps=cfg.TRAIN.ACCUMULATION_STEPS,
         precision=precision,
         log_period=cfg.LOG_PERIOD,

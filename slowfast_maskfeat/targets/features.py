@@ -14,6 +14,7 @@ from torch import Tensor
 
 from slowfast_maskfeat.losses import (
     cosine_distance,
+    mean_absolute_error,
     mean_squared_error,
     smooth_l1,
     standardized,
@@ -27,7 +28,12 @@ NORMS = ("none", "layer", "unit")
 """Values of MASK.FEATURE_NORM: as they are; without mean and of unit variance; of unit length."""
 
 LOSSES: Mapping[str, Callable[[Tensor, Tensor], Tensor]] = MappingProxyType(
-    {"l2": mean_squared_error, "smooth_l1": smooth_l1, "cosine": cosine_distance}
+    {
+        "l2": mean_squared_error,
+        "l1": mean_absolute_error,
+        "smooth_l1": smooth_l1,
+        "cosine": cosine_distance,
+    }
 )
 """Values of MASK.FEATURE_LOSS."""
 
@@ -82,11 +88,13 @@ class FeatureTarget(Target):
         return loss(self._of_frames(prediction), self._of_frames(target)).mean(dim=-1)
 
     def constant_prediction(self, target: Tensor) -> Tensor:
-        """Compute the mean; for the cosine loss that of the directions.
+        """Compute the mean; for absolute errors the median, for the cosine loss the mean direction.
 
         For the smooth absolute error it is the best constant only up to the absolute errors above
         one.
         """
+        if self.loss_name == "l1":
+            return target.median(dim=0).values
         if self.loss_name != "cosine":
             return target.mean(dim=0)
         return unit_length(self._of_frames(target)).mean(dim=0).flatten()

@@ -9,6 +9,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from slowfast_maskfeat.ema import Teacher
 from slowfast_maskfeat.frozen import FrozenNetwork
 from slowfast_maskfeat.shapes import Grid
 from slowfast_maskfeat.targets.pixel_values import per_channel, pixel_values
@@ -19,7 +20,7 @@ their grid."""
 
 
 class TeacherTokens(nn.Module):
-    """Tokens of a frozen network for each token of a prediction.
+    """Tokens of a frozen network, or an EMA teacher, for each token of a prediction.
 
     A network of images sees the predicted frames of a clip one by one. A network of videos sees the
     whole clip.
@@ -38,7 +39,7 @@ class TeacherTokens(nn.Module):
 
     def __init__(
         self,
-        teacher: FrozenNetwork,
+        teacher: FrozenNetwork | Teacher,
         describe: Describe,
         *,
         is_of_images: bool,
@@ -112,9 +113,9 @@ class TeacherTokens(nn.Module):
 
     def extra_repr(self) -> str:
         """Return the text that `print` shows for the module."""
-        return (
-            f"{self.teacher.source}, is_of_images={self.is_of_images}, crop_size={self.crop_size}"
-        )
+        is_frozen = isinstance(self.teacher, FrozenNetwork)
+        source = self.teacher.source if is_frozen else "moving average"
+        return f"{source}, is_of_images={self.is_of_images}, crop_size={self.crop_size}"
 
 
 def resize_maps(maps: Tensor, height: int, width: int) -> Tensor:

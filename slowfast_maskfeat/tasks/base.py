@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, ClassVar
@@ -157,6 +157,27 @@ class Task(nn.Module, Evaluator, ABC):
 
         Called once in every process, with the same random state.
         """
+
+    def before_step(self, progress: float) -> None:
+        """Set what follows a schedule, once per optimizer step, before its micro-batches.
+
+        Args:
+            progress: fraction of the whole training before the step, in [0, 1).
+        """
+
+    def frozen_parameters(self, model: nn.Module, progress: float) -> Collection[nn.Parameter]:
+        """Return the parameters that a step leaves unchanged, such as a head's last layer at first.
+
+        Their gradients take part in the norm and in clipping and are dropped afterwards, the order
+        of DINO (arXiv 2104.14294; main_dino.py of the official code): the optimizer neither updates
+        nor decays these parameters, nor their moments. After k of n epochs the progress is exactly
+        k / n.
+
+        Args:
+            model: the bare model.
+            progress: fraction of the whole training before the step, in [0, 1).
+        """
+        return ()
 
     def after_step(self, model: nn.Module, progress: float, taken: Tensor) -> None:
         """Update teachers, centers and codebooks, once per optimizer step.

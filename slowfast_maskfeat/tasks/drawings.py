@@ -12,7 +12,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from slowfast_maskfeat.augment import normalize
-from slowfast_maskfeat.backbones import MaskedModel, resize_mask
+from slowfast_maskfeat.backbones import MaskedModel, resize_mask, split_masks
 from slowfast_maskfeat.clips.batch import ClipBatch
 from slowfast_maskfeat.figures import Drawing, HOGDrawing, MapDrawing, PixelDrawing
 from slowfast_maskfeat.shapes import Grid
@@ -105,7 +105,7 @@ def predicted_drawings(
     Args:
         model: on the device of the batch; its training mode is restored afterwards.
         task: with a target that `drawn_target` supports.
-        batch: clips (uint8) with masks.
+        batch: clips (uint8) with masks; of several masks of a clip the last is drawn.
         name: of the method, as the title of its columns.
         is_reversed: the clips are BGR; drawings are always RGB.
 
@@ -119,8 +119,9 @@ def predicted_drawings(
     target = cast(Target, task.targets[-1])
     draw = next(row.draw for kind, row in DRAWERS.items() if isinstance(target, kind))
     assert batch.mask is not None
+    last_mask = split_masks(batch.mask)[-1]
     grid = model.prediction_grids(batch.clips.shape[2:])[-1]
-    mask_grid = Grid(*batch.mask.shape[1:])
+    mask_grid = Grid(*last_mask.shape[1:])
     if not mask_grid.divides(grid):
         raise ValueError(
             f"the mask grid must divide the {grid} grid of predicted tokens, got {mask_grid}"
@@ -131,7 +132,7 @@ def predicted_drawings(
     model.train(was_training)
     encoded = target.encode_batch(batch, grid)  # (B, N, ...)
     filled = encoded.clone()
-    mask = resize_mask(batch.mask, grid)  # (B, t, h, w)
+    mask = resize_mask(last_mask, grid)  # (B, t, h, w)
     filled[mask.flatten(1)] = target.predicted(predicted)
     mask = mask.cpu()
     return [
@@ -197,7 +198,7 @@ def _draw_features(target: FeatureTarget, scene: Scene) -> list[list[Named]]:
     show = principal_colors(scene.encoded[..., first].flatten(0, 1))
     size = (scene.batch.clips.shape[3], scene.batch.clips.shape[4])
     maps = (
-        _enlarged(show(tokens[..., first]), scene.grid, size)
+        enlarged(show(tokens[..., first]), scene.grid, size)
         for tokens in (scene.encoded, scene.filled)
     )
     return _each(partial(_map, kind="feature"), *maps)
@@ -213,7 +214,7 @@ def _draw_labels(target: ClassTarget, scene: Scene) -> list[list[Named]]:
         likely, classes = tokens[..., first].max(dim=-1)
         return (colors[classes] * (0.3 + 0.7 * likely[..., None])).to(torch.uint8)
 
-    maps = (_enlarged(show(tokens), scene.grid, size) for tokens in (scene.encoded, scene.filled))
+    maps = (enlarged(show(tokens), scene.grid, size) for tokens in (scene.encoded, scene.filled))
     found = (
         scene.encoded[..., first].argmax(dim=-1).flatten().bincount(minlength=target.num_classes)
     )
@@ -307,8 +308,17 @@ def class_colors(num_classes: int) -> Tensor:
     return 255 * (0.25 + 0.75 * ((shifted - 3).abs() - 1).clamp(0, 1))
 
 
-def _enlarged(values: Tensor, grid: Grid, size: tuple[int, int]) -> Tensor:
-    """Repeat tokens (B, N, 3) to pixels: (B, t, H, W, 3) on the CPU."""
+def enlarged(values: Tensor, grid: Grid, size: tuple[int, int]) -> Tensor:
+    """Enlarge the colors of tokens to the pixels of their frames.
+
+    Args:
+        values: (B, N, 3).
+        grid: of the tokens.
+        size: (H, W) of the frames.
+
+    Returns:
+        (B, t, H, W, 3), on the CPU.
+    """
     maps = values.cpu().unflatten(1, tuple(grid))
     rows, columns = size[0] // grid.h, size[1] // grid.w
     return maps.repeat_interleave(rows, dim=2).repeat_interleave(columns, dim=3)

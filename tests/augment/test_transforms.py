@@ -14,7 +14,7 @@ from helpers.python_draws import PythonDraws
 from PIL import Image
 
 from slowfast_maskfeat.augment.apply_operations import apply_operations
-from slowfast_maskfeat.augment.color_jitter import ColorJitter
+from slowfast_maskfeat.augment.color_recipe import ColorRecipe
 from slowfast_maskfeat.augment.crop import (
     crop,
     fixed_crop,
@@ -198,7 +198,9 @@ def _transforms(**options):
 @pytest.mark.parametrize("seed", range(6))
 def test_all_frames_are_augmented_alike(seed):
     frame = torch.from_numpy(pictures()["smooth"])[None]
-    for transform in _transforms(jitter=ColorJitter(strength=0.4, gray_probability=0.2)):
+    for transform in _transforms(
+        colors=ColorRecipe(brightness=0.4, contrast=0.4, saturation=0.4, gray_probability=0.2)
+    ):
         clip = transform(frame.expand(5, -1, -1, -1), np.random.default_rng(seed))
         assert clip.shape == (5, 24, 24, 3)
         assert clip.dtype == torch.uint8

@@ -94,3 +94,20 @@ def test_relative_positions_can_start_at_zero() -> None:
         options = BlockOptions(rel_pos_spatial=True, rel_pos_zero_init=zero)
         module = PoolingAttention(geometry, Grid(2, 4, 4), options)
         assert bool(module.rel_pos_h.any()) is not zero
+
+
+@pytest.mark.parametrize("has_cls", [True, False])
+@pytest.mark.parametrize("relative", [True, False])
+def test_weights_are_those_that_the_fused_kernels_use(has_cls, relative):
+    grid = Grid(2, 4, 4)
+    options = {"has_cls": has_cls, "rel_pos_spatial": relative, "rel_pos_temporal": relative}
+    module = attention(grid, **options).double()
+    tokens = torch.randn(3, has_cls + grid.num_tokens, 12, dtype=torch.float64)
+    weights, grid_k = module.weights(tokens, grid)
+    assert grid_k == Grid(2, 1, 1)
+    assert weights.shape == (3, 2, has_cls + 8, has_cls + grid_k.num_tokens)
+    assert torch.allclose(weights.sum(dim=-1), torch.ones(1, dtype=torch.float64))
+    value = module._project_and_pool(tokens, grid)[2]
+    expected = module.proj((weights @ value).transpose(1, 2).flatten(2))
+    attended, _ = module(tokens, grid)
+    assert torch.allclose(attended, expected, atol=1e-9)

@@ -7,6 +7,7 @@ from pathlib import Path
 
 import pytest
 
+from slowfast_maskfeat.augment import ColorRecipe
 from slowfast_maskfeat.builders.augment import (
     build_batch_transform,
     build_erase_sampler,
@@ -30,7 +31,7 @@ def test_nothing_is_augmented_by_default():
     cfg = _cfg()
     transform = build_train_transform(cfg)
     assert transform.randaugment is None
-    assert transform.jitter is None
+    assert transform.colors is None
     assert build_erase_sampler(cfg) is None
     assert build_batch_transform(cfg) is None
 
@@ -43,7 +44,7 @@ def test_the_published_recipe_of_videos():
     assert policy.increasing
     assert policy.fill == (128, 128, 128)
     assert not transform.augment_crop
-    assert transform.jitter is None  # AUG.COLOR_JITTER 0.4 is not for videos
+    assert transform.colors is None  # AUG.COLOR_JITTER 0.4 is not for videos
     assert transform.interpolation == "bilinear"
     eraser = build_erase_sampler(cfg)
     assert (eraser.probability, eraser.max_count, eraser.num_tries) == (0.25, 1, 100)
@@ -64,13 +65,13 @@ def test_the_published_recipe_of_images():
     # The data set's mean, 0.485, 0.456, 0.406.
     assert transform.randaugment.fill == (124, 116, 104)
     assert transform.randaugment.magnitude == 9
-    assert transform.jitter is None  # RandAugment takes its place
+    assert transform.colors is None  # RandAugment takes its place
     assert build_erase_sampler(cfg).num_tries == 10
     views = build_test_views(cfg)
     assert (views.transform.short_side, views.transform.crop_size) == (256, 224)
     assert views.transform.interpolation == "bicubic"
     plain = build_train_transform(_cfg("masked_ssl/in1k_VIT_B_MaskFeat_FT", AUG__AA_TYPE=""))
-    assert plain.jitter.strength == 0.4
+    assert plain.colors == ColorRecipe(brightness=0.4, contrast=0.4, saturation=0.4)
 
 
 @pytest.mark.parametrize(
@@ -82,7 +83,7 @@ def test_the_published_pre_training_crops_and_flips_alone(name):
     assert transform.area == (0.5, 1.0)
     assert transform.flip
     assert transform.randaugment is None
-    assert transform.jitter is None
+    assert transform.colors is None
     assert build_batch_transform(cfg) is None
 
 
@@ -107,15 +108,49 @@ def test_smoothing_without_mixing_needs_no_partner():
     assert build_batch_transform(cfg).mix.probability == 0
 
 
-def test_colors_of_videos_have_keys_of_their_own():
+def test_colors_of_contrastive_learning():
+    """The published defaults of PySlowFast, with and without those of MoCo v2."""
+    on = {"DATA__SSL_COLOR_JITTER": True}
+    jitter = {"brightness": 0.4, "contrast": 0.4, "saturation": 0.4, "hue": 0.1}
+    assert build_train_transform(_cfg(**on)).colors == ColorRecipe(**jitter)
+    colors = build_train_transform(
+        _cfg(**on, DATA__SSL_MOCOV2_AUG=True, DATA__COLOR_RND_GRAYSCALE=0.2)
+    ).colors
+    assert colors == ColorRecipe(
+        **jitter,
+        jitter_probability=0.8,
+        gray_probability=0.2,
+        blur_probability=0.5,
+        blur_sigma=(0.1, 2.0),
+    )
+    byol = {"DATA__SSL_COLOR_FORM": "additive", "DATA__SSL_COLOR_BRI_CON_SAT": [0.4, 0.4, 0.2]}
+    assert build_train_transform(_cfg(**on, **byol)).colors == ColorRecipe(
+        brightness=0.4, contrast=0.4, saturation=0.2, hue=0.1, form="additive"
+    )
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        (
+            {"AUG__ENABLE": True, "AUG__AA_TYPE": "", "DATA__NUM_FRAMES": 1},
+            r"AUG\.COLOR_JITTER must be null with DATA\.SSL_COLOR_JITTER True, got 0\.4",
+        ),
+        ({"DATA__SSL_BLUR_SIGMA_MAX": [0.5, 2.0]}, r"must begin with 0, .* got \[0\.0, 0\.1\] and"),
+        ({"DATA__SSL_BLUR_SIGMA_MIN": [0.0, 3.0]}, r"must not exceed .* got \[0\.0, 3\.0\] and"),
+        ({"DATA__SSL_BLUR_PROB": []}, r"DATA\.SSL_BLUR_PROB must .* got \[\]"),
+    ],
+)
+def test_colors_that_contradict_each_other(options, message):
+    with pytest.raises(ValueError, match=message):
+        build_train_transform(
+            _cfg(**options, DATA__SSL_COLOR_JITTER=True, DATA__SSL_MOCOV2_AUG=True)
+        )
+
+
+def test_colors_of_images():
     options = {"AUG__ENABLE": True, "AUG__AA_TYPE": ""}
-    jitter = build_train_transform(_cfg(**options, AUG__VIDEO_COLOR_JITTER=0.3)).jitter
-    assert (jitter.strength, jitter.gray_probability) == (0.3, 0.0)
-    jitter = build_train_transform(_cfg(**options, AUG__GRAY_PROB=0.2)).jitter
-    assert (jitter.strength, jitter.gray_probability) == (0.0, 0.2)
-    assert build_train_transform(_cfg(**options, AUG__COLOR_JITTER=0.5)).jitter is None
-    with pytest.raises(ValueError, match=r"AUG\.VIDEO_COLOR_JITTER must be 0 .* got 0\.3"):
-        build_train_transform(_cfg(**options, AUG__VIDEO_COLOR_JITTER=0.3, DATA__NUM_FRAMES=1))
+    assert build_train_transform(_cfg(**options, AUG__COLOR_JITTER=0.5)).colors is None
     with pytest.raises(ValueError, match=r"AUG\.COLOR_JITTER must be >= 0, got -0\.3"):
         build_train_transform(_cfg(**options, AUG__COLOR_JITTER=-0.3, DATA__NUM_FRAMES=1))
 
@@ -151,7 +186,10 @@ def test_a_batch_of_one_is_enough_where_each_video_gives_two_clips():
     ("key", "value", "message"),
     [
         ("AUG.RE_PROB", 1.2, r"got 1\.2"),
-        ("AUG.GRAY_PROB", -0.1, r"got -0\.1"),
+        ("DATA.COLOR_RND_GRAYSCALE", -0.1, r"got -0\.1"),
+        ("DATA.SSL_COLOR_BRI_CON_SAT", [0.4, 0.4], r"three numbers in \[0, 1\], got"),
+        ("DATA.SSL_SOLARIZE_PROB", [1.2], r"probabilities in \[0, 1\], got \[1\.2\]"),
+        ("DATA.SSL_LOCAL_SPAN", [0.0, 0.5], r"fractions in \(0, 1\], got"),
         ("MIXUP.PROB", 2, r"got 2\.0"),
         ("AUG.NUM_SAMPLE", 0, "got 0"),
         ("AUG.RE_MODE", "noise", "'pixel', 'rand', 'const', got 'noise'"),

@@ -30,7 +30,7 @@ def test_the_error_has_the_report(tmp_path: Path) -> None:
         assert (again.summary, again.report) == (error.summary, error.report)
 
 
-@pytest.mark.parametrize("prefix", ["backbone.", "model.", "student.encoder."])
+@pytest.mark.parametrize("prefix", ["encoder.", "model.", "student.encoder."])
 def test_what_names_have_in_front_is_told(tmp_path: Path, prefix: str) -> None:
     state = source_state(tiny_options("img_vit"))
     theirs = {f"{prefix}{name}": x for name, x in state.items() if not name.startswith("head.")}

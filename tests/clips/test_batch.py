@@ -25,6 +25,14 @@ def test_collated_clips_keep_their_rows_views_and_labels():
     assert batch.lost == (lost,)
 
 
+def test_several_masks_of_a_clip_stay_with_it():
+    masks = torch.rand(4, 3, 2, 2, 2) < 0.5
+    batch = ClipBatch(torch.zeros(4, 3, 2, 4, 4), mask=masks)
+    assert torch.equal(torch.cat([part.mask for part in batch.split(3)]), masks)
+    with pytest.raises(ValueError, match=r"\(B, m, t, h, w\) with m masks of each clip, .* got"):
+        ClipBatch(torch.zeros(4, 3, 2, 4, 4), mask=masks[:, 0, 0])
+
+
 def test_a_lost_video_gives_no_clip_but_is_told():
     lost = LostVideo(2, "x.mp4", "empty")
     batch = collate([_sample(2, 0, mask=False, lost=(lost,))])

@@ -7,7 +7,7 @@ import pytest
 import torch
 from helpers.videos_on_disk import numbered_frames, read_numbers, write_video
 
-from slowfast_maskfeat.augment import ColorJitter, EraseSampler, TrainTransform, parse_policy
+from slowfast_maskfeat.augment import ColorRecipe, EraseSampler, TrainTransform, parse_policy
 from slowfast_maskfeat.augment.transforms import TestTransform as FixedTransform
 from slowfast_maskfeat.clips import (
     ClipDataset,
@@ -88,7 +88,7 @@ def _augmented_dataset(folder):
         crop_size=32,
         area=(0.3, 1.0),
         randaugment=parse_policy("rand-m9-n4-mstd0.5-inc1"),
-        jitter=ColorJitter(strength=0.4, gray_probability=0.2),
+        colors=ColorRecipe(brightness=0.4, contrast=0.4, saturation=0.4, gray_probability=0.2),
     )
     return _dataset(
         folder,
@@ -215,6 +215,23 @@ def test_rows_that_are_left_out_change_no_batch_of_the_others(folder, num_worker
         loader.leave_out(np.arange(num_rows))
         assert list(loader.epoch(0)) == []
         assert len(loader) == 0
+
+
+@pytest.mark.parametrize("world", [1, 2])
+def test_rows_that_are_kept_alone_fill_batches(folder, world):
+    dataset, kept = _dataset(folder), np.array([1, 3, 4, 5, 6])
+    loaders = [
+        ClipLoader(dataset, 2, shuffle=False, rank=rank, world=world) for rank in range(world)
+    ]
+    rows = []
+    for loader in loaders:
+        loader.keep_only(kept)
+        assert len(loader) == 3
+        rows.append([batch.index.tolist() for batch in loader.epoch(0)])
+    assert rows == ([[[1, 3], [4, 5], [6]]] if world == 1 else [[[1], [4], [6]], [[3], [5]]])
+    whole = {int(batch.index): batch for batch in ClipLoader(dataset, 1, shuffle=False).epoch(0)}
+    for batch in loaders[0].epoch(0):
+        assert batch.clips[0].equal(whole[int(batch.index[0])].clips[0])
 
 
 def test_evaluation_draws_the_same_in_every_epoch(folder):

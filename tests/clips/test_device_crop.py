@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 import torch
@@ -10,7 +12,7 @@ from helpers.videos_on_disk import numbered_frames, write_video
 from PIL import Image
 
 from slowfast_maskfeat.augment import (
-    ColorJitter,
+    ColorRecipe,
     EraseSampler,
     Mix,
     TrainTransform,
@@ -53,6 +55,15 @@ POLICY = parse_policy("rand-m7-n4-mstd0.5-inc1")
 ALL_NAMES = sorted({*POLICY.names, *parse_policy("rand-m9").names})
 MOVING = ("Rotate", "ShearX", "ShearY", "TranslateXRel", "TranslateYRel")
 SIZES = [(90, 120), (120, 90), (85, 85), (64, 200), (200, 300), (72, 70)]
+CONTRASTIVE = ColorRecipe(
+    brightness=0.4,
+    contrast=0.4,
+    saturation=0.4,
+    hue=0.1,
+    gray_probability=0.2,
+    blur_probability=0.5,
+    solarize_probability=0.2,
+)
 CROPS = {
     "resized crops": {"area": (0.08, 1.0)},
     "not antialiased": {"area": (0.08, 1.0), "antialias": False},
@@ -68,7 +79,15 @@ CROPS = {
         "augment_crop": True,
         "randaugment": parse_policy("rand-m9-mstd0.5-inc1", fill=(124, 116, 104)),
     },
-    "colors": {"area": (0.3, 1.0), "jitter": ColorJitter(strength=0.4, gray_probability=0.3)},
+    "colors": {
+        "area": (0.3, 1.0),
+        "colors": ColorRecipe(brightness=0.4, contrast=0.4, saturation=0.4, gray_probability=0.3),
+    },
+    "contrastive": {"area": (0.3, 1.0), "colors": CONTRASTIVE},
+    "contrastive, additive": {
+        "area": (0.3, 1.0),
+        "colors": replace(CONTRASTIVE, form="additive"),
+    },
 }
 
 
@@ -207,7 +226,7 @@ def test_a_device_crops_as_a_worker_does(name, make, device):
     )
     # Operations after the resize may make more of the level that its rounding differs by, where
     # they have thresholds or exaggerate.
-    if name not in ("images", "colors"):
+    if not name.startswith(("images", "colors", "contrastive")):
         assert differences.max() <= 2
     assert (differences > 2).double().mean() < 5e-4
     assert differences.double().mean() < 0.05
@@ -254,7 +273,7 @@ def _loader(folder, *, on_device, rank=0, world=1, num_workers=0):
         area=(0.3, 1.0),
         short_side=(40, 40),
         randaugment=POLICY,
-        jitter=ColorJitter(strength=0.4),
+        colors=ColorRecipe(brightness=0.4, contrast=0.4, saturation=0.4),
     )
     view = RandomView(
         transform=transform,
@@ -338,8 +357,18 @@ def test_without_erasing_and_mixing_clips_stay_uint8(folder):
         assert batch.clips.dtype == torch.uint8
 
 
-@pytest.mark.parametrize("name", ["RandAugment", "RandAugment, short side", "images", "colors"])
-def test_no_value_decides_what_is_done(name):
+@pytest.mark.parametrize(
+    ("name", "num_kinds"),
+    [
+        ("RandAugment", 15),
+        ("RandAugment, short side", 15),
+        ("images", 15),
+        ("colors", 3),
+        ("contrastive", 6),
+        ("contrastive, additive", 7),
+    ],
+)
+def test_no_value_decides_what_is_done(name, num_kinds):
     """Tensors without values go through it: nothing is read back from a device."""
     transform = TrainTransform(crop_size=64, **CROPS[name])
     samples, kinds = [], set()
@@ -352,7 +381,7 @@ def test_no_value_decides_what_is_done(name):
     clips = DeviceCrop(crop_size=64, interpolation=transform.interpolation)(batch).clips
     assert clips.shape == (120, 3, 1, 64, 64)
     assert (clips.dtype, clips.device.type) == (torch.uint8, "meta")
-    assert len(kinds) == (3 if name == "colors" else 15)
+    assert len(kinds) == num_kinds
 
 
 def test_both_ways_of_counting_agree():

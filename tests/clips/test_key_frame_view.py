@@ -10,7 +10,7 @@ import pytest
 import torch
 from helpers.videos_on_disk import numbered_frames, read_numbers, write_video
 
-from slowfast_maskfeat.augment import ColorJitter, TrainTransform, WholeFrameTransform, parse_policy
+from slowfast_maskfeat.augment import ColorRecipe, TrainTransform, WholeFrameTransform, parse_policy
 from slowfast_maskfeat.augment.apply_operations import apply_operations
 from slowfast_maskfeat.augment.boxes import clip_boxes, flip_boxes, has_area
 from slowfast_maskfeat.augment.randaugment import Operation, move_boxes
@@ -149,7 +149,10 @@ def test_boxes_hold_what_randaugment_turns(kind, argument):
 def test_boxes_follow_several_operations_and_the_crop():
     policy = parse_policy("rand-m10-n3-mstd0.5-inc1")
     transform = TrainTransform(
-        crop_size=56, short_side=(64, 80), randaugment=policy, jitter=ColorJitter(strength=0.2)
+        crop_size=56,
+        short_side=(64, 80),
+        randaugment=policy,
+        colors=ColorRecipe(brightness=0.2, contrast=0.2, saturation=0.2),
     )
     generator = np.random.default_rng(3)
     held = []

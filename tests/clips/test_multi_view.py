@@ -10,7 +10,7 @@ import torch
 from helpers.videos_on_disk import numbered_frames, read_numbers, write_video
 from PIL import Image
 
-from slowfast_maskfeat.augment import ColorJitter, EraseSampler, TrainTransform, parse_policy
+from slowfast_maskfeat.augment import ColorRecipe, EraseSampler, TrainTransform, parse_policy
 from slowfast_maskfeat.augment.apply_operations import apply_operations
 from slowfast_maskfeat.clips import (
     ClipDataset,
@@ -52,7 +52,11 @@ def broken_folder(folder, tmp_path):
 
 
 def _spec(crop_size=32, num_frames=4, temporal=TEMPORAL, count=1, shares=None, **augmentation):
-    augmentation = {"area": (0.3, 1.0), "jitter": ColorJitter(strength=0.4), **augmentation}
+    augmentation = {
+        "area": (0.3, 1.0),
+        "colors": ColorRecipe(brightness=0.4, contrast=0.4, saturation=0.4),
+        **augmentation,
+    }
     return ViewSpec(
         augmentation=TrainTransform(crop_size=crop_size, **augmentation),
         crop_size=crop_size,
@@ -230,7 +234,7 @@ def test_all_frames_are_decoded_once(folder):
 
 def test_a_shared_crop_is_resized_twice_from_the_original_pixels(folder):
     """As BEiT's two inputs: one box, bicubic at one size and Lanczos at the other, by Pillow."""
-    plain = {"area": (0.2, 1.0), "jitter": None}
+    plain = {"area": (0.2, 1.0), "colors": None}
     specs = (
         _spec(32, 1, count=3, interpolation="bicubic", **plain),
         _spec(16, 1, count=3, interpolation="lanczos", shares=0, **plain),
@@ -280,6 +284,19 @@ def test_a_shared_view_has_the_colors_of_the_other(folder):
     bare = replace(plan.resized(24), after=())
     clip = specs[1].augmentation.apply(bare, frames)
     assert small.clips[0].equal(apply_operations(clip, plan.after))
+
+
+def test_views_of_a_kind_have_color_recipes_of_their_own(folder):
+    """The other draws of a view are the same with any recipe, since colors are drawn last."""
+    dark, plain = ColorRecipe(brightness=1.0), ColorRecipe()
+    specs = [replace(_spec(count=2), colors=colors) for colors in ((dark, plain), (plain, dark))]
+    first, second = (_dataset(folder, (spec,))[SampleKey(0, 1)].clips for spec in specs)
+    without = _spec(count=2, colors=None)
+    expected = _dataset(folder, (without,))[SampleKey(0, 1)].clips
+    assert first[1].equal(expected[1])
+    assert second[0].equal(expected[0])
+    assert not first[0].equal(expected[0])
+    assert not second[1].equal(expected[1])
 
 
 def test_channels_of_all_kinds_are_reversed(folder):
@@ -360,3 +377,7 @@ def test_a_kind_that_contradicts_itself_is_refused():
         ViewSpec(crop_size=32, **options)
     with pytest.raises(ValueError, match=r"count must .* got 0"):
         ViewSpec(crop_size=48, count=0, **options)
+    with pytest.raises(
+        ValueError, match=r"colors must have none or one for each of the 2 .* got 1"
+    ):
+        ViewSpec(crop_size=48, count=2, colors=(None,), **options)

@@ -10,6 +10,7 @@ import numpy as np
 import pytest
 
 from slowfast_maskfeat.clips.temporal_sampling import (
+    RandomSpan,
     VideoTiming,
     clip_frames,
     clip_span,
@@ -113,6 +114,35 @@ def test_random_segments_stay_in_their_segments():
     drawn = np.stack([segment_clip(81, num_frames=8, generator=generator) for _ in range(500)])
     assert (drawn.min(0) == np.arange(8) * 10).all()
     assert (drawn.max(0) == np.arange(8) * 10 + 10).all()
+
+
+@pytest.mark.parametrize("fraction", [(0.9, 1.0), (0.125, 0.125), (1.0, 1.0)])
+@pytest.mark.parametrize("fps", [10.0, 30.0])
+def test_spans_are_fractions_of_the_video(fraction: tuple[float, float], fps: float) -> None:
+    timing, generator = VideoTiming.constant(400, fps), np.random.default_rng(0)
+    clips = np.stack([RandomSpan(*fraction).draw(timing, 8, generator) for _ in range(300)])
+    assert clips.min() >= 0
+    assert clips.max() < 400
+    steps = np.diff(clips, axis=1)
+    assert (steps.max(axis=1) - steps.min(axis=1)).max() <= 1  # evenly spaced
+    spans = (clips[:, -1] - clips[:, 0] + 1) / 400
+    low, high = fraction
+    assert low - 0.005 <= spans.min() <= low + 0.02
+    assert high - 0.02 <= spans.max() <= high + 0.005
+    # Positions are uniform over what the span leaves.
+    starts = clips[:, 0] / (400 * (1 - (low + high) / 2) or 1)
+    assert starts.mean() == pytest.approx(0.0 if low == 1.0 else 0.5, abs=0.1)
+
+
+def test_spans_of_short_videos_repeat_frames() -> None:
+    for num_frames in (1, 3):
+        clip = RandomSpan(0.125, 0.125).draw(
+            VideoTiming.constant(num_frames, 30.0), 8, np.random.default_rng(0)
+        )
+        assert len(clip) == 8
+        assert len(set(clip.tolist())) == 1
+    with pytest.raises(ValueError, match=r"DATA\.SSL_LOCAL_SPAN must be .* got \[0\.0, 0\.5\]"):
+        RandomSpan(0.0, 0.5)
 
 
 def test_the_generator_alone_decides():

@@ -14,7 +14,7 @@ from slowfast_maskfeat.engine.optimizer import make_optimizer, parameter_groups
 
 FORMS = [
     pytest.param(method, fused, momentum, id=f"{method}-{'fused' if fused else 'plain'}-{momentum}")
-    for method in ("adamw", "adam", "sgd")
+    for method in ("adamw", "adam", "sgd", "lars")
     for fused in (True, False)
     for momentum in ((0.9, 0.0) if method == "sgd" else (0.9,))
 ]
@@ -26,7 +26,11 @@ def make(
     torch.manual_seed(0)
     model = nn.Sequential(nn.Linear(5, 7), nn.Tanh(), nn.Linear(7, 3))
     groups = parameter_groups(model, weight_decay=0.05, zero_decay_1d=True)
-    optimizer = make_optimizer(groups, method=method, lr=lr, momentum=momentum, fused=fused)
+    lars_norm = "sum" if method == "lars" else None
+    method = "sgd" if lars_norm else method
+    optimizer = make_optimizer(
+        groups, method=method, lr=lr, momentum=momentum, lars_norm=lars_norm, fused=fused
+    )
     return model, optimizer
 
 
@@ -177,12 +181,66 @@ def test_state_survives_saving_between_steps() -> None:
         assert torch.equal(a, b)
 
 
+@pytest.mark.parametrize("fused", [True, False])
+def test_clipping_of_each_parameter(fused: bool) -> None:
+    model, optimizer = make(fused=fused)
+    losses(model, torch.randn(4, 5)).sum().backward()
+    means = [parameter.grad / 4 for parameter in model.parameters()]
+    limit = sorted(float(mean.norm()) for mean in means)[1] * 1.001  # clips two of four
+    result = GradientStep(optimizer, clip_l2norm=limit, per_parameter=True)(torch.tensor(4.0))
+    norms = [float(parameter.grad.norm()) for parameter in model.parameters()]
+    for mean, norm, parameter in zip(means, norms, model.parameters(), strict=True):
+        expected = mean * min(1.0, limit / (float(mean.norm()) + 1e-6))  # DINO's utils.py
+        torch.testing.assert_close(parameter.grad, expected)
+        assert norm <= limit
+    assert sum(norm == pytest.approx(limit, rel=1e-4) for norm in norms) == 2
+    whole = torch.cat([mean.flatten() for mean in means]).norm()
+    torch.testing.assert_close(result.gradient_norm, whole)
+
+
+@pytest.mark.parametrize(("method", "fused", "momentum"), FORMS)
+def test_frozen_parameters_keep_their_values_and_moments(
+    method: str, fused: bool, momentum: float
+) -> None:
+    model, optimizer = make(method, fused, momentum)
+    inputs = torch.randn(4, 5)
+    frozen = list(model[2].parameters())
+
+    def step(*without: nn.Parameter) -> torch.Tensor:
+        optimizer.zero_grad()
+        losses(model, inputs).sum().backward()
+        return GradientStep(optimizer, clip_l2norm=0.01)(
+            torch.tensor(4.0), frozen=without
+        ).gradient_norm
+
+    step()
+    before = snapshot(model[2], optimizer)[:2]
+    moments = copy.deepcopy([optimizer.state[parameter] for parameter in frozen])
+    free = [parameter.clone() for parameter in model[0].parameters()]
+    optimizer.zero_grad()
+    losses(model, inputs).mean().backward()
+    gradient = torch.cat([p.grad.flatten() for p in model.parameters()])
+    torch.testing.assert_close(step(*frozen), gradient.norm())  # the frozen ones included
+    for old, parameter in zip(before, frozen, strict=True):
+        assert torch.equal(old, parameter)  # not even weight decay
+    for state, parameter in zip(moments, frozen, strict=True):
+        for name, value in state.items():
+            assert torch.equal(
+                torch.as_tensor(value), torch.as_tensor(optimizer.state[parameter][name])
+            ), name
+    assert all(not torch.equal(a, b) for a, b in zip(free, model[0].parameters(), strict=True))
+
+
 def test_wrong_ways_to_clip() -> None:
     _, optimizer = make()
     with pytest.raises(ValueError, match=r"CLIP_GRAD_L2NORM or SOLVER.* got 1\.0 and"):
         GradientStep(optimizer, clip_l2norm=1.0, clip_value=2.0)
     with pytest.raises(ValueError, match=r"CLIP_GRAD_L2NORM must .* got 0\.0"):
         GradientStep(optimizer, clip_l2norm=0.0)
+    with pytest.raises(
+        ValueError, match=r"CLIP_GRAD_L2NORM must be > 0 .*PER_PARAM True, got None"
+    ):
+        GradientStep(optimizer, per_parameter=True)
 
 
 @pytest.mark.cuda
@@ -192,7 +250,11 @@ def test_no_wait_for_the_device(method: str, fused: bool, momentum: float) -> No
     model, optimizer = make(method, fused, momentum)
     model = model.cuda()
     groups = parameter_groups(model, weight_decay=0.05, zero_decay_1d=True)
-    optimizer = make_optimizer(groups, method=method, lr=0.1, momentum=momentum, fused=fused)
+    norm = "sum" if method == "lars" else None
+    name = "sgd" if norm else method
+    optimizer = make_optimizer(
+        groups, method=name, lr=0.1, momentum=momentum, lars_norm=norm, fused=fused
+    )
     step = GradientStep(optimizer, clip_l2norm=1.0)
     inputs, weight = torch.randn(4, 5, device="cuda"), torch.tensor(4.0, device="cuda")
     for turn in range(3):

@@ -69,6 +69,11 @@ class MethodGolden:
         self.is_float32 = kinds == {np.dtype(np.float32)}
 
     @property
+    def description(self) -> str:
+        """What the numbers are of, in words."""
+        return self._content["what"]
+
+    @property
     def scalars(self) -> Mapping[str, float]:
         """All scalars by name."""
         return self._content["scalars"]

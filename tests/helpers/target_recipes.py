@@ -20,6 +20,9 @@ BEIT_MODEL = "beit/modeling_pretrain.py"
 BEIT_SCHEDULE = "beit/utils.py: cosine_scheduler"
 BEVT_MASKS = "the authors' code of BEVT (arXiv 2112.01529): MaskedPositionGenerate and its settings"
 BEIT_V2 = "github.com/microsoft/unilm beit2/TOKENIZER.md"
+VJEPA_FILE = "github.com/facebookresearch/jepa configs/pretrain/vitl16.yaml"
+VJEPA_NETWORK = "facebookresearch/jepa app/vjepa/utils.py"
+MVD = "github.com/ruiwang2021/mvd: smooth L1 of layer-normed features"
 BEIT_V2_CODES = "beit2/norm_ema_quantizer.py, beit2/modeling_vqkd.py"
 
 BEIT_V2_NETWORK = "beit2/modeling_vqkd.py"
@@ -38,6 +41,8 @@ BASE_OF = {
     "masked_ssl/k400_MVITv2_S_16x4_tokens_PT": "masked_ssl/k400_MVITv2_S_16x4_MaskFeat_PT",
     "masked_ssl/k400_MVITv2_S_16x4_features_PT": "masked_ssl/k400_MVITv2_S_16x4_MaskFeat_PT",
     "masked_ssl/k400_MVITv2_S_16x4_pseudo_labels_PT": "masked_ssl/k400_MVITv2_S_16x4_MaskFeat_PT",
+    "masked_ssl/in1k_VIT_B_EMA_latents_PT": "masked_ssl/in1k_VIT_B_MaskFeat_PT",
+    "masked_ssl/k400_MVITv2_S_16x4_EMA_latents_PT": "masked_ssl/k400_MVITv2_S_16x4_MaskFeat_PT",
 }
 
 TARGET_IS = "the name of the configuration"
@@ -321,6 +326,96 @@ VQKD: Sourced = {
     "SOLVER.CLIP_GRAD_L2NORM": (None, BEIT_V2_RUN),
 }
 
+EMA_LATENTS: Sourced = {
+    "MASK.TARGET": ("latents", TARGET_IS),
+    "MASK.PRED_HOG": (False, TARGET_IS),
+    "MASK.TEACHER_MOMENTUM": ([0.998, 1.0], VJEPA_FILE),
+    "MASK.FEATURE_NORM": ("layer", MVD),
+    "MASK.FEATURE_LOSS": ("smooth_l1", MVD),
+}
+
+VJEPA: Sourced = {
+    "TASK": ("ssl", USUAL),
+    "TRAIN.BATCH_SIZE": (8 * 24, f"{VJEPA_FILE}: of one of 16 machines"),
+    "TRAIN.EVAL_PERIOD": (100000, OURS),
+    "TRAIN.CHECKPOINT_PERIOD": (10, OURS),
+    "TEST.ENABLE": (False, "nothing is classified"),
+    "TEST.NUM_SPATIAL_CROPS": (1, USUAL),
+    "TRAIN.DATASET": ("kinetics", OURS),
+    "DATA.NUM_FRAMES": (16, VJEPA_FILE),
+    "DATA.SAMPLING_RATE": (4, VJEPA_FILE),
+    "DATA.TRAIN_CROP_SIZE": (224, VJEPA_FILE),
+    "DATA.TEST_CROP_SIZE": (224, USUAL),
+    "DATA.USE_OFFSET_SAMPLING": (True, USUAL),
+    "DATA.MEAN": ([0.485, 0.456, 0.406], "facebookresearch/jepa app/vjepa/transforms.py"),
+    "DATA.STD": ([0.229, 0.224, 0.225], "facebookresearch/jepa app/vjepa/transforms.py"),
+    "DATA.TRAIN_JITTER_SCALES_RELATIVE": ([0.3, 1.0], VJEPA_FILE),
+    "DATA.TRAIN_JITTER_ASPECT_RELATIVE": ([0.75, 1.35], VJEPA_FILE),
+    "DATA.RANDOM_FLIP": (True, "facebookresearch/jepa app/vjepa/train.py"),
+    "AUG.ENABLE": (True, "without effect beside the next three"),
+    "AUG.AA_TYPE": ("", f"{VJEPA_FILE}: auto_augment"),
+    "AUG.COLOR_JITTER": (None, "facebookresearch/jepa app/vjepa/transforms.py"),
+    "AUG.RE_PROB": (0.0, VJEPA_FILE),
+    "AUG.MASK_KIND": ("multiblock", VJEPA_FILE),
+    "AUG.MASK_BLOCKS": ([[8, 0.15], [2, 0.7]], VJEPA_FILE),
+    "MODEL.ARCH": ("maskmvit", "the task"),
+    "MODEL.MODEL_NAME": ("MaskMViT", "the task"),
+    "MODEL.LOSS_FUNC": ("multi_mse", "of the task; the target has its own loss"),
+    "MODEL.DROPOUT_RATE": (0.0, "of a classifier, which the task does not have"),
+    "MVIT.DROPPATH_RATE": (0.0, f"{VJEPA_NETWORK}: none is set"),
+    "MVIT.CLS_EMBED_ON": (False, VJEPA_NETWORK),
+    "MVIT.PATCH_KERNEL": ([2, 16, 16], VJEPA_FILE),
+    "MVIT.PATCH_STRIDE": ([2, 16, 16], VJEPA_FILE),
+    "MVIT.PATCH_PADDING": ([0, 0, 0], VJEPA_FILE),
+    "MVIT.USE_FIXED_SINCOS_POS": (True, VJEPA_NETWORK),
+    "MVIT.ZERO_DECAY_POS_CLS": (False, f"{VJEPA_NETWORK}: mask tokens decay"),
+    "MASK.ENABLE": (True, "the task"),
+    "MASK.TARGET": ("latents", TARGET_IS),
+    "MASK.MAE_ON": (True, TARGET_IS),
+    "MASK.HEAD_TYPE": ("separate_xformer", VJEPA_NETWORK),
+    "MASK.DECODER_DEPTH": (12, VJEPA_FILE),
+    "MASK.DECODER_EMBED_DIM": (384, VJEPA_FILE),
+    "MASK.DECODER_FIXED_SINCOS_POS": (True, VJEPA_NETWORK),
+    "MASK.FEATURE_NORM": ("layer", "facebookresearch/jepa app/vjepa/train.py"),
+    "MASK.FEATURE_LOSS": ("l1", f"{VJEPA_FILE}: loss_exp"),
+    "MASK.TEACHER_NUM_LAYERS": (1, "facebookresearch/jepa app/vjepa/train.py"),
+    "MASK.TEACHER_MOMENTUM": (
+        [0.998, 0.998 + 0.002 / 1.25],
+        f"{VJEPA_FILE}: ema, of which ipe_scale leaves 1 / 1.25",
+    ),
+    "NUM_GPUS": (8, VJEPA_FILE),
+    "RNG_SEED": (0, USUAL),
+    "SOLVER.OPTIMIZING_METHOD": ("adamw", VJEPA_NETWORK),
+    "SOLVER.BASE_LR": (6.25e-4 / 16, f"{VJEPA_FILE}: of one of 16 machines"),
+    "SOLVER.BASE_LR_SCALE_NUM_SHARDS": (True, USUAL),
+    "SOLVER.WARMUP_START_LR": (2e-4 / 16, f"{VJEPA_FILE}: of one of 16 machines"),
+    "SOLVER.COSINE_END_LR": (1e-6 / 16, f"{VJEPA_FILE}: of one of 16 machines"),
+    "SOLVER.COSINE_AFTER_WARMUP": (True, USUAL),
+    "SOLVER.WARMUP_EPOCHS": (40.0, VJEPA_FILE),
+    "SOLVER.MAX_EPOCH": (300, f"{OURS}: as many as in {VJEPA_FILE}, whose epochs are shorter"),
+    "SOLVER.BETAS": ([0.9, 0.999], VJEPA_NETWORK),
+    "SOLVER.WEIGHT_DECAY": (0.04, VJEPA_FILE),
+    "SOLVER.WEIGHT_DECAY_END": (0.4, VJEPA_FILE),
+    "SOLVER.ZERO_WD_1D_PARAM": (True, VJEPA_NETWORK),
+    "SOLVER.CLIP_GRAD_L2NORM": (10.0, VJEPA_FILE),
+}
+VJEPA_B: Sourced = {
+    **VJEPA,
+    "MVIT.DEPTH": (12, OURS),
+    "MVIT.EMBED_DIM": (768, OURS),
+    "MVIT.NUM_HEADS": (12, OURS),
+    "MASK.PRETRAIN_DEPTH": ([11], "after the last block"),
+    "MASK.DECODER_NUM_HEADS": (12, f"{VJEPA_NETWORK}: those of the encoder"),
+}
+VJEPA_L: Sourced = {
+    **VJEPA,
+    "MVIT.DEPTH": (24, VJEPA_FILE),
+    "MVIT.EMBED_DIM": (1024, VJEPA_FILE),
+    "MVIT.NUM_HEADS": (16, VJEPA_FILE),
+    "MASK.PRETRAIN_DEPTH": ([23], "after the last block"),
+    "MASK.DECODER_NUM_HEADS": (16, f"{VJEPA_NETWORK}: those of the encoder"),
+}
+
 TARGET_RECIPES: dict[str, Sourced] = {
     "masked_ssl/in1k_VIT_B_DINO_features_PT": OF_DINO,
     "masked_ssl/in1k_VIT_B_supervised_features_PT": {
@@ -339,6 +434,16 @@ TARGET_RECIPES: dict[str, Sourced] = {
     "masked_ssl/in1k_VIT_B_BEiT_PT": BEIT_BACKBONE,
     "masked_ssl/in1k_VIT_L_BEiT_PT": BEIT_L,
     "masked_ssl/k400_VIT_B_16x4_BEiT_PT": BEIT_ON_VIDEO,
+    "masked_ssl/in1k_VIT_B_EMA_latents_PT": {
+        **EMA_LATENTS,
+        "MASK.TEACHER_NUM_LAYERS": (6, OURS),
+    },
+    "masked_ssl/k400_MVITv2_S_16x4_EMA_latents_PT": {
+        **EMA_LATENTS,
+        "MASK.TEACHER_NUM_LAYERS": (3, OURS),
+    },
+    "masked_ssl/k400_VIT_B_16x4_VJEPA_PT": VJEPA_B,
+    "masked_ssl/k400_VIT_L_16x4_VJEPA_PT": VJEPA_L,
 }
 
 # Matrices and tables that do not decay. BEiT's mask token decays, that of in1k_VIT_B_tokens_PT does

@@ -115,6 +115,49 @@ def test_clips_that_are_not_whole_tokens_are_refused(changes):
         sampler("pt_video_hog", AUG__MASK_RATIO=0.4, **changes)
 
 
+@pytest.mark.parametrize("kind", ["ibot", "ibot_random"])
+def test_ratios_drawn_for_each_mask(kind):
+    ranges = {"AUG__MASK_KIND": kind, "AUG__MASK_RATIO_RANGES": [[0.0, 0.0], [0.5, 0.5]]}
+    window = {"AUG__MASK_WINDOW_SIZE": [4, 2, 2]}
+    sample = sampler(**CUBES, **ranges, **window, MASK__MAE_ON=False)
+    masks = draw(sample, 40)
+    size = 64 if kind == "ibot_random" else 16  # single tokens are masked whatever the window
+    assert {mask.numel() for mask in masks} == {size}
+    counts = {int(mask.sum()) for mask in masks}
+    assert 0 in counts
+    assert max(counts) == size // 2
+    with pytest.raises(ValueError, match=r"MASK\.MAE_ON requires masks of a fixed size"):
+        sampler(**CUBES, **ranges, **window)
+
+
+def test_several_masks_of_a_clip_are_for_methods_that_take_them():
+    changes = {**CUBES, "AUG__MASK_KIND": "multiblock", "AUG__MASK_BLOCKS": [[2, 0.4], [1, 0.5]]}
+    with pytest.raises(ValueError, match=r"AUG\.MASK_KIND must be .* got 'multiblock'"):
+        sampler(**changes)
+    pairs = tiny_options("mae_sincos_decsep", **changes).items()
+    cfg = load_config([], [str(word) for pair in pairs for word in pair])
+    masks = draw(build_mask_sampler(cfg, several=True))
+    assert {tuple(mask.shape) for mask in masks} == {(2, 4, 4, 4)}
+    assert len({tuple(mask.flatten(1).sum(1).tolist()) for mask in masks}) == 1
+
+
+@pytest.mark.parametrize(
+    ("key", "value", "message"),
+    [
+        ("AUG__MASK_RATIO_RANGES", [[0.1]], r"RANGES must be a list of lists of two .* got \[\["),
+        ("AUG__MASK_BLOCKS", [[8]], r"AUG\.MASK_BLOCKS must be a list of lists of two .* got"),
+        ("AUG__MASK_BLOCKS", [[8.5, 0.1]], r"AUG\.MASK_BLOCKS must have whole numbers .* got"),
+    ],
+)
+def test_pairs_that_are_none(key, value, message):
+    kind = "ibot" if "RANGES" in key else "multiblock"
+    changes = {**CUBES, "AUG__MASK_KIND": kind, key: value}
+    pairs = tiny_options("mae_sincos_decsep", **changes).items()
+    cfg = load_config([], [str(word) for pair in pairs for word in pair])
+    with pytest.raises(ValueError, match=message):
+        build_mask_sampler(cfg, several=True)
+
+
 def test_simmim_masks_blocks_of_32_pixels():
     (mask,) = draw(simmim(), 1)
     assert tuple(mask.shape) == (1, 14, 14)

@@ -65,6 +65,22 @@ def test_more_neighbors_than_there_are_is_an_error(num_known):
         neighbor_scores(known, labels, torch.ones(1, 2), num_classes=1)
 
 
+@pytest.mark.parametrize("max_similarities", [2**24, 1])
+def test_a_feature_left_out_is_judged_by_the_others(max_similarities):
+    generator = torch.Generator().manual_seed(3)
+    features = torch.randn(31, 5, generator=generator)
+    labels = torch.randint(0, 4, (31,), generator=generator)
+    options = {"num_classes": 4, "k": 7, "max_similarities": max_similarities}
+    scores = neighbor_scores(features, labels, features, leave_one_out=True, **options)
+    for number in range(31):
+        others = torch.arange(31) != number
+        one = features[number : number + 1]
+        expected = neighbor_scores(features[others], labels[others], one, **options)
+        assert torch.allclose(scores[number], expected[0], atol=1e-5)
+    with pytest.raises(ValueError, match=r"PROBE\.NUM_NEIGHBORS must be at most 30\b.*\b31\b"):
+        neighbor_scores(features, labels, features, num_classes=4, k=31, leave_one_out=True)
+
+
 def test_nothing_asked_is_no_score():
     known, labels = torch.ones(20, 2), torch.zeros(20).long()
     assert neighbor_scores(known, labels, torch.ones(0, 2), num_classes=3).shape == (0, 3)

@@ -10,14 +10,18 @@ import numpy as np
 import pytest
 import torch
 from helpers import tiny_run
+from helpers.golden_rule import fill_with_golden_weights
 from helpers.load_tool import Done, run_tool
 from PIL import Image
 
+from slowfast_maskfeat.augment import normalize
+from slowfast_maskfeat.backbones import last_attention
 from slowfast_maskfeat.builders import build_model, build_task
 from slowfast_maskfeat.checkpoints import save_checkpoint
 from slowfast_maskfeat.clips import ClipBatch
 from slowfast_maskfeat.config import load_config
 from slowfast_maskfeat.figures import fill_masked, hide_masked
+from slowfast_maskfeat.runs.feature_pictures import draw_features, load_feature_network
 from slowfast_maskfeat.runs.figures import frame_of_step
 from slowfast_maskfeat.tasks.drawings import predicted_drawings
 
@@ -209,3 +213,84 @@ def test_what_is_wrong_is_one_line(folder, tmp_path):
         (line,) = _visualize(*words, code=2).stderr.splitlines()
         assert line.startswith("error: ")
         assert part in line
+
+
+IMAGE_VIT = {
+    "DATA.NUM_FRAMES": 1,
+    "MVIT.PATCH_2D": True,
+    "MVIT.PATCH_KERNEL": [8, 8],
+    "MVIT.PATCH_STRIDE": [8, 8],
+    "MVIT.PATCH_PADDING": [0, 0],
+    "MVIT.POOL_Q_STRIDE": [],
+    "MVIT.POOL_KVQ_KERNEL": None,
+    "MVIT.POOL_KV_STRIDE_ADAPTIVE": None,
+    "MVIT.RESIDUAL_POOLING": False,
+    "MVIT.REL_POS_SPATIAL": False,
+    "MVIT.REL_POS_TEMPORAL": False,
+    "MVIT.USE_ABS_POS": True,
+    "MVIT.NUM_HEADS": 2,
+    "MODEL.NUM_CLASSES": 3,
+}
+
+
+@pytest.fixture(scope="module")
+def image_folder(tmp_path_factory):
+    folder = tmp_path_factory.mktemp("image")
+    cfg = load_config([], tiny_run.pairs(tiny_run.MODEL, IMAGE_VIT))
+    model = fill_with_golden_weights(build_model(cfg))
+    save_checkpoint(folder / "vit.pyth", {"model_state": model.state_dict(), "cfg": cfg.dump()})
+    pixels = np.zeros((40, 40, 3), np.uint8)
+    pixels[12:28, 12:28] = (250, 60, 20)
+    Image.fromarray(pixels).save(folder / "square.png")
+    return folder
+
+
+def _rows(checkpoint, path, what, **options):
+    network = load_feature_network(
+        str(checkpoint), device="cpu", config_file=None, pairs=tiny_run.pairs(options)
+    )
+    return network, draw_features(network, str(path), what=what, name="")
+
+
+def test_attention_of_the_class_token_for_each_head(image_folder):
+    network, (row,) = _rows(image_folder / "vit.pyth", image_folder / "square.png", "attention")
+    assert [picture.name for picture in row.pictures] == [
+        "class token, head 1",
+        "class token, head 2",
+    ]
+    pixels = torch.tensor(np.asarray(row.frame)).permute(2, 0, 1)[None, :, None]
+    clips = normalize(pixels, network.cfg.DATA.MEAN, network.cfg.DATA.STD)
+    (heads,) = last_attention(network.model, clips, of_class_token=True)
+    assert heads.shape == (2, 1, 4, 4)
+    for picture, attention in zip(row.pictures, heads[:, 0], strict=True):
+        drawn = np.asarray(picture.pixels, float).sum(axis=2).reshape(4, 8, 4, 8).mean(axis=(1, 3))
+        assert np.corrcoef(drawn.ravel(), attention.flatten())[0, 1] > 0.8
+
+
+def test_mean_attention_where_no_loss_reaches_the_class_token(folder):
+    _, rows = _rows(folder / "hog.pyth", folder / "0.mp4", "attention")
+    assert len(rows) == 2  # time steps
+    assert [picture.name for picture in rows[0].pictures] == ["mean token, head 1"]
+    assert rows[0].name != rows[1].name
+
+
+def test_components_have_one_color_for_each_token(image_folder):
+    _, (row,) = _rows(image_folder / "vit.pyth", image_folder / "square.png", "pca")
+    (picture,) = row.pictures
+    tokens = np.asarray(picture.pixels).reshape(4, 8, 4, 8, 3)
+    assert (tokens == tokens[:, :1, :, :1]).all()
+    colors = tokens[:, 0, :, 0].astype(int)
+    # The corners show the same black; the square in the middle is another thing.
+    assert np.abs(colors[1:3, 1:3].mean(axis=(0, 1)) - colors[0, 0]).sum() > 100
+
+
+@pytest.mark.parametrize("what", ["attention", "pca"])
+def test_panel_and_film_of_a_video(folder, tmp_path, what):
+    output = tmp_path / "x.png"
+    words = ["--what", what, "--checkpoint", folder / "hog.pyth", "--output", output, "--input"]
+    done = _visualize(*words, folder / "0.mp4")
+    assert done.stdout.splitlines() == [f"wrote {output}", f"wrote {output.with_suffix('.gif')}"]
+    assert Image.open(output.with_suffix(".gif")).n_frames == 2
+    assert "masked" not in done.stderr
+    done = _visualize(*words[:4], folder / "pixels.pyth", *words[4:], folder / "0.mp4", code=2)
+    assert f"--checkpoint must be one with --what {what}" in done.stderr.splitlines()[-1]

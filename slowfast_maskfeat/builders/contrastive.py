@@ -1,0 +1,215 @@
+"""Builders of BYOL, DINO and iBOT: their networks and tasks."""
+
+from __future__ import annotations
+
+import warnings
+from typing import Any
+
+from fvcore.common.config import CfgNode
+from torch import nn
+
+from slowfast_maskfeat import distributed
+from slowfast_maskfeat.backbones import (
+    Backbone,
+    BYOLModel,
+    ContrastiveModel,
+    DINOHead,
+    DINOModel,
+    IBOTHead,
+    IBOTModel,
+    MLPHead,
+)
+from slowfast_maskfeat.builders.backbones import backbone_width, find_backbone
+from slowfast_maskfeat.builders.data_source import DataSource
+from slowfast_maskfeat.schedules import EpochWarmup, Schedule
+from slowfast_maskfeat.tasks.byol import BYOL
+from slowfast_maskfeat.tasks.dino import DINO
+from slowfast_maskfeat.tasks.ibot import IBOT
+from slowfast_maskfeat.tasks.teacher import Center
+
+# The first kind of `contrastive_views`.
+_NUM_GLOBAL_KINDS = 1
+
+
+def check_contrastive(cfg: CfgNode) -> None:
+    """Check the keys that BYOL, DINO and iBOT share.
+
+    Raises:
+        ValueError: a key has an invalid value or contradicts another.
+    """
+    find_backbone(cfg)
+    keys = cfg.CONTRASTIVE
+    if not keys.BN_MLP:
+        return
+    clips = cfg.TRAIN.BATCH_SIZE * cfg.NUM_SHARDS // cfg.TRAIN.ACCUMULATION_STEPS
+    num_parts = 1 if keys.BN_SYNC_MLP else distributed.world_size()
+    if clips // num_parts < 2:
+        raise ValueError(
+            "TRAIN.BATCH_SIZE must give CONTRASTIVE.BN_MLP at least 2 samples to normalize, got "
+            f"{cfg.TRAIN.BATCH_SIZE} with TRAIN.ACCUMULATION_STEPS "
+            f"{cfg.TRAIN.ACCUMULATION_STEPS} and CONTRASTIVE.BN_SYNC_MLP {keys.BN_SYNC_MLP}"
+        )
+
+
+def check_byol(cfg: CfgNode) -> None:
+    """Check the keys of BYOL.
+
+    Raises:
+        ValueError: there is not exactly one predictor, or see `check_contrastive`.
+    """
+    check_contrastive(cfg)
+    depths = cfg.CONTRASTIVE.PREDICTOR_DEPTHS
+    if len(depths) != 1:
+        raise ValueError(
+            "CONTRASTIVE.PREDICTOR_DEPTHS must be the number of layers of one predictor with "
+            f"CONTRASTIVE.TYPE 'byol', such as [2], got {list(depths)}"
+        )
+    if cfg.DATA.SSL_LOCAL_VIEWS:
+        raise ValueError(
+            "DATA.SSL_LOCAL_VIEWS must be 0 with CONTRASTIVE.TYPE 'byol', got "
+            f"{cfg.DATA.SSL_LOCAL_VIEWS}"
+        )
+
+
+def check_ibot(cfg: CfgNode) -> None:
+    """Check the keys of iBOT.
+
+    Raises:
+        ValueError: no kind of masks is selected, or see `check_contrastive`.
+    """
+    check_contrastive(cfg)
+    if not cfg.AUG.MASK_KIND:
+        raise ValueError(
+            "AUG.MASK_KIND must be set with CONTRASTIVE.TYPE 'ibot', got ''; iBOT's masks are "
+            "'ibot' and 'ibot_random'"
+        )
+
+
+def build_byol_model(cfg: CfgNode, data: DataSource) -> BYOLModel:
+    """Build a backbone with projector and predictor.
+
+    Args:
+        cfg: configuration; not modified.
+        data: the run's data source.
+    """
+    keys = cfg.CONTRASTIVE
+    options = {
+        "hidden_dim": keys.MLP_DIM,
+        "batch_norm": keys.BN_MLP,
+        "all_processes": keys.BN_SYNC_MLP,
+        "hidden_bias": keys.HIDDEN_BIAS,
+        "last_bias": keys.LAST_BIAS,
+    }
+    return BYOLModel(
+        _backbone(cfg, takes_masks=False),
+        MLPHead(backbone_width(cfg), keys.DIM, num_layers=keys.NUM_MLP_LAYERS, **options),
+        MLPHead(keys.DIM, keys.DIM, num_layers=keys.PREDICTOR_DEPTHS[0], **options),
+    )
+
+
+def build_dino_model(cfg: CfgNode, data: DataSource) -> DINOModel:
+    """Build a backbone with prototypes of views.
+
+    Args:
+        cfg: configuration; not modified.
+        data: the run's data source.
+    """
+    head = DINOHead(backbone_width(cfg), cfg.CONTRASTIVE.DIM, **_head_options(cfg))
+    return DINOModel(_backbone(cfg, takes_masks=False), head)
+
+
+def build_ibot_model(cfg: CfgNode, data: DataSource) -> IBOTModel:
+    """Build a backbone with a mask token and prototypes of views and patch tokens.
+
+    Args:
+        cfg: configuration; not modified.
+        data: the run's data source.
+    """
+    keys = cfg.CONTRASTIVE
+    head = IBOTHead(
+        backbone_width(cfg),
+        keys.DIM,
+        patch_out_dim=keys.PATCH_DIM or keys.DIM,
+        shared=not keys.PATCH_DIM,
+        **_head_options(cfg),
+    )
+    return IBOTModel(_backbone(cfg, takes_masks=True), head)
+
+
+def _backbone(cfg: CfgNode, *, takes_masks: bool) -> Backbone:
+    return find_backbone(cfg).build_for_views(cfg, takes_masks=takes_masks)
+
+
+def _head_options(cfg: CfgNode) -> dict[str, Any]:
+    keys = cfg.CONTRASTIVE
+    return {
+        "hidden_dim": keys.MLP_DIM,
+        "bottleneck_dim": keys.BOTTLENECK_DIM,
+        "num_layers": keys.NUM_MLP_LAYERS,
+        "batch_norm": keys.BN_MLP,
+        "all_processes": keys.BN_SYNC_MLP,
+        "norm_last_layer": keys.NORM_LAST_LAYER,
+    }
+
+
+def build_byol(cfg: CfgNode, model: nn.Module, data: DataSource) -> BYOL:
+    """Build the task of BYOL."""
+    assert isinstance(model, ContrastiveModel)
+    return BYOL(model, temperature=cfg.CONTRASTIVE.T, **_teacher_options(cfg))
+
+
+def build_dino(cfg: CfgNode, model: nn.Module, data: DataSource) -> DINO:
+    """Build the task of DINO."""
+    assert isinstance(model, DINOModel)
+    center = _center(cfg, cfg.CONTRASTIVE.DIM, cfg.CONTRASTIVE.TEACHER_T)
+    return DINO(model, center=center, **_prototype_options(cfg))
+
+
+def build_ibot(cfg: CfgNode, model: nn.Module, data: DataSource) -> IBOT:
+    """Build the task of iBOT."""
+    assert isinstance(model, IBOTModel)
+    keys = cfg.CONTRASTIVE
+    return IBOT(
+        model,
+        center=_center(cfg, keys.DIM, keys.TEACHER_T),
+        patch_center=_center(cfg, keys.PATCH_DIM or keys.DIM, keys.PATCH_TEACHER_T),
+        centers_masked=keys.PATCH_CENTER == "masked",
+        view_weight=keys.VIEW_WEIGHT,
+        patch_weight=keys.PATCH_WEIGHT,
+        **_prototype_options(cfg),
+    )
+
+
+def _teacher_options(cfg: CfgNode) -> dict[str, Any]:
+    keys = cfg.CONTRASTIVE
+    num_parts = cfg.TRAIN.ACCUMULATION_STEPS
+    if keys.BN_MLP and num_parts > 1:
+        warnings.warn(
+            f"TRAIN.ACCUMULATION_STEPS {num_parts} changes the result of CONTRASTIVE.BN_MLP: batch "
+            "norm takes its statistics over each part of a batch",
+            UserWarning,
+            stacklevel=3,
+        )
+    end = 1.0 if keys.MOMENTUM_ANNEALING else keys.MOMENTUM
+    return {
+        "momentum": Schedule(keys.MOMENTUM, end),
+        "mean": cfg.DATA.MEAN,
+        "std": cfg.DATA.STD,
+    }
+
+
+def _prototype_options(cfg: CfgNode) -> dict[str, Any]:
+    return {
+        "num_global_kinds": _NUM_GLOBAL_KINDS,
+        "num_epochs": cfg.SOLVER.MAX_EPOCH,
+        "freeze_epochs": cfg.CONTRASTIVE.FREEZE_LAST_LAYER_EPOCHS,
+        "student_temperature": cfg.CONTRASTIVE.T,
+        **_teacher_options(cfg),
+    }
+
+
+def _center(cfg: CfgNode, dim: int, temperatures: list[float]) -> Center:
+    keys = cfg.CONTRASTIVE
+    start, end = temperatures
+    rise = EpochWarmup(start, end, keys.TEACHER_T_EPOCHS)
+    return Center(dim, momentum=keys.CENTER_MOMENTUM, temperature=rise)

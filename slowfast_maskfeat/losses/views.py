@@ -1,0 +1,76 @@
+"""Losses of methods that compare the views of a sample with a teacher's.
+
+Sources: BYOL (arXiv 2006.07733), section 3.1; DINO (arXiv 2104.14294), equation 3; iBOT
+(arXiv 2111.07832), section 3.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import torch
+from torch import Tensor
+
+from slowfast_maskfeat.losses.classification import soft_cross_entropy
+from slowfast_maskfeat.losses.precision import at_least_float32
+from slowfast_maskfeat.losses.regression import cosine_distance
+
+
+def view_cross_entropy(logits: Tensor, target: Tensor) -> Tensor:
+    """Cross-entropy of each view with the distributions that a teacher gives to other views.
+
+    Args:
+        logits: (V, B, K) of all views, divided by the temperature; any floating type.
+        target: (Q, B, K) distributions of the first Q views, Q <= V.
+
+    Returns:
+        (B,), mean over all pairs of a view with a target of another one, float32 (float64 if
+        `logits` are).
+    """
+    num_views, num_targets = len(logits), len(target)
+    assert 1 < num_views >= num_targets, (logits.shape, target.shape)
+    log_probability = at_least_float32(logits).log_softmax(dim=-1)
+    # The sum over all pairs is that of sums; then the pairs of a view with itself are taken out.
+    every = (target.sum(dim=0) * log_probability.sum(dim=0)).sum(dim=-1)
+    same = (target * log_probability[:num_targets]).sum(dim=(0, 2))
+    return (same - every) / (num_targets * (num_views - 1))
+
+
+def patch_cross_entropy(logits: Tensor, target: Tensor, counts: Tensor) -> Tensor:
+    """Cross-entropy of masked patch tokens, as terms of the mean of each clip.
+
+    Args:
+        logits: (M, K) of the masked tokens of all clips, divided by the temperature.
+        target: (M, K) distributions.
+        counts: (C,) int64, masked tokens of each clip, with the sum M; on the CPU.
+
+    Returns:
+        (M,), divided by the number of masked tokens of the clip: the sum of a clip's terms is its
+        mean, and the sum of all over C the mean over clips, to which one without masked tokens
+        contributes 0. float32 (float64 if `logits` are).
+    """
+    terms = soft_cross_entropy(logits, target)
+    shares = counts.to(terms.dtype).clamp(min=1).reciprocal().repeat_interleave(counts)
+    return terms * shares.to(terms.device, non_blocking=True)
+
+
+def prediction_distance(predictions: Sequence[Tensor], targets: Sequence[Tensor]) -> Tensor:
+    """Sum over both views of 1 - cosine of the prediction of a view and the target of the other.
+
+    With more than two views it is twice the mean over all pairs of different views.
+
+    Args:
+        predictions: (B, P) of each view.
+        targets: (B, P) of each view.
+
+    Returns:
+        (B,), from 0 to 4; float32 (float64 if the predictions are).
+    """
+    assert len(predictions) == len(targets) > 1, (len(predictions), len(targets))
+    pairs = [
+        cosine_distance(prediction, target)
+        for v, prediction in enumerate(predictions)
+        for q, target in enumerate(targets)
+        if v != q
+    ]
+    return 2 * torch.stack(pairs).mean(dim=0)

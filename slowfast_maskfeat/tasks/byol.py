@@ -1,0 +1,41 @@
+"""BYOL: predict a teacher's projection of another view.
+
+Source: Grill et al., "Bootstrap Your Own Latent" (arXiv 2006.07733), section 3.1.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import torch
+from torch import nn
+
+from slowfast_maskfeat.backbones import ContrastiveModel
+from slowfast_maskfeat.clips.batch import ClipBatch
+from slowfast_maskfeat.losses import prediction_distance
+from slowfast_maskfeat.tasks.base import StepOutput
+from slowfast_maskfeat.tasks.teacher import TeacherTask
+
+
+class BYOL(TeacherTask):
+    """Predict the projection that a teacher gives to the other view.
+
+    The teacher is in training mode: its batch norm uses the statistics of its own batches.
+
+    Args:
+        model: a `BYOLModel`.
+        temperature: divides the loss; with 0.5 it is the paper's, the squared distance of vectors
+            of length 1.
+        **options: of `TeacherTask`.
+    """
+
+    def __init__(self, model: ContrastiveModel, *, temperature: float, **options: Any) -> None:
+        super().__init__(model, **options)
+        self.temperature = temperature
+
+    def step(self, model: nn.Module, batch: ClipBatch) -> StepOutput:
+        """Compute the mean loss over the samples, of which there are `weight`."""
+        views = self.clips_of_views(batch.views)
+        distances = prediction_distance(model(views), self.teacher(views))
+        weight = torch.full((), float(len(batch)), device=batch.clips.device)
+        return StepOutput(distances.mean() / self.temperature, weight)

@@ -1,0 +1,119 @@
+"""iBOT: DINO on views with masked patches, and the same for the masked patch tokens.
+
+Source: Zhou et al., "iBOT: Image BERT Pre-Training with Online Tokenizer" (arXiv 2111.07832).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from slowfast_maskfeat.backbones import ContrastiveModel, IBOTLogits, resize_mask
+from slowfast_maskfeat.clips.batch import ClipBatch
+from slowfast_maskfeat.losses import patch_cross_entropy, view_cross_entropy
+from slowfast_maskfeat.losses.precision import at_least_float32
+from slowfast_maskfeat.tasks.base import StepOutput, unwrap
+from slowfast_maskfeat.tasks.teacher import Center, PrototypeTask, relative_entropy
+
+
+class IBOT(PrototypeTask):
+    """Match a teacher's distributions of other views, and of masked patch tokens of the same view.
+
+    The student's large views are masked, the teacher's are not. Tokens are averaged per clip and
+    then over all large views, those without a mask included, as in the official code.
+
+    Args:
+        model: an `IBOTModel`.
+        center: of the teacher's outputs for views.
+        patch_center: of those for patch tokens.
+        centers_masked: the latter is of the masked tokens alone, as in DINOv2 (arXiv 2304.07193),
+            else of all.
+        view_weight: of the loss of views.
+        patch_weight: of the loss of patch tokens.
+        **options: of `PrototypeTask`.
+    """
+
+    scalar_names = ("views", "patches", "teacher_entropy")
+
+    def __init__(
+        self,
+        model: ContrastiveModel,
+        *,
+        center: Center,
+        patch_center: Center,
+        centers_masked: bool,
+        view_weight: float,
+        patch_weight: float,
+        **options: Any,
+    ) -> None:
+        super().__init__(model, **options)
+        self.center = center
+        self.patch_center = patch_center
+        self.centers_masked = centers_masked
+        self.view_weight = view_weight
+        self.patch_weight = patch_weight
+
+    def step(self, model: nn.Module, batch: ClipBatch) -> StepOutput:
+        """Compute the mean loss over the samples.
+
+        Returns:
+            `weight` is the number of samples. Scalars: the loss of `views` and of `patches`, each
+            before its weight, and `teacher_entropy` of its distributions of views, see `DINO`.
+        """
+        views = self.clips_of_views(batch.views)
+        masks = self._masks(batch)
+        outputs: IBOTLogits = self.teacher(views[: len(masks)], masks, hides=False)
+        target = self.center.distribution(outputs.views, self.epoch)
+        patch_target = self.patch_center.distribution(outputs.patches, self.epoch)
+        if self.training:
+            self._add_to_centers(outputs)
+        student: IBOTLogits = model(views, masks)
+        of_views = view_cross_entropy(student.views / self.student_temperature, target).mean()
+        counts = self._counts(model, views, masks)
+        logits = student.patches / self.student_temperature
+        of_patches = patch_cross_entropy(logits, patch_target, counts).sum() / len(counts)
+        loss = self.view_weight * of_views + self.patch_weight * of_patches
+        scalars = {
+            "views": of_views.detach(),
+            "patches": of_patches.detach(),
+            "teacher_entropy": relative_entropy(target),
+        }
+        weight = torch.full((), float(len(batch)), device=batch.clips.device)
+        return StepOutput(loss, weight, scalars)
+
+    def _masks(self, batch: ClipBatch) -> list[Tensor]:
+        """Return the mask (B, t, h, w) of each view that the teacher sees."""
+        masks = []
+        for kind in batch.views[: self.num_global_kinds]:
+            assert kind.mask is not None, "large views must have masks"
+            masks += [kind.mask[v :: kind.views_per_sample] for v in range(kind.views_per_sample)]
+        return masks
+
+    def _counts(self, model: nn.Module, views: Sequence[Tensor], masks: Sequence[Tensor]) -> Tensor:
+        """Count the masked patch tokens of each clip of these views: (Q * B,) int64 on the CPU."""
+        network = unwrap(model)
+        assert isinstance(network, ContrastiveModel)
+        counts = []
+        for clips, mask in zip(views, masks, strict=False):
+            grid = network.backbone.grids(clips.shape[2:])[-1]
+            counts.append(resize_mask(mask, grid).flatten(1).sum(dim=1))
+        return torch.cat(counts)
+
+    def _add_to_centers(self, outputs: IBOTLogits) -> None:
+        num_views = outputs.views.shape[0] * outputs.views.shape[1]
+        self.center.add(at_least_float32(outputs.views).mean(dim=(0, 1)), num_views)
+        if self.centers_masked:
+            mean = at_least_float32(outputs.patches).mean(dim=0)
+            self.patch_center.add(mean, len(outputs.patches))
+        else:
+            assert outputs.patch_mean is not None
+            self.patch_center.add(at_least_float32(outputs.patch_mean), outputs.num_patches)
+
+    def after_step(self, model: nn.Module, progress: float, taken: Tensor) -> None:
+        """Move teacher and centers."""
+        super().after_step(model, progress, taken)
+        self.center.move(taken)
+        self.patch_center.move(taken)

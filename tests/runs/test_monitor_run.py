@@ -1,0 +1,172 @@
+"""Figures of the features during a pre-training, from end to end."""
+
+from __future__ import annotations
+
+import json
+
+import numpy as np
+import pytest
+import torch
+from helpers.tiny_run import MODEL as TINY
+from helpers.tiny_run import (
+    PRETRAINING,
+    events,
+    losses,
+    make_videos,
+    pairs,
+    run,
+    run_two_processes,
+)
+
+from slowfast_maskfeat.builders.data_source import DataSource
+from slowfast_maskfeat.checkpoints import find_checkpoints, load_checkpoint
+from slowfast_maskfeat.config import load_config
+from slowfast_maskfeat.metrics.representation import effective_rank, mean_deviation
+from slowfast_maskfeat.probes import neighbor_scores
+from slowfast_maskfeat.runs.features import build_frozen_model, extract_features
+
+EVERY_EPOCH = {**PRETRAINING, "TRAIN.MONITOR_PERIOD": 1}
+
+
+@pytest.fixture(scope="module")
+def data(tmp_path_factory):
+    return make_videos(tmp_path_factory.mktemp("data"), num_videos=8, num_classes=2)
+
+
+@pytest.fixture(scope="module")
+def monitored(data, tmp_path_factory):
+    output = tmp_path_factory.mktemp("monitored")
+    done = run(data, output, EVERY_EPOCH, {"TRAIN.KEEP_BEST": "std", "TRAIN.KEEP_CHECKPOINTS": 1})
+    assert done.returncode == 0, done.stderr
+    return output, done.stderr
+
+
+def _last(output):
+    return find_checkpoints(output / "checkpoints", "ssl")[-1]
+
+
+def _best(output):
+    return output / "checkpoints" / "ssl_checkpoint_best.pyth"
+
+
+def _figures(output):
+    names = ("epoch", "checkpoint", "num_clips", "knn", "knn_chance", "rank", "std")
+    return [{name: event.get(name) for name in names} for event in events(output, "monitor")]
+
+
+def _features(data, output, tmp_path):
+    """The features that a probe of the last checkpoint extracts, and their labels."""
+    options = {"DATA.PATH_TO_DATA_DIR": data, "OUTPUT_DIR": tmp_path}
+    cfg = load_config([], pairs(TINY, PRETRAINING, options))
+    device, source = torch.device("cpu"), DataSource(cfg)
+    frozen = build_frozen_model(cfg, str(_last(output)), device, data=source)
+    found = extract_features(cfg, "train", frozen, of_tokens=False, device=device, data=source)
+    return found.features[:], found.labels
+
+
+def test_the_figures_are_those_of_a_probe_of_the_checkpoint(data, monitored, tmp_path):
+    output, _ = monitored
+    features, labels = _features(data, output, tmp_path)
+    event = events(output, "monitor")[-1]
+    assert event["checkpoint"] == _last(output).name
+    assert event["num_clips"] == 8
+    # Stored features are rounded to half precision.
+    assert event["rank"] == pytest.approx(effective_rank(features.float()), rel=1e-2)
+    assert event["std"] == pytest.approx(mean_deviation(features.float()), rel=1e-2)
+    scores = neighbor_scores(
+        features, labels, features, num_classes=2, k=7, leave_one_out=True,
+        device=torch.device("cpu"),
+    )  # fmt: skip
+    assert event["knn"] == pytest.approx(100 * float((scores.argmax(1) == labels).float().mean()))
+    assert event["knn_chance"] == 50
+
+
+def test_measuring_changes_no_loss_and_no_weight(data, monitored, tmp_path):
+    output, _ = monitored
+    done = run(data, tmp_path, PRETRAINING, {"TRAIN.MONITOR_PERIOD": 0})
+    assert done.returncode == 0, done.stderr
+    assert not events(tmp_path, "monitor")
+    assert losses(tmp_path) == losses(output)
+    first, second = (load_checkpoint(_last(folder)) for folder in (tmp_path, output))
+    assert all(w.equal(second["model_state"][name]) for name, w in first["model_state"].items())
+    state, other = (content["random_states"][0]["cpu"] for content in (first, second))
+    assert state.equal(other)
+
+
+def test_the_best_checkpoint_stays(monitored):
+    output, _ = monitored
+    measured = events(output, "monitor")
+    best = max(measured, key=lambda event: event["std"])
+    assert len(measured) == 2
+    assert [path.name for path in find_checkpoints(output / "checkpoints", "ssl")] == [
+        "ssl_checkpoint_epoch_00002.pyth"
+    ]
+    content = load_checkpoint(_best(output))
+    assert content["epoch"] == best["epoch"] - 1
+    assert content["best"] == {"figure": "std", "value": best["std"]}
+    expected, largest = [], -np.inf
+    for event in measured:
+        expected.append(event["std"] > largest)
+        largest = max(largest, event["std"])
+    assert [event["is_best"] for event in measured] == expected
+
+
+def test_a_run_that_was_killed_before_a_measurement_makes_it_first(data, monitored, tmp_path):
+    whole, _ = monitored
+    options = {"TRAIN.KEEP_BEST": "std"}
+    assert run(data, tmp_path, EVERY_EPOCH, options).returncode == 0
+    log = tmp_path / "stats.jsonl"
+    lines = log.read_text().splitlines(keepends=True)
+    number = max(n for n, line in enumerate(lines) if json.loads(line)["event"] == "monitor")
+    log.write_text("".join(lines[:number]))
+    before = _best(tmp_path).read_bytes()
+    done = run(data, tmp_path, EVERY_EPOCH, options)
+    assert done.returncode == 0, done.stderr
+    assert _figures(tmp_path) == _figures(whole)
+    assert _best(tmp_path).read_bytes() == before
+    done = run(data, tmp_path, EVERY_EPOCH, options)
+    assert len(events(tmp_path, "monitor")) == 2  # nothing is owed any more
+
+
+def test_a_collapse_is_one_loud_warning(data, tmp_path):
+    done = run(data, tmp_path, EVERY_EPOCH, {"TRAIN.MONITOR_MIN_RANK": 100})
+    assert done.returncode == 0, done.stderr
+    assert done.stderr.count("WARNING: THE FEATURES HAVE COLLAPSED") == 1
+    assert "TRAIN.MONITOR_MIN_RANK 100" in done.stderr
+
+
+def test_the_figures_are_printed_and_no_warning_is(monitored):
+    _, stderr = monitored
+    assert stderr.count("features: kNN top-1 ") == 2
+    assert "COLLAPSED" not in stderr
+
+
+def test_clips_without_labels_have_no_neighbors(data, tmp_path):
+    lists = tmp_path / "lists"
+    lists.mkdir()
+    paths = [line.split(" ")[0] for line in (data / "train.csv").read_text().splitlines()]
+    (lists / "train.csv").write_text("".join(f"{path}\n" for path in paths))
+    output = tmp_path / "output"
+    done = run(lists, output, PRETRAINING, {"SOLVER.MAX_EPOCH": 1})
+    assert done.returncode == 0, done.stderr
+    (event,) = events(output, "monitor")
+    assert "knn" not in event
+    assert event["rank"] > 1
+    done = run(lists, tmp_path / "again", PRETRAINING, {"TRAIN.KEEP_BEST": "knn"})
+    assert done.returncode == 2
+    line = done.stderr.splitlines()[-1]
+    assert "TRAIN.KEEP_BEST must be one of the figures that are measured" in line
+    assert "no labels" in line
+
+
+@pytest.mark.slow
+def test_two_processes_measure_what_one_does(data, tmp_path):
+    still = {**EVERY_EPOCH, "MVIT.DROPPATH_RATE": 0.0, "TRAIN.KEEP_BEST": "rank"}
+    one, two = tmp_path / "one", tmp_path / "two"
+    assert run(data, one, still).returncode == 0
+    done = run_two_processes(data, two, still)
+    assert done.returncode == 0, done.stderr
+    for mine, theirs in zip(_figures(one), _figures(two), strict=True):
+        assert mine.pop("checkpoint") == theirs.pop("checkpoint")
+        assert mine == pytest.approx(theirs, rel=1e-4)
+    assert load_checkpoint(_best(two))["best"]["figure"] == "rank"
