@@ -111,3 +111,20 @@ def test_weights_are_those_that_the_fused_kernels_use(has_cls, relative):
     expected = module.proj((weights @ value).transpose(1, 2).flatten(2))
     attended, _ = module(tokens, grid)
     assert torch.allclose(attended, expected, atol=1e-9)
+
+
+@pytest.mark.parametrize("kind", ["block", "shared"])
+def test_weights_have_the_bias_of_relative_positions(kind):
+    grid = Grid(1, 3, 4)
+    geometry = BlockGeometry(12, 12, 12, 2, None, None, None, None, 0.0)
+    options = BlockOptions(has_cls=True, position_bias=kind)
+    module = PoolingAttention(geometry, grid, options).double()
+    for parameter in module.parameters():
+        torch.nn.init.normal_(parameter)
+    shared = torch.randn(2, 13, 13, dtype=torch.float64) if kind == "shared" else None
+    tokens = torch.randn(3, 13, 12, dtype=torch.float64)
+    weights, _ = module.weights(tokens, grid, shared)
+    value = module._project_and_pool(tokens, grid)[2]
+    expected = module.proj((weights @ value).transpose(1, 2).flatten(2))
+    attended, _ = module(tokens, grid, shared)
+    assert torch.allclose(attended, expected, atol=1e-9)
