@@ -23,6 +23,7 @@ from slowfast_maskfeat.builders.data_source import DataSource
 from slowfast_maskfeat.builders.tokenizer import build_tokenizer, find_tokenizer, load_tokenizer
 from slowfast_maskfeat.builders.tokenizer_networks import Parts, find_architecture
 from slowfast_maskfeat.checkpoints import save_checkpoint
+from slowfast_maskfeat.runs.model_info import measure_model
 from slowfast_maskfeat.tokenizers import (
     VQGAN,
     VQKD,
@@ -92,6 +93,20 @@ def test_the_decoder_of_dalle_has_the_published_names_and_size() -> None:
     assert shapes(decoder.state_dict()) == shapes(weights_of("dalle_decoder"))
     count = sum(parameter.numel() for parameter in decoder.parameters())
     assert count == FILES["dalle_decoder"]["parameters"]
+
+
+@pytest.mark.parametrize(
+    ("config", "files"),
+    [
+        ("masked_ssl/in1k_DVAE", ("dalle_encoder", "dalle_decoder")),
+        ("teachers/VQGAN_F16_16384", ("vqgan_imagenet_f16_16384",)),
+    ],
+)
+def test_their_sizes_are_counted(config: str, files: tuple[str, ...]) -> None:
+    found = measure_model(load_config([str(ROOT / f"configs/{config}.yaml")]))
+    assert found.complexity.num_parameters == sum(FILES[file]["parameters"] for file in files)
+    assert found.grid == (1, 14, 14)
+    assert found.complexity.multiply_adds > 50e9
 
 
 def foreign_vqgan() -> tuple[VQGAN, dict[str, Tensor], dict]:
