@@ -92,6 +92,7 @@ def learning_rate(
     max_epoch: float,
     warmup_epochs: float = 0.0,
     warmup_start_lr: float = 0.0,
+    warmup_last_step: float = 0.0,
     cosine_after_warmup: bool = False,
     steps: Sequence[float] = (),
     lrs: Sequence[float] = (),
@@ -110,6 +111,9 @@ def learning_rate(
         max_epoch: ``SOLVER.MAX_EPOCH``, the length of training in epochs.
         warmup_epochs: ``SOLVER.WARMUP_EPOCHS``.
         warmup_start_lr: ``SOLVER.WARMUP_START_LR``.
+        warmup_last_step: Length in epochs of the warm-up's last step, which then has the rate at
+            ``warmup_epochs`` already, as in BEiT's code (``SOLVER.WARMUP_INCLUDES_END``); a warm-up
+            of one step stays at its start. 0: the rise ends after the last step.
         cosine_after_warmup: Whether the cosine begins at the end of the warm-up instead of at
             epoch 0 (``SOLVER.COSINE_AFTER_WARMUP``).
         steps: ``SOLVER.STEPS``, the epoch at which each stage begins; the first is 0.
@@ -140,8 +144,10 @@ def learning_rate(
 
     if epoch >= warmup_epochs:
         return policy_rate(epoch)
-    reached = policy_rate(warmup_epochs)
-    return warmup_start_lr + (reached - warmup_start_lr) * epoch / warmup_epochs
+    reached, rise = policy_rate(warmup_epochs), warmup_epochs - warmup_last_step
+    if epoch >= rise > 0:  # in the last step
+        return reached
+    return warmup_start_lr + (reached - warmup_start_lr) * epoch / max(rise, warmup_last_step)
 
 
 def _cosine(epoch: float, base_lr: float, end_lr: float, start: float, stop: float) -> float:

@@ -12,7 +12,8 @@ from functools import partial
 import numpy as np
 import pytest
 import torch
-from helpers.dalle_goldens import check_dalle_dvae, check_dalle_encoder
+from helpers.beit_goldens import BEIT_CHECKS
+from helpers.dalle_goldens import DALLE_CHECKS
 from helpers.mask_statistics import mask_statistics
 from helpers.method_goldens import DEFAULT_FOLDER, MethodGolden, gumbel, pcg64
 from torch import Tensor
@@ -56,8 +57,8 @@ Check = Callable[[MethodGolden], None]
 
 # Goldens that must be there, each with a check.
 GOLDENS = (
-    "dalle_dvae",
-    "dalle_encoder_full",
+    *BEIT_CHECKS,
+    *DALLE_CHECKS,
     "dvae_gumbel",
     "feature_losses",
     "lpips",
@@ -68,10 +69,7 @@ GOLDENS = (
     "vq_ema",
     "vq_taming",
 )
-CHECKS: dict[str, Check] = {
-    "dalle_dvae": check_dalle_dvae,
-    "dalle_encoder_full": check_dalle_encoder,
-}
+CHECKS: dict[str, Check] = {**BEIT_CHECKS, **DALLE_CHECKS}
 SLOW = {"dalle_encoder_full"}
 
 

@@ -98,6 +98,34 @@ def test_contradictions_name_the_key(changes: dict[str, object], key: str) -> No
         learning_rate(0.0, **settings)  # type: ignore[arg-type]
 
 
+def test_a_warm_up_may_include_its_end() -> None:
+    """Four steps of warm-up from 0 in epochs of four: thirds, then the cosine."""
+    settings = {"base_lr": 1.0, "max_epoch": 2, "warmup_epochs": 1.0, "cosine_after_warmup": True}
+    plain, closed = (
+        [learning_rate(step / 4, warmup_last_step=last, **settings) for step in range(6)]
+        for last in (0.0, 0.25)
+    )
+    assert plain[:5] == pytest.approx([0, 1 / 4, 2 / 4, 3 / 4, 1])
+    assert closed[:5] == pytest.approx([0, 1 / 3, 2 / 3, 1, 1])
+    assert closed[5] == plain[5] < 1
+
+
+def test_a_warm_up_of_one_step_that_includes_its_end_stays_at_its_start() -> None:
+    rates = [
+        learning_rate(
+            step / 4,
+            base_lr=1.0,
+            max_epoch=2,
+            warmup_epochs=0.25,
+            warmup_start_lr=0.5,
+            warmup_last_step=0.25,
+            cosine_after_warmup=True,
+        )
+        for step in range(2)
+    ]
+    assert rates == [0.5, 1.0]
+
+
 def test_a_training_shorter_than_its_warm_up_rises_as_the_long_one_does() -> None:
     """A trial of one epoch sees the rates of the recipe's first epoch."""
     settings = {"base_lr": 1.0, "end_lr": 0.1, "warmup_epochs": 10.0, "cosine_after_warmup": True}

@@ -24,6 +24,7 @@ from slowfast_maskfeat.backbones.relative import (
     relative_embedding,
     relative_index,
 )
+from slowfast_maskfeat.backbones.relative_bias import add_bias_table, read_bias
 from slowfast_maskfeat.shapes import Grid
 
 LAYER_NORM_EPSILON = 1e-6
@@ -35,7 +36,8 @@ class PoolingAttention(nn.Module):
 
     Source: MViT (Fan et al., 2021), section 3.1; MViTv2 (Li et al., 2022), section 3.1 for relative
     positions and residual pooling. Relative positions use the unscaled query; the cls token has
-    none, and residual pooling leaves it out.
+    none, and residual pooling leaves it out. A bias for each head and relative position, which is
+    added to the scaled scores, is BEiT's (Bao et al., 2022).
 
     Args:
         geometry: Widths, heads, strides and kernels of the block.
@@ -65,7 +67,9 @@ class PoolingAttention(nn.Module):
         width = geometry.attention_dim
         self.scale = (width // self.num_heads) ** -0.5
         self._make_projections(
-            bias=options.qkv_bias, separate=options.separate_projections or self.pool_first
+            bias=options.qkv_bias,
+            key_bias=options.key_bias,
+            separate=options.separate_projections or self.pool_first,
         )
         pooled_width = geometry.dim if self.pool_first else width
         self._make_pools(options.mode, pooled_width // self.num_pooled_apart)
@@ -73,17 +77,25 @@ class PoolingAttention(nn.Module):
         if self.axes:
             self._make_tables(table_grid or grid, zero=options.rel_pos_zero_init)
             self._make_constants(grid)
+        self.has_own_bias = options.position_bias == "block"
+        if self.has_own_bias:
+            add_bias_table(self, grid, self.num_heads, has_cls=self.has_cls)
+            self.bias_grid = grid
         self.proj = nn.Linear(width, width)
         self.proj_drop = nn.Dropout(options.dropout)
 
-    def _make_projections(self, *, bias: bool, separate: bool) -> None:
+    def _make_projections(self, *, bias: bool, key_bias: bool, separate: bool) -> None:
         dim, width = self.geometry.dim, self.geometry.attention_dim
+        self.has_separate_biases = bias and not (key_bias or separate)
         if separate:
             self.q = nn.Linear(dim, width, bias=bias)
-            self.k = nn.Linear(dim, width, bias=bias)
+            self.k = nn.Linear(dim, width, bias=bias and key_bias)
             self.v = nn.Linear(dim, width, bias=bias)
         else:
-            self.qkv = nn.Linear(dim, 3 * width, bias=bias)
+            self.qkv = nn.Linear(dim, 3 * width, bias=bias and key_bias)
+        if self.has_separate_biases:
+            self.q_bias = nn.Parameter(torch.zeros(width))
+            self.v_bias = nn.Parameter(torch.zeros(width))
 
     def _make_pools(self, mode: PoolMode, width: int) -> None:
         shape = self.geometry
@@ -120,18 +132,23 @@ class PoolingAttention(nn.Module):
         coordinates = key_coordinates(grid_k, self.axes)
         self.register_buffer("coordinates", coordinates, persistent=False)
 
-    def forward(self, tokens: Tensor, grid: Grid) -> tuple[Tensor, Grid]:
+    def forward(
+        self, tokens: Tensor, grid: Grid, bias: Tensor | None = None
+    ) -> tuple[Tensor, Grid]:
         """Attends.
 
         Args:
             tokens: (B, N, D), a cls token first if there is one.
             grid: Grid of the other tokens.
+            bias: (heads, N, N), added to the scores: the one that all blocks share.
 
         Returns:
             (B, N', attention width) and the grid of the pooled queries.
         """
         query, key, value, grid_q, grid_k = self._project_and_pool(tokens, grid)
         _, patches = split_cls(query, has_cls=self.has_cls)
+        if self.has_own_bias:
+            bias = read_bias(self, source=self.bias_grid, target=grid, has_cls=self.has_cls)
         if self.axes:
             columns, coordinates = self._fold(patches, grid_q, grid_k)
             attended = attend_folded(
@@ -144,7 +161,13 @@ class PoolingAttention(nn.Module):
                 has_cls=self.has_cls,
             )
         else:
-            attended = F.scaled_dot_product_attention(query, key, value, scale=self.scale)
+            attended = F.scaled_dot_product_attention(
+                query,
+                key,
+                value,
+                attn_mask=None if bias is None else bias.to(query.dtype)[None],
+                scale=self.scale,
+            )
         if self.residual_pooling:  # not for the cls token
             attended = attended + F.pad(patches, (0, 0, int(self.has_cls), 0))
         attended = attended.transpose(1, 2).flatten(2)  # (B, N', heads * d)
@@ -165,7 +188,8 @@ class PoolingAttention(nn.Module):
             )
             return query, key, value, grid_q, grid_k
         if hasattr(self, "qkv"):
-            parts = self.qkv(tokens).unflatten(-1, (3, self.num_heads, -1))  # (B, N, 3, heads, d)
+            # (B, N, 3, heads, d)
+            parts = self._project(tokens).unflatten(-1, (3, self.num_heads, -1))
             query, key, value = parts.permute(2, 0, 3, 1, 4).unbind(0)
         else:
             query, key, value = (
@@ -175,6 +199,13 @@ class PoolingAttention(nn.Module):
         key, grid_k = self._pool("k", key, grid)
         value, _ = self._pool("v", value, grid)
         return query, key, value, grid_q, grid_k
+
+    def _project(self, tokens: Tensor) -> Tensor:
+        """Queries, keys and values side by side: (B, N, D) -> (B, N, 3 * width)."""
+        if not self.has_separate_biases:
+            return self.qkv(tokens)
+        bias = torch.cat((self.q_bias, torch.zeros_like(self.q_bias), self.v_bias))
+        return F.linear(tokens, self.qkv.weight, bias)
 
     def _pool(self, name: str, tokens: Tensor, grid: Grid) -> tuple[Tensor, Grid]:
         pool, norm = getattr(self, f"pool_{name}"), getattr(self, f"norm_{name}")

@@ -134,7 +134,7 @@ class MaskedAutoencoder(MaskedEncoder):
         # The visible tokens lie on no grid; a plain transformer needs none.
         grid = Grid(1, 1, visible.shape[1] - int(self.has_cls))
         for index in range(len(self.blocks)):
-            tokens, _ = self.run_block(index, tokens, grid)
+            tokens, _ = self.run_block(index, tokens, grid, None)
         return self.norm(tokens)
 
     def _fill(self, embedded: Tensor, visible: Tensor, grid: Grid) -> Tensor:
@@ -175,6 +175,7 @@ def check_plain(options: EncoderOptions) -> None:
         "MVIT.DIM_MUL": any(block.dim != block.dim_out for block in geometries),
         "MVIT.REL_POS_SPATIAL": options.block.rel_pos_spatial,
         "MVIT.REL_POS_TEMPORAL": options.block.rel_pos_temporal,
+        "MVIT.REL_POS_BIAS": bool(options.block.position_bias),
     }
     wrong = [key for key, is_on in refused.items() if is_on]
     if wrong:

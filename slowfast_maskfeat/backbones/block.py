@@ -78,18 +78,21 @@ class MultiscaleBlock(nn.Module):
             self.gamma_2 = nn.Parameter(torch.full((geometry.dim_out,), options.layer_scale))
         self.drop_path = DropPath(geometry.drop_path)
 
-    def forward(self, tokens: Tensor, grid: Grid) -> tuple[Tensor, Grid]:
+    def forward(
+        self, tokens: Tensor, grid: Grid, bias: Tensor | None = None
+    ) -> tuple[Tensor, Grid]:
         """Runs the block.
 
         Args:
             tokens: (B, N, D), a cls token first if there is one.
             grid: Grid of the other tokens.
+            bias: See `PoolingAttention.forward`.
 
         Returns:
             (B, N', D') and the grid after query pooling.
         """
         normed = self.norm1(tokens)
-        attended, new_grid = self.attn(normed, grid)
+        attended, new_grid = self.attn(normed, grid, bias)
         skip = self.proj(normed) if self.widens_in_attention else tokens
         skip, _ = pool_tokens(skip.unsqueeze(1), grid, self.pool_skip, has_cls=self.has_cls)
         if self.has_layer_scale:
@@ -104,7 +107,7 @@ class MultiscaleBlock(nn.Module):
 
 
 def run_block(
-    block: nn.Module, tokens: Tensor, grid: Grid, *, recompute: bool
+    block: nn.Module, tokens: Tensor, grid: Grid, bias: Tensor | None = None, *, recompute: bool
 ) -> tuple[Tensor, Grid]:
     """Runs a block.
 
@@ -112,11 +115,12 @@ def run_block(
         block: A `MultiscaleBlock`.
         tokens: (B, N, D), a cls token first if there is one.
         grid: Grid of the other tokens.
+        bias: See `PoolingAttention.forward`.
         recompute: Compute it again in the backward pass instead of keeping what it computed.
 
     Returns:
         Tokens and grid after the block.
     """
     if recompute and torch.is_grad_enabled():
-        return checkpoint(block, tokens, grid, use_reentrant=False)
-    return block(tokens, grid)
+        return checkpoint(block, tokens, grid, bias, use_reentrant=False)
+    return block(tokens, grid, bias)

@@ -15,6 +15,7 @@ from slowfast_maskfeat.backbones.masking import resize_mask
 from slowfast_maskfeat.backbones.options import EncoderOptions
 from slowfast_maskfeat.backbones.patch_embed import PatchEmbed
 from slowfast_maskfeat.backbones.position import fixed_table, learned_tables, table_positions
+from slowfast_maskfeat.backbones.relative_bias import RelativePositionBias, check_position_bias
 from slowfast_maskfeat.shapes import Grid
 
 
@@ -56,6 +57,13 @@ class Encoder(nn.Module):
         if options.norm_stem:
             self.norm_stem = nn.LayerNorm(options.width, eps=LAYER_NORM_EPSILON)
         self.geometries = options.geometries()[:num_blocks]
+        self.has_shared_bias = options.block.position_bias == "shared"
+        if options.block.position_bias:
+            check_position_bias(options, self.configured_grid)
+        if self.has_shared_bias:
+            self.rel_pos_bias = RelativePositionBias(
+                self.configured_grid, options.num_heads, has_cls=self.has_cls
+            )
         self.blocks = self._make_blocks()
         start = INITIALIZATIONS[options.initialization]
         self.apply(start.encoder)
@@ -81,6 +89,7 @@ class Encoder(nn.Module):
             name="pos_embed",
             has_cls=self.has_cls,
             separable=options.separable_positions,
+            fill=INITIALIZATIONS[options.initialization].positions,
         )
         for name, table in tables.items():
             self.register_parameter(name, table)
@@ -134,11 +143,15 @@ class Encoder(nn.Module):
 
         They are the cls and mask tokens and every table of positions, absolute or relative, of the
         encoder or of a decoder. The published lists miss some of them, depending on model and
-        layer decay, and all published files turn the exemption off (deviation).
+        layer decay, and all published files turn the exemption off (deviation). BEiT's tables of
+        biases decay, as in its code, and with `EncoderOptions.decays_mask_token` so does the mask
+        token.
         """
         exempt = set()
         for name, _ in self.named_parameters():
             last = name.rpartition(".")[2]
+            if last == "mask_token" and self.options.decays_mask_token:
+                continue
             if last.endswith("_token") or "pos_embed" in last or last.startswith("rel_pos"):
                 exempt.add(name)
         return exempt
@@ -180,8 +193,9 @@ class Encoder(nn.Module):
             (B, N, D), a class token first if there is one, and the grid of the other tokens.
         """
         tokens, grid = self.embed(clips, mask)
+        bias = self.shared_bias(grid)
         for index in range(len(self.blocks)):
-            tokens, grid = self.run_block(index, tokens, grid)
+            tokens, grid = self.run_block(index, tokens, grid, bias)
         return tokens, grid
 
     def embed(self, clips: Tensor, mask: Tensor | None = None) -> tuple[Tensor, Grid]:
@@ -250,16 +264,30 @@ class Encoder(nn.Module):
             positions = positions + positions
         return positions, cls_position
 
-    def run_block(self, index: int, tokens: Tensor, grid: Grid) -> tuple[Tensor, Grid]:
+    def shared_bias(self, grid: Grid) -> Tensor | None:
+        """Bias of the scores that all blocks share.
+
+        Args:
+            grid: Grid of the patch tokens.
+
+        Returns:
+            (heads, N, N), or None if the blocks share none.
+        """
+        return self.rel_pos_bias(grid) if self.has_shared_bias else None
+
+    def run_block(
+        self, index: int, tokens: Tensor, grid: Grid, bias: Tensor | None
+    ) -> tuple[Tensor, Grid]:
         """Runs one block, recomputed in the backward pass if the options say so.
 
         Args:
             index: Which block.
             tokens: (B, N, D), a cls token first if there is one.
             grid: Grid of the other tokens.
+            bias: See `shared_bias`.
 
         Returns:
             Tokens and grid after the block.
         """
         recompute = self.options.activation_checkpoint
-        return run_block(self.blocks[index], tokens, grid, recompute=recompute)
+        return run_block(self.blocks[index], tokens, grid, bias, recompute=recompute)

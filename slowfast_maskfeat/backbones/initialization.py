@@ -1,4 +1,4 @@
-"""How the transformers start: as published for this field's video models, as MAE, as SimMIM."""
+"""How the transformers start: as this field's video models, as MAE, as SimMIM, as BEiT."""
 
 from __future__ import annotations
 
@@ -88,10 +88,10 @@ def cut_normal(tensor: Tensor) -> None:
 
 
 def initialize_cut_normal(module: nn.Module) -> None:
-    """Initializes one module of SimMIM's encoder, for `nn.Module.apply`.
+    """Initializes one module of BEiT or of SimMIM's encoder, for `nn.Module.apply`.
 
     Weights of linear layers and convolutions: `cut_normal`; all biases 0. Source: the authors' code
-    of SimMIM (Xie et al., 2022), for pre-training.
+    of BEiT (Bao et al., 2022) and of SimMIM (Xie et al., 2022), for pre-training.
 
     Args:
         module: Module whose own parameters are set.
@@ -124,6 +124,7 @@ class Initialization(NamedTuple):
 
     Attributes:
         token: Fills a cls or mask token.
+        positions: Fills a table of learned absolute positions of the encoder.
         encoder: Patches, blocks and the last norm of a classifier.
         classifier: The linear layer of a classifier, before its scale.
         to_decoder: The layers between an autoencoder's encoder and decoder.
@@ -132,6 +133,7 @@ class Initialization(NamedTuple):
     """
 
     token: Callable[[Tensor], None]
+    positions: Callable[[Tensor], None]
     encoder: Callable[[nn.Module], None]
     classifier: Callable[[nn.Module], None]
     to_decoder: Callable[[nn.Module], None]
@@ -144,10 +146,11 @@ def _as_it_is(module: object) -> None:
 
 
 # Values of MVIT.INIT. The published autoencoder leaves its encoder's last norm, and the layer
-# after it, as torch makes them.
+# after it, as torch makes them. BEiT's fine-tuning does not cut the classifier's distribution.
 INITIALIZATIONS = {
     "published": Initialization(
         token=truncated_normal,
+        positions=truncated_normal,
         encoder=initialize_encoder,
         classifier=initialize_encoder,
         to_decoder=_as_it_is,
@@ -156,6 +159,7 @@ INITIALIZATIONS = {
     ),
     "xavier": Initialization(
         token=truncated_normal,
+        positions=truncated_normal,
         encoder=initialize_xavier,
         classifier=initialize_predictor,
         to_decoder=initialize_xavier,
@@ -164,10 +168,20 @@ INITIALIZATIONS = {
     ),
     "rescaled": Initialization(
         token=cut_normal,
+        positions=truncated_normal,
         encoder=initialize_cut_normal,
         classifier=initialize_predictor,
         to_decoder=initialize_cut_normal,
         predictor=initialize_predictor,
+        rescale=rescale_blocks,
+    ),
+    "beit": Initialization(
+        token=cut_normal,
+        positions=cut_normal,
+        encoder=initialize_cut_normal,
+        classifier=initialize_predictor,
+        to_decoder=initialize_cut_normal,
+        predictor=initialize_cut_normal,
         rescale=rescale_blocks,
     ),
 }

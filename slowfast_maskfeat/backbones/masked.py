@@ -80,9 +80,10 @@ class MaskedMViT(MaskedEncoder):
     def forward(self, clips: Tensor, mask: Tensor) -> list[Tensor]:
         """Predicts at the masked tokens, see `MaskedModel.forward`."""
         tokens, grid = self.embed(clips, mask)
+        bias = self.shared_bias(grid)
         predictions: list[Tensor] = []
         for index in range(len(self.blocks)):
-            tokens, grid = self.run_block(index, tokens, grid)
+            tokens, grid = self.run_block(index, tokens, grid, bias)
             if index in self.prediction_depths:
                 masked = resize_mask(mask, grid).flatten(1)
                 predictions.append(self.pred_head(tokens, grid, masked, index=len(predictions)))

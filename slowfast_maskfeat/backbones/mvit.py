@@ -36,9 +36,10 @@ class NormedEncoder(Encoder):
     def layer_tokens(self, clips: Tensor, layers: Sequence[int]) -> list[Tensor]:
         """Tokens after some blocks, see `LayerTokens.layer_tokens`."""
         tokens, grid = self.embed(clips)
+        bias = self.shared_bias(grid)
         found: dict[int, Tensor] = {}
         for index in range(max(layers) + 1):
-            tokens, grid = self.run_block(index, tokens, grid)
+            tokens, grid = self.run_block(index, tokens, grid, bias)
             if index in layers:
                 normed = self.norm(tokens) if tokens.shape[-1] == self.width else tokens
                 found[index] = normed[:, int(self.has_cls) :]

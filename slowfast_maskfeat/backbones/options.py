@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
+from typing import Literal
 
 import torch
 
@@ -26,10 +27,14 @@ class BlockOptions:
             "conv_unshared".
         separate_projections: Three linear layers q, k, v instead of one, qkv.
         qkv_bias: Whether these have a bias.
+        key_bias: Whether the keys have one, too. Without it the biases of one layer, qkv, are the
+            parameters `q_bias` and `v_bias` (BEiT).
         has_cls: Whether the first token is a class token.
         rel_pos_spatial: Relative positions along rows and columns.
         rel_pos_temporal: Relative positions along time.
         rel_pos_zero_init: Start them at 0.
+        position_bias: A learned bias of the scores for each head and relative position, see
+            `RelativePositionBias`: "shared" by all blocks, one for each "block", or "" for none.
         residual_pooling: Add the pooled query to the result of attention.
         dropout: Rate after the output projection of attention and after each layer of the MLP.
         layer_scale: Initial value of a learned factor per channel on what attention and MLP add
@@ -44,10 +49,12 @@ class BlockOptions:
     pool_first: bool = False
     separate_projections: bool = False
     qkv_bias: bool = True
+    key_bias: bool = True
     has_cls: bool = True
     rel_pos_spatial: bool = False
     rel_pos_temporal: bool = False
     rel_pos_zero_init: bool = False
+    position_bias: Literal["", "shared", "block"] = ""
     residual_pooling: bool = False
     dropout: float = 0.0
     layer_scale: float = 0.0
@@ -91,6 +98,7 @@ class EncoderOptions:
         sincos_positions: They are fixed sin-cos positions.
         sincos_time: A part of these codes time.
         sincos_twice: Add these twice, as a published classifier did by mistake.
+        decays_mask_token: Whether the mask token has weight decay where the class token has none.
         activation_checkpoint: Recompute the blocks in the backward pass to save memory.
         initialization: How weights start, a name in `INITIALIZATIONS`.
     """
@@ -118,6 +126,7 @@ class EncoderOptions:
     sincos_positions: bool = False
     sincos_time: bool = True
     sincos_twice: bool = False
+    decays_mask_token: bool = False
     activation_checkpoint: bool = False
     initialization: str = "published"
 
@@ -184,6 +193,7 @@ class DecoderOptions:
             separate_projections=False,
             rel_pos_spatial=False,
             rel_pos_temporal=False,
+            position_bias="",
             residual_pooling=False,
             layer_scale=0.0,
         )

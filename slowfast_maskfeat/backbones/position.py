@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
 import torch
 from torch import Tensor, nn
 
@@ -11,7 +13,13 @@ from slowfast_maskfeat.shapes import Grid
 
 
 def learned_tables(
-    grid: Grid, width: int, *, name: str, has_cls: bool, separable: bool
+    grid: Grid,
+    width: int,
+    *,
+    name: str,
+    has_cls: bool,
+    separable: bool,
+    fill: Callable[[Tensor], None] = truncated_normal,
 ) -> dict[str, nn.Parameter]:
     """Makes the tables of learned positions, with their initial values.
 
@@ -21,6 +29,7 @@ def learned_tables(
         name: Name of the one table; the front of the names of several.
         has_cls: Whether the cls token has a position too.
         separable: One table for space, one for time (and one for the cls token) instead of one.
+        fill: Fills a table in place.
 
     Returns:
         Name to (1, length, D): `name`, or `name` with _spatial, _temporal and _class behind it.
@@ -33,7 +42,7 @@ def learned_tables(
     tables = {}
     for table_name, size in sizes.items():
         tables[table_name] = nn.Parameter(torch.zeros(1, size, width))
-        truncated_normal(tables[table_name])
+        fill(tables[table_name])
     return tables
 
 

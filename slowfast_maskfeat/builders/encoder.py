@@ -55,6 +55,7 @@ def encoder_options(cfg: CfgNode) -> EncoderOptions:
         sincos_positions=keys.USE_FIXED_SINCOS_POS,
         sincos_time=keys.SINCOS_POS_TIME,
         sincos_twice=keys.SINCOS_POS_TWICE,
+        decays_mask_token=keys.DECAY_MASK_TOKEN,
         initialization=keys.INIT,
         activation_checkpoint=cfg.MODEL.ACT_CHECKPOINT,
     )
@@ -68,10 +69,12 @@ def _block_options(cfg: CfgNode) -> BlockOptions:
         pool_first=keys.POOL_FIRST,
         separate_projections=keys.SEPARATE_QKV,
         qkv_bias=keys.QKV_BIAS,
+        key_bias=keys.KEY_BIAS,
         has_cls=keys.CLS_EMBED_ON,
         rel_pos_spatial=keys.REL_POS_SPATIAL,
         rel_pos_temporal=keys.REL_POS_TEMPORAL,
         rel_pos_zero_init=keys.REL_POS_ZERO_INIT,
+        position_bias=keys.REL_POS_BIAS,
         residual_pooling=keys.RESIDUAL_POOLING,
         dropout=keys.DROPOUT_RATE,
         layer_scale=keys.LAYER_SCALE,
@@ -101,6 +104,8 @@ def encoder_positions(cfg: CfgNode) -> str:
         "absolute": options.absolute_positions and not options.sincos_positions,
         "relative in time": options.block.rel_pos_temporal,
         "relative in space": options.block.rel_pos_spatial,
+        "relative, a bias shared by all blocks": options.block.position_bias == "shared",
+        "relative, a bias of each block": options.block.position_bias == "block",
     }
     if options.separable_positions and kinds["absolute"]:
         kinds = {"absolute, separable in space and time": True, **kinds, "absolute": False}

@@ -8,11 +8,13 @@ from typing import NamedTuple
 
 import numpy as np
 from fvcore.common.config import CfgNode
+from torch import Tensor
 
 from slowfast_maskfeat.builders.backbones import prediction_grids
 from slowfast_maskfeat.builders.image_recipe import clip_recipe
 from slowfast_maskfeat.masks import (
     MaskSampler,
+    bevt_mask,
     block_mask,
     cube_mask,
     frame_mask,
@@ -143,9 +145,11 @@ def _selector(cfg: CfgNode) -> str:
     return "MASK.MAE_RND_MASK and AUG.MASK_FRAMES False"
 
 
-def _build_block(cfg: CfgNode, grid: Grid, ratio: float) -> MaskSampler:
+def _build_blocks(
+    mask: Callable[..., Tensor], cfg: CfgNode, grid: Grid, ratio: float
+) -> MaskSampler:
     return partial(
-        block_mask,
+        mask,
         grid,
         ratio,
         max_block=cfg.AUG.MAX_MASK_PATCHES_PER_BLOCK,
@@ -167,7 +171,8 @@ def _build_random(cfg: CfgNode, grid: Grid, ratio: float) -> MaskSampler:
 MASKS = {
     "cube": MaskKind(lambda cfg, grid, ratio: partial(cube_mask, grid, ratio)),
     "tube": MaskKind(lambda cfg, grid, ratio: partial(tube_mask, grid, ratio)),
-    "block": MaskKind(_build_block),
+    "block": MaskKind(partial(_build_blocks, block_mask)),
+    "bevt": MaskKind(partial(_build_blocks, bevt_mask)),
     "frame": MaskKind(lambda cfg, grid, ratio: partial(frame_mask, grid, ratio), is_exact=True),
     "random": MaskKind(_build_random, is_exact=True, masks_tokens=True),
 }

@@ -91,11 +91,12 @@ def schedule_warnings(cfg: CfgNode) -> list[str]:
     return found
 
 
-def build_schedule(cfg: CfgNode) -> Callable[[float], float]:
+def build_schedule(cfg: CfgNode, *, num_steps: int = 1) -> Callable[[float], float]:
     """Build the learning-rate schedule, a function of the fractional epoch.
 
     Args:
         cfg: configuration; not modified.
+        num_steps: steps of an epoch, on which SOLVER.WARMUP_INCLUDES_END depends.
 
     Raises:
         ValueError: keys of SOLVER contradict each other, see `learning_rate`.
@@ -109,6 +110,7 @@ def build_schedule(cfg: CfgNode) -> Callable[[float], float]:
         warmup_start_lr=rates.warmup_start_lr,
         max_epoch=cfg.SOLVER.MAX_EPOCH,
         warmup_epochs=cfg.SOLVER.WARMUP_EPOCHS,
+        warmup_last_step=1 / num_steps if cfg.SOLVER.WARMUP_INCLUDES_END else 0.0,
         cosine_after_warmup=cfg.SOLVER.COSINE_AFTER_WARMUP,
         steps=tuple(cfg.SOLVER.STEPS),
         lrs=tuple(cfg.SOLVER.LRS),

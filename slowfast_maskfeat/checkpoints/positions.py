@@ -9,7 +9,13 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
-from slowfast_maskfeat.checkpoints.reshape import TokenLayout, guess_grid, square_side, table_kind
+from slowfast_maskfeat.checkpoints.reshape import (
+    BIAS_TABLE,
+    TokenLayout,
+    guess_grid,
+    square_side,
+    table_kind,
+)
 from slowfast_maskfeat.position_tables import separable_positions
 from slowfast_maskfeat.shapes import Grid
 
@@ -19,6 +25,7 @@ JOINT, SPATIAL, TEMPORAL, CLASS = (
     "pos_embed_temporal",
     "pos_embed_class",
 )
+_SHARED_BIAS = f"rel_pos_bias.{BIAS_TABLE}"
 
 
 class MadeTable(NamedTuple):
@@ -75,7 +82,7 @@ def on_another_grid(name: str, source: TokenLayout, target: TokenLayout) -> bool
     kind = table_kind(name)
     if kind == JOINT:
         return source.grid != target.grid
-    return kind == SPATIAL and source.grid[1:] != target.grid[1:]
+    return kind in (SPATIAL, BIAS_TABLE) and source.grid[1:] != target.grid[1:]
 
 
 def exchange_class_row(
@@ -119,6 +126,8 @@ def other_form(
     * joint to separable: of an image, its table; of a video the nearest sum (least squares), which
       is the means over time, rows and columns.
     * separable to joint: their sum; for an image the spatial table alone, as published.
+    * biases of relative positions shared by all blocks to one table for each: copies, as BEiT's
+      fine-tuning makes them.
     * of an image, what a video needs besides (``pos_embed_temporal``, ``rel_pos_t``): zeros with
       ``mean``, so that they change nothing at first; the published way, ``repeat``, leaves them
       as initialized.
@@ -138,6 +147,11 @@ def other_form(
         made |= _separable(found, source, target)
     elif JOINT in state and SPATIAL in found:
         made |= _joint(found, is_of_images(state), source)
+    if _SHARED_BIAS in found and _SHARED_BIAS not in state:
+        copied, how = found[_SHARED_BIAS], "a copy of the one for all blocks"
+        for name in state:
+            if name.startswith("blocks.") and table_kind(name) == BIAS_TABLE:
+                made[name] = MadeTable(copied, how, source, (_SHARED_BIAS,))
     if is_of_images(found) and not is_of_images(state) and inflate == "mean":
         for name, own in state.items():
             if name == TEMPORAL or (name.startswith("blocks.") and name.endswith(".rel_pos_t")):

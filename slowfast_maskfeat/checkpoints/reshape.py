@@ -12,8 +12,16 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from slowfast_maskfeat.position_tables import joint_positions, resize_spatial, resize_temporal
+from slowfast_maskfeat.position_tables import (
+    NUM_CLASS_ROWS,
+    joint_positions,
+    resize_bias_table,
+    resize_spatial,
+    resize_temporal,
+)
 from slowfast_maskfeat.shapes import Grid
+
+BIAS_TABLE = "relative_position_bias_table"  # the last part of its name
 
 _MOST_FRAMES = 1024
 
@@ -64,6 +72,8 @@ def reshape_weight(
     * ``pos_embed_spatial`` (1, h * w, D): bicubic over rows and columns; a source of unknown grid
       is taken to be square.
     * ``pos_embed`` (1, [1 +] t * h * w, D): bicubic over rows and columns, then linear along time.
+    * ``relative_position_bias_table`` ((2 h - 1) (2 w - 1) [+ 3], heads): `resize_bias_table`; a
+      source of unknown grid is taken to be square.
     * convolution kernels (out, in, [t,] h, w): from one frame repeated along time; to one frame
       summed over time, which is the response to a still clip.
 
@@ -91,6 +101,8 @@ def reshape_weight(
         return _resize_spatial_table(weight, shape[1], source, target)
     if last == "pos_embed" and _differs_in_length_only(weight, shape):
         return _resize_joint_table(weight, shape[1], source, target)
+    if last == BIAS_TABLE and weight.ndim == len(shape) == 2 and weight.shape[1] == shape[1]:
+        return _resize_bias_table(weight, source, target)
     if last == "weight" and weight.ndim in (4, 5) and len(shape) in (4, 5):
         return _change_kernel_length(weight, shape, inflate)
     return None
@@ -142,6 +154,24 @@ def _resize_joint_table(
     resized = torch.cat((table[:, :front], patches), dim=1)
     known = "" if source.grid else " (taken for the grid of the file)"
     return Reshaped(resized, f"bicubic and linear, {tuple(old)}{known} to {tuple(grid)}")
+
+
+def _resize_bias_table(table: Tensor, source: TokenLayout, target: TokenLayout) -> Reshaped | None:
+    if target.grid is None or source.has_cls != target.has_cls:
+        return None
+    num_offsets = len(table) - NUM_CLASS_ROWS * source.has_cls
+    old = source.grid[1:] if source.grid is not None else _square_of_offsets(num_offsets)
+    if old is None or (2 * old[0] - 1) * (2 * old[1] - 1) != num_offsets:
+        return None
+    new = target.grid[1:]
+    resized = resize_bias_table(table.float(), source=old, target=new, has_cls=source.has_cls)
+    return Reshaped(resized, f"cubic splines, {old[0]}x{old[1]} to {new[0]}x{new[1]}")
+
+
+def _square_of_offsets(num_offsets: int) -> tuple[int, int] | None:
+    """Rows and columns of the square that has so many offsets of two patches."""
+    side = square_side(num_offsets)
+    return ((side + 1) // 2, (side + 1) // 2) if side and side % 2 else None
 
 
 def guess_grid(num_tokens: int, target: Grid, min_steps: int = 1) -> Grid | None:

@@ -12,6 +12,7 @@ from torch import Tensor, nn
 
 from slowfast_maskfeat.checkpoints.class_names import compare_class_names
 from slowfast_maskfeat.checkpoints.explain import explain_classifier, explain_names
+from slowfast_maskfeat.checkpoints.naming import beit
 from slowfast_maskfeat.checkpoints.positions import (
     MadeTable,
     exchange_class_row,
@@ -33,7 +34,9 @@ from slowfast_maskfeat.shapes import Grid
 from slowfast_maskfeat.text import cut, quoted
 
 # Keys under which files store weights; the first that exists is used.
-WEIGHT_KEYS = ("model_state", "state_dict", "model")
+WEIGHT_KEYS = ("model_state", "state_dict", "model", "module")
+# Last part of the name of buffers that follow from the configuration, which BEiT's code saves.
+_DERIVED = "relative_position_index"
 _BACKBONE = "backbone."
 _WRAPPERS = ("module.", "_orig_mod.")
 
@@ -96,6 +99,8 @@ def read_weights(
     found = _clean_names(_find_weights(content, path), clear_names, path)
     if rename is not None:
         found = dict(rename(found))
+    elif beit.recognizes(found):
+        found = beit.rename_heads(found)
     names = tuple(content.get("class_names") or ())
     return FileWeights(found, names, _source_grid(content, path))
 
@@ -119,10 +124,10 @@ def load_weights(
     """Load a checkpoint into a model, as far as the two match.
 
     Reads files of this package and of PySlowFast (``model_state``), of other training code
-    (``state_dict``, ``model``), training files of DINO and iBOT (the backbone of ``teacher`` or
-    ``student``), plain dicts of names and tensors, and safetensors files; a prefix
-    ``module.`` of names is dropped. Weights of the same name are copied, position tables and
-    kernels of another size are resized
+    (``state_dict``, ``model``, ``module``), training files of DINO and iBOT (the backbone of
+    ``teacher`` or ``student``), plain dicts of names and tensors, and safetensors files; a prefix
+    ``module.`` of names is dropped, and BEiT's names of heads are converted. Weights of the same
+    name are copied, position tables and kernels of another size are resized
     (:func:`slowfast_maskfeat.checkpoints.reshape.reshape_weight`), and position tables of another
     form are converted (:func:`slowfast_maskfeat.checkpoints.positions.other_form`). All other
     weights, such as a classifier of another size, keep their values.
@@ -322,7 +327,7 @@ def _find_weights(content: Mapping[str, Any], path: Path) -> dict[str, Tensor]:
     weights = {
         name: value
         for name, value in held.items()
-        if isinstance(name, str) and isinstance(value, Tensor)
+        if isinstance(name, str) and isinstance(value, Tensor) and not name.endswith(_DERIVED)
     }
     if not weights:
         keys = ", ".join(cut(str(key), 80) for key in list(held)[:8])

@@ -213,7 +213,8 @@ def _augmentation() -> CfgNode:
     node.RE_COUNT = 1  # largest number of rectangles erased in a clip
     node.ON_DEVICE = False  # new: RandAugment, resize and color on the device, not in workers
     node.NUM_SAMPLE = 1  # augmented clips per decoded clip; a step has NUM_SAMPLE * BATCH_SIZE
-    node.MASK_KIND = ""  # new: cube, tube, block, frame, random; "": as the published keys say
+    # new: cube, tube, block, frame, random, bevt; "": as the published keys say
+    node.MASK_KIND = ""
     node.MASK_RATIO = 0.0  # share of tokens masked in pre-training
     node.MASK_WINDOW_SIZE = []  # grid (t, h, w) of the masks; []: derived from the model
     node.MASK_TUBE = False  # the same mask in all frames
@@ -255,6 +256,7 @@ def _mvit() -> CfgNode:
     node.NUM_HEADS = 1  # attention heads of the first block
     node.MLP_RATIO = 4.0  # hidden width of the MLP over D
     node.QKV_BIAS = True  # bias of the query, key and value projections
+    node.KEY_BIAS = True  # new: also of the keys, where it has no effect on the output; BEiT: False
     node.SEPARATE_QKV = False  # three projections instead of one
     node.NORM = "layernorm"  # only layernorm is supported
     node.NORM_STEM = False  # normalize the patch embeddings
@@ -285,9 +287,13 @@ def _mvit() -> CfgNode:
     node.REL_POS_SPATIAL = False  # relative position embeddings of rows and columns
     node.REL_POS_TEMPORAL = False  # relative position embeddings of time
     node.REL_POS_ZERO_INIT = False  # initialize them to zero
+    # new: BEiT's bias of attention by head and relative position, on images: shared by all blocks,
+    # one per block; "": none
+    node.REL_POS_BIAS = ""
     node.ZERO_DECAY_POS_CLS = True  # no weight decay on position embeddings and class token
+    node.DECAY_MASK_TOKEN = False  # new: but on the mask token, as in BEiT
     node.USE_MEAN_POOLING = False  # classify the mean token instead of the class token
-    node.INIT = "published"  # new: initialization: published, xavier (MAE), rescaled (SimMIM)
+    node.INIT = "published"  # new: initialization: published, xavier (MAE), rescaled (SimMIM), beit
     node.HEAD_INIT_SCALE = 1.0  # factor on the initial classifier
     return node
 
@@ -428,6 +434,7 @@ def _solver() -> CfgNode:
     node.COSINE_AFTER_WARMUP = False  # the cosine starts after the warm-up
     node.WARMUP_EPOCHS = 0.0  # length of the linear warm-up
     node.WARMUP_START_LR = 0.01  # learning rate at its start
+    node.WARMUP_INCLUDES_END = False  # new: its last step has BASE_LR, as in BEiT; else the next
     node.STEPS = []  # epochs at which the stages of the steps policy begin
     node.LRS = []  # factor on BASE_LR of each stage
     node.MAX_EPOCH = 300  # epochs of training

@@ -120,6 +120,12 @@ def _of_images(cfg: CfgNode) -> bool:
     return bool(cfg.DATA.NUM_FRAMES == 1)
 
 
+def _has_blocks_of_frames(cfg: CfgNode) -> bool:
+    if _of_images(cfg):
+        return not _has_random_masks(cfg)
+    return bool(cfg.AUG.MASK_KIND == "bevt")
+
+
 def _has_random_masks(cfg: CfgNode) -> bool:
     return bool(cfg.AUG.MASK_KIND == "random" or (not cfg.AUG.MASK_KIND and cfg.MASK.MAE_RND_MASK))
 
@@ -149,13 +155,13 @@ INERT_TOGETHER = (
     Overruled(
         "AUG.MAX_MASK_PATCHES_PER_BLOCK",
         (None,),
-        lambda cfg: cfg.MASK.ENABLE and (_has_random_masks(cfg) or not _of_images(cfg)),
+        lambda cfg: cfg.MASK.ENABLE and not _has_blocks_of_frames(cfg),
         "on random masks and masks of videos: it limits the blocks of image masks",
     ),
     Overruled(
         "AUG.MIN_MASK_PATCHES_PER_BLOCK",
         (None,),
-        lambda cfg: cfg.MASK.ENABLE and (_has_random_masks(cfg) or not _of_images(cfg)),
+        lambda cfg: cfg.MASK.ENABLE and not _has_blocks_of_frames(cfg),
         "on random masks and masks of videos: it limits the blocks of image masks",
     ),
     Overruled(

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from slowfast_maskfeat.masks.bevt import bevt_mask
 from slowfast_maskfeat.masks.block import block_mask
 from slowfast_maskfeat.masks.cube import cube_mask
 from slowfast_maskfeat.masks.frame import frame_mask
@@ -11,6 +12,7 @@ from slowfast_maskfeat.masks.tube import tube_mask
 
 __all__ = [
     "MaskSampler",
+    "bevt_mask",
     "block_mask",
     "cube_mask",
     "frame_mask",

@@ -119,7 +119,7 @@ def run_training(
 
     if state.epoch >= cfg.SOLVER.MAX_EPOCH:
         print_main(f"{started_from} is of the last epoch (SOLVER.MAX_EPOCH): nothing left to train")
-    settings = _settings(cfg, precision, task.scalar_names)
+    settings = _settings(cfg, precision, task.scalar_names, num_steps=len(loader))
     written = train(
         state,
         loader,
@@ -213,10 +213,12 @@ def _owes_validation(cfg: CfgNode, state: TrainState, settings: TrainSettings) -
     return settings.validates(state.epoch) and from_main(lambda: not is_validated(path))
 
 
-def _settings(cfg: CfgNode, precision: torch.dtype | None, shown: Sequence[str]) -> TrainSettings:
+def _settings(
+    cfg: CfgNode, precision: torch.dtype | None, shown: Sequence[str], *, num_steps: int
+) -> TrainSettings:
     return TrainSettings(
         max_epoch=cfg.SOLVER.MAX_EPOCH,
-        learning_rate=build_schedule(cfg),
+        learning_rate=build_schedule(cfg, num_steps=num_steps),
         accumulation_steps=cfg.TRAIN.ACCUMULATION_STEPS,
         precision=precision,
         log_period=cfg.LOG_PERIOD,

@@ -83,6 +83,8 @@ AUTOENCODER = {
     "MASK.TIME_STRIDE_LOSS": False,
     "AUG.MASK_RATIO": 0.75,
 }
+BEIT = {**PLAIN_IMAGE, "MVIT.KEY_BIAS": False}
+SCALED = {"MVIT.LAYER_SCALE": 0.1, "MVIT.USE_ABS_POS": False}
 
 
 def stages(depth: int, grown: list[int]) -> dict[str, Any]:
@@ -138,6 +140,25 @@ CASES: dict[str, dict[str, Any]] = {
         **stages(4, [1, 3]),
         "MVIT.REL_POS_TEMPORAL": True,
     },
+    "hf_beit_pretraining": {
+        **BEIT,
+        **SCALED,
+        "MVIT.REL_POS_BIAS": "shared",
+        "MODEL.ARCH": "maskmvit",
+        "MODEL.MODEL_NAME": "MaskMViT",
+        "MASK.ENABLE": True,
+        "MASK.PRETRAIN_DEPTH": [2],
+        "MASK.TARGET": "pseudo_labels",
+        "MASK.LABEL_MAPS": "maps",
+        "MODEL.NUM_CLASSES": 24,
+    },
+    "hf_beit_classifier": {
+        **BEIT,
+        **SCALED,
+        "MVIT.REL_POS_BIAS": "block",
+        "MVIT.USE_MEAN_POOLING": True,
+    },
+    "hf_beit_class_token": BEIT,
     "vit_classifier": PLAIN_IMAGE,
     "vitmae_pretraining": {**PLAIN_IMAGE, **AUTOENCODER},
     "videomae_classifier": PLAIN_VIDEO,
@@ -151,11 +172,14 @@ FULL_SIZE = {
 }
 # Rounding of the libraries themselves, and the epsilon of their layer norms: 1e-12 or 1e-5.
 LARGEST_ERROR = 1e-5
+OF_TRANSFORMERS = ("hf_beit", "vitmae", "videomae")
 PRETRAINING = [name for name in CASES if name.endswith("_pretraining")]
 
 
 def naming_of(name: str) -> str:
-    return "vitmae" if name == "vit_classifier" else name.partition("_")[0]
+    if name == "vit_classifier":
+        return "vitmae"
+    return next(naming for naming in NAMINGS if name.startswith(f"{naming}_"))
 
 
 def foreign_state(name: str) -> dict[str, Tensor]:
@@ -198,7 +222,7 @@ def test_the_model_here_computes_what_the_library_computes(name: str) -> None:
         if name in PRETRAINING:
             mask = torch.tensor(golden["mask"]).bool().reshape(2, *model.configured_grid)
             rows = model(clips, mask)[0]
-            if model.patch_embed.is_2d:  # ours are (color, row, column)
+            if naming_of(name) == "vitmae":  # ours are (color, row, column)
                 rows = rows.unflatten(1, (3, 16, 16)).permute(0, 2, 3, 1).flatten(1)
             outputs = rows[:, :: golden["sampled_columns"]]
         else:
@@ -231,7 +255,7 @@ def test_each_library_is_recognized_and_no_other(name: str) -> None:
     assert recognize(published) == recognize(model.state_dict()) == ""
 
 
-@pytest.mark.parametrize("name", [name for name in CASES if naming_of(name).endswith("mae")])
+@pytest.mark.parametrize("name", [name for name in CASES if naming_of(name) in OF_TRANSFORMERS])
 def test_names_that_models_have_in_memory_are_read_too(name: str) -> None:
     """transformers 5 names some weights otherwise than the files that it reads and writes."""
     _, published, facts = converted(name)
@@ -337,6 +361,10 @@ def test_predicted_pixels_keep_their_meaning() -> None:
             {"MASK__MAE_ON": False, "MASK__HEAD_TYPE": "separate"},
             "this one encodes mask tokens",
         ),
+        ("hf_beit_classifier", "hf_beit", {"MVIT__KEY_BIAS": True}, "its keys have none"),
+        ("hf_beit_classifier", "hf_beit", {"MVIT__NORM_STEM": True}, r"no names for 2 .*norm_stem"),
+        ("hf_beit_classifier", "beit", {"MVIT__CLS_EMBED_ON": False}, "has a class token"),
+        ("videomae_classifier", "beit", {}, "its patches are two-dimensional"),
         ("videomae_classifier", "videomae", {"MVIT__CLS_EMBED_ON": True}, "has no class token"),
         ("videomae_classifier", "videomae", {"MVIT__USE_MEAN_POOLING": False}, "POOLING True"),
         ("videomae_classifier", "videomae", {}, "'pos_embed' here differs"),

@@ -20,7 +20,11 @@ from helpers.tiny_teachers import IMAGE_CLASSIFIER, save_dalle, save_teacher, sa
 from helpers.videos_on_disk import numbered_frames, write_video
 from PIL import Image
 
+from slowfast_maskfeat.builders import build_model
 from slowfast_maskfeat.builders.trained_config import shipped_file
+from slowfast_maskfeat.builders.weights import model_facts
+from slowfast_maskfeat.checkpoints import save_checkpoint
+from slowfast_maskfeat.checkpoints.naming import NAMINGS
 from slowfast_maskfeat.config import load_config
 
 # Later pairs win, so these make any configuration as small as a test's.
@@ -35,6 +39,7 @@ SMALL = {
     "AUG.MASK_WINDOW_SIZE": [],
     "SOLVER.MAX_EPOCH": 1,
     "SOLVER.WARMUP_EPOCHS": 0,
+    "TOKENIZER.CROP_SIZE": 0,
 }
 # What images need in the place of the above, and what has one clip along the time.
 SMALL_IMAGES = {
@@ -45,7 +50,7 @@ SMALL_IMAGES = {
     "MVIT.POOL_KVQ_KERNEL": [1, 3, 3],
     "MVIT.REL_POS_TEMPORAL": False,
 }
-# An autoencoder is a plain transformer with absolute positions.
+# An autoencoder is a plain transformer with absolute positions, and BEiT's is plain.
 SMALL_AUTOENCODER = {
     "MVIT.POOL_Q_STRIDE": [],
     "MVIT.POOL_KVQ_KERNEL": None,
@@ -89,8 +94,7 @@ def small(words: Sequence[str]) -> list[str]:
         pairs |= SMALL_IMAGES
     if cfg.MODEL.MODEL_NAME == "Tokenizer":
         pairs |= SMALL_TOKENIZER
-        pairs |= SMALL_AUTOENCODER if cfg.TOKENIZER.ARCH == "vit" else {}
-    if cfg.MASK.MAE_ON:
+    if cfg.MASK.MAE_ON or cfg.MVIT.REL_POS_BIAS or cfg.TOKENIZER.ARCH == "vit":
         pairs |= SMALL_AUTOENCODER
     if cfg.TEST.DATASET == "ssv2":
         pairs |= SMALL_SEGMENTS
@@ -173,6 +177,8 @@ class Sandbox:
             if "/ava_checkpoint" in word:
                 path, pairs = self.folder / word, tiny_run.pairs(SMALL)
                 detection_commands.write_detector(path, self.boxes(), DETECTOR, pairs)
+            elif "beit" in word and word.endswith((".pyth", ".pth")):
+                self._beit(word, words)
             elif word.endswith(".pyth"):
                 is_pretrained = "ssl_checkpoint" in word or "_PT_" in word
                 task = "ssl" if is_pretrained else "ssl_eval"
@@ -206,6 +212,17 @@ class Sandbox:
             make = save_tokenizer if is_tokenizer else partial(save_teacher, case=IMAGE_CLASSIFIER)
             self._copy(make(self.folder), name)
         return set(named.values())
+
+    def _beit(self, path: str, words: Sequence[str]) -> None:
+        """Save a BEiT of a command's sizes: as trained here, or (.pth) as its authors do."""
+        cfg = configuration(small(words))
+        model = build_model(cfg)
+        content: dict[str, object] = {"model_state": model.state_dict()}
+        if path.endswith(".pth"):
+            facts = model_facts(cfg, model)
+            content = {"model": NAMINGS["beit"].from_published(model.state_dict(), facts)}
+        (self.folder / path).parent.mkdir(parents=True, exist_ok=True)
+        save_checkpoint(self.folder / path, content)
 
     def results(self, folder: str) -> None:
         """Put what a finished fine-tuning has written."""

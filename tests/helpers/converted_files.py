@@ -21,6 +21,7 @@ from slowfast_maskfeat.config import load_config
 NARROW = ["MVIT.EMBED_DIM", "48"]
 # Whose names a documented input has, by how its path begins.
 INPUTS = {
+    "beit-": "hf_beit",
     "mvit_v2_s": "torchvision",
     "mvitv2_tiny": "timm",
     "vit-mae": "vitmae",
@@ -78,7 +79,7 @@ def _write(path: Path, cfg: CfgNode) -> None:
         save_checkpoint(path, {"model_state": model.state_dict()})
         return
     # Whatever is to be read with it, a file of theirs is of their way to classify.
-    facts = model_facts(cfg, model)._replace(mean_pooling=naming == "videomae")
+    facts = model_facts(cfg, model)._replace(mean_pooling=naming in ("hf_beit", "videomae"))
     theirs = NAMINGS[naming].from_published(_as_theirs(model, naming), facts)
     if path.suffix == ".safetensors":
         save_safetensors(path, {name: value.clone() for name, value in theirs.items()})

@@ -97,7 +97,7 @@ class MethodGolden:
         if facts["kind"] == "integers":
             return torch.from_numpy(generator.integers(facts["low"], facts["high"], shape))
         if facts["kind"] == "rand < p":
-            return torch.from_numpy(generator.random(shape) < facts["p"])
+            return torch.from_numpy(generator.random(shape, dtype=np.float32) < facts["p"])
         draw = {"randn": generator.standard_normal, "rand": generator.random}[facts["kind"]]
         values = draw(shape, dtype=np.float32)
         values = values * np.float32(facts["scale"]) + np.float32(facts["shift"])

@@ -176,6 +176,22 @@ SIMMIM_FT: Values = {
     "MVIT.INIT": "rescaled",
     **VIT_B,
 }
+# BEiT: get_started_for_image_classification.md (rates for 1024, epochs, layer decay, drop path) and
+# run_class_finetuning.py of github.com/microsoft/unilm, beit (1e-6 at the end, mean pooling with a
+# new norm, no clipping); utils.py (warm-up from 0, whose last step has the rate); layer scale of
+# README.md; modeling_finetune.py (biases of each block, none of the keys, initialization).
+BEIT_FT: Values = {
+    "TRAIN.CHECKPOINT_LEAVE_OUT": [],  # the norm of pre-training is not loaded into the new one
+    "SOLVER.WARMUP_START_LR": 0.0,
+    "SOLVER.WARMUP_INCLUDES_END": True,
+    "SOLVER.COSINE_END_LR": 1e-6 / 4,
+    "SOLVER.CLIP_GRAD_L2NORM": None,
+    "MVIT.USE_ABS_POS": False,
+    "MVIT.REL_POS_BIAS": "block",
+    "MVIT.KEY_BIAS": False,
+    "MVIT.INIT": "beit",
+    "MVIT.DECAY_MASK_TOKEN": True,  # there is none in fine-tuning
+}
 
 # Key -> value of each file: everything in which it differs from the defaults, and what it keeps.
 PAPERS: dict[str, Values] = {
@@ -232,6 +248,36 @@ PAPERS: dict[str, Values] = {
         "SOLVER.STEPS": [0, 700],
     },
     "masked_ssl/in1k_VIT_B_SimMIM_FT": {**COMMON, **IMAGES, **FINETUNING, **SIMMIM_FT},
+    "masked_ssl/in1k_VIT_B_BEiT_FT": {
+        **COMMON,
+        **IMAGES,
+        **FINETUNING,
+        **BEIT_FT,
+        **VIT_B,
+        "TRAIN.CHECKPOINT_PERIOD": 10,
+        "TRAIN.EVAL_PERIOD": 10,
+        "SOLVER.BASE_LR": 4e-3 / 4,
+        "SOLVER.MAX_EPOCH": 100,
+        "SOLVER.WARMUP_EPOCHS": 20.0,
+        "SOLVER.LAYER_DECAY": 0.65,
+        "MVIT.DROPPATH_RATE": 0.1,
+        "MVIT.LAYER_SCALE": 0.1,
+    },
+    "masked_ssl/in1k_VIT_L_BEiT_FT": {
+        **COMMON,
+        **IMAGES,
+        **FINETUNING,
+        **BEIT_FT,
+        **VIT_L,
+        "TRAIN.CHECKPOINT_PERIOD": 5,
+        "TRAIN.EVAL_PERIOD": 5,
+        "SOLVER.BASE_LR": 1e-3 / 4,
+        "SOLVER.MAX_EPOCH": 50,
+        "SOLVER.WARMUP_EPOCHS": 5.0,
+        "SOLVER.LAYER_DECAY": 0.75,
+        "MVIT.DROPPATH_RATE": 0.2,
+        "MVIT.LAYER_SCALE": 1e-5,
+    },
     # In no paper: SimMIM's setting on the clips of the published video files, 64 of them a machine.
     "masked_ssl/k400_VIT_B_16x4_SimMIM_PT": {
         **COMMON,
@@ -264,6 +310,8 @@ EXEMPT: dict[str, set[str]] = {
     "masked_ssl/in1k_VIT_L_MAE_FT": {"cls_token", "pos_embed"},
     "masked_ssl/in1k_VIT_B_SimMIM_PT": {"cls_token", "pos_embed", "mask_token"},
     "masked_ssl/in1k_VIT_B_SimMIM_FT": {"cls_token", "pos_embed"},
+    "masked_ssl/in1k_VIT_B_BEiT_FT": {"cls_token"},
+    "masked_ssl/in1k_VIT_L_BEiT_FT": {"cls_token"},
     "masked_ssl/k400_VIT_B_16x4_SimMIM_PT": {
         "cls_token",
         "pos_embed_class",

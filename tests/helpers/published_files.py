@@ -25,6 +25,8 @@ OF_PAPERS = (
     "masked_ssl/in1k_VIT_L_MAE_FT",
     "masked_ssl/in1k_VIT_B_SimMIM_PT",
     "masked_ssl/in1k_VIT_B_SimMIM_FT",
+    "masked_ssl/in1k_VIT_B_BEiT_FT",
+    "masked_ssl/in1k_VIT_L_BEiT_FT",
     "masked_ssl/k400_VIT_B_16x4_SimMIM_PT",
 )
 # Experiments whose targets a network gives: no results of theirs are known.
@@ -40,6 +42,9 @@ OF_TARGETS = (
     "masked_ssl/k400_MVITv2_S_16x4_tokens_PT",
     "masked_ssl/k400_MVITv2_S_16x4_features_PT",
     "masked_ssl/k400_MVITv2_S_16x4_pseudo_labels_PT",
+    "masked_ssl/in1k_VIT_B_BEiT_PT",
+    "masked_ssl/in1k_VIT_L_BEiT_PT",
+    "masked_ssl/k400_VIT_B_16x4_BEiT_PT",
 )
 
 

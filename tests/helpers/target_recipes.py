@@ -17,6 +17,8 @@ BEIT_WEIGHTS = "beit/README.md: flags of the released weights of 800 epochs on I
 BEIT_MASKS = "beit/masking_generator.py"
 BEIT_DATA = "beit/datasets.py, beit/transforms.py"
 BEIT_MODEL = "beit/modeling_pretrain.py"
+BEIT_SCHEDULE = "beit/utils.py: cosine_scheduler"
+BEVT_MASKS = "the authors' code of BEVT (arXiv 2112.01529): MaskedPositionGenerate and its settings"
 BEIT_V2 = "github.com/microsoft/unilm beit2/TOKENIZER.md"
 BEIT_V2_CODES = "beit2/norm_ema_quantizer.py, beit2/modeling_vqkd.py"
 
@@ -121,6 +123,58 @@ BEIT: Sourced = {
     "SOLVER.WEIGHT_DECAY": (0.05, BEIT_README),
     "SOLVER.ZERO_WD_1D_PARAM": (True, BEIT_README),
     "SOLVER.CLIP_GRAD_L2NORM": (3.0, BEIT_README),
+}
+
+BEIT_BACKBONE: Sourced = {
+    **BEIT,
+    "TOKENIZER.CROP_SIZE": (112, f"{BEIT_DATA}: second_input_size"),
+    "MVIT.USE_ABS_POS": (False, f"{BEIT_MODEL}: beit_base_patch16_224_8k_vocab"),
+    "MVIT.REL_POS_BIAS": ("shared", f"{BEIT_MODEL}: use_shared_rel_pos_bias"),
+    "MVIT.LAYER_SCALE": (0.1, f"{BEIT_README}: layer_scale_init_value of the base model"),
+    "MVIT.KEY_BIAS": (False, f"{BEIT_MODEL}: q_bias and v_bias"),
+    "MVIT.INIT": ("beit", f"{BEIT_MODEL}: _init_weights, fix_init_weight"),
+    "MVIT.DECAY_MASK_TOKEN": (True, f"{BEIT_MODEL}: no_weight_decay"),
+    "SOLVER.WARMUP_INCLUDES_END": (True, BEIT_SCHEDULE),
+}
+BEIT_L: Sourced = {
+    **BEIT_BACKBONE,
+    **{key: (value, OURS) for key, (value, _) in BEIT.items() if key.startswith("SOLVER.")},
+    "MASK.PRETRAIN_DEPTH": ([23], f"{BEIT_MODEL}: after the last block"),
+    "MVIT.DEPTH": (24, f"{BEIT_MODEL}: beit_large_patch16_224_8k_vocab"),
+    "MVIT.EMBED_DIM": (1024, f"{BEIT_MODEL}: beit_large_patch16_224_8k_vocab"),
+    "MVIT.NUM_HEADS": (16, f"{BEIT_MODEL}: beit_large_patch16_224_8k_vocab"),
+    "MVIT.LAYER_SCALE": (1e-5, f"{BEIT_README}: layer_scale_init_value of the large model"),
+    "MVIT.DROPPATH_RATE": (0.1, OURS),
+}
+POSITIONS_OF_VIDEO = "k400_VIT_B: declared, there is no such model of the authors"
+BEIT_ON_VIDEO: Sourced = {
+    **BEIT_BACKBONE,
+    "TRAIN.DATASET": ("kinetics", TARGET_IS),
+    "TEST.DATASET": ("kinetics", TARGET_IS),
+    "TRAIN.BATCH_SIZE": (64, OURS),
+    "TEST.BATCH_SIZE": (8, USUAL),
+    "TEST.NUM_SPATIAL_CROPS": (1, USUAL),
+    "DATA.NUM_FRAMES": (16, TARGET_IS),
+    "DATA.SAMPLING_RATE": (4, TARGET_IS),
+    "DATA.USE_OFFSET_SAMPLING": (True, USUAL),
+    "DATA.MEAN": ([0.45, 0.45, 0.45], USUAL),
+    "DATA.STD": ([0.225, 0.225, 0.225], USUAL),
+    "DATA.TRAIN_JITTER_SCALES_RELATIVE": ([0.5, 1.0], OURS),
+    "MASK.TIME_STRIDE_LOSS": (False, BEVT_MASKS),
+    "MVIT.PATCH_2D": (False, POSITIONS_OF_VIDEO),
+    "MVIT.PATCH_KERNEL": ([2, 16, 16], POSITIONS_OF_VIDEO),
+    "MVIT.PATCH_STRIDE": ([2, 16, 16], POSITIONS_OF_VIDEO),
+    "MVIT.PATCH_PADDING": ([0, 0, 0], POSITIONS_OF_VIDEO),
+    "MVIT.USE_ABS_POS": (True, POSITIONS_OF_VIDEO),
+    "MVIT.SEP_POS_EMBED": (True, POSITIONS_OF_VIDEO),
+    "MVIT.REL_POS_BIAS": ("", POSITIONS_OF_VIDEO),
+    "AUG.MASK_KIND": ("bevt", BEVT_MASKS),
+    "AUG.MASK_RATIO": (0.5, f"{BEVT_MASKS}: 98 of 196 tokens"),
+    "AUG.MIN_MASK_PATCHES_PER_BLOCK": (16, BEVT_MASKS),
+    "AUG.COLOR_JITTER": (None, OURS),
+    "SOLVER.BASE_LR": (1.5e-3 / 32, "BEiT's for the 64 clips of a machine: our choice"),
+    "SOLVER.COSINE_END_LR": (1e-5 / 32, "BEiT's for the 64 clips of a machine: our choice"),
+    "SOLVER.MAX_EPOCH": (300, OURS),
 }
 
 VQ: Sourced = {
@@ -251,6 +305,7 @@ VQKD: Sourced = {
     "MVIT.USE_ABS_POS": (True, BEIT_V2_NETWORK),
     "MVIT.DROPPATH_RATE": (0.0, BEIT_V2_NETWORK),
     "MVIT.LAYER_SCALE": (0.0, BEIT_V2_NETWORK),
+    "MVIT.KEY_BIAS": (False, f"{BEIT_V2_NETWORK}: qkv_bias of beit2/modeling_finetune.py"),
     "MVIT.INIT": ("rescaled", OURS),
     "MVIT.ZERO_DECAY_POS_CLS": (True, f"{BEIT_V2_NETWORK}: no_weight_decay"),
     "DATA.TRAIN_JITTER_SCALES_RELATIVE": ([0.08, 1.0], BEIT_V2),
@@ -282,13 +337,25 @@ TARGET_RECIPES: dict[str, Sourced] = {
     "masked_ssl/k400_MVITv2_S_16x4_tokens_PT": TOKENS,
     "masked_ssl/k400_MVITv2_S_16x4_features_PT": OF_DINO,
     "masked_ssl/k400_MVITv2_S_16x4_pseudo_labels_PT": PSEUDO_LABELS,
+    "masked_ssl/in1k_VIT_B_BEiT_PT": BEIT_BACKBONE,
+    "masked_ssl/in1k_VIT_L_BEiT_PT": BEIT_L,
+    "masked_ssl/k400_VIT_B_16x4_BEiT_PT": BEIT_ON_VIDEO,
 }
 
-# Matrices and tables that do not decay. BEiT's mask token decays, ours does not.
+# Matrices and tables that do not decay. BEiT's mask token decays, that of in1k_VIT_B_tokens_PT does
+# not.
 TARGET_EXEMPT: dict[str, set[str]] = {
     **{name: set[str]() for name in TARGET_RECIPES},
     "masked_ssl/in1k_VIT_B_tokens_PT": {"cls_token", "pos_embed", "mask_token"},
     "masked_ssl/in1k_VQKD": {
         f"{part}.{name}" for part in ("encoder", "decoder") for name in ("cls_token", "pos_embed")
+    },
+    "masked_ssl/in1k_VIT_B_BEiT_PT": {"cls_token"},
+    "masked_ssl/in1k_VIT_L_BEiT_PT": {"cls_token"},
+    "masked_ssl/k400_VIT_B_16x4_BEiT_PT": {
+        "cls_token",
+        "pos_embed_class",
+        "pos_embed_spatial",
+        "pos_embed_temporal",
     },
 }

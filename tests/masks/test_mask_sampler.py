@@ -123,6 +123,19 @@ def test_simmim_masks_blocks_of_32_pixels():
     assert int((~mask).sum()) == 4 * int(49 * 0.4)
 
 
+def test_bevt_masks_of_a_video_have_the_least_block_of_the_key():
+    files = [str(ROOT / "configs/masked_ssl/k400_VIT_B_16x4_SimMIM_PT.yaml")]
+    keys = ["MASK.MAE_RND_MASK", "False", "MASK.RANDOM_BLOCK", "[]", "AUG.MASK_KIND", "bevt"]
+    keys += ["AUG.MASK_RATIO", "0.5", "AUG.MIN_MASK_PATCHES_PER_BLOCK"]
+    small, large = (
+        draw(build_mask_sampler(load_config(files, [*keys, least]))) for least in ("1", "60")
+    )
+    for mask in (*small, *large):
+        assert mask.shape == (8, 14, 14)
+        assert {int(n) for n in mask.sum(dim=(1, 2))} <= {0, int(mask.any(dim=0).sum())}
+    assert not all(a.equal(b) for a, b in zip(small, large, strict=True))
+
+
 def simmim(*pairs):
     return build_mask_sampler(
         load_config([str(ROOT / "configs/masked_ssl/in1k_VIT_B_SimMIM_PT.yaml")], pairs)

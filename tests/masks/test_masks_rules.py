@@ -8,10 +8,17 @@ import numpy as np
 import pytest
 import torch
 
-from slowfast_maskfeat.masks import block_mask, cube_mask, frame_mask, random_mask, tube_mask
+from slowfast_maskfeat.masks import (
+    bevt_mask,
+    block_mask,
+    cube_mask,
+    frame_mask,
+    random_mask,
+    tube_mask,
+)
 from slowfast_maskfeat.shapes import Grid
 
-SAMPLERS = [block_mask, cube_mask, frame_mask, random_mask, tube_mask]
+SAMPLERS = [bevt_mask, block_mask, cube_mask, frame_mask, random_mask, tube_mask]
 GRIDS = [
     Grid(8, 7, 7),
     Grid(4, 3, 3),

@@ -18,7 +18,7 @@ from helpers.tiny_run import ROOT
 from torch import Tensor, nn
 
 from slowfast_maskfeat import load_config, load_weights
-from slowfast_maskfeat.backbones import EncoderOptions
+from slowfast_maskfeat.backbones import BlockOptions, EncoderOptions
 from slowfast_maskfeat.builders.data_source import DataSource
 from slowfast_maskfeat.builders.tokenizer import build_tokenizer, find_tokenizer, load_tokenizer
 from slowfast_maskfeat.builders.tokenizer_networks import Parts, find_architecture
@@ -155,7 +155,8 @@ def test_a_vqgan_loads_completely_and_computes_what_the_authors_code_computes(
 
 def small_vqkd() -> VQKD:
     """A network of VQ-KD for 16x16 pixels and features of width 12, with class tokens."""
-    sizes = {"width": 16, "num_heads": 2, "patch_padding": (0, 0)}
+    block = BlockOptions(key_bias=False)
+    sizes = {"width": 16, "num_heads": 2, "patch_padding": (0, 0), "block": block}
     encoder = PatchTransformer(
         EncoderOptions(
             clip_size=(1, 16, 16), patch_kernel=(4, 4), patch_stride=(4, 4), depth=3, **sizes
@@ -177,19 +178,12 @@ def small_vqkd() -> VQKD:
 
 
 def published_vqkd(model: VQKD) -> dict[str, Tensor]:
-    """Weights of the golden rule in the published names, which have no bias of the keys."""
-    state = {}
-    for name, value in model.state_dict().items():
-        if name.startswith("quantizer."):
-            continue
-        shape = tuple(value.shape)
-        if name.endswith("qkv.bias"):
-            front = name.removesuffix("qkv.bias")
-            for part in "qv":
-                short = f"{front}{part}_bias"
-                state[short] = torch.from_numpy(golden_array(short, shape=(shape[0] // 3,)))
-        else:
-            state[name] = torch.from_numpy(golden_array(name, shape=shape))
+    """Weights of the golden rule in the published names."""
+    state = {
+        name: torch.from_numpy(golden_array(name, shape=tuple(value.shape)))
+        for name, value in model.state_dict().items()
+        if not name.startswith("quantizer.")
+    }
     codebook = torch.nn.functional.normalize(golden_randn(5, (10, 6)), dim=1)
     state["quantize.embedding.weight"] = codebook
     state["quantize.cluster_size"] = torch.arange(10.0)

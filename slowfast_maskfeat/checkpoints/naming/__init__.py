@@ -7,7 +7,14 @@ from typing import NamedTuple
 
 from torch import Tensor
 
-from slowfast_maskfeat.checkpoints.naming import timm, torchvision, videomae, vitmae
+from slowfast_maskfeat.checkpoints.naming import (
+    beit,
+    hf_beit,
+    timm,
+    torchvision,
+    videomae,
+    vitmae,
+)
 from slowfast_maskfeat.checkpoints.naming.table import ModelFacts
 
 Conversion = Callable[[Mapping[str, Tensor], ModelFacts], dict[str, Tensor]]
@@ -31,6 +38,10 @@ class Naming(NamedTuple):
 
 # The first that recognizes the weights is used.
 NAMINGS = {
+    "beit": Naming("BEiT's code", beit.recognizes, beit.to_published, beit.from_published),
+    "hf_beit": Naming(
+        "Hugging Face", hf_beit.recognizes, hf_beit.to_published, hf_beit.from_published
+    ),
     "timm": Naming("timm", timm.recognizes, timm.to_published, timm.from_published),
     "torchvision": Naming(
         "torchvision",

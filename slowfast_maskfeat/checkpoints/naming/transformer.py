@@ -24,6 +24,15 @@ LAYER = (
     ("layernorm_before", "norm1"),
     ("layernorm_after", "norm2"),
 )
+# Names in the models of transformers 5; its files have the older names.
+LAYER_IN_MEMORY = (
+    *((f"attention.{part}_proj", f"attn.{part}") for part in "qkv"),
+    ("attention.o_proj", "attn.proj"),
+    ("mlp.fc1", "mlp.fc1"),
+    ("mlp.fc2", "mlp.fc2"),
+    ("layernorm_before", "norm1"),
+    ("layernorm_after", "norm2"),
+)
 
 _QUERY = re.compile(r"(.*\.attn)\.q\.(weight|bias)")
 _FUSED = re.compile(r"(.*\.attn)\.qkv\.(weight|bias)")

@@ -16,6 +16,7 @@ from slowfast_maskfeat.checkpoints.naming.table import (
 from slowfast_maskfeat.checkpoints.naming.transformer import (
     DECODER,
     DECODER_NORM,
+    LAYER_IN_MEMORY,
     fuse_projections,
     layer_rows,
     name_decoder_norm,
@@ -27,15 +28,6 @@ from slowfast_maskfeat.checkpoints.naming.transformer import (
 
 _LIBRARY = "Hugging Face (ViT, ViTMAE)"
 _PREFIX = "vit."
-# Names in the models of transformers 5; its files have the older names.
-_LAYER_IN_MEMORY = (
-    *((f"attention.{part}_proj", f"attn.{part}") for part in "qkv"),
-    ("attention.o_proj", "attn.proj"),
-    ("mlp.fc1", "mlp.fc1"),
-    ("mlp.fc2", "mlp.fc2"),
-    ("layernorm_before", "norm1"),
-    ("layernorm_after", "norm2"),
-)
 _TABLE = NameTable(
     [
         ("vit.embeddings.cls_token", "cls_token"),
@@ -44,12 +36,12 @@ _TABLE = NameTable(
         ("vit.layernorm", "norm"),
         ("classifier", "head.projection"),
         *layer_rows("vit.encoder.layer.*", "blocks.*"),
-        *layer_rows("vit.layers.*", "blocks.*", _LAYER_IN_MEMORY),
+        *layer_rows("vit.layers.*", "blocks.*", LAYER_IN_MEMORY),
         ("decoder.decoder_embed", "decoder_embed"),
         ("decoder.mask_token", "mask_token"),
         ("decoder.decoder_pos_embed", "decoder_pos_embed"),
         *layer_rows("decoder.decoder_layers.*", f"{DECODER}.*"),
-        *layer_rows("decoder.decoder_layers.*", f"{DECODER}.*", _LAYER_IN_MEMORY),
+        *layer_rows("decoder.decoder_layers.*", f"{DECODER}.*", LAYER_IN_MEMORY),
         # transformers 5.23 writes this name instead of the one above.
         *layer_rows("decoder.decoder_encoder.layer.*", f"{DECODER}.*"),
         ("decoder.decoder_norm", DECODER_NORM),
