@@ -45,6 +45,8 @@ OF_TARGETS = (
     "masked_ssl/in1k_VIT_B_BEiT_PT",
     "masked_ssl/in1k_VIT_L_BEiT_PT",
     "masked_ssl/k400_VIT_B_16x4_BEiT_PT",
+    "masked_ssl/in1k_VIT_B_PeCo_PT",
+    "masked_ssl/in1k_VIT_B_PeCo_FT",
 )
 
 

@@ -8,6 +8,8 @@ from __future__ import annotations
 
 from typing import Any
 
+from helpers.paper_recipes import EXEMPT, PAPERS
+
 Sourced = dict[str, tuple[Any, str]]
 
 OURS = "our choice"
@@ -289,6 +291,15 @@ PECO_VQ: Sourced = {
     "SOLVER.WEIGHT_DECAY": (1e-4, OURS),
 }
 
+PECO_PT: Sourced = {
+    **BEIT_BACKBONE,
+    "TOKENIZER.CROP_SIZE": (0, f"{PECO_MEMORY}: 14x14 codes of 224 pixels"),
+}
+PECO_FT: Sourced = {
+    key: (value, f"{OURS}: BEiT's fine-tuning, with its sources in paper_recipes.py")
+    for key, value in PAPERS["masked_ssl/in1k_VIT_B_BEiT_FT"].items()
+}
+
 VQKD: Sourced = {
     **VQ,
     "MASK.TEACHER_CFG": ("VIT_B_16", f"{BEIT_V2}: weights with DINO's ViT-B/16"),
@@ -340,6 +351,8 @@ TARGET_RECIPES: dict[str, Sourced] = {
     "masked_ssl/in1k_VIT_B_BEiT_PT": BEIT_BACKBONE,
     "masked_ssl/in1k_VIT_L_BEiT_PT": BEIT_L,
     "masked_ssl/k400_VIT_B_16x4_BEiT_PT": BEIT_ON_VIDEO,
+    "masked_ssl/in1k_VIT_B_PeCo_PT": PECO_PT,
+    "masked_ssl/in1k_VIT_B_PeCo_FT": PECO_FT,
 }
 
 # Matrices and tables that do not decay. BEiT's mask token decays, that of in1k_VIT_B_tokens_PT does
@@ -352,6 +365,8 @@ TARGET_EXEMPT: dict[str, set[str]] = {
     },
     "masked_ssl/in1k_VIT_B_BEiT_PT": {"cls_token"},
     "masked_ssl/in1k_VIT_L_BEiT_PT": {"cls_token"},
+    "masked_ssl/in1k_VIT_B_PeCo_PT": {"cls_token"},
+    "masked_ssl/in1k_VIT_B_PeCo_FT": EXEMPT["masked_ssl/in1k_VIT_B_BEiT_FT"],
     "masked_ssl/k400_VIT_B_16x4_BEiT_PT": {
         "cls_token",
         "pos_embed_class",

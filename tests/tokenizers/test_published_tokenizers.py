@@ -22,7 +22,7 @@ from slowfast_maskfeat.backbones import BlockOptions, EncoderOptions
 from slowfast_maskfeat.builders.data_source import DataSource
 from slowfast_maskfeat.builders.tokenizer import build_tokenizer, find_tokenizer, load_tokenizer
 from slowfast_maskfeat.builders.tokenizer_networks import Parts, find_architecture
-from slowfast_maskfeat.checkpoints import save_checkpoint
+from slowfast_maskfeat.checkpoints import save_checkpoint, save_safetensors
 from slowfast_maskfeat.runs.model_info import measure_model
 from slowfast_maskfeat.tokenizers import (
     VQGAN,
@@ -282,6 +282,38 @@ def test_a_vqkd_trains_every_parameter_and_exempts_positions() -> None:
     assert not model.has_pictures
 
 
+VQKD_YAML = """
+MODEL: {MODEL_NAME: Tokenizer}
+DATA: {TRAIN_CROP_SIZE: 16, NUM_FRAMES: 1}
+TOKENIZER:
+  {ARCH: vit, RECONSTRUCTION: features, NUM_CODES: 10, CODE_DIM: 6, CODEBOOK: direction,
+   DISTANCE: cosine, KMEANS_ROUNDS: 0}
+MVIT:
+  {PATCH_2D: True, PATCH_KERNEL: [4, 4], PATCH_STRIDE: [4, 4], PATCH_PADDING: [0, 0], DEPTH: 3,
+   EMBED_DIM: 16, NUM_HEADS: 2, KEY_BIAS: False}
+"""
+
+
+@pytest.mark.parametrize("suffix", [".pth", ".safetensors"])
+def test_a_published_vqkd_is_frozen_without_its_teacher(tmp_path: Path, suffix: str) -> None:
+    """Its file has no configuration, and the teacher of its training is not named."""
+    state = published_vqkd(small_vqkd())
+    path, file = tmp_path / f"vqkd{suffix}", tmp_path / "vqkd.yaml"
+    file.write_text(VQKD_YAML)
+    if suffix == ".pth":
+        save_checkpoint(path, {"model": state})
+    else:
+        save_safetensors(path, dict(sorted(state.items())))
+    found = find(CHECKPOINT=path, CFG=file)
+    assert (found.num_codes, found.pixels_per_code) == (10, 4)
+    model = small_vqkd()
+    load_weights(model, path, complete=True)
+    images = torch.rand(2, 3, 16, 16)
+    network = load_tokenizer(found).network
+    assert torch.equal(network.encode(images), model.eval().encode(images))
+    assert network.decoder_output(network.encode(images)).shape == (2, 12, 4, 4)
+
+
 DALLE = """
 MODEL: {MODEL_NAME: Tokenizer}
 DATA: {TRAIN_CROP_SIZE: 16}
@@ -364,6 +396,8 @@ def test_files_of_dalle_that_do_not_fit_are_named(
         ("ARCH vit", "TOKENIZER.RECONSTRUCTION must be 'features' with TOKENIZER.ARCH 'vit'"),
         ("ARCH vqgan RECONSTRUCTION features", "must be one of pixels, such as 'l2', with"),
         ("ARCH vit RECONSTRUCTION features", "MVIT must describe a plain transformer"),
+        ("ARCH vit RECONSTRUCTION features MVIT.PATCH_2D True MVIT.PATCH_KERNEL [0,0]", "plain"),
+        ("ARCH vit RECONSTRUCTION features MVIT.PATCH_KERNEL [2,8,8]", "must describe a plain"),
         ("WIDTHS []", "TOKENIZER.WIDTHS must have the channels of at least one stage"),
         ("ARCH vqgan WIDTHS [8,16]", "multiple of 32"),
         ("ARCH dalle TYPE dvae WIDTHS [6]", "multiple of 4"),
@@ -374,7 +408,10 @@ def test_files_of_dalle_that_do_not_fit_are_named(
 )
 def test_keys_that_contradict_each_other_are_errors(words: str, message: str) -> None:
     pairs = words.split()
-    names = [f"TOKENIZER.{word}" if i % 2 == 0 else word for i, word in enumerate(pairs)]
+    names = [
+        f"TOKENIZER.{word}" if i % 2 == 0 and "." not in word else word
+        for i, word in enumerate(pairs)
+    ]
     with pytest.raises(ValueError, match=message):
         _build(["MODEL.MODEL_NAME", "Tokenizer", *names])
 
