@@ -12,7 +12,7 @@ from functools import partial
 import pytest
 import torch
 from helpers.beit_goldens import BEIT_CHECKS
-from helpers.dalle_goldens import check_dalle_dvae, check_dalle_encoder
+from helpers.dalle_goldens import DALLE_CHECKS
 from helpers.golden_masks import check_mask_beit, check_mask_ibot
 from helpers.golden_training import check_ema_schedules, check_lars
 from helpers.method_goldens import DEFAULT_FOLDER, MethodGolden, gumbel, pcg64
@@ -58,8 +58,7 @@ Check = Callable[[MethodGolden], None]
 GOLDENS = (
     *BEIT_CHECKS,
     *TEACHER_CHECKS,
-    "dalle_dvae",
-    "dalle_encoder_full",
+    *DALLE_CHECKS,
     "dvae_gumbel",
     "ema_schedules",
     "feature_losses",
@@ -73,12 +72,7 @@ GOLDENS = (
     "vq_ema",
     "vq_taming",
 )
-CHECKS: dict[str, Check] = {
-    **BEIT_CHECKS,
-    **TEACHER_CHECKS,
-    "dalle_dvae": check_dalle_dvae,
-    "dalle_encoder_full": check_dalle_encoder,
-}
+CHECKS: dict[str, Check] = {**BEIT_CHECKS, **TEACHER_CHECKS, **DALLE_CHECKS}
 SLOW = {"dalle_encoder_full"}
 
 

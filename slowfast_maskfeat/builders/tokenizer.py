@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, NamedTuple, cast
@@ -40,6 +41,8 @@ from slowfast_maskfeat.tokenizers import Tokenizer
 from slowfast_maskfeat.tokenizers.published import own_names
 
 _NAME = "Tokenizer"
+# Of decoders of features: of `VQKD`, and of `FeatureDecoder`.
+_LAST_BIAS = re.compile(r"decode_task_layer\.2\.bias|decoder\.\d+\.bias")
 
 
 def check_tokenizer(cfg: CfgNode) -> None:
@@ -243,5 +246,5 @@ def _trained_feature_width(cfg: CfgNode, weights: Mapping[str, Tensor]) -> int |
     """
     if cfg.TOKENIZER.RECONSTRUCTION != "features":
         return None
-    biases = [name for name in weights if name.startswith("decode") and name.endswith(".bias")]
-    return len(weights[biases[-1]]) if biases else 1  # without a decoder loading is an error
+    last = [name for name in weights if _LAST_BIAS.fullmatch(name)]
+    return len(weights[last[0]]) if last else 1  # without one, loading is an error

@@ -179,7 +179,7 @@ def _build_vqgan(cfg: CfgNode, parts: Parts) -> Tokenizer:
 
 
 def _patch_side(cfg: CfgNode) -> int:
-    return int(cfg.MVIT.PATCH_STRIDE[-1])
+    return int(_transformer_options(cfg).patch_stride[-1])
 
 
 def _transformer_options(cfg: CfgNode) -> EncoderOptions:
@@ -189,15 +189,18 @@ def _transformer_options(cfg: CfgNode) -> EncoderOptions:
         ValueError: it is no plain transformer of images.
     """
     options = encoder_options(cfg)
-    side, stride = options.patch_stride[-1], options.token_stride()
+    side = options.patch_kernel[-1]
     patches = tuple(options.patch_kernel), tuple(options.patch_stride), tuple(options.patch_padding)
-    is_plain = stride == (1, side, side) and not options.dim_mul and not options.head_mul
-    if patches != ((side, side), (side, side), (0, 0)) or not is_plain:
+    pooling = options.pool_q_stride, options.pool_kv_stride, options.pool_kv_stride_adaptive
+    widening = options.dim_mul, options.head_mul
+    is_of_squares = side >= 1 and patches == ((side, side), (side, side), (0, 0))
+    if not is_of_squares or any((*pooling, *widening)):
         raise ValueError(
             "MVIT must describe a plain transformer on square patches of an image with "
             "TOKENIZER.ARCH 'vit', got MVIT.PATCH_KERNEL, PATCH_STRIDE and PATCH_PADDING "
-            f"{', '.join(str(list(numbers)) for numbers in patches)} and tokens of "
-            f"{stride[1]}x{stride[2]} pixels; see configs/_base_/backbone/vit_b_image.yaml"
+            f"{', '.join(str(list(numbers)) for numbers in patches)}"
+            f"{', and pooling or growing widths' if any((*pooling, *widening)) else ''}; see "
+            "configs/_base_/backbone/vit_b_image.yaml"
         )
     return replace(options, clip_size=(1, *options.clip_size[1:]), activation_checkpoint=False)
 

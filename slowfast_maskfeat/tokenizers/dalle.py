@@ -38,10 +38,11 @@ class NamedConv2d(nn.Module):
         self.w = nn.Parameter(torch.empty(out_channels, in_channels, kernel, kernel))
         self.b = nn.Parameter(torch.zeros(out_channels))
         nn.init.normal_(self.w, std=(in_channels * kernel**2) ** -0.5)
+        self.padding = kernel // 2
 
     def forward(self, x: Tensor) -> Tensor:
         """Apply the convolution: (B, C, h, w) -> (B, out_channels, h, w)."""
-        return F.conv2d(x, self.w, self.b, padding=self.w.shape[-1] // 2)
+        return F.conv2d(x, self.w, self.b, padding=self.padding)
 
 
 class DalleBlock(nn.Module):

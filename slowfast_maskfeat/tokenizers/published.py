@@ -1,7 +1,7 @@
 """Names of published tokenizers: DALL-E's encoder, VQGAN (taming-transformers), BEiT v2's VQ-KD.
 
 Most names are those of the modules here. Others differ: the prefix of DALL-E's encoder, which is
-published in a file of its own, the codebook, and biases of queries and values without keys.
+published in a file of its own, and the codebook.
 """
 
 from __future__ import annotations
@@ -13,7 +13,6 @@ from torch import Tensor
 
 _CODEBOOK = "quantize.embedding.weight"
 _NAMES = {_CODEBOOK: "quantizer.codebook", "quantize.cluster_size": "quantizer.sizes"}
-_QUERY_BIAS, _VALUE_BIAS = ".attn.q_bias", ".attn.v_bias"
 
 
 def own_names(weights: Mapping[str, Tensor]) -> dict[str, Tensor]:
@@ -24,21 +23,13 @@ def own_names(weights: Mapping[str, Tensor]) -> dict[str, Tensor]:
 
     Returns:
         Weights by name; unknown names, such as those of a loss, are kept. A codebook is accompanied
-        by the counters of one that has just started, and biases of queries and values by zeros for
-        the keys.
+        by the counters of one that has just started.
     """
     if all(name.startswith("blocks.") for name in weights):
         return {f"encoder.{name}": value for name, value in weights.items()}
     if _CODEBOOK not in weights:
         return dict(weights)
     renamed = {_NAMES.get(name, name): value for name, value in weights.items()}
-    for name in [name for name in renamed if name.endswith(_QUERY_BIAS)]:
-        block = name.removesuffix(_QUERY_BIAS)
-        if block + _VALUE_BIAS in renamed:
-            queries, values = renamed.pop(name), renamed.pop(block + _VALUE_BIAS)
-            renamed[f"{block}.attn.qkv.bias"] = torch.cat(
-                (queries, torch.zeros_like(queries), values)
-            )
     return {**renamed, **_counters(len(weights[_CODEBOOK]))}
 
 

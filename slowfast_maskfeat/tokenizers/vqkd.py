@@ -1,8 +1,7 @@
 """BEiT v2's VQ-KD: transformers as encoder and decoder, for the features of a teacher.
 
 Sources: BEiT v2 (arXiv:2208.06366) and github.com/microsoft/unilm, beit2/modeling_vqkd.py, whose
-names of parameters these networks have. Its queries, keys and values have biases but for the keys;
-a bias of the keys changes nothing, since the softmax over keys cancels it.
+names of parameters these networks have, if their keys have no bias (MVIT.KEY_BIAS False).
 """
 
 from __future__ import annotations

@@ -94,8 +94,7 @@ def small(words: Sequence[str]) -> list[str]:
         pairs |= SMALL_IMAGES
     if cfg.MODEL.MODEL_NAME == "Tokenizer":
         pairs |= SMALL_TOKENIZER
-        pairs |= SMALL_AUTOENCODER if cfg.TOKENIZER.ARCH == "vit" else {}
-    if cfg.MASK.MAE_ON or cfg.MVIT.REL_POS_BIAS:
+    if cfg.MASK.MAE_ON or cfg.MVIT.REL_POS_BIAS or cfg.TOKENIZER.ARCH == "vit":
         pairs |= SMALL_AUTOENCODER
     if cfg.TEST.DATASET == "ssv2":
         pairs |= SMALL_SEGMENTS

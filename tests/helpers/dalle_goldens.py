@@ -85,3 +85,6 @@ def _widths(names: Mapping[str, Sequence[int]]) -> tuple[list[int], int]:
     blocks = {name.split(".")[2] for name in names if name.startswith(f"blocks.{groups[0]}.")}
     last = "block_1.res_path.conv_4.w"
     return [names[f"blocks.{group}.{last}"][0] for group in groups], len(blocks)
+
+
+DALLE_CHECKS = {"dalle_dvae": check_dalle_dvae, "dalle_encoder_full": check_dalle_encoder}

@@ -49,6 +49,8 @@ OF_TARGETS = (
     "masked_ssl/k400_MVITv2_S_16x4_EMA_latents_PT",
     "masked_ssl/k400_VIT_B_16x4_VJEPA_PT",
     "masked_ssl/k400_VIT_L_16x4_VJEPA_PT",
+    "masked_ssl/in1k_VIT_B_PeCo_PT",
+    "masked_ssl/in1k_VIT_B_PeCo_FT",
 )
 
 

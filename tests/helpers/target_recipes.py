@@ -8,6 +8,8 @@ from __future__ import annotations
 
 from typing import Any
 
+from helpers.paper_recipes import EXEMPT, PAPERS
+
 Sourced = dict[str, tuple[Any, str]]
 
 OURS = "our choice"
@@ -294,6 +296,15 @@ PECO_VQ: Sourced = {
     "SOLVER.WEIGHT_DECAY": (1e-4, OURS),
 }
 
+PECO_PT: Sourced = {
+    **BEIT_BACKBONE,
+    "TOKENIZER.CROP_SIZE": (0, f"{PECO_MEMORY}: 14x14 codes of 224 pixels"),
+}
+PECO_FT: Sourced = {
+    key: (value, f"{OURS}: BEiT's fine-tuning, with its sources in paper_recipes.py")
+    for key, value in PAPERS["masked_ssl/in1k_VIT_B_BEiT_FT"].items()
+}
+
 VQKD: Sourced = {
     **VQ,
     "MASK.TEACHER_CFG": ("VIT_B_16", f"{BEIT_V2}: weights with DINO's ViT-B/16"),
@@ -310,6 +321,7 @@ VQKD: Sourced = {
     "MVIT.USE_ABS_POS": (True, BEIT_V2_NETWORK),
     "MVIT.DROPPATH_RATE": (0.0, BEIT_V2_NETWORK),
     "MVIT.LAYER_SCALE": (0.0, BEIT_V2_NETWORK),
+    "MVIT.KEY_BIAS": (False, f"{BEIT_V2_NETWORK}: qkv_bias of beit2/modeling_finetune.py"),
     "MVIT.INIT": ("rescaled", OURS),
     "MVIT.ZERO_DECAY_POS_CLS": (True, f"{BEIT_V2_NETWORK}: no_weight_decay"),
     "DATA.TRAIN_JITTER_SCALES_RELATIVE": ([0.08, 1.0], BEIT_V2),
@@ -444,6 +456,8 @@ TARGET_RECIPES: dict[str, Sourced] = {
     },
     "masked_ssl/k400_VIT_B_16x4_VJEPA_PT": VJEPA_B,
     "masked_ssl/k400_VIT_L_16x4_VJEPA_PT": VJEPA_L,
+    "masked_ssl/in1k_VIT_B_PeCo_PT": PECO_PT,
+    "masked_ssl/in1k_VIT_B_PeCo_FT": PECO_FT,
 }
 
 # Matrices and tables that do not decay. BEiT's mask token decays, that of in1k_VIT_B_tokens_PT does
@@ -451,15 +465,17 @@ TARGET_RECIPES: dict[str, Sourced] = {
 TARGET_EXEMPT: dict[str, set[str]] = {
     **{name: set[str]() for name in TARGET_RECIPES},
     "masked_ssl/in1k_VIT_B_tokens_PT": {"cls_token", "pos_embed", "mask_token"},
+    "masked_ssl/in1k_VQKD": {
+        f"{part}.{name}" for part in ("encoder", "decoder") for name in ("cls_token", "pos_embed")
+    },
     "masked_ssl/in1k_VIT_B_BEiT_PT": {"cls_token"},
     "masked_ssl/in1k_VIT_L_BEiT_PT": {"cls_token"},
+    "masked_ssl/in1k_VIT_B_PeCo_PT": {"cls_token"},
+    "masked_ssl/in1k_VIT_B_PeCo_FT": EXEMPT["masked_ssl/in1k_VIT_B_BEiT_FT"],
     "masked_ssl/k400_VIT_B_16x4_BEiT_PT": {
         "cls_token",
         "pos_embed_class",
         "pos_embed_spatial",
         "pos_embed_temporal",
-    },
-    "masked_ssl/in1k_VQKD": {
-        f"{part}.{name}" for part in ("encoder", "decoder") for name in ("cls_token", "pos_embed")
     },
 }

@@ -18,11 +18,12 @@ from helpers.tiny_run import ROOT
 from torch import Tensor, nn
 
 from slowfast_maskfeat import load_config, load_weights
-from slowfast_maskfeat.backbones import EncoderOptions
+from slowfast_maskfeat.backbones import BlockOptions, EncoderOptions
 from slowfast_maskfeat.builders.data_source import DataSource
 from slowfast_maskfeat.builders.tokenizer import build_tokenizer, find_tokenizer, load_tokenizer
 from slowfast_maskfeat.builders.tokenizer_networks import Parts, find_architecture
-from slowfast_maskfeat.checkpoints import save_checkpoint
+from slowfast_maskfeat.checkpoints import save_checkpoint, save_safetensors
+from slowfast_maskfeat.runs.model_info import measure_model
 from slowfast_maskfeat.tokenizers import (
     VQGAN,
     VQKD,
@@ -94,6 +95,20 @@ def test_the_decoder_of_dalle_has_the_published_names_and_size() -> None:
     assert count == FILES["dalle_decoder"]["parameters"]
 
 
+@pytest.mark.parametrize(
+    ("config", "files"),
+    [
+        ("masked_ssl/in1k_DVAE", ("dalle_encoder", "dalle_decoder")),
+        ("teachers/VQGAN_F16_16384", ("vqgan_imagenet_f16_16384",)),
+    ],
+)
+def test_their_sizes_are_counted(config: str, files: tuple[str, ...]) -> None:
+    found = measure_model(load_config([str(ROOT / f"configs/{config}.yaml")]))
+    assert found.complexity.num_parameters == sum(FILES[file]["parameters"] for file in files)
+    assert found.grid == (1, 14, 14)
+    assert found.complexity.multiply_adds > 50e9
+
+
 def foreign_vqgan() -> tuple[VQGAN, dict[str, Tensor], dict]:
     """Our network, and weights and numbers of taming-transformers."""
     golden = golden_json("foreign/vqgan_taming.json")
@@ -140,7 +155,8 @@ def test_a_vqgan_loads_completely_and_computes_what_the_authors_code_computes(
 
 def small_vqkd() -> VQKD:
     """A network of VQ-KD for 16x16 pixels and features of width 12, with class tokens."""
-    sizes = {"width": 16, "num_heads": 2, "patch_padding": (0, 0)}
+    block = BlockOptions(key_bias=False)
+    sizes = {"width": 16, "num_heads": 2, "patch_padding": (0, 0), "block": block}
     encoder = PatchTransformer(
         EncoderOptions(
             clip_size=(1, 16, 16), patch_kernel=(4, 4), patch_stride=(4, 4), depth=3, **sizes
@@ -162,19 +178,12 @@ def small_vqkd() -> VQKD:
 
 
 def published_vqkd(model: VQKD) -> dict[str, Tensor]:
-    """Weights of the golden rule in the published names, which have no bias of the keys."""
-    state = {}
-    for name, value in model.state_dict().items():
-        if name.startswith("quantizer."):
-            continue
-        shape = tuple(value.shape)
-        if name.endswith("qkv.bias"):
-            front = name.removesuffix("qkv.bias")
-            for part in "qv":
-                short = f"{front}{part}_bias"
-                state[short] = torch.from_numpy(golden_array(short, shape=(shape[0] // 3,)))
-        else:
-            state[name] = torch.from_numpy(golden_array(name, shape=shape))
+    """Weights of the golden rule in the published names."""
+    state = {
+        name: torch.from_numpy(golden_array(name, shape=tuple(value.shape)))
+        for name, value in model.state_dict().items()
+        if not name.startswith("quantizer.")
+    }
     codebook = torch.nn.functional.normalize(golden_randn(5, (10, 6)), dim=1)
     state["quantize.embedding.weight"] = codebook
     state["quantize.cluster_size"] = torch.arange(10.0)
@@ -273,6 +282,38 @@ def test_a_vqkd_trains_every_parameter_and_exempts_positions() -> None:
     assert not model.has_pictures
 
 
+VQKD_YAML = """
+MODEL: {MODEL_NAME: Tokenizer}
+DATA: {TRAIN_CROP_SIZE: 16, NUM_FRAMES: 1}
+TOKENIZER:
+  {ARCH: vit, RECONSTRUCTION: features, NUM_CODES: 10, CODE_DIM: 6, CODEBOOK: direction,
+   DISTANCE: cosine, KMEANS_ROUNDS: 0}
+MVIT:
+  {PATCH_2D: True, PATCH_KERNEL: [4, 4], PATCH_STRIDE: [4, 4], PATCH_PADDING: [0, 0], DEPTH: 3,
+   EMBED_DIM: 16, NUM_HEADS: 2, KEY_BIAS: False}
+"""
+
+
+@pytest.mark.parametrize("suffix", [".pth", ".safetensors"])
+def test_a_published_vqkd_is_frozen_without_its_teacher(tmp_path: Path, suffix: str) -> None:
+    """Its file has no configuration, and the teacher of its training is not named."""
+    state = published_vqkd(small_vqkd())
+    path, file = tmp_path / f"vqkd{suffix}", tmp_path / "vqkd.yaml"
+    file.write_text(VQKD_YAML)
+    if suffix == ".pth":
+        save_checkpoint(path, {"model": state})
+    else:
+        save_safetensors(path, dict(sorted(state.items())))
+    found = find(CHECKPOINT=path, CFG=file)
+    assert (found.num_codes, found.pixels_per_code) == (10, 4)
+    model = small_vqkd()
+    load_weights(model, path, complete=True)
+    images = torch.rand(2, 3, 16, 16)
+    network = load_tokenizer(found).network
+    assert torch.equal(network.encode(images), model.eval().encode(images))
+    assert network.decoder_output(network.encode(images)).shape == (2, 12, 4, 4)
+
+
 DALLE = """
 MODEL: {MODEL_NAME: Tokenizer}
 DATA: {TRAIN_CROP_SIZE: 16}
@@ -355,6 +396,8 @@ def test_files_of_dalle_that_do_not_fit_are_named(
         ("ARCH vit", "TOKENIZER.RECONSTRUCTION must be 'features' with TOKENIZER.ARCH 'vit'"),
         ("ARCH vqgan RECONSTRUCTION features", "must be one of pixels, such as 'l2', with"),
         ("ARCH vit RECONSTRUCTION features", "MVIT must describe a plain transformer"),
+        ("ARCH vit RECONSTRUCTION features MVIT.PATCH_2D True MVIT.PATCH_KERNEL [0,0]", "plain"),
+        ("ARCH vit RECONSTRUCTION features MVIT.PATCH_KERNEL [2,8,8]", "must describe a plain"),
         ("WIDTHS []", "TOKENIZER.WIDTHS must have the channels of at least one stage"),
         ("ARCH vqgan WIDTHS [8,16]", "multiple of 32"),
         ("ARCH dalle TYPE dvae WIDTHS [6]", "multiple of 4"),
@@ -365,7 +408,10 @@ def test_files_of_dalle_that_do_not_fit_are_named(
 )
 def test_keys_that_contradict_each_other_are_errors(words: str, message: str) -> None:
     pairs = words.split()
-    names = [f"TOKENIZER.{word}" if i % 2 == 0 else word for i, word in enumerate(pairs)]
+    names = [
+        f"TOKENIZER.{word}" if i % 2 == 0 and "." not in word else word
+        for i, word in enumerate(pairs)
+    ]
     with pytest.raises(ValueError, match=message):
         _build(["MODEL.MODEL_NAME", "Tokenizer", *names])
 
