@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Iterable
+from functools import partial
 from typing import NamedTuple
 
 import torch
@@ -87,17 +88,32 @@ def cut_normal(tensor: Tensor) -> None:
     )
 
 
-def initialize_cut_normal(module: nn.Module) -> None:
+def inverse_cut_normal(tensor: Tensor) -> None:
+    """Fills a tensor in place from the distribution of `cut_normal`, with other draws.
+
+    It inverts the distribution function, which is about a hundred times faster than the rejection
+    there: seconds instead of minutes for a large model.
+    """
+    limit = math.erf(math.sqrt(0.5))
+    with torch.no_grad():
+        tensor.uniform_(-limit, limit).erfinv_().mul_(math.sqrt(2.0) * STANDARD_DEVIATION)
+        tensor.clamp_(-STANDARD_DEVIATION, STANDARD_DEVIATION)
+
+
+def initialize_cut_normal(
+    module: nn.Module, *, fill: Callable[[Tensor], None] = cut_normal
+) -> None:
     """Initializes one module of BEiT or of SimMIM's encoder, for `nn.Module.apply`.
 
-    Weights of linear layers and convolutions: `cut_normal`; all biases 0. Source: the authors' code
-    of BEiT (Bao et al., 2022) and of SimMIM (Xie et al., 2022), for pre-training.
+    Weights of linear layers and convolutions: a cut normal distribution; all biases 0. Source: the
+    authors' code of BEiT (Bao et al., 2022) and of SimMIM (Xie et al., 2022), for pre-training.
 
     Args:
         module: Module whose own parameters are set.
+        fill: Fills a weight.
     """
     if isinstance(module, nn.Linear | nn.Conv2d | nn.Conv3d):
-        cut_normal(module.weight)
+        fill(module.weight)
         if module.bias is not None:
             nn.init.zeros_(module.bias)
     elif isinstance(module, nn.LayerNorm):
@@ -145,6 +161,8 @@ def _as_it_is(module: object) -> None:
     """Leaves what torch made."""
 
 
+_initialize_beit = partial(initialize_cut_normal, fill=inverse_cut_normal)
+
 # Values of MVIT.INIT. The published autoencoder leaves its encoder's last norm, and the layer
 # after it, as torch makes them. BEiT's fine-tuning does not cut the classifier's distribution.
 INITIALIZATIONS = {
@@ -176,12 +194,12 @@ INITIALIZATIONS = {
         rescale=rescale_blocks,
     ),
     "beit": Initialization(
-        token=cut_normal,
-        positions=cut_normal,
-        encoder=initialize_cut_normal,
+        token=inverse_cut_normal,
+        positions=inverse_cut_normal,
+        encoder=_initialize_beit,
         classifier=initialize_predictor,
-        to_decoder=initialize_cut_normal,
-        predictor=initialize_cut_normal,
+        to_decoder=_initialize_beit,
+        predictor=_initialize_beit,
         rescale=rescale_blocks,
     ),
 }

@@ -10,6 +10,11 @@ import pytest
 import torch
 from torch import Tensor, nn
 
+from slowfast_maskfeat.backbones.initialization import (
+    STANDARD_DEVIATION,
+    cut_normal,
+    inverse_cut_normal,
+)
 from slowfast_maskfeat.builders import build_model
 from slowfast_maskfeat.config import load_config
 
@@ -85,3 +90,16 @@ def test_the_classifier_after_them_starts_near_zero(name: str) -> None:
     assert float(kernels(classifier)["head.projection"].std()) == pytest.approx(2e-5, rel=0.03)
     assert not classifier.head.projection.bias.any()
     assert not classifier.norm.bias.any()
+
+
+def test_both_cut_normal_distributions_are_the_same() -> None:
+    """Quantiles of one million draws each; the largest are at the cut."""
+    torch.manual_seed(0)
+    shares = torch.linspace(0, 1, 21)
+    found = []
+    for fill in (cut_normal, inverse_cut_normal):
+        values = torch.empty(1000, 1000)
+        fill(values)
+        found.append(torch.quantile(values.flatten(), shares))
+    torch.testing.assert_close(found[0], found[1], rtol=0.0, atol=1e-4)
+    assert float(found[1].abs().max()) <= STANDARD_DEVIATION

@@ -281,6 +281,7 @@ def test_a_key_that_others_leave_without_effect_warns_once(key, value, others, r
         ["AUG.MASK_WINDOW_SIZE", "[8, 7, 7]", *MASKED],
         ["AUG.MASK_WINDOW_SIZE", "[8, 7, 7]", *IMAGES],  # of a training with labels
         ["AUG.MAX_MASK_PATCHES_PER_BLOCK", "9", *MASKED, *IMAGES],
+        ["AUG.MIN_MASK_PATCHES_PER_BLOCK", "9", *MASKED, "AUG.MASK_KIND", "bevt"],
         ["MASK.DECODER_SEP_POS_EMBED", "True", "MASK.MAE_ON", "True", *RANDOM],
         ["TEST.NUM_ENSEMBLE_VIEWS", "1", *IMAGES],
         ["TEST.NUM_ENSEMBLE_VIEWS", "5"],
