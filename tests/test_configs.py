@@ -84,6 +84,9 @@ def test_a_config_builds_its_model_and_task(path, tmp_path):
         mask = build_mask_sampler(cfg)(np.random.default_rng(0))
         # Random masks are rounded up to a whole token or block.
         most = cfg.AUG.MASK_RATIO + math.prod(cfg.MASK.RANDOM_BLOCK) / mask.numel()
+        if cfg.AUG.MASK_KIND == "multiblock":  # has areas of blocks instead of a ratio
+            most = max(number * area for number, area in cfg.AUG.MASK_BLOCKS)
+            assert not mask.flatten(1).all(dim=1).any()
         assert 0 < mask.float().mean() <= most
 
 
