@@ -125,8 +125,16 @@ _WITHOUT_JITTER = "without DATA.SSL_COLOR_JITTER"
 _WITHOUT_BLUR = "without DATA.SSL_COLOR_JITTER and DATA.SSL_MOCOV2_AUG"
 
 
-def _draws_ratios(cfg: CfgNode) -> bool:
-    return cfg.AUG.MASK_KIND in ("ibot", "ibot_random")
+def _has_kind(cfg: CfgNode, *kinds: str) -> bool:
+    return cfg.AUG.MASK_KIND in kinds
+
+
+def _masks_images(cfg: CfgNode) -> bool:
+    return bool(cfg.MASK.ENABLE and _of_images(cfg))
+
+
+def _masks_videos(cfg: CfgNode) -> bool:
+    return bool(cfg.MASK.ENABLE and not _of_images(cfg))
 
 
 # New keys that contradict others are errors where the object is built, and so are published keys
@@ -141,26 +149,26 @@ INERT_TOGETHER = (
     Overruled(
         "AUG.MASK_RATIO",
         (0.0,),
-        lambda cfg: _draws_ratios(cfg) or cfg.AUG.MASK_KIND == "multiblock",
+        lambda cfg: _has_kind(cfg, "ibot", "ibot_random", "multiblock"),
         "on masks of AUG.MASK_KIND ibot, ibot_random and multiblock; use AUG.MASK_RATIO_RANGES or "
         "AUG.MASK_BLOCKS",
     ),
     Overruled(
         "AUG.MASK_RATIO_RANGES",
         ([[0.0, 0.0], [0.1, 0.5]],),
-        lambda cfg: not _draws_ratios(cfg),
+        lambda cfg: not _has_kind(cfg, "ibot", "ibot_random"),
         "on other masks than those of AUG.MASK_KIND ibot and ibot_random",
     ),
     Overruled(
         "AUG.MASK_BLOCKS",
         ([[8, 0.15], [2, 0.7]],),
-        lambda cfg: cfg.AUG.MASK_KIND != "multiblock",
+        lambda cfg: not _has_kind(cfg, "multiblock"),
         "on other masks than those of AUG.MASK_KIND multiblock",
     ),
     Overruled(
         "AUG.MASK_WINDOW_SIZE",
         ([],),
-        lambda cfg: cfg.MASK.ENABLE and _of_images(cfg),
+        _masks_images,
         "on images, whose masks have the grid of the tokens",
     ),
     Overruled(
@@ -169,6 +177,24 @@ INERT_TOGETHER = (
         lambda cfg: cfg.MASK.ENABLE and _has_random_masks(cfg) and not _of_images(cfg),
         "on random masks (MASK.MAE_RND_MASK or AUG.MASK_KIND), which consist of single tokens or "
         "blocks of MASK.RANDOM_BLOCK",
+    ),
+    Overruled(
+        "AUG.MASK_WINDOW_SIZE",
+        ([],),
+        lambda cfg: _has_kind(cfg, "ibot_random", "multiblock") and not _masks_images(cfg),
+        "on masks of AUG.MASK_KIND ibot_random and multiblock, whose grid is that of the tokens",
+    ),
+    Overruled(
+        "AUG.MAX_MASK_PATCHES_PER_BLOCK",
+        (None,),
+        lambda cfg: _has_kind(cfg, "ibot", "ibot_random", "multiblock") and not _masks_videos(cfg),
+        "on masks of AUG.MASK_KIND ibot, ibot_random and multiblock",
+    ),
+    Overruled(
+        "AUG.MIN_MASK_PATCHES_PER_BLOCK",
+        (None,),
+        lambda cfg: _has_kind(cfg, "ibot_random", "multiblock") and not _masks_videos(cfg),
+        "on masks of AUG.MASK_KIND ibot_random and multiblock",
     ),
     Overruled(
         "AUG.MAX_MASK_PATCHES_PER_BLOCK",
