@@ -308,6 +308,15 @@ def test_a_key_that_has_its_effect_is_silent(pairs):
         load_config([], pairs)
 
 
+def test_checkpoints_of_former_versions_have_keys_that_were_replaced():
+    text = "AUG: {GRAY_PROB: 0.0, VIDEO_COLOR_JITTER: 0.0}"
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        assert parse_config(text, "checkpoint") == parse_config("", "checkpoint")
+    with pytest.warns(UserWarning, match=r"GRAY_PROB: 0\.2 has no effect: use DATA\.SSL_COLOR_J"):
+        load_config([], ["AUG.GRAY_PROB", "0.2"])
+
+
 def test_no_key_is_live_and_inert_at_once():
     live = yaml.safe_load(default_config().dump())
     keys = {
