@@ -10,6 +10,8 @@ The videos are rendered for it: H.264 of 340x256, 10 s, 30 frames/s, a key frame
 - split: fraction of the time per clip in this process that each stage takes.
 - shards (`--shards`): clips per second from tar shards, against the same clips from files.
 - crop: clips per second that the device crops, of those that such a loader passes to it.
+- views (`--only views`): the cost of 2 large and 4 small views of a sample with their colors,
+  against the sum of the costs of its six crops alone, with decoding and from decoded frames.
 
 The compared variants take turns within one run. On a machine with other load, only the ratios are
 meaningful. They are printed, without a pass or fail.
@@ -33,6 +35,7 @@ import torch
 from benchmark import CONFIG, QUICK_CONFIG, FrameRecorder, exhaust, loader_of, read_config
 from benchmark_report import Row, describe_machine, take_turns
 from benchmark_video import write_videos
+from benchmark_views import measure_views, views_config, write_images
 from fvcore.common.config import CfgNode
 
 from slowfast_maskfeat.augment import transforms as transform
@@ -309,6 +312,7 @@ def parse_arguments(arguments: Sequence[str] | None) -> argparse.Namespace:
     )
     parser.add_argument("--batch", type=int, default=16, help="clips per training step")
     parser.add_argument("--shards", action="store_true", help="also load from tar shards")
+    parser.add_argument("--only", choices=("loading", "views"), help="one of the two parts")
     parser.add_argument("--config", type=Path, help=f"YAML file (default: {CONFIG.name})")
     parser.add_argument("--quick", action="store_true", help="tiny sizes, as a smoke test")
     parser.add_argument("--json", type=Path, help="JSON file for all results")
@@ -327,14 +331,22 @@ def main(arguments: Sequence[str] | None = None) -> int:
         print(f"{name:<14}{value}")
     cfg = read_config(options.config)
     torch.set_num_threads(1)  # as in a worker
+    content: dict[str, Any] = {"machine": machine}
+    if options.only != "views":
+        content |= report_loading(options, cfg)
+    if options.only != "loading":
+        content["views"] = report_views(options, cfg)
+    if options.json:
+        options.json.write_text(json.dumps(content, indent=2) + "\n")
+        print_written([options.json])
+    return 0
+
+
+def report_loading(options: argparse.Namespace, cfg: CfgNode) -> dict[str, Any]:
+    """Measure how fast clips are loaded, print the tables, and return their values."""
     with tempfile.TemporaryDirectory() as name:
         folder, num_videos = Path(name), 4 if options.quick else 16
-        write_videos(
-            folder,
-            num_videos=num_videos,
-            num_frames=30 if options.quick else 300,
-            size=(48, 64) if options.quick else (256, 340),
-        )
+        write_benchmark_videos(folder, num_videos, quick=options.quick)
         splits = {
             decoder: measure_split(cfg, folder, num_videos, decoder) for decoder in options.decoders
         }
@@ -343,6 +355,18 @@ def main(arguments: Sequence[str] | None = None) -> int:
         crop = measure_device_crop(cfg, folder, num_videos, options.repeats)
     num_clips = num_videos * num_clips_per_row(cfg)
     records = tabulate(rows, num_clips, options.batch, options.step_seconds)
+    print_loading(splits, records, shards)
+    crop_rate = crop.per / statistics.median(crop.values)
+    print(f"\n{crop.name}: {crop_rate:.1f} clips/s")
+    return {"split": splits, "rates": records, "shards": shards, crop.name: crop_rate}
+
+
+def print_loading(
+    splits: dict[str, dict[str, float]],
+    records: list[dict[str, Any]],
+    shards: list[dict[str, Any]],
+) -> None:
+    """Print the tables of the stages, the rates and the shards."""
     print("\nshare of the time per clip")
     print(f"  {'':<12}" + "".join(f"{part:>10}" for part in PARTS))
     for decoder, split in splits.items():
@@ -362,14 +386,40 @@ def main(arguments: Sequence[str] | None = None) -> int:
         columns = [str(record["workers"])]
         columns += [f"{record['clips_per_second']:.1f}", f"{record['of_files']:.2f}"]
         print(f"  {record['decoder']:<12}" + "".join(f"{column:>11}" for column in columns))
-    crop_rate = crop.per / statistics.median(crop.values)
-    print(f"\n{crop.name}: {crop_rate:.1f} clips/s")
-    if options.json:
-        rates = {"rates": records, "shards": shards, crop.name: crop_rate}
-        content = {"machine": machine, "split": splits, **rates}
-        options.json.write_text(json.dumps(content, indent=2) + "\n")
-        print_written([options.json])
-    return 0
+
+
+def report_views(options: argparse.Namespace, cfg: CfgNode) -> list[dict[str, Any]]:
+    """Measure the cost of 2 + 4 views, print the table, and return its records."""
+    num_rows = 2 if options.quick else 8
+    records = []
+    for images in (True, False):
+        with tempfile.TemporaryDirectory() as name:
+            if images:
+                size = (48, 64) if options.quick else (375, 500)
+                write_images(Path(name), num_images=num_rows, size=size)
+            else:
+                write_benchmark_videos(Path(name), num_rows, quick=options.quick)
+            config = views_config(cfg, images=images)
+            records += measure_views(config, Path(name), num_rows, options.repeats, images=images)
+    print("\ncost of 2 + 4 views, of the sum of their crops alone")
+    heads = ("samples/s", "of crops", "CPU time")
+    print(f"  {'':<28}" + "".join(f"{head:>12}" for head in heads))
+    for record in records:
+        name = f"{record['clips']}{', decoded before' if record['decoded_before'] else ''}"
+        columns = [f"{record['samples_per_second']:.1f}", f"{record['of_crops']:.2f}"]
+        columns.append(f"{record['of_crops_cpu_time']:.2f}")
+        print(f"  {name:<28}" + "".join(f"{column:>12}" for column in columns))
+    return records
+
+
+def write_benchmark_videos(folder: Path, num_videos: int, *, quick: bool) -> None:
+    """Render the videos of all measurements, tiny ones with `quick`."""
+    write_videos(
+        folder,
+        num_videos=num_videos,
+        num_frames=30 if quick else 300,
+        size=(48, 64) if quick else (256, 340),
+    )
 
 
 if __name__ == "__main__":
