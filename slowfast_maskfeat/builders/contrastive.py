@@ -58,17 +58,22 @@ def check_byol(cfg: CfgNode) -> None:
         ValueError: there is not exactly one predictor, or see `check_contrastive`.
     """
     check_contrastive(cfg)
+    _predictor_depth(cfg)
+    if cfg.DATA.SSL_LOCAL_VIEWS:
+        raise ValueError(
+            "DATA.SSL_LOCAL_VIEWS must be 0 with CONTRASTIVE.TYPE 'byol', got "
+            f"{cfg.DATA.SSL_LOCAL_VIEWS}"
+        )
+
+
+def _predictor_depth(cfg: CfgNode) -> int:
     depths = cfg.CONTRASTIVE.PREDICTOR_DEPTHS
     if len(depths) != 1:
         raise ValueError(
             "CONTRASTIVE.PREDICTOR_DEPTHS must be the number of layers of one predictor with "
             f"CONTRASTIVE.TYPE 'byol', such as [2], got {list(depths)}"
         )
-    if cfg.DATA.SSL_LOCAL_VIEWS:
-        raise ValueError(
-            "DATA.SSL_LOCAL_VIEWS must be 0 with CONTRASTIVE.TYPE 'byol', got "
-            f"{cfg.DATA.SSL_LOCAL_VIEWS}"
-        )
+    return int(depths[0])
 
 
 def check_ibot(cfg: CfgNode) -> None:
@@ -103,7 +108,7 @@ def build_byol_model(cfg: CfgNode, data: DataSource) -> BYOLModel:
     return BYOLModel(
         _backbone(cfg, takes_masks=False),
         MLPHead(backbone_width(cfg), keys.DIM, num_layers=keys.NUM_MLP_LAYERS, **options),
-        MLPHead(keys.DIM, keys.DIM, num_layers=keys.PREDICTOR_DEPTHS[0], **options),
+        MLPHead(keys.DIM, keys.DIM, num_layers=_predictor_depth(cfg), **options),
     )
 
 

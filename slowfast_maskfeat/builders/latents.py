@@ -62,7 +62,7 @@ def _encoder(cfg: CfgNode) -> networks.Teacher:
 
 def latent_masks(cfg: CfgNode) -> Sequence[MaskSampler | None]:
     """Return the mask sampler; with MASK.MAE_ON it may draw several masks of each clip."""
-    return (build_mask_sampler(cfg, several=cfg.MASK.MAE_ON),)
+    return (build_mask_sampler(cfg),)
 
 
 def build_latent_model(cfg: CfgNode, data: DataSource) -> MaskedModel:

@@ -62,12 +62,24 @@ def save_safetensors(
         metadata[_TOKEN_GRID] = json.dumps(list(token_grid))
     if config:
         metadata[_CONFIG] = config
-    tensors = {name: value.detach().cpu().contiguous() for name, value in weights.items()}
+    tensors = _separate(weights)
     metadata[_HASH] = _hash(tensors, metadata)
     with atomic_write(path) as temporary:
         # Not `save_file`, whose files only their owner may read.
         temporary.write_bytes(save(tensors, metadata))
     return path
+
+
+def _separate(weights: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    """Copy weights to the CPU; one with two names is written twice, since the format needs it."""
+    tensors: dict[str, Tensor] = {}
+    seen: set[int] = set()
+    for name, value in weights.items():
+        tensor = value.detach().cpu().contiguous()
+        place = tensor.untyped_storage().data_ptr()
+        tensors[name] = tensor.clone() if place in seen else tensor
+        seen.add(place)
+    return tensors
 
 
 def read_safetensors(path: Path) -> dict[str, Any]:

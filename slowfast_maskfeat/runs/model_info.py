@@ -10,6 +10,7 @@ import torch
 from fvcore.common.config import CfgNode
 from torch import Tensor, nn
 
+from slowfast_maskfeat.backbones import ContrastiveModel, IBOTLogits
 from slowfast_maskfeat.backbones.complexity import Complexity, count_complexity
 from slowfast_maskfeat.backbones.geometry import Triple
 from slowfast_maskfeat.builders.backbones import find_backbone
@@ -113,6 +114,8 @@ def measure_model(
         grid, positions = Grid(cfg.DATA.NUM_FRAMES, side, side), "none"
         model = _FrameByFrame(model)
     else:
+        if isinstance(model, ContrastiveModel):
+            model = _OneView(model)
         kind = find_backbone(cfg)
         grid, positions = kind.first_grid(cfg, clip_size), kind.positions(cfg)
     return ModelInfo(
@@ -126,6 +129,20 @@ def measure_model(
         is_test_size=method.is_tested and size == cfg.DATA.TEST_CROP_SIZE,
         complexity=count_complexity(model, *inputs),
     )
+
+
+class _OneView(nn.Module):
+    """The outputs of a model that takes several views for one, (1, C, T, H, W)."""
+
+    def __init__(self, model: ContrastiveModel) -> None:
+        super().__init__()
+        self.model = model
+
+    def forward(self, clips: Tensor, mask: Tensor | None = None) -> object:
+        if mask is None:
+            return self.model([clips])
+        logits: IBOTLogits = self.model([clips], [mask])
+        return logits.views, logits.patches
 
 
 class _FrameByFrame(nn.Module):

@@ -222,7 +222,8 @@ class _Measurement:
         if "std" in results:
             texts.append(f"standard deviation {results['std']:.4f}")
         line = f"features: {', '.join(texts)}; {results['num_clips']} clips"
-        floor = self._cfg.TRAIN.MONITOR_MIN_RANK
+        cfg = self._cfg
+        floor = cfg.TRAIN.MONITOR_MIN_RANK
         if self._has_warned or not results.get("rank", math.inf) < floor:
             return line
         self._has_warned = True

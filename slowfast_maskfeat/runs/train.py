@@ -12,7 +12,7 @@ from fvcore.common.config import CfgNode
 from torch import nn
 
 from slowfast_maskfeat import distributed
-from slowfast_maskfeat.backbones import Classifier
+from slowfast_maskfeat.backbones import Classifier, ContrastiveModel
 from slowfast_maskfeat.builders.augment import build_batch_transform
 from slowfast_maskfeat.builders.data import (
     build_loader,
@@ -102,8 +102,8 @@ def run_training(
     started_from = _start(cfg, state, data, may_change)
     if cfg.TRAIN.COMPILE:
         state.model = torch.compile(model)  # type: ignore[assignment]
-    # A backbone for masks as well as classes has a mask token, which a classifier does not use.
-    has_idle = task.has_idle_parameters or isinstance(model, Classifier)
+    # A backbone for masks as well as classes has a mask token, which these may not use.
+    has_idle = task.has_idle_parameters or isinstance(model, Classifier | ContrastiveModel)
     state.model = distributed.wrap(state.model, has_idle_parameters=has_idle)
     _log_start(cfg, log, state, loader, device, started_from, data)
     tensorboard_folder = _tensorboard_folder(cfg)

@@ -23,11 +23,11 @@ def table(monkeypatch):
 
 def test_the_row_of_a_kind_precedes_the_row_without_one():
     select = {"masked": True, "kind_key": "MASK.TARGET"}
-    register_method("MaskMViT", LATENTS, kind="latents", **select)
-    assert find_method(load_config([], [*MASKED, "MASK.TARGET", "latents"])) is LATENTS
+    register_method("MaskMViT", LATENTS, kind="toy latents", **select)
+    assert find_method(load_config([], [*MASKED, "MASK.TARGET", "toy latents"])) is LATENTS
     assert find_method(load_config([], [*MASKED, "MASK.TARGET", "hog"])) is PLAIN
-    with pytest.raises(ValueError, match=r"already registered for .* MASK\.TARGET 'latents'"):
-        register_method("MaskMViT", PIXELS, kind="latents", **select)
+    with pytest.raises(ValueError, match=r"already registered for .* MASK\.TARGET 'toy latents'"):
+        register_method("MaskMViT", PIXELS, kind="toy latents", **select)
 
 
 def test_a_name_with_kinds_alone_requires_one_of_them():

@@ -241,6 +241,9 @@ def test_an_inert_section_warns_when_it_is_switched_on():
 
 IMAGES = ["DATA.NUM_FRAMES", "1"]
 MASKED = ["MASK.ENABLE", "True"]
+IBOT = ["AUG.MASK_KIND", "ibot"]
+MULTIBLOCK = ["AUG.MASK_KIND", "multiblock"]
+JITTER = ["DATA.SSL_COLOR_JITTER", "True"]
 RANDOM = [*MASKED, "MASK.MAE_RND_MASK", "True"]
 
 
@@ -258,6 +261,15 @@ RANDOM = [*MASKED, "MASK.MAE_RND_MASK", "True"]
             r"on random masks \(MASK",
         ),
         ("AUG.MAX_MASK_PATCHES_PER_BLOCK", "9", MASKED, "on random masks"),
+        ("AUG.MAX_MASK_PATCHES_PER_BLOCK", "9", IBOT, "on masks of AUG.MASK_KIND ibot"),
+        ("AUG.MIN_MASK_PATCHES_PER_BLOCK", "9", MULTIBLOCK, "on masks of AUG.MASK_KIND ibot_r"),
+        ("AUG.MASK_WINDOW_SIZE", "[8, 7, 7]", MULTIBLOCK, "on masks of AUG.MASK_KIND ibot_random"),
+        ("AUG.MASK_WINDOW_SIZE", "[8, 7, 7]", [*MASKED, *IMAGES, *MULTIBLOCK], "on images"),
+        ("AUG.MASK_RATIO", "0.4", IBOT, "on masks of AUG.MASK_KIND ibot"),
+        ("AUG.MASK_RATIO_RANGES", "[[0.5, 0.6]]", MULTIBLOCK, "on other masks than"),
+        ("AUG.MASK_BLOCKS", "[[2, 0.5]]", IBOT, "on other masks than"),
+        ("DATA.COLOR_RND_GRAYSCALE", "0.2", [], "without DATA.SSL_COLOR_JITTER"),
+        ("DATA.SSL_BLUR_PROB", "[1.0]", JITTER, "without .* and DATA.SSL_MOCOV2_AUG"),
         ("AUG.MAX_MASK_PATCHES_PER_BLOCK", "9", [*RANDOM, *IMAGES], "on random masks"),
         ("MASK.DECODER_SEP_POS_EMBED", "True", MASKED, "without MASK.MAE_ON"),
         ("TEST.NUM_ENSEMBLE_VIEWS", "5", IMAGES, "on images .*TEST.NUM_TEMPORAL_CLIPS"),
@@ -283,6 +295,9 @@ def test_a_key_that_others_leave_without_effect_warns_once(key, value, others, r
         ["AUG.MAX_MASK_PATCHES_PER_BLOCK", "9", *MASKED, *IMAGES],
         ["AUG.MIN_MASK_PATCHES_PER_BLOCK", "9", *MASKED, "AUG.MASK_KIND", "bevt"],
         ["MASK.DECODER_SEP_POS_EMBED", "True", "MASK.MAE_ON", "True", *RANDOM],
+        ["AUG.MASK_WINDOW_SIZE", "[8, 7, 7]", *IBOT],
+        ["AUG.MIN_MASK_PATCHES_PER_BLOCK", "9", *IBOT, *IMAGES],
+        ["DATA.COLOR_RND_GRAYSCALE", "0.2", *JITTER],
         ["TEST.NUM_ENSEMBLE_VIEWS", "1", *IMAGES],
         ["TEST.NUM_ENSEMBLE_VIEWS", "5"],
         ["TEST.NUM_TEMPORAL_CLIPS", "[5]", *IMAGES],
@@ -292,6 +307,15 @@ def test_a_key_that_has_its_effect_is_silent(pairs):
     with warnings.catch_warnings():
         warnings.simplefilter("error")
         load_config([], pairs)
+
+
+def test_checkpoints_of_former_versions_have_keys_that_were_replaced():
+    text = "AUG: {GRAY_PROB: 0.0, VIDEO_COLOR_JITTER: 0.0}"
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        assert parse_config(text, "checkpoint") == parse_config("", "checkpoint")
+    with pytest.warns(UserWarning, match=r"GRAY_PROB: 0\.2 has no effect: use DATA\.SSL_COLOR_J"):
+        load_config([], ["AUG.GRAY_PROB", "0.2"])
 
 
 def test_no_key_is_live_and_inert_at_once():

@@ -51,6 +51,15 @@ OF_TARGETS = (
     "masked_ssl/k400_VIT_L_16x4_VJEPA_PT",
     "masked_ssl/in1k_VIT_B_PeCo_PT",
     "masked_ssl/in1k_VIT_B_PeCo_FT",
+    "masked_ssl/in1k_VIT_B_SaGe_features_PT",
+    "masked_ssl/in1k_VIT_S_DINO_PT",
+    "masked_ssl/in1k_VIT_B_DINO_PT",
+    "masked_ssl/in1k_VIT_S_iBOT_PT",
+    "masked_ssl/in1k_VIT_B_iBOT_PT",
+    "masked_ssl/in1k_VIT_B_BYOL_PT",
+    "masked_ssl/k400_MVITv2_S_16x4_BYOL_PT",
+    "masked_ssl/k400_MVITv2_S_16x4_DINO_PT",
+    "masked_ssl/k400_MVITv2_S_16x4_iBOT_PT",
 )
 
 

@@ -40,6 +40,7 @@ BASE_OF = {
     "masked_ssl/in1k_VIT_B_DINO_features_PT": "masked_ssl/in1k_VIT_B_MaskFeat_PT",
     "masked_ssl/in1k_VIT_B_supervised_features_PT": "masked_ssl/in1k_VIT_B_MaskFeat_PT",
     "masked_ssl/in1k_VIT_B_pseudo_labels_PT": "masked_ssl/in1k_VIT_B_MaskFeat_PT",
+    "masked_ssl/in1k_VIT_B_SaGe_features_PT": "masked_ssl/in1k_VIT_B_MaskFeat_PT",
     "masked_ssl/k400_MVITv2_S_16x4_tokens_PT": "masked_ssl/k400_MVITv2_S_16x4_MaskFeat_PT",
     "masked_ssl/k400_MVITv2_S_16x4_features_PT": "masked_ssl/k400_MVITv2_S_16x4_MaskFeat_PT",
     "masked_ssl/k400_MVITv2_S_16x4_pseudo_labels_PT": "masked_ssl/k400_MVITv2_S_16x4_MaskFeat_PT",
@@ -435,6 +436,10 @@ TARGET_RECIPES: dict[str, Sourced] = {
         "MASK.TEACHER_CFG": ("", "the checkpoint has it"),
     },
     "masked_ssl/in1k_VIT_B_pseudo_labels_PT": PSEUDO_LABELS,
+    "masked_ssl/in1k_VIT_B_SaGe_features_PT": {
+        **FEATURES,
+        "MASK.TEACHER_CFG": ("", "the checkpoint has it"),
+    },
     "masked_ssl/in1k_VQ": VQ,
     "masked_ssl/in1k_DVAE": DVAE,
     "masked_ssl/in1k_PeCo_VQ": PECO_VQ,

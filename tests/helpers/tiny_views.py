@@ -54,6 +54,8 @@ def view_options(kind: str, case: str = "img_vit", **changes: Any) -> dict[str, 
     options = tiny_options(case, MODEL__MODEL_NAME="ContrastiveModel", MODEL__ARCH="mvit")
     options |= {"MODEL.LOSS_FUNC": "contrastive_loss", "MASK.ENABLE": False, "SOLVER.MAX_EPOCH": 4}
     options |= {f"CONTRASTIVE.{key}": value for key, value in own.items()}
+    if kind == "ibot":
+        options["AUG.MASK_KIND"] = "ibot"
     return options | {key.replace("__", "."): value for key, value in others.items()}
 
 

@@ -23,6 +23,7 @@ from torch import Tensor, nn
 from slowfast_maskfeat import distributed
 from slowfast_maskfeat.backbones import BatchNorm
 from slowfast_maskfeat.builders import build_model, build_task
+from slowfast_maskfeat.builders.methods import find_method
 from slowfast_maskfeat.clips import ClipBatch
 from slowfast_maskfeat.config import load_config
 from slowfast_maskfeat.engine.launch import launch
@@ -296,6 +297,8 @@ def test_entropy_is_relative_to_the_uniform_distribution():
         ("byol", {"TRAIN__BATCH_SIZE": 1}, r"TRAIN\.BATCH_SIZE must give CONTRASTIVE\.BN_MLP"),
         ("byol", {"MODEL__ARCH": "slow"}, r"MODEL\.ARCH must be 'mvit'.*got 'slow'"),
         ("byol", {"TYPE": "moco"}, r"TYPE must be one of 'byol', 'dino', 'ibot' .* got 'moco'"),
+        ("byol", {"DATA__SSL_LOCAL_VIEWS": 4}, r"SSL_LOCAL_VIEWS must be 0 .*'byol', got 4"),
+        ("ibot", {"AUG__MASK_KIND": ""}, r"AUG\.MASK_KIND must be set with .*'ibot'"),
         ("dino", {"MODEL__ARCH": "maskmvit"}, r"MODEL\.ARCH must be 'mvit' with MODEL\.MODEL_NAME"),
         ("dino", {"TEACHER_T": [0.1]}, r"CONTRASTIVE\.TEACHER_T must be two numbers > 0"),
         ("dino", {"T": 0.0}, r"CONTRASTIVE\.T must be > 0"),
@@ -306,7 +309,13 @@ def test_keys_that_do_not_fit(kind, changes, message):
     options = {**view_options(kind), **view_options(kind, **changes)}
     words = [str(word) for pair in options.items() for word in pair]
     with pytest.raises(ValueError, match=message):
-        build_model(load_config([], words))
+        _check(words)
+
+
+def _check(words: list[str]) -> None:
+    cfg = load_config([], words)
+    find_method(cfg).check(cfg)
+    build_model(cfg)
 
 
 def test_centers_of_masked_tokens_alone():

@@ -9,10 +9,13 @@ import pytest
 import torch
 from helpers.load_tool import load_tool, run_tool
 
+from slowfast_maskfeat.builders.contrastive_views import contrastive_views
+from slowfast_maskfeat.clips import MultiView
 from slowfast_maskfeat.clips.dataset import SampleKey
 
 benchmark = load_tool("tools/benchmark.py")
 benchmark_data = load_tool("tools/benchmark_data.py")
+benchmark_views = load_tool("tools/benchmark_views.py")
 Row = load_tool("tools/benchmark_report.py").Row
 write_videos = load_tool("tools/benchmark_video.py").write_videos
 
@@ -89,6 +92,43 @@ def test_figures_follow_from_times():
     assert two["handed_over_of_bare_decoding"] == 0.75
     assert two["wait"] == 0  # 1.25 s to load a batch
     assert np.isfinite([record["clips_per_second"] for record in (one, two)]).all()
+
+
+@pytest.mark.parametrize("images", [True, False])
+def test_the_crops_alone_are_those_of_all_views(images):
+    options = benchmark_data.parse_arguments(["--quick"])
+    cfg = benchmark_views.views_config(benchmark.read_config(options.config), images=images)
+    specs = contrastive_views(cfg)
+    alone = benchmark_views.crops_alone(specs)
+    assert [(spec.count, number) for spec, number in alone] == [(1, 1), (1, 1), (1, 4)]
+    sizes = [specs[0].crop_size] * 2 + [specs[1].crop_size]
+    assert [spec.crop_size for spec, _ in alone] == sizes
+    recipes = [*specs[0].colors, specs[1].augmentation.colors]
+    assert [spec.augmentation.colors for spec, _ in alone] == recipes
+    assert all(MultiView((spec,)).kinds[0].views_per_sample == 1 for spec, _ in alone)
+
+
+def test_the_cost_of_views_follows_from_times():
+    times = {"views": [3.0, 6.0, 9.0], "crop 0": [1.0, 1.0, 1.0], "crop 1": [1.0, 0.5, 1.0]}
+    rows = {name: Row("", "s", values) for name, values in times.items()}
+    counts = {"views": 0, "crop 0": 1, "crop 1": 4}
+    ratio = benchmark_views._of_sum(rows, counts, lambda row: row.values)
+    assert ratio == pytest.approx(9 / 5)  # of 3/5, 6/3 and 9/5
+
+
+def test_the_views_at_tiny_sizes(tmp_path):
+    target, num_threads = tmp_path / "values.json", torch.get_num_threads()
+    try:
+        words = ["--quick", "--only", "views", "--json", target]
+        done = run_tool("tools/benchmark_data.py", *words)
+    finally:
+        torch.set_num_threads(num_threads)
+    assert done.returncode == 0, done.stderr
+    assert "cost of 2 + 4 views" in done.stdout
+    records = json.loads(target.read_text())["views"]
+    named = [(record["clips"], record["decoded_before"]) for record in records]
+    assert named == [(c, d) for c in ("images", "videos") for d in (False, True)]
+    assert all(record["of_crops"] > 0 and record["of_crops_cpu_time"] > 0 for record in records)
 
 
 @pytest.mark.slow  # worker processes that import torch

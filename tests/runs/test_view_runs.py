@@ -1,0 +1,155 @@
+"""BYOL, DINO and iBOT from end to end: on videos, and what becomes of their checkpoints."""
+
+from __future__ import annotations
+
+import subprocess
+
+import pytest
+import torch
+from helpers.tiny_run import (
+    FINETUNING,
+    MODEL,
+    command,
+    events,
+    losses,
+    make_videos,
+    pairs,
+    run,
+    run_two_processes,
+    wait_for,
+)
+from helpers.tiny_views import HEADS, KINDS
+
+from slowfast_maskfeat import from_pretrained, load_weights, save_pretrained
+from slowfast_maskfeat.builders.data_source import DataSource
+from slowfast_maskfeat.builders.model import build_classifier
+from slowfast_maskfeat.checkpoints import find_checkpoints, load_checkpoint
+from slowfast_maskfeat.config import load_config
+
+VIEWS = {
+    "TASK": "ssl",
+    "SOLVER.MAX_EPOCH": 1,
+    "MODEL.ARCH": "mvit",
+    "MODEL.MODEL_NAME": "ContrastiveModel",
+    "MODEL.LOSS_FUNC": "contrastive_loss",
+    "MVIT.CLS_EMBED_ON": False,
+    "MVIT.DROPPATH_RATE": 0.3,  # so that a resumed run needs its random state back
+    "DATA.TRAIN_CROP_NUM_TEMPORAL": 2,
+    "DATA.TRAIN_JITTER_SCALES_RELATIVE": [0.4, 1.0],
+    "DATA.TRAIN_JITTER_ASPECT_RELATIVE": [0.75, 1.3333],
+    "DATA.SSL_COLOR_JITTER": True,
+    "DATA.SSL_MOCOV2_AUG": True,
+}
+LOCAL = {"DATA.SSL_LOCAL_VIEWS": 2, "DATA.SSL_LOCAL_CROP_SIZE": 16}
+OF_KIND = {
+    "byol": {},
+    "dino": {**LOCAL, "CONTRASTIVE.FREEZE_LAST_LAYER_EPOCHS": 1},
+    "ibot": {**LOCAL, "AUG.MASK_KIND": "ibot", "AUG.MASK_WINDOW_SIZE": [2, 2, 2]},
+}
+
+
+def _options(kind):
+    heads = {f"CONTRASTIVE.{key}": value for key, value in HEADS[kind].items()}
+    return {**VIEWS, "CONTRASTIVE.TYPE": kind, **heads, **OF_KIND[kind]}
+
+
+def _last(output, task="ssl"):
+    return find_checkpoints(output / "checkpoints", task)[-1]
+
+
+@pytest.fixture(scope="module")
+def data(tmp_path_factory):
+    return make_videos(tmp_path_factory.mktemp("data"), num_videos=8)
+
+
+@pytest.fixture(scope="module")
+def trained(data, tmp_path_factory):
+    """The folder of a run of each kind."""
+    folders = {}
+    for kind in KINDS:
+        folders[kind] = tmp_path_factory.mktemp(kind)
+        done = run(data, folders[kind], _options(kind), {"LOG_MODEL_INFO": kind == "ibot"})
+        assert done.returncode == 0, done.stderr
+        assert "could not count" not in done.stderr
+    return folders
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_a_killed_run_goes_on_as_if_nothing_had_happened(data, trained, tmp_path, kind):
+    options = {**_options(kind), "TRAIN.CHECKPOINT_STEP_PERIOD": 1}
+    process = subprocess.Popen(command(data, tmp_path, options), stderr=subprocess.DEVNULL)
+    first_step = tmp_path / "checkpoints" / "ssl_checkpoint_epoch_00000_step_0000001.pyth"
+    wait_for(first_step.exists)
+    process.kill()
+    process.wait()
+    done = run(data, tmp_path, options)
+    assert done.returncode == 0, done.stderr
+    assert losses(tmp_path) == losses(trained[kind])
+    got, expected = (load_checkpoint(_last(folder)) for folder in (tmp_path, trained[kind]))
+    for part in ("model_state", "task_state"):
+        for name, value in expected[part].items():
+            if isinstance(value, torch.Tensor):
+                assert value.equal(got[part][name]), name
+            else:
+                assert value == got[part][name]
+    validations = [events(folder, "validation")[-1]["loss"] for folder in (tmp_path, trained[kind])]
+    assert validations[0] == validations[1]
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("kind", KINDS)
+def test_two_processes_equal_one(data, tmp_path, kind):
+    still = {**_options(kind), "MVIT.DROPPATH_RATE": 0.0}
+    assert run(data, tmp_path / "one", still).returncode == 0
+    done = run_two_processes(data, tmp_path / "two", still)
+    assert done.returncode == 0, done.stderr
+    one, two = (losses(tmp_path / name) for name in ("one", "two"))
+    assert two[1] == pytest.approx(one[1], rel=1e-5)
+    # Batch norm of nearly equal features enlarges rounding errors of the first step.
+    assert two == pytest.approx(one, rel=1e-2 if kind == "byol" else 1e-4)
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_the_backbone_of_the_teacher_is_fine_tuned(data, trained, tmp_path, kind):
+    cfg = load_config([], pairs(MODEL, FINETUNING))
+    content = load_checkpoint(_last(trained[kind]))
+    for teacher in (True, False):
+        model = build_classifier(cfg, DataSource(cfg))
+        report = load_weights(model, _last(trained[kind]), teacher=teacher)
+        assert report.coverage == 1.0
+        assert all(name.startswith("head.") for name in report.missing)
+        prefix = "teacher.network.backbone." if teacher else "backbone."
+        state = content["task_state" if teacher else "model_state"]
+        expected = state[f"{prefix}blocks.1.attn.qkv.weight"]
+        assert model.state_dict()["blocks.1.attn.qkv.weight"].equal(expected)
+    start = {"TRAIN.CHECKPOINT_FILE_PATH": _last(trained[kind]), "TEST.ENABLE": False}
+    once = {"SOLVER.MAX_EPOCH": 1, "TRAIN.CHECKPOINT_EPOCH_RESET": True}
+    done = run(data, tmp_path, FINETUNING, start, once)
+    assert done.returncode == 0, done.stderr
+    assert "100.0% of the backbone" in done.stderr
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_the_model_is_loaded_by_the_path_of_its_run(trained, tmp_path, kind):
+    model = from_pretrained(trained[kind])
+    saved = save_pretrained(model, tmp_path)
+    again = from_pretrained(saved)
+    expected = model.state_dict()
+    assert all(value.equal(expected[name]) for name, value in again.state_dict().items())
+    features = model.pooled(torch.zeros(1, 3, 4, 32, 32))
+    assert features.shape == (1, model.backbone.width)
+
+
+def test_a_probe_of_frozen_features(data, trained, tmp_path):
+    start = {"TRAIN.CHECKPOINT_FILE_PATH": _last(trained["dino"])}
+    probe = {"PROBE.KIND": "knn", "PROBE.NUM_NEIGHBORS": 3}
+    done = run(data, tmp_path, _options("dino"), probe, start)
+    assert done.returncode == 0, done.stderr
+    assert "100.0% of the backbone" in done.stderr
+
+
+def test_another_type_is_one_error_that_names_what_exists(data, tmp_path):
+    done = run(data, tmp_path, _options("dino"), {"CONTRASTIVE.TYPE": "simclr"})
+    assert done.returncode == 2
+    last = done.stderr.splitlines()[-1]
+    assert "CONTRASTIVE.TYPE must be one of 'byol', 'dino', 'ibot'" in last
