@@ -1,8 +1,9 @@
 """Color operations that Pillow's enhancers lack: hue, saturation, additive brightness, blur.
 
 Shapes and conventions are those of `operations`: (G, T, H, W, C) uint8 frames of G clips with one
-argument per clip. Results are rounded to the nearest value. Colors are those of HSV (Smith, "Color
-gamut transform pairs", 1978), computed without its quantization to 8 bits.
+argument per clip. Results are rounded to the nearest value and clipped, which BYOL's code does
+after its last change only. Colors are those of HSV (Smith, "Color gamut transform pairs", 1978),
+computed without a quantization to 8 bits.
 """
 
 from __future__ import annotations

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable
+from functools import partial
 from typing import Any, NamedTuple
 
 from fvcore.common.config import CfgNode
@@ -162,9 +163,43 @@ def _masks_videos(cfg: CfgNode) -> bool:
     return bool(cfg.MASK.ENABLE and not _of_images(cfg))
 
 
+def _is_of_other_views(types: tuple[str, ...], cfg: CfgNode) -> bool:
+    return cfg.MODEL.MODEL_NAME == "ContrastiveModel" and cfg.CONTRASTIVE.TYPE not in types
+
+
+# Keys of some kinds of CONTRASTIVE.TYPE alone, with their defaults.
+_OF_VIEWS: dict[tuple[str, ...], dict[str, object]] = {
+    ("byol",): {"PREDICTOR_DEPTHS": [], "HIDDEN_BIAS": False, "LAST_BIAS": True},
+    ("dino", "ibot"): {
+        "TEACHER_T": [0.04, 0.07],
+        "TEACHER_T_EPOCHS": 0,
+        "CENTER_MOMENTUM": 0.9,
+        "BOTTLENECK_DIM": 256,
+        "NORM_LAST_LAYER": True,
+        "FREEZE_LAST_LAYER_EPOCHS": 0,
+    },
+    ("ibot",): {
+        "PATCH_TEACHER_T": [0.04, 0.07],
+        "PATCH_DIM": 0,
+        "PATCH_CENTER": "all",
+        "VIEW_WEIGHT": 1.0,
+        "PATCH_WEIGHT": 1.0,
+    },
+}
+
 # New keys that contradict others are errors where the object is built, and so are published keys
 # that select two kinds of one thing.
 INERT_TOGETHER = (
+    *(
+        Overruled(
+            f"CONTRASTIVE.{name}",
+            (default,),
+            partial(_is_of_other_views, types),
+            f"unless CONTRASTIVE.TYPE is {' or '.join(types)}",
+        )
+        for types, keys in _OF_VIEWS.items()
+        for name, default in keys.items()
+    ),
     Overruled(
         "AUG.COLOR_JITTER",
         (None, 0.4),

@@ -1,11 +1,14 @@
-"""BYOL, DINO and iBOT from end to end: on videos, and what becomes of their checkpoints."""
+"""BYOL, DINO and iBOT from end to end, and what becomes of their checkpoints."""
 
 from __future__ import annotations
 
+import shutil
 import subprocess
 
+import numpy as np
 import pytest
 import torch
+from helpers.load_tool import ROOT, run_tool
 from helpers.tiny_run import (
     FINETUNING,
     MODEL,
@@ -19,6 +22,7 @@ from helpers.tiny_run import (
     wait_for,
 )
 from helpers.tiny_views import HEADS, KINDS
+from PIL import Image
 
 from slowfast_maskfeat import from_pretrained, load_weights, save_pretrained
 from slowfast_maskfeat.builders.data_source import DataSource
@@ -138,6 +142,75 @@ def test_the_model_is_loaded_by_the_path_of_its_run(trained, tmp_path, kind):
     assert all(value.equal(expected[name]) for name, value in again.state_dict().items())
     features = model.pooled(torch.zeros(1, 3, 4, 32, 32))
     assert features.shape == (1, model.backbone.width)
+
+
+SMALL = {
+    "DATA.TRAIN_CROP_SIZE": 64,
+    "DATA.TEST_CROP_SIZE": 64,
+    "DATA.SSL_LOCAL_CROP_SIZE": 32,
+    "MVIT.EMBED_DIM": 16,
+    "MVIT.NUM_HEADS": 1,
+    "MVIT.DEPTH": 2,
+    "CONTRASTIVE.DIM": 24,
+    "CONTRASTIVE.MLP_DIM": 16,
+    "CONTRASTIVE.BOTTLENECK_DIM": 8,
+    "TRAIN.BATCH_SIZE": 4,
+    "TRAIN.EVAL_PERIOD": 1,
+    "TEST.BATCH_SIZE": 4,
+    "SOLVER.MAX_EPOCH": 1,
+    "SOLVER.WARMUP_EPOCHS": 0,
+    "DATA_LOADER.NUM_WORKERS": 0,
+    "LOG_PERIOD": 1,
+    "LOG_MODEL_INFO": False,
+    "NUM_GPUS": 0,
+}
+
+
+@pytest.fixture(scope="module")
+def images(tmp_path_factory):
+    """Two classes of four training images and one validation image."""
+    folder = tmp_path_factory.mktemp("imagenet")
+    generator = np.random.default_rng(0)
+    for split, number in (("train", 4), ("val", 1)):
+        for name in ("n01440764", "n01443537"):
+            (folder / split / name).mkdir(parents=True)
+            for index in range(number):
+                coarse = generator.integers(0, 256, (5, 6, 3), dtype=np.uint8)
+                picture = Image.fromarray(coarse).resize((84, 70), Image.Resampling.BICUBIC)
+                picture.save(folder / split / name / f"{index}.JPEG")
+    return folder
+
+
+def _run_shipped(name, images, output, *options):
+    folders = {"DATA.PATH_TO_DATA_DIR": images, "OUTPUT_DIR": output}
+    file = ROOT / f"configs/masked_ssl/{name}.yaml"
+    done = run_tool("tools/run_net.py", "--cfg", file, *pairs(SMALL, folders, *options))
+    assert done.returncode == 0, done.stderr
+    return done
+
+
+@pytest.mark.parametrize("name", ["in1k_VIT_S_DINO_PT", "in1k_VIT_S_iBOT_PT", "in1k_VIT_B_BYOL_PT"])
+def test_the_shipped_configurations_train_on_images(images, tmp_path, name):
+    whole, resumed = tmp_path / "whole", tmp_path / "resumed"
+    _run_shipped(name, images, whole, {"TRAIN.CHECKPOINT_STEP_PERIOD": 1})
+    (resumed / "checkpoints").mkdir(parents=True)
+    first = whole / "checkpoints" / "ssl_checkpoint_epoch_00000_step_0000001.pyth"
+    shutil.copy(first, resumed / "checkpoints")
+    _run_shipped(name, images, resumed)
+    assert losses(resumed)[2] == losses(whole)[2]
+    got, expected = (load_checkpoint(_last(folder)) for folder in (resumed, whole))
+    for part in ("model_state", "task_state"):
+        for key, value in expected[part].items():
+            assert not isinstance(value, torch.Tensor) or value.equal(got[part][key]), key
+    (validation,) = events(whole, "validation")
+    assert validation["loss"] > 0
+
+
+def test_features_of_a_byol_network_are_a_target(images, tmp_path):
+    _run_shipped("in1k_VIT_B_BYOL_PT", images, tmp_path / "byol")
+    teacher = {"MASK.TEACHER_CHECKPOINT": _last(tmp_path / "byol"), "MASK.PRETRAIN_DEPTH": [1]}
+    _run_shipped("in1k_VIT_B_SaGe_features_PT", images, tmp_path / "sage", teacher)
+    assert all(0 < loss < 2 for loss in losses(tmp_path / "sage").values())
 
 
 def test_a_probe_of_frozen_features(data, trained, tmp_path):
