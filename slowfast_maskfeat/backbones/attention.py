@@ -147,8 +147,7 @@ class PoolingAttention(nn.Module):
         """
         query, key, value, grid_q, grid_k = self._project_and_pool(tokens, grid)
         _, patches = split_cls(query, has_cls=self.has_cls)
-        if self.has_own_bias:
-            bias = read_bias(self, source=self.bias_grid, target=grid, has_cls=self.has_cls)
+        bias = self._position_bias(grid, bias)
         if self.axes:
             columns, coordinates = self._fold(patches, grid_q, grid_k)
             attended = attend_folded(
@@ -172,6 +171,12 @@ class PoolingAttention(nn.Module):
             attended = attended + F.pad(patches, (0, 0, int(self.has_cls), 0))
         attended = attended.transpose(1, 2).flatten(2)  # (B, N', heads * d)
         return self.proj_drop(self.proj(attended)), grid_q
+
+    def _position_bias(self, grid: Grid, shared: Tensor | None) -> Tensor | None:
+        """The layer's own bias of relative positions (heads, N, N), or else the shared one."""
+        if not self.has_own_bias:
+            return shared
+        return read_bias(self, source=self.bias_grid, target=grid, has_cls=self.has_cls)
 
     def _project_and_pool(
         self, tokens: Tensor, grid: Grid
