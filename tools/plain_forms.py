@@ -22,12 +22,17 @@ class ExplicitAttention(PoolingAttention):
     Source: MViTv2 (Li et al., 2022), section 3.1.
     """
 
-    def forward(self, tokens: Tensor, grid: Grid) -> tuple[Tensor, Grid]:
+    def forward(
+        self, tokens: Tensor, grid: Grid, bias: Tensor | None = None
+    ) -> tuple[Tensor, Grid]:
         """Attend as in `PoolingAttention.forward`."""
         query, key, value, grid_q, grid_k = self._project_and_pool(tokens, grid)
         scores = query @ key.transpose(-2, -1) * self.scale  # (B, heads, Nq, Nk)
         if self.axes:
             scores = scores + self._bias(query, grid_q, grid_k)
+        bias = self._position_bias(grid, bias)
+        if bias is not None:
+            scores = scores + bias
         attended = scores.softmax(dim=-1) @ value
         if self.residual_pooling:
             attended[:, :, int(self.has_cls) :] += query[:, :, int(self.has_cls) :]

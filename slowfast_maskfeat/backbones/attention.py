@@ -147,6 +147,7 @@ class PoolingAttention(nn.Module):
         """
         query, key, value, grid_q, grid_k = self._project_and_pool(tokens, grid)
         _, patches = split_cls(query, has_cls=self.has_cls)
+        bias = self._position_bias(grid, bias)
         if self.axes:
             columns, coordinates = self._fold(patches, grid_q, grid_k)
             attended = attend_folded(
@@ -159,7 +160,6 @@ class PoolingAttention(nn.Module):
                 has_cls=self.has_cls,
             )
         else:
-            bias = self._bias(bias, grid)
             attended = F.scaled_dot_product_attention(
                 query,
                 key,
@@ -172,11 +172,11 @@ class PoolingAttention(nn.Module):
         attended = attended.transpose(1, 2).flatten(2)  # (B, N', heads * d)
         return self.proj_drop(self.proj(attended)), grid_q
 
-    def _bias(self, shared: Tensor | None, grid: Grid) -> Tensor | None:
-        """The bias of the scores (heads, N, N): the block's own, or the shared one, if any."""
-        if self.has_own_bias:
-            return read_bias(self, source=self.bias_grid, target=grid, has_cls=self.has_cls)
-        return shared
+    def _position_bias(self, grid: Grid, shared: Tensor | None) -> Tensor | None:
+        """The layer's own bias of relative positions (heads, N, N), or else the shared one."""
+        if not self.has_own_bias:
+            return shared
+        return read_bias(self, source=self.bias_grid, target=grid, has_cls=self.has_cls)
 
     @torch.no_grad()
     def weights(
@@ -200,7 +200,7 @@ class PoolingAttention(nn.Module):
             columns, coordinates = self._fold(patches, grid_q, grid_k)
             front = int(self.has_cls)
             scores[:, :, front:, front:] += columns @ coordinates.T
-        bias = self._bias(bias, grid)
+        bias = self._position_bias(grid, bias)
         if bias is not None:
             scores += bias
         return scores.softmax(dim=-1), grid_k

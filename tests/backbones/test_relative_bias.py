@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+from copy import deepcopy
 from dataclasses import replace
 from typing import Any
 
 import pytest
 import torch
+from helpers.load_tool import load_tool
 from torch import Tensor, nn
 
 from slowfast_maskfeat.backbones import (
@@ -19,6 +21,8 @@ from slowfast_maskfeat.backbones import (
 )
 from slowfast_maskfeat.backbones.relative_bias import RelativePositionBias, bias_index
 from slowfast_maskfeat.shapes import Grid
+
+plain_forms = load_tool("tools/plain_forms.py")
 
 SHARED = "rel_pos_bias.relative_position_bias_table"
 OWN = "attn.relative_position_bias_table"
@@ -86,6 +90,13 @@ def test_the_bias_is_added_to_scaled_scores() -> None:
     scores = (query * 8**-0.5) @ key.transpose(-1, -2) + bias
     expected = (scores.softmax(-1) @ value).transpose(1, 2).flatten(2)
     torch.testing.assert_close(result, attention.proj(expected))
+
+
+@pytest.mark.parametrize("kind", ["shared", "block"])
+def test_fused_attention_equals_the_explicit_form(kind: str) -> None:
+    fast = classifier(block={"position_bias": kind}).double()
+    plain = plain_forms.make_plain(deepcopy(fast))
+    torch.testing.assert_close(fast(images().double()), plain(images().double()))
 
 
 def test_tables_of_blocks_equal_a_shared_one_with_the_same_numbers() -> None:
