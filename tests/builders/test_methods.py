@@ -53,6 +53,7 @@ def test_switches_that_contradict_the_name_are_an_error():
     with pytest.raises(ValueError, match=r"requires MASK\.ENABLE True .* got MASK\.ENABLE False"):
         find_method(cfg)
     with pytest.raises(
-        ValueError, match=r"MODEL_NAME must be one of 'MViT', 'MaskMViT', 'Tokenizer', got 'X'"
+        ValueError,
+        match=r"MODEL_NAME must be one of 'ContrastiveModel', 'MViT', .*, 'Tokenizer', got 'X'",
     ):
         find_method(load_config([], ["MODEL.MODEL_NAME", "X"]))

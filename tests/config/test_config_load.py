@@ -243,6 +243,13 @@ IMAGES = ["DATA.NUM_FRAMES", "1"]
 MASKED = ["MASK.ENABLE", "True"]
 IBOT = ["AUG.MASK_KIND", "ibot"]
 MULTIBLOCK = ["AUG.MASK_KIND", "multiblock"]
+
+
+def views(kind: str) -> list[str]:
+    """Select a kind of CONTRASTIVE.TYPE."""
+    return ["MODEL.MODEL_NAME", "ContrastiveModel", "CONTRASTIVE.TYPE", kind]
+
+
 JITTER = ["DATA.SSL_COLOR_JITTER", "True"]
 RANDOM = [*MASKED, "MASK.MAE_RND_MASK", "True"]
 
@@ -271,6 +278,9 @@ RANDOM = [*MASKED, "MASK.MAE_RND_MASK", "True"]
         ("DATA.COLOR_RND_GRAYSCALE", "0.2", [], "without DATA.SSL_COLOR_JITTER"),
         ("DATA.SSL_BLUR_PROB", "[1.0]", JITTER, "without .* and DATA.SSL_MOCOV2_AUG"),
         ("AUG.MAX_MASK_PATCHES_PER_BLOCK", "9", [*RANDOM, *IMAGES], "on random masks"),
+        ("CONTRASTIVE.PATCH_DIM", "12", views("dino"), "unless CONTRASTIVE.TYPE is ibot"),
+        ("CONTRASTIVE.HIDDEN_BIAS", "True", views("ibot"), "unless CONTRASTIVE.TYPE is byol"),
+        ("CONTRASTIVE.BOTTLENECK_DIM", "8", views("byol"), "unless .* is dino or ibot"),
         ("MASK.DECODER_SEP_POS_EMBED", "True", MASKED, "without MASK.MAE_ON"),
         ("TEST.NUM_ENSEMBLE_VIEWS", "5", IMAGES, "on images .*TEST.NUM_TEMPORAL_CLIPS"),
     ],
@@ -295,6 +305,8 @@ def test_a_key_that_others_leave_without_effect_warns_once(key, value, others, r
         ["AUG.MAX_MASK_PATCHES_PER_BLOCK", "9", *MASKED, *IMAGES],
         ["AUG.MIN_MASK_PATCHES_PER_BLOCK", "9", *MASKED, "AUG.MASK_KIND", "bevt"],
         ["MASK.DECODER_SEP_POS_EMBED", "True", "MASK.MAE_ON", "True", *RANDOM],
+        ["CONTRASTIVE.PATCH_DIM", "12", *views("ibot")],
+        ["CONTRASTIVE.PATCH_DIM", "12"],  # of a classifier that an iBOT network is the start of
         ["AUG.MASK_WINDOW_SIZE", "[8, 7, 7]", *IBOT],
         ["AUG.MIN_MASK_PATCHES_PER_BLOCK", "9", *IBOT, *IMAGES],
         ["DATA.COLOR_RND_GRAYSCALE", "0.2", *JITTER],
