@@ -17,10 +17,13 @@ from helpers.tiny_run import (
     run,
     run_two_processes,
 )
+from PIL import Image
 
 from slowfast_maskfeat.builders.data_source import DataSource
 from slowfast_maskfeat.checkpoints import find_checkpoints, load_checkpoint
 from slowfast_maskfeat.config import load_config
+from slowfast_maskfeat.figures import LOSS_PANEL, MONITOR_PANELS, training_curves
+from slowfast_maskfeat.log import read_events
 from slowfast_maskfeat.metrics.representation import effective_rank, mean_deviation
 from slowfast_maskfeat.probes import neighbor_scores
 from slowfast_maskfeat.runs.features import build_frozen_model, extract_features
@@ -36,7 +39,8 @@ def data(tmp_path_factory):
 @pytest.fixture(scope="module")
 def monitored(data, tmp_path_factory):
     output = tmp_path_factory.mktemp("monitored")
-    done = run(data, output, EVERY_EPOCH, {"TRAIN.KEEP_BEST": "std", "TRAIN.KEEP_CHECKPOINTS": 1})
+    keep = {"TRAIN.KEEP_BEST": "std", "TRAIN.KEEP_CHECKPOINTS": 1}
+    done = run(data, output, EVERY_EPOCH, keep, {"TENSORBOARD.ENABLE": True})
     assert done.returncode == 0, done.stderr
     return output, done.stderr
 
@@ -139,6 +143,24 @@ def test_the_figures_are_printed_and_no_warning_is(monitored):
     _, stderr = monitored
     assert stderr.count("features: kNN top-1 ") == 2
     assert "COLLAPSED" not in stderr
+
+
+def test_the_figures_are_in_tensorboard_and_in_the_curves(monitored):
+    accumulator = pytest.importorskip("tensorboard.backend.event_processing.event_accumulator")
+    output, _ = monitored
+    scalars = accumulator.EventAccumulator(str(output / "runs"))
+    scalars.Reload()
+    measured = events(output, "monitor")
+    for name in ("knn", "rank", "std"):
+        values = [event.value for event in scalars.Scalars(f"monitor/{name}")]
+        assert values == pytest.approx([event[name] for event in measured])
+    log = read_events(output / "stats.jsonl")
+    panels = (LOSS_PANEL, *MONITOR_PANELS)
+    training_curves(output / "with.png", log, panels)
+    without = [event for event in log if event["event"] != "monitor"]
+    training_curves(output / "without.png", without, panels)
+    heights = [Image.open(output / f"{name}.png").height for name in ("with", "without")]
+    assert heights[0] > 2 * heights[1]  # five panels instead of two
 
 
 def test_clips_without_labels_have_no_neighbors(data, tmp_path):
