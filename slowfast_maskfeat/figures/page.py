@@ -9,9 +9,10 @@ from __future__ import annotations
 import base64
 import html
 import io
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import NamedTuple
+from urllib.parse import quote
 
 _STYLE = """
 :root { color-scheme: light dark; --ink: #1d2430; --soft: #5b6472; --paper: #fcfcfb;
@@ -38,15 +39,15 @@ td { white-space: nowrap; }
 tbody tr:last-child > * { border-bottom: 0; }
 th:first-child, td.text { text-align: left; }
 td.text { white-space: normal; min-width: 10rem; }
-th:first-child { position: sticky; left: 0; background: var(--card); z-index: 1; min-width: 8rem;
+th:first-child { position: sticky; left: 0; background: var(--card); z-index: 1; min-width: 7rem;
   border-right: 1px solid var(--line); }
 tbody th { font-weight: 600; }
 thead th { vertical-align: bottom; font-weight: 600; }
 thead button { all: unset; cursor: pointer; display: inline-block; }
 thead button:focus-visible { outline: 2px solid var(--accent); outline-offset: 2px; }
-thead button::after { content: " \\2195"; color: var(--soft); }
-th[aria-sort=ascending] button::after { content: " \\2191"; color: var(--accent); }
-th[aria-sort=descending] button::after { content: " \\2193"; color: var(--accent); }
+thead button::after { content: "\\a0\\2195"; color: var(--soft); }
+th[aria-sort=ascending] button::after { content: "\\a0\\2191"; color: var(--accent); }
+th[aria-sort=descending] button::after { content: "\\a0\\2193"; color: var(--accent); }
 td small, th small { display: block; color: var(--soft); font-weight: 400; }
 td.best { font-weight: 700; color: var(--accent); }
 td.failed { background: var(--mark); white-space: normal; min-width: 9rem; text-align: left; }
@@ -172,10 +173,13 @@ def bullets(texts: Iterable[str]) -> str:
     return f"<ul>\n{items}</ul>" if items else ""
 
 
-def links(items: Iterable[tuple[str, str]]) -> str:
-    """Return a list of links (text, address relative to the page); nothing for none."""
-    found = "".join(f'<li><a href="{escaped(to)}">{escaped(text)}</a></li>\n' for text, to in items)
-    return f"<ul>\n{found}</ul>" if found else ""
+def link_rows(rows: Mapping[str, Sequence[tuple[str, str]]]) -> str:
+    """Return a list: a text and its links (text, address relative to the page) in each row."""
+    found = []
+    for title, links in rows.items():
+        anchors = (f'<a href="{escaped(quote(to))}">{escaped(text)}</a>' for text, to in links)
+        found.append(f"<li><code>{escaped(title)}</code> {', '.join(anchors)}</li>\n")
+    return f"<ul>\n{''.join(found)}</ul>"
 
 
 def details(title: str, *parts: str) -> str:

@@ -215,6 +215,12 @@ class Executor:
         begins = [e for e in self._events if e["event"] == "begin" and e["name"] == piece.name]
         if not begins or begins[-1]["words"] == list(words):
             return
+        ends = [e for e in self._events if e["event"] == "end" and e["name"] == piece.name]
+        has_failed = bool(ends) and ends[-1]["status"] == "failed"
+        if has_failed and not find_checkpoints(
+            self._output / piece.folder / "checkpoints", piece.task
+        ):
+            return  # it left nothing that other settings could be mixed with
         before, now = (
             dict(zip(w[2::2], w[3::2], strict=True)) for w in (begins[-1]["words"], words)
         )

@@ -11,7 +11,6 @@ from fvcore.common.config import CfgNode
 
 from slowfast_maskfeat.config import key_value, load_config
 from slowfast_maskfeat.runs.comparison.methods import (
-    BASELINE,
     EQUAL_KEYS,
     SCRATCH,
     ComparedNetwork,
@@ -78,7 +77,7 @@ class Plan:
 
     Attributes:
         recipe: what is compared.
-        pieces: name -> piece, each after those that it needs.
+        pieces: name -> piece.
     """
 
     recipe: Recipe
@@ -105,6 +104,11 @@ def quiet_config(files: Sequence[str], pairs: Sequence[str]) -> CfgNode:
 def piece_name(seed: int, method: str, kind: str) -> str:
     """Return the name of a piece of a method."""
     return f"seed_{seed}/{method}/{kind}"
+
+
+def stage_keys(recipe: Recipe, stage: str) -> dict[str, Any]:
+    """Return the keys of a recipe for a stage, whatever the method."""
+    return {**recipe.keys.get("all", {}), **recipe.keys.get(stage, {})}
 
 
 def make_plan(recipe: Recipe, data: DataKeys, pairs: Sequence[str] = ()) -> Plan:
@@ -315,7 +319,7 @@ class _Planner:
     ) -> dict[str, str]:
         """Merge the keys of a piece: stage, method, recipe's method, data, command line."""
         keys = {
-            **self._recipe.keys.get(stage, {}),
+            **stage_keys(self._recipe, stage),
             **(more or {}),
             **self._recipe.keys.get(name, {}),
             **self._data.get(part, {}),
@@ -365,6 +369,3 @@ def _grid_name(method: str, stage: str, factor: float) -> str:
 
 def _text(value: Any) -> str:
     return value if isinstance(value, str) else repr(value)
-
-
-__all__ = ["BASELINE", "DataKeys", "Piece", "Plan", "make_plan", "piece_name", "quiet_config"]

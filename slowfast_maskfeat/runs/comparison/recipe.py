@@ -29,8 +29,8 @@ JUDGES: Mapping[str, str] = {
 }
 """How a network is judged -> title of its column."""
 
-# Sections of `keys` beside those of stages, networks and judges that train.
-_FURTHER = ("few", *PROBES)
+# Sections of `keys` beside those of stages and networks.
+_FURTHER = ("all", "few", *PROBES)
 _SECTIONS = (
     *("title", "methods", "seeds", "configs", "data", "keys", "needs", "judges"),
     *("few_labels", "labels_per_class", "hold_out", "grid", "panel", "published", "notes"),
@@ -76,7 +76,7 @@ class Recipe:
         seeds: of weights, sample order, crops and masks.
         configs: stage -> YAML file that its trainings start from.
         data: stage -> keys that name its samples; tokenizers have those of pre-training.
-        keys: stage, network or judge -> further keys.
+        keys: stage, network, judge or "all" -> further keys.
         needs: method -> key -> network, where it is another than in its row.
         judges: names of `JUDGES`.
         few_labels: labels per class of the judge `few`.

@@ -3,28 +3,26 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
 from slowfast_maskfeat.checkpoints import find_checkpoints
 from slowfast_maskfeat.figures import page
 from slowfast_maskfeat.files import atomic_write
-from slowfast_maskfeat.runs.comparison import facts
+from slowfast_maskfeat.runs.comparison import facts, tables
 from slowfast_maskfeat.runs.comparison.execute import Outcome
-from slowfast_maskfeat.runs.comparison.methods import METHODS, SCRATCH
+from slowfast_maskfeat.runs.comparison.methods import METHODS
 from slowfast_maskfeat.runs.comparison.plan import Plan
-from slowfast_maskfeat.runs.comparison.recipe import JUDGES
 from slowfast_maskfeat.runs.comparison.results import (
     Curves,
     MethodResult,
-    Paired,
     Statistic,
+    read_environment,
     read_results,
 )
 
 PANEL = "predictions.png"
-_NONE = "-"
 
 
 def write_report(plan: Plan, output: Path, outcomes: Mapping[str, Outcome]) -> list[Path]:
@@ -43,7 +41,7 @@ def write_report(plan: Plan, output: Path, outcomes: Mapping[str, Outcome]) -> l
     texts = {
         "comparison.html": _html(plan, output, outcomes, results, picture),
         "comparison.md": _markdown(plan, outcomes, results),
-        "comparison.json": json.dumps(_content(plan, outcomes, results), indent=1) + "\n",
+        "comparison.json": json.dumps(_content(plan, output, outcomes, results), indent=1) + "\n",
     }
     for name, text in texts.items():
         with atomic_write(output / name) as part:
@@ -52,7 +50,7 @@ def write_report(plan: Plan, output: Path, outcomes: Mapping[str, Outcome]) -> l
 
 
 def _content(
-    plan: Plan, outcomes: Mapping[str, Outcome], results: Mapping[str, MethodResult]
+    plan: Plan, output: Path, outcomes: Mapping[str, Outcome], results: Mapping[str, MethodResult]
 ) -> dict[str, Any]:
     """Return all that is known, as numbers, strings, lists and dicts."""
     return {
@@ -71,6 +69,7 @@ def _content(
             name: {"top1": top1, "source": source}
             for name, (top1, source) in plan.recipe.published.items()
         },
+        "environment": read_environment(plan, output, outcomes),
         "pieces": {name: vars(outcome) for name, outcome in outcomes.items()},
     }
 
@@ -97,88 +96,6 @@ def _of_method(result: MethodResult) -> dict[str, Any]:
     }
 
 
-def _columns(plan: Plan) -> list[page.Head]:
-    """Return the heads of the table of results."""
-    few = f"{plan.recipe.few_labels} a class"
-    return [
-        page.Head("method", "Target"),
-        *(
-            page.Head(judge, JUDGES[judge], few if judge == "few" else "top-1, %")
-            for judge in plan.recipe.judges
-        ),
-        page.Head("against_hog", "against HOG", "fine-tuned, points"),
-        page.Head("gap", "gap", "training minus validation, points"),
-        page.Head("labels", "labels seen", "before fine-tuning"),
-        page.Head("own_seconds", "pre-training", "seconds"),
-        page.Head("seconds", "with its networks", "seconds"),
-        page.Head("multiply_adds", "multiply-adds", "millions, forward"),
-        page.Head("memory", "memory", "peak, MiB"),
-        page.Head("networks", "further networks", "millions of parameters"),
-        page.Head("seeds", "seeds"),
-    ]
-
-
-def _rows(plan: Plan, results: Mapping[str, MethodResult]) -> list[page.Row]:
-    judges = plan.recipe.judges
-    best = {
-        judge: max(
-            (x for r in results.values() if (x := r.accuracy[judge].mean) is not None), default=None
-        )
-        for judge in judges
-    }
-    return [_row(result, judges, best) for result in results.values()]
-
-
-def _row(result: MethodResult, judges: Sequence[str], best: Mapping[str, float | None]) -> page.Row:
-    cost = result.cost
-    networks = "; ".join(f"{title} {number:.2f}" for title, number in cost.networks.items())
-    is_cheap = result.name == SCRATCH
-    return page.Row(
-        result.name,
-        result.title,
-        [
-            *(_accuracy(result, judge, best[judge]) for judge in judges),
-            _against(result.paired.get("finetune")),
-            _statistic(result.gap, 1),
-            page.Cell(f"{cost.labels:,}" if cost.labels else "none", cost.labels),
-            page.Cell("none", 0) if is_cheap else _statistic(cost.own_seconds, 0),
-            page.Cell("none", 0) if is_cheap else _statistic(cost.seconds, 0),
-            page.Cell("none", 0) if is_cheap else _statistic(cost.multiply_adds, 1),
-            page.Cell("none", 0) if is_cheap else _statistic(cost.memory, 0),
-            page.Cell(networks or "none", sum(cost.networks.values()), kind="text"),
-            page.Cell(*_number_of_seeds(result)),
-        ],
-    )
-
-
-def _accuracy(result: MethodResult, judge: str, best: float | None) -> page.Cell:
-    found = result.accuracy[judge]
-    if found.mean is None:
-        reasons = list(result.failures.values())
-        return page.Cell("failed", note=reasons[0], kind="failed") if reasons else page.Cell(_NONE)
-    return _statistic(found, 1)._replace(kind="best" if found.mean == best else "")
-
-
-def _statistic(found: Statistic, digits: int) -> page.Cell:
-    """Return the mean, and the deviation of several seeds."""
-    if found.mean is None:
-        return page.Cell(_NONE)
-    deviation = "" if found.deviation is None else f"± {found.deviation:.{digits}f}"
-    return page.Cell(f"{found.mean:,.{digits}f}", found.mean, deviation)
-
-
-def _against(found: Paired | None) -> page.Cell:
-    if found is None or found.mean is None:
-        return page.Cell(_NONE)
-    number = len(found.differences)
-    return page.Cell(f"{found.mean:+.1f}", found.mean, f"wins {found.num_won} of {number}")
-
-
-def _number_of_seeds(result: MethodResult) -> tuple[str, int]:
-    number = max((len(found.values) for found in result.accuracy.values()), default=0)
-    return str(number), number
-
-
 def _html(
     plan: Plan,
     output: Path,
@@ -193,76 +110,47 @@ def _html(
         *(page.paragraph(note) for note in recipe.notes),
         page.section(
             "Results",
-            page.sortable_table("results", _columns(plan), _rows(plan, results)),
+            page.sortable_table("results", *tables.result_table(plan, results)),
             page.paragraph(
                 "Accuracy on the test split: mean and standard deviation over the seeds. A click "
                 "on a heading sorts the table.",
                 is_soft=True,
             ),
         ),
-        _paired_section(plan, results),
+        page.section(
+            "Differences from HOG, seed by seed",
+            _table("paired", tables.paired_table(plan, results)),
+        ),
+        page.section("Cost before fine-tuning", _table("cost", tables.cost_table(results))),
         page.section("What is not comparable", page.bullets(facts.not_comparable(plan, results))),
-        page.section("What was tuned", page.paragraph(facts.tuning(plan)), _rates(results)),
+        page.section(
+            "What was tuned",
+            page.paragraph(facts.tuning(plan)),
+            _table("rates", tables.rate_table(results)),
+        ),
         _curve_section(results),
         _picture_section(picture),
         _published_section(plan),
         _settings_section(plan),
+        page.section("Made with", page.bullets(_environment(plan, output, outcomes))),
         page.section("Failures", page.bullets(_failures(outcomes))),
-        page.section("Files", *_files(plan, output, outcomes)),
+        page.section("Files", _files(plan, output, outcomes)),
     )
 
 
 def _summary(plan: Plan, outcomes: Mapping[str, Outcome]) -> str:
     done = sum(outcome.is_done for outcome in outcomes.values())
     failed = sum(bool(outcome.reason) for outcome in outcomes.values())
-    text = (
-        f"The same network, data, epochs and seeds; only the target differs. {len(plan.pieces)} "
-        f"runs, {done} of them done"
-    )
-    return f"{text}, {failed} failed." if failed else f"{text}."
-
-
-def _paired_section(plan: Plan, results: Mapping[str, MethodResult]) -> str:
-    rows = [
-        page.Row(
-            result.name,
-            result.title,
-            [_against(result.paired.get(judge)) for judge in plan.recipe.judges],
-        )
-        for result in results.values()
-        if result.paired
-    ]
-    heads = [page.Head("method", "Target")]
-    heads += [page.Head(judge, JUDGES[judge], "points") for judge in plan.recipe.judges]
-    if not rows:
-        return ""
-    return page.section(
-        "Differences from HOG, seed by seed", page.sortable_table("paired", heads, rows)
+    rest = "" if done + failed == len(plan.pieces) else ", others are not made yet"
+    return (
+        "The same network, data, epochs and seeds for all; what is predicted differs. "
+        f"{done} of {len(plan.pieces)} runs are done{f', {failed} failed' if failed else ''}{rest}."
     )
 
 
-def _rates(results: Mapping[str, MethodResult]) -> str:
-    stages = ("pretrain", "finetune")
-    rows = [
-        page.Row(
-            result.name,
-            result.title,
-            [
-                page.Cell(f"{result.rates[stage]:g}", result.rates[stage])
-                if stage in result.rates
-                else page.Cell(_NONE)
-                for stage in stages
-            ],
-        )
-        for result in results.values()
-        if result.rates
-    ]
-    heads = [
-        page.Head("method", "Target"),
-        page.Head("pretrain", "pre-training", "chosen rate"),
-        page.Head("finetune", "fine-tuning", "chosen rate"),
-    ]
-    return page.sortable_table("rates", heads, rows) if rows else ""
+def _table(name: str, table: tables.Table) -> str:
+    """Return a table as HTML; nothing without rows."""
+    return page.sortable_table(name, *table) if table[1] else ""
 
 
 def _curve_section(results: Mapping[str, MethodResult]) -> str:
@@ -319,7 +207,7 @@ def _settings_section(plan: Plan) -> str:
     equal = page.bullets(f"{key} {value}" for key, value in facts.equal_values(plan).items())
     different = [
         page.details(
-            f"{METHODS[method].title}: {len(found)} keys differ from HOG's",
+            f"{METHODS[method].title}: keys that differ from HOG's ({len(found)})",
             page.bullets(f"{of.key} {of.value!r} instead of {of.baseline!r}" for of in found),
             page.paragraph(f"Values from: {METHODS[method].source}.", is_soft=True),
         )
@@ -330,37 +218,43 @@ def _settings_section(plan: Plan) -> str:
     )
 
 
+def _environment(plan: Plan, output: Path, outcomes: Mapping[str, Outcome]) -> list[str]:
+    return [f"{name} {value}" for name, value in read_environment(plan, output, outcomes).items()]
+
+
 def _failures(outcomes: Mapping[str, Outcome]) -> list[str]:
     return [f"{name}: {outcome.reason}" for name, outcome in outcomes.items() if outcome.reason]
 
 
-def _files(plan: Plan, output: Path, outcomes: Mapping[str, Outcome]) -> list[str]:
+def _files(plan: Plan, output: Path, outcomes: Mapping[str, Outcome]) -> str:
     """Return links to the configuration, log and last checkpoint of each run that is done."""
-    found = []
+    found = {}
     for name, outcome in outcomes.items():
-        folder = output / plan.pieces[name].folder
-        if not outcome.is_done:
-            continue
-        piece = plan.pieces[name]
-        files = [folder / f"{piece.kind}.yaml", folder / "stats.jsonl"]
-        files += find_checkpoints(folder / "checkpoints", piece.task)[-1:]
-        existing = [file.relative_to(output).as_posix() for file in files if file.is_file()]
-        found.append(page.details(name, page.links((file, file) for file in existing)))
-    return found
+        piece, folder = plan.pieces[name], output / plan.pieces[name].folder
+        if outcome.is_done:
+            files = [
+                ("configuration", folder / f"{piece.kind}.yaml"),
+                ("log", folder / "stats.jsonl"),
+            ]
+            last = find_checkpoints(folder / "checkpoints", piece.task)[-1:]
+            files += [("checkpoint", path) for path in last]
+            found[name] = [
+                (text, file.relative_to(output).as_posix())
+                for text, file in files
+                if file.is_file()
+            ]
+    return page.details(f"{len(found)} runs", page.link_rows(found)) if found else ""
 
 
 def _markdown(
     plan: Plan, outcomes: Mapping[str, Outcome], results: Mapping[str, MethodResult]
 ) -> str:
     """Return the table and the statements as Markdown."""
-    heads = _columns(plan)
     lines = [f"# {plan.recipe.title}", "", _summary(plan, outcomes), ""]
     lines += [note + "\n" for note in plan.recipe.notes]
-    lines.append("| " + " | ".join(_titled(head) for head in heads) + " |")
-    lines.append("|" + "---|" * len(heads))
-    for row in _rows(plan, results):
-        cells = [_plain(cell) for cell in row.cells]
-        lines.append("| " + " | ".join([row.title, *cells]) + " |")
+    lines += tables.markdown_lines(*tables.result_table(plan, results))
+    lines += ["", "## Cost before fine-tuning", ""]
+    lines += tables.markdown_lines(*tables.cost_table(results))
     parts = {
         "What is not comparable": facts.not_comparable(plan, results),
         "What was tuned": [facts.tuning(plan)],
@@ -368,18 +262,5 @@ def _markdown(
     }
     for title, sentences in parts.items():
         if sentences:
-            lines += ["", f"## {title}", "", *(f"- {_cell_text(s)}" for s in sentences)]
+            lines += ["", f"## {title}", "", *(f"- {tables.one_line(s)}" for s in sentences)]
     return "\n".join(lines) + "\n"
-
-
-def _titled(head: page.Head) -> str:
-    return f"{head.title} ({head.note})" if head.note else head.title
-
-
-def _plain(cell: page.Cell) -> str:
-    text = _cell_text(f"{cell.text} {cell.note}".strip())
-    return f"**{text}**" if cell.kind == "best" else text
-
-
-def _cell_text(text: str) -> str:
-    return " ".join(text.replace("|", "\\|").split())

@@ -121,7 +121,6 @@ class MethodResult:
         cost: before fine-tuning.
         rates: stage -> learning rate, where a grid chose it.
         failures: piece -> reason.
-        checkpoints: title -> path relative to the folder of the comparison.
     """
 
     name: str
@@ -182,6 +181,23 @@ def _paired(accuracy: Mapping[str, Mapping[str, Statistic]], method: str) -> dic
         )
         for judge, found in accuracy[method].items()
     }
+
+
+def read_environment(plan: Plan, output: Path, outcomes: Mapping[str, Outcome]) -> dict[str, str]:
+    """Return what the trainings ran on: torch, device and processes, each once."""
+    found: dict[str, dict[str, None]] = {}
+    for name, outcome in outcomes.items():
+        path = output / plan.pieces[name].folder / "stats.jsonl"
+        if outcome.is_done and path.is_file():
+            start = next((e for e in read_events(path) if e["event"] == "start"), {})
+            for title, of_start in (
+                ("torch", "torch"),
+                ("device", "device"),
+                ("processes", "num_processes"),
+            ):
+                if of_start in start:
+                    found.setdefault(title, {})[str(start[of_start])] = None
+    return {name: ", ".join(values) for name, values in found.items()}
 
 
 class _Reader:

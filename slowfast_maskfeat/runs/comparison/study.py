@@ -12,12 +12,19 @@ from typing import Any
 import numpy as np
 
 from slowfast_maskfeat.builders.data_source import DataSource
+from slowfast_maskfeat.datasets import MissingListError
 from slowfast_maskfeat.engine.coordination import locked
 from slowfast_maskfeat.files import atomic_write
 from slowfast_maskfeat.runs.comparison.execute import Executor, Outcome, last_checkpoint
 from slowfast_maskfeat.runs.comparison.lists import Part, held_out, per_class, write_part
 from slowfast_maskfeat.runs.comparison.methods import METHODS
-from slowfast_maskfeat.runs.comparison.plan import Plan, make_plan, piece_name, quiet_config
+from slowfast_maskfeat.runs.comparison.plan import (
+    Plan,
+    make_plan,
+    piece_name,
+    quiet_config,
+    stage_keys,
+)
 from slowfast_maskfeat.runs.comparison.recipe import Recipe
 from slowfast_maskfeat.runs.comparison.report import PANEL, write_report
 from slowfast_maskfeat.runs.figures import spread_rows
@@ -89,11 +96,13 @@ def prepare_data(
     """
     found: dict[str, Mapping[str, Any]] = {}
     for stage in ("pretrain", "finetune"):
-        keys = {**recipe.keys.get(stage, {}), **recipe.data.get(stage, {})}
+        keys = {**stage_keys(recipe, stage), **recipe.data.get(stage, {})}
         words = [word if isinstance(word, str) else repr(word) for p in keys.items() for word in p]
         cfg = quiet_config([str(recipe.configs[stage])], [*words, *pairs])
         data, count = DataSource(cfg), num_batches * cfg.TRAIN.BATCH_SIZE
         videos = data.videos("train")
+        if stage == "finetune" and (recipe.grid.pretrain or recipe.grid.finetune):
+            _check_validation(recipe, data)
         rows, val = np.arange(len(videos)), None
         if recipe.hold_out:
             rows, val = held_out(videos, recipe.hold_out)
@@ -108,6 +117,26 @@ def prepare_data(
             few = write_part(cfg, data, part, folder / "few")
             found["few"] = {**recipe.data.get(stage, {}), **few}
     return found
+
+
+def _check_validation(recipe: Recipe, data: DataSource) -> None:
+    """Check that the grid can choose learning rates without the test split.
+
+    Raises:
+        ValueError: there is no validation split, or it is also the test split.
+    """
+    if recipe.hold_out:
+        return
+    test = data.videos("test")
+    try:
+        is_other = data.videos("val").fingerprint != test.fingerprint
+    except MissingListError:
+        is_other = False
+    if not is_other:
+        raise ValueError(
+            "grid requires a validation split that is not the test split, to choose the learning "
+            f"rate on, but {test.source} is tested and there is no other; set hold_out, such as 0.1"
+        )
 
 
 def _draw_predictions(
