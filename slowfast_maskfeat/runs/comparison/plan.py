@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import warnings
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 from fvcore.common.config import CfgNode
@@ -21,6 +21,7 @@ from slowfast_maskfeat.runs.comparison.recipe import JUDGES, PROBES, Grid, Recip
 from slowfast_maskfeat.runs.shorter import shorter_schedule
 
 _TASKS = {"pretrain": "ssl", "tokenizer": "tokenizer", "finetune": "ssl_eval"}
+_OF_ONE_PIECE = ("RNG_SEED", "SOLVER.BASE_LR")
 _START = "TRAIN.CHECKPOINT_FILE_PATH"
 
 DataKeys = Mapping[str, Mapping[str, Any]]
@@ -162,6 +163,7 @@ class _Planner:
         self._recipe = recipe
         self._data = data
         self._own = own
+        self._problems: dict[tuple[object, ...], str] = {}  # of the configurations that are known
         self._open: list[str] = []  # networks that are being planned, to find cycles
         finetune = quiet_config(*self._words("finetune", self._keys("finetune", "finetune")))
         pretrain = quiet_config(*self._words("pretrain", self._keys("pretrain", "pretrain")))
@@ -307,12 +309,19 @@ class _Planner:
             checkpoints={_START: start} if start else dict(checkpoints or {}),
             rates=dict(rates or {}),
         )
-        if not problem:
+        self.pieces[name] = replace(piece, problem=problem or self._problem(piece))
+
+    def _problem(self, piece: Piece) -> str:
+        """Return what is wrong with the configuration of a piece; seeds and rates do not matter."""
+        keys = {key: x for key, x in piece.keys.items() if key not in _OF_ONE_PIECE}
+        known = (piece.file, *keys.items())
+        if known not in self._problems:
             try:
                 piece.config()
+                self._problems[known] = ""
             except ValueError as error:
-                problem = str(error)
-        self.pieces[name] = Piece(**{**vars(piece), "problem": problem})
+                self._problems[known] = str(error)
+        return self._problems[known]
 
     def _keys(
         self, stage: str, part: str, more: Mapping[str, Any] | None = None, name: str = ""
