@@ -74,7 +74,9 @@ for (const button of document.querySelectorAll('thead button')) {
   button.addEventListener('click', () => {
     const head = button.closest('th'), table = head.closest('table'), body = table.tBodies[0];
     const column = [...head.parentNode.children].indexOf(head);
-    const up = head.getAttribute('aria-sort') === 'descending';
+    const before = head.getAttribute('aria-sort');
+    const isText = [...body.rows].some(row => isNaN(row.children[column].dataset.value ?? ''));
+    const up = before ? before === 'descending' : isText;
     for (const other of head.parentNode.children) other.removeAttribute('aria-sort');
     head.setAttribute('aria-sort', up ? 'ascending' : 'descending');
     const key = row => row.children[column].dataset.value ?? '';

@@ -13,7 +13,7 @@ from slowfast_maskfeat.runs.comparison.results import MethodResult
 
 _COST_RATIO = 1.25  # of seconds, from which methods of equal epochs have unequal budgets
 # Keys that differ without making another method.
-_NOT_OF_A_METHOD = ("OUTPUT_DIR", "LOG_MODEL_INFO", "SOLVER.BASE_LR")
+_NOT_OF_A_METHOD = ("OUTPUT_DIR", "LOG_MODEL_INFO")
 
 
 class Difference(NamedTuple):

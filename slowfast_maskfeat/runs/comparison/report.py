@@ -204,11 +204,15 @@ def _published_section(plan: Plan) -> str:
 
 
 def _settings_section(plan: Plan) -> str:
-    equal = page.bullets(f"{key} {value}" for key, value in facts.equal_values(plan).items())
+    equal = page.bullets(
+        f"{key} {_value(value)}" for key, value in facts.equal_values(plan).items()
+    )
     different = [
         page.details(
             f"{METHODS[method].title}: keys that differ from HOG's ({len(found)})",
-            page.bullets(f"{of.key} {of.value!r} instead of {of.baseline!r}" for of in found),
+            page.bullets(
+                f"{of.key} {_value(of.value)} instead of {_value(of.baseline)}" for of in found
+            ),
             page.paragraph(f"Values from: {METHODS[method].source}.", is_soft=True),
         )
         for method, found in facts.differences(plan).items()
@@ -216,6 +220,10 @@ def _settings_section(plan: Plan) -> str:
     return page.section(
         "Settings of pre-training", page.details("The same for all", equal), *different
     )
+
+
+def _value(value: Any) -> str:
+    return f"{value:g}" if isinstance(value, float) else repr(value)
 
 
 def _environment(plan: Plan, output: Path, outcomes: Mapping[str, Outcome]) -> list[str]:
