@@ -51,7 +51,32 @@ class ComparedNetwork:
 _TOKENS = {"MASK.TARGET": "tokens"}
 _BLOCKS = {"AUG.MASK_KIND": "block", "AUG.MASK_RATIO": 75 / 196}
 _PIXELS = {"MASK.TARGET": "pixels", "MASK.NORM_PRED_PIXEL": True}
-_VIEWS = {"MODEL.ARCH": "mvit", "MODEL.MODEL_NAME": "ContrastiveModel", "MASK.ENABLE": False}
+# Two whole views of a sample, with the colors of BYOL, which the others took over.
+_VIEWS = {
+    "MODEL.ARCH": "mvit",
+    "MODEL.MODEL_NAME": "ContrastiveModel",
+    "MODEL.LOSS_FUNC": "contrastive_loss",
+    "MASK.ENABLE": False,
+    "CONTRASTIVE.MOMENTUM_ANNEALING": True,
+    "DATA.COLOR_RND_GRAYSCALE": 0.2,
+    "DATA.SSL_COLOR_JITTER": True,
+    "DATA.SSL_COLOR_BRI_CON_SAT": [0.4, 0.4, 0.2],
+    "DATA.SSL_COLOR_HUE": 0.1,
+    "DATA.SSL_MOCOV2_AUG": True,
+}
+_IN_SPACE = {"DATA.TRAIN_CROP_NUM_SPATIAL": 2}
+_IN_TIME = {"DATA.TRAIN_CROP_NUM_TEMPORAL": 2}
+_SPANS = {"DATA.SSL_GLOBAL_SPAN": [0.8, 1.0], "DATA.SSL_LOCAL_SPAN": [0.125, 0.125]}
+_DINO = {
+    **_VIEWS,
+    "CONTRASTIVE.NUM_MLP_LAYERS": 3,
+    "CONTRASTIVE.MOMENTUM": 0.996,
+    "CONTRASTIVE.T": 0.1,
+    "CONTRASTIVE.TEACHER_T": [0.04, 0.07],
+    "DATA.SSL_BLUR_PROB": [1.0, 0.1, 0.5],
+    "DATA.SSL_SOLARIZE_PROB": [0.0, 0.2, 0.0],
+}
+_LATENTS = {"MASK.TARGET": "latents", "MASK.FEATURE_NORM": "layer"}
 
 METHODS: Mapping[str, ComparedNetwork] = MappingProxyType(
     {
@@ -137,50 +162,68 @@ METHODS: Mapping[str, ComparedNetwork] = MappingProxyType(
             keys={
                 **_VIEWS,
                 "CONTRASTIVE.TYPE": "byol",
+                "CONTRASTIVE.NUM_MLP_LAYERS": 2,
+                "CONTRASTIVE.BN_MLP": True,
+                "CONTRASTIVE.BN_SYNC_MLP": True,
+                "CONTRASTIVE.HIDDEN_BIAS": True,
+                "CONTRASTIVE.LAST_BIAS": False,
+                "CONTRASTIVE.PREDICTOR_DEPTHS": [2],
                 "CONTRASTIVE.MOMENTUM": 0.99,
-                "CONTRASTIVE.MOMENTUM_ANNEALING": True,
+                "CONTRASTIVE.T": 0.5,
+                "DATA.SSL_COLOR_FORM": "additive",
+                "DATA.SSL_BLUR_PROB": [1.0, 0.1],
+                "DATA.SSL_SOLARIZE_PROB": [0.0, 0.2],
             },
-            source="BYOL (2006.07733): momentum of a short training; AdamW is our choice",
+            image_keys=_IN_SPACE,
+            video_keys=_IN_TIME,
+            source="BYOL (2006.07733) and its code for 300 epochs; AdamW is our choice",
         ),
         "dino": ComparedNetwork(
             title="views (DINO)",
-            keys={
-                **_VIEWS,
-                "CONTRASTIVE.TYPE": "dino",
-                "CONTRASTIVE.T": 0.1,
-                "CONTRASTIVE.MOMENTUM": 0.996,
-                "CONTRASTIVE.MOMENTUM_ANNEALING": True,
-            },
+            keys={**_DINO, "CONTRASTIVE.TYPE": "dino"},
+            image_keys=_IN_SPACE,
+            video_keys={**_IN_TIME, **_SPANS},
             rate=5e-4,
-            source="DINO (2104.14294): main_dino.py",
+            source="DINO (2104.14294): main_dino.py; on video spans as SVT (2112.01514)",
         ),
         "ibot": ComparedNetwork(
             title="views and online tokens (iBOT)",
             keys={
-                **_VIEWS,
+                **_DINO,
                 "CONTRASTIVE.TYPE": "ibot",
-                "CONTRASTIVE.T": 0.1,
-                "CONTRASTIVE.MOMENTUM": 0.996,
-                "CONTRASTIVE.MOMENTUM_ANNEALING": True,
+                "CONTRASTIVE.PATCH_TEACHER_T": [0.04, 0.07],
+                "AUG.MASK_KIND": "ibot",
+                "AUG.MASK_RATIO_RANGES": [[0.0, 0.0], [0.1, 0.5]],
             },
-            image_keys={"AUG.MASK_KIND": "ibot"},
+            image_keys=_IN_SPACE,
+            video_keys={**_IN_TIME, **_SPANS},
             rate=5e-4,
-            source="iBOT (2111.07832): main_ibot.py",
+            source="iBOT (2111.07832): its README for ViT-S; on video spans as SVT (2112.01514)",
         ),
         "latents": ComparedNetwork(
             title="latents of its own average",
-            keys={"MASK.TARGET": "latents", "AUG.MASK_RATIO": 0.4},
+            keys={
+                **_LATENTS,
+                "MASK.FEATURE_LOSS": "smooth_l1",
+                "MASK.TEACHER_MOMENTUM": [0.998, 1.0],
+                "AUG.MASK_RATIO": 0.4,
+            },
+            rate=2e-4,
+            source=f"momentum of V-JEPA (2404.08471), masks of {MASKFEAT}",
         ),
         "vjepa": ComparedNetwork(
             title="latents, predictor (V-JEPA)",
             keys={
-                "MASK.TARGET": "latents",
+                **_LATENTS,
+                "MASK.FEATURE_LOSS": "l1",
+                "MASK.TEACHER_MOMENTUM": [0.998, 0.9996],
                 "MASK.MAE_ON": True,
                 "MASK.HEAD_TYPE": "separate_xformer",
                 "AUG.MASK_KIND": "multiblock",
+                "AUG.MASK_BLOCKS": [[8, 0.15], [2, 0.7]],
             },
             rate=6.25e-4 / 12,
-            source="V-JEPA (2404.08471): 6.25e-4 for 3,072 clips",
+            source="V-JEPA (2404.08471): vitl16.yaml of its code, 6.25e-4 for 3,072 clips",
         ),
         SCRATCH: ComparedNetwork(title="from scratch", stage="finetune", source="no pre-training"),
     }
