@@ -29,17 +29,15 @@ ALONE = ("hog", "pixels", "mae", "simmim")
 CONFIGURATION = "configs must name a YAML file for"
 
 
-def _known_methods() -> list[str]:
-    """The methods whose keys this version has."""
+def _is_known(name: str) -> bool:
+    """Whether this version has the keys of a network and of those that it needs."""
+    row = find_network(name)
     keys = {key for key, _ in flatten(default_config())}
-    return [
-        name
-        for name, row in METHODS.items()
-        if {*row.keys, *row.image_keys, *row.video_keys} <= keys
-    ]
+    own = {*row.keys, *row.image_keys, *row.video_keys}
+    return own <= keys and all(map(_is_known, row.needs.values()))
 
 
-KNOWN = _known_methods()
+KNOWN = [name for name in METHODS if _is_known(name)]
 
 
 def _plan(path: Path, methods=(), seeds=()):
