@@ -4,6 +4,7 @@
 PYTHON ?= python3
 VENV ?= .venv
 OUTPUT ?= output/demo
+COMPARE ?= output/compare
 # More words for pip or pytest, for example PIP_ARGS="--extra-index-url URL", PYTEST_ARGS="-k hog".
 PIP_ARGS ?=
 PYTEST_ARGS ?=
@@ -14,12 +15,14 @@ INSTALLED := $(VENV)/.installed
 # PYTEST_ARGS="-n 0" runs one test after the other.
 PYTEST := $(BIN)/python -m pytest -n auto --dist worksteal
 
-.PHONY: help install demo demo-ava demo-image test test-all lint clean
+.PHONY: help install demo demo-ava demo-image compare compare-motion test test-all lint clean
 
 help:
 	@echo "make demo      render motion clips, pre-train, fine-tune, compare (writes $(OUTPUT))"
 	@echo "make demo-ava  boxes and actions: the same pre-training against scratch, in AVA's form"
 	@echo "make demo-image  HOG, pixels and MAE on images of shapes: fine-tuned, linear probe, kNN"
+	@echo "make compare   five targets on images of shapes, one page (writes $(COMPARE))"
+	@echo "make compare-motion  HOG, pixels and training from scratch on motion clips, one page"
 	@echo "make test      the tests that take seconds"
 	@echo "make test-all  every test that needs no GPU"
 	@echo "make lint      ruff, mypy, import-linter"
@@ -52,6 +55,16 @@ demo-ava: $(INSTALLED)
 demo-image: $(INSTALLED)
 	$(BIN)/python datasets/make_shape_images.py --output $(OUTPUT)/images
 	$(BIN)/python tools/demo_image.py --output $(OUTPUT)
+
+compare: $(INSTALLED)
+	$(BIN)/python datasets/make_shape_images.py --output $(COMPARE)/images
+	$(BIN)/python tools/compare.py --recipe configs/compare/shapes.yaml \
+		--data $(COMPARE)/images --output $(COMPARE)/shapes
+
+compare-motion: $(INSTALLED)
+	$(BIN)/python datasets/make_motion_clips.py --output $(COMPARE)/clips
+	$(BIN)/python tools/compare.py --recipe configs/compare/motion.yaml \
+		--data $(COMPARE)/clips --output $(COMPARE)/motion
 
 test: $(INSTALLED)
 	$(PYTEST) -m "not slow and not cuda" $(PYTEST_ARGS)

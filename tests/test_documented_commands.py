@@ -53,7 +53,7 @@ FEW_CLIPS = [
 ]
 LONG = {
     *("tools/demo.py", "tools/demo_ava.py", "tools/demo_image.py"),
-    *("tools/benchmark.py", "tools/benchmark_data.py"),
+    *("tools/benchmark.py", "tools/benchmark_data.py", "tools/compare.py"),
 }
 NUM_SCORED = 12  # videos of `videos`; key frames to test of `boxes`
 BLOCKS = all_blocks()
@@ -319,6 +319,19 @@ def _demo_image(words: Sequence[str], sandbox: Sandbox) -> None:
     assert "MAE" in _run(*words, "--budget", "0.05").stdout
 
 
+def _compare(words: Sequence[str], sandbox: Sandbox) -> None:
+    images = words[words.index("--data") + 1]
+    _shape_images(["datasets/make_shape_images.py", "--output", images], sandbox)
+    pairs = {"SOLVER.MAX_EPOCH": 1, "SOLVER.WARMUP_EPOCHS": 0, "PROBE.EPOCHS": 1}
+    pairs |= {"PROBE.NUM_NEIGHBORS": 2, "TRAIN.BATCH_SIZE": 4, "LOG_MODEL_INFO": False}
+    done = _run(*words, "--methods", "hog", "--seeds", "1", "--opts", *tiny_run.pairs(pairs))
+    output = Path(words[words.index("--output") + 1])
+    if "--estimate" in words:
+        assert "in all" in done.stdout
+    else:
+        assert "HOG (MaskFeat)" in (output / "comparison.html").read_text()
+
+
 def _extract(words: Sequence[str], sandbox: Sandbox) -> None:
     _run(*words)
     features = load_features(words[words.index("--output") + 1])
@@ -361,6 +374,7 @@ SCRIPTS = {
     "tools/run_net.py": _run_net,
     "tools/predict.py": _predict,
     "tools/model_info.py": _plain_script,
+    "tools/compare.py": _compare,
     "tools/convert_checkpoint.py": _convert,
     "tools/check_install.py": _plain_script,
     "tools/decoder_table.py": _decoder_table,

@@ -22,6 +22,7 @@ SCRIPTS = {
     "tools/benchmark.py": ("--help", 0, "--json"),
     "tools/benchmark_data.py": ("--help", 0, "--json"),
     "tools/check_install.py": ("", 0, "The installation works."),
+    "tools/compare.py": ("--recipe none.yaml --output out", 2, "none.yaml"),
     "tools/convert_checkpoint.py": ("--cfg none.yaml --input x --output out.pyth", 2, "none.yaml"),
     "tools/decoder_table.py": ("--document none.md", 2, "none.md"),
     "tools/demo.py": ("--output .", 2, "make_motion_clips.py"),

@@ -3,21 +3,19 @@
 from __future__ import annotations
 
 import argparse
-import os
-import signal
 import statistics
 import subprocess
 import sys
-import time
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 from slowfast_maskfeat.checkpoints import find_checkpoints
-from slowfast_maskfeat.cli import Terminated, exit_code, print_written
+from slowfast_maskfeat.cli import exit_code, print_written
 from slowfast_maskfeat.config import load_config
 from slowfast_maskfeat.log import read_events
-from slowfast_maskfeat.workers import delaying_signals
+from slowfast_maskfeat.runs.programs import run_program
+from slowfast_maskfeat.runs.shorter import shorter_schedule
 
 ROOT = Path(__file__).resolve().parent.parent
 
@@ -57,47 +55,6 @@ def run_demo(work: Callable[[], int]) -> int:
     return exit_code(run, resumable=True)
 
 
-def run_program(command: Sequence[str], *, shows_output: bool = True) -> None:
-    """Run a program to its end; SIGINT and SIGTERM are passed on to it and end it first.
-
-    Raises:
-        CalledProcessError: The program failed, or was stopped and has said so.
-        KeyboardInterrupt: It was stopped before it could say so, or has finished.
-    """
-    process: subprocess.Popen[bytes] | None = None
-    try:
-        with delaying_signals():
-            process = subprocess.Popen(command, stdout=None if shows_output else subprocess.DEVNULL)
-        code = _wait(process)
-    except KeyboardInterrupt as stopped:
-        if process is None:
-            raise
-        is_term = isinstance(stopped, Terminated)
-        process.send_signal(signal.SIGTERM if is_term else signal.SIGINT)
-        code = _wait_or_kill(process)  # it may be writing a checkpoint
-        if code <= 0:
-            raise
-    if code:
-        raise subprocess.CalledProcessError(code, command)
-
-
-def _wait_or_kill(process: subprocess.Popen[bytes]) -> int:
-    try:
-        return _wait(process)
-    except KeyboardInterrupt:  # the second one
-        process.kill()
-        return process.wait()
-
-
-def _wait(process: subprocess.Popen[bytes]) -> int:
-    """Exit code of a process, which an interrupted `process.wait()` could lose."""
-    if hasattr(os, "waitid") and process.returncode is None:
-        os.waitid(os.P_PID, process.pid, os.WEXITED | os.WNOWAIT)
-        with delaying_signals():
-            return process.wait()
-    return process.wait()
-
-
 def seed_folders(options: argparse.Namespace) -> dict[int, Path]:
     """Seed -> folder of its runs: the output folder for one seed, subfolders for several."""
     if len(set(options.seeds)) == 1:
@@ -128,13 +85,11 @@ def run_stage(
         *(sys.executable, str(ROOT / "tools" / "run_net.py"), "--cfg", str(path)),
         *(str(word) for pair in keys.items() for word in pair),
         *("OUTPUT_DIR", str(folder)),
-        *_shortened(path, budget),
+        *shorter_schedule(load_config([str(path)]), budget),
         *pairs,
     ]
     print(f"== {folder}", file=sys.stderr)
-    start = time.perf_counter()
-    run_program(command)
-    return time.perf_counter() - start
+    return run_program(command).seconds
 
 
 def pretrain(data: Path, folder: Path, pairs: Sequence[str], budget: float) -> float:
@@ -195,13 +150,3 @@ def mean_text(values: Sequence[float], digits: int) -> str:
 def list_files(written: Sequence[tuple[Path, str]]) -> None:
     """Print the written files: those in each folder that match a pattern."""
     print_written(path for folder, pattern in written for path in sorted(folder.glob(pattern)))
-
-
-def _shortened(config: Path, budget: float) -> list[str]:
-    """Keys and values that scale the epochs of a run; empty for a budget of 1."""
-    if budget == 1:
-        return []
-    solver = load_config([str(config)]).SOLVER
-    epochs = max(round(solver.MAX_EPOCH * budget), 1)
-    warmup = min(solver.WARMUP_EPOCHS * budget, epochs / 2)
-    return ["SOLVER.MAX_EPOCH", str(epochs), "SOLVER.WARMUP_EPOCHS", str(warmup)]

@@ -54,7 +54,6 @@ from slowfast_maskfeat.figures import (
 )
 from slowfast_maskfeat.files import atomic_write, is_file, read_bytes
 from slowfast_maskfeat.log import Progress
-from slowfast_maskfeat.runs.compare import compare, load_networks
 from slowfast_maskfeat.runs.feature_pictures import (
     ATTENTION,
     COMPONENTS,
@@ -62,6 +61,7 @@ from slowfast_maskfeat.runs.feature_pictures import (
     load_feature_network,
 )
 from slowfast_maskfeat.runs.figures import select_steps
+from slowfast_maskfeat.runs.predictions import compare, load_networks
 from slowfast_maskfeat.videos.media import is_media
 from slowfast_maskfeat.videos.write_video import write_video
 

@@ -16,10 +16,10 @@ from slowfast_maskfeat.builders.datasets import reverses_channels
 from slowfast_maskfeat.builders.trained_config import trained_config
 from slowfast_maskfeat.checkpoints import read_header
 from slowfast_maskfeat.figures import PanelRow, Picture, file_names, heat_picture
-from slowfast_maskfeat.runs.compare import Clip, load_clip
 from slowfast_maskfeat.runs.features import build_frozen_model
 from slowfast_maskfeat.runs.figures import frame_of_step
 from slowfast_maskfeat.runs.load_trained import named_device
+from slowfast_maskfeat.runs.predictions import Clip, load_clip
 from slowfast_maskfeat.tasks.drawings import enlarged, principal_colors
 from slowfast_maskfeat.videos.decode import open_video
 

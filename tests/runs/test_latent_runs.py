@@ -21,7 +21,7 @@ from helpers.tiny_run import (
 
 from slowfast_maskfeat import from_pretrained
 from slowfast_maskfeat.checkpoints import find_checkpoints, load_checkpoint
-from slowfast_maskfeat.runs.compare import load_networks
+from slowfast_maskfeat.runs.predictions import load_networks
 
 PREFIX = "targets.0.teacher.teacher.network."
 ONE_EPOCH = {"SOLVER.MAX_EPOCH": 1}

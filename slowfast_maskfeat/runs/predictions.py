@@ -1,4 +1,4 @@
-"""Comparison of pre-trained networks: their predictions of the same video frames."""
+"""Predictions of several pre-trained networks for the same masked frames."""
 
 from __future__ import annotations
 

@@ -19,7 +19,7 @@ from slowfast_maskfeat.figures import (
     hide_masked,
     panel_columns,
 )
-from slowfast_maskfeat.runs.compare import compare, load_networks
+from slowfast_maskfeat.runs.predictions import compare, load_networks
 
 HOG = {**tiny_run.PRETRAINING, "MVIT.DROPPATH_RATE": 0.0}  # predicts 2x4x4 tokens
 

@@ -1,0 +1,172 @@
+"""Pieces are made once, in order; a failure costs what needs it; other settings are refused."""
+
+from __future__ import annotations
+
+import json
+import statistics
+from pathlib import Path
+
+import pytest
+from helpers.comparison import PageTables, stand_in, write_recipe
+
+from slowfast_maskfeat.log import read_events
+from slowfast_maskfeat.runs.comparison.execute import LOG_NAME, Executor
+from slowfast_maskfeat.runs.comparison.plan import make_plan
+from slowfast_maskfeat.runs.comparison.recipe import read_recipe
+from slowfast_maskfeat.runs.comparison.report import write_report
+
+
+def _make(folder: Path, *, failing=(), pairs=(), **sections):
+    """Make a comparison with a program that logs numbers at once; return outcomes and page."""
+    recipe = read_recipe(write_recipe(folder / "recipe.yaml", **sections), data="/data")
+    plan = make_plan(recipe, {**recipe.data, "few": recipe.data["finetune"]}, pairs)
+    output = folder / "out"
+    outcomes = Executor(plan, output, stand_in(failing=failing)).make_all()
+    write_report(plan, output, outcomes)
+    return outcomes, output
+
+
+def _starts(output: Path) -> dict[str, int]:
+    return {
+        path.parent.relative_to(output).as_posix(): len(path.read_text())
+        for path in output.rglob("starts")
+    }
+
+
+def test_each_piece_is_made_once(tmp_path):
+    outcomes, output = _make(tmp_path)
+    assert all(outcome.is_done for outcome in outcomes.values())
+    first = _starts(output)
+    assert set(first.values()) == {1}
+    again, _ = _make(tmp_path)
+    assert _starts(output) == first
+    assert again == outcomes
+
+
+def test_a_failure_costs_only_what_needs_it(tmp_path):
+    outcomes, output = _make(tmp_path, failing=["dvae"], methods=["hog", "beit", "scratch"])
+    failed = {name: outcome.reason for name, outcome in outcomes.items() if outcome.reason}
+    reason = "MASK.TARGET must be another, got this"
+    assert failed["seed_0/dvae/pretrain"] == reason
+    assert set(failed) == {
+        "seed_0/dvae/pretrain",
+        *(f"seed_0/beit/{kind}" for kind in ("pretrain", "finetune", "knn")),
+    }
+    page = (output / "comparison.html").read_text()
+    assert page.count(reason) >= 2
+    value, text = PageTables(page).tables["results"]["beit"]["finetune"]
+    assert value == ""
+    assert text.startswith("failed")
+    assert reason in (output / "comparison.md").read_text()
+    assert (
+        reason
+        in json.loads((output / "comparison.json").read_text())["methods"]["beit"]["failures"][
+            "seed_0/beit/pretrain"
+        ]
+    )
+    # What failed is tried again, what is done is not.
+    repaired, _ = _make(tmp_path, methods=["hog", "beit", "scratch"])
+    assert all(outcome.is_done for outcome in repaired.values())
+    assert _starts(output)["seed_0/hog/pretrain"] == 1
+
+
+def test_other_settings_need_another_folder(tmp_path):
+    _make(tmp_path)
+    with pytest.raises(ValueError, match=r"seed_0/hog/pretrain with other .*AUG.RE_PROB was None"):
+        _make(tmp_path, pairs=["AUG.RE_PROB", "0.1"])
+
+
+def test_a_comparison_may_be_moved(tmp_path):
+    _make(tmp_path)
+    moved = tmp_path / "moved"
+    moved.mkdir()
+    (tmp_path / "out").rename(moved / "out")
+    _, output = _make(moved)
+    assert set(_starts(output).values()) == {1}
+
+
+def test_the_best_rate_on_validation_is_taken(tmp_path):
+    grid = {"pretrain": [0.5, 1.0, 2.0], "finetune": [1.0, 2.0], "epochs": 0.5}
+    _, output = _make(tmp_path, grid=grid, methods=["hog", "scratch"])
+    # The program is better the larger the rate, up to 0.003; fine-tuning after each pre-training
+    # has the same rate, so that the first of equal ones is taken.
+    begins = {
+        event["name"]: dict(zip(event["words"][2::2], event["words"][3::2], strict=True))
+        for event in read_events(output / LOG_NAME)
+        if event["event"] == "begin"
+    }
+    assert begins["seed_0/hog/pretrain"]["SOLVER.BASE_LR"] == "0.001"
+    assert begins["seed_0/hog/finetune"]["SOLVER.BASE_LR"] == "0.002"
+    for name, keys in begins.items():
+        assert name.startswith("grid/") == (keys.get("TEST.ENABLE") == "False") or (
+            "pretrain" in name or "PROBE.KIND" in keys
+        )
+    tables = PageTables((output / "comparison.html").read_text()).tables
+    assert float(tables["rates"]["hog"]["pretrain"][0]) == 0.001
+    content = json.loads((output / "comparison.json").read_text())
+    assert "The test split was not used" in content["tuning"]
+
+
+def test_if_all_rates_fail_the_method_fails(tmp_path):
+    grid = {"pretrain": [1.0, 2.0], "epochs": 0.5}
+    outcomes, _ = _make(tmp_path, grid=grid, failing=["grid/hog"], methods=["hog", "scratch"])
+    assert "all of its learning rates failed" in outcomes["seed_0/hog/pretrain"].reason
+    assert outcomes["seed_0/scratch/finetune"].is_done
+
+
+def test_every_number_of_the_page_follows_from_the_logs(tmp_path):
+    seeds = [0, 2, 5]
+    methods = ["hog", "pseudo_labels", "scratch"]
+    outcomes, output = _make(tmp_path, methods=methods, seeds=seeds, judges=["finetune", "linear"])
+    tables = PageTables((output / "comparison.html").read_text()).tables
+    for method in methods:
+        row = {column: value for column, (value, _) in tables["results"][method].items()}
+        found = {
+            seed: read_events(output / f"seed_{seed}/{method}/finetune/stats.jsonl")
+            for seed in seeds
+        }
+        tested = [of_seed[-1]["top1"] for of_seed in found.values()]
+        assert float(row["finetune"]) == pytest.approx(statistics.mean(tested))
+        text = tables["results"][method]["finetune"][1]
+        assert text == f"{statistics.mean(tested):.1f} ± {statistics.stdev(tested):.1f}"
+        assert float(row["linear"]) == pytest.approx(statistics.mean(tested) - 5)
+        assert float(row["gap"]) == pytest.approx(10)
+        assert row["seeds"] == "3"
+        assert row["labels"] == ("36" if method == "pseudo_labels" else "0")
+        ends = {
+            event["name"]: event
+            for event in read_events(output / LOG_NAME)
+            if event["event"] == "end"
+        }
+        if method != "scratch":
+            made = [f"seed_{seed}/{method}/pretrain" for seed in seeds]
+            own = statistics.mean(ends[name]["seconds"] for name in made)
+            assert float(tables["cost"][method]["own_seconds"][0]) == pytest.approx(own)
+            peak = statistics.mean(ends[name]["peak_memory"] for name in made) / 2**20
+            assert float(tables["cost"][method]["memory"][0]) == pytest.approx(peak)
+            assert float(tables["cost"][method]["multiply_adds"][0]) == 2
+    networks = [ends[f"seed_{seed}/scratch/finetune"]["seconds"] for seed in seeds]
+    own = float(tables["cost"]["pseudo_labels"]["own_seconds"][0])
+    expected = own + statistics.mean(networks)
+    assert float(tables["cost"]["pseudo_labels"]["seconds"][0]) == pytest.approx(expected)
+    assert float(tables["cost"]["pseudo_labels"]["networks"][0]) == 3
+    assert "wins 0 of 3" in tables["paired"]["scratch"]["finetune"][1]
+    assert all(outcome.is_done for outcome in outcomes.values())
+
+
+def test_the_page_says_what_is_not_comparable(tmp_path):
+    methods = ["hog", "pseudo_labels", "beit"]
+    _, output = _make(tmp_path, failing=["seed_1/beit"], methods=methods, seeds=[0, 1])
+    said = json.loads((output / "comparison.json").read_text())["not_comparable"]
+    assert any("Fewer than 2 seeds" in text and "BEiT" in text for text in said)
+    assert any("saw 36 labels before fine-tuning" in text for text in said)
+    page = (output / "comparison.html").read_text()
+    assert all(text[:40].replace("'", "&#x27;") in page for text in said)
+
+
+def test_the_page_needs_no_network(tmp_path):
+    _, output = _make(tmp_path)
+    page = PageTables((output / "comparison.html").read_text())
+    assert page.addresses
+    for address in page.addresses:
+        assert address.startswith("data:") or (output / address).is_file()
