@@ -62,6 +62,16 @@ SMALL_AUTOENCODER = {
     "MVIT.PATCH_STRIDE": [8, 8],
     "MVIT.PATCH_PADDING": [0, 0],
 }
+SMALL_VIDEO_AUTOENCODER = {
+    "MVIT.PATCH_KERNEL": [2, 8, 8],
+    "MVIT.PATCH_STRIDE": [2, 8, 8],
+    "MVIT.PATCH_PADDING": [0, 0, 0],
+    "MVIT.RESIDUAL_POOLING": False,
+    "MVIT.EMBED_DIM": 16,
+    "MASK.DECODER_DEPTH": 1,
+    "MASK.DECODER_EMBED_DIM": 16,
+    "MASK.DECODER_NUM_HEADS": 1,
+}
 SMALL_TOKENIZER = {
     "TOKENIZER.WIDTHS": [8, 8, 8],
     "TOKENIZER.NUM_CODES": 16,
@@ -96,6 +106,9 @@ def small(words: Sequence[str]) -> list[str]:
         pairs |= SMALL_TOKENIZER
     if cfg.MASK.MAE_ON or cfg.MVIT.REL_POS_BIAS or cfg.TOKENIZER.ARCH == "vit":
         pairs |= SMALL_AUTOENCODER
+        pairs |= SMALL_VIDEO_AUTOENCODER if cfg.DATA.NUM_FRAMES > 1 else {}
+    if cfg.MASK.TARGET == "latents":
+        pairs["MASK.TEACHER_NUM_LAYERS"] = 1
     if cfg.TEST.DATASET == "ssv2":
         pairs |= SMALL_SEGMENTS
     if "TEST.NUM_TEMPORAL_CLIPS" not in words:
