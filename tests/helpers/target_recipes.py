@@ -216,7 +216,7 @@ VQ: Sourced = {
     "MIXUP.ENABLE": (False, OURS),
     "SOLVER.OPTIMIZING_METHOD": ("adamw", BEIT_V2),
     "SOLVER.LR_POLICY": ("cosine", OURS),
-    "SOLVER.BASE_LR": (5e-5, BEIT_V2),
+    "SOLVER.BASE_LR": (5e-5 * 512 / 128, f"{BEIT_V2_RUN}: 5e-5 for 128 images"),
     "SOLVER.COSINE_END_LR": (1e-6, OURS),
     "SOLVER.WARMUP_START_LR": (1e-6, OURS),
     "SOLVER.WARMUP_EPOCHS": (10.0, BEIT_V2),
