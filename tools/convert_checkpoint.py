@@ -39,9 +39,9 @@ from slowfast_maskfeat.checkpoints import (
     save_checkpoint,
     save_safetensors,
 )
+from slowfast_maskfeat.checkpoints.file_weights import Renaming
 from slowfast_maskfeat.checkpoints.naming import NAMINGS, ModelFacts, recognize
 from slowfast_maskfeat.checkpoints.report import CLASSIFIER
-from slowfast_maskfeat.checkpoints.transfer import Renaming
 from slowfast_maskfeat.cli import exit_code, print_written
 from slowfast_maskfeat.config import load_config
 from slowfast_maskfeat.text import printable

@@ -33,7 +33,7 @@ from torch import Tensor
 from torch.serialization import SourceChangeWarning
 
 from slowfast_maskfeat.checkpoints import save_checkpoint
-from slowfast_maskfeat.checkpoints.transfer import WEIGHT_KEYS
+from slowfast_maskfeat.checkpoints.file_weights import WEIGHT_KEYS
 from slowfast_maskfeat.cli import exit_code, print_written
 from slowfast_maskfeat.log import first_line
 from slowfast_maskfeat.text import cut, printable

@@ -1,6 +1,7 @@
 """Checkpoints: files to resume runs from, and weights for models that may differ."""
 
 from slowfast_maskfeat.checkpoints.class_names import compare_class_names
+from slowfast_maskfeat.checkpoints.file_weights import read_weights
 from slowfast_maskfeat.checkpoints.header import read_header
 from slowfast_maskfeat.checkpoints.report import LoadError, LoadReport
 from slowfast_maskfeat.checkpoints.safetensors_file import save_safetensors
@@ -12,7 +13,7 @@ from slowfast_maskfeat.checkpoints.save_load import (
     load_checkpoint,
     save_checkpoint,
 )
-from slowfast_maskfeat.checkpoints.transfer import load_weights, read_weights
+from slowfast_maskfeat.checkpoints.transfer import load_weights
 
 __all__ = [
     "LoadError",

@@ -11,8 +11,8 @@ import torch
 from torch import Tensor, nn
 
 from slowfast_maskfeat import distributed
+from slowfast_maskfeat.checkpoints.file_weights import bare_name
 from slowfast_maskfeat.checkpoints.report import shorten
-from slowfast_maskfeat.checkpoints.transfer import bare_name
 from slowfast_maskfeat.ema import WeightAverage
 from slowfast_maskfeat.engine.gradient_step import GradientStep
 from slowfast_maskfeat.engine.optimizer import restore_optimizer
