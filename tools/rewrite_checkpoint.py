@@ -73,7 +73,10 @@ SAFE: dict[str, tuple[str, ...]] = {
     "torch.storage": ("UntypedStorage",),
 }
 _OF_PYTHON_2 = {"__builtin__": "builtins", "copy_reg": "copyreg"}
-_MOST_MODULES = 100_000  # of one file; a module that contains itself has no end
+# Limits of one module, whose parts a file can contain any number of times.
+_MOST_PARTS = 100_000  # parts, and as many weights
+_DEEPEST = 100  # levels
+_LONGEST = 1_000  # characters of a name
 
 
 class Placeholder(dict[Any, Any]):
@@ -117,6 +120,32 @@ class Placeholder(dict[Any, Any]):
         """Accept items of a subclass of set."""
 
 
+class Guard:
+    """Function or class that a file can call, but not change."""
+
+    __slots__ = ()
+    dtype = torch.uint8  # torch.load reads it of UntypedStorage
+
+    def __setattr__(self, name: str, value: Any) -> None:
+        """Refuse any attribute."""
+        raise pickle.UnpicklingError("it changes the functions that rebuild tensors")
+
+    def __setstate__(self, state: Any) -> None:
+        """Refuse any state."""
+        raise pickle.UnpicklingError("it changes the functions that rebuild tensors")
+
+
+def _guarded(target: Any) -> Any:
+    """Return a function or class as it is if nothing can change it, else in a guard."""
+    if isinstance(target, type) and not target.__flags__ & _HEAP_TYPE:
+        return target
+    # In the class, since what an instance holds could be changed.
+    return type("Guard", (Guard,), {"__slots__": (), "__call__": staticmethod(target)})()
+
+
+_HEAP_TYPE = 1 << 9  # Py_TPFLAGS_HEAPTYPE of classes that are written in Python
+
+
 class RestrictedUnpickler(pickle.Unpickler):
     """Unpickler that replaces all classes and functions by placeholders, but for the safe ones."""
 
@@ -124,11 +153,11 @@ class RestrictedUnpickler(pickle.Unpickler):
         """Return a safe class or function, or a subclass of `Placeholder`."""
         module = _OF_PYTHON_2.get(module, module)
         if (module, name) in REPLACED:
-            return REPLACED[module, name]
+            return _guarded(REPLACED[module, name])
         if module == "torch" and isinstance(getattr(torch, name, None), torch.dtype):
             return getattr(torch, name)
         if name in SAFE.get(module, ()):
-            return super().find_class(module, name)
+            return _guarded(super().find_class(module, name))
         return type("Placeholder", (Placeholder,), {"replaced": f"{module}.{name}"})
 
 
@@ -284,32 +313,63 @@ def _module_state(module: Placeholder) -> dict[str, Any]:
     """Parameters and buffers by the names of ``state_dict``, in its order.
 
     Raises:
-        ValueError: There are too many modules, or one contains itself.
+        ValueError: A module contains itself, or there are too many or too deep ones.
     """
     found: dict[str, Any] = {}
-    pending: list[tuple[str, Any]] = [("", module)]
-    for _ in range(_MOST_MODULES):
-        if not pending:
-            return found
-        prefix, part = pending.pop()
+    path: list[int] = []  # the part, and those that contain it
+    pending: list[tuple[int, str, Any]] = [(0, "", module)]
+    num_parts = 0
+    while pending:
+        level, prefix, part = pending.pop()
+        del path[level:]
+        if id(part) in path:
+            raise ValueError(
+                f"a module must not contain itself, got one that does as {cut(printable(prefix))}"
+            )
+        path.append(id(part))
+        num_parts += 1
         held = _attributes(part)
-        passing = held.get("_non_persistent_buffers_set") or ()
-        buffers = held.get("_buffers")
-        own = dict(held.get("_parameters", {}))
-        if isinstance(buffers, Mapping):
-            own |= {name: value for name, value in buffers.items() if name not in passing}
+        passing = _names(held.get("_non_persistent_buffers_set"))
+        buffers = _by_name(held.get("_buffers"))
+        own = _by_name(held.get("_parameters"))
+        own |= {name: value for name, value in buffers.items() if name not in passing}
+        children = _by_name(held.get("_modules"))
+        longest = len(prefix) + max(map(len, (*own, *children)), default=0)
+        _check_size(level, longest, num_parts + len(pending) + len(children), len(found) + len(own))
         found |= {f"{prefix}{name}": value for name, value in own.items() if value is not None}
-        children = list(held.get("_modules", {}).items())
-        pending += [(f"{prefix}{name}.", child) for name, child in reversed(children)]
-    raise ValueError(
-        f"a module must have at most {_MOST_MODULES:,} parts and not contain itself, got more parts"
-    )
+        deeper = [(level + 1, f"{prefix}{name}.", child) for name, child in children.items()]
+        pending += reversed(deeper)
+    return found
+
+
+def _check_size(level: int, longest: int, num_parts: int, num_weights: int) -> None:
+    if level > _DEEPEST or longest > _LONGEST or max(num_parts, num_weights) > _MOST_PARTS:
+        raise ValueError(
+            f"a module must have at most {_MOST_PARTS:,} parts and weights, {_DEEPEST} levels and "
+            f"{_LONGEST:,} characters in a name, got {num_parts:,} parts, {num_weights:,} weights, "
+            f"{level} levels and {longest:,} characters"
+        )
+
+
+def _by_name(value: Any) -> dict[str, Any]:
+    """Name -> value of an attribute of a module; empty if it has another type."""
+    if not isinstance(value, Mapping):
+        return {}
+    return {name: item for name, item in value.items() if isinstance(name, str)}
+
+
+def _names(value: Any) -> set[str]:
+    """Names in an attribute of a module; empty if it has another type."""
+    if not isinstance(value, (set, frozenset, list, tuple)):
+        return set()
+    return {name for name in value if isinstance(name, str)}
 
 
 def _as_tensor(value: Any) -> Tensor | None:
     """Detached tensor, not of a subclass; None if the value is not numeric."""
     if isinstance(value, Tensor):
-        return value.detach().as_subclass(Tensor)
+        # By the class, since a file can set attributes of a tensor.
+        return Tensor.as_subclass(Tensor.detach(value), Tensor)
     if isinstance(value, (np.ndarray, np.generic)) and value.dtype.kind in "biufc":
         # Copied to native byte order, the only one that torch supports.
         return torch.from_numpy(np.array(value, value.dtype.newbyteorder("=")))
@@ -317,12 +377,18 @@ def _as_tensor(value: Any) -> Tensor | None:
 
 
 def _as_plain(value: Any) -> Any:
-    """Convert NumPy values to plain Python; None if it contains anything else."""
+    """Convert a NumPy value, or a list of such, to plain Python; None if it is anything else."""
+    if isinstance(value, np.ndarray):
+        value = value.tolist()
+    if isinstance(value, (list, tuple)):
+        items = [_as_number_or_text(item) for item in value]
+        return None if None in items else items
+    return _as_number_or_text(value)
+
+
+def _as_number_or_text(value: Any) -> bool | int | float | str | None:
     if isinstance(value, np.generic):
         value = value.item()
-    if isinstance(value, (list, tuple, np.ndarray)):
-        items = [_as_plain(item) for item in value]
-        return None if None in items else items
     return value if type(value) in (bool, int, float, str) else None
 
 

@@ -9,7 +9,16 @@ from pathlib import Path
 from torch import Tensor
 
 from slowfast_maskfeat.checkpoints.naming import NAMINGS, recognize
+from slowfast_maskfeat.checkpoints.report import HEAD_NAMES
 from slowfast_maskfeat.text import quoted
+
+# Weights that a configuration may add to the blocks: the ends of their names, the key and value
+# without them, and their name in messages.
+_OPTIONAL = (
+    ((".relative_position_bias_table",), 'MVIT.REL_POS_BIAS ""', "relative position biases"),
+    ((".gamma_1", ".gamma_2"), "MVIT.LAYER_SCALE 0.0", "layer scale"),
+)
+_POSITIONS = "pos_embed"
 
 
 def explain_names(
@@ -39,7 +48,27 @@ def explain_names(
             f"tools/convert_checkpoint.py --cfg CFG --input {path} "
             f"--output {path.with_name(f'{path.stem}_converted.pyth')}"
         )
-    return "Is it a checkpoint of this model?"
+    return _explain_options(found, own) or "Is it a checkpoint of this model?"
+
+
+def _explain_options(found: Mapping[str, Tensor], own: Mapping[str, Tensor]) -> str:
+    """Name the keys without which the model has optional weights that the file lacks.
+
+    Empty if the file also lacks others of the backbone.
+    """
+    absent = [option for option in _OPTIONAL if not any(name.endswith(option[0]) for name in found)]
+    missing = [name for name in own if name not in found and not name.startswith(HEAD_NAMES)]
+    lacking = [option for option in absent if any(name.endswith(option[0]) for name in missing)]
+    # Tables of all blocks can come from a shared one.
+    ends = tuple(end for option in _OPTIONAL for end in option[0])
+    # A fine-tuning can start with a new last norm.
+    if not lacking or not all(name.endswith(ends) or name.startswith("norm.") for name in missing):
+        return ""
+    adds_positions = _POSITIONS in found and _POSITIONS not in own
+    keys = ["MVIT.USE_ABS_POS True"] * adds_positions + [key for _, key, _ in lacking]
+    positions = "absolute positions, but " if adds_positions else ""
+    lacks = " and ".join(f"no {what}" for _, _, what in lacking)
+    return f"It has {positions}{lacks}; for a model like that, set {' '.join(keys)}"
 
 
 def _common_prefix(names: Sequence[str] | Mapping[str, Tensor], own: Mapping[str, Tensor]) -> str:

@@ -158,8 +158,28 @@ def test_the_released_file_of_imagenet_1k_has_positions_and_no_scale(tmp_path: P
     # Without these keys the model has biases and scales that the file lacks.
     with pytest.raises(LoadError, match=r"less than the 90\.0%") as refused:
         load(narrow(FINETUNING, tmp_path), path)
+    keys = 'MVIT.USE_ABS_POS True MVIT.REL_POS_BIAS "" MVIT.LAYER_SCALE 0.0'
+    assert refused.value.summary.endswith(
+        f"It has absolute positions, but no relative position biases and no layer scale; for a "
+        f"model like that, set {keys}"
+    )
+    assert keys in (ROOT / "docs/checkpoints.md").read_text().replace("`", "")
     missing = {key.rpartition(".")[2] for key in refused.value.report.missing if "blocks." in key}
     assert missing == {"gamma_1", "gamma_2", "relative_position_bias_table"}
+
+
+def test_only_the_keys_that_fill_the_gap_are_named(tmp_path: Path) -> None:
+    path = tmp_path / "beit.pth"
+    theirs = save_theirs(path, narrow(PRETRAINING, tmp_path, MVIT__LAYER_SCALE=0.0))
+    model = build_model(narrow(FINETUNING, tmp_path))
+    with pytest.raises(
+        LoadError, match=r"\. It has no layer scale; .* set MVIT\.LAYER_SCALE 0\.0\n"
+    ):
+        load_weights(model, path)
+    theirs = {name: value for name, value in theirs.items() if not name.endswith("v_bias")}
+    save_checkpoint(path, {"model": theirs})  # these keys would not suffice
+    with pytest.raises(LoadError, match=r"Is it a checkpoint of this model\?\n"):
+        load_weights(model, path)
 
 
 def test_beit_v2_gives_the_backbone_without_its_second_head(tmp_path: Path) -> None:

@@ -372,6 +372,9 @@ def test_the_encoder_of_dalle_makes_codes_and_with_the_decoder_pictures(
     ("keys", "message"),
     [
         ({"CFG": ""}, "has no configuration; give the YAML file of its model .TOKENIZER.CFG"),
+        ({"CFG": "in1k_VQKDD"}, r"\(.*VIT_B_16.*\), got 'in1k_VQKDD'; did you mean in1k_VQKD\b"),
+        ({"CFG": "my/in1k_VQDK.yaml"}, "; did you mean .*in1k_VQKD"),
+        ({"CFG": "%%%"}, "got '%%%'$"),
         ({"CHECKPOINT": "decoder"}, "fills 0.0% of the backbone"),
         ({"DECODER_CHECKPOINT": "encoder"}, "fills 0.0% of the backbone"),
         ({"CFG": "VQGAN_F16_16384", "DECODER_CHECKPOINT": "decoder"}, "must be '' for a tokenizer"),

@@ -11,7 +11,9 @@ import re
 import sys
 import types
 import warnings
+import zipfile
 from argparse import Namespace
+from collections import OrderedDict
 from collections.abc import Callable
 from fractions import Fraction
 from pathlib import Path
@@ -154,7 +156,42 @@ class Network(nn.Module):
 class Recursive(nn.Module):
     def __init__(self):
         super().__init__()
+        self.w = nn.Parameter(torch.ones(2))
         self._modules["itself"] = self
+
+class Mutual(nn.Module):
+    def __init__(self):
+        super().__init__()
+        self.w = nn.Parameter(torch.ones(2))
+        self.inner = nn.Sequential(nn.Sequential())
+        self.inner[0]._modules["outer"] = self
+
+def nested(module, times, copies=1):
+    for _ in range(times):
+        module = nn.Sequential(*[module] * copies)
+    return module
+
+class Deep(nn.Module):
+    def __init__(self):
+        super().__init__()
+        self.inner = nested(Convolution(2), 120)
+
+class Doubled(nn.Module):
+    def __init__(self):
+        super().__init__()
+        self.inner = nested(Convolution(2), 40, copies=2)
+
+class LongNames(nn.Module):
+    def __init__(self):
+        super().__init__()
+        self._modules["x" * 999] = nn.Linear(2, 2)
+
+class Malformed(nn.Module):
+    def __init__(self, **attributes):
+        super().__init__()
+        self.b = nn.Parameter(torch.ones(2))
+        self.register_buffer("m", torch.zeros(2))
+        self.__dict__.update(attributes)
 
 class Opaque(nn.Module):
     def __getstate__(self):
@@ -202,7 +239,11 @@ def test_parameters_of_a_module_whose_class_is_absent(
     ("name", "message"),
     [
         ("Opaque", "an object of the class another_network.Opaque whose parameters can't be found"),
-        ("Recursive", "must have at most 100,000 parts and not contain itself"),
+        ("Recursive", r"must not contain itself, got one that does as itself\.$"),
+        ("Mutual", r"must not contain itself, got one that does as inner\.0\.outer\.$"),
+        ("Deep", r"at most .* 100 levels .* got .* 101 levels"),
+        ("Doubled", r"at most 100,000 parts and weights, .* got 100,0\d\d parts"),
+        ("LongNames", r"at most .* 1,000 characters in a name, .* 1,006 characters$"),
         ("scaled", "must contain tensors|can't be read"),
     ],
 )
@@ -216,6 +257,48 @@ def test_a_module_without_an_end_or_parameters_is_one_line(
     assert (code, printed) == (2, "")
     (line,) = errors.splitlines()
     assert re.search(message, line)
+
+
+@pytest.mark.parametrize(
+    ("attributes", "expected"),
+    [
+        ({"_non_persistent_buffers_set": 7}, "b m"),
+        ({"_non_persistent_buffers_set": "m"}, "b m"),
+        ({"_non_persistent_buffers_set": [["m"], 3, "m"]}, "b"),
+        ({"_non_persistent_buffers_set": frozenset("m")}, "b"),
+        ({"_buffers": 7}, "b"),
+        ({"_buffers": {3: TENSOR, "n": TENSOR, None: 1}}, "b n"),
+        ({"_buffers": {"n": [7]}}, "b"),
+        ({"_parameters": {("a",): TENSOR, "a": TENSOR}}, "a m"),
+        ({"_modules": {3: nn.Linear(1, 1), "of_no_module": 7, "none": None}}, "b m"),
+    ],
+)
+def test_attributes_of_a_module_may_have_any_type(
+    rewrite: Rewrite,
+    tmp_path: Path,
+    network: types.ModuleType,
+    attributes: dict[str, Any],
+    expected: str,
+) -> None:
+    save_of_absent(network, network.Malformed(**attributes), tmp_path / "old.pkl", "zip")
+    got, _ = rewritten(rewrite, tmp_path / "old.pkl")
+    assert list(got["model_state"]) == expected.split()
+
+
+def test_lists_without_an_end_are_left_out(rewrite: Rewrite, tmp_path: Path) -> None:
+    endless: list[Any] = ["a"]
+    endless.append(endless)
+    content = {
+        "model": {"w": TENSOR},
+        "class_names": endless,
+        "token_grid": np.array([1, 4, 4]),
+        "epoch": np.array(3),
+        "other": Fraction(1, 3),
+    }
+    torch.save(content, tmp_path / "old.pth")
+    got, printed = rewritten(rewrite, tmp_path / "old.pth")
+    assert (got["epoch"], got["token_grid"]) == (3, [1, 4, 4])
+    assert "left out: class_names, other" in printed
 
 
 class Bomb:
@@ -255,6 +338,64 @@ def test_no_code_of_a_file_runs(rewrite: Rewrite, tmp_path: Path, kind: str) -> 
     assert not marker.exists()
     pickle.loads(pickle.dumps(bombs[0]))  # it does work
     assert marker.exists()
+
+
+CALLED = {
+    ("torch._utils", "_rebuild_tensor_v2"): torch._utils._rebuild_tensor_v2,
+    ("torch._utils", "_rebuild_parameter"): torch._utils._rebuild_parameter,
+    ("torch.storage", "UntypedStorage"): torch.UntypedStorage,
+    ("torch", "UntypedStorage"): torch.UntypedStorage,
+    ("torch.nn.parameter", "Parameter"): nn.Parameter,
+    ("numpy.core.numeric", "_frombuffer"): np._core.numeric._frombuffer,
+    ("collections", "OrderedDict"): OrderedDict,
+    ("builtins", "dict"): dict,
+    ("numpy", "ndarray"): np.ndarray,
+    ("torch", "device"): torch.device,
+    ("torch", "float32"): torch.float32,
+}
+
+
+@pytest.mark.parametrize("wrapped", [False, True], ids=["alone", "in a file of torch"])
+@pytest.mark.parametrize("in_slots", [True, False], ids=["setattr", "update of __dict__"])
+@pytest.mark.parametrize("name", CALLED, ids=".".join)
+@pytest.mark.filterwarnings("ignore:numpy.core:DeprecationWarning")
+def test_a_file_changes_nothing_that_it_calls(
+    rewrite: Rewrite, tmp_path: Path, name: tuple[str, str], in_slots: bool, wrapped: bool
+) -> None:
+    """The instruction BUILD sets attributes of any object, functions and classes included."""
+    held = CALLED[name]
+    before = getattr(held, "__defaults__", None)
+    state = b"}X\x0c\x00\x00\x00__defaults__K\x07\x85s"  # {"__defaults__": (7,)}
+    state = b"N" + state + b"\x86" if in_slots else state  # (None, state)
+    payload = b"\x80\x02c" + "\n".join(name).encode() + b"\n" + state + b"b."
+    if wrapped:
+        torch.save({"w": TENSOR}, tmp_path / "whole.pth")
+        with (
+            zipfile.ZipFile(tmp_path / "whole.pth") as whole,
+            zipfile.ZipFile(tmp_path / "old.pkl", "w") as changed,
+        ):
+            for record in whole.namelist():
+                is_pickle = record.endswith("data.pkl")
+                changed.writestr(record, payload if is_pickle else whole.read(record))
+    else:
+        (tmp_path / "old.pkl").write_bytes(payload)
+    code, printed, errors = rewrite(tmp_path / "old.pkl", tmp_path / "new.pyth")
+    assert getattr(held, "__defaults__", None) == before
+    assert (code, printed) == (2, "")
+    (line,) = errors.splitlines()
+    guarded = isinstance(held, types.FunctionType) or held in (torch.UntypedStorage, nn.Parameter)
+    reason = "it changes the functions that rebuild tensors$" if guarded else ""
+    assert re.search(f"can't be read: {reason}", line)
+
+
+def test_parameters_and_storages_are_still_made(rewrite: Rewrite, tmp_path: Path) -> None:
+    """Files of old versions call the class Parameter; others hold storages."""
+    bomb = Bomb(nn.Parameter, TENSOR)
+    content = {"model": {"w": bomb}, "storage": torch.UntypedStorage(4), "args": Fraction(1)}
+    torch.save(content, tmp_path / "old.pth")
+    got, printed = rewritten(rewrite, tmp_path / "old.pth")
+    assert got["model_state"]["w"].tolist() == VALUES
+    assert "left out: storage, args" in printed
 
 
 @pytest.mark.filterwarnings("ignore:.*torch.jit")
