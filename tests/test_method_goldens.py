@@ -15,7 +15,7 @@ from helpers.beit_goldens import BEIT_CHECKS
 from helpers.dalle_goldens import DALLE_CHECKS
 from helpers.golden_masks import check_mask_beit, check_mask_ibot
 from helpers.golden_training import check_ema_schedules, check_lars
-from helpers.method_goldens import DEFAULT_FOLDER, MethodGolden, gumbel, pcg64
+from helpers.method_goldens import DEFAULT_FOLDER, MethodGolden, gumbel, pcg64, seed_offset
 from helpers.teacher_goldens import TEACHER_CHECKS
 from torch import Tensor
 
@@ -124,17 +124,21 @@ def _(golden: MethodGolden) -> None:
     settings, images = golden.settings, golden.input("image")
     stages, num_codes = settings["num_layers"], settings["num_tokens"]
     widths = [settings["hidden_dim"]] * stages
-    # The seed of the noise is given in words, "PCG64(BASE+630)".
-    offset = re.search(r"BASE\+(\d+)", settings["noise"])
-    assert offset
+    in_blocks = r"encoder\.\d+\.net\.0\.weight"
+    num_blocks = sum(bool(re.fullmatch(in_blocks, name)) for name in settings["names"]) // stages
     shape = (len(images), num_codes, *(size // 2**stages for size in images.shape[2:]))
-    noise = gumbel(settings["base"] + int(offset[1]), shape, golden.dtype)
+    noise = gumbel(settings["base"] + seed_offset(settings["noise"]), shape, golden.dtype)
     weights = golden.weights(settings["names"])
     for case in sorted({name.partition("/")[0] for name in golden.scalars if name[:4] == "hard"}):
         error = "smooth_l1" if case.endswith("smoothl11") else "l2"
         model = DVAE(
-            ConvEncoder(widths, num_blocks=1, out_channels=num_codes),
-            ConvDecoder(settings["codebook_dim"], widths, num_blocks=1, out_channels=3),
+            ConvEncoder(widths, num_blocks=num_blocks, out_channels=num_codes),
+            ConvDecoder(
+                settings["codebook_dim"],
+                widths,
+                num_blocks=num_blocks,
+                out_channels=images.shape[1],
+            ),
             code_dim=settings["codebook_dim"],
             reconstruction=PixelReconstruction(error, value_range=(0.0, 1.0)),
         ).to(golden.dtype)

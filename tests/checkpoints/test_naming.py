@@ -172,6 +172,7 @@ FULL_SIZE = {
 }
 # Rounding of the libraries themselves, and the epsilon of their layer norms: 1e-12 or 1e-5.
 LARGEST_ERROR = 1e-5
+OF_BEIT = 1e-6  # both have the same epsilon: rounding alone
 OF_TRANSFORMERS = ("hf_beit", "vitmae", "videomae")
 PRETRAINING = [name for name in CASES if name.endswith("_pretraining")]
 
@@ -227,7 +228,8 @@ def test_the_model_here_computes_what_the_library_computes(name: str) -> None:
             outputs = rows[:, :: golden["sampled_columns"]]
         else:
             outputs = model(clips)
-    assert relative_error(outputs, golden["logits"]) < LARGEST_ERROR
+    largest = OF_BEIT if naming_of(name) == "hf_beit" else LARGEST_ERROR
+    assert relative_error(outputs, golden["logits"]) < largest
 
 
 @pytest.mark.parametrize("name", CASES)

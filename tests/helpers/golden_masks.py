@@ -12,6 +12,8 @@ from helpers.method_goldens import MethodGolden
 from slowfast_maskfeat.masks import block_mask, ibot_mask
 from slowfast_maskfeat.shapes import Grid
 
+# Number of masks in the published goldens, for which these tolerances hold.
+_NUM_MASKS = 4000
 # README of the goldens: mean count, frequency of a cell, and probability of a neighbor. The others
 # are several times the noise of so many draws.
 MASK_TOLERANCES = {
@@ -42,14 +44,19 @@ def check_mask_beit(golden: MethodGolden) -> None:
         )
         masks = np.stack([draw()[0].numpy() for _ in range(3 * facts["n"])])
         found = mask_statistics(masks)
+        noise = max(1.0, (_NUM_MASKS / facts["n"]) ** 0.5)
+        error = 5 * (1 / facts["n"] + 1 / len(masks)) ** 0.5
         for name, tolerance in MASK_TOLERANCES.items():
-            golden.compare_absolutely(f"{case}/{name}", found[name], tolerance=tolerance)
+            # Counts and parts vary more on larger grids.
+            of_mean = error * facts.get(f"{name.partition('_')[0]}_std", 0)
+            allowed = 0 if name == "count_max" else max(tolerance * noise, of_mean)
+            golden.compare_absolutely(f"{case}/{name}", found[name], tolerance=allowed)
         # The least of a few thousand counts is an outlier.
         outlier = max(6.0, 0.15 * facts["num_masking_patches"])
         golden.compare_absolutely(f"{case}/count_min", found["count_min"], tolerance=outlier)
         histogram = {int(count): times for count, times in facts["count_hist"].items()}
-        shares = np.array([histogram.get(n, 0) for n in range(grid.num_tokens)]) / facts["n"]
-        assert np.abs(shares - found["count_shares"]).max() <= 0.03
+        shares = np.array([histogram.get(n, 0) for n in range(grid.num_tokens + 1)]) / facts["n"]
+        assert np.abs(shares - found["count_shares"]).max() <= 0.03 * noise
         golden.accept(f"{case}/count_hist")
         _check_samples(golden, case, grid, found)
 
@@ -80,11 +87,11 @@ def check_mask_ibot(golden: MethodGolden) -> None:
     for case, facts in golden.settings.items():
         golden.require({f"{case}/{name}": facts[name] for name in facts.keys() - given})
         grid = Grid(1, *np.shape(facts["frequency_map"]))
-        ratios = zip(facts["pred_ratio"], facts["pred_ratio_var"], strict=True)
+        ratios = zip(*(np.ravel(facts[n]) for n in ("pred_ratio", "pred_ratio_var")), strict=True)
         draw = partial(
             ibot_mask,
             grid,
-            [(mean - half, mean + half) for mean, half in ratios],
+            [(float(mean - half), float(mean + half)) for mean, half in ratios],
             np.random.default_rng(0),
             shape={"block": "block", "rand": "random"}[facts["pred_shape"]],
         )
@@ -92,11 +99,12 @@ def check_mask_ibot(golden: MethodGolden) -> None:
         found = mask_statistics(masks)
         found["share_without_mask"] = (~masks.any(axis=(1, 2))).mean()
         error = (1 / facts["n"] + 1 / len(masks)) ** 0.5  # of a mean, in standard deviations
-        noise = max(1.0, (4000 / facts["n"]) ** 0.5)  # relative to that of the published goldens
+        noise = max(1.0, (_NUM_MASKS / facts["n"]) ** 0.5)
         tolerances = {
             "count_mean": 5 * error * facts["count_std"],
             "count_std": 5 * error * facts["count_std"],
-            "count_min": 0,
+            # The least count is an outlier, unless some masks are empty.
+            "count_min": 0 if not facts["count_min"] else max(6.0, 0.15 * facts["count_mean"]),
             "count_max": 2 * noise,
             "frequency_map": 0.03 * noise,
             "p_right_neighbour_given_masked": 0.01 * noise,
@@ -108,7 +116,7 @@ def check_mask_ibot(golden: MethodGolden) -> None:
         for name, tolerance in tolerances.items():
             golden.compare_absolutely(f"{case}/{name}", found[name], tolerance=tolerance)
         histogram = {int(count): times for count, times in facts["count_hist"].items()}
-        shares = np.array([histogram.get(n, 0) for n in range(grid.num_tokens)]) / facts["n"]
+        shares = np.array([histogram.get(n, 0) for n in range(grid.num_tokens + 1)]) / facts["n"]
         assert np.abs(np.cumsum(shares) - np.cumsum(found["count_shares"])).max() <= 2 * error
         golden.accept(f"{case}/count_hist")
         _check_samples(golden, case, grid, found)

@@ -19,7 +19,7 @@ def mask_statistics(masks: np.ndarray) -> dict[str, np.ndarray]:
         "count_std": counts.std(),
         "count_min": counts.min(),
         "count_max": counts.max(),
-        "count_shares": np.bincount(counts, minlength=masks[0].size)[: masks[0].size] / len(masks),
+        "count_shares": np.bincount(counts, minlength=masks[0].size + 1) / len(masks),
         "frequency_map": masks.mean(axis=0),
         "p_right_neighbour_given_masked": right.mean(),
         "p_lower_neighbour_given_masked": lower.mean(),

@@ -10,6 +10,7 @@ from __future__ import annotations
 import json
 import math
 import os
+import re
 import zlib
 from collections.abc import Iterable, Mapping
 from pathlib import Path
@@ -86,6 +87,10 @@ class MethodGolden:
     def shape(self, name: str) -> tuple[int, ...]:
         """Shape of a whole array, of which the file may have every so many-th entry."""
         return tuple(self._content["shape"][name])
+
+    def stride(self, name: str) -> int:
+        """Distance of the entries of an array that the file has."""
+        return int(self._content["stride"][name])
 
     def raw(self, name: str) -> np.ndarray:
         """An array as it is in the file, for a comparison of the test's own."""
@@ -198,6 +203,19 @@ class MethodGolden:
 def pcg64(seed: int) -> np.random.Generator:
     """The generator of all draws in goldens."""
     return np.random.Generator(np.random.PCG64(seed))
+
+
+def numbers_in(words: str, pattern: str) -> tuple[str, ...]:
+    """Groups of a pattern in the words of a golden, which state some of its sizes and seeds."""
+    match = re.search(pattern, words)
+    assert match, f"{pattern} must be in the words {words!r}"
+    return match.groups()
+
+
+def seed_offset(words: str) -> int:
+    """What is added to the base of all seeds, as in "PCG64(BASE+630)"."""
+    (offset,) = numbers_in(words, r"BASE\+(\d+)")
+    return int(offset)
 
 
 def gumbel(seed: int, shape: Iterable[int], dtype: torch.dtype) -> Tensor:

@@ -9,7 +9,7 @@ from typing import Any
 
 import numpy as np
 import torch
-from helpers.method_goldens import TOLERANCES, MethodGolden, pcg64
+from helpers.method_goldens import TOLERANCES, MethodGolden, numbers_in, pcg64
 from torch import Tensor, nn
 
 from slowfast_maskfeat.backbones import (
@@ -248,30 +248,30 @@ def check_ibot_patch_lightly(golden: MethodGolden) -> None:
         golden.compare(f"{step}/grad", student.grad, tolerance=rounding)
 
 
-def vit_options(facts: Mapping[str, Any]) -> EncoderOptions:
+def vit_options(facts: Mapping[str, Any], offset: float = 0.1) -> EncoderOptions:
     """Options of a ViT in DINO's and iBOT's code."""
-    (size,), side = facts["img_size"], facts["patch_size"]
+    size, side = np.ravel(facts["img_size"]).tolist(), facts["patch_size"]
     return EncoderOptions(
-        clip_size=(1, size, size),
+        clip_size=(1, size[0], size[-1]),
         patch_kernel=(side, side),
         patch_stride=(side, side),
         patch_padding=(0, 0),
         width=facts["embed_dim"],
         num_heads=facts["num_heads"],
         depth=facts["depth"],
-        position_offset=0.1,  # the description of dino_vit
+        position_offset=offset,
     )
 
 
 def check_dino_vit(golden: MethodGolden) -> None:
     settings = golden.settings
     assert settings["norm_eps"] == LAYER_NORM_EPSILON
-    model = NormedEncoder(vit_options(settings["vit"])).to(golden.dtype).eval()
+    (offset,) = numbers_in(golden.description, r"([\d.]+) offset")
+    model = NormedEncoder(vit_options(settings["vit"], float(offset))).to(golden.dtype).eval()
     assert {n: list(w.shape) for n, w in model.state_dict().items()} == settings["names"]
     model.load_state_dict(golden.weights(settings["names"]))
-    head_facts = {**settings["head"]}
-    prefix = head_facts.pop("names_prefix")
-    head = DINOHead(settings["vit"]["embed_dim"], **head_facts).to(golden.dtype)
+    prefix = settings["head"]["names_prefix"]
+    head = DINOHead(settings["vit"]["embed_dim"], **head_options(settings)).to(golden.dtype)
     assert {n: list(w.shape) for n, w in head.state_dict().items()} == settings["head_names"]
     head.load_state_dict(golden.weights(settings["head_names"], prefix), strict=False)
     depth = settings["vit"]["depth"]
@@ -285,13 +285,18 @@ def check_dino_vit(golden: MethodGolden) -> None:
             names = [f"blocks.{i}" for i in range(depth)]
             if f"{case}/block0" not in golden.array_names:
                 continue
+            entering: list[Tensor] = []
+            hook = model.blocks[-1].register_forward_pre_hook(
+                lambda _, inputs, kept=entering: kept.append(inputs[0])
+            )
             blocks = layer_outputs(model, names, partial(model.tokens, clips))
+            hook.remove()
             for i, tokens in enumerate(blocks):
                 golden.compare(f"{case}/block{i}", tokens)
             last = [name for name in golden.array_names if name.startswith(f"{case}/intermediate")]
             for i, tokens in enumerate(blocks[-len(last) :]):
                 golden.compare(f"{case}/intermediate{i}", model.norm(tokens))
-            golden.compare(f"{case}/last_attention", attention_of(model, -1, blocks[-2]))
+            golden.compare(f"{case}/last_attention", attention_of(model, -1, entering[0]))
         golden.compare("head", head(golden.input("head_in")))
 
 
@@ -304,17 +309,21 @@ def attention_of(model: NormedEncoder, index: int, tokens: Tensor) -> Tensor:
     return (query @ key.transpose(-1, -2) * query.shape[-1] ** -0.5).softmax(dim=-1)
 
 
+def head_options(settings: Mapping[str, Any]) -> dict[str, Any]:
+    """Options of a head by our names."""
+    options = {n: value for n, value in settings["head"].items() if n != "names_prefix"}
+    return {{"nlayers": "num_layers"}.get(n, n): value for n, value in options.items()}
+
+
 def ibot_network(golden: MethodGolden, *, shared: bool, norm_last_layer: bool = True) -> IBOTModel:
     settings = golden.settings
-    facts = dict(settings["head"])
     head = IBOTHead(
         settings["vit"]["embed_dim"],
         settings["out_dim"],
-        patch_out_dim=settings["patch_out_dim"],
+        patch_out_dim=settings["out_dim" if shared else "patch_out_dim"],
         shared=shared,
-        num_layers=facts.pop("nlayers"),
         norm_last_layer=norm_last_layer,
-        **facts,
+        **head_options(settings),
     )
     model = IBOTModel(MaskedViewEncoder(vit_options(settings["vit"])), head).to(golden.dtype)
     shapes = {name: tuple(value.shape) for name, value in model.state_dict().items()}
@@ -351,22 +360,29 @@ def ibot_batch(golden: MethodGolden, step: int) -> ClipBatch:
     settings = golden.settings
     first = settings["view_seed"] + settings["view_seed_step"] * step
     num_seen, size, side = 2, settings["batch"], settings["vit"]["patch_size"]
+    # Of the seeds of the small views and of the masks, in words.
+    words = settings["views"]
+    of_small, of_masks = (
+        int(*numbers_in(words, rf"{kind}: rand\w*\(BASE\+\d+\+\d+\*it\+(\d+)\+j"))
+        for kind in ("locals", "masks")
+    )
+    (channels,) = numbers_in(words, r"\(\d+,(\d+),G,G\)")
 
     def clips(number: int, pixels: int) -> Tensor:
-        shape = (size, 3, 1, pixels, pixels)
+        shape = (size, int(channels), 1, pixels, pixels)
         draws = pcg64(first + number).standard_normal(shape, dtype=np.float32)
         return torch.from_numpy(draws).to(golden.dtype)
 
     def mask(number: int) -> Tensor:
         cells = settings["global_size"] // side
-        draws = pcg64(first + 10 + number).random((size, 1, cells, cells), dtype=np.float32)
+        draws = pcg64(first + of_masks + number).random((size, 1, cells, cells), dtype=np.float32)
         return torch.from_numpy(draws < settings["mask_p"])
 
     large = [
         ClipBatch(clips=clips(v, settings["global_size"]), mask=mask(v)) for v in range(num_seen)
     ]
     count = settings["num_local"]
-    local = [clips(num_seen + v, settings["local_size"]) for v in range(count)]
+    local = [clips(of_small + v, settings["local_size"]) for v in range(count)]
     small = ClipBatch(clips=torch.stack(local, dim=1).flatten(0, 1), views_per_sample=count)
     return ClipBatch(clips=large[0].clips, mask=large[0].mask, further=(large[1], small))
 
@@ -375,7 +391,12 @@ def check_ibot_train_steps(golden: MethodGolden) -> None:
     settings = golden.settings
     num_steps, per_epoch = len(settings["loss"]), settings["steps_per_epoch"]
     num_epochs = num_steps // per_epoch
-    model = ibot_network(golden, shared=True, norm_last_layer=False)
+    words = settings["student_head"]
+    model = ibot_network(
+        golden,
+        shared=words.startswith("shared"),
+        norm_last_layer="norm_last_layer False" not in words,
+    )
     momentum = settings["momentum"]
     start, end = settings["teacher_temp"]
 
@@ -400,6 +421,8 @@ def check_ibot_train_steps(golden: MethodGolden) -> None:
     groups = parameter_groups(model, weight_decay=0.0, zero_decay_1d=True)
     assert set(groups[0]["names"]) == set(settings["regularised"])
     optimizer = make_optimizer(groups, method="adamw", lr=0.0, betas=tuple(settings["betas"]))
+    for group in optimizer.param_groups:
+        group["eps"] = settings["eps"]
     stepper = GradientStep(optimizer, clip_l2norm=settings["clip"], per_parameter=True)
     require_lists(golden, "loss", "cls", "patch")
     for step in range(num_steps):
