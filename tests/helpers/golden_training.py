@@ -4,11 +4,15 @@ from __future__ import annotations
 
 import re
 
+import numpy as np
 import pytest
 import torch
+from helpers.load_tool import ROOT
 from helpers.method_goldens import MethodGolden
 from torch import nn
 
+from slowfast_maskfeat.builders.optimizer import build_schedule
+from slowfast_maskfeat.config import load_config
 from slowfast_maskfeat.engine.gradient_step import GradientStep
 from slowfast_maskfeat.engine.optimizer import make_optimizer, parameter_groups
 from slowfast_maskfeat.schedules import Schedule
@@ -66,7 +70,25 @@ def check_ema_schedules(golden: MethodGolden) -> None:
             rest = last[name.split("/")[0]] - steps
             got = [rise(step / (steps - 1)) for step in range(steps)]
             got += [fall(step / rest) for step in range(num_steps - steps)]
+            if warm_epochs:
+                _check_rates_of_dino(golden.raw(name), start, end, warm_epochs[0], steps)
         golden.compare(name, torch.tensor(got, dtype=torch.float64))
+
+
+def _check_rates_of_dino(
+    expected: np.ndarray, base: float, end: float, warm_epochs: float, warm_steps: int
+) -> None:
+    """Check the learning rates by step of the shipped recipe of DINO, which is iBOT's, too."""
+    num_steps = round(warm_steps / warm_epochs)
+    num_epochs = len(expected) // num_steps
+    sizes = {"MAX_EPOCH": num_epochs, "WARMUP_EPOCHS": warm_epochs}
+    sizes |= {"BASE_LR": base, "COSINE_END_LR": end}
+    words = [str(word) for key, value in sizes.items() for word in (f"SOLVER.{key}", value)]
+    for method in ("dino", "ibot"):
+        cfg = load_config([ROOT / f"configs/_base_/method/{method}.yaml"], words)
+        rate = build_schedule(cfg, num_steps=num_steps)
+        got = [rate(step / num_steps) for step in range(len(expected))]
+        np.testing.assert_allclose(got, expected, rtol=1e-9, atol=1e-15)
 
 
 def _numbers(name: str) -> list[float]:
