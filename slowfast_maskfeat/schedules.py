@@ -137,8 +137,9 @@ def learning_rate(
         warmup_epochs: ``SOLVER.WARMUP_EPOCHS``.
         warmup_start_lr: ``SOLVER.WARMUP_START_LR``.
         warmup_last_step: Length in epochs of the warm-up's last step, which then has the rate at
-            ``warmup_epochs`` already, as in BEiT's code (``SOLVER.WARMUP_INCLUDES_END``); a warm-up
-            of one step stays at its start. 0: the rise ends after the last step.
+            ``warmup_epochs`` already, as in the code of BEiT, DINO and iBOT
+            (``SOLVER.WARMUP_INCLUDES_END``); a warm-up of one step stays at its start. 0: the rise
+            ends after the last step.
         cosine_after_warmup: Whether the cosine begins at the end of the warm-up instead of at
             epoch 0 (``SOLVER.COSINE_AFTER_WARMUP``).
         steps: ``SOLVER.STEPS``, the epoch at which each stage begins; the first is 0.

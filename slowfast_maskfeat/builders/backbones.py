@@ -120,6 +120,10 @@ class BackboneKind:
         """Return the grid of the first tokens of a clip (T, H, W)."""
         return self.build_on_meta(cfg).grids(clip_size)[0]
 
+    def patch_size(self, cfg: CfgNode) -> tuple[int, int]:
+        """Return the (rows, columns) in pixels that divide an image; a registered one takes any."""
+        return 1, 1
+
     def positions(self, cfg: CfgNode) -> str:
         """Describe the position embeddings."""
         return f"those of MODEL.ARCH {cfg.MODEL.ARCH}"
@@ -160,6 +164,10 @@ class _MViTKind(BackboneKind):
 
     def first_grid(self, cfg: CfgNode, clip_size: Triple) -> Grid:
         return encoder_patch_grid(cfg, clip_size)
+
+    def patch_size(self, cfg: CfgNode) -> tuple[int, int]:
+        rows, columns = cfg.MVIT.PATCH_STRIDE[-2:]
+        return rows, columns
 
     def positions(self, cfg: CfgNode) -> str:
         return encoder_positions(cfg)

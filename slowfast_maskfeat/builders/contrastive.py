@@ -37,7 +37,22 @@ def check_contrastive(cfg: CfgNode) -> None:
     Raises:
         ValueError: a key has an invalid value or contradicts another.
     """
-    find_backbone(cfg)
+    patch = find_backbone(cfg).patch_size(cfg)
+    if cfg.MASK.MAE_ON:
+        raise ValueError(
+            "MASK.MAE_ON must be False with MODEL.MODEL_NAME 'ContrastiveModel', got True: all "
+            "tokens of a view pass through the encoder"
+        )
+    data = cfg.DATA
+    if data.SSL_LOCAL_VIEWS and any(data.SSL_LOCAL_CROP_SIZE % side for side in patch):
+        raise ValueError(
+            "DATA.SSL_LOCAL_CROP_SIZE must be a multiple of MVIT.PATCH_STRIDE "
+            f"{list(cfg.MVIT.PATCH_STRIDE)}, got {data.SSL_LOCAL_CROP_SIZE}"
+        )
+    _check_batch_norm(cfg)
+
+
+def _check_batch_norm(cfg: CfgNode) -> None:
     keys = cfg.CONTRASTIVE
     if not keys.BN_MLP:
         return
@@ -80,9 +95,16 @@ def check_ibot(cfg: CfgNode) -> None:
     """Check the keys of iBOT.
 
     Raises:
-        ValueError: no kind of masks is selected, or see `check_contrastive`.
+        ValueError: no kind of masks is selected, both losses have weight 0, or see
+            `check_contrastive`.
     """
     check_contrastive(cfg)
+    keys = cfg.CONTRASTIVE
+    if not keys.VIEW_WEIGHT and not keys.PATCH_WEIGHT:
+        raise ValueError(
+            "CONTRASTIVE.VIEW_WEIGHT or CONTRASTIVE.PATCH_WEIGHT must be > 0, got 0 for both: "
+            "nothing would be trained"
+        )
     if not cfg.AUG.MASK_KIND:
         raise ValueError(
             "AUG.MASK_KIND must be set with CONTRASTIVE.TYPE 'ibot', got ''; iBOT's masks are "

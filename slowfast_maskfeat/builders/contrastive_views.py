@@ -61,7 +61,7 @@ def contrastive_views(cfg: CfgNode) -> tuple[ViewSpec, ...]:
         transform,
         crop_size=data.SSL_LOCAL_CROP_SIZE,
         area=pair_of_key("DATA.SSL_LOCAL_SCALES_RELATIVE", data.SSL_LOCAL_SCALES_RELATIVE),
-        colors=colors[-1] if colors else None,
+        colors=colors[-1] if colors else transform.colors,
     )
     local = ViewSpec(
         augmentation=small,

@@ -64,7 +64,7 @@ def learning_rates(cfg: CfgNode) -> LearningRates:
 
 
 def schedule_warnings(cfg: CfgNode) -> list[str]:
-    """Describe what in the warm-up is probably not meant.
+    """Describe what in the warm-ups of learning rate and temperature is probably not meant.
 
     Args:
         cfg: configuration; not modified.
@@ -73,7 +73,7 @@ def schedule_warnings(cfg: CfgNode) -> list[str]:
         Warnings, empty if there is nothing to warn about.
     """
     solver = cfg.SOLVER
-    found: list[str] = []
+    found = _temperature_warnings(cfg)
     if not solver.WARMUP_EPOCHS:
         return found
     if solver.MAX_EPOCH <= solver.WARMUP_EPOCHS:
@@ -91,6 +91,17 @@ def schedule_warnings(cfg: CfgNode) -> list[str]:
             "instead of rising"
         )
     return found
+
+
+def _temperature_warnings(cfg: CfgNode) -> list[str]:
+    keys, num_epochs = cfg.CONTRASTIVE, cfg.SOLVER.MAX_EPOCH
+    if cfg.MODEL.MODEL_NAME != "ContrastiveModel" or num_epochs >= keys.TEACHER_T_EPOCHS:
+        return []
+    return [
+        f"CONTRASTIVE.TEACHER_T_EPOCHS should be at most SOLVER.MAX_EPOCH {num_epochs:g}, got "
+        f"{keys.TEACHER_T_EPOCHS}: training ends before the temperature of the teacher reaches "
+        f"{keys.TEACHER_T[-1]:g} (CONTRASTIVE.TEACHER_T)"
+    ]
 
 
 def build_schedule(cfg: CfgNode, *, num_steps: int = 1) -> Callable[[float], float]:

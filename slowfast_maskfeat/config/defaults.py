@@ -492,7 +492,7 @@ def _solver() -> CfgNode:
     node.COSINE_AFTER_WARMUP = False  # the cosine starts after the warm-up
     node.WARMUP_EPOCHS = 0.0  # length of the linear warm-up
     node.WARMUP_START_LR = 0.01  # learning rate at its start
-    node.WARMUP_INCLUDES_END = False  # new: its last step has BASE_LR, as in BEiT; else the next
+    node.WARMUP_INCLUDES_END = False  # new: its last step has BASE_LR, as in DINO; else the next
     node.STEPS = []  # epochs at which the stages of the steps policy begin
     node.LRS = []  # factor on BASE_LR of each stage
     node.MAX_EPOCH = 300  # epochs of training

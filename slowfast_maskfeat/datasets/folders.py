@@ -62,7 +62,7 @@ def read_imagenet(
         return own
     folder = os.path.join(data.videos(), _IMAGENET_FOLDERS[split])
     if not os.path.isdir(folder):
-        raise MissingListError(f"{data.path} has no {split}.csv, and {folder} does not exist")
+        raise _missing(data, split, folder)
     if not any(map(_is_wordnet_id, _class_folders(folder))):
         raise ValueError(
             f"{folder} must contain folders named after WordNet ids (n01440764, ...), got none; "
@@ -102,7 +102,14 @@ def _split_folder(data: DataFolder, split: str) -> str:
     others = [name for name in ("train", "val", "test") if os.path.isdir(os.path.join(root, name))]
     if split == "train" and not others and os.path.isdir(root):
         return root
-    raise MissingListError(f"{data.path} has no {split}.csv, and {folder} does not exist")
+    raise _missing(data, split, folder)
+
+
+def _missing(data: DataFolder, split: str, folder: str) -> MissingListError:
+    hint = ""
+    if split == "train":
+        hint = "; pre-training needs no labels: a train.csv with one path per line is enough"
+    return MissingListError(f"{data.path} has no {split}.csv, and {folder} does not exist{hint}")
 
 
 def _class_folders(folder: str) -> list[str]:

@@ -1,7 +1,8 @@
 """EMA latents: predict the features that a moving average of the encoder has of unmasked clips.
 
 Sources: V-JEPA (Bardes et al., arXiv 2404.08471), section 3, whose target is the last layer with
-mean 0 and variance 1; data2vec (Baevski et al., arXiv 2202.03555) averages the last layers.
+mean 0 and variance 1; from memory, data2vec (Baevski et al., arXiv 2202.03555) averages the last
+layers.
 """
 
 from __future__ import annotations

@@ -80,6 +80,22 @@ def test_the_recipe_of_byol():
     assert {colors.form for colors in views.colors} == {"additive"}
 
 
+def test_colors_of_augmentation_are_those_of_local_views_too():
+    """Without DATA.SSL_COLOR_JITTER, AUG.COLOR_JITTER is for all views."""
+    options = {
+        "DATA.TRAIN_CROP_NUM_SPATIAL": 2,
+        "DATA.SSL_LOCAL_VIEWS": 4,
+        "AUG.ENABLE": True,
+        "AUG.AA_TYPE": "",
+        "AUG.COLOR_JITTER": 0.3,
+    }
+    views, local = contrastive_views(_cfg(IMAGES, options))
+    assert views.colors == local.colors == ()
+    colors = local.augmentation.colors
+    assert colors == views.augmentation.colors
+    assert (colors.brightness, colors.contrast, colors.saturation) == (0.3, 0.3, 0.3)
+
+
 @pytest.mark.parametrize(
     ("options", "views_in_time", "local_in_time"),
     [

@@ -325,6 +325,17 @@ def test_a_folder_a_class(tmp_path):
         index.read_folder(data, "val")
 
 
+def test_a_flat_folder_learns_that_a_list_without_labels_is_enough(tmp_path):
+    _touch(tmp_path, "a.jpg", "b.jpg")
+    enough = r"train does not exist; pre-training needs no labels: a train\.csv with one path per"
+    with pytest.raises(MissingListError, match=enough):
+        index.read_imagenet(DataFolder(str(tmp_path)), "train")
+    with pytest.raises(MissingListError, match=r"val does not exist$"):
+        index.read_imagenet(DataFolder(str(tmp_path)), "val")
+    (tmp_path / "train.csv").write_text(f"{tmp_path}/a.jpg\n{tmp_path}/b.jpg\n")
+    assert len(index.read_imagenet(DataFolder(str(tmp_path)), "train")) == 2
+
+
 def test_a_folder_without_classes_or_splits(tmp_path):
     _touch(tmp_path, "b.mp4", "a.mov", "list.md")
     videos = index.read_folder(DataFolder(str(tmp_path)), "train")

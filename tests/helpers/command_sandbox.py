@@ -88,6 +88,11 @@ TEACHERS: dict[str, dict[str, object]] = {
 # Of a published tokenizer, in whose place the command gets a tiny one with its configuration.
 OF_TOKENIZER = {"TOKENIZER.CFG": {"TOKENIZER.CFG": "", "TOKENIZER.CROP_SIZE": 0}}
 TOKENIZER, DECODER = "TOKENIZER.CHECKPOINT", "TOKENIZER.DECODER_CHECKPOINT"
+SMALL_VIEWS = {
+    "DATA.SSL_LOCAL_CROP_SIZE": 16,
+    "CONTRASTIVE.DIM": 64,
+    "CONTRASTIVE.MLP_DIM": 16,
+}
 SMALL_SEGMENTS = {"TEST.NUM_ENSEMBLE_VIEWS": 1}
 CONFIGS = {
     "ssl": ROOT / "configs/masked_ssl/k400_MVITv2_S_16x4_MaskFeat_PT.yaml",
@@ -107,6 +112,8 @@ def small(words: Sequence[str]) -> list[str]:
     if cfg.MASK.MAE_ON or cfg.MVIT.REL_POS_BIAS or cfg.TOKENIZER.ARCH == "vit":
         pairs |= SMALL_AUTOENCODER
         pairs |= SMALL_VIDEO_AUTOENCODER if cfg.DATA.NUM_FRAMES > 1 else {}
+    if cfg.MODEL.MODEL_NAME == "ContrastiveModel":
+        pairs |= SMALL_VIEWS
     if cfg.MASK.TARGET == "latents":
         pairs["MASK.TEACHER_NUM_LAYERS"] = 1
     if cfg.TEST.DATASET == "ssv2":

@@ -6,9 +6,12 @@ import re
 
 import numpy as np
 import torch
+from helpers.load_tool import ROOT
 from helpers.method_goldens import MethodGolden
 from torch import nn
 
+from slowfast_maskfeat.builders.optimizer import build_schedule
+from slowfast_maskfeat.config import load_config
 from slowfast_maskfeat.engine.gradient_step import GradientStep
 from slowfast_maskfeat.engine.lars import LARS
 from slowfast_maskfeat.engine.optimizer import make_optimizer, parameter_groups
@@ -66,13 +69,16 @@ def check_ema_schedules(golden: MethodGolden) -> None:
                 for number in range(1, num_steps + 1)
                 if num_steps % number == 0
             }
-            curves = [
-                _warm_cosine(start, end, steps, rest - steps, num_steps)
+            curves = {
+                steps: _warm_cosine(start, end, steps, rest - steps, num_steps)
                 for steps in sorted(warm_steps)
                 if steps < num_steps
-            ]
+            }
             stored, stride = golden.raw(name), golden.stride(name)
-            got = min(curves, key=lambda curve: np.abs(curve[::stride] - stored).max())
+            steps = min(curves, key=lambda n: np.abs(curves[n][::stride] - stored).max())
+            got = curves[steps]
+            if steps > 1:
+                _check_rates_of_dino(got, start, end, int(*warm_epochs), steps)
         golden.compare(name, torch.tensor(got, dtype=torch.float64))
 
 
@@ -81,6 +87,22 @@ def _warm_cosine(start: float, end: float, warm: int, rest: int, num_steps: int)
     rise, fall = Schedule(0.0, start, "linear"), Schedule(start, end)
     values = [rise(step / max(warm - 1, 1)) for step in range(warm)]
     return values + [fall(step / max(rest, 1)) for step in range(num_steps - warm)]
+
+
+def _check_rates_of_dino(
+    expected: list[float], base: float, end: float, warm_epochs: int, warm_steps: int
+) -> None:
+    """Check the learning rates by step of the shipped recipe of DINO, which is iBOT's, too."""
+    num_steps = warm_steps // warm_epochs
+    num_epochs = len(expected) // num_steps
+    sizes = {"MAX_EPOCH": num_epochs, "WARMUP_EPOCHS": float(warm_epochs)}
+    sizes |= {"BASE_LR": base, "COSINE_END_LR": end}
+    words = [str(word) for key, value in sizes.items() for word in (f"SOLVER.{key}", value)]
+    for method in ("dino", "ibot"):
+        cfg = load_config([ROOT / f"configs/_base_/method/{method}.yaml"], words)
+        rate = build_schedule(cfg, num_steps=num_steps)
+        got = [rate(step / num_steps) for step in range(len(expected))]
+        np.testing.assert_allclose(got, expected, rtol=1e-9, atol=1e-15)
 
 
 def _numbers(name: str) -> list[float]:

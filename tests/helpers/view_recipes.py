@@ -9,6 +9,7 @@ from helpers.target_recipes import IMAGES, OURS, TARGET_IS, USUAL, Sourced
 
 DINO_CODE = "github.com/facebookresearch/dino main_dino.py"
 DINO_VIT = "github.com/facebookresearch/dino vision_transformer.py"
+DINO_SCHEDULE = "github.com/facebookresearch/dino utils.py, cosine_scheduler; iBOT's is the same"
 DINO_README = "github.com/facebookresearch/dino README.md"
 IBOT_README = "github.com/bytedance/ibot README.md, ViT-S/16"
 IBOT_CODE = "github.com/bytedance/ibot main_ibot.py"
@@ -109,6 +110,7 @@ DINO: Sourced = {
     "MVIT.DROPPATH_RATE": (0.1, DINO_CODE),
     "SOLVER.BASE_LR": (0.001, f"{DINO_CODE}: 5e-4 for 256 samples, here 512"),
     "SOLVER.MAX_EPOCH": (100, DINO_README),
+    "SOLVER.WARMUP_INCLUDES_END": (True, DINO_SCHEDULE),
     "SOLVER.WEIGHT_DECAY": (0.04, DINO_CODE),
     "SOLVER.WEIGHT_DECAY_END": (0.4, DINO_CODE),
     "SOLVER.CLIP_GRAD_L2NORM": (3.0, DINO_CODE),
@@ -155,7 +157,7 @@ BYOL: Sourced = {
     "DATA.SSL_COLOR_FORM": ("additive", BYOL_CODE),
     "DATA.SSL_BLUR_PROB": ([1.0, 0.1], BYOL_CODE),
     "DATA.SSL_SOLARIZE_PROB": ([0.0, 0.2], BYOL_CODE),
-    "MVIT.DROPPATH_RATE": (0.1, OURS),
+    "MVIT.DROPPATH_RATE": (0.0, OURS),
     "SOLVER.BASE_LR": (3e-4, OURS),
     "SOLVER.MAX_EPOCH": (300, BYOL_CODE),
     "SOLVER.WEIGHT_DECAY": (0.05, OURS),

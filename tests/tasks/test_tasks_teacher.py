@@ -24,6 +24,7 @@ from slowfast_maskfeat import distributed
 from slowfast_maskfeat.backbones import BatchNorm
 from slowfast_maskfeat.builders import build_model, build_task
 from slowfast_maskfeat.builders.methods import find_method
+from slowfast_maskfeat.builders.optimizer import schedule_warnings
 from slowfast_maskfeat.clips import ClipBatch
 from slowfast_maskfeat.config import load_config
 from slowfast_maskfeat.engine.launch import launch
@@ -303,6 +304,17 @@ def test_entropy_is_relative_to_the_uniform_distribution():
         ("dino", {"TEACHER_T": [0.1]}, r"CONTRASTIVE\.TEACHER_T must be two numbers > 0"),
         ("dino", {"T": 0.0}, r"CONTRASTIVE\.T must be > 0"),
         ("ibot", {"PATCH_CENTER": "none"}, r"PATCH_CENTER must be one of 'all', 'masked'"),
+        (
+            "dino",
+            {"DATA__SSL_LOCAL_VIEWS": 2, "DATA__SSL_LOCAL_CROP_SIZE": 18},
+            r"DATA\.SSL_LOCAL_CROP_SIZE must be a multiple of MVIT\.PATCH_STRIDE .*, got 18$",
+        ),
+        (
+            "ibot",
+            {"VIEW_WEIGHT": 0.0, "PATCH_WEIGHT": 0.0},
+            r"CONTRASTIVE\.VIEW_WEIGHT or CONTRASTIVE\.PATCH_WEIGHT must be > 0, got 0 for both",
+        ),
+        *((kind, {"MASK__MAE_ON": True}, r"MASK\.MAE_ON must be False with .*") for kind in KINDS),
     ],
 )
 def test_keys_that_do_not_fit(kind, changes, message):
@@ -310,6 +322,27 @@ def test_keys_that_do_not_fit(kind, changes, message):
     words = [str(word) for pair in options.items() for word in pair]
     with pytest.raises(ValueError, match=message):
         _check(words)
+
+
+@pytest.mark.parametrize("weights", [(0.0, 1.0), (1.0, 0.0)])
+def test_one_of_the_losses_of_ibot_may_have_no_weight(weights):
+    options = view_options("ibot", VIEW_WEIGHT=weights[0], PATCH_WEIGHT=weights[1])
+    _check([str(word) for pair in options.items() for word in pair])
+
+
+def test_the_size_of_local_views_is_checked_only_if_there_are_any():
+    options = view_options("dino", DATA__SSL_LOCAL_VIEWS=0, DATA__SSL_LOCAL_CROP_SIZE=18)
+    _check([str(word) for pair in options.items() for word in pair])
+
+
+@pytest.mark.parametrize(
+    ("kind", "num_epochs", "count"),
+    [("dino", 5, 1), ("ibot", 5, 1), ("dino", 4, 0), ("byol", 0, 0)],
+)
+def test_a_temperature_that_does_not_reach_its_end_is_one_warning(kind, num_epochs, count):
+    found = schedule_warnings(view_config(kind, TEACHER_T_EPOCHS=num_epochs))
+    message = "CONTRASTIVE.TEACHER_T_EPOCHS should be at most SOLVER.MAX_EPOCH 4, got 5"
+    assert [message in warning for warning in found] == [True] * count
 
 
 def _check(words: list[str]) -> None:
