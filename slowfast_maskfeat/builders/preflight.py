@@ -48,6 +48,7 @@ def check_training(cfg: CfgNode, data: DataSource) -> list[str]:
     method.check(cfg)
     build_schedule(cfg)
     build_weight_decay(cfg)
+    _check_best_figure(cfg)
     _check_tested_checkpoint(cfg)
     lists = _read_lists(cfg, data)
     if "test" in lists:
@@ -120,6 +121,34 @@ def _check_tested_checkpoint(cfg: CfgNode) -> None:
     if Path(path).absolute().parent != checkpoint_folder(cfg).absolute():
         raise ValueError(
             f"TEST.CHECKPOINT_FILE_PATH must be a checkpoint, got {path!r}, which does not exist"
+        )
+
+
+def _check_best_figure(cfg: CfgNode) -> None:
+    """Check that the figure that marks the best checkpoint is measured, as far as keys say so.
+
+    Raises:
+        ValueError: it is not.
+    """
+    train = cfg.TRAIN
+    if not train.KEEP_BEST:
+        return
+    got = f"got {train.KEEP_BEST!r}"
+    if not find_method(cfg).is_monitored:
+        raise ValueError(
+            f"TRAIN.KEEP_BEST must be '' in a training whose features TRAIN.MONITOR does not "
+            f"measure, that with labels or of a tokenizer, {got}"
+        )
+    if not train.MONITOR_PERIOD:
+        raise ValueError(
+            f"TRAIN.KEEP_BEST must be '' with TRAIN.MONITOR_PERIOD 0, which measures nothing, "
+            f"{got}; set TRAIN.MONITOR_PERIOD to epochs between measurements"
+        )
+    if train.KEEP_BEST not in train.MONITOR:
+        measured = ", ".join(map(repr, ("", *train.MONITOR)))
+        raise ValueError(
+            f"TRAIN.KEEP_BEST must be one of the figures of TRAIN.MONITOR, {measured}, {got}; add "
+            "it to TRAIN.MONITOR"
         )
 
 

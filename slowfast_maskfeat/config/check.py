@@ -12,6 +12,7 @@ from slowfast_maskfeat.config.numbers import wrong_numbers
 from slowfast_maskfeat.schedules import POLICIES
 from slowfast_maskfeat.text import quoted
 
+# Top-1 accuracy of the nearest neighbors, effective rank and mean standard deviation of features.
 _MONITOR_FIGURES = ("knn", "rank", "std")
 
 _CHOICES: dict[str, tuple[object, ...]] = {

@@ -3,15 +3,11 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
 from slowfast_maskfeat.engine.stop_signals import StopSignals
-
-MONITOR_FIGURES = ("knn", "rank", "std")
-"""Values of TRAIN.MONITOR: top-1 accuracy of the nearest neighbors in percent, effective rank, and
-mean standard deviation of the features."""
 
 
 @dataclass(kw_only=True)
@@ -21,6 +17,7 @@ class Monitor:
     Attributes:
         measure: returns the figures of the current weights, equal in all processes; raises
             StoppedError after a signal.
+        figures: names of the figures among the results, for the log.
         period: epochs between measurements.
         is_owed: the one after the restored epoch is still to be made.
         best_figure: figure whose largest value marks the checkpoint to keep; empty: none is kept.
@@ -28,6 +25,7 @@ class Monitor:
     """
 
     measure: Callable[[StopSignals], dict[str, Any]]
+    figures: Sequence[str]
     period: int
     is_owed: bool = False
     best_figure: str = ""

@@ -11,7 +11,6 @@ import torch
 from slowfast_maskfeat import distributed
 from slowfast_maskfeat.clips.batch import ClipBatch, LostVideo
 from slowfast_maskfeat.engine.lost_videos import LostVideos
-from slowfast_maskfeat.engine.monitor import MONITOR_FIGURES
 from slowfast_maskfeat.engine.state import TrainState
 from slowfast_maskfeat.log import EventLog, Progress, TensorBoardLog, Throughput
 from slowfast_maskfeat.text import printable
@@ -99,9 +98,8 @@ class Reporter:
                 file=self._stream,
             )
 
-    def monitor(self, state: TrainState, results: Mapping[str, Any]) -> None:
-        """Write the figures of the features, those of `Monitor.measure`, for TensorBoard."""
-        figures = {name: x for name, x in results.items() if name in MONITOR_FIGURES}
+    def monitor(self, state: TrainState, figures: Mapping[str, float]) -> None:
+        """Write the figures of the features, see `Monitor`, for TensorBoard."""
         self._tensorboard.write(
             state.epoch * self._steps_per_epoch, {f"monitor/{n}": x for n, x in figures.items()}
         )

@@ -272,7 +272,8 @@ class _TrainLoop:
         if best is not None:
             self._save_best(best)
         self._log.write("monitor", **self._place(), **results, is_best=best is not None)
-        self._reporter.monitor(self._state, results)
+        figures = {name: results[name] for name in self._monitor.figures}
+        self._reporter.monitor(self._state, figures)
         self._stop_after(signals)
 
     def _measure(
@@ -383,7 +384,7 @@ def train_step(
     if state.scaler.is_enabled():
         state.scaler.update()
     state.stepper.optimizer.zero_grad(set_to_none=True)
-    if state.average is not None:
-        state.average.update(state.bare, result.taken)
     state.task.after_step(state.bare, progress, result.taken)
+    if state.average is not None:  # after the task, which may move statistics of the model
+        state.average.update(state.bare, result.taken)
     return ["loss", *output.scalars], total, result

@@ -1,4 +1,4 @@
-"""Losses: one float32 value per term, not averaged over terms.
+"""Losses: one float32 value per term, not averaged over terms; and the mean over terms.
 
 All are pure functions, but for perceptual distances, which are modules that hold a network.
 """
@@ -11,6 +11,7 @@ from slowfast_maskfeat.losses.classification import (
     kl_to_uniform,
     soft_cross_entropy,
 )
+from slowfast_maskfeat.losses.means import mean_or_zero
 from slowfast_maskfeat.losses.perceptual import LPIPS, FeatureDistance, layer_outputs
 from slowfast_maskfeat.losses.regression import (
     cosine_distance,
@@ -37,6 +38,7 @@ __all__ = [
     "layer_outputs",
     "logit_laplace",
     "mean_absolute_error",
+    "mean_or_zero",
     "mean_squared_error",
     "patch_cross_entropy",
     "prediction_distance",

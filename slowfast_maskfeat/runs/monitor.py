@@ -55,7 +55,7 @@ def build_monitor(
         None if nothing is to be measured: in a training with labels, or of a tokenizer.
 
     Raises:
-        ValueError: TRAIN.KEEP_BEST is a figure that is not measured.
+        ValueError: TRAIN.KEEP_BEST is a figure that the list has no labels for.
     """
     train = cfg.TRAIN
     if not (find_method(cfg).is_monitored and train.MONITOR and train.MONITOR_PERIOD):
@@ -63,13 +63,15 @@ def build_monitor(
     measure = _Measurement(cfg, state, data, device)
     if train.KEEP_BEST and train.KEEP_BEST not in measure.figures:
         measured = ", ".join(map(repr, ("", *measure.figures)))
-        why = measure.without_labels if train.KEEP_BEST == "knn" else ""
         raise ValueError(
             f"TRAIN.KEEP_BEST must be one of the figures that are measured, {measured}, got "
-            f"{train.KEEP_BEST!r}" + (why and f": {why}")
+            f"{train.KEEP_BEST!r}: {measure.without_labels}"
         )
+    if "knn" in train.MONITOR and measure.without_labels:
+        print_main(f"TRAIN.MONITOR: knn is not measured: {measure.without_labels}")
     return Monitor(
         measure=measure,
+        figures=measure.figures,
         period=train.MONITOR_PERIOD,
         best_figure=train.KEEP_BEST,
         best_value=from_main(lambda: _best_so_far(cfg, state)),
@@ -126,7 +128,7 @@ class _Measurement:
         numbers, features = self._extract(signals)
         results = from_main(lambda: self._results(numbers, features))
         results["seconds"] = round(time.perf_counter() - start, 3)
-        print_main(self._summary(results, features.shape[1:].numel()))
+        print_main(self._summary(results, max_rank=min(features.shape)))
         return results
 
     def _extract(self, signals: StopSignals) -> tuple[NDArray[np.int64], Tensor]:
@@ -210,7 +212,7 @@ class _Measurement:
         hits = (scores.argmax(dim=1) == labels).double().mean()
         return {"knn": 100 * float(hits), "knn_chance": 100 * float(counts.max()) / len(labels)}
 
-    def _summary(self, results: Mapping[str, Any], width: int) -> str:
+    def _summary(self, results: Mapping[str, Any], *, max_rank: int) -> str:
         """Describe the figures in one line; once more loudly if the features have collapsed."""
         texts = []
         if "knn" in results:
@@ -218,7 +220,7 @@ class _Measurement:
                 f"kNN top-1 {results['knn']:.2f} (most frequent class {results['knn_chance']:.2f})"
             )
         if "rank" in results:
-            texts.append(f"effective rank {results['rank']:.1f} of {width}")
+            texts.append(f"effective rank {results['rank']:.1f} of {max_rank}")
         if "std" in results:
             texts.append(f"standard deviation {results['std']:.4f}")
         line = f"features: {', '.join(texts)}; {results['num_clips']} clips"

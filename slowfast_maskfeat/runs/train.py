@@ -14,9 +14,7 @@ from torch import nn
 from slowfast_maskfeat import distributed
 from slowfast_maskfeat.backbones import Classifier, ContrastiveModel
 from slowfast_maskfeat.builders.augment import build_batch_transform
-from slowfast_maskfeat.builders.data import (
-    build_loader,
-)
+from slowfast_maskfeat.builders.data import build_loader
 from slowfast_maskfeat.builders.data_source import DataSource
 from slowfast_maskfeat.builders.methods import build_model, build_task, find_method
 from slowfast_maskfeat.builders.optimizer import (

@@ -111,7 +111,7 @@ class Target(nn.Module, ABC):
         """Compute further means over masked tokens, without gradient; by default none.
 
         Args:
-            prediction: (M, dim).
+            prediction: (M, dim); without rows the means are 0, see `losses.mean_or_zero`.
             target: (M, ...), rows of `encode`.
         """
         return {}
@@ -143,11 +143,13 @@ class Target(nn.Module, ABC):
         """Compute the mean loss of the best constant prediction, which a model that learns beats.
 
         Args:
-            target: (M, dim), rows of `encode`; M at least 1.
+            target: (M, dim), rows of `encode`.
 
         Returns:
-            (), on the device of `target`, which is not waited for.
+            (), on the device of `target`, which is not waited for; 0 without rows.
         """
+        if not len(target):
+            return torch.zeros((), device=target.device)
         constant = self.constant_prediction(target)
         return self.loss(constant.expand(len(target), -1), target).mean()
 

@@ -10,7 +10,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from slowfast_maskfeat.frozen import FrozenNetwork
-from slowfast_maskfeat.losses import cross_entropy
+from slowfast_maskfeat.losses import cross_entropy, mean_or_zero
 from slowfast_maskfeat.shapes import Grid
 from slowfast_maskfeat.targets.base import Target
 from slowfast_maskfeat.targets.pixel_values import pixel_values
@@ -127,7 +127,7 @@ class TokenTarget(Target):
     def scalars(self, prediction: Tensor, target: Tensor) -> Mapping[str, Tensor]:
         """Compute the share of codes that are predicted right, in percent."""
         correct = self._logits(prediction).argmax(dim=-1) == target
-        return {"accuracy": 100 * correct.float().mean()}
+        return {"accuracy": 100 * mean_or_zero(correct.float())}
 
     def predicted(self, prediction: Tensor) -> Tensor:
         """Convert logits to the likeliest codes: (M, F * r * r * K) -> (M, F * r * r) int64."""

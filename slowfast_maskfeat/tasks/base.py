@@ -222,10 +222,17 @@ class LossEvaluation(Evaluation):
         self._sums = all_reduce(self._sums, "sum")
 
     def results(self) -> dict[str, Any]:
-        """Return the mean of each term by its name."""
+        """Return the mean of each term by its name.
+
+        Raises:
+            ValueError: there are no terms.
+        """
         weight, *sums = self._sums.tolist()
         if not weight:
-            raise ValueError("no video of the validation split could be decoded")
+            raise ValueError(
+                "the validation split must have at least one decoded clip with a masked token, if "
+                "the method masks, got none; use a longer list"
+            )
         return {name: total / weight for name, total in zip(self._names, sums, strict=True)}
 
 

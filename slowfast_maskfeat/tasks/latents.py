@@ -16,6 +16,7 @@ from slowfast_maskfeat.augment import normalize
 from slowfast_maskfeat.backbones import MaskedModel, resize_mask, split_masks, take_masked
 from slowfast_maskfeat.clips.batch import ClipBatch
 from slowfast_maskfeat.ema import Teacher
+from slowfast_maskfeat.losses import mean_or_zero
 from slowfast_maskfeat.targets import FeatureTarget
 from slowfast_maskfeat.targets.teacher_tokens import TeacherTokens
 from slowfast_maskfeat.tasks.base import StepOutput, unwrap
@@ -94,7 +95,7 @@ class LatentPrediction(MaskedPrediction):
         loss = baseline = torch.zeros((), device=batch.clips.device)
         for prediction, mask in zip(predictions, masks, strict=True):
             rows = take_masked(encoded, resize_mask(mask, grid).flatten(1))
-            loss = loss + target.loss(prediction, rows).mean()
+            loss = loss + mean_or_zero(target.loss(prediction, rows))
             baseline = baseline + target.baseline_loss(rows)
         weight = torch.full((), float(len(predictions[0])), device=batch.clips.device)
         return StepOutput(loss / len(masks), weight, {"baseline": baseline / len(masks)})

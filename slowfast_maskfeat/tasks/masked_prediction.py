@@ -15,6 +15,7 @@ from slowfast_maskfeat.augment import normalize
 from slowfast_maskfeat.backbones import MaskedModel, resize_mask, take_masked
 from slowfast_maskfeat.clips.batch import ClipBatch
 from slowfast_maskfeat.datasets import VideoList
+from slowfast_maskfeat.losses import mean_or_zero
 from slowfast_maskfeat.shapes import Grid
 from slowfast_maskfeat.targets.base import Target
 from slowfast_maskfeat.tasks.base import Evaluation, LossEvaluation, StepOutput, Task, unwrap
@@ -45,7 +46,7 @@ class MaskedPrediction(Task):
         Returns:
             `weight` is the number of masked tokens at the first depth. The scalar `baseline` is the
             loss of the best constant prediction for the batch, which a model that learns beats; the
-            further scalars of the target are averaged over depths.
+            further scalars of the target are averaged over depths. All are 0 if no token is masked.
         """
         predictions = model(normalize(batch.clips, self.mean, self.std), batch.mask)
         grids = _bare(model).prediction_grids(batch.clips.shape[2:])
@@ -54,7 +55,7 @@ class MaskedPrediction(Task):
         targets = cast(list[Target], list(self.targets))
         for prediction, grid, target in zip(predictions, grids, targets, strict=True):
             encoded = masked_rows(target, batch, grid)
-            loss = loss + target.loss(prediction, encoded).mean()
+            loss = loss + mean_or_zero(target.loss(prediction, encoded))
             baseline = baseline + target.baseline_loss(encoded)
             for name, value in target.scalars(prediction.detach(), encoded).items():
                 further[name] = further.get(name, 0) + value / len(targets)

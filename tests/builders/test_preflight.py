@@ -237,6 +237,26 @@ def test_other_classes_in_the_same_folder_are_told_where_to_go(lists, tmp_path):
     assert line.endswith(f"to train other classes, set another OUTPUT_DIR than {output}")
 
 
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        ({"TRAIN.MONITOR_PERIOD": 0}, r"must be '' with TRAIN\.MONITOR_PERIOD 0.*, got 'rank'"),
+        ({"TRAIN.MONITOR": []}, r"must be one of the figures of TRAIN\.MONITOR, '', got 'rank'"),
+        ({"TRAIN.MONITOR": ["std"]}, r".* of TRAIN\.MONITOR, '', 'std', got 'rank'"),
+    ],
+)
+def test_the_best_checkpoint_needs_a_figure_that_is_measured(lists, options, message):
+    best = {"TRAIN.KEEP_BEST": "rank"}
+    assert _check(lists, PRETRAINING, best) == _check(lists, PRETRAINING)
+    with pytest.raises(ValueError, match=rf"^TRAIN\.KEEP_BEST {message}"):
+        _check(lists, PRETRAINING, best, options)
+
+
+def test_a_training_with_labels_has_no_best_checkpoint(lists):
+    with pytest.raises(ValueError, match=r"^TRAIN\.KEEP_BEST must be '' .*TRAIN\.MONITOR .*labels"):
+        _check(lists, {"TRAIN.KEEP_BEST": "knn"})
+
+
 @pytest.fixture(scope="module")
 def ava(tmp_path_factory) -> tuple[Path, dict]:
     folder = tmp_path_factory.mktemp("ava") / "ava"

@@ -16,6 +16,7 @@ from slowfast_maskfeat.builders.methods import build_model, build_task
 from slowfast_maskfeat.checkpoints import find_checkpoints, load_checkpoint
 from slowfast_maskfeat.clips import ClipBatch
 from slowfast_maskfeat.config import load_config
+from slowfast_maskfeat.ema import WeightAverage
 from slowfast_maskfeat.engine.gradient_step import GradientStep
 from slowfast_maskfeat.engine.optimizer import make_optimizer, parameter_groups
 from slowfast_maskfeat.engine.state import TrainState
@@ -59,6 +60,27 @@ def test_a_task_freezes_parameters_for_a_while(accumulation_steps: int, tmp_path
         for name, old in before.named_parameters():
             is_same = torch.equal(old, dict(model.named_parameters())[name])
             assert is_same == (is_frozen and name.startswith("0.")), (progress, name)
+
+
+class MovesStatistics(FirstLayerLater):
+    """Moves a buffer of the network after each step."""
+
+    def after_step(self, model: nn.Module, progress: float, taken: Tensor) -> None:
+        model.get_buffer("statistics").add_(1)
+
+
+def test_the_weight_average_has_the_statistics_after_the_step(tmp_path: Path) -> None:
+    model = nn.Sequential(nn.Linear(12, 4), nn.Linear(4, 2))
+    model.register_buffer("statistics", torch.zeros(2))
+    stepper = GradientStep(torch.optim.SGD(model.parameters(), lr=0.1))
+    scaler = torch.amp.GradScaler("cpu", enabled=False)
+    state = TrainState(model, MovesStatistics(), stepper, scaler)
+    state.average = WeightAverage(model, decay=0.5)
+    settings = TrainSettings(max_epoch=10, learning_rate=lambda _: 0.1, folder=tmp_path)
+    batch = ClipBatch(torch.randn(6, 3, 1, 2, 2))
+    for expected in (0.5, 1.25):  # half of the way to 1, then to 2
+        train_step(state, batch, settings, torch.device("cpu"), progress=0.5)
+        assert state.average.weights["statistics"].tolist() == [expected] * 2
 
 
 def test_nothing_is_frozen_by_default() -> None:

@@ -143,6 +143,8 @@ def test_the_figures_are_printed_and_no_warning_is(monitored):
     _, stderr = monitored
     assert stderr.count("features: kNN top-1 ") == 2
     assert "COLLAPSED" not in stderr
+    assert stderr.count(" of 8, standard deviation ") == 2  # 8 clips span no more directions
+    assert "not measured" not in stderr
 
 
 def test_the_figures_are_in_tensorboard_and_in_the_curves(monitored):
@@ -174,6 +176,7 @@ def test_clips_without_labels_have_no_neighbors(data, tmp_path):
     (event,) = events(output, "monitor")
     assert "knn" not in event
     assert event["rank"] > 1
+    assert done.stderr.count("TRAIN.MONITOR: knn is not measured: the rows of ") == 1
     done = run(lists, tmp_path / "again", PRETRAINING, {"TRAIN.KEEP_BEST": "knn"})
     assert done.returncode == 2
     line = done.stderr.splitlines()[-1]
