@@ -205,6 +205,7 @@ def test_a_value_that_no_network_has_is_an_error_of_the_configuration(key: str, 
 
 def test_prediction_dims_follow_stride_and_target() -> None:
     cfg = default_config()
+    cfg.MODEL.ARCH, cfg.MODEL.MODEL_NAME = "maskmvit", "MaskMViT"
     cfg.MVIT.POOL_Q_STRIDE = [[1, 1, 2, 2], [3, 2, 2, 2]]
     cfg.MASK.PRETRAIN_DEPTH = [2, 5]
     cfg.MASK.PRED_HOG = True

@@ -13,6 +13,13 @@ from helpers.golden_rule import golden_json
 
 from slowfast_maskfeat.config import parse_config
 
+_CONFIGS = Path(__file__).resolve().parents[2] / "configs"
+SHIPPED_CONFIGS = sorted(
+    path
+    for path in _CONFIGS.rglob("*.yaml")
+    # Recipes of comparisons name configurations, but are none.
+    if path.relative_to(_CONFIGS).parts[0] not in ("_base_", "compare")
+)
 # Dotted key -> value as published, by experiment.
 PUBLISHED: dict[str, dict[str, Any]] = {
     name: file["values"] for name, file in golden_json("published_configs.json")["files"].items()
