@@ -74,6 +74,8 @@ KINDS = {
     },
     "vq gradient": {**VQ, "TOKENIZER.CODEBOOK": "gradient"},
     "dvae": DVAE,
+    "dalle": DALLE,
+    "vqgan": VQGAN,
 }
 ONE_EPOCH = {"SOLVER.MAX_EPOCH": 1}
 
