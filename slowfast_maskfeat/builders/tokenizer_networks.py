@@ -39,7 +39,7 @@ _FEATURES = "features"
 
 
 class Parts(NamedTuple):
-    """What a network has, beside its configuration.
+    """Optional parts of a tokenizer.
 
     Attributes:
         num_features: width of the features that it reconstructs; None: pixels.

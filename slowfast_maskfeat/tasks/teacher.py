@@ -1,4 +1,4 @@
-"""What methods share that compare the views of a sample with those of an EMA teacher."""
+"""Base of the methods that compare views of a sample with those of an EMA teacher."""
 
 from __future__ import annotations
 

@@ -71,7 +71,7 @@ class MethodGolden:
 
     @property
     def description(self) -> str:
-        """What the numbers are of, in words."""
+        """Describe the arithmetic of the golden."""
         return self._content["what"]
 
     @property
@@ -213,7 +213,7 @@ def numbers_in(words: str, pattern: str) -> tuple[str, ...]:
 
 
 def seed_offset(words: str) -> int:
-    """What is added to the base of all seeds, as in "PCG64(BASE+630)"."""
+    """Return the offset to the base of all seeds, 630 in "PCG64(BASE+630)"."""
     (offset,) = numbers_in(words, r"BASE\+(\d+)")
     return int(offset)
 

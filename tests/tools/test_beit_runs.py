@@ -92,7 +92,7 @@ def command(name: str, data: Path, output: Path, *options: dict) -> str:
 
 
 def logits_of(checkpoint: Path, folder: Path, *words: str) -> Tensor:
-    """What `tools/predict.py --logits` writes for the clips of the golden."""
+    """Logits that `tools/predict.py --logits` writes for the clips of the golden."""
     golden = golden_json("foreign/hf_beit_classifier.json")
     clips, logits = folder / "clips.npy", folder / "logits.npy"
     np.save(clips, golden_randn(1000, tuple(golden["input_shape"])).unsqueeze(2).numpy())

@@ -28,7 +28,7 @@ _TRAININGS = ("pretrain", "tokenizer")
 
 @dataclass(frozen=True, kw_only=True)
 class Measured:
-    """What a rehearsed run took.
+    """Cost of a rehearsed run.
 
     Attributes:
         start: seconds before and after its steps, of any length of training.

@@ -1,4 +1,4 @@
-"""What a comparison says about itself: what is equal, what differs, what is not comparable."""
+"""Conditions of a comparison: settings that are equal, that differ, and limits of the result."""
 
 from __future__ import annotations
 

@@ -64,7 +64,7 @@ class Piece:
 
     @property
     def files_and_pairs(self) -> tuple[list[str], list[str]]:
-        """What `load_config` takes, without the keys that other pieces determine."""
+        """Files and pairs for `load_config`, without the keys that other pieces determine."""
         return [self.file], [word for pair in self.keys.items() for word in pair]
 
     def config(self) -> CfgNode:

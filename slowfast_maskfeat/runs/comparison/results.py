@@ -109,7 +109,7 @@ class Cost:
 
 @dataclass(frozen=True, kw_only=True)
 class MethodResult:
-    """What a comparison found about a method.
+    """Results of a method in a comparison.
 
     Attributes:
         name: of the method.
