@@ -39,7 +39,7 @@ from benchmark_views import measure_views, views_config, write_images
 from fvcore.common.config import CfgNode
 
 from slowfast_maskfeat.augment import transforms as transform
-from slowfast_maskfeat.builders.augment import build_device_crop, num_clips_per_row
+from slowfast_maskfeat.builders.augment import build_device_crops, num_clips_per_row
 from slowfast_maskfeat.cli import print_written
 from slowfast_maskfeat.clips import ClipLoader, RandomView, Views
 from slowfast_maskfeat.clips.batch import collate
@@ -250,8 +250,7 @@ def measure_device_crop(cfg: CfgNode, folder: Path, num_videos: int, repeats: in
     cfg = cfg.clone()
     cfg.defrost()
     cfg.AUG.ON_DEVICE = True
-    crop = build_device_crop(cfg)
-    assert crop is not None
+    (crop,) = build_device_crops(cfg)
     name = f"crop on {device.type}"
     (row,) = take_turns({name: lambda _: crop(batch)}, repeats, device).values()
     row.per = len(batch)

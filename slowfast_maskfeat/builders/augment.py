@@ -46,42 +46,43 @@ def build_batch_transform(cfg: CfgNode, *, data: DataSource | None = None) -> Ba
     Raises:
         ValueError: MIXUP.ENABLE without labels, with boxes, or with fewer than 2 clips per process.
     """
-    mix, crop = _mix(cfg, data or DataSource(cfg)), build_device_crop(cfg)
-    if mix is None and crop is None and build_erase_sampler(cfg) is None:
+    mix, crops = _mix(cfg, data or DataSource(cfg)), build_device_crops(cfg)
+    if mix is None and not crops and build_erase_sampler(cfg) is None:
         return None
     return BatchTransform(
         mean=cfg.DATA.MEAN,
         std=cfg.DATA.STD,
-        crop=crop,
+        crops=crops,
         erase_mode=cfg.AUG.RE_MODE,
         mix=mix,
         seed=cfg.RNG_SEED,
     )
 
 
-def build_device_crop(cfg: CfgNode) -> DeviceCrop | None:
-    """Build the crop that runs on the device (AUG.ON_DEVICE); None if workers crop.
+def build_device_crops(cfg: CfgNode) -> tuple[DeviceCrop, ...]:
+    """Build the crop of each kind of views that runs on the device (AUG.ON_DEVICE).
 
     Args:
         cfg: configuration; not modified.
+
+    Returns:
+        A crop for each kind, in the order of `ClipBatch.views`; empty if workers crop.
 
     Raises:
         ValueError: the clips have boxes.
     """
     if not cfg.AUG.ON_DEVICE:
-        return None
-    if find_method(cfg).has_boxes:
+        return ()
+    method = find_method(cfg)
+    if method.has_boxes:
         raise ValueError(
             "AUG.ON_DEVICE must be False for detection, got True: workers crop clips together with "
             "their boxes"
         )
-    transform = build_train_transform(cfg)
-    return DeviceCrop(
-        crop_size=transform.crop_size,
-        antialias=transform.antialias,
-        interpolation=transform.interpolation,
-        reverse_channels=reverses_channels(cfg, "train"),
-    )
+    specs = method.views(cfg) if method.views is not None else ()
+    transforms = [spec.augmentation for spec in specs] or [build_train_transform(cfg)]
+    reverses = reverses_channels(cfg, "train")
+    return tuple(DeviceCrop.of(transform, reverse_channels=reverses) for transform in transforms)
 
 
 def _mix(cfg: CfgNode, data: DataSource) -> Mix | None:

@@ -68,8 +68,8 @@ def build_loader(
 
     Raises:
         ValueError: the annotation file is missing, malformed or has labels outside the classes; or
-            AUG.ON_DEVICE with a method of several views; or the label maps of a method that reads
-            them do not fit the images, see `build_label_maps`.
+            the label maps of a method that reads them do not fit the images, see
+            `build_label_maps`.
     """
     if split not in ("train", "val", "test"):
         raise ValueError(f"split must be 'train', 'val' or 'test', got {split!r}")
@@ -79,7 +79,8 @@ def build_loader(
     views: Views
     specs = method.views(cfg) if method is not None and method.views is not None else ()
     if specs:
-        views = _multi_view(cfg, specs, counts_crops=method is not None and method.counts_crops)
+        counts_crops = method is not None and method.counts_crops
+        views = _multi_view(cfg, specs, counts_crops=counts_crops, is_trained=is_trained)
     elif dataset_kind(cfg, split).has_boxes:
         views = build_key_frame_view(cfg, split)
     elif is_trained:
@@ -238,12 +239,9 @@ def _check_batch_size(cfg: CfgNode, batch_size: int) -> None:
         )
 
 
-def _multi_view(cfg: CfgNode, specs: Sequence[ViewSpec], *, counts_crops: bool) -> MultiView:
-    if cfg.AUG.ON_DEVICE:
-        raise ValueError(
-            "AUG.ON_DEVICE must be False for a method with several views per sample, got True: "
-            "several views are cropped by workers"
-        )
+def _multi_view(
+    cfg: CfgNode, specs: Sequence[ViewSpec], *, counts_crops: bool, is_trained: bool
+) -> MultiView:
     single = {
         "MIXUP.ENABLE": (cfg.MIXUP.ENABLE, False),
         "AUG.NUM_SAMPLE": (cfg.AUG.NUM_SAMPLE, 1),
@@ -262,7 +260,7 @@ def _multi_view(cfg: CfgNode, specs: Sequence[ViewSpec], *, counts_crops: bool) 
             UserWarning,
             stacklevel=3,
         )
-    return MultiView(tuple(specs))
+    return MultiView(tuple(specs), on_device=is_trained and cfg.AUG.ON_DEVICE)
 
 
 def _random_view(cfg: CfgNode) -> RandomView:

@@ -27,7 +27,7 @@ class LostVideo(NamedTuple):
 
 
 # Fields that are supported only with one view per sample.
-_SINGLE_VIEW_FIELDS = ("boxes", "box_index", "sizes", "erase", "plans")
+_SINGLE_VIEW_FIELDS = ("boxes", "box_index", "sizes", "erase")
 
 
 @dataclass(frozen=True)
@@ -194,7 +194,7 @@ class ClipBatch:
         If the clips differ in size, clips of equal size are grouped and their padding is removed.
         The first part keeps `lost`.
         """
-        assert self.plans is None, "the clips are not cropped yet"
+        assert all(kind.plans is None for kind in self.views), "the clips are not cropped yet"
         if self.sizes is None:
             groups = [torch.arange(len(self))] if len(self) > size else []
         else:

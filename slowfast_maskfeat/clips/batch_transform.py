@@ -12,7 +12,7 @@ from slowfast_maskfeat.augment.mixing import Mix
 from slowfast_maskfeat.augment.normalize import normalize
 from slowfast_maskfeat.augment.random_erasing import erase
 from slowfast_maskfeat.clips.batch import ClipBatch
-from slowfast_maskfeat.clips.device_crop import DeviceCrop
+from slowfast_maskfeat.clips.device_crop import DeviceCrop, crop_views
 
 # Separates the random stream of batches from those of samples with the same seed.
 _STREAM = 0x6D6978
@@ -23,7 +23,7 @@ class BatchTransform:
     """Crop on the device, normalization, random erasing, and mixup or cutmix.
 
     Attributes:
-        crop: crop of clips that workers leave uncropped, or None.
+        crops: of the clips of each kind of views that workers leave uncropped; empty if they crop.
         mean: per-channel mean of the normalization.
         std: per-channel standard deviation of the normalization.
         erase_mode: fill of erased rectangles, see `erase`.
@@ -33,7 +33,7 @@ class BatchTransform:
 
     mean: Sequence[float]
     std: Sequence[float]
-    crop: DeviceCrop | None = None
+    crops: Sequence[DeviceCrop] = ()
     erase_mode: str = "pixel"
     mix: Mix | None = None
     seed: int = 0
@@ -52,20 +52,18 @@ class BatchTransform:
             step: index of the step in the epoch, from 0.
 
         Returns:
-            The batch on the device. With several views per sample, clips are unchanged. With one
-            view, clips are float32 and labels, if mixed, (B, K). Without erasing and mixing, clips
-            stay uint8: the task normalizes them.
+            The batch on the device, cropped. With several views per sample, and without erasing and
+            mixing, clips stay uint8: the task normalizes them. Else clips are float32 and labels,
+            if mixed, (B, K).
 
         Raises:
             ValueError: there are no labels to mix.
         """
-        if batch.has_several_views:
-            return batch.to(device)
         boxes = batch.erase
         batch = replace(batch, erase=None).to(device)
-        if self.crop is not None:
-            batch = self.crop(batch)
-        if boxes is None and self.mix is None:
+        if self.crops:
+            batch = crop_views(batch, self.crops)
+        if batch.has_several_views or (boxes is None and self.mix is None):
             return batch
         clips, labels = normalize(batch.clips, self.mean, self.std), batch.labels
         if boxes is not None:

@@ -13,6 +13,7 @@ from slowfast_maskfeat.augment.batch_resize import AxisResize, resize_batch
 from slowfast_maskfeat.augment.crop import Region
 from slowfast_maskfeat.augment.crop_plan import CropPlan
 from slowfast_maskfeat.augment.to_device import to_device
+from slowfast_maskfeat.augment.transforms import TrainTransform
 from slowfast_maskfeat.clips.batch import ClipBatch
 
 # Clips to resize at a time, which bounds the memory of intermediate results.
@@ -21,7 +22,7 @@ _MAX_CLIPS = 8
 
 @dataclass(frozen=True, kw_only=True)
 class DeviceCrop:
-    """Crops the clips of a batch.
+    """Crops the clips of one kind of views.
 
     The result equals that of a worker up to the rounding of the resize. It does not depend on the
     other clips of the batch.
@@ -37,6 +38,16 @@ class DeviceCrop:
     antialias: bool = True
     interpolation: str = "bilinear"
     reverse_channels: bool = False
+
+    @classmethod
+    def of(cls, transform: TrainTransform, *, reverse_channels: bool = False) -> DeviceCrop:
+        """Return the crop that applies the plans of a worker's transform."""
+        return cls(
+            crop_size=transform.crop_size,
+            antialias=transform.antialias,
+            interpolation=transform.interpolation,
+            reverse_channels=reverse_channels,
+        )
 
     def __post_init__(self) -> None:
         if self.interpolation == "bicubic" and not self.antialias:
@@ -88,3 +99,14 @@ class DeviceCrop:
             antialias=self.antialias,
             interpolation=self.interpolation,
         )
+
+
+def crop_views(batch: ClipBatch, crops: Sequence[DeviceCrop]) -> ClipBatch:
+    """Crop the clips of all kinds of views of a batch, on its device.
+
+    Args:
+        batch: uint8 clips, with plans.
+        crops: of each kind.
+    """
+    first, *further = (crop(kind) for crop, kind in zip(crops, batch.views, strict=True))
+    return replace(first, further=tuple(further))

@@ -13,10 +13,10 @@ from fvcore.common.config import CfgNode
 from numpy.typing import NDArray
 from torch import Tensor
 
-from slowfast_maskfeat.builders.augment import build_device_crop
+from slowfast_maskfeat.builders.augment import build_device_crops
 from slowfast_maskfeat.builders.datasets import reverses_channels
 from slowfast_maskfeat.builders.methods import find_method
-from slowfast_maskfeat.clips import ClipBatch, ClipLoader
+from slowfast_maskfeat.clips import ClipBatch, ClipLoader, crop_views
 from slowfast_maskfeat.engine.state import TrainState
 from slowfast_maskfeat.figures import (
     MONITOR_PANELS,
@@ -142,9 +142,7 @@ def _spread_clips(cfg: CfgNode, loader: ClipLoader, device: torch.device) -> Cli
         lost = batch.lost[0]
         raise ValueError(f"no drawn clip can be decoded, such as {lost.path}: {lost.reason}")
     if batch.plans is not None:  # from the training loader, if there is no validation split
-        crop = build_device_crop(cfg)
-        assert crop is not None
-        batch = crop(batch)
+        batch = crop_views(batch, build_device_crops(cfg))
     return batch
 
 

@@ -89,15 +89,15 @@ def test_the_published_pre_training_crops_and_flips_alone(name):
 
 def test_the_device_crops_as_the_workers_would():
     cfg = _cfg("masked_ssl/in1k_VIT_B_MaskFeat_FT", AUG__ON_DEVICE=True)
-    transform, crop = build_train_transform(cfg), build_batch_transform(cfg).crop
+    transform, (crop,) = build_train_transform(cfg), build_batch_transform(cfg).crops
     assert (crop.crop_size, crop.antialias) == (transform.crop_size, transform.antialias)
     assert crop.interpolation == transform.interpolation == "bicubic"
     cfg = _cfg("Kinetics/MVITv2_S_16x4", AUG__ON_DEVICE=True, DATA__REVERSE_INPUT_CHANNEL=True)
-    assert build_batch_transform(cfg).crop.reverse_channels
+    assert build_batch_transform(cfg).crops[0].reverse_channels
     # Without anything to erase or mix, too: the resize moves.
     cfg = _cfg("masked_ssl/k400_MVITv2_S_16x4_MaskFeat_PT", AUG__ON_DEVICE=True)
     batch = build_batch_transform(cfg)
-    assert batch.crop is not None
+    assert len(batch.crops) == 1
     assert batch.mix is None
     with pytest.raises(ValueError, match=r"AUG.ON_DEVICE must be False"):
         build_batch_transform(_cfg(AUG__ON_DEVICE=True, DETECTION__ENABLE=True))

@@ -9,6 +9,7 @@ import torch
 from helpers.tiny_run import MODEL, PRETRAINING, pairs
 from helpers.videos_on_disk import numbered_frames, write_video
 
+from slowfast_maskfeat.builders.augment import build_batch_transform, build_device_crops
 from slowfast_maskfeat.builders.data import build_loader
 from slowfast_maskfeat.builders.methods import METHODS, MethodKey
 from slowfast_maskfeat.builders.train_view import build_random_frames, build_train_transform
@@ -113,7 +114,21 @@ def test_one_kind_with_one_view_is_the_loader_without_specs(data, with_views):
         assert batch.labels.equal(expected.labels)
 
 
-def test_the_device_crops_one_view_only(data, with_views):
-    cfg = _config(data, {"AUG.ON_DEVICE": True})
-    with pytest.raises(ValueError, match=r"AUG\.ON_DEVICE must be False .* several views"):
-        with_views(cfg, "train", _specs(cfg))
+def test_the_device_crops_all_kinds_of_the_training_alone(data, with_views):
+    """By the plans and kernels of each kind; batches of a validation are cropped by workers."""
+    cfg = _config(data, {"AUG.ON_DEVICE": True}, {"DATA.REVERSE_INPUT_CHANNEL": True})
+    specs = _specs(cfg)
+    (batch, *_) = with_views(cfg, "train", specs).epoch(0)
+    crops = build_device_crops(cfg)
+    assert [(crop.crop_size, crop.interpolation) for crop in crops] == [
+        (32, "bilinear"),
+        (16, "lanczos"),
+    ]
+    assert all(crop.reverse_channels for crop in crops)
+    assert all(kind.plans is not None for kind in batch.views)
+    cropped = build_batch_transform(cfg)(batch, torch.device("cpu"), epoch=0, step=0)
+    plain = with_views(_config(data, {"DATA.REVERSE_INPUT_CHANNEL": True}), "train", specs)
+    for kind, expected in zip(cropped.views, next(plain.epoch(0)).views, strict=True):
+        assert (kind.clips.int() - expected.clips.int()).abs().max() <= 2
+    for kind in next(with_views(cfg, "val", specs).epoch(0)).views:
+        assert kind.plans is None

@@ -294,7 +294,7 @@ def _loader(folder, *, on_device, rank=0, world=1, num_workers=0):
 
 def _transform(**options):
     options = {"mean": (0.45,) * 3, "std": (0.225,) * 3, **options}
-    return BatchTransform(crop=DeviceCrop(crop_size=32), **options)
+    return BatchTransform(crops=(DeviceCrop(crop_size=32),), **options)
 
 
 def _transformed(loader, first_batch=0, **options):
