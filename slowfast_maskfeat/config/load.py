@@ -26,6 +26,12 @@ from slowfast_maskfeat.text import cut, quoted
 # from a checkpoint, whose folder is that of its training.
 _WRITTEN = ("OUTPUT_DIR", "TEST.SAVE_RESULTS_PATH", "TENSORBOARD.LOG_DIR", "DATA.SHARD_CACHE")
 
+# Keys of former versions of this package, which are in their checkpoints, and what to set instead.
+_REPLACED = {
+    "AUG.GRAY_PROB": "DATA.COLOR_RND_GRAYSCALE with DATA.SSL_COLOR_JITTER True",
+    "AUG.VIDEO_COLOR_JITTER": "DATA.SSL_COLOR_BRI_CON_SAT with DATA.SSL_COLOR_JITTER True",
+}
+
 # Where a configuration comes from, its sections, and warnings about them.
 _Content = tuple[str, dict[str, Any], Sequence[str]]
 
@@ -64,8 +70,8 @@ def load_config(files: Sequence[str], overrides: Sequence[str] = ()) -> CfgNode:
 
     Raises:
         ValueError: a file is missing or not YAML (the message has the line), a key is unknown (the
-            message has the nearest known one), a value is of the wrong type or out of range, or a
-            pair is incomplete.
+            message has its replacement or the nearest known one), a value is of the wrong type or
+            out of range, or a pair is incomplete.
     """
     return _load(_read_files(files, overrides), overrides)
 
@@ -106,7 +112,7 @@ def parse_config(text: str, source: str, overrides: Sequence[str] = ()) -> CfgNo
     """Read the configuration stored in a checkpoint, except for where its training wrote.
 
     OUTPUT_DIR and the other keys of folders and files that a run writes have their defaults, unless
-    `overrides` has them.
+    `overrides` has them. Keys of former versions that others have replaced are left out.
 
     Args:
         text: YAML.
@@ -118,7 +124,8 @@ def parse_config(text: str, source: str, overrides: Sequence[str] = ()) -> CfgNo
     """
     content, sentences = parse_yaml(text, source)
     trained_with = _module_names(content.pop("IMPORTS", None))
-    content = {key: value for key, value in flatten(content) if key not in _WRITTEN}
+    left_out = {*_WRITTEN, *_REPLACED}
+    content = {key: value for key, value in flatten(content) if key not in left_out}
     import_extensions(_imports([], overrides))
     missing = [name for name in trained_with if name not in sys.modules]
     hint = (
@@ -255,7 +262,8 @@ def _merge(cfg: CfgNode, key: str, value: Any, *, source: str, inert: dict[str, 
             if switch is None or (key == f"{section}.{switch}" and value):
                 inert[section] = f"{section}.* has no effect: {reason}"
             return
-    raise ValueError(f"{source}: unknown key {quoted(key)}{_nearest(key)}")
+    hint = f"; use {_REPLACED[key]} instead" if key in _REPLACED else _nearest(key)
+    raise ValueError(f"{source}: unknown key {quoted(key)}{hint}")
 
 
 def _nearest(key: str) -> str:

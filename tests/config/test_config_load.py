@@ -322,12 +322,28 @@ def test_a_key_that_has_its_effect_is_silent(pairs):
 
 
 def test_checkpoints_of_former_versions_have_keys_that_were_replaced():
-    text = "AUG: {GRAY_PROB: 0.0, VIDEO_COLOR_JITTER: 0.0}"
+    text = "AUG: {GRAY_PROB: 0.2, VIDEO_COLOR_JITTER: 0.0}"
     with warnings.catch_warnings():
         warnings.simplefilter("error")
         assert parse_config(text, "checkpoint") == parse_config("", "checkpoint")
-    with pytest.warns(UserWarning, match=r"GRAY_PROB: 0\.2 has no effect: use DATA\.SSL_COLOR_J"):
-        load_config([], ["AUG.GRAY_PROB", "0.2"])
+
+
+@pytest.mark.parametrize(
+    ("pair", "message"),
+    [
+        (
+            ["AUG.GRAY_PROB", "0.2"],
+            r"'AUG\.GRAY_PROB'; use DATA\.COLOR_RND_GRAYSCALE with DATA\.SSL_COLOR_JITTER True",
+        ),
+        (
+            ["AUG.VIDEO_COLOR_JITTER", "0.0"],
+            r"'AUG\.VIDEO_COLOR_JITTER'; use DATA\.SSL_COLOR_BRI_CON_SAT with .* instead",
+        ),
+    ],
+)
+def test_a_key_that_was_replaced_is_unknown_and_names_the_new_one(pair, message):
+    with pytest.raises(ValueError, match=f"command line: unknown key {message}"):
+        load_config([], pair)
 
 
 def test_no_key_is_live_and_inert_at_once():
