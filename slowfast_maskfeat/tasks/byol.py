@@ -7,7 +7,6 @@ from __future__ import annotations
 
 from typing import Any
 
-import torch
 from torch import nn
 
 from slowfast_maskfeat.backbones import ContrastiveModel
@@ -37,5 +36,4 @@ class BYOL(TeacherTask):
         """Compute the mean loss over the samples, of which there are `weight`."""
         views = self.clips_of_views(batch.views)
         distances = prediction_distance(model(views), self.teacher(views))
-        weight = torch.full((), float(len(batch)), device=batch.clips.device)
-        return StepOutput(distances.mean() / self.temperature, weight)
+        return StepOutput(distances.mean() / self.temperature, self.num_samples(batch))

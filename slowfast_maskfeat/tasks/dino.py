@@ -6,35 +6,17 @@ Source: Caron et al., "Emerging Properties in Self-Supervised Vision Transformer
 
 from __future__ import annotations
 
-from typing import Any
+from torch import nn
 
-import torch
-from torch import Tensor, nn
-
-from slowfast_maskfeat.backbones import ContrastiveModel
 from slowfast_maskfeat.clips.batch import ClipBatch
-from slowfast_maskfeat.losses import view_cross_entropy
-from slowfast_maskfeat.losses.precision import at_least_float32
 from slowfast_maskfeat.tasks.base import StepOutput
-from slowfast_maskfeat.tasks.teacher import Center, PrototypeTask, relative_entropy
+from slowfast_maskfeat.tasks.teacher import PrototypeTask
 
 
 class DINO(PrototypeTask):
-    """Match a teacher's distributions of the large views from all other views.
-
-    The center of a step is that before it: it moves with the teacher.
-
-    Args:
-        model: a `DINOModel`.
-        center: of the teacher's outputs.
-        **options: of `PrototypeTask`.
-    """
+    """Match a teacher's distributions of the large views from all other views."""
 
     scalar_names = ("teacher_entropy",)
-
-    def __init__(self, model: ContrastiveModel, *, center: Center, **options: Any) -> None:
-        super().__init__(model, **options)
-        self.center = center
 
     def step(self, model: nn.Module, batch: ClipBatch) -> StepOutput:
         """Compute the mean loss over the samples.
@@ -46,14 +28,5 @@ class DINO(PrototypeTask):
         views = self.clips_of_views(batch.views)
         num_seen = sum(kind.views_per_sample for kind in batch.views[: self.num_global_kinds])
         outputs = self.teacher(views[:num_seen])  # (Q, B, K)
-        target = self.center.distribution(outputs, self.epoch)
-        if self.training:
-            self.center.add(at_least_float32(outputs).mean(dim=(0, 1)), num_seen * len(batch))
-        loss = view_cross_entropy(model(views) / self.student_temperature, target).mean()
-        weight = torch.full((), float(len(batch)), device=batch.clips.device)
-        return StepOutput(loss, weight, {"teacher_entropy": relative_entropy(target)})
-
-    def after_step(self, model: nn.Module, progress: float, taken: Tensor) -> None:
-        """Move teacher and center."""
-        super().after_step(model, progress, taken)
-        self.center.move(taken)
+        loss, entropy = self.compare_views(model(views), outputs)
+        return StepOutput(loss, self.num_samples(batch), {"teacher_entropy": entropy})

@@ -13,10 +13,9 @@ from torch import Tensor, nn
 
 from slowfast_maskfeat.backbones import ContrastiveModel, IBOTLogits, resize_mask
 from slowfast_maskfeat.clips.batch import ClipBatch
-from slowfast_maskfeat.losses import patch_cross_entropy, view_cross_entropy
-from slowfast_maskfeat.losses.precision import at_least_float32
+from slowfast_maskfeat.losses import patch_cross_entropy
 from slowfast_maskfeat.tasks.base import StepOutput, unwrap
-from slowfast_maskfeat.tasks.teacher import Center, PrototypeTask, relative_entropy
+from slowfast_maskfeat.tasks.teacher import Center, PrototypeTask
 
 
 class IBOT(PrototypeTask):
@@ -27,8 +26,7 @@ class IBOT(PrototypeTask):
 
     Args:
         model: an `IBOTModel`.
-        center: of the teacher's outputs for views.
-        patch_center: of those for patch tokens.
+        patch_center: of the teacher's outputs for patch tokens.
         centers_masked: the latter is of the masked tokens alone, as in DINOv2 (arXiv 2304.07193),
             else of all.
         view_weight: of the loss of views.
@@ -42,7 +40,6 @@ class IBOT(PrototypeTask):
         self,
         model: ContrastiveModel,
         *,
-        center: Center,
         patch_center: Center,
         centers_masked: bool,
         view_weight: float,
@@ -50,7 +47,6 @@ class IBOT(PrototypeTask):
         **options: Any,
     ) -> None:
         super().__init__(model, **options)
-        self.center = center
         self.patch_center = patch_center
         self.centers_masked = centers_masked
         self.view_weight = view_weight
@@ -66,12 +62,11 @@ class IBOT(PrototypeTask):
         views = self.clips_of_views(batch.views)
         masks = self._masks(batch)
         outputs: IBOTLogits = self.teacher(views[: len(masks)], masks, hides=False)
-        target = self.center.distribution(outputs.views, self.epoch)
         patch_target = self.patch_center.distribution(outputs.patches, self.epoch)
         if self.training:
-            self._add_to_centers(outputs)
+            self._add_to_patch_center(outputs)
         student: IBOTLogits = model(views, masks)
-        of_views = view_cross_entropy(student.views / self.student_temperature, target).mean()
+        of_views, entropy = self.compare_views(student.views, outputs.views)
         counts = self._counts(model, views, masks)
         logits = student.patches / self.student_temperature
         of_patches = patch_cross_entropy(logits, patch_target, counts).sum() / len(counts)
@@ -79,10 +74,9 @@ class IBOT(PrototypeTask):
         scalars = {
             "views": of_views.detach(),
             "patches": of_patches.detach(),
-            "teacher_entropy": relative_entropy(target),
+            "teacher_entropy": entropy,
         }
-        weight = torch.full((), float(len(batch)), device=batch.clips.device)
-        return StepOutput(loss, weight, scalars)
+        return StepOutput(loss, self.num_samples(batch), scalars)
 
     def _masks(self, batch: ClipBatch) -> list[Tensor]:
         """Return the mask (B, t, h, w) of each view that the teacher sees."""
@@ -102,18 +96,9 @@ class IBOT(PrototypeTask):
             counts.append(resize_mask(mask, grid).flatten(1).sum(dim=1))
         return torch.cat(counts)
 
-    def _add_to_centers(self, outputs: IBOTLogits) -> None:
-        num_views = outputs.views.shape[0] * outputs.views.shape[1]
-        self.center.add(at_least_float32(outputs.views).mean(dim=(0, 1)), num_views)
+    def _add_to_patch_center(self, outputs: IBOTLogits) -> None:
         if self.centers_masked:
-            mean = at_least_float32(outputs.patches).mean(dim=0)
-            self.patch_center.add(mean, len(outputs.patches))
+            self.patch_center.add(outputs.patches)
         else:
             assert outputs.patch_mean is not None
-            self.patch_center.add(at_least_float32(outputs.patch_mean), outputs.num_patches)
-
-    def after_step(self, model: nn.Module, progress: float, taken: Tensor) -> None:
-        """Move teacher and centers."""
-        super().after_step(model, progress, taken)
-        self.center.move(taken)
-        self.patch_center.move(taken)
+            self.patch_center.add_mean(outputs.patch_mean, outputs.num_patches)

@@ -14,6 +14,7 @@ from slowfast_maskfeat.backbones import ContrastiveModel, move_statistics, turn_
 from slowfast_maskfeat.clips.batch import ClipBatch
 from slowfast_maskfeat.datasets import VideoList
 from slowfast_maskfeat.ema import Teacher
+from slowfast_maskfeat.losses import view_cross_entropy
 from slowfast_maskfeat.losses.precision import at_least_float32
 from slowfast_maskfeat.schedules import EpochWarmup
 from slowfast_maskfeat.tasks.base import Evaluation, LossEvaluation, Task
@@ -69,6 +70,10 @@ class TeacherTask(Task):
             views += [clips[v :: kind.views_per_sample] for v in range(kind.views_per_sample)]
         return views
 
+    def num_samples(self, batch: ClipBatch) -> Tensor:
+        """Return the number of samples of a batch as a weight: () on its device."""
+        return torch.full((), float(len(batch)), device=batch.clips.device)
+
     def evaluation(self, videos: VideoList, num_views: int) -> Evaluation:
         """Evaluate the loss over a validation split."""
         return LossEvaluation(len(videos), self)
@@ -85,8 +90,11 @@ class TeacherTask(Task):
 class PrototypeTask(TeacherTask):
     """A `TeacherTask` whose networks classify by prototypes, with temperatures by epoch.
 
+    The centers of a step are those before it: they move with the teacher.
+
     Args:
         model: the student.
+        center: of the teacher's outputs for views.
         num_global_kinds: how many of the first kinds of views the teacher sees.
         num_epochs: of the training.
         freeze_epochs: first epochs without updates of the prototypes.
@@ -98,6 +106,7 @@ class PrototypeTask(TeacherTask):
         self,
         model: ContrastiveModel,
         *,
+        center: Center,
         num_global_kinds: int,
         num_epochs: int,
         freeze_epochs: int,
@@ -105,6 +114,7 @@ class PrototypeTask(TeacherTask):
         **options: Any,
     ) -> None:
         super().__init__(model, **options)
+        self.center = center
         self.num_global_kinds = num_global_kinds
         self.num_epochs = num_epochs
         self.freeze_epochs = freeze_epochs
@@ -125,6 +135,30 @@ class PrototypeTask(TeacherTask):
         assert isinstance(model, ContrastiveModel)
         parameters = model.named_parameters()
         return [value for name, value in parameters if name.startswith(model.last_layers)]
+
+    def compare_views(self, logits: Tensor, outputs: Tensor) -> tuple[Tensor, Tensor]:
+        """Compare the student's views with other views of the teacher, and add to the center.
+
+        Args:
+            logits: (V, B, K) of the student.
+            outputs: (Q, B, K) of the teacher, of the first Q views.
+
+        Returns:
+            Mean cross-entropy over the samples, (), and the entropy of the teacher's distributions,
+            see `relative_entropy`.
+        """
+        target = self.center.distribution(outputs, self.epoch)
+        if self.training:
+            self.center.add(outputs)
+        loss = view_cross_entropy(logits / self.student_temperature, target).mean()
+        return loss, relative_entropy(target)
+
+    def after_step(self, model: nn.Module, progress: float, taken: Tensor) -> None:
+        """Move the teacher and all centers."""
+        super().after_step(model, progress, taken)
+        for module in self.children():
+            if isinstance(module, Center):
+                module.move(taken)
 
 
 class Center(nn.Module):
@@ -155,11 +189,16 @@ class Center(nn.Module):
         centered = at_least_float32(outputs) - self.center
         return (centered / self.temperature(epoch)).softmax(dim=-1)
 
+    def add(self, outputs: Tensor) -> None:
+        """Add outputs (..., K) of this step; there may be none."""
+        dims = tuple(range(outputs.ndim - 1))
+        self.add_mean(at_least_float32(outputs).mean(dim=dims), outputs.shape[:-1].numel())
+
     @torch.no_grad()
-    def add(self, mean: Tensor, count: int) -> None:
+    def add_mean(self, mean: Tensor, count: int) -> None:
         """Add the mean (K,) of `count` outputs of this step; without any, nothing."""
         if count:
-            self.total += mean * count
+            self.total += at_least_float32(mean) * count
             self.count += count
 
     @torch.no_grad()
