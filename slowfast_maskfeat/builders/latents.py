@@ -112,8 +112,9 @@ def _teacher_network(cfg: CfgNode, model: nn.Module) -> FeatureModel:
     """Build the network that a probe of the encoder would use, without its classifier.
 
     Weights that the student lacks, those of the last norm after mask tokens, are buffers of the
-    teacher, which no average moves: they keep their first values, as a frozen network of the same
-    checkpoint would have them.
+    teacher, which no average moves: they keep their first values, those of the checkpoint that the
+    training starts from (`Task.networks_to_load`), as a frozen network of that checkpoint would
+    have them.
     """
     device = next(model.parameters()).device
     with (

@@ -71,13 +71,43 @@ def load_first_weights(
         model,
         path,
         min_coverage=cfg.TRAIN.CHECKPOINT_MIN_COVERAGE,
-        clear_names=cfg.TRAIN.CHECKPOINT_CLEAR_NAME_PATTERN,
-        leave_out=cfg.TRAIN.CHECKPOINT_LEAVE_OUT,
-        inflate=inflation(cfg),
-        teacher=cfg.TRAIN.CHECKPOINT_WEIGHTS == "teacher",
         class_names=(data or DataSource(cfg)).class_names,
-        content=content,
+        **_of_first_weights(cfg, content),
     )
+
+
+def load_first_teacher(
+    cfg: CfgNode,
+    network: nn.Module,
+    path: str | os.PathLike[str],
+    *,
+    content: Mapping[str, Any] | None = None,
+) -> LoadReport:
+    """Initialize a network of a task (`Task.networks_to_load`), as `load_first_weights` the model.
+
+    How much of it is filled is not checked: that is checked of the model.
+
+    Args:
+        cfg: Configuration; not modified.
+        network: The network.
+        path: Path of the checkpoint.
+        content: Content of the checkpoint; None reads it.
+
+    Returns:
+        The report of loaded and missing weights.
+    """
+    return load_weights(network, path, min_coverage=0.0, **_of_first_weights(cfg, content))
+
+
+def _of_first_weights(cfg: CfgNode, content: Mapping[str, Any] | None) -> dict[str, Any]:
+    """Return the arguments of `load_weights` that a model and its teacher share."""
+    return {
+        "clear_names": cfg.TRAIN.CHECKPOINT_CLEAR_NAME_PATTERN,
+        "leave_out": cfg.TRAIN.CHECKPOINT_LEAVE_OUT,
+        "inflate": inflation(cfg),
+        "teacher": cfg.TRAIN.CHECKPOINT_WEIGHTS == "teacher",
+        "content": content,
+    }
 
 
 def load_tested_weights(

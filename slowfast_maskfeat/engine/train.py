@@ -268,13 +268,19 @@ class _TrainLoop:
         """
         assert self._monitor is not None
         results = self._measure(self._monitor.measure, signals)
-        best = self._monitor.new_best(results)
+        best = self._monitor.new_best(results, self._state.epoch)
         if best is not None:
             self._save_best(best)
         self._log.write("monitor", **self._place(), **results, is_best=best is not None)
         figures = {name: results[name] for name in self._monitor.figures}
         self._reporter.monitor(self._state, figures)
-        self._stop_after(signals)
+        if not self._is_untrained:  # else the first step follows
+            self._stop_after(signals)
+
+    @property
+    def _is_untrained(self) -> bool:
+        """Whether no step was made, in this run or before its checkpoint."""
+        return not (self._state.epoch or self._state.step)
 
     def _measure(
         self, work: Callable[[StopSignals], dict[str, Any]], signals: StopSignals
@@ -282,6 +288,8 @@ class _TrainLoop:
         try:
             return work(signals)
         except StoppedError as stopped:
+            if self._is_untrained:  # there is nothing to save
+                raise
             raise StoppedError(stopped.number, self._state.checkpoint or self.save()) from None
 
     def _place(self) -> dict[str, Any]:

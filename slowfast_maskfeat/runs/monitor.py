@@ -223,10 +223,13 @@ class _Measurement:
             texts.append(f"effective rank {results['rank']:.1f} of {max_rank}")
         if "std" in results:
             texts.append(f"standard deviation {results['std']:.4f}")
-        line = f"features: {', '.join(texts)}; {results['num_clips']} clips"
+        is_first = self._state.epoch == 0
+        when = " before the first epoch" if is_first else ""
+        line = f"features{when}: {', '.join(texts)}; {results['num_clips']} clips"
         cfg = self._cfg
         floor = cfg.TRAIN.MONITOR_MIN_RANK
-        if self._has_warned or not results.get("rank", math.inf) < floor:
+        # Random weights may give nearly equal features of all clips: nothing has collapsed yet.
+        if is_first or self._has_warned or not results.get("rank", math.inf) < floor:
             return line
         self._has_warned = True
         return (

@@ -26,6 +26,7 @@ from slowfast_maskfeat.builders.optimizer import (
 from slowfast_maskfeat.builders.weights import (
     check_resumable,
     checkpoint_folder,
+    load_first_teacher,
     load_first_weights,
 )
 from slowfast_maskfeat.checkpoints.save_load import find_checkpoints, load_checkpoint
@@ -127,7 +128,8 @@ def run_training(
     settings = _settings(cfg, precision, task.scalar_names, num_steps=len(loader))
     monitor = build_monitor(cfg, state, data, device)
     if monitor is not None and monitor.is_due(state.epoch, settings.max_epoch):
-        monitor.is_owed = _is_owed(cfg, state, "monitor")
+        is_new = state.checkpoint is None  # its first weights are the baseline
+        monitor.is_owed = is_new or _is_owed(cfg, state, "monitor")
     written = train(
         state,
         loader,
@@ -177,6 +179,7 @@ def _start(cfg: CfgNode, state: TrainState, data: DataSource, may_change: bool) 
                 return _resume(cfg, state, Path(path), content, data, may_change=True)
             print_main(f"{path} has only weights: training starts from them at epoch 0")
         print_main(str(load_first_weights(cfg, state.bare, path, data=data, content=content)))
+        _load_teacher(cfg, state, path, content)
     elif find_method(cfg).is_tested:
         print_main("TRAIN.CHECKPOINT_FILE_PATH is empty: training starts from random weights")
     # The same draws in every process: only the model is synchronized among them.
@@ -185,6 +188,16 @@ def _start(cfg: CfgNode, state: TrainState, data: DataSource, may_change: bool) 
     state.average = _weight_average(cfg, state.bare)
     _seed_process(cfg)
     return path
+
+
+def _load_teacher(cfg: CfgNode, state: TrainState, path: str, content: Mapping[str, Any]) -> None:
+    """Load the first weights into networks of the task, too; say what only they have and lack."""
+    own = state.bare.state_dict()
+    for network in state.task.networks_to_load():
+        report = load_first_teacher(cfg, network, path, content=content)
+        missing = [name for name in report.missing if name not in own]
+        if missing:
+            print_main(f"{path} has no {', '.join(missing)}: the teacher keeps its initial values")
 
 
 def _weight_average(cfg: CfgNode, model: nn.Module) -> WeightAverage | None:

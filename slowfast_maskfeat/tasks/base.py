@@ -158,6 +158,13 @@ class Task(nn.Module, Evaluator, ABC):
         Called once in every process, with the same random state.
         """
 
+    def networks_to_load(self) -> Sequence[nn.Module]:
+        """Return networks of the task with weights that the model lacks, such as a last norm.
+
+        The checkpoint that a training starts from is loaded into them, too, before `start`.
+        """
+        return ()
+
     def before_step(self, progress: float) -> None:
         """Set what follows a schedule, once per optimizer step, before its micro-batches.
 

@@ -69,9 +69,13 @@ class LatentPrediction(MaskedPrediction):
         self.teacher.eval()
         return self
 
+    def networks_to_load(self) -> Sequence[nn.Module]:
+        """Return the teacher's network: its last norm may be one that the student lacks."""
+        return (self.teacher.network,)
+
     @torch.no_grad()
     def start(self, model: nn.Module) -> None:
-        """Start the teacher at the student's weights."""
+        """Start the teacher at the student's weights; those that the student lacks stay."""
         weights = dict(model.named_parameters())
         for name, own in self.teacher.network.named_parameters():
             own.copy_(weights[name])

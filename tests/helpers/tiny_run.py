@@ -7,8 +7,11 @@ import subprocess
 import time
 from pathlib import Path
 
+import torch
 from helpers.load_tool import Done, run_tool, tool_command
 from helpers.videos_on_disk import numbered_frames, write_video
+
+from slowfast_maskfeat.checkpoints import find_checkpoints, load_checkpoint
 
 ROOT = Path(__file__).resolve().parents[2]
 
@@ -113,6 +116,43 @@ def events(output: Path, kind: str) -> list[dict]:
 def losses(output: Path) -> dict[int, float]:
     """Loss by step; a step that was done twice, before and after a kill, counts as the last."""
     return {event["step"]: event["loss"] for event in events(output, "train")}
+
+
+def last_checkpoint(output: Path, task: str = "ssl") -> Path:
+    """The last checkpoint of a run."""
+    return find_checkpoints(output / "checkpoints", task)[-1]
+
+
+def kill_and_resume(data: Path, output: Path, *options: dict, step: int = 1) -> Done:
+    """Kill a run once it has saved a step of its first epoch, and resume it to the end."""
+    options = (*options, {"TRAIN.CHECKPOINT_STEP_PERIOD": 1})
+    process = subprocess.Popen(command(data, output, *options), stderr=subprocess.DEVNULL)
+    saved = f"*_checkpoint_epoch_00000_step_{step:07d}.pyth"
+    wait_for(lambda: list((output / "checkpoints").glob(saved)))
+    process.kill()
+    process.wait()
+    done = run(data, output, *options)
+    assert done.returncode == 0, done.stderr
+    assert "resuming from" in done.stderr
+    return done
+
+
+def assert_same_training(output: Path, whole: Path, task: str = "ssl") -> None:
+    """Check that two runs had equal losses and ended in equal states."""
+    assert losses(output) == losses(whole)
+    assert_same_state(output, whole, task)
+
+
+def assert_same_state(output: Path, whole: Path, task: str = "ssl") -> None:
+    """Check that model and task of two runs are equal in their last checkpoints."""
+    mine, expected = (load_checkpoint(last_checkpoint(folder, task)) for folder in (output, whole))
+    for part in ("model_state", "task_state"):
+        assert mine[part].keys() == expected[part].keys()
+        for name, value in expected[part].items():
+            if isinstance(value, torch.Tensor):
+                assert value.equal(mine[part][name]), name
+            else:
+                assert value == mine[part][name], name
 
 
 def wait_for(condition, seconds: float = 120.0) -> None:

@@ -2,25 +2,28 @@
 
 from __future__ import annotations
 
-import subprocess
-
 import pytest
 import torch
 from helpers.load_tool import run_tool
 from helpers.tiny_run import (
     FINETUNING,
+    MODEL,
     PRETRAINING,
-    command,
+    assert_same_training,
     events,
+    kill_and_resume,
+    last_checkpoint,
     losses,
     make_videos,
+    pairs,
     run,
     run_two_processes,
-    wait_for,
 )
 
 from slowfast_maskfeat import from_pretrained
-from slowfast_maskfeat.checkpoints import find_checkpoints, load_checkpoint
+from slowfast_maskfeat.builders import build_model
+from slowfast_maskfeat.checkpoints import load_checkpoint, save_checkpoint
+from slowfast_maskfeat.config import load_config
 from slowfast_maskfeat.runs.predictions import load_networks
 
 PREFIX = "targets.0.teacher.teacher.network."
@@ -58,10 +61,6 @@ VISIBLE = {
 FORMS = [pytest.param(TOKENS, id="tokens"), pytest.param(VISIBLE, id="visible")]
 
 
-def _last(output, task="ssl"):
-    return find_checkpoints(output / "checkpoints", task)[-1]
-
-
 @pytest.fixture(scope="module")
 def data(tmp_path_factory):
     return make_videos(tmp_path_factory.mktemp("data"), num_videos=8, num_classes=2)
@@ -80,7 +79,7 @@ def trained(request, data, tmp_path_factory):
 def test_a_teacher_that_stays_gives_the_loss_of_features(data, tmp_path, options, num_layers):
     hog = {**options, "MASK.TARGET": "hog"}
     assert run(data, tmp_path / "hog", hog, ONE_EPOCH).returncode == 0
-    path = _last(tmp_path / "hog")
+    path = last_checkpoint(tmp_path / "hog")
     start = {
         "TRAIN.CHECKPOINT_FILE_PATH": path,
         "TRAIN.CHECKPOINT_EPOCH_RESET": True,
@@ -96,15 +95,49 @@ def test_a_teacher_that_stays_gives_the_loss_of_features(data, tmp_path, options
         done = run(data, tmp_path / name, options, start, target)
         assert done.returncode == 0, done.stderr
     assert losses(tmp_path / "latents") == losses(tmp_path / "features")
-    ours, theirs = (load_checkpoint(_last(tmp_path / name))["model_state"] for name in targets)
+    ours, theirs = (
+        load_checkpoint(last_checkpoint(tmp_path / name))["model_state"] for name in targets
+    )
     assert ours.keys() == theirs.keys()
     for name, value in theirs.items():
         assert value.equal(ours[name]), name
 
 
+def test_the_last_norm_of_the_start_is_that_of_the_teacher(data, tmp_path):
+    """A masked model with mask tokens has no last norm, so that only the teacher loads it."""
+    cfg = load_config([], pairs(MODEL, FINETUNING))
+    torch.manual_seed(1)
+    first = build_model(cfg).state_dict()
+    weights = {name: value + 0.1 * torch.randn_like(value) for name, value in first.items()}
+    masked = build_model(load_config([], pairs(MODEL, TOKENS)))
+    assert not any(name.startswith("norm.") for name in masked.state_dict())
+    path = save_checkpoint(tmp_path / "with.pyth", {"model_state": weights, "cfg": cfg.dump()})
+    cosine = {"MASK.FEATURE_LOSS": "cosine", "TRAIN.CHECKPOINT_MIN_COVERAGE": 0.9, **ONE_EPOCH}
+    latents = {"TRAIN.CHECKPOINT_FILE_PATH": path, "MASK.TEACHER_MOMENTUM": [1, 1]}
+    features = {**latents, "MASK.TARGET": "features", "MASK.TEACHER_CHECKPOINT": path}
+    for name, options in {"latents": latents, "features": features}.items():
+        done = run(data, tmp_path / name, TOKENS, cosine, options)
+        assert done.returncode == 0, done.stderr
+        assert "the teacher keeps" not in done.stderr
+    assert losses(tmp_path / "latents") == losses(tmp_path / "features")
+    teacher = load_checkpoint(last_checkpoint(tmp_path / "latents"))["task_state"]
+    for name in ("norm.weight", "norm.bias", "blocks.0.attn.proj.weight", "blocks.1.norm1.bias"):
+        assert teacher[PREFIX + name].equal(weights[name]), name
+
+    bare = {name: value for name, value in weights.items() if not name.startswith("norm.")}
+    path = save_checkpoint(tmp_path / "without.pyth", {"model_state": bare})
+    done = run(data, tmp_path / "none", TOKENS, cosine, {"TRAIN.CHECKPOINT_FILE_PATH": path})
+    assert done.returncode == 0, done.stderr
+    said = "without.pyth has no norm.weight, norm.bias: the teacher keeps its initial values"
+    assert said in done.stderr
+    teacher = load_checkpoint(last_checkpoint(tmp_path / "none"))["task_state"]
+    assert teacher[f"{PREFIX}norm.weight"].equal(torch.ones_like(weights["norm.weight"]))
+    assert not teacher[f"{PREFIX}norm.bias"].any()
+
+
 def test_the_teacher_moves_and_is_measured(trained):
     _, output = trained
-    content = load_checkpoint(_last(output))
+    content = load_checkpoint(last_checkpoint(output))
     state = content["model_state"]
     teacher = {
         name.removeprefix(PREFIX): value
@@ -116,30 +149,20 @@ def test_the_teacher_moves_and_is_measured(trained):
     assert moved
     assert any(not teacher[name].equal(state[name]) for name in moved)
     assert not any(name.startswith(("pred_head", "mask_token", "head")) for name in teacher)
-    (event,) = events(output, "monitor")
-    assert event["rank"] > 1
+    assert [event["epoch"] for event in events(output, "monitor")] == [0, 2]
+    assert all(event["rank"] > 1 for event in events(output, "monitor"))
     assert (output / "predictions.png").read_bytes().startswith(b"\x89PNG")
 
 
 def test_a_killed_run_goes_on_as_if_nothing_had_happened(data, trained, tmp_path):
     options, whole = trained
-    options = {**options, "TRAIN.CHECKPOINT_STEP_PERIOD": 1}
-    process = subprocess.Popen(command(data, tmp_path, options), stderr=subprocess.DEVNULL)
-    wait_for((tmp_path / "checkpoints" / "ssl_checkpoint_epoch_00000_step_0000001.pyth").exists)
-    process.kill()
-    process.wait()
-    done = run(data, tmp_path, options)
-    assert done.returncode == 0, done.stderr
-    assert losses(tmp_path) == losses(whole)
-    first, second = (load_checkpoint(_last(folder)) for folder in (tmp_path, whole))
-    for part in ("model_state", "task_state"):
-        for name, value in first[part].items():
-            assert not isinstance(value, torch.Tensor) or value.equal(second[part][name]), name
+    kill_and_resume(data, tmp_path, options)
+    assert_same_training(tmp_path, whole)
 
 
 def test_the_checkpoint_goes_by_its_path_alone(data, trained, tmp_path):
     options, output = trained
-    path = _last(output)
+    path = last_checkpoint(output)
     content = load_checkpoint(path)
     backbone = {name: options[name] for name in options if name.startswith("MVIT.")}
     finetuning = {**FINETUNING, **backbone, **ONE_EPOCH, "TEST.ENABLE": False}
@@ -149,7 +172,7 @@ def test_the_checkpoint_goes_by_its_path_alone(data, trained, tmp_path):
         "TRAIN.CHECKPOINT_EPOCH_RESET": True,
     })  # fmt: skip
     assert done.returncode == 0, done.stderr
-    tuned = load_checkpoint(_last(tmp_path / "ft", "ssl_eval"))["model_state"]
+    tuned = load_checkpoint(last_checkpoint(tmp_path / "ft", "ssl_eval"))["model_state"]
     name = "blocks.0.attn.proj.weight"
     assert torch.allclose(tuned[name], content["task_state"][PREFIX + name])
     assert not torch.allclose(tuned[name], content["model_state"][name])
@@ -164,12 +187,14 @@ def test_the_checkpoint_goes_by_its_path_alone(data, trained, tmp_path):
 def test_predictions_are_drawn_against_the_teacher_of_the_checkpoint(data, trained, tmp_path):
     _, output = trained
     path = tmp_path / "predictions.png"
-    words = ["--checkpoint", _last(output), "--input", data / "0.mp4", "--output", path]
+    words = ["--checkpoint", last_checkpoint(output), "--input", data / "0.mp4", "--output", path]
     done = run_tool("tools/visualize.py", *words)
     assert done.returncode == 0, done.stderr
     assert path.read_bytes().startswith(b"\x89PNG")
-    (network,) = load_networks([str(_last(output))], [], device="cpu", config_file=None, pairs=[])
-    content = load_checkpoint(_last(output))
+    (network,) = load_networks(
+        [str(last_checkpoint(output))], [], device="cpu", config_file=None, pairs=[]
+    )
+    content = load_checkpoint(last_checkpoint(output))
     name = "blocks.0.attn.proj.weight"
     assert network.model.state_dict()[name].equal(content["model_state"][name])
     teacher = network.task.teacher.network.state_dict()
@@ -185,9 +210,9 @@ def test_two_processes_equal_one_and_parts_equal_the_batch(data, tmp_path, optio
     done = run_two_processes(data, two, still)
     assert done.returncode == 0, done.stderr
     assert run(data, parts, still, {"TRAIN.ACCUMULATION_STEPS": 2}).returncode == 0
-    expected = load_checkpoint(_last(one))["task_state"]
+    expected = load_checkpoint(last_checkpoint(one))["task_state"]
     for other in (two, parts):
         assert losses(other) == pytest.approx(losses(one), rel=1e-5)
-        for name, value in load_checkpoint(_last(other))["task_state"].items():
+        for name, value in load_checkpoint(last_checkpoint(other))["task_state"].items():
             if isinstance(value, torch.Tensor):
                 assert torch.allclose(value, expected[name], atol=1e-5), name

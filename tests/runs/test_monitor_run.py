@@ -11,6 +11,7 @@ from helpers.tiny_run import MODEL as TINY
 from helpers.tiny_run import (
     PRETRAINING,
     events,
+    last_checkpoint,
     losses,
     make_videos,
     pairs,
@@ -19,8 +20,9 @@ from helpers.tiny_run import (
 )
 from PIL import Image
 
+from slowfast_maskfeat.builders import build_model
 from slowfast_maskfeat.builders.data_source import DataSource
-from slowfast_maskfeat.checkpoints import find_checkpoints, load_checkpoint
+from slowfast_maskfeat.checkpoints import find_checkpoints, load_checkpoint, save_checkpoint
 from slowfast_maskfeat.config import load_config
 from slowfast_maskfeat.figures import LOSS_PANEL, MONITOR_PANELS, training_curves
 from slowfast_maskfeat.log import read_events
@@ -45,10 +47,6 @@ def monitored(data, tmp_path_factory):
     return output, done.stderr
 
 
-def _last(output):
-    return find_checkpoints(output / "checkpoints", "ssl")[-1]
-
-
 def _best(output):
     return output / "checkpoints" / "ssl_checkpoint_best.pyth"
 
@@ -58,21 +56,21 @@ def _figures(output):
     return [{name: event.get(name) for name in names} for event in events(output, "monitor")]
 
 
-def _features(data, output, tmp_path):
-    """The features that a probe of the last checkpoint extracts, and their labels."""
+def _features(data, checkpoint, tmp_path):
+    """The features that a probe of a checkpoint extracts, and their labels."""
     options = {"DATA.PATH_TO_DATA_DIR": data, "OUTPUT_DIR": tmp_path}
     cfg = load_config([], pairs(TINY, PRETRAINING, options))
     device, source = torch.device("cpu"), DataSource(cfg)
-    frozen = build_frozen_model(cfg, str(_last(output)), device, data=source)
+    frozen = build_frozen_model(cfg, str(checkpoint), device, data=source)
     found = extract_features(cfg, "train", frozen, of_tokens=False, device=device, data=source)
     return found.features[:], found.labels
 
 
 def test_the_figures_are_those_of_a_probe_of_the_checkpoint(data, monitored, tmp_path):
     output, _ = monitored
-    features, labels = _features(data, output, tmp_path)
+    features, labels = _features(data, last_checkpoint(output), tmp_path)
     event = events(output, "monitor")[-1]
-    assert event["checkpoint"] == _last(output).name
+    assert event["checkpoint"] == last_checkpoint(output).name
     assert event["num_clips"] == 8
     # Stored features are rounded to half precision.
     assert event["rank"] == pytest.approx(effective_rank(features.float()), rel=1e-2)
@@ -91,15 +89,30 @@ def test_measuring_changes_no_loss_and_no_weight(data, monitored, tmp_path):
     assert done.returncode == 0, done.stderr
     assert not events(tmp_path, "monitor")
     assert losses(tmp_path) == losses(output)
-    first, second = (load_checkpoint(_last(folder)) for folder in (tmp_path, output))
+    first, second = (load_checkpoint(last_checkpoint(folder)) for folder in (tmp_path, output))
     assert all(w.equal(second["model_state"][name]) for name, w in first["model_state"].items())
     state, other = (content["random_states"][0]["cpu"] for content in (first, second))
     assert state.equal(other)
 
 
+def test_a_training_begins_with_the_figures_of_its_first_weights(data, monitored, tmp_path):
+    """Those of the untrained network: to compare with, never the best, and no collapse."""
+    output, stderr = monitored
+    first, *later = events(output, "monitor")
+    assert (first["epoch"], first["checkpoint"], first["is_best"]) == (0, None, False)
+    assert [event["epoch"] for event in later] == [1, 2]
+    assert stderr.count("features before the first epoch: kNN top-1 ") == 1
+    cfg = load_config([], pairs(TINY, PRETRAINING, {"DATA.PATH_TO_DATA_DIR": data}))
+    torch.manual_seed(cfg.RNG_SEED)
+    weights = {"model_state": build_model(cfg, data=DataSource(cfg)).state_dict()}
+    features, _ = _features(data, save_checkpoint(tmp_path / "first.pyth", weights), tmp_path)
+    assert first["rank"] == pytest.approx(effective_rank(features.float()), rel=1e-2)
+    assert first["std"] == pytest.approx(mean_deviation(features.float()), rel=1e-2)
+
+
 def test_the_best_checkpoint_stays(monitored):
     output, _ = monitored
-    measured = events(output, "monitor")
+    _, *measured = events(output, "monitor")
     best = max(measured, key=lambda event: event["std"])
     assert len(measured) == 2
     assert [path.name for path in find_checkpoints(output / "checkpoints", "ssl")] == [
@@ -126,24 +139,27 @@ def test_a_run_that_was_killed_before_a_measurement_makes_it_first(data, monitor
     before = _best(tmp_path).read_bytes()
     done = run(data, tmp_path, EVERY_EPOCH, options)
     assert done.returncode == 0, done.stderr
-    assert _figures(tmp_path) == _figures(whole)
+    assert _figures(tmp_path) == _figures(whole)  # the first one is not repeated
     assert _best(tmp_path).read_bytes() == before
     done = run(data, tmp_path, EVERY_EPOCH, options)
-    assert len(events(tmp_path, "monitor")) == 2  # nothing is owed any more
+    assert len(events(tmp_path, "monitor")) == 3  # nothing is owed any more
 
 
 def test_a_collapse_is_one_loud_warning(data, tmp_path):
     done = run(data, tmp_path, EVERY_EPOCH, {"TRAIN.MONITOR_MIN_RANK": 100})
     assert done.returncode == 0, done.stderr
     assert done.stderr.count("WARNING: THE FEATURES HAVE COLLAPSED") == 1
+    before, warned, *_ = (line for line in done.stderr.splitlines() if "features" in line.lower())
+    assert before.startswith("features before the first epoch")
+    assert warned.startswith("features: ")
     assert "TRAIN.MONITOR_MIN_RANK 100" in done.stderr
 
 
 def test_the_figures_are_printed_and_no_warning_is(monitored):
     _, stderr = monitored
-    assert stderr.count("features: kNN top-1 ") == 2
+    assert stderr.count("features: kNN top-1 ") == 2  # and one before the first epoch
     assert "COLLAPSED" not in stderr
-    assert stderr.count(" of 8, standard deviation ") == 2  # 8 clips span no more directions
+    assert stderr.count(" of 8, standard deviation ") == 3  # 8 clips span no more directions
     assert "not measured" not in stderr
 
 
@@ -173,9 +189,9 @@ def test_clips_without_labels_have_no_neighbors(data, tmp_path):
     output = tmp_path / "output"
     done = run(lists, output, PRETRAINING, {"SOLVER.MAX_EPOCH": 1})
     assert done.returncode == 0, done.stderr
-    (event,) = events(output, "monitor")
-    assert "knn" not in event
-    assert event["rank"] > 1
+    measured = events(output, "monitor")
+    assert [event["epoch"] for event in measured] == [0, 1]
+    assert all("knn" not in event and event["rank"] > 1 for event in measured)
     assert done.stderr.count("TRAIN.MONITOR: knn is not measured: the rows of ") == 1
     done = run(lists, tmp_path / "again", PRETRAINING, {"TRAIN.KEEP_BEST": "knn"})
     assert done.returncode == 2
