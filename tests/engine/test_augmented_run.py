@@ -2,18 +2,15 @@
 
 from __future__ import annotations
 
-import subprocess
-
 import pytest
 from helpers.tiny_run import (
     PRETRAINING,
-    command,
     events,
+    kill_and_resume,
     losses,
     make_videos,
     run,
     run_two_processes,
-    wait_for,
 )
 
 # All draws are strong and frequent, so that a run that lost one would show it.
@@ -77,17 +74,8 @@ def test_augmenting_on_the_device_changes_rounding_alone(data, whole, tmp_path):
 @pytest.mark.slow
 @pytest.mark.parametrize(("workers", "where"), [(0, {}), (2, {}), (2, ON_DEVICE)])
 def test_a_killed_run_goes_on_as_if_nothing_had_happened(data, whole, tmp_path, workers, where):
-    options = {"TRAIN.CHECKPOINT_STEP_PERIOD": 1, "DATA_LOADER.NUM_WORKERS": workers, **where}
-    process = subprocess.Popen(
-        command(data, tmp_path, AUGMENTED, options), stderr=subprocess.DEVNULL
-    )
-    name = "augmented_checkpoint_epoch_00000_step_0000002.pyth"
-    wait_for((tmp_path / "checkpoints" / name).exists)
-    process.kill()
-    process.wait()
-    done = run(data, tmp_path, AUGMENTED, options)
-    assert done.returncode == 0, done.stderr
-    assert "resuming from" in done.stderr
+    options = {"DATA_LOADER.NUM_WORKERS": workers, **where}
+    kill_and_resume(data, tmp_path, AUGMENTED, options, step=2)
     if where:
         whole = tmp_path / "whole"
         assert run(data, whole, AUGMENTED, where).returncode == 0

@@ -14,6 +14,7 @@ from helpers.tiny_run import (
     PRETRAINING,
     command,
     events,
+    kill_and_resume,
     losses,
     make_videos,
     pairs,
@@ -75,17 +76,8 @@ def test_a_run_writes_what_it_promises(whole):
 
 @pytest.mark.parametrize("workers", [pytest.param(0, marks=pytest.mark.slow), 2])
 def test_a_killed_run_goes_on_as_if_nothing_had_happened(data, whole, tmp_path, workers):
-    options = {"TRAIN.CHECKPOINT_STEP_PERIOD": 1, "DATA_LOADER.NUM_WORKERS": workers}
-    process = subprocess.Popen(
-        command(data, tmp_path, PRETRAINING, options), stderr=subprocess.DEVNULL
-    )
-    second_step = tmp_path / "checkpoints" / "ssl_checkpoint_epoch_00000_step_0000002.pyth"
-    wait_for(second_step.exists)
-    process.kill()
-    process.wait()
-    done = run(data, tmp_path, PRETRAINING, options)
-    assert done.returncode == 0, done.stderr
-    assert "resuming from" in done.stderr
+    options = {"DATA_LOADER.NUM_WORKERS": workers}
+    kill_and_resume(data, tmp_path, PRETRAINING, options, step=2)
     assert losses(tmp_path) == losses(whole)
     _assert_equal_states(_states(tmp_path), _states(whole))
 

@@ -2,30 +2,25 @@
 
 from __future__ import annotations
 
-import subprocess
-
 import pytest
 import torch
 from helpers.tiny_run import (
     FINETUNING,
     PRETRAINING,
-    command,
+    assert_same_training,
     events,
+    kill_and_resume,
+    last_checkpoint,
     losses,
     make_videos,
     run,
     run_two_processes,
-    wait_for,
 )
 
-from slowfast_maskfeat.checkpoints import find_checkpoints, load_checkpoint
+from slowfast_maskfeat.checkpoints import load_checkpoint
 
 ONE_EPOCH = {"SOLVER.MAX_EPOCH": 1}
 CLASSIFIER = {**FINETUNING, **ONE_EPOCH, "TASK": "teacher", "TEST.ENABLE": False}
-
-
-def _last(output, task):
-    return find_checkpoints(output / "checkpoints", task)[-1]
 
 
 @pytest.fixture(scope="module")
@@ -39,7 +34,7 @@ def teacher(data, tmp_path_factory):
     output = tmp_path_factory.mktemp("teacher")
     done = run(data, output, CLASSIFIER)
     assert done.returncode == 0, done.stderr
-    return _last(output, "teacher")
+    return last_checkpoint(output, "teacher")
 
 
 def _predicts(teacher, **keys):
@@ -61,7 +56,7 @@ def test_the_checkpoint_has_the_hash_of_the_network_not_its_weights(data, teache
     (validation,) = events(tmp_path, "validation")
     assert validation["loss"] > 0
     assert validation["baseline"] > 0
-    state = load_checkpoint(_last(tmp_path, "ssl"))["task_state"]
+    state = load_checkpoint(last_checkpoint(tmp_path))["task_state"]
     assert not any(isinstance(value, torch.Tensor) for value in state.values())
     (facts,) = [value for name, value in state.items() if "extra_state" in name]
     assert len(facts["sha256"]) == 64
@@ -70,22 +65,10 @@ def test_the_checkpoint_has_the_hash_of_the_network_not_its_weights(data, teache
 
 
 def test_a_killed_run_goes_on_as_if_nothing_had_happened(data, teacher, tmp_path):
-    options = {**_predicts(teacher), "TRAIN.CHECKPOINT_STEP_PERIOD": 1}
-    whole = tmp_path / "whole"
-    assert run(data, whole, options).returncode == 0
-    output = tmp_path / "killed"
-    process = subprocess.Popen(command(data, output, options), stderr=subprocess.DEVNULL)
-    first_step = output / "checkpoints" / "ssl_checkpoint_epoch_00000_step_0000001.pyth"
-    wait_for(first_step.exists)
-    process.kill()
-    process.wait()
-    done = run(data, output, options)
-    assert done.returncode == 0, done.stderr
-    assert losses(output) == losses(whole)
-    first, second = (
-        load_checkpoint(_last(folder, "ssl"))["model_state"] for folder in (output, whole)
-    )
-    assert all(value.equal(second[name]) for name, value in first.items())
+    whole, output = tmp_path / "whole", tmp_path / "killed"
+    assert run(data, whole, _predicts(teacher)).returncode == 0
+    kill_and_resume(data, output, _predicts(teacher))
+    assert_same_training(output, whole)
 
 
 def test_a_run_does_not_resume_with_another_network(data, teacher, tmp_path):

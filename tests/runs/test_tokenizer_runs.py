@@ -2,26 +2,25 @@
 
 from __future__ import annotations
 
-import subprocess
-
 import pytest
 import torch
 from helpers.golden_rule import fill_with_golden_weights
 from helpers.published_files import write_yaml
 from helpers.tiny_run import (
     PRETRAINING,
-    command,
+    assert_same_training,
     events,
+    kill_and_resume,
+    last_checkpoint,
     losses,
     make_videos,
     run,
     run_two_processes,
-    wait_for,
 )
 from helpers.tiny_teachers import save_teacher
 
 from slowfast_maskfeat import tokenizers
-from slowfast_maskfeat.checkpoints import find_checkpoints, load_checkpoint, save_checkpoint
+from slowfast_maskfeat.checkpoints import load_checkpoint, save_checkpoint
 
 VQ = {
     "TASK": "tok",
@@ -85,10 +84,6 @@ def data(tmp_path_factory):
     return make_videos(tmp_path_factory.mktemp("data"), num_videos=8)
 
 
-def _last(output, task="tok"):
-    return find_checkpoints(output / "checkpoints", task)[-1]
-
-
 @pytest.fixture(scope="module")
 def trained(data, tmp_path_factory):
     """A VQ tokenizer of 8x8 pixels a code, trained for two epochs."""
@@ -114,20 +109,10 @@ def test_a_training_shows_the_use_of_its_codes(trained):
     "kind", [pytest.param(kind, marks=[] if kind == "dvae" else pytest.mark.slow) for kind in KINDS]
 )
 def test_a_killed_training_goes_on_as_if_nothing_had_happened(data, tmp_path, kind):
-    options = {**KINDS[kind], "TRAIN.CHECKPOINT_STEP_PERIOD": 1}
     whole, output = tmp_path / "whole", tmp_path / "killed"
-    assert run(data, whole, options).returncode == 0
-    process = subprocess.Popen(command(data, output, options), stderr=subprocess.DEVNULL)
-    wait_for((output / "checkpoints" / "tok_checkpoint_epoch_00000_step_0000001.pyth").exists)
-    process.kill()
-    process.wait()
-    done = run(data, output, options)
-    assert done.returncode == 0, done.stderr
-    assert losses(output) == losses(whole)
-    expected = load_checkpoint(_last(whole))
-    found = load_checkpoint(_last(output))
-    for name, value in expected["model_state"].items():
-        assert value.equal(found["model_state"][name]), name
+    assert run(data, whole, KINDS[kind]).returncode == 0
+    kill_and_resume(data, output, KINDS[kind])
+    assert_same_training(output, whole, "tok")
 
 
 @pytest.mark.parametrize("kind", [pytest.param(kind, marks=pytest.mark.slow) for kind in KINDS])
@@ -146,7 +131,7 @@ def test_two_processes_equal_one_and_parts_equal_the_batch(data, tmp_path, kind)
 
 
 def test_masked_tokens_are_predicted_as_codes(data, trained, tmp_path):
-    options = {"MASK.TARGET": "tokens", "TOKENIZER.CHECKPOINT": _last(trained)}
+    options = {"MASK.TARGET": "tokens", "TOKENIZER.CHECKPOINT": last_checkpoint(trained, "tok")}
     done = run(data, tmp_path, PRETRAINING, ONE_EPOCH, options)
     assert done.returncode == 0, done.stderr
     (validation,) = events(tmp_path, "validation")
@@ -154,21 +139,21 @@ def test_masked_tokens_are_predicted_as_codes(data, trained, tmp_path):
     assert 0 < validation["baseline"] <= 2.78  # the entropy of 16 codes is at most log(16)
     assert 0 <= validation["accuracy"] <= 100
     assert (tmp_path / "predictions.png").read_bytes().startswith(b"\x89PNG")
-    state = load_checkpoint(_last(tmp_path, "ssl"))["task_state"]
+    state = load_checkpoint(last_checkpoint(tmp_path))["task_state"]
     assert not any(isinstance(value, torch.Tensor) for value in state.values())
 
 
 def test_a_tokenizer_sees_the_same_crop_in_its_own_size(data, trained, tmp_path):
     options = {
         "MASK.TARGET": "tokens",
-        "TOKENIZER.CHECKPOINT": _last(trained),
+        "TOKENIZER.CHECKPOINT": last_checkpoint(trained, "tok"),
         "TOKENIZER.CROP_SIZE": 64,  # 2 x 2 codes for each of 4 x 4 tokens
         "DATA.TRAIN_JITTER_SCALES_RELATIVE": [0.5, 1.0],
         "MASK.TIME_STRIDE_LOSS": False,
     }
     done = run(data, tmp_path, PRETRAINING, ONE_EPOCH, options)
     assert done.returncode == 0, done.stderr
-    weights = load_checkpoint(_last(tmp_path, "ssl"))["model_state"]
+    weights = load_checkpoint(last_checkpoint(tmp_path))["model_state"]
     assert weights["pred_head.projections.0.weight"].shape[0] == 2 * 2 * 2 * 16
     (validation,) = events(tmp_path, "validation")
     assert 0 < validation["baseline"] <= 2.78
@@ -186,7 +171,7 @@ def test_a_tokenizer_sees_the_same_crop_in_its_own_size(data, trained, tmp_path)
     ],
 )
 def test_what_does_not_fit_is_one_line(data, trained, tmp_path, options, message):
-    tokens = {"MASK.TARGET": "tokens", "TOKENIZER.CHECKPOINT": _last(trained)}
+    tokens = {"MASK.TARGET": "tokens", "TOKENIZER.CHECKPOINT": last_checkpoint(trained, "tok")}
     done = run(data, tmp_path, PRETRAINING, ONE_EPOCH, tokens, options)
     assert done.returncode == 2
     assert message in done.stderr.splitlines()[-1]
@@ -239,7 +224,10 @@ def test_published_networks_are_trained_and_their_codes_predicted(
     first, last = events(tmp_path / "tokenizer", "validation")
     assert last["loss"] < first["loss"]
     teacher.unlink()
-    options = {"MASK.TARGET": "tokens", "TOKENIZER.CHECKPOINT": _last(tmp_path / "tokenizer")}
+    options = {
+        "MASK.TARGET": "tokens",
+        "TOKENIZER.CHECKPOINT": last_checkpoint(tmp_path / "tokenizer", "tok"),
+    }
     done = run(data, tmp_path, PRETRAINING, ONE_EPOCH, options)
     assert done.returncode == 0, done.stderr
     (validation,) = events(tmp_path, "validation")
@@ -293,7 +281,7 @@ def test_a_tokenizer_starts_from_a_published_file(data, tmp_path):
     start = {"TRAIN.CHECKPOINT_FILE_PATH": path, "TRAIN.CHECKPOINT_MIN_COVERAGE": 1.0}
     done = run(data, tmp_path / "run", VQGAN, ONE_EPOCH, start, {"SOLVER.BASE_LR": 1e-12})
     assert done.returncode == 0, done.stderr
-    trained = load_checkpoint(_last(tmp_path / "run"))["model_state"]
+    trained = load_checkpoint(last_checkpoint(tmp_path / "run", "tok"))["model_state"]
     for name, value in vqgan.state_dict().items():
         if value.is_floating_point():
             assert torch.allclose(trained[name], value, atol=1e-4), name
@@ -301,7 +289,7 @@ def test_a_tokenizer_starts_from_a_published_file(data, tmp_path):
 
 def test_a_checkpoint_of_another_model_is_named(data, tmp_path):
     assert run(data, tmp_path, PRETRAINING, ONE_EPOCH).returncode == 0
-    options = {"MASK.TARGET": "tokens", "TOKENIZER.CHECKPOINT": _last(tmp_path, "ssl")}
+    options = {"MASK.TARGET": "tokens", "TOKENIZER.CHECKPOINT": last_checkpoint(tmp_path)}
     done = run(data, tmp_path / "tokens", PRETRAINING, ONE_EPOCH, options)
     assert done.returncode == 2
     assert "MODEL.MODEL_NAME 'Tokenizer'" in done.stderr.splitlines()[-1]
