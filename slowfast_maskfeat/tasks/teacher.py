@@ -189,6 +189,7 @@ class Center(nn.Module):
         centered = at_least_float32(outputs) - self.center
         return (centered / self.temperature(epoch)).softmax(dim=-1)
 
+    @torch.no_grad()
     def add(self, outputs: Tensor) -> None:
         """Add outputs (..., K) of this step; there may be none."""
         dims = tuple(range(outputs.ndim - 1))

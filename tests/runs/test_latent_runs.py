@@ -105,7 +105,8 @@ def test_a_teacher_that_stays_gives_the_loss_of_features(data, tmp_path, options
 
 def test_the_last_norm_of_the_start_is_that_of_the_teacher(data, tmp_path):
     """A masked model with mask tokens has no last norm, so that only the teacher loads it."""
-    cfg = load_config([], pairs(MODEL, FINETUNING))
+    class_token = {"MVIT.CLS_EMBED_ON": True, "MVIT.USE_MEAN_POOLING": False}
+    cfg = load_config([], pairs(MODEL, FINETUNING, class_token))
     torch.manual_seed(1)
     first = build_model(cfg).state_dict()
     weights = {name: value + 0.1 * torch.randn_like(value) for name, value in first.items()}

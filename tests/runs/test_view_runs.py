@@ -105,6 +105,18 @@ def test_two_processes_equal_one(data, tmp_path, kind):
             torch.testing.assert_close(mine[name], value, rtol=1e-5, atol=1e-5, msg=name)
 
 
+def test_views_cropped_on_the_device_train_alike(data, trained, tmp_path):
+    """The same draws: only the rounding of the resize differs. Validation crops in workers."""
+    done = run(data, tmp_path, _options("ibot"), {"AUG.ON_DEVICE": True})
+    assert done.returncode == 0, done.stderr
+    ours, theirs = (losses(folder) for folder in (tmp_path, trained["ibot"]))
+    assert ours == pytest.approx(theirs, rel=5e-3)
+    ours, theirs = (
+        events(folder, "validation")[-1]["loss"] for folder in (tmp_path, trained["ibot"])
+    )
+    assert ours == pytest.approx(theirs, rel=5e-3)
+
+
 @pytest.mark.parametrize("kind", KINDS)
 def test_the_backbone_of_the_teacher_is_fine_tuned(data, trained, tmp_path, kind):
     cfg = load_config([], pairs(MODEL, FINETUNING))
