@@ -87,6 +87,8 @@ def test_a_killed_run_goes_on_as_if_nothing_had_happened(data, trained, tmp_path
 @pytest.mark.parametrize("kind", KINDS)
 def test_two_processes_equal_one(data, tmp_path, kind):
     still = {**_options(kind), "MVIT.DROPPATH_RATE": 0.0}
+    if kind != "byol":  # Adam would scale up the rounding of gradients that are 0, as of key biases
+        still["SOLVER.OPTIMIZING_METHOD"] = "sgd"
     assert run(data, tmp_path / "one", still).returncode == 0
     done = run_two_processes(data, tmp_path / "two", still)
     assert done.returncode == 0, done.stderr
