@@ -98,7 +98,7 @@ class IBOT(PrototypeTask):
 
     def _add_to_patch_center(self, outputs: IBOTLogits) -> None:
         if self.centers_masked:
-            self.patch_center.add(outputs.patches)
+            self.patch_center.add_outputs(outputs.patches)
         else:
             assert outputs.patch_mean is not None
-            self.patch_center.add_mean(outputs.patch_mean, outputs.num_patches)
+            self.patch_center.add(outputs.patch_mean, outputs.num_patches)

@@ -149,7 +149,7 @@ class PrototypeTask(TeacherTask):
         """
         target = self.center.distribution(outputs, self.epoch)
         if self.training:
-            self.center.add(outputs)
+            self.center.add_outputs(outputs)
         loss = view_cross_entropy(logits / self.student_temperature, target).mean()
         return loss, relative_entropy(target)
 
@@ -190,13 +190,13 @@ class Center(nn.Module):
         return (centered / self.temperature(epoch)).softmax(dim=-1)
 
     @torch.no_grad()
-    def add(self, outputs: Tensor) -> None:
+    def add_outputs(self, outputs: Tensor) -> None:
         """Add outputs (..., K) of this step; there may be none."""
         dims = tuple(range(outputs.ndim - 1))
-        self.add_mean(at_least_float32(outputs).mean(dim=dims), outputs.shape[:-1].numel())
+        self.add(at_least_float32(outputs).mean(dim=dims), outputs.shape[:-1].numel())
 
     @torch.no_grad()
-    def add_mean(self, mean: Tensor, count: int) -> None:
+    def add(self, mean: Tensor, count: int) -> None:
         """Add the mean (K,) of `count` outputs of this step; without any, nothing."""
         if count:
             self.total += at_least_float32(mean) * count

@@ -262,9 +262,9 @@ def test_evaluation_changes_nothing():
 def test_the_center_follows_its_formula():
     center = Center(3, momentum=0.9, temperature=EpochWarmup(0.5, 1.0, 0))
     outputs = torch.tensor([[1.0, 2.0, 3.0], [3.0, 2.0, 1.0], [2.0, 2.0, 8.0]])
-    center.add(outputs[:2])
-    center.add_mean(outputs[2], 1)
-    center.add(outputs[:0])  # of no outputs
+    center.add_outputs(outputs[:2])
+    center.add(outputs[2], 1)
+    center.add_outputs(outputs[:0])  # of no outputs
     center.move(torch.tensor(True))
     torch.testing.assert_close(center.center, 0.1 * outputs.mean(dim=0))
     before = center.center.clone()
