@@ -18,7 +18,7 @@ BASELINE = "hog"
 
 MASKFEAT = "MaskFeat (2112.09133) and its published configurations"
 STUDY = f"masks of {MASKFEAT}; the target is our choice of form"
-BEIT = "BEiT (2106.08254): 75 of 196 tokens in blocks, beit/README.md"
+BEIT = "BEiT (2106.08254): 75 of 196 tokens in blocks, beit/README.md; on video BEVT (2112.01529)"
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -50,6 +50,8 @@ class ComparedNetwork:
 
 _TOKENS = {"MASK.TARGET": "tokens"}
 _BLOCKS = {"AUG.MASK_KIND": "block", "AUG.MASK_RATIO": 75 / 196}
+# BEVT (2112.01529): half of a step's tokens, in half of the steps to all of them.
+_BEVT = {"AUG.MASK_KIND": "bevt", "AUG.MASK_RATIO": 0.5}
 _PIXELS = {"MASK.TARGET": "pixels", "MASK.NORM_PRED_PIXEL": True}
 # Two whole views of a sample, with the colors of BYOL, which the others took over.
 _VIEWS = {
@@ -121,7 +123,7 @@ METHODS: Mapping[str, ComparedNetwork] = MappingProxyType(
         "beit": ComparedNetwork(
             title="tokens of a dVAE (BEiT)",
             keys={**_TOKENS, **_BLOCKS},
-            video_keys={"AUG.MASK_KIND": "tube"},
+            video_keys=_BEVT,
             needs={"TOKENIZER.CHECKPOINT": "dvae"},
             rate=1.5e-3 / 8,
             source=BEIT,
@@ -129,7 +131,7 @@ METHODS: Mapping[str, ComparedNetwork] = MappingProxyType(
         "peco": ComparedNetwork(
             title="perceptual tokens (PeCo)",
             keys={**_TOKENS, **_BLOCKS},
-            video_keys={"AUG.MASK_KIND": "tube"},
+            video_keys=_BEVT,
             needs={"TOKENIZER.CHECKPOINT": "perceptual_vq"},
             rate=1.5e-3 / 8,
             source=f"masks of {BEIT}; PeCo (2111.12710)",

@@ -147,7 +147,7 @@ def _draw_predictions(
     names = {
         method: piece_name(seed, method, "pretrain")
         for method in plan.recipe.methods
-        if METHODS[method].keys.get("MASK.TARGET") not in (None, "latents")
+        if "MASK.TARGET" in METHODS[method].keys
     }
     drawn = {m: n for m, n in names.items() if n in outcomes and outcomes[n].is_done}
     if not plan.recipe.panel or not drawn:
