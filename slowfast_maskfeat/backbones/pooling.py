@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from typing import Literal
+from collections.abc import Sequence
+from typing import Literal, Protocol
 
 import torch
 import torch.nn.functional as F
@@ -15,6 +16,24 @@ from slowfast_maskfeat.shapes import Grid
 PoolMode = Literal["conv", "conv_unshared", "avg", "max"]
 
 
+class FusedPooling(Protocol):
+    """A kernel for a `DepthwisePool` and its norm."""
+
+    def __call__(
+        self,
+        tokens: Tensor,
+        grid: Grid,
+        weight: Tensor,
+        norm_weight: Tensor,
+        norm_bias: Tensor,
+        *,
+        stride: Sequence[int],
+        has_cls: bool,
+        epsilon: float,
+    ) -> tuple[Tensor, Grid]:
+        """Pools and norms (B, heads, N, d); returns that and the new grid."""
+
+
 class DepthwisePool(nn.Conv3d):
     """Pools by a learned depthwise convolution.
 
@@ -22,7 +41,12 @@ class DepthwisePool(nn.Conv3d):
         width: Channels d: of one head, which all share it, or of all heads.
         kernel: (t, h, w) of the convolution.
         stride: (t, h, w) of the convolution.
+
+    Attributes:
+        fused: A kernel that pools and norms at once, which `pool_tokens` then calls; None: none.
     """
+
+    fused: FusedPooling | None = None
 
     def __init__(self, width: int, *, kernel: Triple, stride: Triple) -> None:
         super().__init__(
@@ -119,7 +143,7 @@ def pool_tokens(
     tokens: Tensor,
     grid: Grid,
     pool: nn.Module | None,
-    norm: nn.Module | None = None,
+    norm: nn.LayerNorm | None = None,
     *,
     has_cls: bool,
 ) -> tuple[Tensor, Grid]:
@@ -137,6 +161,17 @@ def pool_tokens(
     """
     if pool is None:
         return tokens, grid
+    if isinstance(pool, DepthwisePool) and pool.fused is not None and norm is not None:
+        return pool.fused(
+            tokens,
+            grid,
+            pool.weight,
+            norm.weight,
+            norm.bias,
+            stride=pool.stride,
+            has_cls=has_cls,
+            epsilon=norm.eps,
+        )
     cls, patches = split_cls(tokens, has_cls=has_cls)
     leading = patches.shape[:2]
     pooled = pool(patches.unflatten(2, tuple(grid)).flatten(0, 1))  # (B * heads, t', h', w', d)
