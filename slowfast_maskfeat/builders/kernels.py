@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import warnings
+
 import torch
 from fvcore.common.config import CfgNode
 from torch import nn
@@ -44,4 +46,11 @@ def switch_on_kernels(cfg: CfgNode, device: torch.device, *networks: nn.Module) 
     from slowfast_maskfeat.kernels.switch import switch_on  # imports Triton
 
     dtype = autocast_precision(cfg) or torch.float32
-    switch_on(networks, clip_size=configured_clip_size(cfg), device=device, dtype=dtype)
+    clip_size = configured_clip_size(cfg)
+    if not switch_on(networks, clip_size=clip_size, device=device, dtype=dtype):
+        warnings.warn(
+            "MODEL.KERNELS triton has no effect: this run has no depthwise pooling (MVIT.MODE "
+            "conv) and no HOG target",
+            UserWarning,
+            stacklevel=2,
+        )

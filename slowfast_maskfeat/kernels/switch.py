@@ -37,8 +37,8 @@ class _Pooling(NamedTuple):
 
 def switch_on(
     networks: Iterable[nn.Module], *, clip_size: Triple, device: torch.device, dtype: torch.dtype
-) -> None:
-    """Lets all learned poolings and HOG targets compute with kernels.
+) -> int:
+    """Lets all depthwise poolings with a norm and all HOG targets compute with kernels.
 
     Each kernel is run once for every shape that it has, on random values, and compared with the
     plain form in float32: the result, and the gradients.
@@ -49,11 +49,15 @@ def switch_on(
         device: Of the networks.
         dtype: Of the tokens, which autocast decides.
 
+    Returns:
+        How many modules now compute with kernels.
+
     Raises:
         ValueError: A kernel does not run or differs from the plain form; the networks are then
             unchanged, up to this kernel.
     """
     checked: set[_Pooling] = set()
+    num_switched = 0
     for module in [module for network in networks for module in network.modules()]:
         if isinstance(module, PoolingAttention):
             for name in "qkv":
@@ -73,10 +77,13 @@ def switch_on(
                     _check_pooling(shape, device, dtype)
                     checked.add(shape)
                 pool.fused = pool_and_norm
+                num_switched += 1
         elif isinstance(module, HOGTarget):
             fused = _fused_hog(module).to(device)
             _check_hog(module, fused, clip_size, device)
             module.fused = fused
+            num_switched += 1
+    return num_switched
 
 
 def _fused_hog(target: HOGTarget) -> FusedHOG:
