@@ -68,6 +68,22 @@ class DepthwisePool(nn.Conv3d):
             padding=self.padding,  # type: ignore[arg-type]
         )
 
+    def pool_and_norm(
+        self, tokens: Tensor, grid: Grid, norm: nn.LayerNorm, *, has_cls: bool
+    ) -> tuple[Tensor, Grid]:
+        """Pools and norms (B, heads, N, d) by the kernel `fused`; returns that and the new grid."""
+        assert self.fused is not None
+        return self.fused(
+            tokens,
+            grid,
+            self.weight,
+            norm.weight,
+            norm.bias,
+            stride=self.stride,
+            has_cls=has_cls,
+            epsilon=norm.eps,
+        )
+
 
 class ExtremeOrMeanPool(nn.Module):
     """Pools by the maximum or by the mean over a window.
@@ -143,7 +159,7 @@ def pool_tokens(
     tokens: Tensor,
     grid: Grid,
     pool: nn.Module | None,
-    norm: nn.LayerNorm | None = None,
+    norm: nn.Module | None = None,
     *,
     has_cls: bool,
 ) -> tuple[Tensor, Grid]:
@@ -161,17 +177,8 @@ def pool_tokens(
     """
     if pool is None:
         return tokens, grid
-    if isinstance(pool, DepthwisePool) and pool.fused is not None and norm is not None:
-        return pool.fused(
-            tokens,
-            grid,
-            pool.weight,
-            norm.weight,
-            norm.bias,
-            stride=pool.stride,
-            has_cls=has_cls,
-            epsilon=norm.eps,
-        )
+    if isinstance(pool, DepthwisePool) and pool.fused and isinstance(norm, nn.LayerNorm):
+        return pool.pool_and_norm(tokens, grid, norm, has_cls=has_cls)
     cls, patches = split_cls(tokens, has_cls=has_cls)
     leading = patches.shape[:2]
     pooled = pool(patches.unflatten(2, tuple(grid)).flatten(0, 1))  # (B * heads, t', h', w', d)

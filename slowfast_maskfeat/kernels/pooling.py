@@ -72,6 +72,7 @@ def _forward(
     has_cls: bool,
     epsilon: float,
 ) -> Tensor:
+    assert tokens.shape[2] == has_cls + Grid(*grid).num_tokens, (tokens.shape, grid)
     tokens = _with_contiguous_channels(tokens)
     pooled = _empty_pooled(tokens, weight, gamma, beta, grid, stride, has_cls, epsilon)
     num_rows, width = pooled.shape[:3].numel(), tokens.shape[3]
@@ -202,7 +203,7 @@ def _empty_gradients(
     # In memory (B, N, heads, d), as linear layers have it.
     batch, heads, num_tokens, width = tokens.shape
     grad_tokens = tokens.new_empty(batch, num_tokens, heads, width).transpose(1, 2)
-    num_sums = weight[0].numel() + 2
+    num_sums = weight.shape[2:].numel() + 2
     return grad_tokens, tokens.new_empty(num_sums, width, dtype=torch.float32)
 
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable
 from typing import NamedTuple
 
 import torch
@@ -30,8 +30,8 @@ class _Pooling(NamedTuple):
     grid: Grid
     has_cls: bool
     width: int
-    kernel: Sequence[int]
-    stride: Sequence[int]
+    kernel: Triple
+    stride: Triple
     epsilon: float
 
 
@@ -69,8 +69,8 @@ def switch_on(
                     module.grid,
                     module.has_cls,
                     pool.out_channels,
-                    pool.kernel_size,
-                    pool.stride,
+                    pool.kernel_size,  # type: ignore[arg-type]
+                    pool.stride,  # type: ignore[arg-type]
                     norm.eps,
                 )
                 if shape not in checked:
@@ -108,18 +108,19 @@ def _check_pooling(shape: _Pooling, device: torch.device, dtype: torch.dtype) ->
     # As a linear layer gives them, which has the heads inside.
     tokens = random(_NUM_SAMPLES, num_tokens, shape.num_heads, shape.width).to(dtype)
     tokens = tokens.transpose(1, 2).requires_grad_()
-    with torch.device(device):
-        pool = DepthwisePool(shape.width, kernel=shape.kernel, stride=shape.stride)  # type: ignore
+    with torch.device("meta"):  # where initial values are not drawn
+        pool = DepthwisePool(shape.width, kernel=shape.kernel, stride=shape.stride)
         norm = nn.LayerNorm(shape.width, eps=shape.epsilon)
-    for weight in (pool.weight, norm.weight, norm.bias):
-        weight.data = random(*weight.shape)
+    for module in (pool, norm):
+        for weight in module.to_empty(device=device).parameters():
+            weight.data.copy_(random(*weight.shape))
     inputs = (tokens, pool.weight, norm.weight, norm.bias)
     with torch.enable_grad(), torch.backends.cudnn.flags(allow_tf32=False):
         plain, _ = pool_tokens(tokens.float(), shape.grid, pool, norm, has_cls=shape.has_cls)
         gradient = random(*plain.shape).to(dtype)
         expected = (plain, *torch.autograd.grad(plain, inputs, gradient.float()))
     what = (
-        f"pooling with kernel {tuple(shape.kernel)} and stride {tuple(shape.stride)} of tokens "
+        f"pooling with kernel {shape.kernel} and stride {shape.stride} of tokens "
         f"{tuple(tokens.shape)} on {shape.grid} in {dtype}"
     )
     try:
@@ -159,7 +160,8 @@ def _check_hog(target: HOGTarget, fused: FusedHOG, clip_size: Triple, device: to
 
 def _compare(what: str, part: str, found: Tensor, expected: Tensor, tolerance: float) -> None:
     """Raises an error unless two tensors agree, relative to the largest value."""
-    largest = float((found.float() - expected).abs().max() / expected.abs().max())
+    found, expected = found.detach().float(), expected.detach()
+    largest = float((found - expected).abs().max() / expected.abs().max())
     if not largest <= tolerance:
         raise ValueError(
             f"MODEL.KERNELS must be 'plain' here, got 'triton': the kernel for {what} differs from "

@@ -15,8 +15,11 @@ Arguments that the kernels share:
 import triton
 import triton.language as tl
 
+# A kernel is compiled once for all of these.
+_SIZES = ("num_rows", "heads", "epsilon", "T", "H", "W", "TO", "HO", "WO")
 
-@triton.jit
+
+@triton.jit(do_not_specialize=_SIZES)
 def pool_forward(
     tokens, weight, gamma, beta, pooled,
     stride_sample, stride_head, stride_token,
@@ -45,7 +48,7 @@ def pool_forward(
     tl.store(places, result.to(pooled.dtype.element_ty), mask=mask)
 
 
-@triton.jit
+@triton.jit(do_not_specialize=_SIZES)
 def norm_backward(
     tokens, weight, gamma, gradient, before_norm, sums,
     stride_sample, stride_head, stride_token, grad_sample, grad_head, grad_token,
@@ -93,7 +96,7 @@ def norm_backward(
     tl.store(last + width, sum_beta, mask=is_channel)
 
 
-@triton.jit
+@triton.jit(do_not_specialize=_SIZES)
 def tokens_backward(
     before_norm, weight, grad_tokens,
     stride_sample, stride_head, stride_token,
@@ -139,7 +142,7 @@ def tokens_backward(
     tl.store(grad_tokens + places[:, None] + channels[None, :], result, mask=mask)
 
 
-@triton.jit
+@triton.jit(do_not_specialize=_SIZES)
 def weight_backward(
     tokens, before_norm, sums,
     stride_sample, stride_head, stride_token,

@@ -139,7 +139,8 @@ def test_fake_tensors_have_the_shapes_of_real_ones():
     case = PoolingCase(1, 96, Grid(8, 56, 56), (3, 3, 3), (1, 8, 8), True)
     options = (list(case.grid), list(case.stride), case.has_cls, 1e-6)
     with FakeTensorMode(), torch.device("cuda"):
-        tokens = torch.empty(2, 25089, 3, 1, 96, dtype=torch.bfloat16).permute(2, 0, 3, 1, 4)[1]
+        qkv = torch.empty(2, 25089, 3, 1, 96, dtype=torch.bfloat16)
+        tokens = qkv.permute(2, 0, 3, 1, 4).unbind(0)[1]
         weight, gamma, beta = torch.empty(96, 1, 3, 3, 3), torch.empty(96), torch.empty(96)
         pooled, grid = pool_and_norm(
             tokens, case.grid, weight, gamma, beta, stride=case.stride, has_cls=True, epsilon=1e-6

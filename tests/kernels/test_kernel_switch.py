@@ -66,7 +66,7 @@ def test_a_machine_without_triton_is_an_error(monkeypatch):
 def test_a_run_without_cuda_is_one_line_before_any_work(monkeypatch, tmp_path):
     monkeypatch.delenv("TRITON_INTERPRET", raising=False)
     done = run(tmp_path / "no data", tmp_path / "output", PRETRAINING, TRITON)
-    assert done.returncode == 1
+    assert done.returncode == 2
     (line,) = done.stderr.strip().splitlines()
     assert "MODEL.KERNELS must be 'plain' on device 'cpu', got 'triton'" in line
     assert not (tmp_path / "output").exists()
@@ -142,6 +142,7 @@ def test_a_wrong_hog_is_one_error(monkeypatch):
 @NEEDS_INTERPRETER
 @pytest.mark.slow
 def test_a_training_with_kernels_has_the_losses_of_a_plain_one(tmp_path):
+    (tmp_path / "data").mkdir()
     data = make_videos(tmp_path / "data", num_videos=4)
     for name in ("plain", "triton"):
         options = {"MODEL.KERNELS": name, "SOLVER.MAX_EPOCH": 1, "TRAIN.BATCH_SIZE": 2}
