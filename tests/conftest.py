@@ -26,6 +26,18 @@ def _share_cores() -> None:
 _share_cores()
 
 
+def _interpret_kernels() -> None:
+    """Without an NVIDIA GPU let Triton interpret its kernels, which then run on a CPU.
+
+    Triton reads the variable when it is first imported, which is after this.
+    """
+    if not os.path.exists("/dev/nvidiactl"):
+        os.environ.setdefault("TRITON_INTERPRET", "1")
+
+
+_interpret_kernels()
+
+
 def pytest_configure() -> None:
     """Ctrl-C reaches the tests' processes, too, where the shell's background jobs ignore it."""
     if signal.getsignal(signal.SIGINT) == signal.SIG_IGN:

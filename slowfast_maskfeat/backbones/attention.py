@@ -59,6 +59,7 @@ class PoolingAttention(nn.Module):
     ) -> None:
         super().__init__()
         self.geometry = geometry
+        self.grid = grid
         self.num_heads = geometry.num_heads
         self.pool_first = options.pool_first
         self.num_pooled_apart = 1 if options.mode == "conv_unshared" else self.num_heads

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from typing import Literal
+from collections.abc import Sequence
+from typing import Literal, Protocol
 
 import torch
 import torch.nn.functional as F
@@ -15,6 +16,24 @@ from slowfast_maskfeat.shapes import Grid
 PoolMode = Literal["conv", "conv_unshared", "avg", "max"]
 
 
+class FusedPooling(Protocol):
+    """A kernel for a `DepthwisePool` and its norm."""
+
+    def __call__(
+        self,
+        tokens: Tensor,
+        grid: Grid,
+        weight: Tensor,
+        norm_weight: Tensor,
+        norm_bias: Tensor,
+        *,
+        stride: Sequence[int],
+        has_cls: bool,
+        epsilon: float,
+    ) -> tuple[Tensor, Grid]:
+        """Pools and norms (B, heads, N, d); returns that and the new grid."""
+
+
 class DepthwisePool(nn.Conv3d):
     """Pools by a learned depthwise convolution.
 
@@ -22,7 +41,12 @@ class DepthwisePool(nn.Conv3d):
         width: Channels d: of one head, which all share it, or of all heads.
         kernel: (t, h, w) of the convolution.
         stride: (t, h, w) of the convolution.
+
+    Attributes:
+        fused: A kernel that pools and norms at once, which `pool_tokens` then calls; None: none.
     """
+
+    fused: FusedPooling | None = None
 
     def __init__(self, width: int, *, kernel: Triple, stride: Triple) -> None:
         super().__init__(
@@ -42,6 +66,22 @@ class DepthwisePool(nn.Conv3d):
             self.weight,
             stride=self.stride,  # type: ignore[arg-type]
             padding=self.padding,  # type: ignore[arg-type]
+        )
+
+    def pool_and_norm(
+        self, tokens: Tensor, grid: Grid, norm: nn.LayerNorm, *, has_cls: bool
+    ) -> tuple[Tensor, Grid]:
+        """Pools and norms (B, heads, N, d) by the kernel `fused`; returns that and the new grid."""
+        assert self.fused is not None
+        return self.fused(
+            tokens,
+            grid,
+            self.weight,
+            norm.weight,
+            norm.bias,
+            stride=self.stride,
+            has_cls=has_cls,
+            epsilon=norm.eps,
         )
 
 
@@ -137,6 +177,8 @@ def pool_tokens(
     """
     if pool is None:
         return tokens, grid
+    if isinstance(pool, DepthwisePool) and pool.fused and isinstance(norm, nn.LayerNorm):
+        return pool.pool_and_norm(tokens, grid, norm, has_cls=has_cls)
     cls, patches = split_cls(tokens, has_cls=has_cls)
     leading = patches.shape[:2]
     pooled = pool(patches.unflatten(2, tuple(grid)).flatten(0, 1))  # (B * heads, t', h', w', d)

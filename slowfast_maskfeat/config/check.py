@@ -28,6 +28,7 @@ _CHOICES: dict[str, tuple[object, ...]] = {
     "MASK.PIXEL_LOSS": ("l2", "l1"),
     "MASK.PSEUDO_LABELS": ("soft", "hard"),
     "MODEL.HEAD_ACT": ("softmax", "sigmoid", "none"),
+    "MODEL.KERNELS": ("plain", "triton"),
     "MVIT.INIT": ("published", "xavier", "rescaled", "beit"),
     "MVIT.MODE": ("conv", "conv_unshared", "avg", "max"),
     "MVIT.NORM": ("layernorm",),

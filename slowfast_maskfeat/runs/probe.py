@@ -14,6 +14,7 @@ from torch import Tensor, nn
 from slowfast_maskfeat.builders.backbones import backbone_width
 from slowfast_maskfeat.builders.data import read_videos
 from slowfast_maskfeat.builders.data_source import DataSource
+from slowfast_maskfeat.builders.kernels import switch_on_kernels
 from slowfast_maskfeat.builders.methods import find_method
 from slowfast_maskfeat.builders.preflight import check_files
 from slowfast_maskfeat.builders.weights import checkpoint_folder, finished_checkpoint
@@ -93,6 +94,7 @@ def run_probe(cfg: CfgNode, device: torch.device, log: EventLog, *, data: DataSo
             f"{checkpoint_folder(cfg)} has no checkpoint of TASK {cfg.TASK!r}"
         )
     frozen = build_frozen_model(cfg, checkpoint, device, data=data)
+    switch_on_kernels(cfg, device, frozen.model)
     features = {
         split: extract_features(
             cfg, split, frozen, of_tokens=kind == "attentive", device=device, data=data

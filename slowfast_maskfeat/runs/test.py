@@ -20,6 +20,7 @@ from slowfast_maskfeat.builders.data import (
     num_crops,
 )
 from slowfast_maskfeat.builders.data_source import DataSource
+from slowfast_maskfeat.builders.kernels import switch_on_kernels
 from slowfast_maskfeat.builders.methods import build_model, build_task, find_method
 from slowfast_maskfeat.builders.optimizer import autocast_precision
 from slowfast_maskfeat.builders.preflight import check_files
@@ -84,6 +85,7 @@ def run_test(cfg: CfgNode, device: torch.device, log: EventLog, data: DataSource
     find_method(cfg).check(cfg)
     model = build_model(cfg, data=data).to(device)
     task = build_task(cfg, model, data=data).to(device)
+    switch_on_kernels(cfg, device, model)
     path = finished_checkpoint(cfg)
     if not path:
         raise ValueError(

@@ -16,6 +16,7 @@ from slowfast_maskfeat.backbones import Classifier, ContrastiveModel
 from slowfast_maskfeat.builders.augment import build_batch_transform
 from slowfast_maskfeat.builders.data import build_loader
 from slowfast_maskfeat.builders.data_source import DataSource
+from slowfast_maskfeat.builders.kernels import switch_on_kernels
 from slowfast_maskfeat.builders.methods import build_model, build_task, find_method
 from slowfast_maskfeat.builders.optimizer import (
     autocast_precision,
@@ -79,6 +80,7 @@ def run_training(
     torch.manual_seed(cfg.RNG_SEED)
     model = build_model(cfg, data=data).to(device)
     task = build_task(cfg, model, data=data).to(device)
+    switch_on_kernels(cfg, device, model, task)
     loader = build_loader(cfg, "train", data=data)
     precision = autocast_precision(cfg)
     stepper = GradientStep(

@@ -18,7 +18,7 @@ from collections.abc import Sequence
 
 import torch
 import torch.nn.functional as F
-from torch import Tensor
+from torch import Tensor, nn
 
 from slowfast_maskfeat.shapes import Grid
 from slowfast_maskfeat.targets.base import Target, check_clip_size
@@ -37,6 +37,7 @@ class HOGTarget(Target):
         bins: orientations.
         cell: pixels per side of a cell.
         window: side of the Gaussian windows in pixels; 0 for none.
+        fused: computes the tokens of frames (B, t, C, H, W) in place of `hog`; None: nothing does.
     """
 
     def __init__(
@@ -55,6 +56,7 @@ class HOGTarget(Target):
         self.cell = cell
         self.window = window
         self.num_channels = num_channels
+        self.fused: nn.Module | None = None
         self._dim = hog_width(token_size, bins=bins, cell=cell, num_channels=num_channels)
 
     @property
@@ -78,6 +80,8 @@ class HOGTarget(Target):
         """
         check_clip_size(clips, grid, self.token_size)
         frames = clips[:, :, :: self.token_size[0]].transpose(1, 2)  # (B, t, C, H, W)
+        if self.fused is not None:
+            return self.fused(frames)
         cells = hog(frames.flatten(0, 1), bins=self.bins, cell=self.cell, window=self.window)
         num_rows, num_columns = cells.shape[3] // grid.h, cells.shape[4] // grid.w
         cells = cells.view(*cells.shape[:3], grid.h, num_rows, grid.w, num_columns)
@@ -191,9 +195,22 @@ def _check_arguments(images: Tensor, bins: int, cell: int, window: int) -> None:
 
 def _gaussian_weight(height: int, width: int, window: int, device: torch.device) -> Tensor:
     """Return tiled Gaussian windows, (H, W); the normalization removes their common scale."""
-    offset = torch.arange(window, dtype=torch.float32, device=device) - (window - 1) / 2
-    profile = torch.exp(-0.5 * (offset / max(1, window // 2)) ** 2)
+    profile = window_profile(window, device)
     return torch.outer(profile.repeat(height // window), profile.repeat(width // window))
+
+
+def window_profile(window: int, device: torch.device) -> Tensor:
+    """Compute a Gaussian window along one axis.
+
+    Args:
+        window: its side in pixels.
+        device: of the result.
+
+    Returns:
+        (window,) float32, at most 1; the window is the product of two of them.
+    """
+    offset = torch.arange(window, dtype=torch.float32, device=device) - (window - 1) / 2
+    return torch.exp(-0.5 * (offset / max(1, window // 2)) ** 2)
 
 
 def _first_bin_of_cells(
@@ -232,11 +249,43 @@ def _polar_gradients(images: Tensor, bins: int) -> tuple[Tensor, Tensor]:
     across.add_(difference[..., 2:, :])
     smooth = torch.add(padded[..., :-2], padded[..., 1:-1], alpha=2).add_(padded[..., 2:])
     down = smooth[..., :-2, :] - smooth[..., 2:, :]
-    # 0 / 0 at flat pixels counts as orientation 0 with magnitude 0.
-    orientation = torch.div(across, down).nan_to_num_().atan_()
-    position = orientation.mul_(bins / math.pi).add_((bins + 1) // 2)
+    position = _position_of_ratio(torch.div(across, down), bins)
     magnitude = across.square_().addcmul_(down, down).sqrt_()
     return magnitude, position
+
+
+def _position_of_ratio(ratio: Tensor, bins: int) -> Tensor:
+    """Compute the orientation from across / down, in place; see `_polar_gradients`."""
+    # 0 / 0 at flat pixels counts as orientation 0 with magnitude 0.
+    return ratio.nan_to_num_().atan_().mul_(bins / math.pi).add_((bins + 1) // 2)
+
+
+def bin_thresholds(bins: int) -> Tensor:
+    """Find the smallest ratios across / down whose position has the integer part 1, 2, ..., bins.
+
+    They are found by bisection over the float32 numbers, so that a comparison with them gives the
+    bin that `hog` gives on a CPU, to the last bit.
+
+    Args:
+        bins: orientations.
+
+    Returns:
+        (bins,) float32 on the CPU; NaN, which no ratio reaches, where there is none.
+    """
+    wanted = torch.arange(1, bins + 1, device="cpu")
+    largest = torch.tensor(torch.finfo(torch.float32).max, device="cpu").view(torch.int32).long()
+    low, high = (-largest - 1).expand(bins), (largest + 1).expand(bins)
+    while (high - low > 1).any():
+        middle = (low + high).div(2, rounding_mode="floor")
+        reaches = _position_of_ratio(_nth_float(middle), bins).long() >= wanted
+        low, high = torch.where(reaches, low, middle), torch.where(reaches, middle, high)
+    return torch.where(high > largest, math.nan, _nth_float(high.clamp(max=largest)))
+
+
+def _nth_float(number: Tensor) -> Tensor:
+    """Return the n-th float32 number after 0, or before it where n is negative."""
+    magnitude = number.abs().to(torch.int32).view(torch.float32)
+    return torch.where(number < 0, -magnitude, magnitude)
 
 
 def _sums_by_scatter(

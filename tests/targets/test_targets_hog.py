@@ -16,8 +16,10 @@ from slowfast_maskfeat.targets.hog import (
     HOGTarget,
     _first_bin_of_cells,
     _polar_gradients,
+    _position_of_ratio,
     _sums_by_bin,
     _sums_by_scatter,
+    bin_thresholds,
     hog,
 )
 from tools.plain_hog import plain_hog
@@ -308,6 +310,25 @@ def test_stride_and_size_errors():
         HOGTarget((2, 16, 16)).encode(torch.zeros(1, 3, 8, 64, 48), Grid(4, 4, 4))
     with pytest.raises(ValueError, match=r"\(B, C, T, H, W\)"):
         HOGTarget((2, 16, 16)).encode(torch.zeros(1, 3, 64, 64), Grid(4, 4, 4))
+
+
+@pytest.mark.parametrize("bins", [4, 9, 18])
+def test_thresholds_give_the_bin_of_every_gradient_of_bytes(bins):
+    thresholds = bin_thresholds(bins)
+    assert thresholds.shape == (bins,)
+    steps = torch.arange(-1020, 1021, dtype=torch.float32)  # of a Sobel operator on 0 to 255
+    ratio = steps[:, None] / steps[1020:]  # of opposite gradients it is the same
+    position = _position_of_ratio(ratio.clone(), bins).long()
+    index = sum((ratio >= threshold).long() for threshold in thresholds)
+    is_flat = ratio.isnan()  # its magnitude is 0
+    assert torch.equal(index[~is_flat], position[~is_flat])
+
+
+def test_thresholds_are_tangents_and_ties_belong_to_the_bin_above():
+    expected = [math.tan((number - 5) * math.pi / 9) for number in range(1, 10)]
+    assert bin_thresholds(9).tolist() == pytest.approx(expected, rel=1e-5, abs=1e-6)
+    assert bin_thresholds(4)[[0, 2]].tolist() == pytest.approx([-1, 1], abs=1e-6)
+    assert bin_thresholds(4)[2] <= 1
 
 
 @pytest.mark.cuda
