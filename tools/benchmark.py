@@ -1,8 +1,8 @@
 #!/usr/bin/env python3
 """Measure the fast implementations against plain ones, and clip loading against bare decoding.
 
-There are five comparisons. The compared variants take turns within one run, so that other load on
-the machine affects them equally:
+There are five comparisons, and a count. The compared variants take turns within one run, so that
+other load on the machine affects them equally:
 
 - step: a full pre-training step (normalize, forward, HOG target, loss, backward, AdamW) against the
   same step with explicit attention and textbook HOG (`plain_forms`, `plain_hog`), and the peak
@@ -13,8 +13,11 @@ the machine affects them equally:
   against the same model whose encoder processes all tokens; and the peak memory of both.
 - targets: pre-training steps that differ in the target alone, against HOG; and the peak memory of
   each. The frozen networks have random weights.
+- traffic: no comparison, but launches and bytes of a training step in bfloat16 on a GPU, counted by
+  kind of operator; no GPU is needed.
 
-They run on the CPU, and on the GPU too if there is one. Ratios are printed, without a pass or fail.
+They run on the CPU, and on the GPU too if there is one. Ratios and counts are printed, without a
+pass or fail.
 """
 
 from __future__ import annotations
@@ -32,12 +35,23 @@ from typing import ClassVar
 
 import numpy as np
 import torch
-from benchmark_report import Row, Table, as_json, describe_machine, print_table, take_turns
+from benchmark_report import (
+    Counts,
+    Row,
+    Table,
+    as_json,
+    describe_machine,
+    print_counts,
+    print_table,
+    take_turns,
+)
 from benchmark_targets import TARGETS, Pairs, target_pairs
+from benchmark_traffic import DEVICE, FakeGpu
 from benchmark_video import KEY_FRAME_DISTANCE, decode_by_hand, write_videos
 from fvcore.common.config import CfgNode
 from plain_forms import encode_all, make_plain
 from plain_hog import PlainHOGTarget, plain_hog
+from torch import nn
 
 from slowfast_maskfeat.builders.data import build_loader
 from slowfast_maskfeat.builders.methods import build_model, build_task, find_method
@@ -63,7 +77,7 @@ MAE_CONFIG = ROOT / "configs/masked_ssl/in1k_VIT_B_MAE_PT.yaml"
 QUICK_MAE_CONFIG = ROOT / "configs/demo/image_mae.yaml"
 TARGETS_CONFIG = ROOT / "configs/masked_ssl/in1k_VIT_B_MaskFeat_PT.yaml"
 QUICK_TARGETS_CONFIG = ROOT / "configs/demo/image_hog.yaml"
-SECTIONS = ("step", "hog", "loader", "mae", "targets")
+SECTIONS = ("step", "hog", "loader", "mae", "targets", "traffic")
 FAST, PLAIN = "fast", "plain"
 VISIBLE, ALL = "visible tokens", "all tokens"  # input of the encoder of an autoencoder
 # Compared variants of a step, and clips per clip of --batch: images have few tokens.
@@ -76,19 +90,33 @@ MIB = 2**20
 # --- the pre-training step ----------------------------------------------------------------------
 
 
-def make_state(cfg: CfgNode, form: str, device: torch.device) -> TrainState:
-    """Model, task and optimizer of a training run, in one of the `FORMS`."""
+def make_state(
+    cfg: CfgNode,
+    form: str,
+    device: torch.device,
+    move: Callable[[nn.Module], object] | None = None,
+) -> TrainState:
+    """Model, task and optimizer of a training run, in one of the `FORMS`.
+
+    Args:
+        cfg: Configuration.
+        form: One of the `FORMS`.
+        device: Device of the step.
+        move: Function that moves a module there; None: `Module.to`.
+    """
     torch.manual_seed(0)
-    model = build_model(cfg).to(device).train()
+    move = move or (lambda module: module.to(device))
+    model = build_model(cfg).train()
+    move(model)
     task = build_task(cfg, model)
-    assert isinstance(task, MaskedPrediction), "--config must be a pre-training configuration"
     if form == ALL:
         encode_all(model)
     if form == PLAIN:
         make_plain(model, attention=True)
+        assert isinstance(task, MaskedPrediction), "--config must be a pre-training configuration"
         for target in task.targets:
             target.__class__ = PlainHOGTarget
-    task.to(device)
+    move(task)
     stepper = GradientStep(
         build_optimizer(cfg, model),
         clip_l2norm=cfg.SOLVER.CLIP_GRAD_L2NORM,
@@ -115,7 +143,13 @@ def make_step(
     cfg: CfgNode, form: str, batch: ClipBatch, device: torch.device, precision: str
 ) -> Callable[[int], object]:
     """Function that runs one training step."""
-    state = make_state(cfg, form, device)
+    return step_of(cfg, make_state(cfg, form, device), batch, device, precision)
+
+
+def step_of(
+    cfg: CfgNode, state: TrainState, batch: ClipBatch, device: torch.device, precision: str
+) -> Callable[[int], object]:
+    """Function that runs one training step of a state."""
     settings = TrainSettings(
         max_epoch=1,
         learning_rate=lambda _: cfg.SOLVER.BASE_LR,
@@ -123,6 +157,15 @@ def make_step(
         folder=Path(),
     )
     return lambda _: train_step(state, batch, settings, device)
+
+
+def count_traffic(cfg: CfgNode, size: int, precision: str = "bfloat16") -> Counts:
+    """Count launches and bytes of a training step on a GPU, see `benchmark_traffic`."""
+    batch = make_batch(cfg, size)
+    gpu = FakeGpu()
+    state = make_state(cfg, FAST, DEVICE, gpu.move)
+    gpu.make_state(state.stepper.optimizer)
+    return gpu.count(step_of(cfg, state, batch, DEVICE, precision), state.bare)
 
 
 def measure_step(
@@ -388,7 +431,7 @@ def parse_arguments(arguments: Sequence[str] | None) -> argparse.Namespace:
     parser.add_argument("--repeats", type=int, default=0, help="timed rounds per comparison")
     parser.add_argument("--batch", type=int, default=2, help="clips per step on the CPU")
     parser.add_argument("--gpu-batch", type=int, default=16, help="clips per step on the GPU")
-    parser.add_argument("--config", type=Path, help=f"YAML file (default: {CONFIG.name})")
+    parser.add_argument("--config", "--cfg", type=Path, help=f"YAML file (default: {CONFIG.name})")
     parser.add_argument("--quick", action="store_true", help="tiny sizes, as a smoke test")
     parser.add_argument("--json", type=Path, help="JSON file for all measured values")
     parser.add_argument("--child", help=argparse.SUPPRESS)
@@ -413,12 +456,17 @@ def main(arguments: Sequence[str] | None = None) -> int:
     for table in measure(options, cfg):
         print_table(table)
         tables.append(table)
+    counts: Counts = {}
+    if "traffic" in options.only:
+        counts = count_traffic(cfg, options.gpu_batch)
+        title = f"traffic of a step of {options.config.name} in bfloat16, {options.gpu_batch} clips"
+        print_counts(title, counts, options.gpu_batch)
     print(
         "\nx: time or memory of the last row of a table divided by that of this row; of targets, "
         "this row divided by the last; ratio: median over the rounds."
     )
     if options.json:
-        options.json.write_text(as_json(machine, tables))
+        options.json.write_text(as_json(machine, tables, counts))
         print_written([options.json])
     return 0
 

@@ -191,3 +191,4 @@ def test_the_whole_run_at_tiny_sizes(tmp_path):
     assert on_cpu[3]["rows"][0]["unit"] == "MiB"
     assert [row["name"] for row in on_cpu[4]["rows"]] == ["visible tokens", "all tokens"]
     assert [row["name"] for row in on_cpu[6]["rows"]][-1] == "hog"
+    assert list(content["traffic"]) == list(report.PHASES)
