@@ -28,7 +28,7 @@ import statistics
 import subprocess
 import sys
 import tempfile
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import ClassVar
@@ -45,29 +45,29 @@ from benchmark_report import (
     print_table,
     take_turns,
 )
+from benchmark_steps import (
+    ALL,
+    FAST,
+    PLAIN,
+    PRECISIONS,
+    VISIBLE,
+    count_traffic,
+    make_batch,
+    make_step,
+)
 from benchmark_targets import TARGETS, Pairs, target_pairs
-from benchmark_traffic import DEVICE, FakeGpu
 from benchmark_video import KEY_FRAME_DISTANCE, decode_by_hand, write_videos
 from fvcore.common.config import CfgNode
-from plain_forms import encode_all, make_plain
-from plain_hog import PlainHOGTarget, plain_hog
-from torch import nn
+from plain_hog import plain_hog
 
 from slowfast_maskfeat.builders.data import build_loader
-from slowfast_maskfeat.builders.methods import build_model, build_task, find_method
-from slowfast_maskfeat.builders.optimizer import build_optimizer
 from slowfast_maskfeat.cli import print_written
 from slowfast_maskfeat.clips import ClipLoader, RandomView
-from slowfast_maskfeat.clips.batch import ClipBatch
 from slowfast_maskfeat.clips.dataset import ClipDataset, SampleKey
 from slowfast_maskfeat.clips.views import Generators, ViewClips, ViewKind
 from slowfast_maskfeat.config import load_config
 from slowfast_maskfeat.datasets import OpenedRow
-from slowfast_maskfeat.engine.gradient_step import GradientStep
-from slowfast_maskfeat.engine.state import TrainState
-from slowfast_maskfeat.engine.train import TrainSettings, train_step
 from slowfast_maskfeat.targets.hog import hog
-from slowfast_maskfeat.tasks import MaskedPrediction
 from slowfast_maskfeat.videos.decode import open_video
 
 ROOT = Path(__file__).resolve().parents[1]
@@ -78,94 +78,13 @@ QUICK_MAE_CONFIG = ROOT / "configs/demo/image_mae.yaml"
 TARGETS_CONFIG = ROOT / "configs/masked_ssl/in1k_VIT_B_MaskFeat_PT.yaml"
 QUICK_TARGETS_CONFIG = ROOT / "configs/demo/image_hog.yaml"
 SECTIONS = ("step", "hog", "loader", "mae", "targets", "traffic")
-FAST, PLAIN = "fast", "plain"
-VISIBLE, ALL = "visible tokens", "all tokens"  # input of the encoder of an autoencoder
 # Compared variants of a step, and clips per clip of --batch: images have few tokens.
 FORMS = {"step": (FAST, PLAIN), "mae": (VISIBLE, ALL), "targets": TARGETS}
 CLIPS = {"step": 1, "mae": 8, "targets": 4}
-PRECISIONS = {"float32": None, "bfloat16": torch.bfloat16}
 MIB = 2**20
 
 
 # --- the pre-training step ----------------------------------------------------------------------
-
-
-def make_state(
-    cfg: CfgNode,
-    form: str,
-    device: torch.device,
-    move: Callable[[nn.Module], object] | None = None,
-) -> TrainState:
-    """Model, task and optimizer of a training run, in one of the `FORMS`.
-
-    Args:
-        cfg: Configuration.
-        form: One of the `FORMS`.
-        device: Device of the step.
-        move: Function that moves a module there; None: `Module.to`.
-    """
-    torch.manual_seed(0)
-    move = move or (lambda module: module.to(device))
-    model = build_model(cfg).train()
-    move(model)
-    task = build_task(cfg, model)
-    if form == ALL:
-        encode_all(model)
-    if form == PLAIN:
-        make_plain(model, attention=True)
-        assert isinstance(task, MaskedPrediction), "--config must be a pre-training configuration"
-        for target in task.targets:
-            target.__class__ = PlainHOGTarget
-    move(task)
-    stepper = GradientStep(
-        build_optimizer(cfg, model),
-        clip_l2norm=cfg.SOLVER.CLIP_GRAD_L2NORM,
-        per_parameter=cfg.SOLVER.CLIP_GRAD_PER_PARAM,
-    )
-    scaler = torch.amp.GradScaler(device.type, enabled=False)
-    return TrainState(model=model, task=task, stepper=stepper, scaler=scaler)
-
-
-def make_batch(cfg: CfgNode, size: int) -> ClipBatch:
-    """Batch of random clips with masks, as a loader returns it."""
-    generator = np.random.default_rng(0)
-    side = cfg.DATA.TRAIN_CROP_SIZE
-    shape = (size, cfg.DATA.NUM_FRAMES, side, side, 3)
-    clips = torch.from_numpy(generator.integers(0, 256, shape, dtype=np.uint8))
-    samplers = find_method(cfg).masks
-    sampler = None if samplers is None else samplers(cfg)[0]
-    assert sampler is not None
-    mask = torch.stack([sampler(generator) for _ in range(size)])
-    return ClipBatch(clips.permute(0, 4, 1, 2, 3), mask=mask)
-
-
-def make_step(
-    cfg: CfgNode, form: str, batch: ClipBatch, device: torch.device, precision: str
-) -> Callable[[int], object]:
-    """Function that runs one training step."""
-    return step_of(cfg, make_state(cfg, form, device), batch, device, precision)
-
-
-def step_of(
-    cfg: CfgNode, state: TrainState, batch: ClipBatch, device: torch.device, precision: str
-) -> Callable[[int], object]:
-    """Function that runs one training step of a state."""
-    settings = TrainSettings(
-        max_epoch=1,
-        learning_rate=lambda _: cfg.SOLVER.BASE_LR,
-        precision=PRECISIONS[precision],
-        folder=Path(),
-    )
-    return lambda _: train_step(state, batch, settings, device)
-
-
-def count_traffic(cfg: CfgNode, size: int, precision: str = "bfloat16") -> Counts:
-    """Count launches and bytes of a training step on a GPU, see `benchmark_traffic`."""
-    batch = make_batch(cfg, size)
-    gpu = FakeGpu()
-    state = make_state(cfg, FAST, DEVICE, gpu.move)
-    gpu.make_state(state.stepper.optimizer)
-    return gpu.count(step_of(cfg, state, batch, DEVICE, precision), state.bare)
 
 
 def measure_step(

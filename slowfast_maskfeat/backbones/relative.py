@@ -70,12 +70,14 @@ class Fold(NamedTuple):
             keys' t and h.
         columns: (w * heads, columns) int64: the same for w; None without spatial positions.
         coordinates: (1 + Nk, columns) or (Nk, columns), see `key_coordinates`: a row of zeros for
-            the cls token, and zeros where columns fill the width up to a multiple of 8.
+            the cls token, and columns of zeros that fill the width up to a multiple of 8.
+        filling: (n,) zeros, for the same columns of the queries.
     """
 
     rows: Tensor
     columns: Tensor | None
     coordinates: Tensor
+    filling: Tensor
 
 
 def make_fold(
@@ -100,21 +102,19 @@ def make_fold(
         device: Where to put the result.
     """
     coordinates = key_coordinates(grid_k, axes, device)
-    # Fused kernels take widths that are multiples of 8. Zero coordinates cancel what is added.
-    fill = -(width + coordinates.shape[1]) % 8
+    fill = -(width + coordinates.shape[1]) % 8  # fused kernels take widths that are multiples of 8
     coordinates = F.pad(coordinates, (0, fill, int(has_cls), 0))
     rows, columns, first = [], None, 0
     for axis in axes:
         index = first + relative_index(grid_q[axis], grid_k[axis], device)
         first += 2 * max(grid_q[axis], grid_k[axis]) - 1
-        if axis == axes[-1]:
-            index = F.pad(index, (0, fill))
         if axis == 2:
             columns = index.repeat_interleave(num_heads, dim=0)
         else:
             index = index[:, None] if axis == 0 else index[None]
             rows.append(index.expand(grid_q.t, grid_q.h, -1))
-    return Fold(torch.cat(rows, dim=-1), columns, coordinates)
+    filling = torch.zeros(fill, device=device)
+    return Fold(torch.cat(rows, dim=-1), columns, coordinates, filling)
 
 
 def fold_queries(query: Tensor, table: Tensor, grid: Grid, fold: Fold) -> Tensor:
@@ -140,6 +140,7 @@ def fold_queries(query: Tensor, table: Tensor, grid: Grid, fold: Fold) -> Tensor
         products = lines @ table[fold.columns].transpose(1, 2)
         products = products.unflatten(1, (-1, *grid[:2])).unflatten(0, (-1, heads))
         parts.append(products.permute(2, 3, 4, 0, 1, 5))
+    parts.append(fold.filling.to(planes.dtype).expand(*planes.shape[:-1], -1))
     return torch.cat(parts, dim=-1).flatten(1, 3).transpose(1, 2)
 
 
