@@ -70,7 +70,12 @@ class _CastTogether(torch.autograd.Function):
     @staticmethod
     def forward(ctx: Any, dtype: torch.dtype, *tensors: Tensor) -> tuple[Tensor, ...]:
         ctx.set_materialize_grads(False)
-        return tuple(_cast(tensors, dtype))
+        cast = _cast(tensors, dtype)
+        needed = ctx.needs_input_grad[1:]
+        ctx.mark_non_differentiable(
+            *(tensor for tensor, is_needed in zip(cast, needed, strict=True) if not is_needed)
+        )
+        return tuple(cast)
 
     @staticmethod
     @once_differentiable
