@@ -1,8 +1,8 @@
 #!/usr/bin/env python3
 """Measure the fast implementations against plain ones, and clip loading against bare decoding.
 
-There are five comparisons. The compared variants take turns within one run, so that other load on
-the machine affects them equally:
+There are five comparisons, and a count. The compared variants take turns within one run, so that
+other load on the machine affects them equally:
 
 - step: a full pre-training step (normalize, forward, HOG target, loss, backward, AdamW) against the
   same step with explicit attention and textbook HOG (`plain_forms`, `plain_hog`), and the peak
@@ -13,8 +13,11 @@ the machine affects them equally:
   against the same model whose encoder processes all tokens; and the peak memory of both.
 - targets: pre-training steps that differ in the target alone, against HOG; and the peak memory of
   each. The frozen networks have random weights.
+- traffic: no comparison, but launches and bytes of a training step in bfloat16 on a GPU, counted by
+  kind of operator; no GPU is needed.
 
-They run on the CPU, and on the GPU too if there is one. Ratios are printed, without a pass or fail.
+They run on the CPU, and on the GPU too if there is one. Ratios and counts are printed, without a
+pass or fail.
 """
 
 from __future__ import annotations
@@ -25,35 +28,46 @@ import statistics
 import subprocess
 import sys
 import tempfile
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import ClassVar
 
 import numpy as np
 import torch
-from benchmark_report import Row, Table, as_json, describe_machine, print_table, take_turns
+from benchmark_report import (
+    Counts,
+    Row,
+    Table,
+    as_json,
+    describe_machine,
+    print_counts,
+    print_table,
+    take_turns,
+)
+from benchmark_steps import (
+    ALL,
+    FAST,
+    PLAIN,
+    PRECISIONS,
+    VISIBLE,
+    count_traffic,
+    make_batch,
+    make_step,
+)
 from benchmark_targets import TARGETS, Pairs, target_pairs
 from benchmark_video import KEY_FRAME_DISTANCE, decode_by_hand, write_videos
 from fvcore.common.config import CfgNode
-from plain_forms import encode_all, make_plain
-from plain_hog import PlainHOGTarget, plain_hog
+from plain_hog import plain_hog
 
 from slowfast_maskfeat.builders.data import build_loader
-from slowfast_maskfeat.builders.methods import build_model, build_task, find_method
-from slowfast_maskfeat.builders.optimizer import build_optimizer
 from slowfast_maskfeat.cli import print_written
 from slowfast_maskfeat.clips import ClipLoader, RandomView
-from slowfast_maskfeat.clips.batch import ClipBatch
 from slowfast_maskfeat.clips.dataset import ClipDataset, SampleKey
 from slowfast_maskfeat.clips.views import Generators, ViewClips, ViewKind
 from slowfast_maskfeat.config import load_config
 from slowfast_maskfeat.datasets import OpenedRow
-from slowfast_maskfeat.engine.gradient_step import GradientStep
-from slowfast_maskfeat.engine.state import TrainState
-from slowfast_maskfeat.engine.train import TrainSettings, train_step
 from slowfast_maskfeat.targets.hog import hog
-from slowfast_maskfeat.tasks import MaskedPrediction
 from slowfast_maskfeat.videos.decode import open_video
 
 ROOT = Path(__file__).resolve().parents[1]
@@ -63,66 +77,14 @@ MAE_CONFIG = ROOT / "configs/masked_ssl/in1k_VIT_B_MAE_PT.yaml"
 QUICK_MAE_CONFIG = ROOT / "configs/demo/image_mae.yaml"
 TARGETS_CONFIG = ROOT / "configs/masked_ssl/in1k_VIT_B_MaskFeat_PT.yaml"
 QUICK_TARGETS_CONFIG = ROOT / "configs/demo/image_hog.yaml"
-SECTIONS = ("step", "hog", "loader", "mae", "targets")
-FAST, PLAIN = "fast", "plain"
-VISIBLE, ALL = "visible tokens", "all tokens"  # input of the encoder of an autoencoder
+SECTIONS = ("step", "hog", "loader", "mae", "targets", "traffic")
 # Compared variants of a step, and clips per clip of --batch: images have few tokens.
 FORMS = {"step": (FAST, PLAIN), "mae": (VISIBLE, ALL), "targets": TARGETS}
 CLIPS = {"step": 1, "mae": 8, "targets": 4}
-PRECISIONS = {"float32": None, "bfloat16": torch.bfloat16}
 MIB = 2**20
 
 
 # --- the pre-training step ----------------------------------------------------------------------
-
-
-def make_state(cfg: CfgNode, form: str, device: torch.device) -> TrainState:
-    """Model, task and optimizer of a training run, in one of the `FORMS`."""
-    torch.manual_seed(0)
-    model = build_model(cfg).to(device).train()
-    task = build_task(cfg, model)
-    assert isinstance(task, MaskedPrediction), "--config must be a pre-training configuration"
-    if form == ALL:
-        encode_all(model)
-    if form == PLAIN:
-        make_plain(model, attention=True)
-        for target in task.targets:
-            target.__class__ = PlainHOGTarget
-    task.to(device)
-    stepper = GradientStep(
-        build_optimizer(cfg, model),
-        clip_l2norm=cfg.SOLVER.CLIP_GRAD_L2NORM,
-        per_parameter=cfg.SOLVER.CLIP_GRAD_PER_PARAM,
-    )
-    scaler = torch.amp.GradScaler(device.type, enabled=False)
-    return TrainState(model=model, task=task, stepper=stepper, scaler=scaler)
-
-
-def make_batch(cfg: CfgNode, size: int) -> ClipBatch:
-    """Batch of random clips with masks, as a loader returns it."""
-    generator = np.random.default_rng(0)
-    side = cfg.DATA.TRAIN_CROP_SIZE
-    shape = (size, cfg.DATA.NUM_FRAMES, side, side, 3)
-    clips = torch.from_numpy(generator.integers(0, 256, shape, dtype=np.uint8))
-    samplers = find_method(cfg).masks
-    sampler = None if samplers is None else samplers(cfg)[0]
-    assert sampler is not None
-    mask = torch.stack([sampler(generator) for _ in range(size)])
-    return ClipBatch(clips.permute(0, 4, 1, 2, 3), mask=mask)
-
-
-def make_step(
-    cfg: CfgNode, form: str, batch: ClipBatch, device: torch.device, precision: str
-) -> Callable[[int], object]:
-    """Function that runs one training step."""
-    state = make_state(cfg, form, device)
-    settings = TrainSettings(
-        max_epoch=1,
-        learning_rate=lambda _: cfg.SOLVER.BASE_LR,
-        precision=PRECISIONS[precision],
-        folder=Path(),
-    )
-    return lambda _: train_step(state, batch, settings, device)
 
 
 def measure_step(
@@ -388,7 +350,7 @@ def parse_arguments(arguments: Sequence[str] | None) -> argparse.Namespace:
     parser.add_argument("--repeats", type=int, default=0, help="timed rounds per comparison")
     parser.add_argument("--batch", type=int, default=2, help="clips per step on the CPU")
     parser.add_argument("--gpu-batch", type=int, default=16, help="clips per step on the GPU")
-    parser.add_argument("--config", type=Path, help=f"YAML file (default: {CONFIG.name})")
+    parser.add_argument("--config", "--cfg", type=Path, help=f"YAML file (default: {CONFIG.name})")
     parser.add_argument("--quick", action="store_true", help="tiny sizes, as a smoke test")
     parser.add_argument("--json", type=Path, help="JSON file for all measured values")
     parser.add_argument("--child", help=argparse.SUPPRESS)
@@ -413,12 +375,17 @@ def main(arguments: Sequence[str] | None = None) -> int:
     for table in measure(options, cfg):
         print_table(table)
         tables.append(table)
+    counts: Counts = {}
+    if "traffic" in options.only:
+        counts = count_traffic(cfg, options.gpu_batch)
+        title = f"traffic of a step of {options.config.name} in bfloat16, {options.gpu_batch} clips"
+        print_counts(title, counts, options.gpu_batch)
     print(
         "\nx: time or memory of the last row of a table divided by that of this row; of targets, "
         "this row divided by the last; ratio: median over the rounds."
     )
     if options.json:
-        options.json.write_text(as_json(machine, tables))
+        options.json.write_text(as_json(machine, tables, counts))
         print_written([options.json])
     return 0
 

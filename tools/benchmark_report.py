@@ -8,10 +8,13 @@ import os
 import platform
 import statistics
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass, field
 
 import torch
+
+PHASES = ("input", "forward", "target and loss", "backward", "optimizer")
+"""Parts of a step in `Counts`, in their order."""
 
 
 @dataclass
@@ -136,10 +139,54 @@ def _amount(value: float, unit: str) -> str:
     return f"{value:.0f} {unit}"
 
 
-def as_json(machine: dict[str, str], tables: Sequence[Table]) -> str:
-    """Machine and all measured values, including every repeat, as JSON."""
+@dataclass
+class Count:
+    """Operators of one kind.
+
+    Attributes:
+        launches: operators that start a kernel; one over many tensors counts once.
+        num_bytes: inputs that are read plus outputs that are written. Views are free, a value that
+            is repeated by `expand` is read once, and of a selection what is selected is read.
+    """
+
+    launches: int = 0
+    num_bytes: int = 0
+
+
+Counts = Mapping[str, Mapping[str, Count]]
+"""By phase of the step and kind of operator."""
+
+
+def total(counts: Mapping[str, Count]) -> Count:
+    """Sum over the kinds of operators."""
+    return Count(
+        sum(count.launches for count in counts.values()),
+        sum(count.num_bytes for count in counts.values()),
+    )
+
+
+def print_counts(title: str, counts: Counts, num_clips: int) -> None:
+    """Print launches of a step, and megabytes for each clip, by phase and kind of operator."""
+    print(f"\n{title}")
+    print(f"  {'':<34}{'launches':>12}{'MB/clip':>12}{'share':>12}")
+    for phase in (phase for phase in PHASES if phase in counts):
+        everything = total(counts[phase])
+        kinds = sorted(counts[phase].items(), key=lambda item: -item[1].num_bytes)
+        for name, count in ((phase, everything), *kinds):
+            name = name if count is everything else f"  {name}"
+            megabytes = count.num_bytes / num_clips / 1e6
+            share = count.num_bytes / max(everything.num_bytes, 1)
+            print(f"  {name:<34}{count.launches:>12}{megabytes:>12.1f}{share:>12.1%}")
+
+
+def as_json(machine: dict[str, str], tables: Sequence[Table], traffic: Counts) -> str:
+    """Machine, all measured values, including every repeat, and all counts, as JSON."""
     content = [
         {**asdict(table), "ratios": {row.name: table.ratios(row) for row in table.rows[:-1]}}
         for table in tables
     ]
-    return json.dumps({"machine": machine, "tables": content}, indent=2)
+    counts = {
+        phase: {kind: asdict(count) for kind, count in kinds.items()}
+        for phase, kinds in traffic.items()
+    }
+    return json.dumps({"machine": machine, "tables": content, "traffic": counts}, indent=2)

@@ -96,11 +96,14 @@ def encode_all(model: nn.Module) -> nn.Module:
 
 
 class PlainPool(DepthwisePool):
-    """Depthwise convolution by torch's own operator."""
+    """Depthwise convolution by torch's own operator, one clip for each head."""
 
     def forward(self, clips: Tensor) -> Tensor:
-        """Pool (b, t, h, w, d) -> (b, t', h', w', d)."""
-        return nn.Conv3d.forward(self, clips.permute(0, 4, 1, 2, 3)).permute(0, 2, 3, 4, 1)
+        """Pool (b, t, h, w, heads * d) -> (b, t', h', w', heads * d)."""
+        planes = clips.permute(0, 4, 1, 2, 3)  # (b, heads * d, t, h, w)
+        heads = planes.reshape(-1, self.in_channels, *planes.shape[2:])  # (b * heads, d, t, h, w)
+        pooled = nn.Conv3d.forward(self, heads)
+        return pooled.reshape(*planes.shape[:2], *pooled.shape[2:]).permute(0, 2, 3, 4, 1)
 
 
 def make_plain(model: nn.Module, *, attention: bool = True, pooling: bool = False) -> nn.Module:

@@ -23,7 +23,8 @@ def normalize(clips: Tensor, mean: Sequence[float], std: Sequence[float]) -> Ten
     """
     if clips.dtype != torch.uint8:
         return clips
-    shape = (1, -1, 1, 1, 1)
-    offset = to_device(mean, torch.float32, clips.device).view(shape)
-    scale = to_device(std, torch.float32, clips.device).view(shape)
-    return (clips.float() / 255 - offset) / scale
+    # (x / 255 - mean) / std in one pass: x * factor + offset.
+    factors = [[1 / (255 * deviation) for deviation in std]]
+    factors.append([-center / deviation for center, deviation in zip(mean, std, strict=True)])
+    factor, offset = to_device(factors, torch.float32, clips.device).view(2, 1, -1, 1, 1, 1)
+    return torch.addcmul(offset, clips, factor)

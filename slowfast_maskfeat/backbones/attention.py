@@ -5,26 +5,22 @@ from __future__ import annotations
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
-from torch.utils.checkpoint import checkpoint
 
 from slowfast_maskfeat.backbones.geometry import BlockGeometry, pooled_grid
 from slowfast_maskfeat.backbones.initialization import truncated_normal
+from slowfast_maskfeat.backbones.one_dtype import LayerNorm
 from slowfast_maskfeat.backbones.options import BlockOptions
 from slowfast_maskfeat.backbones.pooling import (
     DepthwisePool,
     PoolMode,
     make_pool,
     pool_tokens,
+    pool_tokens_apart,
     split_cls,
 )
-from slowfast_maskfeat.backbones.relative import (
-    attend_folded,
-    fold_queries,
-    key_coordinates,
-    relative_embedding,
-    relative_index,
-)
+from slowfast_maskfeat.backbones.relative import Fold, fold_keys, fold_queries, make_fold
 from slowfast_maskfeat.backbones.relative_bias import add_bias_table, read_bias
+from slowfast_maskfeat.position_tables import resize_temporal
 from slowfast_maskfeat.shapes import Grid
 
 LAYER_NORM_EPSILON = 1e-6
@@ -46,8 +42,6 @@ class PoolingAttention(nn.Module):
         table_grid: Grid that sizes the tables of relative positions; None: `grid`. They are
             interpolated to the grid they meet.
     """
-
-    coordinates: Tensor
 
     def __init__(
         self,
@@ -107,7 +101,7 @@ class PoolingAttention(nn.Module):
         }
         for name, pool in pools.items():
             learned = isinstance(pool, DepthwisePool)
-            norm = nn.LayerNorm(width, eps=LAYER_NORM_EPSILON) if learned else None
+            norm = LayerNorm(width, eps=LAYER_NORM_EPSILON) if learned else None
             self.add_module(f"pool_{name}", pool)
             self.add_module(f"norm_{name}", norm)
 
@@ -123,15 +117,23 @@ class PoolingAttention(nn.Module):
             self.register_parameter(f"rel_pos_{_AXIS_NAMES[axis]}", table)
 
     def _make_constants(self, grid: Grid) -> None:
-        """Indices and key coordinates of the configured grid, which are not part of the state."""
+        """Constants of the configured grid, which are not part of the state."""
         grid_q = pooled_grid(grid, self.geometry.kernel_q, self.geometry.stride_q)
         grid_k = pooled_grid(grid, self.geometry.kernel_kv, self.geometry.stride_kv)
         self.built_for = (grid_q, grid_k)
-        for axis in self.axes:
-            index = relative_index(grid_q[axis], grid_k[axis])
-            self.register_buffer(f"index_{_AXIS_NAMES[axis]}", index, persistent=False)
-        coordinates = key_coordinates(grid_k, self.axes)
-        self.register_buffer("coordinates", coordinates, persistent=False)
+        for name, constant in self._make_fold(grid_q, grid_k)._asdict().items():
+            self.register_buffer(f"fold_{name}", constant, persistent=False)
+
+    def _make_fold(self, grid_q: Grid, grid_k: Grid, device: torch.device | None = None) -> Fold:
+        return make_fold(
+            grid_q,
+            grid_k,
+            self.axes,
+            width=self.geometry.attention_dim // self.num_heads,
+            num_heads=self.num_heads,
+            has_cls=self.has_cls,
+            device=device,
+        )
 
     def forward(
         self, tokens: Tensor, grid: Grid, bias: Tensor | None = None
@@ -146,32 +148,51 @@ class PoolingAttention(nn.Module):
         Returns:
             (B, N', attention width) and the grid of the pooled queries.
         """
-        query, key, value, grid_q, grid_k = self._project_and_pool(tokens, grid)
-        _, patches = split_cls(query, has_cls=self.has_cls)
+        attend = self._attend_folded if self.axes else self._attend
+        attended, grid_q = attend(tokens, grid, bias)
+        return self.proj_drop(self.proj(attended.flatten(2))), grid_q
+
+    def _attend(self, tokens: Tensor, grid: Grid, bias: Tensor | None) -> tuple[Tensor, Grid]:
+        """Attention without relative positions in tables: (B, N', heads, d)."""
+        query, key, value, grid_q, _ = self._project_and_pool(tokens, grid)
         bias = self._position_bias(grid, bias)
-        if self.axes:
-            columns, coordinates = self._fold(patches, grid_q, grid_k)
-            attended = attend_folded(
-                query,
-                key,
-                value,
-                columns,
-                coordinates,
-                scale=self.scale,
-                has_cls=self.has_cls,
-            )
-        else:
-            attended = F.scaled_dot_product_attention(
-                query,
-                key,
-                value,
-                attn_mask=None if bias is None else bias.to(query.dtype)[None],
-                scale=self.scale,
-            )
+        attended = F.scaled_dot_product_attention(
+            query,
+            key,
+            value,
+            attn_mask=None if bias is None else bias.to(query.dtype)[None],
+            scale=self.scale,
+        ).transpose(1, 2)
         if self.residual_pooling:  # not for the cls token
-            attended = attended + F.pad(patches, (0, 0, int(self.has_cls), 0))
-        attended = attended.transpose(1, 2).flatten(2)  # (B, N', heads * d)
-        return self.proj_drop(self.proj(attended)), grid_q
+            _, patches = split_cls(query, has_cls=self.has_cls)
+            attended = attended + F.pad(patches.transpose(1, 2), (0, 0, 0, 0, int(self.has_cls), 0))
+        return attended, grid_q
+
+    def _attend_folded(
+        self, tokens: Tensor, grid: Grid, bias: Tensor | None
+    ) -> tuple[Tensor, Grid]:
+        """Attention with relative positions: (B, N', heads, d).
+
+        The query of the cls token, which has none, attends apart: putting it in front of the others
+        would copy them.
+        """
+        sources = self._sources(tokens)
+        cls, query, grid_q = self._pool_apart("q", sources, grid)
+        key, grid_k = self._pool("k", sources, grid)
+        value, _ = self._pool("v", sources, grid)
+        fold = self._fold(grid_q, grid_k, tokens.device)
+        width = query.shape[-1]
+        extra = fold.coordinates.shape[1]
+        key = fold_keys(key, fold.coordinates, scale=self.scale)
+        value = F.pad(value.transpose(1, 2), (0, extra)).transpose(1, 2)
+        folded = fold_queries(query, self._table(grid_q, grid_k), grid_q, fold)
+        attended = _attention(folded, key, value)[..., :width]
+        if self.residual_pooling:
+            attended = attended + query.transpose(1, 2)
+        if cls is not None:
+            of_cls = _attention(F.pad(cls, (0, extra)), key, value)[..., :width]
+            attended = torch.cat((of_cls, attended), dim=1)
+        return attended, grid_q
 
     def _position_bias(self, grid: Grid, shared: Tensor | None) -> Tensor | None:
         """The layer's own bias of relative positions (heads, N, N), or else the shared one."""
@@ -198,9 +219,10 @@ class PoolingAttention(nn.Module):
         scores = self.scale * query @ key.transpose(2, 3)
         if self.axes:
             _, patches = split_cls(query, has_cls=self.has_cls)
-            columns, coordinates = self._fold(patches, grid_q, grid_k)
-            front = int(self.has_cls)
-            scores[:, :, front:, front:] += columns @ coordinates.T
+            fold = self._fold(grid_q, grid_k, tokens.device)
+            folded = fold_queries(patches, self._table(grid_q, grid_k), grid_q, fold)
+            columns = folded[..., query.shape[-1] :]
+            scores[:, :, int(self.has_cls) :] += columns @ fold.coordinates.to(columns.dtype).T
         bias = self._position_bias(grid, bias)
         if bias is not None:
             scores += bias
@@ -210,28 +232,21 @@ class PoolingAttention(nn.Module):
         self, tokens: Tensor, grid: Grid
     ) -> tuple[Tensor, Tensor, Tensor, Grid, Grid]:
         """Queries, keys and values, each (B, heads, N', d), and the grids of the first two."""
-        if self.pool_first:
-            parts = _split(tokens, self.num_pooled_apart)
-            query, grid_q = self._pool("q", parts, grid)
-            key, grid_k = self._pool("k", parts, grid)
-            value, _ = self._pool("v", parts, grid)
-            query, key, value = (
-                _split(linear(x.transpose(1, 2).flatten(2)), self.num_heads)
-                for linear, x in ((self.q, query), (self.k, key), (self.v, value))
-            )
-            return query, key, value, grid_q, grid_k
-        if hasattr(self, "qkv"):
-            # (B, N, 3, heads, d)
-            parts = self._project(tokens).unflatten(-1, (3, self.num_heads, -1))
-            query, key, value = parts.permute(2, 0, 3, 1, 4).unbind(0)
-        else:
-            query, key, value = (
-                _split(linear(tokens), self.num_heads) for linear in (self.q, self.k, self.v)
-            )
-        query, grid_q = self._pool("q", query, grid)
-        key, grid_k = self._pool("k", key, grid)
-        value, _ = self._pool("v", value, grid)
+        sources = self._sources(tokens)
+        query, grid_q = self._pool("q", sources, grid)
+        key, grid_k = self._pool("k", sources, grid)
+        value, _ = self._pool("v", sources, grid)
         return query, key, value, grid_q, grid_k
+
+    def _sources(self, tokens: Tensor) -> dict[str, Tensor]:
+        """Inputs of the pools of queries, keys and values: (B, heads, N, d) each."""
+        if self.pool_first:
+            return dict.fromkeys("qkv", _split(tokens, self.num_pooled_apart))
+        if hasattr(self, "qkv"):
+            # (B, N, 3, heads, d), separated as they are in memory: so are their gradients joined.
+            parts = self._project(tokens).unflatten(-1, (3, self.num_heads, -1)).unbind(2)
+            return {name: x.transpose(1, 2) for name, x in zip("qkv", parts, strict=True)}
+        return {name: _split(getattr(self, name)(tokens), self.num_heads) for name in "qkv"}
 
     def _project(self, tokens: Tensor) -> Tensor:
         """Queries, keys and values side by side: (B, N, D) -> (B, N, 3 * width)."""
@@ -240,36 +255,45 @@ class PoolingAttention(nn.Module):
         bias = torch.cat((self.q_bias, torch.zeros_like(self.q_bias), self.v_bias))
         return F.linear(tokens, self.qkv.weight, bias)
 
-    def _pool(self, name: str, tokens: Tensor, grid: Grid) -> tuple[Tensor, Grid]:
+    def _pool(self, name: str, sources: dict[str, Tensor], grid: Grid) -> tuple[Tensor, Grid]:
+        """Queries, keys or values: (B, heads, N', d), and their grid."""
         pool, norm = getattr(self, f"pool_{name}"), getattr(self, f"norm_{name}")
-        return pool_tokens(tokens, grid, pool, norm, has_cls=self.has_cls)
+        pooled, grid = pool_tokens(sources[name], grid, pool, norm, has_cls=self.has_cls)
+        if self.pool_first:
+            linear = getattr(self, name)
+            pooled = _split(linear(pooled.transpose(1, 2).flatten(2)), self.num_heads)
+        return pooled, grid
 
-    def _fold(self, patches: Tensor, grid_q: Grid, grid_k: Grid) -> tuple[Tensor, Tensor]:
-        """Columns that go with the queries and key coordinates that go with the keys."""
-        known = (grid_q, grid_k) == self.built_for
-        embeddings = {}
+    def _pool_apart(
+        self, name: str, sources: dict[str, Tensor], grid: Grid
+    ) -> tuple[Tensor | None, Tensor, Grid]:
+        """As `_pool`, with the cls token apart: (B, heads, 1, d) or None."""
+        if self.pool_first:
+            pooled, grid = self._pool(name, sources, grid)
+            return *split_cls(pooled, has_cls=self.has_cls), grid
+        pool, norm = getattr(self, f"pool_{name}"), getattr(self, f"norm_{name}")
+        return pool_tokens_apart(sources[name], grid, pool, norm, has_cls=self.has_cls)
+
+    def _fold(self, grid_q: Grid, grid_k: Grid, device: torch.device) -> Fold:
+        """Constants of folding for these grids."""
+        if (grid_q, grid_k) == self.built_for:
+            return Fold(*(getattr(self, f"fold_{name}") for name in Fold._fields))
+        return self._make_fold(grid_q, grid_k, device)
+
+    def _table(self, grid_q: Grid, grid_k: Grid) -> Tensor:
+        """Tables of all axes, one below the other, resized to these grids: (rows, d)."""
+        tables = []
         for axis in self.axes:
-            name, sizes = _AXIS_NAMES[axis], (grid_q[axis], grid_k[axis])
-            index = (
-                getattr(self, f"index_{name}")
-                if known
-                else relative_index(*sizes, device=patches.device)
-            )
-            embeddings[axis] = relative_embedding(getattr(self, f"rel_pos_{name}"), *sizes, index)
-        coordinates = (
-            self.coordinates if known else key_coordinates(grid_k, self.axes, patches.device)
-        )
-        # The products are cheap, and what autograd would keep for them is three copies of the
-        # queries; so they are computed again in the backward pass.
-        columns = checkpoint(
-            fold_queries,
-            patches,
-            embeddings,
-            grid_q,
-            use_reentrant=False,
-            preserve_rng_state=False,
-        )
-        return columns, coordinates
+            length = 2 * max(grid_q[axis], grid_k[axis]) - 1
+            table = getattr(self, f"rel_pos_{_AXIS_NAMES[axis]}")
+            tables.append(resize_temporal(table[None], length=length)[0])
+        return torch.cat(tables)
+
+
+def _attention(query: Tensor, key: Tensor, value: Tensor) -> Tensor:
+    """Attention with scaled keys: (B, heads, N, d) -> (B, Nq, heads, d)."""
+    attended = F.scaled_dot_product_attention(query, key, value, scale=1.0)
+    return attended.transpose(1, 2)
 
 
 def _split(tokens: Tensor, num_heads: int) -> Tensor:

@@ -10,6 +10,7 @@ from torch.utils.checkpoint import checkpoint
 
 from slowfast_maskfeat.backbones.attention import LAYER_NORM_EPSILON, PoolingAttention
 from slowfast_maskfeat.backbones.geometry import BlockGeometry
+from slowfast_maskfeat.backbones.one_dtype import LayerNorm, call_in_one_dtype
 from slowfast_maskfeat.backbones.options import BlockOptions
 from slowfast_maskfeat.backbones.pooling import make_skip_pool, pool_tokens
 from slowfast_maskfeat.shapes import Grid
@@ -61,10 +62,10 @@ class MultiscaleBlock(nn.Module):
     ) -> None:
         super().__init__()
         self.has_cls = options.has_cls
-        self.norm1 = nn.LayerNorm(geometry.dim, eps=LAYER_NORM_EPSILON)
+        self.norm1 = LayerNorm(geometry.dim, eps=LAYER_NORM_EPSILON)
         self.attn = PoolingAttention(geometry, grid, options, table_grid=table_grid)
         width = geometry.attention_dim
-        self.norm2 = nn.LayerNorm(width, eps=LAYER_NORM_EPSILON)
+        self.norm2 = LayerNorm(width, eps=LAYER_NORM_EPSILON)
         hidden = int(width * options.mlp_ratio)
         self.mlp = Mlp(width, hidden, geometry.dim_out, dropout=options.dropout)
         self.widens_in_attention = geometry.dim != width
@@ -122,8 +123,8 @@ def run_block(
         Tokens and grid after the block.
     """
     if recompute and torch.is_grad_enabled():
-        return checkpoint(block, tokens, grid, bias, use_reentrant=False)
-    return block(tokens, grid, bias)
+        return checkpoint(call_in_one_dtype, block, tokens, grid, bias, use_reentrant=False)
+    return call_in_one_dtype(block, tokens, grid, bias)
 
 
 def turn_off_drops(network: nn.Module) -> nn.Module:

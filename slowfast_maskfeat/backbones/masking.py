@@ -32,13 +32,15 @@ def resize_mask(mask: Tensor, grid: Grid) -> Tensor:
             f"a mask on the grid {Grid(*mask.shape[1:])} does not divide the tokens' grid {grid}; "
             "set AUG.MASK_WINDOW_SIZE to a grid that does, or leave it empty to have it derived"
         )
-    for axis, size in enumerate(grid, start=1):
-        cells = mask.shape[axis]
-        if cells < size:
-            mask = mask.repeat_interleave(size // cells, dim=axis)
-        elif cells > size:
-            mask = mask[(slice(None),) * axis + (slice(None, None, cells // size),)]
-    return mask
+    steps = [max(cells // size, 1) for size, cells in zip(grid, mask.shape[1:], strict=True)]
+    mask = mask[:, :: steps[0], :: steps[1], :: steps[2]]
+    if mask.shape[1:] == tuple(grid):
+        return mask
+    repeats = [size // cells for size, cells in zip(grid, mask.shape[1:], strict=True)]
+    # All axes at once, in one copy: (B, t, 1, h, 1, w, 1) -> (B, t, r, h, r, w, r)
+    cells = mask[:, :, None, :, None, :, None]
+    cells = cells.expand(-1, -1, repeats[0], -1, repeats[1], -1, repeats[2])
+    return cells.reshape(len(mask), *grid)
 
 
 def split_masks(mask: Tensor) -> tuple[Tensor, ...]:
@@ -66,6 +68,5 @@ def take_masked(tokens: Tensor, mask: Tensor) -> Tensor:
     Returns:
         (M, D), in the order of (b, n).
     """
-    clips, places = mask.nonzero(as_tuple=True)
-    device = tokens.device
-    return tokens[clips.to(device, non_blocking=True), places.to(device, non_blocking=True)]
+    clips, places = mask.nonzero().to(tokens.device, non_blocking=True).unbind(1)
+    return tokens[clips, places]

@@ -38,7 +38,7 @@ class DepthwisePool(nn.Conv3d):
     """Pools by a learned depthwise convolution.
 
     Args:
-        width: Channels d: of one head, which all share it, or of all heads.
+        width: Channels d: of one head, whose kernels all heads share, or of all heads.
         kernel: (t, h, w) of the convolution.
         stride: (t, h, w) of the convolution.
 
@@ -60,10 +60,11 @@ class DepthwisePool(nn.Conv3d):
         )
 
     def forward(self, clips: Tensor) -> Tensor:
-        """(b, t, h, w, d) -> (b, t', h', w', d)."""
+        """(b, t, h, w, heads * d) -> (b, t', h', w', heads * d)."""
+        heads = clips.shape[-1] // self.out_channels
         return depthwise_conv3d(
             clips,
-            self.weight,
+            self.weight if heads == 1 else self.weight.repeat(heads, 1, 1, 1, 1),
             stride=self.stride,  # type: ignore[arg-type]
             padding=self.padding,  # type: ignore[arg-type]
         )
@@ -168,7 +169,7 @@ def pool_tokens(
     Args:
         tokens: (B, heads, N, d), N = 1 + t*h*w with a cls token.
         grid: Grid of the tokens.
-        pool: Module on (B * heads, t, h, w, d); None: the tokens stay as they are.
+        pool: Module on (B, t, h, w, heads * d); None: the tokens stay as they are.
         norm: Layer norm of all tokens after the pooling, the cls token included.
         has_cls: Whether the first token is a cls token.
 
@@ -179,14 +180,54 @@ def pool_tokens(
         return tokens, grid
     if isinstance(pool, DepthwisePool) and pool.fused and isinstance(norm, nn.LayerNorm):
         return pool.pool_and_norm(tokens, grid, norm, has_cls=has_cls)
-    cls, patches = split_cls(tokens, has_cls=has_cls)
-    leading = patches.shape[:2]
-    pooled = pool(patches.unflatten(2, tuple(grid)).flatten(0, 1))  # (B * heads, t', h', w', d)
-    grid = Grid(*pooled.shape[1:4])
-    pooled = pooled.reshape(*leading, grid.num_tokens, -1)
+    cls, pooled, grid = _pool_patches(tokens, grid, pool, has_cls=has_cls)
     if cls is not None:
-        pooled = torch.cat((cls, pooled), dim=2)
-    return (pooled if norm is None else norm(pooled)), grid
+        pooled = torch.cat((cls, pooled), dim=1)
+    return (pooled if norm is None else norm(pooled)).transpose(1, 2), grid
+
+
+def pool_tokens_apart(
+    tokens: Tensor,
+    grid: Grid,
+    pool: nn.Module | None,
+    norm: nn.Module | None = None,
+    *,
+    has_cls: bool,
+) -> tuple[Tensor | None, Tensor, Grid]:
+    """Pools tokens as `pool_tokens`, but returns the cls token apart, which saves a copy.
+
+    Returns:
+        (B, heads, 1, d) or None without a cls token, (B, heads, N', d) and the new grid.
+    """
+    if pool is None:
+        return *split_cls(tokens, has_cls=has_cls), grid
+    if isinstance(pool, DepthwisePool) and pool.fused and isinstance(norm, nn.LayerNorm):
+        pooled, grid = pool.pool_and_norm(tokens, grid, norm, has_cls=has_cls)
+        return *split_cls(pooled, has_cls=has_cls), grid
+    cls, pooled, grid = _pool_patches(tokens, grid, pool, has_cls=has_cls)
+    if norm is not None:
+        cls, pooled = None if cls is None else norm(cls), norm(pooled)
+    return None if cls is None else cls.transpose(1, 2), pooled.transpose(1, 2), grid
+
+
+def _pool_patches(
+    tokens: Tensor, grid: Grid, pool: nn.Module, *, has_cls: bool
+) -> tuple[Tensor | None, Tensor, Grid]:
+    """Pools the patch tokens.
+
+    The heads of a token lie side by side in memory, so that they are channels of one clip, and no
+    copy is needed to separate them.
+
+    Returns:
+        (B, 1, heads, d) or None, (B, N', heads, d) and the new grid.
+    """
+    cls, patches = split_cls(tokens, has_cls=has_cls)
+    heads = tokens.shape[1]
+    clips = patches.transpose(1, 2).flatten(2).unflatten(1, tuple(grid))  # (B, t, h, w, heads * d)
+    pooled = pool(clips)
+    grid = Grid(*pooled.shape[1:4])
+    pooled = pooled.reshape(len(tokens), grid.num_tokens, heads, -1)
+    return None if cls is None else cls.transpose(1, 2), pooled, grid
 
 
 def split_cls(tokens: Tensor, *, has_cls: bool) -> tuple[Tensor | None, Tensor]:

@@ -10,16 +10,13 @@ attention kernels run. It is exact.
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import NamedTuple
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from slowfast_maskfeat.position_tables import resize_temporal
 from slowfast_maskfeat.shapes import Grid
-
-# Equation of q (B, heads, t, h, w, d) and R (query coordinate, key coordinate, d), by axis.
-_EQUATIONS = ("bnthwd,tkd->bnthwk", "bnthwd,hkd->bnthwk", "bnthwd,wkd->bnthwk")
 
 
 def relative_index(num_queries: int, num_keys: int, device: torch.device | None = None) -> Tensor:
@@ -43,23 +40,6 @@ def relative_index(num_queries: int, num_keys: int, device: torch.device | None 
     return (queries - keys + (num_keys - 1) * step_k).long()
 
 
-def relative_embedding(table: Tensor, num_queries: int, num_keys: int, index: Tensor) -> Tensor:
-    """Relative position vector of each query and key coordinate along one axis.
-
-    Args:
-        table: (rows, d); resized to 2 * max(num_queries, num_keys) - 1 rows (linear) if it has
-            another number.
-        num_queries: Query coordinates along the axis.
-        num_keys: Key coordinates along the axis.
-        index: See `relative_index`.
-
-    Returns:
-        (num_queries, num_keys, d).
-    """
-    length = 2 * max(num_queries, num_keys) - 1
-    return resize_temporal(table[None], length=length)[0][index]
-
-
 def key_coordinates(grid: Grid, axes: Sequence[int], device: torch.device | None = None) -> Tensor:
     """One-hot coordinates of every key, side by side for the given axes.
 
@@ -79,55 +59,103 @@ def key_coordinates(grid: Grid, axes: Sequence[int], device: torch.device | None
     return torch.cat(parts, dim=-1).reshape(grid.num_tokens, -1)
 
 
-def fold_queries(query: Tensor, embeddings: dict[int, Tensor], grid: Grid) -> Tensor:
-    """Products of queries and relative positions, one column per key coordinate.
+class Fold(NamedTuple):
+    """Where the relative positions of an attention stand in its tables, for one pair of grids.
+
+    The columns of t and h come from one product, those of w from another: within a row of the grid
+    t and h are constant, and along a column of it w is.
+
+    Attributes:
+        rows: (t, h, columns) int64: rows of all tables one below the other, for the columns of the
+            keys' t and h.
+        columns: (w * heads, columns) int64: the same for w; None without spatial positions.
+        coordinates: (1 + Nk, columns) or (Nk, columns), see `key_coordinates`: a row of zeros for
+            the cls token, and columns of zeros that fill the width up to a multiple of 8.
+        filling: (n,) zeros, for the same columns of the queries.
+    """
+
+    rows: Tensor
+    columns: Tensor | None
+    coordinates: Tensor
+    filling: Tensor
+
+
+def make_fold(
+    grid_q: Grid,
+    grid_k: Grid,
+    axes: Sequence[int],
+    *,
+    width: int,
+    num_heads: int,
+    has_cls: bool,
+    device: torch.device | None = None,
+) -> Fold:
+    """Finds the constants of folding.
+
+    Args:
+        grid_q: Grid of the queries.
+        grid_k: Grid of the keys.
+        axes: Which of (t, h, w) have relative positions, ascending.
+        width: Channels d of a head.
+        num_heads: Number of heads.
+        has_cls: Whether there is a cls token.
+        device: Where to put the result.
+    """
+    coordinates = key_coordinates(grid_k, axes, device)
+    fill = -(width + coordinates.shape[1]) % 8  # fused kernels take widths that are multiples of 8
+    coordinates = F.pad(coordinates, (0, fill, int(has_cls), 0))
+    rows, columns, first = [], None, 0
+    for axis in axes:
+        index = first + relative_index(grid_q[axis], grid_k[axis], device)
+        first += 2 * max(grid_q[axis], grid_k[axis]) - 1
+        if axis == 2:
+            columns = index.repeat_interleave(num_heads, dim=0)
+        else:
+            index = index[:, None] if axis == 0 else index[None]
+            rows.append(index.expand(grid_q.t, grid_q.h, -1))
+    filling = torch.zeros(fill, device=device)
+    return Fold(torch.cat(rows, dim=-1), columns, coordinates, filling)
+
+
+def fold_queries(query: Tensor, table: Tensor, grid: Grid, fold: Fold) -> Tensor:
+    """Queries with their products with relative positions, one column per key coordinate.
 
     Args:
         query: (B, heads, N, d), unscaled and without the cls token.
-        embeddings: {axis: (query coordinates, key coordinates, d)}, axes ascending.
+        table: (rows, d), the tables of all axes one below the other.
         grid: Grid of the queries.
+        fold: See `make_fold`.
 
     Returns:
-        (B, heads, N, sum of the key coordinates).
+        (B, heads, N, d + columns).
     """
-    planes = query.unflatten(2, tuple(grid))  # (B, heads, t, h, w, d)
-    columns = [torch.einsum(_EQUATIONS[axis], planes, r) for axis, r in embeddings.items()]
-    return torch.cat(columns, dim=-1).flatten(2, 4)
+    heads = query.shape[1]
+    planes = query.transpose(1, 2).unflatten(1, tuple(grid))  # (B, t, h, w, heads, d)
+    # (B, t, h, w * heads, d) x (t, h, d, columns)
+    products = planes.flatten(3, 4) @ table[fold.rows].transpose(2, 3)
+    parts = [planes, products.unflatten(3, (-1, heads))]
+    if fold.columns is not None:
+        lines = planes.permute(3, 4, 0, 1, 2, 5).flatten(2, 4).flatten(0, 1)
+        # (w * heads, B * t * h, d) x (w * heads, d, columns)
+        products = lines @ table[fold.columns].transpose(1, 2)
+        products = products.unflatten(1, (-1, *grid[:2])).unflatten(0, (-1, heads))
+        parts.append(products.permute(2, 3, 4, 0, 1, 5))
+    parts.append(fold.filling.to(planes.dtype).expand(*planes.shape[:-1], -1))
+    return torch.cat(parts, dim=-1).flatten(1, 3).transpose(1, 2)
 
 
-def attend_folded(
-    query: Tensor,
-    key: Tensor,
-    value: Tensor,
-    columns: Tensor,
-    coordinates: Tensor,
-    *,
-    scale: float,
-    has_cls: bool,
-) -> Tensor:
-    """Attention whose scores are scale * q . k plus the folded biases.
-
-    Queries, keys and values are padded to a multiple of 8 (fused kernels want equal and aligned
-    widths); the padding adds exact zeros.
+def fold_keys(key: Tensor, coordinates: Tensor, *, scale: float) -> Tensor:
+    """Scaled keys with their coordinates.
 
     Args:
-        query: (B, heads, Nq, d), a cls token first if there is one; likewise the next two.
-        key: (B, heads, Nk, d).
-        value: (B, heads, Nk, d).
-        columns: (B, heads, Nq without cls, c): see `fold_queries`.
-        coordinates: (Nk without cls, c): see `key_coordinates`.
+        key: (B, heads, Nk, d), a cls token first if there is one.
+        coordinates: (Nk, columns): see `Fold`.
         scale: Factor of q . k alone; the biases are not scaled.
-        has_cls: Whether there is a cls token. Its row and column get no bias.
 
     Returns:
-        (B, heads, Nq, d).
+        (B, heads, Nk, d + columns).
     """
-    width, extra = query.shape[-1], columns.shape[-1]
-    fill = -(width + extra) % 8
-    front = int(has_cls)
-    columns = F.pad(columns, (0, fill, front, 0)).to(query.dtype)
-    coordinates = F.pad(coordinates, (0, fill, front, 0)).to(key.dtype)
-    query = torch.cat((query * scale, columns), dim=-1)
-    key = torch.cat((key, coordinates.expand(*key.shape[:2], -1, -1)), dim=-1)
-    value = F.pad(value, (0, extra + fill))
-    return F.scaled_dot_product_attention(query, key, value, scale=1.0)[..., :width]
+    coordinates = coordinates.to(key.dtype)[:, None]
+    key = key.transpose(1, 2)  # (B, Nk, heads, d), as in memory
+    coordinates = coordinates.expand(len(key), -1, key.shape[2], -1)
+    return torch.cat((key * scale, coordinates), dim=-1).transpose(1, 2)

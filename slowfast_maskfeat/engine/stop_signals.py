@@ -11,7 +11,7 @@ import torch
 import torch.distributed as dist
 
 from slowfast_maskfeat import distributed
-from slowfast_maskfeat.cli import SAME_SIGNAL_SECONDS
+from slowfast_maskfeat.cli import SAME_SIGNAL_SECONDS, StoppedError
 
 
 class StopSignals:
@@ -21,7 +21,8 @@ class StopSignals:
     launchers send it twice, and a scheduler that does not wait sends SIGKILL.
 
     The processes of a run may receive a signal at different steps; `agreed` makes them stop at the
-    same one. It communicates over gloo, in host memory, so that no GPU is waited for.
+    same one, and `agreed_before` too, one step later but without waiting for one another. They
+    communicate over gloo, in host memory, so that no GPU is waited for.
     """
 
     def __init__(self) -> None:
@@ -29,6 +30,7 @@ class StopSignals:
         self._caught_at = 0.0
         self._before: dict[int, Any] = {}
         self._group = dist.new_group(backend="gloo") if distributed.world_size() > 1 else None
+        self._exchange: tuple[torch.Tensor, dist.Work] | None = None
 
     def __enter__(self) -> StopSignals:
         for number in (signal.SIGTERM, signal.SIGINT):
@@ -43,6 +45,8 @@ class StopSignals:
     ) -> None:
         for number, handler in self._before.items():
             signal.signal(number, handler)
+        if kind is None or issubclass(kind, StoppedError):  # the others come to this point too
+            self._finish_exchange()
 
     def _catch(self, number: int, frame: FrameType | None) -> None:
         now = time.monotonic()
@@ -61,6 +65,30 @@ class StopSignals:
         """Return the signal that any process caught, 0 for none; all call it at the same points."""
         if self._group is None:
             return self._caught
+        self._finish_exchange()
+        self._start_exchange()
+        return self._finish_exchange()
+
+    def agreed_before(self) -> int:
+        """Return what `agreed` would have at the call before; 0 at the first call after it.
+
+        All call it at the same points. A single process learns of its signal at once.
+        """
+        if self._group is None:
+            return self._caught
+        before = self._finish_exchange()
+        self._start_exchange()
+        return before
+
+    def _start_exchange(self) -> None:
         caught = torch.tensor(self._caught)
-        dist.all_reduce(caught, op=dist.ReduceOp.MAX, group=self._group)
+        work = dist.all_reduce(caught, op=dist.ReduceOp.MAX, group=self._group, async_op=True)
+        assert work is not None
+        self._exchange = caught, work
+
+    def _finish_exchange(self) -> int:
+        if self._exchange is None:
+            return 0
+        (caught, work), self._exchange = self._exchange, None
+        work.wait()
         return int(caught)

@@ -203,9 +203,10 @@ class _TrainLoop:
         signal = 0
         while state.step < num_steps:
             self._run_step(batches)
-            signal = signals.agreed()
             if state.step == num_steps:
+                signal = signals.agreed()
                 break  # the checkpoint at the end of the epoch follows
+            signal = signals.agreed_before()
             if signal or _is_due(state.step, self._settings.checkpoint_step_period):
                 self.save()
             if signal:

@@ -222,11 +222,13 @@ class LossEvaluation(Evaluation):
         """Add the result of a step."""
         means = [torch.ones_like(output.loss), output.loss]
         means += [output.scalars[name] for name in self._names[1:]]
-        self._sums += (torch.stack(means).double() * output.weight).cpu()
+        # Summed on the device, which is read only once, in `merge`.
+        sums = torch.stack(means).double() * output.weight
+        self._sums = self._sums.to(sums.device, non_blocking=True) + sums
 
     def merge(self, all_reduce: AllReduce) -> None:
         """Sum over processes."""
-        self._sums = all_reduce(self._sums, "sum")
+        self._sums = all_reduce(self._sums.cpu(), "sum")
 
     def results(self) -> dict[str, Any]:
         """Return the mean of each term by its name.

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import pytest
 import torch
 
@@ -51,6 +53,39 @@ def test_splitting_cuts_every_tensor_alike():
     assert torch.cat([part.clips for part in parts]).equal(batch.clips)
     assert torch.cat([part.mask for part in parts]).equal(batch.mask)
     assert batch.split(5) == [batch]
+
+
+def test_a_batch_is_pinned_whole_and_copied_without_waiting(monkeypatch):
+    """Of all views, and of every field that goes to the device."""
+    further = collate([_sample(row, 1) for row in range(2)])
+    batch = replace(collate([_sample(row, 2) for row in range(2)]), views_per_sample=2)
+    batch = replace(batch, further=(further,))
+    pinned, copied = [], []
+
+    def pin(tensor):
+        pinned.append(tensor)
+        return tensor.clone()
+
+    def copy(tensor, device, *, non_blocking=False):
+        copied.append((tensor, non_blocking))
+        return tensor
+
+    monkeypatch.setattr(torch.Tensor, "pin_memory", pin)
+    monkeypatch.setattr(torch.Tensor, "to", copy)
+    in_pinned_memory = batch.pin_memory()
+    expected = [x for view in batch.views for x in view._tensors().values()]
+    assert sorted(map(id, pinned)) == sorted(map(id, expected))
+    assert in_pinned_memory.further[0].mask.equal(further.mask)
+    in_pinned_memory.to(torch.device("cuda"))
+    on_host = {"mask", "index", "view"}
+    moved = [
+        x
+        for view in in_pinned_memory.views
+        for name, x in view._tensors().items()
+        if name not in on_host
+    ]
+    assert sorted(id(x) for x, _ in copied) == sorted(map(id, moved))
+    assert all(non_blocking for _, non_blocking in copied)
 
 
 @pytest.mark.parametrize(

@@ -2,16 +2,20 @@
 
 from __future__ import annotations
 
+import json
 import os
 import signal
 import sys
+from pathlib import Path
 
 import pytest
 from helpers import sessions
 from helpers.load_tool import ROOT
 from helpers.tiny_run import PRETRAINING, command, events, losses, make_videos, wait_for
 
+from slowfast_maskfeat import distributed
 from slowfast_maskfeat.engine import stop_signals
+from slowfast_maskfeat.engine.launch import launch
 from slowfast_maskfeat.engine.stop_signals import StopSignals
 
 OPTIONS = {**PRETRAINING, "DATA_LOADER.NUM_WORKERS": 2, "SOLVER.MAX_EPOCH": 100}
@@ -116,3 +120,22 @@ def test_a_later_ctrl_c_ends_a_single_process(monkeypatch):
         assert signals.agreed() == signal.SIGINT
         with pytest.raises(KeyboardInterrupt):
             signal.raise_signal(signal.SIGINT)
+
+
+def _steps_until_agreed(folder):
+    """Steps of one of two processes, the second of which receives a signal in step 3."""
+    with StopSignals() as signals:
+        for step in range(10):
+            if step == 3 and distributed.rank() == 1:
+                signal.raise_signal(signal.SIGTERM)
+            number = signals.agreed_before()
+            if number:
+                break
+        learned = [step, number, signals.agreed()]
+    (Path(folder) / f"{distributed.rank()}.json").write_text(json.dumps(learned))
+
+
+def test_two_processes_learn_of_a_signal_one_step_later(tmp_path):
+    launch(_steps_until_agreed, 2, (str(tmp_path),))
+    learned = [json.loads((tmp_path / f"{rank}.json").read_text()) for rank in (0, 1)]
+    assert learned == [[4, signal.SIGTERM, signal.SIGTERM]] * 2

@@ -16,9 +16,9 @@ from slowfast_maskfeat.builders import build_model
 from slowfast_maskfeat.config import load_config
 from slowfast_maskfeat.videos.decode import open_video
 
-benchmark, report, rendered, of_targets = (
-    load_tool(f"tools/{name}.py")
-    for name in ("benchmark", "benchmark_report", "benchmark_video", "benchmark_targets")
+benchmark, report, rendered, of_targets, steps = (
+    load_tool(f"tools/benchmark{name}.py")
+    for name in ("", "_report", "_video", "_targets", "_steps")
 )
 Row, Table = report.Row, report.Table
 KEY_FRAME_DISTANCE = rendered.KEY_FRAME_DISTANCE
@@ -98,7 +98,7 @@ def test_the_encoder_is_given_all_tokens_and_the_rest_stays():
     batch = benchmark.make_batch(cfg, 2)
     counts, shapes = {}, {}
     for form in benchmark.FORMS["mae"]:
-        model = benchmark.make_state(cfg, form, CPU).bare
+        model = steps.make_state(cfg, form, CPU).bare
         blocks = {"encoder": model.blocks[0], "decoder": model.pred_head.transforms[0][0]}
         for part, block in blocks.items():
             key = form, part
@@ -122,7 +122,7 @@ def test_steps_of_targets_differ_in_the_target_alone(tmp_path):
     targets, encoders, gradients = {}, set(), {}
     for form, pairs in of_targets.target_pairs(tmp_path, quick=True).items():
         cfg = benchmark.read_config(file, pairs)
-        state = benchmark.make_state(cfg, form, CPU)
+        state = steps.make_state(cfg, form, CPU)
         targets[form] = type(state.task.targets[0]).__name__
         parameters = {n: p for n, p in state.bare.named_parameters() if "pred_head" not in n}
         encoders.add(tuple((name, tuple(p.shape)) for name, p in parameters.items()))
@@ -191,3 +191,4 @@ def test_the_whole_run_at_tiny_sizes(tmp_path):
     assert on_cpu[3]["rows"][0]["unit"] == "MiB"
     assert [row["name"] for row in on_cpu[4]["rows"]] == ["visible tokens", "all tokens"]
     assert [row["name"] for row in on_cpu[6]["rows"]][-1] == "hog"
+    assert list(content["traffic"]) == list(report.PHASES)
