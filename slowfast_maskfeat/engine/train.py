@@ -116,7 +116,7 @@ def train(
     Raises:
         ValueError: too many videos are lost, too many losses in a row are not finite, or a resumed
             epoch has fewer steps than were already done.
-        StoppedError: after SIGTERM or SIGINT, once the step is finished and a checkpoint saved;
+        StoppedError: after a signal, once the step is finished and a checkpoint saved;
             a validation is not finished, but made first when the run is resumed.
     """
     if state.step >= len(loader):

@@ -70,7 +70,7 @@ def run_training(
 
     Raises:
         ValueError: something that a user can fix; the message names it.
-        StoppedError: after SIGTERM or SIGINT, once a checkpoint is saved.
+        StoppedError: after a signal, once a checkpoint is saved.
     """
     method = find_method(cfg)
     method.check(cfg)
