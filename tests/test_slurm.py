@@ -3,28 +3,19 @@
 from __future__ import annotations
 
 import os
+import signal
 import socket
 import subprocess
 import sys
 
 import pytest
-from helpers.tiny_run import PRETRAINING, command, events, losses, make_videos, run
+from helpers.slurm_step import STEP, end_tasks, free_port, start_tasks
+from helpers.tiny_run import PRETRAINING, command, events, losses, make_videos, run, wait_for
 
 from slowfast_maskfeat import slurm
 from slowfast_maskfeat.slurm import expand_nodes, find_task, unused_tasks
 
 ONE_EPOCH = {"SOLVER.MAX_EPOCH": 1, "TRAIN.EVAL_PERIOD": 10}
-
-STEP = {
-    "SLURM_JOB_ID": "1234567",
-    "SLURM_STEP_ID": "0",
-    "SLURM_STEP_NUM_TASKS": "4",
-    "SLURM_NTASKS": "4",
-    "SLURM_PROCID": "3",
-    "SLURM_LOCALID": "1",
-    "SLURM_STEP_NODELIST": "node[08,10]",
-    "SLURM_JOB_NODELIST": "node[07-10]",
-}
 
 
 @pytest.mark.parametrize(
@@ -131,32 +122,9 @@ def data(tmp_path_factory):
     return make_videos(tmp_path_factory.mktemp("data"))
 
 
-def _srun(words, num_tasks=2, **variables):
-    """Start a command as srun does, and return the processes when they have ended."""
-    shared = {**os.environ, **STEP, "SLURM_STEP_NODELIST": "this-node", **variables}
-    shared |= {"SLURM_STEP_NUM_TASKS": str(num_tasks)}
-    pipes = {"stdout": subprocess.PIPE, "stderr": subprocess.PIPE, "stdin": subprocess.DEVNULL}
-    processes = []
-    for rank in map(str, range(num_tasks)):
-        place = {"SLURM_PROCID": rank, "SLURM_LOCALID": rank}
-        processes.append(subprocess.Popen(words, env={**shared, **place}, text=True, **pipes))
-    try:
-        printed = [process.communicate(timeout=120)[1] for process in processes]
-    finally:
-        for process in processes:
-            process.kill()
-    return [process.returncode for process in processes], printed
-
-
-def _free_port():
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        return str(probe.getsockname()[1])
-
-
 def test_two_tasks_of_srun_are_one_run(data, tmp_path):
     words = command(data, tmp_path / "two", PRETRAINING, ONE_EPOCH, {"MVIT.DROPPATH_RATE": 0.0})
-    codes, printed = _srun(words, MASTER_PORT=_free_port())
+    codes, printed = end_tasks(start_tasks(words))
     assert codes == [0, 0], printed
     (start,) = events(tmp_path / "two", "start")
     assert start["num_processes"] == 2
@@ -164,6 +132,25 @@ def test_two_tasks_of_srun_are_one_run(data, tmp_path):
     done = run(data, tmp_path / "one", PRETRAINING, ONE_EPOCH, {"MVIT.DROPPATH_RATE": 0.0})
     assert done.returncode == 0, done.stderr
     assert losses(tmp_path / "two") == pytest.approx(losses(tmp_path / "one"), rel=1e-5)
+
+
+def test_sigusr1_to_all_tasks_ends_the_run_with_a_checkpoint(data, tmp_path):
+    """As with `sbatch --signal=USR1@120`: srun ends with the code by which a script requeues."""
+    endless = {"SOLVER.MAX_EPOCH": 1000, "TRAIN.EVAL_PERIOD": 2000, "TRAIN.CHECKPOINT_PERIOD": 2000}
+    tasks = start_tasks(command(data, tmp_path, PRETRAINING, endless))
+    try:
+        wait_for(lambda: (tmp_path / "stats.jsonl").exists() and losses(tmp_path))
+        for task in tasks:
+            task.send_signal(signal.SIGUSR1)
+    except BaseException:
+        for task in tasks:
+            task.kill()
+        raise
+    codes, printed = end_tasks(tasks)
+    assert codes == [128 + signal.SIGUSR1] * 2, printed
+    (saved,) = (tmp_path / "checkpoints").iterdir()
+    assert printed[0].splitlines()[-1] == f"stopped by signal {int(signal.SIGUSR1)}; {saved}"
+    assert "Traceback" not in "".join(printed)
 
 
 @pytest.mark.slow
@@ -196,7 +183,7 @@ def test_torchrun_comes_before_slurm(monkeypatch):
         "assert d.from_environment('gloo'); print(d.rank(), d.world_size()); d.end_process()"
     )
     variables = {"RANK": "0", "LOCAL_RANK": "0", "WORLD_SIZE": "1", "MASTER_ADDR": "127.0.0.1"}
-    variables |= {"MASTER_PORT": _free_port()}
+    variables |= {"MASTER_PORT": free_port()}
     environment = {**os.environ, **STEP, **variables}
     done = subprocess.run(
         [sys.executable, "-c", code], env=environment, capture_output=True, text=True
