@@ -268,7 +268,9 @@ def _raise_signal(processes: list[multiprocessing.process.BaseProcess]) -> None:
     codes = [_exit_code(process) for process in processes]
     has_said_so = (processes[0].exitcode or 0) > 0
     if all(code in _SIGNAL_EXITS for code in codes) and not has_said_so:
-        raise KeyboardInterrupt if codes[0] == 128 + signal.SIGINT else Terminated(codes[0] - 128)
+        if codes[0] == 128 + signal.SIGINT:
+            raise KeyboardInterrupt
+        raise Terminated(codes[0] - 128)
 
 
 def _raise(failure: _Failure) -> None:
