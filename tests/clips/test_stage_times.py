@@ -5,7 +5,7 @@ from __future__ import annotations
 import time
 
 import pytest
-from helpers.tiny_run import PRETRAINING, make_videos, pairs
+from helpers.tiny_run import MODEL, PRETRAINING, make_videos, pairs
 
 from slowfast_maskfeat.builders.data import build_loader
 from slowfast_maskfeat.clips.stage_times import StageTimes
@@ -35,11 +35,8 @@ def test_a_batch_brings_the_times_of_its_samples(tmp_path, num_workers):
         "DATA.PATH_TO_DATA_DIR": tmp_path,
         "TRAIN.BATCH_SIZE": 4,
         "DATA_LOADER.NUM_WORKERS": num_workers,
-        "DATA.TRAIN_CROP_SIZE": 32,
-        "DATA.NUM_FRAMES": 4,
-        "NUM_GPUS": 0,
     }
-    loader = build_loader(load_config([], pairs(PRETRAINING, options)), "train")
+    loader = build_loader(load_config([], pairs(MODEL, PRETRAINING, options)), "train")
     start = time.perf_counter()
     (batch,) = loader.epoch(0)
     seconds = time.perf_counter() - start
