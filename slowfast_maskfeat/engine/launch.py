@@ -176,7 +176,7 @@ def _run(
             function(*args)
     except KeyboardInterrupt as stopped:
         # By the signal, at which the launcher prints a message.
-        number = stopped.number if isinstance(stopped, Terminated) else signal.SIGINT
+        number = stopped.number if isinstance(stopped, Terminated) else int(signal.SIGINT)
         distributed.exit_process(-number)
     except SystemExit as stopped:
         distributed.end_process(stopped.code if isinstance(stopped.code, int) else 1)

@@ -155,7 +155,7 @@ class RemoteReader(io.RawIOBase):
 def _media_of(file: RemoteFile) -> list[tuple[int, int]]:
     """First and last offset of the media data of an MP4 file; empty for any other file."""
     media: list[tuple[int, int]] = []
-    kinds = set()
+    kinds: set[bytes] = set()
     start = 0
     for _ in range(_MOST_BOXES):
         if start + 8 > file.size:
