@@ -176,8 +176,8 @@ def _run(
             function(*args)
     except KeyboardInterrupt as stopped:
         # By the signal, at which the launcher prints a message.
-        number = stopped.number if isinstance(stopped, Terminated) else int(signal.SIGINT)
-        distributed.exit_process(-number)
+        by = stopped.number if isinstance(stopped, Terminated) else int(signal.SIGINT)
+        distributed.exit_process(-by)
     except SystemExit as stopped:
         distributed.end_process(stopped.code if isinstance(stopped.code, int) else 1)
     except Exception as error:
