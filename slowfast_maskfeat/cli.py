@@ -18,6 +18,7 @@ from types import FrameType
 from typing import TextIO
 
 from slowfast_maskfeat.text import cut_quotes, printable
+from slowfast_maskfeat.workers import SIGNALS
 
 INVALID_INPUT = 2
 INTERRUPTED = 128 + signal.SIGINT  # as shells report it
@@ -50,7 +51,15 @@ class StoppedError(Exception):
 
 
 class Terminated(KeyboardInterrupt):
-    """SIGTERM, raised like Ctrl-C, so that the same is cleaned up."""
+    """SIGTERM or SIGUSR1, raised like Ctrl-C, so that the same is cleaned up.
+
+    Attributes:
+        number: Signal number.
+    """
+
+    def __init__(self, number: int = signal.SIGTERM) -> None:
+        super().__init__(number)
+        self.number = int(number)
 
 
 def exit_code(work: Callable[[], object], *, output: object = None, resumable: bool = False) -> int:
@@ -98,11 +107,11 @@ def signal_exit_code(
         128 plus the signal number.
     """
     if threading.current_thread() is threading.main_thread():
-        for ignored in (signal.SIGINT, signal.SIGTERM):
+        for ignored in SIGNALS:
             signal.signal(ignored, signal.SIG_IGN)
     number, message = signal.SIGINT.value, "interrupted"
     if isinstance(stopped, Terminated):
-        number = signal.SIGTERM.value
+        number = stopped.number
         message = f"stopped by signal {number}"
     if isinstance(stopped, StoppedError):
         number, message = stopped.number, str(stopped)
@@ -138,7 +147,7 @@ def print_written(paths: Iterable[str | os.PathLike[str]], *, stream: TextIO | N
 
 @contextmanager
 def raising_signals() -> Iterator[None]:
-    """Raise Ctrl-C as KeyboardInterrupt and SIGTERM as Terminated inside of the context.
+    """Raise Ctrl-C as KeyboardInterrupt, SIGTERM and SIGUSR1 as Terminated inside of the context.
 
     Python drops an exception that is raised during a finalizer, for example while torch waits for
     its workers; the signal is then sent again.
@@ -154,7 +163,7 @@ def raising_signals() -> Iterator[None]:
         now = time.monotonic()
         is_repeated, last = now - last < SAME_SIGNAL_SECONDS, now
         if not is_repeated:
-            raise Terminated
+            raise Terminated(number)
 
     def send_again(dropped: sys.UnraisableHookArgs) -> None:
         nonlocal last
@@ -162,18 +171,15 @@ def raising_signals() -> Iterator[None]:
             hook_before(dropped)
             return
         last = -SAME_SIGNAL_SECONDS
-        is_term = issubclass(dropped.exc_type, Terminated)
-        number = signal.SIGTERM if is_term else signal.SIGINT
+        error = dropped.exc_value
+        number = error.number if isinstance(error, Terminated) else signal.SIGINT
         threading.Timer(
             _SECONDS_UNTIL_AGAIN, lambda: None if is_over else os.kill(os.getpid(), number)
         ).start()
 
     handlers = {
-        number: handler
-        for number, handler in (
-            (signal.SIGINT, signal.default_int_handler),
-            (signal.SIGTERM, terminate),
-        )
+        number: signal.default_int_handler if number == signal.SIGINT else terminate
+        for number in SIGNALS
         if signal.getsignal(number) is not signal.SIG_IGN  # as in the background of a script
     }
     before = {number: signal.signal(number, handler) for number, handler in handlers.items()}

@@ -25,6 +25,8 @@ from torch import Tensor, nn
 from torch.autograd.function import once_differentiable
 from torch.nn.parallel import DistributedDataParallel
 
+from slowfast_maskfeat import slurm
+
 Item = TypeVar("Item")
 AllReduce = Callable[[Tensor, str], Tensor]
 """Combines a tensor over all processes by "sum", "max" or "min"; see :func:`all_reduce`."""
@@ -126,7 +128,7 @@ def setup(
             world_size=world_size,
             timeout=_TIMEOUT,
         )
-    except dist.DistNetworkError as error:
+    except (dist.DistNetworkError, dist.DistStoreError) as error:
         reason = str(error).splitlines()[0]
         if "EADDRINUSE" in reason:
             raise _port_in_use(*_address(init_method)) from None
@@ -169,20 +171,28 @@ def _port_in_use(source: str, port: int | None) -> ValueError:
     )
 
 
-def from_environment(backend: str) -> bool:
-    """Join the process group described by ``torchrun`` in RANK, WORLD_SIZE and LOCAL_RANK.
+def from_environment(backend: str, task: slurm.SlurmTask | None = None) -> bool:
+    """Join the process group of ``torchrun`` or, without it, of SLURM's ``srun``.
 
     Args:
         backend: ``gloo`` or ``nccl``.
+        task: The task of SLURM that this process is; None: by the environment.
 
     Returns:
-        Whether torchrun started this process; otherwise nothing is done.
+        Whether one of them started this process as one of several; otherwise nothing is done.
 
     Raises:
         ValueError: If a variable is missing or not a number, or from :func:`setup`.
     """
     if not started_by_torchrun():
-        return False
+        task = task or slurm.find_task(os.environ)
+        if task is None:
+            return False
+        # With --gpus-per-task each task sees its own GPU alone.
+        sees_one = backend == "nccl" and torch.cuda.device_count() == 1
+        local_rank = 0 if sees_one else task.local_rank
+        setup(task.rank, local_rank, task.num_tasks, backend, task.address)
+        return True
     numbers: dict[str, int] = {}
     for name in ("RANK", "LOCAL_RANK", "WORLD_SIZE"):
         text = os.environ.get(name, "")

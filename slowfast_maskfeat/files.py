@@ -109,6 +109,16 @@ def is_plain_http(path: str) -> bool:
     return path.startswith(("http://", "https://")) and not _has_handler(path)
 
 
+def has_ranges(path: str) -> bool:
+    """Whether parts of a file can be requested from a store of fsspec, such as s3:// or gs://.
+
+    Not from inside of an archive (``zip://...::s3://...``), nor by a handler of iopath, which may
+    only read from the beginning.
+    """
+    is_stored = is_address(path) and not path.startswith(("http://", "https://"))
+    return is_stored and "::" not in path and not _has_handler(path)
+
+
 def join(folder: str, name: str) -> str:
     """Join folder and name, in an address with a forward slash; an absolute `name` is kept."""
     if is_address(name) or os.path.isabs(name) or not folder:

@@ -1,7 +1,7 @@
 """Worker processes: unaffected by the signals that stop a run, and ended with their parent.
 
-Schedulers, `timeout` and terminals send SIGTERM or SIGINT to all processes of a run. The main
-process decides what to do; workers go on until it ends them.
+Schedulers, `timeout` and terminals send SIGTERM, SIGUSR1 or SIGINT to all processes of a run. The
+main process decides what to do; workers go on until it ends them.
 """
 
 from __future__ import annotations
@@ -15,14 +15,20 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from multiprocessing import resource_tracker
 
-SIGNALS = (signal.SIGINT, signal.SIGTERM)
+# SIGUSR1 is what SLURM's --signal usually sends before the end of a job; Windows has none.
+SIGNALS: tuple[signal.Signals, ...] = (
+    signal.SIGINT,
+    signal.SIGTERM,
+    *(signal.Signals[name] for name in ("SIGUSR1",) if hasattr(signal, name)),
+)
+"""Signals that stop a run. SIGUSR1 acts as SIGTERM."""
 
 _PR_SET_PDEATHSIG = 1  # of linux/prctl.h
 
 
 @contextmanager
 def starting_workers() -> Iterator[None]:
-    """Delay SIGINT and SIGTERM until after the block, which starts processes.
+    """Delay `SIGNALS` until after the block, which starts processes.
 
     The processes inherit that these signals are blocked, so that none reaches them before they call
     `become_worker` or `unblock_signals`.
@@ -42,7 +48,7 @@ def starting_workers() -> Iterator[None]:
 
 @contextmanager
 def delaying_signals() -> Iterator[None]:
-    """Delay SIGINT and SIGTERM until after the block, which could not be undone halfway."""
+    """Delay `SIGNALS` until after the block, which could not be undone halfway."""
     if threading.current_thread() is not threading.main_thread():  # others handle no signals
         yield
         return
@@ -61,7 +67,7 @@ def delaying_signals() -> Iterator[None]:
 
 
 def become_worker(parent: int | None = None) -> None:
-    """Ignore SIGINT and SIGTERM in this process, and end with its parent.
+    """Ignore `SIGNALS` in this process, and end with its parent.
 
     Args:
         parent: From `parent_of_workers`, called where this process was started. None leaves it to

@@ -15,12 +15,13 @@ from helpers.load_tool import ROOT, load_tool, run_tool
 from slowfast_maskfeat.checkpoints.report import LoadError, LoadReport
 from slowfast_maskfeat.cli import StoppedError, exit_code, print_written
 from slowfast_maskfeat.videos.decode import DecodeError
+from slowfast_maskfeat.workers import SIGNALS
 
 
 @pytest.fixture(autouse=True)
 def _interrupts_as_before():
-    """The command ignores SIGINT and SIGTERM once it ends by a signal."""
-    before = {number: signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM)}
+    """The command ignores these signals once it ends by a signal."""
+    before = {number: signal.getsignal(number) for number in SIGNALS}
     yield
     for number, handler in before.items():
         signal.signal(number, handler)
@@ -100,6 +101,10 @@ def test_signals_become_the_codes_of_shells(error, resumable, code, line, capsys
     [
         (signal.SIGINT, "interrupted; run the same command again to resume"),
         (signal.SIGTERM, "stopped by signal 15; run the same command again to resume"),
+        (
+            signal.SIGUSR1,
+            f"stopped by signal {int(signal.SIGUSR1)}; run the same command again to resume",
+        ),
     ],
 )
 def test_a_signal_during_a_command_is_one_line(number, line, capsys):
@@ -107,7 +112,7 @@ def test_a_signal_during_a_command_is_one_line(number, line, capsys):
     assert capsys.readouterr().err == f"\n{line}\n"
 
 
-@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+@pytest.mark.parametrize("number", SIGNALS)
 def test_a_signal_during_a_finalizer_is_not_lost(number, capsys):
     class Finalized:
         def __del__(self):

@@ -33,6 +33,7 @@ from helpers.command_sandbox import (
 )
 from helpers.documents import ROOT, Block, all_blocks
 from helpers.load_tool import Done, run_tool
+from helpers.slurm_step import end_tasks, start_tasks
 from helpers.tiny_detection import make_boxes
 
 from slowfast_maskfeat.builders import build_model, build_task
@@ -71,7 +72,7 @@ def _single_commands() -> list[object]:
             if tuple(words) in known or _is_of_several_machines(words):
                 continue
             known.add(tuple(words))
-            is_long = words[0] == "torchrun" or LONG & set(words)
+            is_long = words[0] in ("torchrun", "srun") or LONG & set(words)
             marks = [pytest.mark.slow] if is_long else []
             name = f"{block.name} {' '.join(words)[:50]}"
             cases.append(pytest.param(words, id=name, marks=marks))
@@ -364,6 +365,13 @@ def _torchrun(words: Sequence[str], sandbox: Sandbox) -> None:
     _assert_that_it_ran(words)
 
 
+def _srun(words: Sequence[str], sandbox: Sandbox) -> None:
+    assert words[0] == "python"
+    codes, printed = end_tasks(start_tasks(small([sys.executable, *words[1:]])))
+    assert codes == [0, 0], printed
+    _assert_that_it_ran(words)
+
+
 def _collect(words: Sequence[str]) -> None:
     command = [sys.executable, "-m", "pytest", "--collect-only", *words]
     done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True)
@@ -396,7 +404,7 @@ SCRIPTS = {
     "datasets/summary.py": _data_tool,
     "datasets/make_shards.py": _data_tool,
 }
-PROGRAMS = {"python": _python, "python3": _python, "torchrun": _torchrun}
+PROGRAMS = {"python": _python, "python3": _python, "torchrun": _torchrun, "srun": _srun}
 
 
 @pytest.mark.parametrize(

@@ -11,11 +11,13 @@ from pathlib import Path
 
 from helpers.load_tool import load_tool, run_tool
 
+from slowfast_maskfeat.workers import SIGNALS
+
 SCRIPT = "datasets/make_motion_clips.py"
 
 
 def _state() -> tuple[object, ...]:
-    handlers = [signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM)]
+    handlers = [signal.getsignal(number) for number in SIGNALS]
     return handlers, warnings.filters[:], warnings.showwarning, list(sys.path), Path.cwd()
 
 

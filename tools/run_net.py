@@ -2,6 +2,7 @@
 
     python tools/run_net.py --cfg A.yaml [B.yaml ...] [KEY VALUE ...]
     torchrun --nproc_per_node 8 tools/run_net.py --cfg A.yaml [KEY VALUE ...]
+    srun --ntasks 8 python tools/run_net.py --cfg A.yaml [KEY VALUE ...]
 
 Arguments ending in .yaml or .yml, in any case, are files unless they follow a key; later files
 override earlier ones. The others are keys and values, which override files.
@@ -15,11 +16,12 @@ if __name__ == "__main__":
     end_on_interrupt()  # during the imports, which take seconds
 
 import argparse
+import os
 import sys
 import warnings
-from typing import Any
+from typing import Any, NoReturn
 
-from slowfast_maskfeat import distributed
+from slowfast_maskfeat import distributed, slurm
 from slowfast_maskfeat.checkpoints import LoadError
 from slowfast_maskfeat.cli import StoppedError, exit_code, print_written, signal_exit_code
 from slowfast_maskfeat.config import default_folder, load_run_config, split_words
@@ -39,7 +41,7 @@ def main(arguments: list[str]) -> int:
 
 
 def _launch(options: argparse.Namespace, words: list[str]) -> None:
-    """Start the processes of the run, or join those that torchrun started."""
+    """Start the processes of the run, or join those that torchrun or SLURM's srun started."""
     files, pairs = split_words(words)
     overrides = pairs + _shards(options)
     cfg = load_run_config(files, overrides)
@@ -47,21 +49,51 @@ def _launch(options: argparse.Namespace, words: list[str]) -> None:
     may_change = "OUTPUT_DIR" in overrides[::2] or default_folder(files) != cfg.OUTPUT_DIR
     choice = distributed.choose_device(cfg.NUM_GPUS)
     backend = "gloo" if choice.type == "cpu" else cfg.DIST_BACKEND
-    if choice.warning:
+    task = _slurm_task(options)
+    # The only task of a machine with several GPUs starts a process for each.
+    joins = distributed.started_by_torchrun() or (
+        task is not None and not (task.is_alone and choice.num_processes > 1)
+    )
+    if choice.warning and not (joins and choice.type == "cuda"):
         print(f"warning: {choice.warning}", file=sys.stderr)
-    if distributed.from_environment(backend):
-        _run(cfg, may_change)
-        distributed.end_process()
-    else:
-        launch(
-            run_process,
-            choice.num_processes,
-            (cfg, may_change),
-            num_shards=cfg.NUM_SHARDS,
-            shard_id=cfg.SHARD_ID,
-            init_method=options.init_method,
-            backend=backend,
-        )
+    if joins:
+        distributed.from_environment(backend, task)
+        _run_joined(cfg, may_change)
+    place = (cfg.NUM_SHARDS, cfg.SHARD_ID, options.init_method)
+    num_shards, shard_id, init_method = place if task is None else task.machine
+    launch(
+        run_process,
+        choice.num_processes,
+        (cfg, may_change),
+        num_shards=num_shards,
+        shard_id=shard_id,
+        init_method=init_method,
+        backend=backend,
+    )
+
+
+def _slurm_task(options: argparse.Namespace) -> slurm.SlurmTask | None:
+    """Find the task of SLURM that this process is; None if torchrun or flags say more."""
+    flags = (options.num_shards, options.shard_id)
+    if distributed.started_by_torchrun() or any(flag is not None for flag in flags):
+        return None
+    task = slurm.find_task(os.environ)
+    if task is None:
+        note = slurm.unused_tasks(os.environ)
+        if note:
+            print(f"warning: {note}", file=sys.stderr)
+        return None
+    return task if options.init_method is None else task._replace(address=options.init_method)
+
+
+def _run_joined(cfg: Any, may_change: bool) -> NoReturn:
+    """Run one process of a group that another program started, and end it."""
+    code = 0
+    try:
+        run_process(cfg, may_change)
+    except SystemExit as stopped:  # by a signal
+        code = stopped.code if isinstance(stopped.code, int) else 1
+    distributed.end_process(code)
 
 
 def run_process(cfg: Any, may_change: bool) -> None:

@@ -295,5 +295,5 @@ class Encoder(nn.Module):
         Returns:
             Tokens and grid after the block.
         """
-        recompute = self.options.activation_checkpoint
+        recompute = self.options.recomputes(index)
         return run_block(self.blocks[index], tokens, grid, bias, recompute=recompute)

@@ -74,7 +74,7 @@ class PredictionHead(nn.Module):
     ) -> None:
         super().__init__()
         self.has_cls = encoder.block.has_cls
-        self.recompute = encoder.activation_checkpoint
+        self.recompute = encoder.recomputes(None)
         self.transforms = nn.ModuleList()
         self.projections = nn.ModuleList()
         for dim, output_dim, grid in zip(dims, output_dims, grids, strict=True):

@@ -101,6 +101,8 @@ class EncoderOptions:
         decays_mask_token: Whether the mask token has weight decay where the class token has none.
         position_offset: Of their resizing to other grids, see `position_tables.resize_spatial`.
         activation_checkpoint: Recompute the blocks in the backward pass to save memory.
+        checkpointed_blocks: Numbers of the blocks for which this holds; empty: all blocks, those
+            that predict included.
         initialization: How weights start, a name in `INITIALIZATIONS`.
     """
 
@@ -130,7 +132,13 @@ class EncoderOptions:
     decays_mask_token: bool = False
     position_offset: float = 0.0
     activation_checkpoint: bool = False
+    checkpointed_blocks: Sequence[int] = ()
     initialization: str = "published"
+
+    def recomputes(self, block: int | None) -> bool:
+        """Return whether the backward pass recomputes a block of the encoder; None: of a head."""
+        chosen = self.checkpointed_blocks
+        return self.activation_checkpoint and (not chosen or block in chosen)
 
     def geometries(self) -> list[BlockGeometry]:
         """Geometry of every block; errors as `block_geometries`."""

@@ -21,9 +21,15 @@ def encoder_options(cfg: CfgNode) -> EncoderOptions:
 
     Raises:
         ValueError: MVIT.PATCH_KERNEL contradicts MVIT.PATCH_2D, or MVIT.MODE contradicts
-            MVIT.POOL_FIRST.
+            MVIT.POOL_FIRST, or MODEL.ACT_CHECKPOINT_BLOCKS has no block of MVIT.DEPTH.
     """
     keys = cfg.MVIT
+    chosen = tuple(cfg.MODEL.ACT_CHECKPOINT_BLOCKS)
+    if any(block >= keys.DEPTH for block in chosen):
+        raise ValueError(
+            "MODEL.ACT_CHECKPOINT_BLOCKS must be block numbers below MVIT.DEPTH "
+            f"{keys.DEPTH}, got {list(chosen)}"
+        )
     if (len(keys.PATCH_KERNEL) == 2) != keys.PATCH_2D:
         raise ValueError(
             "MVIT.PATCH_KERNEL must have 2 numbers with MVIT.PATCH_2D True and 3 with False, "
@@ -59,6 +65,7 @@ def encoder_options(cfg: CfgNode) -> EncoderOptions:
         position_offset=keys.POS_RESIZE_OFFSET,
         initialization=keys.INIT,
         activation_checkpoint=cfg.MODEL.ACT_CHECKPOINT,
+        checkpointed_blocks=chosen,
     )
 
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
-from dataclasses import dataclass, fields, replace
+from dataclasses import dataclass, field, fields, replace
 from typing import NamedTuple
 
 import torch
@@ -12,6 +12,7 @@ from torch import Tensor
 from torch.utils.data import get_worker_info
 
 from slowfast_maskfeat.augment.crop_plan import CropPlan, pad_together
+from slowfast_maskfeat.clips.stage_times import StageTimes
 
 
 class LostVideo(NamedTuple):
@@ -64,6 +65,7 @@ class ClipBatch:
         label_maps: (B, 2, 5, h, w) float32, the stored label map of each clip's image, whole and
             not flipped (`clips.label_maps`); None without stored maps.
         lost: videos that could not be decoded while building this batch.
+        stages: seconds that the stages of its loading took.
         further: the views of further kinds of the same samples, one batch per kind.
         views_per_sample: V of this kind; kinds may differ. Clips of repeated augmentation count as
             separate samples.
@@ -84,6 +86,7 @@ class ClipBatch:
     flips: Tensor | None = None
     label_maps: Tensor | None = None
     lost: tuple[LostVideo, ...] = ()
+    stages: StageTimes = field(default=StageTimes(), compare=False)
     further: tuple[ClipBatch, ...] = ()
     views_per_sample: int = 1
 
@@ -164,7 +167,7 @@ class ClipBatch:
         return () if self.boxes is None else ("boxes", "labels", "box_index")
 
     def _tensors(self) -> dict[str, Tensor]:
-        values = {field.name: getattr(self, field.name) for field in fields(self)}
+        values = {one.name: getattr(self, one.name) for one in fields(self)}
         return {name: value for name, value in values.items() if isinstance(value, Tensor)}
 
     def to(self, device: torch.device) -> ClipBatch:
@@ -267,6 +270,7 @@ class Sample(NamedTuple):
         crops: (V, 4) float32, see `ClipBatch`, or None.
         flips: (V,) bool, see `ClipBatch`, or None.
         label_map: (2, 5, h, w) float32, of the row's image, or None.
+        stages: seconds that the stages of its loading took.
     """
 
     clips: Tensor
@@ -283,13 +287,15 @@ class Sample(NamedTuple):
     crops: Tensor | None = None
     flips: Tensor | None = None
     label_map: Tensor | None = None
+    stages: StageTimes = StageTimes()
 
 
 def collate(samples: Sequence[Sample]) -> ClipBatch:
     """Collate samples into a batch; frames stay channels-last in memory, as decoders write them."""
     kinds = zip(*(sample.further for sample in samples), strict=True)
     further = tuple(_collate_kind(of_kind) for of_kind in kinds)
-    return replace(_collate_kind(samples), further=further)
+    stages = sum((sample.stages for sample in samples), start=StageTimes())
+    return replace(_collate_kind(samples), further=further, stages=stages)
 
 
 def _collate_kind(samples: Sequence[Sample]) -> ClipBatch:

@@ -14,11 +14,13 @@ from torch.utils.data import Dataset
 from slowfast_maskfeat.augment import EraseSampler
 from slowfast_maskfeat.clips.batch import LostVideo, Sample, SampleBoxes
 from slowfast_maskfeat.clips.label_maps import LabelMaps
+from slowfast_maskfeat.clips.stage_times import StageTimes
 from slowfast_maskfeat.clips.views import Generators, Rng, ViewClips, Views
 from slowfast_maskfeat.datasets import KeyFrames, OpenedRow, VideoList
 from slowfast_maskfeat.masks import MaskSampler
 from slowfast_maskfeat.videos.decode import DecodeError, MissingFileError, StalledError
 from slowfast_maskfeat.videos.media import MAX_IMAGE_PIXELS
+from slowfast_maskfeat.videos.stopwatch import Stopwatch
 
 # Replacements to try for a lost video before giving up.
 _NUM_REPLACEMENTS = 20
@@ -100,6 +102,7 @@ class ClipDataset(Dataset[Sample]):
         self.max_image_pixels = max_image_pixels
         self.label_maps = label_maps
         self.given_up: dict[int, str] = {}
+        self._stages = StageTimes()  # of the sample that is being loaded
         self.watching: Callable[[int], AbstractContextManager[object]] = nullcontext
 
     def __len__(self) -> int:
@@ -111,6 +114,7 @@ class ClipDataset(Dataset[Sample]):
         Raises:
             ValueError: with `replace_lost`, twenty replacements could not be decoded either.
         """
+        self._stages = StageTimes()
         clips, error = self._clips(key.row, self._generators(key))
         if error is None:
             return self._sample(key, key.row, clips, ())
@@ -181,10 +185,19 @@ class ClipDataset(Dataset[Sample]):
     def _load(self, row: int, generators: Generators) -> tuple[ViewClips, ...]:
         """Open a video and load its clips, with the label map of an image."""
         maps = self.label_maps
-        label_map = None if maps is None else maps.read(self.videos.path(row))
-        opened = self._open(row)
-        with opened.video:
+        opening, loading = Stopwatch(), Stopwatch()
+        with opening.running():
+            label_map = None if maps is None else maps.read(self.videos.path(row))
+            opened = self._open(row)
+        with opened.video, loading.running():
             loaded = self.views.load(opened, generators)
+        decoding = opened.video.decoding
+        self._stages += StageTimes(
+            opening=opening.seconds,
+            decoding=decoding.seconds,
+            augmentation=loading.seconds - decoding.seconds,
+            waiting=sum(max(watch.seconds - watch.computing, 0.0) for watch in (opening, decoding)),
+        )
         return tuple(clips._replace(label_map=label_map) for clips in loaded)
 
     def _open(self, row: int) -> OpenedRow:
@@ -235,7 +248,9 @@ class ClipDataset(Dataset[Sample]):
         erase = self._draw_per_clip(
             self.erase_sampler, key, len(kinds[0].clips), _ERASE_STREAM, range(1)
         )
-        return kinds[0]._replace(lost=lost, erase=erase, further=tuple(kinds[1:]))
+        return kinds[0]._replace(
+            lost=lost, erase=erase, further=tuple(kinds[1:]), stages=self._stages
+        )
 
     def _draw_per_clip(
         self,

@@ -154,6 +154,11 @@ class ClipLoader:
             generator=torch.Generator(),
         )
 
+    @property
+    def num_workers(self) -> int:
+        """Worker processes; 0 if this process loads."""
+        return self._num_workers
+
     def __len__(self) -> int:
         """Number of batches in an epoch; each is shared by all processes."""
         return len(self._order)

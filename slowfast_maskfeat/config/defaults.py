@@ -267,6 +267,7 @@ def _model() -> CfgNode:
     node.HEAD_ACT = "softmax"  # from logits to scores when testing: softmax, sigmoid, none
     node.DROPOUT_RATE = 0.5  # before the classifier
     node.ACT_CHECKPOINT = False  # recompute the blocks in the backward pass, to save memory
+    node.ACT_CHECKPOINT_BLOCKS = []  # new: numbers of the blocks to recompute; []: all
     node.KERNELS = "plain"  # new: plain, or triton for pooling with its norm and HOG on a GPU
     return node
 

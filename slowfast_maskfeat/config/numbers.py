@@ -45,6 +45,7 @@ _RULES = {
     "DATA.TRAIN_JITTER_ASPECT_RELATIVE": _Rule(lambda x: x > 0, "numbers > 0"),
     "DATA.TRAIN_JITTER_SCALES": _Rule(lambda x: x > 0, "two numbers > 0", 2),
     "DATA.TRAIN_JITTER_SCALES_RELATIVE": _Rule(lambda x: x > 0, "numbers > 0"),
+    "MODEL.ACT_CHECKPOINT_BLOCKS": _Rule(lambda x: type(x) is int and x >= 0, "block numbers >= 0"),
     "SOLVER.BETAS": _Rule(lambda x: 0 <= x < 1, "two numbers in [0, 1)", 2),
     "SOLVER.LRS": _Rule(lambda x: x >= 0, "numbers >= 0"),
     "SOLVER.STEPS": _Rule(lambda x: x >= 0, "numbers >= 0"),

@@ -54,7 +54,7 @@ def evaluate(
     Raises:
         ValueError: no video could be decoded; the message names the annotation file and the reason
             for the first video.
-        StoppedError: after SIGTERM or SIGINT, in every process.
+        StoppedError: after a signal, in every process.
     """
     start = time.perf_counter()
     bare = unwrap(model)  # without a backward pass there is nothing to synchronize

@@ -21,7 +21,7 @@ import torch
 
 from slowfast_maskfeat import distributed
 from slowfast_maskfeat.cli import Terminated, raising_signals, system_error
-from slowfast_maskfeat.workers import starting_workers, unblock_signals
+from slowfast_maskfeat.workers import SIGNALS, starting_workers, unblock_signals
 
 FAILURE_GRACE_SECONDS = 20.0
 """Time for the other processes to end after one has failed; they may hang waiting for it."""
@@ -31,13 +31,12 @@ SIGNAL_GRACE_SECONDS = 600.0
 
 
 def _was_killed(process: multiprocessing.process.BaseProcess) -> bool:
-    """Return whether a process was ended by a signal other than SIGINT and SIGTERM."""
+    """Return whether a process was ended by a signal that is not one of `SIGNALS`."""
     code = process.exitcode
     return code is not None and code < 0 and 128 - code not in _SIGNAL_EXITS
 
 
-_SIGNALS = (signal.SIGINT, signal.SIGTERM)
-_SIGNAL_EXITS = tuple(128 + number for number in _SIGNALS)
+_SIGNAL_EXITS = tuple(128 + number for number in SIGNALS)
 _MAX_MESSAGE_LENGTH = 4000  # characters; unread messages must fit into a pipe
 
 
@@ -73,8 +72,8 @@ def launch(
 
     A single process on a single machine runs in this process, without a group. Otherwise the
     processes are spawned, so ``function`` must be importable and ``args`` picklable. This process
-    forwards SIGTERM and SIGINT to them (a SIGINT from a terminal reaches them twice), and ends
-    when they have ended.
+    forwards SIGTERM, SIGUSR1 and SIGINT to them (a SIGINT from a terminal reaches them twice), and
+    ends when they have ended.
 
     Args:
         function: Called in each process after its group is set up.
@@ -91,8 +90,9 @@ def launch(
             text) or an error of the system.
         RuntimeError: If a process failed otherwise; the text has its rank and traceback.
         SystemExit: With the exit code of the first process that ended with one of its own,
-            including 130 and 143.
-        KeyboardInterrupt: If SIGINT or, as Terminated, SIGTERM ended them before they handle it.
+            including 130, 138 and 143.
+        KeyboardInterrupt: If a signal, as Terminated unless it is SIGINT, ended them before they
+            handle it.
     """
     if num_processes < 1:
         raise ValueError(f"the number of processes must be >= 1, got {num_processes}")
@@ -165,7 +165,7 @@ def _run(
     """Set up a spawned process, run the function and report its failure."""
     threading.Thread(target=_end_with_parent, daemon=True).start()
     # While the processes meet, in C++, no handler of Python would run.
-    for number in _SIGNALS:
+    for number in SIGNALS:
         signal.signal(number, signal.SIG_DFL)
     unblock_signals()
     try:
@@ -176,8 +176,8 @@ def _run(
             function(*args)
     except KeyboardInterrupt as stopped:
         # By the signal, at which the launcher prints a message.
-        number = signal.SIGTERM if isinstance(stopped, Terminated) else signal.SIGINT
-        distributed.exit_process(-number)
+        by = stopped.number if isinstance(stopped, Terminated) else int(signal.SIGINT)
+        distributed.exit_process(-by)
     except SystemExit as stopped:
         distributed.end_process(stopped.code if isinstance(stopped.code, int) else 1)
     except Exception as error:
@@ -255,7 +255,7 @@ def _forwarding_signals(
     if threading.current_thread() is not threading.main_thread():  # no other may set handlers
         yield
         return
-    before = {number: signal.signal(number, forward) for number in (signal.SIGTERM, signal.SIGINT)}
+    before = {number: signal.signal(number, forward) for number in SIGNALS}
     try:
         yield
     finally:
@@ -268,7 +268,9 @@ def _raise_signal(processes: list[multiprocessing.process.BaseProcess]) -> None:
     codes = [_exit_code(process) for process in processes]
     has_said_so = (processes[0].exitcode or 0) > 0
     if all(code in _SIGNAL_EXITS for code in codes) and not has_said_so:
-        raise KeyboardInterrupt if codes[0] == 128 + signal.SIGINT else Terminated
+        if codes[0] == 128 + signal.SIGINT:
+            raise KeyboardInterrupt
+        raise Terminated(codes[0] - 128)
 
 
 def _raise(failure: _Failure) -> None:

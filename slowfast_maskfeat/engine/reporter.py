@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import sys
 from collections.abc import Mapping, Sequence
 from typing import Any, TextIO
 
@@ -10,10 +11,18 @@ import torch
 
 from slowfast_maskfeat import distributed
 from slowfast_maskfeat.clips.batch import ClipBatch, LostVideo
+from slowfast_maskfeat.clips.stage_times import StageTimes
+from slowfast_maskfeat.engine.data_wait import MUCH, data_bound
 from slowfast_maskfeat.engine.lost_videos import LostVideos
 from slowfast_maskfeat.engine.state import TrainState
+from slowfast_maskfeat.engine.utilization import Utilization
 from slowfast_maskfeat.log import EventLog, Progress, TensorBoardLog, Throughput
 from slowfast_maskfeat.text import printable
+
+try:
+    import resource
+except ImportError:  # Windows
+    resource = None  # type: ignore[assignment]
 
 
 class Reporter:
@@ -26,6 +35,9 @@ class Reporter:
         stream: TextIO,
         steps_per_epoch: int,
         shown: Sequence[str],
+        *,
+        num_workers: int = 0,
+        utilization: Utilization | None = None,
     ) -> None:
         self.throughput = Throughput()
         self._log = log
@@ -33,6 +45,11 @@ class Reporter:
         self._stream = stream
         self._steps_per_epoch = steps_per_epoch
         self._names = shown
+        self._num_workers = num_workers
+        self._utilization = utilization
+        self._stages = StageTimes()
+        self._has_started = False  # whether the workers have: the first period waits for that
+        self._last_bound = ""
         self._progress: Progress | None = None
         self._shown: dict[str, Any] = {}
 
@@ -50,6 +67,7 @@ class Reporter:
     def step(self, batch: ClipBatch) -> None:
         """Advance the progress bar by one step."""
         self.throughput.count(len(batch) * distributed.world_size())
+        self._stages += batch.stages
         if self._progress is not None:
             self._progress.update(1, **self._shown)
 
@@ -68,12 +86,29 @@ class Reporter:
             "data wait": f"{measured['data_wait']:.0%}",
         }
         scalars = {**means, "lr": lr, **measured, **_memory()}
+        if self._utilization is not None:
+            scalars |= self._utilization.figures(measured["clips_per_second"])
+        bound = self._explain_wait(measured)
         step = state.epoch * self._steps_per_epoch + state.step
         epoch = step / self._steps_per_epoch
-        self._log.write("train", epoch=epoch, step=step, num_lost=lost.num_distinct, **scalars)
+        self._log.write(
+            "train", epoch=epoch, step=step, num_lost=lost.num_distinct, **scalars, **bound
+        )
         if "loss" not in figures:  # no step was taken: nothing to plot
             scalars = {name: x for name, x in scalars.items() if not math.isnan(x)}
         self._tensorboard.write(step, {f"train/{name}": x for name, x in scalars.items()})
+
+    def _explain_wait(self, measured: Mapping[str, float]) -> dict[str, str]:
+        """Return and print what bounds a period that waited for data; empty for any other."""
+        stages, self._stages = self._stages, StageTimes()
+        is_first, self._has_started = not self._has_started, True
+        if is_first or measured["data_wait"] <= MUCH:
+            return {}
+        bound, line = data_bound(stages, measured["seconds"], num_workers=self._num_workers)
+        if distributed.is_main() and bound != self._last_bound:
+            print(f"data wait {measured['data_wait']:.0%}: {line}", file=self._stream)
+        self._last_bound = bound
+        return {"data_bound": bound}
 
     def lost(self, videos: Sequence[LostVideo]) -> None:
         """Log the videos that were lost for the first time."""
@@ -121,7 +156,16 @@ class Reporter:
 
 
 def _memory() -> dict[str, float]:
-    """Return the peak memory of the GPU in GiB since the start; empty without a GPU."""
-    if not torch.cuda.is_available():
+    """Return the peak memory since the start of the process that needs most, in GiB.
+
+    `memory_gib` is of its GPU; without one, `rss_gib` is its resident set, workers not counted,
+    where the system says it.
+    """
+    if torch.cuda.is_available():
+        name, own = "memory_gib", torch.cuda.max_memory_allocated() / 2**30
+    elif resource is None:
         return {}
-    return {"memory_gib": torch.cuda.max_memory_allocated() / 2**30}
+    else:
+        unit = 1 if sys.platform == "darwin" else 1024  # of ru_maxrss, in bytes
+        name, own = "rss_gib", resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * unit / 2**30
+    return {name: float(distributed.all_reduce(torch.tensor(own), "max"))}

@@ -1,4 +1,4 @@
-"""Clean stop of a run: after SIGTERM or SIGINT the current step is finished."""
+"""Clean stop of a run: after SIGTERM, SIGUSR1 or SIGINT the current step is finished."""
 
 from __future__ import annotations
 
@@ -12,10 +12,11 @@ import torch.distributed as dist
 
 from slowfast_maskfeat import distributed
 from slowfast_maskfeat.cli import SAME_SIGNAL_SECONDS, StoppedError
+from slowfast_maskfeat.workers import SIGNALS
 
 
 class StopSignals:
-    """Context manager that catches SIGTERM and SIGINT.
+    """Context manager that catches SIGTERM, SIGUSR1 and SIGINT.
 
     A single process ends at the second Ctrl-C. A repeated SIGTERM changes nothing: `timeout` and
     launchers send it twice, and a scheduler that does not wait sends SIGKILL.
@@ -33,7 +34,7 @@ class StopSignals:
         self._exchange: tuple[torch.Tensor, dist.Work] | None = None
 
     def __enter__(self) -> StopSignals:
-        for number in (signal.SIGTERM, signal.SIGINT):
+        for number in SIGNALS:
             self._before[number] = signal.signal(number, self._catch)
         return self
 

@@ -33,6 +33,7 @@ from slowfast_maskfeat.engine.optimizer import set_learning_rate, set_weight_dec
 from slowfast_maskfeat.engine.reporter import Reporter
 from slowfast_maskfeat.engine.state import TrainState
 from slowfast_maskfeat.engine.stop_signals import StopSignals
+from slowfast_maskfeat.engine.utilization import Utilization
 from slowfast_maskfeat.log import EventLog, TensorBoardLog
 
 
@@ -91,6 +92,7 @@ def train(
     validate: Callable[[StopSignals], dict[str, Any]] | None = None,
     owes_validation: bool = False,
     monitor: Monitor | None = None,
+    utilization: Utilization | None = None,
     stream: TextIO | None = None,
 ) -> list[Path]:
     """Train from the epoch and step of `state` to the last epoch.
@@ -108,6 +110,7 @@ def train(
         owes_validation: make the validation of the restored state first, which was due when the
             run was stopped.
         monitor: measures the features; None: they are not measured.
+        utilization: of the device, for the log; None: it is not logged.
         stream: of the progress bar and messages; None for stderr.
 
     Returns:
@@ -116,7 +119,7 @@ def train(
     Raises:
         ValueError: too many videos are lost, too many losses in a row are not finite, or a resumed
             epoch has fewer steps than were already done.
-        StoppedError: after SIGTERM or SIGINT, once the step is finished and a checkpoint saved;
+        StoppedError: after a signal, once the step is finished and a checkpoint saved;
             a validation is not finished, but made first when the run is resumed.
     """
     if state.step >= len(loader):
@@ -130,7 +133,15 @@ def train(
         settings,
         lost=lost,
         log=log,
-        reporter=Reporter(log, tensorboard, stream or sys.stderr, len(loader), settings.shown),
+        reporter=Reporter(
+            log,
+            tensorboard,
+            stream or sys.stderr,
+            len(loader),
+            settings.shown,
+            num_workers=loader.num_workers,
+            utilization=utilization,
+        ),
         device=device,
         transform=transform,
         validate=validate,

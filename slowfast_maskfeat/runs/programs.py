@@ -36,7 +36,7 @@ class Usage(NamedTuple):
 def run_program(
     command: Sequence[str], *, shows_output: bool = True, output: Path | None = None
 ) -> Usage:
-    """Run a program to its end; SIGINT and SIGTERM are passed on to it and end it first.
+    """Run a program to its end; signals that stop it are passed on to it and end it first.
 
     Args:
         command: words of the command line.
@@ -63,8 +63,8 @@ def run_program(
     except KeyboardInterrupt as stopped:
         if process is None:
             raise
-        is_term = isinstance(stopped, Terminated)
-        process.send_signal(signal.SIGTERM if is_term else signal.SIGINT)
+        number = stopped.number if isinstance(stopped, Terminated) else signal.SIGINT
+        process.send_signal(number)
         code = process.wait_or_kill()  # it may be writing a checkpoint
         if code <= 0:
             raise

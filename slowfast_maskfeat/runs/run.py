@@ -37,7 +37,7 @@ def run(cfg: CfgNode, *, may_change: bool = True) -> list[Path]:
     Raises:
         ValueError: something that a user can fix, such as another run in OUTPUT_DIR; the message
             names it.
-        StoppedError: after SIGTERM or SIGINT, once a checkpoint is saved.
+        StoppedError: after a signal, once a checkpoint is saved.
     """
     import_extensions(cfg.IMPORTS)  # a spawned process has not imported them yet
     device = distributed.own_device(distributed.choose_device(cfg.NUM_GPUS).type)

@@ -80,7 +80,7 @@ def run_test(cfg: CfgNode, device: torch.device, log: EventLog, data: DataSource
 
     Raises:
         ValueError: there are no weights to test, or something else that a user can fix.
-        StoppedError: after SIGTERM or SIGINT.
+        StoppedError: after a signal.
     """
     find_method(cfg).check(cfg)
     model = build_model(cfg, data=data).to(device)

@@ -40,6 +40,7 @@ from slowfast_maskfeat.engine.lost_videos import LostVideos
 from slowfast_maskfeat.engine.state import TrainState, is_resumable
 from slowfast_maskfeat.engine.stop_signals import StopSignals
 from slowfast_maskfeat.engine.train import TrainSettings, train
+from slowfast_maskfeat.engine.utilization import Utilization, matrix_rate
 from slowfast_maskfeat.log import EventLog, TensorBoardLog
 from slowfast_maskfeat.runs.figures import draw_figures
 from slowfast_maskfeat.runs.model_info import measure_model
@@ -72,7 +73,7 @@ def run_training(
 
     Raises:
         ValueError: something that a user can fix; the message names it.
-        StoppedError: after SIGTERM or SIGINT, once a checkpoint is saved.
+        StoppedError: after a signal, once a checkpoint is saved.
     """
     method = find_method(cfg)
     method.check(cfg)
@@ -106,7 +107,9 @@ def run_training(
     # A backbone for masks as well as classes has a mask token, which these may not use.
     has_idle = task.has_idle_parameters or isinstance(model, Classifier | ContrastiveModel)
     state.model = distributed.wrap(state.model, has_idle_parameters=has_idle)
-    _log_start(cfg, log, state, loader, device, started_from, data)
+    cost = _multiply_adds(cfg, data)
+    utilization = _utilization(cost, model, device, precision)
+    _log_start(cfg, log, state, loader, device, started_from, cost, utilization)
     tensorboard_folder = _tensorboard_folder(cfg)
     tensorboard = TensorBoardLog(tensorboard_folder)
     val_loader = _validation_loader(cfg, data)
@@ -148,6 +151,7 @@ def run_training(
         and settings.validates(state.epoch)
         and _is_owed(cfg, state, "validation"),
         monitor=monitor,
+        utilization=utilization,
     )
     tensorboard.close()
     written += [tensorboard_folder] if tensorboard_folder is not None else []
@@ -278,11 +282,12 @@ def _log_start(
     loader: ClipLoader,
     device: torch.device,
     started_from: str,
-    data: DataSource,
+    cost: int | None,
+    utilization: Utilization | None,
 ) -> None:
     num_parameters = sum(parameter.numel() for parameter in state.bare.parameters())
     # Of a resumed run, the cost is in the log since it began.
-    multiply_adds = None if state.checkpoint else _multiply_adds(cfg, data)
+    multiply_adds = None if state.checkpoint else cost
     log.write(
         "start",
         started_from=started_from,
@@ -290,6 +295,7 @@ def _log_start(
         step=state.step,
         num_parameters=num_parameters,
         multiply_adds=multiply_adds,
+        matrix_tflops=None if utilization is None else utilization.matrix_rate / 1e12,
         num_processes=distributed.world_size(),
         device=str(device),
         torch=torch.__version__,
@@ -302,10 +308,10 @@ def _log_start(
         log.write("resume", checkpoint=started_from, epoch=done / len(loader), step=done)
     if not cfg.LOG_MODEL_INFO:
         return
-    cost = "" if multiply_adds is None else f", {multiply_adds / 1e9:.2f} G multiply-adds per clip"
+    work = "" if multiply_adds is None else f", {multiply_adds / 1e9:.2f} G multiply-adds per clip"
     rows = find_method(cfg).row_name
     print_main(
-        f"{cfg.MODEL.MODEL_NAME}: {num_parameters / 1e6:.2f} M parameters{cost}; "
+        f"{cfg.MODEL.MODEL_NAME}: {num_parameters / 1e6:.2f} M parameters{work}; "
         f"{len(loader.dataset)} {rows}; {len(loader)} steps of {loader.batch_size} clips per "
         f"epoch; {device}"
     )
@@ -320,6 +326,22 @@ def _multiply_adds(cfg: CfgNode, data: DataSource) -> int | None:
     except Exception as error:  # whatever the tracer of this torch raises, train anyway
         print_main(f"warning: could not count the multiply-adds: {error}")
         return None
+
+
+def _utilization(
+    cost: int | None, model: nn.Module, device: torch.device, precision: torch.dtype | None
+) -> Utilization | None:
+    """Measure the matrix rate of the device; None if the cost of a clip is not known.
+
+    That of a model of several views is counted for one of them.
+    """
+    if cost is None or isinstance(model, ContrastiveModel):
+        return None
+    return Utilization(
+        multiply_adds=cost,
+        matrix_rate=matrix_rate(device, precision),
+        num_processes=distributed.world_size(),
+    )
 
 
 def _tensorboard_folder(cfg: CfgNode) -> Path | None:

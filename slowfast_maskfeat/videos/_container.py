@@ -16,6 +16,7 @@ import av
 from av.stream import Disposition
 
 from slowfast_maskfeat.files import is_address, open_file, read_bytes
+from slowfast_maskfeat.videos._remote_file import RemoteFile
 from slowfast_maskfeat.videos.video import (
     DecodeError,
     StalledError,
@@ -73,13 +74,17 @@ def local_name(path: str | os.PathLike[str]) -> str:
 
 
 def open_container(
-    path: str, *, num_threads: int, read_timeout: float, content: bytes | None = None
+    path: str,
+    *,
+    num_threads: int,
+    read_timeout: float,
+    content: bytes | RemoteFile | None = None,
 ) -> tuple[Any, Any]:
     """Open a file with PyAV and return (container, its best video stream).
 
     Args:
         path: File or HTTP address.
-        content: Bytes of the file, where it can't be opened by its path.
+        content: The file, where it can't be opened by its path.
         num_threads: Decoder threads.
         read_timeout: Seconds allowed for opening an address and for each packet; 0 for no limit.
             Local files have no limit.
@@ -116,7 +121,9 @@ def open_container(
     return container, stream
 
 
-def _open(path: str, content: bytes | None, is_remote: bool, limit: float | None) -> Any:
+def _open(
+    path: str, content: bytes | RemoteFile | None, is_remote: bool, limit: float | None
+) -> Any:
     options = {"format_whitelist": ",".join(FORMATS)}
     if content is not None:
         options["protocol_whitelist"] = _NO_PROTOCOL
@@ -127,7 +134,9 @@ def _open(path: str, content: bytes | None, is_remote: bool, limit: float | None
         # rw_timeout alone (in microseconds).
         options["rw_timeout"] = f"{limit * 1e6:.0f}"
     source: Any = path if is_remote else local_name(path)
-    if content is not None:
+    if isinstance(content, RemoteFile):
+        source = content.reader()
+    elif content is not None:
         source = _NamedBytes(content, path)
     # Tags that are not UTF-8 are no reason to lose a video. The argument `options` would also go to
     # each stream, where PyAV 15 crashes for formats that find their streams late.
@@ -156,12 +165,16 @@ def _is_cover(stream: Any) -> bool:
     return bool(stream.disposition & Disposition.attached_pic)
 
 
-def fetch_unrestricted(path: str, content: bytes | None, read_timeout: float) -> bytes | None:
+def fetch_unrestricted(
+    path: str, content: bytes | RemoteFile | None, read_timeout: float
+) -> bytes | None:
     """Bytes of a file for a decoder that cannot be restricted, or None if it may open the path.
 
     Such a decoder does not open addresses itself: a server could send it another file than the one
     that was checked. It gets bytes, too, if the file name is not UTF-8.
     """
+    if isinstance(content, RemoteFile):
+        return content.read_all()
     if content is not None or (not is_address(path) and _is_utf8(path)):
         return content
     with fetching(path):

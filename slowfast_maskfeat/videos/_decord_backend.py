@@ -15,10 +15,13 @@ from slowfast_maskfeat.videos._container import (
     local_name,
     open_container,
 )
+from slowfast_maskfeat.videos._remote_file import RemoteFile
 from slowfast_maskfeat.videos.video import DecodeError, Video, decoding
 
 
-def open_file(path: str, *, content: bytes | None, num_threads: int, read_timeout: float) -> Video:
+def open_file(
+    path: str, *, content: bytes | RemoteFile | None, num_threads: int, read_timeout: float
+) -> Video:
     """Open a file; see `open_video`. decord has no timeout, but the reads of an address have.
 
     decord would open playlists and the files that they name, so PyAV looks at each file first.

@@ -22,18 +22,23 @@ from slowfast_maskfeat.videos._frame_table import (
     raise_if_stalled,
     read_frame_table,
 )
+from slowfast_maskfeat.videos._remote_file import RemoteFile
 from slowfast_maskfeat.videos.video import DecodeError, Video, decoding
 
 # Opens the file again and returns (container, its best video stream).
 _Open = Callable[[], tuple[Any, Any]]
 
+# Codecs whose frames FFmpeg does not look into while it reads them from an MP4 file.
+_UNPARSED_CODECS = frozenset({"h264", "hevc", "libdav1d", "av1", "vp9", "libvpx-vp9"})
 # Decoding up to this many frames to reach the next requested one costs less than a seek.
 _MAX_FRAMES_WITHOUT_SEEK = 4
 # Above the number of FFmpeg's types of side data, 35 in release 8.
 _NUM_SIDE_DATA_TYPES = 48
 
 
-def open_file(path: str, *, content: bytes | None, num_threads: int, read_timeout: float) -> Video:
+def open_file(
+    path: str, *, content: bytes | RemoteFile | None, num_threads: int, read_timeout: float
+) -> Video:
     """Open a file; see `open_video`."""
     reopen = partial(
         open_container,
@@ -44,7 +49,7 @@ def open_file(path: str, *, content: bytes | None, num_threads: int, read_timeou
     )
     container, stream = reopen()
     try:
-        table = read_frame_table(path, container, stream)
+        container, stream, table = _read_table(path, container, stream, content, reopen)
         if not table.has_trusted_pts:
             with closing(decode_all(reopen)) as shown:
                 num_frames = sum(1 for _ in shown)
@@ -57,6 +62,20 @@ def open_file(path: str, *, content: bytes | None, num_threads: int, read_timeou
         raise
 
 
+def _read_table(
+    path: str, container: Any, stream: Any, content: bytes | RemoteFile | None, reopen: _Open
+) -> tuple[Any, Any, FrameTable]:
+    """Read the table of all frames; return it with a container and stream to decode from."""
+    if not isinstance(content, RemoteFile) or stream.codec_context.name not in _UNPARSED_CODECS:
+        return container, stream, read_frame_table(path, container, stream)
+    with content.skipping_media() as skips:
+        table = read_frame_table(path, container, stream)
+    if skips:  # the buffers of this container hold zeros
+        container.close()
+        container, stream = reopen()
+    return container, stream, table
+
+
 def open_window(
     path: str,
     locate: Callable[[float], float],
@@ -64,6 +83,7 @@ def open_window(
     seconds: float,
     num_threads: int,
     read_timeout: float,
+    content: RemoteFile | None = None,
 ) -> tuple[Video, float] | None:
     """Open the part of a file around one timestamp, without reading the rest.
 
@@ -74,6 +94,7 @@ def open_window(
         seconds: Seconds needed before and after the timestamp.
         num_threads: Decoder threads.
         read_timeout: Seconds allowed for opening an address and for each packet; 0 for no limit.
+        content: The file, if it is in a store.
 
     Returns:
         The video, which has only the frames around the timestamp, and the timestamp on the clock
@@ -82,7 +103,13 @@ def open_window(
     Raises:
         DecodeError: See `open_file`. Errors of `locate` are passed on.
     """
-    reopen = partial(open_container, path, num_threads=num_threads, read_timeout=read_timeout)
+    reopen = partial(
+        open_container,
+        path,
+        content=content,
+        num_threads=num_threads,
+        read_timeout=read_timeout,
+    )
     container, stream = reopen()
     try:
         extent = extent_of(container, stream)

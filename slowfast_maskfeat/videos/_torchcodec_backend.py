@@ -22,6 +22,7 @@ from slowfast_maskfeat.videos._container import (
 )
 from slowfast_maskfeat.videos._frame_table import FrameTable, read_frame_table
 from slowfast_maskfeat.videos._pyav_backend import decode_packet, display_matrix, is_mirrored
+from slowfast_maskfeat.videos._remote_file import RemoteFile
 from slowfast_maskfeat.videos.video import DecodeError, UnsuitedDecoderError, Video, decoding
 
 # Formats in which torchcodec 0.13 runs out of frames.
@@ -31,7 +32,9 @@ _CODECS_WITH_EXIF = frozenset({"mjpeg", "png", "apng", "webp", "tiff", "jpegxl"}
 _TIMESTAMP_TOLERANCE = 1e-6
 
 
-def open_file(path: str, *, content: bytes | None, num_threads: int, read_timeout: float) -> Video:
+def open_file(
+    path: str, *, content: bytes | RemoteFile | None, num_threads: int, read_timeout: float
+) -> Video:
     """Open a file; see `open_video`."""
     content = fetch_unrestricted(path, content, read_timeout)
     container, stream = open_container(path, content=content, num_threads=1, read_timeout=0.0)

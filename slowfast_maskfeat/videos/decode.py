@@ -11,9 +11,11 @@ import os
 from collections.abc import Callable, Sequence
 from functools import cache, partial
 from importlib import metadata
+from typing import Any
 
-from slowfast_maskfeat.files import is_address, is_plain_http, read_bytes
+from slowfast_maskfeat.files import has_ranges, is_address, is_plain_http, read_bytes
 from slowfast_maskfeat.videos._load_errors import load_reason
+from slowfast_maskfeat.videos._remote_file import RemoteFile
 from slowfast_maskfeat.videos._retried import RetriedVideo
 from slowfast_maskfeat.videos.media import MAX_IMAGE_PIXELS, is_image
 from slowfast_maskfeat.videos.video import (
@@ -63,8 +65,9 @@ def open_video(
     """Open a video file, or a still image as a video of one frame (read with Pillow).
 
     Args:
-        path: File or address. A decoder reads only the parts it needs of http://..., if the server
-            supports seeking; anything else (s3://, images) is fetched whole (`files.open_file`).
+        path: File or address. PyAV reads only the parts it needs of http://..., if the server
+            supports seeking, and of a store (s3://, gs://; `files.open_file`). Images, and files
+            for other decoders, are fetched whole.
         backend: "auto", "torchcodec", "pyav" or "decord". "auto" takes the first of these three
             that is installed and opens the file, but PyAV first for an address. Files and frames
             that torchcodec does not read, or reads incorrectly (docs/decoders.md), go to PyAV.
@@ -91,21 +94,22 @@ def open_video(
         raise ValueError(f"num_threads must be at least 1, got {num_threads}")
     path = os.fsdecode(path)
     openers = _openers(backend, prefers_pyav=content is None and is_address(path))
+    source: bytes | RemoteFile | None = content
     if content is None:
-        content = fetch(path, read_timeout)
-    if content == b"":
+        source = _open_store(path, read_timeout) or fetch(path, read_timeout)
+    if source == b"":
         raise DecodeError(path, "the file is empty (0 bytes)")
     if is_image(path):
         images = importlib.import_module(_IMAGE_BACKEND)
-        image: Video = images.open_file(path, content, max_pixels=max_image_pixels)
+        image: Video = images.open_file(path, source, max_pixels=max_image_pixels)
         return image
-    return _open_first(path, openers, content, num_threads, read_timeout)
+    return _open_first(path, openers, source, num_threads, read_timeout)
 
 
 def _open_first(
     path: str,
     openers: Sequence[_OpenFile],
-    content: bytes | None,
+    content: bytes | RemoteFile | None,
     num_threads: int,
     read_timeout: float,
 ) -> Video:
@@ -126,6 +130,16 @@ def _open_first(
         return video
     reasons = [error for error in errors if not isinstance(error, UnsuitedDecoderError)]
     raise (reasons or errors)[0]
+
+
+def _open_store(path: str, read_timeout: float) -> RemoteFile | None:
+    """Open a video in a store, to read parts of it; None for any other file."""
+    if not has_ranges(path) or is_image(path):
+        return None
+    file = RemoteFile(path, read_timeout)
+    if file.size == 0:
+        raise DecodeError(path, "the file is empty (0 bytes)")
+    return file
 
 
 def fetch(path: str, read_timeout: float = 0.0) -> bytes | None:
@@ -175,7 +189,7 @@ def open_around(
         DecodeError: See `open_video`. Errors of `locate` are passed on.
     """
     path = os.fsdecode(path)
-    can_seek = not is_address(path) or is_plain_http(path)  # files in a store are fetched whole
+    can_seek = not is_address(path) or is_plain_http(path) or has_ranges(path)
     if backend in ("auto", "pyav") and can_seek and not is_image(path) and _load("pyav")[0]:
         if not is_address(path):
             check_file(path)
@@ -186,6 +200,7 @@ def open_around(
             seconds=seconds,
             num_threads=num_threads,
             read_timeout=read_timeout,
+            content=_open_store(path, read_timeout),
         )
         if part is not None:
             return part
@@ -204,7 +219,7 @@ def open_around(
 
 
 def _open_part(
-    path: str, locate: Callable[[float], float], *, is_last: bool, **options: float
+    path: str, locate: Callable[[float], float], *, is_last: bool, **options: Any
 ) -> tuple[Video, float] | None:
     """The part around a timestamp with PyAV; None if another decoder is to try the whole file."""
     failures: list[Exception] = []

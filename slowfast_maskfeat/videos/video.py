@@ -12,6 +12,7 @@ from numpy.typing import NDArray
 
 from slowfast_maskfeat.files import STALLED, SchemeError
 from slowfast_maskfeat.log import first_line
+from slowfast_maskfeat.videos.stopwatch import Stopwatch
 
 
 class DecodeError(ValueError):
@@ -109,6 +110,7 @@ class Video(ABC):
         fps: Average frame rate in frames per second.
         timestamps: float64 (num_frames,), seconds at which each frame is displayed, ascending.
         duration: Seconds from the start of the first frame to the end of the last one.
+        decoding: Time that `frames` has taken so far.
     """
 
     backend: str
@@ -121,6 +123,7 @@ class Video(ABC):
         self.num_frames = len(timestamps)
         self.fps = fps
         self.duration = duration
+        self.decoding = Stopwatch()
 
     def frames(self, indices: Sequence[int] | NDArray[np.integer]) -> NDArray[np.uint8]:
         """Decode frames.
@@ -146,7 +149,8 @@ class Video(ABC):
             )
         unique, inverse = np.unique(requested, return_inverse=True)
         try:
-            decoded = self._decode(unique)
+            with self.decoding.running():
+                decoded = self._decode(unique)
             in_order = len(unique) == len(requested) and np.array_equal(unique, requested)
             return decoded if in_order else decoded[inverse]
         except MemoryError as error:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from functools import partial
 from typing import Any
 
 import pytest
@@ -87,6 +88,46 @@ def test_activation_checkpointing_changes_nothing() -> None:
     assert torch.equal(results[0][0], results[1][0])
     for name, gradient in results[0][1].items():
         torch.testing.assert_close(results[1][1][name], gradient, rtol=1e-5, atol=1e-5)
+
+
+@pytest.mark.parametrize("blocks", [(0,), (1,), (0, 2)])
+def test_only_chosen_blocks_are_computed_again(blocks: tuple[int, ...]) -> None:
+    """Same loss and gradients, bit for bit, and each chosen block runs a second time."""
+    results = []
+    for options in ({}, {"activation_checkpoint": True, "checkpointed_blocks": blocks}):
+        model = classifier(**options, depth=3, drop_path_rate=0.5).train()
+        runs = [0, 0, 0]
+        for number, block in enumerate(model.blocks):
+            block.norm1.register_forward_hook(partial(_count, runs, number))
+        torch.manual_seed(3)
+        loss = model(torch.randn(3, 3, 4, 32, 32)).square().sum()
+        loss.backward()
+        results.append((loss, [p.grad for p in model.parameters()], runs))
+    (loss, gradients, once), (same_loss, same_gradients, twice) = results
+    assert once == [1, 1, 1]
+    assert twice == [1 + (number in blocks) for number in range(3)]
+    assert torch.equal(loss, same_loss)
+    assert all(map(torch.equal, gradients, same_gradients))
+
+
+@pytest.mark.parametrize(
+    ("blocks", "text"),
+    [
+        (
+            [16],
+            r"MODEL.ACT_CHECKPOINT_BLOCKS must be block numbers below MVIT.DEPTH 16, got \[16\]",
+        ),
+        ([-1], r"MODEL.ACT_CHECKPOINT_BLOCKS must be block numbers >= 0, got .*-1"),
+        ([0.5], r"MODEL.ACT_CHECKPOINT_BLOCKS must be block numbers >= 0, got .*0.5"),
+    ],
+)
+def test_blocks_that_do_not_exist(blocks: list[float], text: str) -> None:
+    with pytest.raises(ValueError, match=text):
+        build_model(load_config([], ["MODEL.ACT_CHECKPOINT_BLOCKS", str(blocks)]))
+
+
+def _count(runs: list[int], number: int, *_: object) -> None:
+    runs[number] += 1
 
 
 def test_train_and_eval_give_the_same_scores_without_dropout() -> None:

@@ -131,7 +131,11 @@ if __name__ == "__main__":
 
 @pytest.mark.parametrize(
     ("number", "text"),
-    [(signal.SIGINT, "interrupted"), (signal.SIGTERM, "stopped by signal 15")],
+    [
+        (signal.SIGINT, "interrupted"),
+        (signal.SIGTERM, "stopped by signal 15"),
+        (signal.SIGUSR1, f"stopped by signal {int(signal.SIGUSR1)}"),
+    ],
 )
 def test_a_signal_that_no_process_handles_is_one_line(
     tmp_path: Path, number: int, text: str

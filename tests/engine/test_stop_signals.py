@@ -17,6 +17,7 @@ from slowfast_maskfeat import distributed
 from slowfast_maskfeat.engine import stop_signals
 from slowfast_maskfeat.engine.launch import launch
 from slowfast_maskfeat.engine.stop_signals import StopSignals
+from slowfast_maskfeat.workers import SIGNALS
 
 OPTIONS = {**PRETRAINING, "DATA_LOADER.NUM_WORKERS": 2, "SOLVER.MAX_EPOCH": 100}
 OPTIONS.update({"TRAIN.EVAL_PERIOD": 1000, "TRAIN.CHECKPOINT_PERIOD": 1000})
@@ -52,7 +53,7 @@ def _end(process, send) -> str:
 
 
 @needs_proc
-@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
+@pytest.mark.parametrize("number", SIGNALS)
 def test_a_signal_to_the_whole_group_stops_the_run_with_a_checkpoint(data, tmp_path, number):
     process = _start(command(data, tmp_path, OPTIONS), tmp_path)
 
@@ -81,6 +82,25 @@ def test_two_processes_of_torchrun_stop_with_a_checkpoint(data, tmp_path):
 
 
 @needs_proc
+@pytest.mark.slow
+def test_torchrun_restarts_a_run_that_lost_a_process(data, tmp_path):
+    """The new processes resume from the last checkpoint."""
+    python, *words = command(
+        data, tmp_path, OPTIONS, {"SOLVER.MAX_EPOCH": 40, "TRAIN.CHECKPOINT_PERIOD": 2}
+    )
+    torchrun = ["-m", "torch.distributed.run", "--standalone", "--nproc_per_node=2"]
+    process = _start([python, *torchrun, "--max-restarts", "1", *words], tmp_path)
+    wait_for(lambda: events(tmp_path, "checkpoint"))
+    printed = _end(
+        process, lambda: os.kill(sessions.child_with(process.pid, "RANK=1"), signal.SIGKILL)
+    )
+    assert process.returncode == 0, printed
+    (resumed,) = events(tmp_path, "resume")
+    assert resumed["checkpoint"] in {event["path"] for event in events(tmp_path, "checkpoint")}
+    assert events(tmp_path, "epoch")[-1]["epoch"] == 40
+
+
+@needs_proc
 def test_workers_end_with_a_run_that_is_killed(data, tmp_path):
     process = _start(command(data, tmp_path, OPTIONS), tmp_path)
     printed = _end(process, lambda: os.kill(process.pid, signal.SIGKILL))
@@ -103,7 +123,7 @@ def test_ctrl_c_while_torch_is_imported_is_one_line():
     assert (process.returncode, printed.split()) == (130, ["interrupted"])
 
 
-@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
+@pytest.mark.parametrize("number", SIGNALS)
 def test_a_signal_that_comes_twice_at_once_is_one(number):
     with StopSignals() as signals:
         assert signals.agreed() == 0

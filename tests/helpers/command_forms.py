@@ -5,6 +5,7 @@ from __future__ import annotations
 import re
 import shlex
 import shutil
+import signal
 import subprocess
 import sys
 import tempfile
@@ -138,6 +139,12 @@ def run_sandboxed(command: str) -> Path:
 
 
 # By program; each takes the words after it.
+def check_requeue(words: Sequence[str]) -> None:
+    """The line of a batch script after srun: the exit code is that of a run that SIGUSR1 ends."""
+    code = str(128 + signal.SIGUSR1)
+    assert list(words) == ["$?", "-eq", code, "&&", "scontrol", "requeue", "$SLURM_JOB_ID"]
+
+
 FORMS = {
     "make": check_make,
     "pip": check_pip,
@@ -146,4 +153,5 @@ FORMS = {
     "ffmpeg": check_ffmpeg,
     "mkdir": check_mkdir,
     "bwrap": check_bubblewrap,
+    "test": check_requeue,
 }

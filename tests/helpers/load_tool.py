@@ -14,6 +14,8 @@ from pathlib import Path
 from types import ModuleType
 from typing import NamedTuple, TextIO
 
+from slowfast_maskfeat.workers import SIGNALS
+
 ROOT = Path(__file__).resolve().parents[2]
 
 
@@ -121,7 +123,7 @@ def _named_by(argv: list[str]) -> Iterator[None]:
 
 @contextlib.contextmanager
 def _signals_as_before() -> Iterator[None]:
-    before = {number: signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM)}
+    before = {number: signal.getsignal(number) for number in SIGNALS}
     try:
         yield
     finally:

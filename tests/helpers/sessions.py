@@ -20,6 +20,23 @@ def start(command: Sequence[str], **environment: str) -> subprocess.Popen[str]:
     )
 
 
+def child_with(parent: int, variable: str) -> int:
+    """The process that another one started with a variable, such as ``RANK=1``.
+
+    Raises:
+        LookupError: There is none.
+    """
+    for status in Path("/proc").glob("[0-9]*/stat"):
+        try:
+            _, of_process, *_ = status.read_text().rpartition(")")[2].split()
+            variables = status.with_name("environ").read_text().split("\0")
+        except OSError:  # it has just ended, or is of another user
+            continue
+        if int(of_process) == parent and variable in variables:
+            return int(status.parent.name)
+    raise LookupError(f"process {parent} has started none with {variable}")
+
+
 def is_over(session: int) -> bool:
     """Whether no process of a session runs any more; those that nobody waits for don't count."""
     for status in Path("/proc").glob("[0-9]*/stat"):

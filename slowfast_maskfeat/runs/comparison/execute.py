@@ -18,10 +18,11 @@ from slowfast_maskfeat.log import EventLog, read_events
 from slowfast_maskfeat.runs.comparison.plan import Piece, Plan, quiet_config
 from slowfast_maskfeat.runs.programs import Usage, run_program
 from slowfast_maskfeat.text import printable
+from slowfast_maskfeat.workers import SIGNALS
 
 LOG_NAME = "pieces.jsonl"
 _HERE = "{output}"  # the folder of the comparison in logged command lines, so that it may be moved
-_STOPPED = (128 + signal.SIGINT, 128 + signal.SIGTERM)
+_STOPPED = tuple(128 + number for number in SIGNALS)
 _LAST_LINES = 2000  # characters of a program's output that are read for its error
 
 

@@ -1,0 +1,34 @@
+"""Seconds that the stages of loading take, added up sample by sample."""
+
+from __future__ import annotations
+
+from dataclasses import astuple, dataclass
+
+
+@dataclass(frozen=True, kw_only=True)
+class StageTimes:
+    """Seconds of a worker, or of the process that loads, summed over samples.
+
+    Attributes:
+        opening: Finding a file, reading its headers and the table of its frames.
+        decoding: Decoding frames, reading their bytes included.
+        augmentation: Crops, colors and the rest that follows.
+        waiting: Those of the first two in which the process did not compute: it waited for bytes of
+            a disk or network, or for a free core.
+    """
+
+    opening: float = 0.0
+    decoding: float = 0.0
+    augmentation: float = 0.0
+    waiting: float = 0.0
+
+    def __add__(self, other: StageTimes) -> StageTimes:
+        """Return the sums."""
+        pairs = zip(astuple(self), astuple(other), strict=True)
+        names = ("opening", "decoding", "augmentation", "waiting")
+        return StageTimes(**dict(zip(names, map(sum, pairs), strict=True)))
+
+    @property
+    def total(self) -> float:
+        """Seconds of all stages."""
+        return self.opening + self.decoding + self.augmentation
