@@ -38,9 +38,11 @@ def starting_workers() -> Iterator[None]:
         return
     # Also by handlers: a library's thread may receive a signal, whatever this thread blocks.
     with delaying_signals():
-        resource_tracker.ensure_running()  # else the start does this, and unblocks the signals
         mask = signal.pthread_sigmask(signal.SIG_BLOCK, SIGNALS)
         try:
+            # Else the start does this. It ignores SIGINT and SIGTERM, and unblocks them here, too.
+            resource_tracker.ensure_running()
+            signal.pthread_sigmask(signal.SIG_BLOCK, SIGNALS)
             yield
         finally:
             signal.pthread_sigmask(signal.SIG_SETMASK, mask)

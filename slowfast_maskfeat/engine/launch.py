@@ -129,7 +129,8 @@ def _spawn(
     init_method: str,
 ) -> None:
     context = multiprocessing.get_context("spawn")
-    failures = context.SimpleQueue()
+    with starting_workers():  # its semaphore starts Python's resource tracker
+        failures = context.SimpleQueue()
     num_threads = None
     if backend == "gloo":  # share the compute threads of this process among them
         num_threads = max(1, torch.get_num_threads() // num_processes)

@@ -86,7 +86,7 @@ def test_two_processes_of_torchrun_stop_with_a_checkpoint(data, tmp_path):
 def test_torchrun_restarts_a_run_that_lost_a_process(data, tmp_path):
     """The new processes resume from the last checkpoint."""
     python, *words = command(
-        data, tmp_path, OPTIONS, {"SOLVER.MAX_EPOCH": 40, "TRAIN.CHECKPOINT_PERIOD": 2}
+        data, tmp_path, OPTIONS, {"SOLVER.MAX_EPOCH": 12, "TRAIN.CHECKPOINT_PERIOD": 2}
     )
     torchrun = ["-m", "torch.distributed.run", "--standalone", "--nproc_per_node=2"]
     process = _start([python, *torchrun, "--max-restarts", "1", *words], tmp_path)
@@ -97,7 +97,7 @@ def test_torchrun_restarts_a_run_that_lost_a_process(data, tmp_path):
     assert process.returncode == 0, printed
     (resumed,) = events(tmp_path, "resume")
     assert resumed["checkpoint"] in {event["path"] for event in events(tmp_path, "checkpoint")}
-    assert events(tmp_path, "epoch")[-1]["epoch"] == 40
+    assert events(tmp_path, "epoch")[-1]["epoch"] == 12
 
 
 @needs_proc

@@ -159,7 +159,8 @@ def check_gradients(
     assert np.linalg.norm(list(norms.values())) == pytest.approx(total, rel=of_all)
     for name, norm in published.items():
         # A shift of all keys changes next to nothing: what is left of its gradient is rounding.
-        noise = 1e-5 if name.endswith("norm_k.bias") else 1e-7
+        # Elsewhere both sides have the rounding of float32, which no order of operations repeats.
+        noise = 1e-5 if name.endswith("norm_k.bias") else 2e-7
         assert norms[name] == pytest.approx(norm, rel=of_each, abs=noise * total), name
     for name, step in expected["grad_stride"].items():
         sample = arrays[f"grad/{name}/sample"]
