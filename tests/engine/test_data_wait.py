@@ -1,4 +1,4 @@
-"""What bounds the loading, from the times of its stages."""
+"""The bottleneck of loading, found from the times of its stages."""
 
 from __future__ import annotations
 
