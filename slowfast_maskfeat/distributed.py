@@ -23,9 +23,11 @@ import torch
 import torch.distributed as dist
 from torch import Tensor, nn
 from torch.autograd.function import once_differentiable
+from torch.distributed.rendezvous import rendezvous
 from torch.nn.parallel import DistributedDataParallel
 
 from slowfast_maskfeat import slurm
+from slowfast_maskfeat.rendezvous import meet, shares_store
 
 Item = TypeVar("Item")
 AllReduce = Callable[[Tensor, str], Tensor]
@@ -121,12 +123,12 @@ def setup(
             )
         torch.cuda.set_device(local_rank)
     try:
+        store, *_ = next(rendezvous(init_method, rank, world_size, timeout=_TIMEOUT))
+        store.set_timeout(_TIMEOUT)
+        if shares_store():
+            store = meet(store, rank, world_size, _TIMEOUT)
         dist.init_process_group(
-            backend,
-            init_method=init_method,
-            rank=rank,
-            world_size=world_size,
-            timeout=_TIMEOUT,
+            backend, store=store, rank=rank, world_size=world_size, timeout=_TIMEOUT
         )
     except (dist.DistNetworkError, dist.DistStoreError) as error:
         reason = str(error).splitlines()[0]
