@@ -45,8 +45,13 @@ setup(
     version=read_version(),
     description="Self-supervised video models: MaskFeat pre-training, fine-tuning and evaluation",
     license="Apache-2.0",
-    packages=find_packages(include=["slowfast_maskfeat", "slowfast_maskfeat.*"]),
-    package_data={"slowfast_maskfeat": ["py.typed"]},
+    packages=[
+        *find_packages(include=["slowfast_maskfeat", "slowfast_maskfeat.*"]),
+        "slowfast_maskfeat.configs",
+    ],
+    package_dir={"slowfast_maskfeat.configs": "configs"},
+    package_data={"slowfast_maskfeat": ["py.typed"], "slowfast_maskfeat.configs": ["**/*.yaml"]},
+    entry_points={"console_scripts": ["maskfeat = slowfast_maskfeat.commands.main:main"]},
     python_requires=">=3.10",
     install_requires=[
         "torch>=2.4",

@@ -12,8 +12,9 @@ from slowfast_maskfeat.backbones import Backbone, FeatureModel, LayerTokens
 from slowfast_maskfeat.builders.backbones import find_backbone
 from slowfast_maskfeat.builders.datasets import reverses_channels
 from slowfast_maskfeat.builders.model_size import check_model_size
-from slowfast_maskfeat.builders.trained_config import shipped_file, trained_config
+from slowfast_maskfeat.builders.trained_config import trained_config
 from slowfast_maskfeat.checkpoints import load_checkpoint, load_weights, read_header
+from slowfast_maskfeat.config.shipped import shipped_file
 from slowfast_maskfeat.frozen import FrozenNetwork
 from slowfast_maskfeat.targets.teacher_tokens import Describe, TeacherTokens
 

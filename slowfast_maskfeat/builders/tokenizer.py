@@ -26,13 +26,14 @@ from slowfast_maskfeat.builders.tokenizer_networks import (
     dalle_decoder,
     find_architecture,
 )
-from slowfast_maskfeat.builders.trained_config import shipped_file, trained_config
+from slowfast_maskfeat.builders.trained_config import trained_config
 from slowfast_maskfeat.checkpoints import (
     load_checkpoint,
     load_weights,
     read_header,
     read_weights,
 )
+from slowfast_maskfeat.config.shipped import shipped_file
 from slowfast_maskfeat.frozen import FrozenNetwork
 from slowfast_maskfeat.schedules import Schedule
 from slowfast_maskfeat.targets.teacher_tokens import TeacherTokens

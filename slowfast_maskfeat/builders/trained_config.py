@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-import difflib
 from collections.abc import Mapping, Sequence
-from pathlib import Path
 from typing import Any
 
 from fvcore.common.config import CfgNode
@@ -19,7 +17,6 @@ _ANNOTATION_KEYS = (
     "DATA.TEST_SHARDS",
     "AVA.ANNOTATION_DIR",
 )
-_SHIPPED = Path(__file__).resolve().parents[2] / "configs"
 
 
 def trained_config(
@@ -55,36 +52,3 @@ def trained_config(
             f"{checkpoint} has no configuration; give the YAML file of its model ({key})"
         )
     return parse_config(content["cfg"], checkpoint, words)
-
-
-def shipped_file(name: str, key: str) -> str:
-    """Find a configuration file by its path, or by the name of one in `configs/`.
-
-    Args:
-        name: path, or the name of a file without folder and ending.
-        key: that has the name, for messages.
-
-    Raises:
-        ValueError: there is no such file; the message lists the networks in `configs/teachers/`
-            and similar names in `configs/`.
-    """
-    if Path(name).is_file():
-        return name
-    found = sorted(_SHIPPED.glob(f"*/{name}.yaml"))
-    if not found:
-        known = ", ".join(sorted(path.stem for path in _SHIPPED.glob("teachers/*.yaml")))
-        raise ValueError(
-            f"{key} must be a YAML file or the name of one in configs/ ({known}), got {name!r}"
-            f"{_nearest(name)}"
-        )
-    if len(found) > 1:
-        paths = " or ".join(str(path) for path in found)
-        raise ValueError(f"{key} must name one file, got {name!r}: {paths}")
-    return str(found[0])
-
-
-def _nearest(name: str) -> str:
-    """A hint at the names in `configs/` most similar to `name`; empty if there is none."""
-    names = {path.stem for path in _SHIPPED.glob("*/*.yaml") if not path.stem.startswith("_")}
-    near = difflib.get_close_matches(Path(name).name.removesuffix(".yaml"), sorted(names), n=3)
-    return f"; did you mean {' or '.join(near)}?" if near else ""

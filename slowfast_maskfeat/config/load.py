@@ -18,6 +18,7 @@ from fvcore.common.config import CfgNode
 from slowfast_maskfeat.config.check import check_values
 from slowfast_maskfeat.config.defaults import default_config, flatten
 from slowfast_maskfeat.config.inert import INERT_KEYS, INERT_SECTIONS, overruled
+from slowfast_maskfeat.config.shipped import find_shipped, nearest_shipped
 from slowfast_maskfeat.config.yaml_file import parse_yaml, read_yaml
 from slowfast_maskfeat.files import expand_home
 from slowfast_maskfeat.text import cut, quoted
@@ -61,8 +62,8 @@ def load_config(files: Sequence[str], overrides: Sequence[str] = ()) -> CfgNode:
     """Read the configuration of a run.
 
     Args:
-        files: YAML files; later ones take precedence. `_BASE_` in a file names one or more files to
-            start from.
+        files: YAML files, or names of those in `configs/`; later ones take precedence. `_BASE_` in
+            a file names one or more files to start from.
         overrides: `["KEY", "VALUE", ...]`, which take precedence over the files.
 
     Returns:
@@ -94,9 +95,15 @@ def load_run_config(files: Sequence[str], overrides: Sequence[str] = ()) -> CfgN
 
 def _read_files(files: Sequence[str], overrides: Sequence[str]) -> list[_Content]:
     """Read YAML files and import the modules that they and the overrides name."""
-    contents: list[_Content] = [(file, *read_yaml(file)) for file in files]
+    found = map(find_shipped, files)
+    contents: list[_Content] = [(file, *read_yaml(file)) for file in found]
     import_extensions(_imports(contents, overrides))
     return contents
+
+
+def _meant_file(word: str) -> str:
+    """A hint for a word that may be meant as the name of a shipped file."""
+    return "" if "." in word or word.isupper() else nearest_shipped(word)
 
 
 def default_folder(files: Sequence[str]) -> str:
@@ -192,7 +199,7 @@ def _load(
     if len(overrides) % 2:
         raise ValueError(
             "command line: overrides must be pairs KEY VALUE separated by a space, but "
-            f"{quoted(overrides[-1])} has no value"
+            f"{quoted(overrides[-1])} has no value{_meant_file(overrides[-1])}"
         )
     for key, value in zip(overrides[::2], overrides[1::2], strict=True):
         _merge(cfg, key, value, source="command line", inert=inert)

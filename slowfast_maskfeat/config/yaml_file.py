@@ -8,6 +8,7 @@ from typing import Any, NamedTuple
 
 import yaml
 
+from slowfast_maskfeat.config.shipped import is_shipped, nearest_shipped
 from slowfast_maskfeat.files import expand_home, is_address, is_file, kind_of_file, open_text
 from slowfast_maskfeat.text import cut, cut_quotes, printable, quoted
 
@@ -33,7 +34,7 @@ def is_yaml(word: str) -> bool:
 def split_words(words: Iterable[str]) -> tuple[list[str], list[str]]:
     """Split the words of a command line into YAML files and KEY VALUE pairs, in any order.
 
-    A YAML file that follows a key is its value.
+    A YAML file, or the name of one in `configs/`, that follows a key is its value.
 
     Args:
         words: such as `["a.yaml", "b.yaml", "KEY", "VALUE"]`.
@@ -44,8 +45,9 @@ def split_words(words: Iterable[str]) -> tuple[list[str], list[str]]:
     files: list[str] = []
     pairs: list[str] = []
     for word in words:
-        is_file = is_yaml(word) and len(pairs) % 2 == 0
-        (files if is_file else pairs).append(word)
+        may_be_file = len(pairs) % 2 == 0
+        names_file = may_be_file and (is_yaml(word) or is_shipped(word))
+        (files if names_file else pairs).append(word)
     return files, pairs
 
 
@@ -67,7 +69,8 @@ def read_yaml(file: str | os.PathLike[str]) -> tuple[dict[str, Any], list[str]]:
     if not is_file(file):
         kind = "" if is_address(file) else kind_of_file(file)
         what = f"a configuration must be a file, but this is a {kind}" if kind else ""
-        raise ValueError(f"{file}: {what or 'no such configuration file'}")
+        hint = "" if what else nearest_shipped(file)
+        raise ValueError(f"{file}: {what or 'no such configuration file'}{hint}")
     return _read(file, (), [])
 
 

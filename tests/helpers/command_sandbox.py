@@ -21,11 +21,11 @@ from helpers.videos_on_disk import numbered_frames, write_video
 from PIL import Image
 
 from slowfast_maskfeat.builders import build_model
-from slowfast_maskfeat.builders.trained_config import shipped_file
 from slowfast_maskfeat.builders.weights import model_facts
 from slowfast_maskfeat.checkpoints import save_checkpoint
 from slowfast_maskfeat.checkpoints.naming import NAMINGS
 from slowfast_maskfeat.config import load_config
+from slowfast_maskfeat.config.shipped import shipped_file
 
 # Later pairs win, so these make any configuration as small as a test's.
 SMALL = {

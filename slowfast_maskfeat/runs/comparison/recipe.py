@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from slowfast_maskfeat.config.defaults import flatten
+from slowfast_maskfeat.config.shipped import find_shipped
 from slowfast_maskfeat.config.yaml_file import read_yaml
 from slowfast_maskfeat.runs.comparison.methods import (
     EQUAL_KEYS,
@@ -112,7 +113,8 @@ def read_recipe(
     """Read a recipe.
 
     Args:
-        path: YAML file. Paths of configurations are relative to its folder.
+        path: YAML file, or the name of one in `configs/`. Paths of configurations are relative to
+            its folder.
         data: folder that replaces `{data}` in the section `data`.
         methods: instead of the recipe's.
         seeds: instead of the recipe's.
@@ -120,6 +122,7 @@ def read_recipe(
     Raises:
         ValueError: the file is missing or not YAML, or a section is unknown or has a wrong value.
     """
+    path = find_shipped(str(path))
     content, twice = read_yaml(path)
     if twice:
         raise ValueError(twice[0])

@@ -1,0 +1,1 @@
+"""The commands of `maskfeat`, one file each: its options, and what it prints."""

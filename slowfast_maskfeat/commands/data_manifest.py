@@ -1,0 +1,209 @@
+"""Write the lists of a data set: train.csv, val.csv, test.csv and classes.txt.
+
+Reads class folders, the official lists of known data sets, or list files (--dataset, as
+TRAIN.DATASET). Paths are relative to the folder of the videos (--prefix, by default --data), which
+is DATA.PATH_PREFIX when the lists are read. Path and label are separated by a space, or by a comma
+if a path contains a space. --val-share and --test-share move shares of each class's training rows
+to a validation and a test set, which replace those of the data set.
+"""
+
+from __future__ import annotations
+
+import argparse
+import os
+import shlex
+from collections.abc import Sequence
+from pathlib import Path
+
+from slowfast_maskfeat.cli import exit_code, print_written
+from slowfast_maskfeat.curation.write_list import (
+    ListRow,
+    list_text,
+    relative_rows,
+    separator_for,
+    split_rows,
+)
+from slowfast_maskfeat.datasets import (
+    DataFolder,
+    MissingListError,
+    VideoList,
+    dataset_names,
+    find_dataset,
+    read_class_names,
+    read_list,
+)
+from slowfast_maskfeat.files import atomic_write
+from slowfast_maskfeat.log import Progress
+
+_SPLITS = ("train", "val", "test")
+
+
+def parse_arguments(arguments: Sequence[str]) -> argparse.Namespace:
+    """Parse the command line."""
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    add = parser.add_argument
+    add("--data", required=True, help="folder of the data set, as DATA.PATH_TO_DATA_DIR")
+    add("--output", type=Path, required=True, help="folder for the lists")
+    add("--dataset", default="folder", choices=_choices(), help="default: folder")
+    add("--prefix", default="", help="folder of the videos, as DATA.PATH_PREFIX")
+    add("--separator", default=" ", help="separator of list files to read")
+    add("--official-split", type=int, default=1, choices=(1, 2, 3), help="UCF101, HMDB51")
+    add("--val-share", type=float, help="share of the training rows for validation")
+    add("--test-share", type=float, help="share of the training rows for the test")
+    add("--group", default="", help="regular expression: rows with the same match stay together")
+    add("--seed", type=int, default=0, help="seed of the shares")
+    add("--force", action="store_true", help="overwrite existing lists")
+    return parser.parse_args(arguments)
+
+
+def _choices() -> list[str]:
+    """Data sets that lists can represent: one path and at most one label per sample."""
+    kinds = {name: find_dataset(name, "--dataset") for name in dataset_names()}
+    return sorted(n for n, kind in kinds.items() if not (kind.in_shards or kind.has_boxes))
+
+
+def read_splits(
+    data: DataFolder, dataset: str
+) -> tuple[dict[str, VideoList], tuple[str, ...] | None]:
+    """Read the existing splits of a data set, and the names of its classes.
+
+    Raises:
+        ValueError: There is no training set, or a file is malformed.
+    """
+    kind = find_dataset(dataset, "--dataset")
+    names = read_class_names(data.path)
+    if names is None and kind.class_names is not None:
+        names = kind.class_names(data)
+    found: dict[str, VideoList] = {}
+    progress = Progress(len(_SPLITS), "reading splits")
+    for split in _SPLITS:
+        try:
+            found[split] = kind.read(data, split, names)
+            names = names or found["train"].class_names  # the first split numbers the others
+        except MissingListError:
+            if split == "train":
+                raise
+        progress.update()
+    progress.close()
+    return found, names
+
+
+def make_rows(
+    found: dict[str, VideoList], folder: str, options: argparse.Namespace
+) -> dict[str, list[ListRow]]:
+    """Rows of each list."""
+    rows = {}
+    for split, videos in found.items():
+        for note in videos.notes:
+            print(f"{split}: {note}")
+        paths = [videos.path(row) for row in range(len(videos))]
+        labels = None if videos.labels is None else videos.labels.tolist()
+        rows[split] = relative_rows(paths, labels, folder)
+    _move_shares(rows, options)
+    return rows
+
+
+def _move_shares(rows: dict[str, list[ListRow]], options: argparse.Namespace) -> None:
+    """Move shares of the training rows to the validation and the test rows.
+
+    Raises:
+        ValueError: A share is out of range, or see `split_rows`.
+    """
+    given = {"val": options.val_share, "test": options.test_share}
+    shares = {split: share for split, share in given.items() if share is not None}
+    if options.group and not shares:
+        raise ValueError(
+            "--group must be empty without --val-share and --test-share, got " + repr(options.group)
+        )
+    for split, share in shares.items():
+        if not 0 < share < 1:
+            raise ValueError(f"--{split}-share must be in (0, 1), got {share:g}")
+    if sum(shares.values()) >= 1:
+        both = " and ".join(f"{share:g}" for share in shares.values())
+        raise ValueError(f"--val-share and --test-share must be below 1 together, got {both}")
+    left = 1.0
+    for split, share in shares.items():
+        if split in rows:
+            print(f"ignored the {len(rows[split])} {split} rows of the data set (--{split}-share)")
+        # Both are shares of all training rows, of which the first draw leaves fewer.
+        rows["train"], rows[split] = split_rows(
+            rows["train"], share / left, seed=options.seed, group=options.group
+        )
+        left -= share
+
+
+def write_manifest(
+    rows: dict[str, list[ListRow]], names: Sequence[str] | None, output: Path, *, force: bool
+) -> tuple[str, dict[str, str]]:
+    """Write the lists, each of which is read back first.
+
+    Returns:
+        Separator, and split -> hash of its list.
+
+    Raises:
+        ValueError: There are lists already, or a path cannot be stored in a list.
+    """
+    files = {split: output / f"{split}.csv" for split in rows}
+    # Including those that would remain from another data set and be read with the new ones.
+    old = [output / f"{name}.csv" for name in _SPLITS] + [output / "classes.txt"]
+    old = [path for path in old if path.exists()]
+    if old and not force:
+        raise ValueError(
+            f"--output must have no lists, got {', '.join(map(str, old))}; --force overwrites"
+        )
+    separator = separator_for([row for split in rows.values() for row in split])
+    hashes = {}
+    for split, path in files.items():
+        text = list_text(rows[split], separator).encode("utf-8", "surrogateescape")
+        with atomic_write(path) as part:
+            part.write_bytes(text)
+            # Unusual names (quotes, a path like a header) must not change.
+            again = read_list(part, separator=separator)
+            if [again.path(row) for row in range(len(again))] != [row.path for row in rows[split]]:
+                raise ValueError(
+                    f"{path} would be read differently; rename files with unusual names"
+                )
+            hashes[split] = again.fingerprint
+    if names:
+        with atomic_write(output / "classes.txt") as part:
+            part.write_text("".join(f"{name}\n" for name in names), encoding="utf-8")
+    for path in old:
+        if path not in files.values() and not (names and path.name == "classes.txt"):
+            path.unlink()
+    return separator, hashes
+
+
+def main(arguments: Sequence[str]) -> int:
+    """Run the command line and return the exit code."""
+    options = parse_arguments(arguments)
+    return exit_code(lambda: _work(options))
+
+
+def _work(options: argparse.Namespace) -> int:
+    data = DataFolder(
+        options.data,
+        prefix=options.prefix,
+        separator=options.separator,
+        official_split=options.official_split,
+    )
+    if not os.path.isdir(data.path):
+        raise ValueError(f"--data must be a folder, got {data.path!r}, which does not exist")
+    found, names = read_splits(data, options.dataset)
+    folder = os.path.abspath(options.prefix or options.data)
+    rows = make_rows(found, folder, options)
+    separator, hashes = write_manifest(rows, names, options.output, force=options.force)
+    for split, digest in hashes.items():
+        labels = {row.label for row in rows[split]} - {None}
+        print(f"{split}: {len(rows[split])} rows, {len(labels)} classes, sha256 {digest}")
+    keys = f"DATA.PATH_TO_DATA_DIR {options.output} DATA.PATH_PREFIX {shlex.quote(folder)}"
+    missing = [split for split in ("val", "test") if split not in rows]
+    if missing and any(row.label is not None for row in rows["train"]):
+        files = " and no ".join(f"{split}.csv" for split in missing)
+        flags = ", ".join(f"--{split}-share" for split in missing)
+        print(f"there is no {files}, which fine-tuning needs: {flags} can take training rows")
+    print(f"read them with {keys}" + (' DATA.PATH_LABEL_SEPARATOR ","' * (separator == ",")))
+    classes = ["classes.txt"] if names else []
+    print_written(options.output / name for name in (*(f"{split}.csv" for split in rows), *classes))
+    return 0

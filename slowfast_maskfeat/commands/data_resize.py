@@ -1,0 +1,224 @@
+"""Write smaller copies of the videos in lists, which are faster to decode and to seek in.
+
+Each copy is H.264 in MP4 with the shorter side at --short-side pixels (smaller videos keep their
+size), a key frame every --gop frames, upright, without audio. The output folder receives
+
+    videos/...              the copies, in the same folders as the originals
+    train.csv               list of the copies, for DATA.PATH_PREFIX <output folder>
+    train_refused.csv       path and reason of each video without a copy
+    classes.txt             if there is one beside the list
+    settings.json           settings of all copies in the folder
+
+The originals are not changed, and existing copies are not made again.
+
+Exit code: 0 if all videos have a copy, 1 if some have none, 2 for invalid input.
+"""
+
+from __future__ import annotations
+
+import argparse
+import csv
+import io
+import json
+import os
+from collections.abc import Mapping, Sequence
+from functools import partial
+from pathlib import Path
+
+from slowfast_maskfeat.cli import exit_code, print_written
+from slowfast_maskfeat.curation.jobs import Failure, run_jobs
+from slowfast_maskfeat.curation.resize_videos import resize_pair
+from slowfast_maskfeat.curation.write_list import ListRow, list_text, separator_for
+from slowfast_maskfeat.datasets import VideoList, read_list
+from slowfast_maskfeat.datasets.list_file import separator_of
+from slowfast_maskfeat.files import atomic_write, open_text
+from slowfast_maskfeat.log import Progress
+from slowfast_maskfeat.text import printable
+
+
+def parse_arguments(arguments: Sequence[str]) -> argparse.Namespace:
+    """Parse the command line."""
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    add = parser.add_argument
+    add("lists", type=Path, nargs="+", metavar="LIST", help="list files (train.csv ...)")
+    add("--output", type=Path, required=True, help="folder for the copies and their lists")
+    add("--prefix", default="", help="folder in front of the paths, as DATA.PATH_PREFIX")
+    add("--separator", default=" ", help="as DATA.PATH_LABEL_SEPARATOR; default: detected")
+    add("--short-side", type=int, default=320, help="pixels, even (320)")
+    add("--gop", type=int, default=16, help="frames between key frames (16)")
+    add("--crf", type=int, default=20, help="x264 quality, 0 to 51, lower is better (20)")
+    add("--timeout", type=float, default=600.0, help="seconds per video (600)")
+    add("--processes", type=int, default=os.cpu_count() or 1, help="all cores by default")
+    return parser.parse_args(arguments)
+
+
+def plan(lists: Mapping[Path, VideoList], prefix: str) -> dict[str, str]:
+    """Plan the copies.
+
+    Returns:
+        Path of each original -> path of its copy in the output folder, with forward slashes.
+
+    Raises:
+        ValueError: Two originals would have the same copy, or one is not a local file.
+    """
+    paths = {videos.path(row) for videos in lists.values() for row in range(len(videos))}
+    remote = sorted(path for path in paths if "://" in path)
+    if remote:
+        raise ValueError(f"paths in the lists must be local files, got {remote[0]}")
+    whole = {path: os.path.abspath(path) for path in sorted(paths)}
+    root = os.path.abspath(prefix) if prefix else ""
+    if not root or any(os.path.relpath(path, root).startswith("..") for path in whole.values()):
+        root = os.path.commonpath([os.path.dirname(path) for path in whole.values()])
+    copies: dict[str, str] = {}
+    owners: dict[str, str] = {}
+    for path, place in whole.items():
+        name = os.path.splitext(os.path.relpath(place, root))[0].replace(os.sep, "/")
+        copies[path] = f"videos/{name}.mp4"
+        other = owners.setdefault(copies[path], place)
+        if other != place:
+            raise ValueError(f"{other} and {place} would have the same copy {copies[path]}")
+    return copies
+
+
+def check_settings(options: argparse.Namespace) -> None:
+    """Store the settings in the output folder, or compare them with the stored ones.
+
+    Raises:
+        ValueError: Settings are out of range, or differ from the stored ones.
+    """
+    for name, value, is_valid, condition in (
+        ("--short-side", options.short_side, options.short_side >= 2, ">= 2"),
+        ("--short-side", options.short_side, options.short_side % 2 == 0, "even"),
+        ("--gop", options.gop, options.gop >= 1, ">= 1"),
+        ("--crf", options.crf, 0 <= options.crf <= 51, "in 0..51"),
+    ):
+        if not is_valid:
+            raise ValueError(f"{name} must be {condition}, got {value}")
+    current = {name: getattr(options, name) for name in ("short_side", "gop", "crf")}
+    path = options.output / "settings.json"
+    if path.exists():
+        found = json.loads(path.read_text(encoding="utf-8"))
+        if found != current:
+            raise ValueError(
+                f"the settings must be {found} as in {options.output}, got {current}; choose "
+                "another --output, or remove that folder"
+            )
+        return
+    _write(path, json.dumps(current, indent=2) + "\n")
+
+
+def make_copies(
+    copies: Mapping[str, str], options: argparse.Namespace
+) -> tuple[dict[str, str], list[str]]:
+    """Make the missing copies.
+
+    Returns:
+        Path -> reason of videos without a copy; the copies that were made.
+    """
+    for place in {os.path.dirname(copy) for copy in copies.values()}:
+        (options.output / place).mkdir(parents=True, exist_ok=True)
+    pairs = [(path, str(options.output / copy)) for path, copy in copies.items()]
+    missing = [(path, copy) for path, copy in pairs if not os.path.exists(copy)]
+    work = partial(
+        resize_pair,
+        short_side=options.short_side,
+        gop=options.gop,
+        crf=options.crf,
+    )
+    refused: dict[str, str] = {}
+    made: list[str] = []
+    progress = Progress(len(copies), "resizing", initial=len(copies) - len(missing))
+    jobs = run_jobs(work, missing, processes=options.processes, timeout=options.timeout)
+    for (path, copy), result in jobs:
+        if isinstance(result, Failure):
+            refused[path] = result.reason
+        else:
+            made.append(copy)
+        progress.update(refused=len(refused))
+    progress.close()
+    return refused, made
+
+
+def write_lists(
+    lists: Mapping[Path, VideoList],
+    copies: Mapping[str, str],
+    refused: Mapping[str, str],
+    output: Path,
+) -> list[Path]:
+    """Write the list of the copies, and that of videos without a copy; returns the files."""
+    rows = {path: _rows(videos, copies, refused) for path, videos in lists.items()}
+    separator = separator_for([row for kept in rows.values() for row in kept])
+    written: list[Path] = []
+    for path, videos in lists.items():
+        bad = [videos.path(row) for row in range(len(videos)) if videos.path(row) in refused]
+        table = io.StringIO()
+        writer = csv.writer(table, lineterminator="\n")
+        writer.writerow(("path", "reason"))
+        writer.writerows((video, refused[video]) for video in bad)
+        written.append(output / f"{path.stem}_refused.csv")
+        _write(written[-1], table.getvalue())
+        text = f"{path}: {len(videos)} rows, {len(bad)} refused"
+        if rows[path]:
+            written.append(output / path.name)
+            _write(written[-1], list_text(rows[path], separator))
+            digest = read_list(written[-1], separator=separator).fingerprint
+            text += f"; {written[-1]}: {len(rows[path])} rows, sha256 {digest}"
+        print(text)
+        for video in bad[:10]:
+            print(printable(f"  {video}: {refused[video]}"))
+        classes = path.parent / "classes.txt"
+        if classes.is_file():
+            written.append(output / "classes.txt")
+            with open_text(str(classes)) as file:
+                _write(written[-1], file.read())
+    keys = f"DATA.PATH_TO_DATA_DIR {output} DATA.PATH_PREFIX {output}"
+    print(f"read them with {keys}" + (' DATA.PATH_LABEL_SEPARATOR ","' * (separator == ",")))
+    return written
+
+
+def _rows(
+    videos: VideoList, copies: Mapping[str, str], refused: Mapping[str, str]
+) -> list[ListRow]:
+    labels = None if videos.labels is None else videos.labels.tolist()
+    return [
+        ListRow(copies[videos.path(row)], None if labels is None else labels[row])
+        for row in range(len(videos))
+        if videos.path(row) not in refused
+    ]
+
+
+def _write(path: Path, text: str) -> None:
+    with atomic_write(path) as part:
+        part.write_bytes(text.encode("utf-8", "surrogateescape"))
+
+
+def main(arguments: Sequence[str]) -> int:
+    """Run the command line and return the exit code."""
+    options = parse_arguments(arguments)
+    return exit_code(lambda: _work(options), resumable=True)
+
+
+def _work(options: argparse.Namespace) -> int:
+    lists = {}
+    for path in options.lists:
+        separator = separator_of(str(path), options.separator)
+        lists[path] = read_list(path, separator=separator, prefix=options.prefix)
+        if path.resolve() == (options.output / path.name).resolve():
+            raise ValueError(
+                f"--output must be another folder than that of {path}, got {options.output}"
+            )
+    if len({path.name for path in lists}) < len(options.lists):
+        names = [path.name for path in options.lists]
+        raise ValueError(f"names of lists must be unique, got {names}")
+    copies = plan(lists, options.prefix)
+    for path, copy in copies.items():
+        if os.path.realpath(path) == os.path.realpath(options.output / copy):
+            raise ValueError(
+                f"--output must be another folder than that of {path}, got {options.output}"
+            )
+    check_settings(options)
+    refused, made = make_copies(copies, options)
+    print_written([*made, *write_lists(lists, copies, refused, options.output)])
+    return 1 if refused else 0
