@@ -36,6 +36,7 @@ from slowfast_maskfeat.datasets import VideoList
 __all__ = [
     "build_key_frame_view",
     "build_loader",
+    "build_prediction_loader",
     "build_test_views",
     "build_validation_view",
     "num_clips_per_video",
@@ -123,6 +124,31 @@ def build_loader(
         decode_timeout=cfg.DATA.DECODE_TIMEOUT,
         pin_memory=cfg.DATA_LOADER.PIN_MEMORY
         and distributed.choose_device(cfg.NUM_GPUS).type == "cuda",
+    )
+
+
+def build_prediction_loader(cfg: CfgNode, videos: VideoList) -> ClipLoader:
+    """Build the loader of all test views of samples without labels, in one process.
+
+    Args:
+        cfg: configuration of a clip classifier; not modified.
+        videos: samples.
+    """
+    return ClipLoader(
+        ClipDataset(
+            videos,
+            build_test_views(cfg),
+            backend=cfg.DATA.DECODING_BACKEND,
+            num_threads=cfg.DATA.DECODING_THREADS,
+            reverse_channels=reverses_channels(cfg, "test"),
+            read_timeout=cfg.DATA.DECODE_TIMEOUT / 2,
+            max_image_pixels=cfg.DATA.MAX_IMAGE_PIXELS,
+        ),
+        max(cfg.TEST.BATCH_SIZE // num_clips_per_video(cfg, "test"), 1),
+        shuffle=False,
+        num_workers=min(cfg.DATA_LOADER.NUM_WORKERS, len(videos) - 1),  # none for a single video
+        prefetch=cfg.DATA_LOADER.PREFETCH_FACTOR,
+        decode_timeout=cfg.DATA.DECODE_TIMEOUT,
     )
 
 

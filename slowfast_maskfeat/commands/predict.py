@@ -1,10 +1,20 @@
-"""Classify the action in a video.
+"""Classify the actions in videos.
 
     maskfeat predict --checkpoint checkpoint_epoch_00100.pyth --video x.mp4
+    maskfeat predict --checkpoint checkpoint_epoch_00100.pyth --video folder list.csv \\
+        --csv scores.csv
+    maskfeat predict --checkpoint checkpoint_epoch_00100.pyth --video long.mp4 --window 2 \\
+        --stride 1 --csv scores.csv
+
+The score of a video is the mean over all views of the model's test; that of a window likewise, as
+if the window were a video. Windows begin every --stride seconds, and the last one ends with the
+video. With --csv each video or window has a row: path, begin and end in seconds, the best classes
+with their scores, and the reason if it could not be decoded; the same command resumes an
+interrupted prediction. The exit code is 0, or 1 if a video could not be decoded.
 
 The checkpoint contains its configuration and class names; weights without a configuration need
---cfg. To compare outputs with another program, give both the same array of clips instead of a
-video:
+--cfg, and weights without class names can be given them by --names. To compare outputs with another
+program, give both the same array of clips instead of a video:
 
     maskfeat predict --checkpoint weights.pyth --cfg model.yaml --clips clips.npy \\
         --logits logits.npy
@@ -13,6 +23,8 @@ video:
 from __future__ import annotations
 
 import argparse
+import csv
+import io
 import json
 import sys
 import warnings
@@ -25,90 +37,205 @@ import torch
 from fvcore.common.config import CfgNode
 from torch import Tensor
 
-from slowfast_maskfeat.builders import build_task
-from slowfast_maskfeat.builders.data import build_test_views
-from slowfast_maskfeat.builders.datasets import reverses_channels
 from slowfast_maskfeat.cli import exit_code, print_written
+from slowfast_maskfeat.curation.jobs import Failure, Journal
+from slowfast_maskfeat.datasets.class_names import read_names
+from slowfast_maskfeat.datasets.excerpt_list import ExcerptList
 from slowfast_maskfeat.files import atomic_write
+from slowfast_maskfeat.log import Progress
+from slowfast_maskfeat.runs.inputs import input_paths
 from slowfast_maskfeat.runs.load_trained import load_trained
-from slowfast_maskfeat.tasks import Classification
+from slowfast_maskfeat.runs.predict import Prediction, Predictor, list_excerpts
 from slowfast_maskfeat.text import printable
-from slowfast_maskfeat.videos.decode import open_video
+from slowfast_maskfeat.videos.decode import DecodeError
 
 
 def main(arguments: Sequence[str]) -> int:
-    """Print the top classes.
+    """Print the best classes, or write them to a file.
 
     Returns:
-        The exit code: 0, or 2 for invalid input.
+        The exit code: 0, 1 if a video of several could not be decoded, or 2 for invalid input.
     """
     warnings.simplefilter("ignore")  # training has already shown these warnings
     options = _parse(arguments)
-    return exit_code(lambda: _predict_and_print(options), output=options.logits)
+    return exit_code(
+        lambda: _predict(options), output=options.csv or options.logits, resumable=bool(options.csv)
+    )
 
 
-def _predict_and_print(options: argparse.Namespace) -> None:
-    prediction, logits = predict(options)
-    if options.logits:
+def _predict(options: argparse.Namespace) -> int:
+    if options.csv and Path(options.csv).exists() and not options.force:
+        raise ValueError(f"--csv: {options.csv} exists; --force overwrites it")
+    predictor = _load(options)
+    if options.clips:
+        logits = predictor.clip_logits(_read_clips(options.clips, predictor.cfg))
+        best = predictor.best(logits, options.clips, options.top)
+        return _show([best], options, logits)
+    paths = [p for given in options.video for p in input_paths(predictor.cfg, given, "--video")]
+    videos, reasons = list_excerpts(
+        paths,
+        window=options.window,
+        stride=options.stride,
+        processes=max(predictor.cfg.DATA_LOADER.NUM_WORKERS, 1),
+        timeout=predictor.cfg.DATA.DECODE_TIMEOUT or 60.0,
+        source=" ".join(options.video),
+    )
+    if options.csv:
+        return _write_table(predictor, videos, reasons, options)
+    if len(videos) > 1:
+        if options.logits:
+            raise ValueError(f"--logits requires one video or --clips, got {len(videos)} samples")
+        rows = range(len(videos))
+        return _show(_predict_all(predictor, videos, reasons, options, rows), options)
+    ((_, of_video, times, reason),) = predictor.logits(videos, reasons=reasons)
+    if of_video is None:
+        raise DecodeError(videos.path(0), reason)
+    span = videos.spans[0] or times
+    best = predictor.best(of_video, videos.path(0), options.top)
+    return _show([best._replace(begin=span.begin, end=span.end)], options, of_video)
+
+
+def _load(options: argparse.Namespace) -> Predictor:
+    names = read_names(options.names) if options.names else ()
+    trained = load_trained(
+        options.checkpoint, device=options.device, config_file=options.cfg, pairs=options.opts
+    )
+    model = trained.model
+    model.cfg, model.class_names = trained.cfg, trained.class_names  # type: ignore[assignment]
+    predictor = Predictor(model, names=names)
+    if not predictor.names:
+        print(
+            f"{options.checkpoint} has no class names: classes are numbers; --names gives a file "
+            "with a name per line",
+            file=sys.stderr,
+        )
+    return predictor
+
+
+def _predict_all(
+    predictor: Predictor,
+    videos: ExcerptList,
+    reasons: dict[int, str],
+    options: argparse.Namespace,
+    rows: Sequence[int],
+    journal: Journal | None = None,
+) -> list[Prediction]:
+    """Predict rows with a progress bar; each is recorded in the journal."""
+    found: dict[int, Prediction] = {}
+    progress = Progress(len(videos), "predict", initial=len(videos) - len(rows))
+    predictions = predictor.predict(videos, top=options.top, reasons=reasons, rows=rows)
+    for row, prediction in predictions if rows else ():
+        found[row] = prediction
+        if journal is not None:
+            result = Failure(prediction.reason) if prediction.reason else prediction[1:-1]
+            journal.add(str(row), result)
+        progress.update()
+    progress.close()
+    return [found[row] for row in rows]
+
+
+def _write_table(
+    predictor: Predictor,
+    videos: ExcerptList,
+    reasons: dict[int, str],
+    options: argparse.Namespace,
+) -> int:
+    """Predict the rows that are not in the journal yet, and write the table of all."""
+    table = Path(options.csv)
+    settings = {
+        "samples_sha256": videos.fingerprint,
+        "weights_sha256": predictor.weights_sha256,
+        "names": predictor.names,
+        "top": options.top,
+        "opts": options.opts,
+    }
+    journal = Journal(table.with_name(f".{table.stem}_predict.jsonl"), settings)
+    try:
+        left = [row for row in range(len(videos)) if str(row) not in journal.done]
+        _predict_all(predictor, videos, reasons, options, left, journal)
+        found = [_recorded(videos, row, journal.done[str(row)]) for row in range(len(videos))]
+        with atomic_write(table) as part:
+            part.write_bytes(_table(found, options.top).encode("utf-8", "surrogateescape"))
+    except BaseException:
+        journal.close()
+        raise
+    journal.remove()
+    lost = [prediction for prediction in found if prediction.reason]
+    print(f"{len(found)} rows, {len(lost)} without a prediction")
+    for prediction in lost[:10]:
+        print(printable(f"  {prediction.path}: {prediction.reason}"))
+    if len(lost) > 10:
+        print(f"  ... all in {table}")
+    print_written([table])
+    return 1 if lost else 0
+
+
+def _recorded(videos: ExcerptList, row: int, result: Any) -> Prediction:
+    path, span = videos.path(row), videos.spans[row]
+    if isinstance(result, Failure):
+        begin, end = span or (float("nan"), float("nan"))
+        return Prediction(path, begin, end, reason=result.reason)
+    begin, end, num_views, classes, labels, scores = result
+    return Prediction(path, begin, end, num_views, tuple(classes), tuple(labels), tuple(scores))
+
+
+def _table(found: Sequence[Prediction], top: int) -> str:
+    """Rows of CSV; cells that a lost video does not have are empty."""
+    width = max([len(prediction.labels) for prediction in found], default=top)
+    text = io.StringIO()
+    writer = csv.writer(text, lineterminator="\n")
+    best = [name for n in range(1, width + 1) for name in (f"label_{n}", f"score_{n}")]
+    writer.writerow(["path", "begin", "end", *best, "error"])
+    for prediction in found:
+        pairs = zip(prediction.labels, prediction.scores, strict=True)
+        cells = [cell for label, score in pairs for cell in (label, f"{score:.6f}")]
+        cells += [""] * (2 * width - len(cells))
+        times = [_seconds(prediction.begin), _seconds(prediction.end)]
+        writer.writerow([prediction.path, *times, *cells, prediction.reason])
+    return text.getvalue()
+
+
+def _seconds(time: float) -> str:
+    return "" if np.isnan(time) else f"{time:.3f}"
+
+
+def _show(
+    found: Sequence[Prediction], options: argparse.Namespace, logits: Tensor | None = None
+) -> int:
+    """Print the predictions; of a single one the logits are written if requested."""
+    if options.logits and logits is not None:
         _save_array(options.logits, logits)
     if options.json:
-        print(json.dumps(prediction))
+        rows = [_as_dict(prediction) for prediction in found]
+        print(json.dumps(rows[0] if len(rows) == 1 else rows))
     else:
-        for row in prediction["top"]:
-            name = printable(row["name"]).replace("\n", "\\n")  # a row is one line
-            print(f"{row['score']:.4f}  {name}")
+        for prediction in found:
+            if len(found) > 1:
+                print(_heading(prediction))
+            for label, score in zip(prediction.labels, prediction.scores, strict=True):
+                name = printable(label).replace("\n", "\\n")  # a row is one line
+                print(f"{score:.4f}  {name}")
     if options.logits:
         print_written([options.logits], stream=sys.stderr if options.json else None)
+    return 1 if any(prediction.reason for prediction in found) else 0
 
 
-@torch.no_grad()
-def predict(options: argparse.Namespace) -> tuple[dict[str, Any], Tensor]:
-    """Predict the top classes by the mean score of all clips.
-
-    Returns:
-        The prediction as written by --json, and the logits (V, K) of all clips.
-
-    Raises:
-        ValueError: The checkpoint is not a clip classifier, or the clips don't match it.
-        DecodeError: The video can't be decoded.
-    """
-    device = options.device
-    cfg, model, names = load_trained(
-        options.checkpoint, device=device, config_file=options.cfg, pairs=options.opts
+def _heading(prediction: Prediction) -> str:
+    span = f" {prediction.begin:.2f}-{prediction.end:.2f} s" if prediction.begin >= 0 else ""
+    return printable(
+        f"{prediction.path}{span}:{' ' if prediction.reason else ''}{prediction.reason}"
     )
-    task = build_task(cfg, model)
-    if not isinstance(task, Classification):
-        raise ValueError(
-            f"--checkpoint must be a clip classifier, got {options.checkpoint}; fine-tune a "
-            "pre-trained model first, and use `maskfeat detect` for detectors"
-        )
-    clips = _read_clips(options.clips, cfg) if options.clips else _decode(options.video, cfg)
-    chunks = clips.split(cfg.TEST.BATCH_SIZE)
-    logits = torch.cat([task.logits(model, chunk.to(device)) for chunk in chunks]).cpu()
-    scores = task.activation(logits).mean(0)
-    best = scores.topk(min(options.top, len(scores)))
-    prediction = {
-        "video": options.clips or options.video,
-        "num_views": len(clips),
-        "top": [
-            {
-                "class": int(number),
-                "name": names[number] if names else str(int(number)),
-                "score": round(float(score), 6),
-            }
-            for score, number in zip(best.values, best.indices, strict=True)
-        ],
-    }
-    return prediction, logits
 
 
-def _decode(video: str, cfg: CfgNode) -> Tensor:
-    """Decode the test views of a video: (V, C, T, H, W) uint8."""
-    views = build_test_views(cfg)
-    limit = cfg.DATA.MAX_IMAGE_PIXELS
-    with open_video(video, cfg.DATA.DECODING_BACKEND, max_image_pixels=limit) as opened:
-        clips = views(opened).permute(0, 4, 1, 2, 3)
-    return clips.flip(1) if reverses_channels(cfg, "test") else clips
+def _as_dict(prediction: Prediction) -> dict[str, Any]:
+    named = zip(prediction.classes, prediction.labels, prediction.scores, strict=True)
+    row: dict[str, Any] = {"video": prediction.path, "num_views": prediction.num_views}
+    if prediction.begin >= 0:
+        row |= {"begin": round(prediction.begin, 3), "end": round(prediction.end, 3)}
+    row["top"] = [
+        {"class": number, "name": name, "score": round(score, 6)} for number, name, score in named
+    ]
+    return row | ({"error": prediction.reason} if prediction.reason else {})
 
 
 def _read_clips(path: str, cfg: CfgNode) -> Tensor:
@@ -151,25 +278,44 @@ def _count(text: str) -> int:
     return number
 
 
+def _seconds_above_0(text: str) -> float:
+    number = float(text)
+    if not 0 < number < float("inf"):
+        raise argparse.ArgumentTypeError(f"must be above 0 seconds, got {text}")
+    return number
+
+
 def _parse(arguments: Sequence[str]) -> argparse.Namespace:
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
-    parser.add_argument("--checkpoint", required=True, help="checkpoint of a clip classifier")
+    add = parser.add_argument
+    add("--checkpoint", required=True, help="checkpoint of a clip classifier")
     source = parser.add_mutually_exclusive_group(required=True)
-    source.add_argument("--video", help="video file")
+    source.add_argument(
+        "--video", nargs="+", help="videos, images, folders of them, or lists of them"
+    )
     source.add_argument(
         "--clips",
         help=".npy file of (clips, channels, frames, height, width), channels in the model's order",
     )
-    parser.add_argument("--cfg", help="YAML file of the model, for weights without a configuration")
-    parser.add_argument("--logits", help=".npy file to write the logits of each clip to")
-    parser.add_argument("--json", action="store_true", help="print JSON instead of lines of text")
-    parser.add_argument("--top", type=_count, default=5, help="number of classes to print")
-    parser.add_argument(
-        "--device",
-        default="cuda" if torch.cuda.is_available() else "cpu",
-        choices=["cpu", "cuda"],
+    add("--csv", help="CSV file to write instead of printing")
+    add("--force", action="store_true", help="overwrite the CSV file")
+    add("--window", type=_seconds_above_0, default=0.0, help="seconds of a window of a video")
+    add(
+        "--stride",
+        type=_seconds_above_0,
+        default=0.0,
+        help="seconds from one window to the next (default: --window)",
     )
-    parser.add_argument("opts", nargs="*", default=[], metavar="KEY VALUE")
-    return parser.parse_args(arguments)
+    add("--names", help="file of the class names, one per line, or JSON")
+    add("--cfg", help="YAML file of the model, for weights without a configuration")
+    add("--logits", help=".npy file to write the logits of each clip to")
+    add("--json", action="store_true", help="print JSON instead of lines of text")
+    add("--top", type=_count, default=5, help="number of classes (default: %(default)s)")
+    add("--device", default="cuda" if torch.cuda.is_available() else "cpu", choices=["cpu", "cuda"])
+    add("opts", nargs="*", default=[], metavar="KEY VALUE")
+    options = parser.parse_args(arguments)
+    if options.clips and (options.csv or options.window or options.stride):
+        parser.error("--csv, --window and --stride are for --video")
+    return options

@@ -19,8 +19,9 @@ the class token where the training reached it, else the mean over the tokens; --
 principal components of the features of each clip's tokens, as colors. Of a training with a teacher
 it is the teacher (--opts TRAIN.CHECKPOINT_WEIGHTS student).
 
-An input that is not a video or image is an annotation file, read as in training with the keys of
-the first checkpoint (change them by --opts DATA.PATH_PREFIX folder DATA.PATH_LABEL_SEPARATOR ,).
+An input that is not a video, an image or a folder is an annotation file, read as in training with
+the keys of the first checkpoint (change them by --opts DATA.PATH_PREFIX folder
+DATA.PATH_LABEL_SEPARATOR ,).
 """
 
 from __future__ import annotations
@@ -37,7 +38,6 @@ import torch
 from fvcore.common.config import CfgNode
 from PIL import Image
 
-from slowfast_maskfeat.builders.datasets import read_list_file
 from slowfast_maskfeat.cli import exit_code, print_written
 from slowfast_maskfeat.figures import (
     MAX_ROWS,
@@ -47,7 +47,7 @@ from slowfast_maskfeat.figures import (
     panel_image,
     prediction_panel,
 )
-from slowfast_maskfeat.files import atomic_write, is_file, read_bytes
+from slowfast_maskfeat.files import atomic_write
 from slowfast_maskfeat.log import Progress
 from slowfast_maskfeat.runs.feature_pictures import (
     ATTENTION,
@@ -56,8 +56,8 @@ from slowfast_maskfeat.runs.feature_pictures import (
     load_feature_network,
 )
 from slowfast_maskfeat.runs.figures import select_steps
+from slowfast_maskfeat.runs.inputs import input_paths
 from slowfast_maskfeat.runs.predictions import compare, load_networks
-from slowfast_maskfeat.videos.media import is_media
 from slowfast_maskfeat.videos.write_video import write_video
 
 _MAX_STEPS = 4  # time steps of a video in the panel
@@ -89,7 +89,7 @@ def visualize(options: argparse.Namespace) -> None:
             "it, in the format of --film"
         )
     cfg, draw = _drawing(options)
-    inputs = [path for given in options.input for path in _paths(cfg, given)]
+    inputs = [path for given in options.input for path in input_paths(cfg, given, "--input")]
     clips = _draw_all(inputs, draw)
     prediction_panel(output, _panel_rows(clips), title=options.title)
     _print_steps(clips)
@@ -125,21 +125,6 @@ def _drawing(options: argparse.Namespace) -> tuple[CfgNode, Draw]:
         return draw_features(network, path, what=options.what, name=name)
 
     return network.cfg, draw_network
-
-
-def _paths(cfg: CfgNode, given: str) -> list[str]:
-    """Paths of an input: itself, or the samples of an annotation file."""
-    if is_media(given):
-        return [given]
-    if Path(given).is_dir():
-        raise ValueError(f"--input must be videos, images or annotation files, got folder {given}")
-    if is_file(given) and b"\0" in read_bytes(given):
-        raise ValueError(
-            "--input must be videos or images, by their suffix, or annotation files in text form, "
-            f"got binary file {given}"
-        )
-    rows = read_list_file(cfg, given)
-    return [rows.path(row) for row in range(len(rows))]
 
 
 def _draw_all(inputs: Sequence[str], draw: Draw) -> list[list[PanelRow]]:
@@ -234,7 +219,7 @@ def _parse(arguments: Sequence[str]) -> argparse.Namespace:
     )
     add("--name", nargs="+", default=[], help="name of each checkpoint, shown above its columns")
     add("--cfg", help="YAML file of the model, for weights without a configuration")
-    add("--input", required=True, nargs="+", help="videos, images or annotation files")
+    add("--input", required=True, nargs="+", help="videos, images, folders or annotation files")
     add("--output", required=True, help="PNG file of the panel")
     add("--film", default=".gif", choices=[".gif", ".mp4"], help="format of the animation")
     add("--title", default="", help="title of the panel")

@@ -35,21 +35,38 @@ def read_class_names(folder: str | os.PathLike[str]) -> tuple[str, ...] | None:
     for name in _CLASS_FILES:
         path = join(os.fspath(folder), name)
         if is_file(path):
-            try:
-                with open_text(path) as file:
-                    content = file.read()
-            except UnicodeDecodeError as error:
-                raise ValueError(f"{path} must be UTF-8 text: {error}") from error
-            names = _names_in_json(path, content) if path.endswith(".json") else None
-            if names is None:
-                names = [line.strip() for line in content.splitlines() if line.strip()]
-            if not names:
-                raise ValueError(f"{path} must contain class names, got none")
-            if len(set(names)) != len(names):
-                twice = quoted(Counter(names).most_common(1)[0][0])
-                raise ValueError(f"{path} must contain each class name once, got {twice} twice")
-            return tuple(names)
+            return read_names(path)
     return None
+
+
+def read_names(path: str) -> tuple[str, ...]:
+    """Read the names of the classes from a file: one per line, or JSON if it ends in .json.
+
+    Args:
+        path: of the file; JSON is a list of names, or an object name -> number.
+
+    Returns:
+        The names by number.
+
+    Raises:
+        ValueError: see `read_class_names`, or there is no such file.
+    """
+    try:
+        with open_text(path) as file:
+            content = file.read()
+    except UnicodeDecodeError as error:
+        raise ValueError(f"{path} must be UTF-8 text: {error}") from error
+    except FileNotFoundError as error:
+        raise ValueError(f"{path}: no such file of class names") from error
+    names = _names_in_json(path, content) if path.endswith(".json") else None
+    if names is None:
+        names = [line.strip() for line in content.splitlines() if line.strip()]
+    if not names:
+        raise ValueError(f"{path} must contain class names, got none")
+    if len(set(names)) != len(names):
+        twice = quoted(Counter(names).most_common(1)[0][0])
+        raise ValueError(f"{path} must contain each class name once, got {twice} twice")
+    return tuple(names)
 
 
 def _names_in_json(path: str, content: str) -> list[str]:

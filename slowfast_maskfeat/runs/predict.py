@@ -1,0 +1,308 @@
+"""Classes of videos, images and frames, by a trained model."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterable, Iterator, Sequence
+from typing import NamedTuple, cast
+
+import numpy as np
+import torch
+from fvcore.common.config import CfgNode
+from numpy.typing import NDArray
+from torch import Tensor, nn
+
+from slowfast_maskfeat.builders.data import build_prediction_loader, build_test_views
+from slowfast_maskfeat.builders.datasets import reverses_channels
+from slowfast_maskfeat.builders.methods import build_task
+from slowfast_maskfeat.clips import ClipBatch
+from slowfast_maskfeat.curation.check_videos import measure_length
+from slowfast_maskfeat.curation.jobs import Failure, run_jobs
+from slowfast_maskfeat.datasets.excerpt_list import ExcerptList, Span, windows
+from slowfast_maskfeat.frozen import weights_sha256
+from slowfast_maskfeat.log import Progress
+from slowfast_maskfeat.runs.pretrained import from_pretrained
+from slowfast_maskfeat.tasks import Classification
+from slowfast_maskfeat.videos.decode import DecodeError
+from slowfast_maskfeat.videos.excerpt import FramesInMemory
+
+Source = str | os.PathLike[str] | NDArray[np.uint8]
+"""A video or image file or address, or uint8 frames (T, H, W, 3) in RGB."""
+
+
+class Prediction(NamedTuple):
+    """The best classes of a video, or of a part of it.
+
+    Attributes:
+        path: of the video; "frames" for frames in memory.
+        begin: seconds from the first frame of the video to the first frame that was seen; of a
+            window, to its begin.
+        end: likewise to the last frame, or to the end of the window.
+        num_views: clips whose scores were averaged.
+        classes: numbers of the best classes, the best first; empty for a lost video.
+        labels: their names; numbers as text if the model has no names.
+        scores: their scores.
+        reason: empty, or why the video could not be decoded.
+    """
+
+    path: str
+    begin: float
+    end: float
+    num_views: int = 0
+    classes: tuple[int, ...] = ()
+    labels: tuple[str, ...] = ()
+    scores: tuple[float, ...] = ()
+    reason: str = ""
+
+
+class Predictor:
+    """Classifies videos by the mean score of all views of the model's test.
+
+    Args:
+        model: from `from_pretrained`, or a path that it loads.
+        device: "cpu" or "cuda", for a path.
+        config: YAML file for weights without a configuration.
+        names: names of the classes, instead of the model's.
+        overrides: keys and values, for a path: ["KEY", "VALUE", ...].
+
+    Raises:
+        ValueError: the model is not a clip classifier, or there is another number of names; see
+            `from_pretrained`.
+    """
+
+    def __init__(
+        self,
+        model: nn.Module | str | os.PathLike[str],
+        *,
+        device: str = "cpu",
+        config: str | os.PathLike[str] | None = None,
+        names: Sequence[str] = (),
+        overrides: Sequence[str] = (),
+    ) -> None:
+        source = type(model).__name__
+        if not isinstance(model, nn.Module):
+            source = os.fspath(model)
+            model = from_pretrained(model, device=device, config=config, overrides=overrides)
+        self.cfg: CfgNode = cast(CfgNode, model.cfg)
+        task = build_task(self.cfg, model)
+        if not isinstance(task, Classification):
+            raise ValueError(
+                f"--checkpoint must be a clip classifier, got {source}; fine-tune a pre-trained "
+                "model first, and use `maskfeat detect` for detectors"
+            )
+        self._model, self._task = model.eval(), task
+        self.names = tuple(names or getattr(model, "class_names", ()))
+        num_classes = self.cfg.MODEL.NUM_CLASSES
+        if names and len(names) != num_classes:
+            raise ValueError(
+                f"there must be as many names as classes of the model, {num_classes}, got "
+                f"{len(names)}"
+            )
+
+    @property
+    def weights_sha256(self) -> str:
+        """Hash of the model's weights."""
+        return weights_sha256(self._model.state_dict())
+
+    def __call__(
+        self,
+        source: Source | Sequence[str],
+        *,
+        top: int = 5,
+        window: float = 0.0,
+        stride: float = 0.0,
+        fps: float = 0.0,
+    ) -> Prediction | list[Prediction]:
+        """Classify a video, an image, frames, or several videos.
+
+        Args:
+            source: a video or image; a list of them; or frames (T, H, W, 3), uint8, RGB.
+            top: number of classes.
+            window: seconds; classify each window of a video instead of the whole.
+            stride: seconds from one window to the next; 0: `window`.
+            fps: of frames in memory; 0: DATA.TARGET_FPS.
+
+        Returns:
+            The prediction; for several videos or with `window` a list. A video of a list that can't
+            be decoded has no classes and a reason.
+
+        Raises:
+            DecodeError: a single video can't be decoded.
+            ValueError: the frames have another shape or type, or a number is out of range.
+        """
+        if isinstance(source, np.ndarray):
+            return self._of_frames(source, top, fps)
+        is_single = isinstance(source, (str, os.PathLike))
+        paths = [source] if isinstance(source, (str, os.PathLike)) else source
+        videos, reasons = list_excerpts(
+            [os.fspath(path) for path in paths], window=window, stride=stride
+        )
+        found = [prediction for _, prediction in self.predict(videos, top=top, reasons=reasons)]
+        if not is_single:
+            return found
+        for prediction in found:
+            if prediction.reason:
+                raise DecodeError(prediction.path, prediction.reason)
+        return found if window else found[0]
+
+    def predict(
+        self,
+        videos: ExcerptList,
+        *,
+        top: int = 5,
+        reasons: dict[int, str] | None = None,
+        rows: Sequence[int] | None = None,
+    ) -> Iterator[tuple[int, Prediction]]:
+        """Classify samples, several at once; decoding is in the workers of DATA_LOADER.
+
+        Args:
+            videos: samples.
+            top: number of classes.
+            reasons: of samples that are known to be lost, by row.
+            rows: the samples to classify; None: all.
+
+        Yields:
+            Row and prediction, also of lost samples.
+        """
+        for row, logits, times, reason in self.logits(videos, reasons=reasons, rows=rows):
+            span = videos.spans[row]
+            begin, end = times if span is None else span
+            blank = Prediction(videos.path(row), begin, end, reason=reason)
+            yield row, blank if logits is None else self._best(logits, blank, top)
+
+    @torch.no_grad()
+    def logits(
+        self,
+        videos: ExcerptList,
+        *,
+        reasons: dict[int, str] | None = None,
+        rows: Sequence[int] | None = None,
+    ) -> Iterator[tuple[int, Tensor | None, Span, str]]:
+        """Compute the logits of all views of each sample; see `predict`.
+
+        Yields:
+            Row; logits (V, K) or None; times of the first and last frame; reason.
+        """
+        loader = build_prediction_loader(self.cfg, videos)
+        loader.dataset.given_up.update(reasons or {})
+        if rows is not None:
+            loader.keep_only(np.asarray(rows, np.int64))
+        nowhere = Span(float("nan"), float("nan"))
+        for batch in loader.epoch(0):
+            for lost in batch.lost:
+                yield lost.row, None, nowhere, lost.reason
+            if len(batch.clips):
+                yield from self._of_batch(batch)
+
+    def clip_logits(self, clips: Tensor) -> Tensor:
+        """Compute the logits (V, K) of clips (V, C, T, H, W), at most TEST.BATCH_SIZE at once."""
+        device = next(self._model.parameters()).device
+        chunks = clips.split(self.cfg.TEST.BATCH_SIZE)
+        with torch.no_grad():
+            logits = [self._task.logits(self._model, chunk.to(device)) for chunk in chunks]
+        return torch.cat(logits).cpu()
+
+    def best(self, logits: Tensor, path: str, top: int) -> Prediction:
+        """Return the best classes of clips by their mean score.
+
+        Args:
+            logits: (V, K).
+            path: of what they are of.
+            top: number of classes.
+        """
+        return self._best(logits, Prediction(path, float("nan"), float("nan")), top)
+
+    def _of_batch(self, batch: ClipBatch) -> Iterator[tuple[int, Tensor, Span, str]]:
+        logits = self.clip_logits(batch.clips)
+        assert batch.index is not None
+        assert batch.times is not None
+        for row in batch.index.unique_consecutive().tolist():
+            of_row = batch.index == row
+            times = batch.times[of_row]
+            yield row, logits[of_row], Span(float(times.min()), float(times.max())), ""
+
+    def _best(self, logits: Tensor, blank: Prediction, top: int) -> Prediction:
+        scores = self._task.activation(logits).mean(0)
+        best = scores.topk(min(top, len(scores)))
+        classes = tuple(best.indices.tolist())
+        return blank._replace(
+            num_views=len(logits),
+            classes=classes,
+            labels=tuple(self.names[n] if self.names else str(n) for n in classes),
+            scores=tuple(best.values.tolist()),
+        )
+
+    def _of_frames(self, frames: NDArray[np.uint8], top: int, fps: float) -> Prediction:
+        if frames.dtype != np.uint8 or frames.ndim != 4 or frames.shape[-1] != 3 or not len(frames):
+            raise ValueError(
+                "frames must be uint8 (T, H, W, 3), RGB, got "
+                f"{frames.dtype} of shape {frames.shape}"
+            )
+        video = FramesInMemory(frames, fps or float(self.cfg.DATA.TARGET_FPS))
+        views = build_test_views(self.cfg)
+        clips = views(video).permute(0, 4, 1, 2, 3)
+        times = views.times(video)
+        blank = Prediction(video.path, float(times.min()), float(times.max()))
+        clips = clips.flip(1) if reverses_channels(self.cfg, "test") else clips
+        return self._best(self.clip_logits(clips), blank, top)
+
+
+def list_excerpts(
+    paths: Sequence[str],
+    *,
+    window: float = 0.0,
+    stride: float = 0.0,
+    processes: int = 1,
+    timeout: float = 60.0,
+    source: str = "the videos",
+) -> tuple[ExcerptList, dict[int, str]]:
+    """List the samples of a prediction: videos, or their windows.
+
+    Args:
+        paths: of videos and images.
+        window: seconds of a window; 0: whole videos, which are not opened here.
+        stride: seconds from one window to the next; 0: `window`.
+        processes: that measure the durations of several videos.
+        timeout: seconds for the duration of a video.
+        source: for messages.
+
+    Returns:
+        The samples; and row -> reason of videos whose duration can't be measured.
+
+    Raises:
+        ValueError: a number is negative, or there is a stride without a window.
+    """
+    if window < 0 or stride < 0:
+        raise ValueError(f"window and stride must be >= 0, got {window:g} and {stride:g}")
+    if stride and not window:
+        raise ValueError(f"stride must be 0 without a window, got {stride:g}")
+    if not window:
+        return ExcerptList(paths, [None] * len(paths), source), {}
+    all_paths: list[str] = []
+    spans: list[Span | None] = []
+    reasons: dict[int, str] = {}
+    lengths = _measure(dict.fromkeys(paths), processes, timeout)
+    for path in paths:
+        length = lengths[path]
+        parts: list[Span | None] = [None]
+        if isinstance(length, Failure):
+            reasons[len(all_paths)] = length.reason
+        else:
+            parts = [*windows(length, window, stride or window)]
+        all_paths += [path] * len(parts)
+        spans += parts
+    return ExcerptList(all_paths, spans, source), reasons
+
+
+def _measure(paths: Iterable[str], processes: int, timeout: float) -> dict[str, float | Failure]:
+    """Measure durations; processes protect from videos on which a decoder hangs or crashes."""
+    left = list(paths)
+    if len(left) == 1:
+        return {left[0]: measure_length(left[0])}
+    found: dict[str, float | Failure] = {}
+    progress = Progress(len(left), "measuring")
+    for path, length in run_jobs(measure_length, left, processes=processes, timeout=timeout):
+        found[path] = length
+        progress.update()
+    progress.close()
+    return found
