@@ -22,6 +22,7 @@ if TYPE_CHECKING:
     from slowfast_maskfeat.config import load_config
     from slowfast_maskfeat.metrics.ava_map import AvaResult
     from slowfast_maskfeat.metrics.ava_map import evaluate as evaluate_ava
+    from slowfast_maskfeat.runs.predict import Prediction, Predictor
     from slowfast_maskfeat.runs.pretrained import from_pretrained, save_pretrained
     from slowfast_maskfeat.schedules import learning_rate
     from slowfast_maskfeat.targets.hog import hog
@@ -33,6 +34,8 @@ __all__ = [
     "AvaResult",
     "ClipBatch",
     "LoadReport",
+    "Prediction",
+    "Predictor",
     "build_loader",
     "build_mask_sampler",
     "build_model",
@@ -52,6 +55,8 @@ _MODULES = {
     "AvaResult": "metrics.ava_map",
     "ClipBatch": "clips",
     "LoadReport": "checkpoints",
+    "Prediction": "runs.predict",
+    "Predictor": "runs.predict",
     "build_loader": "builders",
     "build_mask_sampler": "builders",
     "build_model": "builders",

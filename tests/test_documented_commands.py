@@ -404,7 +404,21 @@ SCRIPTS = {
     "datasets/summary.py": _data_tool,
     "datasets/make_shards.py": _data_tool,
 }
-PROGRAMS = {"python": _python, "python3": _python, "torchrun": _torchrun, "srun": _srun}
+TOOLS = {"predict": "tools/predict.py"}
+
+
+def _maskfeat(words: Sequence[str], sandbox: Sandbox) -> None:
+    assert words[0] in TOOLS, f"no rule covers maskfeat {words[0]}"
+    _python([TOOLS[words[0]], *words[1:]], sandbox)
+
+
+PROGRAMS = {
+    "python": _python,
+    "python3": _python,
+    "torchrun": _torchrun,
+    "srun": _srun,
+    "maskfeat": _maskfeat,
+}
 
 
 @pytest.mark.parametrize(

@@ -2,12 +2,16 @@
 
 from __future__ import annotations
 
+import os
 import re
+import shutil
 import subprocess
 import sys
+import sysconfig
 from pathlib import Path
 
 import pytest
+from helpers.tiny_run import FINETUNING, MODEL, make_videos, pairs
 
 import slowfast_maskfeat
 
@@ -106,3 +110,41 @@ def test_every_public_name_is_there() -> None:
     assert slowfast_maskfeat.evaluate_ava.__module__ == "slowfast_maskfeat.metrics.ava_map"
     with pytest.raises(AttributeError, match="'slowfast_maskfeat' has no attribute 'no_such_name'"):
         _ = slowfast_maskfeat.no_such_name
+
+
+@pytest.mark.slow
+def test_the_installed_package_trains_away_from_its_source(tmp_path: Path) -> None:
+    source, away = tmp_path / "source", tmp_path / "away"
+    ignored = shutil.ignore_patterns("__pycache__", "*.egg-info")
+    for name in ("slowfast_maskfeat", "configs"):
+        shutil.copytree(ROOT / name, source / name, ignore=ignored)
+    for name in ("setup.py", "pyproject.toml"):
+        shutil.copy(ROOT / name, source)
+    command = [sys.executable, "-m", "venv", "--without-pip", str(tmp_path / "venv")]
+    subprocess.run(command, check=True)
+    python = tmp_path / "venv" / "bin" / "python"
+    # The dependencies of this interpreter, but not its installation of the package.
+    (purelib,) = (tmp_path / "venv").glob("lib/*/site-packages")
+    (purelib / "dependencies.pth").write_text(sysconfig.get_paths()["purelib"] + "\n")
+    options = ["--no-deps", "--no-build-isolation", "--disable-pip-version-check", "-q"]
+    pip = [sys.executable, "-m", "pip", "--python", str(python), "install", *options, str(source)]
+    subprocess.run(pip, check=True, capture_output=True)
+    shutil.rmtree(source)
+    (away / "data").mkdir(parents=True)
+    data = make_videos(away / "data")
+    environment = {**os.environ, "OMP_NUM_THREADS": "1"}
+    environment.pop("PYTHONPATH", None)
+
+    def maskfeat(*words: object) -> str:
+        command = [str(python.with_name("maskfeat")), *map(str, words)]
+        done = subprocess.run(command, cwd=away, env=environment, capture_output=True, text=True)
+        assert done.returncode == 0, done.stderr
+        return done.stdout
+
+    sizes = pairs(MODEL, FINETUNING, {"DATA.PATH_TO_DATA_DIR": data, "SOLVER.MAX_EPOCH": 1})
+    maskfeat("train", "--cfg", "demo/finetune", "--output", "run", *sizes)
+    (checkpoint,) = (away / "run" / "checkpoints").glob("*.pyth")
+    printed = maskfeat("predict", "--checkpoint", checkpoint, "--video", data / "1.mp4")
+    assert len(printed.splitlines()) == 3
+    assert maskfeat("--version") == f"maskfeat {slowfast_maskfeat.__version__}\n"
+    assert list(purelib.glob("slowfast_maskfeat/configs/demo/finetune.yaml"))
