@@ -1,7 +1,7 @@
 #!/usr/bin/env python3
 """Measure the fast implementations against plain ones, and clip loading against bare decoding.
 
-There are five comparisons. The compared variants take turns within one run, so that other load on
+There are six comparisons. The compared variants take turns within one run, so that other load on
 the machine affects them equally:
 
 - step: a full pre-training step (normalize, forward, HOG target, loss, backward, AdamW) against the
@@ -13,6 +13,7 @@ the machine affects them equally:
   against the same model whose encoder processes all tokens; and the peak memory of both.
 - targets: pre-training steps that differ in the target alone, against HOG; and the peak memory of
   each. The frozen networks have random weights.
+- precision: a pre-training step in bfloat16, against the same step in float32.
 
 They run on the CPU, and on the GPU too if there is one. Ratios are printed, without a pass or fail.
 """
@@ -63,7 +64,7 @@ MAE_CONFIG = ROOT / "configs/masked_ssl/in1k_VIT_B_MAE_PT.yaml"
 QUICK_MAE_CONFIG = ROOT / "configs/demo/image_mae.yaml"
 TARGETS_CONFIG = ROOT / "configs/masked_ssl/in1k_VIT_B_MaskFeat_PT.yaml"
 QUICK_TARGETS_CONFIG = ROOT / "configs/demo/image_hog.yaml"
-SECTIONS = ("step", "hog", "loader", "mae", "targets")
+SECTIONS = ("step", "hog", "loader", "mae", "targets", "precision")
 FAST, PLAIN = "fast", "plain"
 VISIBLE, ALL = "visible tokens", "all tokens"  # input of the encoder of an autoencoder
 # Compared variants of a step, and clips per clip of --batch: images have few tokens.
@@ -162,6 +163,19 @@ def _measure_forms(
         Table(section, f"{setting}: time", list(rows.values()), is_cost),
         Table(section, f"{setting}: peak memory of model, optimizer and step", memory, is_cost),
     ]
+
+
+def measure_precision(options: argparse.Namespace, device: torch.device) -> Table:
+    """Time of the step in bfloat16 and in float32."""
+    file = config_of(options, "precision")
+    batch = make_batch(read_config(file), options.batch)
+    steps = {
+        precision: make_step(read_config(file), FAST, batch, device, precision)
+        for precision in reversed(PRECISIONS)  # float32, the baseline, is last
+    }
+    rows = take_turns(steps, options.repeats or 5, device)
+    title = f"{file.stem}, one step, batch {options.batch}, {device.type}: time by precision"
+    return Table("precision", title, list(rows.values()), is_cost=True)
 
 
 def memory_of_child(
@@ -373,6 +387,8 @@ def measure(options: argparse.Namespace, cfg: CfgNode) -> Iterable[Table]:
     if "loader" in options.only:
         with tempfile.TemporaryDirectory() as folder:
             yield measure_loader(options, cfg, Path(folder))
+    if "precision" in options.only:
+        yield measure_precision(options, devices[0])
     for section in FORMS:
         if section in options.only:
             yield from measure_step(options, section, devices[0], "float32")
@@ -414,8 +430,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
         print_table(table)
         tables.append(table)
     print(
-        "\nx: time or memory of the last row of a table divided by that of this row; of targets, "
-        "this row divided by the last; ratio: median over the rounds."
+        "\nx: time or memory of the last row of a table divided by that of this row; of targets "
+        "and precisions, this row divided by the last; ratio: median over the rounds."
     )
     if options.json:
         options.json.write_text(as_json(machine, tables))
