@@ -90,7 +90,7 @@ def _let_rates_differ(block: MultiscaleBlock) -> None:
         block.drop_path = _TensorDropPath(rate).to(device).train(block.training)
 
 
-class _TensorDropPath(DropPath):
+class _TensorDropPath(DropPath):  # type: ignore[misc]
     """Drop path whose rate is a tensor.
 
     Args:

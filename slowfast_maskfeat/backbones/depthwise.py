@@ -42,7 +42,7 @@ def depthwise_conv3d(
         taps = (clips, weight.to(clips.dtype), stride[1:], padding[1:])
         if torch.compiler.is_compiling():
             return _compiled_taps(*taps)
-        return _TapwiseConvolution.apply(*taps)  # type: ignore[no-untyped-call, no-any-return]
+        return _TapwiseConvolution.apply(*taps)  # type: ignore[no-untyped-call]
     planes = clips.permute(0, 4, 1, 2, 3)  # (b, d, t, h, w)
     planes = F.conv3d(planes, weight, stride=stride, padding=padding, groups=weight.shape[0])
     return planes.permute(0, 2, 3, 4, 1)
