@@ -83,7 +83,8 @@ def batch_of(cfg: CfgNode, seed: int) -> ClipBatch:
     draws = torch.Generator().manual_seed(seed)
     side, frames = cfg.DATA.TRAIN_CROP_SIZE, cfg.DATA.NUM_FRAMES
     clips = torch.randn((2, 3, frames, side, side), generator=draws)
-    batch = ClipBatch(clips, index=torch.arange(2), labels=torch.tensor([1, 3]))
+    ids = {"index": torch.arange(2), "view": torch.zeros(2, dtype=torch.long)}
+    batch = ClipBatch(clips, labels=torch.tensor([1, 3]), **ids)
     if cfg.DETECTION.ENABLE:
         return with_boxes(batch, draws)
     if cfg.MASK.ENABLE:
