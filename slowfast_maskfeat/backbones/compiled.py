@@ -24,9 +24,10 @@ def compiled(model: nn.Module, mode: str, **options: Any) -> nn.Module:
     backward pass of each block is a node of its own, after which its buckets can go.
 
     Args:
-        model: Changed in place with "block".
-        mode: "model": one graph; "block": one for all blocks that are equal, which compiles faster,
-            since a network has few kinds of blocks; "": none.
+        model: Changed in place with "block" and `compiled_parts`.
+        mode: "model": one graph, or one for each of the methods that the network names in
+            `compiled_parts`, and none of the rest; "block": one for all blocks that are equal,
+            which compiles faster, since a network has few kinds of blocks; "": none.
         **options: Of torch.compile.
 
     Returns:
@@ -36,6 +37,11 @@ def compiled(model: nn.Module, mode: str, **options: Any) -> nn.Module:
         ValueError: The network has no transformer blocks to compile alone.
     """
     if not mode:
+        return model
+    parts: tuple[str, ...] = getattr(model, "compiled_parts", ())
+    if mode == "model" and parts:
+        for name in parts:
+            setattr(model, name, torch.compile(getattr(model, name), fullgraph=True, **options))
         return model
     if mode == "model":
         # With `fullgraph` torch keeps a size that is read from a mask as a symbol of the graph.
