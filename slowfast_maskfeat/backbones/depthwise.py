@@ -4,6 +4,9 @@ torch has fast CPU kernels for depthwise convolutions of images whose channels l
 backward, and none for those of clips, whose backward pass took nine tenths of a small MViT's step.
 A convolution over (t, h, w) is the sum over its temporal taps of convolutions over (h, w), each
 shifted in time; tokens have their channels last already.
+
+In bf16 the backward pass of a strided convolution is 2 to 8 times slower than in float32 with its
+casts (docs/benchmarks.md), so it runs in float32; that of a convolution with stride 1 is not.
 """
 
 from __future__ import annotations
@@ -35,13 +38,40 @@ def depthwise_conv3d(
     kernel_t = weight.shape[2]
     keeps_time = stride[0] == 1 and kernel_t == 2 * padding[0] + 1
     on_cpu = clips.device.type == "cpu" and clips.dtype in (torch.float32, torch.bfloat16)
-    if keeps_time and on_cpu and not torch.compiler.is_compiling():
-        return _TapwiseConvolution.apply(  # type: ignore[no-untyped-call]
-            clips, weight.to(clips.dtype), stride[1:], padding[1:]
-        )
+    if keeps_time and on_cpu:
+        taps = (clips, weight.to(clips.dtype), stride[1:], padding[1:])
+        if torch.compiler.is_compiling():
+            return _compiled_taps(*taps)
+        return _TapwiseConvolution.apply(*taps)  # type: ignore[no-untyped-call]
     planes = clips.permute(0, 4, 1, 2, 3)  # (b, d, t, h, w)
     planes = F.conv3d(planes, weight, stride=stride, padding=padding, groups=weight.shape[0])
     return planes.permute(0, 2, 3, 4, 1)
+
+
+def _compiled_taps(clips: Tensor, weight: Tensor, stride: Pair, padding: Pair) -> Tensor:
+    """As `_TapwiseConvolution`, in operations that a compiler differentiates and fuses."""
+    dtype, length = clips.dtype, clips.shape[1]
+    if _is_slow_in(dtype, stride):
+        clips, weight = clips.float(), weight.float()
+    reach = weight.shape[2] // 2
+    frames = F.pad(clips, (0, 0, 0, 0, 0, 0, reach, reach))  # (b, t + 2 * reach, h, w, d)
+    planes = frames.flatten(0, 1).permute(0, 3, 1, 2)
+    with torch.autocast("cpu", enabled=False):
+        parts = [
+            F.conv2d(planes, weight[:, :, tap], None, stride, padding, groups=len(weight))
+            .unflatten(0, frames.shape[:2])
+            .narrow(1, tap, length)
+            for tap in range(2 * reach + 1)
+        ]
+    total = parts[0]
+    for part in parts[1:]:
+        total = total + part
+    return total.permute(0, 1, 3, 4, 2).to(dtype)
+
+
+def _is_slow_in(dtype: torch.dtype, stride: Pair) -> bool:
+    """Whether the backward pass with this stride is faster in float32, casts included."""
+    return dtype == torch.bfloat16 and max(stride) > 1
 
 
 class _TapwiseConvolution(torch.autograd.Function):
@@ -75,7 +105,9 @@ class _TapwiseConvolution(torch.autograd.Function):
     @once_differentiable
     def backward(ctx: Any, gradient: Tensor) -> tuple[Tensor | None, Tensor | None, None, None]:
         row, weight = ctx.saved_tensors
-        batch, length = ctx.shape[:2]
+        dtype, (batch, length) = weight.dtype, ctx.shape[:2]
+        if _is_slow_in(dtype, ctx.stride):
+            gradient, row, weight = gradient.float(), row.float(), weight.float()
         reach = weight.shape[2] // 2
         gradients = _row_of_frames(gradient, reach)
         grad_row, grad_taps = None, {}
@@ -102,8 +134,9 @@ class _TapwiseConvolution(torch.autograd.Function):
                 grad_row[source] += part
         grad_weight = None
         if ctx.needs_input_grad[1]:
-            grad_weight = torch.stack([grad_taps[tap] for tap in range(2 * reach + 1)], dim=2)
-        grad_clips = None if grad_row is None else _clips_of_row(grad_row, batch, length)
+            taps = [grad_taps[tap] for tap in range(2 * reach + 1)]
+            grad_weight = torch.stack(taps, dim=2).to(dtype)
+        grad_clips = None if grad_row is None else _clips_of_row(grad_row, batch, length).to(dtype)
         return grad_clips, grad_weight, None, None
 
 

@@ -12,6 +12,7 @@ from torch import nn
 from slowfast_maskfeat.builders.data_source import DataSource
 from slowfast_maskfeat.builders.methods import build_model
 from slowfast_maskfeat.builders.model_size import check_model_size
+from slowfast_maskfeat.builders.precision import set_precision
 from slowfast_maskfeat.builders.trained_config import trained_config
 from slowfast_maskfeat.builders.weights import load_tested_weights
 from slowfast_maskfeat.checkpoints import load_checkpoint
@@ -54,6 +55,7 @@ def load_trained(
     content = load_checkpoint(checkpoint)
     names = tuple(content.get("class_names") or ())
     cfg = trained_config(checkpoint, content, config_file, pairs)
+    set_precision(cfg)
     data = DataSource(cfg)
     check_model_size(lambda: build_model(cfg, data=data), checkpoint, content)
     model = build_model(cfg, data=data).to(torch_device).eval()

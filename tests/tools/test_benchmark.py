@@ -181,7 +181,12 @@ def test_the_whole_run_at_tiny_sizes(tmp_path):
     assert content["machine"]["torch"] == str(torch.__version__)
     on_cpu = [table for table in content["tables"] if "cuda" not in table["title"]]
     sections = [table["section"] for table in on_cpu]
-    assert sections == ["hog", "loader", *(s for s in ("step", "mae", "targets") for _ in range(2))]
+    assert sections == [
+        "hog",
+        "loader",
+        "precision",
+        *(s for s in ("step", "mae", "targets") for _ in range(2)),
+    ]
     for table in on_cpu:
         assert f"{table['title']}" in lines
         assert all(min(row["values"]) > 0 for row in table["rows"])
