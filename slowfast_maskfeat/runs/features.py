@@ -23,7 +23,11 @@ from slowfast_maskfeat.builders.datasets import data_set
 from slowfast_maskfeat.builders.image_recipe import clip_recipe
 from slowfast_maskfeat.builders.methods import find_method
 from slowfast_maskfeat.builders.model import build_classifier
-from slowfast_maskfeat.builders.precision import autocast_precision, precision_name
+from slowfast_maskfeat.builders.precision import (
+    autocast_precision,
+    precision_name,
+    set_precision,
+)
 from slowfast_maskfeat.builders.weights import load_first_weights
 from slowfast_maskfeat.clips import ClipLoader
 from slowfast_maskfeat.config import added_keys, key_value
@@ -169,6 +173,7 @@ def extract_features(
         ValueError: the annotation file can't be read, no video can be decoded, or the folder can't
             be written, lacks space or is not the same for all processes.
     """
+    set_precision(cfg)
     data = data or DataSource(cfg)
     loader = build_loader(cfg, split, for_features=True, data=data)
     videos = loader.dataset.videos

@@ -35,7 +35,19 @@ class TrainedModel(NamedTuple):
 def load_trained(
     checkpoint: str, *, device: str, config_file: str | None = None, pairs: Sequence[str] = ()
 ) -> TrainedModel:
-    """Load the model of a checkpoint.
+    """Load the model of a checkpoint for a command, whose process gets its TRAIN.PRECISION.
+
+    See `load_model` for arguments, result and errors.
+    """
+    trained = load_model(checkpoint, device=device, config_file=config_file, pairs=pairs)
+    set_precision(trained.cfg)
+    return trained
+
+
+def load_model(
+    checkpoint: str, *, device: str, config_file: str | None = None, pairs: Sequence[str] = ()
+) -> TrainedModel:
+    """Load the model of a checkpoint; nothing of torch's settings changes.
 
     The annotation files of its training need not exist: configuration and class names are in the
     checkpoint.
@@ -55,7 +67,6 @@ def load_trained(
     content = load_checkpoint(checkpoint)
     names = tuple(content.get("class_names") or ())
     cfg = trained_config(checkpoint, content, config_file, pairs)
-    set_precision(cfg)
     data = DataSource(cfg)
     check_model_size(lambda: build_model(cfg, data=data), checkpoint, content)
     model = build_model(cfg, data=data).to(torch_device).eval()
