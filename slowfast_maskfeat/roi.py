@@ -42,7 +42,8 @@ def roi_align(
 
     Raises:
         ValueError: A shape or number is not as above, or a box on the CPU names a clip that is not
-            in the batch. On other devices, where a check would wait, its features are NaN.
+            in the batch. On other devices, where a check would wait, and in a graph of
+            torch.compile, where it would break the graph, its features are NaN.
     """
     bins = (output_size, output_size) if isinstance(output_size, int) else output_size
     _check(features, boxes, bins=bins, spatial_scale=spatial_scale)
@@ -94,7 +95,7 @@ def _check(features: Tensor, boxes: Tensor, *, bins: tuple[int, int], spatial_sc
         raise ValueError(
             f"output_size and spatial_scale must be > 0, got {bins} and {spatial_scale}"
         )
-    if boxes.device.type == "cpu":
+    if boxes.device.type == "cpu" and not torch.compiler.is_compiling():
         batch = boxes[:, 0]
         known = (batch >= 0) & (batch < len(features)) & (batch == batch.floor())
         if not bool(known.all()):

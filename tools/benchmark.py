@@ -1,7 +1,7 @@
 #!/usr/bin/env python3
 """Measure the fast implementations against plain ones, and clip loading against bare decoding.
 
-There are five comparisons, and a count. The compared variants take turns within one run, so that
+There are six comparisons, and a count. The compared variants take turns within one run, so that
 other load on the machine affects them equally:
 
 - step: a full pre-training step (normalize, forward, HOG target, loss, backward, AdamW) against the
@@ -13,6 +13,7 @@ other load on the machine affects them equally:
   against the same model whose encoder processes all tokens; and the peak memory of both.
 - targets: pre-training steps that differ in the target alone, against HOG; and the peak memory of
   each. The frozen networks have random weights.
+- precision: a pre-training step in bfloat16, against the same step in float32.
 - traffic: no comparison, but launches and bytes of a training step in bfloat16 on a GPU, counted by
   kind of operator; no GPU is needed.
 
@@ -77,7 +78,7 @@ MAE_CONFIG = ROOT / "configs/masked_ssl/in1k_VIT_B_MAE_PT.yaml"
 QUICK_MAE_CONFIG = ROOT / "configs/demo/image_mae.yaml"
 TARGETS_CONFIG = ROOT / "configs/masked_ssl/in1k_VIT_B_MaskFeat_PT.yaml"
 QUICK_TARGETS_CONFIG = ROOT / "configs/demo/image_hog.yaml"
-SECTIONS = ("step", "hog", "loader", "mae", "targets", "traffic")
+SECTIONS = ("step", "hog", "loader", "mae", "targets", "precision", "traffic")
 # Compared variants of a step, and clips per clip of --batch: images have few tokens.
 FORMS = {"step": (FAST, PLAIN), "mae": (VISIBLE, ALL), "targets": TARGETS}
 CLIPS = {"step": 1, "mae": 8, "targets": 4}
@@ -124,6 +125,19 @@ def _measure_forms(
         Table(section, f"{setting}: time", list(rows.values()), is_cost),
         Table(section, f"{setting}: peak memory of model, optimizer and step", memory, is_cost),
     ]
+
+
+def measure_precision(options: argparse.Namespace, device: torch.device) -> Table:
+    """Time of the step in bfloat16 and in float32."""
+    file = config_of(options, "precision")
+    batch = make_batch(read_config(file), options.batch)
+    steps = {
+        precision: make_step(read_config(file), FAST, batch, device, precision)
+        for precision in reversed(PRECISIONS)  # float32, the baseline, is last
+    }
+    rows = take_turns(steps, options.repeats or 5, device)
+    title = f"{file.stem}, one step, batch {options.batch}, {device.type}: time by precision"
+    return Table("precision", title, list(rows.values()), is_cost=True)
 
 
 def memory_of_child(
@@ -335,6 +349,8 @@ def measure(options: argparse.Namespace, cfg: CfgNode) -> Iterable[Table]:
     if "loader" in options.only:
         with tempfile.TemporaryDirectory() as folder:
             yield measure_loader(options, cfg, Path(folder))
+    if "precision" in options.only:
+        yield measure_precision(options, devices[0])
     for section in FORMS:
         if section in options.only:
             yield from measure_step(options, section, devices[0], "float32")
@@ -381,8 +397,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
         title = f"traffic of a step of {options.config.name} in bfloat16, {options.gpu_batch} clips"
         print_counts(title, counts, options.gpu_batch)
     print(
-        "\nx: time or memory of the last row of a table divided by that of this row; of targets, "
-        "this row divided by the last; ratio: median over the rounds."
+        "\nx: time or memory of the last row of a table divided by that of this row; of targets "
+        "and precisions, this row divided by the last; ratio: median over the rounds."
     )
     if options.json:
         options.json.write_text(as_json(machine, tables, counts))

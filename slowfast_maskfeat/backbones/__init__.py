@@ -13,6 +13,7 @@ from slowfast_maskfeat.backbones.base import (
 )
 from slowfast_maskfeat.backbones.batch_norm import BatchNorm, move_statistics
 from slowfast_maskfeat.backbones.block import turn_off_drops
+from slowfast_maskfeat.backbones.compiled import compiled
 from slowfast_maskfeat.backbones.contrastive import (
     BYOLModel,
     ContrastiveModel,
@@ -58,6 +59,7 @@ __all__ = [
     "MaskedPredictor",
     "MaskedViewEncoder",
     "NormedEncoder",
+    "compiled",
     "describe_by_classes",
     "describe_by_layers",
     "last_attention",

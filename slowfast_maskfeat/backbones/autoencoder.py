@@ -10,7 +10,7 @@ from slowfast_maskfeat.backbones.attention import LAYER_NORM_EPSILON
 from slowfast_maskfeat.backbones.heads import PredictionHead
 from slowfast_maskfeat.backbones.initialization import INITIALIZATIONS
 from slowfast_maskfeat.backbones.masked import MaskedEncoder
-from slowfast_maskfeat.backbones.masking import resize_mask, split_masks
+from slowfast_maskfeat.backbones.masking import resize_mask, size_of, split_masks
 from slowfast_maskfeat.backbones.options import DecoderOptions, EncoderOptions
 from slowfast_maskfeat.backbones.position import fixed_table, learned_tables, table_positions
 from slowfast_maskfeat.shapes import Grid
@@ -217,6 +217,13 @@ def visible_places(hidden: Tensor) -> Tensor:
     Raises:
         ValueError: V is not the same for all clips, or 0.
     """
+    num_visible = size_of(hidden[:1].logical_not().sum())
+    if torch.compiler.is_compiling():
+        return _places_in_graph(hidden, num_visible)
+    return _checked_places(hidden, num_visible)
+
+
+def _checked_places(hidden: Tensor, num_visible: int) -> Tensor:
     counts = hidden.logical_not().sum(dim=1).tolist()
     if len(set(counts)) > 1:
         raise ValueError(
@@ -229,6 +236,19 @@ def visible_places(hidden: Tensor) -> Tensor:
             "masks must leave some tokens of each clip visible with MASK.MAE_ON, got one that "
             f"hides all {hidden.shape[1]}; lower AUG.MASK_RATIO"
         )
-    num_visible = counts[0] if counts else 0
     places = hidden.logical_not().nonzero()[:, 1]  # (B * V,), clip after clip
     return places.view(len(hidden), num_visible)
+
+
+# One operation in a graph of torch.compile, which would break where the check reads the mask.
+_places_in_graph = torch.library.custom_op(
+    "slowfast_maskfeat::visible_places",
+    _checked_places,
+    mutates_args=(),
+    schema="(Tensor hidden, SymInt num_visible) -> Tensor",
+)
+
+
+@_places_in_graph.register_fake
+def _(hidden: Tensor, num_visible: int) -> Tensor:
+    return hidden.new_empty((len(hidden), num_visible), dtype=torch.int64)

@@ -68,5 +68,30 @@ def take_masked(tokens: Tensor, mask: Tensor) -> Tensor:
     Returns:
         (M, D), in the order of (b, n).
     """
-    clips, places = mask.nonzero().to(tokens.device, non_blocking=True).unbind(1)
+    clips, places = _true_places(mask).to(tokens.device, non_blocking=True).unbind(1)
     return tokens[clips, places]
+
+
+def size_of(count: Tensor) -> int:
+    """Reads a count that is the size of what follows.
+
+    Args:
+        count: () int64.
+
+    Returns:
+        Its value. In a graph of torch.compile with `fullgraph` it is a symbol, so that the graph
+        neither breaks where the count is read nor holds for one value alone.
+    """
+    if not torch.compiler.is_compiling() or not hasattr(torch._dynamo, "patch_dynamo_config"):
+        return int(count)  # in a graph of a torch before 2.8 it breaks here
+    with torch._dynamo.patch_dynamo_config(capture_scalar_outputs=True):
+        size: int = count.item()  # type: ignore[assignment]
+    torch._check(size >= 0)
+    return size
+
+
+def _true_places(mask: Tensor) -> Tensor:
+    """Indices (M, 2) of the True values of a mask (B, N), in order."""
+    if not torch.compiler.is_compiling():
+        return mask.nonzero()
+    return torch.nonzero_static(mask, size=size_of(mask.sum()))

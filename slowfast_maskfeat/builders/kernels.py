@@ -9,7 +9,7 @@ from fvcore.common.config import CfgNode
 from torch import nn
 
 from slowfast_maskfeat.builders.backbones import configured_clip_size
-from slowfast_maskfeat.builders.optimizer import autocast_precision
+from slowfast_maskfeat.builders.precision import autocast_precision
 from slowfast_maskfeat.kernels import check_available
 
 
@@ -45,7 +45,7 @@ def switch_on_kernels(cfg: CfgNode, device: torch.device, *networks: nn.Module) 
         return
     from slowfast_maskfeat.kernels.switch import switch_on  # imports Triton
 
-    dtype = autocast_precision(cfg) or torch.float32
+    dtype = autocast_precision(cfg, device) or torch.float32
     clip_size = configured_clip_size(cfg)
     if not switch_on(networks, clip_size=clip_size, device=device, dtype=dtype):
         warnings.warn(

@@ -1,4 +1,4 @@
-"""Builders of the optimizer, the learning-rate schedule and the autocast precision."""
+"""Builders of the optimizer and of the schedules."""
 
 from __future__ import annotations
 
@@ -13,8 +13,6 @@ from slowfast_maskfeat.backbones import LayeredModel
 from slowfast_maskfeat.config import default_config
 from slowfast_maskfeat.engine.optimizer import make_optimizer, parameter_groups
 from slowfast_maskfeat.schedules import LearningRates, Schedule, learning_rate, scale_by_shards
-
-_PRECISIONS = {"float32": None, "bf16": torch.bfloat16, "fp16": torch.float16}
 
 
 def build_optimizer(cfg: CfgNode, model: nn.Module) -> torch.optim.Optimizer:
@@ -154,13 +152,3 @@ def build_weight_decay(cfg: CfgNode) -> Schedule | None:
             f"SOLVER.WEIGHT_DECAY must be > 0 with SOLVER.WEIGHT_DECAY_END {end}, got {start}"
         )
     return Schedule(start, end)
-
-
-def autocast_precision(cfg: CfgNode) -> torch.dtype | None:
-    """Return the dtype of autocast; None disables it.
-
-    TRAIN.MIXED_PRECISION without TRAIN.PRECISION means bf16, which has the range of float32 and
-    needs no loss scaling.
-    """
-    name = cfg.TRAIN.PRECISION or ("bf16" if cfg.TRAIN.MIXED_PRECISION else "float32")
-    return _PRECISIONS[name]

@@ -44,8 +44,9 @@ _CHOICES: dict[str, tuple[object, ...]] = {
     "TOKENIZER.RECONSTRUCTION": ("l1", "l2", "smooth_l1", "logit_laplace", "features"),
     "TRAIN.CHECKPOINT_INFLATION": ("", "mean", "repeat"),
     "TRAIN.CHECKPOINT_WEIGHTS": ("teacher", "student"),
+    "TRAIN.COMPILE": ("", "model", "block"),
     "TRAIN.KEEP_BEST": ("", *_MONITOR_FIGURES),
-    "TRAIN.PRECISION": ("", "float32", "bf16", "fp16"),
+    "TRAIN.PRECISION": ("", "float32", "tf32", "bf16", "fp16"),
 }
 
 _POSITIVE = (

@@ -126,10 +126,10 @@ def _train() -> CfgNode:
     node.CHECKPOINT_IN_INIT = False  # image to video: repeat kernels along time
     node.CHECKPOINT_INFLATE = False  # image to video: also divide them; the default
     node.CHECKPOINT_INFLATION = ""  # new: image to video: mean, repeat; "": see above
-    node.MIXED_PRECISION = False  # train in mixed precision, see PRECISION
-    node.PRECISION = ""  # new: float32, bf16, fp16; "": bf16 with MIXED_PRECISION, else float32
+    node.MIXED_PRECISION = False  # without PRECISION: True is bf16, False float32
+    node.PRECISION = ""  # new: float32, tf32, bf16, fp16; "": see MIXED_PRECISION
     node.ACCUMULATION_STEPS = 1  # new: parts that each batch is split into, to save memory
-    node.COMPILE = False  # new: torch.compile the model
+    node.COMPILE = ""  # new: torch.compile the whole model, or each block alone: model, block
     node.CHECKPOINT_WEIGHTS = "teacher"  # new: of a method with a teacher: teacher or student
     node.EMA_DECAY = 0.0  # new: decay per step of the weight average that is validated; 0: none
     node.MAX_NONFINITE = 3  # new: consecutive steps with a non-finite loss that stop training

@@ -58,6 +58,10 @@ _OF_TEXTS = {
 }
 
 
+# Keys of strings that were True or False before, with the strings that these mean.
+_OF_SWITCHES = {"TRAIN.COMPILE": {True: "model", False: ""}}
+
+
 def load_config(files: Sequence[str], overrides: Sequence[str] = ()) -> CfgNode:
     """Read the configuration of a run.
 
@@ -310,6 +314,8 @@ def _coerce(key: str, value: Any, default: Any, source: str) -> Any:
     Raises:
         ValueError: it has another type.
     """
+    if isinstance(value, bool) and key in _OF_SWITCHES:
+        return _OF_SWITCHES[key][value]
     optional = key in _OPTIONAL_KINDS
     kind = _OPTIONAL_KINDS[key] if optional else type(default)
     if optional and value is None:

@@ -23,7 +23,11 @@ from slowfast_maskfeat.builders.datasets import data_set
 from slowfast_maskfeat.builders.image_recipe import clip_recipe
 from slowfast_maskfeat.builders.methods import find_method
 from slowfast_maskfeat.builders.model import build_classifier
-from slowfast_maskfeat.builders.optimizer import autocast_precision
+from slowfast_maskfeat.builders.precision import (
+    autocast_precision,
+    precision_name,
+    set_precision,
+)
 from slowfast_maskfeat.builders.weights import load_first_weights
 from slowfast_maskfeat.clips import ClipLoader
 from slowfast_maskfeat.config import added_keys, key_value
@@ -41,6 +45,13 @@ from slowfast_maskfeat.runs.report import data_facts, print_main, print_notes
 # only the speed of reading, or apply to training only; and on what `_facts` adds, such as the
 # weights themselves and the path of each video.
 _SECTIONS = ("DATA", "MVIT")
+# As files of features have it: the dtype of autocast, and tf32, which has none.
+_FACTS_OF_PRECISION = {
+    "float32": "None",
+    "tf32": "tf32",
+    "bf16": "torch.bfloat16",
+    "fp16": "torch.float16",
+}
 _WITHOUT_EFFECT = {
     "PATH_TO_DATA_DIR",
     "PATH_PREFIX",
@@ -162,6 +173,7 @@ def extract_features(
         ValueError: the annotation file can't be read, no video can be decoded, or the folder can't
             be written, lacks space or is not the same for all processes.
     """
+    set_precision(cfg)
     data = data or DataSource(cfg)
     loader = build_loader(cfg, split, for_features=True, data=data)
     videos = loader.dataset.videos
@@ -245,7 +257,7 @@ def _extract(
             num_views=num_views,
             chunk_size=max(cfg.TEST.BATCH_SIZE * cfg.NUM_SHARDS // distributed.world_size(), 1),
             device=device,
-            precision=autocast_precision(cfg),
+            precision=autocast_precision(cfg, device),
             description=f"features of {split}",
         )
     new_parts = distributed.gather_objects(part if writer.num_clips else None)
@@ -317,7 +329,7 @@ def _facts(
         "data_set": data_set(cfg, split),
         "views": (num_clips_per_video(cfg, split), num_crops(cfg, split)),
         "interpolation": clip_recipe(cfg).interpolation,
-        "precision": str(autocast_precision(cfg)),
+        "precision": _FACTS_OF_PRECISION[precision_name(cfg)],
         "arch": cfg.MODEL.ARCH,
         "sections": sections,
         "extensions": {name: key_value(cfg, name) for name in added_keys()},

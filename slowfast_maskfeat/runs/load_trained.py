@@ -12,6 +12,7 @@ from torch import nn
 from slowfast_maskfeat.builders.data_source import DataSource
 from slowfast_maskfeat.builders.methods import build_model
 from slowfast_maskfeat.builders.model_size import check_model_size
+from slowfast_maskfeat.builders.precision import set_precision
 from slowfast_maskfeat.builders.trained_config import trained_config
 from slowfast_maskfeat.builders.weights import load_tested_weights
 from slowfast_maskfeat.checkpoints import load_checkpoint
@@ -34,7 +35,19 @@ class TrainedModel(NamedTuple):
 def load_trained(
     checkpoint: str, *, device: str, config_file: str | None = None, pairs: Sequence[str] = ()
 ) -> TrainedModel:
-    """Load the model of a checkpoint.
+    """Load the model of a checkpoint for a command, whose process gets its TRAIN.PRECISION.
+
+    See `load_model` for arguments, result and errors.
+    """
+    trained = load_model(checkpoint, device=device, config_file=config_file, pairs=pairs)
+    set_precision(trained.cfg)
+    return trained
+
+
+def load_model(
+    checkpoint: str, *, device: str, config_file: str | None = None, pairs: Sequence[str] = ()
+) -> TrainedModel:
+    """Load the model of a checkpoint; nothing of torch's settings changes.
 
     The annotation files of its training need not exist: configuration and class names are in the
     checkpoint.

@@ -19,7 +19,7 @@ from slowfast_maskfeat.builders.data import build_loader
 from slowfast_maskfeat.builders.data_source import DataSource
 from slowfast_maskfeat.builders.methods import find_method
 from slowfast_maskfeat.builders.model import build_classifier
-from slowfast_maskfeat.builders.optimizer import autocast_precision
+from slowfast_maskfeat.builders.precision import autocast_precision
 from slowfast_maskfeat.builders.weights import checkpoint_folder
 from slowfast_maskfeat.checkpoints import load_weights, read_header
 from slowfast_maskfeat.checkpoints.save_load import best_path
@@ -152,7 +152,7 @@ class _Measurement:
             num_views=1,
             chunk_size=max(cfg.TEST.BATCH_SIZE * cfg.NUM_SHARDS // distributed.world_size(), 1),
             device=self._device,
-            precision=autocast_precision(cfg),
+            precision=autocast_precision(cfg, self._device),
             description="monitor",
         )
         parts.append((torch.zeros(0, dtype=torch.int64), torch.zeros(0, model.width)))

@@ -10,7 +10,7 @@ from fvcore.common.config import CfgNode
 from torch import nn
 
 from slowfast_maskfeat.checkpoints import save_safetensors
-from slowfast_maskfeat.runs.load_trained import load_trained
+from slowfast_maskfeat.runs.load_trained import load_model
 
 FILE_NAME = "model.safetensors"
 """Name of the file that `save_pretrained` writes."""
@@ -42,7 +42,7 @@ def from_pretrained(
             that do not fit the model.
     """
     path = _find_file(Path(path_or_folder))
-    trained = load_trained(
+    trained = load_model(
         str(path),
         device=device,
         config_file=None if config is None else os.fspath(config),

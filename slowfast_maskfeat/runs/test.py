@@ -22,7 +22,7 @@ from slowfast_maskfeat.builders.data import (
 from slowfast_maskfeat.builders.data_source import DataSource
 from slowfast_maskfeat.builders.kernels import switch_on_kernels
 from slowfast_maskfeat.builders.methods import build_model, build_task, find_method
-from slowfast_maskfeat.builders.optimizer import autocast_precision
+from slowfast_maskfeat.builders.precision import autocast_precision
 from slowfast_maskfeat.builders.preflight import check_files
 from slowfast_maskfeat.builders.weights import (
     checkpoint_folder,
@@ -178,7 +178,7 @@ def evaluate_split(
         num_views=num_clips_per_video(cfg, split, num_views),
         chunk_size=max(cfg.TEST.BATCH_SIZE * cfg.NUM_SHARDS // distributed.world_size(), 1),
         device=device,
-        precision=autocast_precision(cfg),
+        precision=autocast_precision(cfg, device),
         description="validate" if split == "val" else "test",
     )
     warning = evaluation.warning(results)

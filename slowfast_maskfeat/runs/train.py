@@ -12,18 +12,18 @@ from fvcore.common.config import CfgNode
 from torch import nn
 
 from slowfast_maskfeat import distributed
-from slowfast_maskfeat.backbones import Classifier, ContrastiveModel
+from slowfast_maskfeat.backbones import Classifier, ContrastiveModel, compiled
 from slowfast_maskfeat.builders.augment import build_batch_transform
 from slowfast_maskfeat.builders.data import build_loader
 from slowfast_maskfeat.builders.data_source import DataSource
 from slowfast_maskfeat.builders.kernels import switch_on_kernels
 from slowfast_maskfeat.builders.methods import build_model, build_task, find_method
 from slowfast_maskfeat.builders.optimizer import (
-    autocast_precision,
     build_optimizer,
     build_schedule,
     build_weight_decay,
 )
+from slowfast_maskfeat.builders.precision import autocast_precision, precision_note
 from slowfast_maskfeat.builders.weights import (
     check_resumable,
     checkpoint_folder,
@@ -83,7 +83,7 @@ def run_training(
     task = build_task(cfg, model, data=data).to(device)
     switch_on_kernels(cfg, device, model, task)
     loader = build_loader(cfg, "train", data=data)
-    precision = autocast_precision(cfg)
+    precision = autocast_precision(cfg, device)
     stepper = GradientStep(
         build_optimizer(cfg, model),
         clip_l2norm=cfg.SOLVER.CLIP_GRAD_L2NORM,
@@ -100,10 +100,12 @@ def run_training(
         data=data_facts(cfg, loader),
     )
     print_notes(loader)
+    note = precision_note(cfg, device)
+    if note:
+        print_main(note)
     check_shared(checkpoint_folder(cfg))
     started_from = _start(cfg, state, data, may_change)
-    if cfg.TRAIN.COMPILE:
-        state.model = torch.compile(model)  # type: ignore[assignment]
+    state.model = compiled(model, cfg.TRAIN.COMPILE)
     # A backbone for masks as well as classes has a mask token, which these may not use.
     has_idle = task.has_idle_parameters or isinstance(model, Classifier | ContrastiveModel)
     state.model = distributed.wrap(state.model, has_idle_parameters=has_idle)

@@ -248,7 +248,9 @@ class LossEvaluation(Evaluation):
 def unwrap(model: nn.Module) -> nn.Module:
     """Return the model inside the wrappers of DDP and torch.compile."""
     while True:
-        inner = getattr(model, "module", None) or getattr(model, "_orig_mod", None)
+        inner = getattr(model, "module", None)
+        if inner is None:  # not its truth: a compiled module has no length
+            inner = getattr(model, "_orig_mod", None)
         if not isinstance(inner, nn.Module):
             return model
         model = inner

@@ -32,6 +32,9 @@ class VQTokenizer(Tokenizer):
         ValueError: the widths of encoder and quantizer differ, and nothing projects.
     """
 
+    # The quantizer keeps vectors of a step for later, which a graph cannot.
+    compiled_parts = ("_vectors", "from_vectors")
+
     def __init__(
         self,
         encoder: ImageEncoder,

@@ -16,6 +16,7 @@ from slowfast_maskfeat.config import (
     parse_config,
 )
 from slowfast_maskfeat.config.inert import INERT_KEYS, INERT_SECTIONS
+from slowfast_maskfeat.config.load import stored_config
 
 
 def _write(path: Path, text: str) -> str:
@@ -118,6 +119,8 @@ def test_the_configuration_is_frozen():
         (["PROBE.NUM_NEIGHBORS", "0"], "PROBE.NUM_NEIGHBORS .*got 0"),
         (["PROBE.TEMPERATURE", "0"], "PROBE.TEMPERATURE .*got 0.0"),
         (["TRAIN.KEEP_CHECKPOINTS", "-1"], "TRAIN.KEEP_CHECKPOINTS must be >= 0, got -1"),
+        (["TRAIN.COMPILE", "blocks"], "TRAIN.COMPILE must be one of '', 'model', 'block', got 'bl"),
+        (["TRAIN.PRECISION", "fp32"], "TRAIN.PRECISION must be one of '', 'float32', 'tf32', "),
         (["TRAIN.CHECKPOINT_STEP_PERIOD", "-5"], "TRAIN.CHECKPOINT_STEP_PERIOD .*got -5"),
         (["SOLVER.BETAS", "[0.9]"], r"SOLVER.BETAS must be two numbers in \[0, 1\), got \[0.9\]"),
         (["SOLVER.BETAS", "[0.9, 0.99, 0.999]"], "SOLVER.BETAS .*two numbers"),
@@ -344,6 +347,19 @@ def test_checkpoints_of_former_versions_have_keys_that_were_replaced():
 def test_a_key_that_was_replaced_is_unknown_and_names_the_new_one(pair, message):
     with pytest.raises(ValueError, match=f"command line: unknown key {message}"):
         load_config([], pair)
+
+
+@pytest.mark.parametrize(("former", "value"), [("True", "model"), ("False", ""), ("true", "model")])
+def test_a_switch_of_former_versions_means_one_of_the_words_that_replaced_it(
+    former, value, tmp_path
+):
+    file = tmp_path / "run.yaml"
+    file.write_text(f"TRAIN: {{COMPILE: {former}}}")
+    of_file, of_pair = load_config([str(file)]), load_config([], ["TRAIN.COMPILE", former])
+    of_checkpoint = parse_config(file.read_text(), "checkpoint")
+    compared = stored_config(file.read_text(), "checkpoint")
+    found = {cfg.TRAIN.COMPILE for cfg in (of_file, of_pair, of_checkpoint, compared)}
+    assert found == {value}
 
 
 def test_no_key_is_live_and_inert_at_once():

@@ -11,6 +11,7 @@ from torch import nn
 
 from slowfast_maskfeat import build_model, from_pretrained, load_config, save_pretrained
 from slowfast_maskfeat.checkpoints import save_safetensors
+from slowfast_maskfeat.runs.load_trained import load_trained
 
 CONFIG = Path(__file__).parents[2] / "configs" / "demo" / "finetune.yaml"
 CLASS_NAMES = ("läuft", "sauter", "turn left")
@@ -97,3 +98,15 @@ def test_the_shards_of_the_training_need_not_exist(tmp_path: Path) -> None:
     model.cfg.DATA.TRAIN_SHARDS = str(tmp_path / "gone-{0..3}.tar")
     model.cfg.DATA.PATH_TO_DATA_DIR = str(tmp_path / "gone")
     assert from_pretrained(save_pretrained(model, tmp_path)).class_names == CLASS_NAMES
+
+
+def test_only_a_command_changes_how_torch_computes(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A library leaves the settings of a process to it; float32 of a command is exact."""
+    path = save_pretrained(new_model(0), tmp_path)
+    monkeypatch.setattr(torch.backends.cudnn, "allow_tf32", True)
+    from_pretrained(path)
+    assert torch.backends.cudnn.allow_tf32
+    load_trained(str(path), device="cpu")
+    assert not torch.backends.cudnn.allow_tf32

@@ -181,14 +181,24 @@ def test_the_whole_run_at_tiny_sizes(tmp_path):
     assert content["machine"]["torch"] == str(torch.__version__)
     on_cpu = [table for table in content["tables"] if "cuda" not in table["title"]]
     sections = [table["section"] for table in on_cpu]
-    assert sections == ["hog", "loader", *(s for s in ("step", "mae", "targets") for _ in range(2))]
+    assert sections == [
+        "hog",
+        "loader",
+        "precision",
+        *(s for s in ("step", "mae", "targets") for _ in range(2)),
+    ]
     for table in on_cpu:
         assert f"{table['title']}" in lines
         assert all(min(row["values"]) > 0 for row in table["rows"])
         assert all(ratio["ratio"] > 0 for ratio in table["ratios"].values())
-    names = [row["name"] for row in on_cpu[1]["rows"]]
-    assert names[-1] == "bare decoding"
-    assert on_cpu[3]["rows"][0]["unit"] == "MiB"
-    assert [row["name"] for row in on_cpu[4]["rows"]] == ["visible tokens", "all tokens"]
-    assert [row["name"] for row in on_cpu[6]["rows"]][-1] == "hog"
+    names, units = ({} for _ in range(2))
+    for table in on_cpu:
+        names[table["section"]] = [row["name"] for row in table["rows"]]
+        units.setdefault(table["section"], []).append(table["rows"][0]["unit"])
+    assert names["loader"][-1] == "bare decoding"
+    assert names["precision"] == ["bfloat16", "float32"]
+    assert names["mae"] == ["visible tokens", "all tokens"]
+    assert names["targets"][-1] == "hog"
+    assert units["precision"] == ["s"]
+    assert units["step"] == units["mae"] == units["targets"] == ["s", "MiB"]
     assert list(content["traffic"]) == list(report.PHASES)
