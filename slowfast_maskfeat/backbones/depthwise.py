@@ -40,9 +40,9 @@ def depthwise_conv3d(
     kernel_t = weight.shape[2]
     keeps_time = stride[0] == 1 and kernel_t == 2 * padding[0] + 1
     on_cpu = clips.device.type == "cpu" and clips.dtype in (torch.float32, torch.bfloat16)
-    if keeps_time and on_cpu:
+    if keeps_time and on_cpu and not _is_exporting():
         taps = (clips, weight.to(clips.dtype), stride[1:], padding[1:])
-        if torch.compiler.is_compiling() and not _is_exporting():
+        if torch.compiler.is_compiling():
             return _convolution_in_graph(*taps)
         return _TapwiseConvolution.apply(*taps)  # type: ignore[no-untyped-call]
     planes = clips.permute(0, 4, 1, 2, 3)  # (b, d, t, h, w)

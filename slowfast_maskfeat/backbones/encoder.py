@@ -249,7 +249,9 @@ class Encoder(nn.Module):
             tokens = tokens + positions.to(tokens.dtype)
         if self.has_cls:
             cls = self.cls_token if cls_position is None else self.cls_token + cls_position
-            tokens = torch.cat((cls.expand(len(tokens), -1, -1).to(tokens.dtype), tokens), dim=1)
+            tokens = torch.cat(
+                (cls.expand(tokens.shape[0], -1, -1).to(tokens.dtype), tokens), dim=1
+            )
         tokens = self.pos_drop(tokens)
         return self.norm_stem(tokens) if self.options.norm_stem else tokens
 

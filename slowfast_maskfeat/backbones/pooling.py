@@ -226,7 +226,7 @@ def _pool_patches(
     clips = patches.transpose(1, 2).flatten(2).unflatten(1, tuple(grid))  # (B, t, h, w, heads * d)
     pooled = pool(clips)
     grid = Grid(*pooled.shape[1:4])
-    pooled = pooled.reshape(len(tokens), grid.num_tokens, heads, -1)
+    pooled = pooled.reshape(tokens.shape[0], grid.num_tokens, heads, -1)
     return None if cls is None else cls.transpose(1, 2), pooled, grid
 
 

@@ -157,5 +157,5 @@ def fold_keys(key: Tensor, coordinates: Tensor, *, scale: float) -> Tensor:
     """
     coordinates = coordinates.to(key.dtype)[:, None]
     key = key.transpose(1, 2)  # (B, Nk, heads, d), as in memory
-    coordinates = coordinates.expand(len(key), -1, key.shape[2], -1)
+    coordinates = coordinates.expand(key.shape[0], -1, key.shape[2], -1)
     return torch.cat((key * scale, coordinates), dim=-1).transpose(1, 2)
