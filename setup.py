@@ -25,7 +25,10 @@ HAS_DECORD_WHEEL = (
     " or (sys_platform == 'win32' and platform_machine == 'AMD64')"
 )
 
+EXPORT = ["onnx>=1.16", "onnxruntime>=1.18", "onnxscript>=0.1"]
+
 TEST = [
+    *EXPORT,
     # The checkers are here because the suite runs them too.
     "import-linter>=2.0",
     "mypy>=1.10",
@@ -73,6 +76,7 @@ setup(
         # INSTALL.md says which builds of it and of torch go together.
         "torchcodec": ["torchcodec>=0.13"],
         "tensorboard": ["tensorboard>=2.12"],
+        "export": EXPORT,
         "test": TEST,
         "dev": [*TEST, "pre-commit>=3.0"],
     },

@@ -5,6 +5,8 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
+from slowfast_maskfeat.tracing import is_exporting
+
 # Numbers in the copies of maps that are made at once, 16 MB in float32: what fits the cache.
 _NUMBERS_AT_ONCE = 2**22
 
@@ -50,7 +52,8 @@ def roi_align(
     num_maps, channels, height, width = features.shape
     dtype = torch.promote_types(features.dtype, torch.float32)
     with torch.no_grad():
-        batch, x1, y1, x2, y2 = boxes.to(dtype).unbind(1)
+        columns_of_boxes = boxes.to(dtype)
+        batch, x1, y1, x2, y2 = (columns_of_boxes[:, number] for number in range(5))
         rows, columns = (
             _bin_weights(
                 low * spatial_scale - (0.5 if aligned else 0.0),
@@ -65,7 +68,11 @@ def roi_align(
         rows = rows.where((own == batch)[:, None, None], torch.nan)
     # Each part has a gradient for all maps, which it should not be small against.
     num_at_once = max(_NUMBERS_AT_ONCE // (channels * height * width), num_maps)
-    parts = zip(*(part.split(num_at_once) for part in (own, rows, columns)), strict=True)
+    # The number of parts depends on that of boxes, which may be any in an exported graph.
+    parts = [(own, rows, columns)]
+    if not is_exporting():
+        split = (part.split(num_at_once) for part in (own, rows, columns))
+        parts = list(zip(*split, strict=True))
     # In bf16 the weights would move a box by up to 1/256 of the map.
     device = "cpu" if features.is_meta else features.device.type  # meta knows no autocast
     with torch.autocast(device, enabled=False):

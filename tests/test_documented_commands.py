@@ -37,6 +37,7 @@ from helpers.slurm_step import end_tasks, start_tasks
 from helpers.tiny_detection import make_boxes
 
 from slowfast_maskfeat.builders import build_model, build_task
+from slowfast_maskfeat.commands.main import main
 from slowfast_maskfeat.datasets import registry
 from slowfast_maskfeat.features import load_features
 
@@ -408,6 +409,10 @@ TOOLS = {"predict": "tools/predict.py"}
 
 
 def _maskfeat(words: Sequence[str], sandbox: Sandbox) -> None:
+    if words[0] == "export":
+        assert main(list(words)) == 0
+        assert Path(words[words.index("--output") + 1]).is_file()
+        return
     assert words[0] in TOOLS, f"no rule covers maskfeat {words[0]}"
     _python([TOOLS[words[0]], *words[1:]], sandbox)
 

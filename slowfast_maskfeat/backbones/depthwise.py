@@ -18,6 +18,8 @@ import torch.nn.functional as F
 from torch import Tensor
 from torch.autograd.function import once_differentiable
 
+from slowfast_maskfeat.tracing import is_exporting
+
 Pair = tuple[int, int]
 
 
@@ -40,7 +42,7 @@ def depthwise_conv3d(
     kernel_t = weight.shape[2]
     keeps_time = stride[0] == 1 and kernel_t == 2 * padding[0] + 1
     on_cpu = clips.device.type == "cpu" and clips.dtype in (torch.float32, torch.bfloat16)
-    if keeps_time and on_cpu and not _is_exporting():
+    if keeps_time and on_cpu and not is_exporting():
         taps = (clips, weight.to(clips.dtype), stride[1:], padding[1:])
         if torch.compiler.is_compiling():
             return _convolution_in_graph(*taps)
@@ -53,11 +55,6 @@ def depthwise_conv3d(
 def _is_slow_in(dtype: torch.dtype, stride: Pair) -> bool:
     """Whether the backward pass with this stride is faster in float32, casts included."""
     return dtype == torch.bfloat16 and max(stride) > 1
-
-
-def _is_exporting() -> bool:
-    """Whether torch.export traces, which keeps operators that others know."""
-    return hasattr(torch.compiler, "is_exporting") and torch.compiler.is_exporting()
 
 
 class _TapwiseConvolution(torch.autograd.Function):
