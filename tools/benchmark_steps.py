@@ -98,8 +98,8 @@ def step_of(
 
 def count_traffic(cfg: CfgNode, size: int, precision: str = "bfloat16") -> Counts:
     """Count launches and bytes of a training step on a GPU, see `benchmark_traffic`."""
-    batch = make_batch(cfg, size)
     gpu = FakeGpu()
+    batch = gpu.pin(make_batch(cfg, size))
     state = make_state(cfg, FAST, DEVICE, gpu.move)
     gpu.make_state(state.stepper.optimizer)
     return gpu.count(step_of(cfg, state, batch, DEVICE, precision), state.bare)

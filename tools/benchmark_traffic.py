@@ -22,9 +22,12 @@ from torch.overrides import TorchFunctionMode
 from torch.utils._python_dispatch import TorchDispatchMode, _disable_current_modes
 from torch.utils._pytree import tree_leaves
 
+from slowfast_maskfeat.clips import ClipBatch
+
 DEVICE = torch.device("cuda", 0)
 META = torch.device("meta")
 CASTS, LAYOUT, FROM_HOST = "casts between dtypes", "copies for layout", "copies from the host"
+FROM_PAGES = "copies from pageable memory"  # for which the CPU may wait
 CONCATENATIONS, ATTENTION, MANY = "concatenations and padding", "attention", "over many tensors"
 ELEMENTWISE = "elementwise"
 INPUT, FORWARD, TARGET, BACKWARD, OPTIMIZER = PHASES
@@ -197,6 +200,7 @@ class FakeGpu:
                 ("is_bf16_supported", True),
             ):
                 stack.enter_context(mock.patch(f"torch.cuda.{name}", return_value=value))
+            stack.enter_context(mock.patch.object(Tensor, "pin_memory", _page_locked))
             stack.enter_context(self._mode)
             stack.enter_context(FusedAttention())
             yield stack.enter_context(Traffic())
@@ -223,6 +227,11 @@ class FakeGpu:
             self._accumulators.append(parameter.expand_as(parameter).grad_fn)
         return parameter
 
+    def pin(self, batch: ClipBatch) -> ClipBatch:
+        """Copy a batch to page-locked memory, as a loader does."""
+        with self._running():
+            return batch.pin_memory()
+
     def make_state(self, optimizer: torch.optim.Optimizer) -> None:
         """Let an optimizer allocate its state, as in its first step."""
         with self._running():
@@ -246,6 +255,15 @@ class FakeGpu:
             traffic.watch(model)
             step(0)
         return traffic.counts
+
+
+def _page_locked(tensor: Tensor) -> Tensor:
+    """Return a tensor that counts as one in page-locked memory, which needs a build for CUDA."""
+    if hasattr(tensor, "is_page_locked"):
+        return tensor
+    copy = tensor.clone()
+    copy.is_page_locked = True  # type: ignore[attr-defined]
+    return copy
 
 
 def _device_for_torch(tensor: Tensor) -> torch.device:
@@ -287,7 +305,7 @@ def _kind(name: str, inputs: Sequence[Tensor], outputs: Sequence[Tensor]) -> str
     if name in ("_to_copy", "copy_"):
         source, target = inputs[-1], outputs[0]
         if source.device.type == "cpu":
-            return FROM_HOST
+            return FROM_HOST if hasattr(source, "is_page_locked") else FROM_PAGES
         return LAYOUT if source.dtype == target.dtype else CASTS
     if name.startswith(("_foreach", "_fused")):
         return MANY

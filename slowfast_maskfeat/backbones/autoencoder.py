@@ -13,6 +13,7 @@ from slowfast_maskfeat.backbones.masked import MaskedEncoder
 from slowfast_maskfeat.backbones.masking import resize_mask, size_of, split_masks
 from slowfast_maskfeat.backbones.options import DecoderOptions, EncoderOptions
 from slowfast_maskfeat.backbones.position import fixed_table, learned_tables, table_positions
+from slowfast_maskfeat.host_copies import copy_to_device
 from slowfast_maskfeat.shapes import Grid
 
 
@@ -126,7 +127,7 @@ class MaskedAutoencoder(MaskedEncoder):
         predictions = []
         for mask_token, one in zip(self.mask_token, masks, strict=True):
             hidden = resize_mask(one, grid).flatten(1)  # (B, N)
-            visible = visible_places(hidden).to(tokens.device, non_blocking=True)
+            visible = copy_to_device(visible_places(hidden), tokens.device)
             latent = self.encode_visible(tokens, visible)
             filled = self._fill(self.decoder_embed(latent), mask_token, visible, grid)
             predictions.append(self.pred_head(filled, grid, hidden, index=0))

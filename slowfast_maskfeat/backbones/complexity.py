@@ -27,6 +27,7 @@ from torch.utils.hooks import RemovableHandle
 from slowfast_maskfeat.backbones.attention import PoolingAttention
 from slowfast_maskfeat.backbones.block import MultiscaleBlock
 from slowfast_maskfeat.backbones.geometry import BlockGeometry
+from slowfast_maskfeat.backbones.meta_shapes import call_by_shape
 from slowfast_maskfeat.backbones.patch_embed import PatchEmbed
 from slowfast_maskfeat.shapes import Grid
 
@@ -165,7 +166,7 @@ class _Counter(TorchFunctionMode):
             return args[0].to(func(*args, **kwargs).dtype)
         if len(devices) > 1 and func not in _INDEXING:
             args = tuple(arg.to("meta") if _has_axes(arg) else arg for arg in args)
-        result = func(*args, **kwargs)
+        result = call_by_shape(func, args, kwargs)
         self._count(getattr(func, "__name__", str(func)), args, kwargs, result)
         return result
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
+from slowfast_maskfeat.host_copies import copy_to_device
 from slowfast_maskfeat.shapes import Grid
 
 
@@ -68,7 +69,7 @@ def take_masked(tokens: Tensor, mask: Tensor) -> Tensor:
     Returns:
         (M, D), in the order of (b, n).
     """
-    clips, places = _true_places(mask).to(tokens.device, non_blocking=True).unbind(1)
+    clips, places = copy_to_device(_true_places(mask), tokens.device).unbind(1)
     return tokens[clips, places]
 
 

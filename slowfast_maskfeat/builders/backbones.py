@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 
-import torch
 from fvcore.common.config import CfgNode
 from torch import nn
 
@@ -19,6 +18,7 @@ from slowfast_maskfeat.backbones import (
     NormedEncoder,
 )
 from slowfast_maskfeat.backbones.geometry import Triple
+from slowfast_maskfeat.backbones.meta_shapes import on_meta
 from slowfast_maskfeat.builders.encoder import (
     encoder_options,
     encoder_patch_grid,
@@ -37,7 +37,7 @@ class BackboneKind:
     """A value of MODEL.ARCH, whose models have the generic heads.
 
     Args:
-        build: (configuration) -> the backbone. Also called under `torch.device("meta")`, where only
+        build: (configuration) -> the backbone. Also called under `on_meta`, where only
             its shapes matter.
     """
 
@@ -71,7 +71,7 @@ class BackboneKind:
 
     def build_on_meta(self, cfg: CfgNode) -> Backbone:
         """Build the backbone on the meta device, for its shapes."""
-        with torch.device("meta"):
+        with on_meta():
             return self.build(cfg)
 
     def classifier(self, cfg: CfgNode, num_classes: int, *, mean_pooling: bool) -> FeatureModel:
@@ -188,7 +188,7 @@ def register_backbone(name: str, build: Callable[[CfgNode], Backbone]) -> None:
 
     Args:
         name: Value of MODEL.ARCH.
-        build: (configuration) -> the backbone. Also called under `torch.device("meta")`, where only
+        build: (configuration) -> the backbone. Also called under `on_meta`, where only
             its shapes matter.
 
     Raises:

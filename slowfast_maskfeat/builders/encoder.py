@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-import torch
 from fvcore.common.config import CfgNode
 
 from slowfast_maskfeat.backbones import BlockOptions, Encoder, EncoderOptions
 from slowfast_maskfeat.backbones.geometry import Triple, output_grids
+from slowfast_maskfeat.backbones.meta_shapes import on_meta
 from slowfast_maskfeat.shapes import Grid
 
 
@@ -96,7 +96,7 @@ def encoder_patch_grid(cfg: CfgNode, clip_size: Triple) -> Grid:
         cfg: Configuration; not modified.
         clip_size: (T, H, W) in frames and pixels.
     """
-    with torch.device("meta"):  # only shapes, without blocks
+    with on_meta():  # only shapes, without blocks
         return Encoder(encoder_options(cfg), num_blocks=0).patch_grid(clip_size)
 
 

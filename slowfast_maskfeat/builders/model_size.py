@@ -6,9 +6,9 @@ import os
 from collections.abc import Callable, Mapping
 from typing import Any
 
-import torch
 from torch import nn
 
+from slowfast_maskfeat.backbones.meta_shapes import on_meta
 from slowfast_maskfeat.checkpoints import read_weights
 from slowfast_maskfeat.log import first_line
 from slowfast_maskfeat.text import cut
@@ -34,7 +34,7 @@ def check_model_size(
         ValueError: The model is far larger, has too many constants, or can't be built.
     """
     try:
-        with torch.device("meta"):
+        with on_meta():
             model = build()
     except ValueError:
         raise

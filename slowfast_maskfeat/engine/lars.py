@@ -12,11 +12,13 @@ from typing import Any, overload
 import torch
 from torch import Tensor
 
+from slowfast_maskfeat.optimizers import SGD
+
 # Keeps the ratio finite in the form of PySlowFast's and lightly's code.
 _EPSILON = 1e-8
 
 
-class LARS(torch.optim.SGD):
+class LARS(SGD):
     """SGD on gradients that are multiplied by ``trust * |w| / |g|``, weight decay included.
 
     Parameters with one axis or none are updated as by SGD without weight decay. So is, apart from

@@ -15,6 +15,7 @@ from torch import Tensor, nn
 
 from slowfast_maskfeat.checkpoints.report import shorten
 from slowfast_maskfeat.engine.lars import LARS
+from slowfast_maskfeat.optimizers import SGD, Adam, AdamW
 
 METHODS = ("adamw", "adam", "sgd")
 """Values of ``SOLVER.OPTIMIZING_METHOD``."""
@@ -143,10 +144,10 @@ def make_optimizer(
         )
     arguments: dict[str, Any]
     if method in ("adamw", "adam"):
-        optimizer_type = torch.optim.AdamW if method == "adamw" else torch.optim.Adam
+        optimizer_type = AdamW if method == "adamw" else Adam
         arguments = {"betas": tuple(betas), "eps": 1e-8}
     elif method == "sgd":
-        optimizer_type = torch.optim.SGD  # type: ignore[assignment]
+        optimizer_type = SGD  # type: ignore[assignment]
         # Nesterov without momentum is plain gradient descent, but torch raises an error for it.
         nesterov = nesterov and momentum > 0
         arguments = {"momentum": momentum, "dampening": dampening, "nesterov": nesterov}

@@ -11,6 +11,7 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor
 
+from slowfast_maskfeat.host_copies import copy_to_device
 from slowfast_maskfeat.losses.classification import soft_cross_entropy
 from slowfast_maskfeat.losses.precision import at_least_float32
 from slowfast_maskfeat.losses.regression import cosine_distance
@@ -51,7 +52,7 @@ def patch_cross_entropy(logits: Tensor, target: Tensor, counts: Tensor) -> Tenso
     """
     terms = soft_cross_entropy(logits, target)
     shares = counts.to(terms.dtype).clamp(min=1).reciprocal().repeat_interleave(counts)
-    return terms * shares.to(terms.device, non_blocking=True)
+    return terms * copy_to_device(shares, terms.device)
 
 
 def prediction_distance(predictions: Sequence[Tensor], targets: Sequence[Tensor]) -> Tensor:

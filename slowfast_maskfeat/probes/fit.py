@@ -20,6 +20,7 @@ from torch import Tensor, nn
 from slowfast_maskfeat.features.rows import FeatureRows
 from slowfast_maskfeat.log import Progress
 from slowfast_maskfeat.metrics.accuracy import topk_correct
+from slowfast_maskfeat.optimizers import SGD, AdamW
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -178,5 +179,5 @@ def _optimizer(
                 {"params": parameters, "lr": full, "full_lr": full, "weight_decay": decay}
             )
     if settings.optimizer == "sgd":
-        return torch.optim.SGD(groups, lr=0.0, momentum=0.9)
-    return torch.optim.AdamW(groups, lr=0.0)
+        return SGD(groups, lr=0.0, momentum=0.9)
+    return AdamW(groups, lr=0.0)

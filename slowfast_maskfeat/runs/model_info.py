@@ -13,6 +13,7 @@ from torch import Tensor, nn
 from slowfast_maskfeat.backbones import ContrastiveModel, IBOTLogits
 from slowfast_maskfeat.backbones.complexity import Complexity, count_complexity
 from slowfast_maskfeat.backbones.geometry import Triple
+from slowfast_maskfeat.backbones.meta_shapes import on_meta
 from slowfast_maskfeat.builders.backbones import find_backbone
 from slowfast_maskfeat.builders.data import num_clips_of_tests, num_crops
 from slowfast_maskfeat.builders.data_source import DataSource
@@ -99,7 +100,7 @@ def measure_model(
             "DATA.TEST_CROP_SIZE does not apply to pre-training, which has no test; count the "
             "model at DATA.TRAIN_CROP_SIZE"
         )
-    with torch.device("meta"):
+    with on_meta():
         model = build_model(cfg, data=data)
     size = cfg.DATA.TEST_CROP_SIZE if test_size else cfg.DATA.TRAIN_CROP_SIZE
     clip_size = (cfg.DATA.NUM_FRAMES, size, size)

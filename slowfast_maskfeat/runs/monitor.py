@@ -250,6 +250,6 @@ def _why_no_neighbors(videos: VideoList, labels: NDArray[np.int64] | None) -> st
     """Return why the accuracy of nearest neighbors can't be measured; empty if it can."""
     if labels is None:
         return f"the rows of {videos.source} have no labels"
-    if len(np.unique(labels)) < 2:
+    if (labels == labels[:1]).all():
         return f"the rows of {videos.source} have one label"
     return ""

@@ -15,16 +15,18 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
+from functools import cache
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from slowfast_maskfeat.augment.to_device import to_device
 from slowfast_maskfeat.shapes import Grid
 from slowfast_maskfeat.targets.base import Target, check_clip_size
 
 # Pixels per chunk. On a CPU the intermediate planes should stay in the cache; on other devices few
-# large kernels are faster, and the limit only bounds the memory: about 30 bytes per pixel.
+# large kernels are faster, and the limit only bounds the memory: about 80 bytes per pixel.
 _CHUNK_PIXELS_CPU = 2**20
 _CHUNK_PIXELS = 2**23
 
@@ -155,25 +157,27 @@ def hog(images: Tensor, bins: int = 9, cell: int = 8, window: int = 0) -> Tensor
             `window`, or `bins`, `cell` or `window` is too small.
     """
     _check_arguments(images, bins, cell, window)
-    num_images, num_channels, height, width = images.shape
+    _, num_channels, height, width = images.shape
     weight = _gaussian_weight(height, width, window, images.device) if window else None
-    first_bin = _first_bin_of_cells(height, width, cell, bins + 1, images.device)
-    chunk_pixels = _CHUNK_PIXELS_CPU if images.device.type == "cpu" else _CHUNK_PIXELS
+    is_cpu = images.device.type == "cpu"
+    chunk_pixels = _CHUNK_PIXELS_CPU if is_cpu else _CHUNK_PIXELS
     chunk = max(1, chunk_pixels // max(1, num_channels * height * width))
-    out = torch.empty(
-        (num_images, num_channels, bins, height // cell, width // cell), device=images.device
-    )
-    for start in range(0, num_images, chunk):
-        part = out[start : start + chunk]
-        magnitude, position = _polar_gradients(images[start : start + chunk], bins)
+    if is_cpu:
+        first_bin = _first_bin_of_cells(height, width, cell, bins + 1)
+    else:
+        thresholds = to_device(_sorted_thresholds(bins), torch.float32, images.device)
+    sums = []
+    for part in images.split(chunk):
+        magnitude, ratio = _polar_gradients(part)
         if weight is not None:
             magnitude.mul_(weight)
-        if images.device.type == "cpu":
-            sums = _sums_by_scatter(magnitude, position, first_bin, cell, bins + 1)
+        if is_cpu:
+            position = _position_of_ratio(ratio, bins)
+            sums.append(_sums_by_scatter(magnitude, position, first_bin, cell, bins + 1))
         else:
-            sums = _sums_by_bin(magnitude, position, cell, bins + 1)
-        part.copy_(F.normalize(_fold_ends(sums, bins), dim=-1).movedim(-1, 2))
-    return out
+            sums.append(_sums_by_bin(magnitude, ratio, thresholds, cell, bins + 1))
+    histograms = F.normalize(_fold_ends(torch.cat(sums), bins), dim=-1)
+    return histograms.movedim(-1, 2).contiguous()
 
 
 def _check_arguments(images: Tensor, bins: int, cell: int, window: int) -> None:
@@ -213,28 +217,21 @@ def window_profile(window: int, device: torch.device) -> Tensor:
     return torch.exp(-0.5 * (offset / max(1, window // 2)) ** 2)
 
 
-def _first_bin_of_cells(
-    height: int, width: int, cell: int, num_bins: int, device: torch.device
-) -> Tensor:
+def _first_bin_of_cells(height: int, width: int, cell: int, num_bins: int) -> Tensor:
     """Return, for every pixel, the index of its cell's first bin in the plane: (H * W,)."""
-    row = torch.arange(height, device=device) // cell * (width // cell)
-    column = torch.arange(width, device=device) // cell
+    row = torch.arange(height) // cell * (width // cell)
+    column = torch.arange(width) // cell
     return ((row[:, None] + column) * num_bins).flatten()
 
 
-def _polar_gradients(images: Tensor, bins: int) -> tuple[Tensor, Tensor]:
-    """Compute the magnitude of the Sobel gradient, and its orientation in units of bins.
-
-    The orientation is atan(across / down), which does not depend on the sign of a zero: 0 for a
-    gradient straight down or up, between -bins / 2 and bins / 2. It is shifted by half of `bins`,
-    rounded up, so that its integer part is 0 to `bins`; the first and the last are the same bin.
+def _polar_gradients(images: Tensor) -> tuple[Tensor, Tensor]:
+    """Compute the magnitude of the Sobel gradient, and the ratio across / down.
 
     Args:
         images: (N, C, H, W).
-        bins: orientations.
 
     Returns:
-        Two (N, C, H, W) float32 tensors, contiguous.
+        Two (N, C, H, W) float32 tensors, contiguous; the ratio of a flat pixel is NaN.
     """
     num_images, num_channels, height, width = images.shape
     # Convert, make contiguous and pad by reflection in one pass.
@@ -249,13 +246,18 @@ def _polar_gradients(images: Tensor, bins: int) -> tuple[Tensor, Tensor]:
     across.add_(difference[..., 2:, :])
     smooth = torch.add(padded[..., :-2], padded[..., 1:-1], alpha=2).add_(padded[..., 2:])
     down = smooth[..., :-2, :] - smooth[..., 2:, :]
-    position = _position_of_ratio(torch.div(across, down), bins)
+    ratio = torch.div(across, down)
     magnitude = across.square_().addcmul_(down, down).sqrt_()
-    return magnitude, position
+    return magnitude, ratio
 
 
 def _position_of_ratio(ratio: Tensor, bins: int) -> Tensor:
-    """Compute the orientation from across / down, in place; see `_polar_gradients`."""
+    """Compute the orientation in units of bins from across / down, in place.
+
+    The orientation is atan(across / down), which does not depend on the sign of a zero: 0 for a
+    gradient straight down or up, between -bins / 2 and bins / 2. It is shifted by half of `bins`,
+    rounded up, so that its integer part is 0 to `bins`; the first and the last are the same bin.
+    """
     # 0 / 0 at flat pixels counts as orientation 0 with magnitude 0.
     return ratio.nan_to_num_().atan_().mul_(bins / math.pi).add_((bins + 1) // 2)
 
@@ -311,22 +313,38 @@ def _sums_by_scatter(
     return sums.view(num_images, num_channels, num_rows, num_columns, num_bins)
 
 
-def _sums_by_bin(magnitude: Tensor, position: Tensor, cell: int, num_bins: int) -> Tensor:
-    """Sum magnitudes per cell and bin, one bin after the other.
+def _sums_by_bin(
+    magnitude: Tensor, ratio: Tensor, thresholds: Tensor, cell: int, num_bins: int
+) -> Tensor:
+    """Sum magnitudes per cell and bin as plain reductions.
 
-    It takes more passes than `_sums_by_scatter`, but each is a plain reduction, which is
-    deterministic on a GPU, while the order of atomic additions is not.
+    It moves more bytes than `_sums_by_scatter`, but is deterministic on a GPU, where the order of
+    atomic additions is not.
 
-    Args and returns: see `_sums_by_scatter`.
+    Args:
+        magnitude: (N, C, H, W).
+        ratio: (N, C, H, W), across / down.
+        thresholds: from `_sorted_thresholds`, on the device.
+        cell: pixels per side of a cell.
+        num_bins: bins per cell.
+
+    Returns:
+        (N, C, H / cell, W / cell, num_bins).
     """
     num_images, num_channels, height, width = magnitude.shape
     shape = (num_images, num_channels, height // cell, cell, width // cell, cell)
-    magnitude = magnitude.view(shape)
-    index = position.view(shape).to(torch.uint8)
-    sums = [
-        torch.where(index == number, magnitude, 0.0).sum(dim=(3, 5)) for number in range(num_bins)
-    ]
-    return torch.stack(sums, dim=-1)
+    # A flat pixel, whose ratio is NaN, gets some bin, and adds its magnitude 0 to it.
+    index = torch.bucketize(ratio, thresholds, out_int32=True, right=True).view(shape)
+    numbers = torch.arange(num_bins, dtype=torch.int32, device=index.device)
+    is_in = index == numbers.view(-1, 1, 1, 1, 1, 1, 1)  # (bins, N, C, rows, cell, columns, cell)
+    return torch.where(is_in, magnitude.view(shape), 0.0).sum(dim=(4, 6)).movedim(0, -1)
+
+
+@cache
+def _sorted_thresholds(bins: int) -> tuple[float, ...]:
+    """Return those of `bin_thresholds` that a ratio reaches, ascending."""
+    thresholds = bin_thresholds(bins)
+    return tuple(thresholds[~thresholds.isnan()].tolist())
 
 
 def _fold_ends(sums: Tensor, bins: int) -> Tensor:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable, Mapping, Sequence
+from functools import partial
 from typing import Any
 
 import numpy as np
@@ -15,6 +16,7 @@ from slowfast_maskfeat.clips.batch import ClipBatch
 from slowfast_maskfeat.datasets import VideoList
 from slowfast_maskfeat.distributed import AllReduce
 from slowfast_maskfeat.metrics.accuracy import VideoScores, mean_credit
+from slowfast_maskfeat.metrics.read_later import ReadLater
 from slowfast_maskfeat.tasks.base import Evaluation, StepOutput, Task
 
 ClassLoss = Callable[[Tensor, Tensor], Tensor]
@@ -91,6 +93,7 @@ class _ScoreEvaluation(Evaluation):
         self._task = task
         self._scores = VideoScores(num_videos, task.num_classes, num_views, ensemble=task.ensemble)
         self._labels = torch.full((num_videos,), -1)
+        self._results = ReadLater()
 
     def add(self, model: nn.Module, batch: ClipBatch) -> None:
         if not len(batch):
@@ -100,14 +103,17 @@ class _ScoreEvaluation(Evaluation):
         assert batch.index is not None
         assert batch.view is not None
         logits = self._task.logits(model, batch.clips)
-        self._scores.add(
-            batch.index * self._scores.num_views + batch.view,
-            self._task.activation(logits),
-            self._task.loss(logits, batch.labels),
-        )
-        self._labels[batch.index.cpu()] = batch.labels.cpu()
+        scores, losses = self._task.activation(logits), self._task.loss(logits, batch.labels)
+        use = partial(self._use, batch.index, batch.view)
+        self._results.add(use, scores, losses, batch.labels)
+
+    def _use(self, videos: Tensor, views: Tensor, rows: Tensor) -> None:
+        """Add what was computed for some clips: scores, loss and label side by side."""
+        self._scores.add(videos * self._scores.num_views + views, rows[:, :-2], rows[:, -2])
+        self._labels[videos] = rows[:, -1].long()
 
     def merge(self, all_reduce: AllReduce) -> None:
+        self._results.read()
         self._scores.reduce(all_reduce)
         self._labels = all_reduce(self._labels, "max")
 

@@ -21,6 +21,7 @@ from slowfast_maskfeat.metrics.ava_map import (
     write_detections,
 )
 from slowfast_maskfeat.metrics.average_precision import IOU_THRESHOLD
+from slowfast_maskfeat.metrics.read_later import ReadLater
 from slowfast_maskfeat.tasks.base import Evaluation, StepOutput, Task
 
 BoxLoss = Callable[[Tensor, Tensor], Tensor]
@@ -96,17 +97,23 @@ class _BoxEvaluation(Evaluation):
         num_boxes = len(videos.table.boxes)
         self._scores = torch.zeros((num_boxes, videos.table.num_classes))
         self._is_scored = torch.zeros(num_boxes, dtype=torch.int64)
+        self._results = ReadLater()
 
     def add(self, model: nn.Module, batch: ClipBatch) -> None:
         if batch.boxes is None or not len(batch.boxes):
             return
         assert batch.box_index is not None
         logits = self._task.logits(model, batch.clips, batch.boxes)
-        boxes = batch.box_index.cpu()
-        self._scores[boxes] = self._task.activation(logits).float().cpu()
+        self._results.add(self._use, self._task.activation(logits), batch.box_index)
+
+    def _use(self, rows: Tensor) -> None:
+        """Add what was computed for some boxes: scores and the index of the box side by side."""
+        boxes = rows[:, -1].long()
+        self._scores[boxes] = rows[:, :-1].float()
         self._is_scored[boxes] = 1
 
     def merge(self, all_reduce: AllReduce) -> None:
+        self._results.read()
         # Each box is scored by one process; the others have zeros for it.
         self._scores = all_reduce(self._scores, "sum")
         self._is_scored = all_reduce(self._is_scored, "sum")

@@ -6,6 +6,7 @@ import torch
 from torch import Tensor
 
 from slowfast_maskfeat import distributed
+from slowfast_maskfeat.host_copies import copy_to_device
 
 _NO_KEY = torch.iinfo(torch.int64).max
 # Far more cells than an image has codes: each sample has its own range of numbers.
@@ -39,7 +40,8 @@ class VectorPool:
         if samples is None:
             rows = torch.arange(num_samples, device=device) + self._num_samples
             samples = rows * distributed.world_size() + distributed.rank()
-        numbers = samples.to(device)[:, None] * _MOST_CELLS + torch.arange(num_cells, device=device)
+        cells = torch.arange(num_cells, device=device)
+        numbers = copy_to_device(samples, device)[:, None] * _MOST_CELLS + cells
         self._vectors.append(vectors.detach().flatten(0, 1))
         self._numbers.append(numbers.flatten())
         self._num_samples += num_samples

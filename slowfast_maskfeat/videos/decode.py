@@ -268,11 +268,8 @@ def available_backends() -> dict[str, str]:
 
 def decoder_versions(backend: str) -> dict[str, str]:
     """Name -> version of this decoder, or of all available ones for "auto", and of Pillow."""
-    versions = {
-        name: version
-        for name, version in available_backends().items()
-        if not version.startswith("absent") and backend in ("auto", name)
-    }
+    loaded = {name: _load(name) for name in (_BACKENDS if backend == "auto" else [backend])}
+    versions = {name: version for name, (opener, version) in loaded.items() if opener is not None}
     return {**versions, "pillow": metadata.version("pillow")}
 
 

@@ -17,6 +17,7 @@ from slowfast_maskfeat.targets.hog import (
     _first_bin_of_cells,
     _polar_gradients,
     _position_of_ratio,
+    _sorted_thresholds,
     _sums_by_bin,
     _sums_by_scatter,
     bin_thresholds,
@@ -136,7 +137,8 @@ def test_every_integer_gradient_gets_its_bin():
     images = torch.zeros(len(across), 1, 3, 3)
     images[:, 0, 1, 0] = across.float() / 2
     images[:, 0, 0, 1] = down.float() / 2
-    _, position = _polar_gradients(images, 9)
+    _, ratio = _polar_gradients(images)
+    position = _position_of_ratio(ratio, 9)
     expected = torch.atan2(across, down).mul(9 / math.pi).floor().long() % 9
     expected[across == 0] = 0
     flat = (across == 0) & (down == 0)
@@ -144,12 +146,18 @@ def test_every_integer_gradient_gets_its_bin():
     assert torch.equal(ours[~flat], expected[~flat])
 
 
-def test_both_ways_of_summing_agree():
-    images = _bytes(3, (2, 3, 32, 40))
-    magnitude, position = _polar_gradients(images, 9)
-    first_bin = _first_bin_of_cells(32, 40, 8, 10, images.device)
-    scattered = _sums_by_scatter(magnitude, position, first_bin, 8, 10)
-    assert torch.allclose(scattered, _sums_by_bin(magnitude, position, 8, 10), rtol=1e-6)
+@pytest.mark.parametrize("bins", [4, 6, 9])
+def test_both_ways_of_summing_agree(bins):
+    images = _bytes(3, (2, 3, 32, 40)) // 16  # with ties and flat pixels
+    magnitude, ratio = _polar_gradients(images)
+    assert ratio.isnan().any()
+    assert ratio.isinf().any()
+    thresholds = torch.tensor(_sorted_thresholds(bins))
+    by_bin = _sums_by_bin(magnitude, ratio, thresholds, 8, bins + 1)
+    first_bin = _first_bin_of_cells(32, 40, 8, bins + 1)
+    position = _position_of_ratio(ratio, bins)
+    scattered = _sums_by_scatter(magnitude, position, first_bin, 8, bins + 1)
+    assert torch.allclose(scattered, by_bin, rtol=1e-6)
     assert scattered.sum() == pytest.approx(float(magnitude.double().sum()), rel=1e-6)
 
 
