@@ -295,11 +295,13 @@ class Loading:
         form: Its name.
         clips: Of each decoded video (AUG.NUM_SAMPLE).
         on_device: Whether the device crops (AUG.ON_DEVICE).
+        decoder: DATA.DECODING_BACKEND.
     """
 
     form: str
     clips: int = 1
     on_device: bool = False
+    decoder: str = "auto"
 
 
 LOADER = "loader alone"
@@ -307,6 +309,7 @@ LOADINGS = (
     Loading("one clip of a video"),
     Loading("four clips of a video", 4),
     Loading("four clips of a video, cropped on the device", 4, True),
+    Loading("four clips of a video, decoded on the device", 4, True, "torchcodec_cuda"),
 )
 
 
@@ -322,7 +325,6 @@ def measure_loading(setting: Setting) -> Iterator[Record]:
             size=(48, 64) if setting.quick else (256, 340),
         )
         workers = 0 if setting.quick else min(NUM_CORES, _num_cores())
-        text = f"{workers} workers, batch {size}"
         compute: list[float] = []
 
         def of_compute_alone() -> dict[str, float]:
@@ -337,7 +339,9 @@ def measure_loading(setting: Setting) -> Iterator[Record]:
             rows = num_steps * size // loading.clips
             listed = islice(cycle(videos), rows)
             (folder / "train.csv").write_text("".join(f"{path},0\n" for path in listed))
-            cfg = _config_of_run(setting, loading, folder, size, workers)
+            num_workers = 0 if loading.decoder == "torchcodec_cuda" else workers
+            text = f"{num_workers} workers, batch {size}"
+            cfg = _config_of_run(setting, loading, folder, size, num_workers)
             yield attempt(LOADING, LOADER, loading.form, text, partial(_load, cfg, setting))
             end = partial(_train, cfg, loading, compute)
             yield attempt(LOADING, END_TO_END, loading.form, text, end)
@@ -356,6 +360,7 @@ def _config_of_run(
     keys = {
         "DATA.PATH_TO_DATA_DIR": folder,
         "DATA.PATH_LABEL_SEPARATOR": ",",
+        "DATA.DECODING_BACKEND": loading.decoder,
         "DATA_LOADER.NUM_WORKERS": workers,
         "AUG.NUM_SAMPLE": loading.clips,
         "AUG.ON_DEVICE": loading.on_device,
