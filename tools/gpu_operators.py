@@ -2,33 +2,36 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import nullcontext
-from typing import NamedTuple, Protocol
+from functools import partial
+from typing import NamedTuple
 
 import torch
-from benchmark_steps import PLAIN, PRECISIONS
+from benchmark_steps import PLAIN as PLAIN_STEP
+from benchmark_steps import PRECISIONS, make_state
+from gpu_records import EAGER, KERNELS, OPERATORS, PLAIN, Record
+from gpu_settings import FORMS, S, Setting, attempt
 from plain_forms import separate_casts
 from torch import Tensor, nn
 
 from slowfast_maskfeat.backbones import block as blocks
 from slowfast_maskfeat.backbones.attention import PoolingAttention
 from slowfast_maskfeat.backbones.pooling import pool_tokens
+from slowfast_maskfeat.builders.backbones import configured_clip_size
 from slowfast_maskfeat.engine.state import TrainState
+from slowfast_maskfeat.log import first_line
 from slowfast_maskfeat.shapes import Grid
 from slowfast_maskfeat.targets.hog import HOGTarget
 
-
-class Timer(Protocol):
-    """The part of a `gpu_sections.Setting` that is used here."""
-
-    @property
-    def device(self) -> torch.device: ...  # noqa: D102
-
-    @property
-    def precision(self) -> str: ...  # noqa: D102
-
-    def seconds_of(self, call: Callable[[int], object], *, window: float = ...) -> float: ...  # noqa: D102
+OPERATOR_NAMES = (
+    "pooling of queries, first block",
+    "pooling of keys, first block",
+    "attention, first block",
+    "attention, last block",
+    "HOG",
+)
+ROWS = tuple((name, form) for form in (PLAIN, EAGER, KERNELS) for name in OPERATOR_NAMES)
 
 
 class Operator(NamedTuple):
@@ -119,15 +122,15 @@ def operators(state: TrainState, size: int, clip_size: tuple[int, int, int]) -> 
     yield Operator("HOG", text, _HOG(target), clips, grid)
 
 
-def measure_operator(operator: Operator, form: str, timer: Timer) -> dict[str, float]:
+def measure_operator(operator: Operator, form: str, setting: Setting) -> dict[str, float]:
     """Seconds of the forward pass, and of the backward pass if there is one, and peak memory.
 
     Args:
         operator: What to measure.
-        form: PLAIN, with casts of its own, or any other.
-        timer: Where to measure.
+        form: Of `benchmark_steps`; the plain one casts each weight for itself.
+        setting: Where to measure.
     """
-    device, dtype = timer.device, PRECISIONS[timer.precision]
+    device, dtype = setting.device, PRECISIONS[setting.precision]
     is_trained = operator.inputs.is_floating_point()
     inputs = operator.inputs
     if is_trained:
@@ -138,7 +141,7 @@ def measure_operator(operator: Operator, form: str, timer: Timer) -> dict[str, f
         with torch.autocast(device.type, dtype, enabled=dtype is not None):
             return blocks.run_block(operator.module, inputs, operator.grid, recompute=False)[0]
 
-    with separate_casts() if form == PLAIN else nullcontext():
+    with separate_casts() if form == PLAIN_STEP else nullcontext():
         gradient = torch.ones_like(forward().detach())
 
         def call(_: int) -> object:
@@ -147,10 +150,27 @@ def measure_operator(operator: Operator, form: str, timer: Timer) -> dict[str, f
                 return result
             return torch.autograd.grad(result, [inputs, *parameters], gradient, allow_unused=True)
 
-        values = {"seconds": timer.seconds_of(call, window=0.1)}
+        values = {"seconds": setting.seconds_of(call, window=0.1)}
         if device.type == "cuda":
             torch.cuda.reset_peak_memory_stats(device)
             before = torch.cuda.memory_allocated(device)
             call(0)
             values["memory_gib"] = (torch.cuda.max_memory_allocated(device) - before) / 2**30
     return values
+
+
+def measure_operators(setting: Setting) -> Iterator[Record]:
+    """Yield pooling, attention and HOG of MViTv2-S in the plain, the fast and the kernels' form."""
+    size = 2 if setting.quick else 16
+    for form in (PLAIN, EAGER, KERNELS):
+        kind, pairs = FORMS[form]
+        cfg = S.read(setting, pairs)
+        try:
+            state = make_state(cfg, kind, setting.device)
+        except ValueError as error:  # the kernels do not run here
+            for name in OPERATOR_NAMES:
+                yield Record(OPERATORS, name, form, error=first_line(error))
+            continue
+        for operator in operators(state, size, configured_clip_size(cfg)):
+            measure = partial(measure_operator, operator, kind, setting)
+            yield attempt(OPERATORS, operator.name, form, operator.setting, measure)

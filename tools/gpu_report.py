@@ -30,7 +30,8 @@ from benchmark import ROOT
 from benchmark_report import describe_machine
 from gpu_page import Report, Tests, as_json, page
 from gpu_records import STEPS, Deadline, Record
-from gpu_sections import SECTIONS, Setting
+from gpu_sections import SECTIONS
+from gpu_settings import Setting
 
 from slowfast_maskfeat.cli import exit_code, print_written
 from slowfast_maskfeat.files import atomic_write
@@ -71,6 +72,8 @@ def measure(
                     report.records.append(record)
                     report.left_out.pop((record.row, record.form), None)
                     yield record
+                if deadline.left():
+                    reason = "the section ended without it"
         except _ProcessError as error:
             reason = str(error)
         for place in SECTIONS[name].rows:

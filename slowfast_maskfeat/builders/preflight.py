@@ -51,8 +51,8 @@ def check_device_decoder(cfg: CfgNode, device: torch.device) -> None:
         reason = getattr(error, "reason", error)  # without the path of the clip
         release = (torch.version.cuda or "13.0").replace(".", "")
         raise ValueError(
-            f"DATA.DECODING_BACKEND must be 'auto' here, got {backend!r}: {reason}; it needs a GPU, "
-            "and torchcodec built for it (pip install torchcodec --index-url "
+            f"DATA.DECODING_BACKEND must be 'auto' here, got {backend!r}: {reason}; it needs a "
+            "GPU, and torchcodec built for it (pip install torchcodec --index-url "
             f"https://download.pytorch.org/whl/cu{release}), or set DATA.DECODING_BACKEND auto"
         ) from error
 

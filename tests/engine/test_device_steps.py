@@ -14,26 +14,23 @@ import torch
 from helpers import tiny_run
 from helpers.load_tool import load_tool
 
-steps, traffic, sections = (
-    load_tool(f"tools/{name}.py")
-    for name in ("benchmark_steps", "benchmark_traffic", "gpu_sections")
-)
+steps, settings = (load_tool(f"tools/{name}.py") for name in ("benchmark_steps", "gpu_settings"))
 CPU = torch.device("cpu")
 ON_GPU = [
     pytest.mark.cuda,
     pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a CUDA device"),
 ]
 TRAININGS = {
-    "MaskFeat": sections._S,
-    "fine-tuning": sections._FINETUNING,
-    "MAE": sections._MAE,
-    "iBOT": sections._IBOT,
+    "MaskFeat": settings.S,
+    "fine-tuning": settings.FINETUNING,
+    "MAE": settings.MAE,
+    "iBOT": settings.IBOT,
 }
 KEEP_ALL = ("MVIT.DROPPATH_RATE", "0.0")  # a GPU draws other random numbers
 
 
 def _config(name):
-    setting = sections.Setting(CPU, quick=True)
+    setting = settings.Setting(CPU, quick=True)
     return TRAININGS[name].read(setting, KEEP_ALL)
 
 
