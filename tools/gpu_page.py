@@ -173,6 +173,8 @@ def _steps(records: Sequence[Record]) -> list[str]:
     ours = [record for record in records if record.table == STEPS]
     if not ours:
         return []
+    trainings = list(dict.fromkeys(record.row for record in ours))
+    ours.sort(key=lambda record: trainings.index(record.row))  # compiled forms come much later
     heads = ["training", "form", "setting", "step", "clips/s", "of plain", "TFLOP/s"]
     heads += ["of the matrix rate", "peak memory", "of plain, a clip", "HOG", "first step"]
     rows = []

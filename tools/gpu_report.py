@@ -23,7 +23,6 @@ import time
 import xml.etree.ElementTree as ElementTree
 from collections.abc import Iterator, Sequence
 from pathlib import Path
-from typing import IO
 
 import torch
 from benchmark import ROOT
@@ -104,8 +103,7 @@ def _in_child(name: str, setting: Setting, deadline: Deadline) -> Iterator[Recor
             command, stdout=subprocess.PIPE, stderr=errors, text=True, start_new_session=True
         )
         try:
-            assert process.stdout is not None
-            for line in _lines_until(process.stdout, deadline):
+            for line in _lines_until(process, deadline):
                 if line.startswith(_MARK):
                     yield Record.of_line(line.removeprefix(_MARK))
             if not deadline.left():
@@ -116,27 +114,38 @@ def _in_child(name: str, setting: Setting, deadline: Deadline) -> Iterator[Recor
                 text = last[0][:200] if last else "it printed nothing"
                 raise _ProcessError(f"the process ended with code {process.returncode}: {text}")
         finally:
-            with contextlib.suppress(ProcessLookupError):  # and its workers
-                os.killpg(process.pid, signal.SIGKILL)
-            process.wait()
+            _end_group(process)
 
 
-def _lines_until(stream: IO[str], deadline: Deadline) -> Iterator[str]:
-    """Lines of a process, until its end or until the time is up."""
+def _end_group(process: subprocess.Popen[str]) -> None:
+    """End a process that has a session of its own, with all that it has started."""
+    with contextlib.suppress(ProcessLookupError):
+        os.killpg(process.pid, signal.SIGKILL)
+    process.wait()
+
+
+def _lines_until(process: subprocess.Popen[str], deadline: Deadline) -> Iterator[str]:
+    """Lines that a process prints, until its end or until the time is up."""
     lines: queue.SimpleQueue[str | None] = queue.SimpleQueue()
 
     def read() -> None:
-        for line in stream:
+        assert process.stdout is not None
+        for line in process.stdout:
             lines.put(line)
         lines.put(None)
 
     threading.Thread(target=read, daemon=True).start()
     while deadline.left():
-        with contextlib.suppress(queue.Empty):
+        has_ended = process.poll() is not None
+        try:
             line = lines.get(timeout=min(deadline.left(), 1.0))
-            if line is None:
+        except queue.Empty:
+            if has_ended:  # what it has started keeps its output open
                 return
-            yield line
+            continue
+        if line is None:
+            return
+        yield line
 
 
 def print_records(name: str, setting: Setting) -> None:
@@ -194,14 +203,13 @@ def run_tests(words: Sequence[str], minutes: float) -> Tests:
     with tempfile.TemporaryDirectory() as folder:
         file = Path(folder) / "junit.xml"
         command = [sys.executable, "-m", "pytest", *words, "--junitxml", str(file)]
-        process = subprocess.Popen(command, cwd=ROOT)
+        process = subprocess.Popen(command, cwd=ROOT, text=True, start_new_session=True)
         try:
             code = process.wait(timeout=minutes * 60)
         except subprocess.TimeoutExpired:
             return Tests(error=f"not finished after {minutes:g} minutes")
         finally:
-            process.kill()
-            process.wait()
+            _end_group(process)
         if not file.is_file():
             return Tests(error=f"pytest ended with code {code}, without an outcome")
         return read_tests(file, time.monotonic() - start)
