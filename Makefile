@@ -8,6 +8,8 @@ COMPARE ?= output/compare
 # More words for pip or pytest, for example PIP_ARGS="--extra-index-url URL", PYTEST_ARGS="-k hog".
 PIP_ARGS ?=
 PYTEST_ARGS ?=
+# Options of tools/gpu_report.py, for example REPORT_ARGS="--no-tests --minutes 4".
+REPORT_ARGS ?=
 
 BIN := $(VENV)/bin
 INSTALLED := $(VENV)/.installed
@@ -15,7 +17,7 @@ INSTALLED := $(VENV)/.installed
 # PYTEST_ARGS="-n 0" runs one test after the other.
 PYTEST := $(BIN)/python -m pytest -n auto --dist worksteal
 
-.PHONY: help install demo demo-ava demo-image compare compare-motion test test-all lint clean
+.PHONY: help install demo demo-ava demo-image compare compare-motion test test-all gpu-report lint clean
 
 help:
 	@echo "make demo      render motion clips, pre-train, fine-tune, compare (writes $(OUTPUT))"
@@ -25,6 +27,7 @@ help:
 	@echo "make compare-motion  HOG, pixels and training from scratch on motion clips, one page"
 	@echo "make test      the tests that take seconds"
 	@echo "make test-all  every test that needs no GPU"
+	@echo "make gpu-report  the tests that need a GPU, and its speed (writes docs/benchmarks_gpu.md)"
 	@echo "make lint      ruff, mypy, import-linter"
 	@echo "make install   only the virtual environment ($(VENV))"
 	@echo "make clean     remove .venv, caches and output/demo"
@@ -71,6 +74,9 @@ test: $(INSTALLED)
 
 test-all: $(INSTALLED)
 	$(PYTEST) -m "not cuda" $(PYTEST_ARGS)
+
+gpu-report: $(INSTALLED)
+	$(BIN)/python tools/gpu_report.py $(REPORT_ARGS)
 
 lint: $(INSTALLED)
 	$(BIN)/ruff check .

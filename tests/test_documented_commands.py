@@ -351,6 +351,17 @@ def _benchmark(words: Sequence[str], sandbox: Sandbox) -> None:
     assert _run(*words, "--quick").stdout
 
 
+def _gpu_report(words: Sequence[str], sandbox: Sandbox) -> None:
+    few = ["--quick", "--in-process", "--only", "mae"]
+    assert "| ViT-L, MAE | eager |" in _read_page(words, _run(*words, *few))
+
+
+def _read_page(words: Sequence[str], done: Done) -> str:
+    page = words[words.index("--output") + 1]
+    assert f"wrote {Path(page).resolve()}" in done.stdout
+    return Path(page).read_text()
+
+
 def _decoder_table(words: Sequence[str], sandbox: Sandbox) -> None:
     document = Path(words[words.index("--document") + 1])
     document.parent.mkdir()
@@ -395,6 +406,7 @@ SCRIPTS = {
     "tools/visualize.py": _visualize,
     "tools/benchmark.py": _benchmark,
     "tools/benchmark_data.py": _benchmark,
+    "tools/gpu_report.py": _gpu_report,
     "datasets/make_motion_clips.py": _motion_clips,
     "datasets/make_motion_boxes.py": _motion_boxes,
     "datasets/make_shape_images.py": _shape_images,

@@ -33,6 +33,7 @@ SCRIPTS = {
         *(2, "none.pyth"),
     ),
     "tools/extract_features.py": ("--checkpoint none.pyth", 2, "none.pyth"),
+    "tools/gpu_report.py": ("--quick", 2, "--output"),
     "tools/model_info.py": ("--cfg none.yaml", 2, "none.yaml"),
     "tools/predict.py": ("--checkpoint none.pyth --video x", 2, "none.pyth"),
     "tools/rewrite_checkpoint.py": ("--input none.pth --output out.pyth", 2, "none.pth"),

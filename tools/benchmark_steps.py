@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from contextlib import nullcontext
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -10,16 +12,20 @@ import torch
 from benchmark_report import Counts
 from benchmark_traffic import DEVICE, FakeGpu
 from fvcore.common.config import CfgNode
-from plain_forms import encode_all, make_plain
+from plain_forms import encode_all, make_plain, separate_casts
 from plain_hog import PlainHOGTarget
 from torch import nn
 
+from slowfast_maskfeat.builders.augment import build_batch_transform, build_erase_sampler
+from slowfast_maskfeat.builders.kernels import switch_on_kernels
 from slowfast_maskfeat.builders.methods import build_model, build_task, find_method
 from slowfast_maskfeat.builders.optimizer import build_optimizer
 from slowfast_maskfeat.clips.batch import ClipBatch
 from slowfast_maskfeat.engine.gradient_step import GradientStep
 from slowfast_maskfeat.engine.state import TrainState
 from slowfast_maskfeat.engine.train import TrainSettings, train_step
+from slowfast_maskfeat.masks import MaskSampler
+from slowfast_maskfeat.targets.hog import HOGTarget
 from slowfast_maskfeat.tasks import MaskedPrediction
 
 FAST, PLAIN = "fast", "plain"
@@ -35,6 +41,8 @@ def make_state(
 ) -> TrainState:
     """Model, task and optimizer of a training run, in one of the forms above.
 
+    MODEL.KERNELS and TRAIN.COMPILE have their meaning.
+
     Args:
         cfg: Configuration.
         form: One of the forms above.
@@ -49,51 +57,97 @@ def make_state(
     if form == ALL:
         encode_all(model)
     if form == PLAIN:
-        make_plain(model, attention=True)
-        assert isinstance(task, MaskedPrediction), "--config must be a pre-training configuration"
-        for target in task.targets:
-            target.__class__ = PlainHOGTarget
+        # On a CPU torch's own depthwise convolution would be most of the step.
+        for network in (model, task):
+            make_plain(network, attention=True, pooling=device.type == "cuda")
+        for target in task.targets if isinstance(task, MaskedPrediction) else ():
+            if type(target) is HOGTarget:
+                target.__class__ = PlainHOGTarget
     move(task)
+    switch_on_kernels(cfg, device, model, task)
     stepper = GradientStep(
         build_optimizer(cfg, model),
         clip_l2norm=cfg.SOLVER.CLIP_GRAD_L2NORM,
         per_parameter=cfg.SOLVER.CLIP_GRAD_PER_PARAM,
     )
     scaler = torch.amp.GradScaler(device.type, enabled=False)
-    return TrainState(model=model, task=task, stepper=stepper, scaler=scaler)
+    state = TrainState(model=model, task=task, stepper=stepper, scaler=scaler)
+    if cfg.TRAIN.COMPILE:  # as `runs.train` does
+        state.model = torch.compile(model)  # type: ignore[assignment]
+    return state
 
 
 def make_batch(cfg: CfgNode, size: int) -> ClipBatch:
-    """Batch of random clips with masks, as a loader returns it."""
+    """Batch of random clips with masks and labels, of all kinds of views, as a loader returns it.
+
+    Args:
+        cfg: Configuration.
+        size: Number of samples.
+    """
     generator = np.random.default_rng(0)
-    side = cfg.DATA.TRAIN_CROP_SIZE
-    shape = (size, cfg.DATA.NUM_FRAMES, side, side, 3)
+    method, data = find_method(cfg), cfg.DATA
+    specs = method.views(cfg) if method.views is not None else ()
+    samplers = method.masks(cfg) if method.masks is not None else (None,) * max(len(specs), 1)
+    shapes = [(size * s.count, s.num_frames, s.crop_size, s.crop_size, 3) for s in specs]
+    shapes = shapes or [(size, data.NUM_FRAMES, data.TRAIN_CROP_SIZE, data.TRAIN_CROP_SIZE, 3)]
+    first, *further = [
+        _random_clips(shape, sampler, generator, views_per_sample=shape[0] // size)
+        for shape, sampler in zip(shapes, samplers, strict=True)
+    ]
+    if method.has_labels:
+        labels = torch.from_numpy(generator.integers(0, cfg.MODEL.NUM_CLASSES, size))
+        erase = build_erase_sampler(cfg)
+        boxes = None if erase is None else torch.stack([erase(generator) for _ in range(size)])
+        first = replace(first, labels=labels, erase=boxes)
+    return replace(first, further=tuple(further))
+
+
+def _random_clips(
+    shape: tuple[int, ...],
+    sampler: MaskSampler | None,
+    generator: np.random.Generator,
+    *,
+    views_per_sample: int,
+) -> ClipBatch:
+    """Batch of one kind of views: clips of shape (B, T, H, W, C), and a mask for each."""
     clips = torch.from_numpy(generator.integers(0, 256, shape, dtype=np.uint8))
-    samplers = find_method(cfg).masks
-    sampler = None if samplers is None else samplers(cfg)[0]
-    assert sampler is not None
-    mask = torch.stack([sampler(generator) for _ in range(size)])
-    return ClipBatch(clips.permute(0, 4, 1, 2, 3), mask=mask)
+    masks = None if sampler is None else torch.stack([sampler(generator) for _ in clips])
+    clips = clips.permute(0, 4, 1, 2, 3)
+    return ClipBatch(clips, mask=masks, views_per_sample=views_per_sample)
 
 
 def make_step(
     cfg: CfgNode, form: str, batch: ClipBatch, device: torch.device, precision: str
 ) -> Callable[[int], object]:
     """Function that runs one training step."""
-    return step_of(cfg, make_state(cfg, form, device), batch, device, precision)
+    return step_of(cfg, make_state(cfg, form, device), batch, device, precision, form)
 
 
 def step_of(
-    cfg: CfgNode, state: TrainState, batch: ClipBatch, device: torch.device, precision: str
+    cfg: CfgNode,
+    state: TrainState,
+    batch: ClipBatch,
+    device: torch.device,
+    precision: str,
+    form: str = FAST,
 ) -> Callable[[int], object]:
-    """Function that runs one training step of a state."""
+    """Function that runs one training step of a state, made in the same form."""
     settings = TrainSettings(
         max_epoch=1,
         learning_rate=lambda _: cfg.SOLVER.BASE_LR,
         precision=PRECISIONS[precision],
         folder=Path(),
     )
-    return lambda _: train_step(state, batch, settings, device)
+    transform = build_batch_transform(cfg)
+
+    def step(number: int) -> object:
+        with separate_casts() if form == PLAIN else nullcontext():
+            if transform is None:
+                return train_step(state, batch, settings, device)
+            transformed = transform(batch, device, epoch=0, step=number)
+            return train_step(state, transformed, settings, device)
+
+    return step
 
 
 def count_traffic(cfg: CfgNode, size: int, precision: str = "bfloat16") -> Counts:

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import av
@@ -29,8 +31,12 @@ def write_videos(
         Paths of the videos.
     """
     paths = [folder / f"{number}.mp4" for number in range(num_videos)]
-    for seed, path in enumerate(paths):
-        _encode(path, _moving_textures(seed, num_frames, size), size)
+
+    def render(seed: int) -> None:
+        _encode(paths[seed], _moving_textures(seed, num_frames, size), size)
+
+    with ThreadPoolExecutor(min(num_videos, os.cpu_count() or 1)) as pool:
+        list(pool.map(render, range(num_videos)))
     (folder / "train.csv").write_text("".join(f"{path},0\n" for path in paths))
     return paths
 

@@ -1,4 +1,4 @@
-"""Plain implementations of attention, pooling and MAE, the baselines of the fast ones.
+"""Plain implementations of attention, pooling, casts and MAE, the baselines of the fast ones.
 
 They follow the formulas of the papers, with the attention matrix in memory, and serve only for
 comparison.
@@ -6,11 +6,16 @@ comparison.
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import Any
+from unittest import mock
+
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from slowfast_maskfeat.backbones import MaskedAutoencoder
+from slowfast_maskfeat.backbones import MaskedAutoencoder, block
 from slowfast_maskfeat.backbones.attention import PoolingAttention
 from slowfast_maskfeat.backbones.pooling import DepthwisePool
 from slowfast_maskfeat.shapes import Grid
@@ -123,3 +128,14 @@ def make_plain(model: nn.Module, *, attention: bool = True, pooling: bool = Fals
         if pooling and type(module) is DepthwisePool:
             module.__class__ = PlainPool
     return model
+
+
+@contextmanager
+def separate_casts() -> Iterator[None]:
+    """Context in which autocast casts each weight for itself, as it does without `one_dtype`."""
+    with mock.patch.object(block, "call_in_one_dtype", _call):
+        yield
+
+
+def _call(module: nn.Module, tokens: Tensor, *args: Any) -> Any:
+    return module(tokens, *args)

@@ -57,7 +57,8 @@ class PlainHOGTarget(HOGTarget):
     def encode(self, clips: Tensor, grid: Grid) -> Tensor:
         """Encode clips as in `HOGTarget.encode`."""
         frames = clips[:, :, :: self.token_size[0]].transpose(1, 2).flatten(0, 1)
-        cells = plain_hog(frames, bins=self.bins, cell=self.cell, window=self.window)
+        with torch.autocast(clips.device.type, enabled=False):  # which would convolve coarsely
+            cells = plain_hog(frames, bins=self.bins, cell=self.cell, window=self.window)
         rows, columns = cells.shape[3] // grid.h, cells.shape[4] // grid.w
         cells = cells.view(*cells.shape[:3], grid.h, rows, grid.w, columns)
         tokens = cells.permute(0, 3, 5, 1, 2, 4, 6)

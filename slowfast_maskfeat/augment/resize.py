@@ -27,7 +27,7 @@ def resize(
     height, width = frames.shape[1:3]
     if (height, width) == size:
         return frames
-    if interpolation == "lanczos":  # torch has no such kernel
+    if interpolation == "lanczos" or frames.device.type != "cpu":  # torch has no such kernels
         rows, columns = AxisResize(0, height, size[0], 0), AxisResize(0, width, size[1], 0)
         return resize_batch(
             frames[None], [rows], [columns], size, antialias=antialias, interpolation=interpolation

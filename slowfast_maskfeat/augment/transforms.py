@@ -140,7 +140,8 @@ class TrainTransform:
         """Return the source pixels of a plan, and the plan from them, as `prepare_for_device`."""
         frames = self._resize(frames, plan.frame)
         held = boxes_needed(plan.before, plan.box, *plan.frame)[0]
-        if not plan.before and held.height * held.width > _MAX_SOURCE_PIXELS * self.crop_size**2:
+        is_large = held.height * held.width > _MAX_SOURCE_PIXELS * self.crop_size**2
+        if is_large and not plan.before and frames.device.type == "cpu":
             size = self.crop_size, self.crop_size
             whole = CropBox(0, 0, *size)
             finished = replace(plan, frame=size, box=whole, size=size, crop=whole)

@@ -7,6 +7,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 import numpy as np
+import torch
 from fvcore.common.config import CfgNode
 
 from slowfast_maskfeat.builders.data import build_loader, num_clips_of_tests, read_videos
@@ -23,8 +24,37 @@ from slowfast_maskfeat.datasets import KeyFrames, MissingListError, VideoList
 from slowfast_maskfeat.engine.coordination import from_main
 from slowfast_maskfeat.files import is_file
 from slowfast_maskfeat.metrics.ava_map import measure_hits
+from slowfast_maskfeat.videos.device_check import check_decoder
 
 _NUM_PROBED = 100
+
+
+def check_device_decoder(cfg: CfgNode, device: torch.device) -> None:
+    """Check that a decoder on the device can be used, before anything is read or built.
+
+    Args:
+        cfg: configuration; not modified.
+        device: of this process.
+
+    Raises:
+        ValueError: DATA.DECODING_BACKEND is torchcodec_cuda where there is no such decoder, or
+            where its frames differ from those of the CPU.
+    """
+    backend = cfg.DATA.DECODING_BACKEND
+    if backend != "torchcodec_cuda":
+        return
+    try:
+        if device.type != "cuda":
+            raise ValueError(f"this process runs on device '{device.type}'")
+        check_decoder(backend)
+    except ValueError as error:
+        reason = getattr(error, "reason", error)  # without the path of the clip
+        release = (torch.version.cuda or "13.0").replace(".", "")
+        raise ValueError(
+            f"DATA.DECODING_BACKEND must be 'auto' here, got {backend!r}: {reason}; it needs a "
+            "GPU, and torchcodec built for it (pip install torchcodec --index-url "
+            f"https://download.pytorch.org/whl/cu{release}), or set DATA.DECODING_BACKEND auto"
+        ) from error
 
 
 def check_training(cfg: CfgNode, data: DataSource) -> list[str]:

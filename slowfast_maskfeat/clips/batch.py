@@ -186,8 +186,9 @@ class ClipBatch:
         return replace(self, **moved, further=further)  # type: ignore[arg-type]
 
     def pin_memory(self) -> ClipBatch:
-        """Copy the batch to page-locked memory; the data loader calls this."""
-        pinned = {name: x.pin_memory() for name, x in self._tensors().items()}
+        """Copy what is on the CPU to page-locked memory; the data loader calls this."""
+        on_cpu = {name: x for name, x in self._tensors().items() if x.device.type == "cpu"}
+        pinned = {name: x.pin_memory() for name, x in on_cpu.items()}
         further = tuple(kind.pin_memory() for kind in self.further)
         return replace(self, **pinned, further=further)  # type: ignore[arg-type]
 
@@ -347,7 +348,7 @@ def _collate_kind(samples: Sequence[Sample]) -> ClipBatch:
 def _join_clips(clips: Sequence[Tensor]) -> tuple[Tensor, Tensor | None]:
     """Join clips into (B, T, H, W, C); if their sizes differ, pad them and return sizes (B, 2)."""
     clips = [some for some in clips if len(some)] or list(clips[:1])
-    joined = pad_together(clips, new=_new_clips)
+    joined = pad_together(clips, new=_new_clips if clips[0].device.type == "cpu" else None)
     if len({some.shape[2:4] for some in clips}) == 1:
         return joined, None
     sizes = [torch.tensor([some.shape[2:4]]).expand(len(some), 2) for some in clips]

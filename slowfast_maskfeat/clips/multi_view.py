@@ -113,15 +113,16 @@ class MultiView:
         numbers = iter(range(sum(spec.count for spec in self.specs)))
         drawn_by = [[generators(next(numbers)) for _ in range(spec.count)] for spec in self.specs]
         indices = self._frame_numbers(row.video, drawn_by)
-        decoded = decode_clips(row.video, [of_view for of_kind in indices for of_view in of_kind])
+        of_views = [of_view for of_kind in indices for of_view in of_kind]
+        decoded = decode_clips(row.video, of_views, on_device=self.on_device)
         plans: list[list[CropPlan]] = []
         clips = []
         for spec, of_kind in zip(self.specs, drawn_by, strict=True):
             shared = None if spec.shares is None else plans[spec.shares]
             drawn = _draw_crops(spec, islice(decoded, spec.count), of_kind, shared)
-            cropped, of_views = crop_clips(spec.augmentation, drawn, on_device=self.on_device)
+            cropped, of_kind_plans = crop_clips(spec.augmentation, drawn, on_device=self.on_device)
             clips.append(cropped)
-            plans.append(of_views)
+            plans.append(of_kind_plans)
         return tuple(clips)
 
     def _frame_numbers(

@@ -125,7 +125,8 @@ class RandomView:
         video, generator = row.video, generators(0)
         times = range(self.num_times)
         indices = [self.temporal.draw(video, self.num_frames, generator) for _ in times]
-        samples = (f for f in decode_clips(video, indices) for _ in range(self.num_samples))
+        decoded = decode_clips(video, indices, on_device=self.on_device)
+        samples = (f for f in decoded for _ in range(self.num_samples))
         transform = self.transform
         drawn = ((transform.plan(f.shape[1], f.shape[2], generator), f) for f in samples)
         return crop_clips(transform, drawn, on_device=self.on_device)[:1]
@@ -234,18 +235,22 @@ def square_kind(num_frames: int, crop_size: int, views_per_sample: int = 1) -> V
     return ViewKind((num_frames, crop_size, crop_size), views_per_sample)
 
 
-def decode_clips(video: Video, indices: Sequence[NDArray[np.int64]]) -> Iterator[Tensor]:
+def decode_clips(
+    video: Video, indices: Sequence[NDArray[np.int64]], *, on_device: bool = False
+) -> Iterator[Tensor]:
     """Decode the frames of several clips, each (T, H, W, C); every frame is decoded once.
 
     Args:
         video: opened video.
         indices: frame numbers (T,) of each clip; T may differ.
+        on_device: leave frames on the device where a decoder has decoded them.
     """
+    decode = video.pixels if on_device else video.frames
     if len(indices) == 1:
-        yield torch.from_numpy(video.frames(indices[0]))
+        yield torch.as_tensor(decode(indices[0]))
         return
     distinct = np.unique(np.concatenate(indices))
-    frames = torch.from_numpy(video.frames(distinct))
+    frames = torch.as_tensor(decode(distinct))
     for of_clip in indices:
         if np.array_equal(of_clip, distinct):
             yield frames

@@ -19,7 +19,9 @@ _CHOICES: dict[str, tuple[object, ...]] = {
     "AUG.INTERPOLATION": ("bicubic", "bilinear", "random"),
     "AUG.RE_MODE": ("pixel", "rand", "const"),
     "CONTRASTIVE.PATCH_CENTER": ("all", "masked"),
-    "DATA.DECODING_BACKEND": ("auto", "torchvision", "torchcodec", "pyav", "decord"),
+    "DATA.DECODING_BACKEND": (
+        *("auto", "torchvision", "torchcodec", "pyav", "decord", "torchcodec_cuda"),
+    ),
     "DATA.ENSEMBLE_METHOD": ("sum", "max"),
     "DATA.SSL_COLOR_FORM": ("blend", "additive"),
     "MASK.FEATURE_LOSS": ("l2", "l1", "smooth_l1", "cosine"),
@@ -194,6 +196,11 @@ def check_values(cfg: CfgNode) -> None:
     for figure in cfg.TRAIN.MONITOR:
         accepted = f"a list of {', '.join(map(repr, _MONITOR_FIGURES))}, or empty"
         _require(figure in _MONITOR_FIGURES, "TRAIN.MONITOR", accepted, cfg.TRAIN.MONITOR)
+    if cfg.DATA.DECODING_BACKEND == "torchcodec_cuda":
+        reason = "with DATA.DECODING_BACKEND 'torchcodec_cuda', which decodes in this process"
+        workers = cfg.DATA_LOADER.NUM_WORKERS
+        _require(workers == 0, "DATA_LOADER.NUM_WORKERS", f"0 {reason}", workers)
+        _require(cfg.AUG.ON_DEVICE, "AUG.ON_DEVICE", f"True {reason}", cfg.AUG.ON_DEVICE)
     last_shard = cfg.NUM_SHARDS - 1
     _require(0 <= cfg.SHARD_ID <= last_shard, "SHARD_ID", f"in [0, {last_shard}]", cfg.SHARD_ID)
     for key, accepted, value in too_large(values):

@@ -170,7 +170,7 @@ def _data() -> CfgNode:
     node.TARGET_FPS = 30  # frames per second to which SAMPLING_RATE refers
     node.TRAIN_JITTER_FPS = 0.0  # training adds a uniform draw up to this to TARGET_FPS
     node.USE_OFFSET_SAMPLING = False  # spread test views from the first to the last frame
-    node.DECODING_BACKEND = "auto"  # auto, torchcodec, pyav, decord; torchvision means auto
+    node.DECODING_BACKEND = "auto"  # auto, torchcodec, pyav, decord, torchcodec_cuda (new)
     node.DECODE_TIMEOUT = 60.0  # new: seconds after which a hanging worker is ended; 0: never
     node.DECODING_THREADS = 1  # new: threads per decoder; 1 is best with several workers
     node.MAX_IMAGE_PIXELS = 64_000_000  # new: larger images are lost, not decoded; 0: no limit

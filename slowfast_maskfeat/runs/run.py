@@ -12,7 +12,7 @@ from slowfast_maskfeat.builders.data_source import DataSource
 from slowfast_maskfeat.builders.kernels import check_kernels
 from slowfast_maskfeat.builders.methods import find_method
 from slowfast_maskfeat.builders.precision import set_precision
-from slowfast_maskfeat.builders.preflight import check_training
+from slowfast_maskfeat.builders.preflight import check_device_decoder, check_training
 from slowfast_maskfeat.config import import_extensions
 from slowfast_maskfeat.engine.coordination import locked
 from slowfast_maskfeat.log import EventLog
@@ -46,6 +46,7 @@ def run(cfg: CfgNode, *, may_change: bool = True) -> list[Path]:
         raise ValueError("one of TRAIN.ENABLE, TEST.ENABLE and PROBE.KIND must be set, got none")
     check_kernels(cfg, device)
     set_precision(cfg)
+    check_device_decoder(cfg, device)
     folder = Path(cfg.OUTPUT_DIR)
     with locked(folder):
         print_main(f"OUTPUT_DIR is {folder}")

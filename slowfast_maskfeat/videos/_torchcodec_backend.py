@@ -7,6 +7,7 @@ passed to torchcodec in place of torchcodec's own scan.
 from __future__ import annotations
 
 import json
+from collections.abc import Callable
 from typing import Any
 
 import numpy as np
@@ -36,6 +37,37 @@ def open_file(
     path: str, *, content: bytes | RemoteFile | None, num_threads: int, read_timeout: float
 ) -> Video:
     """Open a file; see `open_video`."""
+    decoder, table = open_decoder(
+        path, content=content, num_threads=num_threads, read_timeout=read_timeout, device="cpu"
+    )
+    return TorchCodecVideo(path, decoder, table)
+
+
+def open_decoder(
+    path: str,
+    *,
+    content: bytes | RemoteFile | None,
+    num_threads: int,
+    read_timeout: float,
+    device: str,
+    check: Callable[[str, Any], None] = lambda path, frame: None,
+) -> tuple[VideoDecoder, FrameTable]:
+    """Open a file that PyAV, restricted to formats of videos, has opened and indexed.
+
+    Args:
+        path: See `open_video`.
+        content: See `open_video`.
+        num_threads: See `open_video`.
+        read_timeout: See `open_video`.
+        device: Where frames are decoded: "cpu" or "cuda:0".
+        check: Gets the path and the first frame, and raises an error if it is not suited.
+
+    Returns:
+        The decoder, and the table of its frames.
+
+    Raises:
+        UnsuitedDecoderError: torchcodec would read the file incorrectly.
+    """
     content = fetch_unrestricted(path, content, read_timeout)
     container, stream = open_container(path, content=content, num_threads=1, read_timeout=0.0)
     with container:
@@ -45,7 +77,9 @@ def open_file(
                 path,
                 f"torchcodec cannot find frames in this file ({format_name}): use pyav or auto",
             )
-        _check_frame(path, stream.codec_context.name, _first_frame(container, stream, table))
+        frame = _first_frame(container, stream, table)
+        _check_frame(path, stream.codec_context.name, frame)
+        check(path, frame)
         stream_index = stream.index
     check_signature(path, content)
     mappings = json.dumps(
@@ -67,10 +101,10 @@ def open_file(
             stream_index=stream_index,
             dimension_order="NHWC",
             num_ffmpeg_threads=num_threads,
-            device="cpu",
+            device=device,
             custom_frame_mappings=mappings,
         )
-    return _TorchCodecVideo(path, decoder, table)
+    return decoder, table
 
 
 def _first_frame(container: Any, stream: Any, table: FrameTable) -> Any:
@@ -108,7 +142,9 @@ def _check_frame(path: str, codec: str, frame: Any) -> None:
     raise UnsuitedDecoderError(path, f"torchcodec {problem}: use pyav or auto")
 
 
-class _TorchCodecVideo(Video):
+class TorchCodecVideo(Video):
+    """A video that torchcodec decodes on the CPU."""
+
     backend = "torchcodec"
 
     def __init__(self, path: str, decoder: Any, table: FrameTable) -> None:
@@ -118,9 +154,14 @@ class _TorchCodecVideo(Video):
         self._shown = table.shown
 
     def close(self) -> None:
+        """Release the decoder."""
         self._decoder = None
 
-    def _decode(self, indices: NDArray[np.integer]) -> NDArray[np.uint8]:
+    def _decode(self, indices: NDArray[np.integer]) -> Any:
+        return self._tensor(indices).numpy()
+
+    def _tensor(self, indices: NDArray[np.integer]) -> Any:
+        """Frames at strictly ascending indices as a tensor on the decoder's device."""
         if self._decoder is None:
             raise ValueError(f"{self.path}: the video is closed")
         problem = f"frames {indices[0]}..{indices[-1]} of {self.num_frames} cannot be decoded"
@@ -135,4 +176,4 @@ class _TorchCodecVideo(Video):
                 f"frame {indices[is_other][0]} cannot be decoded: torchcodec returned a different "
                 "one; use pyav",
             )
-        return batch.data.numpy()
+        return batch.data

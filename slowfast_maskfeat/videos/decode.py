@@ -47,7 +47,14 @@ _BACKENDS = {
     "pyav": f"{_PACKAGE}._pyav_backend",
     "decord": f"{_PACKAGE}._decord_backend",
 }
-_DISTRIBUTIONS = {"torchcodec": "torchcodec", "pyav": "av", "decord": "decord"}
+# Taken only by its name: its frames are on a GPU, in the process that has one.
+_DEVICE_BACKENDS = {"torchcodec_cuda": f"{_PACKAGE}._torchcodec_cuda_backend"}
+_DISTRIBUTIONS = {
+    "torchcodec": "torchcodec",
+    "pyav": "av",
+    "decord": "decord",
+    "torchcodec_cuda": "torchcodec",
+}
 _IMAGE_BACKEND = f"{_PACKAGE}._image_backend"
 
 _OpenFile = Callable[..., Video]
@@ -68,7 +75,8 @@ def open_video(
         path: File or address. PyAV reads only the parts it needs of http://..., if the server
             supports seeking, and of a store (s3://, gs://; `files.open_file`). Images, and files
             for other decoders, are fetched whole.
-        backend: "auto", "torchcodec", "pyav" or "decord". "auto" takes the first of these three
+        backend: "auto", "torchcodec", "pyav", "decord", or "torchcodec_cuda", which decodes on the
+            GPU of this process (`Video.pixels`). "auto" takes the first of the three after it
             that is installed and opens the file, but PyAV first for an address. Files and frames
             that torchcodec does not read, or reads incorrectly (docs/decoders.md), go to PyAV.
         num_threads: Decoder threads. One is fastest for a data loader with a worker per core; more
@@ -268,8 +276,11 @@ def available_backends() -> dict[str, str]:
 
 def decoder_versions(backend: str) -> dict[str, str]:
     """Name -> version of this decoder, or of all available ones for "auto", and of Pillow."""
-    loaded = {name: _load(name) for name in (_BACKENDS if backend == "auto" else [backend])}
-    versions = {name: version for name, (opener, version) in loaded.items() if opener is not None}
+    names = [*_BACKENDS] if backend == "auto" else [backend]
+    loaded = {name: _load(name)[1] for name in names}
+    versions = {
+        name: version for name, version in loaded.items() if not version.startswith("absent")
+    }
     return {**versions, "pillow": metadata.version("pillow")}
 
 
@@ -278,7 +289,7 @@ def _openers(backend: str, *, prefers_pyav: bool = False) -> list[_OpenFile]:
 
     Over HTTP, PyAV reads only the parts of a file that it needs.
     """
-    if backend != "auto" and backend not in _BACKENDS:
+    if backend != "auto" and backend not in {**_BACKENDS, **_DEVICE_BACKENDS}:
         raise ValueError(
             f"video decoder must be auto or one of {_describe_available()}, got {backend!r}"
         )
@@ -304,7 +315,7 @@ def _describe_available() -> str:
 def _load(name: str) -> tuple[_OpenFile | None, str]:
     """(open function of a decoder, version), or (None, reason) if it is absent."""
     try:
-        module = importlib.import_module(_BACKENDS[name])
+        module = importlib.import_module({**_BACKENDS, **_DEVICE_BACKENDS}[name])
     except (ImportError, OSError, RuntimeError) as error:
         # torchcodec raises OSError or RuntimeError if its FFmpeg or torch is incompatible.
         return None, f"absent: {load_reason(error)}"

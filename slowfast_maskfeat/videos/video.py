@@ -6,6 +6,7 @@ from abc import ABC, abstractmethod
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from types import TracebackType
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -138,6 +139,18 @@ class Video(ABC):
             ValueError: There is no index, one is out of range, or the video is closed.
             DecodeError: A frame cannot be decoded.
         """
+        return self._to_host(self.pixels(indices))
+
+    def pixels(self, indices: Sequence[int] | NDArray[np.integer]) -> Any:
+        """Decode frames as `frames`, and leave them where they were decoded.
+
+        Returns:
+            As `frames`; a tensor on its device from a decoder that decodes on one.
+
+        Raises:
+            ValueError: See `frames`.
+            DecodeError: See `frames`.
+        """
         requested = np.asarray(indices)
         is_integer = np.issubdtype(requested.dtype, np.integer)
         if requested.ndim != 1 or requested.size == 0 or not is_integer:
@@ -157,9 +170,13 @@ class Video(ABC):
             reason = f"{len(requested)} frames do not fit into memory"
             raise DecodeError(self.path, reason) from error
 
+    def _to_host(self, pixels: Any) -> NDArray[np.uint8]:
+        """Return the result of `pixels` as an array."""
+        return pixels
+
     @abstractmethod
-    def _decode(self, indices: NDArray[np.integer]) -> NDArray[np.uint8]:
-        """Decode the frames at strictly ascending indices, all in range."""
+    def _decode(self, indices: NDArray[np.integer]) -> Any:
+        """Decode the frames at strictly ascending indices, all in range; see `pixels`."""
 
     @abstractmethod
     def close(self) -> None:
