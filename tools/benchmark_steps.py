@@ -16,6 +16,7 @@ from plain_forms import encode_all, make_plain, separate_casts
 from plain_hog import PlainHOGTarget
 from torch import nn
 
+from slowfast_maskfeat.backbones import compiled
 from slowfast_maskfeat.builders.augment import build_batch_transform, build_erase_sampler
 from slowfast_maskfeat.builders.kernels import switch_on_kernels
 from slowfast_maskfeat.builders.methods import build_model, build_task, find_method
@@ -72,8 +73,7 @@ def make_state(
     )
     scaler = torch.amp.GradScaler(device.type, enabled=False)
     state = TrainState(model=model, task=task, stepper=stepper, scaler=scaler)
-    if cfg.TRAIN.COMPILE:  # as `runs.train` does
-        state.model = torch.compile(model)  # type: ignore[assignment]
+    state.model = compiled(model, cfg.TRAIN.COMPILE)  # as `runs.train` does
     return state
 
 

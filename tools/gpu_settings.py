@@ -31,7 +31,7 @@ from gpu_records import (
 
 from slowfast_maskfeat.log import first_line
 
-COMPILE = ("TRAIN.COMPILE", "True")
+COMPILE = ("TRAIN.COMPILE", "model")
 _TRITON = ("MODEL.KERNELS", "triton")
 # Form -> that of `benchmark_steps`, and its keys.
 FORMS: dict[str, tuple[str, tuple[str, ...]]] = {
