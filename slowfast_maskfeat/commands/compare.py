@@ -52,7 +52,9 @@ def _work(options: argparse.Namespace) -> int:
         if options.estimate:
             print(estimate_minutes(recipe, output, PROGRAMS, options.opts))
             return 0
-        written, failed = run_comparison(recipe, output, PROGRAMS, options.opts)
+        written, failed = run_comparison(
+            recipe, output, PROGRAMS, options.opts, only_page=options.only_page
+        )
     except subprocess.CalledProcessError as stopped:
         print("\nstopped; run the same command again to go on", file=sys.stderr)
         return stopped.returncode
@@ -81,6 +83,11 @@ def _parse(arguments: Sequence[str]) -> argparse.Namespace:
         "--estimate",
         action="store_true",
         help="only measure a few steps of each run, and print the minutes",
+    )
+    add(
+        "--only-page",
+        action="store_true",
+        help="make nothing; write the page of what former calls have made",
     )
     add("--opts", nargs="*", default=[], metavar="KEY VALUE", help="configuration of all runs")
     return parser.parse_args(arguments)

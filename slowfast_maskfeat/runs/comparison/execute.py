@@ -67,6 +67,31 @@ class Executor:
         self._events = read_events(self._path) if self._path.is_file() else []
         self._outcomes: dict[str, Outcome] = {}
 
+    def collect(self) -> dict[str, Outcome]:
+        """Return the outcomes of the pieces that former calls have made; nothing is run.
+
+        A piece counts if it is done and all that it needs is.
+        """
+        for name in self._plan.pieces:
+            self._collect(name)
+        return self._outcomes
+
+    def _collect(self, name: str) -> bool:
+        if name in self._outcomes:
+            return True
+        piece = self._plan.pieces[name]
+        needed = (*piece.needs, *piece.rates)
+        if not self._is_done(name) or not all(self._collect(other) for other in needed):
+            return False
+        self._record(piece)
+        return True
+
+    def _record(self, piece: Piece) -> None:
+        """Record the outcome of a piece that was made, if it was with the settings of the plan."""
+        rate = self._chosen_rate(piece)
+        self._check_words(piece, self._words(piece, rate))
+        self._outcomes[piece.name] = self._outcome(piece.name, rate)
+
     def make_all(self, *, after_piece: Callable[[], object] | None = None) -> dict[str, Outcome]:
         """Make all pieces in the order of the plan; one that fails costs only what needs it.
 
@@ -79,6 +104,7 @@ class Executor:
         Raises:
             CalledProcessError: a signal stopped a piece; the same call goes on from there.
         """
+        self.collect()
         log = EventLog(self._path)
         try:
             for name in self._plan.pieces:
@@ -102,15 +128,15 @@ class Executor:
         if blocked is not None:
             self._outcomes[name] = blocked
             return
+        if self._is_done(name):
+            self._record(piece)
+            return
         rate = self._chosen_rate(piece)
         words = self._words(piece, rate)
         self._check_words(piece, words)
-        is_done = self._is_done(name)
-        if not is_done:
-            self._run(piece, words, log)
+        self._run(piece, words, log)
         self._outcomes[name] = self._outcome(name, rate)
-        if not is_done:
-            after_piece()
+        after_piece()
 
     def _blocked(self, piece: Piece) -> Outcome | None:
         """Return the failure of a piece that cannot be started; None if it can."""

@@ -45,7 +45,12 @@ class Programs:
 
 
 def run_comparison(
-    recipe: Recipe, output: Path, programs: Programs, pairs: Sequence[str] = ()
+    recipe: Recipe,
+    output: Path,
+    programs: Programs,
+    pairs: Sequence[str] = (),
+    *,
+    only_page: bool = False,
 ) -> tuple[list[Path], list[str]]:
     """Make what is missing of a comparison, and write its page.
 
@@ -54,6 +59,7 @@ def run_comparison(
         output: folder of the comparison; an interrupted one goes on.
         programs: commands to start.
         pairs: `["KEY", "VALUE", ...]` over the keys of all runs.
+        only_page: make nothing, and write the page of what is there.
 
     Returns:
         The files that were written, and a line for each piece that failed.
@@ -70,7 +76,7 @@ def run_comparison(
         def report() -> list[Path]:
             return write_report(plan, output, executor.outcomes())
 
-        outcomes = executor.make_all(after_piece=report)
+        outcomes = executor.collect() if only_page else executor.make_all(after_piece=report)
         drawn = _draw_predictions(plan, output, programs.draw, outcomes)
         written = [*report(), *drawn]
     failed = [f"{name}: {of.reason}" for name, of in outcomes.items() if of.reason]

@@ -43,6 +43,35 @@ def test_each_piece_is_made_once(tmp_path):
     assert again == outcomes
 
 
+def test_what_is_made_is_collected_without_a_run(tmp_path):
+    """Also for more seeds than were made, and what lacks a network that it needs is left out."""
+    made, output = _make(tmp_path, methods=["hog", "beit"])
+    starts = _starts(output)
+    recipe = read_recipe(tmp_path / "recipe.yaml", data="/data", seeds=[1, 0])
+    plan = make_plan(recipe, {**recipe.data, "few": recipe.data["finetune"]}, [])
+    events = (output / LOG_NAME).read_text().splitlines(keepends=True)
+    dvae = "seed_0/dvae/pretrain"
+    (output / LOG_NAME).write_text("".join(line for line in events if f'"{dvae}"' not in line))
+    found = Executor(plan, output, stand_in()).collect()
+    assert found == {
+        name: of for name, of in made.items() if not name.startswith((dvae, "seed_0/beit"))
+    }
+    assert _starts(output) == starts
+
+
+def test_the_page_has_what_is_made_at_any_time(tmp_path):
+    _make(tmp_path, methods=["hog", "scratch"])
+    recipe = read_recipe(
+        write_recipe(tmp_path / "recipe.yaml", methods=["pixels", "hog", "scratch"]), data="/data"
+    )
+    plan = make_plan(recipe, {**recipe.data, "few": recipe.data["finetune"]}, [])
+    executor = Executor(plan, tmp_path / "out", stand_in())
+    counts: list[int] = []
+    executor.make_all(after_piece=lambda: counts.append(len(executor.outcomes())))
+    num_new = sum("/pixels/" in name for name in plan.pieces)
+    assert counts == list(range(len(plan.pieces) - num_new + 1, len(plan.pieces) + 1))
+
+
 def test_a_failure_costs_only_what_needs_it(tmp_path):
     outcomes, output = _make(tmp_path, failing=["dvae"], methods=["hog", "beit", "scratch"])
     failed = {name: outcome.reason for name, outcome in outcomes.items() if outcome.reason}
