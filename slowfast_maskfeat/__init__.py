@@ -24,6 +24,7 @@ if TYPE_CHECKING:
     from slowfast_maskfeat.metrics.ava_map import evaluate as evaluate_ava
     from slowfast_maskfeat.runs.predict import Prediction, Predictor
     from slowfast_maskfeat.runs.pretrained import from_pretrained, save_pretrained
+    from slowfast_maskfeat.runs.start import Trained, train
     from slowfast_maskfeat.schedules import learning_rate
     from slowfast_maskfeat.targets.hog import hog
     from slowfast_maskfeat.videos import open_video
@@ -36,6 +37,7 @@ __all__ = [
     "LoadReport",
     "Prediction",
     "Predictor",
+    "Trained",
     "build_loader",
     "build_mask_sampler",
     "build_model",
@@ -49,6 +51,7 @@ __all__ = [
     "load_weights",
     "open_video",
     "save_pretrained",
+    "train",
 ]
 
 _MODULES = {
@@ -57,6 +60,7 @@ _MODULES = {
     "LoadReport": "checkpoints",
     "Prediction": "runs.predict",
     "Predictor": "runs.predict",
+    "Trained": "runs.start",
     "build_loader": "builders",
     "build_mask_sampler": "builders",
     "build_model": "builders",
@@ -70,6 +74,7 @@ _MODULES = {
     "load_weights": "checkpoints",
     "open_video": "videos",
     "save_pretrained": "runs.pretrained",
+    "train": "runs.start",
 }
 
 

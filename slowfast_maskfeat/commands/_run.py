@@ -10,11 +10,10 @@ from collections.abc import Sequence
 from typing import Any, NoReturn
 
 from slowfast_maskfeat import distributed, slurm
-from slowfast_maskfeat.checkpoints import LoadError
-from slowfast_maskfeat.cli import StoppedError, exit_code, print_written, signal_exit_code
+from slowfast_maskfeat.cli import exit_code
 from slowfast_maskfeat.config import default_folder, load_run_config, split_words
 from slowfast_maskfeat.engine.launch import launch
-from slowfast_maskfeat.runs.run import run
+from slowfast_maskfeat.runs.process import run_process
 
 
 def run_parser(description: str | None) -> argparse.ArgumentParser:
@@ -131,45 +130,6 @@ def _run_joined(cfg: Any, may_change: bool) -> NoReturn:
     except SystemExit as stopped:  # by a signal
         code = stopped.code if isinstance(stopped.code, int) else 1
     distributed.end_process(code)
-
-
-def run_process(cfg: Any, may_change: bool) -> None:
-    """Run one process; the main one prints a message if a signal stops it.
-
-    Args:
-        cfg: Frozen configuration.
-        may_change: See `run`.
-
-    Raises:
-        SystemExit: A signal stopped the process; the code is the one that shells expect.
-        ValueError: An error that a user can fix.
-    """
-    if distributed.world_size() == 1:
-        _run(cfg, may_change)
-        return
-    try:
-        _run(cfg, may_change)
-    except (KeyboardInterrupt, StoppedError) as stopped:
-        code = signal_exit_code(stopped, resumable=True, printed=distributed.is_main())
-        raise SystemExit(code) from None
-    except LoadError as error:
-        if distributed.is_main():
-            print(error.report, file=sys.stderr)
-        raise ValueError(error.summary) from None
-
-
-def _run(cfg: Any, may_change: bool) -> None:
-    try:
-        written = run(cfg, may_change=may_change)
-    except RuntimeError as error:
-        if distributed.world_size() == 1 or not distributed.has_lost_others(error):
-            raise
-        raise ValueError(
-            f"process {distributed.rank()} has lost the connection to another process of the run, "
-            "which has ended; its own message says why"
-        ) from None
-    if distributed.is_main():
-        print_written(written)
 
 
 def _print_warning(message: Warning | str, *_: Any, **__: Any) -> None:

@@ -1,0 +1,82 @@
+"""A training that Python code starts, as `maskfeat train` does."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any, NamedTuple
+
+from slowfast_maskfeat import distributed
+from slowfast_maskfeat.checkpoints import find_checkpoints
+from slowfast_maskfeat.config import load_run_config
+from slowfast_maskfeat.engine.launch import launch
+from slowfast_maskfeat.log import read_events
+from slowfast_maskfeat.runs.process import run_process
+
+
+class Trained(NamedTuple):
+    """A training that has ended.
+
+    Attributes:
+        folder: its OUTPUT_DIR.
+        checkpoint: the last one, for `from_pretrained`, `Predictor` and further trainings.
+        results: of the last test, else of the last validation, as in `stats.jsonl`; empty if there
+            was neither.
+    """
+
+    folder: Path
+    checkpoint: Path
+    results: Mapping[str, Any]
+
+
+def train(
+    config: str | os.PathLike[str] | Sequence[str | os.PathLike[str]],
+    *,
+    data: str | os.PathLike[str] = "",
+    output: str | os.PathLike[str] = "",
+    checkpoint: str | os.PathLike[str] = "",
+    **pairs: object,
+) -> Trained:
+    """Train and test by a configuration, on all devices of NUM_GPUS.
+
+    The same call resumes an interrupted training. With several GPUs each has a process, which
+    imports the calling script: it must start the training below `if __name__ == "__main__":`.
+
+    Args:
+        config: YAML file or files, or names of shipped ones such as "k400_MVITv2_S_16x4_FT".
+        data: DATA.PATH_TO_DATA_DIR, the folder of the lists.
+        output: OUTPUT_DIR; empty: `output/` and the name of the file.
+        checkpoint: TRAIN.CHECKPOINT_FILE_PATH, the weights to start from.
+        **pairs: further keys: `train(..., **{"SOLVER.MAX_EPOCH": 30})`.
+
+    Returns:
+        Where it wrote, its last checkpoint, and its results.
+
+    Raises:
+        ValueError: something that a user can fix, in one line.
+        StoppedError: after a signal, once a checkpoint is saved.
+    """
+    files = [config] if isinstance(config, (str, os.PathLike)) else list(config)
+    given = {
+        **pairs,
+        "DATA.PATH_TO_DATA_DIR": os.fspath(data),
+        "OUTPUT_DIR": os.fspath(output),
+        "TRAIN.CHECKPOINT_FILE_PATH": os.fspath(checkpoint),
+    }
+    words = [str(word) for key, value in given.items() if value != "" for word in (key, value)]
+    cfg = load_run_config([os.fspath(file) for file in files], words)
+    choice = distributed.choose_device(cfg.NUM_GPUS)
+    backend = "gloo" if choice.type == "cpu" else cfg.DIST_BACKEND
+    launch(run_process, choice.num_processes, (cfg, bool(output)), backend=backend)
+    folder = Path(cfg.OUTPUT_DIR)
+    return Trained(folder, find_checkpoints(folder / "checkpoints", cfg.TASK)[-1], _results(folder))
+
+
+def _results(folder: Path) -> dict[str, Any]:
+    events = read_events(folder / "stats.jsonl")
+    for kind in ("test", "validation"):
+        found = [event for event in events if event["event"] == kind]
+        if found:
+            return {name: value for name, value in found[-1].items() if name != "event"}
+    return {}
