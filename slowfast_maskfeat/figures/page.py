@@ -136,19 +136,21 @@ class Line(NamedTuple):
     title: str
 
 
-def html_page(title: str, *parts: str) -> str:
+def html_page(title: str, *parts: str, style: str = "", script: str = "") -> str:
     """Return a whole page.
 
     Args:
         title: plain text, of the window and the heading.
-        parts: HTML, from the functions of this module.
+        parts: HTML, from the functions of this module and of those beside it.
+        style: of parts that need more than the style of all pages.
+        script: of such parts.
     """
     body = "\n".join(parts)
     return (
         '<!DOCTYPE html>\n<html lang="en">\n<head>\n<meta charset="utf-8">\n'
         '<meta name="viewport" content="width=device-width, initial-scale=1">\n'
-        f"<title>{escaped(title)}</title>\n<style>{_STYLE}</style>\n</head>\n<body>\n"
-        f"<h1>{escaped(title)}</h1>\n{body}\n<script>{_SCRIPT}</script>\n</body>\n</html>\n"
+        f"<title>{escaped(title)}</title>\n<style>{_STYLE}{style}</style>\n</head>\n<body>\n"
+        f"<h1>{escaped(title)}</h1>\n{body}\n<script>{_SCRIPT}{script}</script>\n</body>\n</html>\n"
     )
 
 
