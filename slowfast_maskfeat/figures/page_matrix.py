@@ -9,7 +9,8 @@ from typing import Any
 from slowfast_maskfeat.figures.page import escaped
 
 STYLE = """
-.matrix { max-width: 54rem; } .matrix canvas { display: block; width: 100%; border-radius: 4px; }
+.matrix { max-width: 54rem; margin: 1rem 0; }
+.matrix canvas { display: block; width: 100%; border-radius: 4px; }
 .matrix canvas:focus-visible { outline: 2px solid var(--accent); outline-offset: 2px; }
 .bar { display: flex; flex-wrap: wrap; gap: .4rem .5rem; align-items: center; margin: 0 0 .6rem; }
 .bar button { font: inherit; font-size: .9rem; min-width: 2.4rem; padding: .25rem .6rem;
@@ -58,7 +59,7 @@ for (const box of document.querySelectorAll('.matrix')) {
     pen.font = font;
     const longest = Math.max(...names.map(text => pen.measureText(text).width));
     left = top = Math.ceil(Math.min(longest + 12, width * .28)) + 16;
-    side = Math.max(width - left - 2, 40);
+    side = clamp(width - left - 2, 40, Math.max(number * 90, 200));
     canvas.width = Math.round(width * scale);
     canvas.height = Math.round((side + top + 2) * scale);
     canvas.style.height = (side + top + 2) + 'px';
@@ -89,7 +90,7 @@ for (const box of document.querySelectorAll('.matrix')) {
     waiting = false;
     const [ink, soft, card, line, right, wrong] =
       ['--ink', '--soft', '--card', '--line', '--accent', '--second'].map(color);
-    const cell = size(), thick = Math.max(cell, 1.5);
+    const cell = size(), thick = Math.max(cell, 2);
     pen.clearRect(0, 0, canvas.width, canvas.height);
     pen.font = font;
     pen.textBaseline = 'middle';
@@ -120,12 +121,13 @@ for (const box of document.querySelectorAll('.matrix')) {
       if (across + cell < left || down + cell < top || across > left + side || down > top + side) {
         continue;
       }
-      pen.globalAlpha = .15 + .85 * Math.sqrt(count / support[order[row]]);
+      const share = count / support[order[row]];
+      pen.globalAlpha = .2 + .8 * Math.sqrt(share);
       pen.fillStyle = row === column ? right : wrong;
       pen.fillRect(across, down, thick, thick);
       pen.globalAlpha = 1;
       if (cell >= 26) {
-        pen.fillStyle = ink;
+        pen.fillStyle = share > .2 ? card : ink;
         pen.fillText(count, across + cell / 2, down + cell / 2);
       }
     }
@@ -295,8 +297,8 @@ def confusion_matrix(
         '<button type="button" data-action="in" aria-label="zoom in">+</button>'
         '<button type="button" data-action="out" aria-label="zoom out">\N{MINUS SIGN}</button>'
         '<button type="button" data-action="whole">whole</button>'
-        '<span class="soft"><span class="swatch"></span>right'
-        '<span class="swatch wrong"></span>wrong; darker: a larger share of the row</span></div>\n'
+        '<span class="soft"><span class="swatch"></span>right<span class="swatch wrong"></span>'
+        "wrong; stronger: a larger share of the row</span></div>\n"
         f'<canvas tabindex="0" role="img" aria-label="{label}"></canvas>\n'
         '<output aria-live="polite">Point at a cell or tap it: its classes and their count. '
         "Wheel or two fingers zoom, dragging moves; keys: arrows, +, \N{MINUS SIGN}, 0.</output>\n"

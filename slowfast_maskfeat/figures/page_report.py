@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 from slowfast_maskfeat.figures.page import escaped
 
 STYLE = """
-.tiles { display: grid; gap: 1rem; grid-template-columns: repeat(auto-fit, minmax(12rem, 1fr));
+.tiles { display: grid; gap: 1rem; grid-template-columns: repeat(auto-fit, minmax(18rem, 1fr));
   margin: 1rem 0; }
 .tile { border: 1px solid var(--line); border-radius: 8px; background: var(--card);
   padding: .8rem 1rem; }
@@ -32,9 +32,9 @@ STYLE = """
 .tall thead th { position: sticky; top: 0; z-index: 1; background: var(--card);
   box-shadow: 0 1px var(--line); }
 .tall thead th:first-child { z-index: 2; }
-.reliability { max-width: 30rem; }
-.reliability rect { fill: var(--accent); opacity: .75; } .reliability rect.gap {
-  fill: var(--second); opacity: .3; }
+.reliability { max-width: 30rem; margin-bottom: 1rem; }
+.reliability rect { fill: var(--accent); opacity: .85; } .reliability rect.above { opacity: .3; }
+.reliability rect.below { fill: var(--second); opacity: .5; }
 .reliability rect.count { fill: var(--soft); opacity: .6; }
 .reliability .even { stroke: var(--soft); stroke-dasharray: 4 4; }
 .videos { display: grid; gap: 1rem; grid-template-columns: repeat(auto-fill, minmax(19rem, 1fr)); }
@@ -159,12 +159,13 @@ def reliability_diagram(bins: Sequence[ReliabilityBin], caption: str) -> str:
             f"{100 * part.accuracy:.1f} % right, mean score {part.score:.3f}"
         )
         low, high = sorted((part.accuracy, part.score))
+        side = "above" if part.accuracy > part.score else "below"
         tall_count = round(part.num_videos / most * (base - 14), 1)
         drawn.append(
             f"<g><title>{escaped(tip)}</title>"
-            f'<rect x="{x}" y="{down(part.accuracy)}" width="{wide}" '
-            f'height="{round(down(0) - down(part.accuracy), 1)}"/>'
-            f'<rect class="gap" x="{x}" y="{down(high)}" width="{wide}" '
+            f'<rect x="{x}" y="{down(low)}" width="{wide}" '
+            f'height="{round(down(0) - down(low), 1)}"/>'
+            f'<rect class="{side}" x="{x}" y="{down(high)}" width="{wide}" '
             f'height="{round(down(low) - down(high), 1)}"/>'
             f'<rect class="count" x="{x}" y="{round(height + base - tall_count, 1)}" '
             f'width="{wide}" height="{tall_count}"/></g>'

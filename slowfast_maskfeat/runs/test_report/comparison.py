@@ -270,10 +270,10 @@ def _changed_section(changed: Sequence[Mapping[str, Any]]) -> str:
         return page.section("Changed videos", page.paragraph("No video is right in one only."))
     heads = [
         page.Head("path", "Video"),
-        page.Head("change", "change"),
-        page.Head("true", "true class"),
-        page.Head("first", "first"),
-        page.Head("second", "second"),
+        page.Head("change", "change", kind="text"),
+        page.Head("true", "true class", kind="text"),
+        page.Head("first", "first", "predicted", "text"),
+        page.Head("second", "second", "predicted", "text"),
     ]
     rows = [
         page.Row(

@@ -21,6 +21,7 @@ from slowfast_maskfeat.runs.test_report.write import (
     accuracy_tile,
     fact_lines,
     lost_lines,
+    not_drawn,
     number_cell,
 )
 from slowfast_maskfeat.text import printable
@@ -114,11 +115,11 @@ def _page(content: Mapping[str, Any], title: str, cards: Sequence[VideoCard]) ->
         f"the {content['num_frames_expected']:,} annotated ones have detections. "
         f"{content['num_boxes']:,} boxes are detected."
     )
-    missing = [
-        f"{of['video']}, {of['second']:g} s: {of['not_drawn']}"
+    missing = {
+        f"{of['video']}, {of['second']:g} s": of["not_drawn"]
         for of in content["examples"]
         if of["not_drawn"]
-    ]
+    }
     note = page.paragraph("Left: ground truth. Right: detected boxes with their best actions.")
     return page.html_page(
         title,
@@ -132,10 +133,7 @@ def _page(content: Mapping[str, Any], title: str, cards: Sequence[VideoCard]) ->
             "Key frames",
             note if cards else "",
             page_report.video_cards(cards, is_wide=True),
-            page.paragraph("Without pictures, since they can't be decoded:", is_soft=True)
-            if missing
-            else "",
-            page.bullets(missing),
+            not_drawn(missing),
         ),
         style=page_report.STYLE,
     )

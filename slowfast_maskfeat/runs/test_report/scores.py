@@ -35,6 +35,7 @@ from slowfast_maskfeat.runs.test_report.write import (
     fact_lines,
     finite,
     lost_lines,
+    not_drawn,
     number_cell,
 )
 from slowfast_maskfeat.text import printable
@@ -199,7 +200,7 @@ def _class_table(content: Mapping[str, Any]) -> str:
         page.Head("num_right", "right"),
         page.Head("accuracy", "accuracy", "%"),
         page.Head("num_predicted", "predicted", "videos of any class"),
-        page.Head("confused_with", "most often taken for"),
+        page.Head("confused_with", "most often taken for", kind="text"),
         page.Head("num_confused", "videos", "so confused"),
     ]
     rows = [
@@ -238,7 +239,7 @@ def _confusion_table(content: Mapping[str, Any]) -> str:
         return page.paragraph("No video is wrong.")
     heads = [
         page.Head("true", "True class"),
-        page.Head("predicted", "predicted as"),
+        page.Head("predicted", "predicted as", kind="text"),
         page.Head("num_videos", "videos"),
         page.Head("share", "share", "% of the class"),
     ]
@@ -264,9 +265,9 @@ def _calibration_section(found: Mapping[str, Any] | None) -> str:
         return page.section("Calibration", page.paragraph(text))
     bins = [ReliabilityBin(**part) for part in found["bins"]]
     caption = (
-        f"Expected calibration error {100 * found['error']:.2f} %. Blue: share of right videos "
-        "among those with such a top-1 score; orange: its distance from their mean score; below: "
-        "their number. On the dashed line, scores are probabilities."
+        f"Expected calibration error {100 * found['error']:.2f} %. Blue, dark and light: share of "
+        "right videos among those with such a top-1 score; light blue: more of them are right than "
+        "their mean score says; orange: fewer. Gray: their number."
     )
     heads = [
         page.Head("bin", "Score"),
@@ -293,17 +294,16 @@ def _calibration_section(found: Mapping[str, Any] | None) -> str:
 def _example_section(
     title: str, examples: Sequence[Mapping[str, Any]], frames: Mapping[int, Frames]
 ) -> str:
-    cards, missing = [], []
+    cards, missing = [], dict[str, str]()
     for of in examples:
         ranked = [_ranked(*pair) for pair in of["predicted"][:_NUM_LINES]]
         lines = [f"{ranked[0]} (true: {of['true']})", f"then {', '.join(ranked[1:])}"]
         if of["not_drawn"]:
-            missing.append(f"{of['path']} (true: {of['true']}; {ranked[0]}): {of['not_drawn']}")
+            missing[f"{of['path']}: {ranked[0]} (true: {of['true']})"] = of["not_drawn"]
         else:
             kept = lines[: 1 + (len(ranked) > 1)]
             cards.append(VideoCard(frames[of["row"]], of["path"], kept))
-    note = _soft("Without pictures, since they can't be decoded:") if missing else ""
-    return page.section(title, page_report.video_cards(cards), note, page.bullets(missing))
+    return page.section(title, page_report.video_cards(cards), not_drawn(missing))
 
 
 def _ranked(name: str, score: float | None) -> str:

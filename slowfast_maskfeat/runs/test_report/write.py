@@ -132,6 +132,18 @@ def fact_lines(facts: Mapping[str, Any]) -> list[str]:
     return [printable(line) for line in lines]
 
 
+def not_drawn(reasons: Mapping[str, str]) -> str:
+    """Return a list of what has no picture, with the reasons; one that all share is said once."""
+    if not reasons:
+        return ""
+    texts = [f"{printable(name)}; {printable(reason)}" for name, reason in reasons.items()]
+    title = "Without pictures:"
+    if len(set(reasons.values())) == 1:
+        title = f"Without pictures, {printable(next(iter(reasons.values())))}:"
+        texts = [printable(name) for name in reasons]
+    return page.paragraph(title, is_soft=True) + page.bullets(texts)
+
+
 def lost_lines(lost: Sequence[Mapping[str, Any]], limit: int = 200) -> list[str]:
     """Describe lost videos with their reasons."""
     lines = [printable(f"{of['path']}: {of.get('reason') or 'unknown'}") for of in lost[:limit]]
