@@ -22,9 +22,9 @@ from slowfast_maskfeat.datasets import (
     VideoList,
     find_class_names,
     named_by,
-    read_class_names,
     read_excluded,
 )
+from slowfast_maskfeat.datasets.class_names import read_names
 from slowfast_maskfeat.files import is_address
 from slowfast_maskfeat.metrics.ava_map import GroundTruth, check_overlap, read_ground_truth
 
@@ -75,9 +75,9 @@ class DataSource:
         kind = dataset_kind(cfg, "train" if cfg.TRAIN.ENABLE else "test")
         names, source = None, "labels of the training split"
         if self.folder.path:
-            names = read_class_names(self.folder.path)
-            if names is not None:
-                source = find_class_names(self.folder.path) or ""
+            file = find_class_names(self.folder.path)
+            if file is not None:
+                names, source = read_names(file), file
             elif kind.class_names is not None:
                 names, source = kind.class_names(self.folder), self.folder.path
             elif not is_in_shards:

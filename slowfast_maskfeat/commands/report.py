@@ -49,8 +49,8 @@ def _report(options: argparse.Namespace) -> None:
 
 
 def _compute(files: Sequence[str], num_videos: int) -> Report:
-    tests = [read_scores(file) for file in files]
     try:
+        tests = [read_scores(file) for file in files]
         if len(tests) > 1:
             return compare_tests(tests[0], tests[1], (files[0], files[1]))
         title = f"Test: {printable(files[0])}"

@@ -40,14 +40,16 @@ STYLE = """
 .videos { display: grid; gap: 1rem; grid-template-columns: repeat(auto-fill, minmax(19rem, 1fr)); }
 .videos img { width: 100%; height: auto; } .videos figcaption { color: var(--ink); }
 .videos code { display: block; color: var(--soft); margin-top: .3rem; }
-.wide { grid-template-columns: repeat(auto-fill, minmax(34rem, 1fr)); }
-@media (max-width: 30rem) { .videos, .wide { grid-template-columns: 1fr; } }
+.wide { grid-template-columns: 1fr; }
+.frames { display: grid; gap: .4rem; }
+.wide .frames { grid-template-columns: repeat(auto-fit, minmax(18rem, 1fr)); }
+@media (max-width: 30rem) { .videos { grid-template-columns: 1fr; } }
 @media print { .tall .scroll { max-height: none; } }
 """
 
 _STRIP_HEIGHT = 150  # pixels of each frame of a video, at most
 _STRIP_WIDTH = 720  # of frames side by side
-_WIDE = 1100  # of annotated frames side by side
+_WIDE = 720  # of an annotated frame
 _GAP = 4
 _QUALITY = 82
 
@@ -209,18 +211,23 @@ def video_cards(cards: Sequence[VideoCard], *, is_wide: bool = False) -> str:
 
 
 def _video(card: VideoCard, is_wide: bool) -> str:
-    strip = _strip(card.frames, *((_WIDE, _WIDE) if is_wide else (_STRIP_WIDTH, _STRIP_HEIGHT)))
-    content = base64.b64encode(strip).decode("ascii")
+    alone = [[frame] for frame in card.frames]  # each of an annotated pair, to stand below another
+    strips = alone if is_wide else [card.frames]
+    limits = (_WIDE, _WIDE) if is_wide else (_STRIP_WIDTH, _STRIP_HEIGHT)
+    alt = escaped(f"frames of {card.path}")
+    pictures = "".join(
+        f'<img alt="{alt}" src="data:image/jpeg;base64,{_strip(strip, *limits)}">'
+        for strip in strips
+    )
     lines = "".join(f"<div>{escaped(line)}</div>" for line in card.lines)
     return (
-        f'<figure class="card"><img alt="{escaped(f"frames of {card.path}")}" '
-        f'src="data:image/jpeg;base64,{content}"><figcaption>{lines}'
+        f'<figure class="card"><div class="frames">{pictures}</div><figcaption>{lines}'
         f"<code>{escaped(card.path)}</code></figcaption></figure>\n"
     )
 
 
-def _strip(frames: Sequence[NDArray[np.uint8]], total: int, highest: int) -> bytes:
-    """Put frames of a height side by side, at most `total` pixels wide, as JPEG."""
+def _strip(frames: Sequence[NDArray[np.uint8]], total: int, highest: int) -> str:
+    """Put frames side by side, at most `total` pixels wide and `highest` high: JPEG in base64."""
     from PIL import Image
 
     width = sum(frame.shape[1] / frame.shape[0] for frame in frames)
@@ -240,4 +247,4 @@ def _strip(frames: Sequence[NDArray[np.uint8]], total: int, highest: int) -> byt
         left += image.width + _GAP
     file = io.BytesIO()
     sheet.save(file, format="JPEG", quality=_QUALITY, optimize=True)
-    return file.getvalue()
+    return base64.b64encode(file.getvalue()).decode("ascii")

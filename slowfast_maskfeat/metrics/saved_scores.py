@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 import zipfile
+import zlib
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any
@@ -104,17 +105,19 @@ def read_scores(path: str | os.PathLike[str]) -> SavedScores:
 
 def _read_arrays(name: str) -> dict[str, NDArray[Any]]:
     try:
-        with np.load(name, allow_pickle=False) as file:
-            if isinstance(file, np.ndarray):
-                raise ValueError("it is a single array")
-            return {key: file[key] for key in file.files}
+        file = np.load(name, allow_pickle=False)
+        if isinstance(file, np.ndarray):
+            raise ValueError("it is a single array")
+        with file:
+            arrays = {key: file[key] for key in file.files}
     except FileNotFoundError as error:
         raise ValueError(f"{name}: no such file") from error
-    except (OSError, ValueError, EOFError, zipfile.BadZipFile, MemoryError) as error:
+    except (OSError, ValueError, EOFError, zipfile.BadZipFile, zlib.error, MemoryError) as error:
         reason = getattr(error, "strerror", None) or "it can't be read as one"
         raise ValueError(
             f"{name} must be the .npz of a classification test, but {reason}"
         ) from error
+    return {key: array for key, array in arrays.items() if isinstance(array, np.ndarray)}
 
 
 def _has_shape(array: NDArray[Any], kinds: str, *lengths: int) -> bool:

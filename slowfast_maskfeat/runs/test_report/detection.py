@@ -120,7 +120,9 @@ def _page(content: Mapping[str, Any], title: str, cards: Sequence[VideoCard]) ->
         for of in content["examples"]
         if of["not_drawn"]
     }
-    note = page.paragraph("Left: ground truth. Right: detected boxes with their best actions.")
+    note = page.paragraph(
+        "First the ground truth, then the detected boxes with their best actions."
+    )
     return page.html_page(
         title,
         page.paragraph(summary),
