@@ -418,12 +418,25 @@ SCRIPTS = {
     "datasets/make_shards.py": _data_tool,
 }
 TOOLS = {"predict": "tools/predict.py"}
+REPORT = "slowfast_maskfeat/commands/report.py"  # which has no script of its own
+
+
+def _report(words: Sequence[str], sandbox: Sandbox) -> None:
+    for word in words:
+        if word.endswith(".npz"):
+            sandbox.results(str(Path(word).parent))
+    _run(REPORT, *words)
+    output = Path(words[words.index("--output") + 1])
+    assert {path.name for path in output.iterdir()} == {"report.html", "report.json"}
 
 
 def _maskfeat(words: Sequence[str], sandbox: Sandbox) -> None:
     if words[0] == "export":
         assert main(list(words)) == 0
         assert Path(words[words.index("--output") + 1]).is_file()
+        return
+    if words[0] == "report":
+        _report(words[1:], sandbox)
         return
     assert words[0] in TOOLS, f"no rule covers maskfeat {words[0]}"
     _python([TOOLS[words[0]], *words[1:]], sandbox)

@@ -20,10 +20,11 @@ from slowfast_maskfeat.datasets import (
     KeyFrames,
     MissingListError,
     VideoList,
+    find_class_names,
     named_by,
-    read_class_names,
     read_excluded,
 )
+from slowfast_maskfeat.datasets.class_names import read_names
 from slowfast_maskfeat.files import is_address
 from slowfast_maskfeat.metrics.ava_map import GroundTruth, check_overlap, read_ground_truth
 
@@ -59,20 +60,32 @@ class DataSource:
         Raises:
             ValueError: A file is malformed, or TRAIN.DATASET or TEST.DATASET is unknown.
         """
+        return self._names_and_source[0]
+
+    @property
+    def class_names_source(self) -> str:
+        """Origin of the class names, for reports; empty if there are none."""
+        return self._names_and_source[1]
+
+    @cached_property
+    def _names_and_source(self) -> tuple[tuple[str, ...], str]:
         cfg, is_in_shards = self._cfg, bool(shard_patterns(self._cfg)["train"])
         if not (cfg.DATA.PATH_TO_DATA_DIR or cfg.AVA.ANNOTATION_DIR or is_in_shards):
-            return ()  # inference without the data set, which may not even be registered
+            return (), ""  # inference without the data set, which may not even be registered
         kind = dataset_kind(cfg, "train" if cfg.TRAIN.ENABLE else "test")
-        names = None
+        names, source = None, "labels of the training split"
         if self.folder.path:
-            names = read_class_names(self.folder.path)
-            if names is None and kind.class_names is not None:
-                names = kind.class_names(self.folder)
-            elif names is None and not is_in_shards:
+            file = find_class_names(self.folder.path)
+            if file is not None:
+                names, source = read_names(file), file
+            elif kind.class_names is not None:
+                names, source = kind.class_names(self.folder), self.folder.path
+            elif not is_in_shards:
                 names = self._class_names_from_labels(kind)
         if names is None and is_in_shards:
             names = self._class_names_from_labels(find_reader(cfg, "train"))
-        return names or ()
+            source = "labels of the training split"
+        return (names, source) if names else ((), "")
 
     @property
     def num_classes(self) -> int:

@@ -188,7 +188,7 @@ class ClipDataset(Dataset[Sample]):
         opening, loading = Stopwatch(), Stopwatch()
         with opening.running():
             label_map = None if maps is None else maps.read(self.videos.path(row))
-            opened = self._open(row)
+            opened = self.open(row)
         with opened.video, loading.running():
             loaded = self.views.load(opened, generators)
         decoding = opened.video.decoding
@@ -200,7 +200,12 @@ class ClipDataset(Dataset[Sample]):
         )
         return tuple(clips._replace(label_map=label_map) for clips in loaded)
 
-    def _open(self, row: int) -> OpenedRow:
+    def open(self, row: int) -> OpenedRow:
+        """Open the video of a row.
+
+        Raises:
+            DecodeError: see `VideoList.open`.
+        """
         return self.videos.open(
             row,
             reach=self.views.reach,

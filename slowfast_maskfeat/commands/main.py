@@ -14,7 +14,8 @@ from slowfast_maskfeat.cli import INVALID_INPUT, end_on_interrupt
 
 # In the order of the help.
 COMMANDS = (
-    *("train", "test", "probe", "predict", "detect", "embed", "compare", "visualize", "export"),
+    *("train", "test", "report", "probe", "predict", "detect", "embed", "compare", "visualize"),
+    "export",
     *("info", "check-install", "data manifest", "data check", "data resize", "data shards"),
     "data summary",
 )

@@ -150,6 +150,8 @@ def _test() -> CfgNode:
     node.NUM_SPATIAL_CROPS = 3  # spatial crops per clip: 1 or 3
     node.NUM_TEMPORAL_CLIPS = []  # several values of NUM_ENSEMBLE_VIEWS, tested in turn
     node.SAVE_RESULTS_PATH = ""  # file for the scores of each video; "": test_scores_*.npz
+    node.REPORT = True  # new: write report.html and report.json
+    node.REPORT_VIDEOS = 8  # new: videos of each kind, or key frames, that the report shows
     return node
 
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 from slowfast_maskfeat.datasets.ava import AvaFolder, ava_class_names, read_ava
 from slowfast_maskfeat.datasets.ava_media import AvaMedia
 from slowfast_maskfeat.datasets.box_rows import read_excluded
-from slowfast_maskfeat.datasets.class_names import read_class_names
+from slowfast_maskfeat.datasets.class_names import find_class_names, read_class_names
 from slowfast_maskfeat.datasets.folders import (
     folder_class_names,
     imagenet_class_names,
@@ -54,6 +54,7 @@ __all__ = [
     "VideoList",
     "ava_class_names",
     "dataset_names",
+    "find_class_names",
     "find_dataset",
     "folder_class_names",
     "hmdb51_class_names",

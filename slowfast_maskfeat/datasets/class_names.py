@@ -32,11 +32,14 @@ def read_class_names(folder: str | os.PathLike[str]) -> tuple[str, ...] | None:
         ValueError: The file is empty or not UTF-8, contains a name twice, or its numbers are not
             0..K-1.
     """
-    for name in _CLASS_FILES:
-        path = join(os.fspath(folder), name)
-        if is_file(path):
-            return read_names(path)
-    return None
+    path = find_class_names(folder)
+    return None if path is None else read_names(path)
+
+
+def find_class_names(folder: str | os.PathLike[str]) -> str | None:
+    """Find the file that `read_class_names` reads; None if there is none."""
+    paths = (join(os.fspath(folder), name) for name in _CLASS_FILES)
+    return next((path for path in paths if is_file(path)), None)
 
 
 def read_names(path: str) -> tuple[str, ...]:

@@ -37,7 +37,7 @@ th, td { padding: .45rem .7rem; text-align: right; border-bottom: 1px solid var(
   vertical-align: top; }
 td { white-space: nowrap; }
 tbody tr:last-child > * { border-bottom: 0; }
-th:first-child, td.text { text-align: left; }
+th:first-child, .text { text-align: left; }
 td.text { white-space: normal; min-width: 10rem; }
 th:first-child { position: sticky; left: 0; background: var(--card); z-index: 1; min-width: 7rem;
   border-right: 1px solid var(--line); }
@@ -122,11 +122,19 @@ class Row(NamedTuple):
 
 
 class Head(NamedTuple):
-    """The head of a column: its name, for programs that read the page, and its title and note."""
+    """The head of a column.
+
+    Attributes:
+        name: for programs that read the page.
+        title: of the column.
+        note: smaller, below it.
+        kind: "" for numbers, "text" for a column whose cells are texts.
+    """
 
     name: str
     title: str
     note: str = ""
+    kind: str = ""
 
 
 class Line(NamedTuple):
@@ -136,19 +144,21 @@ class Line(NamedTuple):
     title: str
 
 
-def html_page(title: str, *parts: str) -> str:
+def html_page(title: str, *parts: str, style: str = "", script: str = "") -> str:
     """Return a whole page.
 
     Args:
         title: plain text, of the window and the heading.
-        parts: HTML, from the functions of this module.
+        parts: HTML, from the functions of this module and of those beside it.
+        style: of parts that need more than the style of all pages.
+        script: of such parts.
     """
     body = "\n".join(parts)
     return (
         '<!DOCTYPE html>\n<html lang="en">\n<head>\n<meta charset="utf-8">\n'
         '<meta name="viewport" content="width=device-width, initial-scale=1">\n'
-        f"<title>{escaped(title)}</title>\n<style>{_STYLE}</style>\n</head>\n<body>\n"
-        f"<h1>{escaped(title)}</h1>\n{body}\n<script>{_SCRIPT}</script>\n</body>\n</html>\n"
+        f"<title>{escaped(title)}</title>\n<style>{_STYLE}{style}</style>\n</head>\n<body>\n"
+        f"<h1>{escaped(title)}</h1>\n{body}\n<script>{_SCRIPT}{script}</script>\n</body>\n</html>\n"
     )
 
 
@@ -199,7 +209,8 @@ def sortable_table(name: str, heads: Sequence[Head], rows: Sequence[Row]) -> str
         rows: each with one cell for every further column.
     """
     head = "".join(
-        f'<th scope="col" data-column="{escaped(column.name)}"><button type="button">'
+        f'<th{_kind(column.kind)} scope="col" data-column="{escaped(column.name)}">'
+        '<button type="button">'
         f"{escaped(column.title)}</button>{_small(column.note)}</th>\n"
         for column in heads
     )
@@ -219,9 +230,14 @@ def _row(row: Row, heads: Sequence[Head]) -> str:
 
 
 def _cell(cell: Cell) -> str:
-    kind = f' class="{cell.kind}"' if cell.kind else ""
     value = "" if cell.value is None else escaped(cell.value)
-    return f'<td{kind} data-value="{value}">{escaped(cell.text)}{_small(cell.note)}</td>\n'
+    return (
+        f'<td{_kind(cell.kind)} data-value="{value}">{escaped(cell.text)}{_small(cell.note)}</td>\n'
+    )
+
+
+def _kind(kind: str) -> str:
+    return f' class="{kind}"' if kind else ""
 
 
 def _small(text: str) -> str:

@@ -31,6 +31,7 @@ __all__ = [
     "check_overlap",
     "evaluate",
     "evaluate_detections",
+    "key_frame_numbers",
     "measure_hits",
     "read_ground_truth",
     "read_labelmap",
@@ -307,6 +308,11 @@ def measure_hits(
     """
     frame = _frame_numbers(names, video, seconds, truth.videos)
     return count_hits(frame, boxes, truth.frame, truth.boxes)
+
+
+def key_frame_numbers(truth: GroundTruth, detections: Detections) -> NDArray[np.int64]:
+    """Number the key frame of each detected box as `GroundTruth.frame` does: (N,)."""
+    return _frame_numbers(detections.names, detections.video, detections.seconds, truth.videos)
 
 
 def write_detections(

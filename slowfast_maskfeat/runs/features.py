@@ -39,7 +39,7 @@ from slowfast_maskfeat.features import Features, FeatureStore
 from slowfast_maskfeat.features.extraction import FeatureExtraction, feature_shape
 from slowfast_maskfeat.files import is_address
 from slowfast_maskfeat.frozen import weights_sha256
-from slowfast_maskfeat.runs.report import data_facts, print_main, print_notes
+from slowfast_maskfeat.runs.report import data_facts, file_sha256, print_main, print_notes
 
 # Features depend on these sections of the configuration, except for keys that locate data, change
 # only the speed of reading, or apply to training only; and on what `_facts` adds, such as the
@@ -135,7 +135,7 @@ def build_frozen_model(
         source, sha256 = "", f"seed {cfg.RNG_SEED}"
     else:
         print_main(str(load_first_weights(cfg, model, checkpoint, data=data)))
-        source, sha256 = checkpoint, _file_sha256(checkpoint)
+        source, sha256 = checkpoint, file_sha256(checkpoint)
     # All weights but the classifier's, which do not affect features.
     encoder = {name: w for name, w in model.state_dict().items() if not name.startswith("head.")}
     weights = weights_sha256(encoder)
@@ -345,12 +345,4 @@ def _paths_sha256(videos: VideoList) -> str:
         path = videos.path(row)
         place = path if is_address(path) else os.path.abspath(path)
         digest.update(place.encode("utf-8", "surrogateescape") + b"\0")
-    return digest.hexdigest()
-
-
-def _file_sha256(path: str) -> str:
-    digest = hashlib.sha256()
-    with open(path, "rb") as file:
-        while block := file.read(2**20):
-            digest.update(block)
     return digest.hexdigest()

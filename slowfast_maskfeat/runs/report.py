@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import sys
 from typing import Any
 
@@ -9,6 +10,7 @@ from fvcore.common.config import CfgNode
 
 from slowfast_maskfeat import distributed
 from slowfast_maskfeat.clips import ClipLoader
+from slowfast_maskfeat.files import open_file
 from slowfast_maskfeat.text import printable
 from slowfast_maskfeat.videos.decode import decoder_versions
 
@@ -22,6 +24,20 @@ def data_facts(cfg: CfgNode, loader: ClipLoader) -> dict[str, Any]:
         "list_notes": list(videos.notes),
         "decoders": decoder_versions(cfg.DATA.DECODING_BACKEND),
     }
+
+
+def file_sha256(path: str) -> str:
+    """Hash a file or address: SHA-256 (hex).
+
+    Raises:
+        OSError: it can't be read.
+    """
+    digest, size = hashlib.sha256(), 0
+    with open_file(path) as file:
+        while block := file.read(size, 2**22):
+            digest.update(block)
+            size += len(block)
+    return digest.hexdigest()
 
 
 def print_notes(loader: ClipLoader) -> None:

@@ -34,9 +34,19 @@ from slowfast_maskfeat.disk import make_folder
 from slowfast_maskfeat.engine.coordination import from_main
 from slowfast_maskfeat.engine.evaluate import evaluate
 from slowfast_maskfeat.engine.stop_signals import StopSignals
+from slowfast_maskfeat.figures import draw_or_warn
 from slowfast_maskfeat.files import atomic_write
 from slowfast_maskfeat.log import EventLog
-from slowfast_maskfeat.runs.report import data_facts, print_main, print_notes
+from slowfast_maskfeat.metrics.box_scores import BoxScores
+from slowfast_maskfeat.metrics.saved_scores import SavedScores
+from slowfast_maskfeat.runs.report import data_facts, file_sha256, print_main, print_notes
+from slowfast_maskfeat.runs.test_report import (
+    Report,
+    list_frames,
+    report_boxes,
+    report_scores,
+    write_report,
+)
 from slowfast_maskfeat.tasks import Evaluation, Task
 
 
@@ -93,6 +103,7 @@ def run_test(cfg: CfgNode, device: torch.device, log: EventLog, data: DataSource
             f"none of TASK {cfg.TASK!r}"
         )
     report = load_tested_weights(cfg, model, path, data=data)
+    sha256 = file_sha256(path) if distributed.is_main() else ""
     written: list[Path] = []
     with StopSignals() as signals:
         print_main(str(report))
@@ -104,39 +115,35 @@ def run_test(cfg: CfgNode, device: torch.device, log: EventLog, data: DataSource
                 cfg, model, task, loader, "test", device, signals=signals, num_views=num_views
             )
             if distributed.is_main():
-                facts = data_facts(cfg, loader)
-                written += _report(
-                    cfg, log, evaluation, results, facts, path=path, num_views=num_views
-                )
+                facts = {
+                    "checkpoint": str(path),
+                    "checkpoint_sha256": sha256,
+                    "num_views": num_views,
+                    "num_crops": num_crops(cfg, "test"),
+                    **data_facts(cfg, loader),
+                }
+                written += _record(cfg, log, evaluation, results, facts)
+                if cfg.TEST.REPORT:
+                    facts["class_names_source"] = data.class_names_source
+                    written += _write_report(cfg, loader, evaluation, results, facts)
     return written
 
 
-def _report(
+def _record(
     cfg: CfgNode,
     log: EventLog,
     evaluation: Evaluation,
     results: Mapping[str, Any],
     facts: Mapping[str, Any],
-    *,
-    path: str,
-    num_views: int,
 ) -> list[Path]:
-    """Log, print and draw the results of a test of the checkpoint at `path`; return the files."""
-    crops = num_crops(cfg, "test")
+    """Save, log, print and draw the results of a test; return the files."""
+    crops, num_views = facts["num_crops"], facts["num_views"]
     scores = _scores_path(cfg, evaluation, num_views)
-    counts = {name: results[name] for name in ("num_expected", "num_found", "num_decoded")}
     if scores is not None:
         with atomic_write(scores) as part:
-            evaluation.save(str(part), {**facts, **counts})
-    log.write(
-        "test",
-        checkpoint=str(path),
-        num_views=num_views,
-        num_crops=crops,
-        **({} if scores is None else {"scores": str(scores)}),
-        **facts,
-        **results,
-    )
+            evaluation.save(str(part), {**facts, **_counts(results)})
+    paths = {} if scores is None else {"scores": str(scores)}
+    log.write("test", **paths, **facts, **results)
     print_main(f"test, {crops} crops x {num_views} views: {evaluation.summary(results)}")
     details = evaluation.details(results)
     if details:
@@ -145,6 +152,54 @@ def _report(
         print_main(f"lost: {lost['path']}: {lost['reason']}")
     drawn = evaluation.draw(results, Path(cfg.OUTPUT_DIR), cfg.TASK)
     return [*drawn] if scores is None else [scores, *drawn]
+
+
+def _counts(results: Mapping[str, Any]) -> dict[str, Any]:
+    """Counts of videos, and the lost ones with their reasons."""
+    names = ("num_expected", "num_found", "num_decoded", "lost")
+    return {name: results[name] for name in names}
+
+
+def _write_report(
+    cfg: CfgNode,
+    loader: ClipLoader,
+    evaluation: Evaluation,
+    results: Mapping[str, Any],
+    facts: Mapping[str, Any],
+) -> list[Path]:
+    """Write report.html and report.json of a test; a failure is a warning. Return the files."""
+    folder, name = Path(cfg.OUTPUT_DIR), "report"
+    if len(num_clips_of_tests(cfg)) > 1:
+        name = f"{name}_{facts['num_views']}"
+    written: list[Path] = []
+
+    def write() -> bool:
+        report = _report(cfg, loader, evaluation, results, facts)
+        if report is None:
+            return False
+        written.extend(write_report(report, folder, name))
+        return True
+
+    draw_or_warn(folder / f"{name}.html", write)
+    return written
+
+
+def _report(
+    cfg: CfgNode,
+    loader: ClipLoader,
+    evaluation: Evaluation,
+    results: Mapping[str, Any],
+    facts: Mapping[str, Any],
+) -> Report | None:
+    """Report the test of a task that has scores."""
+    scores = evaluation.scores({**facts, **_counts(results)})
+    title, count = f"Test: {cfg.TASK or 'model'}", cfg.TEST.REPORT_VIDEOS
+    if isinstance(scores, SavedScores):
+        return report_scores(scores, title, list_frames(loader.dataset), count)
+    if isinstance(scores, BoxScores):
+        read = list_frames(loader.dataset)
+        return report_boxes(scores, results, facts, title, read, count)
+    return None
 
 
 def evaluate_split(

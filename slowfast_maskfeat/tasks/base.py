@@ -14,6 +14,8 @@ from torch import Tensor, nn
 from slowfast_maskfeat.clips.batch import ClipBatch, LostVideo
 from slowfast_maskfeat.datasets import VideoList
 from slowfast_maskfeat.distributed import AllReduce
+from slowfast_maskfeat.metrics.box_scores import BoxScores
+from slowfast_maskfeat.metrics.saved_scores import SavedScores
 
 
 @dataclass(frozen=True)
@@ -86,6 +88,14 @@ class Evaluation(ABC):
             path: of the file.
             facts: data, decoders and counts behind the metrics; saved with the scores.
         """
+
+    def scores(self, facts: Mapping[str, Any]) -> SavedScores | BoxScores | None:
+        """Return the scores that a report of the test describes; None if it has no report.
+
+        Args:
+            facts: as for `save`.
+        """
+        return None
 
     def details(self, results: Mapping[str, Any]) -> str:
         """Describe a test in more lines.

@@ -2,12 +2,10 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Callable, Mapping, Sequence
 from functools import partial
 from typing import Any
 
-import numpy as np
 import torch
 from torch import Tensor, nn
 
@@ -17,6 +15,7 @@ from slowfast_maskfeat.datasets import VideoList
 from slowfast_maskfeat.distributed import AllReduce
 from slowfast_maskfeat.metrics.accuracy import VideoScores, mean_credit
 from slowfast_maskfeat.metrics.read_later import ReadLater
+from slowfast_maskfeat.metrics.saved_scores import SavedScores
 from slowfast_maskfeat.tasks.base import Evaluation, StepOutput, Task
 
 ClassLoss = Callable[[Tensor, Tensor], Tensor]
@@ -80,7 +79,7 @@ class Classification(Task):
 
     def evaluation(self, videos: VideoList, num_views: int) -> Evaluation:
         """Evaluate top-1 and top-5 accuracy over videos."""
-        return _ScoreEvaluation(len(videos), num_views, self)
+        return _ScoreEvaluation(videos, num_views, self)
 
 
 class _ScoreEvaluation(Evaluation):
@@ -88,9 +87,11 @@ class _ScoreEvaluation(Evaluation):
 
     file_name = "test_scores_{crops}x{views}.npz"
 
-    def __init__(self, num_videos: int, num_views: int, task: Classification) -> None:
+    def __init__(self, videos: VideoList, num_views: int, task: Classification) -> None:
+        num_videos = len(videos)
         super().__init__(num_videos)
         self._task = task
+        self._videos = videos
         self._scores = VideoScores(num_videos, task.num_classes, num_views, ensemble=task.ensemble)
         self._labels = torch.full((num_videos,), -1)
         self._results = ReadLater()
@@ -131,17 +132,19 @@ class _ScoreEvaluation(Evaluation):
             f"{results['num_videos_scored']} of {results['num_videos']} videos decoded"
         )
 
-    def save(self, path: str, facts: Mapping[str, Any]) -> None:
-        """Write an .npz: scores (videos, K), labels (videos,), clips (videos,), class names, facts.
+    def scores(self, facts: Mapping[str, Any]) -> SavedScores:
+        return SavedScores(
+            scores=self._scores.video_scores().numpy(),
+            labels=self._labels.numpy(),
+            num_clips=self._scores.clip_counts.sum(1).numpy(),
+            class_names=tuple(self._task.class_names or ()),
+            paths=tuple(self._videos.path(row) for row in range(self.num_videos)),
+            facts=facts,
+        )
 
-        `facts` is a JSON string: the annotation file with its hash, the decoders, the counts.
+    def save(self, path: str, facts: Mapping[str, Any]) -> None:
+        """Write the .npz of `SavedScores`.
+
+        `facts` are stored as JSON: the annotation file with its hash, the decoders, the counts.
         """
-        with open(path, "wb") as file:  # savez would add a suffix to a path
-            np.savez_compressed(
-                file,
-                scores=self._scores.video_scores().numpy(),
-                labels=self._labels.numpy(),
-                num_clips=self._scores.clip_counts.sum(1).numpy(),
-                class_names=np.array(self._task.class_names or [], dtype=np.str_),
-                facts=np.array(json.dumps(dict(facts))),
-            )
+        self.scores(facts).save(path)

@@ -6,7 +6,9 @@ from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import torch
+from numpy.typing import NDArray
 from torch import Tensor, nn
 
 from slowfast_maskfeat.augment import normalize
@@ -21,6 +23,7 @@ from slowfast_maskfeat.metrics.ava_map import (
     write_detections,
 )
 from slowfast_maskfeat.metrics.average_precision import IOU_THRESHOLD
+from slowfast_maskfeat.metrics.box_scores import BoxScores
 from slowfast_maskfeat.metrics.read_later import ReadLater
 from slowfast_maskfeat.tasks.base import Evaluation, StepOutput, Task
 
@@ -149,6 +152,9 @@ class _BoxEvaluation(Evaluation):
         drawn = draw_or_warn(path, lambda: class_bars(path, values, counts, title=title))
         return [path] if drawn else []
 
+    def scores(self, facts: Mapping[str, Any]) -> BoxScores:
+        return BoxScores(self._rows(), self._detections(), self._truth)
+
     def save(self, path: str, facts: Mapping[str, Any]) -> None:
         """Write the detections in the format of the AVA challenge, a row per box and class.
 
@@ -157,8 +163,7 @@ class _BoxEvaluation(Evaluation):
         write_detections(path, self._detections(), self._truth.labelmap)
 
     def _detections(self) -> Detections:
-        boxes = self._is_scored.nonzero()[:, 0].numpy()
-        rows = self._videos.rows_of_boxes(boxes)
+        boxes, rows = self._is_scored.nonzero()[:, 0].numpy(), self._rows()
         return Detections(
             names=self._videos.media.names,
             video=self._videos.video[rows],
@@ -166,6 +171,10 @@ class _BoxEvaluation(Evaluation):
             boxes=self._videos.table.boxes[boxes],
             scores=self._scores[boxes].numpy(),
         )
+
+    def _rows(self) -> NDArray[np.int64]:
+        """Key frame of each scored box."""
+        return self._videos.rows_of_boxes(self._is_scored.nonzero()[:, 0].numpy())
 
 
 def class_table(results: Mapping[str, Any]) -> str:

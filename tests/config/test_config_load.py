@@ -114,6 +114,8 @@ def test_the_configuration_is_frozen():
         (["DATA.ENSEMBLE_METHOD", "median"], "DATA.ENSEMBLE_METHOD .*got 'median'"),
         (["MODEL.LOSS_FUNC", "mse"], "MODEL.LOSS_FUNC .*got 'mse'"),
         (["DATA.DECODE_TIMEOUT", "-1"], "DATA.DECODE_TIMEOUT .*got -1.0"),
+        (["TEST.REPORT_VIDEOS", "-1"], "TEST.REPORT_VIDEOS must be >= 0, got -1"),
+        (["TEST.REPORT_VIDEOS", "1001"], "TEST.REPORT_VIDEOS must be <= 1000, got 1001"),
         (["SHARD_ID", "1"], r"SHARD_ID .*\[0, 0\], got 1"),
         (["DETECTION.ROI_XFORM_RESOLUTION", "0"], "DETECTION.ROI_XFORM_RESOLUTION .*got 0"),
         (["PROBE.NUM_NEIGHBORS", "0"], "PROBE.NUM_NEIGHBORS .*got 0"),

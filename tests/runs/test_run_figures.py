@@ -69,7 +69,8 @@ def test_a_run_ends_with_a_line_for_each_file(pretrained, finetuned):
     output, done = finetuned
     checkpoint = output / "checkpoints" / "ssl_eval_checkpoint_epoch_00001.pyth"
     files = [output / "stats.jsonl", checkpoint, output / "curves.png"]
-    files.append(output / "test_scores_1x1.npz")
+    names = ("test_scores_1x1.npz", "report.html", "report.json")
+    files += [output / name for name in names]
     assert done.stdout.splitlines() == [f"wrote {path}" for path in files]
     assert all(path.is_file() for path in files)
 
