@@ -122,7 +122,8 @@ for (const box of document.querySelectorAll('.matrix')) {
         continue;
       }
       const share = count / support[order[row]];
-      pen.globalAlpha = .2 + .8 * Math.sqrt(share);
+      const base = cell < 4 ? .4 : .2;  // small cells would be too faint
+      pen.globalAlpha = base + (1 - base) * Math.sqrt(share);
       pen.fillStyle = row === column ? right : wrong;
       pen.fillRect(across, down, thick, thick);
       pen.globalAlpha = 1;
