@@ -57,7 +57,7 @@ for (const box of document.querySelectorAll('.matrix')) {
     const width = box.clientWidth - parseFloat(getComputedStyle(box).paddingLeft) * 2;
     const scale = window.devicePixelRatio || 1;
     pen.font = font;
-    const longest = Math.max(...names.map(text => pen.measureText(text).width));
+    const longest = names.reduce((x, text) => Math.max(x, pen.measureText(text).width), 0);
     left = top = Math.ceil(Math.min(longest + 12, width * .28)) + 16;
     side = clamp(width - left - 2, 40, Math.max(number * 90, 200));
     canvas.width = Math.round(width * scale);
@@ -67,11 +67,11 @@ for (const box of document.querySelectorAll('.matrix')) {
     limit();
     draw();
   };
-  const label = (at, step, ink, soft, accent) => {
+  const label = (at, step, ink, soft) => {
     const across = clamp((at + step / 2 - x) * size(), 5, side - 5);
     const down = clamp((at + step / 2 - y) * size(), 5, side - 5);
-    const is = (axis) => chosen && chosen[axis] >= at && chosen[axis] < at + step;
-    const inside = (from) => at + step > from && at < from + number / zoom;
+    const is = axis => chosen && chosen[axis] >= at && chosen[axis] < at + step;
+    const inside = from => at + step > from && at < from + number / zoom;
     if (inside(y)) {
       pen.fillStyle = is(0) ? ink : soft;
       pen.fillText(cut(is(0) ? name(chosen[0]) : name(at), left - 22), left - 5, top + down);
@@ -122,7 +122,8 @@ for (const box of document.querySelectorAll('.matrix')) {
         continue;
       }
       const share = count / support[order[row]];
-      pen.globalAlpha = .2 + .8 * Math.sqrt(share);
+      const base = cell < 4 ? .4 : .2;  // small cells would be too faint
+      pen.globalAlpha = base + (1 - base) * Math.sqrt(share);
       pen.fillStyle = row === column ? right : wrong;
       pen.fillRect(across, down, thick, thick);
       pen.globalAlpha = 1;

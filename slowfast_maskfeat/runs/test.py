@@ -121,10 +121,10 @@ def run_test(cfg: CfgNode, device: torch.device, log: EventLog, data: DataSource
                     "num_views": num_views,
                     "num_crops": num_crops(cfg, "test"),
                     **data_facts(cfg, loader),
+                    "class_names_source": data.class_names_source,
                 }
                 written += _record(cfg, log, evaluation, results, facts)
                 if cfg.TEST.REPORT:
-                    facts["class_names_source"] = data.class_names_source
                     written += _write_report(cfg, loader, evaluation, results, facts)
     return written
 

@@ -103,7 +103,13 @@ def test_names_in_the_lists_are_read_with_them(videos, start, tmp_path, name):
             (folder / "train" / f"class {number}").mkdir(parents=True)
     names = {"TRAIN.DATASET": name, "TEST.DATASET": name}
     cfg = _config(folder, tmp_path / "out", start, names, comma)
-    assert DataSource(cfg).class_names == ("class 0", "class 1", "class 2")
+    source = DataSource(cfg)
+    assert source.class_names == ("class 0", "class 1", "class 2")
+    expected = str(folder) if name == "folder" else "labels of the training split"
+    assert source.class_names_source == expected
+    (folder / "classes.txt").write_text("x\ny\nz\n")
+    assert DataSource(cfg).class_names_source == str(folder / "classes.txt")
+    (folder / "classes.txt").unlink()
     opened = _opened(cfg, folder, tmp_path / "opened")
     assert opened == {f"{split}.csv": 1 for split in SPLITS}
 

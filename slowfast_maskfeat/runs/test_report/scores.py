@@ -265,8 +265,8 @@ def _calibration_section(found: Mapping[str, Any] | None) -> str:
         return page.section("Calibration", page.paragraph(text))
     bins = [ReliabilityBin(**part) for part in found["bins"]]
     caption = (
-        f"Expected calibration error {100 * found['error']:.2f} %. Blue, dark and light: share of "
-        "right videos among those with such a top-1 score; light blue: more of them are right than "
+        f"Expected calibration error {100 * found['error']:.2f} %. Blue, strong and pale: share "
+        "of right videos among those with such a top-1 score; pale: more of them are right than "
         "their mean score says; orange: fewer. Gray: their number."
     )
     heads = [
