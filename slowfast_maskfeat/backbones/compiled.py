@@ -74,7 +74,7 @@ def _fix_all_but_batch(_: nn.Module, inputs: tuple[Any, ...]) -> None:
     """
     for tensor in tree_leaves(inputs):
         if isinstance(tensor, Tensor) and tensor.ndim > 2:  # others are lists, as of boxes
-            torch._dynamo.mark_static(tensor, list(range(1, tensor.ndim)))  # type: ignore[no-untyped-call]
+            torch._dynamo.mark_static(tensor, list(range(1, tensor.ndim)))
 
 
 def _kind(block: MultiscaleBlock) -> Hashable:
