@@ -10,6 +10,7 @@ from typing import Any
 import torch
 from pytorchvideo.layers.drop_path import DropPath
 from torch import Tensor, nn
+from torch.utils._pytree import tree_leaves
 
 from slowfast_maskfeat.backbones.block import MultiscaleBlock
 
@@ -46,6 +47,7 @@ def compiled(model: nn.Module, mode: str, **options: Any) -> nn.Module:
     if mode == "model":
         # With `fullgraph` torch keeps a size that is read from a mask as a symbol of the graph.
         whole: nn.Module = torch.compile(model, fullgraph=True, **options)  # type: ignore[assignment]
+        whole.register_forward_pre_hook(_fix_all_but_batch)
         return whole
     assert mode == "block", mode
     blocks = [module for module in model.modules() if isinstance(module, MultiscaleBlock)]
@@ -62,6 +64,17 @@ def compiled(model: nn.Module, mode: str, **options: Any) -> nn.Module:
             runs[kind] = torch.compile(_own_code(len(runs)), **options)
         block.forward = partial(runs[kind], block)  # type: ignore[method-assign]
     return model
+
+
+def _fix_all_but_batch(_: nn.Module, inputs: tuple[Any, ...]) -> None:
+    """Has a graph compiled for each size of clips and masks, and one for any number of them.
+
+    A validation in another size would otherwise make height and width symbols. The grids of all
+    blocks then are formulas of these, and torch (2.13) compiled a tiny network for minutes.
+    """
+    for tensor in tree_leaves(inputs):
+        if isinstance(tensor, Tensor) and tensor.ndim > 2:  # others are lists, as of boxes
+            torch._dynamo.mark_static(tensor, list(range(1, tensor.ndim)))
 
 
 def _kind(block: MultiscaleBlock) -> Hashable:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
@@ -134,6 +135,26 @@ def test_a_model_is_one_graph_for_masks_of_all_sizes(name: str) -> None:
         task.step(whole, batch_of(cfg, seed))
     assert not counters["graph_break"]
     assert counters["stats"]["unique_graphs"] <= num_graphs + MOST_RECOMPILATIONS
+
+
+def test_a_graph_is_for_any_number_of_clips_of_one_size() -> None:
+    model = build_model(config_of("masked prediction")).train()
+    sizes: list[str] = []
+
+    def keep(graph: torch.fx.GraphModule, _: object) -> Any:
+        values = [n.meta["example_value"] for n in graph.graph.nodes if n.op == "placeholder"]
+        of_clips = [value.shape for value in values if isinstance(value, Tensor)]
+        sizes.append(next(str(list(s)) for s in of_clips if len(s) == 5 and s[1] == 3))
+        return graph.forward
+
+    whole = compiled(model, "model", backend=keep)
+    for count, frames, side in ((2, 4, 32), (3, 4, 32), (4, 4, 32), (2, 2, 48), (5, 2, 48)):
+        clips = torch.randn(count, 3, frames, side, side)
+        whole(clips, torch.ones(count, frames // 2, side // 8, side // 8, dtype=torch.bool))
+    fixed, of_any, of_other = sizes
+    assert fixed == "[2, 3, 4, 32, 32]"
+    assert re.fullmatch(r"\[s\d+, 3, 4, 32, 32\]", of_any)
+    assert re.fullmatch(r"\[s\d+, 3, 2, 48, 48\]", of_other)
 
 
 @pytest.mark.parametrize("mode", ["model", "block"])
