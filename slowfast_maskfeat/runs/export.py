@@ -134,8 +134,8 @@ def export_model(
 
     Raises:
         ValueError: torch is older than 2.7, the model is no classifier or detector, a package is
-            missing (the message has the command that installs it), torch or ONNX can't express the model, or the outputs of
-            the file differ.
+            missing (the message has the command that installs it), torch or ONNX can't express the
+            model, or the outputs of the file differ.
     """
     if not hasattr(torch.compiler, "is_exporting"):
         raise ValueError(f"export requires torch 2.7 or newer, got {torch.__version__}")
