@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ast
+import re
 import signal
 import subprocess
 import sys
@@ -142,7 +143,7 @@ _SCRIPTS = [
     path
     for folder in ("tools", "datasets")
     for path in sorted((ROOT / folder).glob("*.py"))
-    if "exit_code(" in path.read_text("utf-8") or "run_demo(" in path.read_text("utf-8")
+    if re.search(r"exit_code\(|run_demo\(|import main\b", path.read_text("utf-8"))
     if "__main__" in path.read_text("utf-8")
 ]
 

@@ -37,7 +37,6 @@ from helpers.slurm_step import end_tasks, start_tasks
 from helpers.tiny_detection import make_boxes
 
 from slowfast_maskfeat.builders import build_model, build_task
-from slowfast_maskfeat.commands.main import main
 from slowfast_maskfeat.datasets import registry
 from slowfast_maskfeat.features import load_features
 
@@ -432,7 +431,7 @@ def _report(words: Sequence[str], sandbox: Sandbox) -> None:
 
 def _maskfeat(words: Sequence[str], sandbox: Sandbox) -> None:
     if words[0] == "export":
-        assert main(list(words)) == 0
+        _run("slowfast_maskfeat/commands/export.py", *words[1:])
         assert Path(words[words.index("--output") + 1]).is_file()
         return
     if words[0] == "report":

@@ -100,7 +100,7 @@ class Stopwatch:
     def watching(self, loader: ClipLoader) -> Iterator[None]:
         """Time the stages of loading in this process while the context is active."""
         dataset = loader.dataset
-        open_timed = self.timed("open", dataset._open)
+        open_timed = self.timed("open", dataset.open)
 
         def open_watched(row: int) -> OpenedRow:
             opened: OpenedRow = open_timed(row)
@@ -110,7 +110,7 @@ class Stopwatch:
 
         with ExitStack() as stack:
             patches = [
-                patch.object(dataset, "_open", open_watched),
+                patch.object(dataset, "open", open_watched),
                 patch.object(dataset, "views", _TimedViews(dataset.views, self)),
                 patch.object(transform, "resize", self.timed("resize", transform.resize)),
             ]

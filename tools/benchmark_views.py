@@ -142,7 +142,7 @@ def measure_views(
             loader = loader_of(cfg, folder, num_rows, 0)
             loader.dataset.views = MultiView(tuple(kinds))
             if is_decoded:
-                loader.dataset._open = opened.__getitem__  # type: ignore[method-assign]
+                loader.dataset.open = opened.__getitem__  # type: ignore[method-assign]
 
             def load(number: int, loader: ClipLoader = loader) -> None:
                 exhaust(loader.epoch(number))
@@ -165,7 +165,7 @@ def _decoded(loader: ClipLoader, num_rows: int) -> dict[int, OpenedRow]:
     """Decode all frames of all rows."""
     opened = {}
     for row in range(num_rows):
-        with loader.dataset._open(row).video as video:
+        with loader.dataset.open(row).video as video:
             opened[row] = OpenedRow(DecodedVideo(video))
     return opened
 

@@ -10,6 +10,11 @@ After Ctrl-C, the page has what was measured until then.
 
 from __future__ import annotations
 
+if __name__ == "__main__":
+    from slowfast_maskfeat.cli import end_on_interrupt
+
+    end_on_interrupt()  # during the imports, which take seconds
+
 import argparse
 import contextlib
 import os

@@ -26,12 +26,14 @@ def main(arguments: Sequence[str] | None = None) -> int:
     """Run a command.
 
     Args:
-        arguments: words after the program's name; None: those of this process.
+        arguments: words after the program's name; None: those of this process, which Ctrl-C then
+            ends with one line also during the imports.
 
     Returns:
         The exit code of the command; 2 if there is no such command.
     """
-    end_on_interrupt()  # during the imports, which take seconds
+    if arguments is None:
+        end_on_interrupt()  # during the imports, which take seconds
     words = list(sys.argv[1:] if arguments is None else arguments)
     if not words or words[0] in ("-h", "--help", "help"):
         print(_help())

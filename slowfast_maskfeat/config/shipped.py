@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import difflib
+import os
 from pathlib import Path, PurePath
 
 _SUFFIX = ".yaml"
@@ -32,7 +33,7 @@ def shipped_file(name: str, key: str) -> str:
             and similar names in `configs/`.
     """
     file = find_shipped(name)
-    if not Path(file).is_file():
+    if not os.path.isfile(file):
         known = ", ".join(sorted(path.stem for path in shipped_folder().glob("teachers/*.yaml")))
         raise ValueError(
             f"{key} must be a YAML file or the name of one in configs/ ({known}), got {name!r}"
@@ -50,7 +51,7 @@ def find_shipped(name: str) -> str:
     Raises:
         ValueError: several files have the name.
     """
-    found = [] if Path(name).is_file() else _named(name)
+    found = [] if os.path.isfile(name) else _named(name)
     if len(found) > 1:
         names = " or ".join(f"{path.parent.name}/{path.stem}" for path in found)
         raise ValueError(f"{name} is the name of several configurations: {names}")
@@ -78,4 +79,4 @@ def _named(name: str) -> list[Path]:
     else:
         first = folders.get(parts[0])
         paths = [] if first is None else [first.joinpath(*parts[1:-1], file)]
-    return sorted(path for path in paths if path.is_file())
+    return sorted(path for path in paths if os.path.isfile(path))  # also for a name too long

@@ -109,7 +109,7 @@ def test_an_exported_graph_has_operators_of_torch_alone() -> None:
 
     graph = torch.export.export(Pool(), (torch.randn(2, 3, 8, 8, 4), torch.randn(4, 1, 3, 3, 3)))
     called = [str(node.target) for node in graph.graph.nodes if node.op == "call_function"]
-    assert any("conv2d" in name for name in called)
+    assert any("conv3d" in name for name in called)
     assert not any("slowfast_maskfeat" in name for name in called)
 
 

@@ -15,8 +15,8 @@ from pathlib import Path
 import pytest
 from helpers import dataset_scripts
 from helpers.full_disk import TOO_LARGE, files_limited_to, unfinished
-from helpers.load_tool import load_tool
 
+from slowfast_maskfeat.commands import data_shards
 from slowfast_maskfeat.curation.write_shards import PackedRow, cut_into_shards, member_names
 from slowfast_maskfeat.datasets import DataFolder, Shards, read_class_names, read_webdataset
 
@@ -141,8 +141,7 @@ def test_a_full_disk_is_one_line_and_the_command_goes_on(tmp_path):
 
 def test_missing_shards_are_not_to_be_read(tmp_path, monkeypatch):
     folder = _files(tmp_path / "data", 6)
-    script = load_tool("datasets/make_shards.py")
-    monkeypatch.setattr(script, "write_shards", lambda jobs, *_: ({jobs[0].path: "hung"}, []))
+    monkeypatch.setattr(data_shards, "write_shards", lambda jobs, *_: ({jobs[0].path: "hung"}, []))
     done = _run(folder, code=1)
     assert "1 shards are missing; repeat the command" in done.stdout
     assert "read them with" not in done.stdout

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import importlib.util
 import json
+import sys
 
 import numpy as np
 import pytest
@@ -24,6 +25,12 @@ needs_onnx = pytest.mark.skipif(
 )
 CLS = {"MVIT.CLS_EMBED_ON": True, "MVIT.USE_MEAN_POOLING": False}
 FORMATS = ["torch-export", pytest.param("onnx", marks=needs_onnx)]
+
+
+@pytest.fixture(autouse=True)
+def _own_command_line(monkeypatch):
+    """A command names itself in it."""
+    monkeypatch.setattr(sys, "argv", list(sys.argv))
 
 
 def _model(*options, seed=0):

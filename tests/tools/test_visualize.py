@@ -183,6 +183,8 @@ def test_what_is_wrong_is_one_line(folder, tmp_path):
     classifier = _checkpoint(tmp_path / "c.pyth", {"MODEL.NUM_CLASSES": 3})
     video, png, broken = folder / "0.mp4", tmp_path / "x.png", tmp_path / "broken.jpg"
     broken.write_bytes(b"no picture")
+    empty = tmp_path / "empty"
+    empty.mkdir()
     for words, part in (
         (
             ["--checkpoint", classifier, "--input", video, "--output", png],
@@ -207,7 +209,7 @@ def test_what_is_wrong_is_one_line(folder, tmp_path):
         (["--checkpoint", folder / "hog.pyth", "--input", "no.csv", "--output", png], "no.csv"),
         (["--checkpoint", folder / "hog.pyth", "--input", broken, "--output", png], "broken.jpg"),
         (["--checkpoint", folder / "hog.pyth", "--input", video, "--output", "x.gif"], "--film"),
-        (["--checkpoint", folder / "hog.pyth", "--input", folder, "--output", png], "got folder"),
+        (["--checkpoint", folder / "hog.pyth", "--input", empty, "--output", png], "no videos or"),
         (["--checkpoint", folder / "hog.pyth", "--input", classifier, "--output", png], "binary"),
     ):
         (line,) = _visualize(*words, code=2).stderr.splitlines()
