@@ -39,6 +39,7 @@ from torch import Tensor
 
 from slowfast_maskfeat.cli import exit_code, print_written
 from slowfast_maskfeat.curation.jobs import Failure, Journal
+from slowfast_maskfeat.datasets import named_by
 from slowfast_maskfeat.datasets.class_names import read_names
 from slowfast_maskfeat.datasets.excerpt_list import ExcerptList
 from slowfast_maskfeat.files import atomic_write
@@ -102,7 +103,8 @@ def _load(options: argparse.Namespace) -> Predictor:
     )
     model = trained.model
     model.cfg, model.class_names = trained.cfg, trained.class_names  # type: ignore[assignment]
-    predictor = Predictor(model, names=names)
+    with named_by(options.checkpoint):
+        predictor = Predictor(model, names=names)
     if not predictor.names:
         print(
             f"{options.checkpoint} has no class names: classes are numbers; --names gives a file "

@@ -317,7 +317,7 @@ def _median_milliseconds(work: Callable[[], object]) -> float:
 
 
 def _facts(cfg: CfgNode, model: nn.Module, *, has_preprocessing: bool) -> dict[str, Any]:
-    """What a program must know to prepare clips and to read the output."""
+    """Facts for the program that runs the file: how to prepare clips, and what the output is."""
     recipe = clip_recipe(cfg)
     names: Sequence[str] = getattr(model, "class_names", ())
     data = cfg.DATA

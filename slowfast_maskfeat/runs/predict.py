@@ -87,7 +87,7 @@ class Predictor:
         task = build_task(self.cfg, model)
         if not isinstance(task, Classification):
             raise ValueError(
-                f"--checkpoint must be a clip classifier, got {source}; fine-tune a pre-trained "
+                f"the model must be a clip classifier, got {source}; fine-tune a pre-trained "
                 "model first, and use `maskfeat detect` for detectors"
             )
         self._model, self._task = model.eval(), task

@@ -58,17 +58,17 @@ def train(
         StoppedError: after a signal, once a checkpoint is saved.
     """
     files = [config] if isinstance(config, (str, os.PathLike)) else list(config)
-    given = {
-        **pairs,
+    named = {
         "DATA.PATH_TO_DATA_DIR": os.fspath(data),
         "OUTPUT_DIR": os.fspath(output),
         "TRAIN.CHECKPOINT_FILE_PATH": os.fspath(checkpoint),
     }
-    words = [str(word) for key, value in given.items() if value != "" for word in (key, value)]
+    given = {**pairs, **{key: path for key, path in named.items() if path}}
+    words = [str(word) for pair in given.items() for word in pair]
     cfg = load_run_config([os.fspath(file) for file in files], words)
     choice = distributed.choose_device(cfg.NUM_GPUS)
     backend = "gloo" if choice.type == "cpu" else cfg.DIST_BACKEND
-    launch(run_process, choice.num_processes, (cfg, bool(output)), backend=backend)
+    launch(run_process, choice.num_processes, (cfg, "OUTPUT_DIR" in given), backend=backend)
     folder = Path(cfg.OUTPUT_DIR)
     return Trained(folder, find_checkpoints(folder / "checkpoints", cfg.TASK)[-1], _results(folder))
 

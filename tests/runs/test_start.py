@@ -53,6 +53,13 @@ def test_the_same_call_resumes_and_another_trains_on(data, trained, tmp_path):
     assert "top1" in further.results
 
 
+def test_keys_and_arguments_are_the_same(data, tmp_path):
+    keys = {"DATA.PATH_TO_DATA_DIR": data, "OUTPUT_DIR": tmp_path, "TEST.ENABLE": False}
+    trained = train("demo/finetune", **{**OPTIONS, **keys, "DATA.PATH_PREFIX": ""})
+    assert trained.folder == tmp_path
+    assert len(losses(tmp_path)) == 3
+
+
 def test_an_error_is_one_that_a_user_can_fix(tmp_path):
     with pytest.raises(ValueError, match=r"unknown key 'SOLVER\.NO'"):
         train("demo/finetune", output=tmp_path / "run", **{"SOLVER.NO": 1})

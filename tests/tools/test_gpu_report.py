@@ -100,7 +100,7 @@ def test_every_section_has_its_configurations():
         for quick in (True, False):
             setting = settings.Setting(torch.device("cpu"), quick)
             for _, pairs in settings.FORMS.values():
-                training.read(setting, pairs)
+                assert training.read(setting, pairs).is_frozen()
 
 
 def test_a_section_that_fails_or_has_no_time_is_left_out(monkeypatch):

@@ -106,7 +106,7 @@ def wrong_files(data, tmp_path_factory):
         ("absent video", "no such file"),
         ("text as video", "text.mp4"),
         ("bare weights", "has no configuration"),
-        ("pre-training", "--checkpoint must be a clip classifier"),
+        ("pre-training", "the model must be a clip classifier"),
         ("unknown key", "unknown key 'TEST.NO'"),
     ],
 )
