@@ -1,4 +1,4 @@
-"""Plain implementations of attention, pooling, casts and MAE, the baselines of the fast ones.
+"""Plain implementations of attention, MLP, pooling, casts and MAE, the baselines of the fast ones.
 
 They follow the formulas of the papers, with the attention matrix in memory, and serve only for
 comparison.
@@ -17,6 +17,7 @@ from torch import Tensor, nn
 
 from slowfast_maskfeat.backbones import MaskedAutoencoder, block
 from slowfast_maskfeat.backbones.attention import PoolingAttention
+from slowfast_maskfeat.backbones.mlp import Mlp
 from slowfast_maskfeat.backbones.pooling import DepthwisePool
 from slowfast_maskfeat.shapes import Grid
 
@@ -111,12 +112,20 @@ class PlainPool(DepthwisePool):
         return pooled.reshape(*planes.shape[:2], *pooled.shape[2:]).permute(0, 2, 3, 4, 1)
 
 
+class PlainMlp(Mlp):
+    """MLP whose hidden tensor and its GELU are both kept for the backward pass."""
+
+    def forward(self, tokens: Tensor) -> Tensor:
+        """Compute (B, N, dim) -> (B, N, dim_out)."""
+        return self.drop(self.fc2(self.drop(F.gelu(self.fc1(tokens)))))
+
+
 def make_plain(model: nn.Module, *, attention: bool = True, pooling: bool = False) -> nn.Module:
     """Replace the fast layers of a model by plain ones, in place; keeps the weights.
 
     Args:
         model: Any model of this package.
-        attention: Whether to use `ExplicitAttention`.
+        attention: Whether to use `ExplicitAttention` and `PlainMlp`.
         pooling: Whether to use `PlainPool`.
 
     Returns:
@@ -125,6 +134,8 @@ def make_plain(model: nn.Module, *, attention: bool = True, pooling: bool = Fals
     for module in model.modules():
         if attention and type(module) is PoolingAttention:
             module.__class__ = ExplicitAttention
+        if attention and type(module) is Mlp:
+            module.__class__ = PlainMlp
         if pooling and type(module) is DepthwisePool:
             module.__class__ = PlainPool
     return model

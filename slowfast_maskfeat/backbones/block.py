@@ -5,36 +5,15 @@ from __future__ import annotations
 import torch
 from pytorchvideo.layers.drop_path import DropPath
 from torch import Tensor, nn
-from torch.nn import functional as F
 from torch.utils.checkpoint import checkpoint
 
 from slowfast_maskfeat.backbones.attention import LAYER_NORM_EPSILON, PoolingAttention
 from slowfast_maskfeat.backbones.geometry import BlockGeometry
+from slowfast_maskfeat.backbones.mlp import Mlp
 from slowfast_maskfeat.backbones.one_dtype import LayerNorm, call_in_one_dtype
 from slowfast_maskfeat.backbones.options import BlockOptions
 from slowfast_maskfeat.backbones.pooling import make_skip_pool, pool_tokens
 from slowfast_maskfeat.shapes import Grid
-
-
-class Mlp(nn.Module):
-    """Two linear layers with a GELU between them.
-
-    Args:
-        dim: Width of the input.
-        hidden: Width between the layers.
-        dim_out: Width of the output.
-        dropout: Rate after each of the two.
-    """
-
-    def __init__(self, dim: int, hidden: int, dim_out: int, *, dropout: float = 0.0) -> None:
-        super().__init__()
-        self.fc1 = nn.Linear(dim, hidden)
-        self.fc2 = nn.Linear(hidden, dim_out)
-        self.drop = nn.Dropout(dropout)
-
-    def forward(self, tokens: Tensor) -> Tensor:
-        """(B, N, dim) -> (B, N, dim_out)."""
-        return self.drop(self.fc2(self.drop(F.gelu(self.fc1(tokens)))))
 
 
 class MultiscaleBlock(nn.Module):

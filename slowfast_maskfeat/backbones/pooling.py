@@ -206,7 +206,7 @@ def pool_tokens_apart(
         return *split_cls(pooled, has_cls=has_cls), grid
     cls, pooled, grid = _pool_patches(tokens, grid, pool, has_cls=has_cls)
     if norm is not None:
-        cls, pooled = None if cls is None else norm(cls), norm(pooled)
+        cls, pooled = None if cls is None else norm(_apart(cls)), norm(pooled)
     return None if cls is None else cls.transpose(1, 2), pooled.transpose(1, 2), grid
 
 
@@ -245,6 +245,14 @@ def split_cls(tokens: Tensor, *, has_cls: bool) -> tuple[Tensor | None, Tensor]:
     # One split and not two slices: its backward pass is one concatenation.
     cls, patches = tokens.split([1, tokens.shape[2] - 1], dim=2)
     return cls, patches
+
+
+def _apart(cls: Tensor) -> Tensor:
+    """Copies a cls token on a CPU, so that what keeps it does not keep all tokens beside it.
+
+    The pools of a CPU keep copies of the tokens; those of a GPU keep the tokens themselves.
+    """
+    return cls.clone() if cls.device.type == "cpu" else cls
 
 
 def _padding(kernel: Triple) -> Triple:

@@ -6,6 +6,7 @@ from typing import Any
 
 import pytest
 import torch
+from helpers.kept_memory import kept_storages
 from helpers.load_tool import load_tool
 from torch import nn
 
@@ -111,6 +112,18 @@ def test_weights_are_those_that_the_fused_kernels_use(has_cls, relative):
     expected = module.proj((weights @ value).transpose(1, 2).flatten(2))
     attended, _ = module(tokens, grid)
     assert torch.allclose(attended, expected, atol=1e-9)
+
+
+def test_the_class_token_does_not_keep_all_tokens_for_the_backward_pass():
+    """On a CPU, where the pools keep copies: a view of the token would keep q, k and v twice."""
+    grid = Grid(2, 8, 8)
+    geometry = BlockGeometry(12, 12, 12, 2, (1, 2, 2), (1, 4, 4), (3, 3, 3), (3, 3, 3), 0.0)
+    options = BlockOptions(has_cls=True, rel_pos_spatial=True)
+    module = PoolingAttention(geometry, grid, options)
+    tokens = torch.randn(3, 1 + grid.num_tokens, 12)
+    kept = kept_storages(module, tokens, lambda: module(tokens, grid))
+    assert 3 * tokens.nbytes not in kept  # the output of the layer qkv
+    assert max(kept) < 2 * tokens.nbytes
 
 
 @pytest.mark.parametrize("kind", ["block", "shared"])
