@@ -101,8 +101,11 @@ def _seeds(plan: Plan, results: Mapping[str, MethodResult]) -> list[str]:
     judge = plan.recipe.judges[0]
     numbers = {result.title: len(result.accuracy[judge].values) for result in results.values()}
     most = max(numbers.values(), default=0)
-    fewer = [f"{title} ({number})" for title, number in numbers.items() if number < most]
+    missing = [title for title, number in numbers.items() if number == 0]
+    fewer = [f"{title} ({number})" for title, number in numbers.items() if 0 < number < most]
     found = []
+    if missing:
+        found.append(f"Not measured yet: {', '.join(missing)}.")
     if fewer:
         found.append(f"Fewer than {most} seeds: {', '.join(fewer)}.")
     if most < 2:

@@ -193,6 +193,13 @@ def test_the_page_says_what_is_not_comparable(tmp_path):
     assert all(text[:40].replace("'", "&#x27;") in page for text in said)
 
 
+def test_the_page_names_methods_without_a_result(tmp_path):
+    _, output = _make(tmp_path, failing=["seed_0/beit"], methods=["hog", "beit"], seeds=[0])
+    said = json.loads((output / "comparison.json").read_text())["not_comparable"]
+    assert "Not measured yet: tokens of a dVAE (BEiT)." in said
+    assert not any("Fewer than" in text for text in said)
+
+
 def test_the_page_needs_no_network(tmp_path):
     _, output = _make(tmp_path)
     page = PageTables((output / "comparison.html").read_text())
