@@ -92,7 +92,8 @@ for (const button of document.querySelectorAll('thead button')) {
 }
 """
 
-_PICTURE_WIDTH = 2400  # pixels of an embedded picture; larger ones are reduced
+_PICTURE_WIDTH = 2400  # pixels of an embedded picture; larger ones are reduced,
+_PICTURE_HEIGHT = 800  # but not below this height: wide ones are scrolled
 _CHART = (320, 190)  # of a chart's coordinates
 _LEFT, _RIGHT, _TOP, _BOTTOM = 34, 8, 8, 24  # margins of its axes
 
@@ -316,14 +317,16 @@ def embedded_picture(path: Path, alt: str, *, caption: str = "") -> str:
 
     with Image.open(path) as image:
         picture = image.convert("RGB")
-    if picture.width > _PICTURE_WIDTH:
-        height = round(picture.height * _PICTURE_WIDTH / picture.width)
-        picture = picture.resize((_PICTURE_WIDTH, height), Image.Resampling.LANCZOS)
+    aspect = picture.width / picture.height
+    limit = max(_PICTURE_WIDTH, round(_PICTURE_HEIGHT * aspect))
+    if picture.width > limit:
+        picture = picture.resize((limit, round(limit / aspect)), Image.Resampling.LANCZOS)
     file = io.BytesIO()
     picture.save(file, format="PNG", optimize=True)
     content = base64.b64encode(file.getvalue()).decode("ascii")
     return (
         f'<figure><div class="scroll" tabindex="0"><img alt="{escaped(alt)}" '
+        f'style="min-width: {25 * aspect:.0f}rem" '
         f'src="data:image/png;base64,{content}"></div>'
         f"<figcaption>{escaped(caption)}</figcaption></figure>"
     )
