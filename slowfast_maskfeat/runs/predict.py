@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Iterable, Iterator, Sequence
-from typing import NamedTuple, cast
+from typing import NamedTuple
 
 import numpy as np
 import torch
@@ -21,10 +21,11 @@ from slowfast_maskfeat.curation.jobs import Failure, run_jobs
 from slowfast_maskfeat.datasets.excerpt_list import ExcerptList, Span, windows
 from slowfast_maskfeat.frozen import weights_sha256
 from slowfast_maskfeat.log import Progress
+from slowfast_maskfeat.runs.inputs import open_frames
+from slowfast_maskfeat.runs.load_trained import config_of
 from slowfast_maskfeat.runs.pretrained import from_pretrained
 from slowfast_maskfeat.tasks import Classification
 from slowfast_maskfeat.videos.decode import DecodeError
-from slowfast_maskfeat.videos.excerpt import FramesInMemory
 
 Source = str | os.PathLike[str] | NDArray[np.uint8]
 """A video or image file or address, or uint8 frames (T, H, W, 3) in RGB."""
@@ -83,7 +84,7 @@ class Predictor:
         if not isinstance(model, nn.Module):
             source = os.fspath(model)
             model = from_pretrained(model, device=device, config=config, overrides=overrides)
-        self.cfg: CfgNode = cast(CfgNode, model.cfg)
+        self.cfg: CfgNode = config_of(model)
         task = build_task(self.cfg, model)
         if not isinstance(task, Classification):
             raise ValueError(
@@ -233,12 +234,7 @@ class Predictor:
         )
 
     def _of_frames(self, frames: NDArray[np.uint8], top: int, fps: float) -> Prediction:
-        if frames.dtype != np.uint8 or frames.ndim != 4 or frames.shape[-1] != 3 or not len(frames):
-            raise ValueError(
-                "frames must be uint8 (T, H, W, 3), RGB, got "
-                f"{frames.dtype} of shape {frames.shape}"
-            )
-        video = FramesInMemory(frames, fps or float(self.cfg.DATA.TARGET_FPS))
+        video = open_frames(self.cfg, frames, fps)
         views = build_test_views(self.cfg)
         clips = views(video).permute(0, 4, 1, 2, 3)
         times = views.times(video)
