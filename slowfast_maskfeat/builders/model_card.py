@@ -122,11 +122,11 @@ def _task(cfg: CfgNode) -> tuple[str, str]:
 
 def _network(cfg: CfgNode) -> str:
     kind = find_backbone(cfg)
-    backbone = kind.build_on_meta(cfg)
-    grids = backbone.grids(configured_clip_size(cfg))
+    backbone, size = kind.build_on_meta(cfg), configured_clip_size(cfg)
+    grids = backbone.grids(size)
     if cfg.MODEL.ARCH not in ("mvit", "maskmvit"):
         name = cfg.MODEL.ARCH
-    elif grids[0] != grids[-1] or backbone.width != cfg.MVIT.EMBED_DIM:
+    elif kind.first_grid(cfg, size) != grids[-1] or backbone.width != cfg.MVIT.EMBED_DIM:
         name = "multiscale vision transformer (MViT)"
     else:
         name = "vision transformer (ViT)"

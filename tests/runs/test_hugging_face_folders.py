@@ -41,7 +41,7 @@ def test_a_folder_computes_what_the_library_computes(name: str, tmp_path: Path) 
     found, expected = outputs(model, name)
     assert relative_error(found, expected) < LARGEST_ERROR
     assert not model.training
-    assert [model.cfg.DATA.MEAN, model.cfg.DATA.STD] == list(IMAGENET.values())
+    assert list(IMAGENET.values()) == [model.cfg.DATA.MEAN, model.cfg.DATA.STD]
     assert model.class_names == ()
     again = from_pretrained(save_pretrained(model, tmp_path / "ours"))
     assert torch.equal(outputs(again, name)[0], found)
@@ -90,7 +90,7 @@ def test_without_a_processor_the_normalization_is_that_of_published_models(tmp_p
         folder = write_folder(tmp_path / name, name, processor=None)
         with pytest.warns(UserWarning, match=r"has no preprocessor_config\.json: DATA\.MEAN"):
             cfg = from_pretrained(folder).cfg
-        assert cfg.DATA.MEAN == mean
+        assert mean == cfg.DATA.MEAN
     raw = write_folder(tmp_path / "raw", "vit_classifier", processor={"do_normalize": False})
     assert from_pretrained(raw).cfg.DATA.STD == [1.0, 1.0, 1.0]
 
