@@ -20,7 +20,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
-from helpers import ava_data, converted_files, detection_commands, tiny_run
+from helpers import ava_data, converted_files, detection_commands, hugging_face, tiny_run
 from helpers.command_forms import FORMS, check_venv
 from helpers.command_sandbox import (
     SMALL,
@@ -460,9 +460,13 @@ def test_a_documented_example_works(block: Block, sandbox, monkeypatch):
     sandbox.provide(re.findall(r'"([^"\n]+\.(?:mp4|pyth))"', code))
     for folder in set(re.findall(r'"(output/\w+)"', code)):
         sandbox.results(folder)
+    for folder in set(re.findall(r'(?:data=|"DATA\.PATH_TO_DATA_DIR", )"([^"]+)"', code)):
+        sandbox.provide(["DATA.PATH_TO_DATA_DIR", folder])
+    if '"videomae-base"' in code:
+        hugging_face.write_folder(Path("videomae-base"), "videomae_pretraining")
     if "output/ava/test_detections.csv" in code:
         detection_commands.provide_detections(sandbox.boxes())
-    exec(compile(code, block.name, "exec"), {})
+    exec(compile(code, block.name, "exec"), {"__name__": "__main__"})
 
 
 def test_documented_checkpoints_are_those_of_the_last_epoch(sandbox):

@@ -73,6 +73,10 @@ class Embedder:
         config: YAML file for weights without a configuration.
         overrides: keys and values, for a path: ["KEY", "VALUE", ...].
 
+    Attributes:
+        cfg: configuration of the network.
+        model: the network, which a second `Embedder` can share.
+
     Raises:
         ValueError: the model has no features, such as a tokenizer, or no such block or class token;
             see `from_pretrained`.
@@ -90,17 +94,18 @@ class Embedder:
     ) -> None:
         if isinstance(model, nn.Module):
             self.cfg: CfgNode = config_of(model)
-            self._network = _network_of(self.cfg, model)
+            self.model = _network_of(self.cfg, model)
         else:
             config_file = None if config is None else os.fspath(config)
-            self.cfg, self._network = _load(model, device, config_file, overrides)
+            self.cfg, self.model = _load(model, device, config_file, overrides)
+        self.model.cfg = self.cfg
         self._kind = FeatureKind(layer, pooling)
-        self._kind.check(self._network, configured_clip_size(self.cfg))
+        self._kind.check(self.model, configured_clip_size(self.cfg))
 
     @property
     def pooling(self) -> str:
         """How the features are pooled, and after which block unless it is the last, in words."""
-        return self._kind.describe(self._network, configured_clip_size(self.cfg))
+        return self._kind.describe(self.model, configured_clip_size(self.cfg))
 
     def __call__(
         self,
@@ -160,20 +165,20 @@ class Embedder:
         Returns:
             (V, D), or (V, t, h, w, D), float32; at most TEST.BATCH_SIZE clips at once.
         """
-        device = next(self._network.parameters()).device
+        device = next(self.model.parameters()).device
         precision = autocast_precision(self.cfg, device)
         found = []
         with torch.autocast(device.type, precision, enabled=precision is not None):
             for part in clips.split(self.cfg.TEST.BATCH_SIZE):
                 pixels = normalize(part.to(device), self.cfg.DATA.MEAN, self.cfg.DATA.STD)
-                found.append(self._kind(self._network, pixels).float().cpu())
+                found.append(self._kind(self.model, pixels).float().cpu())
         return self._on_grid(torch.cat(found), clips.shape[2:])
 
     def _on_grid(self, features: Tensor, clip_size: Sequence[int]) -> Tensor:
         """Arrange tokens: (V, n, D) -> (V, t, h, w, D); pooled features stay."""
         if not self._kind.of_tokens:
             return features
-        return features.unflatten(1, tuple(self._kind.grid(self._network, clip_size)))
+        return features.unflatten(1, tuple(self._kind.grid(self.model, clip_size)))
 
     def _parts(
         self, source: Source | Sequence[str], window: float, stride: float, fps: float
@@ -205,7 +210,7 @@ class Embedder:
         loader = build_prediction_loader(self.cfg, videos, excerpts.split)
         loader.dataset.given_up.update(excerpts.reasons)
         (view,) = loader.dataset.views.kinds
-        shape = (0, *self._kind.shape(self._network, view.clip_shape))
+        shape = (0, *self._kind.shape(self.model, view.clip_shape))
         nothing = self._on_grid(torch.zeros(shape), view.clip_shape)
         for batch in loader.epoch(0):
             done = self._of_batch(batch) if len(batch.clips) else {}
