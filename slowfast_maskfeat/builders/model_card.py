@@ -150,4 +150,4 @@ def _clip(cfg: CfgNode) -> str:
 def _test(cfg: CfgNode) -> str:
     clips = " or ".join(map(str, num_clips_of_tests(cfg)))
     size = cfg.DATA.TEST_CROP_SIZE
-    return f"{num_crops(cfg, 'test')} crops x {clips} clips of {size}x{size} pixels"
+    return f"{num_crops(cfg, 'test')}x{clips} (crops x clips) of {size}x{size} pixels"

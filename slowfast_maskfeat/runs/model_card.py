@@ -63,7 +63,7 @@ def _rows(model: nn.Module, facts: CardFacts) -> list[tuple[str, str]]:
     rows = [
         ("Task", facts.task),
         ("Network", facts.network),
-        ("Parameters", f"{size / 1e6:.1f} M"),
+        ("Parameters", f"{size:,}"),
         ("Input", facts.clip),
         ("Normalization", f"RGB in 0..1, mean {facts.mean}, standard deviation {facts.std}"),
     ]
@@ -128,7 +128,7 @@ def _results(origin: Origin) -> list[tuple[str, str]]:
         if event["event"] == "test" and event.get("checkpoint_sha256") == digest:
             tests[event.get("num_crops"), event.get("num_views")] = event
     for (crops, views), event in tests.items():
-        rows.append((f"test, {crops} crops x {views} clips", _figures(event)))
+        rows.append((f"test, {crops}x{views} (crops x clips)", _figures(event)))
     return [(title, text) for title, text in rows if text]
 
 

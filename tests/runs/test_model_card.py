@@ -72,14 +72,14 @@ def test_the_card_of_a_trained_model_has_data_recipe_and_results(trained, tmp_pa
     assert rows["Classes"] == "3, with names"
     assert rows["Input"].startswith("clips of 4 frames of 32x32 pixels; sampling rate 2 at 30")
     assert rows["Network"].startswith("multiscale vision transformer (MViT), 2 blocks, 8 channels")
-    assert rows["Test"] == "1 crops x 2 clips of 32x32 pixels"
+    assert rows["Test"] == "1x2 (crops x clips) of 32x32 pixels"
     (test,) = events(trained, "test")
     validation = events(trained, "validation")[-1]
     assert rows["List"] == f"`train.csv`, SHA-256 `{events(trained, 'start')[0]['list_sha256']}`"
     assert rows["Finished epochs"] == "2"
     assert rows["First weights"] == "random"
     assert rows["`SOLVER.BASE_LR`"] == "`0.003`"
-    assert rows["test, 1 crops x 2 clips"] == (
+    assert rows["test, 1x2 (crops x clips)"] == (
         f"top-1 {test['top1']:.2f} %, top-5 {test['top5']:.2f} %, loss {test['loss']:.4f}, "
         "12 videos"
     )
