@@ -337,7 +337,7 @@ def _extract(words: Sequence[str], sandbox: Sandbox) -> None:
     _run(*words)
     features = load_features(words[words.index("--output") + 1])
     if "--video" in words:
-        assert len(features) == 3  # windows of a video of 40 frames
+        assert len(features) == 4  # windows of a video of 40 frames
         return
     assert set(features.rows.tolist()) == set(range(12))
 
