@@ -25,7 +25,8 @@ from slowfast_maskfeat.runs.inputs import open_frames
 from slowfast_maskfeat.runs.load_trained import config_of
 from slowfast_maskfeat.runs.pretrained import from_pretrained
 from slowfast_maskfeat.tasks import Classification
-from slowfast_maskfeat.videos.decode import DecodeError
+from slowfast_maskfeat.videos.decode import DecodeError, Video
+from slowfast_maskfeat.videos.excerpt import Excerpt
 
 Source = str | os.PathLike[str] | NDArray[np.uint8]
 """A video or image file or address, or uint8 frames (T, H, W, 3) in RGB."""
@@ -132,7 +133,12 @@ class Predictor:
             ValueError: the frames have another shape or type, or a number is out of range.
         """
         if isinstance(source, np.ndarray):
-            return self._of_frames(source, top, fps)
+            video = open_frames(self.cfg, source, fps)
+            _check_windows(window, stride)
+            if not window:
+                return self._of_frames(video, None, top)
+            spans = windows(video.duration, window, stride or window)
+            return [self._of_frames(video, span, top) for span in spans]
         is_single = isinstance(source, (str, os.PathLike))
         paths = [source] if isinstance(source, (str, os.PathLike)) else source
         videos, reasons = list_excerpts(
@@ -233,12 +239,13 @@ class Predictor:
             scores=tuple(best.values.tolist()),
         )
 
-    def _of_frames(self, frames: NDArray[np.uint8], top: int, fps: float) -> Prediction:
-        video = open_frames(self.cfg, frames, fps)
+    def _of_frames(self, video: Video, span: Span | None, top: int) -> Prediction:
         views = build_test_views(self.cfg)
-        clips = views(video).permute(0, 4, 1, 2, 3)
-        times = views.times(video)
-        blank = Prediction(video.path, float(times.min()), float(times.max()))
+        part = video if span is None else Excerpt(video, span.begin, span.end)
+        clips = views(part).permute(0, 4, 1, 2, 3)
+        times = views.times(part)
+        begin, end = span or (float(times.min()), float(times.max()))
+        blank = Prediction(video.path, begin, end)
         clips = clips.flip(1) if reverses_channels(self.cfg, "test") else clips
         return self._best(self.clip_logits(clips), blank, top)
 
@@ -268,10 +275,7 @@ def list_excerpts(
     Raises:
         ValueError: a number is negative, or there is a stride without a window.
     """
-    if window < 0 or stride < 0:
-        raise ValueError(f"window and stride must be >= 0, got {window:g} and {stride:g}")
-    if stride and not window:
-        raise ValueError(f"stride must be 0 without a window, got {stride:g}")
+    _check_windows(window, stride)
     if not window:
         return ExcerptList(paths, [None] * len(paths), source), {}
     all_paths: list[str] = []
@@ -288,6 +292,13 @@ def list_excerpts(
         all_paths += [path] * len(parts)
         spans += parts
     return ExcerptList(all_paths, spans, source), reasons
+
+
+def _check_windows(window: float, stride: float) -> None:
+    if window < 0 or stride < 0:
+        raise ValueError(f"window and stride must be >= 0, got {window:g} and {stride:g}")
+    if stride and not window:
+        raise ValueError(f"stride must be 0 without a window, got {stride:g}")
 
 
 def _measure(paths: Iterable[str], processes: int, timeout: float) -> dict[str, float | Failure]:
