@@ -22,6 +22,7 @@ if TYPE_CHECKING:
     from slowfast_maskfeat.config import load_config
     from slowfast_maskfeat.metrics.ava_map import AvaResult
     from slowfast_maskfeat.metrics.ava_map import evaluate as evaluate_ava
+    from slowfast_maskfeat.runs.embed import Embedder, Embedding
     from slowfast_maskfeat.runs.predict import Prediction, Predictor
     from slowfast_maskfeat.runs.pretrained import from_pretrained, save_pretrained
     from slowfast_maskfeat.runs.start import Trained, train
@@ -34,6 +35,8 @@ __version__ = "0.1.0"
 __all__ = [
     "AvaResult",
     "ClipBatch",
+    "Embedder",
+    "Embedding",
     "LoadReport",
     "Prediction",
     "Predictor",
@@ -57,6 +60,8 @@ __all__ = [
 _MODULES = {
     "AvaResult": "metrics.ava_map",
     "ClipBatch": "clips",
+    "Embedder": "runs.embed",
+    "Embedding": "runs.embed",
     "LoadReport": "checkpoints",
     "Prediction": "runs.predict",
     "Predictor": "runs.predict",

@@ -6,9 +6,10 @@ import re
 from pathlib import Path
 
 import pytest
-from helpers.documents import DOCUMENTS, ROOT, all_blocks, in_backticks
+from helpers.documents import DOCUMENTS, ROOT, all_blocks, blocks, in_backticks
 from helpers.golden_rule import golden_json
 
+from slowfast_maskfeat import __all__
 from slowfast_maskfeat.config import default_config
 from slowfast_maskfeat.config.inert import INERT_KEYS, INERT_SECTIONS
 
@@ -69,6 +70,12 @@ def test_the_landing_page_is_short_and_leads_to_every_document():
     assert len(text.splitlines()) <= 170
     linked = {ROOT / link for link in re.findall(r"\]\(([\w/]+\.md)", text)}
     assert linked == set(DOCUMENTS) - {ROOT / "README.md"}
+
+
+def test_the_page_of_the_api_has_an_example_of_every_public_name():
+    code = "\n".join(line for block in blocks(ROOT / "docs/api.md") for line in block.lines)
+    imported = re.findall(r"^from slowfast_maskfeat import (.*)$", code, re.MULTILINE)
+    assert {name.strip() for names in imported for name in names.split(",")} == set(__all__)
 
 
 def test_results_on_the_landing_page_are_those_of_the_model_zoo():

@@ -99,8 +99,10 @@ class LayerTokens(Protocol):
     `Backbone.grids` gives their grids.
     """
 
-    def layer_tokens(self, clips: Tensor, layers: Sequence[int]) -> list[Tensor]:
-        """Tokens after some blocks, without the class token.
+    def layer_tokens(
+        self, clips: Tensor, layers: Sequence[int], *, with_cls: bool = False
+    ) -> list[Tensor]:
+        """Tokens after some blocks.
 
         They go through the last layer norm where they have its width, as in DINO (Caron et al.,
         2021), whose evaluation norms the tokens of each of the last blocks.
@@ -108,6 +110,7 @@ class LayerTokens(Protocol):
         Args:
             clips: (B, C, T, H, W), float, normalized.
             layers: Blocks, from 0.
+            with_cls: Keep the class token, if there is one, in front.
 
         Returns:
             (B, N, D) for each layer, in the order of (t, h, w) of its grid.
@@ -122,9 +125,11 @@ class FeatureModel(nn.Module):
 
     Attributes:
         head: (..., D) -> (..., K), from features to raw scores.
+        has_cls: Whether there is a class token.
     """
 
     head: nn.Module
+    has_cls: bool
 
     @property
     def width(self) -> int:
@@ -142,6 +147,17 @@ class FeatureModel(nn.Module):
 
     def features(self, clips: Tensor) -> Tensor:
         """Feature of each clip, which the head classifies.
+
+        Args:
+            clips: (B, C, T, H, W), float, normalized.
+
+        Returns:
+            (B, D).
+        """
+        raise NotImplementedError
+
+    def class_features(self, clips: Tensor) -> Tensor:
+        """The class token of each clip after the last layer norm; only with `has_cls`.
 
         Args:
             clips: (B, C, T, H, W), float, normalized.

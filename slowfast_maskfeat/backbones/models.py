@@ -61,6 +61,7 @@ class Classifier(BackboneModel, FeatureModel):
         mean_pooling: bool = False,
     ) -> None:
         super().__init__(backbone)
+        self.has_cls = backbone.has_cls
         self.mean_pooling = mean_pooling
         self.head = ClassificationHead(
             backbone.width, num_classes, dropout=head_dropout, init_scale=head_init_scale
@@ -91,6 +92,10 @@ class Classifier(BackboneModel, FeatureModel):
         if self.mean_pooling:
             return self.token_features(clips).mean(dim=1)
         return self.backbone.pooled(self.backbone.tokens(clips))
+
+    def class_features(self, clips: Tensor) -> Tensor:
+        """As `FeatureModel.class_features`."""
+        return self.backbone.tokens(clips)[:, 0]
 
     def token_features(self, clips: Tensor) -> Tensor:
         """As `FeatureModel.token_features`."""

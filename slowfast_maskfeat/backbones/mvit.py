@@ -33,7 +33,9 @@ class NormedEncoder(Encoder):
         """Tokens after the last layer norm, see `Backbone.tokens`."""
         return self.norm(super().tokens(clips, mask))
 
-    def layer_tokens(self, clips: Tensor, layers: Sequence[int]) -> list[Tensor]:
+    def layer_tokens(
+        self, clips: Tensor, layers: Sequence[int], *, with_cls: bool = False
+    ) -> list[Tensor]:
         """Tokens after some blocks, see `LayerTokens.layer_tokens`."""
         tokens, grid = self.embed(clips)
         bias = self.shared_bias(grid)
@@ -42,7 +44,7 @@ class NormedEncoder(Encoder):
             tokens, grid = self.run_block(index, tokens, grid, bias)
             if index in layers:
                 normed = self.norm(tokens) if tokens.shape[-1] == self.width else tokens
-                found[index] = normed[:, int(self.has_cls) :]
+                found[index] = normed[:, int(self.has_cls and not with_cls) :]
         return [found[layer] for layer in layers]
 
     def layer_widths(self) -> list[int]:
@@ -113,6 +115,11 @@ class MViT(NormedEncoder, FeatureModel):
         if self.has_cls:
             return self.norm(tokens[:, 0])
         return self.norm(tokens).mean(dim=1)
+
+    def class_features(self, clips: Tensor) -> Tensor:
+        """As `FeatureModel.class_features`."""
+        tokens, _ = self.encode(clips)
+        return self.norm(tokens[:, 0])
 
     def token_features(self, clips: Tensor) -> Tensor:
         """As `FeatureModel.token_features`."""

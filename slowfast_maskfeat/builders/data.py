@@ -39,6 +39,7 @@ __all__ = [
     "build_prediction_loader",
     "build_test_views",
     "build_validation_view",
+    "clip_seconds",
     "num_clips_per_video",
     "read_videos",
 ]
@@ -51,6 +52,7 @@ def build_loader(
     num_views: int | None = None,
     for_features: bool = False,
     data: DataSource | None = None,
+    videos: VideoList | None = None,
 ) -> ClipLoader:
     """Build the loader of this process's part of a split.
 
@@ -62,6 +64,7 @@ def build_loader(
         for_features: load the center view of each row once, in order and without masks, in "train",
             too; labels may be absent or outside the model's classes.
         data: the run's data source, which caches files; None reads them again.
+        videos: videos and images to take instead of the split's, `for_features`.
 
     Returns:
         The loader. "train" and "val" without `for_features` use the views and masks of the training
@@ -74,7 +77,10 @@ def build_loader(
     """
     if split not in ("train", "val", "test"):
         raise ValueError(f"split must be 'train', 'val' or 'test', got {split!r}")
-    videos = read_videos(cfg, split, data or DataSource(cfg), for_features=for_features)
+    assert videos is None or for_features
+    is_given = videos is not None
+    if videos is None:
+        videos = read_videos(cfg, split, data or DataSource(cfg), for_features=for_features)
     is_trained = split == "train" and not for_features
     method = None if for_features or split == "test" else find_method(cfg)
     views: Views
@@ -82,7 +88,7 @@ def build_loader(
     if specs:
         counts_crops = method is not None and method.counts_crops
         views = _multi_view(cfg, specs, counts_crops=counts_crops, is_trained=is_trained)
-    elif dataset_kind(cfg, split).has_boxes:
+    elif dataset_kind(cfg, split).has_boxes and not is_given:
         views = build_key_frame_view(cfg, split)
     elif is_trained:
         views = _random_view(cfg)
@@ -127,24 +133,25 @@ def build_loader(
     )
 
 
-def build_prediction_loader(cfg: CfgNode, videos: VideoList) -> ClipLoader:
-    """Build the loader of all test views of samples without labels, in one process.
+def build_prediction_loader(cfg: CfgNode, videos: VideoList, split: str = "test") -> ClipLoader:
+    """Build the loader of samples without labels, in one process.
 
     Args:
         cfg: configuration of a clip classifier; not modified.
         videos: samples.
+        split: whose views: "test", all views of the test, or "val", the center view.
     """
     return ClipLoader(
         ClipDataset(
             videos,
-            build_test_views(cfg),
+            _uniform_views(cfg, split, None),
             backend=cfg.DATA.DECODING_BACKEND,
             num_threads=cfg.DATA.DECODING_THREADS,
-            reverse_channels=reverses_channels(cfg, "test"),
+            reverse_channels=reverses_channels(cfg, split),
             read_timeout=cfg.DATA.DECODE_TIMEOUT / 2,
             max_image_pixels=cfg.DATA.MAX_IMAGE_PIXELS,
         ),
-        max(cfg.TEST.BATCH_SIZE // num_clips_per_video(cfg, "test"), 1),
+        max(cfg.TEST.BATCH_SIZE // num_clips_per_video(cfg, split), 1),
         shuffle=False,
         num_workers=min(cfg.DATA_LOADER.NUM_WORKERS, len(videos) - 1),  # none for a single video
         prefetch=cfg.DATA_LOADER.PREFETCH_FACTOR,
@@ -155,6 +162,13 @@ def build_prediction_loader(cfg: CfgNode, videos: VideoList) -> ClipLoader:
 def num_clips_per_video(cfg: CfgNode, split: str, num_views: int | None = None) -> int:
     """Return the temporal views times spatial crops of a video: 1 in validation."""
     return _num_views(cfg, split, num_views) * num_crops(cfg, split)
+
+
+def clip_seconds(cfg: CfgNode, split: str) -> float:
+    """Return the seconds that a clip spans; 0 if it spans the whole video, however long."""
+    if dataset_kind(cfg, split).segmented:
+        return 0.0
+    return float(cfg.DATA.NUM_FRAMES * cfg.DATA.SAMPLING_RATE / cfg.DATA.TARGET_FPS)
 
 
 def num_clips_of_tests(cfg: CfgNode) -> tuple[int, ...]:

@@ -12,6 +12,7 @@ from typing import NamedTuple
 from fvcore.common.config import CfgNode
 from torch import nn
 
+from slowfast_maskfeat.backbones import FeatureModel
 from slowfast_maskfeat.builders.contrastive import (
     build_byol,
     build_byol_model,
@@ -236,6 +237,28 @@ def build_model(cfg: CfgNode, *, data: DataSource | None = None) -> nn.Module:
         ValueError: a key has an invalid value; the message names it.
     """
     return find_method(cfg).model(cfg, data or DataSource(cfg))
+
+
+def build_feature_model(cfg: CfgNode, *, data: DataSource | None = None) -> FeatureModel:
+    """Build the network whose frozen features a configuration's method has trained.
+
+    Of a pre-training it is the classifier that fine-tuning starts from. If the loss does not reach
+    the class token, its tokens are mean-pooled regardless of MVIT.USE_MEAN_POOLING.
+
+    Args:
+        cfg: configuration of a pre-training or a classifier; not modified.
+        data: the run's data source, which caches files; None reads them again.
+
+    Raises:
+        ValueError: the method trains a tokenizer, or a key has an invalid value.
+    """
+    method = find_method(cfg)
+    if cfg.MODEL.MODEL_NAME == "Tokenizer":
+        raise ValueError(
+            "MODEL.MODEL_NAME must be of a network with features, got 'Tokenizer', which has codes"
+        )
+    mean_pooling = not method.trains_class_token
+    return build_classifier(cfg, data or DataSource(cfg), mean_pooling=mean_pooling)
 
 
 def build_task(cfg: CfgNode, model: nn.Module, *, data: DataSource | None = None) -> Task:

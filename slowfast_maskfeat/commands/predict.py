@@ -37,7 +37,7 @@ import torch
 from fvcore.common.config import CfgNode
 from torch import Tensor
 
-from slowfast_maskfeat.cli import exit_code, print_written
+from slowfast_maskfeat.cli import exit_code, print_written, seconds_above_0
 from slowfast_maskfeat.curation.jobs import Failure, Journal
 from slowfast_maskfeat.datasets import named_by
 from slowfast_maskfeat.datasets.class_names import read_names
@@ -101,10 +101,8 @@ def _load(options: argparse.Namespace) -> Predictor:
     trained = load_trained(
         options.checkpoint, device=options.device, config_file=options.cfg, pairs=options.opts
     )
-    model = trained.model
-    model.cfg, model.class_names = trained.cfg, trained.class_names  # type: ignore[assignment]
     with named_by(options.checkpoint):
-        predictor = Predictor(model, names=names)
+        predictor = Predictor(trained.model, names=names)
     if not predictor.names:
         print(
             f"{options.checkpoint} has no class names: classes are numbers; --names gives a file "
@@ -280,13 +278,6 @@ def _count(text: str) -> int:
     return number
 
 
-def _seconds_above_0(text: str) -> float:
-    number = float(text)
-    if not 0 < number < float("inf"):
-        raise argparse.ArgumentTypeError(f"must be above 0 seconds, got {text}")
-    return number
-
-
 def _parse(arguments: Sequence[str]) -> argparse.Namespace:
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
@@ -303,10 +294,10 @@ def _parse(arguments: Sequence[str]) -> argparse.Namespace:
     )
     add("--csv", help="CSV file to write instead of printing")
     add("--force", action="store_true", help="overwrite the CSV file")
-    add("--window", type=_seconds_above_0, default=0.0, help="seconds of a window of a video")
+    add("--window", type=seconds_above_0, default=0.0, help="seconds of a window of a video")
     add(
         "--stride",
-        type=_seconds_above_0,
+        type=seconds_above_0,
         default=0.0,
         help="seconds from one window to the next (default: --window)",
     )

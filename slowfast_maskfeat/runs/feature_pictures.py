@@ -14,11 +14,10 @@ from slowfast_maskfeat.backbones import Encoder, FeatureModel, last_attention
 from slowfast_maskfeat.builders.data import build_validation_view
 from slowfast_maskfeat.builders.datasets import reverses_channels
 from slowfast_maskfeat.builders.trained_config import trained_config
-from slowfast_maskfeat.checkpoints import read_header
 from slowfast_maskfeat.figures import PanelRow, Picture, file_names, heat_picture
 from slowfast_maskfeat.runs.features import build_frozen_model
 from slowfast_maskfeat.runs.figures import frame_of_step
-from slowfast_maskfeat.runs.load_trained import named_device
+from slowfast_maskfeat.runs.load_trained import named_device, read_trained
 from slowfast_maskfeat.runs.predictions import Clip, load_clip
 from slowfast_maskfeat.tasks.drawings import enlarged, principal_colors
 from slowfast_maskfeat.videos.decode import open_video
@@ -54,11 +53,11 @@ def load_feature_network(
     Raises:
         ValueError: see `trained_config` and `build_frozen_model`.
     """
-    cfg = trained_config(checkpoint, read_header(checkpoint), config_file, pairs)
+    path, content = read_trained(checkpoint)
+    cfg = trained_config(path, content, config_file, pairs)
     torch_device = named_device(device)
-    return FeatureNetwork(
-        cfg, build_frozen_model(cfg, checkpoint, torch_device).model, torch_device
-    )
+    frozen = build_frozen_model(cfg, path, torch_device, content=content)
+    return FeatureNetwork(cfg, frozen.model, torch_device)
 
 
 def draw_features(network: FeatureNetwork, path: str, *, what: str, name: str) -> list[PanelRow]:

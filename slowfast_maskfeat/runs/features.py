@@ -2,10 +2,8 @@
 
 from __future__ import annotations
 
-import hashlib
-import json
-import os
 import shutil
+from collections.abc import Mapping
 from datetime import datetime, timezone
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -19,122 +17,74 @@ from slowfast_maskfeat import distributed
 from slowfast_maskfeat.backbones import FeatureModel
 from slowfast_maskfeat.builders.data import build_loader, num_clips_per_video, num_crops
 from slowfast_maskfeat.builders.data_source import DataSource
-from slowfast_maskfeat.builders.datasets import data_set
-from slowfast_maskfeat.builders.image_recipe import clip_recipe
-from slowfast_maskfeat.builders.methods import find_method
-from slowfast_maskfeat.builders.model import build_classifier
-from slowfast_maskfeat.builders.precision import (
-    autocast_precision,
-    precision_name,
-    set_precision,
-)
+from slowfast_maskfeat.builders.methods import build_feature_model
+from slowfast_maskfeat.builders.precision import autocast_precision, set_precision
 from slowfast_maskfeat.builders.weights import load_first_weights
+from slowfast_maskfeat.checkpoints import load_weights
 from slowfast_maskfeat.clips import ClipLoader
-from slowfast_maskfeat.config import added_keys, key_value
-from slowfast_maskfeat.datasets import VideoList
+from slowfast_maskfeat.datasets.excerpt_list import ExcerptList
 from slowfast_maskfeat.engine.coordination import check_shared, from_main
 from slowfast_maskfeat.engine.evaluate import evaluate
 from slowfast_maskfeat.engine.stop_signals import StopSignals
 from slowfast_maskfeat.features import Features, FeatureStore
-from slowfast_maskfeat.features.extraction import FeatureExtraction, feature_shape
-from slowfast_maskfeat.files import is_address
+from slowfast_maskfeat.features.extraction import FeatureExtraction, FeatureKind
 from slowfast_maskfeat.frozen import weights_sha256
+from slowfast_maskfeat.runs.feature_facts import FrozenModel, feature_facts
 from slowfast_maskfeat.runs.report import data_facts, file_sha256, print_main, print_notes
 
-# Features depend on these sections of the configuration, except for keys that locate data, change
-# only the speed of reading, or apply to training only; and on what `_facts` adds, such as the
-# weights themselves and the path of each video.
-_SECTIONS = ("DATA", "MVIT")
-# As files of features have it: the dtype of autocast, and tf32, which has none.
-_FACTS_OF_PRECISION = {
-    "float32": "None",
-    "tf32": "tf32",
-    "bf16": "torch.bfloat16",
-    "fp16": "torch.float16",
-}
-_WITHOUT_EFFECT = {
-    "PATH_TO_DATA_DIR",
-    "PATH_PREFIX",
-    "DECODE_TIMEOUT",
-    "DECODING_THREADS",
-    "SHARD_CACHE",
-    "SHUFFLE_BUFFER",
-    "MAX_IMAGE_PIXELS",
-    "MAX_BAD_FRACTION",
-    "TRAIN_JITTER_FPS",
-    "TRAIN_JITTER_SCALES_RELATIVE",
-    "TRAIN_JITTER_ASPECT_RELATIVE",
-    "TRAIN_CROP_NUM_TEMPORAL",
-    "TRAIN_CROP_NUM_SPATIAL",
-    "INV_UNIFORM_SAMPLE",
-    "RANDOM_FLIP",
-    "COLOR_RND_GRAYSCALE",
-    "SSL_COLOR_JITTER",
-    "SSL_COLOR_BRI_CON_SAT",
-    "SSL_COLOR_HUE",
-    "SSL_COLOR_FORM",
-    "SSL_MOCOV2_AUG",
-    "SSL_BLUR_SIGMA_MIN",
-    "SSL_BLUR_SIGMA_MAX",
-    "SSL_BLUR_PROB",
-    "SSL_SOLARIZE_PROB",
-    "SSL_GLOBAL_SPAN",
-    "SSL_LOCAL_VIEWS",
-    "SSL_LOCAL_CROP_SIZE",
-    "SSL_LOCAL_SCALES_RELATIVE",
-    "SSL_LOCAL_SPAN",
-    "ENSEMBLE_METHOD",
-    "USE_MEAN_POOLING",
-    "DROPPATH_RATE",
-    "DROPOUT_RATE",
-    "ZERO_DECAY_POS_CLS",
-    "HEAD_INIT_SCALE",
-}
+_POOLED = FeatureKind()
+# Below the usual share: a pre-training without a last norm leaves that of a network of a few blocks
+# unfilled.
+_MIN_COVERAGE = 0.5
 
 
-class FrozenModel(NamedTuple):
-    """A network to extract features with.
+class Excerpts(NamedTuple):
+    """Videos or parts of them whose features are extracted, instead of those of a split.
 
     Attributes:
-        model: in evaluation mode, on its device.
-        source: file of its weights; empty for random initialization.
-        sha256: of that file; "seed N" for random initialization.
-        weights_sha256: of the weights of the network without its classifier.
+        videos: the samples.
+        split: whose views are taken: "test", all views of the test, or "val", the center view.
+        reasons: of samples that are known to be lost, by row.
     """
 
-    model: FeatureModel
-    source: str
-    sha256: str
-    weights_sha256: str
+    videos: ExcerptList
+    split: str
+    reasons: Mapping[int, str]
 
 
 def build_frozen_model(
-    cfg: CfgNode, checkpoint: str, device: torch.device, *, data: DataSource | None = None
+    cfg: CfgNode,
+    checkpoint: str,
+    device: torch.device,
+    *,
+    data: DataSource | None = None,
+    content: Mapping[str, Any] | None = None,
 ) -> FrozenModel:
     """Build the encoder of a pre-training, or a classifier, to extract features with.
 
-    The encoder of a pre-training becomes the classifier that fine-tuning starts from: its last
-    layer norm is newly initialized if the pre-training had none, so that features are normalized.
-    Its tokens are mean-pooled regardless of MVIT.USE_MEAN_POOLING, since the pre-training loss does
-    not reach the class token.
+    The encoder of a pre-training becomes the classifier that fine-tuning starts from, see
+    `build_feature_model`: its last layer norm is newly initialized if the pre-training had none, so
+    that features are normalized.
 
     Args:
         cfg: configuration of the pre-training or the classifier; not changed.
         checkpoint: file of the weights; empty: random initialization (the baseline).
         device: of the model.
         data: data of the run, which keeps what it has read; None reads it again.
+        content: of the checkpoint; None reads it.
 
     Raises:
         ValueError: the weights do not fit the model, see `load_weights`.
     """
     torch.manual_seed(cfg.RNG_SEED)
     data = data or DataSource(cfg)
-    model = build_classifier(cfg, data, mean_pooling=not find_method(cfg).trains_class_token)
+    model = build_feature_model(cfg, data=data)
     if not checkpoint:
         print_main("no checkpoint: features of random weights")
         source, sha256 = "", f"seed {cfg.RNG_SEED}"
     else:
-        print_main(str(load_first_weights(cfg, model, checkpoint, data=data)))
+        report = load_first_weights(cfg, model, checkpoint, data=data, content=content)
+        print_main(str(report))
         source, sha256 = checkpoint, file_sha256(checkpoint)
     # All weights but the classifier's, which do not affect features.
     encoder = {name: w for name, w in model.state_dict().items() if not name.startswith("head.")}
@@ -142,14 +92,41 @@ def build_frozen_model(
     return FrozenModel(model.to(device).eval(), source, sha256, weights)
 
 
+def feature_network_of(
+    cfg: CfgNode, content: Mapping[str, Any], name: str, *, data: DataSource | None = None
+) -> FeatureModel:
+    """Build the network that a probe of weights in memory would use.
+
+    Args:
+        cfg: configuration of the weights; not changed.
+        content: the weights, as in a checkpoint of this package.
+        name: of the weights, for messages.
+        data: see `build_frozen_model`.
+
+    Raises:
+        ValueError: the weights do not fit the model, see `load_weights`.
+    """
+    with torch.random.fork_rng(devices=[]):  # its first weights draw from torch's generator
+        network = build_feature_model(cfg, data=data)
+    load_weights(
+        network,
+        name,
+        min_coverage=_MIN_COVERAGE,
+        teacher=cfg.TRAIN.CHECKPOINT_WEIGHTS == "teacher",
+        content=content,
+    )
+    return network.eval()
+
+
 def extract_features(
     cfg: CfgNode,
     split: str,
     frozen: FrozenModel,
     *,
-    of_tokens: bool,
     device: torch.device,
+    kind: FeatureKind = _POOLED,
     data: DataSource | None = None,
+    excerpts: Excerpts | None = None,
 ) -> Features | None:
     """Extract the features of every clip of a split, or reuse those on disk.
 
@@ -160,41 +137,48 @@ def extract_features(
 
     Args:
         cfg: configuration; not changed.
-        split: "train", "val" or "test".
+        split: "train", "val" or "test"; or a name for the excerpts.
         frozen: the network.
-        of_tokens: extract the features of each token, (C, n, D), instead of pooled ones, (C, D).
         device: of the network.
+        kind: which features: (C, D), or (C, n, D) of each token.
         data: see `build_frozen_model`.
+        excerpts: samples to take instead of a split's.
 
     Returns:
         The features, which stay on disk, in the main process; None in the others.
 
     Raises:
-        ValueError: the annotation file can't be read, no video can be decoded, or the folder can't
-            be written, lacks space or is not the same for all processes.
+        ValueError: the annotation file can't be read, no video can be decoded, the network has no
+            such features, or the folder can't be written, lacks space or is not the same for all
+            processes.
     """
     set_precision(cfg)
     data = data or DataSource(cfg)
-    loader = build_loader(cfg, split, for_features=True, data=data)
+    views_of = split if excerpts is None else excerpts.split
+    listed = None if excerpts is None else excerpts.videos
+    loader = build_loader(cfg, views_of, for_features=True, data=data, videos=listed)
+    loader.dataset.given_up.update({} if excerpts is None else excerpts.reasons)
     videos = loader.dataset.videos
+    (view,) = loader.dataset.views.kinds
+    kind.check(frozen.model, view.clip_shape)
+    pooling = kind.describe(frozen.model, view.clip_shape)
     # From the main process: random weights may differ by rounding among machines.
-    expected = from_main(lambda: _facts(cfg, split, frozen, videos, of_tokens))
-    name = f"{split}_{'tokens' if of_tokens else 'pooled'}_{expected['key'][:16]}"
-    (kind,) = loader.dataset.views.kinds
-    shape = feature_shape(frozen.model, kind.clip_shape, of_tokens=of_tokens)
+    expected = from_main(lambda: feature_facts(cfg, split, views_of, frozen, videos, kind, pooling))
+    name = f"{split}_{'tokens' if kind.of_tokens else 'pooled'}_{expected['key'][:16]}"
+    shape = kind.shape(frozen.model, view.clip_shape)
     store = FeatureStore(Path(cfg.OUTPUT_DIR) / "features" / name, shape)
     known = from_main(store.facts)
     if known is not None:
         print_main(f"features of {split}: reusing {store.folder}, {expected['pooling']}")
     is_extracted = known is None or bool(known["lost"])
     if is_extracted:
-        _extract(cfg, split, frozen, loader, store, expected, device)
+        _extract(cfg, views_of, frozen, loader, store, expected, device, kind)
     if not distributed.is_main():
         return None
     stored = store.facts()
     assert stored is not None
     clips, times, features = store.read_all()
-    num_views = num_clips_per_video(cfg, split)
+    num_views = num_clips_per_video(cfg, views_of)
     rows = clips // num_views
     return Features(
         features=features,
@@ -227,17 +211,18 @@ class _Start(NamedTuple):
 
 def _extract(
     cfg: CfgNode,
-    split: str,
+    views_of: str,
     frozen: FrozenModel,
     loader: ClipLoader,
     store: FeatureStore,
     expected: dict[str, Any],
     device: torch.device,
+    kind: FeatureKind,
 ) -> None:
     """Extract the missing features, one part per process, and then write the facts."""
     print_notes(loader)
     check_shared(store.folder)
-    num_views = num_clips_per_video(cfg, split)
+    num_views = num_clips_per_video(cfg, views_of)
     num_clips = len(loader.dataset) * num_views
     start = from_main(lambda: _start(store, expected, num_clips, num_views))
     loader.leave_out(start.done)
@@ -247,7 +232,7 @@ def _extract(
             frozen.model,
             FeatureExtraction(
                 writer.put,
-                of_tokens=expected["of_tokens"],
+                kind=kind,
                 num_kept=start.num_kept,
                 mean=cfg.DATA.MEAN,
                 std=cfg.DATA.STD,
@@ -258,7 +243,7 @@ def _extract(
             chunk_size=max(cfg.TEST.BATCH_SIZE * cfg.NUM_SHARDS // distributed.world_size(), 1),
             device=device,
             precision=autocast_precision(cfg, device),
-            description=f"features of {split}",
+            description=f"features of {expected['split']}",
         )
     new_parts = distributed.gather_objects(part if writer.num_clips else None)
     for lost in results["lost"]:
@@ -268,7 +253,7 @@ def _extract(
         **results,
         **expected,
         "num_views": num_views,
-        "num_crops": num_crops(cfg, split),
+        "num_crops": num_crops(cfg, views_of),
         "extracted_at": datetime.now(timezone.utc).isoformat(timespec="seconds"),
         "torch": torch.__version__,
     }
@@ -303,46 +288,3 @@ def _start(store: FeatureStore, expected: dict[str, Any], num_clips: int, num_vi
             "attentive; no --tokens)"
         )
     return _Start((clips // num_views).unique().numpy(), len(clips), parts, store.next_part())
-
-
-def _facts(
-    cfg: CfgNode, split: str, frozen: FrozenModel, videos: VideoList, of_tokens: bool
-) -> dict[str, Any]:
-    """Return the facts that features depend on, with a hash of all of them."""
-    facts = {
-        "split": split,
-        "of_tokens": of_tokens,
-        "pooling": "every token but the class token" if of_tokens else frozen.model.pooling,
-        "model": cfg.MODEL.MODEL_NAME,
-        "checkpoint": frozen.source,
-        "checkpoint_sha256": frozen.sha256,
-        "weights_sha256": frozen.weights_sha256,
-    }
-    sections = {
-        name: {key: value for key, value in cfg[name].items() if key not in _WITHOUT_EFFECT}
-        for name in _SECTIONS
-    }
-    depends = {
-        **{name: facts[name] for name in ("split", "of_tokens", "pooling", "weights_sha256")},
-        "list_sha256": videos.fingerprint,
-        "paths_sha256": _paths_sha256(videos),
-        "data_set": data_set(cfg, split),
-        "views": (num_clips_per_video(cfg, split), num_crops(cfg, split)),
-        "interpolation": clip_recipe(cfg).interpolation,
-        "precision": _FACTS_OF_PRECISION[precision_name(cfg)],
-        "arch": cfg.MODEL.ARCH,
-        "sections": sections,
-        "extensions": {name: key_value(cfg, name) for name in added_keys()},
-    }
-    text = json.dumps(depends, sort_keys=True, default=str)
-    return {**facts, "key": hashlib.sha256(text.encode()).hexdigest()}
-
-
-def _paths_sha256(videos: VideoList) -> str:
-    """Hash the path of every video: a copy in another folder may have other pixels."""
-    digest = hashlib.sha256()
-    for row in range(len(videos)):
-        path = videos.path(row)
-        place = path if is_address(path) else os.path.abspath(path)
-        digest.update(place.encode("utf-8", "surrogateescape") + b"\0")
-    return digest.hexdigest()

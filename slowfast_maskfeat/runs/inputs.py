@@ -1,17 +1,38 @@
-"""Videos and images that a command line names: files, folders, lists."""
+"""Videos and images that are given: files, folders and lists by name, and frames in memory."""
 
 from __future__ import annotations
 
 import os
 from pathlib import Path
 
+import numpy as np
 from fvcore.common.config import CfgNode
+from numpy.typing import NDArray
 
 from slowfast_maskfeat.builders.datasets import read_list_file
 from slowfast_maskfeat.files import is_address
+from slowfast_maskfeat.videos.excerpt import FramesInMemory
 from slowfast_maskfeat.videos.media import is_media
 
 _BEGIN_BYTES = 4096  # of a file that may be a list
+
+
+def open_frames(cfg: CfgNode, frames: NDArray[np.uint8], fps: float) -> FramesInMemory:
+    """Return frames in memory as a video.
+
+    Args:
+        cfg: configuration; not changed.
+        frames: uint8 (T, H, W, 3), RGB.
+        fps: frames per second; 0: DATA.TARGET_FPS.
+
+    Raises:
+        ValueError: the frames have another shape or type.
+    """
+    if frames.dtype != np.uint8 or frames.ndim != 4 or frames.shape[-1] != 3 or not len(frames):
+        raise ValueError(
+            f"frames must be uint8 (T, H, W, 3), RGB, got {frames.dtype} of shape {frames.shape}"
+        )
+    return FramesInMemory(frames, fps or float(cfg.DATA.TARGET_FPS))
 
 
 def input_paths(cfg: CfgNode, given: str, option: str) -> list[str]:

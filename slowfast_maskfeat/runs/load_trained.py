@@ -2,20 +2,54 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from typing import NamedTuple
+import os
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any, NamedTuple, cast
 
 import torch
 from fvcore.common.config import CfgNode
 from torch import nn
 
 from slowfast_maskfeat.builders.data_source import DataSource
+from slowfast_maskfeat.builders.hugging_face import read_hugging_face
 from slowfast_maskfeat.builders.methods import build_model
 from slowfast_maskfeat.builders.model_size import check_model_size
 from slowfast_maskfeat.builders.precision import set_precision
 from slowfast_maskfeat.builders.trained_config import trained_config
 from slowfast_maskfeat.builders.weights import load_tested_weights
 from slowfast_maskfeat.checkpoints import load_checkpoint
+from slowfast_maskfeat.checkpoints.hugging_face import is_hugging_face
+
+FILE_NAME = "model.safetensors"
+"""Name of the file that `save_pretrained` writes."""
+
+
+class TrainedFile(NamedTuple):
+    """A checkpoint that was read.
+
+    Attributes:
+        path: of the file.
+        content: as of `load_checkpoint`.
+    """
+
+    path: str
+    content: Mapping[str, Any]
+
+
+class Origin(NamedTuple):
+    """The file that a model was loaded from.
+
+    Attributes:
+        path: of the file.
+        num_epochs: finished epochs of the training that wrote it; None if it is no checkpoint of a
+            training.
+        data: facts of the training's list, see `data_facts`; empty if unknown.
+    """
+
+    path: str
+    num_epochs: int | None
+    data: Mapping[str, Any]
 
 
 class TrainedModel(NamedTuple):
@@ -23,7 +57,8 @@ class TrainedModel(NamedTuple):
 
     Attributes:
         cfg: frozen configuration.
-        model: with the weights, in evaluation mode, on its device.
+        model: with the weights, in evaluation mode, on its device. Its attributes are `cfg`,
+            `class_names` and `origin`, an `Origin`.
         class_names: of the classes; empty if the file has none.
     """
 
@@ -45,7 +80,11 @@ def load_trained(
 
 
 def load_model(
-    checkpoint: str, *, device: str, config_file: str | None = None, pairs: Sequence[str] = ()
+    checkpoint: str | os.PathLike[str],
+    *,
+    device: str,
+    config_file: str | None = None,
+    pairs: Sequence[str] = (),
 ) -> TrainedModel:
     """Load the model of a checkpoint; nothing of torch's settings changes.
 
@@ -53,7 +92,7 @@ def load_model(
     checkpoint.
 
     Args:
-        checkpoint: of a training, or a file with only weights.
+        checkpoint: see `read_trained`.
         device: "cpu" or "cuda".
         config_file: YAML file to use instead of the checkpoint's own configuration; required for a
             file with only weights.
@@ -64,14 +103,66 @@ def load_model(
             model, or there is no such device.
     """
     torch_device = named_device(device)
-    content = load_checkpoint(checkpoint)
+    trained = read_trained(checkpoint)
+    cfg = trained_config(trained.path, trained.content, config_file, pairs)
+    return build_trained(trained, cfg, torch_device)
+
+
+def build_trained(trained: TrainedFile, cfg: CfgNode, device: torch.device) -> TrainedModel:
+    """Build the model of a checkpoint that was read.
+
+    Args:
+        trained: the checkpoint.
+        cfg: its configuration, see `trained_config`.
+        device: of the model.
+
+    Raises:
+        ValueError: the weights do not fit the model.
+    """
+    path, content = trained
     names = tuple(content.get("class_names") or ())
-    cfg = trained_config(checkpoint, content, config_file, pairs)
     data = DataSource(cfg)
-    check_model_size(lambda: build_model(cfg, data=data), checkpoint, content)
-    model = build_model(cfg, data=data).to(torch_device).eval()
-    load_tested_weights(cfg, model, checkpoint, data=data, content=content)
+    check_model_size(lambda: build_model(cfg, data=data), path, content)
+    model = build_model(cfg, data=data).to(device).eval()
+    load_tested_weights(cfg, model, path, data=data, content=content)
+    model.cfg = cfg
+    model.class_names = names  # type: ignore[assignment]
+    model.origin = _origin(trained)  # type: ignore[assignment]
     return TrainedModel(cfg, model, names)
+
+
+def read_trained(checkpoint: str | os.PathLike[str]) -> TrainedFile:
+    """Read a checkpoint.
+
+    Args:
+        checkpoint: of a training, a file with only weights, the folder of `save_pretrained`, a
+            folder of Hugging Face's transformers (see `read_hugging_face`), or the OUTPUT_DIR of a
+            run, whose newest checkpoint is read.
+
+    Raises:
+        ValueError: there is none, it can't be read, or there is no such model here.
+    """
+    path = Path(checkpoint)
+    if is_hugging_face(path):
+        file, content = read_hugging_face(path)
+        return TrainedFile(str(file), content)
+    file = _find_file(path)
+    return TrainedFile(str(file), load_checkpoint(file))
+
+
+def config_of(model: nn.Module) -> CfgNode:
+    """Return the configuration that a loaded model carries.
+
+    Raises:
+        ValueError: it has no attribute `cfg`.
+    """
+    cfg = getattr(model, "cfg", None)
+    if not isinstance(cfg, CfgNode):
+        raise ValueError(
+            f"{type(model).__name__} must have an attribute `cfg` with its configuration, got "
+            f"{type(cfg).__name__}; set model.cfg = load_config(...)"
+        )
+    return cast(CfgNode, cfg)
 
 
 def named_device(device: str) -> torch.device:
@@ -83,3 +174,22 @@ def named_device(device: str) -> torch.device:
     if device.startswith("cuda") and not torch.cuda.is_available():
         raise ValueError(f"device must be 'cpu' since torch finds no GPU, got {device!r}")
     return torch.device(device)
+
+
+def _origin(trained: TrainedFile) -> Origin:
+    content = trained.content
+    is_of_training = "optimizer_state" in content and isinstance(content.get("epoch"), int)
+    num_epochs = content["epoch"] + 1 if is_of_training else None
+    return Origin(trained.path, num_epochs, content.get("data") or {})
+
+
+def _find_file(path: Path) -> Path:
+    """Return the path of a file unchanged; for a folder, its saved model or newest checkpoint."""
+    if not path.is_dir():
+        return path
+    if (path / FILE_NAME).is_file():
+        return path / FILE_NAME
+    found = [*path.glob("*.pyth"), *path.glob("checkpoints/*.pyth")]
+    if not found:
+        raise ValueError(f"{path} must contain {FILE_NAME} or checkpoints (*.pyth), got neither")
+    return max(found, key=lambda file: file.stat().st_mtime)

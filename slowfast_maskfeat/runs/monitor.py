@@ -18,10 +18,9 @@ from slowfast_maskfeat.backbones import FeatureModel
 from slowfast_maskfeat.builders.data import build_loader
 from slowfast_maskfeat.builders.data_source import DataSource
 from slowfast_maskfeat.builders.methods import find_method
-from slowfast_maskfeat.builders.model import build_classifier
 from slowfast_maskfeat.builders.precision import autocast_precision
 from slowfast_maskfeat.builders.weights import checkpoint_folder
-from slowfast_maskfeat.checkpoints import load_weights, read_header
+from slowfast_maskfeat.checkpoints import read_header
 from slowfast_maskfeat.checkpoints.save_load import best_path
 from slowfast_maskfeat.datasets import VideoList
 from slowfast_maskfeat.engine.coordination import from_main
@@ -29,9 +28,10 @@ from slowfast_maskfeat.engine.evaluate import evaluate
 from slowfast_maskfeat.engine.monitor import Monitor
 from slowfast_maskfeat.engine.state import TrainState
 from slowfast_maskfeat.engine.stop_signals import StopSignals
-from slowfast_maskfeat.features.extraction import FeatureExtraction
+from slowfast_maskfeat.features.extraction import FeatureExtraction, FeatureKind
 from slowfast_maskfeat.metrics.representation import effective_rank, mean_deviation
 from slowfast_maskfeat.probes import neighbor_scores
+from slowfast_maskfeat.runs.features import feature_network_of
 from slowfast_maskfeat.runs.report import print_main
 
 _MAX_CLIPS = 2000
@@ -145,7 +145,7 @@ class _Measurement:
         evaluate(
             model,
             FeatureExtraction(
-                keep, of_tokens=False, num_kept=0, mean=cfg.DATA.MEAN, std=cfg.DATA.STD
+                keep, kind=FeatureKind(), num_kept=0, mean=cfg.DATA.MEAN, std=cfg.DATA.STD
             ),
             loader,
             signals=signals,
@@ -166,20 +166,10 @@ class _Measurement:
     def _network(self) -> FeatureModel:
         """Build the network that a probe of the current weights would use."""
         cfg = self._cfg
-        with torch.random.fork_rng(devices=[]):  # its first weights draw from torch's generator
-            network = build_classifier(
-                cfg, self._data, mean_pooling=not find_method(cfg).trains_class_token
-            )
-        load_weights(
-            network,
-            "the weights of the training",
-            # Below the usual share: a training without a last norm leaves that of a network of a
-            # few blocks unfilled.
-            min_coverage=0.5,
-            teacher=cfg.TRAIN.CHECKPOINT_WEIGHTS == "teacher",
-            content=self._state.weights(),
+        network = feature_network_of(
+            cfg, self._state.weights(), "the weights of the training", data=self._data
         )
-        return network.to(self._device).eval()
+        return network.to(self._device)
 
     def _results(self, rows: NDArray[np.int64], features: Tensor) -> dict[str, Any]:
         results: dict[str, Any] = {"num_clips": len(rows)}

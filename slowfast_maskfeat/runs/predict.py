@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Iterable, Iterator, Sequence
-from typing import NamedTuple, cast
+from typing import NamedTuple
 
 import numpy as np
 import torch
@@ -21,10 +21,12 @@ from slowfast_maskfeat.curation.jobs import Failure, run_jobs
 from slowfast_maskfeat.datasets.excerpt_list import ExcerptList, Span, windows
 from slowfast_maskfeat.frozen import weights_sha256
 from slowfast_maskfeat.log import Progress
+from slowfast_maskfeat.runs.inputs import open_frames
+from slowfast_maskfeat.runs.load_trained import config_of
 from slowfast_maskfeat.runs.pretrained import from_pretrained
 from slowfast_maskfeat.tasks import Classification
-from slowfast_maskfeat.videos.decode import DecodeError
-from slowfast_maskfeat.videos.excerpt import FramesInMemory
+from slowfast_maskfeat.videos.decode import DecodeError, Video
+from slowfast_maskfeat.videos.excerpt import Excerpt
 
 Source = str | os.PathLike[str] | NDArray[np.uint8]
 """A video or image file or address, or uint8 frames (T, H, W, 3) in RGB."""
@@ -83,7 +85,7 @@ class Predictor:
         if not isinstance(model, nn.Module):
             source = os.fspath(model)
             model = from_pretrained(model, device=device, config=config, overrides=overrides)
-        self.cfg: CfgNode = cast(CfgNode, model.cfg)
+        self.cfg: CfgNode = config_of(model)
         task = build_task(self.cfg, model)
         if not isinstance(task, Classification):
             raise ValueError(
@@ -131,7 +133,12 @@ class Predictor:
             ValueError: the frames have another shape or type, or a number is out of range.
         """
         if isinstance(source, np.ndarray):
-            return self._of_frames(source, top, fps)
+            video = open_frames(self.cfg, source, fps)
+            _check_windows(window, stride)
+            if not window:
+                return self._of_frames(video, None, top)
+            spans = windows(video.duration, window, stride or window)
+            return [self._of_frames(video, span, top) for span in spans]
         is_single = isinstance(source, (str, os.PathLike))
         paths = [source] if isinstance(source, (str, os.PathLike)) else source
         videos, reasons = list_excerpts(
@@ -232,17 +239,13 @@ class Predictor:
             scores=tuple(best.values.tolist()),
         )
 
-    def _of_frames(self, frames: NDArray[np.uint8], top: int, fps: float) -> Prediction:
-        if frames.dtype != np.uint8 or frames.ndim != 4 or frames.shape[-1] != 3 or not len(frames):
-            raise ValueError(
-                "frames must be uint8 (T, H, W, 3), RGB, got "
-                f"{frames.dtype} of shape {frames.shape}"
-            )
-        video = FramesInMemory(frames, fps or float(self.cfg.DATA.TARGET_FPS))
+    def _of_frames(self, video: Video, span: Span | None, top: int) -> Prediction:
         views = build_test_views(self.cfg)
-        clips = views(video).permute(0, 4, 1, 2, 3)
-        times = views.times(video)
-        blank = Prediction(video.path, float(times.min()), float(times.max()))
+        part = video if span is None else Excerpt(video, span.begin, span.end)
+        clips = views(part).permute(0, 4, 1, 2, 3)
+        times = views.times(part)
+        begin, end = span or (float(times.min()), float(times.max()))
+        blank = Prediction(video.path, begin, end)
         clips = clips.flip(1) if reverses_channels(self.cfg, "test") else clips
         return self._best(self.clip_logits(clips), blank, top)
 
@@ -272,10 +275,7 @@ def list_excerpts(
     Raises:
         ValueError: a number is negative, or there is a stride without a window.
     """
-    if window < 0 or stride < 0:
-        raise ValueError(f"window and stride must be >= 0, got {window:g} and {stride:g}")
-    if stride and not window:
-        raise ValueError(f"stride must be 0 without a window, got {stride:g}")
+    _check_windows(window, stride)
     if not window:
         return ExcerptList(paths, [None] * len(paths), source), {}
     all_paths: list[str] = []
@@ -292,6 +292,13 @@ def list_excerpts(
         all_paths += [path] * len(parts)
         spans += parts
     return ExcerptList(all_paths, spans, source), reasons
+
+
+def _check_windows(window: float, stride: float) -> None:
+    if window < 0 or stride < 0:
+        raise ValueError(f"window and stride must be >= 0, got {window:g} and {stride:g}")
+    if stride and not window:
+        raise ValueError(f"stride must be 0 without a window, got {stride:g}")
 
 
 def _measure(paths: Iterable[str], processes: int, timeout: float) -> dict[str, float | Failure]:

@@ -17,12 +17,12 @@ from slowfast_maskfeat.builders.datasets import reverses_channels
 from slowfast_maskfeat.builders.label_maps import unchecked_label_maps
 from slowfast_maskfeat.builders.masks import mask_grid
 from slowfast_maskfeat.builders.methods import build_task, find_method
-from slowfast_maskfeat.checkpoints import load_checkpoint, load_weights
+from slowfast_maskfeat.checkpoints import load_weights
 from slowfast_maskfeat.clips import ClipBatch, UniformViews
 from slowfast_maskfeat.datasets import OpenedRow
 from slowfast_maskfeat.figures import PanelRow, file_names
 from slowfast_maskfeat.runs.figures import frame_of_step
-from slowfast_maskfeat.runs.load_trained import load_trained
+from slowfast_maskfeat.runs.load_trained import load_trained, read_trained
 from slowfast_maskfeat.shapes import Grid
 from slowfast_maskfeat.tasks import MaskedPrediction
 from slowfast_maskfeat.tasks.drawings import drawn_target, predicted_drawings
@@ -124,7 +124,7 @@ def _load_network(
     if name is None:
         raise ValueError(f"{checkpoint} must predict HOG or pixels; other targets can't be drawn")
     if task.teacher_prefix:  # the student predicts what its own teacher has
-        content = load_checkpoint(checkpoint)
+        content = read_trained(checkpoint).content
         load_weights(model, checkpoint, complete=True, teacher=False, content=content)
         if content.get("task_state"):  # a file with only weights has none
             task.load_state_dict(content["task_state"])

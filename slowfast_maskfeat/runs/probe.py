@@ -20,6 +20,7 @@ from slowfast_maskfeat.builders.preflight import check_files
 from slowfast_maskfeat.builders.weights import checkpoint_folder, finished_checkpoint
 from slowfast_maskfeat.datasets import MissingListError, VideoList
 from slowfast_maskfeat.features import FeatureRows, Features
+from slowfast_maskfeat.features.extraction import FeatureKind
 from slowfast_maskfeat.log import EventLog
 from slowfast_maskfeat.metrics.accuracy import VideoScores
 from slowfast_maskfeat.probes import (
@@ -97,7 +98,12 @@ def run_probe(cfg: CfgNode, device: torch.device, log: EventLog, *, data: DataSo
     switch_on_kernels(cfg, device, frozen.model)
     features = {
         split: extract_features(
-            cfg, split, frozen, of_tokens=kind == "attentive", device=device, data=data
+            cfg,
+            split,
+            frozen,
+            kind=FeatureKind(pooling="none" if kind == "attentive" else ""),
+            device=device,
+            data=data,
         )
         for split in splits
     }

@@ -30,7 +30,7 @@ from slowfast_maskfeat.builders.backbones import (
 from slowfast_maskfeat.builders.model import prediction_dims
 from slowfast_maskfeat.clips import ClipBatch
 from slowfast_maskfeat.config import load_config
-from slowfast_maskfeat.features.extraction import feature_shape
+from slowfast_maskfeat.features.extraction import FeatureKind
 from slowfast_maskfeat.runs.features import build_frozen_model
 from slowfast_maskfeat.runs.model_info import measure_model
 from slowfast_maskfeat.shapes import Grid
@@ -118,7 +118,7 @@ def test_its_features_are_taken() -> None:
     model = frozen.model
     clips = torch.rand(2, 3, 4, 32, 32)
     for of_tokens, take in ((False, model.features), (True, model.token_features)):
-        shape = feature_shape(model, (4, 32, 32), of_tokens=of_tokens)
+        shape = FeatureKind(pooling="none" if of_tokens else "").shape(model, (4, 32, 32))
         assert take(clips).shape[1:] == shape
     torch.testing.assert_close(
         model.features(clips), model.backbone.pooled(model.backbone.tokens(clips))

@@ -9,7 +9,8 @@ import pytest
 import torch
 from fvcore.common.config import CfgNode
 from helpers.documents import ROOT
-from helpers.golden_rule import GOLDEN, golden_array, golden_json, golden_randn, relative_error
+from helpers.golden_rule import GOLDEN, golden_json, golden_randn, relative_error
+from helpers.hugging_face import foreign_state
 from helpers.tiny_teachers import tiny_config
 from torch import Tensor, nn
 
@@ -181,14 +182,6 @@ def naming_of(name: str) -> str:
     if name == "vit_classifier":
         return "vitmae"
     return next(naming for naming in NAMINGS if name.startswith(f"{naming}_"))
-
-
-def foreign_state(name: str) -> dict[str, Tensor]:
-    """The weights that the library computed with, rebuilt from names and shapes."""
-    return {
-        key: torch.from_numpy(golden_array(key, shape=tuple(shape)))
-        for key, shape in golden_json(f"foreign/{name}.json")["state"]
-    }
 
 
 def configuration(name: str, **changes: Any) -> CfgNode:

@@ -11,6 +11,7 @@ from helpers import tiny_run
 
 from slowfast_maskfeat.config import load_config
 from slowfast_maskfeat.features import Features
+from slowfast_maskfeat.features.extraction import FeatureKind
 from slowfast_maskfeat.runs.features import build_frozen_model, extract_features
 
 CPU = torch.device("cpu")
@@ -37,7 +38,8 @@ def _cfg(videos: Path, output: Path, *options: dict):
 
 def _kept(cfg, checkpoint: Path | str = "", *, of_tokens: bool = False) -> Features:
     frozen = build_frozen_model(cfg, str(checkpoint), CPU)
-    found = extract_features(cfg, "test", frozen, of_tokens=of_tokens, device=CPU)
+    kind = FeatureKind(pooling="none" if of_tokens else "")
+    found = extract_features(cfg, "test", frozen, kind=kind, device=CPU)
     assert found is not None
     return found
 

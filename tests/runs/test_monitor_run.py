@@ -62,7 +62,7 @@ def _features(data, checkpoint, tmp_path):
     cfg = load_config([], pairs(TINY, PRETRAINING, options))
     device, source = torch.device("cpu"), DataSource(cfg)
     frozen = build_frozen_model(cfg, str(checkpoint), device, data=source)
-    found = extract_features(cfg, "train", frozen, of_tokens=False, device=device, data=source)
+    found = extract_features(cfg, "train", frozen, device=device, data=source)
     return found.features[:], found.labels
 
 

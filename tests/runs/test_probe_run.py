@@ -15,7 +15,9 @@ from slowfast_maskfeat.augment import normalize
 from slowfast_maskfeat.checkpoints import find_checkpoints
 from slowfast_maskfeat.config import load_config
 from slowfast_maskfeat.features import Features, load_features
-from slowfast_maskfeat.runs.features import FrozenModel, build_frozen_model, extract_features
+from slowfast_maskfeat.features.extraction import FeatureKind
+from slowfast_maskfeat.runs.feature_facts import FrozenModel
+from slowfast_maskfeat.runs.features import build_frozen_model, extract_features
 
 CPU = torch.device("cpu")
 PROBING = {**tiny_run.FINETUNING, "PROBE.NUM_NEIGHBORS": 5}
@@ -41,7 +43,8 @@ def _cfg(videos: Path, output: Path, *options: dict):
 
 
 def _kept(cfg, frozen: FrozenModel, split: str = "test", *, of_tokens: bool = False) -> Features:
-    found = extract_features(cfg, split, frozen, of_tokens=of_tokens, device=CPU)
+    kind = FeatureKind(pooling="none" if of_tokens else "")
+    found = extract_features(cfg, split, frozen, kind=kind, device=CPU)
     assert found is not None
     return found
 

@@ -87,9 +87,7 @@ def _in_each_process(images: Path, output: Path) -> None:
     apart = _cfg(images, output / f"of_{distributed.rank()}")
     (output / "said").mkdir(exist_ok=True)
     try:
-        extract_features(
-            apart, "test", build_frozen_model(apart, "", CPU), of_tokens=False, device=CPU
-        )
+        extract_features(apart, "test", build_frozen_model(apart, "", CPU), device=CPU)
     except ValueError as error:
         (output / "said" / str(distributed.rank())).write_text(str(error))
     for kind in ("linear", "attentive", "knn"):

@@ -15,6 +15,7 @@ from helpers.tiny_run import make_videos, run, wait_for
 
 from slowfast_maskfeat import open_video
 from slowfast_maskfeat.datasets.excerpt_list import Span, windows
+from slowfast_maskfeat.features import load_features
 from slowfast_maskfeat.runs.predict import Predictor
 from slowfast_maskfeat.videos.excerpt import Excerpt, FramesInMemory
 from slowfast_maskfeat.videos.write_video import write_video
@@ -212,13 +213,21 @@ def test_frames_in_memory_are_a_video(data, checkpoint):
     of_file, of_frames = predictor(data / "1.mp4"), predictor(frames, fps=fps)
     assert of_frames.classes == of_file.classes
     assert of_frames.scores == pytest.approx(of_file.scores, abs=1e-6)
+    of_windows = predictor(frames, fps=fps, window=0.4, stride=0.1)
+    for found, expected in zip(
+        of_windows, predictor(data / "1.mp4", window=0.4, stride=0.1), strict=True
+    ):
+        assert (found.begin, found.end) == pytest.approx((expected.begin, expected.end), abs=1e-3)
+        assert found.scores == pytest.approx(expected.scores, abs=1e-4)
+    with pytest.raises(ValueError, match="stride must be 0 without a window"):
+        predictor(frames, stride=0.1)
     with pytest.raises(ValueError, match=r"frames must be uint8 \(T, H, W, 3\)"):
         predictor(frames.astype(np.float32))
 
 
 @pytest.mark.slow
 def test_memory_does_not_grow_with_the_length_of_a_video(checkpoint, tmp_path):
-    peaks = {}
+    peaks, of_embed = {}, {}
     for seconds in (10, 600):
         video, table = tmp_path / f"{seconds}.mp4", tmp_path / f"{seconds}.csv"
         rows = np.random.default_rng(0).integers(0, 255, (48, 1, 3), np.uint8)
@@ -227,8 +236,13 @@ def test_memory_does_not_grow_with_the_length_of_a_video(checkpoint, tmp_path):
         words = ["--video", video, "--window", "2", "--stride", seconds / 20, "--csv", table]
         command = [sys.executable, "-m", "slowfast_maskfeat", "predict", *words]
         peaks[seconds] = _peak_memory([*command, *_words(checkpoint)])
+        command[3:] = ["embed", *words[:-2], "--output", tmp_path / f"{seconds}.npz"]
+        of_embed[seconds] = _peak_memory([*command, *_words(checkpoint)])
+        features = load_features(tmp_path / f"{seconds}.npz").features
+        assert len(features) == len(_rows(table))
         assert len(_rows(table)) == (17 if seconds == 10 else 20 + 1)
-    assert peaks[600] < peaks[10] + 100 * 2**20
+    for of_command in (peaks, of_embed):
+        assert of_command[600] < of_command[10] + 100 * 2**20
 
 
 def _peak_memory(command: list[object]) -> int:
