@@ -25,7 +25,7 @@ HAS_DECORD_WHEEL = (
     " or (sys_platform == 'win32' and platform_machine == 'AMD64')"
 )
 
-DOCS = ["mkdocs-material>=9.5", "mkdocstrings[python]>=0.27"]
+DOCS = ["mkdocs-material>=9.5", "mkdocstrings[python]>=0.27", "ruff>=0.6"]
 WANDB = ["wandb>=0.20"]
 EXPORT = ["onnx>=1.16", "onnxruntime>=1.18", "onnxscript>=0.1"]
 
