@@ -13,6 +13,12 @@ from slowfast_maskfeat.engine.coordination import from_main
 from slowfast_maskfeat.trackers import TRACKERS, TrackedRun, Trackers
 
 
+def tracker_names(cfg: CfgNode) -> list[str]:
+    """Return the trackers of LOG.TRACKERS, each once; TENSORBOARD.ENABLE means tensorboard."""
+    published = ["tensorboard"] if cfg.TENSORBOARD.ENABLE else []
+    return list(dict.fromkeys([*published, *cfg.LOG.TRACKERS]))
+
+
 def check_trackers(cfg: CfgNode) -> None:
     """Check that the trackers are installed; all processes must call it, the main one looks.
 
@@ -21,7 +27,7 @@ def check_trackers(cfg: CfgNode) -> None:
     """
 
     def look() -> None:
-        for name in cfg.LOG.TRACKERS:
+        for name in tracker_names(cfg):
             TRACKERS[name].check()
 
     from_main(look)
@@ -47,7 +53,7 @@ def open_trackers(cfg: CfgNode, trackers: Trackers) -> None:
             is_resumed=bool(find_checkpoints(checkpoint_folder(cfg), cfg.TASK)),
             event_folder=output / (cfg.TENSORBOARD.LOG_DIR or "runs"),
         )
-        for name in cfg.LOG.TRACKERS:
+        for name in tracker_names(cfg):
             trackers.add(TRACKERS[name](run))
 
     from_main(open_all)

@@ -245,8 +245,6 @@ def _resolve_aliases(cfg: CfgNode) -> None:
     """Replace aliases of published files by the values used here."""
     if cfg.DATA.DECODING_BACKEND == "torchvision":  # its decoder was removed from torchvision
         cfg.DATA.DECODING_BACKEND = "auto"
-    names = ["tensorboard"] if cfg.TENSORBOARD.ENABLE else []
-    cfg.LOG.TRACKERS = list(dict.fromkeys([*names, *cfg.LOG.TRACKERS]))
 
 
 def _merge(cfg: CfgNode, key: str, value: Any, *, source: str, inert: dict[str, str]) -> None:

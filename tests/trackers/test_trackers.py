@@ -19,6 +19,7 @@ from helpers.tiny_run import (
 )
 from PIL import Image
 
+from slowfast_maskfeat.builders.trackers import tracker_names
 from slowfast_maskfeat.config import load_config
 from slowfast_maskfeat.trackers import TRACKERS, TrackedRun, Tracker, Trackers
 
@@ -196,7 +197,7 @@ def test_a_folder_with_the_name_of_a_tracker_is_no_installation(tmp_path, monkey
 
 def test_the_published_key_of_tensorboard_is_a_tracker():
     def chosen(*pairs):
-        return load_config([], list(pairs)).LOG.TRACKERS
+        return tracker_names(load_config([], list(pairs)))
 
     assert chosen() == []
     assert chosen("TENSORBOARD.ENABLE", "True") == ["tensorboard"]
