@@ -5,6 +5,7 @@ PYTHON ?= python3
 VENV ?= .venv
 OUTPUT ?= output/demo
 COMPARE ?= output/compare
+SITE ?= output/site
 # More words for pip or pytest, for example PIP_ARGS="--extra-index-url URL", PYTEST_ARGS="-k hog".
 PIP_ARGS ?=
 PYTEST_ARGS ?=
@@ -13,11 +14,12 @@ REPORT_ARGS ?=
 
 BIN := $(VENV)/bin
 INSTALLED := $(VENV)/.installed
+INSTALLED_DOCS := $(VENV)/.installed_docs
 # A worker a core; files with fixtures stay together until a worker runs out of tests.
 # PYTEST_ARGS="-n 0" runs one test after the other.
 PYTEST := $(BIN)/python -m pytest -n auto --dist worksteal
 
-.PHONY: help install demo demo-ava demo-image compare compare-motion test test-all gpu-report lint clean
+.PHONY: help install demo demo-ava demo-image compare compare-motion test test-all gpu-report docs lint clean
 
 help:
 	@echo "make demo      render motion clips, pre-train, fine-tune, compare (writes $(OUTPUT))"
@@ -28,6 +30,7 @@ help:
 	@echo "make test      the tests that take seconds"
 	@echo "make test-all  every test that needs no GPU"
 	@echo "make gpu-report  the tests that need a GPU, and its speed (writes docs/benchmarks_gpu.md)"
+	@echo "make docs      the documentation as a site (writes $(SITE))"
 	@echo "make lint      ruff, mypy, import-linter"
 	@echo "make install   only the virtual environment ($(VENV))"
 	@echo "make clean     remove .venv, caches and output/demo"
@@ -44,6 +47,10 @@ $(INSTALLED): setup.py pyproject.toml constraints.txt
 		{ echo "make: $$($(PYTHON) --version 2>&1) is too old; name a Python 3.10 or newer with PYTHON=..." >&2; exit 1; }
 	$(PYTHON) -m venv $(VENV)
 	$(BIN)/python -m pip install --disable-pip-version-check $(PIP_ARGS) -c constraints.txt -e '.[test]'
+	@touch $@
+
+$(INSTALLED_DOCS): $(INSTALLED)
+	$(BIN)/python -m pip install --disable-pip-version-check $(PIP_ARGS) -c constraints.txt -e '.[docs]'
 	@touch $@
 
 demo: $(INSTALLED)
@@ -77,6 +84,9 @@ test-all: $(INSTALLED)
 
 gpu-report: $(INSTALLED)
 	$(BIN)/python tools/gpu_report.py $(REPORT_ARGS)
+
+docs: $(INSTALLED_DOCS)
+	NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs build --site-dir $(SITE)
 
 lint: $(INSTALLED)
 	$(BIN)/ruff check .

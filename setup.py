@@ -25,6 +25,8 @@ HAS_DECORD_WHEEL = (
     " or (sys_platform == 'win32' and platform_machine == 'AMD64')"
 )
 
+DOCS = ["mkdocs-material>=9.5", "mkdocstrings[python]>=0.27", "ruff>=0.6"]
+WANDB = ["wandb>=0.20"]
 EXPORT = ["onnx>=1.16", "onnxruntime>=1.18", "onnxscript>=0.1"]
 
 TEST = [
@@ -41,6 +43,8 @@ TEST = [
     "triton>=3.0,<3.8; sys_platform == 'linux' and platform_machine == 'x86_64'",
     "types-PyYAML",
     "types-simplejson",
+    # The pinned releases of these need Python 3.11; without them their tests are skipped.
+    *(f"{name}; python_version >= '3.11'" for name in (*DOCS, *WANDB)),
 ]
 
 setup(
@@ -76,7 +80,9 @@ setup(
         # INSTALL.md says which builds of it and of torch go together.
         "torchcodec": ["torchcodec>=0.13"],
         "tensorboard": ["tensorboard>=2.12"],
+        "wandb": WANDB,
         "export": EXPORT,
+        "docs": DOCS,
         "test": TEST,
         "dev": [*TEST, "pre-commit>=3.0"],
     },

@@ -1,20 +1,19 @@
-"""Logs of a run: JSON lines and TensorBoard for programs, progress for people."""
+"""Logs of a run: JSON lines for programs, progress for people."""
 
 from __future__ import annotations
 
 import os
 import shutil
 import sys
-import threading
 import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any, BinaryIO, Protocol, TextIO
+from typing import Any, BinaryIO, TextIO
 
 import simplejson
 
-from slowfast_maskfeat.disk import make_folder, write_error, writing
+from slowfast_maskfeat.disk import make_folder, writing
 
 
 def first_line(error: BaseException | str) -> str:
@@ -295,64 +294,3 @@ class Throughput:
         }
         self._start, self._waited, self._num_clips = now, 0.0, 0
         return measured
-
-
-class ScalarWriter(Protocol):
-    """The part of TensorBoard's SummaryWriter that is used here."""
-
-    def add_scalar(self, tag: str, scalar_value: float, global_step: int) -> None:
-        """Write one number."""
-
-    def flush(self) -> None:
-        """Write what was added before."""
-
-    def close(self) -> None:
-        """Flush and close the files."""
-
-
-class TensorBoardLog:
-    """Writes scalars for TensorBoard, which is an optional extra of the package.
-
-    Args:
-        folder: Folder of the event files; None writes nothing.
-
-    Raises:
-        ValueError: If a folder is given and TensorBoard is not installed.
-        OSError: If the disk is full, also from `write` and `close`; the error names the folder.
-    """
-
-    def __init__(self, folder: str | os.PathLike[str] | None) -> None:
-        self._writer: ScalarWriter | None = None
-        if folder is None:
-            return
-        self._folder = Path(folder)
-        try:
-            from torch.utils.tensorboard import SummaryWriter
-        except ImportError as error:
-            raise ValueError(
-                "TENSORBOARD.ENABLE True requires TensorBoard, which is not installed: pip install "
-                "'slowfast-maskfeat[tensorboard]', or set it to False"
-            ) from error
-        self._hook_before, threading.excepthook = threading.excepthook, self._on_thread_error
-        with writing(make_folder(self._folder)):
-            self._writer = SummaryWriter(str(folder))
-
-    def write(self, step: int, scalars: Mapping[str, float]) -> None:
-        """Write scalars by name at a step; tensors among them synchronize with their device."""
-        if self._writer is not None:
-            with writing(self._folder):
-                for name, value in scalars.items():
-                    self._writer.add_scalar(name, float(value), step)
-
-    def close(self) -> None:
-        """Flush and close the files."""
-        if self._writer is not None:
-            with writing(self._folder):
-                self._writer.flush()  # unlike `close`, it raises the errors of the thread
-                self._writer.close()
-            threading.excepthook = self._hook_before
-
-    def _on_thread_error(self, args: threading.ExceptHookArgs) -> None:
-        # The thread in which TensorBoard writes: its error is raised again in the next call.
-        if args.exc_value is None or write_error(args.exc_value) is None:
-            self._hook_before(args)

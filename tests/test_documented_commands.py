@@ -25,6 +25,7 @@ from helpers.command_forms import FORMS, check_venv
 from helpers.command_sandbox import (
     SMALL,
     Sandbox,
+    as_run_net,
     configuration,
     make_finished,
     make_longer_videos,
@@ -123,7 +124,7 @@ def test_a_documented_command_works(words, sandbox):
     if program in FORMS:
         FORMS[program](words[1:])
         return
-    sandbox.provide(words)
+    sandbox.provide(as_run_net(words))
     PROGRAMS[program](words[1:], sandbox)
 
 
@@ -433,6 +434,12 @@ def _report(words: Sequence[str], sandbox: Sandbox) -> None:
 
 
 def _maskfeat(words: Sequence[str], sandbox: Sandbox) -> None:
+    if words[0] in ("train", "test"):
+        plain = as_run_net(["maskfeat", *words])
+        _builds_at_full_size(plain)
+        _run(f"slowfast_maskfeat/commands/{words[0]}.py", *words[1:], *small(plain)[len(plain) :])
+        _assert_that_it_ran(plain)
+        return
     if words[0] == "export":
         _run("slowfast_maskfeat/commands/export.py", *words[1:])
         assert Path(words[words.index("--output") + 1]).is_file()
@@ -475,7 +482,7 @@ def test_a_documented_example_works(block: Block, sandbox, monkeypatch):
 def test_documented_checkpoints_are_those_of_the_last_epoch(sandbox):
     last, named = set(), set()
     for block in BLOCKS:
-        for words in block.commands():
+        for words in map(as_run_net, block.commands()):
             named |= set(re.findall(r"checkpoint_epoch_(\d+)\.pyth", " ".join(words)))
             if "--cfg" in words and "tools/run_net.py" in words:
                 last.add(f"{configuration(words).SOLVER.MAX_EPOCH:05d}")

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import builtins
 import io
 import json
 import re
@@ -19,7 +18,6 @@ import torch
 from slowfast_maskfeat.log import (
     EventLog,
     Progress,
-    TensorBoardLog,
     Throughput,
     format_duration,
     read_events,
@@ -233,26 +231,3 @@ def test_share_of_waiting_for_data() -> None:
     assert 0.06 / measured["seconds"] <= measured["data_wait"] < 1.0
     assert measured["clips_per_second"] == pytest.approx(8 / measured["seconds"])
     assert throughput.take()["clips_per_second"] == 0.0  # it began anew
-
-
-def test_tensorboard_files(tmp_path: Path) -> None:
-    pytest.importorskip("tensorboard")
-    log = TensorBoardLog(tmp_path)
-    log.write(3, {"train/loss": 1.5, "train/lr": torch.tensor(0.1)})
-    log.close()
-    assert list(tmp_path.glob("events.out.tfevents.*"))
-
-
-def test_tensorboard_that_is_not_there(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    original = builtins.__import__
-
-    def without(name: str, *args: Any, **kwargs: Any) -> Any:
-        if name.startswith(("tensorboard", "torch.utils.tensorboard")):
-            raise ImportError(name)
-        return original(name, *args, **kwargs)
-
-    monkeypatch.delitem(sys.modules, "torch.utils.tensorboard", raising=False)
-    monkeypatch.setattr(builtins, "__import__", without)
-    with pytest.raises(ValueError, match=r"slowfast-maskfeat\[tensorboard\]"):
-        TensorBoardLog(tmp_path)
-    TensorBoardLog(None).write(1, {"loss": 1.0})

@@ -11,6 +11,7 @@ from slowfast_maskfeat.config.limits import too_large
 from slowfast_maskfeat.config.numbers import wrong_numbers
 from slowfast_maskfeat.schedules import POLICIES
 from slowfast_maskfeat.text import quoted
+from slowfast_maskfeat.trackers import TRACKERS
 
 # Top-1 accuracy of the nearest neighbors, effective rank and mean standard deviation of features.
 _MONITOR_FIGURES = ("knn", "rank", "std")
@@ -197,6 +198,9 @@ def check_values(cfg: CfgNode) -> None:
     for figure in cfg.TRAIN.MONITOR:
         accepted = f"a list of {', '.join(map(repr, _MONITOR_FIGURES))}, or empty"
         _require(figure in _MONITOR_FIGURES, "TRAIN.MONITOR", accepted, cfg.TRAIN.MONITOR)
+    for name in cfg.LOG.TRACKERS:
+        accepted = f"a list of {', '.join(map(repr, TRACKERS))}, or empty"
+        _require(name in TRACKERS, "LOG.TRACKERS", accepted, cfg.LOG.TRACKERS)
     if cfg.DATA.DECODING_BACKEND == "torchcodec_cuda":
         reason = "with DATA.DECODING_BACKEND 'torchcodec_cuda', which decodes in this process"
         workers = cfg.DATA_LOADER.NUM_WORKERS

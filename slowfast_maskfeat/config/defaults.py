@@ -27,6 +27,7 @@ def default_config() -> CfgNode:
     cfg.NUM_SHARDS = 1  # number of machines
     cfg.SHARD_ID = 0  # index of this machine
     cfg.DIST_BACKEND = "nccl"  # torch.distributed backend on GPUs; on the CPU it is gloo
+    cfg.LOG = _log()  # new
     cfg.TRAIN = _train()
     cfg.TEST = _test()
     cfg.DATA = _data()
@@ -516,8 +517,14 @@ def _solver() -> CfgNode:
     return node
 
 
+def _log() -> CfgNode:
+    node = CfgNode()
+    node.TRACKERS = []  # new: of tensorboard, wandb, each an extra of this package
+    return node
+
+
 def _tensorboard() -> CfgNode:
     node = CfgNode()
-    node.ENABLE = False  # write TensorBoard events beside stats.jsonl
-    node.LOG_DIR = ""  # folder inside OUTPUT_DIR; "": runs
+    node.ENABLE = False  # the same as tensorboard in LOG.TRACKERS
+    node.LOG_DIR = ""  # folder of its events inside OUTPUT_DIR; "": runs
     return node

@@ -14,6 +14,7 @@ from slowfast_maskfeat.config.load import stored_config
 _OF_A_START = (
     "DATA_LOADER.",
     "DIST_BACKEND",
+    "LOG.",
     "LOG_",
     "NUM_GPUS",
     "OUTPUT_DIR",

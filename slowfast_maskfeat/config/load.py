@@ -53,6 +53,7 @@ _OPTIONAL_KINDS: dict[str, type] = {
 # Examples of the lists of strings whose default is empty.
 _OF_TEXTS = {
     "AVA.TRAIN_PREDICT_BOX_LISTS": ["boxes.csv"],
+    "LOG.TRACKERS": ["tensorboard", "wandb"],
     "TRAIN.CHECKPOINT_CLEAR_NAME_PATTERN": ["backbone."],
     "TRAIN.CHECKPOINT_LEAVE_OUT": ["head."],
 }
@@ -318,6 +319,8 @@ def _coerce(key: str, value: Any, default: Any, source: str) -> Any:
         return _OF_SWITCHES[key][value]
     optional = key in _OPTIONAL_KINDS
     kind = _OPTIONAL_KINDS[key] if optional else type(default)
+    if key in _OF_TEXTS and isinstance(value, str) and value:
+        value = _words(value)
     if optional and value is None:
         return None
     if kind is float and type(value) is int and abs(value) <= sys.float_info.max:
@@ -343,6 +346,13 @@ def _coerce(key: str, value: Any, default: Any, source: str) -> Any:
         f"{source}: {key} must be {_kind_name(kind)} (default {default!r}), "
         f"got {quoted(value)}, {_kind_name(type(value))}"
     )
+
+
+def _words(text: str) -> list[str]:
+    """Split a list without quotes, `[a, b]`, as YAML has it; any other text is one word."""
+    if not (text.startswith("[") and text.endswith("]")):
+        return [text]
+    return [word.strip() for word in text[1:-1].split(",")]
 
 
 def _with_home(key: str, value: Any) -> Any:

@@ -16,8 +16,10 @@ from slowfast_maskfeat.engine.data_wait import MUCH, data_bound
 from slowfast_maskfeat.engine.lost_videos import LostVideos
 from slowfast_maskfeat.engine.state import TrainState
 from slowfast_maskfeat.engine.utilization import Utilization
-from slowfast_maskfeat.log import EventLog, Progress, TensorBoardLog, Throughput
+from slowfast_maskfeat.log import EventLog, Progress, Throughput
+from slowfast_maskfeat.tasks import scalar_metrics
 from slowfast_maskfeat.text import printable
+from slowfast_maskfeat.trackers import Trackers
 
 try:
     import resource
@@ -31,7 +33,7 @@ class Reporter:
     def __init__(
         self,
         log: EventLog,
-        tensorboard: TensorBoardLog,
+        trackers: Trackers,
         stream: TextIO,
         steps_per_epoch: int,
         shown: Sequence[str],
@@ -41,7 +43,7 @@ class Reporter:
     ) -> None:
         self.throughput = Throughput()
         self._log = log
-        self._tensorboard = tensorboard
+        self._trackers = trackers
         self._stream = stream
         self._steps_per_epoch = steps_per_epoch
         self._names = shown
@@ -96,7 +98,7 @@ class Reporter:
         )
         if "loss" not in figures:  # no step was taken: nothing to plot
             scalars = {name: x for name, x in scalars.items() if not math.isnan(x)}
-        self._tensorboard.write(step, {f"train/{name}": x for name, x in scalars.items()})
+        self._track("train", step, scalars)
 
     def _explain_wait(self, measured: Mapping[str, float]) -> dict[str, str]:
         """Return and print what bounds a period that waited for data; empty for any other."""
@@ -134,10 +136,15 @@ class Reporter:
             )
 
     def monitor(self, state: TrainState, figures: Mapping[str, float]) -> None:
-        """Write the figures of the features, see `Monitor`, for TensorBoard."""
-        self._tensorboard.write(
-            state.epoch * self._steps_per_epoch, {f"monitor/{n}": x for n, x in figures.items()}
-        )
+        """Track the figures of the features, see `Monitor`."""
+        self._track("monitor", state.epoch * self._steps_per_epoch, figures)
+
+    def validation(self, state: TrainState, results: Mapping[str, Any]) -> None:
+        """Track the metrics of a validation."""
+        self._track("validation", state.epoch * self._steps_per_epoch, scalar_metrics(results))
+
+    def _track(self, group: str, step: int, values: Mapping[str, float]) -> None:
+        self._trackers.scalars({f"{group}/{name}": x for name, x in values.items()}, step=step)
 
     def _figures(self, state: TrainState, means: dict[str, float]) -> dict[str, float]:
         """Return the means to print; none if the gradient scaler of fp16 skipped all steps.

@@ -34,7 +34,8 @@ from slowfast_maskfeat.engine.reporter import Reporter
 from slowfast_maskfeat.engine.state import TrainState
 from slowfast_maskfeat.engine.stop_signals import StopSignals
 from slowfast_maskfeat.engine.utilization import Utilization
-from slowfast_maskfeat.log import EventLog, TensorBoardLog
+from slowfast_maskfeat.log import EventLog
+from slowfast_maskfeat.trackers import Trackers
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -86,7 +87,7 @@ def train(
     *,
     lost: LostVideos,
     log: EventLog,
-    tensorboard: TensorBoardLog,
+    trackers: Trackers,
     device: torch.device,
     transform: BatchTransform | None = None,
     validate: Callable[[StopSignals], dict[str, Any]] | None = None,
@@ -103,7 +104,7 @@ def train(
         settings: length, periods and limits.
         lost: counts the videos that can't be decoded.
         log: receives one event per log period, epoch, validation and checkpoint.
-        tensorboard: receives the scalars too.
+        trackers: receive the scalars too.
         device: of the model.
         transform: of whole batches, before they are split into micro-batches; None for none.
         validate: returns validation metrics; None disables validation.
@@ -135,7 +136,7 @@ def train(
         log=log,
         reporter=Reporter(
             log,
-            tensorboard,
+            trackers,
             stream or sys.stderr,
             len(loader),
             settings.shown,
@@ -270,6 +271,7 @@ class _TrainLoop:
         assert self._validate is not None
         results = self._measure(self._validate, signals)
         self._log.write("validation", **self._place(), **results)
+        self._reporter.validation(self._state, results)
         self._stop_after(signals)
 
     def monitor(self, signals: StopSignals) -> None:

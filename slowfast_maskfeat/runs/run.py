@@ -13,6 +13,7 @@ from slowfast_maskfeat.builders.kernels import check_kernels
 from slowfast_maskfeat.builders.methods import find_method
 from slowfast_maskfeat.builders.precision import set_precision
 from slowfast_maskfeat.builders.preflight import check_device_decoder, check_training
+from slowfast_maskfeat.builders.trackers import check_trackers
 from slowfast_maskfeat.config import import_extensions
 from slowfast_maskfeat.engine.coordination import locked
 from slowfast_maskfeat.log import EventLog
@@ -20,6 +21,7 @@ from slowfast_maskfeat.runs.probe import run_probe
 from slowfast_maskfeat.runs.report import print_main
 from slowfast_maskfeat.runs.test import check_results_path, run_test
 from slowfast_maskfeat.runs.train import run_training
+from slowfast_maskfeat.trackers import Trackers
 
 
 def run(cfg: CfgNode, *, may_change: bool = True) -> list[Path]:
@@ -45,6 +47,8 @@ def run(cfg: CfgNode, *, may_change: bool = True) -> list[Path]:
     if not (cfg.TRAIN.ENABLE or cfg.TEST.ENABLE or cfg.PROBE.KIND):
         raise ValueError("one of TRAIN.ENABLE, TEST.ENABLE and PROBE.KIND must be set, got none")
     check_kernels(cfg, device)
+    if cfg.TRAIN.ENABLE:
+        check_trackers(cfg)
     set_precision(cfg)
     check_device_decoder(cfg, device)
     folder = Path(cfg.OUTPUT_DIR)
@@ -53,12 +57,15 @@ def run(cfg: CfgNode, *, may_change: bool = True) -> list[Path]:
         stats = folder / "stats.jsonl"
         log = EventLog(stats if distributed.is_main() else None)
         try:
-            return [stats, *_run(cfg, device, log, may_change)]
+            with Trackers() as trackers:
+                return [stats, *_run(cfg, device, log, trackers, may_change)]
         finally:
             log.close()
 
 
-def _run(cfg: CfgNode, device: torch.device, log: EventLog, may_change: bool) -> list[Path]:
+def _run(
+    cfg: CfgNode, device: torch.device, log: EventLog, trackers: Trackers, may_change: bool
+) -> list[Path]:
     data = DataSource(cfg)
     if cfg.PROBE.KIND:
         return run_probe(cfg, device, log, data=data)
@@ -68,9 +75,9 @@ def _run(cfg: CfgNode, device: torch.device, log: EventLog, may_change: bool) ->
     if cfg.TRAIN.ENABLE:
         for warning in check_training(cfg, data):
             print_main(f"warning: {warning}")
-        written += run_training(cfg, device, log, data, may_change=may_change)
+        written += run_training(cfg, device, log, data, trackers=trackers, may_change=may_change)
     if cfg.TEST.ENABLE and not find_method(cfg).is_tested:
         print_main("TEST.ENABLE has no effect: pre-training has no test; fine-tune its checkpoint")
     elif cfg.TEST.ENABLE:
-        written += run_test(cfg, device, log, data)
+        written += run_test(cfg, device, log, data, trackers)
     return written

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import errno
 import tempfile
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -47,7 +47,8 @@ from slowfast_maskfeat.runs.test_report import (
     report_scores,
     write_report,
 )
-from slowfast_maskfeat.tasks import Evaluation, Task
+from slowfast_maskfeat.tasks import Evaluation, Task, scalar_metrics
+from slowfast_maskfeat.trackers import Trackers
 
 
 def check_results_path(cfg: CfgNode) -> None:
@@ -76,7 +77,9 @@ def check_results_path(cfg: CfgNode) -> None:
         from_main(look)
 
 
-def run_test(cfg: CfgNode, device: torch.device, log: EventLog, data: DataSource) -> list[Path]:
+def run_test(
+    cfg: CfgNode, device: torch.device, log: EventLog, data: DataSource, trackers: Trackers
+) -> list[Path]:
     """Test with each number of views; save the scores of each video, or of each box.
 
     Args:
@@ -84,6 +87,7 @@ def run_test(cfg: CfgNode, device: torch.device, log: EventLog, data: DataSource
         device: of this process.
         log: receives one `test` event per number of views.
         data: data of the run.
+        trackers: of the training before the test; receive its metrics and pictures.
 
     Returns:
         The files that were written, in the main process.
@@ -123,7 +127,9 @@ def run_test(cfg: CfgNode, device: torch.device, log: EventLog, data: DataSource
                     **data_facts(cfg, loader),
                     "class_names_source": data.class_names_source,
                 }
-                written += _record(cfg, log, evaluation, results, facts)
+                recorded = _record(cfg, log, evaluation, results, facts)
+                _track(trackers, results, recorded, _numbered(cfg, "test", num_views))
+                written += recorded
                 if cfg.TEST.REPORT:
                     written += _write_report(cfg, loader, evaluation, results, facts)
     return written
@@ -154,6 +160,22 @@ def _record(
     return [*drawn] if scores is None else [scores, *drawn]
 
 
+def _track(
+    trackers: Trackers, results: Mapping[str, Any], files: Sequence[Path], name: str
+) -> None:
+    """Track the metrics of a test, and those of its files that are pictures."""
+    metrics = scalar_metrics(results)
+    trackers.scalars({f"{name}/{metric}": value for metric, value in metrics.items()})
+    for path in files:
+        if path.suffix == ".png":
+            trackers.picture(path)
+
+
+def _numbered(cfg: CfgNode, name: str, num_views: int) -> str:
+    """Return a name for each of several tests; of a single one `name` itself."""
+    return f"{name}_{num_views}" if len(num_clips_of_tests(cfg)) > 1 else name
+
+
 def _counts(results: Mapping[str, Any]) -> dict[str, Any]:
     """Counts of videos, and the lost ones with their reasons."""
     names = ("num_expected", "num_found", "num_decoded", "lost")
@@ -168,9 +190,7 @@ def _write_report(
     facts: Mapping[str, Any],
 ) -> list[Path]:
     """Write report.html and report.json of a test; a failure is a warning. Return the files."""
-    folder, name = Path(cfg.OUTPUT_DIR), "report"
-    if len(num_clips_of_tests(cfg)) > 1:
-        name = f"{name}_{facts['num_views']}"
+    folder, name = Path(cfg.OUTPUT_DIR), _numbered(cfg, "report", facts["num_views"])
     written: list[Path] = []
 
     def write() -> bool:
@@ -250,6 +270,5 @@ def _scores_path(cfg: CfgNode, evaluation: Evaluation, num_views: int) -> Path |
     if not cfg.TEST.SAVE_RESULTS_PATH:
         return Path(cfg.OUTPUT_DIR) / name
     path = Path(cfg.OUTPUT_DIR) / cfg.TEST.SAVE_RESULTS_PATH
-    if len(num_clips_of_tests(cfg)) > 1:
-        path = path.with_stem(f"{path.stem}_{num_views}")
+    path = path.with_stem(_numbered(cfg, path.stem, num_views))
     return path.with_suffix(Path(name).suffix)

@@ -24,6 +24,7 @@ from slowfast_maskfeat.builders.optimizer import (
     build_weight_decay,
 )
 from slowfast_maskfeat.builders.precision import autocast_precision, precision_note
+from slowfast_maskfeat.builders.trackers import open_trackers
 from slowfast_maskfeat.builders.weights import (
     check_resumable,
     checkpoint_folder,
@@ -41,7 +42,7 @@ from slowfast_maskfeat.engine.state import TrainState, is_resumable
 from slowfast_maskfeat.engine.stop_signals import StopSignals
 from slowfast_maskfeat.engine.train import TrainSettings, train
 from slowfast_maskfeat.engine.utilization import Utilization, matrix_rate
-from slowfast_maskfeat.log import EventLog, TensorBoardLog
+from slowfast_maskfeat.log import EventLog
 from slowfast_maskfeat.runs.figures import draw_figures
 from slowfast_maskfeat.runs.model_info import measure_model
 from slowfast_maskfeat.runs.monitor import build_monitor
@@ -53,10 +54,17 @@ from slowfast_maskfeat.runs.resume import (
     print_other_tasks,
 )
 from slowfast_maskfeat.runs.test import evaluate_split
+from slowfast_maskfeat.trackers import Trackers
 
 
 def run_training(
-    cfg: CfgNode, device: torch.device, log: EventLog, data: DataSource, *, may_change: bool
+    cfg: CfgNode,
+    device: torch.device,
+    log: EventLog,
+    data: DataSource,
+    *,
+    trackers: Trackers,
+    may_change: bool,
 ) -> list[Path]:
     """Train from the last checkpoint, from given weights, or from scratch.
 
@@ -65,11 +73,12 @@ def run_training(
         device: of this process.
         log: receives the events of the training.
         data: data of the run.
+        trackers: of the run; started here.
         may_change: resume also with a configuration that differs from the checkpoint's in keys
             that the training depends on.
 
     Returns:
-        The files that were written, and the folder of TensorBoard's.
+        The files that were written, and the folders of the trackers.
 
     Raises:
         ValueError: something that a user can fix; the message names it.
@@ -112,8 +121,7 @@ def run_training(
     cost = _multiply_adds(cfg, data)
     utilization = _utilization(cost, model, device, precision)
     _log_start(cfg, log, state, loader, device, started_from, cost, utilization)
-    tensorboard_folder = _tensorboard_folder(cfg)
-    tensorboard = TensorBoardLog(tensorboard_folder)
+    open_trackers(cfg, trackers)
     val_loader = _validation_loader(cfg, data)
     if val_loader is not None:
         print_notes(val_loader)
@@ -145,7 +153,7 @@ def run_training(
             len(loader.dataset), cfg.DATA.MAX_BAD_FRACTION, loader.dataset.videos.source
         ),
         log=log,
-        tensorboard=tensorboard,
+        trackers=trackers,
         device=device,
         transform=build_batch_transform(cfg, data=data),
         validate=validate if val_loader is not None else None,
@@ -155,11 +163,13 @@ def run_training(
         monitor=monitor,
         utilization=utilization,
     )
-    tensorboard.close()
-    written += [tensorboard_folder] if tensorboard_folder is not None else []
+    trackers.step = state.epoch * len(loader)
     if distributed.is_main():
-        written += draw_figures(cfg, state, val_loader or loader, device)
-    return written
+        drawn = draw_figures(cfg, state, val_loader or loader, device)
+        for path in drawn:
+            trackers.picture(path)
+        written += drawn
+    return written + trackers.folders
 
 
 def _start(cfg: CfgNode, state: TrainState, data: DataSource, may_change: bool) -> str:
@@ -344,9 +354,3 @@ def _utilization(
         matrix_rate=matrix_rate(device, precision),
         num_processes=distributed.world_size(),
     )
-
-
-def _tensorboard_folder(cfg: CfgNode) -> Path | None:
-    if not cfg.TENSORBOARD.ENABLE or not distributed.is_main():
-        return None
-    return Path(cfg.OUTPUT_DIR) / (cfg.TENSORBOARD.LOG_DIR or "runs")

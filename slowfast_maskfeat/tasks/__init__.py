@@ -6,6 +6,7 @@ from slowfast_maskfeat.tasks.base import (
     LossEvaluation,
     StepOutput,
     Task,
+    scalar_metrics,
     unwrap,
 )
 from slowfast_maskfeat.tasks.classification import Classification
@@ -21,5 +22,6 @@ __all__ = [
     "MaskedPrediction",
     "StepOutput",
     "Task",
+    "scalar_metrics",
     "unwrap",
 ]

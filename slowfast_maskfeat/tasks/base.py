@@ -67,11 +67,7 @@ class Evaluation(ABC):
             results: of `results`, with the counts that the evaluation loop adds (`num_expected`,
                 `num_found`, `num_decoded`, `seconds`).
         """
-        numbers = ", ".join(
-            f"{name} {x:.4f}"
-            for name, x in results.items()
-            if type(x) is float and name != "seconds"
-        )
+        numbers = ", ".join(f"{name} {x:.4f}" for name, x in scalar_metrics(results).items())
         counts = f"{results['num_decoded']} of {results['num_expected']} videos decoded"
         return f"{numbers}; {counts}"
 
@@ -253,6 +249,11 @@ class LossEvaluation(Evaluation):
                 "the method masks, got none; use a longer list"
             )
         return {name: total / weight for name, total in zip(self._names, sums, strict=True)}
+
+
+def scalar_metrics(results: Mapping[str, Any]) -> dict[str, float]:
+    """Return the metrics among the results of an evaluation: neither counts nor the duration."""
+    return {n: x for n, x in results.items() if isinstance(x, float) and n != "seconds"}
 
 
 def unwrap(model: nn.Module) -> nn.Module:

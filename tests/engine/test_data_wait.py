@@ -14,7 +14,8 @@ from slowfast_maskfeat.clips.stage_times import StageTimes
 from slowfast_maskfeat.config import default_config
 from slowfast_maskfeat.engine.data_wait import data_bound
 from slowfast_maskfeat.engine.reporter import Reporter
-from slowfast_maskfeat.log import EventLog, TensorBoardLog
+from slowfast_maskfeat.log import EventLog
+from slowfast_maskfeat.trackers import Trackers
 
 DECODING = StageTimes(opening=1.0, decoding=12.0, augmentation=5.0, waiting=0.5)
 
@@ -44,7 +45,7 @@ def test_the_bound_and_the_key_that_helps(times, num_workers, num_cores, bound, 
 
 
 def _reporter(path, stream, **options):
-    return Reporter(EventLog(path), TensorBoardLog(None), stream, 100, (), **options)
+    return Reporter(EventLog(path), Trackers(), stream, 100, (), **options)
 
 
 def test_a_period_that_waits_is_explained_once(tmp_path):

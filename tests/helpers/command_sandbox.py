@@ -24,7 +24,7 @@ from slowfast_maskfeat.builders import build_model
 from slowfast_maskfeat.builders.weights import model_facts
 from slowfast_maskfeat.checkpoints import save_checkpoint
 from slowfast_maskfeat.checkpoints.naming import NAMINGS
-from slowfast_maskfeat.config import load_config
+from slowfast_maskfeat.config import load_config, split_words
 from slowfast_maskfeat.config.shipped import shipped_file
 
 # Later pairs win, so these make any configuration as small as a test's.
@@ -131,9 +131,18 @@ def pairs_of_networks(words: Sequence[str]) -> list[str]:
 
 def configuration(words: Sequence[str]) -> CfgNode:
     """Return the configuration of a run_net.py command at its full size."""
-    options = list(words[list(words).index("--cfg") + 1 :])
-    files = [word for word in options if word.endswith(".yaml")]
-    return load_config(files, options[len(files) :])
+    files, pairs = split_words(words[list(words).index("--cfg") + 1 :])
+    return load_config(files, pairs)
+
+
+def as_run_net(words: Sequence[str]) -> list[str]:
+    """Return a command `maskfeat train` or `maskfeat test` as one of run_net.py, others as is."""
+    if words[0] != "maskfeat" or words[1] not in ("train", "test"):
+        return list(words)
+    checkpoint = f"{words[1].upper()}.CHECKPOINT_FILE_PATH"
+    keys = {"--output": "OUTPUT_DIR", "--checkpoint": checkpoint}
+    only_test = ["TRAIN.ENABLE", "False"] if words[1] == "test" else []
+    return ["python", "tools/run_net.py", *(keys.get(word, word) for word in words[2:]), *only_test]
 
 
 def make_finished(folders: Mapping[str, Path], videos: Path) -> None:
