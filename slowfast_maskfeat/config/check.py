@@ -47,7 +47,7 @@ _CHOICES: dict[str, tuple[object, ...]] = {
     "TRAIN.CHECKPOINT_INFLATION": ("", "mean", "repeat"),
     "TRAIN.CHECKPOINT_WEIGHTS": ("teacher", "student"),
     "TRAIN.COMPILE": ("", "model", "block"),
-    "TRAIN.KEEP_BEST": ("", *_MONITOR_FIGURES),
+    "TRAIN.KEEP_BEST": ("", *_MONITOR_FIGURES, "validation"),
     "TRAIN.PRECISION": ("", "float32", "tf32", "bf16", "fp16"),
 }
 
@@ -130,6 +130,8 @@ _NOT_NEGATIVE = (
     "TRAIN.KEEP_CHECKPOINTS",
     "TRAIN.MONITOR_MIN_RANK",
     "TRAIN.MONITOR_PERIOD",
+    "TRAIN.STOP_AFTER",
+    "TRAIN.STOP_MIN_CHANGE",
 )
 
 _RATES = (

@@ -287,6 +287,12 @@ INERT_TOGETHER = (
         "without SOLVER.LARS_ON",
     ),
     Overruled(
+        "TRAIN.STOP_MIN_CHANGE",
+        (0.0,),
+        lambda cfg: not cfg.TRAIN.STOP_AFTER,
+        "without TRAIN.STOP_AFTER",
+    ),
+    Overruled(
         "TEST.NUM_ENSEMBLE_VIEWS",
         (1, 10),
         lambda cfg: _of_images(cfg) and not cfg.MASK.ENABLE,

@@ -35,6 +35,7 @@ class Classification(Task):
     """
 
     scalar_names = ("top1",)
+    best_figure = "top1"
 
     def __init__(
         self,
