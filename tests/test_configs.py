@@ -199,8 +199,8 @@ def _as_lists(value: object) -> object:
 
 @pytest.mark.parametrize("key", ["TRAIN.DATASET", "TEST.DATASET"])
 def test_a_data_set_without_a_reader_is_one_clear_error(key, tmp_path):
-    cfg = load_config([], [key, "charades", "DATA.PATH_TO_DATA_DIR", str(tmp_path)])
-    with pytest.raises(ValueError, match=f"{key} must be one of .*'kinetics'.*, got 'charades'"):
+    cfg = load_config([], [key, "diving48", "DATA.PATH_TO_DATA_DIR", str(tmp_path)])
+    with pytest.raises(ValueError, match=f"{key} must be one of .*'kinetics'.*, got 'diving48'"):
         build_loader(cfg, key.split(".")[0].lower())
 
 

@@ -163,8 +163,8 @@ _LOSSES = {
     "soft_cross_entropy": "classification",
     "multi_mse": "pre-training",
     "contrastive_loss": "views",
-    "bce": "detection",
-    "bce_logit": "detection",
+    "bce": "detection, several labels per video",
+    "bce_logit": "detection, several labels per video",
 }
 
 

@@ -110,7 +110,8 @@ def _train() -> CfgNode:
     node = CfgNode()
     node.ENABLE = True  # train
     node.DATASET = (
-        "kinetics"  # kinetics, csv, ssv2, ucf101, hmdb51, imagenet, folder, webdataset, ava
+        # kinetics, csv, ssv2, ucf101, hmdb51, imagenet, folder, webdataset, charades, ava
+        "kinetics"
     )
     node.BATCH_SIZE = 64  # clips per step, over all processes of one machine
     node.EVAL_PERIOD = 10  # epochs between validations; the last epoch is always validated
@@ -268,8 +269,8 @@ def _model() -> CfgNode:
     node.ARCH = "mvit"  # mvit, maskmvit for pre-training, or a registered backbone
     node.MODEL_NAME = "MViT"  # MViT, or MaskMViT for pre-training
     node.NUM_CLASSES = 400  # K; class names beside the lists take precedence
-    # cross_entropy, soft_cross_entropy; pre-training: multi_mse; detection: bce, bce_logit, of
-    # logits both
+    # cross_entropy, soft_cross_entropy; pre-training: multi_mse; detection, and several labels per
+    # video: bce, bce_logit, of logits both
     node.LOSS_FUNC = "cross_entropy"
     node.HEAD_ACT = "softmax"  # from logits to scores when testing: softmax, sigmoid, none
     node.DROPOUT_RATE = 0.5  # before the classifier

@@ -249,6 +249,8 @@ def _spread(num_rows: int) -> NDArray[np.int64]:
 
 def _why_no_neighbors(videos: VideoList, labels: NDArray[np.int64] | None) -> str:
     """Return why the accuracy of nearest neighbors can't be measured; empty if it can."""
+    if videos.label_sets is not None:
+        return f"the rows of {videos.source} have several labels"
     if labels is None:
         return f"the rows of {videos.source} have no labels"
     if (labels == labels[:1]).all():

@@ -11,6 +11,7 @@ from slowfast_maskfeat.tasks.base import (
 from slowfast_maskfeat.tasks.classification import Classification
 from slowfast_maskfeat.tasks.detection import Detection
 from slowfast_maskfeat.tasks.masked_prediction import MaskedPrediction
+from slowfast_maskfeat.tasks.multi_label import MultiLabelClassification
 
 __all__ = [
     "Classification",
@@ -19,6 +20,7 @@ __all__ = [
     "Evaluator",
     "LossEvaluation",
     "MaskedPrediction",
+    "MultiLabelClassification",
     "StepOutput",
     "Task",
     "unwrap",

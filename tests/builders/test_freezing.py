@@ -1,4 +1,4 @@
-"""Frozen blocks: what is trained, what stays as it is, and what is refused before the first step."""
+"""Frozen blocks: what is trained, what stays as it is, and what is refused before a step."""
 
 from __future__ import annotations
 
