@@ -277,6 +277,7 @@ class Sandbox:
         separator = pairs.get("DATA.PATH_LABEL_SEPARATOR", " ")
         for split in ("train", "val", "test"):
             rows = (self.videos / f"{split}.csv").read_text().splitlines()
+            rows = rows[:-1] if split == "val" else rows  # another list than that of the test
             fields = [row.split() for row in rows]
             if prefix is not None:
                 fields = [[Path(path).name, label] for path, label in fields]
