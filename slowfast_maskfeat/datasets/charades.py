@@ -127,17 +127,18 @@ def read_charades(
     DATA.SAMPLING_RATE counts them. A clip of the training has the labels of the frames from its
     first to its last, a video in validation and test those of all its frames, as published.
 
-    A file with one video per row is read as a list of videos.
+    A file with one video per row, also `test.csv`, is read as a list of videos.
 
     Raises:
         MissingListError: There is no such file.
         ValueError: Rows are malformed; the message names file and lines.
     """
-    name = "train.csv" if split == "train" else "val.csv"
-    own = read_own_list(data, name.removesuffix(".csv"), class_names)
-    if own is not None:
-        return own
-    path = join(data.path, name)
+    part = "train" if split == "train" else "val"
+    for name in dict.fromkeys((split, part)):
+        own = read_own_list(data, name, class_names)
+        if own is not None:
+            return own
+    path = join(data.path, f"{part}.csv")
     if not is_file(path):
         raise MissingListError(f"list file {path} does not exist")
     labels = RowCollector(path, class_names)  # of each frame: checks and errors alone

@@ -116,6 +116,8 @@ def small(words: Sequence[str]) -> list[str]:
         pairs |= SMALL_VIEWS
     if cfg.MASK.TARGET == "latents":
         pairs["MASK.TEACHER_NUM_LAYERS"] = 1
+    if cfg.TRAIN.FREEZE_BLOCKS > 1:
+        pairs["TRAIN.FREEZE_BLOCKS"] = 1
     if cfg.TEST.DATASET == "ssv2":
         pairs |= SMALL_SEGMENTS
     if "TEST.NUM_TEMPORAL_CLIPS" not in words:
