@@ -55,7 +55,10 @@ def test_a_file_of_an_earlier_version_has_no_paths(tmp_path):
         ({"labels": None}, r"must be the \.npz of a classification test, but has no 'labels'"),
         ({"scores": np.zeros(2)}, r"'scores' must be floats \(videos, classes\), got float64 \(2,"),
         ({"scores": np.zeros((0, 2))}, "'scores' must be floats"),
-        ({"labels": np.array([0])}, r"'labels' must be integers \(2,\), or \(2, 2\) .*, got int64 \(1,\)"),
+        (
+            {"labels": np.array([0])},
+            r"'labels' must be integers \(2,\), or \(2, 2\) .*, got int64 \(1,\)",
+        ),
         ({"labels": np.array([0, 2])}, r"labels must be in \[-1, 2\), got 2"),
         ({"labels": np.array([-1, -1])}, "every scored video must have a label, got -1"),
         ({"labels": np.array([[0, 1], [2, 0]])}, "labels of several classes must be 0 or 1"),
