@@ -17,8 +17,10 @@ from helpers.tiny_run import (
     run,
     run_two_processes,
 )
+from helpers.toy_backbone import ToyBackbone
 from torch import nn
 
+from slowfast_maskfeat.backbones import Classifier
 from slowfast_maskfeat.builders import build_model, build_optimizer
 from slowfast_maskfeat.builders.freezing import check_frozen_blocks, freeze_blocks
 from slowfast_maskfeat.checkpoints import find_checkpoints, load_checkpoint
@@ -111,6 +113,33 @@ def test_frozen_modules_stay_in_evaluation_mode(number):
     assert model.head.dropout.training
     if number == 2 and len(model.blocks) > 2:
         assert model.blocks[2].training
+
+
+def test_a_detector_is_frozen_as_a_classifier_is():
+    cfg = config_of({**tiny_options("ava_aligned"), "TRAIN.FREEZE_BLOCKS": 1})
+    model = build_model(cfg)
+    check_frozen_blocks(cfg)
+    freeze_blocks(cfg, model)
+    names = {name for name, _ in model.named_parameters()}
+    assert _trained(model) == {name for name in names if not _is_of_first(name, 1)}
+
+
+@pytest.mark.parametrize("number", [1, -1])
+def test_a_backbone_from_outside_is_frozen_with_its_batch_norms(number):
+    backbone = ToyBackbone()
+    backbone.blocks = nn.ModuleList(
+        nn.Sequential(nn.Linear(12, 12), nn.Flatten(0, 1), nn.BatchNorm1d(12)) for _ in range(2)
+    )
+    model = Classifier(backbone, 3)
+    freeze_blocks(config_of({"TRAIN.FREEZE_BLOCKS": number}), model)
+    trained = _trained(model)
+    expected = {"head.projection.weight", "head.projection.bias"}
+    if number == 1:
+        of_backbone = ("backbone.blocks.1.", "backbone.norm.")
+        expected |= {n for n, _ in model.named_parameters() if n.startswith(of_backbone)}
+    assert trained == expected
+    modes = [block[2].training for block in backbone.blocks]
+    assert modes == ([False, True] if number == 1 else [False, False])
 
 
 @pytest.mark.parametrize("number", [-2, 99])
