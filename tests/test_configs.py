@@ -12,6 +12,7 @@ import numpy as np
 import pytest
 import torch
 from helpers.golden_rule import golden_json
+from helpers.own_recipes import OWN_BASE, OWN_RECIPES
 from helpers.paper_recipes import EXEMPT, PAPERS
 from helpers.published_files import OF_PAPERS, OF_TARGETS, PUBLISHED, SHIPPED_CONFIGS, write_yaml
 from helpers.target_recipes import BASE_OF, OURS, TARGET_EXEMPT, TARGET_RECIPES
@@ -91,7 +92,7 @@ def test_a_config_builds_its_model_and_task(path, tmp_path):
 
 def test_the_configs_have_the_published_names():
     names = {str(path.relative_to(ROOT / "configs").with_suffix("")) for path in SHIPPED_CONFIGS}
-    own = ("demo/", "AVA/", "teachers/")
+    own = ("demo/", "AVA/", "teachers/", "own/")
     ours = {name for name in names if name.startswith(own) or name in (*OF_PAPERS, *OF_TARGETS)}
     assert names - ours == set(PUBLISHED)
     assert {*OF_PAPERS, *OF_TARGETS} <= names
@@ -121,19 +122,24 @@ def test_a_config_of_a_paper_resolves_to_its_values(name):
     assert {key for key in ours if ours[key] != defaults[key]} <= set(values)
 
 
-@pytest.mark.parametrize("name", OF_TARGETS)
-def test_a_config_of_a_target_resolves_to_values_with_a_source(name):
+@pytest.mark.parametrize("name", [*OF_TARGETS, *OWN_RECIPES])
+def test_a_config_of_ours_resolves_to_values_with_a_source(name):
     """And differs in nothing else from the published file that it names, or from the defaults."""
     ours = dict(_flat(_load([ROOT / f"configs/{name}.yaml"])))
-    base = BASE_OF.get(name)
+    base = OWN_BASE if name in OWN_RECIPES else BASE_OF.get(name)
     others = dict(_flat(_load([ROOT / f"configs/{base}.yaml"]) if base else default_config()))
-    recipe = {**TARGET_RECIPES, **VIEW_RECIPES}[name]
+    recipe = {**TARGET_RECIPES, **VIEW_RECIPES, **OWN_RECIPES}[name]
     assert {key: ours[key] for key in recipe} == {key: value for key, (value, _) in recipe.items()}
     assert {key for key in ours if ours[key] != others[key]} <= set(recipe)
     assert base is None or base in PUBLISHED
     assert all(source for _, source in recipe.values())
     says = (ROOT / f"configs/{name}.yaml").read_text().replace("\n# ", " ")
     assert OURS in says, "the file must say that it has values of no source"
+
+
+def test_every_recipe_for_own_clips_has_its_values():
+    names = {f"own/{path.stem}" for path in SHIPPED_CONFIGS if path.parent.name == "own"}
+    assert names == set(OWN_RECIPES)
 
 
 @pytest.mark.parametrize("name", [*OF_PAPERS, *OF_TARGETS])
@@ -199,8 +205,8 @@ def _as_lists(value: object) -> object:
 
 @pytest.mark.parametrize("key", ["TRAIN.DATASET", "TEST.DATASET"])
 def test_a_data_set_without_a_reader_is_one_clear_error(key, tmp_path):
-    cfg = load_config([], [key, "charades", "DATA.PATH_TO_DATA_DIR", str(tmp_path)])
-    with pytest.raises(ValueError, match=f"{key} must be one of .*'kinetics'.*, got 'charades'"):
+    cfg = load_config([], [key, "diving48", "DATA.PATH_TO_DATA_DIR", str(tmp_path)])
+    with pytest.raises(ValueError, match=f"{key} must be one of .*'kinetics'.*, got 'diving48'"):
         build_loader(cfg, key.split(".")[0].lower())
 
 

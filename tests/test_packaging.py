@@ -147,4 +147,5 @@ def test_the_installed_package_trains_away_from_its_source(tmp_path: Path) -> No
     printed = maskfeat("predict", "--checkpoint", checkpoint, "--video", data / "1.mp4")
     assert len(printed.splitlines()) == 3
     assert maskfeat("--version") == f"maskfeat {slowfast_maskfeat.__version__}\n"
-    assert list(purelib.glob("slowfast_maskfeat/configs/demo/finetune.yaml"))
+    for name in ("demo/finetune", "own/finetune", "own/linear"):
+        assert list(purelib.glob(f"slowfast_maskfeat/configs/{name}.yaml"))

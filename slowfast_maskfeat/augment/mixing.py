@@ -80,8 +80,15 @@ class Mix:
         return mixed
 
     def labels(self, labels: Tensor, draw: MixDraw) -> Tensor:
-        """Return mixed soft labels (B, K) float32 from class numbers (B,)."""
+        """Return mixed soft labels (B, K) float32 from class numbers (B,) or targets (B, K).
+
+        Targets of several labels are smoothed as those of one are: a class that is present has
+        1 - s + s / K, one that is not s / K.
+        """
         off = self.label_smoothing / self.num_classes
+        if labels.ndim == 2:
+            own = labels * (1.0 - self.label_smoothing) + off
+            return own * draw.share + own.flip(0) * (1.0 - draw.share)
         shape = (len(labels), self.num_classes)
         own = torch.full(shape, off, device=labels.device)
         own.scatter_(1, labels[:, None], 1.0 - self.label_smoothing + off)

@@ -28,6 +28,9 @@ class Encoder(nn.Module):
         takes_masks: Whether there is a mask token, which replaces masked patches.
     """
 
+    before_blocks = ("patch_embed", "pos_drop", "norm_stem", "rel_pos_bias")
+    """Modules that the first tokens go through, or that all blocks share."""
+
     cls_token: Tensor
     mask_token: Tensor
 

@@ -20,6 +20,7 @@ from slowfast_maskfeat.builders.datasets import (
 from slowfast_maskfeat.builders.image_recipe import clip_recipe
 from slowfast_maskfeat.builders.label_maps import build_label_maps
 from slowfast_maskfeat.builders.methods import find_method, method_name
+from slowfast_maskfeat.builders.task import takes_label_sets
 from slowfast_maskfeat.builders.train_view import build_random_frames, build_train_transform
 from slowfast_maskfeat.clips import (
     ClipDataset,
@@ -79,8 +80,9 @@ def build_loader(
         raise ValueError(f"split must be 'train', 'val' or 'test', got {split!r}")
     assert videos is None or for_features
     is_given = videos is not None
+    data = data or DataSource(cfg)
     if videos is None:
-        videos = read_videos(cfg, split, data or DataSource(cfg), for_features=for_features)
+        videos = read_videos(cfg, split, data, for_features=for_features)
     is_trained = split == "train" and not for_features
     method = None if for_features or split == "test" else find_method(cfg)
     views: Views
@@ -110,6 +112,7 @@ def build_loader(
         read_timeout=cfg.DATA.DECODE_TIMEOUT / 2,
         max_image_pixels=cfg.DATA.MAX_IMAGE_PIXELS,
         label_maps=build_label_maps(cfg, maps, videos, split) if maps else None,
+        num_classes=0 if for_features else data.num_classes,
     )
     if is_trained:
         batch_size = cfg.TRAIN.BATCH_SIZE * cfg.NUM_SHARDS
@@ -256,6 +259,20 @@ def read_videos(
 
 
 def _check_labels(cfg: CfgNode, videos: VideoList, num_classes: int) -> None:
+    sets = videos.label_sets
+    if sets is not None:
+        if not takes_label_sets(cfg):
+            raise ValueError(
+                f"MODEL.LOSS_FUNC must be 'bce_logit' for {videos.source}, whose rows have several "
+                f"labels, got {cfg.MODEL.LOSS_FUNC!r}; set MODEL.HEAD_ACT sigmoid with it"
+            )
+        if len(sets.numbers) and sets.numbers.max() >= num_classes:
+            place = int(sets.numbers.argmax())
+            raise ValueError(
+                f"{videos.source}: labels must be in [0, {num_classes}) (MODEL.NUM_CLASSES), got "
+                f"{sets.numbers[place]} for {videos.path(sets.row_of(place))}"
+            )
+        return
     if videos.labels is None:
         raise ValueError(
             f"{videos.source}: rows must be `path label` for {method_name(cfg)}, got paths without "

@@ -95,6 +95,7 @@ def data_folder(cfg: CfgNode) -> DataFolder:
         prefix=cfg.DATA.PATH_PREFIX,
         separator=cfg.DATA.PATH_LABEL_SEPARATOR,
         official_split=cfg.DATA.OFFICIAL_SPLIT,
+        frame_rate=float(cfg.DATA.TARGET_FPS),
         shards=Shards(
             patterns=shard_patterns(cfg),
             label=cfg.DATA.SHARD_LABEL,

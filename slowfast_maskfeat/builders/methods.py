@@ -301,7 +301,7 @@ METHODS: dict[MethodKey, Method] = {
     MethodKey("MViT"): Method(
         model=build_classifier,
         task=build_classification,
-        figures=(LOSS_PANEL, TOP1_PANEL),
+        figures=(LOSS_PANEL, TOP1_PANEL, AP_PANEL),
         check=check_classification,
         has_labels=True,
         is_tested=True,

@@ -12,6 +12,7 @@ from fvcore.common.config import CfgNode
 
 from slowfast_maskfeat.builders.data import build_loader, num_clips_of_tests, read_videos
 from slowfast_maskfeat.builders.data_source import DataSource
+from slowfast_maskfeat.builders.freezing import check_frozen_blocks
 from slowfast_maskfeat.builders.methods import find_method
 from slowfast_maskfeat.builders.optimizer import (
     build_schedule,
@@ -78,12 +79,14 @@ def check_training(cfg: CfgNode, data: DataSource) -> list[str]:
     method.check(cfg)
     build_schedule(cfg)
     build_weight_decay(cfg)
+    check_frozen_blocks(cfg)
     _check_best_figure(cfg)
     _check_tested_checkpoint(cfg)
     lists = _read_lists(cfg, data)
     if "test" in lists:
         for num_views in num_clips_of_tests(cfg):
             build_loader(cfg, "test", num_views=num_views, data=data)
+    _check_best_validation(cfg, lists)
     check_files(cfg, list(lists.values()))
     return schedule_warnings(cfg) + _box_warnings(data, lists)
 
@@ -161,13 +164,13 @@ def _check_best_figure(cfg: CfgNode) -> None:
         ValueError: it is not.
     """
     train = cfg.TRAIN
-    if not train.KEEP_BEST:
+    if train.KEEP_BEST in ("", "validation"):
         return
     got = f"got {train.KEEP_BEST!r}"
     if not find_method(cfg).is_monitored:
         raise ValueError(
-            f"TRAIN.KEEP_BEST must be '' in a training whose features TRAIN.MONITOR does not "
-            f"measure, that with labels or of a tokenizer, {got}"
+            f"TRAIN.KEEP_BEST must be '' or 'validation' in a training whose features "
+            f"TRAIN.MONITOR does not measure, that with labels or of a tokenizer, {got}"
         )
     if not train.MONITOR_PERIOD:
         raise ValueError(
@@ -179,6 +182,32 @@ def _check_best_figure(cfg: CfgNode) -> None:
         raise ValueError(
             f"TRAIN.KEEP_BEST must be one of the figures of TRAIN.MONITOR, {measured}, {got}; add "
             "it to TRAIN.MONITOR"
+        )
+
+
+def _check_best_validation(cfg: CfgNode, lists: Mapping[str, VideoList]) -> None:
+    """Check that what validations decide is not decided by the test.
+
+    Raises:
+        ValueError: the validation split is missing, or is the test split.
+    """
+    given = {
+        "TRAIN.STOP_AFTER 0": cfg.TRAIN.STOP_AFTER > 0,
+        "TRAIN.KEEP_BEST ''": cfg.TRAIN.KEEP_BEST == "validation",
+    }
+    off = " and ".join(key for key, is_given in given.items() if is_given)
+    if not off:
+        return
+    if "val" not in lists:
+        raise ValueError(
+            f"DATA.PATH_TO_DATA_DIR must have a validation split, on which this training depends, "
+            f"got none; add one, or set {off}"
+        )
+    if "test" in lists and lists["val"].fingerprint == lists["test"].fingerprint:
+        raise ValueError(
+            f"{lists['val'].source} must be another list than the test's where validations select "
+            f"the weights, but {lists['test'].source} has the same rows: the test would be too "
+            f"good; hold out other videos, or set {off}, or TEST.ENABLE False"
         )
 
 

@@ -19,9 +19,16 @@ from slowfast_maskfeat.losses import (
     soft_cross_entropy,
 )
 from slowfast_maskfeat.targets import StoredLabelTarget, Target
-from slowfast_maskfeat.tasks import Classification, Detection, MaskedPrediction
+from slowfast_maskfeat.tasks import (
+    Classification,
+    Detection,
+    MaskedPrediction,
+    MultiLabelClassification,
+)
 
 ClassLoss = Callable[[Tensor, Tensor], Tensor]
+
+_BINARY_LOSSES = ("bce", "bce_logit")
 
 
 def build_activation(cfg: CfgNode) -> Callable[[Tensor], Tensor]:
@@ -35,22 +42,40 @@ def build_activation(cfg: CfgNode) -> Callable[[Tensor], Tensor]:
 
 
 def check_classification(cfg: CfgNode) -> None:
-    """Check the loss of classification.
+    """Check the loss of classification, and the scores of one with several labels per video.
 
     Raises:
-        ValueError: MODEL.LOSS_FUNC is not a classification loss.
+        ValueError: MODEL.LOSS_FUNC is not a classification loss, or MODEL.HEAD_ACT does not fit it.
     """
-    if cfg.MODEL.LOSS_FUNC not in _CLASS_LOSSES:
+    if takes_label_sets(cfg):
+        if cfg.MODEL.HEAD_ACT != "sigmoid":
+            raise ValueError(
+                f"MODEL.HEAD_ACT must be 'sigmoid' with MODEL.LOSS_FUNC {cfg.MODEL.LOSS_FUNC!r}, "
+                f"whose classes are scored one by one, got {cfg.MODEL.HEAD_ACT!r}"
+            )
+    elif cfg.MODEL.LOSS_FUNC not in _CLASS_LOSSES:
         raise ValueError(
             f"MODEL.LOSS_FUNC must be {' or '.join(map(repr, _CLASS_LOSSES))} for classification, "
+            "or 'bce_logit' for that of videos with several labels, "
             f"got {cfg.MODEL.LOSS_FUNC!r}"
         )
 
 
+def takes_label_sets(cfg: CfgNode) -> bool:
+    """Return whether a classifier learns any number of classes of a video.
+
+    Args:
+        cfg: configuration; not modified.
+    """
+    return cfg.MODEL.LOSS_FUNC in _BINARY_LOSSES and not cfg.DETECTION.ENABLE
+
+
 def build_classification(cfg: CfgNode, model: nn.Module, data: DataSource) -> Classification:
     """Build the task of a classifier."""
-    return Classification(
-        _CLASS_LOSSES[cfg.MODEL.LOSS_FUNC],
+    has_sets = takes_label_sets(cfg)
+    kind = MultiLabelClassification if has_sets else Classification
+    return kind(
+        binary_cross_entropy_with_logits if has_sets else _CLASS_LOSSES[cfg.MODEL.LOSS_FUNC],
         build_activation(cfg),
         num_classes=data.num_classes,
         ensemble=cfg.DATA.ENSEMBLE_METHOD,
@@ -66,7 +91,7 @@ def check_detection(cfg: CfgNode) -> None:
     Raises:
         ValueError: MODEL.LOSS_FUNC contradicts AVA.MULTI_LABEL.
     """
-    accepted = ("bce", "bce_logit") if cfg.AVA.MULTI_LABEL else ("cross_entropy",)
+    accepted = _BINARY_LOSSES if cfg.AVA.MULTI_LABEL else ("cross_entropy",)
     if cfg.MODEL.LOSS_FUNC not in (*accepted, "cross_entropy"):
         raise ValueError(
             f"MODEL.LOSS_FUNC must be {' or '.join(map(repr, accepted))} with AVA.MULTI_LABEL "

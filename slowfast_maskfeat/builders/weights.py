@@ -20,6 +20,7 @@ from slowfast_maskfeat.checkpoints import (
     load_weights,
 )
 from slowfast_maskfeat.checkpoints.naming import ModelFacts
+from slowfast_maskfeat.checkpoints.save_load import best_path
 
 
 def inflation(cfg: CfgNode) -> str:
@@ -152,8 +153,9 @@ def checkpoint_folder(cfg: CfgNode) -> Path:
 def finished_checkpoint(cfg: CfgNode) -> str:
     """Return the checkpoint to test or probe.
 
-    That is TEST.CHECKPOINT_FILE_PATH, else the last checkpoint of this run in OUTPUT_DIR, else the
-    one it started from, TRAIN.CHECKPOINT_FILE_PATH.
+    That is TEST.CHECKPOINT_FILE_PATH, else the best checkpoint of this run in OUTPUT_DIR with
+    TRAIN.KEEP_BEST validation, else its last one, else the one it started from,
+    TRAIN.CHECKPOINT_FILE_PATH.
 
     Args:
         cfg: Configuration; not modified.
@@ -161,7 +163,11 @@ def finished_checkpoint(cfg: CfgNode) -> str:
     Returns:
         The path; empty if there is none.
     """
-    own = find_checkpoints(checkpoint_folder(cfg), cfg.TASK)
+    folder = checkpoint_folder(cfg)
+    own = find_checkpoints(folder, cfg.TASK)
+    best = best_path(folder, prefix=cfg.TASK)
+    if own and cfg.TRAIN.KEEP_BEST == "validation" and best.is_file():
+        own.append(best)
     return (
         cfg.TEST.CHECKPOINT_FILE_PATH
         or (str(own[-1]) if own else "")

@@ -44,8 +44,9 @@ class ClipBatch:
 
     Attributes:
         clips: (B, C, T, H, W) uint8, or float already normalized.
-        labels: (B,) int64 class numbers, or (B, K) float soft labels; with boxes (R,) int64, -1
-            where the label is unknown, or (R, K) float multi-label targets, all zero for none.
+        labels: (B,) int64 class numbers, or (B, K) float soft labels or multi-label targets; with
+            boxes (R,) int64, -1 where the label is unknown, or (R, K) float multi-label targets,
+            all zero for none.
         mask: (B, t, h, w) bool on any grid that divides the token grid; True means masked. Always
             on the CPU. (B, m, t, h, w) if each clip has m masks (AUG.MASK_KIND multiblock).
         boxes: (R, 5) float: batch index, x1, y1, x2, y2 in input pixels.
@@ -272,6 +273,7 @@ class Sample(NamedTuple):
         flips: (V,) bool, see `ClipBatch`, or None.
         label_map: (2, 5, h, w) float32, of the row's image, or None.
         stages: seconds that the stages of its loading took.
+        targets: (V, K) float32, labels of each clip of a list with sets of them; `label` is None.
     """
 
     clips: Tensor
@@ -289,6 +291,7 @@ class Sample(NamedTuple):
     flips: Tensor | None = None
     label_map: Tensor | None = None
     stages: StageTimes = StageTimes()
+    targets: Tensor | None = None
 
 
 def collate(samples: Sequence[Sample]) -> ClipBatch:
@@ -305,6 +308,9 @@ def _collate_kind(samples: Sequence[Sample]) -> ClipBatch:
     labels = None
     if all(sample.label is not None for sample in samples):
         labels = torch.tensor([sample.label for sample in samples]).repeat_interleave(counts)
+    targets = [sample.targets for sample in samples if sample.targets is not None]
+    if targets:
+        labels = torch.cat(targets)
     masks = [sample.mask for sample in samples if sample.mask is not None]
     erase = [sample.erase for sample in samples if sample.erase is not None]
     times = [sample.times for sample in samples if sample.times is not None]

@@ -61,6 +61,7 @@ class ClipDataset(Dataset[Sample]):
         max_image_pixels: pixels above which an image counts as lost; 0 for no limit.
         label_maps: reader of the label map of each row's image; an image without one counts as
             lost. None for batches without maps.
+        num_classes: K of the targets of a list with sets of labels; 0: its clips have no labels.
 
     Attributes:
         given_up: reasons by row, of videos to report as lost without decoding them. The loader adds
@@ -83,6 +84,7 @@ class ClipDataset(Dataset[Sample]):
         read_timeout: float = 0.0,
         max_image_pixels: int = MAX_IMAGE_PIXELS,
         label_maps: LabelMaps | None = None,
+        num_classes: int = 0,
     ) -> None:
         if mask_samplers and len(mask_samplers) != len(views.kinds):
             raise ValueError(
@@ -101,6 +103,7 @@ class ClipDataset(Dataset[Sample]):
         self.read_timeout = read_timeout
         self.max_image_pixels = max_image_pixels
         self.label_maps = label_maps
+        self.num_classes = num_classes
         self.given_up: dict[int, str] = {}
         self._stages = StageTimes()  # of the sample that is being loaded
         self.watching: Callable[[int], AbstractContextManager[object]] = nullcontext
@@ -248,6 +251,7 @@ class ClipDataset(Dataset[Sample]):
                 crops=of_kind.crops,
                 flips=of_kind.flips,
                 label_map=of_kind.label_map,
+                targets=self._targets(row, of_kind),
             )
             kinds.append(sample)
         erase = self._draw_per_clip(
@@ -256,6 +260,16 @@ class ClipDataset(Dataset[Sample]):
         return kinds[0]._replace(
             lost=lost, erase=erase, further=tuple(kinds[1:]), stages=self._stages
         )
+
+    def _targets(self, row: int, clips: ViewClips) -> Tensor | None:
+        """Return the targets (V, K) of clips of a list with sets of labels."""
+        if self.videos.label_sets is None or not self.num_classes:
+            return None
+        spans = [None] * len(clips.clips) if clips.spans is None else clips.spans.tolist()
+        targets = torch.zeros(len(spans), self.num_classes)
+        for target, span in zip(targets, spans, strict=True):
+            target[torch.from_numpy(self.videos.labels_of(row, span))] = 1
+        return targets
 
     def _draw_per_clip(
         self,

@@ -52,6 +52,8 @@ class ViewClips(NamedTuple):
         crops: (V, 4) float32, see `ClipBatch`; None for clips with boxes.
         flips: (V,) bool, see `ClipBatch`; None for clips with boxes.
         label_map: (2, 5, h, w) float32 of the image, see `ClipBatch`, or None.
+        spans: (V, 2) int64, numbers of the first and last frame of each clip whose labels may be
+            those of its frames; None: the labels of the video hold.
     """
 
     clips: Tensor
@@ -62,6 +64,7 @@ class ViewClips(NamedTuple):
     crops: Tensor | None = None
     flips: Tensor | None = None
     label_map: Tensor | None = None
+    spans: NDArray[np.int64] | None = None
 
     def placed(self, drawn: Sequence[CropPlan]) -> ViewClips:
         """Add the crop and flip of each clip."""
@@ -129,7 +132,9 @@ class RandomView:
         samples = (f for f in decoded for _ in range(self.num_samples))
         transform = self.transform
         drawn = ((transform.plan(f.shape[1], f.shape[2], generator), f) for f in samples)
-        return crop_clips(transform, drawn, on_device=self.on_device)[:1]
+        clips, _ = crop_clips(transform, drawn, on_device=self.on_device)
+        spans = np.stack(indices)[:, [0, -1]].repeat(self.num_samples, axis=0)
+        return (clips._replace(spans=spans),)
 
 
 @dataclass(frozen=True, kw_only=True)

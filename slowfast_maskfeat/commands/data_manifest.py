@@ -99,7 +99,7 @@ def make_rows(
         for note in videos.notes:
             print(f"{split}: {note}")
         paths = [videos.path(row) for row in range(len(videos))]
-        labels = None if videos.labels is None else videos.labels.tolist()
+        labels = videos.single_labels()
         rows[split] = relative_rows(paths, labels, folder)
     _move_shares(rows, options)
     return rows

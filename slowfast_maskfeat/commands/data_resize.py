@@ -181,7 +181,7 @@ def write_lists(
 def _rows(
     videos: VideoList, copies: Mapping[str, str], refused: Mapping[str, str]
 ) -> list[ListRow]:
-    labels = None if videos.labels is None else videos.labels.tolist()
+    labels = videos.single_labels()
     return [
         ListRow(copies[videos.path(row)], None if labels is None else labels[row])
         for row in range(len(videos))
@@ -205,6 +205,7 @@ def _work(options: argparse.Namespace) -> int:
     for path in options.lists:
         separator = separator_of(str(path), options.separator)
         lists[path] = read_list(path, separator=separator, prefix=options.prefix)
+        lists[path].single_labels()  # raises its error before any video is copied
         if path.resolve() == (options.output / path.name).resolve():
             raise ValueError(
                 f"--output must be another folder than that of {path}, got {options.output}"

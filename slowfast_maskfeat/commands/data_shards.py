@@ -92,7 +92,7 @@ def measure(
 ) -> tuple[list[PackedRow], list[tuple[str, str]]]:
     """Rows with the sizes of their files, and (path, reason) of those that cannot be packed."""
     paths = [videos.path(row) for row in range(len(videos))]
-    labels = [None] * len(paths) if videos.labels is None else videos.labels.tolist()
+    labels: Sequence[int | None] = videos.single_labels() or [None] * len(paths)
     local = [os.path.abspath(path) for path in paths if not is_address(path)]
     root = os.path.abspath(prefix) if prefix and not is_address(prefix) else ""
     if not root and local:

@@ -48,7 +48,7 @@ _CHOICES: dict[str, tuple[object, ...]] = {
     "TRAIN.CHECKPOINT_INFLATION": ("", "mean", "repeat"),
     "TRAIN.CHECKPOINT_WEIGHTS": ("teacher", "student"),
     "TRAIN.COMPILE": ("", "model", "block"),
-    "TRAIN.KEEP_BEST": ("", *_MONITOR_FIGURES),
+    "TRAIN.KEEP_BEST": ("", *_MONITOR_FIGURES, "validation"),
     "TRAIN.PRECISION": ("", "float32", "tf32", "bf16", "fp16"),
 }
 
@@ -131,6 +131,8 @@ _NOT_NEGATIVE = (
     "TRAIN.KEEP_CHECKPOINTS",
     "TRAIN.MONITOR_MIN_RANK",
     "TRAIN.MONITOR_PERIOD",
+    "TRAIN.STOP_AFTER",
+    "TRAIN.STOP_MIN_CHANGE",
 )
 
 _RATES = (
@@ -162,8 +164,8 @@ _LOSSES = {
     "soft_cross_entropy": "classification",
     "multi_mse": "pre-training",
     "contrastive_loss": "views",
-    "bce": "detection",
-    "bce_logit": "detection",
+    "bce": "detection, several labels per video",
+    "bce_logit": "detection, several labels per video",
 }
 
 

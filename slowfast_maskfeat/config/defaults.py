@@ -111,7 +111,8 @@ def _train() -> CfgNode:
     node = CfgNode()
     node.ENABLE = True  # train
     node.DATASET = (
-        "kinetics"  # kinetics, csv, ssv2, ucf101, hmdb51, imagenet, folder, webdataset, ava
+        # kinetics, csv, ssv2, ucf101, hmdb51, imagenet, folder, webdataset, charades, ava
+        "kinetics"
     )
     node.BATCH_SIZE = 64  # clips per step, over all processes of one machine
     node.EVAL_PERIOD = 10  # epochs between validations; the last epoch is always validated
@@ -131,13 +132,18 @@ def _train() -> CfgNode:
     node.PRECISION = ""  # new: float32, tf32, bf16, fp16; "": see MIXED_PRECISION
     node.ACCUMULATION_STEPS = 1  # new: parts that each batch is split into, to save memory
     node.COMPILE = ""  # new: torch.compile the whole model, or each block alone: model, block
+    node.FREEZE_BLOCKS = 0  # new: first blocks that are not trained; -1: all but the head
     node.CHECKPOINT_WEIGHTS = "teacher"  # new: of a method with a teacher: teacher or student
     node.EMA_DECAY = 0.0  # new: decay per step of the weight average that is validated; 0: none
     node.MAX_NONFINITE = 3  # new: consecutive steps with a non-finite loss that stop training
     node.MONITOR = ["knn", "rank", "std"]  # new: pre-training: figures of the features; []: none
     node.MONITOR_PERIOD = 10  # new: epochs between them; the last epoch always has them; 0: never
     node.MONITOR_MIN_RANK = 2.0  # new: effective rank of the features below which a warning says so
-    node.KEEP_BEST = ""  # new: knn, rank, std: keep the best checkpoint by it, too; "": do not
+    # new: keep the best checkpoint, too: by knn, rank or std, or by validation, and test that one;
+    # "": do not
+    node.KEEP_BEST = ""
+    node.STOP_AFTER = 0  # new: validations without progress that stop training; 0: it goes on
+    node.STOP_MIN_CHANGE = 0.0  # new: progress is more than this, in the unit of the figure
     return node
 
 
@@ -264,8 +270,8 @@ def _model() -> CfgNode:
     node.ARCH = "mvit"  # mvit, maskmvit for pre-training, or a registered backbone
     node.MODEL_NAME = "MViT"  # MViT, or MaskMViT for pre-training
     node.NUM_CLASSES = 400  # K; class names beside the lists take precedence
-    # cross_entropy, soft_cross_entropy; pre-training: multi_mse; detection: bce, bce_logit, of
-    # logits both
+    # cross_entropy, soft_cross_entropy; pre-training: multi_mse; detection, and several labels per
+    # video: bce, bce_logit, of logits both
     node.LOSS_FUNC = "cross_entropy"
     node.HEAD_ACT = "softmax"  # from logits to scores when testing: softmax, sigmoid, none
     node.DROPOUT_RATE = 0.5  # before the classifier

@@ -29,6 +29,7 @@ _OF_A_START = (
     "TRAIN.KEEP_BEST",
     "TRAIN.KEEP_CHECKPOINTS",
     "TRAIN.MONITOR",
+    "TRAIN.STOP_",
 )
 _LONGEST_VALUE = 60  # characters of a table's cell
 

@@ -68,7 +68,7 @@ INERT_KEYS: dict[str, tuple[tuple[object, ...], str]] = {
     "DATA.IN22k_VAL_IN1K": (("",), "ImageNet-22k is not supported"),
     "DATA.LOADER_CHUNK_SIZE": ((0,), "lists of any length are kept in arrays"),
     "DATA.LOADER_CHUNK_OVERALL_SIZE": ((0,), "lists of any length are kept in arrays"),
-    "DATA.MULTI_LABEL": ((False,), "several labels per video are not supported"),
+    "DATA.MULTI_LABEL": ((False, True), "MODEL.LOSS_FUNC bce_logit selects several labels"),
     "DATA.PATH_TO_PRELOAD_IMDB": (("",), "lists are read directly"),
     "DATA.SKIP_ROWS": ((0,), "header rows are detected"),
     "DATA.TIME_DIFF_PROB": ((0.0,), "differences of frames are not supported as inputs"),
@@ -285,6 +285,12 @@ INERT_TOGETHER = (
         ("sum",),
         lambda cfg: not cfg.SOLVER.LARS_ON,
         "without SOLVER.LARS_ON",
+    ),
+    Overruled(
+        "TRAIN.STOP_MIN_CHANGE",
+        (0.0,),
+        lambda cfg: not cfg.TRAIN.STOP_AFTER,
+        "without TRAIN.STOP_AFTER",
     ),
     Overruled(
         "TEST.NUM_ENSEMBLE_VIEWS",

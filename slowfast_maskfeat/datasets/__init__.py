@@ -5,6 +5,7 @@ from __future__ import annotations
 from slowfast_maskfeat.datasets.ava import AvaFolder, ava_class_names, read_ava
 from slowfast_maskfeat.datasets.ava_media import AvaMedia
 from slowfast_maskfeat.datasets.box_rows import read_excluded
+from slowfast_maskfeat.datasets.charades import read_charades
 from slowfast_maskfeat.datasets.class_names import find_class_names, read_class_names
 from slowfast_maskfeat.datasets.folders import (
     folder_class_names,
@@ -13,6 +14,7 @@ from slowfast_maskfeat.datasets.folders import (
     read_imagenet,
 )
 from slowfast_maskfeat.datasets.key_frames import KeyFrames
+from slowfast_maskfeat.datasets.label_sets import LabelSets
 from slowfast_maskfeat.datasets.list_file import (
     read_csv,
     read_kinetics,
@@ -48,6 +50,7 @@ __all__ = [
     "DataFolder",
     "DataSetKind",
     "KeyFrames",
+    "LabelSets",
     "MissingListError",
     "OpenedRow",
     "Shards",
@@ -61,6 +64,7 @@ __all__ = [
     "imagenet_class_names",
     "named_by",
     "read_ava",
+    "read_charades",
     "read_class_names",
     "read_csv",
     "read_excluded",

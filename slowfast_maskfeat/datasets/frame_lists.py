@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import os
 import re
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import replace
 from itertools import groupby
+from typing import NamedTuple
 
 from slowfast_maskfeat.datasets.row_collector import raise_wrong_rows
 from slowfast_maskfeat.datasets.video_list import MissingListError
@@ -46,30 +47,84 @@ def read_frame_lists(
     for path in paths:
         if not is_file(path):
             raise MissingListError(f"frame list {path} does not exist")
-        last = ""
-        for name, line, images in _runs(path):
-            if name not in requested:
-                continue
-            known = found.get(name)
-            if known is not None and name != last:
-                _refuse(
-                    path, line, f"the rows of {name!r} must be adjacent, got others between them"
-                )
-            last = name
-            run = known or _numbered(images[0], fps)
-            places = range(run.num_frames, run.num_frames + len(images))
-            follows = [run.path(place) for place in places]
-            if images != follows:
-                place = next(i for i, image in enumerate(images) if image != follows[i])
-                what = f"the next frame must be {follows[place]}, got {images[place]}"
-                _refuse(path, line + place, what)
-            found[name] = replace(run, num_frames=places.stop)
-    if folder:
-        return {
-            name: replace(run, prefix=os.path.join(folder, run.prefix))
-            for name, run in found.items()
-        }
-    return found
+        runs = NumberedRuns(path, fps=fps, found=found)
+        for run in frame_runs(path):
+            if run.name in requested:
+                runs.add(run)
+    return in_folder(found, folder)
+
+
+def in_folder(found: Mapping[str, NumberedFrames], folder: str) -> dict[str, NumberedFrames]:
+    """Put a folder in front of the paths of all frames; none if it is empty."""
+    if not folder:
+        return dict(found)
+    return {
+        name: replace(video, prefix=os.path.join(folder, video.prefix))
+        for name, video in found.items()
+    }
+
+
+class FrameRun(NamedTuple):
+    """Adjacent rows of a video.
+
+    Attributes:
+        name: of the video.
+        line: of the first row.
+        images: path of each frame.
+        labels: last field of each row, encoded.
+    """
+
+    name: str
+    line: int
+    images: list[str]
+    labels: list[bytes]
+
+
+class NumberedRuns:
+    """Collects the frames of each video of a list.
+
+    Args:
+        path: The list.
+        fps: Frame rate at which the frames were extracted.
+        found: Videos of earlier lists, to which this one's are added.
+
+    Attributes:
+        found: Name -> frames so far.
+    """
+
+    def __init__(
+        self, path: str, *, fps: float, found: dict[str, NumberedFrames] | None = None
+    ) -> None:
+        self._path = path
+        self._fps = fps
+        self._last = ""
+        self.found = {} if found is None else found
+
+    def add(self, run: FrameRun) -> NumberedFrames:
+        """Add a run, which continues that before if both are of one video.
+
+        Returns:
+            The frames of its video so far.
+
+        Raises:
+            ValueError: Other rows are between it and earlier ones of its video, or its frames are
+                not numbered consecutively.
+        """
+        known = self.found.get(run.name)
+        if known is not None and run.name != self._last:
+            what = f"the rows of {run.name!r} must be adjacent, got others between them"
+            _refuse(self._path, run.line, what)
+        self._last = run.name
+        images = run.images
+        video = known or _numbered(images[0], self._fps)
+        places = range(video.num_frames, video.num_frames + len(images))
+        follows = [video.path(place) for place in places]
+        if images != follows:
+            place = next(i for i, image in enumerate(images) if image != follows[i])
+            what = f"the next frame must be {follows[place]}, got {images[place]}"
+            _refuse(self._path, run.line + place, what)
+        self.found[run.name] = video = replace(video, num_frames=places.stop)
+        return video
 
 
 def list_frame_folders(
@@ -121,8 +176,8 @@ def _numbered(path: str, fps: float) -> NumberedFrames:
     )
 
 
-def _runs(path: str) -> Iterator[tuple[str, int, list[str]]]:
-    """Yield name, first line, and frame paths of each run of adjacent rows of a video.
+def frame_runs(path: str) -> Iterator[FrameRun]:
+    """Yield each run of adjacent rows of a video.
 
     A video that extends beyond a chunk yields several runs.
     """
@@ -147,8 +202,10 @@ def _runs(path: str) -> Iterator[tuple[str, int, list[str]]]:
             begin = 0
             for name, group in groupby(fields[::_NUM_FIELDS]):
                 end = begin + sum(1 for _ in group)
-                images = fields[3 + begin * _NUM_FIELDS : end * _NUM_FIELDS : _NUM_FIELDS]
-                yield _text(name), line + begin, [_text(image) for image in images]
+                of_run = fields[begin * _NUM_FIELDS : end * _NUM_FIELDS]
+                images = [_text(image) for image in of_run[3::_NUM_FIELDS]]
+                labels = of_run[4::_NUM_FIELDS]
+                yield FrameRun(_text(name), line + begin, images, labels)
                 begin = end
             line += len(lines)
 

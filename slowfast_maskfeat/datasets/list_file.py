@@ -91,6 +91,10 @@ def read_list(
     official Kinetics CSV files stands for `<label>/<youtube_id>_<start>_<end>.mp4` with six-digit
     seconds, in the layout found on disk (`find_layout`), and its label is a class name.
 
+    A label may be several class numbers with commas between them, as in `path 3,7,12`, or in quotes
+    where the comma is the separator. If a row has several, each row has any number of them, and an
+    empty label (`""` where the separator is a space) means none.
+
     Rows that repeat a path with the same label are kept and counted in `VideoList.notes`.
 
     Args:
@@ -257,23 +261,34 @@ class _Rows:
         if len(fields) != columns.num:
             raise RowError(self._miscounted(fields, columns))
         path = _kinetics_path(fields, columns) if columns.kinetics else fields[columns.path].strip()
-        label = None
+        label: int | tuple[int, ...] | None = None
         if columns.label is not None:
+            if self._is_without_label(fields, columns):
+                error = RowError(f"no label{self._hint(fields)}")
+                self.collector.add_without_label(line, path, error)
+                return
             label = self._label(fields, columns)
         elif len(self.collector) < 2 and not columns.kinetics:
             self._check_bare(line, path)
         self.collector.add(line, path, label)
 
-    def _label(self, fields: list[str], columns: Columns) -> int:
+    def _is_without_label(self, fields: list[str], columns: Columns) -> bool:
+        """Whether the label is empty, or empty quotes between spaces; labels are no names."""
+        assert columns.label is not None
+        text = fields[columns.label].strip()
+        return not self.has_names and (not text or (self.separator == " " and text == '""'))
+
+    def _label(self, fields: list[str], columns: Columns) -> int | tuple[int, ...]:
         assert columns.label is not None
         text = fields[columns.label].strip()
         if self.has_names is None and text:
             # Only below a header a label that is not a number is a name, and not an error.
-            self.has_names = bool(columns.kinetics) or (columns.is_named and not is_number(text))
+            is_named = columns.is_named and not all(map(is_number, text.split(",")))
+            self.has_names = bool(columns.kinetics) or is_named
         if self.has_names:
             return self.collector.named(text)
         try:
-            return self.collector.number(text)
+            return self.collector.numbers(text) if "," in text else self.collector.number(text)
         except RowError as error:
             raise RowError(f"{error}{self._hint(fields)}") from error
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Sequence
 from dataclasses import dataclass
 
@@ -18,6 +19,7 @@ _LABEL_NAMES = (
     *("label_id", "class_id", "category_id", "action_id", "class_index", "class_idx"),
     *("label_name", "class_name", "category_name", "action_name"),
 )
+_SEVERAL_LABELS = re.compile(r"(.+) \d+(,\d+)+")
 _KINETICS_NAMES = ("youtube_id", "time_start", "time_end")
 
 
@@ -66,6 +68,11 @@ def find_separator(lines: Sequence[str]) -> str:
     first = lines[0].strip() if lines else ""
     if "\t" in first:
         return "\t"
+    # The commas of `a.mp4 3,7` are between its labels.
+    for line in lines:
+        several = _SEVERAL_LABELS.fullmatch(line.strip())
+        if several and is_media(several[1]):
+            return " "
     # The comma of `a,b.mp4 3` is in its path.
     others = [first.rpartition(mark)[2].strip() for mark in ",;"]
     if first.split(" ")[-1].isdigit() and not any(text.isdigit() for text in others):

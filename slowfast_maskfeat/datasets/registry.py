@@ -7,6 +7,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 from slowfast_maskfeat.datasets.ava import ava_class_names, read_ava
+from slowfast_maskfeat.datasets.charades import read_charades
 from slowfast_maskfeat.datasets.folders import (
     folder_class_names,
     imagenet_class_names,
@@ -65,6 +66,7 @@ _KINDS = {
     "imagenet": DataSetKind(read=read_imagenet, class_names=imagenet_class_names, images_only=True),
     "folder": DataSetKind(read=read_folder, class_names=folder_class_names),
     "webdataset": DataSetKind(read=read_webdataset, in_shards=True),
+    "charades": DataSetKind(read=read_charades),
     "ava": DataSetKind(read=read_ava, class_names=ava_class_names, has_boxes=True),
 }
 

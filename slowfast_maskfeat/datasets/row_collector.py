@@ -10,6 +10,7 @@ from typing import NoReturn
 
 import numpy as np
 
+from slowfast_maskfeat.datasets.label_sets import LabelSets
 from slowfast_maskfeat.datasets.video_list import VideoList
 from slowfast_maskfeat.text import cut_quotes
 
@@ -39,6 +40,9 @@ class RowCollector:
         self._paths = bytearray()
         self._ends = array("q")
         self._labels = array("q")
+        self._label_ends: array[int] | None = None  # of each row, if not all have one label
+        self._has_several = False
+        self._without: list[tuple[int, str]] = []  # rows with an empty label, and their errors
         self._lines = array("q")
         self._keys = array("q")
         self._names: dict[str, int] = {}
@@ -66,8 +70,8 @@ class RowCollector:
         if len(self._wrong) >= _MAX_NAMED:
             self._raise()
 
-    def add(self, line: int, path: str, label: int | None) -> None:
-        """Add a row.
+    def add(self, line: int, path: str, label: int | tuple[int, ...] | None) -> None:
+        """Add a row; with a tuple of labels, every row has a set of them.
 
         Raises:
             RowError: The path is empty or has a NUL byte.
@@ -81,8 +85,38 @@ class RowCollector:
         self._ends.append(len(self._paths))
         self._lines.append(line)
         self._keys.append(hash(encoded))
-        if label is not None:
+        if isinstance(label, int):
             self._labels.append(label)
+        elif label is not None:
+            if self._label_ends is None:  # so far each row had one
+                self._label_ends = array("q", range(1, len(self)))
+            self._labels.extend(label)
+            self._has_several |= len(label) > 1
+        if self._label_ends is not None:
+            self._label_ends.append(len(self._labels))
+
+    def add_without_label(self, line: int, path: str, error: RowError) -> None:
+        """Add a row with an empty label: of no class, if other rows have several labels.
+
+        Args:
+            line: Its number.
+            path: Of its video.
+            error: Recorded otherwise.
+
+        Raises:
+            RowError: See `add`.
+        """
+        self.add(line, path, ())
+        if len(self._without) < _MAX_NAMED:
+            self._without.append((line, str(error)))
+
+    def numbers(self, text: str) -> tuple[int, ...]:
+        """Class numbers with commas between them, ascending and each once; of no text none.
+
+        Raises:
+            RowError: One of them is not a valid class number.
+        """
+        return tuple(sorted({self.number(part.strip()) for part in text.split(",") if text}))
 
     def number(self, text: str) -> int:
         """Class number of a label that is a number.
@@ -129,13 +163,18 @@ class RowCollector:
             ValueError: There are no rows, or some are malformed or contradict each other.
         """
         repeated = self._check_repeated()
-        if self._wrong:
-            self._raise()
+        if not self._has_several:
+            self._wrong += self._without
+        self.check()
         if not self._ends:
             raise ValueError(f"{self.source} has no rows")
         if repeated:
             notes = (*notes, repeated)
         labels = np.array(self._labels, np.int64) if self._labels else None
+        sets = None
+        if self._label_ends is not None:
+            sets = LabelSets(np.array(self._labels, np.int64), np.array(self._label_ends, np.int64))
+            labels = None
         names: tuple[str, ...] | None = None
         if self._has_names and labels is not None:
             names = tuple(self.class_names or sorted(self._names))
@@ -150,7 +189,18 @@ class RowCollector:
             folder=folder,
             class_names=names,
             notes=tuple(notes),
+            label_sets=sets,
         )
+
+    def check(self) -> None:
+        """Check that no row was malformed.
+
+        Raises:
+            ValueError: Some were; the message names them.
+        """
+        self._wrong.sort()
+        if self._wrong:
+            self._raise()
 
     def _check_repeated(self) -> str:
         """Record rows that contradict an earlier one; return a note on those that repeat one."""
@@ -166,12 +216,11 @@ class RowCollector:
                 if first == row or row in repeated[-1:]:
                     continue
                 repeated.append(row)
-                if self._labels and self._labels[first] != self._labels[row]:
+                if self._labels and self._labels_of(first) != self._labels_of(row):
                     path = self._encoded(row).decode("utf-8", "replace")
                     one, other = self._label(row), self._label(first)
                     what = f"{path!r} has the label {one}, but {other} in {self._unit}"
                     self._wrong.append((self._lines[row], f"{what} {self._lines[first]}"))
-        self._wrong.sort()
         if not repeated:
             return ""
         row = min(repeated)
@@ -183,10 +232,16 @@ class RowCollector:
         begin = self._ends[row - 1] if row else 0
         return bytes(self._paths[begin : self._ends[row]])
 
+    def _labels_of(self, row: int) -> tuple[int, ...]:
+        if self._label_ends is None:
+            return (self._labels[row],)
+        begin = self._label_ends[row - 1] if row else 0
+        return tuple(self._labels[begin : self._label_ends[row]])
+
     def _label(self, row: int) -> str:
-        label = self._labels[row]
         if not self._has_names:
-            return str(label)
+            return ",".join(map(str, self._labels_of(row)))
+        (label,) = self._labels_of(row)
         return repr(next(name for name, number in self._names.items() if number == label))
 
     def _raise(self) -> None:

@@ -12,6 +12,7 @@ from typing import NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
+from slowfast_maskfeat.datasets.label_sets import LabelSets
 from slowfast_maskfeat.files import is_address, is_file, join
 from slowfast_maskfeat.log import Progress
 from slowfast_maskfeat.videos.decode import open_video
@@ -70,6 +71,7 @@ class DataFolder:
         prefix: Folder of the videos (DATA.PATH_PREFIX); empty: the reader's default.
         separator: Separator of path and label in list files (DATA.PATH_LABEL_SEPARATOR).
         official_split: Number of the published split (DATA.OFFICIAL_SPLIT).
+        frame_rate: Frames per second of extracted frames without a rate (DATA.TARGET_FPS).
         shards: Options for data in tar files.
         progress: (total, description) -> progress bar of a long read.
     """
@@ -78,6 +80,7 @@ class DataFolder:
     prefix: str = ""
     separator: str = " "
     official_split: int = 1
+    frame_rate: float = 30.0
     shards: Shards = field(default_factory=Shards)
     progress: Callable[[int, str], Progress] = _no_progress
 
@@ -115,7 +118,8 @@ class VideoList:
     """Samples of a split in three arrays, whatever their number.
 
     Attributes:
-        labels: int64 (n,) class numbers, or None if the list has no labels.
+        labels: int64 (n,) class numbers; None if rows have none, or any number of them.
+        label_sets: The class numbers of each row if rows have any number of them, else None.
         source: List file or folder, for messages.
         class_names: Names of the classes if the labels in the list are names, else None.
         notes: Warnings for the user: repeated rows, ignored files.
@@ -135,17 +139,20 @@ class VideoList:
         class_names: tuple[str, ...] | None = None,
         notes: tuple[str, ...] = (),
         spell: Callable[[str], str] | None = None,
+        label_sets: LabelSets | None = None,
     ) -> None:
         """Store the concatenated encoded `paths` and int64 (n,) `ends` of each of them.
 
         `spell` maps a path in the list to the path on disk, relative to `folder`.
         """
         assert labels is None or len(labels) == len(ends)
+        assert label_sets is None or (labels is None and len(label_sets) == len(ends))
         self._paths = paths
         self._ends = ends
         self._folder = folder
         self._spell = spell
         self.labels = labels
+        self.label_sets = label_sets
         self.source = source
         self.class_names = class_names
         self.notes = notes
@@ -165,6 +172,26 @@ class VideoList:
         encoded = self._paths[begin : self._ends[index]].tobytes()
         path = encoded.decode("utf-8", "surrogateescape")
         return join(self._folder, path if self._spell is None else self._spell(path))
+
+    def single_labels(self) -> list[int] | None:
+        """Class number of each row, for commands that write lists; None for paths alone.
+
+        Raises:
+            ValueError: Rows have several labels.
+        """
+        if self.label_sets is not None:
+            raise ValueError(f"{self.source} must have one label in each row here, got several")
+        return None if self.labels is None else [int(label) for label in self.labels.tolist()]
+
+    def labels_of(self, row: int, frames: tuple[int, int] | None = None) -> NDArray[np.int64]:
+        """Class numbers of a row of `label_sets`, ascending.
+
+        Args:
+            row: Which.
+            frames: First and last frame of a clip of the row, for lists with labels of each frame.
+        """
+        assert self.label_sets is not None
+        return self.label_sets.of(row)
 
     def first_files(self, count: int) -> list[str]:
         """Local files among the first `count` samples, to see whether they exist.
@@ -238,6 +265,7 @@ class VideoList:
             class_names=self.class_names,
             notes=self.notes,
             spell=spell,
+            label_sets=self.label_sets,
         )
 
     @property
@@ -246,8 +274,11 @@ class VideoList:
 
         It does not depend on separator, header, folder of the videos and its layout.
         """
-        digest = hashlib.sha256(b"labeled" if self.labels is not None else b"bare")
-        for column in (self._ends, self._paths, self.labels):
+        sets = self.label_sets
+        kind = b"bare" if self.labels is None else b"labeled"
+        digest = hashlib.sha256(b"label sets" if sets is not None else kind)
+        further = (None, None) if sets is None else (sets.numbers, sets.ends)
+        for column in (self._ends, self._paths, self.labels, *further):
             if column is not None:
                 digest.update(column.tobytes())
         return digest.hexdigest()

@@ -96,12 +96,15 @@ def evaluate(
 
 @contextmanager
 def _evaluating(modules: Sequence[nn.Module]) -> Iterator[None]:
-    """Put modules into evaluation mode, and restore the mode of each afterwards."""
-    before = [module.training for module in modules]
+    """Put modules into evaluation mode, and restore the mode of each part afterwards.
+
+    Frozen parts are in evaluation mode before, too.
+    """
+    before = [(part, part.training) for module in modules for part in module.modules()]
     for module in modules:
         module.eval()
     try:
         yield
     finally:
-        for module, mode in zip(modules, before, strict=True):
-            module.train(mode)
+        for part, mode in before:
+            part.training = mode

@@ -155,6 +155,11 @@ class Reporter:
             return {}
         return {name: means[name] for name in ("loss", *self._names)}
 
+    def say(self, message: str) -> None:
+        """Print a line."""
+        if distributed.is_main():
+            print(message, file=self._stream)
+
     def close(self) -> None:
         """Close the progress bar."""
         if self._progress is not None:

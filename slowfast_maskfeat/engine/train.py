@@ -23,6 +23,7 @@ from slowfast_maskfeat.cli import StoppedError
 from slowfast_maskfeat.clips.batch import ClipBatch
 from slowfast_maskfeat.clips.batch_transform import BatchTransform
 from slowfast_maskfeat.clips.loader import ClipLoader
+from slowfast_maskfeat.engine.best_validation import BestValidation
 from slowfast_maskfeat.engine.coordination import from_main
 from slowfast_maskfeat.engine.finite_watch import FiniteWatch
 from slowfast_maskfeat.engine.gradient_step import StepResult
@@ -92,11 +93,12 @@ def train(
     transform: BatchTransform | None = None,
     validate: Callable[[StopSignals], dict[str, Any]] | None = None,
     owes_validation: bool = False,
+    best: BestValidation | None = None,
     monitor: Monitor | None = None,
     utilization: Utilization | None = None,
     stream: TextIO | None = None,
 ) -> list[Path]:
-    """Train from the epoch and step of `state` to the last epoch.
+    """Train from the epoch and step of `state` to the last epoch, or until validations stop it.
 
     Args:
         state: model, optimizer and task, with the epoch and step.
@@ -110,6 +112,7 @@ def train(
         validate: returns validation metrics; None disables validation.
         owes_validation: make the validation of the restored state first, which was due when the
             run was stopped.
+        best: keeps the best validation and may stop the training; None: nothing depends on them.
         monitor: measures the features; None: they are not measured.
         utilization: of the device, for the log; None: it is not logged.
         stream: of the progress bar and messages; None for stderr.
@@ -146,6 +149,7 @@ def train(
         device=device,
         transform=transform,
         validate=validate,
+        best=best,
         monitor=monitor,
     )
     with StopSignals() as signals:
@@ -153,7 +157,7 @@ def train(
             loop.validate(signals)
         if monitor is not None and monitor.is_owed:
             loop.monitor(signals)
-        while state.epoch < settings.max_epoch:
+        while state.epoch < settings.max_epoch and not (best is not None and best.should_stop):
             signal = loop.run_epoch(signals)
             last = state.epoch == settings.max_epoch
             if signal or last or _is_due(state.epoch, settings.checkpoint_period):
@@ -164,6 +168,8 @@ def train(
                 loop.validate(signals)
             if monitor is not None and monitor.is_due(state.epoch, settings.max_epoch):
                 loop.monitor(signals)
+            if best is not None and best.should_stop and not last:
+                loop.stop_early()
     return [path for path in loop.saved if path.exists()]
 
 
@@ -182,6 +188,7 @@ class _TrainLoop:
         device: torch.device,
         transform: BatchTransform | None,
         validate: Callable[[StopSignals], dict[str, Any]] | None,
+        best: BestValidation | None,
         monitor: Monitor | None,
     ) -> None:
         self._state = state
@@ -193,6 +200,7 @@ class _TrainLoop:
         self._device = device
         self._transform = transform
         self._validate = validate
+        self._best = best
         self._monitor = monitor
         self._watch = FiniteWatch(settings.max_nonfinite, loader, device, state.scaler.is_enabled())
         self._meter: Meter | None = None
@@ -270,9 +278,30 @@ class _TrainLoop:
         """
         assert self._validate is not None
         results = self._measure(self._validate, signals)
+        if self._best is not None:
+            best = self._best
+            value = from_main(lambda: results.get(best.figure))
+            if best.add(value, self._state.epoch) and best.is_kept:
+                self._save_best(best.record)
         self._log.write("validation", **self._place(), **results)
         self._reporter.validation(self._state, results)
         self._stop_after(signals)
+
+    def stop_early(self) -> None:
+        """Log why the training ends before its last epoch, once its checkpoint is saved."""
+        assert self._best is not None
+        if self._state.checkpoint is None:
+            self.save()
+        best = self._best
+        self._log.write(
+            "early_stop",
+            **self._place(),
+            figure=best.figure,
+            best=best.value,
+            best_epoch=best.epoch,
+            num_without_progress=best.num_without_progress,
+        )
+        self._reporter.say(self._best.summary(self._state.epoch))
 
     def monitor(self, signals: StopSignals) -> None:
         """Measure the features of the current weights, log the result and keep the best weights.
@@ -350,7 +379,8 @@ class _TrainLoop:
         self._report_lost()
         state = self._state
         meter = self._meter.state_dict() if self._meter and state.step else None
-        return state.payload(lost=self._lost.state_dict(), meter=meter)
+        further = {} if self._best is None else {"validation": self._best.state_dict()}
+        return state.payload(lost=self._lost.state_dict(), meter=meter, **further)
 
 
 def _is_due(count: int, period: int) -> bool:

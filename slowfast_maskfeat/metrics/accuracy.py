@@ -173,6 +173,21 @@ class VideoScores:
             ValueError: If a clip was added more than once, which would weight videos unevenly.
         """
         assert labels.shape == (len(self.scores),)
+        counts = self.counts()
+        scored = self.clip_counts.sum(dim=1) > 0
+        correct = topk_correct(self.video_scores()[scored], labels.cpu().long()[scored], (1, 5))
+        num_scored = int(scored.sum())
+        top1, top5 = (
+            100.0 * int(count) / num_scored if num_scored else float("nan") for count in correct
+        )
+        return VideoResult(top1=top1, top5=top5, **counts)
+
+    def counts(self) -> dict[str, Any]:
+        """Compute the fields of :class:`VideoResult` that are no accuracy.
+
+        Raises:
+            ValueError: If a clip was added more than once, which would weight videos unevenly.
+        """
         if bool((self.clip_counts > 1).any()):
             twice = int((self.clip_counts > 1).sum())
             raise ValueError(
@@ -180,21 +195,14 @@ class VideoScores:
             )
         per_video = self.clip_counts.sum(dim=1)
         scored = per_video > 0
-        correct = topk_correct(self.video_scores()[scored], labels.cpu().long()[scored], (1, 5))
-        num_scored = int(scored.sum())
-        top1, top5 = (
-            100.0 * int(count) / num_scored if num_scored else float("nan") for count in correct
-        )
         num_losses = int(self.num_losses)
         incomplete = scored & (per_video < self.num_views)
-        return VideoResult(
-            top1=top1,
-            top5=top5,
-            loss=float(self.loss_sum) / num_losses if num_losses else None,
-            num_videos=len(self.scores),
-            num_videos_scored=num_scored,
-            num_clips_expected=self.clip_counts.numel(),
-            num_clips=int(self.clip_counts.sum()),
-            lost_videos=(~scored).nonzero().flatten().tolist(),
-            incomplete_videos=incomplete.nonzero().flatten().tolist(),
-        )
+        return {
+            "loss": float(self.loss_sum) / num_losses if num_losses else None,
+            "num_videos": len(self.scores),
+            "num_videos_scored": int(scored.sum()),
+            "num_clips_expected": self.clip_counts.numel(),
+            "num_clips": int(self.clip_counts.sum()),
+            "lost_videos": (~scored).nonzero().flatten().tolist(),
+            "incomplete_videos": incomplete.nonzero().flatten().tolist(),
+        }

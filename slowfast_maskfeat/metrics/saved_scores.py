@@ -24,7 +24,8 @@ class SavedScores:
 
     Attributes:
         scores: (V, K) float64, higher is better.
-        labels: (V,) int64 class numbers; -1 where no clip was decoded.
+        labels: (V,) int64 class numbers; -1 where no clip was decoded. Or (V, K) int64 of videos
+            with any number of classes: 1 for those that it has, else 0.
         num_clips: (V,) int64, clips that were scored.
         class_names: of the K classes; empty if unknown.
         paths: of the V videos; empty in files of earlier versions.
@@ -37,6 +38,11 @@ class SavedScores:
     class_names: tuple[str, ...] = ()
     paths: tuple[str, ...] = ()
     facts: Mapping[str, Any] = field(default_factory=dict)
+
+    @property
+    def has_label_sets(self) -> bool:
+        """Whether a video has any number of classes."""
+        return self.labels.ndim == 2
 
     def name(self, number: int) -> str:
         """Return the name of a class, or its number as text."""
@@ -77,9 +83,14 @@ def read_scores(path: str | os.PathLike[str]) -> SavedScores:
     names, paths = arrays["class_names"], arrays.get("paths", np.array([], np.str_))
     num_videos, num_classes = scores.shape if scores.ndim == 2 else (0, 0)
     is_table = scores.ndim == 2 and scores.size > 0 and scores.dtype.kind == "f"
+    is_labels = _has_shape(labels, "i", num_videos)
+    is_labels |= labels.dtype.kind == "i" and labels.shape == scores.shape
     rules = {
         "scores": (is_table, "floats (videos, classes)"),
-        "labels": (_has_shape(labels, "i", num_videos), f"integers ({num_videos},)"),
+        "labels": (
+            is_labels,
+            f"integers ({num_videos},), or ({num_videos}, {num_classes}) for several of a video",
+        ),
         "num_clips": (_has_shape(clips, "i", num_videos), f"integers ({num_videos},)"),
         "class_names": (_has_shape(names, "US", num_classes, 0), f"texts ({num_classes},)"),
         "paths": (_has_shape(paths, "US", num_videos, 0), f"texts ({num_videos},)"),
@@ -88,10 +99,13 @@ def read_scores(path: str | os.PathLike[str]) -> SavedScores:
         if not is_right:
             got = arrays[key]
             raise ValueError(f"{name}: {key!r} must be {accepted}, got {got.dtype} {got.shape}")
-    if labels.min() < -1 or labels.max() >= num_classes:
+    if labels.ndim == 2:
+        if labels.min() < 0 or labels.max() > 1:
+            raise ValueError(f"{name}: labels of several classes must be 0 or 1")
+    elif labels.min() < -1 or labels.max() >= num_classes:
         wrong = int(labels[(labels < -1) | (labels >= num_classes)][0])
         raise ValueError(f"{name}: labels must be in [-1, {num_classes}), got {wrong}")
-    if (labels[clips > 0] < 0).any():
+    if labels.ndim == 1 and (labels[clips > 0] < 0).any():
         raise ValueError(f"{name}: every scored video must have a label, got -1")
     return SavedScores(
         scores=scores.astype(np.float64),

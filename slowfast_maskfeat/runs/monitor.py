@@ -61,7 +61,8 @@ def build_monitor(
     if not (find_method(cfg).is_monitored and train.MONITOR and train.MONITOR_PERIOD):
         return None
     measure = _Measurement(cfg, state, data, device)
-    if train.KEEP_BEST and train.KEEP_BEST not in measure.figures:
+    kept = "" if train.KEEP_BEST == "validation" else train.KEEP_BEST
+    if kept and kept not in measure.figures:
         measured = ", ".join(map(repr, ("", *measure.figures)))
         raise ValueError(
             f"TRAIN.KEEP_BEST must be one of the figures that are measured, {measured}, got "
@@ -73,7 +74,7 @@ def build_monitor(
         measure=measure,
         figures=measure.figures,
         period=train.MONITOR_PERIOD,
-        best_figure=train.KEEP_BEST,
+        best_figure=kept,
         best_value=from_main(lambda: _best_so_far(cfg, state)),
     )
 
@@ -238,6 +239,8 @@ def _spread(num_rows: int) -> NDArray[np.int64]:
 
 def _why_no_neighbors(videos: VideoList, labels: NDArray[np.int64] | None) -> str:
     """Return why the accuracy of nearest neighbors can't be measured; empty if it can."""
+    if videos.label_sets is not None:
+        return f"the rows of {videos.source} have several labels"
     if labels is None:
         return f"the rows of {videos.source} have no labels"
     if (labels == labels[:1]).all():

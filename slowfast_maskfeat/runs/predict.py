@@ -58,7 +58,7 @@ class Prediction(NamedTuple):
 
 
 class Predictor:
-    """Classifies videos by the mean score of all views of the model's test.
+    """Classifies videos by the scores of all views, combined as in the model's test.
 
     Args:
         model: from `from_pretrained`, or a path that it loads.
@@ -210,7 +210,7 @@ class Predictor:
         return torch.cat(logits).cpu()
 
     def best(self, logits: Tensor, path: str, top: int) -> Prediction:
-        """Return the best classes of clips by their mean score.
+        """Return the best classes of clips by their combined score.
 
         Args:
             logits: (V, K).
@@ -229,7 +229,8 @@ class Predictor:
             yield row, logits[of_row], Span(float(times.min()), float(times.max())), ""
 
     def _best(self, logits: Tensor, blank: Prediction, top: int) -> Prediction:
-        scores = self._task.activation(logits).mean(0)
+        of_views = self._task.activation(logits)
+        scores = of_views.amax(0) if self._task.ensemble == "max" else of_views.mean(0)
         best = scores.topk(min(top, len(scores)))
         classes = tuple(best.indices.tolist())
         return blank._replace(

@@ -192,6 +192,10 @@ def _check_labels(videos: VideoList) -> None:
     Raises:
         ValueError: it has none.
     """
+    if videos.label_sets is not None:
+        raise ValueError(
+            f"{videos.source} must have one label in each row for a probe (PROBE.KIND), got several"
+        )
     if videos.labels is None:
         raise ValueError(
             f"{videos.source} must have labels for a probe (PROBE.KIND), got rows without; write "

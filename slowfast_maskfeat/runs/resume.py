@@ -12,7 +12,9 @@ from fvcore.common.config import CfgNode
 from slowfast_maskfeat.builders.weights import checkpoint_folder
 from slowfast_maskfeat.checkpoints import find_checkpoints, find_tasks
 from slowfast_maskfeat.config import changed_keys, changes_training, difference_table
+from slowfast_maskfeat.engine.best_validation import BestValidation
 from slowfast_maskfeat.engine.coordination import from_main
+from slowfast_maskfeat.engine.state import TrainState
 from slowfast_maskfeat.log import read_events
 from slowfast_maskfeat.runs.report import print_main
 
@@ -84,19 +86,73 @@ def free_folder(folder: str) -> str:
     return next((name for name in free if not Path(name).exists()), f"{first}_new")
 
 
-def is_followed_by(kind: str, checkpoint: Path) -> bool:
-    """Return whether the log beside a folder of checkpoints has an event of one of them.
+def find_following(kind: str, checkpoint: Path) -> Mapping[str, Any] | None:
+    """Find the event of a checkpoint in the log beside its folder.
 
     Args:
         kind: of the event, "validation" or "monitor".
         checkpoint: a file in OUTPUT_DIR/checkpoints. An event that is older than its last writing
             does not count.
+
+    Returns:
+        The event; None if there is none.
     """
     log = checkpoint.parent.parent / "stats.jsonl"
     for event in reversed(read_events(log) if log.exists() else []):
         if event.get("event") == kind and event.get("checkpoint") == checkpoint.name:
-            return True
+            return event
         written = event.get("path") if event.get("event") == "checkpoint" else None
         if isinstance(written, str) and Path(written).name == checkpoint.name:
-            return False
+            return None
+    return None
+
+
+def is_owed(cfg: CfgNode, state: TrainState, kind: str) -> bool:
+    """Return whether the run was stopped before an event that follows its last checkpoint."""
+    path = state.checkpoint
+    if path is None or path.parent != checkpoint_folder(cfg) or state.step:
+        return False
+    return from_main(lambda: find_following(kind, path) is None)
+
+
+def build_best_validation(cfg: CfgNode, state: TrainState) -> BestValidation | None:
+    """Build the record of the best validation, that of a resumed run restored.
+
+    Returns:
+        None if nothing depends on it.
+
+    Raises:
+        ValueError: the checkpoint has that of another figure.
+    """
+    train = cfg.TRAIN
+    is_kept = train.KEEP_BEST == "validation"
+    if not (train.STOP_AFTER or is_kept):
+        return None
+    best = BestValidation(
+        figure=state.task.best_figure,
+        patience=train.STOP_AFTER,
+        min_change=train.STOP_MIN_CHANGE,
+        is_kept=is_kept,
+    )
+    saved = state.resumed.get("validation")
+    if saved is not None:
+        best.load_state_dict(saved)
+    return best
+
+
+def is_validation_owed(cfg: CfgNode, state: TrainState, best: BestValidation | None) -> bool:
+    """Return whether the run was stopped before the validation that follows its last checkpoint.
+
+    One that the checkpoint precedes is taken from the log.
+    """
+    path = state.checkpoint
+    if best is None or path is None or state.step:
+        return is_owed(cfg, state, "validation")
+    if best.last_epoch == state.epoch:
+        return False
+    is_own = path.parent == checkpoint_folder(cfg)
+    event = from_main(lambda: find_following("validation", path) if is_own else None)
+    if event is None:
+        return True
+    best.add(event.get(best.figure), state.epoch)
     return False

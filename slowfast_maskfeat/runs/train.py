@@ -16,6 +16,7 @@ from slowfast_maskfeat.backbones import Classifier, ContrastiveModel, compiled
 from slowfast_maskfeat.builders.augment import build_batch_transform
 from slowfast_maskfeat.builders.data import build_loader
 from slowfast_maskfeat.builders.data_source import DataSource
+from slowfast_maskfeat.builders.freezing import freeze_blocks
 from slowfast_maskfeat.builders.kernels import switch_on_kernels
 from slowfast_maskfeat.builders.methods import build_model, build_task, find_method
 from slowfast_maskfeat.builders.optimizer import (
@@ -35,7 +36,7 @@ from slowfast_maskfeat.checkpoints.save_load import find_checkpoints, load_check
 from slowfast_maskfeat.clips import ClipLoader
 from slowfast_maskfeat.datasets import MissingListError
 from slowfast_maskfeat.ema import WeightAverage
-from slowfast_maskfeat.engine.coordination import check_shared, from_main
+from slowfast_maskfeat.engine.coordination import check_shared
 from slowfast_maskfeat.engine.gradient_step import GradientStep
 from slowfast_maskfeat.engine.lost_videos import LostVideos
 from slowfast_maskfeat.engine.state import TrainState, is_resumable
@@ -48,8 +49,10 @@ from slowfast_maskfeat.runs.model_info import measure_model
 from slowfast_maskfeat.runs.monitor import build_monitor
 from slowfast_maskfeat.runs.report import data_facts, print_main, print_notes
 from slowfast_maskfeat.runs.resume import (
+    build_best_validation,
     check_folder,
-    is_followed_by,
+    is_owed,
+    is_validation_owed,
     print_changes,
     print_other_tasks,
 )
@@ -89,6 +92,7 @@ def run_training(
     check_folder(cfg)
     torch.manual_seed(cfg.RNG_SEED)
     model = build_model(cfg, data=data).to(device)
+    freeze_blocks(cfg, model)
     task = build_task(cfg, model, data=data).to(device)
     switch_on_kernels(cfg, device, model, task)
     loader = build_loader(cfg, "train", data=data)
@@ -138,13 +142,21 @@ def run_training(
         print_main(f"validation: {evaluation.summary(results)}")
         return {**data_facts(cfg, val_loader), **results}
 
+    best = build_best_validation(cfg, state)
+    settings = _settings(cfg, precision, task.scalar_names, num_steps=len(loader))
+    owes_validation = (
+        val_loader is not None
+        and settings.validates(state.epoch)
+        and is_validation_owed(cfg, state, best)
+    )
+    if best is not None and best.should_stop:
+        print_main(f"{started_from}: {best.summary(state.epoch)}; nothing left to train")
     if state.epoch >= cfg.SOLVER.MAX_EPOCH:
         print_main(f"{started_from} is of the last epoch (SOLVER.MAX_EPOCH): nothing left to train")
-    settings = _settings(cfg, precision, task.scalar_names, num_steps=len(loader))
     monitor = build_monitor(cfg, state, data, device)
     if monitor is not None and monitor.is_due(state.epoch, settings.max_epoch):
         is_new = state.checkpoint is None  # its first weights are the baseline
-        monitor.is_owed = is_new or _is_owed(cfg, state, "monitor")
+        monitor.is_owed = is_new or is_owed(cfg, state, "monitor")
     written = train(
         state,
         loader,
@@ -157,9 +169,8 @@ def run_training(
         device=device,
         transform=build_batch_transform(cfg, data=data),
         validate=validate if val_loader is not None else None,
-        owes_validation=val_loader is not None
-        and settings.validates(state.epoch)
-        and _is_owed(cfg, state, "validation"),
+        owes_validation=owes_validation,
+        best=best,
         monitor=monitor,
         utilization=utilization,
     )
@@ -200,6 +211,11 @@ def _start(cfg: CfgNode, state: TrainState, data: DataSource, may_change: bool) 
         _load_teacher(cfg, state, path, content)
     elif find_method(cfg).is_tested:
         print_main("TRAIN.CHECKPOINT_FILE_PATH is empty: training starts from random weights")
+        if cfg.TRAIN.FREEZE_BLOCKS:
+            print_main(
+                f"warning: TRAIN.FREEZE_BLOCKS {cfg.TRAIN.FREEZE_BLOCKS}: the frozen weights stay "
+                "random; set TRAIN.CHECKPOINT_FILE_PATH to a trained model"
+            )
     # The same draws in every process: only the model is synchronized among them.
     torch.manual_seed(cfg.RNG_SEED)
     state.task.start(state.bare)
@@ -247,14 +263,6 @@ def _resume(
     return str(path)
 
 
-def _is_owed(cfg: CfgNode, state: TrainState, kind: str) -> bool:
-    """Return whether the run was stopped before an event that follows its last checkpoint."""
-    path = state.checkpoint
-    if path is None or path.parent != checkpoint_folder(cfg) or state.step:
-        return False
-    return from_main(lambda: not is_followed_by(kind, path))
-
-
 def _settings(
     cfg: CfgNode, precision: torch.dtype | None, shown: Sequence[str], *, num_steps: int
 ) -> TrainSettings:
@@ -297,7 +305,7 @@ def _log_start(
     cost: int | None,
     utilization: Utilization | None,
 ) -> None:
-    num_parameters = sum(parameter.numel() for parameter in state.bare.parameters())
+    num_parameters, num_trained = _count_parameters(state.bare)
     # Of a resumed run, the cost is in the log since it began.
     multiply_adds = None if state.checkpoint else cost
     log.write(
@@ -306,6 +314,7 @@ def _log_start(
         epoch=state.epoch,
         step=state.step,
         num_parameters=num_parameters,
+        num_trained=num_trained,
         multiply_adds=multiply_adds,
         matrix_tflops=None if utilization is None else utilization.matrix_rate / 1e12,
         num_processes=distributed.world_size(),
@@ -322,11 +331,18 @@ def _log_start(
         return
     work = "" if multiply_adds is None else f", {multiply_adds / 1e9:.2f} G multiply-adds per clip"
     rows = find_method(cfg).row_name
+    part = f" ({num_trained / 1e6:.2f} M trained)" if cfg.TRAIN.FREEZE_BLOCKS else ""
     print_main(
-        f"{cfg.MODEL.MODEL_NAME}: {num_parameters / 1e6:.2f} M parameters{work}; "
+        f"{cfg.MODEL.MODEL_NAME}: {num_parameters / 1e6:.2f} M parameters{part}{work}; "
         f"{len(loader.dataset)} {rows}; {len(loader)} steps of {loader.batch_size} clips per "
         f"epoch; {device}"
     )
+
+
+def _count_parameters(model: nn.Module) -> tuple[int, int]:
+    """Count the parameters of a model, and those of them that are trained."""
+    sizes = [(parameter.numel(), parameter.requires_grad) for parameter in model.parameters()]
+    return sum(size for size, _ in sizes), sum(size for size, is_trained in sizes if is_trained)
 
 
 def _multiply_adds(cfg: CfgNode, data: DataSource) -> int | None:

@@ -12,6 +12,7 @@ from slowfast_maskfeat.tasks.base import (
 from slowfast_maskfeat.tasks.classification import Classification
 from slowfast_maskfeat.tasks.detection import Detection
 from slowfast_maskfeat.tasks.masked_prediction import MaskedPrediction
+from slowfast_maskfeat.tasks.multi_label import MultiLabelClassification
 
 __all__ = [
     "Classification",
@@ -20,6 +21,7 @@ __all__ = [
     "Evaluator",
     "LossEvaluation",
     "MaskedPrediction",
+    "MultiLabelClassification",
     "StepOutput",
     "Task",
     "scalar_metrics",

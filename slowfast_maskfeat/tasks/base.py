@@ -141,6 +141,9 @@ class Task(nn.Module, Evaluator, ABC):
     scalar_names: tuple[str, ...] = ()
     """Names of `StepOutput.scalars`, in the order in which they are printed."""
 
+    best_figure: ClassVar[str] = "loss"
+    """Figure of a validation that says which is the best, see `engine.best_validation`."""
+
     has_idle_parameters: ClassVar[bool] = False
     """Some trainable parameters of the model take no part in some steps, such as a mask token that
     is not used. Processes then search for them in each step, which costs a little time."""

@@ -34,7 +34,8 @@ class Classification(Task):
         class_names: of the K classes, or None.
     """
 
-    scalar_names = ("top1",)
+    scalar_names: tuple[str, ...] = ("top1",)
+    best_figure = "top1"
 
     def __init__(
         self,
@@ -77,12 +78,16 @@ class Classification(Task):
         weight = torch.full((), float(len(batch)), device=loss.device)  # does not wait for a GPU
         return StepOutput(loss, weight, {"top1": top1})
 
+    def targets(self, labels: Tensor) -> Tensor:
+        """Return the labels that the loss takes."""
+        return labels
+
     def evaluation(self, videos: VideoList, num_views: int) -> Evaluation:
         """Evaluate top-1 and top-5 accuracy over videos."""
-        return _ScoreEvaluation(videos, num_views, self)
+        return ScoreEvaluation(videos, num_views, self)
 
 
-class _ScoreEvaluation(Evaluation):
+class ScoreEvaluation(Evaluation):
     """Combined scores of all clips of each video."""
 
     file_name = "test_scores_{crops}x{views}.npz"
@@ -97,6 +102,7 @@ class _ScoreEvaluation(Evaluation):
         self._results = ReadLater()
 
     def add(self, model: nn.Module, batch: ClipBatch) -> None:
+        """Score the clips of a batch."""
         if not len(batch):
             return
         if batch.labels is None:
@@ -104,21 +110,27 @@ class _ScoreEvaluation(Evaluation):
         assert batch.index is not None
         assert batch.view is not None
         logits = self._task.logits(model, batch.clips)
-        scores, losses = self._task.activation(logits), self._task.loss(logits, batch.labels)
+        labels = self._task.targets(batch.labels)
+        scores, losses = self._task.activation(logits), self._task.loss(logits, labels)
         use = partial(self._use, batch.index, batch.view)
-        self._results.add(use, scores, losses, batch.labels)
+        self._results.add(use, scores, losses, labels)
 
     def _use(self, videos: Tensor, views: Tensor, rows: Tensor) -> None:
-        """Add what was computed for some clips: scores, loss and label side by side."""
-        self._scores.add(videos * self._scores.num_views + views, rows[:, :-2], rows[:, -2])
-        self._labels[videos] = rows[:, -1].long()
+        """Add what was computed for some clips: scores, loss and labels side by side."""
+        width = self._task.num_classes
+        clips = videos * self._scores.num_views + views
+        self._scores.add(clips, rows[:, :width], rows[:, width])
+        labels = rows[:, width + 1 :].long()
+        self._labels[videos] = labels.view(len(rows), *self._labels.shape[1:])
 
     def merge(self, all_reduce: AllReduce) -> None:
+        """Combine scores and labels of all processes."""
         self._results.read()
         self._scores.reduce(all_reduce)
         self._labels = all_reduce(self._labels, "max")
 
     def results(self) -> dict[str, Any]:
+        """Compute the accuracy over videos."""
         metrics = self._scores.finalize(self._labels).as_dict()
         metrics["num_videos_incomplete"] = len(metrics.pop("incomplete_videos"))
         del metrics["lost_videos"]  # the evaluation loop adds them with path and reason
@@ -133,6 +145,7 @@ class _ScoreEvaluation(Evaluation):
         )
 
     def scores(self, facts: Mapping[str, Any]) -> SavedScores:
+        """Return the scores and labels of all videos."""
         return SavedScores(
             scores=self._scores.video_scores().numpy(),
             labels=self._labels.numpy(),

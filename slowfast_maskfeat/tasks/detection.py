@@ -41,6 +41,8 @@ class Detection(Task):
         read_truth: reads the ground truth of a split; None if there is no evaluation.
     """
 
+    best_figure = "mean_ap"
+
     def __init__(
         self,
         loss: BoxLoss,

@@ -116,6 +116,8 @@ def small(words: Sequence[str]) -> list[str]:
         pairs |= SMALL_VIEWS
     if cfg.MASK.TARGET == "latents":
         pairs["MASK.TEACHER_NUM_LAYERS"] = 1
+    if cfg.TRAIN.FREEZE_BLOCKS > 1:
+        pairs["TRAIN.FREEZE_BLOCKS"] = 1
     if cfg.TEST.DATASET == "ssv2":
         pairs |= SMALL_SEGMENTS
     if "TEST.NUM_TEMPORAL_CLIPS" not in words:
@@ -286,6 +288,7 @@ class Sandbox:
         separator = pairs.get("DATA.PATH_LABEL_SEPARATOR", " ")
         for split in ("train", "val", "test"):
             rows = (self.videos / f"{split}.csv").read_text().splitlines()
+            rows = rows[:-1] if split == "val" else rows  # another list than that of the test
             fields = [row.split() for row in rows]
             if prefix is not None:
                 fields = [[Path(path).name, label] for path, label in fields]

@@ -7,7 +7,7 @@ import io
 import json
 import os
 import tarfile
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import NamedTuple
 
@@ -167,7 +167,7 @@ def _write_lists(folder: Path, rows: Mapping[str, tuple[VideoList, Rows]]) -> di
     """Write lists of absolute paths; return the keys that read them."""
     lists = {}
     for split, (videos, taken) in rows.items():
-        labels = [None] * len(videos) if videos.labels is None else videos.labels.tolist()
+        labels: Sequence[int | None] = videos.single_labels() or [None] * len(videos)
         paths = (videos.path(int(row)) for row in taken)
         lists[split] = [
             ListRow(path if "://" in path else os.path.abspath(path), labels[row])

@@ -39,6 +39,12 @@ def compare_tests(first: SavedScores, second: SavedScores, names: tuple[str, str
     Raises:
         ValueError: the lists or the classes differ, or no video was scored by both.
     """
+    for saved, name in zip((first, second), names, strict=True):
+        if saved.has_label_sets:
+            raise ValueError(
+                f"{name} must have one label for each video to compare tests, got several; make a "
+                "report of each"
+            )
     _check_same(first, second, names)
     rows = np.flatnonzero((first.num_clips > 0) & (second.num_clips > 0))
     if not len(rows):

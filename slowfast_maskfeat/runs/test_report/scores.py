@@ -5,8 +5,6 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-import numpy as np
-
 from slowfast_maskfeat.figures import page, page_matrix, page_report
 from slowfast_maskfeat.figures.page_report import ReliabilityBin, Tile, VideoCard
 from slowfast_maskfeat.metrics.calibration import calibrate
@@ -28,6 +26,7 @@ from slowfast_maskfeat.runs.test_report.examples import (
     choose_examples,
     read_or_reason,
 )
+from slowfast_maskfeat.runs.test_report.label_sets import report_label_sets
 from slowfast_maskfeat.runs.test_report.write import (
     Report,
     accuracy_content,
@@ -35,6 +34,7 @@ from slowfast_maskfeat.runs.test_report.write import (
     fact_lines,
     finite,
     lost_lines,
+    lost_videos,
     not_drawn,
     number_cell,
 )
@@ -46,7 +46,7 @@ _SORTS = "A click on a heading sorts the table."
 
 
 def report_scores(saved: SavedScores, title: str, read: ReadFrames, num_videos: int) -> Report:
-    """Report a classification test.
+    """Report a classification test; that of videos with any number of classes has other parts.
 
     Args:
         saved: scores of the test.
@@ -57,6 +57,8 @@ def report_scores(saved: SavedScores, title: str, read: ReadFrames, num_videos: 
     Raises:
         ValueError: no video was scored.
     """
+    if saved.has_label_sets:
+        return report_label_sets(saved, title, read, num_videos)
     ranking = rank(saved)
     if not len(ranking.rows):
         raise ValueError("a report needs at least one scored video, got none")
@@ -86,7 +88,7 @@ def _content(saved: SavedScores, ranking: Ranking, num_videos: int) -> dict[str,
         "num_videos_not_finite": int((~finite).sum()),
         "top1": accuracy_content(accuracy(is_right)),
         "top5": accuracy_content(accuracy(ranking.is_right(5))),
-        "lost": _lost(saved),
+        "lost": lost_videos(saved),
         "classes": [_class(saved, number, row) for number, row in enumerate(rows)],
         "confusion": _confusion(confusions),
         "frequent_confusions": [
@@ -104,15 +106,6 @@ def _content(saved: SavedScores, ranking: Ranking, num_videos: int) -> dict[str,
         "worst": [_example(saved, ranking, place) for place in examples.worst.tolist()],
         "best": [_example(saved, ranking, place) for place in examples.best.tolist()],
     }
-
-
-def _lost(saved: SavedScores) -> list[dict[str, str]]:
-    """Videos without a clip; earlier files do not have the reasons."""
-    known = saved.facts.get("lost")
-    if isinstance(known, list) and all(isinstance(of, dict) and "path" in of for of in known):
-        return [{"path": str(of["path"]), "reason": str(of.get("reason", ""))} for of in known]
-    rows = np.flatnonzero(saved.num_clips == 0).tolist()
-    return [{"path": saved.path(row), "reason": ""} for row in rows]
 
 
 def _class(saved: SavedScores, number: int, row: ClassRow) -> dict[str, Any]:

@@ -7,10 +7,13 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
+import numpy as np
+
 from slowfast_maskfeat.figures import page
 from slowfast_maskfeat.figures.page_report import Tile
 from slowfast_maskfeat.files import atomic_write
 from slowfast_maskfeat.metrics.class_report import Accuracy
+from slowfast_maskfeat.metrics.saved_scores import SavedScores
 from slowfast_maskfeat.text import printable
 
 
@@ -142,6 +145,15 @@ def not_drawn(reasons: Mapping[str, str]) -> str:
         title = f"Without pictures, {printable(next(iter(reasons.values())))}:"
         texts = [printable(name) for name in reasons]
     return page.paragraph(title, is_soft=True) + page.bullets(texts)
+
+
+def lost_videos(saved: SavedScores) -> list[dict[str, str]]:
+    """Videos without a clip; earlier files do not have the reasons."""
+    known = saved.facts.get("lost")
+    if isinstance(known, list) and all(isinstance(of, dict) and "path" in of for of in known):
+        return [{"path": str(of["path"]), "reason": str(of.get("reason", ""))} for of in known]
+    rows = np.flatnonzero(saved.num_clips == 0).tolist()
+    return [{"path": saved.path(row), "reason": ""} for row in rows]
 
 
 def lost_lines(lost: Sequence[Mapping[str, Any]], limit: int = 200) -> list[str]:
