@@ -132,7 +132,8 @@ class RowCollector:
         if self._wrong:
             self._raise()
         if not self._ends:
-            raise ValueError(f"{self.source} has no rows")
+            content = "videos or images" if self._unit == "file" else "rows"
+            raise ValueError(f"{self.source} has no {content}")
         if repeated:
             notes = (*notes, repeated)
         labels = np.array(self._labels, np.int64) if self._labels else None
