@@ -27,8 +27,10 @@ def _attributes(module: Any) -> dict[Any, Any]:
     if isinstance(state, tuple):  # attributes in a dict, and those in slots
         parts = [part for part in state if isinstance(part, dict)]
         state = {name: item for part in parts for name, item in part.items()}
-    is_module = isinstance(state, dict) and isinstance(state.get("_modules"), Mapping)
-    return state if is_module and isinstance(state.get("_parameters"), Mapping) else {}
+    if not isinstance(state, dict):
+        return {}
+    held = (state.get("_modules"), state.get("_parameters"))
+    return state if all(isinstance(part, Mapping) for part in held) else {}
 
 
 def _module_state(module: Placeholder) -> dict[str, Any]:

@@ -49,7 +49,8 @@ class CommandParser(argparse.ArgumentParser):
 
     def error(self, message: str) -> NoReturn:
         """End the program: one line, without the usage, which is long."""
-        self.exit(2, f"error: {message}; `{self.prog} -h` describes the options\n")
+        text = message.removeprefix("argument ")
+        self.exit(2, f"error: {text}; `{self.prog} -h` describes the options\n")
 
 
 class _Formatter(argparse.RawDescriptionHelpFormatter):

@@ -103,7 +103,7 @@ def test_nothing_is_one_line(call: Call, tmp_path: Path, name: str) -> None:
 
 
 RUN = "--cfg {made}/small.yaml --output out DATA.PATH_TO_DATA_DIR"
-NO_LIST = "error: argument LIST: must be a list file, got the folder empty"
+NO_LIST = "error: LIST: must be a list file, got the folder empty"
 AVA_FILES = "--label-map {made}/ava/actions.pbtxt --train {made}/ava/train.csv"
 
 
@@ -255,7 +255,7 @@ KEPT = {"predict": "csv", "export": "pt2", "convert": "pyth", "rewrite": "pyth"}
 def test_a_file_in_the_place_of_the_output_folder(
     call: Call, made: Path, tmp_path: Path, name: str
 ) -> None:
-    said = "error: argument --output: must be a folder, got the file file.txt"
+    said = "error: --output: must be a folder, got the file file.txt"
     _check_refused(call, f"{name} {FOLDERS[name]} --output file.txt", said, made, tmp_path)
 
 
@@ -263,7 +263,7 @@ def test_a_file_in_the_place_of_the_output_folder(
 def test_a_folder_in_the_place_of_the_output_file(
     call: Call, made: Path, tmp_path: Path, name: str
 ) -> None:
-    said = "error: argument --output: must be a file, got the folder empty"
+    said = "error: --output: must be a file, got the folder empty"
     _check_refused(call, f"{name} {FILES[name]} --output empty", said, made, tmp_path)
 
 

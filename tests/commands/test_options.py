@@ -164,5 +164,5 @@ def test_a_wrong_option_is_one_line(capsys: pytest.CaptureFixture[str]) -> None:
         main(["predict", "--checkpoint", "a", "--video", "b", "--top", "0"])
     assert end.value.code == 2
     assert capsys.readouterr().err == (
-        "error: argument --top: must be >= 1, got 0; `maskfeat predict -h` describes the options\n"
+        "error: --top: must be >= 1, got 0; `maskfeat predict -h` describes the options\n"
     )

@@ -254,7 +254,7 @@ def test_another_report_is_not_overwritten(tmp_path):
     (tmp_path / "file").write_text("")
     done = _report(tmp_path / "b.npz", output=tmp_path / "file")
     assert done.returncode == 2
-    assert f"--output must be a folder, got the file {tmp_path / 'file'}" in done.stderr
+    assert f"--output: must be a folder, got the file {tmp_path / 'file'}" in done.stderr
 
 
 def test_three_files_and_negative_numbers_are_refused(tmp_path):
@@ -263,4 +263,4 @@ def test_three_files_and_negative_numbers_are_refused(tmp_path):
     assert "--scores takes one file or two, got 3" in done.stderr
     done = run_command("report", "--scores", "a", "--output", tmp_path, "--videos", "-1")
     assert done.returncode == 2
-    assert "--videos: must be >= 0, got -1" in done.stderr
+    assert "--num-videos: must be >= 0, got -1" in done.stderr
