@@ -33,7 +33,7 @@ from helpers.command_sandbox import (
     small,
 )
 from helpers.documents import ROOT, Block, all_blocks
-from helpers.load_tool import Done, run_tool
+from helpers.load_tool import Done, run_command, run_tool
 from helpers.slurm_step import end_tasks, start_tasks
 from helpers.tiny_detection import make_boxes
 
@@ -212,9 +212,10 @@ def _run_net(words: Sequence[str], sandbox: Sandbox) -> None:
     _assert_that_it_ran(words)
 
 
-def _run(path: str, *words: str) -> Done:
-    """Run a script of this project in this process; it must succeed."""
-    done = run_tool(path, *words)
+def _run(program: str, *words: str) -> Done:
+    """Run a script or a command, such as `maskfeat predict`, in this process; it must succeed."""
+    is_command = program.startswith("maskfeat ")
+    done = run_command(*program.split()[1:], *words) if is_command else run_tool(program, *words)
     assert done.returncode == 0, done.stdout + done.stderr
     return done
 
@@ -398,7 +399,6 @@ SCRIPTS = {
     "tools/predict.py": _predict,
     "tools/model_info.py": _plain_script,
     "tools/compare.py": _compare,
-    "tools/convert_checkpoint.py": _convert,
     "tools/check_install.py": _plain_script,
     "tools/decoder_table.py": _decoder_table,
     "tools/detect.py": _detect,
@@ -413,42 +413,52 @@ SCRIPTS = {
     "datasets/make_motion_clips.py": _motion_clips,
     "datasets/make_motion_boxes.py": _motion_boxes,
     "datasets/make_shape_images.py": _shape_images,
-    "datasets/check_ava.py": _check_ava,
     "datasets/make_manifest.py": _data_tool,
     "datasets/check_videos.py": _data_tool,
     "datasets/resize_videos.py": _data_tool,
     "datasets/summary.py": _data_tool,
     "datasets/make_shards.py": _data_tool,
 }
-TOOLS = {"predict": "tools/predict.py", "embed": "tools/extract_features.py"}
-REPORT = "slowfast_maskfeat/commands/report.py"  # which has no script of its own
 
 
 def _report(words: Sequence[str], sandbox: Sandbox) -> None:
     for word in words:
         if word.endswith(".npz"):
             sandbox.results(str(Path(word).parent))
-    _run(REPORT, *words)
+    _run(*words)
     output = Path(words[words.index("--output") + 1])
     assert {path.name for path in output.iterdir()} == {"report.html", "report.json"}
 
 
+def _export(words: Sequence[str], sandbox: Sandbox) -> None:
+    _run(*words)
+    assert Path(words[words.index("--output") + 1]).is_file()
+
+
+def _train_or_test(words: Sequence[str], sandbox: Sandbox) -> None:
+    plain = as_run_net([*words[0].split(), *words[1:]])
+    _builds_at_full_size(plain)
+    _run(*words, *small(plain)[len(plain) :])
+    _assert_that_it_ran(plain)
+
+
+COMMANDS = {
+    "maskfeat convert": _convert,
+    "maskfeat data check-ava": _check_ava,
+    "maskfeat embed": _extract,
+    "maskfeat export": _export,
+    "maskfeat predict": _predict,
+    "maskfeat report": _report,
+    "maskfeat test": _train_or_test,
+    "maskfeat train": _train_or_test,
+}
+
+
 def _maskfeat(words: Sequence[str], sandbox: Sandbox) -> None:
-    if words[0] in ("train", "test"):
-        plain = as_run_net(["maskfeat", *words])
-        _builds_at_full_size(plain)
-        _run(f"slowfast_maskfeat/commands/{words[0]}.py", *words[1:], *small(plain)[len(plain) :])
-        _assert_that_it_ran(plain)
-        return
-    if words[0] == "export":
-        _run("slowfast_maskfeat/commands/export.py", *words[1:])
-        assert Path(words[words.index("--output") + 1]).is_file()
-        return
-    if words[0] == "report":
-        _report(words[1:], sandbox)
-        return
-    assert words[0] in TOOLS, f"no rule covers maskfeat {words[0]}"
-    _python([TOOLS[words[0]], *words[1:]], sandbox)
+    num_words = 2 if words[0] == "data" else 1
+    name = " ".join(["maskfeat", *words[:num_words]])
+    assert name in COMMANDS, f"no rule covers {name}"
+    COMMANDS[name]([name, *words[num_words:]], sandbox)
 
 
 PROGRAMS = {

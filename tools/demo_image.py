@@ -114,7 +114,7 @@ def _draw_predictions(data: Path, folder: Path) -> None:
     command = [sys.executable, str(ROOT / "tools" / "visualize.py")]
     command += ["--checkpoint", *(str(last_checkpoint(folder / name)) for name in METHODS)]
     command += ["--name", *METHODS.values()]
-    command += ["--input", *(str(data / name) for name in names)]
+    command += ["--video", *(str(data / name) for name in names)]
     run_program([*command, "--output", str(folder / "predictions.png")])
 
 

@@ -44,8 +44,8 @@ def explain_names(
     naming = "" if renamed else recognize(found)
     if naming:
         return (
-            f"Its names look like those of {NAMINGS[naming].library}; convert it with python "
-            f"tools/convert_checkpoint.py --cfg CFG --input {path} "
+            f"Its names look like those of {NAMINGS[naming].library}; convert it with maskfeat "
+            f"convert --cfg CFG --checkpoint {path} "
             f"--output {path.with_name(f'{path.stem}_converted.pyth')}"
         )
     return _explain_options(found, own) or "Is it a checkpoint of this model?"

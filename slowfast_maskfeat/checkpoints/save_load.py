@@ -350,6 +350,6 @@ def _rewriting(path: Path) -> str:
         "and reading such a file may run any code its author put into it. If you trust it, rewrite "
         "it once in a sandbox without network (INSTALL.md, 'Old checkpoints'), and "
         f"load {target}: mkdir -p {box} && bwrap --unshare-all --new-session --ro-bind / / "
-        f"--dev /dev --proc /proc --bind {box} {box} python tools/rewrite_checkpoint.py "
-        f"--input {source} --output {target}"
+        f"--dev /dev --proc /proc --bind {box} {box} python -m slowfast_maskfeat rewrite "
+        f"--checkpoint {source} --output {target}"
     )

@@ -6,7 +6,6 @@ returns wrong frames.
 
 from __future__ import annotations
 
-import argparse
 import importlib
 import platform
 import sys
@@ -14,6 +13,8 @@ import tempfile
 from collections.abc import Sequence
 from importlib import metadata
 from pathlib import Path
+
+from slowfast_maskfeat.commands._options import CommandParser
 
 NUM_FRAMES = 10
 REQUIRED = (
@@ -119,7 +120,7 @@ def check_decoders() -> bool:
 
 def main(arguments: Sequence[str]) -> int:
     """Print the report and return the exit code."""
-    argparse.ArgumentParser(description=__doc__).parse_args(arguments)
+    CommandParser("check-install", __doc__).parse_args(arguments)
     show("python", f"{platform.python_version()} on {platform.system()} {platform.machine()}")
     try:
         import torch

@@ -13,23 +13,10 @@ page for any browser, without a network; comparison.md and comparison.json have 
 from __future__ import annotations
 
 import argparse
-import os
-import subprocess
-import sys
 from collections.abc import Sequence
-from pathlib import Path
 
-from slowfast_maskfeat.cli import exit_code, print_written
-from slowfast_maskfeat.runs.comparison import (
-    METHODS,
-    Programs,
-    estimate_minutes,
-    read_recipe,
-    run_comparison,
-)
-
-_PACKAGE = (sys.executable, "-m", "slowfast_maskfeat")
-PROGRAMS = Programs(run=(*_PACKAGE, "train"), draw=(*_PACKAGE, "visualize"))
+from slowfast_maskfeat.cli import exit_code
+from slowfast_maskfeat.commands._options import CommandParser, add_output_folder, add_pairs
 
 
 def main(arguments: Sequence[str]) -> int:
@@ -40,45 +27,37 @@ def main(arguments: Sequence[str]) -> int:
         stopped it.
     """
     options = _parse(arguments)
-    return exit_code(lambda: _work(options), output=options.output, resumable=True)
+    from slowfast_maskfeat.commands._compare import compare  # after the help, which is fast
 
-
-def _work(options: argparse.Namespace) -> int:
-    recipe = read_recipe(
-        options.recipe, data=options.data, methods=options.methods, seeds=options.seeds
-    )
-    output = Path(os.path.abspath(options.output))
-    try:
-        if options.estimate:
-            print(estimate_minutes(recipe, output, PROGRAMS, options.opts))
-            return 0
-        written, failed = run_comparison(
-            recipe, output, PROGRAMS, options.opts, only_page=options.only_page
-        )
-    except subprocess.CalledProcessError as stopped:
-        print("\nstopped; run the same command again to go on", file=sys.stderr)
-        return stopped.returncode
-    for line in failed:
-        print(f"failed: {line}", file=sys.stderr)
-    print_written(written)
-    return 1 if failed else 0
+    return exit_code(lambda: compare(options), output=options.output, resumable=True)
 
 
 def _parse(arguments: Sequence[str]) -> argparse.Namespace:
-    parser = argparse.ArgumentParser(
-        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
-    )
+    parser = CommandParser("compare", __doc__)
     add = parser.add_argument
-    add("--recipe", required=True, help="YAML file, or name of a shipped one, such as shapes")
-    add("--output", required=True, help="folder of the comparison")
-    add("--data", default="", help="folder of the data, for {data} in the recipe")
+    add(
+        "--recipe",
+        required=True,
+        metavar="FILE",
+        help="YAML file, or name of a shipped one, such as shapes",
+    )
+    add_output_folder(parser, "the comparison", required=True)
+    add("--data", default="", metavar="FOLDER", help="of the data, for {data} in the recipe")
     add(
         "--methods",
         nargs="+",
         default=[],
-        help=f"instead of the recipe's: {', '.join(METHODS)}",
+        metavar="NAME",
+        help="instead of the recipe's, such as hog pixels mae",
     )
-    add("--seeds", nargs="+", type=int, default=[], help="instead of the recipe's")
+    add(
+        "--seeds",
+        nargs="+",
+        type=int,
+        default=[],
+        metavar="N",
+        help="instead of the recipe's",
+    )
     add(
         "--estimate",
         action="store_true",
@@ -89,5 +68,5 @@ def _parse(arguments: Sequence[str]) -> argparse.Namespace:
         action="store_true",
         help="make nothing; write the page of what former calls have made",
     )
-    add("--opts", nargs="*", default=[], metavar="KEY VALUE", help="configuration of all runs")
+    add_pairs(parser)
     return parser.parse_args(arguments)

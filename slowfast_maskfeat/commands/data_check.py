@@ -17,20 +17,29 @@ Exit code: 0 if all videos can be decoded, 1 if some cannot, 2 for invalid input
 from __future__ import annotations
 
 import argparse
-import csv
-import io
 import json
-import os
 from collections.abc import Sequence
 from functools import partial
 from pathlib import Path
+from typing import Any
 
 from slowfast_maskfeat.cli import exit_code, print_written
+from slowfast_maskfeat.commands._options import (
+    CommandParser,
+    add_jobs,
+    add_lists,
+    add_output_folder,
+)
 from slowfast_maskfeat.curation.check_videos import check_video, require_decoder
 from slowfast_maskfeat.curation.jobs import Failure, Journal, run_jobs
+from slowfast_maskfeat.curation.output_files import (
+    check_folder,
+    copy_class_names,
+    write_table,
+    write_text,
+)
 from slowfast_maskfeat.datasets import read_list
 from slowfast_maskfeat.datasets.list_file import list_lines, separator_of
-from slowfast_maskfeat.files import atomic_write, open_text
 from slowfast_maskfeat.log import Progress
 from slowfast_maskfeat.text import printable
 from slowfast_maskfeat.videos.decode import decoder_versions
@@ -38,30 +47,32 @@ from slowfast_maskfeat.videos.media import MAX_IMAGE_PIXELS
 
 # Seconds for three frames, and for all.
 _TIMEOUT, _FULL_TIMEOUT = 30.0, 300.0
+_COLUMNS = ("path", "line", "reason")
+_NUM_SHOWN = 10
 
 
 def parse_arguments(arguments: Sequence[str]) -> argparse.Namespace:
     """Parse the command line."""
-    parser = argparse.ArgumentParser(
-        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
-    )
+    parser = CommandParser("data check", __doc__)
+    add_lists(parser)
+    add_output_folder(parser, "the clean lists", required=True)
     add = parser.add_argument
-    add("lists", type=Path, nargs="+", metavar="LIST", help="list files (train.csv ...)")
-    add("--output", type=Path, required=True, help="folder for the clean lists")
-    add("--prefix", default="", help="folder in front of the paths, as DATA.PATH_PREFIX")
-    add("--separator", default=" ", help="as DATA.PATH_LABEL_SEPARATOR; default: detected")
     add("--full", action="store_true", help="decode all frames")
-    add("--decoder", default="auto", choices=("auto", "pyav", "decord", "torchcodec"))
     add(
-        "--timeout", type=float, help=f"seconds per video ({_TIMEOUT:g}; {_FULL_TIMEOUT:g} if full)"
+        "--decoder",
+        default="auto",
+        choices=("auto", "pyav", "decord", "torchcodec"),
+        help="as DATA.DECODING_BACKEND",
     )
     add(
         "--max-image-pixels",
         type=int,
         default=MAX_IMAGE_PIXELS,
-        help="as DATA.MAX_IMAGE_PIXELS (%(default)s); 0: no limit",
+        metavar="N",
+        help="as DATA.MAX_IMAGE_PIXELS; 0: no limit",
     )
-    add("--processes", type=int, default=os.cpu_count() or 1, help="all cores by default")
+    seconds = f"seconds for a video (default: {_TIMEOUT:g}, with --full {_FULL_TIMEOUT:g})"
+    add_jobs(parser, None, seconds)
     return parser.parse_args(arguments)
 
 
@@ -85,21 +96,21 @@ def check_list(path: Path, options: argparse.Namespace) -> tuple[int, list[Path]
     except BaseException:
         journal.close()
         raise
-    refused = []
-    for row, video in enumerate(paths):
-        result = journal.done[video]
-        if isinstance(result, Failure):
-            refused.append({"path": video, "line": lines[row][0], "reason": result.reason})
+    results = [journal.done[video] for video in paths]
+    refused = [
+        {"path": video, "line": line, "reason": result.reason}
+        for video, (line, _), result in zip(paths, lines, results, strict=True)
+        if isinstance(result, Failure)
+    ]
     bad_lines = {entry["line"] for entry in refused}
     kept = [text for line, text in lines if line not in bad_lines]
     clean = options.output / path.name
-    results = [options.output / f"{path.stem}_{name}" for name in ("refused.csv", "check.json")]
+    written, left = [], ""
     if kept:
-        _write(clean, header + "".join(kept))
+        written.append(write_text(clean, header + "".join(kept)))
         left = read_list(clean, separator=separator, prefix=options.prefix).fingerprint
-    else:
-        left = ""
-    _write(results[0], _table(refused))
+    table = options.output / f"{path.stem}_refused.csv"
+    written.append(write_table(table, _COLUMNS, [tuple(row.values()) for row in refused]))
     report = {
         "list": str(path),
         **settings,
@@ -108,15 +119,20 @@ def check_list(path: Path, options: argparse.Namespace) -> tuple[int, list[Path]
         "clean_list_sha256": left,
         "refused": refused,
     }
-    _write(results[1], json.dumps(report, indent=2) + "\n")
+    text = json.dumps(report, indent=2) + "\n"
+    written.append(write_text(options.output / f"{path.stem}_check.json", text))
     journal.remove()
     print(f"{path}: {len(videos)} rows, {len(refused)} refused")
-    for entry in refused[:10]:
-        print(f"  line {entry['line']}: {_shown(str(entry['path']))}: {entry['reason']}")
-    if len(refused) > 10:
-        print(f"  ... all in {results[0]}")
+    _print_refused(refused, table)
     print(f"{clean}: {len(kept)} rows, sha256 {left}" if kept else "no rows remain")
-    return len(refused), [*([clean] if kept else []), *results]
+    return len(refused), written
+
+
+def _print_refused(refused: Sequence[dict[str, Any]], table: Path) -> None:
+    for entry in refused[:_NUM_SHOWN]:
+        print(f"  line {entry['line']}: {_shown(str(entry['path']))}: {entry['reason']}")
+    if len(refused) > _NUM_SHOWN:
+        print(f"  ... all in {table}")
 
 
 def _check_all(
@@ -146,19 +162,6 @@ def _shown(path: str) -> str:
     return printable(path.encode("utf-8", "surrogateescape").decode("utf-8", "replace"))
 
 
-def _table(rows: Sequence[dict[str, object]]) -> str:
-    text = io.StringIO()
-    writer = csv.DictWriter(text, ("path", "line", "reason"), lineterminator="\n")
-    writer.writeheader()
-    writer.writerows(rows)
-    return text.getvalue()
-
-
-def _write(path: Path, text: str) -> None:
-    with atomic_write(path) as part:
-        part.write_bytes(text.encode("utf-8", "surrogateescape"))
-
-
 def main(arguments: Sequence[str]) -> int:
     """Run the command line and return the exit code."""
     options = parse_arguments(arguments)
@@ -168,20 +171,10 @@ def main(arguments: Sequence[str]) -> int:
 def _work(options: argparse.Namespace) -> int:
     num_refused, written = 0, list[Path]()
     require_decoder(options.decoder)
-    names = [path.name for path in options.lists]
-    if len(set(names)) < len(names):
-        raise ValueError(f"names of lists must be unique, got {names}")
+    check_folder(options.lists, options.output)
     for path in options.lists:
-        if path.resolve() == (options.output / path.name).resolve():
-            raise ValueError(
-                f"--output must be another folder than that of {path}, got {options.output}"
-            )
         num_bad, files = check_list(path, options)
-        num_refused, written = num_refused + num_bad, [*written, *files]
-        classes = path.parent / "classes.txt"
-        if classes.is_file():
-            written.append(options.output / classes.name)
-            with open_text(str(classes)) as file:
-                _write(written[-1], file.read())
+        num_refused += num_bad
+        written += [*files, *copy_class_names(path, options.output)]
     print_written(written)
     return 1 if num_refused else 0

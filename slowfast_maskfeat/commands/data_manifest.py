@@ -16,6 +16,13 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from slowfast_maskfeat.cli import exit_code, print_written
+from slowfast_maskfeat.commands._options import (
+    CommandParser,
+    add_force,
+    add_output_folder,
+    add_reading,
+)
+from slowfast_maskfeat.curation.output_files import reading_keys, write_text
 from slowfast_maskfeat.curation.write_list import (
     ListRow,
     list_text,
@@ -40,21 +47,22 @@ _SPLITS = ("train", "val", "test")
 
 def parse_arguments(arguments: Sequence[str]) -> argparse.Namespace:
     """Parse the command line."""
-    parser = argparse.ArgumentParser(
-        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
-    )
+    parser = CommandParser("data manifest", __doc__)
     add = parser.add_argument
-    add("--data", required=True, help="folder of the data set, as DATA.PATH_TO_DATA_DIR")
-    add("--output", type=Path, required=True, help="folder for the lists")
-    add("--dataset", default="folder", choices=_choices(), help="default: folder")
-    add("--prefix", default="", help="folder of the videos, as DATA.PATH_PREFIX")
-    add("--separator", default=" ", help="separator of list files to read")
-    add("--official-split", type=int, default=1, choices=(1, 2, 3), help="UCF101, HMDB51")
-    add("--val-share", type=float, help="share of the training rows for validation")
-    add("--test-share", type=float, help="share of the training rows for the test")
-    add("--group", default="", help="regular expression: rows with the same match stay together")
-    add("--seed", type=int, default=0, help="seed of the shares")
-    add("--force", action="store_true", help="overwrite existing lists")
+    data = "of the data set, as DATA.PATH_TO_DATA_DIR"
+    add("--data", required=True, metavar="FOLDER", help=data)
+    add_output_folder(parser, "the lists", required=True)
+    add_force(parser, "existing lists")
+    add("--dataset", default="folder", choices=_choices(), help="as TRAIN.DATASET")
+    add_reading(parser, "separator of list files to read")
+    split = "of UCF101 and HMDB51, as DATA.OFFICIAL_SPLIT"
+    add("--official-split", type=int, default=1, choices=(1, 2, 3), help=split)
+    share = "share of the training rows for"
+    add("--val-share", type=float, metavar="SHARE", help=f"{share} validation")
+    add("--test-share", type=float, metavar="SHARE", help=f"{share} the test")
+    group = "regular expression: rows with the same match stay together"
+    add("--group", default="", metavar="TEXT", help=group)
+    add("--seed", type=int, default=0, metavar="N", help="seed of the shares")
     return parser.parse_args(arguments)
 
 
@@ -167,8 +175,7 @@ def write_manifest(
                 )
             hashes[split] = again.fingerprint
     if names:
-        with atomic_write(output / "classes.txt") as part:
-            part.write_text("".join(f"{name}\n" for name in names), encoding="utf-8")
+        write_text(output / "classes.txt", "".join(f"{name}\n" for name in names))
     for path in old:
         if path not in files.values() and not (names and path.name == "classes.txt"):
             path.unlink()
@@ -197,13 +204,12 @@ def _work(options: argparse.Namespace) -> int:
     for split, digest in hashes.items():
         labels = {row.label for row in rows[split]} - {None}
         print(f"{split}: {len(rows[split])} rows, {len(labels)} classes, sha256 {digest}")
-    keys = f"DATA.PATH_TO_DATA_DIR {options.output} DATA.PATH_PREFIX {shlex.quote(folder)}"
     missing = [split for split in ("val", "test") if split not in rows]
     if missing and any(row.label is not None for row in rows["train"]):
         files = " and no ".join(f"{split}.csv" for split in missing)
         flags = ", ".join(f"--{split}-share" for split in missing)
         print(f"there is no {files}, which fine-tuning needs: {flags} can take training rows")
-    print(f"read them with {keys}" + (' DATA.PATH_LABEL_SEPARATOR ","' * (separator == ",")))
+    print(reading_keys(options.output, shlex.quote(folder), separator))
     classes = ["classes.txt"] if names else []
     print_written(options.output / name for name in (*(f"{split}.csv" for split in rows), *classes))
     return 0

@@ -17,8 +17,6 @@ Exit code: 0 if all videos have a copy, 1 if some have none, 2 for invalid input
 from __future__ import annotations
 
 import argparse
-import csv
-import io
 import json
 import os
 from collections.abc import Mapping, Sequence
@@ -26,31 +24,39 @@ from functools import partial
 from pathlib import Path
 
 from slowfast_maskfeat.cli import exit_code, print_written
+from slowfast_maskfeat.commands._options import (
+    CommandParser,
+    add_jobs,
+    add_lists,
+    add_output_folder,
+)
 from slowfast_maskfeat.curation.jobs import Failure, run_jobs
+from slowfast_maskfeat.curation.output_files import (
+    check_folder,
+    copy_class_names,
+    reading_keys,
+    write_table,
+    write_text,
+)
 from slowfast_maskfeat.curation.resize_videos import resize_pair
 from slowfast_maskfeat.curation.write_list import ListRow, list_text, separator_for
 from slowfast_maskfeat.datasets import VideoList, read_list
 from slowfast_maskfeat.datasets.list_file import separator_of
-from slowfast_maskfeat.files import atomic_write, open_text
 from slowfast_maskfeat.log import Progress
 from slowfast_maskfeat.text import printable
 
 
 def parse_arguments(arguments: Sequence[str]) -> argparse.Namespace:
     """Parse the command line."""
-    parser = argparse.ArgumentParser(
-        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
-    )
+    parser = CommandParser("data resize", __doc__)
+    add_lists(parser)
+    add_output_folder(parser, "the copies and their lists", required=True)
     add = parser.add_argument
-    add("lists", type=Path, nargs="+", metavar="LIST", help="list files (train.csv ...)")
-    add("--output", type=Path, required=True, help="folder for the copies and their lists")
-    add("--prefix", default="", help="folder in front of the paths, as DATA.PATH_PREFIX")
-    add("--separator", default=" ", help="as DATA.PATH_LABEL_SEPARATOR; default: detected")
-    add("--short-side", type=int, default=320, help="pixels, even (320)")
-    add("--gop", type=int, default=16, help="frames between key frames (16)")
-    add("--crf", type=int, default=20, help="x264 quality, 0 to 51, lower is better (20)")
-    add("--timeout", type=float, default=600.0, help="seconds per video (600)")
-    add("--processes", type=int, default=os.cpu_count() or 1, help="all cores by default")
+    add("--short-side", type=int, default=320, metavar="N", help="pixels, even")
+    add("--gop", type=int, default=16, metavar="N", help="frames between key frames")
+    crf = "x264 quality, 0 to 51, lower is better"
+    add("--crf", type=int, default=20, metavar="N", help=crf)
+    add_jobs(parser, 600.0)
     return parser.parse_args(arguments)
 
 
@@ -106,7 +112,7 @@ def check_settings(options: argparse.Namespace) -> None:
                 "another --output, or remove that folder"
             )
         return
-    _write(path, json.dumps(current, indent=2) + "\n")
+    write_text(path, json.dumps(current, indent=2) + "\n")
 
 
 def make_copies(
@@ -153,28 +159,19 @@ def write_lists(
     written: list[Path] = []
     for path, videos in lists.items():
         bad = [videos.path(row) for row in range(len(videos)) if videos.path(row) in refused]
-        table = io.StringIO()
-        writer = csv.writer(table, lineterminator="\n")
-        writer.writerow(("path", "reason"))
-        writer.writerows((video, refused[video]) for video in bad)
-        written.append(output / f"{path.stem}_refused.csv")
-        _write(written[-1], table.getvalue())
+        table = output / f"{path.stem}_refused.csv"
+        reasons = [(video, refused[video]) for video in bad]
+        written.append(write_table(table, ("path", "reason"), reasons))
         text = f"{path}: {len(videos)} rows, {len(bad)} refused"
         if rows[path]:
-            written.append(output / path.name)
-            _write(written[-1], list_text(rows[path], separator))
+            written.append(write_text(output / path.name, list_text(rows[path], separator)))
             digest = read_list(written[-1], separator=separator).fingerprint
             text += f"; {written[-1]}: {len(rows[path])} rows, sha256 {digest}"
         print(text)
         for video in bad[:10]:
             print(printable(f"  {video}: {refused[video]}"))
-        classes = path.parent / "classes.txt"
-        if classes.is_file():
-            written.append(output / "classes.txt")
-            with open_text(str(classes)) as file:
-                _write(written[-1], file.read())
-    keys = f"DATA.PATH_TO_DATA_DIR {output} DATA.PATH_PREFIX {output}"
-    print(f"read them with {keys}" + (' DATA.PATH_LABEL_SEPARATOR ","' * (separator == ",")))
+        written += copy_class_names(path, output)
+    print(reading_keys(output, str(output), separator))
     return written
 
 
@@ -189,11 +186,6 @@ def _rows(
     ]
 
 
-def _write(path: Path, text: str) -> None:
-    with atomic_write(path) as part:
-        part.write_bytes(text.encode("utf-8", "surrogateescape"))
-
-
 def main(arguments: Sequence[str]) -> int:
     """Run the command line and return the exit code."""
     options = parse_arguments(arguments)
@@ -206,13 +198,7 @@ def _work(options: argparse.Namespace) -> int:
         separator = separator_of(str(path), options.separator)
         lists[path] = read_list(path, separator=separator, prefix=options.prefix)
         lists[path].single_labels()  # raises its error before any video is copied
-        if path.resolve() == (options.output / path.name).resolve():
-            raise ValueError(
-                f"--output must be another folder than that of {path}, got {options.output}"
-            )
-    if len({path.name for path in lists}) < len(options.lists):
-        names = [path.name for path in options.lists]
-        raise ValueError(f"names of lists must be unique, got {names}")
+    check_folder(options.lists, options.output)
     copies = plan(lists, options.prefix)
     for path, copy in copies.items():
         if os.path.realpath(path) == os.path.realpath(options.output / copy):

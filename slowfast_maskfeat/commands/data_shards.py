@@ -20,10 +20,8 @@ Exit code: 0 if all rows are in shards, 1 if some are not, 2 for invalid input.
 from __future__ import annotations
 
 import argparse
-import csv
 import glob
 import hashlib
-import io
 import json
 import os
 import re
@@ -35,7 +33,14 @@ from typing import NamedTuple
 import numpy as np
 
 from slowfast_maskfeat.cli import exit_code, print_written
+from slowfast_maskfeat.commands._options import (
+    CommandParser,
+    add_jobs,
+    add_lists,
+    add_output_folder,
+)
 from slowfast_maskfeat.curation.jobs import Failure, run_jobs
+from slowfast_maskfeat.curation.output_files import write_table, write_text
 from slowfast_maskfeat.curation.write_shards import (
     PackedRow,
     ShardJob,
@@ -45,7 +50,7 @@ from slowfast_maskfeat.curation.write_shards import (
 )
 from slowfast_maskfeat.datasets import VideoList, read_class_names, read_list
 from slowfast_maskfeat.datasets.list_file import separator_of
-from slowfast_maskfeat.files import PART_SUFFIX, atomic_write, is_address, open_file
+from slowfast_maskfeat.files import PART_SUFFIX, is_address, open_file
 from slowfast_maskfeat.log import Progress, first_line
 from slowfast_maskfeat.text import printable
 from slowfast_maskfeat.videos.media import is_media
@@ -57,20 +62,17 @@ _NUM_THREADS = 16
 
 def parse_arguments(arguments: Sequence[str]) -> argparse.Namespace:
     """Parse the command line."""
-    parser = argparse.ArgumentParser(
-        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
-    )
+    parser = CommandParser("data shards", __doc__)
+    add_lists(parser)
+    add_output_folder(parser, "the shards", required=True)
     add = parser.add_argument
-    add("lists", type=Path, nargs="+", metavar="LIST", help="list files (train.csv ...)")
-    add("--output", type=Path, required=True, help="folder for the shards")
-    add("--prefix", default="", help="folder in front of the paths, as DATA.PATH_PREFIX")
-    add("--separator", default=" ", help="as DATA.PATH_LABEL_SEPARATOR; default: detected")
-    add("--max-size", default="1G", help="maximum bytes of videos in a shard, with K, M or G (1G)")
-    add("--max-count", type=int, default=10_000, help="maximum videos in a shard (10,000)")
-    add("--seed", type=int, default=0, help="seed for shuffling training lists")
+    size = "maximum bytes of videos in a shard, with K, M or G"
+    add("--max-size", default="1G", metavar="SIZE", help=size)
+    count = "maximum number of videos in a shard"
+    add("--max-count", type=int, default=10_000, metavar="N", help=count)
+    add("--seed", type=int, default=0, metavar="N", help="seed for shuffling training lists")
     add("--keep-order", action="store_true", help="do not shuffle training lists")
-    add("--timeout", type=float, default=3600.0, help="seconds per shard (3600)")
-    add("--processes", type=int, default=os.cpu_count() or 1, help="all cores by default")
+    add_jobs(parser, 3600.0, "seconds for a shard")
     return parser.parse_args(arguments)
 
 
@@ -174,7 +176,7 @@ def check_plan(
             f"--output: {options.output} has shards {stem}-*.tar of another program; choose "
             "another folder"
         )
-    _write(path, json.dumps(facts, indent=2) + "\n")
+    write_text(path, json.dumps(facts, indent=2) + "\n")
 
 
 def write_shards(
@@ -226,10 +228,8 @@ def pack(path: Path, videos: VideoList, options: argparse.Namespace) -> Packed:
             f"{path}: none of its {len(videos)} files can be packed; the first is {first}: {reason}"
         )
     check_plan(jobs, videos, path.stem, options)
-    table = io.StringIO()
-    csv.writer(table, lineterminator="\n").writerows([("path", "reason"), *refused])
     reasons = options.output / f"{path.stem}_refused.csv"
-    _write(reasons, table.getvalue())
+    write_table(reasons, ("path", "reason"), refused)
     failed, shards = write_shards(jobs, path.stem, options)
     written: list[str | Path] = [*shards, reasons]
     print(f"{path}: {len(videos)} rows, {len(refused)} refused, {len(jobs)} shards")
@@ -240,8 +240,7 @@ def pack(path: Path, videos: VideoList, options: argparse.Namespace) -> Packed:
         return Packed(len(refused), len(failed), written)
     last = len(jobs) - 1
     names = f"{path.stem}-{{000000..{last:06d}}}.tar" if last else f"{path.stem}-000000.tar"
-    written.append(options.output / f"{path.stem}_shards.txt")
-    _write(options.output / f"{path.stem}_shards.txt", names + "\n")
+    written.append(write_text(options.output / f"{path.stem}_shards.txt", names + "\n"))
     return Packed(len(refused), 0, written)
 
 
@@ -260,11 +259,6 @@ def read_lists(options: argparse.Namespace) -> tuple[dict[Path, VideoList], tupl
     return lists, names
 
 
-def _write(path: Path, text: str) -> None:
-    with atomic_write(path) as part:
-        part.write_bytes(text.encode("utf-8", "surrogateescape"))
-
-
 def main(arguments: Sequence[str]) -> int:
     """Run the command line and return the exit code."""
     options = parse_arguments(arguments)
@@ -278,7 +272,7 @@ def _work(options: argparse.Namespace) -> int:
     lists, names = read_lists(options)
     if names:
         text = "".join(f"{name}\n" for name in names)
-        _write(options.output / "classes.txt", text)
+        write_text(options.output / "classes.txt", text)
     packed = [pack(path, videos, options) for path, videos in lists.items()]
     if not any(of_list.num_missing for of_list in packed):
         print(

@@ -12,7 +12,6 @@ from __future__ import annotations
 
 import argparse
 import json
-import os
 from collections import Counter
 from collections.abc import Sequence
 from functools import partial
@@ -22,12 +21,18 @@ from typing import Any
 import numpy as np
 
 from slowfast_maskfeat.cli import exit_code, print_written
+from slowfast_maskfeat.commands._options import (
+    CommandParser,
+    add_jobs,
+    add_lists,
+    add_output_folder,
+)
 from slowfast_maskfeat.curation.check_videos import measure_video
 from slowfast_maskfeat.curation.jobs import Failure, Journal, run_jobs
+from slowfast_maskfeat.curation.output_files import write_text
 from slowfast_maskfeat.datasets import VideoList, read_list
 from slowfast_maskfeat.datasets.list_file import separator_of
 from slowfast_maskfeat.figures import draw_or_warn, histograms
-from slowfast_maskfeat.files import atomic_write
 from slowfast_maskfeat.log import Progress, format_duration
 
 _NUMBERS = {"duration": "duration (s)", "fps": "frames per second", "num_frames": "frames"}
@@ -35,16 +40,10 @@ _NUMBERS = {"duration": "duration (s)", "fps": "frames per second", "num_frames"
 
 def parse_arguments(arguments: Sequence[str]) -> argparse.Namespace:
     """Parse the command line."""
-    parser = argparse.ArgumentParser(
-        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
-    )
-    add = parser.add_argument
-    add("lists", type=Path, nargs="+", metavar="LIST", help="list files (train.csv ...)")
-    add("--output", type=Path, required=True, help="folder for histograms and numbers")
-    add("--prefix", default="", help="folder in front of the paths, as DATA.PATH_PREFIX")
-    add("--separator", default=" ", help="as DATA.PATH_LABEL_SEPARATOR; default: detected")
-    add("--timeout", type=float, default=30.0, help="seconds per video (30)")
-    add("--processes", type=int, default=os.cpu_count() or 1, help="all cores by default")
+    parser = CommandParser("data summary", __doc__)
+    add_lists(parser)
+    add_output_folder(parser, "histograms and numbers", required=True)
+    add_jobs(parser, 30.0)
     return parser.parse_args(arguments)
 
 
@@ -128,9 +127,8 @@ def _work(options: argparse.Namespace) -> int:
         videos = read_list(path, separator=separator, prefix=options.prefix)
         measured = measure(path, videos, options)
         summary = summarize(videos, measured)
-        written.append(options.output / f"{path.stem}_summary.json")
-        with atomic_write(written[-1]) as part:
-            part.write_text(json.dumps(summary, indent=2) + "\n", encoding="utf-8")
+        text = json.dumps(summary, indent=2) + "\n"
+        written.append(write_text(options.output / f"{path.stem}_summary.json", text))
         found = [m for m in measured.values() if not isinstance(m, Failure)]
         picture = options.output / f"{path.stem}_summary.png"
         if found and draw_or_warn(picture, partial(_draw, picture, path.name, found)):

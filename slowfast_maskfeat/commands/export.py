@@ -14,14 +14,16 @@ The file also has the class names, mean, standard deviation and sampling of the 
 from __future__ import annotations
 
 import argparse
-import sys
 import warnings
 from collections.abc import Sequence
-from pathlib import Path
 
-from slowfast_maskfeat.cli import exit_code, print_written
-from slowfast_maskfeat.runs.export import FORMATS, TOLERANCE, export_model
-from slowfast_maskfeat.runs.pretrained import from_pretrained
+from slowfast_maskfeat.cli import exit_code
+from slowfast_maskfeat.commands._options import (
+    CommandParser,
+    add_force,
+    add_model,
+    add_output_file,
+)
 
 
 def main(arguments: Sequence[str]) -> int:
@@ -30,53 +32,23 @@ def main(arguments: Sequence[str]) -> int:
     Returns:
         The exit code: 0, or 2 for invalid input.
     """
-    warnings.simplefilter("ignore")  # training has already shown these warnings
     options = _parse(arguments)
-    return exit_code(lambda: _export(options), output=options.output)
+    from slowfast_maskfeat.commands._export import export  # after the help, which is fast
 
-
-def _export(options: argparse.Namespace) -> None:
-    path = Path(options.output)
-    formats = {suffix: name for name, suffix in FORMATS.items()}
-    file_format = options.format or formats.get(path.suffix)
-    if file_format is None:
-        raise ValueError(
-            f"--output must end in {' or '.join(formats)}, or --format must be given, got {path}"
-        )
-    if path.exists() and not options.force:
-        raise ValueError(f"--output: {path} exists; --force overwrites it")
-    model = from_pretrained(options.checkpoint, config=options.cfg, overrides=options.opts)
-    made = export_model(
-        model,
-        path,
-        file_format=file_format,
-        has_preprocessing=options.preprocessing,
-        report=lambda step: print(f"{step} ...", file=sys.stderr, flush=True),
-    )
-    for name, text in made.inputs.items():
-        print(f"input {name} {text}")
-    print(f"output {made.output}")
-    if made.opset:
-        print(f"ONNX opset {made.opset}")
-    found = made.comparison
-    print(
-        f"largest difference from the model {found.largest_difference:.1e} (at most "
-        f"{TOLERANCE:g}); one clip takes {found.milliseconds:.1f} ms, in the model "
-        f"{found.torch_milliseconds:.1f} ms"
-    )
-    print_written([path])
+    warnings.simplefilter("ignore")  # training has already shown these warnings
+    return exit_code(lambda: export(options), output=options.output)
 
 
 def _parse(arguments: Sequence[str]) -> argparse.Namespace:
-    parser = argparse.ArgumentParser(
-        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
-    )
+    parser = CommandParser("export", __doc__)
+    add_model(parser, "checkpoint of a classifier or detector")
+    add_output_file(parser, "file to write, ending in .onnx or .pt2", required=True)
+    add_force(parser)
     add = parser.add_argument
-    add("--checkpoint", required=True, help="checkpoint of a classifier or detector")
-    add("--output", required=True, help="file to write, ending in .onnx or .pt2")
-    add("--format", choices=list(FORMATS), help="default: by the suffix of --output")
+    add(
+        "--format",
+        choices=("torch-export", "onnx"),
+        help="format of the file, where its suffix does not say it",
+    )
     add("--preprocessing", action="store_true", help="take uint8 clips, return probabilities")
-    add("--force", action="store_true", help="overwrite the file")
-    add("--cfg", help="YAML file of the model, for weights without a configuration")
-    add("opts", nargs="*", default=[], metavar="KEY VALUE")
     return parser.parse_args(arguments)

@@ -15,8 +15,8 @@ from slowfast_maskfeat.cli import INVALID_INPUT, end_on_interrupt
 # In the order of the help.
 COMMANDS = (
     *("train", "test", "report", "probe", "predict", "detect", "embed", "compare", "visualize"),
-    "export",
-    *("info", "check-install", "data manifest", "data check", "data resize", "data shards"),
+    *("export", "convert", "rewrite", "info", "check-install"),
+    *("data manifest", "data check", "data check-ava", "data resize", "data shards"),
     "data summary",
 )
 """Words that name a command; its module has the same name with underscores."""

@@ -21,12 +21,12 @@ def main(arguments: Sequence[str]) -> int:
     Returns:
         The exit code, see `exit_code`.
     """
-    parser = run_parser(__doc__)
+    parser = run_parser("probe", __doc__)
     parser.add_argument(
         "--kind",
         choices=("linear", "attentive", "knn"),
         default="linear",
-        help="PROBE.KIND (default: %(default)s)",
+        help="PROBE.KIND",
     )
     options = parse_run(parser, arguments)
     return run_configuration(

@@ -15,19 +15,14 @@ from __future__ import annotations
 import argparse
 import warnings
 from collections.abc import Sequence
-from pathlib import Path
 
-from slowfast_maskfeat.cli import exit_code, print_written
-from slowfast_maskfeat.metrics.saved_scores import read_scores
-from slowfast_maskfeat.runs.test_report import (
-    Report,
-    compare_tests,
-    local_frames,
-    refuse_other,
-    report_scores,
-    write_report,
+from slowfast_maskfeat.cli import exit_code
+from slowfast_maskfeat.commands._options import (
+    CommandParser,
+    add_force,
+    add_output_folder,
+    whole_number,
 )
-from slowfast_maskfeat.text import printable
 
 
 def main(arguments: Sequence[str]) -> int:
@@ -36,40 +31,15 @@ def main(arguments: Sequence[str]) -> int:
     Returns:
         The exit code: 0, or 2 for invalid input.
     """
-    warnings.simplefilter("ignore")  # of decoders; videos that they can't read are listed
     options = _parse(arguments)
-    return exit_code(lambda: _report(options), output=options.output)
+    from slowfast_maskfeat.commands._report import write  # after the help, which is fast
 
-
-def _report(options: argparse.Namespace) -> None:
-    report = _compute(options.scores, options.videos)
-    if not options.force:
-        refuse_other(report, options.output)
-    print_written(write_report(report, options.output))
-
-
-def _compute(files: Sequence[str], num_videos: int) -> Report:
-    try:
-        tests = [read_scores(file) for file in files]
-        if len(tests) > 1:
-            return compare_tests(tests[0], tests[1], (files[0], files[1]))
-        title = f"Test: {printable(files[0])}"
-        return report_scores(tests[0], title, local_frames(tests[0].paths), num_videos)
-    except ValueError as error:
-        raise ValueError(f"--scores: {error}") from error
-
-
-def _count(text: str) -> int:
-    number = int(text)
-    if number < 0:
-        raise argparse.ArgumentTypeError(f"must be >= 0, got {text}")
-    return number
+    warnings.simplefilter("ignore")  # of decoders; videos that they can't read are listed
+    return exit_code(lambda: write(options), output=options.output)
 
 
 def _parse(arguments: Sequence[str]) -> argparse.Namespace:
-    parser = argparse.ArgumentParser(
-        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
-    )
+    parser = CommandParser("report", __doc__)
     add = parser.add_argument
     add(
         "--scores",
@@ -78,14 +48,10 @@ def _parse(arguments: Sequence[str]) -> argparse.Namespace:
         metavar="FILE",
         help="test_scores_*.npz of a test; two of the same list are compared, second minus first",
     )
-    add("--output", type=Path, required=True, metavar="FOLDER", help="folder of the report")
-    add(
-        "--videos",
-        type=_count,
-        default=8,
-        help="videos to show, wrong ones and right ones (default: %(default)s each)",
-    )
-    add("--force", action="store_true", help="overwrite another report")
+    add_output_folder(parser, "the report", required=True)
+    add_force(parser, "another report")
+    videos = "videos to show, so many wrong ones and so many right ones"
+    add("--num-videos", type=whole_number(0), default=8, metavar="N", help=videos)
     options = parser.parse_args(arguments)
     if len(options.scores) > 2:
         parser.error(f"--scores takes one file or two, got {len(options.scores)}")

@@ -21,7 +21,7 @@ def main(arguments: Sequence[str]) -> int:
         The exit code, see `exit_code`.
     """
     return run_configuration(
-        parse_run(run_parser(__doc__), arguments),
+        parse_run(run_parser("test", __doc__), arguments),
         checkpoint_key="TEST.CHECKPOINT_FILE_PATH",
         preset=("TRAIN.ENABLE", "False", "TEST.ENABLE", "True"),
     )

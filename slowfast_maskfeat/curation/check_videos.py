@@ -10,7 +10,13 @@ from numpy.typing import NDArray
 from slowfast_maskfeat.curation.jobs import Failure
 from slowfast_maskfeat.videos._container import open_container
 from slowfast_maskfeat.videos._frame_table import FrameTable, read_frame_table
-from slowfast_maskfeat.videos.decode import available_backends, fetch, open_around, open_video
+from slowfast_maskfeat.videos.decode import (
+    available_backends,
+    fetch,
+    installation,
+    open_around,
+    open_video,
+)
 from slowfast_maskfeat.videos.media import MAX_IMAGE_PIXELS, is_image
 from slowfast_maskfeat.videos.video import DecodeError, Video
 
@@ -32,7 +38,9 @@ def require_decoder(name: str) -> None:
     """
     version = available_backends().get(name, "")
     if version.startswith("absent"):
-        raise ValueError(f"the decoder must be installed, got {name!r}, which is {version}")
+        raise ValueError(
+            f"the decoder must be installed, got {name!r}, which is {version}; {installation(name)}"
+        )
 
 
 def check_video(

@@ -124,7 +124,7 @@ def _check_known(names: Sequence[str], known: Container[str], source: str, where
     hint = (
         ""
         if len(missing) == len(names)
-        else "; datasets/check_ava.py can remove them from the lists"
+        else "; `maskfeat data check-ava` can remove them from the lists"
     )
     raise ValueError(
         f"{source}: {len(missing)} of {len(names)} videos are missing in {where}: {named}{more}"

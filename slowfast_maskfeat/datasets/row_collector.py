@@ -167,7 +167,8 @@ class RowCollector:
             self._wrong += self._without
         self.check()
         if not self._ends:
-            raise ValueError(f"{self.source} has no rows")
+            content = "videos or images" if self._unit == "file" else "rows"
+            raise ValueError(f"{self.source} has no {content}")
         if repeated:
             notes = (*notes, repeated)
         labels = np.array(self._labels, np.int64) if self._labels else None

@@ -142,20 +142,9 @@ def export_model(
     if file_format == "onnx":
         _require_onnx()
     cfg: CfgNode = model.cfg
-    task = build_task(cfg, model)
-    if not isinstance(task, (Classification, Detection)):
-        raise ValueError(
-            f"only classifiers and detectors can be exported, got {type(model).__name__}; "
-            "fine-tune a pre-trained model first"
-        )
-    deployed = _Deployed(
-        model,
-        task,
-        has_preprocessing=has_preprocessing,
-        reverses=reverses_channels(cfg, "test"),
-    ).eval()
+    deployed, of_boxes = _deploy(cfg, model, has_preprocessing=has_preprocessing)
     examples = {
-        size: _example(cfg, size, of_boxes=isinstance(task, Detection), is_uint8=has_preprocessing)
+        size: _example(cfg, size, of_boxes=of_boxes, is_uint8=has_preprocessing)
         for size in BATCH_SIZES
     }
     report("tracing")
@@ -173,16 +162,42 @@ def export_model(
             run = _torch_runner(part)
         report("comparing")
         comparison = _compare(deployed, run, examples, path)
-    inputs = {
-        "clips": f"(batch, {', '.join(map(str, examples[1][0].shape[1:]))}) "
-        + ("uint8, RGB" if has_preprocessing else "float32, normalized")
-    }
-    rows = "batch"
-    if len(examples[1]) == 2:
-        inputs["boxes"], rows = "(boxes, 5) float32: clip, x1, y1, x2, y2 in pixels", "boxes"
-    kind = "probabilities" if has_preprocessing else "logits"
-    output = f"{kind} ({rows}, {facts['num_classes']}) float32"
+    inputs, output = _interface(examples[1], facts)
     return ExportedFile(path, file_format, inputs, output, opset, comparison)
+
+
+def _deploy(cfg: CfgNode, model: nn.Module, *, has_preprocessing: bool) -> tuple[_Deployed, bool]:
+    """Return the model as the file has it, and whether it takes boxes.
+
+    Raises:
+        ValueError: it is no classifier or detector.
+    """
+    task = build_task(cfg, model)
+    if not isinstance(task, (Classification, Detection)):
+        raise ValueError(
+            f"only classifiers and detectors can be exported, got {type(model).__name__}; "
+            "fine-tune a pre-trained model first"
+        )
+    reverses = reverses_channels(cfg, "test")
+    deployed = _Deployed(model, task, has_preprocessing=has_preprocessing, reverses=reverses)
+    return deployed.eval(), isinstance(task, Detection)
+
+
+def _interface(example: Arrays, facts: dict[str, Any]) -> tuple[dict[str, str], str]:
+    """Describe the inputs and the output of a file.
+
+    Args:
+        example: inputs for one clip.
+        facts: see `_facts`.
+    """
+    has_preprocessing = facts["preprocessing"]
+    size = ", ".join(map(str, example[0].shape[1:]))
+    kind = "uint8, RGB" if has_preprocessing else "float32, normalized"
+    inputs, rows = {"clips": f"(batch, {size}) {kind}"}, "batch"
+    if len(example) == 2:
+        inputs["boxes"], rows = "(boxes, 5) float32: clip, x1, y1, x2, y2 in pixels", "boxes"
+    output = "probabilities" if has_preprocessing else "logits"
+    return inputs, f"{output} ({rows}, {facts['num_classes']}) float32"
 
 
 def _require_onnx() -> None:

@@ -93,7 +93,7 @@ def load_model(
 
     Args:
         checkpoint: see `read_trained`.
-        device: "cpu" or "cuda".
+        device: see `named_device`.
         config_file: YAML file to use instead of the checkpoint's own configuration; required for a
             file with only weights.
         pairs: keys and values that override both: ["KEY", "VALUE", ...].
@@ -168,9 +168,14 @@ def config_of(model: nn.Module) -> CfgNode:
 def named_device(device: str) -> torch.device:
     """Return the device that ``--device`` names.
 
+    Args:
+        device: "cpu", "cuda", or "auto" for a GPU if torch finds one.
+
     Raises:
         ValueError: the device is a GPU and torch finds none.
     """
+    if device == "auto":
+        device = "cuda" if torch.cuda.is_available() else "cpu"
     if device.startswith("cuda") and not torch.cuda.is_available():
         raise ValueError(f"device must be 'cpu' since torch finds no GPU, got {device!r}")
     return torch.device(device)

@@ -128,8 +128,9 @@ def _load_network(
         load_weights(model, checkpoint, complete=True, teacher=False, content=content)
         if content.get("task_state"):  # a file with only weights has none
             task.load_state_dict(content["task_state"])
-    task.to(torch.device(device))
-    return Network(checkpoint, cfg, model, task, name, torch.device(device))
+    own_device = next(model.parameters()).device
+    task.to(own_device)
+    return Network(checkpoint, cfg, model, task, name, own_device)
 
 
 def _distinct(names: Sequence[str]) -> list[str]:

@@ -302,9 +302,15 @@ def _openers(backend: str, *, prefers_pyav: bool = False) -> list[_OpenFile]:
         raise ValueError(f"no video decoder can be loaded: {available_backends()}")
     if not openers:
         raise ValueError(
-            f"video decoder {backend!r} is {_load(backend)[1]}; available: {_describe_available()}"
+            f"video decoder {backend!r} is {_load(backend)[1]}; {installation(backend)}; "
+            f"available: {_describe_available()}"
         )
     return openers
+
+
+def installation(backend: str) -> str:
+    """Return the command that installs a decoder."""
+    return f"pip install {_DISTRIBUTIONS[backend]} (INSTALL.md has which release fits)"
 
 
 def _describe_available() -> str:

@@ -128,7 +128,7 @@ def test_the_names_of_other_libraries_are_recognized(
     state = {f"module.{name}": torch.zeros(3) for name in names}
     path = save_checkpoint(tmp_path / "theirs.pth", state)
     message = (
-        rf"names look like those of {library}.* tools/convert_checkpoint\.py --cfg CFG --input "
+        rf"names look like those of {library}.* maskfeat convert --cfg CFG --checkpoint "
         rf"{path} --output {tmp_path / 'theirs_converted.pyth'}"
     )
     with pytest.raises(ValueError, match=message):

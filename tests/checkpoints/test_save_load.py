@@ -242,7 +242,7 @@ def test_a_plain_pickle_is_told_from_a_damaged_file(
     text = r"(is a plain pickle|needs the code of \S+ to be read), "
     with pytest.raises(ValueError, match=text) as caught:
         load_checkpoint(path)
-    assert "tools/rewrite_checkpoint.py --input" in str(caught.value)
+    assert "slowfast_maskfeat rewrite --checkpoint" in str(caught.value)
 
 
 @pytest.mark.parametrize("size", [900, 1000, 4500, 5000])

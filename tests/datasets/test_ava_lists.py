@@ -326,7 +326,7 @@ def test_classes_are_those_of_the_label_map_with_what_it_leaves_out(tmp_path):
         (
             {"drawn": "a,1,0,0,1,1,1\nx,1,0,0,1,1,1\n"},
             {},
-            r"1 of 2 videos .*'x'.*check_ava\.py",
+            r"1 of 2 videos .*'x'.*maskfeat data check-ava",
         ),
         ({"drawn": "a,1,0,0,1,1,-1\n"}, {}, r"drawn\.csv: .*must have actions, got none"),
         ({"drawn": ""}, {}, r"drawn\.csv has no rows"),

@@ -96,7 +96,9 @@ def check_mkdir(words: Sequence[str]) -> None:
 def check_bubblewrap(words: Sequence[str]) -> None:
     """What runs inside makes an old checkpoint readable."""
     words = list(words)
-    old_place, new_place = (words[words.index(option) + 1] for option in ("--input", "--output"))
+    old_place, new_place = (
+        words[words.index(option) + 1] for option in ("--checkpoint", "--output")
+    )
     with tempfile.TemporaryDirectory() as own:
         old, folder = Path(own) / Path(old_place).name, Path(own) / "rewritten"
         folder.mkdir()
@@ -113,7 +115,7 @@ def run_sandboxed(command: str) -> Path:
     """Run a command that rewrites a checkpoint, inside its walls where bwrap can build them.
 
     Args:
-        command: `bwrap ... python tools/rewrite_checkpoint.py ... --output PATH`, with the making
+        command: `bwrap ... python -m slowfast_maskfeat rewrite ... --output PATH`, with the making
             of a folder before it or not.
 
     Returns:

@@ -1,4 +1,4 @@
-"""What the documented commands of tools/convert_checkpoint.py read and write."""
+"""What the documented commands `maskfeat convert` read and write."""
 
 from __future__ import annotations
 
@@ -41,7 +41,9 @@ def check_at_full_size(options: Mapping[str, str], pairs: Sequence[str]) -> None
     cfg = load_config([options["--cfg"]], pairs)
     with torch.device("meta"):
         model = build_model(cfg)
-    for naming in {_naming_of_input(options["--input"]), options.get("--to", "")} & set(NAMINGS):
+    for naming in {_naming_of_input(options["--checkpoint"]), options.get("--to", "")} & set(
+        NAMINGS
+    ):
         if naming in ("timm", "torchvision"):  # the others have positions to look at
             NAMINGS[naming].from_published(model.state_dict(), model_facts(cfg, model))
 
@@ -49,7 +51,7 @@ def check_at_full_size(options: Mapping[str, str], pairs: Sequence[str]) -> None
 def provide(options: Mapping[str, str], pairs: Sequence[str]) -> None:
     """Write the files that are read, with the weights of small models."""
     cfg = load_config([options["--cfg"]], pairs)
-    for option in ("--input", "--onto"):
+    for option in ("--checkpoint", "--onto"):
         if option in options:
             _write(Path(options[option]), cfg)
 

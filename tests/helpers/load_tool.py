@@ -9,11 +9,12 @@ import signal
 import sys
 import tempfile
 import warnings
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from types import ModuleType
 from typing import NamedTuple, TextIO
 
+from slowfast_maskfeat.commands import main as commands
 from slowfast_maskfeat.workers import SIGNALS
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -66,7 +67,25 @@ def run_tool(path: str, *words: object, cwd: Path | None = None) -> Done:
     Returns:
         the exit code and the output, that of the script's own processes included.
     """
-    module, arguments = load_tool(path), [str(word) for word in words]
+    module = load_tool(path)
+    with _parts_beside(ROOT / path):
+        return _run(module.main, str(ROOT / path), words, cwd)
+
+
+def run_command(*words: object, cwd: Path | None = None) -> Done:
+    """Call the program `maskfeat` in this process, like `run_tool`.
+
+    Args:
+        words: of the command line, without the program.
+        cwd: the current folder of the command; None leaves it.
+    """
+    return _run(commands.main, "maskfeat", words, cwd)
+
+
+def _run(
+    main: Callable[[list[str]], int], program: str, words: Sequence[object], cwd: Path | None
+) -> Done:
+    arguments = [str(word) for word in words]
     with (
         tempfile.TemporaryFile("w+", encoding="utf-8", buffering=1) as stdout,
         tempfile.TemporaryFile(
@@ -75,14 +94,13 @@ def run_tool(path: str, *words: object, cwd: Path | None = None) -> Done:
     ):
         with (
             _folder(cwd),
-            _parts_beside(ROOT / path),
-            _named_by([str(ROOT / path), *arguments]),
+            _named_by([program, *arguments]),
             _signals_as_before(),
             _output_into(stdout, stderr),
             _warnings_of_a_program(),
         ):
             try:
-                code = module.main(arguments)
+                code = main(arguments)
             except SystemExit as end:  # of argparse
                 code = end.code
         stdout.seek(0)

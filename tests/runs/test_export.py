@@ -129,7 +129,7 @@ def test_the_command_says_what_the_file_takes_and_returns(tmp_path, capsys):
     torch.export.load(path, extra_files=facts)
     assert json.loads(facts["facts.json"])["class_names"] == ["run", "jump", "sit"]
     assert main(words) == 2
-    assert "exists; --force overwrites it" in capsys.readouterr().err
+    assert "must not exist, got the existing file" in capsys.readouterr().err
     assert main([*words, "--force"]) == 0
 
 

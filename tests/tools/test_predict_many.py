@@ -65,7 +65,7 @@ def test_a_folder_gives_a_row_for_each_video_and_a_reason_for_the_broken_one(
 ):
     videos, broken = _folder(data, tmp_path / "videos")
     table = tmp_path / "out.csv"
-    words = ["--video", tmp_path / "videos", "--csv", table, "--top", "2"]
+    words = ["--video", tmp_path / "videos", "--output", table, "--top", "2"]
     done = _predict(checkpoint, *words, "--", "DATA_LOADER.NUM_WORKERS", num_workers)
     assert done.returncode == 1, done.stderr
     assert done.stdout.splitlines()[0] == "4 rows, 1 without a prediction"
@@ -113,7 +113,7 @@ def test_windows_are_predicted_as_if_each_was_a_video(data, checkpoint, tmp_path
         duration = opened.duration
         expected = windows(duration, 0.4, 0.1)
         times = [float(opened.timestamps[0]) + span.begin for span in expected]
-    words = ["--video", video, "--window", "0.4", "--stride", "0.1", "--csv", table]
+    words = ["--video", video, "--window", "0.4", "--stride", "0.1", "--output", table]
     done = _predict(checkpoint, *words)
     assert done.returncode == 0, done.stderr
     rows = _rows(table)
@@ -152,7 +152,7 @@ def test_a_killed_prediction_goes_on_without_a_second_row(data, checkpoint, tmp_
     for number in range(40):
         (folder / f"{number:02}.mp4").write_bytes((data / "1.mp4").read_bytes())
     table, journal = tmp_path / "out.csv", tmp_path / ".out_predict.jsonl"
-    words = ["--video", folder, "--csv", table, "--top", "1", "--", "TEST.BATCH_SIZE", "2"]
+    words = ["--video", folder, "--output", table, "--top", "1", "--", "TEST.BATCH_SIZE", "2"]
     command = [sys.executable, "-m", "slowfast_maskfeat", "predict", *_words(checkpoint, *words)]
     process = subprocess.Popen(list(map(str, command)), stderr=subprocess.DEVNULL)
     wait_for(lambda: journal.exists() and journal.read_bytes().count(b"\n") > 3)
@@ -188,7 +188,7 @@ def test_names_are_given_and_missed(data, checkpoint, tmp_path):
     ("words", "said"),
     [
         (["--video", "{empty}"], "there are no videos or images in folder"),
-        (["--video", "{data}", "--csv", "{exists}"], "exists; --force overwrites it"),
+        (["--video", "{data}", "--output", "{exists}"], "must not exist, got the existing file"),
         (["--video", "{data}", "--window", "0"], "must be above 0 seconds"),
         (["--video", "{data}/1.mp4", "--stride", "1"], "stride must be 0 without a window"),
         (["--video", "{data}", "--logits", "x.npy"], "--logits requires one video or --clips"),
@@ -233,7 +233,7 @@ def test_memory_does_not_grow_with_the_length_of_a_video(checkpoint, tmp_path):
         rows = np.random.default_rng(0).integers(0, 255, (48, 1, 3), np.uint8)
         frames = (np.roll(rows, n, axis=0).repeat(64, 1) for n in range(25 * seconds))
         write_video(video, frames, fps=25.0)
-        words = ["--video", video, "--window", "2", "--stride", seconds / 20, "--csv", table]
+        words = ["--video", video, "--window", "2", "--stride", seconds / 20, "--output", table]
         command = [sys.executable, "-m", "slowfast_maskfeat", "predict", *words]
         peaks[seconds] = _peak_memory([*command, *_words(checkpoint)])
         command[3:] = ["embed", *words[:-2], "--output", tmp_path / f"{seconds}.npz"]

@@ -7,14 +7,13 @@ import math
 
 import numpy as np
 import pytest
-from helpers.load_tool import run_tool
+from helpers.load_tool import run_command
 from helpers.report_page import numbers, read_report
 from helpers.videos_on_disk import numbered_frames, write_video
 
 from slowfast_maskfeat.metrics.intervals import paired_difference
 from slowfast_maskfeat.metrics.saved_scores import SavedScores
 
-TOOL = "slowfast_maskfeat/commands/report.py"
 NAMES = ("jump", "</script><i>", "run")
 
 
@@ -37,7 +36,7 @@ def make_scores(path, *, seed: int = 0, count: int = 30, **changes) -> SavedScor
 
 
 def _report(*words, output):
-    return run_tool(TOOL, "--scores", *words, "--output", output)
+    return run_command("report", "--scores", *words, "--output", output)
 
 
 def _right(saved):
@@ -255,13 +254,13 @@ def test_another_report_is_not_overwritten(tmp_path):
     (tmp_path / "file").write_text("")
     done = _report(tmp_path / "b.npz", output=tmp_path / "file")
     assert done.returncode == 2
-    assert f"--output must be a folder, got the file {tmp_path / 'file'}" in done.stderr
+    assert f"--output: must be a folder, got the file {tmp_path / 'file'}" in done.stderr
 
 
 def test_three_files_and_negative_numbers_are_refused(tmp_path):
     done = _report("a", "b", "c", output=tmp_path)
     assert done.returncode == 2
     assert "--scores takes one file or two, got 3" in done.stderr
-    done = run_tool(TOOL, "--scores", "a", "--output", tmp_path, "--videos", "-1")
+    done = run_command("report", "--scores", "a", "--output", tmp_path, "--videos", "-1")
     assert done.returncode == 2
-    assert "--videos: must be >= 0, got -1" in done.stderr
+    assert "--num-videos: must be >= 0, got -1" in done.stderr

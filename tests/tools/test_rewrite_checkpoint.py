@@ -28,7 +28,7 @@ from torch import nn
 
 from slowfast_maskfeat.checkpoints import load_checkpoint, save_checkpoint
 
-TOOL = ROOT / "tools/rewrite_checkpoint.py"
+READER = ROOT / "slowfast_maskfeat/checkpoints/restricted_pickle.py"
 VALUES = [[1.0, 2.0], [3.0, 4.0]]
 TENSOR, ARRAY = torch.tensor(VALUES), np.array(VALUES, np.float32)
 
@@ -53,14 +53,14 @@ def rewrite() -> Rewrite:
     """Calls the tool in this process: (input, output) -> code, output, errors."""
 
     def call(source: Path, output: Path) -> Done:
-        return run_tool("tools/rewrite_checkpoint.py", "--input", source, "--output", output)
+        return run_tool("tools/rewrite_checkpoint.py", "--checkpoint", source, "--output", output)
 
     return call
 
 
 def rewritten(rewrite: Rewrite, source: Path) -> tuple[dict[str, Any], str]:
     """What is read of the new file, and what was printed; the old one was refused."""
-    with pytest.raises(ValueError, match=r"tools/rewrite_checkpoint\.py"):
+    with pytest.raises(ValueError, match=r"slowfast_maskfeat rewrite --checkpoint"):
         load_checkpoint(source)
     output = source.with_name("new.pyth")
     code, printed, errors = rewrite(source, output)
@@ -495,4 +495,4 @@ def test_nothing_else_reads_files_that_run_code() -> None:
     assert len(places) > 100
     reads = ("weights_only=False", "pickle.load", "Unpickler(")
     found = {path for path in places if any(way in path.read_text() for way in reads)}
-    assert found == {TOOL}
+    assert found == {READER}

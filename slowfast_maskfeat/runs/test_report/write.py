@@ -59,10 +59,8 @@ def refuse_other(report: Report, folder: Path, name: str = "report") -> None:
     """Refuse to overwrite another report, or anything else of its names.
 
     Raises:
-        ValueError: the folder is a file, or has files of these names with another content.
+        ValueError: the folder has files of these names with another content.
     """
-    if folder.exists() and not folder.is_dir():
-        raise ValueError(f"--output must be a folder, got the file {folder}")
     numbers = folder / f"{name}.json"
     is_same = numbers.is_file() and numbers.read_bytes() == as_json(report).encode()
     for path in (numbers, folder / f"{name}.html"):

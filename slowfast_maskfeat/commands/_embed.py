@@ -1,0 +1,108 @@
+"""Features of a split or of videos, in one process or as one of the processes of torchrun."""
+
+from __future__ import annotations
+
+import argparse
+import os
+
+from fvcore.common.config import CfgNode
+
+from slowfast_maskfeat import distributed
+from slowfast_maskfeat.builders import DataSource, build_model
+from slowfast_maskfeat.builders.model_size import check_model_size
+from slowfast_maskfeat.builders.preflight import check_files
+from slowfast_maskfeat.builders.trained_config import trained_config
+from slowfast_maskfeat.cli import print_written
+from slowfast_maskfeat.commands._options import pairs_of
+from slowfast_maskfeat.config import default_config, load_config, parse_config
+from slowfast_maskfeat.engine.coordination import from_main
+from slowfast_maskfeat.features import save_features
+from slowfast_maskfeat.features.extraction import FeatureKind
+from slowfast_maskfeat.features.file import check_suffix, check_writable
+from slowfast_maskfeat.runs.embed import find_excerpts
+from slowfast_maskfeat.runs.features import Excerpts, build_frozen_model, extract_features
+from slowfast_maskfeat.runs.inputs import input_paths
+from slowfast_maskfeat.runs.load_trained import TrainedFile, named_device, read_trained
+
+_OUTPUT_DIR = "output/extract_features"
+_NAME_OF_VIDEOS = "videos"  # of features that are not of a split
+
+
+def embed(options: argparse.Namespace) -> None:
+    """Extract and write features.
+
+    Args:
+        options: of `maskfeat embed`.
+
+    Raises:
+        ValueError: the weights do not fit the model, lists are malformed, or the file can't be
+            written.
+    """
+    if options.output:
+        check_suffix(options.output)
+    device = named_device(options.device)
+    trained = read_trained(options.checkpoint)
+    cfg = _configuration(options, trained)
+    distributed.from_environment("gloo" if device.type == "cpu" else cfg.DIST_BACKEND)
+    device = distributed.own_device(device.type)
+    if options.output:  # fail before the extraction, not after it
+        from_main(lambda: check_writable(options.output))
+    data = DataSource(cfg)
+    excerpts = _excerpts(options, cfg) if options.video else None
+    check_files(cfg, [data.videos(options.split)] if excerpts is None else [excerpts.videos])
+    content = trained.content
+    frozen = build_frozen_model(cfg, trained.path, device, data=data, content=content)
+    features = extract_features(
+        cfg,
+        options.split if excerpts is None else _NAME_OF_VIDEOS,
+        frozen,
+        kind=FeatureKind(options.layer, options.pooling),
+        device=device,
+        data=data,
+        excerpts=excerpts,
+    )
+    if features is None:  # not the main process
+        return
+    if options.output:
+        save_features(options.output, features)
+    facts, shape = features.facts, "x".join(map(str, features.features.shape))
+    print(
+        f"{options.output or cfg.OUTPUT_DIR}: {shape}, {facts['num_decoded']} of "
+        f"{facts['num_expected']} samples of {facts['list']} decoded, {facts['num_views']} clips "
+        f"each, {facts['pooling']}"
+    )
+    print_written(filter(None, [features.written, options.output]))
+
+
+def _excerpts(options: argparse.Namespace, cfg: CfgNode) -> Excerpts:
+    """List the videos of --video, or their windows, once for all processes."""
+    paths = [path for given in options.video for path in input_paths(cfg, given, "--video")]
+
+    def find() -> Excerpts:
+        source = " ".join(options.video)
+        return find_excerpts(
+            cfg, paths, window=options.window, stride=options.stride, source=source
+        )
+
+    return from_main(find)
+
+
+def _configuration(options: argparse.Namespace, trained: TrainedFile) -> CfgNode:
+    """Configuration of --cfg, or of the checkpoint, with the OUTPUT_DIR of this command."""
+    folder = os.path.dirname(options.output) or "." if options.output else _OUTPUT_DIR
+    output = [] if "OUTPUT_DIR" in pairs_of(options)[::2] else ["OUTPUT_DIR", folder]
+    if options.cfg:
+        cfg = load_config([options.cfg], pairs_of(options))
+        is_unset = cfg.OUTPUT_DIR == default_config().OUTPUT_DIR
+        return load_config([options.cfg], [*output, *pairs_of(options)]) if is_unset else cfg
+    path, content = trained
+    if options.video:  # the lists of the training need not exist
+        cfg = trained_config(path, content, None, [*output, *pairs_of(options)])
+    elif not isinstance(content.get("cfg"), str):
+        raise ValueError(
+            f"{path} contains no configuration; give the YAML file of its model with --cfg"
+        )
+    else:
+        cfg = parse_config(content["cfg"], path, [*output, *pairs_of(options)])
+    check_model_size(lambda: build_model(cfg), path, content)
+    return cfg

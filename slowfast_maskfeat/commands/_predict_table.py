@@ -1,0 +1,125 @@
+"""The table of a prediction of many videos, which an interrupted command goes on with."""
+
+from __future__ import annotations
+
+import argparse
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from slowfast_maskfeat.cli import print_written
+from slowfast_maskfeat.commands._options import pairs_of
+from slowfast_maskfeat.curation.jobs import Failure, Journal
+from slowfast_maskfeat.curation.output_files import write_table
+from slowfast_maskfeat.datasets.excerpt_list import ExcerptList
+from slowfast_maskfeat.log import Progress
+from slowfast_maskfeat.runs.predict import Prediction, Predictor
+from slowfast_maskfeat.text import printable
+
+_NUM_SHOWN = 10
+
+
+def write_predictions(
+    predictor: Predictor,
+    videos: ExcerptList,
+    reasons: dict[int, str],
+    options: argparse.Namespace,
+) -> int:
+    """Predict the rows that are not in the journal yet, and write the table of all.
+
+    Args:
+        predictor: of the model.
+        videos: samples, a row each.
+        reasons: of samples that are known to be lost, by row.
+        options: of `maskfeat predict`.
+
+    Returns:
+        The exit code: 0, or 1 if a row has no prediction.
+    """
+    table: Path = options.output
+    settings = {
+        "samples_sha256": videos.fingerprint,
+        "weights_sha256": predictor.weights_sha256,
+        "names": predictor.names,
+        "top": options.top,
+        "opts": pairs_of(options),
+    }
+    journal = Journal(table.with_name(f".{table.stem}_predict.jsonl"), settings)
+    try:
+        left = [row for row in range(len(videos)) if str(row) not in journal.done]
+        predict_all(predictor, videos, reasons, options, left, journal)
+        found = [_recorded(videos, row, journal.done[str(row)]) for row in range(len(videos))]
+        width = max([len(prediction.labels) for prediction in found], default=options.top)
+        best = [name for n in range(1, width + 1) for name in (f"label_{n}", f"score_{n}")]
+        columns = ["path", "begin", "end", *best, "error"]
+        write_table(table, columns, [_cells(prediction, width) for prediction in found])
+    except BaseException:
+        journal.close()
+        raise
+    journal.remove()
+    lost = [prediction for prediction in found if prediction.reason]
+    print(f"{len(found)} rows, {len(lost)} without a prediction")
+    for prediction in lost[:_NUM_SHOWN]:
+        print(printable(f"  {prediction.path}: {prediction.reason}"))
+    if len(lost) > _NUM_SHOWN:
+        print(f"  ... all in {table}")
+    print_written([table])
+    return 1 if lost else 0
+
+
+def _recorded(videos: ExcerptList, row: int, result: Any) -> Prediction:
+    path, span = videos.path(row), videos.spans[row]
+    if isinstance(result, Failure):
+        begin, end = span or (float("nan"), float("nan"))
+        return Prediction(path, begin, end, reason=result.reason)
+    begin, end, num_views, classes, labels, scores = result
+    return Prediction(path, begin, end, num_views, tuple(classes), tuple(labels), tuple(scores))
+
+
+def _cells(prediction: Prediction, width: int) -> list[str]:
+    """Cells of a row; those that a lost video does not have are empty."""
+    pairs = zip(prediction.labels, prediction.scores, strict=True)
+    cells = [cell for label, score in pairs for cell in (label, f"{score:.6f}")]
+    cells += [""] * (2 * width - len(cells))
+    times = (_seconds(prediction.begin), _seconds(prediction.end))
+    return [prediction.path, *times, *cells, prediction.reason]
+
+
+def _seconds(time: float) -> str:
+    return "" if np.isnan(time) else f"{time:.3f}"
+
+
+def predict_all(
+    predictor: Predictor,
+    videos: ExcerptList,
+    reasons: dict[int, str],
+    options: argparse.Namespace,
+    rows: Sequence[int],
+    journal: Journal | None = None,
+) -> list[Prediction]:
+    """Predict rows with a progress bar.
+
+    Args:
+        predictor: of the model.
+        videos: samples.
+        reasons: of samples that are known to be lost, by row.
+        options: of `maskfeat predict`.
+        rows: the samples to predict.
+        journal: that records each prediction.
+
+    Returns:
+        The predictions in the order of `rows`.
+    """
+    found: dict[int, Prediction] = {}
+    progress = Progress(len(videos), "predict", initial=len(videos) - len(rows))
+    predictions = predictor.predict(videos, top=options.top, reasons=reasons, rows=rows)
+    for row, prediction in predictions if rows else ():
+        found[row] = prediction
+        if journal is not None:
+            result = Failure(prediction.reason) if prediction.reason else prediction[1:-1]
+            journal.add(str(row), result)
+        progress.update()
+    progress.close()
+    return [found[row] for row in rows]

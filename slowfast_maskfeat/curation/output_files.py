@@ -1,0 +1,93 @@
+"""Files that commands on data write: text as bytes of any path, tables of what was left out."""
+
+from __future__ import annotations
+
+import csv
+import io
+from collections.abc import Iterable, Sequence
+from pathlib import Path
+
+from slowfast_maskfeat.files import atomic_write, open_text
+
+
+def write_text(path: Path, text: str) -> Path:
+    """Write a text atomically, in UTF-8; surrogate escapes become the bytes that they stand for.
+
+    Args:
+        path: of the file; its folder is created.
+        text: that may have paths from `os` functions, whose bytes need not be UTF-8.
+
+    Returns:
+        The path.
+
+    Raises:
+        OSError: the file can't be written.
+    """
+    with atomic_write(path) as part:
+        part.write_bytes(text.encode("utf-8", "surrogateescape"))
+    return path
+
+
+def write_table(path: Path, columns: Sequence[str], rows: Iterable[Sequence[object]]) -> Path:
+    """Write a table as CSV, like `write_text`.
+
+    Args:
+        path: of the file.
+        columns: names in the first line.
+        rows: cells in the order of the columns.
+
+    Returns:
+        The path.
+    """
+    text = io.StringIO()
+    writer = csv.writer(text, lineterminator="\n")
+    writer.writerow(columns)
+    writer.writerows(rows)
+    return write_text(path, text.getvalue())
+
+
+def copy_class_names(source: Path, folder: Path) -> list[Path]:
+    """Copy `classes.txt` from beside a list, as UTF-8.
+
+    Args:
+        source: the list.
+        folder: that receives the copy.
+
+    Returns:
+        The copy; empty if there is no such file.
+    """
+    classes = source.parent / "classes.txt"
+    if not classes.is_file():
+        return []
+    with open_text(str(classes)) as file:
+        return [write_text(folder / classes.name, file.read())]
+
+
+def check_folder(lists: Sequence[Path], output: Path) -> None:
+    """Check that files named after lists can be written to a folder without replacing anything.
+
+    Args:
+        lists: list files.
+        output: the folder.
+
+    Raises:
+        ValueError: two lists have the same name, or one is in the folder.
+    """
+    names = [path.name for path in lists]
+    if len(set(names)) < len(names):
+        raise ValueError(f"names of lists must be unique, got {names}")
+    for path in lists:
+        if path.resolve() == (output / path.name).resolve():
+            raise ValueError(f"--output must be another folder than that of {path}, got {output}")
+
+
+def reading_keys(folder: Path, prefix: str, separator: str) -> str:
+    """Return the line of keys and values with which a run reads written lists.
+
+    Args:
+        folder: of the lists.
+        prefix: folder of the videos, quoted for a shell if need be.
+        separator: of the lists.
+    """
+    keys = f"read them with DATA.PATH_TO_DATA_DIR {folder} DATA.PATH_PREFIX {prefix}"
+    return keys + (' DATA.PATH_LABEL_SEPARATOR ","' if separator == "," else "")
