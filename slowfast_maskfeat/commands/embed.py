@@ -88,7 +88,7 @@ def _parse(arguments: Sequence[str]) -> argparse.Namespace:
         type=int,
         default=-1,
         metavar="N",
-        help="block whose tokens are taken, from 0; negative: from the last (default: the last)",
+        help="block whose tokens are taken, from 0; negative: from the last",
     )
     pooling = parser.add_mutually_exclusive_group()
     pooling.add_argument(
