@@ -1,7 +1,7 @@
 #!/usr/bin/env python3
 """Measure the fast implementations against plain ones, and clip loading against bare decoding.
 
-There are six comparisons, and a count. The compared variants take turns within one run, so that
+There are seven comparisons, and a count. The compared variants take turns within one run, so that
 other load on the machine affects them equally:
 
 - step: a full pre-training step (normalize, forward, HOG target, loss, backward, AdamW) against the
@@ -14,6 +14,7 @@ other load on the machine affects them equally:
 - targets: pre-training steps that differ in the target alone, against HOG; and the peak memory of
   each. The frozen networks have random weights.
 - precision: a pre-training step in bfloat16, against the same step in float32.
+- latency: a classifier of one clip by torch, compiled by torch, and as ONNX in onnxruntime.
 - traffic: no comparison, but launches and bytes of a training step in bfloat16 on a GPU, counted by
   kind of operator; no GPU is needed.
 
@@ -36,6 +37,9 @@ from typing import ClassVar
 
 import numpy as np
 import torch
+from benchmark_latency import CONFIGS as LATENCY_CONFIGS
+from benchmark_latency import QUICK_CONFIGS as QUICK_LATENCY_CONFIGS
+from benchmark_latency import measure_latency
 from benchmark_report import (
     Counts,
     Row,
@@ -78,7 +82,7 @@ MAE_CONFIG = ROOT / "configs/masked_ssl/in1k_VIT_B_MAE_PT.yaml"
 QUICK_MAE_CONFIG = ROOT / "configs/demo/image_mae.yaml"
 TARGETS_CONFIG = ROOT / "configs/masked_ssl/in1k_VIT_B_MaskFeat_PT.yaml"
 QUICK_TARGETS_CONFIG = ROOT / "configs/demo/image_hog.yaml"
-SECTIONS = ("step", "hog", "loader", "mae", "targets", "precision", "traffic")
+SECTIONS = ("step", "hog", "loader", "mae", "targets", "precision", "latency", "traffic")
 # Compared variants of a step, and clips per clip of --batch: images have few tokens.
 FORMS = {"step": (FAST, PLAIN), "mae": (VISIBLE, ALL), "targets": TARGETS}
 CLIPS = {"step": 1, "mae": 8, "targets": 4}
@@ -351,6 +355,11 @@ def measure(options: argparse.Namespace, cfg: CfgNode) -> Iterable[Table]:
             yield measure_loader(options, cfg, Path(folder))
     if "precision" in options.only:
         yield measure_precision(options, devices[0])
+    if "latency" in options.only:
+        for file in QUICK_LATENCY_CONFIGS if options.quick else LATENCY_CONFIGS:
+            backend = "eager" if options.quick else "inductor"
+            repeats = options.repeats or 11
+            yield measure_latency(file, read_config(file), repeats, backend=backend)
     for section in FORMS:
         if section in options.only:
             yield from measure_step(options, section, devices[0], "float32")

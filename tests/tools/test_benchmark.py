@@ -185,6 +185,7 @@ def test_the_whole_run_at_tiny_sizes(tmp_path):
         "hog",
         "loader",
         "precision",
+        "latency",
         *(s for s in ("step", "mae", "targets") for _ in range(2)),
     ]
     for table in on_cpu:
@@ -197,6 +198,7 @@ def test_the_whole_run_at_tiny_sizes(tmp_path):
         units.setdefault(table["section"], []).append(table["rows"][0]["unit"])
     assert names["loader"][-1] == "bare decoding"
     assert names["precision"] == ["bfloat16", "float32"]
+    assert names["latency"] == ["onnxruntime", "torch, compiled", "torch"]
     assert names["mae"] == ["visible tokens", "all tokens"]
     assert names["targets"][-1] == "hog"
     assert units["precision"] == ["s"]
