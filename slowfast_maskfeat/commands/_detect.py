@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import os
 import sys
 from collections.abc import Iterator
 from pathlib import Path
@@ -41,7 +42,7 @@ def detect(options: argparse.Namespace) -> None:
             video.
         DecodeError: The video can't be decoded.
     """
-    if Path(options.video).is_dir():
+    if os.path.isdir(options.video):
         raise ValueError(f"--video must be a video file, got the folder {options.video}")
     trained = load_trained(
         options.checkpoint, device=options.device, config_file=options.cfg, pairs=pairs_of(options)

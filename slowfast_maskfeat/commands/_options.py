@@ -132,7 +132,7 @@ def add_output_file(parser: CommandParser, text: str, **settings: Any) -> None:
 
 
 def _list(text: str) -> Path:
-    if Path(text).is_dir():
+    if os.path.isdir(text):
         raise argparse.ArgumentTypeError(
             f"must be a list file, got the folder {text}; `maskfeat data manifest` lists a folder"
         )
@@ -140,13 +140,13 @@ def _list(text: str) -> Path:
 
 
 def _folder(text: str) -> Path:
-    if Path(text).exists() and not Path(text).is_dir():
+    if os.path.exists(text) and not os.path.isdir(text):
         raise argparse.ArgumentTypeError(f"must be a folder, got the file {text}")
     return Path(text)
 
 
 def _file(text: str) -> Path:
-    if Path(text).is_dir():
+    if os.path.isdir(text):
         raise argparse.ArgumentTypeError(f"must be a file, got the folder {text}")
     return Path(text)
 
@@ -162,7 +162,7 @@ def refuse_existing(output: Path, options: argparse.Namespace) -> None:
     Raises:
         ValueError: it exists.
     """
-    if output.exists() and not options.force:
+    if os.path.exists(output) and not options.force:
         raise ValueError(
             f"--output must not exist, got the existing file {output}; --force overwrites it"
         )

@@ -69,7 +69,11 @@ def parse_arguments(arguments: Sequence[str]) -> argparse.Namespace:
 def _choices() -> list[str]:
     """Data sets that lists can represent: one path and at most one label per sample."""
     kinds = {name: find_dataset(name, "--dataset") for name in dataset_names()}
-    return sorted(n for n, kind in kinds.items() if not (kind.in_shards or kind.has_boxes))
+    return sorted(
+        name
+        for name, kind in kinds.items()
+        if not (kind.in_shards or kind.has_boxes or kind.has_frame_labels)
+    )
 
 
 def read_splits(

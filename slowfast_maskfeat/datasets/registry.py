@@ -40,6 +40,7 @@ class DataSetKind:
         segmented: A clip has one frame of each of T equal parts of the video, as published.
         blue_first: The published reader returns BGR frames and the published configurations
             reverse them with DATA.REVERSE_INPUT_CHANNEL, which has no effect here: frames are RGB.
+        has_frame_labels: A sample is a list of frames with labels for each, which lists can't hold.
         in_shards: Samples are members of tar files and have no paths that a list could hold.
         detects_separator: The first line of a list may show a separator other than a blank, else
             DATA.PATH_LABEL_SEPARATOR alone counts.
@@ -51,6 +52,7 @@ class DataSetKind:
     images_only: bool = False
     segmented: bool = False
     blue_first: bool = False
+    has_frame_labels: bool = False
     in_shards: bool = False
     detects_separator: bool = True
 
@@ -66,7 +68,7 @@ _KINDS = {
     "imagenet": DataSetKind(read=read_imagenet, class_names=imagenet_class_names, images_only=True),
     "folder": DataSetKind(read=read_folder, class_names=folder_class_names),
     "webdataset": DataSetKind(read=read_webdataset, in_shards=True),
-    "charades": DataSetKind(read=read_charades),
+    "charades": DataSetKind(read=read_charades, has_frame_labels=True),
     "ava": DataSetKind(read=read_ava, class_names=ava_class_names, has_boxes=True),
 }
 

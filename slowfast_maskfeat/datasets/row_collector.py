@@ -240,10 +240,11 @@ class RowCollector:
         return tuple(self._labels[begin : self._label_ends[row]])
 
     def _label(self, row: int) -> str:
+        labels = self._labels_of(row)
         if not self._has_names:
-            return ",".join(map(str, self._labels_of(row)))
-        (label,) = self._labels_of(row)
-        return repr(next(name for name, number in self._names.items() if number == label))
+            return ",".join(map(str, labels)) or "none"
+        names = {number: name for name, number in self._names.items()}
+        return ",".join(repr(names[label]) for label in labels) or "none"
 
     def _raise(self) -> None:
         is_cut = len(self._wrong) >= _MAX_NAMED

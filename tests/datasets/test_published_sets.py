@@ -343,5 +343,5 @@ def test_a_folder_without_classes_or_splits(tmp_path):
     assert index.folder_class_names(DataFolder(str(tmp_path))) is None
     assert len(videos.notes) == 1
     (tmp_path / "empty").mkdir()
-    with pytest.raises(ValueError, match="empty has no rows"):
+    with pytest.raises(ValueError, match="empty has no videos or images"):
         index.read_folder(DataFolder(str(tmp_path / "empty")), "train")

@@ -110,7 +110,7 @@ def test_workers_end_with_a_run_that_is_killed(data, tmp_path):
 
 @needs_proc
 def test_ctrl_c_while_torch_is_imported_is_one_line():
-    process = sessions.start([sys.executable, str(ROOT / "tools" / "run_net.py"), "--help"])
+    process = sessions.start([sys.executable, str(ROOT / "tools" / "run_net.py"), "demo/pretrain"])
     maps = f"/proc/{process.pid}/maps"
 
     def is_importing() -> bool:
