@@ -30,7 +30,7 @@ _MIXED = ("MIXUP.ALPHA", "MIXUP.CUTMIX_ALPHA", "MIXUP.LABEL_SMOOTH_VALUE")
 
 
 class CardFacts(NamedTuple):
-    """What a configuration says about its model.
+    """Facts about a model that its configuration has.
 
     Attributes:
         task: in words.

@@ -1,4 +1,4 @@
-"""What a user can get wrong, for each command: one line, exit code 2, and nothing is lost."""
+"""Invalid input of each command: one line, exit code 2, and no file is lost."""
 
 from __future__ import annotations
 

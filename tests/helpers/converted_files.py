@@ -1,4 +1,4 @@
-"""What the documented commands `maskfeat convert` read and write."""
+"""Files that the documented commands `maskfeat convert` read and write."""
 
 from __future__ import annotations
 

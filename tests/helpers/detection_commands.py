@@ -1,4 +1,4 @@
-"""What the documented commands of detection read: files in the form of AVA, and a detector."""
+"""Inputs of the documented commands of detection: files in the form of AVA, and a detector."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What wandb wrote without a connection, read back from its transaction log."""
+"""Numbers, pictures and configuration of an offline wandb run, read from its transaction log."""
 
 from __future__ import annotations
 

@@ -77,7 +77,7 @@ def test_a_training_without_progress_stops_and_is_tested(stopped):
 
 
 def _cut(output, epoch, *, after_validation):
-    """What a run has that was killed after the checkpoint of an epoch, or after its validation."""
+    """Files of a run that was killed after the checkpoint of an epoch, or after its validation."""
     for path in find_checkpoints(output / "checkpoints", "ssl_eval"):
         if int(path.stem[-5:]) > epoch:
             path.unlink()

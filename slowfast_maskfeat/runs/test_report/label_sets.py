@@ -21,6 +21,8 @@ from slowfast_maskfeat.runs.test_report.write import (
     lost_videos,
     not_drawn,
     number_cell,
+    ranked_class,
+    summary,
 )
 from slowfast_maskfeat.text import printable
 
@@ -123,7 +125,7 @@ def _example(saved: SavedScores, row: int) -> dict[str, Any]:
 def _page(content: Mapping[str, Any], title: str, frames: Mapping[int, Frames]) -> str:
     return page.html_page(
         title,
-        page.paragraph(_summary(content)),
+        page.paragraph(summary(content)),
         page_report.tiles(_tiles(content)),
         page.section("Measured with", page.bullets(fact_lines(content["facts"]))),
         page.section("Lost videos", page.bullets(lost_lines(content["lost"]))),
@@ -132,17 +134,6 @@ def _page(content: Mapping[str, Any], title: str, frames: Mapping[int, Frames]) 
         _example_section("With the class of the highest score", content["best"], frames),
         style=page_report.STYLE,
     )
-
-
-def _summary(content: Mapping[str, Any]) -> str:
-    lost = content["num_videos"] - content["num_videos_scored"]
-    text = f"{content['num_videos_scored']:,} of {content['num_videos']:,} videos are scored"
-    text += f"; {lost:,} could not be decoded and do not count." if lost else "."
-    if content["num_videos_incomplete"]:
-        text += f" {content['num_videos_incomplete']:,} are scored on some of their views."
-    if content["num_videos_not_finite"]:
-        text += f" {content['num_videos_not_finite']:,} have scores that are not finite."
-    return text
 
 
 def _tiles(content: Mapping[str, Any]) -> list[Tile]:
@@ -182,10 +173,7 @@ def _example_section(
 ) -> str:
     cards, missing = [], dict[str, str]()
     for of in examples:
-        ranked = [
-            name if score is None else f"{name} {score:.3f}"
-            for name, score in of["predicted"][:_NUM_LINES]
-        ]
+        ranked = [ranked_class(*pair) for pair in of["predicted"][:_NUM_LINES]]
         lines = [", ".join(ranked), f"true: {', '.join(of['true']) or 'none'}"]
         if of["not_drawn"]:
             missing[f"{of['path']}: {'; '.join(lines)}"] = of["not_drawn"]

@@ -37,6 +37,8 @@ from slowfast_maskfeat.runs.test_report.write import (
     lost_videos,
     not_drawn,
     number_cell,
+    ranked_class,
+    summary,
 )
 from slowfast_maskfeat.text import printable
 
@@ -144,7 +146,7 @@ def _example(saved: SavedScores, ranking: Ranking, place: int) -> dict[str, Any]
 def _page(content: Mapping[str, Any], title: str, frames: Mapping[int, Frames]) -> str:
     return page.html_page(
         title,
-        page.paragraph(_summary(content)),
+        page.paragraph(summary(content, of_not_finite="wrong")),
         page_report.tiles(_tiles(content)),
         page.section("Measured with", page.bullets(fact_lines(content["facts"]))),
         page.section("Lost videos", page.bullets(lost_lines(content["lost"]))),
@@ -160,17 +162,6 @@ def _page(content: Mapping[str, Any], title: str, frames: Mapping[int, Frames]) 
 
 def _soft(text: str) -> str:
     return page.paragraph(text, is_soft=True)
-
-
-def _summary(content: Mapping[str, Any]) -> str:
-    lost = content["num_videos"] - content["num_videos_scored"]
-    text = f"{content['num_videos_scored']:,} of {content['num_videos']:,} videos are scored"
-    text += f"; {lost:,} could not be decoded and do not count." if lost else "."
-    if content["num_videos_incomplete"]:
-        text += f" {content['num_videos_incomplete']:,} are scored on some of their views."
-    if content["num_videos_not_finite"]:
-        text += f" {content['num_videos_not_finite']:,} have scores that are not finite: wrong."
-    return text
 
 
 def _tiles(content: Mapping[str, Any]) -> list[Tile]:
@@ -289,7 +280,7 @@ def _example_section(
 ) -> str:
     cards, missing = [], dict[str, str]()
     for of in examples:
-        ranked = [_ranked(*pair) for pair in of["predicted"][:_NUM_LINES]]
+        ranked = [ranked_class(*pair) for pair in of["predicted"][:_NUM_LINES]]
         lines = [f"{ranked[0]} (true: {of['true']})", f"then {', '.join(ranked[1:])}"]
         if of["not_drawn"]:
             missing[f"{of['path']}: {ranked[0]} (true: {of['true']})"] = of["not_drawn"]
@@ -297,7 +288,3 @@ def _example_section(
             kept = lines[: 1 + (len(ranked) > 1)]
             cards.append(VideoCard(frames[of["row"]], of["path"], kept))
     return page.section(title, page_report.video_cards(cards), not_drawn(missing))
-
-
-def _ranked(name: str, score: float | None) -> str:
-    return name if score is None else f"{name} {score:.3f}"

@@ -108,6 +108,30 @@ def number_cell(value: float | None, digits: int = 0, note: str = "") -> page.Ce
     return page.Cell(f"{value:,.{digits}f}", value, note)
 
 
+def ranked_class(name: str, score: float | None) -> str:
+    """Return a class and its score, if that is finite, in words."""
+    return name if score is None else f"{name} {score:.3f}"
+
+
+def summary(content: Mapping[str, Any], *, of_not_finite: str = "") -> str:
+    """Return how many videos are scored, in words.
+
+    Args:
+        content: of a report of videos.
+        of_not_finite: what videos with scores that are not finite count as; empty if they are only
+            named.
+    """
+    lost = content["num_videos"] - content["num_videos_scored"]
+    text = f"{content['num_videos_scored']:,} of {content['num_videos']:,} videos are scored"
+    text += f"; {lost:,} could not be decoded and do not count." if lost else "."
+    if content["num_videos_incomplete"]:
+        text += f" {content['num_videos_incomplete']:,} are scored on some of their views."
+    if content["num_videos_not_finite"]:
+        text += f" {content['num_videos_not_finite']:,} have scores that are not finite"
+        text += f": {of_not_finite}." if of_not_finite else "."
+    return text
+
+
 def fact_lines(facts: Mapping[str, Any]) -> list[str]:
     """Describe what a test stands on, as far as it is known."""
     lines = []
