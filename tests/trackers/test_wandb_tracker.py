@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import signal
 import subprocess
+import time
 from contextlib import suppress
 from pathlib import Path
 
@@ -69,12 +70,11 @@ def test_wandb_has_what_tensorboard_has(data, tmp_path):
 
 def test_a_resumed_training_continues_its_run_and_another_does_not(data, tmp_path):
     options = (FINETUNING, {"LOG.TRACKERS": "wandb", "TEST.ENABLE": False})
-    for epochs in (1, 2):
-        done = run(data, tmp_path, *options, {"SOLVER.MAX_EPOCH": epochs})
-        assert done.returncode == 0, done.stderr
     other = {"TASK": "other", "SOLVER.MAX_EPOCH": 1, "TRAIN.CHECKPOINT_EPOCH_RESET": True}
-    done = run(data, tmp_path, *options, other)
-    assert done.returncode == 0, done.stderr
+    for pairs in ({"SOLVER.MAX_EPOCH": 1}, {"SOLVER.MAX_EPOCH": 2}, other):
+        time.sleep(1)  # wandb names a run's folder by its id and the second of its start
+        done = run(data, tmp_path, *options, pairs)
+        assert done.returncode == 0, done.stderr
     first, second, third = read_offline_runs(tmp_path / "wandb")
     assert first.run_id == second.run_id != third.run_id
     assert [step for step, _ in first.values("train/loss")] == [1, 2, 3]
