@@ -14,8 +14,10 @@ from helpers.load_tool import run_tool
 from helpers.tiny_run import make_videos, run, wait_for
 
 from slowfast_maskfeat import open_video
+from slowfast_maskfeat.commands import _predict as _predict_command
 from slowfast_maskfeat.datasets.excerpt_list import Span, windows
 from slowfast_maskfeat.features import load_features
+from slowfast_maskfeat.runs.load_trained import load_trained
 from slowfast_maskfeat.runs.predict import Predictor
 from slowfast_maskfeat.videos.excerpt import Excerpt, FramesInMemory
 from slowfast_maskfeat.videos.write_video import write_video
@@ -146,29 +148,49 @@ def test_an_excerpt_has_the_frames_of_its_seconds_and_at_least_one():
     assert still.num_frames == 1
 
 
-def test_a_killed_prediction_goes_on_without_a_second_row(data, checkpoint, tmp_path):
-    folder = tmp_path / "videos"
+def _write_200_videos(data: Path, folder: Path) -> list[Path]:
+    """Write 200 videos, ten of them broken in five ways; return the broken ones."""
+    whole = [(data / f"{number}.mp4").read_bytes() for number in range(12)]
+    broken = [b"", b"no video", whole[0][:40], whole[1][: len(whole[1]) // 2], whole[2][64:]]
     folder.mkdir()
-    for number in range(40):
-        (folder / f"{number:02}.mp4").write_bytes((data / "1.mp4").read_bytes())
+    for number in range(200):
+        is_broken = number % 20 == 7
+        content = broken[number // 20 % 5] if is_broken else whole[number % 12]
+        (folder / f"{number:03}.mp4").write_bytes(content)
+    return [folder / f"{number:03}.mp4" for number in range(7, 200, 20)]
+
+
+def test_a_killed_prediction_goes_on_without_a_second_row(data, checkpoint, tmp_path, monkeypatch):
+    folder = tmp_path / "videos"
+    broken = set(map(str, _write_200_videos(data, folder)))
     table, journal = tmp_path / "out.csv", tmp_path / ".out_predict.jsonl"
-    words = ["--video", folder, "--output", table, "--top", "1", "--", "TEST.BATCH_SIZE", "2"]
+    words = ["--video", folder, "--output", table, "--top", "1", "--", "TEST.BATCH_SIZE", "8"]
     command = [sys.executable, "-m", "slowfast_maskfeat", "predict", *_words(checkpoint, *words)]
     process = subprocess.Popen(list(map(str, command)), stderr=subprocess.DEVNULL)
-    wait_for(lambda: journal.exists() and journal.read_bytes().count(b"\n") > 3)
+    wait_for(lambda: journal.exists() and journal.read_bytes().count(b"\n") > 20)
     process.kill()
     process.wait()
     assert not table.exists()
     num_done = journal.read_bytes().count(b"\n") - 1
-    assert 2 < num_done < 40
+    assert 19 < num_done < 200
     other = _predict(checkpoint, *words[:3], table, "--top", "2")
     assert other.returncode == 2
     assert "the settings must be those of the interrupted run" in other.stderr
+    loaded = []
+    monkeypatch.setattr(
+        _predict_command, "load_trained", lambda *a, **b: loaded.append(a) or load_trained(*a, **b)
+    )
     done = _predict(checkpoint, *words)
-    assert done.returncode == 0, done.stderr
+    assert done.returncode == 1, done.stderr
+    assert done.stdout.splitlines()[0] == "200 rows, 10 without a prediction"
+    assert len(loaded) == 1
     rows = _rows(table)
-    assert [row["path"] for row in rows] == [str(folder / f"{n:02}.mp4") for n in range(40)]
-    assert len({row["score_1"] for row in rows}) == 1
+    assert [row["path"] for row in rows] == [str(folder / f"{n:03}.mp4") for n in range(200)]
+    assert {row["path"] for row in rows if row["error"]} == broken
+    assert {row["path"] for row in rows if not row["label_1"]} == broken
+    for number in range(12):  # copies of a video have its score, before and after the kill
+        copies = [row for row in rows[number::12] if row["path"] not in broken]
+        assert len({row["score_1"] for row in copies}) == 1
     assert not journal.exists()
 
 
