@@ -130,8 +130,8 @@ def _page(content: Mapping[str, Any], title: str, frames: Mapping[int, Frames]) 
         page.section("Measured with", page.bullets(fact_lines(content["facts"]))),
         page.section("Lost videos", page.bullets(lost_lines(content["lost"]))),
         page.section("Classes", page_report.tall(_class_table(content["classes"]))),
-        _example_section("Without a class that has the highest score", content["worst"], frames),
-        _example_section("With the class of the highest score", content["best"], frames),
+        _example_section("Wrong: the class with the highest score", content["worst"], frames),
+        _example_section("Right: the class with the highest score", content["best"], frames),
         style=page_report.STYLE,
     )
 
