@@ -24,7 +24,8 @@ from slowfast_maskfeat.builders.optimizer import build_optimizer
 from slowfast_maskfeat.clips.batch import ClipBatch
 from slowfast_maskfeat.engine.gradient_step import GradientStep
 from slowfast_maskfeat.engine.state import TrainState
-from slowfast_maskfeat.engine.train import TrainSettings, train_step
+from slowfast_maskfeat.engine.train_settings import TrainSettings
+from slowfast_maskfeat.engine.train_step import train_step
 from slowfast_maskfeat.masks import MaskSampler
 from slowfast_maskfeat.targets.hog import HOGTarget
 from slowfast_maskfeat.tasks import MaskedPrediction

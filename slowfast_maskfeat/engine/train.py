@@ -3,16 +3,12 @@
 from __future__ import annotations
 
 import sys
-from collections.abc import Callable, Iterator, Sequence
-from contextlib import nullcontext
-from dataclasses import dataclass
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any, TextIO
 
 import torch
-from torch import Tensor
 
-from slowfast_maskfeat import distributed
 from slowfast_maskfeat.checkpoints.save_load import (
     best_path,
     checkpoint_path,
@@ -26,7 +22,6 @@ from slowfast_maskfeat.clips.loader import ClipLoader
 from slowfast_maskfeat.engine.best_validation import BestValidation
 from slowfast_maskfeat.engine.coordination import from_main
 from slowfast_maskfeat.engine.finite_watch import FiniteWatch
-from slowfast_maskfeat.engine.gradient_step import StepResult
 from slowfast_maskfeat.engine.lost_videos import LostVideos
 from slowfast_maskfeat.engine.meter import Meter
 from slowfast_maskfeat.engine.monitor import Monitor
@@ -34,51 +29,11 @@ from slowfast_maskfeat.engine.optimizer import set_learning_rate, set_weight_dec
 from slowfast_maskfeat.engine.reporter import Reporter
 from slowfast_maskfeat.engine.state import TrainState
 from slowfast_maskfeat.engine.stop_signals import StopSignals
+from slowfast_maskfeat.engine.train_settings import TrainSettings, is_due
+from slowfast_maskfeat.engine.train_step import train_step
 from slowfast_maskfeat.engine.utilization import Utilization
 from slowfast_maskfeat.log import EventLog
 from slowfast_maskfeat.trackers import Trackers
-
-
-@dataclass(frozen=True, kw_only=True)
-class TrainSettings:
-    """Length, periods and limits of a training.
-
-    Attributes:
-        max_epoch: number of epochs.
-        learning_rate: fractional epoch -> learning rate.
-        weight_decay: progress of the training in [0, 1) -> weight decay of the parameters that have
-            one; None: as the optimizer was built.
-        accumulation_steps: number of micro-batches per batch.
-        precision: of autocast; None for float32.
-        log_period: steps between log events; the device is read only then.
-        eval_period: epochs between validations.
-        checkpoint_period: epochs between checkpoints.
-        checkpoint_step_period: steps between further checkpoints within an epoch; 0 for none.
-        keep_checkpoints: number of checkpoints to keep; 0 keeps all.
-        max_nonfinite: steps in a row with a loss that is not finite before the run stops.
-        folder: of the checkpoints.
-        prefix: of the names of the checkpoints.
-        shown: names of the scalars that are printed with the loss.
-    """
-
-    max_epoch: int
-    learning_rate: Callable[[float], float]
-    weight_decay: Callable[[float], float] | None = None
-    accumulation_steps: int = 1
-    precision: torch.dtype | None = None
-    log_period: int = 10
-    eval_period: int = 10
-    checkpoint_period: int = 10
-    checkpoint_step_period: int = 0
-    keep_checkpoints: int = 0
-    max_nonfinite: int = 3
-    folder: Path
-    prefix: str = ""
-    shown: Sequence[str] = ()
-
-    def validates(self, epoch: int) -> bool:
-        """Return whether a validation is due after so many epochs."""
-        return epoch == self.max_epoch or _is_due(epoch, self.eval_period)
 
 
 def train(
@@ -160,7 +115,7 @@ def train(
         while state.epoch < settings.max_epoch and not (best is not None and best.should_stop):
             signal = loop.run_epoch(signals)
             last = state.epoch == settings.max_epoch
-            if signal or last or _is_due(state.epoch, settings.checkpoint_period):
+            if signal or last or is_due(state.epoch, settings.checkpoint_period):
                 loop.save()
             if signal:
                 raise StoppedError(signal, state.checkpoint)
@@ -227,7 +182,7 @@ class _TrainLoop:
                 signal = signals.agreed()
                 break  # the checkpoint at the end of the epoch follows
             signal = signals.agreed_before()
-            if signal or _is_due(state.step, self._settings.checkpoint_step_period):
+            if signal or is_due(state.step, self._settings.checkpoint_step_period):
                 self.save()
             if signal:
                 self._reporter.close()
@@ -381,62 +336,3 @@ class _TrainLoop:
         meter = self._meter.state_dict() if self._meter and state.step else None
         further = {} if self._best is None else {"validation": self._best.state_dict()}
         return state.payload(lost=self._lost.state_dict(), meter=meter, **further)
-
-
-def _is_due(count: int, period: int) -> bool:
-    """Return whether `count` is a multiple of the period; never for the period 0."""
-    return period > 0 and count % period == 0
-
-
-def train_step(
-    state: TrainState,
-    batch: ClipBatch,
-    settings: TrainSettings,
-    device: torch.device,
-    *,
-    progress: float = 0.0,
-) -> tuple[list[str], Tensor, StepResult]:
-    """Take one optimizer step on one batch, without reading anything back from the device.
-
-    Gradients are sums over terms: they are summed over micro-batches and processes, and divided
-    once.
-
-    Args:
-        state: model, task and optimizer.
-        batch: of this process.
-        settings: accumulation and precision.
-        device: of the model.
-        progress: fraction of the whole training before the step, in [0, 1).
-
-    Returns:
-        The names of the terms; the weight and each term times the weight, summed over micro-batches
-        and processes, float64; the outcome of the step.
-    """
-    state.task.before_step(progress)
-    parts = batch.split(-(-len(batch) // settings.accumulation_steps))
-    precision = settings.precision
-    total: Tensor | None = None
-    for number, part in enumerate(parts, 1):
-        # Gradients are exchanged among processes only in the last micro-batch.
-        is_last = number == len(parts)
-        with nullcontext() if is_last else distributed.without_gradient_exchange(state.model):
-            with torch.autocast(device.type, precision, enabled=precision is not None):
-                output = state.task.step(state.model, part.to(device))
-            state.scaler.scale(output.loss * output.weight).backward()
-        terms = torch.stack([output.weight, output.loss.detach(), *output.scalars.values()])
-        sums = terms.double() * output.weight.double()
-        sums[0] = output.weight
-        total = sums if total is None else total + sums
-    assert total is not None
-    total = distributed.all_reduce(total, "sum")
-    if state.scaler.is_enabled():
-        state.scaler.unscale_(state.stepper.optimizer)
-    frozen = state.task.frozen_parameters(state.bare, progress)
-    result = state.stepper(total[0], total[1], frozen=frozen)
-    if state.scaler.is_enabled():
-        state.scaler.update()
-    state.stepper.optimizer.zero_grad(set_to_none=True)
-    state.task.after_step(state.bare, progress, result.taken)
-    if state.average is not None:  # after the task, which may move statistics of the model
-        state.average.update(state.bare, result.taken)
-    return ["loss", *output.scalars], total, result

@@ -41,7 +41,8 @@ from slowfast_maskfeat.engine.gradient_step import GradientStep
 from slowfast_maskfeat.engine.lost_videos import LostVideos
 from slowfast_maskfeat.engine.state import TrainState, is_resumable
 from slowfast_maskfeat.engine.stop_signals import StopSignals
-from slowfast_maskfeat.engine.train import TrainSettings, train
+from slowfast_maskfeat.engine.train import train
+from slowfast_maskfeat.engine.train_settings import TrainSettings
 from slowfast_maskfeat.engine.utilization import Utilization, matrix_rate
 from slowfast_maskfeat.log import EventLog
 from slowfast_maskfeat.runs.figures import draw_figures

@@ -20,7 +20,8 @@ from slowfast_maskfeat.ema import WeightAverage
 from slowfast_maskfeat.engine.gradient_step import GradientStep
 from slowfast_maskfeat.engine.optimizer import make_optimizer, parameter_groups
 from slowfast_maskfeat.engine.state import TrainState
-from slowfast_maskfeat.engine.train import TrainSettings, train_step
+from slowfast_maskfeat.engine.train_settings import TrainSettings
+from slowfast_maskfeat.engine.train_step import train_step
 from slowfast_maskfeat.tasks import Evaluation, StepOutput, Task
 
 

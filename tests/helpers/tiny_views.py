@@ -17,7 +17,7 @@ from slowfast_maskfeat.config import load_config
 from slowfast_maskfeat.engine.gradient_step import GradientStep
 from slowfast_maskfeat.engine.optimizer import make_optimizer, parameter_groups
 from slowfast_maskfeat.engine.state import TrainState
-from slowfast_maskfeat.engine.train import TrainSettings
+from slowfast_maskfeat.engine.train_settings import TrainSettings
 
 KINDS = ("byol", "dino", "ibot")
 HEADS: dict[str, dict[str, Any]] = {
@@ -107,7 +107,7 @@ def in_float64(batch: ClipBatch) -> ClipBatch:
 
 
 def view_settings(cfg: CfgNode, *, parts: int = 1) -> TrainSettings:
-    """Settings of `engine.train.train_step`."""
+    """Settings of `train_step`."""
     return TrainSettings(
         max_epoch=cfg.SOLVER.MAX_EPOCH,
         learning_rate=lambda epoch: 0.05,

@@ -12,7 +12,7 @@ from torch import nn
 
 from slowfast_maskfeat.clips import ClipBatch
 from slowfast_maskfeat.config import load_config
-from slowfast_maskfeat.engine.train import train_step
+from slowfast_maskfeat.engine.train_step import train_step
 from slowfast_maskfeat.losses import mean_or_zero
 from slowfast_maskfeat.targets import (
     FeatureTarget,

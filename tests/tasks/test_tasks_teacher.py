@@ -28,7 +28,7 @@ from slowfast_maskfeat.builders.optimizer import schedule_warnings
 from slowfast_maskfeat.clips import ClipBatch
 from slowfast_maskfeat.config import load_config
 from slowfast_maskfeat.engine.launch import launch
-from slowfast_maskfeat.engine.train import train_step
+from slowfast_maskfeat.engine.train_step import train_step
 from slowfast_maskfeat.schedules import EpochWarmup
 from slowfast_maskfeat.tasks.teacher import Center, relative_entropy
 

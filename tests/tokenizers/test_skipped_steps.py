@@ -11,7 +11,8 @@ from helpers.tiny_teachers import tokenizer_config
 from slowfast_maskfeat import ClipBatch, build_model, build_optimizer, build_task
 from slowfast_maskfeat.engine.gradient_step import GradientStep
 from slowfast_maskfeat.engine.state import TrainState
-from slowfast_maskfeat.engine.train import TrainSettings, train_step
+from slowfast_maskfeat.engine.train_settings import TrainSettings
+from slowfast_maskfeat.engine.train_step import train_step
 
 CPU = torch.device("cpu")
 
