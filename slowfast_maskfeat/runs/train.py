@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from contextlib import nullcontext
 from pathlib import Path
 from typing import Any
@@ -26,26 +26,22 @@ from slowfast_maskfeat.builders.optimizer import (
 )
 from slowfast_maskfeat.builders.precision import autocast_precision, precision_note
 from slowfast_maskfeat.builders.trackers import open_trackers
-from slowfast_maskfeat.builders.weights import (
-    check_resumable,
-    checkpoint_folder,
-    load_first_teacher,
-    load_first_weights,
-)
-from slowfast_maskfeat.checkpoints.save_load import find_checkpoints, load_checkpoint
+from slowfast_maskfeat.builders.weights import checkpoint_folder
 from slowfast_maskfeat.clips import ClipLoader
 from slowfast_maskfeat.datasets import MissingListError
-from slowfast_maskfeat.ema import WeightAverage
+from slowfast_maskfeat.engine.best_validation import BestValidation
 from slowfast_maskfeat.engine.coordination import check_shared
 from slowfast_maskfeat.engine.gradient_step import GradientStep
 from slowfast_maskfeat.engine.lost_videos import LostVideos
-from slowfast_maskfeat.engine.state import TrainState, is_resumable
+from slowfast_maskfeat.engine.monitor import Monitor
+from slowfast_maskfeat.engine.state import TrainState
 from slowfast_maskfeat.engine.stop_signals import StopSignals
 from slowfast_maskfeat.engine.train import train
 from slowfast_maskfeat.engine.train_settings import TrainSettings
 from slowfast_maskfeat.engine.utilization import Utilization, matrix_rate
 from slowfast_maskfeat.log import EventLog
 from slowfast_maskfeat.runs.figures import draw_figures
+from slowfast_maskfeat.runs.first_state import set_first_state
 from slowfast_maskfeat.runs.model_info import measure_model
 from slowfast_maskfeat.runs.monitor import build_monitor
 from slowfast_maskfeat.runs.report import data_facts, print_main, print_notes
@@ -54,10 +50,9 @@ from slowfast_maskfeat.runs.resume import (
     check_folder,
     is_owed,
     is_validation_owed,
-    print_changes,
-    print_other_tasks,
 )
 from slowfast_maskfeat.runs.test import evaluate_split
+from slowfast_maskfeat.tasks.base import Task
 from slowfast_maskfeat.trackers import Trackers
 
 
@@ -88,37 +83,19 @@ def run_training(
         ValueError: something that a user can fix; the message names it.
         StoppedError: after a signal, once a checkpoint is saved.
     """
-    method = find_method(cfg)
-    method.check(cfg)
+    find_method(cfg).check(cfg)
     check_folder(cfg)
-    torch.manual_seed(cfg.RNG_SEED)
-    model = build_model(cfg, data=data).to(device)
-    freeze_blocks(cfg, model)
-    task = build_task(cfg, model, data=data).to(device)
-    switch_on_kernels(cfg, device, model, task)
+    model, task = _build_networks(cfg, device, data)
     loader = build_loader(cfg, "train", data=data)
     precision = autocast_precision(cfg, device)
-    stepper = GradientStep(
-        build_optimizer(cfg, model),
-        clip_l2norm=cfg.SOLVER.CLIP_GRAD_L2NORM,
-        clip_value=cfg.SOLVER.CLIP_GRAD_VAL,
-        per_parameter=cfg.SOLVER.CLIP_GRAD_PER_PARAM,
-    )
-    state = TrainState(
-        model=model,
-        task=task,
-        stepper=stepper,
-        scaler=torch.amp.GradScaler(device.type, enabled=precision == torch.float16),
-        config=cfg.dump(),
-        class_names=data.class_names,
-        data=data_facts(cfg, loader),
-    )
+    state = _build_state(cfg, model, task, precision)
+    state.class_names, state.data = data.class_names, data_facts(cfg, loader)
     print_notes(loader)
     note = precision_note(cfg, device)
     if note:
         print_main(note)
     check_shared(checkpoint_folder(cfg))
-    started_from = _start(cfg, state, data, may_change)
+    started_from = set_first_state(cfg, state, data, may_change=may_change)
     state.model = compiled(model, cfg.TRAIN.COMPILE)
     # A backbone for masks as well as classes has a mask token, which these may not use.
     has_idle = task.has_idle_parameters or isinstance(model, Classifier | ContrastiveModel)
@@ -127,37 +104,15 @@ def run_training(
     utilization = _utilization(cost, model, device, precision)
     _log_start(cfg, log, state, loader, device, started_from, cost, utilization)
     open_trackers(cfg, trackers)
-    val_loader = _validation_loader(cfg, data)
-    if val_loader is not None:
-        print_notes(val_loader)
-        # Raise errors of the validation split now, not after the first epochs.
-        task.evaluation(val_loader.dataset.videos, 1)
-
-    def validate(signals: StopSignals) -> dict[str, Any]:
-        assert val_loader is not None
-        averaged = nullcontext() if state.average is None else state.average.swapped(state.bare)
-        with averaged:
-            results, evaluation = evaluate_split(
-                cfg, state.model, task, val_loader, "val", device, signals=signals
-            )
-        print_main(f"validation: {evaluation.summary(results)}")
-        return {**data_facts(cfg, val_loader), **results}
-
+    validation = _build_validation(cfg, state, data, device)
     best = build_best_validation(cfg, state)
     settings = _settings(cfg, precision, task.scalar_names, num_steps=len(loader))
     owes_validation = (
-        val_loader is not None
+        validation is not None
         and settings.validates(state.epoch)
-        and is_validation_owed(cfg, state, best)
+        and is_validation_owed(cfg, state, best)  # adds one that the log has to `best`
     )
-    if best is not None and best.should_stop:
-        print_main(f"{started_from}: {best.summary(state.epoch)}; nothing left to train")
-    if state.epoch >= cfg.SOLVER.MAX_EPOCH:
-        print_main(f"{started_from} is of the last epoch (SOLVER.MAX_EPOCH): nothing left to train")
-    monitor = build_monitor(cfg, state, data, device)
-    if monitor is not None and monitor.is_due(state.epoch, settings.max_epoch):
-        is_new = state.checkpoint is None  # its first weights are the baseline
-        monitor.is_owed = is_new or is_owed(cfg, state, "monitor")
+    _say_if_ended(cfg, state, started_from, best)
     written = train(
         state,
         loader,
@@ -169,99 +124,104 @@ def run_training(
         trackers=trackers,
         device=device,
         transform=build_batch_transform(cfg, data=data),
-        validate=validate if val_loader is not None else None,
+        validate=validation,
         owes_validation=owes_validation,
         best=best,
-        monitor=monitor,
+        monitor=_build_monitor(cfg, state, data, device, settings),
         utilization=utilization,
     )
     trackers.step = state.epoch * len(loader)
     if distributed.is_main():
-        drawn = draw_figures(cfg, state, val_loader or loader, device)
+        drawn = draw_figures(cfg, state, validation.loader if validation else loader, device)
         for path in drawn:
             trackers.picture(path)
         written += drawn
     return written + trackers.folders
 
 
-def _start(cfg: CfgNode, state: TrainState, data: DataSource, may_change: bool) -> str:
-    """Resume from a checkpoint or load the first weights.
-
-    Returns:
-        Path of the checkpoint; empty if training starts from scratch.
-    """
-    folder = checkpoint_folder(cfg)
-    own = find_checkpoints(folder, cfg.TASK)
-    if own:
-        return _resume(cfg, state, own[-1], load_checkpoint(own[-1]), data, may_change)
-    path = cfg.TRAIN.CHECKPOINT_FILE_PATH
-    weights_only = cfg.TRAIN.CHECKPOINT_EPOCH_RESET
-    if not path and cfg.TRAIN.AUTO_RESUME and "ssl_eval" in cfg.TASK:
-        # Fine-tuning in the OUTPUT_DIR of its pre-training finds the checkpoint there.
-        found = find_checkpoints(folder, "ssl")
-        path, weights_only = (str(found[-1]), True) if found else ("", True)
-    if Path(path).parent != folder:
-        print_other_tasks(cfg)
-    if path:
-        content = load_checkpoint(path)
-        if not weights_only:
-            if is_resumable(content):
-                return _resume(cfg, state, Path(path), content, data, may_change=True)
-            print_main(f"{path} has only weights: training starts from them at epoch 0")
-        print_main(str(load_first_weights(cfg, state.bare, path, data=data, content=content)))
-        _load_teacher(cfg, state, path, content)
-    elif find_method(cfg).is_tested:
-        print_main("TRAIN.CHECKPOINT_FILE_PATH is empty: training starts from random weights")
-        if cfg.TRAIN.FREEZE_BLOCKS:
-            print_main(
-                f"warning: TRAIN.FREEZE_BLOCKS {cfg.TRAIN.FREEZE_BLOCKS}: the frozen weights stay "
-                "random; set TRAIN.CHECKPOINT_FILE_PATH to a trained model"
-            )
-    # The same draws in every process: only the model is synchronized among them.
+def _build_networks(cfg: CfgNode, device: torch.device, data: DataSource) -> tuple[nn.Module, Task]:
+    """Build the model and the task, with what is frozen and the kernels of the device."""
     torch.manual_seed(cfg.RNG_SEED)
-    state.task.start(state.bare)
-    state.average = _weight_average(cfg, state.bare)
-    _seed_process(cfg)
-    return path
+    model = build_model(cfg, data=data).to(device)
+    freeze_blocks(cfg, model)
+    task = build_task(cfg, model, data=data).to(device)
+    switch_on_kernels(cfg, device, model, task)
+    return model, task
 
 
-def _load_teacher(cfg: CfgNode, state: TrainState, path: str, content: Mapping[str, Any]) -> None:
-    """Load the first weights into networks of the task, too; say what only they have and lack."""
-    own = state.bare.state_dict()
-    for network in state.task.networks_to_load():
-        report = load_first_teacher(cfg, network, path, content=content)
-        missing = [name for name in report.missing if name not in own]
-        if missing:
-            print_main(f"{path} has no {', '.join(missing)}: the teacher keeps its initial values")
+def _build_state(
+    cfg: CfgNode, model: nn.Module, task: Task, precision: torch.dtype | None
+) -> TrainState:
+    """Build the state of a training, with its optimizer, before the first weights are loaded."""
+    device = next(model.parameters()).device
+    stepper = GradientStep(
+        build_optimizer(cfg, model),
+        clip_l2norm=cfg.SOLVER.CLIP_GRAD_L2NORM,
+        clip_value=cfg.SOLVER.CLIP_GRAD_VAL,
+        per_parameter=cfg.SOLVER.CLIP_GRAD_PER_PARAM,
+    )
+    scaler = torch.amp.GradScaler(device.type, enabled=precision == torch.float16)
+    return TrainState(model=model, task=task, stepper=stepper, scaler=scaler, config=cfg.dump())
 
 
-def _weight_average(cfg: CfgNode, model: nn.Module) -> WeightAverage | None:
-    return WeightAverage(model, cfg.TRAIN.EMA_DECAY) if cfg.TRAIN.EMA_DECAY else None
+class _Validation:
+    """Validates the current weights, or their average, on a loader."""
+
+    def __init__(
+        self, cfg: CfgNode, state: TrainState, loader: ClipLoader, device: torch.device
+    ) -> None:
+        self._cfg, self._state, self._device = cfg, state, device
+        self.loader = loader
+
+    def __call__(self, signals: StopSignals) -> dict[str, Any]:
+        cfg, state = self._cfg, self._state
+        averaged = nullcontext() if state.average is None else state.average.swapped(state.bare)
+        with averaged:
+            results, evaluation = evaluate_split(
+                cfg, state.model, state.task, self.loader, "val", self._device, signals=signals
+            )
+        print_main(f"validation: {evaluation.summary(results)}")
+        return {**data_facts(cfg, self.loader), **results}
 
 
-def _seed_process(cfg: CfgNode) -> None:
-    """Let each process draw its own dropout."""
-    torch.manual_seed(cfg.RNG_SEED + distributed.rank())
+def _build_validation(
+    cfg: CfgNode, state: TrainState, data: DataSource, device: torch.device
+) -> _Validation | None:
+    """Build the validation; None if there is none.
+
+    Raises:
+        ValueError: the validation split can't be evaluated, now and not after the first epochs.
+    """
+    loader = _validation_loader(cfg, data)
+    if loader is None:
+        return None
+    print_notes(loader)
+    state.task.evaluation(loader.dataset.videos, 1)
+    return _Validation(cfg, state, loader, device)
 
 
-def _resume(
+def _build_monitor(
     cfg: CfgNode,
     state: TrainState,
-    path: Path,
-    payload: Mapping[str, Any],
     data: DataSource,
-    may_change: bool,
-) -> str:
-    print_changes(cfg, payload, path, may_change=may_change)
-    check_resumable(cfg, payload, path, data=data)
-    known = (payload.get("data") or {}).get("list_sha256")
-    if known and known != state.data["list_sha256"]:
-        print_main(f"warning: {state.data['list']} differs from the training split of {path}")
-    state.average = _weight_average(cfg, state.bare)
-    _seed_process(cfg)  # for checkpoints without random states
-    state.restore(payload, str(path))
-    print_main(f"resuming from {path}: {state.epoch} epochs and {state.step} steps done")
-    return str(path)
+    device: torch.device,
+    settings: TrainSettings,
+) -> Monitor | None:
+    """Build the monitor of the features; None if there is none. A new run owes its baseline."""
+    monitor = build_monitor(cfg, state, data, device)
+    if monitor is not None and monitor.is_due(state.epoch, settings.max_epoch):
+        monitor.is_owed = state.checkpoint is None or is_owed(cfg, state, "monitor")
+    return monitor
+
+
+def _say_if_ended(
+    cfg: CfgNode, state: TrainState, started_from: str, best: BestValidation | None
+) -> None:
+    """Say that a resumed training has nothing left to do, and why."""
+    if best is not None and best.should_stop:
+        print_main(f"{started_from}: {best.summary(state.epoch)}; nothing left to train")
+    if state.epoch >= cfg.SOLVER.MAX_EPOCH:
+        print_main(f"{started_from} is of the last epoch (SOLVER.MAX_EPOCH): nothing left to train")
 
 
 def _settings(
