@@ -59,41 +59,44 @@ class BatchNorm(nn.Module):
         """Normalizes a batch.
 
         Args:
-            features: (B, D).
+            features: (..., D), for example of the tokens of a batch; the statistics are those of
+                all of them.
 
         Returns:
-            (B, D), float32 or float64.
+            (..., D), float32 or float64.
         """
         features = features if features.dtype == torch.float64 else features.float()
         if not self.training:
             mean, variance = self.running_mean, self.running_var
         else:
-            mean, variance = self._batch_statistics(features)
+            mean, variance = self._batch_statistics(features.reshape(-1, features.shape[-1]))
         scale = self.weight * (variance + self.epsilon).rsqrt()
         return torch.addcmul(self.bias, features - mean, scale)
 
     def _batch_statistics(self, features: Tensor) -> tuple[Tensor, Tensor]:
-        """Mean and biased variance (D,) of a batch, with gradient; they are added to the pending.
+        """Mean and biased variance (D,) of (B, D), with gradient; they are added to the pending.
 
         The sums are float64: the variance is the difference of two numbers that may be much larger.
+        An empty batch, of no masked token in any process, is none for the running statistics.
         """
         wide = features.double()
         count = wide.new_full((1,), float(len(wide)))
         sums = torch.cat([count, wide.sum(dim=0), wide.square().sum(dim=0)])
         if self.all_processes:
             sums = all_reduce_with_grad(sums)
-        count = sums[:1].detach()
+        is_empty = sums[0].detach() == 0
+        count = sums[:1].detach().clamp(min=1)
         mean, square = (sums[1:] / count).chunk(2)
         variance = (square - mean.square()).clamp(min=0)
         unbiased = variance.detach() * count / (count - 1).clamp(min=1)
-        self._add(mean.detach().to(features.dtype), unbiased.to(features.dtype))
+        self._add(mean.detach().to(features.dtype), unbiased.to(features.dtype), is_empty)
         return mean.to(features.dtype), variance.to(features.dtype)
 
     @torch.no_grad()
-    def _add(self, mean: Tensor, variance: Tensor) -> None:
-        self.pending_mean.lerp_(mean, self.momentum)
-        self.pending_var.lerp_(variance, self.momentum)
-        self.pending += 1
+    def _add(self, mean: Tensor, variance: Tensor, is_empty: Tensor) -> None:
+        for pending, of_batch in ((self.pending_mean, mean), (self.pending_var, variance)):
+            pending.copy_(torch.where(is_empty, pending, pending.lerp(of_batch, self.momentum)))
+        self.pending += torch.where(is_empty, 0, 1)
 
     @torch.no_grad()
     def move(self, taken: Tensor) -> None:

@@ -384,3 +384,29 @@ def test_batch_norm_moves_with_taken_steps_alone():
     ours.eval()
     theirs.eval()
     torch.testing.assert_close(ours(rows[0]), theirs(rows[0]))
+
+
+def test_batch_norm_of_tokens_is_that_of_their_rows():
+    torch.manual_seed(0)
+    of_tokens, of_rows = BatchNorm(4), BatchNorm(4)
+    tokens = torch.randn(3, 5, 4)
+    torch.testing.assert_close(of_tokens(tokens), of_rows(tokens.flatten(0, 1)).view(3, 5, 4))
+    before = copied(of_tokens)
+    assert of_tokens(tokens[:0]).shape == (0, 5, 4)
+    for norm in (of_tokens, of_rows):
+        norm.move(torch.tensor(True))
+    assert not torch.equal(of_tokens.running_mean, before["running_mean"])
+    for name, value in copied(of_rows).items():
+        assert torch.equal(copied(of_tokens)[name], value), name
+
+
+@pytest.mark.parametrize("kind", ["dino", "ibot"])
+@pytest.mark.parametrize("has_masks", [True, False])
+def test_prototypes_behind_batch_norm_learn(kind, has_masks):
+    batch = view_batch(view_config(kind), 6)
+    if batch.mask is not None and not has_masks:
+        batch = replace(batch, mask=torch.zeros_like(batch.mask))
+    state, losses = run_steps(kind, [batch] * 4, BN_MLP=True)
+    assert losses == sorted(losses, reverse=True)
+    for name, value in copied(state.bare).items():
+        assert value.isfinite().all(), name
