@@ -1,9 +1,9 @@
-"""Reading of local files and of addresses (`scheme://...`), and atomic writing of local files.
+"""Reading of local files and of addresses (`scheme://...`).
 
-If a handler of iopath is registered for the scheme of an address, iopath opens it. HTTP is read
-here: fsspec needs another package for it, and does not check that the server returned the requested
-range. Every other scheme (s3, gs, hdfs, memory, ...) is opened by fsspec with the package that it
-needs.
+If a handler of iopath is registered for the scheme of an address, iopath opens it. HTTP is read by
+`HttpFile`: fsspec needs another package for it, and does not check that the server returned the
+requested range. Every other scheme (s3, gs, hdfs, memory, ...) is opened by fsspec with the package
+that it needs.
 """
 
 from __future__ import annotations
@@ -11,33 +11,18 @@ from __future__ import annotations
 import codecs
 import io
 import os
-import secrets
 import stat
-import time
-from abc import ABC, abstractmethod
 from collections.abc import Iterator
 from contextlib import contextmanager
-from http.client import HTTPException
-from pathlib import Path
-from types import TracebackType
-from typing import IO, Any, NamedTuple, TextIO
-from urllib.error import HTTPError, URLError
-from urllib.parse import quote
-from urllib.request import HTTPRedirectHandler, Request, build_opener
+from typing import Any, TextIO
 
 import fsspec
 from iopath.common.file_io import g_pathmgr
 
-from slowfast_maskfeat.disk import make_folder, writing
+from slowfast_maskfeat.files.base import FileFacts, OpenFile, SchemeError
+from slowfast_maskfeat.files.http_file import HttpFile
 from slowfast_maskfeat.log import first_line
-from slowfast_maskfeat.text import quoted
 
-# Characters that are not escaped in a URL, including "%": it may already be escaped.
-_URL_CHARACTERS = "%/:=&?~#+!$,;'@()*[]"
-# Seconds to wait before each retry if a server is busy or has closed the connection.
-_RETRY_DELAYS = (0.2, 1.0)
-_BUSY = frozenset({429, 500, 502, 503, 504})
-_ABSENT = frozenset({404, 410})
 # Names of the fields that change with an object, by store; the most reliable first.
 _VERSIONS = ("ETag", "etag", "md5Hash", "LastModified", "last_modified", "mtime", "updated")
 # Bytes by which the encoding of a text file is recognized.
@@ -52,51 +37,6 @@ _BYTE_ORDER_MARKS = (
 _UTF_16_SHARE = 0.1  # least share of characters of UTF-16 without a mark that are ASCII
 # Seconds without data after which reading a text file over the network fails.
 _TEXT_TIMEOUT = 60.0
-STALLED = "stalled: no data arrived in time"
-
-
-class SchemeError(ValueError):
-    """Nothing opens addresses of this scheme."""
-
-
-class FileFacts(NamedTuple):
-    """Size in bytes, and a version that changes with the file ("" if the store has none)."""
-
-    size: int
-    version: str
-
-
-class OpenFile(ABC):
-    """A file that is read in pieces, by one thread of one process."""
-
-    @abstractmethod
-    def read(self, start: int = 0, size: int | None = None) -> bytes:
-        """Read `size` bytes (None: all) from offset `start`, fewer at the end of the file.
-
-        Raises:
-            FileNotFoundError: The file does not exist.
-            TimeoutError: No data arrived within the timeout.
-            OSError: The file can't be read for another reason.
-            ValueError: The scheme is unknown or its package is not installed.
-        """
-
-    @abstractmethod
-    def facts(self) -> FileFacts:
-        """Size and version; raises the errors of `read`."""
-
-    def close(self) -> None:  # noqa: B027 - most have nothing to close
-        """Release the file; may be called twice."""
-
-    def __enter__(self) -> OpenFile:
-        return self
-
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        trace: TracebackType | None,
-    ) -> None:
-        self.close()
 
 
 def is_address(path: str) -> bool:
@@ -160,7 +100,7 @@ def open_file(path: str, *, timeout: float = 0.0) -> OpenFile:
     if _has_handler(path):
         return _HandledFile(path)
     if is_plain_http(path):
-        return _HttpFile(path, timeout)
+        return HttpFile(path, timeout)
     return _StoredFile(path)
 
 
@@ -243,7 +183,7 @@ def is_file(path: str) -> bool:
             return bool(g_pathmgr.isfile(path))
         if is_plain_http(path):
             try:
-                _HttpFile(path, _TEXT_TIMEOUT).facts()
+                HttpFile(path, _TEXT_TIMEOUT).facts()
             except FileNotFoundError:
                 return False
             return True
@@ -397,126 +337,3 @@ class _StoredFile(OpenFile):
             raise IsADirectoryError(f"{self._path} is a folder")
         version = next((str(found[name]) for name in _VERSIONS if found.get(name)), "")
         return FileFacts(int(found["size"]), version)
-
-
-class _Redirects(HTTPRedirectHandler):
-    """Follow a server to HTTP addresses only: an FTP server could leave the reader waiting."""
-
-    def redirect_request(
-        self, req: Request, fp: IO[bytes], code: int, msg: str, headers: Any, newurl: str
-    ) -> Request | None:
-        if not newurl.startswith(("http://", "https://")):
-            reason = f"leads to {quoted(newurl)}, which is not an HTTP address"
-            raise HTTPError(req.full_url, code, reason, headers, fp)
-        return super().redirect_request(req, fp, code, msg, headers, newurl)
-
-
-class _HttpFile(OpenFile):
-    """A file on an HTTP server: each read is one request, whose response is checked."""
-
-    def __init__(self, path: str, timeout: float) -> None:
-        self._path = path
-        self._timeout = timeout or None
-
-    def read(self, start: int = 0, size: int | None = None) -> bytes:
-        if size == 0:
-            return b""
-        last = "" if size is None else str(start + size - 1)
-        is_whole = start == 0 and size is None
-        requested = {} if is_whole else {"Range": f"bytes={start}-{last}"}
-        status, headers, content = self._request(requested, with_content=True)
-        if status == 416:
-            return b""
-        if is_whole or status == 206:
-            content_range = headers.get("Content-Range", "")
-            if status == 206 and not content_range.startswith(f"bytes {start}-"):
-                raise OSError(f"Content-Range must begin at byte {start}, got {content_range!r}")
-            return content
-        raise OSError("the server must support HTTP ranges, to read a part of a file")
-
-    def facts(self) -> FileFacts:
-        # Not HEAD: signed addresses are valid for one method, and some servers support only GET.
-        status, headers, _ = self._request({"Range": "bytes=0-0"}, with_content=False)
-        size = headers.get("Content-Length")
-        if status in (206, 416):
-            size = headers.get("Content-Range", "").rpartition("/")[2]
-        if not (size or "").isdigit():
-            raise OSError("the server does not report the file size")
-        version = headers.get("ETag") or headers.get("Last-Modified") or ""
-        return FileFacts(int(size), version)
-
-    def _request(self, headers: dict[str, str], *, with_content: bool) -> tuple[int, Any, bytes]:
-        """Status, headers and content of a response; temporary errors are retried."""
-        for delay in (*_RETRY_DELAYS, None):
-            try:
-                request = Request(quote(self._path, safe=_URL_CHARACTERS), headers=headers)
-                with build_opener(_Redirects).open(request, timeout=self._timeout) as response:
-                    # If the server ignored the range, its whole file is not downloaded.
-                    is_requested = with_content and (response.status == 206 or not headers)
-                    content = response.read() if is_requested else b""
-                    return response.status, response.headers, content
-            except HTTPError as error:
-                error.close()
-                if error.code == 416:
-                    return error.code, error.headers, b""
-                if error.code in _ABSENT:
-                    raise FileNotFoundError(f"no such file (HTTP {error.code})") from error
-                if error.code not in _BUSY or delay is None:
-                    raise OSError(f"HTTP {error.code} {error.reason}") from error
-            except TimeoutError as error:
-                raise TimeoutError(STALLED) from error
-            except (URLError, HTTPException, ConnectionError) as error:
-                reason = getattr(error, "reason", error)
-                if isinstance(reason, TimeoutError):
-                    raise TimeoutError(STALLED) from error
-                if delay is None:
-                    raise OSError(f"{type(error).__name__}: {reason}") from error
-            time.sleep(delay)
-        raise AssertionError("the last attempt returns or raises")
-
-
-PART_SUFFIX = ".part"
-
-
-@contextmanager
-def atomic_write(path: str | os.PathLike[str], *, shared: bool = False) -> Iterator[Path]:
-    """Write a file completely or not at all: a temporary file is flushed to disk, then renamed.
-
-    Args:
-        path: File to write; its folder is created.
-        shared: Whether several processes may write this file at once; each then gets its own
-            temporary file. Otherwise a new attempt overwrites the temporary file of a killed one.
-
-    Yields:
-        Path of a hidden temporary file in the same folder, which is removed if writing fails.
-
-    Raises:
-        OSError: The disk is full or the folder can't be written; the error names `path`.
-    """
-    path = Path(path)
-    make_folder(path.parent)
-    unique = f".{secrets.token_hex(8)}" if shared else ""
-    temporary = path.parent / f".{path.name}{unique}{PART_SUFFIX}"
-    try:
-        with writing(path):
-            yield temporary
-            with open(temporary, "rb+") as file:
-                os.fsync(file.fileno())
-            os.replace(temporary, path)
-    except BaseException as error:
-        temporary.unlink(missing_ok=True)
-        if isinstance(error, OSError) and error.filename == os.fspath(temporary):
-            error.filename = os.fspath(path)  # the name that the user knows
-        raise
-    _sync_folder(path.parent)
-
-
-def _sync_folder(folder: Path) -> None:
-    # The rename itself survives a power failure only if the folder is flushed, too.
-    if os.name != "posix":
-        return
-    descriptor = os.open(folder, os.O_RDONLY)
-    try:
-        os.fsync(descriptor)
-    finally:
-        os.close(descriptor)
