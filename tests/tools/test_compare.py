@@ -99,6 +99,10 @@ def test_every_number_of_the_page_is_that_of_the_logs(killed):
         (start, *_) = events(output / name, "start")
         assert float(cost["multiply_adds"]) == pytest.approx(start["multiply_adds"] / 1e6)
     (tokenizer,) = events(output / "seed_0/dvae/pretrain", "start")
+    # 12 test images of six classes.
+    assert json.loads((output / "comparison.json").read_text())["chance"] == pytest.approx(100 / 6)
+    for name in ("comparison.html", "comparison.md"):
+        assert "Always the most frequent class: 16.7 %." in (output / name).read_text()
     parameters = float(page.tables["cost"]["beit"]["networks"][0])
     assert parameters == pytest.approx(tokenizer["num_parameters"] / 1e6)
 

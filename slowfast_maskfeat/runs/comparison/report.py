@@ -18,6 +18,7 @@ from slowfast_maskfeat.runs.comparison.results import (
     Curves,
     MethodResult,
     Statistic,
+    read_chance,
     read_environment,
     read_results,
 )
@@ -40,7 +41,7 @@ def write_report(plan: Plan, output: Path, outcomes: Mapping[str, Outcome]) -> l
     picture = output / PANEL
     texts = {
         "comparison.html": _html(plan, output, outcomes, results, picture),
-        "comparison.md": _markdown(plan, outcomes, results),
+        "comparison.md": _markdown(plan, output, outcomes, results),
         "comparison.json": json.dumps(_content(plan, output, outcomes, results), indent=1) + "\n",
     }
     for name, text in texts.items():
@@ -57,6 +58,7 @@ def _content(
         "title": plan.recipe.title,
         "seeds": list(plan.recipe.seeds),
         "judges": list(plan.recipe.judges),
+        "chance": read_chance(plan, output, outcomes),
         "methods": {name: _of_method(result) for name, result in results.items()},
         "equal": facts.equal_values(plan),
         "differences": {
@@ -112,8 +114,7 @@ def _html(
             "Results",
             page.sortable_table("results", *tables.result_table(plan, results)),
             page.paragraph(
-                "Accuracy on the test split: mean and standard deviation over the seeds. A click "
-                "on a heading sorts the table.",
+                f"{_accuracy_note(plan, output, outcomes)} A click on a heading sorts the table.",
                 is_soft=True,
             ),
         ),
@@ -146,6 +147,12 @@ def _summary(plan: Plan, outcomes: Mapping[str, Outcome]) -> str:
         "The same network, data, epochs and seeds for all; what is predicted differs. "
         f"{done} of {len(plan.pieces)} runs are done{f', {failed} failed' if failed else ''}{rest}."
     )
+
+
+def _accuracy_note(plan: Plan, output: Path, outcomes: Mapping[str, Outcome]) -> str:
+    note = "Accuracy on the test split: mean and standard deviation over the seeds."
+    chance = read_chance(plan, output, outcomes)
+    return note if chance is None else f"{note} Always the most frequent class: {chance:.1f} %."
 
 
 def _table(name: str, table: tables.Table) -> str:
@@ -255,13 +262,13 @@ def _files(plan: Plan, output: Path, outcomes: Mapping[str, Outcome]) -> str:
 
 
 def _markdown(
-    plan: Plan, outcomes: Mapping[str, Outcome], results: Mapping[str, MethodResult]
+    plan: Plan, output: Path, outcomes: Mapping[str, Outcome], results: Mapping[str, MethodResult]
 ) -> str:
     """Return the table and the statements as Markdown."""
     lines = [f"# {plan.recipe.title}", "", _summary(plan, outcomes), ""]
     lines += [note + "\n" for note in plan.recipe.notes]
     lines += tables.markdown_lines(*tables.result_table(plan, results))
-    lines += ["", "## Cost before fine-tuning", ""]
+    lines += ["", _accuracy_note(plan, output, outcomes), "", "## Cost before fine-tuning", ""]
     lines += tables.markdown_lines(*tables.cost_table(results))
     parts = {
         "What is not comparable": facts.not_comparable(plan, results),

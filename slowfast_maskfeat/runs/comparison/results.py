@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import statistics
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
@@ -198,6 +199,17 @@ def read_environment(plan: Plan, output: Path, outcomes: Mapping[str, Outcome]) 
                 if of_start in start:
                     found.setdefault(title, {})[str(start[of_start])] = None
     return {name: ", ".join(values) for name, values in found.items()}
+
+
+def read_chance(plan: Plan, output: Path, outcomes: Mapping[str, Outcome]) -> float | None:
+    """Return the share of the most frequent class in the test, in percent; None before a test."""
+    for name, outcome in outcomes.items():
+        path = output / plan.pieces[name].folder / "report.json"
+        if outcome.is_done and plan.pieces[name].kind == "finetune" and path.is_file():
+            classes = json.loads(path.read_text(encoding="utf-8"))["classes"]
+            supports = [of_class["support"] for of_class in classes]
+            return 100 * max(supports) / sum(supports)
+    return None
 
 
 class _Reader:
