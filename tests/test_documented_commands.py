@@ -33,7 +33,7 @@ from slowfast_maskfeat.datasets import registry
 
 LONG = {
     *("tools/demo.py", "tools/demo_ava.py", "tools/demo_image.py"),
-    *("tools/benchmark.py", "tools/benchmark_data.py", "tools/compare.py"),
+    *("tools/benchmark.py", "tools/benchmark_data.py", "maskfeat compare"),
 }
 BLOCKS = all_blocks()
 
@@ -50,7 +50,7 @@ def _single_commands() -> list[object]:
             if tuple(words) in known or _is_of_several_machines(words):
                 continue
             known.add(tuple(words))
-            is_long = words[0] in ("torchrun", "srun") or LONG & set(words)
+            is_long = words[0] in ("torchrun", "srun") or LONG & {*words, " ".join(words[:2])}
             marks = [pytest.mark.slow] if is_long else []
             name = f"{block.name} {' '.join(words)[:50]}"
             cases.append(pytest.param(words, id=name, marks=marks))

@@ -325,20 +325,31 @@ def _export(words: Sequence[str], sandbox: Sandbox) -> None:
 
 def _train_or_test(words: Sequence[str], sandbox: Sandbox) -> None:
     plain = as_run_net([*words[0].split(), *words[1:]])
-    _builds_at_full_size(plain)
+    _builds_at_full_size([*plain, *pairs_of_networks(plain)])
     _run(*words, *small(plain)[len(plain) :])
     assert_that_it_ran(plain)
 
 
 COMMANDS = {
+    "maskfeat check-install": _plain_script,
+    "maskfeat compare": _compare,
     "maskfeat convert": _convert,
+    "maskfeat data check": _data_tool,
     "maskfeat data check-ava": _check_ava,
+    "maskfeat data manifest": _data_tool,
+    "maskfeat data resize": _data_tool,
+    "maskfeat data shards": _data_tool,
+    "maskfeat data summary": _data_tool,
+    "maskfeat detect": _detect,
     "maskfeat embed": _extract,
     "maskfeat export": _export,
+    "maskfeat info": _plain_script,
     "maskfeat predict": _predict,
+    "maskfeat probe": _train_or_test,
     "maskfeat report": _report,
     "maskfeat test": _train_or_test,
     "maskfeat train": _train_or_test,
+    "maskfeat visualize": _visualize,
 }
 
 

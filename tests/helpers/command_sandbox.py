@@ -138,13 +138,19 @@ def configuration(words: Sequence[str]) -> CfgNode:
 
 
 def as_run_net(words: Sequence[str]) -> list[str]:
-    """Return a command `maskfeat train` or `maskfeat test` as one of run_net.py, others as is."""
-    if words[0] != "maskfeat" or words[1] not in ("train", "test"):
+    """Return `maskfeat train`, `test` or `probe` as a command of run_net.py, others as is."""
+    if words[0] != "maskfeat" or words[1] not in ("train", "test", "probe"):
         return list(words)
-    checkpoint = f"{words[1].upper()}.CHECKPOINT_FILE_PATH"
-    keys = {"--output": "OUTPUT_DIR", "--checkpoint": checkpoint}
-    only_test = ["TRAIN.ENABLE", "False"] if words[1] == "test" else []
-    return ["python", "tools/run_net.py", *(keys.get(word, word) for word in words[2:]), *only_test]
+    checkpoint = "TRAIN" if words[1] == "train" else "TEST"
+    keys = {"--output": "OUTPUT_DIR", "--checkpoint": f"{checkpoint}.CHECKPOINT_FILE_PATH"}
+    rest, last = [keys.get(word, word) for word in words[2:]], []
+    if words[1] == "test":
+        last = ["TRAIN.ENABLE", "False"]
+    if "--kind" in rest:
+        place = rest.index("--kind")
+        last = ["PROBE.KIND", rest[place + 1]]
+        del rest[place : place + 2]
+    return ["python", "tools/run_net.py", *rest, *last]
 
 
 def make_finished(folders: Mapping[str, Path], videos: Path) -> None:
