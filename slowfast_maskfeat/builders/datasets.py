@@ -56,12 +56,13 @@ def reverses_channels(cfg: CfgNode, split: str) -> bool:
     return bool(cfg.DATA.REVERSE_INPUT_CHANNEL) and not kind.blue_first
 
 
-def read_list_file(cfg: CfgNode, path: str) -> VideoList:
+def read_list_file(cfg: CfgNode, path: str, prefix: str) -> VideoList:
     """Read any annotation file in the format of the training split.
 
     Args:
-        cfg: configuration; uses DATA.PATH_LABEL_SEPARATOR, DATA.PATH_PREFIX and TRAIN.DATASET.
+        cfg: configuration; uses DATA.PATH_LABEL_SEPARATOR and TRAIN.DATASET.
         path: path of the annotation file.
+        prefix: folder in front of each path.
 
     Raises:
         ValueError: see `read_list`.
@@ -69,7 +70,7 @@ def read_list_file(cfg: CfgNode, path: str) -> VideoList:
     separator = cfg.DATA.PATH_LABEL_SEPARATOR
     if dataset_kind(cfg, "train").detects_separator:
         separator = index.separator_of(path, separator)
-    return index.read_list(path, separator=separator, prefix=cfg.DATA.PATH_PREFIX)
+    return index.read_list(path, separator=separator, prefix=prefix)
 
 
 def shard_patterns(cfg: CfgNode) -> dict[str, str]:
