@@ -177,7 +177,7 @@ def test_a_killed_prediction_goes_on_without_a_second_row(data, checkpoint, tmp_
     assert other.returncode == 2
     assert len(other.stderr) < 600 + len(str(journal))
     assert (
-        "the settings must be those of the interrupted run, but samples_sha256 was" in other.stderr
+        "the settings must be those of the interrupted run, but top was 1, and is 2" in other.stderr
     )
     assert "add --force to start over" in other.stderr
     loaded = []
