@@ -23,8 +23,7 @@ checkpoint and its hash, pooling, decoders, lost videos. Without --pooling the f
 classifier is its mean token or class token, according to MVIT.USE_MEAN_POOLING and
 MVIT.CLS_EMBED_ON; that of a pre-trained model is the mean of its tokens without the class token.
 The checkpoint contains its configuration; weights without a configuration need --cfg. The exit code
-is 0, or 1 if a video or window of --video could not be decoded; a split may lose videos, up to
-DATA.MAX_BAD_FRACTION.
+is 0, or 1 if a video or window of --video could not be decoded; a split may lose videos.
 """
 
 from __future__ import annotations
