@@ -64,7 +64,8 @@ def test_a_script_needs_no_guard_for_several_videos(data, trained, tmp_path):
         "from slowfast_maskfeat import Embedder, Predictor\n"
         "print('begin')\n"
         "model, *videos = sys.argv[1:]\n"
-        "print(len(Predictor(model)(videos, window=0.5)))\n"
+        "workers = ['DATA_LOADER.NUM_WORKERS', '2']\n"
+        "print(len(Predictor(model, overrides=workers)(videos, window=0.5)))\n"
         "print(len(list(Embedder(model).stream(videos, stride=0.3))))\n"
     )
     words = [sys.executable, script, trained, data / "0.mp4", data / "1.mp4"]
@@ -104,10 +105,8 @@ def test_a_line_of_a_list_can_be_a_path_with_spaces(data, trained, tmp_path):
     assert done.returncode == 0, done.stderr
     assert [row["path"] for row in rows_of(tmp_path / "out.csv")] == names
     (tmp_path / "list.txt").write_text('path,label\n"my first, video.mp4",3\nb.mp4,2\n')
-    words = ["--force", "--", "DATA.PATH_LABEL_SEPARATOR", ","]
-    done = run(
-        "predict", trained, "--video", "list.txt", "--output", "out.csv", *words, cwd=tmp_path
-    )
+    words = ["--video", "list.txt", "--output", "out.csv", "--force"]
+    done = run("predict", trained, *words, cwd=tmp_path)
     assert done.returncode == 0, done.stderr
     assert [row["path"] for row in rows_of(tmp_path / "out.csv")] == names[:2]
 
