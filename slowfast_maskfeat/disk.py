@@ -1,13 +1,21 @@
-"""Errors of the system while a file is written, with its path, whatever library raised them."""
+"""Errors of the system while a file is written, with its path, and locks on what is written."""
 
 from __future__ import annotations
 
 import errno
 import os
 import re
+import socket
+import warnings
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
+from typing import TextIO
+
+try:
+    import fcntl
+except ImportError:  # Windows
+    fcntl = None  # type: ignore[assignment]
 
 WRITE_ERRORS = frozenset(
     getattr(errno, name)
@@ -15,6 +23,9 @@ WRITE_ERRORS = frozenset(
     if hasattr(errno, name)
 )
 """Numbers of errors that are not the fault of one file: the next one would fail as well."""
+
+_NO_LOCKS = (errno.ENOLCK, errno.ENOSYS, errno.ENOTSUP)
+_HELD_BY_ANOTHER = (errno.EACCES, errno.EAGAIN)  # POSIX allows either
 
 # Rust's standard library ends its messages with the number.
 _RUST_NUMBER = re.compile(r"\(os error (\d+)\)")
@@ -91,3 +102,67 @@ def make_folder(folder: str | os.PathLike[str]) -> Path:
         reason = "must be a folder, but is a file"
         raise NotADirectoryError(errno.ENOTDIR, reason, os.fspath(in_the_way)) from None
     return folder
+
+
+class InUseError(Exception):
+    """Another process holds a lock; the message says which."""
+
+
+def lock_file(path: Path) -> TextIO:
+    """Create a file with its folder if needed, and lock it until it is closed.
+
+    The kernel releases the lock when the process ends, however it ends, also on another machine of
+    a network file system. Where there are no locks, a warning says so.
+
+    Args:
+        path: of a file for this lock alone. Its holder may delete it before closing it.
+
+    Returns:
+        The open file; it names this process.
+
+    Raises:
+        InUseError: another process holds the lock.
+        OSError: the file can't be opened.
+    """
+    make_folder(path.parent)
+    while True:
+        file = open(path, "a+", encoding="utf-8")  # noqa: SIM115 - holds the lock
+        try:
+            _lock(file)
+            if _is_deleted(path, file):  # by its last holder, since it was opened
+                file.close()
+                continue
+        except OSError as error:
+            if error.errno in _HELD_BY_ANOTHER:
+                file.seek(0)
+                owner = file.read(200).strip() or "another process"
+                file.close()
+                raise InUseError(owner) from None
+            if error.errno not in _NO_LOCKS:
+                raise
+            warnings.warn(
+                f"{path.parent} can't be locked ({error.strerror}): do not start two runs in it at "
+                "once",
+                UserWarning,
+                stacklevel=2,
+            )
+        break
+    with suppress(OSError):  # of a full disk, which the run's own files will report
+        file.truncate(0)
+        file.write(f"process {os.getpid()} on {socket.gethostname()}\n")
+        file.flush()
+    return file
+
+
+def _lock(file: TextIO) -> None:
+    if fcntl is None:
+        raise OSError(errno.ENOSYS, "Windows is not supported")
+    # Not flock: loading workers would inherit that lock and keep it after their parent's death.
+    fcntl.lockf(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+
+
+def _is_deleted(path: Path, file: TextIO) -> bool:
+    try:
+        return not os.path.samestat(os.stat(path), os.fstat(file.fileno()))
+    except FileNotFoundError:
+        return True

@@ -56,20 +56,19 @@ def reverses_channels(cfg: CfgNode, split: str) -> bool:
     return bool(cfg.DATA.REVERSE_INPUT_CHANNEL) and not kind.blue_first
 
 
-def read_list_file(cfg: CfgNode, path: str) -> VideoList:
-    """Read any annotation file in the format of the training split.
+def read_list_file(cfg: CfgNode, path: str, prefix: str) -> VideoList:
+    """Read any annotation file; a space as the separator stands for the one that its lines show.
 
     Args:
-        cfg: configuration; uses DATA.PATH_LABEL_SEPARATOR, DATA.PATH_PREFIX and TRAIN.DATASET.
+        cfg: configuration; uses DATA.PATH_LABEL_SEPARATOR.
         path: path of the annotation file.
+        prefix: folder in front of each path.
 
     Raises:
         ValueError: see `read_list`.
     """
-    separator = cfg.DATA.PATH_LABEL_SEPARATOR
-    if dataset_kind(cfg, "train").detects_separator:
-        separator = index.separator_of(path, separator)
-    return index.read_list(path, separator=separator, prefix=cfg.DATA.PATH_PREFIX)
+    separator = index.separator_of(path, cfg.DATA.PATH_LABEL_SEPARATOR)
+    return index.read_list(path, separator=separator, prefix=prefix)
 
 
 def shard_patterns(cfg: CfgNode) -> dict[str, str]:

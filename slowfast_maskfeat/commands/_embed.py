@@ -4,7 +4,10 @@ from __future__ import annotations
 
 import argparse
 import os
+from contextlib import ExitStack
+from pathlib import Path
 
+import torch
 from fvcore.common.config import CfgNode
 
 from slowfast_maskfeat import distributed
@@ -13,7 +16,7 @@ from slowfast_maskfeat.builders.model_size import check_model_size
 from slowfast_maskfeat.builders.preflight import check_files
 from slowfast_maskfeat.builders.trained_config import trained_config
 from slowfast_maskfeat.cli import print_written
-from slowfast_maskfeat.commands._options import pairs_of
+from slowfast_maskfeat.commands._options import only_writer, pairs_of
 from slowfast_maskfeat.config import default_config, load_config, parse_config
 from slowfast_maskfeat.engine.coordination import from_main
 from slowfast_maskfeat.features import save_features
@@ -28,11 +31,14 @@ _OUTPUT_DIR = "output/extract_features"
 _NAME_OF_VIDEOS = "videos"  # of features that are not of a split
 
 
-def embed(options: argparse.Namespace) -> None:
+def embed(options: argparse.Namespace) -> int:
     """Extract and write features.
 
     Args:
         options: of `maskfeat embed`.
+
+    Returns:
+        The exit code, in each process: 0, or 1 if a part of --video has no features.
 
     Raises:
         ValueError: the weights do not fit the model, lists are malformed, or the file can't be
@@ -45,8 +51,21 @@ def embed(options: argparse.Namespace) -> None:
     cfg = _configuration(options, trained)
     distributed.from_environment("gloo" if device.type == "cpu" else cfg.DIST_BACKEND)
     device = distributed.own_device(device.type)
-    if options.output:  # fail before the extraction, not after it
-        from_main(lambda: check_writable(options.output))
+    with ExitStack() as held:
+        if options.output:  # fail before the extraction, not after it
+            from_main(lambda: _reserve(options.output, held))
+        return _extract(options, cfg, trained, device)
+
+
+def _reserve(output: str, held: ExitStack) -> None:
+    """Check that a file can be written, and lock it as long as the stack is open."""
+    check_writable(output)
+    held.enter_context(only_writer(Path(output)))
+
+
+def _extract(
+    options: argparse.Namespace, cfg: CfgNode, trained: TrainedFile, device: torch.device
+) -> int:
     data = DataSource(cfg)
     excerpts = _excerpts(options, cfg) if options.video else None
     check_files(cfg, [data.videos(options.split)] if excerpts is None else [excerpts.videos])
@@ -61,22 +80,29 @@ def embed(options: argparse.Namespace) -> None:
         data=data,
         excerpts=excerpts,
     )
+    facts = {} if features is None else features.facts
+    is_lost = bool(facts) and facts["num_decoded"] < facts["num_expected"]
+    code = int(excerpts is not None and from_main(lambda: is_lost))
     if features is None:  # not the main process
-        return
+        return code
     if options.output:
         save_features(options.output, features)
-    facts, shape = features.facts, "x".join(map(str, features.features.shape))
+    shape = "x".join(map(str, features.features.shape))
     print(
         f"{options.output or cfg.OUTPUT_DIR}: {shape}, {facts['num_decoded']} of "
         f"{facts['num_expected']} samples of {facts['list']} decoded, {facts['num_views']} clips "
         f"each, {facts['pooling']}"
     )
     print_written(filter(None, [features.written, options.output]))
+    return code
 
 
 def _excerpts(options: argparse.Namespace, cfg: CfgNode) -> Excerpts:
     """List the videos of --video, or their windows, once for all processes."""
-    paths = [path for given in options.video for path in input_paths(cfg, given, "--video")]
+    pairs = pairs_of(options)
+    paths = [
+        path for given in options.video for path in input_paths(cfg, given, "--video", pairs=pairs)
+    ]
 
     def find() -> Excerpts:
         source = " ".join(options.video)

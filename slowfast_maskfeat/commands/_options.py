@@ -7,9 +7,12 @@ from __future__ import annotations
 
 import argparse
 import os
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, NoReturn
+
+from slowfast_maskfeat.disk import InUseError, lock_file
 
 # Command -> option -> its former names, which stay accepted and are no longer shown.
 OLD_NAMES: dict[str, dict[str, tuple[str, ...]]] = {
@@ -140,15 +143,40 @@ def _list(text: str) -> Path:
 
 
 def _folder(text: str) -> Path:
+    file_name(text)
     if os.path.exists(text) and not os.path.isdir(text):
         raise argparse.ArgumentTypeError(f"must be a folder, got the file {text}")
     return Path(text)
 
 
 def _file(text: str) -> Path:
-    if os.path.isdir(text):
+    if os.path.isdir(file_name(text)):
         raise argparse.ArgumentTypeError(f"must be a file, got the folder {text}")
     return Path(text)
+
+
+def file_name(text: str) -> str:
+    """Read the name of a file or folder of an option.
+
+    Raises:
+        argparse.ArgumentTypeError: it is empty.
+    """
+    if not text:
+        raise argparse.ArgumentTypeError("must be a name, got an empty one")
+    return text
+
+
+def seconds(text: str) -> float:
+    """Read the seconds of an option.
+
+    Raises:
+        argparse.ArgumentTypeError: they are not finite and above 0.
+    """
+    number = float(text)
+    if not 0 < number < float("inf"):
+        rule = "above 0" if number <= 0 else "finite"
+        raise argparse.ArgumentTypeError(f"must be {rule} seconds, got {text}")
+    return number
 
 
 def add_force(parser: CommandParser, what: str = "the output") -> None:
@@ -166,6 +194,38 @@ def refuse_existing(output: Path, options: argparse.Namespace) -> None:
         raise ValueError(
             f"--output must not exist, got the existing file {output}; --force overwrites it"
         )
+
+
+VIDEOS = (
+    "videos, images, folders of them, or lists of them, with paths relative to the working "
+    "directory or the DATA.PATH_PREFIX of the command line"
+)
+"""Help of --video, as `runs.inputs.input_paths` reads it."""
+
+
+@contextmanager
+def only_writer(table: Path) -> Iterator[None]:
+    """Hold the lock of a table, so that no other command writes it.
+
+    Args:
+        table: file to write.
+
+    Raises:
+        ValueError: another command has the lock.
+    """
+    path = table.with_name(f".{table.name}.lock")
+    try:
+        file = lock_file(path)
+    except InUseError as error:
+        raise ValueError(
+            f"--output must be a file that no other command writes, but {table} is in use by "
+            f"{error}; wait until it ends, or name another file"
+        ) from None
+    with file:
+        try:
+            yield
+        finally:
+            path.unlink(missing_ok=True)
 
 
 def add_lists(parser: CommandParser) -> None:

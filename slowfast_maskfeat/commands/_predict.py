@@ -15,14 +15,14 @@ from fvcore.common.config import CfgNode
 from torch import Tensor
 
 from slowfast_maskfeat.cli import print_written
-from slowfast_maskfeat.commands._options import pairs_of, refuse_existing
+from slowfast_maskfeat.commands._options import only_writer, pairs_of, refuse_existing
 from slowfast_maskfeat.commands._predict_table import predict_all, write_predictions
 from slowfast_maskfeat.datasets import named_by
 from slowfast_maskfeat.datasets.class_names import read_names
 from slowfast_maskfeat.files import atomic_write
 from slowfast_maskfeat.runs.inputs import input_paths
 from slowfast_maskfeat.runs.load_trained import load_trained
-from slowfast_maskfeat.runs.predict import Prediction, Predictor, list_excerpts
+from slowfast_maskfeat.runs.predict import Prediction, Predictor, list_excerpts, measuring
 from slowfast_maskfeat.text import printable
 from slowfast_maskfeat.videos.decode import DecodeError
 
@@ -40,20 +40,26 @@ def predict(options: argparse.Namespace) -> int:
         ValueError: the checkpoint is no clip classifier, or an input is malformed.
         DecodeError: a single video can't be decoded.
     """
-    if options.output:
-        refuse_existing(options.output, options)
+    if not options.output:
+        return _predict(options)
+    refuse_existing(options.output, options)
+    with only_writer(options.output):
+        return _predict(options)
+
+
+def _predict(options: argparse.Namespace) -> int:
     predictor = _load(options)
     if options.clips:
         logits = predictor.clip_logits(_read_clips(options.clips, predictor.cfg))
         best = predictor.best(logits, options.clips, options.top)
         return _show([best], options, logits)
-    paths = [p for given in options.video for p in input_paths(predictor.cfg, given, "--video")]
+    cfg, pairs = predictor.cfg, pairs_of(options)
+    paths = [p for given in options.video for p in input_paths(cfg, given, "--video", pairs=pairs)]
     videos, reasons = list_excerpts(
         paths,
+        **measuring(cfg),
         window=options.window,
         stride=options.stride,
-        processes=max(predictor.cfg.DATA_LOADER.NUM_WORKERS, 1),
-        timeout=predictor.cfg.DATA.DECODE_TIMEOUT or 60.0,
         source=" ".join(options.video),
     )
     if options.output:

@@ -46,7 +46,9 @@ def write_predictions(
         "top": options.top,
         "opts": pairs_of(options),
     }
-    journal = Journal(table.with_name(f".{table.stem}_predict.jsonl"), settings)
+    journal = Journal(
+        table.with_name(f".{table.name}_predict.jsonl"), settings, force=options.force
+    )
     try:
         left = [row for row in range(len(videos)) if str(row) not in journal.done]
         predict_all(predictor, videos, reasons, options, left, journal)
@@ -60,7 +62,8 @@ def write_predictions(
         raise
     journal.remove()
     lost = [prediction for prediction in found if prediction.reason]
-    print(f"{len(found)} rows, {len(lost)} without a prediction")
+    rows = "1 row" if len(found) == 1 else f"{len(found)} rows"
+    print(f"{rows}, {len(lost)} without a prediction")
     for prediction in lost[:_NUM_SHOWN]:
         print(printable(f"  {prediction.path}: {prediction.reason}"))
     if len(lost) > _NUM_SHOWN:
@@ -79,12 +82,16 @@ def _recorded(videos: ExcerptList, row: int, result: Any) -> Prediction:
 
 
 def _cells(prediction: Prediction, width: int) -> list[str]:
-    """Cells of a row; those that a lost video does not have are empty."""
+    """Cells of a row; those that a lost video does not have are empty.
+
+    Bytes of a file name that are not UTF-8 are escaped, so that the table is UTF-8.
+    """
     pairs = zip(prediction.labels, prediction.scores, strict=True)
     cells = [cell for label, score in pairs for cell in (label, f"{score:.6f}")]
     cells += [""] * (2 * width - len(cells))
     times = (_seconds(prediction.begin), _seconds(prediction.end))
-    return [prediction.path, *times, *cells, prediction.reason]
+    row = [prediction.path, *times, *cells, prediction.reason]
+    return [cell.encode("utf-8", "backslashreplace").decode("utf-8") for cell in row]
 
 
 def _seconds(time: float) -> str:

@@ -51,7 +51,10 @@ def visualize(options: argparse.Namespace) -> None:
             "it, in the format of --film"
         )
     cfg, draw = _drawing(options)
-    inputs = [path for given in options.video for path in input_paths(cfg, given, "--video")]
+    pairs = pairs_of(options)
+    inputs = [
+        path for given in options.video for path in input_paths(cfg, given, "--video", pairs=pairs)
+    ]
     clips = _draw_all(inputs, draw)
     prediction_panel(output, _panel_rows(clips), title=options.title)
     _print_steps(clips)

@@ -9,7 +9,9 @@
 The samples are those of a split's list, or with --video any videos, images, folders and lists of
 them. Of "test" and of whole videos all views of the test are taken, of "train" and "val" the center
 clip. With --stride or --window each window of a video has its center clip; windows begin every
---stride seconds, and the last one ends with the video. Without --window they span a clip.
+--stride seconds, and the last one ends with the video. Without --window they span a clip. An image
+is one window. Paths in a list given to --video are relative to the working directory, or to the
+DATA.PATH_PREFIX of the command line; that of the training is not used.
 
 Features are saved in OUTPUT_DIR/features during extraction: an interrupted extraction is resumed
 from there, and a probe (PROBE.KIND) with the same OUTPUT_DIR, configuration and weights uses them.
@@ -20,7 +22,8 @@ in seconds), `labels`, and as text `paths`, `class_names` and `facts`: annotatio
 checkpoint and its hash, pooling, decoders, lost videos. Without --pooling the feature of a
 classifier is its mean token or class token, according to MVIT.USE_MEAN_POOLING and
 MVIT.CLS_EMBED_ON; that of a pre-trained model is the mean of its tokens without the class token.
-The checkpoint contains its configuration; weights without a configuration need --cfg.
+The checkpoint contains its configuration; weights without a configuration need --cfg. The exit code
+is 0, or 1 if a video or window of --video could not be decoded; a split may lose videos.
 """
 
 from __future__ import annotations
@@ -29,8 +32,15 @@ import argparse
 import warnings
 from collections.abc import Sequence
 
-from slowfast_maskfeat.cli import exit_code, seconds_above_0
-from slowfast_maskfeat.commands._options import CommandParser, add_device, add_model
+from slowfast_maskfeat.cli import exit_code
+from slowfast_maskfeat.commands._options import (
+    VIDEOS,
+    CommandParser,
+    add_device,
+    add_model,
+    file_name,
+    seconds,
+)
 
 POOLINGS = ("mean", "cls", "none")  # of features.extraction, which imports torch
 
@@ -39,7 +49,8 @@ def main(arguments: Sequence[str]) -> int:
     """Extract and write features, in one process or as one of the processes of torchrun.
 
     Returns:
-        The exit code: 0, 2 for invalid input, or 130 after Ctrl-C.
+        The exit code: 0, 1 if a part of --video has no features, 2 for invalid input, or 130 after
+        Ctrl-C.
     """
     options = _parse(arguments)
     from slowfast_maskfeat import distributed  # after the help, which is fast
@@ -49,8 +60,8 @@ def main(arguments: Sequence[str]) -> int:
     code = exit_code(
         lambda: embed(options), output=options.output or "the features", resumable=True
     )
-    if code == 0 and distributed.world_size() > 1:
-        distributed.end_process()
+    if code in (0, 1) and distributed.world_size() > 1:
+        distributed.end_process(code)
     return code
 
 
@@ -60,6 +71,7 @@ def _parse(arguments: Sequence[str]) -> argparse.Namespace:
     add = parser.add_argument
     add(
         "--output",
+        type=file_name,
         metavar="FILE",
         help="file ending in .npz or .safetensors (default: only OUTPUT_DIR/features)",
     )
@@ -73,16 +85,17 @@ def _parse(arguments: Sequence[str]) -> argparse.Namespace:
     source.add_argument(
         "--video",
         nargs="+",
+        type=file_name,
         metavar="PATH",
-        help="videos, images, folders of them, or lists of them",
+        help=VIDEOS,
     )
-    seconds = {"type": seconds_above_0, "default": 0.0, "metavar": "SECONDS"}
+    times = {"type": seconds, "default": 0.0, "metavar": "SECONDS"}
     add(
         "--window",
-        **seconds,
+        **times,
         help="length of a window of a video (default with --stride: that of a clip)",
     )
-    add("--stride", **seconds, help="from one window to the next (default: --window)")
+    add("--stride", **times, help="from one window to the next (default: --window)")
     add(
         "--layer",
         type=int,

@@ -10,7 +10,12 @@ The score of a video is the mean over all views of the model's test; that of a w
 if the window were a video. Windows begin every --stride seconds, and the last one ends with the
 video. With --output each video or window has a row: path, begin and end in seconds, the best
 classes with their scores, and the reason if it could not be decoded; the same command resumes an
-interrupted prediction. The exit code is 0, or 1 if a video could not be decoded.
+interrupted prediction. The exit code is 0, or 1 if a video could not be decoded. An image is one
+window.
+
+A list has a path per line, or path and label. Its paths are relative to the working directory, or
+to the folder of DATA.PATH_PREFIX if that is among the pairs of the command line; that of the
+training is not used.
 
 The checkpoint contains its configuration and class names; weights without a configuration need
 --cfg, and weights without class names can be given them by --names. To compare outputs with another
@@ -26,13 +31,16 @@ import argparse
 import warnings
 from collections.abc import Sequence
 
-from slowfast_maskfeat.cli import exit_code, seconds_above_0
+from slowfast_maskfeat.cli import exit_code
 from slowfast_maskfeat.commands._options import (
+    VIDEOS,
     CommandParser,
     add_device,
     add_force,
     add_model,
     add_output_file,
+    file_name,
+    seconds,
     whole_number,
 )
 
@@ -50,7 +58,7 @@ def main(arguments: Sequence[str]) -> int:
     return exit_code(
         lambda: predict(options),
         output=options.output or options.logits,
-        resumable=options.output is not None,
+        resumable=options.output is not None and not options.force,
     )
 
 
@@ -61,8 +69,9 @@ def _parse(arguments: Sequence[str]) -> argparse.Namespace:
     source.add_argument(
         "--video",
         nargs="+",
+        type=file_name,
         metavar="FILE",
-        help="videos, images, folders of them, or lists of them",
+        help=VIDEOS,
     )
     source.add_argument(
         "--clips",
@@ -70,11 +79,11 @@ def _parse(arguments: Sequence[str]) -> argparse.Namespace:
         help=".npy file of (clips, channels, frames, height, width), channels in the model's order",
     )
     add_output_file(parser, "CSV file to write instead of printing")
-    add_force(parser, "the CSV file")
+    add_force(parser, "the CSV file, and start an interrupted prediction over")
     add = parser.add_argument
-    window = {"type": seconds_above_0, "default": 0.0, "metavar": "SECONDS"}
+    window = {"type": seconds, "default": 0.0, "metavar": "SECONDS"}
     add("--window", help="length of the windows of a video (default: whole videos)", **window)
-    add("--stride", help="from one window to the next (default: --window)", **window)
+    add("--stride", help="with --window: to the next window (default: --window)", **window)
     names = "file of the class names, one per line, or JSON"
     add("--names", metavar="FILE", help=names)
     logits = ".npy file to write the logits of each clip to"
@@ -85,4 +94,8 @@ def _parse(arguments: Sequence[str]) -> argparse.Namespace:
     options = parser.parse_args(arguments)
     if options.clips and (options.output or options.window or options.stride):
         parser.error("--output, --window and --stride are for --video")
+    if options.output and (options.logits or options.json):
+        parser.error("--logits and --json are for predictions without --output")
+    if options.stride and not options.window:
+        parser.error("--stride requires --window")
     return options

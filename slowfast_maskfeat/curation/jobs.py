@@ -1,4 +1,4 @@
-"""Parallel jobs on many files in processes that can be killed, and a journal to resume from."""
+"""Parallel jobs on many files in processes or threads, and a journal to resume from."""
 
 from __future__ import annotations
 
@@ -6,20 +6,25 @@ import json
 import multiprocessing
 import os
 import signal
+import threading
 import time
 from collections import deque
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import suppress
 from multiprocessing import connection
 from pathlib import Path
+from queue import Empty, SimpleQueue
 from typing import Any, NamedTuple, TypeVar
 
 from slowfast_maskfeat.disk import make_folder, write_error, writing
 from slowfast_maskfeat.log import first_line
+from slowfast_maskfeat.text import quoted
 from slowfast_maskfeat.workers import become_worker, parent_of_workers, starting_workers
 
 # A process that survives a kill is blocked in the kernel by a dead network disk: it is abandoned.
 _SECONDS_TO_DIE = 2.0
+
+_MAX_VALUE = 40  # characters of a setting in a message
 
 Item = TypeVar("Item")
 
@@ -89,6 +94,53 @@ def run_jobs(
             worker.end()
 
 
+def run_threads(
+    work: Callable[[Item], Any], items: Sequence[Item], *, threads: int, timeout: float
+) -> Iterator[tuple[Item, Any]]:
+    """Call a function on each item in threads of this process, for functions of a library.
+
+    The processes of `run_jobs` import the script that they are started from, which would run a
+    user's script a second time. A thread that hangs is abandoned, and ends with this process; a
+    crash ends this process.
+
+    Args:
+        work: Function.
+        items: Arguments.
+        threads: Number of threads, >= 1.
+        timeout: Seconds after which an item fails.
+
+    Yields:
+        Item, and its result or, if the function raised or hung, a `Failure`, in the order of
+        completion.
+    """
+    done: SimpleQueue[tuple[int, Any]] = SimpleQueue()
+    deadlines: dict[int, float] = {}
+
+    def serve(number: int) -> None:
+        try:
+            done.put((number, work(items[number])))
+        except Exception as error:
+            done.put((number, Failure(f"{type(error).__name__}: {first_line(error)}")))
+
+    waiting = deque(range(len(items)))
+    while waiting or deadlines:
+        while waiting and len(deadlines) < threads:
+            number = waiting.popleft()
+            deadlines[number] = time.monotonic() + timeout
+            threading.Thread(target=serve, args=(number,), daemon=True).start()
+        first = min(deadlines, key=lambda number: deadlines[number])
+        try:
+            number, result = done.get(timeout=max(0.0, deadlines[first] - time.monotonic()))
+        except Empty:
+            number, result = first, Failure(_hung(timeout))
+        if deadlines.pop(number, None) is not None:  # else it has failed before
+            yield items[number], result
+
+
+def _hung(timeout: float) -> str:
+    return f"hung: not done after {timeout:g} s"
+
+
 def _let_finish(workers: Sequence[_Worker]) -> None:
     """Wait a moment for the current items, so that their unfinished files are removed."""
     for worker in workers:
@@ -144,7 +196,7 @@ class _Worker:
             return item, Failure(f"the process that read it crashed ({how})")
         if result is None:
             self.end()
-            return item, Failure(f"hung: not done after {timeout:g} s")
+            return item, Failure(_hung(timeout))
         return item, result[0]
 
     def end(self, *, patience: float = 0.0) -> int | None:
@@ -179,23 +231,30 @@ class Journal:
     Args:
         path: Journal file; its folder is created. `remove` it once the results are written.
         settings: Settings that the results depend on.
+        force: Delete an existing journal, for commands with --force; None: there is no such option.
 
     Raises:
         ValueError: The file is a journal of other settings.
         OSError: It can't be written, as in `add`, because the disk is full, for example.
     """
 
-    def __init__(self, path: Path, settings: Mapping[str, Any]) -> None:
+    def __init__(
+        self, path: Path, settings: Mapping[str, Any], *, force: bool | None = None
+    ) -> None:
         self._path = path
         self.done: dict[str, Any] = {}
         make_folder(path.parent)
+        if force:
+            path.unlink(missing_ok=True)
         lines = path.read_text("utf-8").splitlines(keepends=True) if path.exists() else []
         whole = [line for line in lines if line.endswith("\n")]  # the last may be incomplete
         current = json.loads(json.dumps(settings))
         if whole and json.loads(whole[0]) != current:
+            remedy = "remove the file" if force is None else "add --force"
             raise ValueError(
-                f"{path}: the settings must be those of the interrupted run, {whole[0].strip()}, "
-                f"got {json.dumps(current)}; repeat that command, or remove the file to start over"
+                f"{path}: the settings must be those of the interrupted run, but "
+                f"{_difference(json.loads(whole[0]), current)}; repeat that command, or {remedy} "
+                "to start over"
             )
         for line in whole[1:]:
             item, result, reason = json.loads(line)
@@ -228,3 +287,18 @@ class Journal:
         with writing(self._path):
             while rest:
                 rest = rest[self._file.write(rest) :]
+
+
+def _difference(before: Any, now: Mapping[str, Any]) -> str:
+    """Name the settings that differ, the first one with its values."""
+    if not isinstance(before, dict):
+        return "it is no journal"
+    names = [
+        name
+        for name in {**before, **now}
+        if name not in before or name not in now or before[name] != now[name]
+    ]
+    name, *others = names
+    values = [quoted(settings.get(name), _MAX_VALUE) for settings in (before, now)]
+    more = f", and {', '.join(others)} differ{'s' if len(others) == 1 else ''}" if others else ""
+    return f"{name} was {values[0]}, and is {values[1]}{more}"

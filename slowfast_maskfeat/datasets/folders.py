@@ -128,13 +128,13 @@ def _read_class_folders(
     rows = RowCollector(folder, class_names, unit="file")
     ignored: list[str] = [name for name in folders if not is_class(name)]
     for name in classes:
-        for path in _files(folder, name):
+        for path in files_below(folder, name):
             if not is_media(path):
                 ignored.append(path)
                 continue
             with rows.row(len(rows) + 1):
                 rows.add(len(rows) + 1, path, rows.named(name))
-    for path in _files(folder, "", deep=False):
+    for path in files_below(folder, "", deep=False):
         if classes or not is_media(path):
             ignored.append(path)
         else:
@@ -148,13 +148,37 @@ def _read_class_folders(
     return rows.finish(folder, notes=notes)
 
 
-def _files(folder: str, inside: str, *, deep: bool = True) -> list[str]:
-    """Sorted paths, relative to `folder`, of the files in its subfolder `inside`; none hidden."""
+def files_below(folder: str, inside: str = "", *, deep: bool = True) -> list[str]:
+    """Sorted paths, relative to `folder`, of the files in its subfolder `inside`; none hidden.
+
+    Links are followed, except those to a folder that the walk came through.
+
+    Args:
+        folder: where to look.
+        inside: subfolder of it.
+        deep: whether the files in subfolders are included.
+    """
     found = []
     for place, folders, files in os.walk(os.path.join(folder, inside), followlinks=True):
-        folders[:] = [name for name in folders if deep and not name.startswith(".")]
+        folders[:] = [
+            name
+            for name in folders
+            if deep and not name.startswith(".") and not _leads_back(folder, place, name)
+        ]
         relative = os.path.relpath(place, folder)
         for name in files:
             if not name.startswith("."):
                 found.append(name if relative == "." else f"{relative}/{name}")
     return sorted(found)
+
+
+def _leads_back(root: str, place: str, name: str) -> bool:
+    """Whether a folder is a link to one of those from `root` to `place`."""
+    path = os.path.join(place, name)
+    if not os.path.islink(path):
+        return False
+    inside = os.path.relpath(place, root)
+    above = [root]
+    for part in inside.split(os.sep) if inside != "." else ():
+        above.append(os.path.join(above[-1], part))
+    return os.path.realpath(path) in map(os.path.realpath, above)

@@ -296,7 +296,11 @@ class _Rows:
         num_fields = len(fields)
         if columns.label is not None and num_fields < columns.num:
             return f"no label: the number of fields must be {columns.num}, got {num_fields}"
-        hint = "use a comma or tab" if self.separator == " " else "put quotes around the path"
+        hint = "put quotes around the path"
+        if self.separator == " ":
+            hint = "separate the fields by a comma or tab"
+            if columns.num == 1:
+                hint = "set DATA.PATH_LABEL_SEPARATOR to ','"
         return (
             f"the number of fields must be {columns.num}, got {num_fields} separated by "
             f"{SEPARATORS[self.separator]}; if the path contains the separator, {hint}"

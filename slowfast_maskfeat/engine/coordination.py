@@ -2,27 +2,16 @@
 
 from __future__ import annotations
 
-import errno
-import os
 import socket
 import uuid
-import warnings
 from collections.abc import Callable, Iterator
-from contextlib import ExitStack, contextmanager, suppress
+from contextlib import ExitStack, contextmanager
 from pathlib import Path
 from typing import TextIO, TypeVar
 
 from slowfast_maskfeat import distributed
 from slowfast_maskfeat.cli import system_error
-from slowfast_maskfeat.disk import make_folder
-
-try:
-    import fcntl
-except ImportError:  # Windows
-    fcntl = None  # type: ignore[assignment]
-
-_NO_LOCKS = (errno.ENOLCK, errno.ENOSYS, errno.ENOTSUP)
-_HELD_BY_ANOTHER = (errno.EACCES, errno.EAGAIN)  # POSIX allows either
+from slowfast_maskfeat.disk import InUseError, lock_file, make_folder
 
 Item = TypeVar("Item")
 
@@ -76,34 +65,13 @@ def locked(folder: Path) -> Iterator[None]:
 
 
 def _lock(folder: Path) -> TextIO:
-    make_folder(folder)
-    file = open(folder / ".lock", "a+", encoding="utf-8")  # noqa: SIM115 - holds the lock
     try:
-        if fcntl is None:
-            raise OSError(errno.ENOSYS, "Windows is not supported")
-        # Not flock: loading workers would inherit that lock and keep it after their parent's death.
-        fcntl.lockf(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-    except OSError as error:
-        if error.errno in _HELD_BY_ANOTHER:
-            file.seek(0)
-            owner = file.read(200).strip() or "another process"
-            file.close()
-            raise ValueError(
-                f"OUTPUT_DIR must have no other run in it, but {folder} is in use by {owner}; wait "
-                "until it ends, or set another OUTPUT_DIR"
-            ) from None
-        if error.errno not in _NO_LOCKS:
-            raise
-        warnings.warn(
-            f"{folder} can't be locked ({error.strerror}): do not start two runs in it at once",
-            UserWarning,
-            stacklevel=2,
-        )
-    with suppress(OSError):  # of a full disk, which the run's own files will report
-        file.truncate(0)
-        file.write(f"process {os.getpid()} on {socket.gethostname()}\n")
-        file.flush()
-    return file
+        return lock_file(folder / ".lock")
+    except InUseError as error:
+        raise ValueError(
+            f"OUTPUT_DIR must have no other run in it, but {folder} is in use by {error}; wait "
+            "until it ends, or set another OUTPUT_DIR"
+        ) from None
 
 
 def check_shared(folder: Path) -> None:

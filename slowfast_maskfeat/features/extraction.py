@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from numbers import Integral
 from typing import Any
 
 import torch
@@ -58,12 +59,16 @@ class FeatureKind:
                 the tokens of its inner blocks.
         """
         if self.pooling not in POOLINGS:
-            known = ", ".join(repr(name) for name in POOLINGS)
-            raise ValueError(f"pooling must be one of {known}, got {self.pooling!r}")
-        depth = len(model.grids(clip_size))
-        if not -depth <= self.layer < depth:
+            known = ", ".join(repr(name) for name in POOLINGS if name)
             raise ValueError(
-                f"layer must be one of the {depth} blocks, in [{-depth}, {depth}), got {self.layer}"
+                f"pooling must be one of {known}, or empty as the classifier of the network takes "
+                f"them, got {self.pooling!r}"
+            )
+        depth = len(model.grids(clip_size))
+        if not isinstance(self.layer, Integral) or not -depth <= self.layer < depth:
+            raise ValueError(
+                f"layer must be one of the {depth} blocks, in [{-depth}, {depth}), got "
+                f"{self.layer!r}"
             )
         if self.pooling == "cls" and not model.has_cls:
             raise ValueError(

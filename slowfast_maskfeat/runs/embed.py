@@ -30,9 +30,9 @@ from slowfast_maskfeat.clips import ClipBatch
 from slowfast_maskfeat.datasets.excerpt_list import windows
 from slowfast_maskfeat.features.extraction import FeatureKind
 from slowfast_maskfeat.runs.features import Excerpts, feature_network_of
-from slowfast_maskfeat.runs.inputs import open_frames
+from slowfast_maskfeat.runs.inputs import check_seconds, named_paths, open_frames
 from slowfast_maskfeat.runs.load_trained import build_trained, config_of, named_device, read_trained
-from slowfast_maskfeat.runs.predict import Source, list_excerpts
+from slowfast_maskfeat.runs.predict import Source, list_excerpts, measuring
 from slowfast_maskfeat.videos.decode import DecodeError, Video
 from slowfast_maskfeat.videos.excerpt import Excerpt
 
@@ -118,9 +118,10 @@ class Embedder:
         """Embed a video, an image, frames, or several videos.
 
         Args:
-            source: a video or image; a list of them; or frames (T, H, W, 3), uint8, RGB.
-            window: seconds; embed each window of a video instead of the whole. 0 with a stride: the
-                seconds that a clip spans.
+            source: a video or image; a list of them; or frames (T, H, W, 3), uint8, RGB, as an
+                array or tensor.
+            window: seconds; embed each window of a video instead of the whole; an image is one
+                window. 0 with a stride: the seconds that a clip spans.
             stride: seconds from one window to the next; 0: `window`.
             fps: of frames in memory; 0: DATA.TARGET_FPS.
 
@@ -136,7 +137,7 @@ class Embedder:
         for number, embedding in self._parts(source, window, stride, fps):
             videos.setdefault(number, []).append(embedding)
         found = [_joined(videos[number]) for number in sorted(videos)]
-        if not isinstance(source, (np.ndarray, str, os.PathLike)):
+        if not isinstance(source, (np.ndarray, Tensor, str, os.PathLike)):
             return found
         if found[0].reason:
             raise DecodeError(found[0].path, found[0].reason)
@@ -184,10 +185,9 @@ class Embedder:
         self, source: Source | Sequence[str], window: float, stride: float, fps: float
     ) -> Iterator[tuple[int, Embedding]]:
         """Embed each window or whole video; also yield which of the given videos it is of."""
-        if isinstance(source, np.ndarray):
+        if isinstance(source, (np.ndarray, Tensor)):
             return self._of_frames(open_frames(self.cfg, source, fps), window, stride)
-        paths = [source] if isinstance(source, (str, os.PathLike)) else source
-        names = [os.fspath(path) for path in paths]
+        names = named_paths(source)
         excerpts = find_excerpts(self.cfg, names, window=window, stride=stride)
         return self._of_excerpts(excerpts) if names else iter(())
 
@@ -253,20 +253,14 @@ def find_excerpts(
     """
     window, split = _window(cfg, window, stride)
     videos, reasons = list_excerpts(
-        paths,
-        window=window,
-        stride=stride,
-        processes=max(cfg.DATA_LOADER.NUM_WORKERS, 1),
-        timeout=cfg.DATA.DECODE_TIMEOUT or 60.0,
-        source=source,
+        paths, **measuring(cfg), window=window, stride=stride, source=source
     )
     return Excerpts(videos, split, reasons)
 
 
 def _window(cfg: CfgNode, window: float, stride: float) -> tuple[float, str]:
     """Return the seconds of a window, 0 for whole videos, and the split whose views are taken."""
-    if window < 0 or stride < 0:
-        raise ValueError(f"window and stride must be >= 0, got {window:g} and {stride:g}")
+    check_seconds(window=window, stride=stride)
     if not (window or stride):
         return 0.0, "test"
     least = clip_seconds(cfg, "val")

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple, cast
@@ -172,8 +173,11 @@ def named_device(device: str) -> torch.device:
         device: "cpu", "cuda", or "auto" for a GPU if torch finds one.
 
     Raises:
-        ValueError: the device is a GPU and torch finds none.
+        ValueError: there is no such device, or it is a GPU and torch finds none.
     """
+    device = str(device)
+    if not re.fullmatch(r"auto|cpu|cuda(:\d+)?", device):
+        raise ValueError(f"device must be 'cpu', 'cuda' or 'auto', got {device!r}")
     if device == "auto":
         device = "cuda" if torch.cuda.is_available() else "cpu"
     if device.startswith("cuda") and not torch.cuda.is_available():

@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Iterable, Iterator, Sequence
-from typing import NamedTuple
+from collections.abc import Iterator, Sequence
+from numbers import Integral
+from typing import NamedTuple, TypedDict
 
 import numpy as np
 import torch
@@ -17,18 +18,19 @@ from slowfast_maskfeat.builders.datasets import reverses_channels
 from slowfast_maskfeat.builders.methods import build_task
 from slowfast_maskfeat.clips import ClipBatch
 from slowfast_maskfeat.curation.check_videos import measure_length
-from slowfast_maskfeat.curation.jobs import Failure, run_jobs
+from slowfast_maskfeat.curation.jobs import Failure, run_threads
 from slowfast_maskfeat.datasets.excerpt_list import ExcerptList, Span, windows
 from slowfast_maskfeat.frozen import weights_sha256
 from slowfast_maskfeat.log import Progress
-from slowfast_maskfeat.runs.inputs import open_frames
+from slowfast_maskfeat.runs.inputs import check_seconds, named_paths, open_frames
 from slowfast_maskfeat.runs.load_trained import config_of
 from slowfast_maskfeat.runs.pretrained import from_pretrained
 from slowfast_maskfeat.tasks import Classification
 from slowfast_maskfeat.videos.decode import DecodeError, Video
 from slowfast_maskfeat.videos.excerpt import Excerpt
+from slowfast_maskfeat.videos.media import is_image
 
-Source = str | os.PathLike[str] | NDArray[np.uint8]
+Source = str | os.PathLike[str] | NDArray[np.uint8] | Tensor
 """A video or image file or address, or uint8 frames (T, H, W, 3) in RGB."""
 
 
@@ -81,6 +83,8 @@ class Predictor:
         names: Sequence[str] = (),
         overrides: Sequence[str] = (),
     ) -> None:
+        if isinstance(names, str):
+            raise ValueError(f"names must be a list of names, one for each class, got {names!r}")
         source = type(model).__name__
         if not isinstance(model, nn.Module):
             source = os.fspath(model)
@@ -118,9 +122,11 @@ class Predictor:
         """Classify a video, an image, frames, or several videos.
 
         Args:
-            source: a video or image; a list of them; or frames (T, H, W, 3), uint8, RGB.
-            top: number of classes.
-            window: seconds; classify each window of a video instead of the whole.
+            source: a video or image; a list of them; or frames (T, H, W, 3), uint8, RGB, as an
+                array or tensor.
+            top: number of classes, >= 1.
+            window: seconds; classify each window of a video instead of the whole. An image is one
+                window.
             stride: seconds from one window to the next; 0: `window`.
             fps: of frames in memory; 0: DATA.TARGET_FPS.
 
@@ -132,7 +138,8 @@ class Predictor:
             DecodeError: a single video can't be decoded.
             ValueError: the frames have another shape or type, or a number is out of range.
         """
-        if isinstance(source, np.ndarray):
+        _check_top(top)
+        if isinstance(source, (np.ndarray, Tensor)):
             video = open_frames(self.cfg, source, fps)
             _check_windows(window, stride)
             if not window:
@@ -140,9 +147,8 @@ class Predictor:
             spans = windows(video.duration, window, stride or window)
             return [self._of_frames(video, span, top) for span in spans]
         is_single = isinstance(source, (str, os.PathLike))
-        paths = [source] if isinstance(source, (str, os.PathLike)) else source
         videos, reasons = list_excerpts(
-            [os.fspath(path) for path in paths], window=window, stride=stride
+            named_paths(source), **measuring(self.cfg), window=window, stride=stride
         )
         found = [prediction for _, prediction in self.predict(videos, top=top, reasons=reasons)]
         if not is_single:
@@ -170,7 +176,11 @@ class Predictor:
 
         Yields:
             Row and prediction, also of lost samples.
+
+        Raises:
+            ValueError: `top` is no whole number >= 1.
         """
+        _check_top(top)
         for row, logits, times, reason in self.logits(videos, reasons=reasons, rows=rows):
             span = videos.spans[row]
             begin, end = times if span is None else span
@@ -251,12 +261,29 @@ class Predictor:
         return self._best(self.clip_logits(clips), blank, top)
 
 
+class Measuring(TypedDict):
+    """How durations are measured, see `list_excerpts`."""
+
+    threads: int
+    timeout: float
+
+
+def measuring(cfg: CfgNode) -> Measuring:
+    """Return how a configuration measures the durations of videos.
+
+    Args:
+        cfg: configuration; uses DATA_LOADER.NUM_WORKERS and DATA.DECODE_TIMEOUT.
+    """
+    timeout = cfg.DATA.DECODE_TIMEOUT or 60.0
+    return Measuring(threads=max(cfg.DATA_LOADER.NUM_WORKERS, 1), timeout=timeout)
+
+
 def list_excerpts(
     paths: Sequence[str],
     *,
     window: float = 0.0,
     stride: float = 0.0,
-    processes: int = 1,
+    threads: int = 1,
     timeout: float = 60.0,
     source: str = "the videos",
 ) -> tuple[ExcerptList, dict[int, str]]:
@@ -264,9 +291,10 @@ def list_excerpts(
 
     Args:
         paths: of videos and images.
-        window: seconds of a window; 0: whole videos, which are not opened here.
+        window: seconds of a window; 0: whole videos, which are not opened here. An image is a
+            sample as a whole.
         stride: seconds from one window to the next; 0: `window`.
-        processes: that measure the durations of several videos.
+        threads: that measure the durations.
         timeout: seconds for the duration of a video.
         source: for messages.
 
@@ -282,13 +310,14 @@ def list_excerpts(
     all_paths: list[str] = []
     spans: list[Span | None] = []
     reasons: dict[int, str] = {}
-    lengths = _measure(dict.fromkeys(paths), processes, timeout)
+    films = dict.fromkeys(path for path in paths if not is_image(path))
+    lengths = _measure(list(films), threads, timeout)
     for path in paths:
-        length = lengths[path]
+        length = lengths.get(path)
         parts: list[Span | None] = [None]
         if isinstance(length, Failure):
             reasons[len(all_paths)] = length.reason
-        else:
+        elif length is not None:
             parts = [*windows(length, window, stride or window)]
         all_paths += [path] * len(parts)
         spans += parts
@@ -296,20 +325,21 @@ def list_excerpts(
 
 
 def _check_windows(window: float, stride: float) -> None:
-    if window < 0 or stride < 0:
-        raise ValueError(f"window and stride must be >= 0, got {window:g} and {stride:g}")
+    check_seconds(window=window, stride=stride)
     if stride and not window:
         raise ValueError(f"stride must be 0 without a window, got {stride:g}")
 
 
-def _measure(paths: Iterable[str], processes: int, timeout: float) -> dict[str, float | Failure]:
-    """Measure durations; processes protect from videos on which a decoder hangs or crashes."""
-    left = list(paths)
-    if len(left) == 1:
-        return {left[0]: measure_length(left[0])}
+def _check_top(top: int) -> None:
+    if not isinstance(top, Integral) or isinstance(top, bool) or top < 1:
+        raise ValueError(f"top must be a whole number >= 1, got {top!r}")
+
+
+def _measure(paths: Sequence[str], threads: int, timeout: float) -> dict[str, float | Failure]:
+    """Measure durations; a video on which a decoder hangs fails."""
     found: dict[str, float | Failure] = {}
-    progress = Progress(len(left), "measuring")
-    for path, length in run_jobs(measure_length, left, processes=processes, timeout=timeout):
+    progress = Progress(len(paths), "measuring", enabled=len(paths) > 1)
+    for path, length in run_threads(measure_length, paths, threads=threads, timeout=timeout):
         found[path] = length
         progress.update()
     progress.close()

@@ -14,7 +14,7 @@ from helpers.full_disk import files_limited_to
 from helpers.stalling import hanging_to_open
 
 from slowfast_maskfeat.curation.check_videos import check_video
-from slowfast_maskfeat.curation.jobs import Failure, Journal, run_jobs
+from slowfast_maskfeat.curation.jobs import Failure, Journal, run_jobs, run_threads
 
 
 def act(item: str) -> str:
@@ -123,3 +123,41 @@ def test_ctrl_c_while_a_process_starts_waits_until_it_has_its_work(monkeypatch, 
     assert launched
     assert signal.getsignal(signal.SIGINT) is signal.default_int_handler
     assert "Traceback" not in capfd.readouterr().err
+
+
+def test_threads_give_a_result_or_the_reason_and_abandon_one_that_hangs():
+    release = threading.Event()
+
+    def work(item: str) -> str:
+        if item == "hang":
+            release.wait()
+        if item == "raise":
+            raise KeyError("what")
+        return item.upper()
+
+    begin = time.monotonic()
+    found = list(run_threads(work, ["hang", "a", "raise", "b"], threads=2, timeout=1.0))
+    release.set()
+    assert time.monotonic() - begin < 20
+    assert dict(found) == {
+        "hang": Failure("hung: not done after 1 s"),
+        "a": "A",
+        "raise": Failure("KeyError: 'what'"),
+        "b": "B",
+    }
+    assert list(run_threads(work, [], threads=2, timeout=1.0)) == []
+
+
+def test_a_journal_names_the_settings_that_differ_and_force_starts_over(tmp_path):
+    path = tmp_path / "journal.jsonl"
+    Journal(path, {"top": 1, "names": ["x"] * 1000, "opts": []}).close()
+    with pytest.raises(
+        ValueError, match=r"but names was .*, and is \[\], and opts differs"
+    ) as raised:
+        Journal(path, {"top": 1, "names": [], "opts": ["A", "1"]})
+    assert "remove the file to start over" in str(raised.value)
+    assert len(str(raised.value)) < 400
+    with pytest.raises(ValueError, match="add --force to start over"):
+        Journal(path, {"top": 2}, force=False)
+    assert Journal(path, {"top": 2}, force=True).done == {}
+    assert Journal(path, {"top": 2}).done == {}
