@@ -57,7 +57,6 @@ def train(
         ValueError: something that a user can fix, in one line.
         StoppedError: after a signal, once a checkpoint is saved.
     """
-    files = [config] if isinstance(config, (str, os.PathLike)) else list(config)
     named = {
         "DATA.PATH_TO_DATA_DIR": os.fspath(data),
         "OUTPUT_DIR": os.fspath(output),
@@ -65,7 +64,7 @@ def train(
     }
     given = {**pairs, **{key: path for key, path in named.items() if path}}
     words = [str(word) for pair in given.items() for word in pair]
-    cfg = load_run_config([os.fspath(file) for file in files], words)
+    cfg = load_run_config(config, words)
     choice = distributed.choose_device(cfg.NUM_GPUS)
     backend = "gloo" if choice.type == "cpu" else cfg.DIST_BACKEND
     launch(run_process, choice.num_processes, (cfg, "OUTPUT_DIR" in given), backend=backend)

@@ -147,7 +147,7 @@ def test_a_film_keeps_its_form_whatever_the_masks_of_a_moment(folder, tmp_path):
     output = tmp_path / "x.png"
     words += ["--input", folder / "0.mp4", "--output", output, "--film", ".mp4"]
     for seed in range(3):
-        _visualize(*words, "--seed", seed)
+        _visualize(*words, "--seed", seed, "--force")
 
 
 def test_time_steps_with_masked_tokens_are_drawn_and_named(folder, tmp_path):

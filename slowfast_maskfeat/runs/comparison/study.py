@@ -166,7 +166,7 @@ def _draw_predictions(
         *(str(last_checkpoint(output, plan.pieces[n])) for n in drawn.values()),
     ]
     command += ["--name", *(METHODS[method].title for method in drawn)]
-    command += ["--video", *map(str, inputs), "--output", str(path)]
+    command += ["--video", *map(str, inputs), "--output", str(path), "--force"]
     console = output / "predictions.txt"
     try:
         run_program(command, output=console)
