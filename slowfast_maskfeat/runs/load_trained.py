@@ -146,8 +146,8 @@ def read_trained(checkpoint: str | os.PathLike[str]) -> TrainedFile:
     if is_hugging_face(path):
         file, content = read_hugging_face(path)
         return TrainedFile(str(file), content)
-    file = checkpoint_file(path)
-    return TrainedFile(file, load_checkpoint(file))
+    found = checkpoint_file(path)
+    return TrainedFile(found, load_checkpoint(found))
 
 
 def config_of(model: nn.Module) -> CfgNode:

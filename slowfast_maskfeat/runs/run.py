@@ -74,8 +74,10 @@ def run(cfg: CfgNode, *, may_change: bool = True) -> list[Path]:
 
 
 def _check_data(cfg: CfgNode, data: DataSource) -> list[str]:
-    """Check the lists of a training or test and return warnings; a probe checks its own."""
+    """Check the lists of a run, as far as it needs no network; return warnings."""
     if cfg.PROBE.KIND:
+        if not find_method(cfg).has_boxes:  # which the probe refuses
+            check_files(cfg, [data.videos("train")])
         return []
     if cfg.TRAIN.ENABLE:
         return check_training(cfg, data)

@@ -375,9 +375,12 @@ def no_extras(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
         (
             "predict --checkpoint {made}/classifier.pyth --video {made}/0.mp4 "
             "--opts DATA.DECODING_BACKEND torchcodec",
-            "pip install torchcodec",
+            "pip install 'slowfast_maskfeat[torchcodec]' (INSTALL.md",
         ),
-        ("data check {made}/train.csv --output out --decoder torchcodec", "pip install torchcodec"),
+        (
+            "data check {made}/train.csv --output out --decoder torchcodec",
+            "pip install 'slowfast_maskfeat[torchcodec]' (INSTALL.md",
+        ),
         (f"train {RUN} {{made}} TENSORBOARD.ENABLE True", "pip install"),
     ],
 )

@@ -31,7 +31,6 @@ from slowfast_maskfeat.runs.comparison.report import PANEL, write_report
 from slowfast_maskfeat.runs.figures import spread_rows
 from slowfast_maskfeat.runs.programs import run_program
 
-
 _STAGES = ("pretrain", "finetune")
 
 

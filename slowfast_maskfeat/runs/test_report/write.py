@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -14,7 +15,7 @@ from slowfast_maskfeat.figures.page_report import Tile
 from slowfast_maskfeat.files import atomic_write
 from slowfast_maskfeat.metrics.class_report import Accuracy
 from slowfast_maskfeat.metrics.saved_scores import SavedScores
-from slowfast_maskfeat.text import printable
+from slowfast_maskfeat.text import printable, quoted
 
 
 class Report(NamedTuple):
