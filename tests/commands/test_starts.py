@@ -30,7 +30,7 @@ def run_folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     torch.manual_seed(0)
     content = {"model_state": build_model(cfg).state_dict(), "cfg": cfg.dump()}
     path = folder / "checkpoints" / "ssl_eval_checkpoint_epoch_00001.pyth"
-    save_checkpoint(path, {**content, "class_names": ["0", "1", "2"]})
+    save_checkpoint(path, {**content, "class_names": ["class 0", "class 1", "class 2"]})
     (folder / "model.yaml").write_text(cfg.dump())
     return folder
 

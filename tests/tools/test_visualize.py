@@ -294,5 +294,6 @@ def test_panel_and_film_of_a_video(folder, tmp_path, what):
     assert done.stdout.splitlines() == [f"wrote {output}", f"wrote {output.with_suffix('.gif')}"]
     assert Image.open(output.with_suffix(".gif")).n_frames == 2
     assert "masked" not in done.stderr
-    done = _visualize(*words[:4], folder / "pixels.pyth", *words[4:], folder / "0.mp4", code=2)
+    words = [*words[:4], folder / "pixels.pyth", *words[4:], folder / "0.mp4", "--force"]
+    done = _visualize(*words, code=2)
     assert f"--checkpoint must be one with --what {what}" in done.stderr.splitlines()[-1]
