@@ -8,12 +8,13 @@ from __future__ import annotations
 import argparse
 import errno
 import os
+import select
 import signal
 import sys
 import threading
 import time
 from collections.abc import Callable, Iterable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from types import FrameType
 from typing import TextIO
@@ -23,6 +24,7 @@ from slowfast_maskfeat.workers import SIGNALS
 
 INVALID_INPUT = 2
 INTERRUPTED = 128 + signal.SIGINT  # as shells report it
+CLOSED_PIPE = 128 + 13  # likewise, of SIGPIPE, which Windows lacks
 # More files of one folder than these are reported together.
 _MAX_FILES = 10
 
@@ -73,7 +75,8 @@ def exit_code(work: Callable[[], object], *, output: object = None, resumable: b
 
     Returns:
         0 or the exit code of `work`; 2 for invalid input (if the error has a `report`, it is
-        printed first); 128 plus the signal number if a signal stopped the command.
+        printed first); 128 plus the signal number if a signal stopped the command; `CLOSED_PIPE`,
+        without a message, if the reader of its output has ended, such as `head`.
     """
     try:
         with raising_signals():
@@ -85,13 +88,33 @@ def exit_code(work: Callable[[], object], *, output: object = None, resumable: b
 def _run(work: Callable[[], object], output: object) -> int:
     try:
         code = work()
+        _flush()
     except ValueError as error:
         _print(*filter(None, [getattr(error, "report", None)]), f"error: {_one_line(error)}")
         return INVALID_INPUT
     except OSError as error:
+        if isinstance(error, BrokenPipeError) and _drop_unread():
+            return CLOSED_PIPE
         _print(f"error: {system_error(error, output)}")
         return INVALID_INPUT
     return code if isinstance(code, int) else 0
+
+
+def until_closed(work: Callable[[], int]) -> int:
+    """Run what prints to stdout; it ends without a message once the reader has ended.
+
+    Returns:
+        The result of `work`, or `CLOSED_PIPE`.
+    """
+    try:
+        try:
+            return work()
+        finally:
+            _flush()
+    except BrokenPipeError:
+        if not _drop_unread():
+            raise
+        return CLOSED_PIPE
 
 
 def signal_exit_code(
@@ -233,6 +256,38 @@ def system_error(error: OSError, output: object = None) -> str:
     if error.errno == errno.EMFILE:
         text += " in this process; raise the limit (ulimit -n)"
     return text if where is None else cut_quotes(f"{where}: {text}")
+
+
+def _flush() -> None:
+    """Write what stdout holds, of which an error at the end of the process would be printed."""
+    if sys.stdout is not None:
+        sys.stdout.flush()
+
+
+def _drop_unread() -> bool:
+    """Whether the reader of stdout or stderr has ended; the rest of the output is then dropped."""
+    is_closed = False
+    for stream in filter(None, (sys.stdout, sys.stderr)):
+        with suppress(OSError):  # of a stream that is no file
+            if not _has_reader(stream):
+                is_closed = True
+                null = os.open(os.devnull, os.O_WRONLY)
+                os.dup2(null, stream.fileno())
+                os.close(null)
+    return is_closed
+
+
+def _has_reader(stream: TextIO) -> bool:
+    try:
+        stream.flush()
+    except BrokenPipeError:
+        return False
+    if not hasattr(select, "poll"):  # Windows
+        return True
+    # The system also tells it where nothing is left to write.
+    state = select.poll()
+    state.register(stream.fileno(), 0)
+    return not any(events & (select.POLLERR | select.POLLHUP) for _, events in state.poll(0))
 
 
 def _print(*lines: object) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ast
+import os
 import re
 import signal
 import subprocess
@@ -125,6 +126,38 @@ def test_a_signal_during_a_finalizer_is_not_lost(number, capsys):
 
     assert exit_code(work) == 128 + number
     assert "Traceback" not in capsys.readouterr().err
+
+
+_PRINTS = "from slowfast_maskfeat.cli import exit_code; exit(exit_code(lambda: print({})))"
+
+
+@pytest.mark.parametrize(
+    "program",
+    [
+        ("-c", _PRINTS.format("'a\\n' * 10**6")),
+        ("-c", _PRINTS.format("1")),  # held until the process ends
+        ("-m", "slowfast_maskfeat", "-h"),
+        ("-m", "slowfast_maskfeat", "info", "-h"),
+    ],
+    ids=["long", "short", "list of commands", "help"],
+)
+def test_output_that_nobody_reads_is_no_error(program):
+    reader, writer = os.pipe()
+    os.close(reader)
+    try:
+        done = subprocess.run(
+            [sys.executable, *program], stdout=writer, stderr=subprocess.PIPE, check=False
+        )
+    finally:
+        os.close(writer)
+    assert done.stderr == b""
+    # argparse itself ends without an error where it can't print a help.
+    assert done.returncode in ((0, 141) if program[-2:] == ("info", "-h") else (141,))
+
+
+def test_a_broken_pipe_to_another_program_is_an_error(capsys):
+    assert exit_code(lambda: _raise(BrokenPipeError(32, "Broken pipe")), output="a.mp4") == 2
+    assert capsys.readouterr().err == "error: a.mp4: Broken pipe\n"
 
 
 def test_ignored_signals_stay_ignored(capsys):

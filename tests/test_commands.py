@@ -7,7 +7,7 @@ import sys
 from pathlib import Path
 
 import pytest
-from helpers.load_tool import ROOT
+from helpers.load_tool import ROOT, run_command
 
 import slowfast_maskfeat
 from slowfast_maskfeat.commands import main as program
@@ -88,10 +88,40 @@ def test_a_file_of_the_current_folder_is_before_a_shipped_one(tmp_path, monkeypa
         (["k400_MVITv2_S_16x4_FTT"], "did you mean k400_MVITv2_S_16x4_FT"),
         (["k400_MVITv2_S_16x4_FTT.yaml"], "did you mean k400_MVITv2_S_16x4_FT"),
         (["MVITv2_S_16x4"], "several configurations: Kinetics/MVITv2_S_16x4 or SSv2/MVITv2_S"),
-        (["../demo/pretrain.yaml"], "no such configuration file"),
+        (["../demo/pretrain.yaml"], "no configuration file or .* '../demo/pretrain.yaml'"),
+        (["nope"], "no configuration file or shipped configuration named 'nope'$"),
+        (["own/finetun", "OUTPUT_DIR", "/x"], "named 'own/finetun'; did you mean .*finetune"),
+        (["own/linear", "k400_VIT_FT", "OUTPUT_DIR", "/x"], "named 'k400_VIT_FT'"),
+        (["SOLVER.MAX_EPOCH", "3", "nope"], "named 'nope'$"),
+        (["solver.max_epochs", "3"], "unknown key 'solver.max_epochs'; .*SOLVER.MAX_EPOCH"),
+        (["max_epoch", "3"], "unknown key 'max_epoch'; .*SOLVER.MAX_EPOCH"),
+        (["Train.Batch", "3"], "unknown key 'Train.Batch'"),
+        (["DATA.MEAN", "0.5", "0.4"], "'0.4' has no value"),
     ],
 )
 def test_a_name_without_a_file_is_one_error(words, said, tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     with pytest.raises(ValueError, match=said):
         load_config(*split_words(words))
+
+
+@pytest.mark.parametrize("command", ["train", "info"])
+def test_a_command_names_the_configuration_that_does_not_exist(command, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    output = "t1" if command == "train" else "t1.json"
+    done = run_command(command, "--cfg", "k400_MVITv2_S_16x4_FTT", "--output", output)
+    assert done.returncode == 2
+    (line,) = done.stderr.splitlines()
+    assert line.startswith(
+        "error: no configuration file or shipped configuration named 'k400_MVITv2_S_16x4_FTT'; "
+        "did you mean k400_MVITv2_S_16x4_FT"
+    )
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_a_single_file_need_not_be_a_list(tmp_path):
+    expected = load_config(["own/finetune"])
+    assert load_config("own/finetune").dump() == expected.dump()
+    (tmp_path / "a.yaml").write_text("SOLVER: {MAX_EPOCH: 7}\n")
+    assert load_config(tmp_path / "a.yaml").SOLVER.MAX_EPOCH == 7
+    assert load_config([tmp_path / "a.yaml"]).SOLVER.MAX_EPOCH == 7

@@ -115,7 +115,7 @@ def _draw_predictions(data: Path, folder: Path) -> None:
     command += ["--checkpoint", *(str(last_checkpoint(folder / name)) for name in METHODS)]
     command += ["--name", *METHODS.values()]
     command += ["--video", *(str(data / name) for name in names)]
-    run_program([*command, "--output", str(folder / "predictions.png")])
+    run_program([*command, "--output", str(folder / "predictions.png"), "--force"])
 
 
 def _draw_accuracy(path: Path, folders: list[Path]) -> None:

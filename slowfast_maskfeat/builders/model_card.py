@@ -42,7 +42,7 @@ class CardFacts(NamedTuple):
         std: likewise.
         test: views of a test in words; empty for a model that is not tested.
         num_classes: of a model that is tested.
-        data_set: of the training.
+        reader: TRAIN.DATASET, which names the form of the lists, not the data.
         start: name of the file that the training started from; empty: random weights.
         recipe: configuration key -> value.
         is_embedded: `Embedder` takes it.
@@ -58,7 +58,7 @@ class CardFacts(NamedTuple):
     std: Sequence[float]
     test: str
     num_classes: int
-    data_set: str
+    reader: str
     start: str
     recipe: dict[str, Any]
     is_embedded: bool
@@ -94,7 +94,7 @@ def card_facts(cfg: CfgNode) -> CardFacts:
         std=list(data.STD),
         test=_test(cfg) if method.is_tested else "",
         num_classes=cfg.MODEL.NUM_CLASSES,
-        data_set=cfg.TRAIN.DATASET,
+        reader=cfg.TRAIN.DATASET,
         start=cfg.TRAIN.CHECKPOINT_FILE_PATH.replace("\\", "/").rpartition("/")[2],
         recipe={key: key_value(cfg, key) for key in keys},
         is_embedded=has_backbone and not method.has_boxes,

@@ -25,24 +25,27 @@ from slowfast_maskfeat.datasets import KeyFrames, MissingListError, VideoList
 from slowfast_maskfeat.engine.coordination import from_main
 from slowfast_maskfeat.files import is_file
 from slowfast_maskfeat.metrics.ava_map import measure_hits
+from slowfast_maskfeat.videos.decode import require_decoder
 from slowfast_maskfeat.videos.device_check import check_decoder
 
 _NUM_PROBED = 100
 
 
-def check_device_decoder(cfg: CfgNode, device: torch.device) -> None:
-    """Check that a decoder on the device can be used, before anything is read or built.
+def check_named_decoder(cfg: CfgNode, device: torch.device) -> None:
+    """Check that the decoder of DATA.DECODING_BACKEND can be used, before anything is built.
 
     Args:
         cfg: configuration; not modified.
         device: of this process.
 
     Raises:
-        ValueError: DATA.DECODING_BACKEND is torchcodec_cuda where there is no such decoder, or
-            where its frames differ from those of the CPU.
+        ValueError: it is not installed, or it is torchcodec_cuda and there is no such device, or
+            its frames differ from those of the CPU.
     """
     backend = cfg.DATA.DECODING_BACKEND
     if backend != "torchcodec_cuda":
+        if backend != "auto" and not cfg.AVA.FRAME_DIR:  # whose frames are images
+            require_decoder(backend)
         return
     try:
         if device.type != "cuda":

@@ -28,6 +28,7 @@ from slowfast_maskfeat.checkpoints.report import CLASSIFIER
 from slowfast_maskfeat.cli import print_written
 from slowfast_maskfeat.commands._options import pairs_of, refuse_existing
 from slowfast_maskfeat.config import load_config
+from slowfast_maskfeat.runs.load_trained import checkpoint_file
 from slowfast_maskfeat.text import printable
 
 # Suffix of the output -> possible forms; the first is the default of --to.
@@ -71,8 +72,8 @@ def convert(options: argparse.Namespace) -> None:
         raise ValueError(f"--to {form} has no detectors of this kind (DETECTION.ENABLE True)")
     with torch.device("meta"):
         facts = model_facts(cfg, build_model(cfg))
-    files = [(options.onto, "auto")] if options.onto else []
-    files.append((options.checkpoint, options.source))
+    files = [(checkpoint_file(options.onto), "auto")] if options.onto else []
+    files.append((checkpoint_file(options.checkpoint), options.source))
     sources = [_open(path, naming, cfg, facts) for path, naming in files]
     cfg = _configuration(options, sources)
     torch.manual_seed(cfg.RNG_SEED)  # weights that no file has are the same in each run

@@ -19,14 +19,21 @@ def export(options: argparse.Namespace) -> None:
         options: of `maskfeat export`.
 
     Raises:
-        ValueError: the file exists, or see `export_model`.
+        ValueError: the file exists, its suffix is that of another format, or see `export_model`.
     """
     path: Path = options.output
     formats = {suffix: name for name, suffix in FORMATS.items()}
-    file_format = options.format or formats.get(path.suffix)
+    by_suffix = formats.get(path.suffix)
+    file_format = options.format or by_suffix
     if file_format is None:
         raise ValueError(
             f"--output must end in {' or '.join(formats)}, or --format must be given, got {path}"
+        )
+    if by_suffix not in (None, file_format):
+        raise ValueError(
+            f"--output must not end in {path.suffix}, which is the format {by_suffix}, with "
+            f"--format {file_format}, got {path}; leave out --format, or name it "
+            f"{path.with_suffix(FORMATS[file_format]).name}"
         )
     refuse_existing(path, options)
     model = from_pretrained(options.checkpoint, config=options.cfg, overrides=pairs_of(options))

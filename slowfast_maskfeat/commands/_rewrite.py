@@ -16,6 +16,7 @@ from slowfast_maskfeat.checkpoints.pickled_modules import as_mapping
 from slowfast_maskfeat.checkpoints.restricted_pickle import Placeholder, read_restricted
 from slowfast_maskfeat.cli import print_written
 from slowfast_maskfeat.commands._options import refuse_existing
+from slowfast_maskfeat.runs.load_trained import checkpoint_file
 from slowfast_maskfeat.text import cut, printable
 
 SUFFIXES = (".pyth", ".pth", ".pt")
@@ -33,7 +34,7 @@ def rewrite(options: argparse.Namespace) -> None:
         ValueError: The input has no weights, or the output exists or has another suffix.
         OSError: The input can't be read or the output can't be written.
     """
-    source, output = Path(options.checkpoint), options.output
+    source, output = Path(checkpoint_file(options.checkpoint)), options.output
     if output.suffix not in SUFFIXES:
         raise ValueError(f"--output must end in one of {', '.join(SUFFIXES)}, got {output}")
     refuse_existing(output, options)

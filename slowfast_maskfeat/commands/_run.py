@@ -19,7 +19,7 @@ def run_parser(name: str, description: str | None) -> CommandParser:
     parser = CommandParser(name, description)
     add = parser.add_argument
     add_configuration(parser)
-    add("--checkpoint", metavar="FILE", help="weights to start from")
+    add("--checkpoint", metavar="FILE", help="weights to start from; a file or a folder of a run")
     add(
         "--output",
         metavar="FOLDER",
@@ -73,14 +73,18 @@ def run_configuration(
     # Imported after the help, which needs no torch.
     from slowfast_maskfeat.commands._launch import launch_run
     from slowfast_maskfeat.config import split_words
+    from slowfast_maskfeat.runs.load_trained import checkpoint_file
 
     files, pairs = split_words(words_of(options))
-    flags = {
-        checkpoint_key: options.checkpoint,
-        "OUTPUT_DIR": options.output,
-        "NUM_SHARDS": options.num_shards,
-        "SHARD_ID": options.shard_id,
-    }
-    given = [str(word) for flag in flags.items() if flag[1] is not None for word in flag]
-    overrides = [*preset, *pairs, *given]
-    return exit_code(lambda: launch_run(options, files, overrides), resumable=True)
+
+    def launch() -> None:
+        flags = {
+            checkpoint_key: options.checkpoint and checkpoint_file(options.checkpoint),
+            "OUTPUT_DIR": options.output,
+            "NUM_SHARDS": options.num_shards,
+            "SHARD_ID": options.shard_id,
+        }
+        given = [str(word) for flag in flags.items() if flag[1] is not None for word in flag]
+        launch_run(options, files, [*preset, *pairs, *given])
+
+    return exit_code(launch, resumable=True)

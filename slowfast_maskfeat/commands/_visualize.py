@@ -13,7 +13,7 @@ from fvcore.common.config import CfgNode
 from PIL import Image
 
 from slowfast_maskfeat.cli import print_written
-from slowfast_maskfeat.commands._options import pairs_of
+from slowfast_maskfeat.commands._options import pairs_of, refuse_existing
 from slowfast_maskfeat.figures import (
     MAX_ROWS,
     PanelRow,
@@ -41,7 +41,8 @@ def visualize(options: argparse.Namespace) -> None:
     """Draw the panel and, for videos, the animation.
 
     Raises:
-        ValueError: A checkpoint is not a pre-trained model, or an input doesn't match it.
+        ValueError: A checkpoint is not a pre-trained model, an input doesn't match it, or the
+            panel or the animation exists.
         DecodeError: An input can't be decoded.
     """
     output: Path = options.output
@@ -50,6 +51,9 @@ def visualize(options: argparse.Namespace) -> None:
             f"--output must end in .png, got {output}; the animation of videos is written next to "
             "it, in the format of --film"
         )
+    film = output.with_suffix(options.film)
+    refuse_existing(output, options)
+    refuse_existing(film, options)
     cfg, draw = _drawing(options)
     pairs = pairs_of(options)
     inputs = [
@@ -60,8 +64,8 @@ def visualize(options: argparse.Namespace) -> None:
     _print_steps(clips)
     written = [output]
     if max(map(len, clips)) > 1:
-        written.append(output.with_suffix(options.film))
-        _write_animation(written[-1], clips, options.title)
+        written.append(film)
+        _write_animation(film, clips, options.title)
     print_written(written)
 
 

@@ -43,7 +43,8 @@ def main(arguments: Sequence[str]) -> int:
 def _parse(arguments: Sequence[str]) -> argparse.Namespace:
     parser = CommandParser("convert", __doc__)
     add = parser.add_argument
-    add("--checkpoint", required=True, metavar="FILE", help="checkpoint to convert")
+    text = "checkpoint to convert, or folder of a run"
+    add("--checkpoint", required=True, metavar="FILE", help=text)
     cfg = "YAML file of the model here, or name of a shipped one"
     add("--cfg", required=True, metavar="FILE", help=cfg)
     add_output_file(parser, "file to write", required=True)

@@ -10,7 +10,7 @@ from importlib import import_module
 from pathlib import Path
 
 from slowfast_maskfeat import __version__
-from slowfast_maskfeat.cli import INVALID_INPUT, end_on_interrupt
+from slowfast_maskfeat.cli import INVALID_INPUT, end_on_interrupt, until_closed
 
 # In the order of the help.
 COMMANDS = (
@@ -30,11 +30,16 @@ def main(arguments: Sequence[str] | None = None) -> int:
             ends with one line also during the imports.
 
     Returns:
-        The exit code of the command; 2 if there is no such command.
+        The exit code of the command; 2 if there is no such command; see also `until_closed`.
     """
     if arguments is None:
         end_on_interrupt()  # during the imports, which take seconds
     words = list(sys.argv[1:] if arguments is None else arguments)
+    return until_closed(lambda: _run(words))
+
+
+def _run(words: Sequence[str]) -> int:
+    """Run the command that the first words name."""
     if not words or words[0] in ("-h", "--help", "help"):
         print(_help())
         return 0 if words else INVALID_INPUT

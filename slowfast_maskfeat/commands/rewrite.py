@@ -33,7 +33,8 @@ def main(arguments: Sequence[str]) -> int:
 
 def _parse(arguments: Sequence[str]) -> argparse.Namespace:
     parser = CommandParser("rewrite", __doc__)
-    parser.add_argument("--checkpoint", required=True, metavar="FILE", help="checkpoint to read")
+    text = "checkpoint to read, or folder of a run"
+    parser.add_argument("--checkpoint", required=True, metavar="FILE", help=text)
     add_output_file(parser, "file to write: .pyth, .pth or .pt", required=True)
     add_force(parser)
     return parser.parse_args(arguments)

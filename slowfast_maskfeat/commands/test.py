@@ -4,7 +4,8 @@
         --output output/test DATA.PATH_TO_DATA_DIR lists
 
 This is `maskfeat train` with TRAIN.ENABLE False and TEST.ENABLE True. --checkpoint is
-TEST.CHECKPOINT_FILE_PATH; without it the last checkpoint in the output folder is tested.
+TEST.CHECKPOINT_FILE_PATH, or the folder of a run, whose newest checkpoint is tested; without it
+that of the output folder is.
 """
 
 from __future__ import annotations

@@ -34,6 +34,7 @@ from slowfast_maskfeat.cli import exit_code
 from slowfast_maskfeat.commands._options import (
     CommandParser,
     add_device,
+    add_force,
     add_model,
     add_output_file,
 )
@@ -64,6 +65,7 @@ def _parse(arguments: Sequence[str]) -> argparse.Namespace:
         help="videos, images, folders of them, or annotation files",
     )
     add_output_file(parser, "PNG file of the panel", required=True)
+    add_force(parser, "the panel and the animation")
     add(
         "--what",
         default="predictions",

@@ -63,12 +63,16 @@ _OF_TEXTS = {
 _OF_SWITCHES = {"TRAIN.COMPILE": {True: "model", False: ""}}
 
 
-def load_config(files: Sequence[str], overrides: Sequence[str] = ()) -> CfgNode:
+Files = str | os.PathLike[str] | Sequence[str | os.PathLike[str]]
+"""YAML file or files, or names of shipped ones."""
+
+
+def load_config(files: Files, overrides: Sequence[str] = ()) -> CfgNode:
     """Read the configuration of a run.
 
     Args:
-        files: YAML files, or names of those in `configs/`; later ones take precedence. `_BASE_` in
-            a file names one or more files to start from.
+        files: YAML file or files, or names of those in `configs/`; later ones take precedence.
+            `_BASE_` in a file names one or more files to start from.
         overrides: `["KEY", "VALUE", ...]`, which take precedence over the files.
 
     Returns:
@@ -79,10 +83,10 @@ def load_config(files: Sequence[str], overrides: Sequence[str] = ()) -> CfgNode:
             message has its replacement or the nearest known one), a value is of the wrong type or
             out of range, or a pair is incomplete.
     """
-    return _load(_read_files(files, overrides), overrides)
+    return _load(_read_files(_names(files), overrides), overrides)
 
 
-def load_run_config(files: Sequence[str], overrides: Sequence[str] = ()) -> CfgNode:
+def load_run_config(files: Files, overrides: Sequence[str] = ()) -> CfgNode:
     """Read the configuration of a run, which has a folder of its own.
 
     OUTPUT_DIR is `default_folder` where it is not set; "." in a file, as in published ones, does
@@ -95,7 +99,15 @@ def load_run_config(files: Sequence[str], overrides: Sequence[str] = ()) -> CfgN
     Raises:
         ValueError: see `load_config`.
     """
-    return _load(_read_files(files, overrides), overrides, folder=default_folder(files))
+    names = _names(files)
+    return _load(_read_files(names, overrides), overrides, folder=default_folder(names))
+
+
+def _names(files: Files) -> list[str]:
+    """Return file names as strings; a single one is a list of one."""
+    if isinstance(files, (str, os.PathLike)):
+        return [os.fspath(files)]
+    return [os.fspath(file) for file in files]
 
 
 def _read_files(files: Sequence[str], overrides: Sequence[str]) -> list[_Content]:

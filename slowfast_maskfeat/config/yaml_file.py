@@ -8,6 +8,7 @@ from typing import Any, NamedTuple
 
 import yaml
 
+from slowfast_maskfeat.config.defaults import default_config, flatten
 from slowfast_maskfeat.config.shipped import is_shipped, nearest_shipped
 from slowfast_maskfeat.files import expand_home, is_address, is_file, kind_of_file, open_text
 from slowfast_maskfeat.text import cut, cut_quotes, printable, quoted
@@ -34,7 +35,9 @@ def is_yaml(word: str) -> bool:
 def split_words(words: Iterable[str]) -> tuple[list[str], list[str]]:
     """Split the words of a command line into YAML files and KEY VALUE pairs, in any order.
 
-    A YAML file, or the name of one in `configs/`, that follows a key is its value.
+    A YAML file, or the name of one in `configs/`, that follows a key is its value. Another word in
+    the place of a key that does not look like one is taken for a file, so that a wrong name is
+    reported as such.
 
     Args:
         words: such as `["a.yaml", "b.yaml", "KEY", "VALUE"]`.
@@ -46,9 +49,19 @@ def split_words(words: Iterable[str]) -> tuple[list[str], list[str]]:
     pairs: list[str] = []
     for word in words:
         may_be_file = len(pairs) % 2 == 0
-        names_file = may_be_file and (is_yaml(word) or is_shipped(word))
+        names_file = may_be_file and (is_yaml(word) or is_shipped(word) or _may_be_name(word))
         (files if names_file else pairs).append(word)
     return files, pairs
+
+
+def _may_be_name(word: str) -> bool:
+    """Whether a word looks like the name of a file, and not like a key, a number or a list."""
+    if "/" in word:
+        return True
+    if not word[:1].isalpha() or word.isupper() or ("." in word and word.lower() != word):
+        return False
+    known = {part for key, _ in flatten(default_config()) for part in key.split(".")}
+    return known.isdisjoint(word.upper().split("."))
 
 
 def read_yaml(file: str | os.PathLike[str]) -> tuple[dict[str, Any], list[str]]:
@@ -68,9 +81,12 @@ def read_yaml(file: str | os.PathLike[str]) -> tuple[dict[str, Any], list[str]]:
     file = expand_home(os.fspath(file))
     if not is_file(file):
         kind = "" if is_address(file) else kind_of_file(file)
-        what = f"a configuration must be a file, but this is a {kind}" if kind else ""
-        hint = "" if what else nearest_shipped(file)
-        raise ValueError(f"{file}: {what or 'no such configuration file'}{hint}")
+        if kind:
+            raise ValueError(f"{file}: a configuration must be a file, but this is a {kind}")
+        raise ValueError(
+            f"no configuration file or shipped configuration named {quoted(file)}"
+            f"{nearest_shipped(file)}"
+        )
     return _read(file, (), [])
 
 

@@ -118,6 +118,11 @@ def read_scores(path: str | os.PathLike[str]) -> SavedScores:
 
 
 def _read_arrays(name: str) -> dict[str, NDArray[Any]]:
+    if os.path.isdir(name):
+        raise ValueError(
+            f"{name} must be the .npz of a classification test, got a folder; name its "
+            "test_scores_*.npz"
+        )
     try:
         file = np.load(name, allow_pickle=False)
         if isinstance(file, np.ndarray):

@@ -34,6 +34,7 @@ BATCH_SIZES = (1, 2, 5)  # that are compared
 _ONNX_PACKAGES = ("onnx", "onnxscript", "onnxruntime")
 _MAX_ONNX_BYTES = 2**31  # of a file in protobuf's format
 _NUM_TIMED = 5
+_DIMENSIONS = {"clips": "batch", "boxes": "boxes"}  # inputs, and their first dimension
 _BOXES_PER_CLIP = 2  # of the inputs that are compared
 
 Arrays = tuple[Tensor, ...]
@@ -233,9 +234,8 @@ def _example(cfg: CfgNode, num_clips: int, *, of_boxes: bool, is_uint8: bool) ->
 
 
 def _trace(deployed: nn.Module, example: Arrays) -> torch.export.ExportedProgram:
-    dims: list[dict[int, Any]] = [{0: torch.export.Dim("batch", min=1)}]
-    if len(example) == 2:
-        dims.append({0: torch.export.Dim("boxes", min=1)})
+    names = list(_DIMENSIONS.values())[: len(example)]
+    dims: list[dict[int, Any]] = [{0: torch.export.Dim(name, min=1)} for name in names]
     try:
         with torch.no_grad(), _quiet():
             return torch.export.export(deployed, example, dynamic_shapes=tuple(dims))
@@ -253,7 +253,7 @@ def _save_onnx(
             f"an ONNX file must be below 2 GiB, got weights of {num_bytes / 2**30:.1f} GiB; use "
             "the format torch-export"
         )
-    names = ["clips", "boxes"][: len(example)]
+    names = list(_DIMENSIONS)[: len(example)]
     try:
         with _quiet():
             converted = torch.onnx.export(
@@ -262,6 +262,8 @@ def _save_onnx(
                 dynamo=True,
                 input_names=names,
                 output_names=["output"],
+                # Names alone; which dimensions vary is in the program.
+                dynamic_shapes=tuple({0: _DIMENSIONS[name]} for name in names),
                 verbose=False,
             )
     except Exception as error:  # as above

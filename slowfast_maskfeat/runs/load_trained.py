@@ -147,8 +147,8 @@ def read_trained(checkpoint: str | os.PathLike[str]) -> TrainedFile:
     if is_hugging_face(path):
         file, content = read_hugging_face(path)
         return TrainedFile(str(file), content)
-    file = _find_file(path)
-    return TrainedFile(str(file), load_checkpoint(file))
+    found = checkpoint_file(path)
+    return TrainedFile(found, load_checkpoint(found))
 
 
 def config_of(model: nn.Module) -> CfgNode:
@@ -192,13 +192,22 @@ def _origin(trained: TrainedFile) -> Origin:
     return Origin(trained.path, num_epochs, content.get("data") or {})
 
 
-def _find_file(path: Path) -> Path:
-    """Return the path of a file unchanged; for a folder, its saved model or newest checkpoint."""
+def checkpoint_file(checkpoint: str | os.PathLike[str]) -> str:
+    """Return the file that a checkpoint's name means: of a folder, its saved model or newest one.
+
+    Args:
+        checkpoint: file or address, which is returned unchanged; the folder of `save_pretrained`;
+            or the OUTPUT_DIR of a run.
+
+    Raises:
+        ValueError: a folder has neither.
+    """
+    path = Path(checkpoint)
     if not path.is_dir():
-        return path
+        return os.fspath(checkpoint)
     if (path / FILE_NAME).is_file():
-        return path / FILE_NAME
+        return str(path / FILE_NAME)
     found = [*path.glob("*.pyth"), *path.glob("checkpoints/*.pyth")]
     if not found:
         raise ValueError(f"{path} must contain {FILE_NAME} or checkpoints (*.pyth), got neither")
-    return max(found, key=lambda file: file.stat().st_mtime)
+    return str(max(found, key=lambda file: file.stat().st_mtime))

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 from collections.abc import Mapping, Sequence
 from pathlib import Path, PurePath
 from typing import Any
@@ -21,13 +22,16 @@ CARD = "README.md"
 
 _LIBRARY = "slowfast_maskfeat"
 _LOG = "stats.jsonl"
+_MARK = "<!-- written by slowfast_maskfeat; SHA-256 of the lines above: {} -->"
 
 
 def model_card(model: nn.Module, cfg: CfgNode, name: str) -> str:
     """Write the card of a model.
 
-    It names no folder: of the data the kind, the name of the list and its hash, of the weights that
-    the training started from the name of the file.
+    Its last line has its hash, so that `is_unchanged` knows a card that nobody has edited.
+
+    It names no folder: of the data the reader, the name of the list and its hash, of the weights
+    that the training started from the name of the file.
 
     Args:
         model: as `from_pretrained` returns it. Without an attribute `origin`, or if that is no
@@ -46,7 +50,21 @@ def model_card(model: nn.Module, cfg: CfgNode, name: str) -> str:
         results = _results(origin)
         if results:
             parts += ["## Results\n", _table(results, ("Split", "Result"))]
-    return "\n".join(parts)
+    text = "\n".join(parts)
+    return f"{text}\n{_MARK.format(_digest(text))}\n"
+
+
+def is_unchanged(card: Path) -> bool:
+    """Whether a file is a card as `model_card` wrote it, which a new one may replace."""
+    try:
+        text, _, mark = card.read_text(encoding="utf-8").removesuffix("\n").rpartition("\n")
+    except (OSError, UnicodeDecodeError):
+        return False
+    return mark == _MARK.format(_digest(text))
+
+
+def _digest(text: str) -> str:
+    return hashlib.sha256(text.encode()).hexdigest()
 
 
 def _metadata(facts: CardFacts) -> str:
@@ -96,7 +114,7 @@ def _quoted(name: str) -> str:
 
 
 def _training(facts: CardFacts, origin: Origin) -> list[str]:
-    rows = [("Data set", f"`{facts.data_set}`")]
+    rows = [("List reader (`TRAIN.DATASET`)", f"`{_cell(facts.reader)}`")]
     source, digest = origin.data.get("list"), origin.data.get("list_sha256")
     if source:
         digest = f", SHA-256 `{digest}`" if digest else ""

@@ -12,7 +12,7 @@ from torch import nn
 from slowfast_maskfeat.checkpoints import save_safetensors
 from slowfast_maskfeat.files import atomic_write
 from slowfast_maskfeat.runs.load_trained import FILE_NAME, config_of, load_model
-from slowfast_maskfeat.runs.model_card import CARD, model_card
+from slowfast_maskfeat.runs.model_card import CARD, is_unchanged, model_card
 
 
 def from_pretrained(
@@ -57,8 +57,10 @@ def save_pretrained(model: nn.Module, folder: str | os.PathLike[str]) -> Path:
     Beside it `README.md` is written, a model card as the Hugging Face hub reads it: network, input,
     classes and how to load the model; if it was loaded from a checkpoint of a training, also the
     data, the recipe and, if the training's log is there, the results of this checkpoint. The
-    license is yours to add. An existing README.md is kept, with a warning. The configuration is in
-    the file of the weights alone.
+    license is yours to add. The configuration is in the file of the weights alone.
+
+    In a folder with a saved model both files are replaced, the card only if nobody has edited it. A
+    README.md in a folder without a model is kept, with a warning.
 
     Args:
         model: with the attributes `cfg` and, if it has classes, `class_names`, as `from_pretrained`
@@ -69,19 +71,29 @@ def save_pretrained(model: nn.Module, folder: str | os.PathLike[str]) -> Path:
         The written file, `model.safetensors` in the folder.
 
     Raises:
-        ValueError: the model has no attribute `cfg`.
+        ValueError: the model has no attribute `cfg`, `folder` is a file, or it has a saved model
+            with a README.md that was edited or is no card; nothing is written then.
         OSError: a file cannot be written.
     """
-    cfg = config_of(model)
-    path = save_safetensors(
-        Path(folder) / FILE_NAME,
+    cfg, path = config_of(model), Path(folder) / FILE_NAME
+    card = path.with_name(CARD)
+    if path.parent.exists() and not path.parent.is_dir():
+        raise ValueError(f"folder must be a folder, got the file {path.parent}")
+    is_kept = card.exists() and not is_unchanged(card)
+    if is_kept and path.exists():
+        raise ValueError(
+            f"{path.parent} must be a folder without another model, got {path.name} with a {CARD} "
+            "that was edited or is no card, which would describe other weights; name another "
+            f"folder, or move {card}"
+        )
+    save_safetensors(
+        path,
         model.state_dict(),
         class_names=getattr(model, "class_names", ()),
         token_grid=getattr(model, "configured_grid", None),
         config=cfg.dump(),
     )
-    card = path.with_name(CARD)
-    if card.exists():
+    if is_kept:
         warnings.warn(
             f"{card} exists and is kept; remove it for a card of this model", stacklevel=2
         )

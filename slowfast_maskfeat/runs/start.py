@@ -12,6 +12,7 @@ from slowfast_maskfeat.checkpoints import find_checkpoints
 from slowfast_maskfeat.config import load_run_config
 from slowfast_maskfeat.engine.launch import launch
 from slowfast_maskfeat.log import read_events
+from slowfast_maskfeat.runs.load_trained import checkpoint_file
 from slowfast_maskfeat.runs.process import run_process
 
 
@@ -47,7 +48,8 @@ def train(
         config: YAML file or files, or names of shipped ones such as "k400_MVITv2_S_16x4_FT".
         data: DATA.PATH_TO_DATA_DIR, the folder of the lists.
         output: OUTPUT_DIR; empty: `output/` and the name of the file.
-        checkpoint: TRAIN.CHECKPOINT_FILE_PATH, the weights to start from.
+        checkpoint: TRAIN.CHECKPOINT_FILE_PATH, the weights to start from: a file, or a folder of
+            a run.
         **pairs: further keys: `train(..., **{"SOLVER.MAX_EPOCH": 30})`.
 
     Returns:
@@ -57,15 +59,14 @@ def train(
         ValueError: something that a user can fix, in one line.
         StoppedError: after a signal, once a checkpoint is saved.
     """
-    files = [config] if isinstance(config, (str, os.PathLike)) else list(config)
     named = {
         "DATA.PATH_TO_DATA_DIR": os.fspath(data),
         "OUTPUT_DIR": os.fspath(output),
-        "TRAIN.CHECKPOINT_FILE_PATH": os.fspath(checkpoint),
+        "TRAIN.CHECKPOINT_FILE_PATH": checkpoint_file(checkpoint) if checkpoint else "",
     }
     given = {**pairs, **{key: path for key, path in named.items() if path}}
     words = [str(word) for pair in given.items() for word in pair]
-    cfg = load_run_config([os.fspath(file) for file in files], words)
+    cfg = load_run_config(config, words)
     choice = distributed.choose_device(cfg.NUM_GPUS)
     backend = "gloo" if choice.type == "cpu" else cfg.DIST_BACKEND
     launch(run_process, choice.num_processes, (cfg, "OUTPUT_DIR" in given), backend=backend)

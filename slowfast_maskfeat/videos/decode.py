@@ -308,9 +308,20 @@ def _openers(backend: str, *, prefers_pyav: bool = False) -> list[_OpenFile]:
     return openers
 
 
+def require_decoder(backend: str) -> None:
+    """Check that a decoder can be loaded.
+
+    Raises:
+        ValueError: It is unknown or absent; the message has the command that installs it.
+    """
+    _openers(backend)
+
+
 def installation(backend: str) -> str:
     """Return the command that installs a decoder."""
-    return f"pip install {_DISTRIBUTIONS[backend]} (INSTALL.md has which release fits)"
+    name = _DISTRIBUTIONS[backend]
+    name = "'slowfast_maskfeat[torchcodec]'" if name == "torchcodec" else name  # an extra
+    return f"pip install {name} (INSTALL.md has which release fits)"
 
 
 def _describe_available() -> str:

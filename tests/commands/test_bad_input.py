@@ -248,7 +248,13 @@ FILES = {
     "info": "--cfg {made}/small.yaml",
 }
 # Suffixes of files that are overwritten by --force alone.
-KEPT = {"predict": "csv", "export": "pt2", "convert": "pyth", "rewrite": "pyth"}
+KEPT = {
+    "predict": "csv",
+    "visualize": "png",
+    "export": "pt2",
+    "convert": "pyth",
+    "rewrite": "pyth",
+}
 
 
 @pytest.mark.parametrize("name", FOLDERS)
@@ -275,8 +281,14 @@ def test_an_output_that_exists_is_kept_without_force(
     output.write_text("kept")
     said = f"--output must not exist, got the existing file {output.name}; --force overwrites it"
     _check_refused(call, f"{name} {FILES[name]} --output {output.name}", said, made, tmp_path)
-    if name == "rewrite":
-        assert call(f"{name} {FILES[name]} --output {output.name} --force").returncode == 0
+    if name == "visualize":
+        output.rename(tmp_path / "old.gif")  # of the animation
+        gif = said.replace("old.png", "old.gif")
+        _check_refused(call, f"{name} {FILES[name]} --output old.png", gif, made, tmp_path)
+        output = tmp_path / "old.gif"
+    if name in ("rewrite", "visualize"):
+        output_name = output.with_suffix(f".{KEPT[name]}").name
+        assert call(f"{name} {FILES[name]} --output {output_name} --force").returncode == 0
         assert output.read_bytes() != b"kept"
 
 
@@ -363,9 +375,12 @@ def no_extras(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
         (
             "predict --checkpoint {made}/classifier.pyth --video {made}/0.mp4 "
             "--opts DATA.DECODING_BACKEND torchcodec",
-            "pip install torchcodec",
+            "pip install 'slowfast_maskfeat[torchcodec]' (INSTALL.md",
         ),
-        ("data check {made}/train.csv --output out --decoder torchcodec", "pip install torchcodec"),
+        (
+            "data check {made}/train.csv --output out --decoder torchcodec",
+            "pip install 'slowfast_maskfeat[torchcodec]' (INSTALL.md",
+        ),
         (f"train {RUN} {{made}} TENSORBOARD.ENABLE True", "pip install"),
     ],
 )

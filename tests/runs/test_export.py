@@ -24,6 +24,14 @@ needs_onnx = pytest.mark.skipif(
     reason="needs the extra `export`",
 )
 CLS = {"MVIT.CLS_EMBED_ON": True, "MVIT.USE_MEAN_POOLING": False}
+DETECTOR = {
+    "DETECTION.ENABLE": True,
+    "DETECTION.ROI_XFORM_RESOLUTION": 2,
+    "MODEL.HEAD_ACT": "sigmoid",
+    "MODEL.LOSS_FUNC": "bce",
+    "TRAIN.DATASET": "ava",
+    "TEST.DATASET": "ava",
+}
 FORMATS = ["torch-export", pytest.param("onnx", marks=needs_onnx)]
 
 
@@ -85,15 +93,7 @@ def test_with_preprocessing_pixels_give_probabilities(tmp_path, file_format, rev
 
 @pytest.mark.parametrize("file_format", FORMATS)
 def test_a_detector_takes_any_number_of_boxes(tmp_path, file_format):
-    options = {
-        "DETECTION.ENABLE": True,
-        "DETECTION.ROI_XFORM_RESOLUTION": 2,
-        "MODEL.HEAD_ACT": "sigmoid",
-        "MODEL.LOSS_FUNC": "bce",
-        "TRAIN.DATASET": "ava",
-        "TEST.DATASET": "ava",
-    }
-    model = _model(options)
+    model = _model(DETECTOR)
     path = tmp_path / f"model{export.FORMATS[file_format]}"
     made = export_model(model, path, file_format=file_format)
     assert list(made.inputs) == ["clips", "boxes"]
@@ -146,6 +146,34 @@ def test_what_can_not_be_exported_is_one_error(tmp_path, capsys, output, said):
     assert main(words) == 2
     assert said in capsys.readouterr().err
     assert not (tmp_path / output).exists()
+
+
+def test_a_suffix_of_another_format_is_refused(tmp_path, capsys):
+    path = tmp_path / "c.onnx"
+    words = ["export", "--checkpoint", "none", "--output", str(path)]
+    assert main([*words, "--format", "torch-export"]) == 2
+    said = capsys.readouterr().err
+    assert "must not end in .onnx, which is the format onnx, with --format torch-export" in said
+    assert "leave out --format, or name it c.pt2" in said
+    assert not path.exists()
+
+
+@needs_onnx
+@pytest.mark.parametrize("options", [{}, DETECTOR], ids=["clips", "boxes"])
+def test_the_dimensions_that_vary_have_names_in_onnx(tmp_path, options):
+    import onnx
+
+    path = tmp_path / "model.onnx"
+    export_model(_model(options), path, file_format="onnx")
+    graph = onnx.load(path).graph
+    shapes = {
+        value.name: [size.dim_param or size.dim_value for size in value.type.tensor_type.shape.dim]
+        for value in (*graph.input, *graph.output)
+    }
+    if options:
+        assert shapes["boxes"] == ["boxes", 5]
+    assert shapes["clips"] == ["batch", 3, 4, 32, 32]
+    assert shapes["output"] == ["boxes" if options else "batch", 3]
 
 
 def test_a_missing_package_is_named_with_the_command_that_installs_it(tmp_path, monkeypatch):

@@ -100,7 +100,7 @@ def test_results_are_those_of_the_saved_checkpoint_alone(trained, tmp_path):
     save_pretrained(from_pretrained(alone), tmp_path / "alone")
     _, rows, text = card_of(tmp_path / "alone")
     assert "## Results" not in text
-    assert rows["Data set"] == "`kinetics`"
+    assert rows["List reader (`TRAIN.DATASET`)"] == "`kinetics`"
 
 
 def test_a_model_of_unknown_training_has_no_recipe(trained, tmp_path):
@@ -160,3 +160,26 @@ def test_a_card_that_exists_is_kept(tmp_path):
         save_pretrained(model, tmp_path)
     assert (tmp_path / "README.md").read_text() == "license: mine"
     assert from_pretrained(tmp_path).cfg.MODEL.NUM_CLASSES == 3
+
+
+def test_the_card_of_another_model_is_replaced_unless_it_was_edited(tmp_path):
+    folder = tmp_path / "model"
+    first, second = model_of(MODEL, FINETUNING), model_of(MODEL, PRETRAINING)
+    save_pretrained(first, folder)
+    save_pretrained(second, folder)
+    assert card_of(folder)[1]["Task"].startswith("self-supervised pre-training")
+    weights, card = (folder / "model.safetensors").read_bytes(), folder / "README.md"
+    edited = card.read_text(encoding="utf-8").replace("tags:", "license: mit\ntags:")
+    for text in (edited, "mine", ""):
+        card.write_text(text, encoding="utf-8")
+        with pytest.raises(ValueError, match=r"with a README\.md that was edited or is no card"):
+            save_pretrained(first, folder)
+        assert card.read_text(encoding="utf-8") == text
+        assert (folder / "model.safetensors").read_bytes() == weights
+
+
+def test_a_file_in_the_place_of_the_folder_is_one_error(tmp_path):
+    (tmp_path / "rel.txt").write_text("kept")
+    with pytest.raises(ValueError, match=r"folder must be a folder, got the file .*rel\.txt$"):
+        save_pretrained(model_of(MODEL, FINETUNING), tmp_path / "rel.txt")
+    assert (tmp_path / "rel.txt").read_text() == "kept"

@@ -115,7 +115,7 @@ def test_a_run_learns_the_labels(images: Path, tmp_path: Path, options: dict) ->
     assert done.returncode == 0, done.stderr
     assert (tmp_path / "figure.png").exists()
     shutil.copy(images / "val/a/2.png", tmp_path / "other.png")
-    done = run_tool("tools/visualize.py", *words, tmp_path / "other.png", *place)
+    done = run_tool("tools/visualize.py", *words, tmp_path / "other.png", *place, "--force")
     assert done.returncode == 2
     assert "has no label map, since it is not inside" in done.stderr
 

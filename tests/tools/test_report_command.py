@@ -257,6 +257,29 @@ def test_another_report_is_not_overwritten(tmp_path):
     assert f"--output: must be a folder, got the file {tmp_path / 'file'}" in done.stderr
 
 
+def test_a_folder_with_other_files_is_refused_without_force(tmp_path):
+    make_scores(tmp_path / "a.npz")
+    output = tmp_path / "mine"
+    output.mkdir()
+    (output / "notes.txt").write_text("kept")
+    done = _report(tmp_path / "a.npz", output=output)
+    assert done.returncode == 2
+    said = f"--output must be a new folder, or have the same report, got {output} with 'notes.txt'"
+    assert said in done.stderr
+    assert [path.name for path in output.iterdir()] == ["notes.txt"]
+    assert _report(tmp_path / "a.npz", "--force", output=output).returncode == 0
+    assert _report(tmp_path / "a.npz", output=output).returncode == 0  # the same report
+
+
+def test_a_folder_of_scores_is_named_as_such(tmp_path):
+    done = _report(tmp_path, output=tmp_path / "out")
+    assert done.returncode == 2
+    assert done.stderr == (
+        f"error: --scores: {tmp_path} must be the .npz of a classification test, got a folder; "
+        "name its test_scores_*.npz\n"
+    )
+
+
 def test_three_files_and_negative_numbers_are_refused(tmp_path):
     done = _report("a", "b", "c", output=tmp_path)
     assert done.returncode == 2

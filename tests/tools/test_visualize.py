@@ -147,7 +147,7 @@ def test_a_film_keeps_its_form_whatever_the_masks_of_a_moment(folder, tmp_path):
     output = tmp_path / "x.png"
     words += ["--input", folder / "0.mp4", "--output", output, "--film", ".mp4"]
     for seed in range(3):
-        _visualize(*words, "--seed", seed)
+        _visualize(*words, "--seed", seed, "--force")
 
 
 def test_time_steps_with_masked_tokens_are_drawn_and_named(folder, tmp_path):
@@ -294,5 +294,6 @@ def test_panel_and_film_of_a_video(folder, tmp_path, what):
     assert done.stdout.splitlines() == [f"wrote {output}", f"wrote {output.with_suffix('.gif')}"]
     assert Image.open(output.with_suffix(".gif")).n_frames == 2
     assert "masked" not in done.stderr
-    done = _visualize(*words[:4], folder / "pixels.pyth", *words[4:], folder / "0.mp4", code=2)
+    words = [*words[:4], folder / "pixels.pyth", *words[4:], folder / "0.mp4", "--force"]
+    done = _visualize(*words, code=2)
     assert f"--checkpoint must be one with --what {what}" in done.stderr.splitlines()[-1]

@@ -15,7 +15,7 @@ from helpers.videos_on_disk import numbered_frames, write_video
 
 from slowfast_maskfeat.builders.augment import build_batch_transform
 from slowfast_maskfeat.builders.data import build_loader
-from slowfast_maskfeat.builders.preflight import check_device_decoder
+from slowfast_maskfeat.builders.preflight import check_named_decoder
 from slowfast_maskfeat.config import load_config
 from slowfast_maskfeat.videos._suited_for_gpu import check_suited
 from slowfast_maskfeat.videos.decode import available_backends, decoder_versions, open_video
@@ -66,8 +66,8 @@ def test_without_a_gpu_a_run_ends_before_work_begins(videos, tmp_path):
 def test_a_decoder_that_is_absent_is_an_error(videos):
     cfg = _config(videos, DECODER)
     with pytest.raises(ValueError, match=r"'torchcodec_cuda' is absent: .*pip install torchcodec"):
-        check_device_decoder(cfg, torch.device("cuda"))
-    check_device_decoder(_config(videos), CPU)
+        check_named_decoder(cfg, torch.device("cuda"))
+    check_named_decoder(_config(videos), CPU)
 
 
 @pytest.mark.parametrize(

@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+from fvcore.common.config import CfgNode
 
 from slowfast_maskfeat.builders.data_source import DataSource
 from slowfast_maskfeat.datasets import MissingListError
@@ -29,6 +30,8 @@ from slowfast_maskfeat.runs.comparison.recipe import Recipe
 from slowfast_maskfeat.runs.comparison.report import PANEL, write_report
 from slowfast_maskfeat.runs.figures import spread_rows
 from slowfast_maskfeat.runs.programs import run_program
+
+_STAGES = ("pretrain", "finetune")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -69,6 +72,8 @@ def run_comparison(
             another comparison.
         CalledProcessError: a signal stopped a piece.
     """
+    for stage in _STAGES:  # before the folder is created
+        _stage_data(recipe, stage, pairs)[1].videos("train")
     with locked(output):
         plan = make_plan(recipe, prepare_data(recipe, output / "data", pairs), pairs)
         executor = Executor(plan, output, programs.run)
@@ -101,11 +106,9 @@ def prepare_data(
         ValueError: the data are not valid, or have no labels to select by.
     """
     found: dict[str, Mapping[str, Any]] = {}
-    for stage in ("pretrain", "finetune"):
-        keys = {**stage_keys(recipe, stage), **recipe.data.get(stage, {})}
-        words = [word if isinstance(word, str) else repr(word) for p in keys.items() for word in p]
-        cfg = quiet_config([str(recipe.configs[stage])], [*words, *pairs])
-        data, count = DataSource(cfg), num_batches * cfg.TRAIN.BATCH_SIZE
+    for stage in _STAGES:
+        cfg, data = _stage_data(recipe, stage, pairs)
+        count = num_batches * cfg.TRAIN.BATCH_SIZE
         videos = data.videos("train")
         if stage == "finetune" and (recipe.grid.pretrain or recipe.grid.finetune):
             _check_validation(recipe, data)
@@ -123,6 +126,14 @@ def prepare_data(
             few = write_part(cfg, data, part, folder / "few")
             found["few"] = {**recipe.data.get(stage, {}), **few}
     return found
+
+
+def _stage_data(recipe: Recipe, stage: str, pairs: Sequence[str]) -> tuple[CfgNode, DataSource]:
+    """Return the configuration of pre-training or fine-tuning, and its data."""
+    keys = {**stage_keys(recipe, stage), **recipe.data.get(stage, {})}
+    words = [word if isinstance(word, str) else repr(word) for p in keys.items() for word in p]
+    cfg = quiet_config([str(recipe.configs[stage])], [*words, *pairs])
+    return cfg, DataSource(cfg)
 
 
 def _check_validation(recipe: Recipe, data: DataSource) -> None:
@@ -166,7 +177,7 @@ def _draw_predictions(
         *(str(last_checkpoint(output, plan.pieces[n])) for n in drawn.values()),
     ]
     command += ["--name", *(METHODS[method].title for method in drawn)]
-    command += ["--video", *map(str, inputs), "--output", str(path)]
+    command += ["--video", *map(str, inputs), "--output", str(path), "--force"]
     console = output / "predictions.txt"
     try:
         run_program(command, output=console)

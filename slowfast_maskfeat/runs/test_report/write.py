@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -14,7 +15,7 @@ from slowfast_maskfeat.figures.page_report import Tile
 from slowfast_maskfeat.files import atomic_write
 from slowfast_maskfeat.metrics.class_report import Accuracy
 from slowfast_maskfeat.metrics.saved_scores import SavedScores
-from slowfast_maskfeat.text import printable
+from slowfast_maskfeat.text import printable, quoted
 
 
 class Report(NamedTuple):
@@ -56,10 +57,10 @@ def as_json(report: Report) -> str:
 
 
 def refuse_other(report: Report, folder: Path, name: str = "report") -> None:
-    """Refuse to overwrite another report, or anything else of its names.
+    """Refuse to write into a folder with anything else than this report.
 
     Raises:
-        ValueError: the folder has files of these names with another content.
+        ValueError: the folder has another report, or other files.
     """
     numbers = folder / f"{name}.json"
     is_same = numbers.is_file() and numbers.read_bytes() == as_json(report).encode()
@@ -69,6 +70,12 @@ def refuse_other(report: Report, folder: Path, name: str = "report") -> None:
                 f"--output: {path} exists and has another content; name another folder, or "
                 "--force overwrites it"
             )
+    others = [] if is_same or not folder.is_dir() else sorted(os.listdir(folder))
+    if others:
+        raise ValueError(
+            f"--output must be a new folder, or have the same report, got {folder} with "
+            f"{quoted(others[0])}; name another folder, or --force writes into it"
+        )
 
 
 def finite(number: float) -> float | None:
