@@ -5,7 +5,6 @@ It does not import torch, because the scripts that write annotation files should
 
 from __future__ import annotations
 
-import argparse
 import errno
 import os
 import select
@@ -216,18 +215,6 @@ def raising_signals() -> Iterator[None]:
         for number, handler in handlers.items():
             if signal.getsignal(number) is handler:  # not ignored since a signal came
                 signal.signal(number, before[number])
-
-
-def seconds_above_0(text: str) -> float:
-    """Read the seconds of an option.
-
-    Raises:
-        argparse.ArgumentTypeError: they are not above 0.
-    """
-    number = float(text)
-    if not 0 < number < float("inf"):
-        raise argparse.ArgumentTypeError(f"must be above 0 seconds, got {text}")
-    return number
 
 
 def end_on_interrupt() -> None:

@@ -19,9 +19,9 @@ the class token where the training reached it, else the mean over the tokens; --
 principal components of the features of each clip's tokens, as colors. Of a training with a teacher
 it is the teacher (--opts TRAIN.CHECKPOINT_WEIGHTS student).
 
-An input that is not a video, an image or a folder is an annotation file, read as in training with
-the keys of the first checkpoint (change them by --opts DATA.PATH_PREFIX folder
-DATA.PATH_LABEL_SEPARATOR ,).
+An input that is not a video, an image or a folder is a list: a path per line, or path and label.
+Its paths are relative to the working directory, or to the DATA.PATH_PREFIX of the command line
+(--opts DATA.PATH_PREFIX folder).
 """
 
 from __future__ import annotations
@@ -62,7 +62,7 @@ def _parse(arguments: Sequence[str]) -> argparse.Namespace:
         required=True,
         nargs="+",
         metavar="FILE",
-        help="videos, images, folders of them, or annotation files",
+        help="videos, images, folders of them, or lists of them",
     )
     add_output_file(parser, "PNG file of the panel", required=True)
     add_force(parser, "the panel and the animation")
