@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 from helpers.load_tool import run_tool
-from helpers.tiny_run import MODEL, pairs
+from helpers.tiny_run import MODEL, make_videos, pairs
 
 from slowfast_maskfeat.builders import build_model
 from slowfast_maskfeat.checkpoints import save_checkpoint
@@ -17,6 +17,7 @@ def test_weights_that_do_not_fit_are_told_by_a_table_and_a_line(tmp_path: Path) 
     model = build_model(load_config([], pairs(MODEL, {"MODEL.NUM_CLASSES": 3})))
     path = save_checkpoint(tmp_path / "three.pyth", {"model_state": model.state_dict()})
     further = {
+        "DATA.PATH_TO_DATA_DIR": make_videos(tmp_path, num_videos=2, num_classes=7),
         "MODEL.NUM_CLASSES": 7,
         "TRAIN.ENABLE": False,
         "TEST.CHECKPOINT_FILE_PATH": path,
