@@ -16,7 +16,7 @@ from slowfast_maskfeat.builders.model_size import check_model_size
 from slowfast_maskfeat.builders.preflight import check_files
 from slowfast_maskfeat.builders.trained_config import trained_config
 from slowfast_maskfeat.cli import print_written
-from slowfast_maskfeat.commands._options import only_writer, pairs_of
+from slowfast_maskfeat.commands._options import only_writer, pairs_of, refuse_existing
 from slowfast_maskfeat.config import default_config, load_config, parse_config
 from slowfast_maskfeat.engine.coordination import from_main
 from slowfast_maskfeat.features import save_features
@@ -53,14 +53,16 @@ def embed(options: argparse.Namespace) -> int:
     device = distributed.own_device(device.type)
     with ExitStack() as held:
         if options.output:  # fail before the extraction, not after it
-            from_main(lambda: _reserve(options.output, held))
+            from_main(lambda: _reserve(options, held))
         return _extract(options, cfg, trained, device)
 
 
-def _reserve(output: str, held: ExitStack) -> None:
-    """Check that a file can be written, and lock it as long as the stack is open."""
-    check_writable(output)
-    held.enter_context(only_writer(Path(output)))
+def _reserve(options: argparse.Namespace, held: ExitStack) -> None:
+    """Check that the file can be written, and lock it as long as the stack is open."""
+    output = Path(options.output)
+    refuse_existing(output, options)
+    check_writable(options.output)
+    held.enter_context(only_writer(output))
 
 
 def _extract(

@@ -37,6 +37,7 @@ from slowfast_maskfeat.commands._options import (
     VIDEOS,
     CommandParser,
     add_device,
+    add_force,
     add_model,
     file_name,
     seconds,
@@ -75,6 +76,7 @@ def _parse(arguments: Sequence[str]) -> argparse.Namespace:
         metavar="FILE",
         help="file ending in .npz or .safetensors (default: only OUTPUT_DIR/features)",
     )
+    add_force(parser, "the file")
     source = parser.add_mutually_exclusive_group()
     source.add_argument(
         "--split",

@@ -230,7 +230,11 @@ def test_the_command_writes_what_the_embedder_returns(data, pretrained, tmp_path
     assert found.rows.tolist() == list(range(len(features)))
     assert found.paths == [str(data / "long.mp4")] * 7 + [str(data / "1.mp4")] * 2
     assert f"{output}: {len(features)}x8" in done.stdout
-    again = _embed(pretrained, *words, "--layer", "0", "--pooling", "mean")
+    refused = _embed(pretrained, *words, "--layer", "0", "--pooling", "cls")
+    assert refused.returncode == 2
+    assert f"--output must not exist, got the existing file {output}; --force" in refused.stderr
+    assert load_features(output).facts["pooling"] == found.facts["pooling"]
+    again = _embed(pretrained, *words, "--layer", "0", "--pooling", "mean", "--force")
     assert "features of videos: reusing" in again.stderr
     tokens = _embed(pretrained, *words[:5], "--tokens", "--output", tmp_path / "tokens.npz")
     assert tokens.returncode == 0, tokens.stderr
@@ -244,7 +248,7 @@ def test_the_command_takes_whole_videos_folders_and_names_broken_ones(data, pret
     (folder / "b.mp4").write_bytes(b"no video")
     output = tmp_path / "whole.safetensors"
     for options in ([], ["--window", "0.5"]):
-        done = _embed(pretrained, "--video", folder, "--output", output, *options)
+        done = _embed(pretrained, "--video", folder, "--output", output, "--force", *options)
         assert done.returncode == 1, done.stderr
         assert f"lost: {folder / 'b.mp4'}: " in done.stderr
         found = load_features(output)
