@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import statistics
 import tempfile
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
@@ -14,7 +14,7 @@ from slowfast_maskfeat.log import read_events
 from slowfast_maskfeat.runs.comparison.execute import Executor, Outcome
 from slowfast_maskfeat.runs.comparison.plan import Piece, Plan, make_plan
 from slowfast_maskfeat.runs.comparison.recipe import PROBES, Grid, Recipe
-from slowfast_maskfeat.runs.comparison.study import Programs, prepare_data
+from slowfast_maskfeat.runs.comparison.study import Programs, StageData, prepare_data, read_stages
 
 _NUM_BATCHES = 4  # of each split in the rehearsal; the first step is left out of the measurement
 _SHORT = {
@@ -66,9 +66,10 @@ def estimate_minutes(
     Raises:
         ValueError: see `run_comparison`.
     """
-    plan = make_plan(recipe, prepare_data(recipe, output / "data", pairs), pairs)
+    stages = read_stages(recipe, pairs)
+    plan = make_plan(recipe, prepare_data(recipe, stages, output / "data"), pairs)
     with tempfile.TemporaryDirectory() as folder:
-        measured, failed = _rehearse(recipe, Path(folder), programs, pairs)
+        measured, failed = _rehearse(recipe, stages, Path(folder), programs, pairs)
     counts = _Counts()
     minutes: dict[str, list[float]] = {}
     for piece in plan.pieces.values():
@@ -94,7 +95,11 @@ def _key(piece: Piece) -> str:
 
 
 def _rehearse(
-    recipe: Recipe, folder: Path, programs: Programs, pairs: Sequence[str]
+    recipe: Recipe,
+    stages: Mapping[str, StageData],
+    folder: Path,
+    programs: Programs,
+    pairs: Sequence[str],
 ) -> tuple[dict[str, Measured], dict[str, str]]:
     """Run one piece of each kind on a few batches.
 
@@ -102,7 +107,7 @@ def _rehearse(
         Kind -> measurement, and kind -> why it failed.
     """
     short = replace(recipe, seeds=recipe.seeds[:1], grid=Grid())
-    data = prepare_data(short, folder / "data", pairs, num_batches=_NUM_BATCHES)
+    data = prepare_data(short, stages, folder / "data", num_batches=_NUM_BATCHES)
     words = [word for pair in _SHORT.items() for word in pair]
     whole = make_plan(short, data, [*pairs, *words])
     kept: dict[str, Piece] = {}

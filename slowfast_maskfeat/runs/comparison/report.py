@@ -38,11 +38,13 @@ def write_report(plan: Plan, output: Path, outcomes: Mapping[str, Outcome]) -> l
         The files.
     """
     results = read_results(plan, output, outcomes)
+    chance = read_chance(plan, output, outcomes)
     picture = output / PANEL
+    content = _content(plan, output, outcomes, results, chance)
     texts = {
-        "comparison.html": _html(plan, output, outcomes, results, picture),
-        "comparison.md": _markdown(plan, output, outcomes, results),
-        "comparison.json": json.dumps(_content(plan, output, outcomes, results), indent=1) + "\n",
+        "comparison.html": _html(plan, output, outcomes, results, chance, picture),
+        "comparison.md": _markdown(plan, outcomes, results, chance),
+        "comparison.json": json.dumps(content, indent=1) + "\n",
     }
     for name, text in texts.items():
         with atomic_write(output / name) as part:
@@ -51,14 +53,18 @@ def write_report(plan: Plan, output: Path, outcomes: Mapping[str, Outcome]) -> l
 
 
 def _content(
-    plan: Plan, output: Path, outcomes: Mapping[str, Outcome], results: Mapping[str, MethodResult]
+    plan: Plan,
+    output: Path,
+    outcomes: Mapping[str, Outcome],
+    results: Mapping[str, MethodResult],
+    chance: float | None,
 ) -> dict[str, Any]:
     """Return all that is known, as numbers, strings, lists and dicts."""
     return {
         "title": plan.recipe.title,
         "seeds": list(plan.recipe.seeds),
         "judges": list(plan.recipe.judges),
-        "chance": read_chance(plan, output, outcomes),
+        "chance": chance,
         "methods": {name: _of_method(result) for name, result in results.items()},
         "equal": facts.equal_values(plan),
         "differences": {
@@ -103,6 +109,7 @@ def _html(
     output: Path,
     outcomes: Mapping[str, Outcome],
     results: Mapping[str, MethodResult],
+    chance: float | None,
     picture: Path,
 ) -> str:
     recipe = plan.recipe
@@ -114,7 +121,7 @@ def _html(
             "Results",
             page.sortable_table("results", *tables.result_table(plan, results)),
             page.paragraph(
-                f"{_accuracy_note(plan, output, outcomes)} A click on a heading sorts the table.",
+                f"{_accuracy_note(chance)} A click on a heading sorts the table.",
                 is_soft=True,
             ),
         ),
@@ -149,9 +156,8 @@ def _summary(plan: Plan, outcomes: Mapping[str, Outcome]) -> str:
     )
 
 
-def _accuracy_note(plan: Plan, output: Path, outcomes: Mapping[str, Outcome]) -> str:
+def _accuracy_note(chance: float | None) -> str:
     note = "Accuracy on the test split: mean and standard deviation over the seeds."
-    chance = read_chance(plan, output, outcomes)
     return note if chance is None else f"{note} Always the most frequent class: {chance:.1f} %."
 
 
@@ -262,13 +268,16 @@ def _files(plan: Plan, output: Path, outcomes: Mapping[str, Outcome]) -> str:
 
 
 def _markdown(
-    plan: Plan, output: Path, outcomes: Mapping[str, Outcome], results: Mapping[str, MethodResult]
+    plan: Plan,
+    outcomes: Mapping[str, Outcome],
+    results: Mapping[str, MethodResult],
+    chance: float | None,
 ) -> str:
     """Return the table and the statements as Markdown."""
     lines = [f"# {plan.recipe.title}", "", _summary(plan, outcomes), ""]
     lines += [note + "\n" for note in plan.recipe.notes]
     lines += tables.markdown_lines(*tables.result_table(plan, results))
-    lines += ["", _accuracy_note(plan, output, outcomes), "", "## Cost before fine-tuning", ""]
+    lines += ["", _accuracy_note(chance), "", "## Cost before fine-tuning", ""]
     lines += tables.markdown_lines(*tables.cost_table(results))
     parts = {
         "What is not comparable": facts.not_comparable(plan, results),

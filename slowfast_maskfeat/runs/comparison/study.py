@@ -7,13 +7,13 @@ import sys
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 from fvcore.common.config import CfgNode
 
 from slowfast_maskfeat.builders.data_source import DataSource
-from slowfast_maskfeat.datasets import MissingListError
+from slowfast_maskfeat.datasets import MissingListError, VideoList
 from slowfast_maskfeat.engine.coordination import locked
 from slowfast_maskfeat.files import atomic_write
 from slowfast_maskfeat.runs.comparison.execute import Executor, Outcome, last_checkpoint
@@ -31,7 +31,13 @@ from slowfast_maskfeat.runs.comparison.report import PANEL, write_report
 from slowfast_maskfeat.runs.figures import spread_rows
 from slowfast_maskfeat.runs.programs import run_program
 
-_STAGES = ("pretrain", "finetune")
+
+class StageData(NamedTuple):
+    """Configuration of pre-training or fine-tuning, its data, and its training list."""
+
+    cfg: CfgNode
+    data: DataSource
+    videos: VideoList
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -72,10 +78,9 @@ def run_comparison(
             another comparison.
         CalledProcessError: a signal stopped a piece.
     """
-    for stage in _STAGES:  # before the folder is created
-        _stage_data(recipe, stage, pairs)[1].videos("train")
+    stages = read_stages(recipe, pairs)  # before the folder is created
     with locked(output):
-        plan = make_plan(recipe, prepare_data(recipe, output / "data", pairs), pairs)
+        plan = make_plan(recipe, prepare_data(recipe, stages, output / "data"), pairs)
         executor = Executor(plan, output, programs.run)
 
         def report() -> list[Path]:
@@ -88,28 +93,49 @@ def run_comparison(
     return written, failed
 
 
+def read_stages(recipe: Recipe, pairs: Sequence[str] = ()) -> dict[str, StageData]:
+    """Read the training lists of pre-training and fine-tuning.
+
+    Args:
+        recipe: what is compared.
+        pairs: see `run_comparison`.
+
+    Returns:
+        Stage -> its configuration and data.
+
+    Raises:
+        ValueError: the data are not valid.
+    """
+    found = {}
+    for stage in ("pretrain", "finetune"):
+        keys = {**stage_keys(recipe, stage), **recipe.data.get(stage, {})}
+        words = [word if isinstance(word, str) else repr(word) for p in keys.items() for word in p]
+        cfg = quiet_config([str(recipe.configs[stage])], [*words, *pairs])
+        data = DataSource(cfg)
+        found[stage] = StageData(cfg, data, data.videos("train"))
+    return found
+
+
 def prepare_data(
-    recipe: Recipe, folder: Path, pairs: Sequence[str] = (), *, num_batches: int = 0
+    recipe: Recipe, stages: Mapping[str, StageData], folder: Path, *, num_batches: int = 0
 ) -> dict[str, Mapping[str, Any]]:
     """Write the parts of the data that the recipe names, unless they are there.
 
     Args:
         recipe: what is compared.
+        stages: from `read_stages`.
         folder: of the lists and shards.
-        pairs: see `run_comparison`.
         num_batches: largest number of batches of each split; 0: all.
 
     Returns:
         Part of the data -> the keys that name it, see `DataKeys`.
 
     Raises:
-        ValueError: the data are not valid, or have no labels to select by.
+        ValueError: the data have no labels to select by, or the grid has no validation split.
     """
     found: dict[str, Mapping[str, Any]] = {}
-    for stage in _STAGES:
-        cfg, data = _stage_data(recipe, stage, pairs)
+    for stage, (cfg, data, videos) in stages.items():
         count = num_batches * cfg.TRAIN.BATCH_SIZE
-        videos = data.videos("train")
         if stage == "finetune" and (recipe.grid.pretrain or recipe.grid.finetune):
             _check_validation(recipe, data)
         rows, val = np.arange(len(videos)), None
@@ -126,14 +152,6 @@ def prepare_data(
             few = write_part(cfg, data, part, folder / "few")
             found["few"] = {**recipe.data.get(stage, {}), **few}
     return found
-
-
-def _stage_data(recipe: Recipe, stage: str, pairs: Sequence[str]) -> tuple[CfgNode, DataSource]:
-    """Return the configuration of pre-training or fine-tuning, and its data."""
-    keys = {**stage_keys(recipe, stage), **recipe.data.get(stage, {})}
-    words = [word if isinstance(word, str) else repr(word) for p in keys.items() for word in p]
-    cfg = quiet_config([str(recipe.configs[stage])], [*words, *pairs])
-    return cfg, DataSource(cfg)
 
 
 def _check_validation(recipe: Recipe, data: DataSource) -> None:

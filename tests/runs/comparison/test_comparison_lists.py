@@ -15,7 +15,7 @@ from PIL import Image
 from slowfast_maskfeat.builders.data_source import DataSource
 from slowfast_maskfeat.config import load_config
 from slowfast_maskfeat.runs.comparison.recipe import read_recipe
-from slowfast_maskfeat.runs.comparison.study import prepare_data
+from slowfast_maskfeat.runs.comparison.study import prepare_data, read_stages
 
 NUM_IMAGES, NUM_CLASSES = 40, 4
 
@@ -38,7 +38,8 @@ def shards(tmp_path_factory) -> Path:
 def _prepare(folder: Path, data: Path, keys: dict, **sections):
     content = {"pretrain": keys, "finetune": keys}
     path = write_recipe(folder / "recipe.yaml", data=content, **sections)
-    return prepare_data(read_recipe(path, data=str(data)), folder / "data")
+    recipe = read_recipe(path, data=str(data))
+    return prepare_data(recipe, read_stages(recipe), folder / "data")
 
 
 def _videos(keys: dict, split: str):
