@@ -59,9 +59,8 @@ def make_state(
     if form == ALL:
         encode_all(model)
     if form == PLAIN:
-        # On a CPU torch's own depthwise convolution would be most of the step.
         for network in (model, task):
-            make_plain(network, attention=True, pooling=device.type == "cuda")
+            make_plain(network, attention=True, pooling=True)
         for target in task.targets if isinstance(task, MaskedPrediction) else ():
             if type(target) is HOGTarget:
                 target.__class__ = PlainHOGTarget
