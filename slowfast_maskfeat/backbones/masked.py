@@ -14,6 +14,24 @@ from slowfast_maskfeat.backbones.options import DecoderOptions, EncoderOptions
 from slowfast_maskfeat.shapes import Grid
 
 
+def check_depths(depths: Sequence[int], num_blocks: int) -> None:
+    """Checks the blocks that predictions follow.
+
+    Args:
+        depths: Blocks, from 0.
+        num_blocks: Number of blocks.
+
+    Raises:
+        ValueError: One is not a block, there is none, or they do not ascend.
+    """
+    is_ascending = bool(depths) and list(depths) == sorted(set(depths))
+    if not is_ascending or not 0 <= depths[0] <= depths[-1] < num_blocks:
+        raise ValueError(
+            f"MASK.PRETRAIN_DEPTH must be ascending block numbers below MVIT.DEPTH {num_blocks}, "
+            f"got {list(depths)}"
+        )
+
+
 class MaskedEncoder(Encoder, MaskedModel):
     """An encoder that predicts at masked tokens after some of its blocks.
 
@@ -57,15 +75,7 @@ class MaskedMViT(MaskedEncoder):
         decoder: DecoderOptions | None = None,
     ) -> None:
         depths = tuple(prediction_depths)
-        if (
-            not depths
-            or list(depths) != sorted(set(depths))
-            or not 0 <= depths[0] <= depths[-1] < options.depth
-        ):
-            raise ValueError(
-                "MASK.PRETRAIN_DEPTH must be ascending block numbers below MVIT.DEPTH "
-                f"{options.depth}, got {list(depths)}"
-            )
+        check_depths(depths, options.depth)
         super().__init__(options, num_blocks=depths[-1] + 1, takes_masks=True)
         self.prediction_depths = depths
         grids = self.grids(options.clip_size)

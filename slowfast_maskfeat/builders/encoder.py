@@ -6,6 +6,7 @@ from fvcore.common.config import CfgNode
 
 from slowfast_maskfeat.backbones import BlockOptions, Encoder, EncoderOptions
 from slowfast_maskfeat.backbones.geometry import Triple, output_grids
+from slowfast_maskfeat.backbones.masked import check_depths
 from slowfast_maskfeat.backbones.meta_shapes import on_meta
 from slowfast_maskfeat.shapes import Grid
 
@@ -135,7 +136,11 @@ def encoder_prediction_grids(cfg: CfgNode) -> list[Grid]:
 
     Args:
         cfg: Configuration; not modified.
+
+    Raises:
+        ValueError: As `check_depths`.
     """
     options = encoder_options(cfg)
+    check_depths(cfg.MASK.PRETRAIN_DEPTH, options.depth)
     grids = output_grids(encoder_patch_grid(cfg, options.clip_size), options.geometries())
     return [grids[depth] for depth in cfg.MASK.PRETRAIN_DEPTH]

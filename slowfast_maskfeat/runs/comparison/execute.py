@@ -104,6 +104,10 @@ class Executor:
         Raises:
             CalledProcessError: a signal stopped a piece; the same call goes on from there.
         """
+        for piece in self._plan.pieces.values():
+            if piece.problem:
+                line = f"warning: {piece.name} cannot be made: {piece.problem}"
+                print(printable(line), file=sys.stderr, flush=True)
         self.collect()
         log = EventLog(self._path)
         try:

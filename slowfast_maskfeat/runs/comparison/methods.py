@@ -69,12 +69,17 @@ _VIEWS = {
 _IN_SPACE = {"DATA.TRAIN_CROP_NUM_SPATIAL": 2}
 _IN_TIME = {"DATA.TRAIN_CROP_NUM_TEMPORAL": 2}
 _SPANS = {"DATA.SSL_GLOBAL_SPAN": [0.8, 1.0], "DATA.SSL_LOCAL_SPAN": [0.125, 0.125]}
+# With small views beside the whole ones; `local_crop_size` is their size.
 _DINO = {
     **_VIEWS,
     "CONTRASTIVE.NUM_MLP_LAYERS": 3,
+    "CONTRASTIVE.MLP_DIM": 2048,
+    "CONTRASTIVE.BOTTLENECK_DIM": 256,
+    "CONTRASTIVE.FREEZE_LAST_LAYER_EPOCHS": 1,
     "CONTRASTIVE.MOMENTUM": 0.996,
     "CONTRASTIVE.T": 0.1,
     "CONTRASTIVE.TEACHER_T": [0.04, 0.07],
+    "CONTRASTIVE.TEACHER_T_EPOCHS": 30,
     "DATA.SSL_BLUR_PROB": [1.0, 0.1, 0.5],
     "DATA.SSL_SOLARIZE_PROB": [0.0, 0.2, 0.0],
 }
@@ -102,8 +107,17 @@ METHODS: Mapping[str, ComparedNetwork] = MappingProxyType(
                 "MASK.MAE_RND_MASK": True,
                 "MASK.HEAD_TYPE": "separate_xformer",
             },
-            image_keys={"AUG.MASK_RATIO": 0.75},
-            video_keys={"AUG.MASK_RATIO": 0.9},
+            image_keys={
+                "AUG.MASK_RATIO": 0.75,
+                "MASK.DECODER_DEPTH": 8,
+                "MASK.DECODER_EMBED_DIM": 512,
+                "MASK.DECODER_NUM_HEADS": 16,
+            },
+            video_keys={
+                "AUG.MASK_RATIO": 0.9,
+                "MASK.DECODER_DEPTH": 4,
+                "MASK.DECODER_EMBED_DIM": 512,
+            },
             rate=1.5e-4,
             source="MAE (2111.06377), on video 2205.09113",
         ),
@@ -164,7 +178,9 @@ METHODS: Mapping[str, ComparedNetwork] = MappingProxyType(
             keys={
                 **_VIEWS,
                 "CONTRASTIVE.TYPE": "byol",
+                "CONTRASTIVE.DIM": 256,
                 "CONTRASTIVE.NUM_MLP_LAYERS": 2,
+                "CONTRASTIVE.MLP_DIM": 4096,
                 "CONTRASTIVE.BN_MLP": True,
                 "CONTRASTIVE.BN_SYNC_MLP": True,
                 "CONTRASTIVE.HIDDEN_BIAS": True,
@@ -182,7 +198,13 @@ METHODS: Mapping[str, ComparedNetwork] = MappingProxyType(
         ),
         "dino": ComparedNetwork(
             title="views (DINO)",
-            keys={**_DINO, "CONTRASTIVE.TYPE": "dino"},
+            keys={
+                **_DINO,
+                "CONTRASTIVE.TYPE": "dino",
+                "CONTRASTIVE.DIM": 65536,
+                "DATA.SSL_LOCAL_VIEWS": 8,
+                "DATA.SSL_LOCAL_SCALES_RELATIVE": [0.05, 0.4],
+            },
             image_keys=_IN_SPACE,
             video_keys={**_IN_TIME, **_SPANS},
             rate=5e-4,
@@ -193,7 +215,10 @@ METHODS: Mapping[str, ComparedNetwork] = MappingProxyType(
             keys={
                 **_DINO,
                 "CONTRASTIVE.TYPE": "ibot",
+                "CONTRASTIVE.DIM": 8192,
                 "CONTRASTIVE.PATCH_TEACHER_T": [0.04, 0.07],
+                "DATA.SSL_LOCAL_VIEWS": 10,
+                "DATA.SSL_LOCAL_SCALES_RELATIVE": [0.05, 0.25],
                 "AUG.MASK_KIND": "ibot",
                 "AUG.MASK_RATIO_RANGES": [[0.0, 0.0], [0.1, 0.5]],
             },
@@ -221,6 +246,8 @@ METHODS: Mapping[str, ComparedNetwork] = MappingProxyType(
                 "MASK.TEACHER_MOMENTUM": [0.998, 0.9996],
                 "MASK.MAE_ON": True,
                 "MASK.HEAD_TYPE": "separate_xformer",
+                "MASK.DECODER_DEPTH": 12,
+                "MASK.DECODER_EMBED_DIM": 384,
                 "AUG.MASK_KIND": "multiblock",
                 "AUG.MASK_BLOCKS": [[8, 0.15], [2, 0.7]],
             },
@@ -282,6 +309,16 @@ def rate_factor(network: ComparedNetwork) -> float:
     baseline = METHODS[BASELINE].rate
     assert baseline is not None
     return 1.0 if network.rate is None else network.rate / baseline
+
+
+def local_crop_size(crop_size: int, patch: int) -> int:
+    """Return the size in pixels of small views: DINO's 96 for 224, a whole number of patches.
+
+    Args:
+        crop_size: of whole views, in pixels.
+        patch: its stride, in pixels.
+    """
+    return patch * max(round(crop_size * 96 / 224 / patch), 1)
 
 
 def find_network(name: str) -> ComparedNetwork:

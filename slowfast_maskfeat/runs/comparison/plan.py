@@ -7,14 +7,18 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any
 
+import torch
 from fvcore.common.config import CfgNode
 
+from slowfast_maskfeat.builders import build_model
+from slowfast_maskfeat.builders.methods import find_method
 from slowfast_maskfeat.config import key_value, load_config
 from slowfast_maskfeat.runs.comparison.methods import (
     EQUAL_KEYS,
     SCRATCH,
     ComparedNetwork,
     find_network,
+    local_crop_size,
     rate_factor,
 )
 from slowfast_maskfeat.runs.comparison.recipe import JUDGES, PROBES, Grid, Recipe
@@ -220,8 +224,7 @@ class _Planner:
         needs = {**row.needs, **self._recipe.needs.get(name_of, {})}
         checkpoints = {key: self.network(needed, seed) for key, needed in needs.items()}
         self._open.pop()
-        kind_keys = row.video_keys if self._is_video else row.image_keys
-        keys = self._keys(row.stage, "pretrain", {**row.keys, **kind_keys}, name_of)
+        keys = self._keys(row.stage, "pretrain", self._own_keys(row), name_of)
         keys |= {"TEST.ENABLE": "False", "RNG_SEED": str(seed)}
         rates = {}
         if row.stage == "pretrain":
@@ -238,6 +241,15 @@ class _Planner:
             checkpoints=checkpoints,
             rates=rates,
         )
+
+    def _own_keys(self, row: ComparedNetwork) -> dict[str, Any]:
+        """Return what a row sets for the recipe's kind of data and size of clips."""
+        keys = {**row.keys, **(row.video_keys if self._is_video else row.image_keys)}
+        if "DATA.SSL_LOCAL_VIEWS" in keys:
+            cfg = self._configs["pretrain"]
+            size = local_crop_size(cfg.DATA.TRAIN_CROP_SIZE, max(cfg.MVIT.PATCH_STRIDE[1:]))
+            keys["DATA.SSL_LOCAL_CROP_SIZE"] = size
+        return keys
 
     def _judge(self, method: str, seed: int, judge: str, start: str) -> str:
         name = piece_name(seed, method, judge)
@@ -312,12 +324,12 @@ class _Planner:
         self.pieces[name] = replace(piece, problem=problem or self._problem(piece))
 
     def _problem(self, piece: Piece) -> str:
-        """Return what is wrong with the configuration of a piece; seeds and rates do not matter."""
+        """Return why a piece cannot run; its seed and rate do not matter."""
         keys = {key: x for key, x in piece.keys.items() if key not in _OF_ONE_PIECE}
         known = (piece.file, *keys.items())
         if known not in self._problems:
             try:
-                piece.config()
+                _check_piece(piece)
                 self._problems[known] = ""
             except ValueError as error:
                 self._problems[known] = str(error)
@@ -370,6 +382,25 @@ class _Planner:
             _grid_name(method, stage, factor): self._rate(method, stage) * factor
             for factor in grid.finetune
         }
+
+
+def _check_piece(piece: Piece) -> None:
+    """Check the configuration of a piece, its views and masks, and that its network can be built.
+
+    Those of other networks, which are not there yet, and of classes, whose names the data have, are
+    built when the piece runs.
+
+    Raises:
+        ValueError: it cannot run.
+    """
+    cfg = piece.config()
+    method = find_method(cfg)
+    for part in (method.views, method.masks):
+        if part is not None:
+            part(cfg)
+    if piece.task != _TASKS["finetune"] and not piece.checkpoints:
+        with torch.device("meta"):  # no memory, and no initial values
+            build_model(cfg)
 
 
 def _grid_name(method: str, stage: str, factor: float) -> str:

@@ -7,7 +7,7 @@ import statistics
 from pathlib import Path
 
 import pytest
-from helpers.comparison import PageTables, stand_in, write_recipe
+from helpers.comparison import SMALL_KEYS, PageTables, stand_in, write_recipe
 
 from slowfast_maskfeat.log import read_events
 from slowfast_maskfeat.runs.comparison.execute import LOG_NAME, Executor
@@ -70,6 +70,17 @@ def test_the_page_has_what_is_made_at_any_time(tmp_path):
     executor.make_all(after_piece=lambda: counts.append(len(executor.outcomes())))
     num_new = sum("/pixels/" in name for name in plan.pieces)
     assert counts == list(range(len(plan.pieces) - num_new + 1, len(plan.pieces) + 1))
+
+
+def test_what_cannot_be_built_is_said_before_anything_is_made(tmp_path, capsys):
+    keys = {**SMALL_KEYS, "pixels": {"MASK.PRETRAIN_DEPTH": [99]}}
+    outcomes, output = _make(tmp_path, keys=keys)
+    first, *others = capsys.readouterr().err.splitlines()
+    assert first.startswith("warning: seed_0/pixels/pretrain cannot be made: MASK.PRETRAIN_DEPTH")
+    assert not any("pixels/pretrain" in line for line in others)
+    assert not (output / "seed_0" / "pixels").exists()
+    assert outcomes["seed_0/hog/finetune"].is_done
+    assert "MASK.PRETRAIN_DEPTH" in (output / "comparison.md").read_text()
 
 
 def test_a_failure_costs_only_what_needs_it(tmp_path):

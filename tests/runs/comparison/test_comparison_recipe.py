@@ -10,34 +10,24 @@ from helpers.comparison import SMALL_KEYS, write_recipe
 from helpers.load_tool import ROOT
 
 from slowfast_maskfeat.builders import build_model, build_task
-from slowfast_maskfeat.config import default_config, key_value
-from slowfast_maskfeat.config.defaults import flatten
+from slowfast_maskfeat.config import key_value
 from slowfast_maskfeat.runs.comparison.methods import (
     EQUAL_KEYS,
     METHODS,
     NETWORKS,
     ComparedNetwork,
     find_network,
+    local_crop_size,
     rate_factor,
 )
 from slowfast_maskfeat.runs.comparison.plan import make_plan, piece_name
 from slowfast_maskfeat.runs.comparison.recipe import read_recipe
 
 RECIPES = sorted((ROOT / "configs" / "compare").glob("*.yaml"))
-# Masked prediction without a network that must be trained before.
-ALONE = ("hog", "pixels", "mae", "simmim")
+# Not with an MViT: their encoder receives the visible tokens alone.
+ON_VISIBLE = ("mae", "vjepa")
 CONFIGURATION = "configs must name a YAML file for"
-
-
-def _is_known(name: str) -> bool:
-    """Whether this version has the keys of a network and of those that it needs."""
-    row = find_network(name)
-    keys = {key for key, _ in flatten(default_config())}
-    own = {*row.keys, *row.image_keys, *row.video_keys}
-    return own <= keys and all(map(_is_known, row.needs.values()))
-
-
-KNOWN = [name for name in METHODS if _is_known(name)]
+KNOWN = list(METHODS)
 
 
 def _plan(path: Path, methods=(), seeds=()):
@@ -48,7 +38,7 @@ def _plan(path: Path, methods=(), seeds=()):
 @pytest.mark.parametrize("path", RECIPES, ids=lambda path: path.stem)
 def test_a_shipped_recipe_plans_valid_runs(path):
     named = read_recipe(path, data="/data").methods
-    plan = _plan(path, [method for method in named if method in KNOWN])
+    plan = _plan(path, named)
     assert [piece.problem for piece in plan.pieces.values() if piece.problem] == []
     for seed in plan.recipe.seeds:
         for method in plan.recipe.methods:
@@ -58,13 +48,18 @@ def test_a_shipped_recipe_plans_valid_runs(path):
 
 
 @pytest.mark.parametrize("path", RECIPES, ids=lambda path: path.stem)
-def test_methods_of_a_shipped_recipe_can_be_built(path):
-    known = [method for method in read_recipe(path, data="/data").methods if method in ALONE]
-    plan = _plan(path, [*known, "beit", "peco", "scratch"], [0])
-    seed = plan.recipe.seeds[0]
-    names = [piece_name(seed, network, "pretrain") for network in (*known, "dvae")]
-    for name in [*names, piece_name(seed, "scratch", "finetune")]:
-        cfg = plan.pieces[name].config()
+def test_every_method_of_a_shipped_recipe_can_run(path):
+    plan = _plan(path, KNOWN, [0])
+    trainings = [p for p in plan.pieces.values() if p.kind in ("pretrain", "tokenizer")]
+    assert {p.name.split("/")[1] for p in trainings} >= {*METHODS, "dvae"} - {"scratch"}
+    for piece in (*trainings, plan.pieces[piece_name(0, "scratch", "finetune")]):
+        cfg = piece.config()
+        if piece.name.split("/")[1] in ON_VISIBLE and cfg.MVIT.REL_POS_SPATIAL:
+            assert "the encoder must not pool" in piece.problem
+            continue
+        assert not piece.problem
+        if "grid" in piece.name or piece.checkpoints:
+            continue  # the same again, or of a network that is not there
         cfg.defrost()
         cfg.DATA.PATH_TO_DATA_DIR = ""  # its class names
         cfg.DATA.TRAIN_SHARDS = ""
@@ -121,6 +116,20 @@ def test_the_rates_follow_one_rule():
         if method != "scratch":
             rate = plan.pieces[piece_name(0, method, "pretrain")].config().SOLVER.BASE_LR
             assert rate == pytest.approx(0.002 * rate_factor(find_network(method)))
+
+
+@pytest.mark.parametrize(
+    ("crop_size", "patch", "expected"), [(224, 16, 96), (224, 4, 96), (48, 8, 24), (16, 16, 16)]
+)
+def test_small_views_are_as_large_for_the_crop_as_those_of_dino(crop_size, patch, expected):
+    assert local_crop_size(crop_size, patch) == expected
+
+
+def test_a_recipe_says_how_many_small_views_there_are():
+    for name, count, size in (("in1k_vit_b_300", 8, 96), ("shapes", 2, 24), ("motion", 2, 24)):
+        plan = _plan(ROOT / f"configs/compare/{name}.yaml", ["dino"], [0])
+        data = plan.pieces[piece_name(0, "dino", "pretrain")].config().DATA
+        assert [count, size] == [data.SSL_LOCAL_VIEWS, data.SSL_LOCAL_CROP_SIZE]
 
 
 def test_every_network_that_a_method_needs_is_a_row():
