@@ -199,10 +199,8 @@ def pool_tokens_apart(
     Returns:
         (B, heads, 1, d) or None without a cls token, (B, heads, N', d) and the new grid.
     """
-    if pool is None:
-        return *split_cls(tokens, has_cls=has_cls), grid
-    if isinstance(pool, DepthwisePool) and pool.fused and isinstance(norm, nn.LayerNorm):
-        pooled, grid = pool.pool_and_norm(tokens, grid, norm, has_cls=has_cls)
+    if pool is None or getattr(pool, "fused", None):  # both give one tensor
+        pooled, grid = pool_tokens(tokens, grid, pool, norm, has_cls=has_cls)
         return *split_cls(pooled, has_cls=has_cls), grid
     cls, pooled, grid = _pool_patches(tokens, grid, pool, has_cls=has_cls)
     if norm is not None:

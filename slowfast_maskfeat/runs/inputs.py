@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Iterable, Sequence
+from numbers import Real
 from pathlib import Path
 from typing import Any
 
@@ -65,7 +66,7 @@ def named_paths(source: Any) -> list[str]:
 
 
 def check_seconds(**seconds: float) -> None:
-    """Check that numbers of seconds are finite and not negative.
+    """Check that seconds are finite numbers and not negative.
 
     Args:
         **seconds: window and stride.
@@ -73,11 +74,9 @@ def check_seconds(**seconds: float) -> None:
     Raises:
         ValueError: one is not.
     """
-    if all(0 <= number < float("inf") for number in seconds.values()):
-        return
-    names = " and ".join(seconds)
-    numbers = " and ".join(f"{number:g}" for number in seconds.values())
-    raise ValueError(f"{names} must be finite and >= 0, got {numbers}")
+    for name, number in seconds.items():
+        if not (isinstance(number, Real) and 0 <= number < float("inf")):
+            raise ValueError(f"{name} must be seconds, finite and >= 0, got {number!r}")
 
 
 def input_paths(cfg: CfgNode, given: str, option: str, *, pairs: Sequence[str]) -> list[str]:

@@ -205,9 +205,10 @@ def test_a_table_is_utf_8_whatever_names_files_have(data, trained, tmp_path):
     [
         ({"top": 0}, "top must be a whole number >= 1, got 0"),
         ({"top": 1.5}, r"top must be a whole number >= 1, got 1\.5"),
-        ({"window": float("nan")}, "window and stride must be finite and >= 0, got nan and 0"),
-        ({"window": float("inf")}, "window and stride must be finite and >= 0, got inf and 0"),
-        ({"window": 1.0, "stride": -1.0}, "window and stride must be finite and >= 0"),
+        ({"window": float("nan")}, "window must be seconds, finite and >= 0, got nan"),
+        ({"window": float("inf")}, "window must be seconds, finite and >= 0, got inf"),
+        ({"window": 1.0, "stride": -1.0}, "stride must be seconds, finite and >= 0, got -1.0"),
+        ({"window": "2"}, "window must be seconds, finite and >= 0, got '2'"),
     ],
 )
 def test_a_wrong_number_is_an_error_that_says_what_to_change(data, trained, options, message):
