@@ -23,6 +23,7 @@ from slowfast_maskfeat.files import atomic_write
 
 Rows = NDArray[np.int64]
 SPLITS = ("train", "val", "test")
+_HERE = "{folder}"  # the folder of the part in its record, so that it may be moved
 _SEED = 0  # of the draws: the same samples for all methods and seeds of a comparison
 
 
@@ -107,12 +108,14 @@ def write_part(cfg: CfgNode, data: DataSource, part: Part, folder: Path) -> dict
     content = {"made_from": [list(of_split) for of_split in made_from]}
     if record.is_file():
         known = json.loads(record.read_text(encoding="utf-8"))
-        if known.pop("keys", None) is not None and known == content:
-            return dict(json.loads(record.read_text(encoding="utf-8"))["keys"])
+        keys = known.pop("keys", None)
+        if keys is not None and known == content:
+            return {key: value.replace(_HERE, str(folder)) for key, value in keys.items()}
     if data.class_names:
         _write(folder / "classes.txt", "".join(f"{n}\n" for n in data.class_names).encode())
     keys = {"DATA.PATH_TO_DATA_DIR": str(folder), **_write_rows(cfg, rows, folder)}
-    _write(record, json.dumps({**content, "keys": keys}, indent=1).encode())
+    kept = {key: value.replace(str(folder), _HERE) for key, value in keys.items()}
+    _write(record, json.dumps({**content, "keys": kept}, indent=1).encode())
     return keys
 
 

@@ -104,6 +104,21 @@ def test_lists_are_thinned_and_classes_keep_their_names(tmp_path):
     assert (folder / "classes.txt").read_text() == (videos / "classes.txt").read_text()
 
 
+def test_lists_may_be_moved_with_the_comparison(tmp_path):
+    videos = _make_videos(tmp_path, 6)
+    keys = {"DATA.PATH_TO_DATA_DIR": "{data}"}
+    sections = {"few_labels": 1, "judges": ["few"]}
+    before = _prepare(tmp_path, videos, keys, **sections)["few"]
+    moved = tmp_path / "moved"
+    moved.mkdir()
+    (tmp_path / "data").rename(moved / "data")
+    written = (moved / "data" / "few" / "train.csv").stat().st_mtime_ns
+    after = _prepare(moved, videos, keys, **sections)["few"]
+    assert after["DATA.PATH_TO_DATA_DIR"] == str(moved / "data" / "few")
+    assert {**after, "DATA.PATH_TO_DATA_DIR": before["DATA.PATH_TO_DATA_DIR"]} == before
+    assert (moved / "data" / "few" / "train.csv").stat().st_mtime_ns == written
+
+
 def test_what_is_there_is_not_written_again(tmp_path):
     videos = _make_videos(tmp_path, 6)
     keys = {"DATA.PATH_TO_DATA_DIR": "{data}"}
