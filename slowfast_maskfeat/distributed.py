@@ -13,8 +13,9 @@ import os
 import signal
 import socket
 import sys
-from collections.abc import Callable
-from contextlib import AbstractContextManager, nullcontext
+import threading
+from collections.abc import Callable, Iterator
+from contextlib import AbstractContextManager, contextmanager, nullcontext
 from datetime import timedelta
 from typing import Any, NamedTuple, NoReturn, TypeVar
 from urllib.parse import urlparse
@@ -28,6 +29,7 @@ from torch.nn.parallel import DistributedDataParallel
 
 from slowfast_maskfeat import slurm
 from slowfast_maskfeat.rendezvous import meet, shares_store
+from slowfast_maskfeat.workers import SIGNALS
 
 Item = TypeVar("Item")
 AllReduce = Callable[[Tensor, str], Tensor]
@@ -123,18 +125,40 @@ def setup(
             )
         torch.cuda.set_device(local_rank)
     try:
-        store, *_ = next(rendezvous(init_method, rank, world_size, timeout=_TIMEOUT))
-        store.set_timeout(_TIMEOUT)
-        if shares_store():
-            store = meet(store, rank, world_size, _TIMEOUT)
-        dist.init_process_group(
-            backend, store=store, rank=rank, world_size=world_size, timeout=_TIMEOUT
-        )
+        with _ending_at_signals():
+            store, *_ = next(rendezvous(init_method, rank, world_size, timeout=_TIMEOUT))
+            store.set_timeout(_TIMEOUT)
+            if shares_store():
+                store = meet(store, rank, world_size, _TIMEOUT)
+            dist.init_process_group(
+                backend, store=store, rank=rank, world_size=world_size, timeout=_TIMEOUT
+            )
     except (dist.DistNetworkError, dist.DistStoreError) as error:
         reason = str(error).splitlines()[0]
         if "EADDRINUSE" in reason:
             raise _port_in_use(*_address(init_method)) from None
         raise ValueError(f"the processes can't meet at {init_method}: {reason}") from None
+
+
+@contextmanager
+def _ending_at_signals() -> Iterator[None]:
+    """Let the signals that stop a run end this process at once.
+
+    While the processes meet, in C++, no handler of Python would run: one that waits for others that
+    do not come would ignore them.
+    """
+    if threading.current_thread() is not threading.main_thread():  # no other may set handlers
+        yield
+        return
+    handlers = {number: signal.getsignal(number) for number in SIGNALS}
+    changed = [number for number, handler in handlers.items() if callable(handler)]
+    for number in changed:  # not what is ignored, as in the background of a script
+        signal.signal(number, signal.SIG_DFL)
+    try:
+        yield
+    finally:
+        for number in changed:
+            signal.signal(number, handlers[number])
 
 
 def check_port_is_free(init_method: str) -> None:

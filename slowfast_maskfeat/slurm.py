@@ -17,6 +17,7 @@ _FIRST_SPECIAL_STEP = 0xFFFFFFF0
 
 # Below the ports from which Linux takes those of outgoing connections, 32768 to 60999.
 _FIRST_PORT, _NUM_PORTS = 12_000, 20_000
+_NUMBERS_OF_PORTS = 2**16
 
 _PART = re.compile(r"(?:[^,\[\]\s]|\[[^\[\]]*\])+")
 _RANGE = re.compile(r"(\d+)(?:-(\d+))?")
@@ -119,7 +120,13 @@ def _address(environment: Mapping[str, str], nodes: list[str]) -> str:
     # The name of a node may resolve to an address of its outer network, even for itself.
     host = environment.get("MASTER_ADDR") or (nodes[0] if len(nodes) > 1 else "127.0.0.1")
     if environment.get("MASTER_PORT"):
-        return f"tcp://{host}:{_number(environment, 'MASTER_PORT')}"
+        port = _number(environment, "MASTER_PORT")
+        if not 0 < port < _NUMBERS_OF_PORTS:
+            raise ValueError(
+                f"the environment variable MASTER_PORT must be in [1, {_NUMBERS_OF_PORTS - 1}], "
+                f"got {port}"
+            )
+        return f"tcp://{host}:{port}"
     job = _number(environment, "SLURM_JOB_ID", "SLURM_JOBID")
     step = _number(environment, "SLURM_STEP_ID", "SLURM_STEPID")  # steps may share a node
     return f"tcp://{host}:{_FIRST_PORT + (job + 1009 * step) % _NUM_PORTS}"

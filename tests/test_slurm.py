@@ -82,6 +82,8 @@ def test_names_of_older_versions_and_chosen_addresses():
         ({"SLURM_STEP_NUM_TASKS": "", "SLURM_NTASKS": ""}, "SLURM_STEP_NUM_TASKS"),
         ({"SLURM_JOB_ID": ""}, "SLURM_JOB_ID"),
         ({"MASTER_PORT": "high"}, "MASTER_PORT"),
+        ({"MASTER_PORT": "0"}, "MASTER_PORT"),  # of which each process would take another
+        ({"MASTER_PORT": "65536"}, "MASTER_PORT"),
     ],
 )
 def test_a_variable_that_is_missing_or_wrong_is_named(changed, name):
@@ -151,6 +153,31 @@ def test_sigusr1_to_all_tasks_ends_the_run_with_a_checkpoint(data, tmp_path):
     (saved,) = (tmp_path / "checkpoints").iterdir()
     assert printed[0].splitlines()[-1] == f"stopped by signal {int(signal.SIGUSR1)}; {saved}"
     assert "Traceback" not in "".join(printed)
+
+
+def _listens(port):
+    try:
+        socket.create_server(("", port)).close()
+    except OSError:
+        return True
+    return False
+
+
+def test_a_signal_ends_a_task_that_waits_for_the_others():
+    """It waits in C++, where no handler of Python runs."""
+    port = free_port()
+    variables = {"SLURM_PROCID": "0", "SLURM_STEP_NODELIST": "this-node", "MASTER_PORT": port}
+    code = (
+        "from slowfast_maskfeat import distributed as d; from slowfast_maskfeat import cli\n"
+        "with cli.raising_signals(): d.from_environment('gloo')"
+    )
+    task = subprocess.Popen([sys.executable, "-c", code], env={**os.environ, **STEP, **variables})
+    try:
+        wait_for(lambda: task.poll() is not None or _listens(int(port)))
+        task.send_signal(signal.SIGTERM)
+        assert task.wait(20) == -signal.SIGTERM
+    finally:
+        task.kill()
 
 
 @pytest.mark.slow

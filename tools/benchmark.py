@@ -392,10 +392,17 @@ def main(arguments: Sequence[str] | None = None) -> int:
     if options.child:
         print_memory(options)
         return 0
+    cfg = read_config(options.config)
+    if "traffic" in options.only and not cfg.MASK.ENABLE:
+        print(
+            "benchmark.py: error: --config must be of masked pre-training (MASK.ENABLE True) with "
+            f"--only traffic, got {options.config}",
+            file=sys.stderr,
+        )
+        return 2
     machine = describe_machine()
     for name, value in machine.items():
         print(f"{name:<14}{value}")
-    cfg = read_config(options.config)
     tables = []
     for table in measure(options, cfg):
         print_table(table)

@@ -218,13 +218,13 @@ def visible_places(hidden: Tensor) -> Tensor:
     Raises:
         ValueError: V is not the same for all clips, or 0.
     """
-    num_visible = size_of(hidden[:1].logical_not().sum())
     if torch.compiler.is_compiling():
-        return _places_in_graph(hidden, num_visible)
-    return _checked_places(hidden, num_visible)
+        return _places_in_graph(hidden, size_of(_count_in_graph(hidden), least=1))
+    return _places(hidden, size_of(_checked_count(hidden)))
 
 
-def _checked_places(hidden: Tensor, num_visible: int) -> Tensor:
+def _checked_count(hidden: Tensor) -> Tensor:
+    """Number of visible tokens of each clip, () int64."""
     counts = hidden.logical_not().sum(dim=1).tolist()
     if len(set(counts)) > 1:
         raise ValueError(
@@ -237,17 +237,33 @@ def _checked_places(hidden: Tensor, num_visible: int) -> Tensor:
             "masks must leave some tokens of each clip visible with MASK.MAE_ON, got one that "
             f"hides all {hidden.shape[1]}; lower AUG.MASK_RATIO"
         )
+    return torch.tensor(counts[0])
+
+
+def _places(hidden: Tensor, num_visible: int) -> Tensor:
     places = hidden.logical_not().nonzero()[:, 1]  # (B * V,), clip after clip
     return places.view(len(hidden), num_visible)
 
 
-# One operation in a graph of torch.compile, which would break where the check reads the mask.
+# Operations of their own in a graph of torch.compile, which would break where the mask is read. The
+# count is checked before the graph reads it, so that a mask that does not fit is the same error.
+_count_in_graph = torch.library.custom_op(
+    "slowfast_maskfeat::num_visible",
+    _checked_count,
+    mutates_args=(),
+    schema="(Tensor hidden) -> Tensor",
+)
 _places_in_graph = torch.library.custom_op(
     "slowfast_maskfeat::visible_places",
-    _checked_places,
+    _places,
     mutates_args=(),
     schema="(Tensor hidden, SymInt num_visible) -> Tensor",
 )
+
+
+@_count_in_graph.register_fake
+def _(hidden: Tensor) -> Tensor:
+    return torch.empty((), dtype=torch.int64)
 
 
 @_places_in_graph.register_fake

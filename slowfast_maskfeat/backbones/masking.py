@@ -73,11 +73,13 @@ def take_masked(tokens: Tensor, mask: Tensor) -> Tensor:
     return tokens[clips, places]
 
 
-def size_of(count: Tensor) -> int:
+def size_of(count: Tensor, *, least: int = 0) -> int:
     """Reads a count that is the size of what follows.
 
     Args:
         count: () int64.
+        least: What it must be at least, which a graph is compiled for; outside of one it is not
+            checked. Attention has another graph for no tokens than for some.
 
     Returns:
         Its value. In a graph of torch.compile with `fullgraph` it is a symbol, so that the graph
@@ -87,7 +89,7 @@ def size_of(count: Tensor) -> int:
         return int(count)  # in a graph of a torch before 2.8 it breaks here
     with torch._dynamo.patch_dynamo_config(capture_scalar_outputs=True):
         size: int = count.item()  # type: ignore[assignment]
-    torch._check(size >= 0)
+    torch._check(size >= least)
     return size
 
 

@@ -199,7 +199,7 @@ class ClipDataset(Dataset[Sample]):
             opening=opening.seconds,
             decoding=decoding.seconds,
             augmentation=loading.seconds - decoding.seconds,
-            waiting=sum(max(watch.seconds - watch.computing, 0.0) for watch in (opening, decoding)),
+            waiting=opening.waiting + decoding.waiting,
         )
         return tuple(clips._replace(label_map=label_map) for clips in loaded)
 

@@ -13,8 +13,8 @@ class StageTimes:
         opening: Finding a file, reading its headers and the table of its frames.
         decoding: Decoding frames, reading their bytes included.
         augmentation: Crops, colors and the rest that follows.
-        waiting: Those of the first two in which the process did not compute: it waited for bytes of
-            a disk or network, or for a free core.
+        waiting: Those of the first two in which the process waited for bytes of a disk or network:
+            it did not compute, nor wait for a free core where the system says that apart.
     """
 
     opening: float = 0.0

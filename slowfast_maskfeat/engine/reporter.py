@@ -58,6 +58,7 @@ class Reporter:
     def start_epoch(self, epoch: int, max_epoch: int, step: int) -> None:
         """Start the progress bar of an epoch, at `step` for a resumed one."""
         self.throughput.take()
+        self._stages = StageTimes()  # the steps after the last log period belong to none
         self._progress = Progress(
             self._steps_per_epoch,
             f"epoch {epoch + 1}/{max_epoch}",

@@ -101,7 +101,7 @@ def run_training(
     has_idle = task.has_idle_parameters or isinstance(model, Classifier | ContrastiveModel)
     state.model = distributed.wrap(state.model, has_idle_parameters=has_idle)
     cost = _multiply_adds(cfg, data)
-    utilization = _utilization(cost, model, device, precision)
+    utilization = _utilization(cfg, cost, model, device, precision)
     _log_start(cfg, log, state, loader, device, started_from, cost, utilization)
     open_trackers(cfg, trackers)
     validation = _build_validation(cfg, state, data, device)
@@ -318,13 +318,18 @@ def _multiply_adds(cfg: CfgNode, data: DataSource) -> int | None:
 
 
 def _utilization(
-    cost: int | None, model: nn.Module, device: torch.device, precision: torch.dtype | None
+    cfg: CfgNode,
+    cost: int | None,
+    model: nn.Module,
+    device: torch.device,
+    precision: torch.dtype | None,
 ) -> Utilization | None:
     """Measure the matrix rate of the device; None if the cost of a clip is not known.
 
-    That of a model of several views is counted for one of them.
+    That of a model of several views is counted for one of them, and frozen blocks have no backward
+    pass.
     """
-    if cost is None or isinstance(model, ContrastiveModel):
+    if cost is None or cfg.TRAIN.FREEZE_BLOCKS or isinstance(model, ContrastiveModel):
         return None
     return Utilization(
         multiply_adds=cost,

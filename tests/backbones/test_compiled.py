@@ -53,6 +53,7 @@ CASES: dict[str, dict[str, Any]] = {
     "masked prediction": {**tiny_options("pt_video_hog"), **MVIT, **IN_MASK},
     "with decoder blocks": {**tiny_options("pt_video_hog_xformer"), **MVIT, **IN_MASK},
     "autoencoder": tiny_options("mae_sincos_decsep"),
+    "autoencoder without cls": tiny_options("mae_sincos_decsep", MVIT__CLS_EMBED_ON=False),
     "latents": tiny_options("pt_video_hog", **LATENTS) | MVIT | IN_MASK,
     "byol": view_options("byol"),
     "dino": view_options("dino"),
@@ -207,6 +208,9 @@ def test_compiled_masks_of_unequal_size_are_refused_as_without_it() -> None:
     mask[:, 0], mask[0, 0, 0, 0] = True, False
     with pytest.raises(ValueError, match="the same number of tokens of each clip visible"):
         model(batch.clips, mask)
+    model(batch.clips, batch.mask)
+    with pytest.raises(ValueError, match="got one that hides all 64"):
+        model(batch.clips, torch.ones_like(mask))
 
 
 def test_the_network_is_found_inside_the_wrappers_of_torch_compile_and_ddp() -> None:

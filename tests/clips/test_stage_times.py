@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import os
+import subprocess
+import sys
 import time
 
 import pytest
@@ -26,6 +29,39 @@ def test_a_stopwatch_tells_computing_from_waiting():
         time.sleep(0.2)
     assert watch.seconds >= 0.2
     assert watch.computing < 0.1
+    assert watch.waiting >= 0.1
+
+
+def compute_on_a_core_that_another_uses() -> Stopwatch:
+    """Compute for 0.2 s, which takes longer."""
+    watch, cores = Stopwatch(), os.sched_getaffinity(0)
+    os.sched_setaffinity(0, {min(cores)})  # which its child inherits
+    other = subprocess.Popen(
+        [sys.executable, "-c", "print(flush=True)\nwhile True: pass"], stdout=subprocess.PIPE
+    )
+    try:
+        assert other.stdout is not None
+        other.stdout.readline()
+        with watch.running():
+            end = time.process_time() + 0.2
+            while time.process_time() < end:
+                pass
+    finally:
+        other.kill()
+        other.communicate()
+        os.sched_setaffinity(0, cores)
+    return watch
+
+
+@pytest.mark.skipif(
+    not os.path.exists("/proc/thread-self/schedstat"), reason="the system does not say it"
+)
+def test_waiting_for_a_core_is_not_waiting_for_a_disk() -> None:
+    watch = compute_on_a_core_that_another_uses()
+    assert watch.computing >= 0.2
+    assert watch.queued > 0.05
+    assert watch.seconds - watch.computing > 0.05
+    assert watch.waiting < 0.03
 
 
 @pytest.mark.parametrize("num_workers", [0, 1])

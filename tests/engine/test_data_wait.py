@@ -71,3 +71,20 @@ def test_a_period_that_waits_is_explained_once(tmp_path):
     assert all(event.get("rss_gib", event.get("memory_gib")) > 0 for event in logged)
     (line,) = [line for line in stream.getvalue().splitlines() if line.startswith("data wait")]
     assert "the workers wait for the disk or network 80% of their time" in line
+
+
+def test_steps_after_the_last_period_of_an_epoch_do_not_count_in_the_next(tmp_path):
+    path, stream = tmp_path / "stats.jsonl", io.StringIO()
+    reporter = _reporter(path, stream, num_workers=1)
+    state = SimpleNamespace(epoch=0, step=1, scaler=SimpleNamespace(is_enabled=lambda: False))
+    lost = SimpleNamespace(num_distinct=0)
+    reporter.window(state, {"loss": 1.0, "num_skipped": 0}, 0.1, lost)
+    reporter.step(ClipBatch(torch.zeros(2, 3, 1, 4, 4), stages=StageTimes(decoding=100.0)))
+    reporter.start_epoch(1, 2, 0)
+    with reporter.throughput.waiting():
+        torch.linalg.svd(torch.rand(200, 200))
+    reporter.step(ClipBatch(torch.zeros(2, 3, 1, 4, 4), stages=StageTimes(opening=1.0)))
+    reporter.window(state, {"loss": 1.0, "num_skipped": 0}, 0.1, lost)
+    reporter.close()
+    (line,) = [line for line in stream.getvalue().splitlines() if line.startswith("data wait")]
+    assert "opening takes 100% of the workers' time" in line

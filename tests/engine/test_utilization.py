@@ -6,7 +6,7 @@ import time
 
 import pytest
 import torch
-from helpers.tiny_run import PRETRAINING, events, make_videos, run
+from helpers.tiny_run import FINETUNING, PRETRAINING, events, make_videos, run
 
 from slowfast_maskfeat.engine.utilization import Utilization, matrix_rate
 
@@ -38,3 +38,13 @@ def test_a_run_logs_what_it_achieves(tmp_path):
         achieved = 6e-12 * start["multiply_adds"] * event["clips_per_second"]
         assert event["tflops"] == pytest.approx(achieved)
         assert event["mfu"] == pytest.approx(achieved / start["matrix_tflops"])
+
+
+def test_a_run_with_frozen_blocks_logs_no_share(tmp_path):
+    """Their backward pass is left out, so that a step costs less than three forward passes."""
+    data = make_videos(tmp_path)
+    options = {"LOG_MODEL_INFO": True, "SOLVER.MAX_EPOCH": 1, "TRAIN.FREEZE_BLOCKS": -1}
+    done = run(data, tmp_path / "run", FINETUNING, options, {"TEST.ENABLE": False})
+    assert done.returncode == 0, done.stderr
+    assert events(tmp_path / "run", "start")[0]["multiply_adds"] > 0
+    assert all("mfu" not in event for event in events(tmp_path / "run", "train"))

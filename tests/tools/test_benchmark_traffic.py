@@ -116,6 +116,15 @@ def test_a_step_of_the_demo_waits_for_nothing():
     assert report.total(counts["optimizer"]).launches <= 40
 
 
+def test_another_method_is_one_line(capsys):
+    file = "configs/masked_ssl/in1k_VIT_B_DINO_PT.yaml"
+    assert benchmark.main(["--only", "traffic", "--config", file]) == 2
+    printed = capsys.readouterr()
+    assert not printed.out
+    assert printed.err.startswith("benchmark.py: error: --config must be of masked pre-training")
+    assert printed.err.rstrip().endswith(f"got {file}")
+
+
 @pytest.mark.slow  # thousands of operators, each traced in Python
 def test_the_traffic_of_pretraining_stays_low():
     """MaskFeat with S 16x4 in bfloat16, batch 32: launches, bytes of a clip, share of casts."""
