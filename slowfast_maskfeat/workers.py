@@ -11,9 +11,11 @@ import os
 import signal
 import sys
 import threading
+import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from multiprocessing import resource_tracker
+from types import TracebackType
 
 # SIGUSR1 is what SLURM's --signal usually sends before the end of a job; Windows has none.
 SIGNALS: tuple[signal.Signals, ...] = (
@@ -82,7 +84,24 @@ def become_worker(parent: int | None = None) -> None:
         ctypes.CDLL(None).prctl(_PR_SET_PDEATHSIG, int(signal.SIGKILL), 0, 0, 0)
         if os.getppid() != parent:  # it ended in between
             os._exit(128 + signal.SIGKILL)
+        _report_no_lost_connection()
     unblock_signals()
+
+
+def _report_no_lost_connection() -> None:
+    """Let the kernel end this process before it prints that a connection to its parent is lost.
+
+    The connections of a process that is killed are closed just before it has ended. The thread that
+    hands tensors over (multiprocessing.resource_sharer) then calls this hook.
+    """
+    report = sys.excepthook
+
+    def hook(kind: type[BaseException], error: BaseException, trace: TracebackType | None) -> None:
+        if issubclass(kind, OSError | EOFError):
+            time.sleep(1.0)
+        report(kind, error, trace)
+
+    sys.excepthook = hook
 
 
 def unblock_signals() -> None:

@@ -34,7 +34,8 @@ def call_in_one_dtype(module: nn.Module, tokens: Tensor, *args: Any) -> Any:
 
     Parameters named `gamma_*`, the scales of layers, stay in float32: the sums that follow them are
     as accurate as these are. float16 has no normal numbers for small weights, so that nothing is
-    cast here. A compiled module is left to the compiler, which fuses casts with what is around.
+    cast here. In the graph of a whole model the compiler fuses casts with what is around; that of a
+    block gets cast parameters.
 
     Args:
         module: whose layer norms are of this file's class.
@@ -47,7 +48,6 @@ def call_in_one_dtype(module: nn.Module, tokens: Tensor, *args: Any) -> Any:
     device = tokens.device.type
     if (
         torch.compiler.is_compiling()
-        or module._compiled_call_impl is not None
         or not torch.amp.is_autocast_available(device)
         or not torch.is_autocast_enabled(device)
         or torch.get_autocast_dtype(device) != torch.bfloat16
