@@ -161,6 +161,32 @@ def _ending_at_signals() -> Iterator[None]:
             signal.signal(number, handlers[number])
 
 
+def check_address(init_method: str) -> None:
+    """Check the form of an address at which processes can meet.
+
+    Args:
+        init_method: Rendezvous of the processes, of ``--init_method``.
+
+    Raises:
+        ValueError: It has another form, or a port that does not exist.
+    """
+    address = urlparse(init_method)
+    try:
+        has_port = bool(address.port)
+    except ValueError:  # above 65535, or no number
+        has_port = False
+    is_known = {
+        "tcp": bool(address.hostname) and has_port,
+        "file": bool(address.path),
+        "env": True,
+    }.get(address.scheme, False)
+    if not is_known:
+        raise ValueError(
+            "--init_method must be tcp://HOST:PORT with a port in [1, 65535], file:///PATH or "
+            f"env://, got {init_method!r}"
+        )
+
+
 def check_port_is_free(init_method: str) -> None:
     """Check the port of an address on this machine, where its first process will listen.
 
@@ -185,10 +211,7 @@ def _address(init_method: str) -> tuple[str, int | None]:
     if init_method.startswith("env://"):
         port = os.environ.get("MASTER_PORT", "")
         return f"MASTER_PORT {port}", int(port) if port.isdecimal() else None
-    try:
-        return f"--init_method {init_method}", urlparse(init_method).port
-    except ValueError:  # torch has a message for it
-        return f"--init_method {init_method}", None
+    return f"--init_method {init_method}", urlparse(init_method).port
 
 
 def _port_in_use(source: str, port: int | None) -> ValueError:

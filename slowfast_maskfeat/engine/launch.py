@@ -106,6 +106,8 @@ def launch(
             f"--init_method must be set with --num_shards {num_shards}; use "
             "tcp://HOST_OF_SHARD_0:9999"
         )
+    if init_method is not None:
+        distributed.check_address(init_method)
     if init_method is not None and shard_id == 0:
         distributed.check_port_is_free(init_method)
     world_size = num_processes * num_shards

@@ -16,6 +16,7 @@ from helpers import sessions
 from helpers.tiny_run import wait_for
 
 from slowfast_maskfeat import distributed
+from slowfast_maskfeat.distributed import check_address
 from slowfast_maskfeat.engine.launch import launch
 
 
@@ -220,3 +221,20 @@ def test_processes_share_the_threads_of_the_one_that_starts_them(tmp_path: Path)
 def test_contradictions(arguments: dict[str, int], text: str) -> None:
     with pytest.raises(ValueError, match=text):
         launch(print, **arguments)  # type: ignore[arg-type]
+
+
+@pytest.mark.parametrize(
+    "address",
+    [
+        *("foo", "", "file://", "http://host:9999"),
+        *("tcp://host", "tcp://:9999", "tcp://host:0", "tcp://host:99999", "tcp://host:x"),
+    ],
+)
+def test_an_address_of_another_form_is_an_error_before_anything_starts(address: str) -> None:
+    with pytest.raises(ValueError, match=f"^--init_method must be tcp://.*, got {address!r}$"):
+        launch(print, 1, num_shards=2, shard_id=1, init_method=address)
+
+
+@pytest.mark.parametrize("address", ["tcp://[::1]:9999", "tcp://host:1", "file:///a/b", "env://"])
+def test_addresses_of_torch_are_accepted(address: str) -> None:
+    check_address(address)
