@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from collections.abc import Callable, Sequence
 from contextlib import AbstractContextManager, nullcontext
 from typing import NamedTuple
@@ -188,17 +189,19 @@ class ClipDataset(Dataset[Sample]):
     def _load(self, row: int, generators: Generators) -> tuple[ViewClips, ...]:
         """Open a video and load its clips, with the label map of an image."""
         maps = self.label_maps
-        opening, loading = Stopwatch(), Stopwatch()
+        opening = Stopwatch()
         with opening.running():
             label_map = None if maps is None else maps.read(self.videos.path(row))
             opened = self.open(row)
-        with opened.video, loading.running():
+        start = time.perf_counter()
+        with opened.video:
             loaded = self.views.load(opened, generators)
+        loading = time.perf_counter() - start
         decoding = opened.video.decoding
         self._stages += StageTimes(
             opening=opening.seconds,
             decoding=decoding.seconds,
-            augmentation=loading.seconds - decoding.seconds,
+            augmentation=loading - decoding.seconds,
             waiting=opening.waiting + decoding.waiting,
         )
         return tuple(clips._replace(label_map=label_map) for clips in loaded)

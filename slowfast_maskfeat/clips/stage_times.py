@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import astuple, dataclass
+from dataclasses import dataclass
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -24,9 +24,12 @@ class StageTimes:
 
     def __add__(self, other: StageTimes) -> StageTimes:
         """Return the sums."""
-        pairs = zip(astuple(self), astuple(other), strict=True)
-        names = ("opening", "decoding", "augmentation", "waiting")
-        return StageTimes(**dict(zip(names, map(sum, pairs), strict=True)))
+        return StageTimes(
+            opening=self.opening + other.opening,
+            decoding=self.decoding + other.decoding,
+            augmentation=self.augmentation + other.augmentation,
+            waiting=self.waiting + other.waiting,
+        )
 
     @property
     def total(self) -> float:
