@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -112,56 +113,71 @@ def load_weights(
         content=content,
     )
     left_out = [name for name in file.weights if name.startswith(tuple(leave_out))]
-    own = model.state_dict()
-    state, full_names = _without_backbone(own)
+    state, full_names = _without_backbone(model.state_dict())
     found, found_names = _without_backbone(
         {name: value for name, value in file.weights.items() if name not in left_out}
     )
     _require_floats(found, state, path)
     target = TokenLayout("cls_token" in state, getattr(model, "configured_grid", None))
     is_still = is_of_images(state) or (target.grid is not None and target.grid.t == 1)
-    values, reshaped, refused, used = _match(
-        found,
-        state,
-        source=source_layout(found, file.grid, for_one_step=is_still),
-        target=target,
-        inflate=inflate,
-    )
+    source = source_layout(found, file.grid, for_one_step=is_still)
+    match = _match(found, state, source=source, target=target, inflate=inflate)
     own_head = [name for name in state if name.startswith(f"{CLASSIFIER}projection.")]
-    if own_head and all(name in values for name in own_head):
+    if own_head and match.values.keys() >= set(own_head):
         other = compare_class_names(
             file.class_names, class_names, path, may_start_anew=not complete
         )
         if other:
-            values = {name: value for name, value in values.items() if name not in own_head}
-            refused.update(dict.fromkeys(own_head, f"of other classes, {other}"))
+            match.refuse(own_head, f"of other classes, {other}")
+    has_head = not match.values.keys().isdisjoint(own_head)
     report = LoadReport(
         path=path,
-        loaded=tuple(full_names[name] for name in state if name in values),
-        missing=tuple(full_names[name] for name in state if name not in values),
+        loaded=tuple(full_names[name] for name in state if name in match.values),
+        missing=tuple(full_names[name] for name in state if name not in match.values),
         unexpected=tuple(
-            found_names[name] for name in found if name not in state and name not in used
+            found_names[name] for name in found if name not in state and name not in match.used
         ),
-        reshaped={full_names[name]: how for name, how in reshaped.items()},
-        refused={full_names[name]: why for name, why in refused.items()},
+        reshaped={full_names[name]: how for name, how in match.reshaped.items()},
+        refused={full_names[name]: why for name, why in match.refused.items()},
         left_out=tuple(left_out),
-        coverage=_coverage(state, values),
-        classifier=explain_classifier(own_head, state, found, refused),
-        unchecked_order=bool(class_names)
-        and not file.class_names
-        and any(name in values for name in own_head),
+        coverage=_coverage(state, match.values),
+        classifier=explain_classifier(own_head, state, found, match.refused),
+        unchecked_order=has_head and bool(class_names) and not file.class_names,
         initialized=initialized,
     )
-    _check_numbers(values, path)
+    _check_numbers(match.values, path)
     if report.coverage < min_coverage:
         why = explain_names(found, state, path, renamed=rename is not None)
         raise _too_little(report, min_coverage, why)
     if complete and report.missing:
         raise _incomplete(report)
     with torch.no_grad():
-        for name, value in values.items():
+        for name, value in match.values.items():
             state[name].copy_(value)
     return report
+
+
+@dataclass(frozen=True, kw_only=True)
+class _Match:
+    """Weights of a file that fit a model.
+
+    Attributes:
+        values: in the model's shapes, by its names.
+        reshaped: how, of those that were.
+        refused: why, of those that do not fit.
+        used: names of the file's tables from which others were computed.
+    """
+
+    values: dict[str, Tensor] = field(default_factory=dict)
+    reshaped: dict[str, str] = field(default_factory=dict)
+    refused: dict[str, str] = field(default_factory=dict)
+    used: set[str] = field(default_factory=set)
+
+    def refuse(self, names: Iterable[str], why: str) -> None:
+        """Take weights out again."""
+        for name in names:
+            del self.values[name]
+            self.refused[name] = why
 
 
 def _too_little(report: LoadReport, min_coverage: float, why: str) -> LoadError:
@@ -187,18 +203,10 @@ def _match(
     source: TokenLayout,
     target: TokenLayout,
     inflate: str,
-) -> tuple[dict[str, Tensor], dict[str, str], dict[str, str], set[str]]:
-    """Match the weights of a file with those of a model.
-
-    Returns:
-        Values in the model's shapes by name; for reshaped ones, how; for those whose shapes do not
-        match, both shapes; and the names of the file's tables from which others were computed.
-    """
+) -> _Match:
+    """Match the weights of a file with those of a model."""
     made = other_form(found, state, source=source, target=target, inflate=inflate)
-    values: dict[str, Tensor] = {}
-    reshaped: dict[str, str] = {}
-    refused: dict[str, str] = {}
-    used: set[str] = set()
+    match = _Match()
     for name, own in state.items():
         if name not in found and name not in made:
             continue
@@ -220,16 +228,16 @@ def _match(
                 name, weight, shape, source=layout, target=target, inflate=inflate
             )
             if change is None:
-                refused[name] = f"{old} -> {shape}"
+                match.refused[name] = f"{old} -> {shape}"
                 continue
             weight = change.value
             steps.append(f"{old} -> {shape}, {change.how}")
         assert tuple(weight.shape) == shape, name
-        values[name] = weight
-        used.update(made_of)
+        match.values[name] = weight
+        match.used.update(made_of)
         if steps:
-            reshaped[name] = "; ".join(steps)
-    return values, reshaped, refused, used
+            match.reshaped[name] = "; ".join(steps)
+    return match
 
 
 def _without_backbone(weights: Mapping[str, Tensor]) -> tuple[dict[str, Tensor], dict[str, str]]:
