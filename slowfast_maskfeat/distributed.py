@@ -7,18 +7,15 @@ calls none of the setup functions.
 from __future__ import annotations
 
 import atexit
-import errno
 import inspect
 import os
 import signal
-import socket
 import sys
 import threading
 from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager, contextmanager, nullcontext
 from datetime import timedelta
 from typing import Any, NamedTuple, NoReturn, TypeVar
-from urllib.parse import urlparse
 
 import torch
 import torch.distributed as dist
@@ -28,7 +25,7 @@ from torch.distributed.rendezvous import rendezvous
 from torch.nn.parallel import DistributedDataParallel
 
 from slowfast_maskfeat import slurm
-from slowfast_maskfeat.rendezvous import meet, shares_store
+from slowfast_maskfeat.rendezvous import meet, port_in_use, shares_store
 from slowfast_maskfeat.workers import SIGNALS
 
 Item = TypeVar("Item")
@@ -136,7 +133,7 @@ def setup(
     except (dist.DistNetworkError, dist.DistStoreError) as error:
         reason = str(error).splitlines()[0]
         if "EADDRINUSE" in reason:
-            raise _port_in_use(*_address(init_method)) from None
+            raise port_in_use(init_method) from None
         raise ValueError(f"the processes can't meet at {init_method}: {reason}") from None
 
 
@@ -159,65 +156,6 @@ def _ending_at_signals() -> Iterator[None]:
     finally:
         for number in changed:
             signal.signal(number, handlers[number])
-
-
-def check_address(init_method: str) -> None:
-    """Check the form of an address at which processes can meet.
-
-    Args:
-        init_method: Rendezvous of the processes, of ``--init_method``.
-
-    Raises:
-        ValueError: It has another form, or a port that does not exist.
-    """
-    address = urlparse(init_method)
-    try:
-        has_port = bool(address.port)
-    except ValueError:  # above 65535, or no number
-        has_port = False
-    is_known = {
-        "tcp": bool(address.hostname) and has_port,
-        "file": bool(address.path),
-        "env": True,
-    }.get(address.scheme, False)
-    if not is_known:
-        raise ValueError(
-            "--init_method must be tcp://HOST:PORT with a port in [1, 65535], file:///PATH or "
-            f"env://, got {init_method!r}"
-        )
-
-
-def check_port_is_free(init_method: str) -> None:
-    """Check the port of an address on this machine, where its first process will listen.
-
-    Args:
-        init_method: Rendezvous of the processes; without a port, nothing is checked.
-
-    Raises:
-        ValueError: If another program listens on the port.
-    """
-    source, port = _address(init_method)
-    if not port:
-        return
-    try:
-        socket.create_server(("", port)).close()
-    except OSError as error:
-        if error.errno == errno.EADDRINUSE:
-            raise _port_in_use(source, port) from None
-
-
-def _address(init_method: str) -> tuple[str, int | None]:
-    """Name of the setting that an address comes from, and its port."""
-    if init_method.startswith("env://"):
-        port = os.environ.get("MASTER_PORT", "")
-        return f"MASTER_PORT {port}", int(port) if port.isdecimal() else None
-    return f"--init_method {init_method}", urlparse(init_method).port
-
-
-def _port_in_use(source: str, port: int | None) -> ValueError:
-    return ValueError(
-        f"{source}: port {port} is in use on this machine, maybe by another run; choose another"
-    )
 
 
 def from_environment(backend: str, task: slurm.SlurmTask | None = None) -> bool:

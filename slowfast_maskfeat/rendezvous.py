@@ -1,4 +1,4 @@
-"""Where the processes of one attempt of torchrun find each other, apart from earlier attempts.
+"""Where the processes of a run meet: the address, and for torchrun the part of its store.
 
 torchrun keeps one store for all attempts of a run, and torch writes the addresses of the processes
 into it under the same names each time: after a restart a process can read the address of one that
@@ -8,13 +8,69 @@ restarts that torchrun tells its processes does not help, since the machines of 
 
 from __future__ import annotations
 
+import errno
 import os
+import socket
 import time
 from datetime import timedelta
+from urllib.parse import urlparse
 
 from torch.distributed import DistStoreError, PrefixStore, Store  # type: ignore[attr-defined]
 
 _POLL_SECONDS = 0.05
+
+
+def check_address(init_method: str) -> None:
+    """Check the form of an address at which processes can meet.
+
+    Args:
+        init_method: Rendezvous of the processes, of ``--init_method``.
+
+    Raises:
+        ValueError: It has another form, or a port that does not exist.
+    """
+    address = urlparse(init_method)
+    try:
+        has_port = bool(address.port)
+    except ValueError:  # above 65535, or no number
+        has_port = False
+    is_known = {
+        "tcp": bool(address.hostname) and has_port,
+        "file": bool(address.path),
+        "env": True,
+    }.get(address.scheme, False)
+    if not is_known:
+        raise ValueError(
+            "--init_method must be tcp://HOST:PORT with a port in [1, 65535], file:///PATH or "
+            f"env://, got {init_method!r}"
+        )
+
+
+def check_port_is_free(init_method: str) -> None:
+    """Check the port of an address on this machine, where its first process will listen.
+
+    Args:
+        init_method: Rendezvous of the processes; without a port, nothing is checked.
+
+    Raises:
+        ValueError: If another program listens on the port.
+    """
+    _, port = _source_and_port(init_method)
+    if not port:
+        return
+    try:
+        socket.create_server(("", port)).close()
+    except OSError as error:
+        if error.errno == errno.EADDRINUSE:
+            raise port_in_use(init_method) from None
+
+
+def port_in_use(init_method: str) -> ValueError:
+    """Return the error for an address whose port another program has."""
+    source, port = _source_and_port(init_method)
+    return ValueError(
+        f"{source}: port {port} is in use on this machine, maybe by another run; choose another"
+    )
 
 
 def shares_store() -> bool:
@@ -70,3 +126,11 @@ def _answer(store: Store, attempt: str, world_size: int, timeout: timedelta) -> 
                 store.set(f"answer/{rank}/{arrival}", attempt)
                 answered[rank] = arrival
         time.sleep(_POLL_SECONDS)
+
+
+def _source_and_port(init_method: str) -> tuple[str, int | None]:
+    """Name of the setting that an address comes from, and its port."""
+    if init_method.startswith("env://"):
+        port = os.environ.get("MASTER_PORT", "")
+        return f"MASTER_PORT {port}", int(port) if port.isdecimal() else None
+    return f"--init_method {init_method}", urlparse(init_method).port

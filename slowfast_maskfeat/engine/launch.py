@@ -19,7 +19,7 @@ from typing import Any, NamedTuple
 
 import torch
 
-from slowfast_maskfeat import distributed
+from slowfast_maskfeat import distributed, rendezvous
 from slowfast_maskfeat.cli import Terminated, raising_signals, system_error
 from slowfast_maskfeat.workers import SIGNALS, starting_workers, unblock_signals
 
@@ -107,9 +107,9 @@ def launch(
             "tcp://HOST_OF_SHARD_0:9999"
         )
     if init_method is not None:
-        distributed.check_address(init_method)
+        rendezvous.check_address(init_method)
     if init_method is not None and shard_id == 0:
-        distributed.check_port_is_free(init_method)
+        rendezvous.check_port_is_free(init_method)
     world_size = num_processes * num_shards
     if world_size == 1:
         function(*args)

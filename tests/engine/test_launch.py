@@ -16,8 +16,8 @@ from helpers import sessions
 from helpers.tiny_run import wait_for
 
 from slowfast_maskfeat import distributed
-from slowfast_maskfeat.distributed import check_address
 from slowfast_maskfeat.engine.launch import launch
+from slowfast_maskfeat.rendezvous import check_address
 
 
 def fail(kind: str) -> None:
@@ -57,6 +57,7 @@ import signal, sys, time
 from pathlib import Path
 from slowfast_maskfeat import distributed
 from slowfast_maskfeat.engine.launch import launch
+from slowfast_maskfeat.rendezvous import check_address
 
 def work(folder):
     stopped = []
@@ -120,6 +121,7 @@ from pathlib import Path
 from slowfast_maskfeat import distributed
 from slowfast_maskfeat.cli import exit_code
 from slowfast_maskfeat.engine.launch import launch
+from slowfast_maskfeat.rendezvous import check_address
 
 def work(folder):
     (Path(folder) / f"ready{distributed.rank()}").touch()
