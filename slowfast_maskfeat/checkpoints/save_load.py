@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import argparse
 import errno
 import os
 import pickle
@@ -31,6 +32,10 @@ SUFFIX = ".pyth"
 _SUFFIXES = (SUFFIX, ".pth", ".pt", safetensors_file.SUFFIX)
 _NAME = re.compile(r"(.*checkpoint_epoch_)(\d{5,})(?:_step_(\d{7,}))?" + re.escape(SUFFIX))
 _PLAIN_TYPES = (bool, int, float, complex, str, bytes, type(None), torch.Size, torch.dtype)
+
+# Whole training files of DINO, iBOT and others have their command line in it. It holds values of
+# the types that are read anyway, and runs no code.
+torch.serialization.add_safe_globals([argparse.Namespace])
 
 
 def checkpoint_path(
@@ -195,7 +200,8 @@ def load_checkpoint(path: str | os.PathLike[str]) -> dict[str, Any]:
             safetensors file.
 
     Returns:
-        The dict; of a safetensors file, that of ``read_safetensors``.
+        The dict; of a safetensors file, that of ``read_safetensors``. The options of a command line
+        (``argparse.Namespace``) are a dict.
 
     Raises:
         ValueError: If the file is missing, unreadable, not a checkpoint, damaged, split into
@@ -295,7 +301,10 @@ def _read(path: Path) -> dict[str, Any]:
             f"{path} must hold a dict with 'model_state', or of names and tensors, got a "
             f"{type(content).__name__}"
         )
-    return content
+    return {
+        name: vars(value) if isinstance(value, argparse.Namespace) else value
+        for name, value in content.items()
+    }
 
 
 def _what_is_there(path: Path) -> str:

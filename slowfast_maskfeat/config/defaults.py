@@ -250,7 +250,7 @@ def _augmentation() -> CfgNode:
     node.MASK_TUBE = False  # the same mask in all frames
     node.MASK_FRAMES = False  # mask whole frames
     node.MAX_MASK_PATCHES_PER_BLOCK = None  # largest block of a block-wise mask; None: the quota
-    node.MIN_MASK_PATCHES_PER_BLOCK = None  # new: least block; None: a fifth of the quota
+    node.MIN_MASK_PATCHES_PER_BLOCK = None  # new: least block; None: the mask type's own
     return node
 
 

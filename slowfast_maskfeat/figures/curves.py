@@ -125,7 +125,13 @@ MONITOR_PANELS = (
 )
 PROTOTYPE_PANELS = (
     LOSS_PANEL,
-    CurvePanel("teacher_entropy", "entropy of the teacher (% of uniform)"),
+    *(
+        CurvePanel(f"{name}_entropy", label, f"{name}_mean_entropy", "of the mean distribution")
+        for name, label in (
+            ("teacher", "entropy of the teacher (% of uniform)"),
+            ("patch", "entropy of masked tokens (% of uniform)"),
+        )
+    ),
 )
 _LR_PANEL = CurvePanel("lr", "learning rate")
 

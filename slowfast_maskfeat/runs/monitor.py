@@ -5,6 +5,8 @@ from __future__ import annotations
 import math
 import time
 from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -29,12 +31,14 @@ from slowfast_maskfeat.engine.monitor import Monitor
 from slowfast_maskfeat.engine.state import TrainState
 from slowfast_maskfeat.engine.stop_signals import StopSignals
 from slowfast_maskfeat.features.extraction import FeatureExtraction, FeatureKind
+from slowfast_maskfeat.log import read_events
 from slowfast_maskfeat.metrics.representation import effective_rank, mean_deviation
 from slowfast_maskfeat.probes import neighbor_scores
 from slowfast_maskfeat.runs.features import feature_network_of
 from slowfast_maskfeat.runs.report import print_main
 
 _MAX_CLIPS = 2000
+_CLEARLY_BELOW = 0.9  # of the rank of the first weights
 
 
 def build_monitor(
@@ -100,6 +104,49 @@ def _best_so_far(cfg: CfgNode, state: TrainState) -> float:
     return value if isinstance(value, float) else -math.inf
 
 
+@dataclass(kw_only=True)
+class CollapseWatch:
+    """Notices that the features have collapsed, once until they have recovered.
+
+    Random weights may already give nearly equal features of all clips, and a few clips span few
+    directions: neither is a collapse.
+
+    Attributes:
+        floor: TRAIN.MONITOR_MIN_RANK, the effective rank below which features have collapsed.
+        first_rank: that of the weights before the first epoch; NaN if it is not known.
+        has_warned: whether the features had collapsed when they were measured last.
+    """
+
+    floor: float
+    first_rank: float = math.nan
+    has_warned: bool = False
+
+    def notices(self, rank: float, *, max_rank: int) -> bool:
+        """Return whether features of this effective rank are a collapse that is new.
+
+        Args:
+            rank: NaN if the features are not finite, or all zero.
+            max_rank: the largest one that so many clips and channels can have.
+        """
+        limit = min(self.floor, max_rank / 2)
+        if math.isfinite(self.first_rank):
+            limit = min(limit, _CLEARLY_BELOW * self.first_rank)
+        had_collapsed = self.has_warned
+        self.has_warned = not rank >= limit
+        return self.has_warned and not had_collapsed
+
+
+def _rank_before(cfg: CfgNode, state: TrainState) -> float:
+    """Return the effective rank before the first epoch in the log of a resumed run, or NaN."""
+    log = Path(cfg.OUTPUT_DIR, "stats.jsonl")
+    ranks = [
+        event.get("rank")
+        for event in (read_events(log) if state.checkpoint is not None and log.exists() else [])
+        if event.get("event") == "monitor" and event.get("epoch") == 0
+    ]
+    return ranks[-1] if ranks and isinstance(ranks[-1], float) else math.nan
+
+
 class _Measurement:
     """Measures the features of the current weights; see `build_monitor`.
 
@@ -121,7 +168,8 @@ class _Measurement:
         self.figures = tuple(
             name for name in cfg.TRAIN.MONITOR if name != "knn" or not self.without_labels
         )
-        self._has_warned = False
+        rank_before = from_main(lambda: _rank_before(cfg, state))
+        self._watch = CollapseWatch(floor=cfg.TRAIN.MONITOR_MIN_RANK, first_rank=rank_before)
 
     def __call__(self, signals: StopSignals) -> dict[str, Any]:
         """Measure; see `Monitor.measure`."""
@@ -217,17 +265,18 @@ class _Measurement:
         is_first = self._state.epoch == 0
         when = " before the first epoch" if is_first else ""
         line = f"features{when}: {', '.join(texts)}; {results['num_clips']} clips"
-        cfg = self._cfg
-        floor = cfg.TRAIN.MONITOR_MIN_RANK
-        # Random weights may give nearly equal features of all clips: nothing has collapsed yet.
-        if is_first or self._has_warned or not results.get("rank", math.inf) < floor:
+        if "rank" not in results:
             return line
-        self._has_warned = True
+        if is_first:
+            self._watch.first_rank = results["rank"]
+            return line
+        if not self._watch.notices(results["rank"], max_rank=max_rank):
+            return line
         return (
             f"{line}\nWARNING: THE FEATURES HAVE COLLAPSED: their effective rank "
-            f"{results['rank']:.2f} is below TRAIN.MONITOR_MIN_RANK {floor:g}: nearly all clips "
-            "have the same features, whatever the loss is; stop, and try a lower SOLVER.BASE_LR, a "
-            "higher momentum of the teacher or more weight decay"
+            f"{results['rank']:.2f} is below TRAIN.MONITOR_MIN_RANK {self._watch.floor:g}, or they "
+            "are not finite: nearly all clips have the same features, whatever the loss is; stop, "
+            "and try a lower SOLVER.BASE_LR, a higher momentum of the teacher or more weight decay"
         )
 
 

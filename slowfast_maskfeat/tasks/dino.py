@@ -16,17 +16,16 @@ from slowfast_maskfeat.tasks.teacher import PrototypeTask
 class DINO(PrototypeTask):
     """Match a teacher's distributions of the large views from all other views."""
 
-    scalar_names = ("teacher_entropy",)
+    scalar_names = ("teacher_entropy", "teacher_mean_entropy")
 
     def step(self, model: nn.Module, batch: ClipBatch) -> StepOutput:
         """Compute the mean loss over the samples.
 
         Returns:
-            `weight` is the number of samples. The scalar `teacher_entropy` is that of the teacher's
-            distributions, in percent of the uniform one: near 0 or 100 it has collapsed.
+            `weight` is the number of samples. The scalars are those of `entropies` for "teacher".
         """
         views = self.clips_of_views(batch.views)
         num_seen = sum(kind.views_per_sample for kind in batch.views[: self.num_global_kinds])
         outputs = self.teacher(views[:num_seen])  # (Q, B, K)
-        loss, entropy = self.compare_views(model(views), outputs)
-        return StepOutput(loss, self.num_samples(batch), {"teacher_entropy": entropy})
+        loss, scalars = self.compare_views(model(views), outputs)
+        return StepOutput(loss, self.num_samples(batch), scalars)

@@ -15,7 +15,7 @@ from slowfast_maskfeat.backbones import ContrastiveModel, IBOTLogits, resize_mas
 from slowfast_maskfeat.clips.batch import ClipBatch
 from slowfast_maskfeat.losses import patch_cross_entropy
 from slowfast_maskfeat.tasks.base import StepOutput, unwrap
-from slowfast_maskfeat.tasks.teacher import Center, PrototypeTask
+from slowfast_maskfeat.tasks.teacher import Center, PrototypeTask, entropies
 
 
 class IBOT(PrototypeTask):
@@ -34,7 +34,11 @@ class IBOT(PrototypeTask):
         **options: of `PrototypeTask`.
     """
 
-    scalar_names = ("views", "patches", "teacher_entropy")
+    scalar_names = (
+        *("views", "patches"),
+        *("teacher_entropy", "teacher_mean_entropy"),
+        *("patch_entropy", "patch_mean_entropy"),
+    )
 
     def __init__(
         self,
@@ -57,7 +61,8 @@ class IBOT(PrototypeTask):
 
         Returns:
             `weight` is the number of samples. Scalars: the loss of `views` and of `patches`, each
-            before its weight, and `teacher_entropy` of its distributions of views, see `DINO`.
+            before its weight, and those of `entropies` of the teacher's distributions of views
+            ("teacher") and of the masked tokens ("patch").
         """
         views = self.clips_of_views(batch.views)
         masks = self._masks(batch)
@@ -66,7 +71,7 @@ class IBOT(PrototypeTask):
         if self.training:
             self._add_to_patch_center(outputs)
         student: IBOTLogits = model(views, masks)
-        of_views, entropy = self.compare_views(student.views, outputs.views)
+        of_views, entropies_of_views = self.compare_views(student.views, outputs.views)
         counts = self._counts(model, views, masks)
         logits = student.patches / self.student_temperature
         of_patches = patch_cross_entropy(logits, patch_target, counts).sum() / len(counts)
@@ -74,7 +79,8 @@ class IBOT(PrototypeTask):
         scalars = {
             "views": of_views.detach(),
             "patches": of_patches.detach(),
-            "teacher_entropy": entropy,
+            **entropies_of_views,
+            **entropies("patch", patch_target),
         }
         return StepOutput(loss, self.num_samples(batch), scalars)
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Collection, Sequence
 from typing import Any
 
@@ -136,7 +137,7 @@ class PrototypeTask(TeacherTask):
         parameters = model.named_parameters()
         return [value for name, value in parameters if name.startswith(model.last_layers)]
 
-    def compare_views(self, logits: Tensor, outputs: Tensor) -> tuple[Tensor, Tensor]:
+    def compare_views(self, logits: Tensor, outputs: Tensor) -> tuple[Tensor, dict[str, Tensor]]:
         """Compare the student's views with other views of the teacher, and add to the center.
 
         Args:
@@ -144,14 +145,13 @@ class PrototypeTask(TeacherTask):
             outputs: (Q, B, K) of the teacher, of the first Q views.
 
         Returns:
-            Mean cross-entropy over the samples, (), and the entropy of the teacher's distributions,
-            see `relative_entropy`.
+            Mean cross-entropy over the samples, (), and the scalars of `entropies` for "teacher".
         """
         target = self.center.distribution(outputs, self.epoch)
         if self.training:
             self.center.add_outputs(outputs)
         loss = view_cross_entropy(logits / self.student_temperature, target).mean()
-        return loss, relative_entropy(target)
+        return loss, entropies("teacher", target)
 
     def after_step(self, model: nn.Module, progress: float, taken: Tensor) -> None:
         """Move the teacher and all centers."""
@@ -217,8 +217,31 @@ class Center(nn.Module):
         self.count.zero_()
 
 
+@torch.no_grad()
+def entropies(name: str, distributions: Tensor) -> dict[str, Tensor]:
+    """Compute what shows whether a teacher's distributions have collapsed.
+
+    Args:
+        name: of the scalars.
+        distributions: (..., K) of this step in this process; there may be none.
+
+    Returns:
+        Two scalars () in percent of the entropy of the uniform distribution; 0 without any
+        distribution. `{name}_entropy` is that of single distributions on average, 0 where each
+        selects one prototype. `{name}_mean_entropy` is that of their mean, which is larger. If both
+        are equal, so are all distributions: the teacher has collapsed.
+    """
+    rows = distributions.flatten(0, -2)
+    if not len(rows):
+        zero = distributions.new_zeros(())
+        return {f"{name}_entropy": zero, f"{name}_mean_entropy": zero}
+    return {
+        f"{name}_entropy": relative_entropy(rows).mean(),
+        f"{name}_mean_entropy": relative_entropy(rows.mean(dim=0)),
+    }
+
+
 def relative_entropy(distributions: Tensor) -> Tensor:
-    """Mean entropy of distributions (..., K), in percent of that of the uniform one: ()."""
-    num_outcomes = distributions.new_tensor(float(distributions.shape[-1]))
-    entropy = torch.special.entr(distributions).sum(dim=-1).mean()
-    return 100 * entropy / num_outcomes.log()
+    """Entropy of distributions (..., K), in percent of that of the uniform one: (...)."""
+    uniform = math.log(distributions.shape[-1])
+    return 100 / uniform * torch.special.entr(distributions).sum(dim=-1)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from argparse import Namespace
 from pathlib import Path
 
 import pytest
@@ -14,7 +15,7 @@ from torch import nn
 
 from slowfast_maskfeat.backbones import DINOHead
 from slowfast_maskfeat.builders import build_model
-from slowfast_maskfeat.checkpoints import load_weights, save_checkpoint
+from slowfast_maskfeat.checkpoints import load_checkpoint, load_weights, save_checkpoint
 from slowfast_maskfeat.config import load_config
 
 NAMES = json.loads((GOLDEN / "method_checkpoint_names.json").read_text())
@@ -50,15 +51,19 @@ def test_the_shipped_networks_have_the_published_names(config, backbone, heads):
 @pytest.mark.parametrize("network", ["teacher", "student"])
 @pytest.mark.parametrize("kind", ["dino", "ibot"])
 def test_a_training_file_is_a_start(tmp_path, kind, network):
-    """Its student has `module.` in front; its teacher has no mask token."""
+    """Its student has `module.` in front, its teacher no mask token; the options are in it."""
     student, teacher = _random_state(kind), _random_state(kind)
     teacher.pop("backbone.masked_embed", None)
     content = {
         "student": {f"module.{name}": value for name, value in student.items()},
         "teacher": teacher,
         "epoch": 3,
+        "args": Namespace(arch="vit_small", lr=0.0005, local_crops_scale=(0.05, 0.4)),
+        f"{kind}_loss": {"center": torch.zeros(1, 8)},
     }
-    path = save_checkpoint(tmp_path / "checkpoint.pth", content)
+    path = tmp_path / "checkpoint.pth"
+    torch.save(content, path)
+    assert load_checkpoint(path)["args"] == vars(content["args"])
     state = view_state(view_config(kind))
     report = load_weights(state.model, path, teacher=network == "teacher")
     assert report.coverage == 1.0

@@ -29,6 +29,7 @@ from slowfast_maskfeat.log import read_events
 from slowfast_maskfeat.metrics.representation import effective_rank, mean_deviation
 from slowfast_maskfeat.probes import neighbor_scores
 from slowfast_maskfeat.runs.features import build_frozen_model, extract_features
+from slowfast_maskfeat.runs.monitor import CollapseWatch
 
 EVERY_EPOCH = {**PRETRAINING, "TRAIN.MONITOR_PERIOD": 1}
 
@@ -146,13 +147,33 @@ def test_a_run_that_was_killed_before_a_measurement_makes_it_first(data, monitor
 
 
 def test_a_collapse_is_one_loud_warning(data, tmp_path):
-    done = run(data, tmp_path, EVERY_EPOCH, {"TRAIN.MONITOR_MIN_RANK": 100})
+    # Weights that decay to nothing in a step; the floor is above what 8 clips can reach.
+    decay = {"SOLVER.BASE_LR": 1.0, "SOLVER.WEIGHT_DECAY": 1.0, "SOLVER.WARMUP_EPOCHS": 0.0}
+    done = run(data, tmp_path, EVERY_EPOCH, decay, {"TRAIN.MONITOR_MIN_RANK": 100})
     assert done.returncode == 0, done.stderr
     assert done.stderr.count("WARNING: THE FEATURES HAVE COLLAPSED") == 1
     before, warned, *_ = (line for line in done.stderr.splitlines() if "features" in line.lower())
     assert before.startswith("features before the first epoch")
     assert warned.startswith("features: ")
     assert "TRAIN.MONITOR_MIN_RANK 100" in done.stderr
+
+
+NAN = float("nan")
+
+
+@pytest.mark.parametrize(
+    ("first_rank", "max_rank", "ranks", "warnings"),
+    [
+        (12.0, 96, [8.0, 1.9, 1.2, 3.0, 1.5], [0, 1, 0, 0, 1]),  # once until it has recovered
+        (1.8, 96, [1.75, 1.8, 1.1], [0, 0, 1]),  # random weights had few directions, too
+        (1.9, 2, [1.8, 1.7, 1.0], [0, 0, 0]),  # two clips can't show it
+        (12.0, 96, [NAN, NAN, 5.0], [1, 0, 0]),  # all features are zero, or one is not finite
+        (NAN, 96, [3.0, 1.9], [0, 1]),  # that of the first weights is not known
+    ],
+)
+def test_a_collapse_is_noticed_once(first_rank, max_rank, ranks, warnings):
+    watch = CollapseWatch(floor=2.0, first_rank=first_rank)
+    assert [watch.notices(rank, max_rank=max_rank) for rank in ranks] == list(map(bool, warnings))
 
 
 def test_the_figures_are_printed_and_no_warning_is(monitored):

@@ -30,7 +30,7 @@ from slowfast_maskfeat.config import load_config
 from slowfast_maskfeat.engine.launch import launch
 from slowfast_maskfeat.engine.train_step import train_step
 from slowfast_maskfeat.schedules import EpochWarmup
-from slowfast_maskfeat.tasks.teacher import Center, relative_entropy
+from slowfast_maskfeat.tasks.teacher import Center, entropies, relative_entropy
 
 CPU = torch.device("cpu")
 VIDEO = "pt_video_hog_nocls"
@@ -284,10 +284,35 @@ def test_temperatures_rise_by_epoch():
 
 
 def test_entropy_is_relative_to_the_uniform_distribution():
-    assert float(relative_entropy(torch.full((5, 7), 1 / 7))) == pytest.approx(100)
-    assert float(relative_entropy(torch.eye(7))) == 0
+    assert relative_entropy(torch.full((5, 7), 1 / 7)).tolist() == pytest.approx([100] * 5)
+    assert relative_entropy(torch.eye(7)).tolist() == [0] * 7
     half = torch.tensor([0.5, 0.5, 0.0, 0.0])
     assert float(relative_entropy(half)) == pytest.approx(50)
+
+
+@pytest.mark.parametrize(
+    ("distributions", "single", "of_mean"),
+    [
+        (torch.eye(4).reshape(2, 2, 4), 0, 100),  # sharp, and all prototypes are in use
+        (torch.eye(4)[[2, 2, 2]], 0, 0),  # all the same
+        (torch.full((3, 4), 0.25), 100, 100),  # the same, too
+        (torch.empty(0, 4), 0, 0),
+    ],
+)
+def test_equal_entropies_are_a_collapse(distributions, single, of_mean):
+    found = entropies("patch", distributions)
+    assert float(found["patch_entropy"]) == pytest.approx(single)
+    assert float(found["patch_mean_entropy"]) == pytest.approx(of_mean, abs=1e-5)
+
+
+@pytest.mark.parametrize("kind", ["dino", "ibot"])
+def test_a_step_has_the_entropies_of_its_distributions(kind):
+    cfg = view_config(kind)
+    state = view_state(cfg)
+    scalars = state.task.step(state.model, view_batch(cfg, 3)).scalars
+    assert tuple(scalars) == state.task.scalar_names
+    for part in ("teacher", "patch") if kind == "ibot" else ("teacher",):
+        assert 0 < scalars[f"{part}_entropy"] < scalars[f"{part}_mean_entropy"] < 100
 
 
 @pytest.mark.parametrize(
