@@ -95,7 +95,7 @@ def check_ibot(cfg: CfgNode) -> None:
     """Check the keys of iBOT.
 
     Raises:
-        ValueError: no kind of masks is selected, both losses have weight 0, or see
+        ValueError: no kind of masks is selected, nothing would be trained, or see
             `check_contrastive`.
     """
     check_contrastive(cfg)
@@ -109,6 +109,22 @@ def check_ibot(cfg: CfgNode) -> None:
         raise ValueError(
             "AUG.MASK_KIND must be set with CONTRASTIVE.TYPE 'ibot', got ''; iBOT's masks are "
             "'ibot' and 'ibot_random'"
+        )
+    ranges = cfg.AUG.MASK_RATIO_RANGES
+    if cfg.AUG.MASK_KIND.startswith("ibot") and not any(map(any, ranges)):
+        _report_no_masks(keys, ranges)
+
+
+def _report_no_masks(keys: CfgNode, ranges: list[list[float]]) -> None:
+    """Say that no view has a mask: the loss of the tokens is 0."""
+    why = f"AUG.MASK_RATIO_RANGES must have a ratio > 0, got {ranges}: no token is masked"
+    if not keys.VIEW_WEIGHT:
+        raise ValueError(f"{why}, and with CONTRASTIVE.VIEW_WEIGHT 0 nothing would be trained")
+    if keys.PATCH_WEIGHT:
+        warnings.warn(
+            f"{why}, and CONTRASTIVE.PATCH_WEIGHT {keys.PATCH_WEIGHT:g} has no effect",
+            UserWarning,
+            stacklevel=3,
         )
 
 

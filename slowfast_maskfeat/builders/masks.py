@@ -176,13 +176,15 @@ def _build_blocks(
 def _build_ibot(
     cfg: CfgNode, grid: Grid, shape: Literal["block", "random"] = "block"
 ) -> MaskSampler:
-    return partial(
-        ibot_mask,
-        grid,
-        _pairs("AUG.MASK_RATIO_RANGES", cfg.AUG.MASK_RATIO_RANGES),
-        shape=shape,
-        min_block=cfg.AUG.MIN_MASK_PATCHES_PER_BLOCK,
-    )
+    ranges = _pairs("AUG.MASK_RATIO_RANGES", cfg.AUG.MASK_RATIO_RANGES)
+    min_block = cfg.AUG.MIN_MASK_PATCHES_PER_BLOCK
+    most = max((high for _, high in ranges), default=0.0) * grid.num_tokens
+    if shape == "block" and grid.t == 1 and 0 < most < (min_block or 0):
+        raise ValueError(
+            f"AUG.MIN_MASK_PATCHES_PER_BLOCK must be at most {int(most)}, or None, got {min_block}:"
+            f" AUG.MASK_RATIO_RANGES masks no more of {grid.num_tokens} tokens"
+        )
+    return partial(ibot_mask, grid, ranges, shape=shape, min_block=min_block)
 
 
 def _build_multiblock(cfg: CfgNode, grid: Grid, ratio: float) -> MaskSampler:

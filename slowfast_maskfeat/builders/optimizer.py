@@ -71,7 +71,7 @@ def schedule_warnings(cfg: CfgNode) -> list[str]:
         Warnings, empty if there is nothing to warn about.
     """
     solver = cfg.SOLVER
-    found = _temperature_warnings(cfg)
+    found = _teacher_warnings(cfg) if cfg.MODEL.MODEL_NAME == "ContrastiveModel" else []
     if not solver.WARMUP_EPOCHS:
         return found
     if solver.MAX_EPOCH <= solver.WARMUP_EPOCHS:
@@ -91,15 +91,21 @@ def schedule_warnings(cfg: CfgNode) -> list[str]:
     return found
 
 
-def _temperature_warnings(cfg: CfgNode) -> list[str]:
+def _teacher_warnings(cfg: CfgNode) -> list[str]:
     keys, num_epochs = cfg.CONTRASTIVE, cfg.SOLVER.MAX_EPOCH
-    if cfg.MODEL.MODEL_NAME != "ContrastiveModel" or num_epochs >= keys.TEACHER_T_EPOCHS:
-        return []
-    return [
-        f"CONTRASTIVE.TEACHER_T_EPOCHS should be at most SOLVER.MAX_EPOCH {num_epochs:g}, got "
-        f"{keys.TEACHER_T_EPOCHS}: training ends before the temperature of the teacher reaches "
-        f"{keys.TEACHER_T[-1]:g} (CONTRASTIVE.TEACHER_T)"
-    ]
+    found = []
+    if num_epochs < keys.TEACHER_T_EPOCHS:
+        found.append(
+            f"CONTRASTIVE.TEACHER_T_EPOCHS should be at most SOLVER.MAX_EPOCH {num_epochs:g}, got "
+            f"{keys.TEACHER_T_EPOCHS}: training ends before the temperature of the teacher reaches "
+            f"{keys.TEACHER_T[-1]:g} (CONTRASTIVE.TEACHER_T)"
+        )
+    if num_epochs <= keys.FREEZE_LAST_LAYER_EPOCHS and keys.TYPE != "byol":
+        found.append(
+            "CONTRASTIVE.FREEZE_LAST_LAYER_EPOCHS should be below SOLVER.MAX_EPOCH "
+            f"{num_epochs:g}, got {keys.FREEZE_LAST_LAYER_EPOCHS}: the prototypes are never trained"
+        )
+    return found
 
 
 def build_schedule(cfg: CfgNode, *, num_steps: int = 1) -> Callable[[float], float]:

@@ -83,10 +83,11 @@ def _drawing(options: argparse.Namespace) -> tuple[CfgNode, Draw]:
             return compare(networks, path, (options.seed, number), name=name)
 
         return networks[0].cfg, draw_predictions
-    if len(options.checkpoint) != 1 or options.name:
+    if options.name:
+        raise ValueError(f"--name does not apply to --what {options.what}: it draws one network")
+    if len(options.checkpoint) != 1:
         raise ValueError(
-            f"--checkpoint must be one with --what {options.what}, without --name, got "
-            f"{len(options.checkpoint)}"
+            f"--checkpoint must be one with --what {options.what}, got {len(options.checkpoint)}"
         )
     network = load_feature_network(options.checkpoint[0], **loading)
 
@@ -136,13 +137,16 @@ def _print_steps(clips: Sequence[Sequence[PanelRow]]) -> None:
     """Print which time steps of each video the panel shows."""
     for steps in clips:
         if len(steps) > 1:
-            shown = [steps[number].name.split("\n") for number in _select_steps(steps)]
-            times = ", ".join(time for *_, time in shown)
+            shown = _select_steps(steps)
+            name = steps[0].name.partition("\n")[0]
+            times = ", ".join(
+                # The frames of an image have no time.
+                steps[number].name.partition("\n")[2] or f"step {number + 1}"
+                for number in shown
+            )
             masked = sum(_masked_share(row) > 0 for row in steps)
             where = f"tokens are masked in {masked} of" if steps[0].drawings else "of"
-            print(
-                f"{shown[0][0]}: drawn at {times}; {where} {len(steps)} time steps", file=sys.stderr
-            )
+            print(f"{name}: drawn at {times}; {where} {len(steps)} time steps", file=sys.stderr)
 
 
 def _write_animation(path: Path, clips: Sequence[list[PanelRow]], title: str) -> None:

@@ -44,10 +44,13 @@ def ibot_mask(
         (t, h, w) bool, True = masked; possibly none.
 
     Raises:
-        ValueError: a range is outside [0, 1) or descending, there is none, or the grid is empty.
+        ValueError: a range is outside [0, 1) or descending, there is none, the grid is empty, or
+            `min_block` is below 1.
     """
     check_ranges(ranges)
     check_grid(grid)
+    if min_block is not None and min_block < 1:
+        raise ValueError(f"AUG.MIN_MASK_PATCHES_PER_BLOCK must be >= 1, or None, got {min_block}")
     low, high = ranges[int(generator.integers(len(ranges)))]
     ratio = float(generator.uniform(low, high))
     if ratio == 0.0:

@@ -21,6 +21,8 @@ from slowfast_maskfeat.builders.methods import build_model, find_method
 from slowfast_maskfeat.shapes import Grid
 from slowfast_maskfeat.tokenizers import Tokenizer
 
+_NUM_MASKS = 32  # to draw for the mean share of masked tokens
+
 
 @dataclass(frozen=True, kw_only=True)
 class ModelInfo:
@@ -31,7 +33,8 @@ class ModelInfo:
         clip_size: (T, H, W) of the input clip, in frames and pixels.
         grid: (t, h, w) of the patch tokens, or of the codes of a tokenizer.
         positions: Description of the position embeddings.
-        mask_ratio: Fraction of masked patch tokens in the count; None without a mask.
+        mask_ratio: Mean fraction of masked patch tokens; None without a mask. The count is that of
+            a mask near it.
         num_clips: Clips per video in a test, one number for each test; empty in pre-training.
         num_crops: Crops per clip in a test.
         is_test_size: Whether the cost is counted at the crop size of the test.
@@ -105,7 +108,7 @@ def measure_model(
     size = cfg.DATA.TEST_CROP_SIZE if test_size else cfg.DATA.TRAIN_CROP_SIZE
     clip_size = (cfg.DATA.NUM_FRAMES, size, size)
     inputs = [torch.empty(1, cfg.DATA.INPUT_CHANNEL_NUM[0], *clip_size, device="meta")]
-    mask = _mask(cfg)
+    mask, mask_ratio = _mask_and_ratio(cfg)
     if mask is not None:
         inputs.append(mask)
     elif method.has_boxes:
@@ -124,7 +127,7 @@ def measure_model(
         clip_size=clip_size,
         grid=grid,
         positions=positions,
-        mask_ratio=None if mask is None else float(mask.float().mean()),
+        mask_ratio=mask_ratio,
         num_clips=num_clips_of_tests(cfg) if method.is_tested else (),
         num_crops=num_crops(cfg, "test"),
         is_test_size=method.is_tested and size == cfg.DATA.TEST_CROP_SIZE,
@@ -158,8 +161,17 @@ class _FrameByFrame(nn.Module):
         return self.tokenizer.decoder_output(codes)
 
 
-def _mask(cfg: CfgNode) -> Tensor | None:
-    """Draw a mask (1, t, h, w) as in pre-training; None if the method has none."""
+def _mask_and_ratio(cfg: CfgNode) -> tuple[Tensor | None, float | None]:
+    """Draw masks as in pre-training; return a typical one, (1, t, h, w), and their mean ratio.
+
+    None of both if the method has none. Some kinds of masks vary; those of iBOT may be empty.
+    """
     masks = find_method(cfg).masks
     samplers = [] if masks is None else [sampler for sampler in masks(cfg) if sampler is not None]
-    return samplers[0](np.random.default_rng(cfg.RNG_SEED))[None] if samplers else None
+    if not samplers:
+        return None, None
+    generator = np.random.default_rng(cfg.RNG_SEED)
+    drawn = torch.stack([samplers[0](generator) for _ in range(_NUM_MASKS)])
+    ratios = drawn.flatten(1).double().mean(dim=1)
+    mean = float(ratios.mean())
+    return drawn[(ratios - mean).abs().argmin()][None], mean

@@ -51,6 +51,13 @@ def test_wrong_ranges(ranges: list[tuple[float, float]]) -> None:
         ibot_mask(Grid(1, 14, 14), ranges, np.random.default_rng(0))
 
 
+@pytest.mark.parametrize("min_block", [0, -3])
+def test_blocks_have_tokens(min_block: int) -> None:
+    message = rf"AUG\.MIN_MASK_PATCHES_PER_BLOCK must be >= 1, or None, got {min_block}"
+    with pytest.raises(ValueError, match=message):
+        ibot_mask(Grid(1, 14, 14), RANGES, np.random.default_rng(0), min_block=min_block)
+
+
 @pytest.mark.parametrize("grid", GRIDS, ids=str)
 def test_multiblock_masks_have_fixed_counts_and_span_all_steps(grid: Grid) -> None:
     sampler = MultiblockSampler(grid, KINDS)

@@ -23,6 +23,7 @@ from torch import Tensor, nn
 from slowfast_maskfeat import distributed
 from slowfast_maskfeat.backbones import BatchNorm
 from slowfast_maskfeat.builders import build_model, build_task
+from slowfast_maskfeat.builders.masks import build_mask_sampler
 from slowfast_maskfeat.builders.methods import find_method
 from slowfast_maskfeat.builders.optimizer import schedule_warnings
 from slowfast_maskfeat.clips import ClipBatch
@@ -339,6 +340,11 @@ def test_a_step_has_the_entropies_of_its_distributions(kind):
             {"VIEW_WEIGHT": 0.0, "PATCH_WEIGHT": 0.0},
             r"CONTRASTIVE\.VIEW_WEIGHT or CONTRASTIVE\.PATCH_WEIGHT must be > 0, got 0 for both",
         ),
+        (
+            "ibot",
+            {"VIEW_WEIGHT": 0.0, "AUG__MASK_RATIO_RANGES": [[0.0, 0.0]]},
+            r"MASK_RATIO_RANGES must have a ratio > 0, got \[\[0\.0, 0\.0\]\]: no token is masked",
+        ),
         *((kind, {"MASK__MAE_ON": True}, r"MASK\.MAE_ON must be False with .*") for kind in KINDS),
     ],
 )
@@ -355,6 +361,21 @@ def test_one_of_the_losses_of_ibot_may_have_no_weight(weights):
     _check([str(word) for pair in options.items() for word in pair])
 
 
+def test_masks_that_hide_nothing_are_one_warning():
+    options = view_options("ibot", AUG__MASK_RATIO_RANGES=[[0.0, 0.0]])
+    words = [str(word) for pair in options.items() for word in pair]
+    with pytest.warns(UserWarning, match=r"no token is masked, and CONTRASTIVE\.PATCH_WEIGHT 1 "):
+        _check(words)
+
+
+def test_blocks_that_no_quota_holds_are_an_error():
+    cfg = view_config(
+        "ibot", AUG__MASK_RATIO_RANGES=[[0.1, 0.5]], AUG__MIN_MASK_PATCHES_PER_BLOCK=9
+    )
+    with pytest.raises(ValueError, match=r"PER_BLOCK must be at most 8, or None, got 9: .* of 16 "):
+        build_mask_sampler(cfg)
+
+
 def test_the_size_of_local_views_is_checked_only_if_there_are_any():
     options = view_options("dino", DATA__SSL_LOCAL_VIEWS=0, DATA__SSL_LOCAL_CROP_SIZE=18)
     _check([str(word) for pair in options.items() for word in pair])
@@ -367,6 +388,16 @@ def test_the_size_of_local_views_is_checked_only_if_there_are_any():
 def test_a_temperature_that_does_not_reach_its_end_is_one_warning(kind, num_epochs, count):
     found = schedule_warnings(view_config(kind, TEACHER_T_EPOCHS=num_epochs))
     message = "CONTRASTIVE.TEACHER_T_EPOCHS should be at most SOLVER.MAX_EPOCH 4, got 5"
+    assert [message in warning for warning in found] == [True] * count
+
+
+@pytest.mark.parametrize(
+    ("kind", "num_epochs", "count"),
+    [("dino", 4, 1), ("ibot", 9, 1), ("dino", 3, 0), ("byol", 4, 0)],
+)
+def test_prototypes_that_are_never_trained_are_one_warning(kind, num_epochs, count):
+    found = schedule_warnings(view_config(kind, FREEZE_LAST_LAYER_EPOCHS=num_epochs))
+    message = f"FREEZE_LAST_LAYER_EPOCHS should be below SOLVER.MAX_EPOCH 4, got {num_epochs}"
     assert [message in warning for warning in found] == [True] * count
 
 
