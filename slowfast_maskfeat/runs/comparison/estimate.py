@@ -52,7 +52,8 @@ def estimate_minutes(
 ) -> str:
     """Rehearse each kind of run on a few batches, and scale what it took.
 
-    Nothing of the comparison itself is made, but for the lists or shards of its data.
+    Nothing of the comparison itself is made, but for the lists or shards of its data. Runs that
+    former calls have made are left out.
 
     Args:
         recipe: what is compared.
@@ -70,10 +71,13 @@ def estimate_minutes(
     plan = make_plan(recipe, prepare_data(recipe, stages, output / "data"), pairs)
     with tempfile.TemporaryDirectory() as folder:
         measured, failed = _rehearse(recipe, stages, Path(folder), programs, pairs)
+    made = Executor(plan, output, programs.run).collect()
     counts = _Counts()
     minutes: dict[str, list[float]] = {}
     for piece in plan.pieces.values():
         key = _key(piece)
+        if piece.name in made:
+            continue
         if key in measured:
             minutes.setdefault(key, []).append(_seconds(piece, measured[key], counts) / 60)
         else:
@@ -83,6 +87,7 @@ def estimate_minutes(
     ]
     total = sum(sum(of_key) for of_key in minutes.values())
     lines.append(f"{'in all':32} {sum(map(len, minutes.values())):4} runs {total:8.1f} min")
+    lines += [f"{'made already':32} {len(made):4} runs"] if made else []
     lines += [f"not measured: {key}: {reason}" for key, reason in failed.items()]
     return "\n".join(lines)
 

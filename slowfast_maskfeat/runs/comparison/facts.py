@@ -7,17 +7,24 @@ from typing import Any, NamedTuple
 
 from slowfast_maskfeat.config import key_value
 from slowfast_maskfeat.config.defaults import flatten
-from slowfast_maskfeat.runs.comparison.methods import BASELINE, EQUAL_KEYS, METHODS, RATE_RULE
+from slowfast_maskfeat.runs.comparison.methods import (
+    BASELINE,
+    EQUAL_KEYS,
+    METHODS,
+    RATE_RULE,
+    SCRATCH,
+)
 from slowfast_maskfeat.runs.comparison.plan import Plan, piece_name
+from slowfast_maskfeat.runs.comparison.recipe import JUDGES
 from slowfast_maskfeat.runs.comparison.results import MethodResult
 
 _COST_RATIO = 1.25  # of seconds, from which methods of equal epochs have unequal budgets
 # Keys that differ without making another method.
-_NOT_OF_A_METHOD = ("OUTPUT_DIR", "LOG_MODEL_INFO")
+_NOT_OF_A_METHOD = ("OUTPUT_DIR", "LOG_MODEL_INFO", "TRAIN.CHECKPOINT_FILE_PATH")
 
 
 class Difference(NamedTuple):
-    """A key of pre-training that a method has another value of than the baseline."""
+    """A key that a method has another value of than the baseline."""
 
     key: str
     value: Any
@@ -35,23 +42,31 @@ def equal_values(plan: Plan) -> dict[str, Any]:
 
 
 def differences(plan: Plan) -> dict[str, list[Difference]]:
-    """Return the keys in which the pre-training of each method differs from the baseline's."""
-    values = {}
-    for method in plan.recipe.methods:
-        piece = plan.pieces.get(piece_name(plan.recipe.seeds[0], method, "pretrain"))
-        if piece is not None and not piece.problem:
-            values[method] = dict(flatten(piece.config()))
-    baseline = values.pop(BASELINE, None)
-    if baseline is None:
-        return {}
+    """Return the keys in which each method differs from the baseline.
+
+    They are those of pre-training, and those of fine-tuning for training from scratch.
+    """
     return {
         method: [
             Difference(key, value, baseline[key])
             for key, value in found.items()
             if value != baseline[key] and key not in _NOT_OF_A_METHOD
         ]
-        for method, found in values.items()
+        for method in plan.recipe.methods
+        if method != BASELINE
+        and (found := _keys(plan, method, kind := _kind_of(method)))
+        and (baseline := _keys(plan, BASELINE, kind))
     }
+
+
+def _kind_of(method: str) -> str:
+    return "finetune" if method == SCRATCH else "pretrain"
+
+
+def _keys(plan: Plan, method: str, kind: str) -> dict[str, Any]:
+    """Return the keys of a piece of a method with the first seed; none if it can't be made."""
+    piece = plan.pieces.get(piece_name(plan.recipe.seeds[0], method, kind))
+    return {} if piece is None or piece.problem else dict(flatten(piece.config()))
 
 
 def tuning(plan: Plan) -> str:
@@ -86,6 +101,7 @@ def not_comparable(plan: Plan, results: Mapping[str, MethodResult]) -> list[str]
             *_seeds(plan, results),
             *_labels(plan, results),
             *_budgets(results),
+            *_killed(results),
             *_views(plan),
             _recipe_network(plan),
             "Seconds are wall-clock time of each run with its start, one after the other on this "
@@ -98,19 +114,55 @@ def not_comparable(plan: Plan, results: Mapping[str, MethodResult]) -> list[str]
 
 
 def _seeds(plan: Plan, results: Mapping[str, MethodResult]) -> list[str]:
-    judge = plan.recipe.judges[0]
-    numbers = {result.title: len(result.accuracy[judge].values) for result in results.values()}
-    most = max(numbers.values(), default=0)
-    missing = [title for title, number in numbers.items() if number == 0]
-    fewer = [f"{title} ({number})" for title, number in numbers.items() if 0 < number < most]
+    """Say which results are missing, and which have fewer seeds."""
+    numbers = {
+        result.title: {judge: len(of.values) for judge, of in result.accuracy.items()}
+        for result in results.values()
+    }
+    most = max((number for of in numbers.values() for number in of.values()), default=0)
+    with_failures = {result.title for result in results.values() if result.failures}
+    missing = [title for title, of in numbers.items() if not any(of.values())]
+    fewer = [
+        f"{title} ({_fewer(of, most)})"
+        for title, of in numbers.items()
+        if any(of.values()) and min(of.values()) < most
+    ]
+    waiting = [title for title in missing if title not in with_failures]
+    failed = [title for title in missing if title in with_failures]
     found = []
-    if missing:
-        found.append(f"Not measured yet: {', '.join(missing)}.")
+    if waiting:
+        found.append(f"Not measured yet: {', '.join(waiting)}.")
+    if failed:
+        found.append(f"Failed: {', '.join(failed)}.")
     if fewer:
-        found.append(f"Fewer than {most} seeds: {', '.join(fewer)}.")
+        found.append(f"Fewer than {most} {_counted_seeds(most)}: {', '.join(fewer)}.")
     if most < 2:
         found.append("One seed: differences as large as those between seeds cannot be recognized.")
     return found
+
+
+def _counted_seeds(number: int) -> str:
+    return "seed" if number == 1 else "seeds"
+
+
+def _fewer(numbers: Mapping[str, int], most: int) -> str:
+    """Return the number of seeds of a method, or of those judges that have fewer."""
+    if len(set(numbers.values())) == 1:
+        return str(next(iter(numbers.values())))
+    return ", ".join(
+        f"{JUDGES[judge]} {number}" for judge, number in numbers.items() if number < most
+    )
+
+
+def _killed(results: Mapping[str, MethodResult]) -> list[str]:
+    """Say whose cost lacks the time of attempts that were killed."""
+    titles = [result.title for result in results.values() if result.cost.is_partial]
+    if not titles:
+        return []
+    return [
+        f"The seconds of {', '.join(titles)} are too low: a run was killed and went on later, and "
+        "the time until then is not known."
+    ]
 
 
 def _labels(plan: Plan, results: Mapping[str, MethodResult]) -> list[str]:

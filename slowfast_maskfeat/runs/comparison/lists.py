@@ -6,6 +6,7 @@ import hashlib
 import io
 import json
 import os
+import re
 import tarfile
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -39,6 +40,11 @@ class Part(NamedTuple):
     train: Rows | None = None
     val: Rows | None = None
     most: int = 0
+
+
+def replace_folder(text: str, folder: str, by: str) -> str:
+    """Replace a folder where a path in a text begins with it, so that the text may be moved."""
+    return re.sub(re.escape(folder) + r"(?=$|[/'\"\],])", lambda _: by, text)
 
 
 def held_out(videos: VideoList, share: float) -> tuple[Rows, Rows]:
@@ -91,7 +97,7 @@ def write_part(cfg: CfgNode, data: DataSource, part: Part, folder: Path) -> dict
         cfg: configuration of a training on the data set; not changed.
         data: its data source.
         part: rows.
-        folder: to write into.
+        folder: to write into; a digest of the rows is added to its name.
 
     Returns:
         The keys that name the part.
@@ -104,19 +110,35 @@ def write_part(cfg: CfgNode, data: DataSource, part: Part, folder: Path) -> dict
         (split, videos.fingerprint, hashlib.sha256(taken.tobytes()).hexdigest())
         for split, (videos, taken) in rows.items()
     ]
-    record = folder / "part.json"
     content = {"made_from": [list(of_split) for of_split in made_from]}
-    if record.is_file():
-        known = json.loads(record.read_text(encoding="utf-8"))
-        keys = known.pop("keys", None)
-        if keys is not None and known == content:
-            return {key: value.replace(_HERE, str(folder)) for key, value in keys.items()}
+    # Of other rows it is another folder: what was trained on the first ones stays what it is.
+    folder = folder.with_name(f"{folder.name}_{_short_digest(content)}")
+    record = folder / "part.json"
+    keys = _recorded_keys(record, content)
+    if keys is not None:
+        return {key: replace_folder(value, _HERE, str(folder)) for key, value in keys.items()}
     if data.class_names:
         _write(folder / "classes.txt", "".join(f"{n}\n" for n in data.class_names).encode())
     keys = {"DATA.PATH_TO_DATA_DIR": str(folder), **_write_rows(cfg, rows, folder)}
-    kept = {key: value.replace(str(folder), _HERE) for key, value in keys.items()}
-    _write(record, json.dumps({**content, "keys": kept}, indent=1).encode())
+    files = {path.name: path.stat().st_size for path in folder.iterdir() if path != record}
+    kept = {key: replace_folder(value, str(folder), _HERE) for key, value in keys.items()}
+    _write(record, json.dumps({**content, "keys": kept, "files": files}, indent=1).encode())
     return keys
+
+
+def _short_digest(content: Mapping[str, object]) -> str:
+    return hashlib.sha256(json.dumps(content).encode()).hexdigest()[:8]
+
+
+def _recorded_keys(record: Path, content: Mapping[str, object]) -> dict[str, str] | None:
+    """Return the keys of a part that was written of the same rows and is whole, else None."""
+    try:
+        known = json.loads(record.read_text(encoding="utf-8"))
+        files = {name: (record.parent / name).stat().st_size for name in known["files"]}
+        is_whole = known["made_from"] == content["made_from"] and known["files"] == files
+        return {key: str(value) for key, value in known["keys"].items()} if is_whole else None
+    except (OSError, ValueError, KeyError, TypeError, AttributeError):  # none, or a damaged one
+        return None
 
 
 def _rows(data: DataSource, part: Part) -> dict[str, tuple[VideoList, Rows]]:

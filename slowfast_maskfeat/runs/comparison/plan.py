@@ -21,7 +21,7 @@ from slowfast_maskfeat.runs.comparison.methods import (
     local_crop_size,
     rate_factor,
 )
-from slowfast_maskfeat.runs.comparison.recipe import JUDGES, PROBES, Grid, Recipe
+from slowfast_maskfeat.runs.comparison.recipe import DATA_KEYS, JUDGES, PROBES, Grid, Recipe
 from slowfast_maskfeat.runs.shorter import shorter_schedule
 
 _TASKS = {"pretrain": "ssl", "tokenizer": "tokenizer", "finetune": "ssl_eval"}
@@ -130,6 +130,9 @@ def make_plan(recipe: Recipe, data: DataKeys, pairs: Sequence[str] = ()) -> Plan
     """
     if len(pairs) % 2:
         raise ValueError(f"--opts must be pairs KEY VALUE, but {pairs[-1]!r} has no value")
+    for key in pairs[::2]:
+        if key in DATA_KEYS:
+            raise ValueError(f"{key} must be in the section data of the recipe, got it in --opts")
     planner = _Planner(recipe, data, dict(zip(pairs[::2], pairs[1::2], strict=True)))
     for method in recipe.methods:  # all methods of a seed before the next seed
         planner.tune(method)
@@ -228,7 +231,9 @@ class _Planner:
         keys |= {"TEST.ENABLE": "False", "RNG_SEED": str(seed)}
         rates = {}
         if row.stage == "pretrain":
-            keys["SOLVER.BASE_LR"] = _text(rate or self._rate(name_of, "pretrain"))
+            keys["SOLVER.BASE_LR"] = _text(
+                self._rate(name_of, "pretrain") if rate is None else rate
+            )
             if rate is None and name_of in self._recipe.methods:
                 rates = self._rates(name_of, "pretrain")
         words = self._words(row.stage, keys)
@@ -286,7 +291,8 @@ class _Planner:
         keys |= {"RNG_SEED": str(seed), "LOG_MODEL_INFO": str(is_counted)}
         keys["TRAIN.CHECKPOINT_EPOCH_RESET"] = "True"
         keys["TEST.ENABLE"] = str(bool(judge))
-        rates = self._rates(method, "finetune") if judge else {}
+        is_given = judge == "few" and "SOLVER.BASE_LR" in self._recipe.keys.get("few", {})
+        rates = self._rates(method, "finetune") if judge and not is_given else {}
         if rate is not None:
             keys["SOLVER.BASE_LR"] = _text(rate)
         if not judge:
@@ -365,7 +371,7 @@ class _Planner:
         if stage == "pretrain":
             row: ComparedNetwork = find_network(method)
             return float(self._configs[stage].SOLVER.BASE_LR) * rate_factor(row)
-        keys = self._recipe.keys.get(SCRATCH, {}) if method == SCRATCH else {}
+        keys = {**(self._recipe.keys.get(SCRATCH, {}) if method == SCRATCH else {}), **self._own}
         return float(keys.get("SOLVER.BASE_LR", self._configs[stage].SOLVER.BASE_LR))
 
     def _rates(self, method: str, stage: str) -> dict[str, float]:

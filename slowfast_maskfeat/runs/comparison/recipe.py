@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import difflib
+import math
+import os
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 from slowfast_maskfeat.config.defaults import flatten
 from slowfast_maskfeat.config.shipped import find_shipped
@@ -15,6 +17,7 @@ from slowfast_maskfeat.runs.comparison.methods import (
     EQUAL_KEYS,
     METHODS,
     NETWORKS,
+    SCRATCH,
     check_methods,
     find_network,
 )
@@ -37,7 +40,7 @@ _SECTIONS = (
     *("few_labels", "labels_per_class", "hold_out", "grid", "panel", "published", "notes"),
 )
 # Keys that name samples: only the section `data` sets them, so that no method sees others.
-_DATA_KEYS = (
+DATA_KEYS = (
     "DATA.PATH_TO_DATA_DIR",
     "DATA.PATH_PREFIX",
     "DATA.TRAIN_SHARDS",
@@ -115,7 +118,7 @@ def read_recipe(
     Args:
         path: YAML file, or the name of one in `configs/`. Paths of configurations are relative to
             its folder.
-        data: folder that replaces `{data}` in the section `data`.
+        data: folder or address that replaces `{data}` in the section `data`.
         methods: instead of the recipe's.
         seeds: instead of the recipe's.
 
@@ -131,8 +134,6 @@ def read_recipe(
             raise ValueError(f"{path}: unknown section {name!r}{_nearest(name, _SECTIONS)}")
     try:
         return _parse(content, Path(path), data, methods, seeds)
-    except (TypeError, AttributeError, KeyError) as error:
-        raise ValueError(f"{path}: a section has a value of a wrong type: {error}") from error
     except ValueError as error:
         raise ValueError(f"{path}: {error}") from error
 
@@ -140,50 +141,104 @@ def read_recipe(
 def _parse(
     content: dict[str, Any], path: Path, data: str, methods: Sequence[str], seeds: Sequence[int]
 ) -> Recipe:
-    if not isinstance(content.get("configs"), dict):
-        raise ValueError("configs must name a YAML file for pretrain and finetune")
-    configs = {stage: path.parent / str(file) for stage, file in content["configs"].items()}
+    configs = {
+        stage: Path(os.path.abspath(path.parent / str(file)))
+        for stage, file in _mapping(content, "configs").items()
+    }
     for stage in ("pretrain", "finetune"):
         if stage not in configs:
             raise ValueError(f"configs must name a YAML file for {stage}, got none")
     _check_names("configs", configs, STAGES)
-    published = (content.get("published") or {}).items()
+    if data and "://" not in data:
+        data = os.path.abspath(data)
     recipe = Recipe(
         title=str(content.get("title") or path.stem),
-        methods=check_methods(methods or content.get("methods") or ()),
-        seeds=tuple(dict.fromkeys(int(seed) for seed in seeds or content.get("seeds") or (0,))),
+        methods=check_methods(methods or _list(content, "methods", str)),
+        seeds=tuple(dict.fromkeys(seeds or _list(content, "seeds", int) or (0,))),
         configs=configs,
-        data=_data(content.get("data") or {}, data),
-        keys={name: dict(flatten(of)) for name, of in (content.get("keys") or {}).items()},
-        needs={name: dict(flatten(of)) for name, of in (content.get("needs") or {}).items()},
-        judges=tuple(content.get("judges") or JUDGES),
-        few_labels=int(content.get("few_labels", 10)),
-        labels_per_class=int(content.get("labels_per_class", 0)),
-        hold_out=float(content.get("hold_out", 0.0)),
-        grid=_grid(content.get("grid") or {}),
-        panel=int(content.get("panel", 4)),
-        published={name: (float(of["top1"]), str(of["source"])) for name, of in published},
-        notes=tuple(map(str, content.get("notes") or ())),
+        data=_data(content, data),
+        keys=_sections(content, "keys"),
+        needs=_sections(content, "needs"),
+        judges=tuple(dict.fromkeys(_list(content, "judges", str) or JUDGES)),
+        few_labels=_number(content, "few_labels", int, 10),
+        labels_per_class=_number(content, "labels_per_class", int, 0),
+        hold_out=_number(content, "hold_out", float, 0.0),
+        grid=_grid(_mapping(content, "grid")),
+        panel=_number(content, "panel", int, 4),
+        published=_published(content),
+        notes=_list(content, "notes", str),
     )
     _check(recipe)
     return recipe
 
 
+Item = TypeVar("Item", int, float, str)
+_KINDS = {int: "whole numbers", float: "numbers", str: "words"}
+
+
+def _is_of(value: object, kind: type) -> bool:
+    accepted = (int, float) if kind is float else (kind,)
+    return isinstance(value, accepted) and not isinstance(value, bool)
+
+
+def _number(content: Mapping[str, Any], name: str, kind: type[Item], default: Item) -> Item:
+    """Return a number of a section."""
+    value = content.get(name, default)
+    if not _is_of(value, kind):
+        a_kind = "a whole number" if kind is int else "a number"
+        raise ValueError(f"{name} must be {a_kind}, got {value!r}")
+    return kind(value)
+
+
+def _list(content: Mapping[str, Any], name: str, kind: type[Item]) -> tuple[Item, ...]:
+    """Return a list of a section; none without the section."""
+    value = content.get(name)
+    values = [] if value is None else value
+    if not isinstance(values, list) or not all(_is_of(item, kind) for item in values):
+        raise ValueError(f"{name} must be a list of {_KINDS[kind]}, got {value!r}")
+    return tuple(kind(item) for item in values)
+
+
+def _mapping(content: Mapping[str, Any], name: str) -> Mapping[str, Any]:
+    """Return names and values of a section; none without the section."""
+    value = content.get(name)
+    if value is not None and not isinstance(value, dict):
+        raise ValueError(f"{name} must be a section of names and values, got {value!r}")
+    return value or {}
+
+
+def _sections(content: Mapping[str, Any], name: str) -> dict[str, Keys]:
+    """Return the keys of each part of a section."""
+    section = _mapping(content, name)
+    return {part: dict(flatten(_mapping(section, part))) for part in section}
+
+
+def _published(content: Mapping[str, Any]) -> dict[str, tuple[float, str]]:
+    section = _mapping(content, "published")
+    for name in section:
+        of = _mapping(section, name)
+        if not _is_of(of.get("top1"), float) or not of.get("source"):
+            raise ValueError(f"published must have a number top1 and a source, got {of} in {name}")
+    return {name: (float(of["top1"]), str(of["source"])) for name, of in section.items()}
+
+
 def _grid(content: Mapping[str, Any]) -> Grid:
     _check_names("grid", content, ("pretrain", "finetune", "epochs", "seed"))
-    return Grid(
-        pretrain=tuple(map(float, content.get("pretrain") or ())),
-        finetune=tuple(map(float, content.get("finetune") or ())),
-        epochs=float(content.get("epochs", 0.2)),
-        seed=int(content.get("seed", 0)),
+    grid = Grid(
+        pretrain=_list(content, "pretrain", float),
+        finetune=_list(content, "finetune", float),
+        epochs=_number(content, "epochs", float, 0.2),
+        seed=_number(content, "seed", int, 0),
     )
+    if not all(0 < factor < math.inf for factor in (*grid.pretrain, *grid.finetune)):
+        raise ValueError(f"grid must have factors > 0, got {content}")
+    return grid
 
 
 def _data(content: Mapping[str, Any], folder: str) -> dict[str, Keys]:
     """Read the section `data` with its folder filled in."""
     found: dict[str, Keys] = {}
-    for stage, keys in content.items():
-        values = dict(flatten(keys))
+    for stage, values in _sections(content, "data").items():
         if not folder and any("{data}" in str(value) for value in values.values()):
             raise ValueError("--data must be the folder of the data, got none")
         found[stage] = {
@@ -208,9 +263,14 @@ def _check(recipe: Recipe) -> None:
     for networks in recipe.needs.values():
         for network in networks.values():
             find_network(network)
-    for name, value in (("few_labels", recipe.few_labels), ("panel", recipe.panel + 1)):
-        if value < 1:
-            raise ValueError(f"{name} must be at least 1, got {value}")
+    for name, value, least in (
+        ("few_labels", recipe.few_labels, 1),
+        ("panel", recipe.panel, 0),
+        ("seeds", min(recipe.seeds), 0),
+        ("grid.seed", recipe.grid.seed, 0),
+    ):
+        if value < least:
+            raise ValueError(f"{name} must be at least {least}, got {value}")
     if recipe.labels_per_class < 0 or not 0 <= recipe.hold_out < 1:
         raise ValueError(
             "labels_per_class must be at least 0 and hold_out in [0, 1), got "
@@ -220,13 +280,25 @@ def _check(recipe: Recipe) -> None:
         raise ValueError(f"grid.epochs must be in (0, 1], got {recipe.grid.epochs:g}")
     for name, keys in recipe.keys.items():
         for key in keys:
-            if key in _DATA_KEYS:
+            if key in DATA_KEYS:
                 raise ValueError(
                     f"{key} must be in the section data, which all methods share, got it in {name}"
                 )
+            if key.startswith("TRAIN.CHECKPOINT_FILE"):
+                raise ValueError(f"{key} is set by the comparison, got it in {name}")
             is_equal = key in EQUAL_KEYS or key == "SOLVER.BASE_LR"  # the rule says its factor
-            if is_equal and name in METHODS and find_network(name).stage == "pretrain":
+            if name == SCRATCH:  # its training is fine-tuning, whose optimizer may differ
+                is_equal = key in EQUAL_KEYS and not key.startswith("SOLVER.")
+            if is_equal and name in METHODS:
                 raise ValueError(f"{key} must be the same for all methods, got it in {name}")
+    for section in ("keys", "needs"):
+        if "classifier" in getattr(recipe, section):
+            raise ValueError(
+                f"{section} must not have classifier, which is the training from scratch; use "
+                f"{SCRATCH}"
+            )
+    if SCRATCH in recipe.needs:
+        raise ValueError(f"needs must not have {SCRATCH}, which needs no network")
 
 
 def _check_names(section: str, names: Any, known: tuple[str, ...]) -> None:

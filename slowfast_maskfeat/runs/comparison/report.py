@@ -231,7 +231,9 @@ def _settings_section(plan: Plan) -> str:
         for method, found in facts.differences(plan).items()
     ]
     return page.section(
-        "Settings of pre-training", page.details("The same for all", equal), *different
+        "Settings of pre-training, from scratch of fine-tuning",
+        page.details("The same for all", equal),
+        *different,
     )
 
 

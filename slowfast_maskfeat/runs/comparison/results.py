@@ -97,6 +97,7 @@ class Cost:
         gpu_memory: peak of the GPU, in MiB.
         networks: title of each further network -> millions of parameters.
         labels: labels that any of these trainings saw.
+        is_partial: some of the seconds are not known.
     """
 
     seconds: Statistic
@@ -106,6 +107,7 @@ class Cost:
     gpu_memory: Statistic
     networks: Mapping[str, float]
     labels: int
+    is_partial: bool = False
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -206,9 +208,12 @@ def read_chance(plan: Plan, output: Path, outcomes: Mapping[str, Outcome]) -> fl
     for name, outcome in outcomes.items():
         path = output / plan.pieces[name].folder / "report.json"
         if outcome.is_done and plan.pieces[name].kind == "finetune" and path.is_file():
-            classes = json.loads(path.read_text(encoding="utf-8"))["classes"]
-            supports = [of_class["support"] for of_class in classes]
-            return 100 * max(supports) / sum(supports)
+            try:
+                classes = json.loads(path.read_text(encoding="utf-8"))["classes"]
+                supports = [of_class["support"] for of_class in classes]
+                return 100 * float(max(supports) / sum(supports))
+            except (ValueError, KeyError, TypeError, ZeroDivisionError):  # not one of a test
+                continue
     return None
 
 
@@ -306,6 +311,11 @@ class _Reader:
                 for name in first
             },
             labels=max((self._labels(name) for name in first), default=0),
+            is_partial=any(
+                self._outcomes[name].is_partial
+                for seed, own_name in names.items()
+                for name in (own_name, *makers[seed])
+            ),
         )
 
     def _started(self, name: str, field_name: str, unit: float) -> float | None:

@@ -86,7 +86,10 @@ def run_comparison(
         def report() -> list[Path]:
             return write_report(plan, output, executor.outcomes())
 
-        outcomes = executor.collect() if only_page else executor.make_all(after_piece=report)
+        if only_page:
+            outcomes = executor.collect(with_failures=True)
+        else:
+            outcomes = executor.make_all(after_piece=report)
         drawn = _draw_predictions(plan, output, programs.draw, outcomes)
         written = [*report(), *drawn]
     failed = [f"{name}: {of.reason}" for name, of in outcomes.items() if of.reason]
@@ -184,15 +187,20 @@ def _draw_predictions(
         for method in plan.recipe.methods
         if "MASK.TARGET" in METHODS[method].keys
     }
-    drawn = {m: n for m, n in names.items() if n in outcomes and outcomes[n].is_done}
+    checkpoints = {
+        method: last_checkpoint(output / plan.pieces[name].folder, plan.pieces[name])
+        for method, name in names.items()
+        if name in outcomes and outcomes[name].is_done
+    }
+    drawn = {method: found for method, found in checkpoints.items() if found is not None}
     if not plan.recipe.panel or not drawn:
         return []
     path = output / PANEL
-    inputs = _panel_inputs(plan, output, next(iter(drawn.values())))
+    inputs = _panel_inputs(plan, output, names[next(iter(drawn))])
     command = [*program, "--device", "cpu"]
     command += [
         "--checkpoint",
-        *(str(last_checkpoint(output, plan.pieces[n])) for n in drawn.values()),
+        *map(str, drawn.values()),
     ]
     command += ["--name", *(METHODS[method].title for method in drawn)]
     command += ["--video", *map(str, inputs), "--output", str(path), "--force"]
@@ -216,7 +224,8 @@ def _panel_inputs(plan: Plan, output: Path, name: str) -> list[str]:
     for row in spread_rows(len(videos), count, videos.labels).tolist():
         path, content = videos.path(row), videos.content(row)
         if content is not None:  # of a shard
-            path = str(output / "inputs" / path.rsplit("/", 1)[-1])
+            # Names repeat between shards.
+            path = str(output / "inputs" / f"{row:08d}_{path.rsplit('/', 1)[-1]}")
             with atomic_write(path) as part:
                 part.write_bytes(content)
         paths.append(path)

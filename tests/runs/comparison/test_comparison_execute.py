@@ -3,11 +3,15 @@
 from __future__ import annotations
 
 import json
+import shutil
 import statistics
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
 from helpers.comparison import SMALL_KEYS, PageTables, stand_in, write_recipe
+from helpers.load_tool import ROOT
 
 from slowfast_maskfeat.log import read_events
 from slowfast_maskfeat.runs.comparison.execute import LOG_NAME, Executor
@@ -112,8 +116,142 @@ def test_a_failure_costs_only_what_needs_it(tmp_path):
 
 def test_other_settings_need_another_folder(tmp_path):
     _make(tmp_path)
-    with pytest.raises(ValueError, match=r"seed_0/hog/pretrain with other .*AUG.RE_PROB was None"):
+    with pytest.raises(
+        ValueError, match=r"seed_0/hog/pretrain with other .*AUG.RE_PROB was 0.25, is 0.1"
+    ):
         _make(tmp_path, pairs=["AUG.RE_PROB", "0.1"])
+
+
+def test_other_samples_need_another_folder(tmp_path):
+    def make(few: str):
+        recipe = read_recipe(
+            write_recipe(tmp_path / "recipe.yaml", judges=["finetune", "few"]), data="/data"
+        )
+        part = {**recipe.data["finetune"], "DATA.PATH_TO_DATA_DIR": str(tmp_path / "out" / few)}
+        plan = make_plan(recipe, {**recipe.data, "few": part})
+        return Executor(plan, tmp_path / "out", stand_in()).make_all()
+
+    make("data/few_1")
+    make("data/few_1")
+    with pytest.raises(ValueError, match=r"hog/few with other settings: .*few_labels were changed"):
+        make("data/few_2")
+
+
+def test_another_content_of_a_configuration_needs_another_folder(tmp_path):
+    """But not another name of it: the command line may name a file in several ways."""
+    demo = ROOT / "configs" / "demo"
+    configs = {
+        "pretrain": str(tmp_path / "a.yaml"),
+        "finetune": str(demo / "image_finetune.yaml"),
+    }
+    base = f"_BASE_: {demo / '_base_image_pretrain.yaml'}\n"
+    for name in ("a.yaml", "b.yaml"):
+        (tmp_path / name).write_text(base)
+    _make(tmp_path, configs=configs)
+    _, output = _make(tmp_path, configs={**configs, "pretrain": str(tmp_path / "b.yaml")})
+    assert set(_starts(output).values()) == {1}
+    (tmp_path / "a.yaml").write_text(base + "AUG: {RE_PROB: 0.3}\n")
+    with pytest.raises(ValueError, match=r"pretrain with other settings: AUG.RE_PROB was 0.25, is"):
+        _make(tmp_path, configs=configs)
+
+
+def test_data_are_not_set_on_the_command_line(tmp_path):
+    with pytest.raises(ValueError, match=r"DATA.PATH_PREFIX must be in the section data"):
+        _make(tmp_path, pairs=["DATA.PATH_PREFIX", "/other"])
+
+
+def test_a_page_of_what_was_made_has_the_failures(tmp_path):
+    _, output = _make(tmp_path, failing=["dvae"], methods=["hog", "beit"])
+    recipe = read_recipe(tmp_path / "recipe.yaml", data="/data")
+    plan = make_plan(recipe, {**recipe.data, "few": recipe.data["finetune"]})
+    found = Executor(plan, output, stand_in()).collect(with_failures=True)
+    failed = {name for name, outcome in found.items() if outcome.reason}
+    beit = {f"seed_0/beit/{kind}" for kind in ("pretrain", "finetune", "knn")}
+    assert failed == {"seed_0/dvae/pretrain", *beit}
+    assert "needs seed_0/dvae/pretrain, which failed" in found["seed_0/beit/pretrain"].reason
+
+
+def test_what_was_deleted_is_made_again_or_not_needed(tmp_path):
+    _, output = _make(tmp_path, methods=["hog", "beit"])
+    shutil.rmtree(output / "seed_0/hog/pretrain/checkpoints")  # to save space
+    shutil.rmtree(output / "seed_0/dvae")
+    outcomes, _ = _make(tmp_path, methods=["hog", "beit"])
+    assert all(outcome.is_done for outcome in outcomes.values())
+    assert set(_starts(output).values()) == {1}
+    shutil.rmtree(output / "seed_0/hog/finetune")
+    outcomes, _ = _make(tmp_path, methods=["hog", "beit"])
+    reason = outcomes["seed_0/hog/finetune"].reason
+    assert reason.startswith("needs the checkpoint of seed_0/hog/pretrain, which is gone; delete")
+    shutil.rmtree(output / "seed_0/hog/pretrain")
+    outcomes, _ = _make(tmp_path, methods=["hog", "beit"])
+    assert all(outcome.is_done for outcome in outcomes.values())
+
+
+def test_a_run_that_outlived_its_comparison_is_no_failure(tmp_path):
+    _, output = _make(tmp_path, failing=["hog/finetune"], methods=["hog"])
+    code = f"""
+import pathlib
+from slowfast_maskfeat.engine.coordination import locked
+with locked(pathlib.Path({str(output / "seed_0/hog/finetune")!r})):
+    print(flush=True)
+    input()
+"""
+    pipes = {"stdin": subprocess.PIPE, "stdout": subprocess.PIPE, "text": True}
+    with subprocess.Popen([sys.executable, "-c", code], **pipes) as other:
+        other.stdout.readline()
+        with pytest.raises(ValueError, match="must have no other run"):
+            _make(tmp_path, methods=["hog"])
+        other.communicate("\n")
+    outcomes, _ = _make(tmp_path, methods=["hog"])
+    assert all(outcome.is_done for outcome in outcomes.values())
+
+
+def test_damaged_records_are_left_out(tmp_path):
+    _, output = _make(tmp_path, methods=["hog"])
+    lines = (output / LOG_NAME).read_text().splitlines()
+    ends = [json.loads(line) for line in lines if '"end"' in line]
+    damaged = [{"event": "end"}, {"event": "begin", "name": "x"}, {**ends[0], "seconds": None}]
+    with open(output / LOG_NAME, "a") as log:
+        log.writelines(f"{json.dumps(event)}\n" for event in damaged)
+    (output / "seed_0/hog/finetune/report.json").write_text("{}")
+    outcomes, _ = _make(tmp_path, methods=["hog"])
+    assert all(outcome.is_done for outcome in outcomes.values())
+    assert set(_starts(output).values()) == {1}
+
+
+def test_the_page_says_that_time_is_missing(tmp_path):
+    _, output = _make(tmp_path, methods=["hog", "pixels"])
+    (begin,) = (
+        line
+        for line in (output / LOG_NAME).read_text().splitlines(keepends=True)
+        if '"begin"' in line and '"seed_0/pixels/pretrain"' in line
+    )
+    with open(output / LOG_NAME, "a") as log:
+        log.write(begin)
+    _make(tmp_path, methods=["hog", "pixels"])
+    said = json.loads((output / "comparison.json").read_text())["not_comparable"]
+    (text,) = (text for text in said if "too low" in text)
+    assert text.startswith("The seconds of pixels, as MaskFeat are too low")
+
+
+def test_the_page_has_what_differs_from_scratch(tmp_path):
+    keys = {**SMALL_KEYS, "scratch": {"SOLVER.LAYER_DECAY": 1.0, "SOLVER.MAX_EPOCH": 3}}
+    _, output = _make(tmp_path, keys=keys)
+    found = json.loads((output / "comparison.json").read_text())["differences"]["scratch"]
+    assert found == {"SOLVER.LAYER_DECAY": [1.0, 0.75], "SOLVER.MAX_EPOCH": [3, 2]}
+
+
+def test_a_rate_of_few_labels_is_not_that_of_the_grid(tmp_path):
+    keys = {**SMALL_KEYS, "few": {"SOLVER.BASE_LR": 0.0001}}
+    grid = {"finetune": [1.0, 2.0], "epochs": 0.5}
+    _, output = _make(tmp_path, keys=keys, grid=grid, judges=["finetune", "few"], methods=["hog"])
+    rates = {
+        event["name"]: event["words"][event["words"].index("SOLVER.BASE_LR") + 1]
+        for event in read_events(output / LOG_NAME)
+        if event["event"] == "begin"
+    }
+    assert rates["seed_0/hog/few"] == "0.0001"
+    assert rates["seed_0/hog/finetune"] in ("0.002", "0.004")
 
 
 def test_a_comparison_may_be_moved(tmp_path):
@@ -207,7 +345,7 @@ def test_the_page_says_what_is_not_comparable(tmp_path):
 def test_the_page_names_methods_without_a_result(tmp_path):
     _, output = _make(tmp_path, failing=["seed_0/beit"], methods=["hog", "beit"], seeds=[0])
     said = json.loads((output / "comparison.json").read_text())["not_comparable"]
-    assert "Not measured yet: tokens of a dVAE (BEiT)." in said
+    assert "Failed: tokens of a dVAE (BEiT)." in said
     assert not any("Fewer than" in text for text in said)
 
 

@@ -14,6 +14,7 @@ from PIL import Image
 
 from slowfast_maskfeat.builders.data_source import DataSource
 from slowfast_maskfeat.config import load_config
+from slowfast_maskfeat.runs.comparison.lists import replace_folder
 from slowfast_maskfeat.runs.comparison.recipe import read_recipe
 from slowfast_maskfeat.runs.comparison.study import prepare_data, read_stages
 
@@ -112,11 +113,12 @@ def test_lists_may_be_moved_with_the_comparison(tmp_path):
     moved = tmp_path / "moved"
     moved.mkdir()
     (tmp_path / "data").rename(moved / "data")
-    written = (moved / "data" / "few" / "train.csv").stat().st_mtime_ns
+    folder = moved / "data" / Path(before["DATA.PATH_TO_DATA_DIR"]).name
+    written = (folder / "train.csv").stat().st_mtime_ns
     after = _prepare(moved, videos, keys, **sections)["few"]
-    assert after["DATA.PATH_TO_DATA_DIR"] == str(moved / "data" / "few")
+    assert after["DATA.PATH_TO_DATA_DIR"] == str(folder)
     assert {**after, "DATA.PATH_TO_DATA_DIR": before["DATA.PATH_TO_DATA_DIR"]} == before
-    assert (moved / "data" / "few" / "train.csv").stat().st_mtime_ns == written
+    assert (folder / "train.csv").stat().st_mtime_ns == written
 
 
 def test_what_is_there_is_not_written_again(tmp_path):
@@ -129,8 +131,38 @@ def test_what_is_there_is_not_written_again(tmp_path):
     assert {p: p.stat().st_mtime_ns for p in files} == files
     rows = (videos / "train.csv").read_text().splitlines()[:5]
     (videos / "train.csv").write_text("\n".join(rows) + "\n")
-    _prepare(tmp_path, videos, keys, few_labels=5, judges=["few"])
-    assert len((tmp_path / "data/few/train.csv").read_text().splitlines()) == 5
+    few = _prepare(tmp_path, videos, keys, few_labels=5, judges=["few"])["few"]
+    folder = Path(few["DATA.PATH_TO_DATA_DIR"])
+    assert len((folder / "train.csv").read_text().splitlines()) == 5
+    # Other rows are in another folder: what was trained on the first ones is still theirs.
+    assert {p: p.stat().st_mtime_ns for p in files} == files
+
+
+@pytest.mark.parametrize("damage", ["cut record", "list as record", "lost list"])
+def test_a_damaged_part_is_written_again(tmp_path, damage):
+    videos = _make_videos(tmp_path, 6)
+    sections = {"few_labels": 1, "judges": ["few"]}
+    few = _prepare(tmp_path, videos, {"DATA.PATH_TO_DATA_DIR": "{data}"}, **sections)["few"]
+    folder = Path(few["DATA.PATH_TO_DATA_DIR"])
+    whole = {path.name: path.read_text() for path in folder.iterdir()}
+    if damage == "lost list":
+        (folder / "train.csv").unlink()
+    else:
+        record = whole["part.json"][:40] if damage == "cut record" else "[]"
+        (folder / "part.json").write_text(record)
+    again = _prepare(tmp_path, videos, {"DATA.PATH_TO_DATA_DIR": "{data}"}, **sections)["few"]
+    assert again == few
+    assert {path.name: path.read_text() for path in folder.iterdir()} == whole
+
+
+def test_a_folder_is_replaced_where_a_path_begins_with_it():
+    def replaced(text: str) -> str:
+        return replace_folder(text, "/a/im", "{output}")
+
+    assert replaced("/a/im") == "{output}"
+    assert replaced("/a/im/x.csv") == "{output}/x.csv"
+    assert replaced("['/a/im/x', '/a/im']") == "['{output}/x', '{output}']"
+    assert replaced("/a/im_data/list") == "/a/im_data/list"
 
 
 def test_a_grid_does_not_choose_on_the_test_split(tmp_path):

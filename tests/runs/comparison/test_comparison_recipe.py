@@ -152,7 +152,31 @@ def test_every_network_that_a_method_needs_is_a_row():
         ({"grid": {"epochs": 0}}, r"grid.epochs must be in \(0, 1\], got 0"),
         ({"grid": {"rates": [1]}}, "grid must be among pretrain, finetune, .*, got 'rates'"),
         ({"needs": {"features": {"MASK.TEACHER_CHECKPOINT": "none"}}}, "must be one of .*'none'"),
-        ({"seeds": ["a"]}, "invalid literal"),
+        ({"seeds": ["a"]}, r"seeds must be a list of whole numbers, got \['a'\]"),
+        ({"seeds": 3}, "seeds must be a list of whole numbers, got 3"),
+        ({"seeds": "12"}, "seeds must be a list of whole numbers, got '12'"),
+        ({"seeds": [0.7]}, r"seeds must be a list of whole numbers, got \[0.7\]"),
+        ({"seeds": [True]}, r"seeds must be a list of whole numbers, got \[True\]"),
+        ({"seeds": [-1, 0]}, "seeds must be at least 0, got -1"),
+        ({"methods": "hog"}, "methods must be a list of words, got 'hog'"),
+        ({"judges": "knn"}, "judges must be a list of words, got 'knn'"),
+        ({"notes": "A note"}, "notes must be a list of words, got 'A note'"),
+        ({"few_labels": 2.7}, "few_labels must be a whole number, got 2.7"),
+        ({"few_labels": "many"}, "few_labels must be a whole number, got 'many'"),
+        ({"hold_out": "half"}, "hold_out must be a number, got 'half'"),
+        ({"panel": -1}, "panel must be at least 0, got -1"),
+        ({"grid": {"finetune": "12"}}, "finetune must be a list of numbers, got '12'"),
+        ({"grid": {"pretrain": [-1, 1]}}, "grid must have factors > 0, got .*-1"),
+        ({"grid": {"pretrain": [float("nan")]}}, "grid must have factors > 0, got .*nan"),
+        ({"keys": {"all": None, "hog": 3}}, "hog must be a section of names and values, got 3"),
+        ({"keys": {"classifier": {"SOLVER.BASE_LR": 7.0}}}, "keys must not have classifier"),
+        ({"keys": {"scratch": {"MVIT.DEPTH": 4}}}, "MVIT.DEPTH must be the same for all methods"),
+        (
+            {"keys": {"scratch": {"TRAIN.CHECKPOINT_FILE_PATH": "x.pyth"}}},
+            "TRAIN.CHECKPOINT_FILE_PATH is set by the comparison, got it in scratch",
+        ),
+        ({"needs": {"scratch": {"A": "mae"}}}, "needs must not have scratch"),
+        ({"published": {"hog": {"top1": 80.0}}}, "published must have a number top1 and a source"),
         ({"keys": {"hog": {"MASK.TIME_STRIDE_LOSS": False}}}, "must be the same for all methods"),
         ({"keys": {"hog": {"SOLVER.BASE_LR": 0.1}}}, "must be the same for all methods"),
         ({"keys": {"dvae": {"DATA.PATH_TO_DATA_DIR": "x"}}}, "must be in the section data"),
@@ -164,6 +188,16 @@ def test_a_wrong_recipe_is_one_line(tmp_path, sections, message):
         read_recipe(path, data="/data")
     assert str(path) in str(caught.value)
     assert "\n" not in str(caught.value)
+
+
+def test_paths_of_a_recipe_do_not_depend_on_how_they_are_written(tmp_path, monkeypatch):
+    path = write_recipe(tmp_path / "recipe.yaml")
+    expected = read_recipe(path, data=str(tmp_path / "images"))
+    monkeypatch.chdir(tmp_path)
+    assert read_recipe("recipe.yaml", data="images/") == expected
+    assert read_recipe("./recipe.yaml", data=f"{tmp_path}//images") == expected
+    remote = read_recipe(path, data="s3://bucket/images")
+    assert remote.data["pretrain"]["DATA.PATH_PREFIX"] == "s3://bucket/images"
 
 
 def test_a_missing_folder_of_data_is_named(tmp_path):
