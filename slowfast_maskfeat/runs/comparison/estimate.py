@@ -96,7 +96,7 @@ def _key(piece: Piece) -> str:
     """Return which measurement holds for a piece."""
     if piece.kind in _TRAININGS:
         return f"{piece.name.split('/')[1]}, {piece.kind}"
-    return "finetune" if piece.kind in ("grid", "few") else piece.kind
+    return "finetune" if piece.kind == "grid" else piece.kind
 
 
 def _rehearse(

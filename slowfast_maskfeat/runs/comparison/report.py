@@ -12,7 +12,7 @@ from slowfast_maskfeat.figures import page
 from slowfast_maskfeat.files import atomic_write
 from slowfast_maskfeat.runs.comparison import facts, tables
 from slowfast_maskfeat.runs.comparison.execute import Outcome
-from slowfast_maskfeat.runs.comparison.methods import METHODS
+from slowfast_maskfeat.runs.comparison.methods import METHODS, SCRATCH
 from slowfast_maskfeat.runs.comparison.plan import Plan
 from slowfast_maskfeat.runs.comparison.results import (
     Curves,
@@ -222,7 +222,8 @@ def _settings_section(plan: Plan) -> str:
     )
     different = [
         page.details(
-            f"{METHODS[method].title}: keys that differ from HOG's ({len(found)})",
+            f"{METHODS[method].title}: {'keys of fine-tuning' if method == SCRATCH else 'keys'} "
+            f"that differ from HOG's ({len(found)})",
             page.bullets(
                 f"{of.key} {_value(of.value)} instead of {_value(of.baseline)}" for of in found
             ),
@@ -231,9 +232,7 @@ def _settings_section(plan: Plan) -> str:
         for method, found in facts.differences(plan).items()
     ]
     return page.section(
-        "Settings of pre-training, from scratch of fine-tuning",
-        page.details("The same for all", equal),
-        *different,
+        "Settings of pre-training", page.details("The same for all", equal), *different
     )
 
 
