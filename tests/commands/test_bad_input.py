@@ -132,7 +132,7 @@ AVA_FILES = "--label-map {made}/ava/actions.pbtxt --train {made}/ava/train.csv"
         ),
         (
             "compare --recipe shapes --data empty --output out",
-            "must be a folder, got 'empty/pretrain', which does not exist",
+            "/empty/pretrain', which does not exist",
         ),
         (
             "visualize --checkpoint {made}/pretraining.pyth --video empty --output out.png",
