@@ -5,6 +5,7 @@ from __future__ import annotations
 import difflib
 import math
 import os
+import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -174,11 +175,15 @@ def _parse(
 
 Item = TypeVar("Item", int, float, str)
 _KINDS = {int: "whole numbers", float: "numbers", str: "words"}
+_NUMBER = re.compile(r"[-+]?\d+(\.\d*)?([eE][-+]?\d+)?")
 
 
 def _is_of(value: object, kind: type) -> bool:
-    accepted = (int, float) if kind is float else (kind,)
-    return isinstance(value, accepted) and not isinstance(value, bool)
+    if isinstance(value, bool):
+        return False
+    if kind is float and isinstance(value, str):  # YAML reads 1e-3 as a word
+        return _NUMBER.fullmatch(value) is not None
+    return isinstance(value, (int, float) if kind is float else kind)
 
 
 def _number(content: Mapping[str, Any], name: str, kind: type[Item], default: Item) -> Item:

@@ -190,6 +190,13 @@ def test_a_wrong_recipe_is_one_line(tmp_path, sections, message):
     assert "\n" not in str(caught.value)
 
 
+def test_numbers_may_have_an_exponent(tmp_path):
+    path = write_recipe(tmp_path / "recipe.yaml", grid={"pretrain": ["1e-1", 1]}, hold_out="1e-1")
+    recipe = read_recipe(path, data="/data")
+    assert recipe.grid.pretrain == (0.1, 1.0)
+    assert recipe.hold_out == 0.1
+
+
 def test_paths_of_a_recipe_do_not_depend_on_how_they_are_written(tmp_path, monkeypatch):
     path = write_recipe(tmp_path / "recipe.yaml")
     expected = read_recipe(path, data=str(tmp_path / "images"))
