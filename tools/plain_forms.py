@@ -6,7 +6,7 @@ comparison.
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from typing import Any
 from unittest import mock
@@ -15,7 +15,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from slowfast_maskfeat.backbones import MaskedAutoencoder, block
+from slowfast_maskfeat.backbones import MaskedAutoencoder, MaskedMViT, block, resize_mask
 from slowfast_maskfeat.backbones.attention import PoolingAttention
 from slowfast_maskfeat.backbones.mlp import Mlp
 from slowfast_maskfeat.backbones.pooling import DepthwisePool
@@ -44,6 +44,10 @@ class ExplicitAttention(PoolingAttention):
             attended[:, :, int(self.has_cls) :] += query[:, :, int(self.has_cls) :]
         attended = attended.transpose(1, 2).flatten(2)
         return self.proj_drop(self.proj(attended)), grid_q
+
+    def _project(self, tokens: Tensor) -> Sequence[Tensor]:
+        """Queries, keys and values, whose gradients autograd joins."""
+        return F.linear(tokens, self.qkv.weight, self._projection_bias()).chunk(3, dim=-1)
 
     def _bias(self, query: Tensor, grid_q: Grid, grid_k: Grid) -> Tensor:
         """Relative position bias (B, heads, Nq, Nk) of all pairs, 0 for the class token."""
@@ -111,6 +115,11 @@ class PlainPool(DepthwisePool):
         pooled = nn.Conv3d.forward(self, heads)
         return pooled.reshape(*planes.shape[:2], *pooled.shape[2:]).permute(0, 2, 3, 4, 1)
 
+    def pool_patches(self, tokens: Tensor, grid: Grid) -> tuple[Tensor, Tensor]:
+        """Pool what follows a class token, (b, 1 + t*h*w, heads * d); that token apart."""
+        cls, patches = tokens.split([1, grid.num_tokens], dim=1)
+        return cls, self(patches.unflatten(1, tuple(grid)))
+
 
 class PlainMlp(Mlp):
     """MLP whose hidden tensor and its GELU are both kept for the backward pass."""
@@ -120,17 +129,31 @@ class PlainMlp(Mlp):
         return self.drop(self.fc2(self.drop(F.gelu(self.fc1(tokens)))))
 
 
+class PlainMaskedMViT(MaskedMViT):
+    """Masked pre-training whose last block computes all tokens."""
+
+    def _predict_last(
+        self, tokens: Tensor, grid: Grid, bias: Tensor | None, mask: Tensor
+    ) -> Tensor:
+        """Run the last block and its head."""
+        tokens, grid = self.run_block(len(self.blocks) - 1, tokens, grid, bias)
+        masked = resize_mask(mask, grid).flatten(1)
+        return self.pred_head(tokens, grid, masked, index=len(self.prediction_depths) - 1)
+
+
 def make_plain(model: nn.Module, *, attention: bool = True, pooling: bool = False) -> nn.Module:
     """Replace the fast layers of a model by plain ones, in place; keeps the weights.
 
     Args:
         model: Any model of this package.
-        attention: Whether to use `ExplicitAttention` and `PlainMlp`.
+        attention: Whether to use `ExplicitAttention`, `PlainMlp` and `PlainMaskedMViT`.
         pooling: Whether to use `PlainPool`.
 
     Returns:
         The model.
     """
+    if attention and type(model) is MaskedMViT:
+        model.__class__ = PlainMaskedMViT
     for module in model.modules():
         if attention and type(module) is PoolingAttention:
             module.__class__ = ExplicitAttention

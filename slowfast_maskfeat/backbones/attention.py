@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
@@ -18,6 +20,7 @@ from slowfast_maskfeat.backbones.pooling import (
     pool_tokens_apart,
     split_cls,
 )
+from slowfast_maskfeat.backbones.projection import project_apart
 from slowfast_maskfeat.backbones.relative import Fold, fold_keys, fold_queries, make_fold
 from slowfast_maskfeat.backbones.relative_bias import add_bias_table, read_bias
 from slowfast_maskfeat.position_tables import resize_temporal
@@ -243,17 +246,19 @@ class PoolingAttention(nn.Module):
         if self.pool_first:
             return dict.fromkeys("qkv", _split(tokens, self.num_pooled_apart))
         if hasattr(self, "qkv"):
-            # (B, N, 3, heads, d), separated as they are in memory: so are their gradients joined.
-            parts = self._project(tokens).unflatten(-1, (3, self.num_heads, -1)).unbind(2)
-            return {name: x.transpose(1, 2) for name, x in zip("qkv", parts, strict=True)}
+            parts = self._project(tokens)
+            return {name: _split(x, self.num_heads) for name, x in zip("qkv", parts, strict=True)}
         return {name: _split(getattr(self, name)(tokens), self.num_heads) for name in "qkv"}
 
-    def _project(self, tokens: Tensor) -> Tensor:
-        """Queries, keys and values side by side: (B, N, D) -> (B, N, 3 * width)."""
+    def _project(self, tokens: Tensor) -> Sequence[Tensor]:
+        """Queries, keys and values: (B, N, D) -> three of (B, N, width)."""
+        return project_apart(tokens, self.qkv.weight, self._projection_bias(), 3)
+
+    def _projection_bias(self) -> Tensor | None:
+        """Bias of queries, keys and values: (3 * width,), or None."""
         if not self.has_separate_biases:
-            return self.qkv(tokens)
-        bias = torch.cat((self.q_bias, torch.zeros_like(self.q_bias), self.v_bias))
-        return F.linear(tokens, self.qkv.weight, bias)
+            return self.qkv.bias
+        return torch.cat((self.q_bias, torch.zeros_like(self.q_bias), self.v_bias))
 
     def _pool(self, name: str, sources: dict[str, Tensor], grid: Grid) -> tuple[Tensor, Grid]:
         """Queries, keys or values: (B, heads, N', d), and their grid."""

@@ -9,6 +9,7 @@ from torch.utils.checkpoint import checkpoint
 
 from slowfast_maskfeat.backbones.attention import LAYER_NORM_EPSILON, PoolingAttention
 from slowfast_maskfeat.backbones.geometry import BlockGeometry
+from slowfast_maskfeat.backbones.masking import take_places
 from slowfast_maskfeat.backbones.mlp import Mlp
 from slowfast_maskfeat.backbones.one_dtype import LayerNorm, call_in_one_dtype
 from slowfast_maskfeat.backbones.options import BlockOptions
@@ -59,7 +60,11 @@ class MultiscaleBlock(nn.Module):
         self.drop_path = DropPath(geometry.drop_path)
 
     def forward(
-        self, tokens: Tensor, grid: Grid, bias: Tensor | None = None
+        self,
+        tokens: Tensor,
+        grid: Grid,
+        bias: Tensor | None = None,
+        places: Tensor | None = None,
     ) -> tuple[Tensor, Grid]:
         """Runs the block.
 
@@ -67,9 +72,11 @@ class MultiscaleBlock(nn.Module):
             tokens: (B, N, D), a cls token first if there is one.
             grid: Grid of the other tokens.
             bias: See `PoolingAttention.forward`.
+            places: (M, 2), see `masked_places`: the tokens after query pooling, without the cls
+                token, that are needed. The MLP works token by token, so the others need none.
 
         Returns:
-            (B, N', D') and the grid after query pooling.
+            (B, N', D') and the grid after query pooling; with `places` (M, D').
         """
         normed = self.norm1(tokens)
         attended, new_grid = self.attn(normed, grid, bias)
@@ -78,16 +85,33 @@ class MultiscaleBlock(nn.Module):
         if self.has_layer_scale:
             attended = attended * self.gamma_1
         tokens = skip.squeeze(1) + self.drop_path(attended)
+        num_clips = len(tokens)
+        if places is not None:
+            tokens = take_places(tokens[:, int(self.has_cls) :], places)
         normed = self.norm2(tokens)
         skip = self.proj(normed) if self.widens_in_mlp else tokens
         mixed = self.mlp(normed)
         if self.has_layer_scale:
             mixed = mixed * self.gamma_2
-        return skip + self.drop_path(mixed), new_grid
+        if places is None:
+            return skip + self.drop_path(mixed), new_grid
+        return skip + self._drop_path_of_rows(mixed, places[:, 0], num_clips), new_grid
+
+    def _drop_path_of_rows(self, rows: Tensor, clips: Tensor, num_clips: int) -> Tensor:
+        """Drop path of tokens (M, D) by the clips (M,) that they are of, with the same draws."""
+        if not (self.training and self.drop_path.drop_prob):
+            return rows
+        return rows * self.drop_path(rows.new_ones(num_clips, 1))[clips]
 
 
 def run_block(
-    block: nn.Module, tokens: Tensor, grid: Grid, bias: Tensor | None = None, *, recompute: bool
+    block: nn.Module,
+    tokens: Tensor,
+    grid: Grid,
+    bias: Tensor | None = None,
+    places: Tensor | None = None,
+    *,
+    recompute: bool,
 ) -> tuple[Tensor, Grid]:
     """Runs a block.
 
@@ -96,14 +120,16 @@ def run_block(
         tokens: (B, N, D), a cls token first if there is one.
         grid: Grid of the other tokens.
         bias: See `PoolingAttention.forward`.
+        places: See `MultiscaleBlock.forward`.
         recompute: Compute it again in the backward pass instead of keeping what it computed.
 
     Returns:
-        Tokens and grid after the block.
+        Tokens and grid after the block, see `MultiscaleBlock.forward`.
     """
+    options = (bias,) if places is None else (bias, places)
     if recompute and torch.is_grad_enabled():
-        return checkpoint(call_in_one_dtype, block, tokens, grid, bias, use_reentrant=False)
-    return call_in_one_dtype(block, tokens, grid, bias)
+        return checkpoint(call_in_one_dtype, block, tokens, grid, *options, use_reentrant=False)
+    return call_in_one_dtype(block, tokens, grid, *options)
 
 
 def turn_off_drops(network: nn.Module) -> nn.Module:

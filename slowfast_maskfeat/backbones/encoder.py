@@ -287,7 +287,12 @@ class Encoder(nn.Module):
         return self.rel_pos_bias(grid) if self.has_shared_bias else None
 
     def run_block(
-        self, index: int, tokens: Tensor, grid: Grid, bias: Tensor | None
+        self,
+        index: int,
+        tokens: Tensor,
+        grid: Grid,
+        bias: Tensor | None,
+        places: Tensor | None = None,
     ) -> tuple[Tensor, Grid]:
         """Runs one block, recomputed in the backward pass if the options say so.
 
@@ -296,9 +301,10 @@ class Encoder(nn.Module):
             tokens: (B, N, D), a cls token first if there is one.
             grid: Grid of the other tokens.
             bias: See `shared_bias`.
+            places: See `MultiscaleBlock.forward`.
 
         Returns:
             Tokens and grid after the block.
         """
         recompute = self.options.recomputes(index)
-        return run_block(self.blocks[index], tokens, grid, bias, recompute=recompute)
+        return run_block(self.blocks[index], tokens, grid, bias, places, recompute=recompute)

@@ -9,7 +9,7 @@ from torch import Tensor, nn
 from slowfast_maskfeat.backbones.attention import LAYER_NORM_EPSILON
 from slowfast_maskfeat.backbones.block import MultiscaleBlock, run_block
 from slowfast_maskfeat.backbones.initialization import INITIALIZATIONS
-from slowfast_maskfeat.backbones.masking import take_masked
+from slowfast_maskfeat.backbones.masking import masked_places, take_places
 from slowfast_maskfeat.backbones.options import DecoderOptions, EncoderOptions
 from slowfast_maskfeat.shapes import Grid
 
@@ -100,11 +100,29 @@ class PredictionHead(nn.Module):
         Returns:
             (M, output dim) in the order of (b, t, h, w).
         """
-        layers = list(self.transforms[index].children())
-        norm = layers.pop()
-        for block in layers:
-            tokens, grid = run_block(block, tokens, grid, recompute=self.recompute)
-        if self.has_cls:
-            tokens = tokens[:, 1:]
-        # Only what is predicted goes through norm and projection: both work token by token.
-        return self.projections[index](norm(take_masked(tokens, mask)))
+        places = masked_places(mask, tokens.device)
+        blocks = list(self.transforms[index].children())[:-1]  # a norm is last
+        for number, block in enumerate(blocks, start=1):
+            # In training the last MLP, too, works only on what is predicted.
+            needed = places if self.training and number == len(blocks) else None
+            tokens, grid = run_block(block, tokens, grid, None, needed, recompute=self.recompute)
+        if not (blocks and self.training):
+            tokens = take_places(tokens[:, int(self.has_cls) :], places)
+        return self.predict(tokens, index=index)
+
+    def has_blocks(self, index: int) -> bool:
+        """Whether there are blocks at one depth, which need all tokens."""
+        return len(list(self.transforms[index].children())) > 1
+
+    def predict(self, tokens: Tensor, *, index: int) -> Tensor:
+        """Norm and projection of one depth, which work token by token.
+
+        Args:
+            tokens: (M, D): what is predicted, after the blocks if there are any.
+            index: Which predicting depth.
+
+        Returns:
+            (M, output dim).
+        """
+        *_, norm = self.transforms[index].children()
+        return self.projections[index](norm(tokens))

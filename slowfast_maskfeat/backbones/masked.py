@@ -9,7 +9,7 @@ from torch import Tensor
 from slowfast_maskfeat.backbones.base import MaskedModel
 from slowfast_maskfeat.backbones.encoder import Encoder
 from slowfast_maskfeat.backbones.heads import PredictionHead
-from slowfast_maskfeat.backbones.masking import resize_mask
+from slowfast_maskfeat.backbones.masking import masked_places, resize_mask
 from slowfast_maskfeat.backbones.options import DecoderOptions, EncoderOptions
 from slowfast_maskfeat.shapes import Grid
 
@@ -92,9 +92,27 @@ class MaskedMViT(MaskedEncoder):
         tokens, grid = self.embed(clips, mask)
         bias = self.shared_bias(grid)
         predictions: list[Tensor] = []
-        for index in range(len(self.blocks)):
+        for index in range(len(self.blocks) - 1):
             tokens, grid = self.run_block(index, tokens, grid, bias)
             if index in self.prediction_depths:
                 masked = resize_mask(mask, grid).flatten(1)
                 predictions.append(self.pred_head(tokens, grid, masked, index=len(predictions)))
+        predictions.append(self._predict_last(tokens, grid, bias, mask))
         return predictions
+
+    def _predict_last(
+        self, tokens: Tensor, grid: Grid, bias: Tensor | None, mask: Tensor
+    ) -> Tensor:
+        """Runs the last block and its head.
+
+        In training the block's MLP gets only what is predicted. In evaluation it gets all tokens:
+        others may look at what leaves a block.
+        """
+        block, head = len(self.blocks) - 1, len(self.prediction_depths) - 1
+        masked = resize_mask(mask, self.geometries[block].output_grid(grid)).flatten(1)
+        if not self.training or self.pred_head.has_blocks(head):
+            tokens, grid = self.run_block(block, tokens, grid, bias)
+            return self.pred_head(tokens, grid, masked, index=head)
+        places = masked_places(masked, tokens.device)
+        tokens, _ = self.run_block(block, tokens, grid, bias, places)
+        return self.pred_head.predict(tokens, index=head)

@@ -69,8 +69,26 @@ def take_masked(tokens: Tensor, mask: Tensor) -> Tensor:
     Returns:
         (M, D), in the order of (b, n).
     """
-    clips, places = copy_to_device(_true_places(mask), tokens.device).unbind(1)
-    return tokens[clips, places]
+    return take_places(tokens, masked_places(mask, tokens.device))
+
+
+def masked_places(mask: Tensor, device: torch.device) -> Tensor:
+    """Finds the tokens that a mask selects, see `take_masked`.
+
+    Args:
+        mask: (B, N) bool, on the CPU or the device.
+        device: Where to put the result.
+
+    Returns:
+        (M, 2) int64: clip and token, in order.
+    """
+    return copy_to_device(_true_places(mask), device)
+
+
+def take_places(tokens: Tensor, places: Tensor) -> Tensor:
+    """Selects tokens: (B, N, D) and (M, 2), see `masked_places` -> (M, D)."""
+    clips, numbers = places.unbind(1)
+    return tokens[clips, numbers]
 
 
 def size_of(count: Tensor, *, least: int = 0) -> int:

@@ -1,4 +1,8 @@
-"""The MLP of a block, which keeps one tensor of its hidden width for the backward pass, not two."""
+"""The MLP of a block, which keeps one tensor of its hidden width for the backward pass, not two.
+
+On a CPU in float32 the second layer takes a few rows at a time. Their hidden tensor stays in the
+cache, where that of all tokens would pass through memory several times.
+"""
 
 from __future__ import annotations
 
@@ -10,6 +14,8 @@ from torch import Tensor, nn
 from torch.autograd.function import once_differentiable
 
 from slowfast_maskfeat.tracing import is_exporting
+
+_CHUNK = 2**20  # elements of the hidden tensor that a CPU takes at a time: 4 MiB
 
 
 class Mlp(nn.Module):
@@ -65,20 +71,56 @@ class _GeluLinear(torch.autograd.Function):
     @staticmethod
     def forward(ctx: Any, hidden: Tensor, weight: Tensor, bias: Tensor) -> Tensor:
         ctx.save_for_backward(hidden, weight)
-        return F.linear(F.gelu(hidden), weight, bias)
+        rows = hidden.flatten(0, -2)
+        size = _rows_at_a_time(rows)
+        if size >= len(rows):
+            return F.linear(F.gelu(hidden), weight, bias)
+        out = hidden.new_empty(len(rows), len(weight))
+        for x, y in zip(rows.split(size), out.split(size), strict=True):
+            torch.addmm(bias, F.gelu(x), weight.t(), out=y)
+        return out.unflatten(0, hidden.shape[:-1])
 
     @staticmethod
     @once_differentiable
     def backward(ctx: Any, gradient: Tensor) -> tuple[Tensor | None, Tensor | None, Tensor | None]:
         hidden, weight = ctx.saved_tensors
-        needs_hidden, needs_weight, needs_bias = ctx.needs_input_grad
-        rows = gradient.flatten(0, -2)
-        grad_hidden = grad_weight = grad_bias = None
-        if needs_hidden:
-            grad_gelu = (rows @ weight).view_as(hidden)
-            grad_hidden = torch.ops.aten.gelu_backward(grad_gelu, hidden)
-        if needs_weight:
-            grad_weight = rows.t() @ F.gelu(hidden).flatten(0, -2)
-        if needs_bias:
-            grad_bias = rows.sum(0)
-        return grad_hidden, grad_weight, grad_bias
+        *needed, needs_bias = ctx.needs_input_grad
+        rows, of_out = hidden.flatten(0, -2), gradient.flatten(0, -2)
+        size = _rows_at_a_time(rows)
+        if size >= len(rows):
+            of_hidden, of_weight = _gradients(rows, of_out, weight, *needed)
+        else:
+            of_hidden = torch.empty_like(rows) if needed[0] else None
+            of_weight = torch.zeros_like(weight) if needed[1] else None
+            for first in range(0, len(rows), size):
+                part = slice(first, first + size)
+                of_part, of_its_weight = _gradients(rows[part], of_out[part], weight, *needed)
+                if of_hidden is not None and of_part is not None:
+                    of_hidden[part] = of_part
+                if of_weight is not None and of_its_weight is not None:
+                    of_weight += of_its_weight
+        if of_hidden is not None:
+            of_hidden = of_hidden.view_as(hidden)
+        return of_hidden, of_weight, of_out.sum(0) if needs_bias else None
+
+
+def _gradients(
+    rows: Tensor, of_out: Tensor, weight: Tensor, needs_hidden: bool, needs_weight: bool
+) -> tuple[Tensor | None, Tensor | None]:
+    """Gradients of some rows (M, hidden) and, of these alone, of the weight."""
+    of_hidden = of_weight = None
+    if needs_hidden:
+        of_hidden = torch.ops.aten.gelu_backward(of_out @ weight, rows)
+    if needs_weight:
+        of_weight = of_out.t() @ F.gelu(rows)
+    return of_hidden, of_weight
+
+
+def _rows_at_a_time(rows: Tensor) -> int:
+    """How many rows (M, hidden) to take at a time.
+
+    All where this does not help, or where sums of bfloat16 would be rounded several times.
+    """
+    if rows.device.type != "cpu" or rows.dtype != torch.float32:
+        return len(rows)
+    return max(_CHUNK // rows.shape[1], 1)

@@ -9,7 +9,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from slowfast_maskfeat.backbones.depthwise import depthwise_conv3d
+from slowfast_maskfeat.backbones.depthwise import depthwise_conv3d, depthwise_conv3d_of_patches
 from slowfast_maskfeat.backbones.geometry import Triple
 from slowfast_maskfeat.shapes import Grid
 
@@ -61,13 +61,27 @@ class DepthwisePool(nn.Conv3d):
 
     def forward(self, clips: Tensor) -> Tensor:
         """(b, t, h, w, heads * d) -> (b, t', h', w', heads * d)."""
-        heads = clips.shape[-1] // self.out_channels
         return depthwise_conv3d(
             clips,
-            self.weight if heads == 1 else self.weight.repeat(heads, 1, 1, 1, 1),
+            self._weight_of_heads(clips.shape[-1]),
             stride=self.stride,  # type: ignore[arg-type]
             padding=self.padding,  # type: ignore[arg-type]
         )
+
+    def pool_patches(self, tokens: Tensor, grid: Grid) -> tuple[Tensor, Tensor]:
+        """As `forward` what follows a cls token, (b, 1 + t*h*w, heads * d); that token apart."""
+        return depthwise_conv3d_of_patches(
+            tokens,
+            grid,
+            self._weight_of_heads(tokens.shape[-1]),
+            stride=self.stride,  # type: ignore[arg-type]
+            padding=self.padding,  # type: ignore[arg-type]
+        )
+
+    def _weight_of_heads(self, channels: int) -> Tensor:
+        """The kernels, once for each head."""
+        heads = channels // self.out_channels
+        return self.weight if heads == 1 else self.weight.repeat(heads, 1, 1, 1, 1)
 
     def pool_and_norm(
         self, tokens: Tensor, grid: Grid, norm: nn.LayerNorm, *, has_cls: bool
@@ -204,7 +218,7 @@ def pool_tokens_apart(
         return *split_cls(pooled, has_cls=has_cls), grid
     cls, pooled, grid = _pool_patches(tokens, grid, pool, has_cls=has_cls)
     if norm is not None:
-        cls, pooled = None if cls is None else norm(_apart(cls)), norm(pooled)
+        cls, pooled = None if cls is None else norm(cls), norm(pooled)
     return None if cls is None else cls.transpose(1, 2), pooled.transpose(1, 2), grid
 
 
@@ -219,13 +233,19 @@ def _pool_patches(
     Returns:
         (B, 1, heads, d) or None, (B, N', heads, d) and the new grid.
     """
-    cls, patches = split_cls(tokens, has_cls=has_cls)
-    heads = tokens.shape[1]
-    clips = patches.transpose(1, 2).flatten(2).unflatten(1, tuple(grid))  # (B, t, h, w, heads * d)
-    pooled = pool(clips)
+    batch, heads = tokens.shape[:2]
+    flat = tokens.transpose(1, 2).flatten(2)  # (B, N, heads * d)
+    cls = None
+    if not has_cls:
+        pooled = pool(flat.unflatten(1, tuple(grid)))  # of (B, t, h, w, heads * d)
+    elif isinstance(pool, DepthwisePool):
+        cls, pooled = pool.pool_patches(flat, grid)
+    else:
+        cls, patches = flat.split([1, grid.num_tokens], dim=1)
+        pooled = pool(patches.unflatten(1, tuple(grid)))
     grid = Grid(*pooled.shape[1:4])
-    pooled = pooled.reshape(tokens.shape[0], grid.num_tokens, heads, -1)
-    return None if cls is None else cls.transpose(1, 2), pooled, grid
+    pooled = pooled.reshape(batch, grid.num_tokens, heads, -1)
+    return None if cls is None else cls.unflatten(2, (heads, -1)), pooled, grid
 
 
 def split_cls(tokens: Tensor, *, has_cls: bool) -> tuple[Tensor | None, Tensor]:
@@ -243,14 +263,6 @@ def split_cls(tokens: Tensor, *, has_cls: bool) -> tuple[Tensor | None, Tensor]:
     # One split and not two slices: its backward pass is one concatenation.
     cls, patches = tokens.split([1, tokens.shape[2] - 1], dim=2)
     return cls, patches
-
-
-def _apart(cls: Tensor) -> Tensor:
-    """Copies a cls token on a CPU, so that what keeps it does not keep all tokens beside it.
-
-    The pools of a CPU keep copies of the tokens; those of a GPU keep the tokens themselves.
-    """
-    return cls.clone() if cls.device.type == "cpu" else cls
 
 
 def _padding(kernel: Triple) -> Triple:

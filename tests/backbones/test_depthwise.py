@@ -8,7 +8,8 @@ import pytest
 import torch
 import torch.nn.functional as F
 
-from slowfast_maskfeat.backbones.depthwise import depthwise_conv3d
+from slowfast_maskfeat.backbones.depthwise import depthwise_conv3d, depthwise_conv3d_of_patches
+from slowfast_maskfeat.shapes import Grid
 
 
 @pytest.mark.parametrize("kernel", [(3, 3, 3), (1, 3, 3), (5, 3, 3), (3, 2, 2), (2, 3, 3)])
@@ -35,6 +36,58 @@ def test_equals_conv3d(kernel, stride, frames) -> None:  # type: ignore[no-untyp
         torch.testing.assert_close(fast_tensor, expected, rtol=1e-4, atol=2e-5)
 
 
+WINDOWS_APART = [
+    ((3, 3, 3), (1, 4, 4), (16, 12)),
+    ((3, 3, 3), (1, 8, 4), (16, 12)),
+    ((1, 3, 3), (1, 4, 4), (7, 11)),  # the last window ends before the frame does
+    ((3, 2, 2), (1, 3, 4), (6, 8)),  # even kernels, padding before and behind
+    ((3, 1, 1), (1, 2, 2), (4, 6)),
+    ((3, 3, 3), (1, 8, 8), (3, 3)),  # one window
+]
+
+
+@pytest.mark.parametrize(("kernel", "stride", "frame"), WINDOWS_APART)
+@pytest.mark.parametrize("has_cls", [True, False])
+def test_windows_that_are_apart(kernel, stride, frame, has_cls) -> None:  # type: ignore[no-untyped-def]
+    """Tokens in no window are not kept, and have no gradient."""
+    padding = tuple(size // 2 for size in kernel)
+    torch.manual_seed(0)
+    grid = Grid(3, *frame)
+    tokens = torch.randn(2, has_cls + grid.num_tokens, 8)
+    weight = torch.randn(8, 1, *kernel)
+    results = []
+    for fast in (True, False):
+        x, w = tokens.clone().requires_grad_(), weight.clone().requires_grad_()
+        cls, clips = x[:, :has_cls], x[:, int(has_cls) :].unflatten(1, tuple(grid))
+        if fast and has_cls:
+            cls, out = depthwise_conv3d_of_patches(x, grid, w, stride=stride, padding=padding)
+        elif fast:
+            out = depthwise_conv3d(clips, w, stride=stride, padding=padding)
+        else:
+            planes = clips.permute(0, 4, 1, 2, 3)
+            planes = F.conv3d(planes, w, stride=stride, padding=padding, groups=8)
+            out = planes.permute(0, 2, 3, 4, 1)
+        of_out = torch.arange(out.numel()).reshape(out.shape).sin()
+        ((out * of_out).sum() + 3 * cls.sum()).backward()
+        results.append((cls, out, x.grad, w.grad))
+    for fast_tensor, expected in zip(*results, strict=True):
+        torch.testing.assert_close(fast_tensor, expected, rtol=1e-4, atol=2e-5)
+
+
+def test_only_tokens_in_windows_are_kept_for_the_backward_pass() -> None:
+    clips, weight = torch.randn(2, 3, 16, 16, 8), torch.randn(8, 1, 3, 3, 3).requires_grad_()
+    sizes = []
+    for stride in (2, 4, 8):
+        kept: list[int] = []
+        with torch.autograd.graph.saved_tensors_hooks(
+            lambda tensor, kept=kept: kept.append(tensor.numel()) or tensor, lambda tensor: tensor
+        ):
+            depthwise_conv3d(clips, weight, stride=(1, stride, stride), padding=(1, 1, 1))
+        sizes.append(max(kept))
+    frames, width = 2 * (3 + 1), 8  # of two clips, each with an empty frame behind it
+    assert sizes == [frames * side * side * width for side in (16, 12, 6)]
+
+
 @pytest.fixture(autouse=True)
 def fresh() -> Iterator[None]:
     """torch counts the graphs of a function, which are those of all tests together."""
@@ -52,7 +105,7 @@ def pool_and_gradients(form, clips, weight):  # type: ignore[no-untyped-def]
 
 
 @pytest.mark.parametrize("kernel", [(3, 3, 3), (1, 3, 3)])
-@pytest.mark.parametrize("stride", [(1, 1, 1), (1, 2, 2)])
+@pytest.mark.parametrize("stride", [(1, 1, 1), (1, 2, 2), (1, 4, 4)])
 @pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
 @pytest.mark.parametrize("backend", ["eager", "aot_eager"])
 def test_compiled_it_is_the_same(kernel, stride, dtype, backend) -> None:  # type: ignore[no-untyped-def]

@@ -33,6 +33,23 @@ def test_results_and_gradients_are_those_of_autograd(dtype):
         assert torch.equal(of_ours, of_autograd)
 
 
+@pytest.mark.parametrize("shape", [(2, 700, 1024), (3000, 512), (1, 1, 2**21)])
+def test_many_tokens_are_taken_in_parts(shape):
+    """A CPU takes 2**20 numbers of the hidden tensor at a time, and at least one row."""
+    generator = torch.Generator().manual_seed(0)
+    results = []
+    sizes = (shape, (4, shape[-1]), (4,))
+    tensors = [torch.randn(size, generator=generator) / size[-1] ** 0.5 for size in sizes]
+    for form in (gelu_linear, lambda x, w, b: F.linear(F.gelu(x), w, b)):
+        leaves = [tensor.clone().requires_grad_() for tensor in tensors]
+        output = form(*leaves)
+        output.square().sum().backward()
+        results.append((output, *(leaf.grad for leaf in leaves)))
+    assert results[0][0].shape == (*shape[:-1], 4)
+    for actual, expected in zip(*results, strict=True):
+        torch.testing.assert_close(actual, expected, rtol=1e-4, atol=1e-5)
+
+
 def test_backward_pass_passes_a_numerical_check():
     assert torch.autograd.gradcheck(gelu_linear, _tensors(torch.float64))
 
