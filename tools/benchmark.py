@@ -66,6 +66,7 @@ from fvcore.common.config import CfgNode
 from plain_hog import plain_hog
 
 from slowfast_maskfeat.builders.data import build_loader
+from slowfast_maskfeat.builders.precision import autocast_precision, precision_note
 from slowfast_maskfeat.cli import print_written
 from slowfast_maskfeat.clips import ClipLoader, RandomView
 from slowfast_maskfeat.clips.dataset import ClipDataset, SampleKey
@@ -132,16 +133,19 @@ def _measure_forms(
 
 
 def measure_precision(options: argparse.Namespace, device: torch.device) -> Table:
-    """Time of the step in bfloat16 and in float32."""
+    """Time of the step with TRAIN.PRECISION bf16 and float32, as a run computes them there."""
     file = config_of(options, "precision")
     batch = make_batch(read_config(file), options.batch)
-    steps = {
-        precision: make_step(read_config(file), FAST, batch, device, precision)
-        for precision in reversed(PRECISIONS)  # float32, the baseline, is last
-    }
+    steps, notes = {}, []
+    for name in ("bf16", "float32"):  # the baseline is last
+        cfg = read_config(file, ["TRAIN.PRECISION", name])
+        is_narrow = autocast_precision(cfg, device) is not None
+        precision = "bfloat16" if is_narrow else "float32"
+        steps[name] = make_step(cfg, FAST, batch, device, precision)
+        notes += [note for note in [precision_note(cfg, device)] if note]
     rows = take_turns(steps, options.repeats or 5, device)
-    title = f"{file.stem}, one step, batch {options.batch}, {device.type}: time by precision"
-    return Table("precision", title, list(rows.values()), is_cost=True)
+    title = f"{file.stem}, one step, batch {options.batch}, {device.type}: time by TRAIN.PRECISION"
+    return Table("precision", "\n".join((*notes, title)), list(rows.values()), is_cost=True)
 
 
 def memory_of_child(

@@ -52,8 +52,9 @@ class MaskedMViT(MaskedEncoder):
 
     Masked patch tokens are replaced by one learned token before the positions are added; all tokens
     go through the blocks up to the last predicting depth; heads predict at the masked tokens.
-    No layer norm follows the last block, so `tokens` returns, and `pooled` pools, tokens that are
-    not normed, those after the last predicting depth.
+    In training the MLP of the last block gets the masked tokens alone, unless blocks of a head
+    follow. No layer norm follows the last block, so `tokens` returns, and `pooled` pools, tokens
+    that are not normed, those after the last predicting depth.
     Source: MaskFeat (Wei et al., 2022), section 3.
 
     Args:

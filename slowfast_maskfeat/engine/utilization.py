@@ -20,7 +20,8 @@ class Utilization:
     """Figures of a training's arithmetic.
 
     Multiply-adds are those of the model alone: teachers, targets and what activation checkpointing
-    computes again do not count.
+    computes again do not count, and what training leaves out of the last block (see `MaskedMViT`)
+    does.
 
     Attributes:
         multiply_adds: Of a forward pass with one clip.
