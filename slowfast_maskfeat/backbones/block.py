@@ -30,7 +30,12 @@ class MultiscaleBlock(nn.Module):
         grid: Grid of the tokens that come in, at the configured clip size.
         options: Options of the block.
         table_grid: Grid that sizes the tables of relative positions; None: `grid`.
+
+    Attributes:
+        has_own_graph: Whether the block is compiled alone.
     """
+
+    has_own_graph = False
 
     def __init__(
         self,
@@ -96,6 +101,15 @@ class MultiscaleBlock(nn.Module):
         if places is None:
             return skip + self.drop_path(mixed), new_grid
         return skip + self._drop_path_of_rows(mixed, places[:, 0], num_clips), new_grid
+
+    @property
+    def takes_places(self) -> bool:
+        """Whether to call the block with `places` where not all tokens are needed.
+
+        In evaluation others may look at what leaves a block. A graph would be another one, which
+        takes long to compile.
+        """
+        return self.training and not self.has_own_graph
 
     def _drop_path_of_rows(self, rows: Tensor, clips: Tensor, num_clips: int) -> Tensor:
         """Drop path of tokens (M, D) by the clips (M,) that they are of, with the same draws."""

@@ -63,6 +63,7 @@ def compiled(model: nn.Module, mode: str, **options: Any) -> nn.Module:
         if kind not in runs:
             runs[kind] = torch.compile(_own_code(len(runs)), **options)
         block.forward = partial(runs[kind], block)  # type: ignore[method-assign]
+        block.has_own_graph = True
     return model
 
 

@@ -102,11 +102,12 @@ class PredictionHead(nn.Module):
         """
         places = masked_places(mask, tokens.device)
         blocks = list(self.transforms[index].children())[:-1]  # a norm is last
+        needed = None
         for number, block in enumerate(blocks, start=1):
-            # In training the last MLP, too, works only on what is predicted.
-            needed = places if self.training and number == len(blocks) else None
+            if number == len(blocks) and block.takes_places:
+                needed = places
             tokens, grid = run_block(block, tokens, grid, None, needed, recompute=self.recompute)
-        if not (blocks and self.training):
+        if needed is None:
             tokens = take_places(tokens[:, int(self.has_cls) :], places)
         return self.predict(tokens, index=index)
 

@@ -53,8 +53,8 @@ class MaskedMViT(MaskedEncoder):
     Masked patch tokens are replaced by one learned token before the positions are added; all tokens
     go through the blocks up to the last predicting depth; heads predict at the masked tokens.
     In training the MLP of the last block gets the masked tokens alone, unless blocks of a head
-    follow. No layer norm follows the last block, so `tokens` returns, and `pooled` pools, tokens
-    that are not normed, those after the last predicting depth.
+    follow or each block is compiled by itself. No layer norm follows the last block, so `tokens`
+    returns, and `pooled` pools, tokens that are not normed, those after the last predicting depth.
     Source: MaskFeat (Wei et al., 2022), section 3.
 
     Args:
@@ -104,14 +104,10 @@ class MaskedMViT(MaskedEncoder):
     def _predict_last(
         self, tokens: Tensor, grid: Grid, bias: Tensor | None, mask: Tensor
     ) -> Tensor:
-        """Runs the last block and its head.
-
-        In training the block's MLP gets only what is predicted. In evaluation it gets all tokens:
-        others may look at what leaves a block.
-        """
+        """Runs the last block, if possible on what is predicted alone, and its head."""
         block, head = len(self.blocks) - 1, len(self.prediction_depths) - 1
         masked = resize_mask(mask, self.geometries[block].output_grid(grid)).flatten(1)
-        if not self.training or self.pred_head.has_blocks(head):
+        if self.pred_head.has_blocks(head) or not self.blocks[block].takes_places:
             tokens, grid = self.run_block(block, tokens, grid, bias)
             return self.pred_head(tokens, grid, masked, index=head)
         places = masked_places(masked, tokens.device)

@@ -11,6 +11,7 @@ from helpers.small_options import encoder_options
 from torch import Tensor, nn
 
 from slowfast_maskfeat.backbones import DecoderOptions, MaskedMViT
+from slowfast_maskfeat.backbones.compiled import compiled
 from slowfast_maskfeat.backbones.mlp import Mlp
 
 plain_forms = load_tool("tools/plain_forms.py")
@@ -79,13 +80,17 @@ def test_predictions_and_gradients_are_those_of_all_tokens(changes: dict[str, An
     torch.testing.assert_close(results[0][1], results[1][1], rtol=1e-3, atol=1e-4)
 
 
-def test_only_predicted_tokens_go_through_the_last_mlp() -> None:
+@pytest.mark.parametrize("case", ["training", "evaluation", "blocks compiled"])
+def test_only_predicted_tokens_go_through_the_last_mlp(case: str) -> None:
     clips, mask = masked_clips()
-    model = model_of()
+    model = model_of(drop_path_rate=0.0).train(case != "evaluation")
     shapes = []
     for module in model.modules():
         if isinstance(module, Mlp):
             module.register_forward_pre_hook(lambda _, inputs: shapes.append(inputs[0].shape))
+    if case == "blocks compiled":  # into one graph of all three
+        model = compiled(model, "block", backend="eager")
     model(clips, mask)
     every = (6, 1 + 2 * 4 * 4, 32)
-    assert shapes == [every, every, (int(mask.sum()), 32)]
+    last = (int(mask.sum()), 32) if case == "training" else every
+    assert shapes == [every, every, last]
