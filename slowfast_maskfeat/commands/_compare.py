@@ -28,7 +28,8 @@ def compare(options: argparse.Namespace) -> int:
         options: of `maskfeat compare`.
 
     Returns:
-        The exit code: 0, 1 if a run failed, or that of a run that a signal stopped.
+        The exit code: 0, 1 if a run failed or could not be rehearsed, or that of a run that a
+        signal stopped.
     """
     recipe = read_recipe(
         options.recipe, data=options.data, methods=options.methods, seeds=options.seeds
@@ -37,8 +38,11 @@ def compare(options: argparse.Namespace) -> int:
     output = Path(os.path.abspath(options.output))
     try:
         if options.estimate:
-            print(estimate_minutes(recipe, output, PROGRAMS, pairs))
-            return 0
+            minutes, missing = estimate_minutes(recipe, output, PROGRAMS, pairs)
+            print(minutes)
+            for line in missing:
+                print(f"not measured: {line}", file=sys.stderr)
+            return 1 if missing else 0
         written, failed = run_comparison(
             recipe, output, PROGRAMS, pairs, only_page=options.only_page
         )

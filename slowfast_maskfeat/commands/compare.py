@@ -23,8 +23,8 @@ def main(arguments: Sequence[str]) -> int:
     """Make a comparison, or estimate its time.
 
     Returns:
-        The exit code: 0, 1 if a run failed, 2 for invalid input, 128 plus the signal that
-        stopped it.
+        The exit code: 0, 1 if a run failed or could not be rehearsed, 2 for invalid input, 128
+        plus the signal that stopped it.
     """
     options = _parse(arguments)
     from slowfast_maskfeat.commands._compare import compare  # after the help, which is fast

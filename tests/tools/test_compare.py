@@ -166,6 +166,18 @@ def test_an_estimate_makes_nothing_of_the_comparison(images, recipe, tmp_path):
     assert not (tmp_path / "seed_0").exists()
 
 
+@pytest.mark.slow
+def test_an_estimate_without_one_of_the_methods_says_so(images, recipe, tmp_path):
+    words = ["--recipe", recipe, "--data", images, "--output", tmp_path, "--estimate"]
+    done = run_tool(TOOL, *words, "--methods", "hog", "features")
+    assert done.returncode == 1
+    (line,) = [line for line in done.stderr.splitlines() if line.startswith("not measured: ")]
+    assert line.startswith("not measured: features, pretrain: ")
+    assert "MASK.TEACHER_LAYER" in line
+    assert "hog, pretrain" in done.stdout
+    assert "features" not in done.stdout
+
+
 def test_a_missing_recipe_is_one_line(tmp_path):
     done = run_tool(TOOL, "--recipe", tmp_path / "none.yaml", "--output", tmp_path / "out")
     assert done.returncode == 2

@@ -49,7 +49,7 @@ class Measured:
 
 def estimate_minutes(
     recipe: Recipe, output: Path, programs: Programs, pairs: Sequence[str] = ()
-) -> str:
+) -> tuple[str, list[str]]:
     """Rehearse each kind of run on a few batches, and scale what it took.
 
     Nothing of the comparison itself is made, but for the lists or shards of its data. Runs that
@@ -62,7 +62,8 @@ def estimate_minutes(
         pairs: see `run_comparison`.
 
     Returns:
-        Lines to print: minutes of each kind of run, and in all.
+        Lines to print, minutes of each kind of run and in all; and what could not be measured and
+        is not in them, with the reason.
 
     Raises:
         ValueError: see `run_comparison`.
@@ -88,8 +89,7 @@ def estimate_minutes(
     total = sum(sum(of_key) for of_key in minutes.values())
     lines.append(f"{'in all':32} {sum(map(len, minutes.values())):4} runs {total:8.1f} min")
     lines += [f"{'made already':32} {len(made):4} runs"] if made else []
-    lines += [f"not measured: {key}: {reason}" for key, reason in failed.items()]
-    return "\n".join(lines)
+    return "\n".join(lines), [f"{key}: {reason}" for key, reason in failed.items()]
 
 
 def _key(piece: Piece) -> str:
