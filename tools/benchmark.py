@@ -13,7 +13,7 @@ other load on the machine affects them equally:
   against the same model whose encoder processes all tokens; and the peak memory of both.
 - targets: pre-training steps that differ in the target alone, against HOG; and the peak memory of
   each. The frozen networks have random weights.
-- precision: a pre-training step in bfloat16, against the same step in float32.
+- precision: a pre-training step with TRAIN.PRECISION bf16, against the same step with float32.
 - latency: a classifier of one clip by torch, compiled by torch, and as ONNX in onnxruntime.
 - traffic: no comparison, but launches and bytes of a training step in bfloat16 on a GPU, counted by
   kind of operator; no GPU is needed.
@@ -66,7 +66,7 @@ from fvcore.common.config import CfgNode
 from plain_hog import plain_hog
 
 from slowfast_maskfeat.builders.data import build_loader
-from slowfast_maskfeat.builders.precision import autocast_precision, precision_note
+from slowfast_maskfeat.builders.precision import autocast_precision
 from slowfast_maskfeat.cli import print_written
 from slowfast_maskfeat.clips import ClipLoader, RandomView
 from slowfast_maskfeat.clips.dataset import ClipDataset, SampleKey
@@ -136,16 +136,16 @@ def measure_precision(options: argparse.Namespace, device: torch.device) -> Tabl
     """Time of the step with TRAIN.PRECISION bf16 and float32, as a run computes them there."""
     file = config_of(options, "precision")
     batch = make_batch(read_config(file), options.batch)
-    steps, notes = {}, []
+    steps = {}
+    title = f"{file.stem}, one step, batch {options.batch}, {device.type}: time by TRAIN.PRECISION"
     for name in ("bf16", "float32"):  # the baseline is last
         cfg = read_config(file, ["TRAIN.PRECISION", name])
         is_narrow = autocast_precision(cfg, device) is not None
-        precision = "bfloat16" if is_narrow else "float32"
-        steps[name] = make_step(cfg, FAST, batch, device, precision)
-        notes += [note for note in [precision_note(cfg, device)] if note]
+        steps[name] = make_step(cfg, FAST, batch, device, "bfloat16" if is_narrow else "float32")
+        if name == "bf16" and not is_narrow:
+            title += "; bf16 computes in float32 on this CPU"
     rows = take_turns(steps, options.repeats or 5, device)
-    title = f"{file.stem}, one step, batch {options.batch}, {device.type}: time by TRAIN.PRECISION"
-    return Table("precision", "\n".join((*notes, title)), list(rows.values()), is_cost=True)
+    return Table("precision", title, list(rows.values()), is_cost=True)
 
 
 def memory_of_child(

@@ -1,4 +1,4 @@
-"""Plain implementations of attention, MLP, pooling, casts and MAE, the baselines of the fast ones.
+"""Plain implementations of a model's layers, casts and MAE, the baselines of the fast ones.
 
 They follow the formulas of the papers, with the attention matrix in memory, and serve only for
 comparison.
@@ -15,8 +15,9 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from slowfast_maskfeat.backbones import MaskedAutoencoder, MaskedMViT, block, resize_mask
+from slowfast_maskfeat.backbones import MaskedAutoencoder, block
 from slowfast_maskfeat.backbones.attention import PoolingAttention
+from slowfast_maskfeat.backbones.block import MultiscaleBlock
 from slowfast_maskfeat.backbones.mlp import Mlp
 from slowfast_maskfeat.backbones.pooling import DepthwisePool
 from slowfast_maskfeat.shapes import Grid
@@ -125,20 +126,14 @@ class PlainMlp(Mlp):
     """MLP whose hidden tensor and its GELU are both kept for the backward pass."""
 
     def forward(self, tokens: Tensor) -> Tensor:
-        """Compute (B, N, dim) -> (B, N, dim_out)."""
+        """Compute (..., dim) -> (..., dim_out)."""
         return self.drop(self.fc2(self.drop(F.gelu(self.fc1(tokens)))))
 
 
-class PlainMaskedMViT(MaskedMViT):
-    """Masked pre-training whose last block computes all tokens."""
+class PlainBlock(MultiscaleBlock):
+    """Block that computes all tokens, also where only some are needed."""
 
-    def _predict_last(
-        self, tokens: Tensor, grid: Grid, bias: Tensor | None, mask: Tensor
-    ) -> Tensor:
-        """Run the last block and its head."""
-        tokens, grid = self.run_block(len(self.blocks) - 1, tokens, grid, bias)
-        masked = resize_mask(mask, grid).flatten(1)
-        return self.pred_head(tokens, grid, masked, index=len(self.prediction_depths) - 1)
+    takes_places = False  # type: ignore[assignment]
 
 
 def make_plain(model: nn.Module, *, attention: bool = True, pooling: bool = False) -> nn.Module:
@@ -146,15 +141,15 @@ def make_plain(model: nn.Module, *, attention: bool = True, pooling: bool = Fals
 
     Args:
         model: Any model of this package.
-        attention: Whether to use `ExplicitAttention`, `PlainMlp` and `PlainMaskedMViT`.
+        attention: Whether to use `ExplicitAttention`, `PlainMlp` and `PlainBlock`.
         pooling: Whether to use `PlainPool`.
 
     Returns:
         The model.
     """
-    if attention and type(model) is MaskedMViT:
-        model.__class__ = PlainMaskedMViT
     for module in model.modules():
+        if attention and type(module) is MultiscaleBlock:
+            module.__class__ = PlainBlock
         if attention and type(module) is PoolingAttention:
             module.__class__ = ExplicitAttention
         if attention and type(module) is Mlp:

@@ -106,8 +106,8 @@ class MultiscaleBlock(nn.Module):
     def takes_places(self) -> bool:
         """Whether to call the block with `places` where not all tokens are needed.
 
-        In evaluation others may look at what leaves a block. A graph would be another one, which
-        takes long to compile.
+        In evaluation others may look at what leaves a block. A block compiled alone would need a
+        second graph, which takes long to compile.
         """
         return self.training and not self.has_own_graph
 
@@ -115,7 +115,8 @@ class MultiscaleBlock(nn.Module):
         """Drop path of tokens (M, D) by the clips (M,) that they are of, with the same draws."""
         if not (self.training and self.drop_path.drop_prob):
             return rows
-        return rows * self.drop_path(rows.new_ones(num_clips, 1))[clips]
+        kept = self.drop_path(rows.new_ones(num_clips, 1)) != 0
+        return rows / (1 - self.drop_path.drop_prob) * kept[clips]
 
 
 def run_block(

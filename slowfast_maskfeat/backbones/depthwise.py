@@ -6,7 +6,8 @@ A convolution over (t, h, w) is the sum over its temporal taps of convolutions o
 shifted in time; tokens have their channels last already.
 
 Where a stride is larger than the kernel, as that of the first blocks' keys is, most tokens are in
-no window. Only those that are in one are copied, convolved and kept for the backward pass.
+no window. Only those that are in one are copied, convolved and, outside of the graphs of
+torch.compile, kept for the backward pass.
 
 In bf16 the backward pass of a strided convolution is 2 to 8 times slower than in float32 with its
 casts (docs/benchmarks.md), so it runs in float32; that of a convolution with stride 1 is not.
@@ -180,7 +181,7 @@ class _Windows:
     def are_apart(self) -> bool:
         """Whether there are tokens between any two neighbors, and none ends in the padding."""
         return all(
-            step > kernel and (count - 1) * step + kernel - pad <= size and pad <= step
+            pad <= kernel < step and (count - 1) * step + kernel - pad <= size
             for step, kernel, count, pad, size in zip(
                 self.stride, self.kernel, self.counts, self.padding, self.frame, strict=True
             )
@@ -195,19 +196,17 @@ class _Windows:
 
         Of windows that are apart, the frames hold these alone.
         """
-        batch, length, *frame, width = clips.shape
-        if self.are_apart:
-            frame = [n * size for n, size in zip(self.counts, self.kernel, strict=True)]
+        if not self.are_apart:
+            return _row_of_frames(clips, self.reach)
+        batch, length, _, _, width = clips.shape
+        frame = [count * size for count, size in zip(self.counts, self.kernel, strict=True)]
         row = clips.new_empty(batch, length + self.reach, *frame, width)
         row[:, length:] = 0
         frames = row[:, :length]
-        if self.are_apart:
-            for window, source in self._places(frames, clips):
-                window.copy_(source)
-            frames[:, :, : self.padding[0]] = 0
-            frames[:, :, :, : self.padding[1]] = 0
-        else:
-            frames.copy_(clips)
+        for window, source in self._places(frames, clips):
+            window.copy_(source)
+        frames[:, :, : self.padding[0]] = 0
+        frames[:, :, :, : self.padding[1]] = 0
         return row.flatten(0, 1).permute(0, 3, 1, 2)
 
     def write(self, row: Tensor, clips: Tensor) -> None:
@@ -223,11 +222,11 @@ class _Windows:
 
     def _places(self, frames: Tensor, clips: Tensor) -> Iterator[tuple[Tensor, Tensor]]:
         """The same tokens of all windows, in frames of windows alone and in their clips."""
-        for in_row, in_clip in self._slices(0):
-            for column, column_in_clip in self._slices(1):
+        for in_row, in_clip in self._places_along(0):
+            for column, column_in_clip in self._places_along(1):
                 yield frames[:, :, in_row, column], clips[:, :, in_clip, column_in_clip]
 
-    def _slices(self, axis: int) -> Iterator[tuple[slice, slice]]:
+    def _places_along(self, axis: int) -> Iterator[tuple[slice, slice]]:
         """Where the first, second, ... tokens of the windows are along h or w, without padding."""
         kernel, step, count = self.kernel[axis], self.stride[axis], self.counts[axis]
         for offset in range(kernel):
@@ -246,7 +245,7 @@ def _sum_of_taps(row: Tensor, weight: Tensor, windows: _Windows) -> Tensor:
     reach = windows.reach
     total = F.conv2d(row, weight[:, :, reach], None, stride, padding, groups=len(weight))
     for tap in _taps_from_center(reach)[1:]:
-        source, target = _slices(len(row), tap - reach)
+        source, target = _shifted(len(row), tap - reach)
         taps = weight[:, :, tap]
         total[target] += F.conv2d(row[source], taps, None, stride, padding, groups=len(weight))
     return total
@@ -266,7 +265,7 @@ def _gradients_of_taps(
     gradients = _row_of_frames(of_pooled, windows.reach)
     of_row, of_taps = None, {}
     for tap in _taps_from_center(windows.reach):
-        source, target = _slices(len(row), tap - windows.reach)
+        source, target = _shifted(len(row), tap - windows.reach)
         part, of_taps[tap], _ = torch.ops.aten.convolution_backward(
             gradients[target],
             row[source],
@@ -357,7 +356,7 @@ def _taps_from_center(reach: int) -> list[int]:
     return [reach, *(tap for tap in range(2 * reach + 1) if tap != reach)]
 
 
-def _slices(length: int, shift: int) -> tuple[slice, slice]:
+def _shifted(length: int, shift: int) -> tuple[slice, slice]:
     """Where frames come from and go to along the row, for a shift in time."""
     return (
         slice(max(shift, 0), length + min(shift, 0)),

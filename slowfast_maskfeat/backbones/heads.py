@@ -100,16 +100,17 @@ class PredictionHead(nn.Module):
         Returns:
             (M, output dim) in the order of (b, t, h, w).
         """
-        places = masked_places(mask, tokens.device)
         blocks = list(self.transforms[index].children())[:-1]  # a norm is last
-        needed = None
-        for number, block in enumerate(blocks, start=1):
-            if number == len(blocks) and block.takes_places:
-                needed = places
-            tokens, grid = run_block(block, tokens, grid, None, needed, recompute=self.recompute)
-        if needed is None:
-            tokens = take_places(tokens[:, int(self.has_cls) :], places)
-        return self.predict(tokens, index=index)
+        for block in blocks[:-1]:
+            tokens, grid = run_block(block, tokens, grid, recompute=self.recompute)
+        places = masked_places(mask, tokens.device)
+        if blocks and blocks[-1].takes_places:
+            recompute = self.recompute
+            tokens, _ = run_block(blocks[-1], tokens, grid, None, places, recompute=recompute)
+            return self.predict(tokens, index=index)
+        if blocks:
+            tokens, grid = run_block(blocks[-1], tokens, grid, recompute=self.recompute)
+        return self.predict(take_places(tokens[:, int(self.has_cls) :], places), index=index)
 
     def has_blocks(self, index: int) -> bool:
         """Whether there are blocks at one depth, which need all tokens."""

@@ -1,7 +1,7 @@
 """The MLP of a block, which keeps one tensor of its hidden width for the backward pass, not two.
 
-On a CPU in float32 the second layer takes a few rows at a time. Their hidden tensor stays in the
-cache, where that of all tokens would pass through memory several times.
+On a CPU in float32 the second layer takes some hundred to thousand rows at a time. Their hidden
+tensor stays in the cache, where that of all tokens would pass through memory several times.
 """
 
 from __future__ import annotations
@@ -35,7 +35,7 @@ class Mlp(nn.Module):
         self.drop = nn.Dropout(dropout)
 
     def forward(self, tokens: Tensor) -> Tensor:
-        """(B, N, dim) -> (B, N, dim_out)."""
+        """(..., dim) -> (..., dim_out)."""
         hidden = self.fc1(tokens)
         if self.training and self.drop.p > 0:
             return self.drop(self.fc2(self.drop(F.gelu(hidden))))

@@ -27,9 +27,11 @@ def project_apart(tokens: Tensor, weight: Tensor, bias: Tensor | None, parts: in
     Returns:
         (B, N, width) each.
     """
+    # In bfloat16, where autocast is on too, the sum of three products would be rounded three times.
+    is_exact = tokens.dtype in (torch.float32, torch.float64)
     on_cpu = tokens.device.type == "cpu" and not torch.is_autocast_enabled("cpu")
     is_traced = torch.compiler.is_compiling() or is_exporting()
-    if not on_cpu or is_traced or not torch.is_grad_enabled():
+    if not (is_exact and on_cpu) or is_traced or not torch.is_grad_enabled():
         return list(F.linear(tokens, weight, bias).unflatten(-1, (parts, -1)).unbind(2))
     return list(_ProjectApart.apply(tokens, weight, bias, parts))  # type: ignore[no-untyped-call]
 
@@ -51,17 +53,18 @@ class _ProjectApart(torch.autograd.Function):
     ) -> tuple[Tensor | None, Tensor | None, Tensor | None, None]:
         tokens, weight = ctx.saved_tensors
         needs_tokens, needs_weight, needs_bias, _ = ctx.needs_input_grad
-        rows = [gradient.flatten(0, -2) for gradient in gradients]
-        weights = weight.chunk(len(rows))
+        of_parts = [gradient.flatten(0, -2) for gradient in gradients]
+        rows = tokens.flatten(0, -2)
+        weights = weight.chunk(len(of_parts))
         of_tokens = of_weight = None
         if needs_tokens:
-            of_tokens = rows[0] @ weights[0]
-            for row, part in zip(rows[1:], weights[1:], strict=True):
-                of_tokens.addmm_(row, part)
+            of_tokens = of_parts[0] @ weights[0]
+            for of_part, part in zip(of_parts[1:], weights[1:], strict=True):
+                of_tokens.addmm_(of_part, part)
             of_tokens = of_tokens.view_as(tokens)
         if needs_weight:
             of_weight = torch.empty_like(weight)
-            for row, part in zip(rows, of_weight.chunk(len(rows)), strict=True):
-                torch.mm(row.t(), tokens.flatten(0, -2), out=part)
-        of_bias = torch.cat([row.sum(0) for row in rows]) if needs_bias else None
+            for of_part, part in zip(of_parts, of_weight.chunk(len(of_parts)), strict=True):
+                torch.mm(of_part.t(), rows, out=part)
+        of_bias = torch.cat([of_part.sum(0) for of_part in of_parts]) if needs_bias else None
         return of_tokens, of_weight, of_bias, None

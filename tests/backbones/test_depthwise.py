@@ -46,6 +46,15 @@ WINDOWS_APART = [
 ]
 
 
+def test_padding_wider_than_the_kernel() -> None:
+    """The second window has real tokens first, whatever the first one has."""
+    clips, weight = torch.randn(1, 2, 17, 9, 4), torch.randn(4, 1, 1, 3, 3)
+    pooled = depthwise_conv3d(clips, weight, stride=(1, 8, 4), padding=(0, 5, 1))
+    planes = clips.permute(0, 4, 1, 2, 3)
+    expected = F.conv3d(planes, weight, stride=(1, 8, 4), padding=(0, 5, 1), groups=4)
+    torch.testing.assert_close(pooled, expected.permute(0, 2, 3, 4, 1), rtol=1e-4, atol=1e-5)
+
+
 @pytest.mark.parametrize(("kernel", "stride", "frame"), WINDOWS_APART)
 @pytest.mark.parametrize("has_cls", [True, False])
 def test_windows_that_are_apart(kernel, stride, frame, has_cls) -> None:  # type: ignore[no-untyped-def]

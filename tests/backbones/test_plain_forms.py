@@ -62,5 +62,5 @@ def test_predictions_and_gradients_agree_to_rounding() -> None:
 def test_every_layer_has_a_plain_form() -> None:
     model = plain_forms.make_plain(model_of(), pooling=True)
     kinds = {type(module).__name__ for module in model.modules()}
-    assert {"PlainMaskedMViT", "ExplicitAttention", "PlainMlp", "PlainPool"} <= kinds
-    assert not {"MaskedMViT", "PoolingAttention", "Mlp", "DepthwisePool"} & kinds
+    assert {"PlainBlock", "ExplicitAttention", "PlainMlp", "PlainPool"} <= kinds
+    assert not {"MultiscaleBlock", "PoolingAttention", "Mlp", "DepthwisePool"} & kinds

@@ -75,6 +75,7 @@ def estimate_minutes(
     made = Executor(plan, output, programs.run).collect()
     counts = _Counts()
     minutes: dict[str, list[float]] = {}
+    missing: dict[str, str] = {}
     for piece in plan.pieces.values():
         key = _key(piece)
         if piece.name in made:
@@ -82,14 +83,15 @@ def estimate_minutes(
         if key in measured:
             minutes.setdefault(key, []).append(_seconds(piece, measured[key], counts) / 60)
         else:
-            failed.setdefault(key, piece.problem or "it was not rehearsed")
+            reason = failed.get(key) or piece.problem or "it was not rehearsed"
+            missing.setdefault(key, reason)
     lines = [
         f"{key:32} {len(of_key):4} runs {sum(of_key):8.1f} min" for key, of_key in minutes.items()
     ]
     total = sum(sum(of_key) for of_key in minutes.values())
     lines.append(f"{'in all':32} {sum(map(len, minutes.values())):4} runs {total:8.1f} min")
     lines += [f"{'made already':32} {len(made):4} runs"] if made else []
-    return "\n".join(lines), [f"{key}: {reason}" for key, reason in failed.items()]
+    return "\n".join(lines), [f"{key}: {reason}" for key, reason in missing.items()]
 
 
 def _key(piece: Piece) -> str:
