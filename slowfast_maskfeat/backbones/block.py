@@ -90,7 +90,7 @@ class MultiscaleBlock(nn.Module):
         if self.has_layer_scale:
             attended = attended * self.gamma_1
         tokens = skip.squeeze(1) + self.drop_path(attended)
-        num_clips = len(tokens)
+        num_clips = tokens.shape[0]  # `len` would fix their number in an exported graph
         if places is not None:
             tokens = take_places(tokens[:, int(self.has_cls) :], places)
         normed = self.norm2(tokens)

@@ -197,7 +197,7 @@ def test_the_whole_run_at_tiny_sizes(tmp_path):
         names[table["section"]] = [row["name"] for row in table["rows"]]
         units.setdefault(table["section"], []).append(table["rows"][0]["unit"])
     assert names["loader"][-1] == "bare decoding"
-    assert names["precision"] == ["bfloat16", "float32"]
+    assert names["precision"] == ["bf16", "float32"]
     assert names["latency"] == ["onnxruntime", "torch, compiled", "torch"]
     assert names["mae"] == ["visible tokens", "all tokens"]
     assert names["targets"][-1] == "hog"
