@@ -24,11 +24,11 @@ import torch.nn.functional as F
 from torch import Tensor
 from torch.autograd.function import once_differentiable
 
+from slowfast_maskfeat.backbones.geometry import Triple
 from slowfast_maskfeat.shapes import Grid
 from slowfast_maskfeat.tracing import is_exporting
 
 Pair = tuple[int, int]
-Triple = tuple[int, int, int]
 
 
 def depthwise_conv3d(clips: Tensor, weight: Tensor, *, stride: Triple, padding: Triple) -> Tensor:
