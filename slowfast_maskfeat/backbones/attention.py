@@ -252,6 +252,9 @@ class PoolingAttention(nn.Module):
 
     def _project(self, tokens: Tensor) -> Sequence[Tensor]:
         """Queries, keys and values: (B, N, D) -> three of (B, N, width)."""
+        is_replaced = type(self.qkv) is not nn.Linear  # by a user, as for low-rank adaptation
+        if is_replaced and not self.has_separate_biases:
+            return self.qkv(tokens).chunk(3, dim=-1)
         return project_apart(tokens, self.qkv.weight, self._projection_bias(), 3)
 
     def _projection_bias(self) -> Tensor | None:

@@ -141,3 +141,24 @@ def test_weights_have_the_bias_of_relative_positions(kind):
     expected = module.proj((weights @ value).transpose(1, 2).flatten(2))
     attended, _ = module(tokens, grid, shared)
     assert torch.allclose(attended, expected, atol=1e-9)
+
+
+def test_a_layer_that_replaces_the_projection_is_called():
+    """As an adapter does, whose `weight` alone is not what it computes."""
+
+    class Adapter(nn.Linear):
+        def forward(self, tokens):
+            return super().forward(tokens) + 1
+
+    grid = Grid(2, 8, 8)
+    module = attention(grid)
+    tokens = torch.randn(2, grid.num_tokens + 1, 12)
+    before = module(tokens, grid)[0]
+    adapter = Adapter(12, 36)
+    adapter.load_state_dict(module.qkv.state_dict())
+    module.qkv = adapter
+    adapted = module(tokens, grid)[0]
+    with torch.no_grad():
+        adapter.bias -= 1
+    assert not torch.allclose(adapted, before, atol=1e-3)
+    assert torch.allclose(module(tokens, grid)[0], before, atol=1e-5)
