@@ -325,6 +325,22 @@ def all_reduce_with_grad(tensor: Tensor) -> Tensor:
     return summed
 
 
+def gather_with_grad(rows: Tensor) -> Tensor:
+    """Join the rows of all processes, with gradient; collective as :func:`all_reduce_with_grad`.
+
+    Args:
+        rows: (B, ...) of this process, the same shape on all; a floating-point type.
+
+    Returns:
+        (P * B, ...) in the order of the P processes; in a run of one process, ``rows`` itself.
+    """
+    if world_size() == 1:
+        return rows
+    places = rows.new_zeros(world_size(), *rows.shape)
+    places[rank()] = rows
+    return all_reduce_with_grad(places).flatten(0, 1)
+
+
 def _for_communication(tensor: Tensor) -> Tensor:
     # NCCL handles only tensors on a GPU.
     if dist.get_backend() == "nccl" and not tensor.is_cuda:

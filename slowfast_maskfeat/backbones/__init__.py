@@ -18,9 +18,10 @@ from slowfast_maskfeat.backbones.contrastive import (
     BYOLModel,
     ContrastiveModel,
     DINOModel,
-    IBOTLogits,
     IBOTModel,
+    IBOTOutputs,
     MaskedViewEncoder,
+    ViewOutputs,
 )
 from slowfast_maskfeat.backbones.descriptions import describe_by_classes, describe_by_layers
 from slowfast_maskfeat.backbones.encoder import Encoder
@@ -46,8 +47,8 @@ __all__ = [
     "EncoderOptions",
     "FeatureModel",
     "IBOTHead",
-    "IBOTLogits",
     "IBOTModel",
+    "IBOTOutputs",
     "LayerTokens",
     "LayeredModel",
     "MLPHead",
@@ -59,6 +60,7 @@ __all__ = [
     "MaskedPredictor",
     "MaskedViewEncoder",
     "NormedEncoder",
+    "ViewOutputs",
     "compiled",
     "describe_by_classes",
     "describe_by_layers",

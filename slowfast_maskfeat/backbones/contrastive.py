@@ -22,6 +22,18 @@ from slowfast_maskfeat.backbones.view_heads import DINOHead, IBOTHead, MLPHead
 from slowfast_maskfeat.shapes import Grid
 
 
+class ViewOutputs(NamedTuple):
+    """What a network makes of the views of a sample.
+
+    Attributes:
+        views: (V, B, P) projections, or predictions of them, or (V, B, K) logits.
+        pooled: (V, B, D) features of the backbone, from which they are made.
+    """
+
+    views: Tensor
+    pooled: Tensor
+
+
 class ContrastiveModel(BackboneModel):
     """A backbone with heads, which takes the views of a sample.
 
@@ -59,7 +71,7 @@ class BYOLModel(ContrastiveModel):
         self.projector = projector
         self.predictor = predictor
 
-    def forward(self, views: Sequence[Tensor]) -> list[Tensor]:
+    def forward(self, views: Sequence[Tensor]) -> ViewOutputs:
         """Predictions of each view, or projections where there is no predictor, as in a teacher.
 
         The views go through the network one after the other, so that each has its own batch
@@ -69,9 +81,11 @@ class BYOLModel(ContrastiveModel):
             views: (B, C, T, H, W) each, float, normalized.
 
         Returns:
-            (B, P) each.
+            Predictions or projections, and the features.
         """
-        return [self.predictor(self.projector(self.pooled(clips))) for clips in views]
+        pooled = [self.pooled(clips) for clips in views]
+        predictions = [self.predictor(self.projector(features)) for features in pooled]
+        return ViewOutputs(torch.stack(predictions), torch.stack(pooled))
 
 
 class DINOModel(ContrastiveModel):
@@ -88,7 +102,7 @@ class DINOModel(ContrastiveModel):
         super().__init__(backbone)
         self.head = head
 
-    def forward(self, views: Sequence[Tensor]) -> Tensor:
+    def forward(self, views: Sequence[Tensor]) -> ViewOutputs:
         """Logits of each view.
 
         Consecutive views of one size go through the backbone together, and all of them through the
@@ -98,24 +112,25 @@ class DINOModel(ContrastiveModel):
             views: (B, C, T, H, W) each, float, normalized; sizes may differ.
 
         Returns:
-            (V, B, K).
+            Logits and features.
         """
-        pooled = [self.pooled(torch.cat(same)) for same in _of_one_size(views)]
-        logits: Tensor = self.head(torch.cat(pooled))  # (V * B, K)
-        return logits.unflatten(0, (len(views), -1))
+        pooled = torch.cat([self.pooled(torch.cat(same)) for same in _of_one_size(views)])
+        return _by_view(self.head(pooled), pooled, len(views))
 
 
-class IBOTLogits(NamedTuple):
+class IBOTOutputs(NamedTuple):
     """Logits of views and of the patch tokens of some.
 
     Attributes:
-        views: (V, B, K).
+        views: (V, B, K) logits.
+        pooled: (V, B, D) features of the backbone, from which they are made.
         patches: (M, K') of the masked tokens, in the order of (v, b, t, h, w).
         patch_mean: (K',), mean over all patch tokens of these views; None unless computed.
         num_patches: How many they are.
     """
 
     views: Tensor
+    pooled: Tensor
     patches: Tensor
     patch_mean: Tensor | None
     num_patches: int
@@ -138,7 +153,7 @@ class IBOTModel(ContrastiveModel):
 
     def forward(
         self, views: Sequence[Tensor], masks: Sequence[Tensor], *, hides: bool = True
-    ) -> IBOTLogits:
+    ) -> IBOTOutputs:
         """Logits of each view, and of the masked patch tokens of the first ones.
 
         Args:
@@ -148,21 +163,22 @@ class IBOTModel(ContrastiveModel):
                 over all patch tokens of the first views is computed too.
 
         Returns:
-            The logits.
+            Logits and features.
         """
-        pooled, patches = [], []
+        parts, patches = [], []
         front = int(self.backbone.has_cls)
         for same, of_same in _with_masks(views, masks):
             clips = torch.cat(same)
             mask = torch.cat(of_same) if of_same else None
             tokens = self.backbone.tokens(clips, mask if hides else None)
-            pooled.append(self.backbone.pooled(tokens))
+            parts.append(self.backbone.pooled(tokens))
             if mask is not None:
                 grid = self.backbone.grids(clips.shape[2:])[-1]
                 patches.append((tokens[:, front:], resize_mask(mask, grid).flatten(1)))
-        logits: Tensor = self.head(torch.cat(pooled))  # (V * B, K)
+        pooled = torch.cat(parts)
+        of_views = _by_view(self.head(pooled), pooled, len(views))
         of_patches = self._of_students if hides else self._of_all
-        return IBOTLogits(logits.unflatten(0, (len(views), -1)), *of_patches(patches))
+        return IBOTOutputs(*of_views, *of_patches(patches))
 
     def _of_students(self, patches: Sequence[tuple[Tensor, Tensor]]) -> tuple[Tensor, None, int]:
         """Run the head on masked tokens alone."""
@@ -201,6 +217,11 @@ class MaskedViewEncoder(NormedEncoder):
     def no_weight_decay(self) -> set[str]:
         """See `Encoder.no_weight_decay`; the mask token is one of them."""
         return {*super().no_weight_decay(), "masked_embed"}
+
+
+def _by_view(logits: Tensor, pooled: Tensor, num_views: int) -> ViewOutputs:
+    """Split the rows (V * B, ...) of consecutive views."""
+    return ViewOutputs(*(rows.unflatten(0, (num_views, -1)) for rows in (logits, pooled)))
 
 
 def _of_one_size(views: Sequence[Tensor]) -> Iterator[list[Tensor]]:

@@ -50,15 +50,26 @@ def check_contrastive(cfg: CfgNode) -> None:
             f"{list(cfg.MVIT.PATCH_STRIDE)}, got {data.SSL_LOCAL_CROP_SIZE}"
         )
     _check_batch_norm(cfg)
+    if cfg.CONTRASTIVE.KOLEO_WEIGHT and _clips_of_part(cfg) < 2:
+        raise ValueError(
+            "TRAIN.BATCH_SIZE must give CONTRASTIVE.KOLEO_WEIGHT at least 2 samples to keep apart, "
+            f"got {cfg.TRAIN.BATCH_SIZE} with TRAIN.ACCUMULATION_STEPS "
+            f"{cfg.TRAIN.ACCUMULATION_STEPS}"
+        )
+
+
+def _clips_of_part(cfg: CfgNode) -> int:
+    """Count the samples that all processes see together before gradients are added up."""
+    clips: int = cfg.TRAIN.BATCH_SIZE * cfg.NUM_SHARDS // cfg.TRAIN.ACCUMULATION_STEPS
+    return clips
 
 
 def _check_batch_norm(cfg: CfgNode) -> None:
     keys = cfg.CONTRASTIVE
     if not keys.BN_MLP:
         return
-    clips = cfg.TRAIN.BATCH_SIZE * cfg.NUM_SHARDS // cfg.TRAIN.ACCUMULATION_STEPS
     num_parts = 1 if keys.BN_SYNC_MLP else distributed.world_size()
-    if clips // num_parts < 2:
+    if _clips_of_part(cfg) // num_parts < 2:
         raise ValueError(
             "TRAIN.BATCH_SIZE must give CONTRASTIVE.BN_MLP at least 2 samples to normalize, got "
             f"{cfg.TRAIN.BATCH_SIZE} with TRAIN.ACCUMULATION_STEPS "
@@ -225,20 +236,32 @@ def build_ibot(cfg: CfgNode, model: nn.Module, data: DataSource) -> IBOT:
 
 def _teacher_options(cfg: CfgNode) -> dict[str, Any]:
     keys = cfg.CONTRASTIVE
-    num_parts = cfg.TRAIN.ACCUMULATION_STEPS
-    if keys.BN_MLP and num_parts > 1:
-        warnings.warn(
-            f"TRAIN.ACCUMULATION_STEPS {num_parts} changes the result of CONTRASTIVE.BN_MLP: batch "
-            "norm takes its statistics over each part of a batch",
-            UserWarning,
-            stacklevel=3,
-        )
+    _warn_of_parts(keys, cfg.TRAIN.ACCUMULATION_STEPS)
     end = 1.0 if keys.MOMENTUM_ANNEALING else keys.MOMENTUM
     return {
         "momentum": Schedule(keys.MOMENTUM, end),
         "mean": cfg.DATA.MEAN,
         "std": cfg.DATA.STD,
+        "koleo_weight": keys.KOLEO_WEIGHT,
     }
+
+
+def _warn_of_parts(keys: CfgNode, num_parts: int) -> None:
+    """Name what differs between a batch and the sum of its parts."""
+    if num_parts == 1:
+        return
+    effects = {
+        "BN_MLP": "batch norm takes its statistics over each part of a batch",
+        "KOLEO_WEIGHT": "samples are kept apart from those of their part of a batch",
+    }
+    for key, effect in effects.items():
+        if keys[key]:
+            warnings.warn(
+                f"TRAIN.ACCUMULATION_STEPS {num_parts} changes the result of CONTRASTIVE.{key}: "
+                f"{effect}",
+                UserWarning,
+                stacklevel=4,
+            )
 
 
 def _prototype_options(cfg: CfgNode) -> dict[str, Any]:

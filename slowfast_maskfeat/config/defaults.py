@@ -441,6 +441,7 @@ def _contrastive() -> CfgNode:
     node.FREEZE_LAST_LAYER_EPOCHS = 0  # new: dino, ibot: first epochs without updates of them
     node.PATCH_DIM = 0  # new: ibot: prototypes of a patch token; 0: those of views, shared
     node.PATCH_CENTER = "all"  # new: ibot: center over all patch tokens, or masked as in DINOv2
+    node.KOLEO_WEIGHT = 0.0  # new: weight of KoLeo, which keeps features of samples apart (DINOv2)
     node.VIEW_WEIGHT = 1.0  # new: ibot: weight of the loss of views
     node.PATCH_WEIGHT = 1.0  # new: ibot: weight of the loss of masked patch tokens
     return node

@@ -23,6 +23,7 @@ from slowfast_maskfeat.losses.regression import (
     unit_length,
 )
 from slowfast_maskfeat.losses.views import (
+    koleo,
     patch_cross_entropy,
     prediction_distance,
     view_cross_entropy,
@@ -35,6 +36,7 @@ __all__ = [
     "cosine_distance",
     "cross_entropy",
     "kl_to_uniform",
+    "koleo",
     "layer_outputs",
     "logit_laplace",
     "mean_absolute_error",

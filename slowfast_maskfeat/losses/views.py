@@ -1,20 +1,22 @@
 """Losses of methods that compare the views of a sample with a teacher's.
 
 Sources: BYOL (arXiv 2006.07733), section 3.1; DINO (arXiv 2104.14294), equation 3; iBOT
-(arXiv 2111.07832), section 3.
+(arXiv 2111.07832), section 3; KoLeo (arXiv 1806.03198), section 3.2.
 """
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-
 import torch
+import torch.nn.functional as F
 from torch import Tensor
 
+from slowfast_maskfeat import distributed
 from slowfast_maskfeat.host_copies import copy_to_device
 from slowfast_maskfeat.losses.classification import soft_cross_entropy
 from slowfast_maskfeat.losses.precision import at_least_float32
-from slowfast_maskfeat.losses.regression import cosine_distance
+from slowfast_maskfeat.losses.regression import cosine_distance, unit_length
+
+_SMALLEST_DISTANCE = 1e-8
 
 
 def view_cross_entropy(logits: Tensor, target: Tensor) -> Tensor:
@@ -55,19 +57,20 @@ def patch_cross_entropy(logits: Tensor, target: Tensor, counts: Tensor) -> Tenso
     return terms * copy_to_device(shares, terms.device)
 
 
-def prediction_distance(predictions: Sequence[Tensor], targets: Sequence[Tensor]) -> Tensor:
+def prediction_distance(predictions: Tensor, targets: Tensor) -> Tensor:
     """Sum over both views of 1 - cosine of the prediction of a view and the target of the other.
 
     With more than two views it is twice the mean over all pairs of different views.
 
     Args:
-        predictions: (B, P) of each view.
-        targets: (B, P) of each view.
+        predictions: (V, B, P) of each view.
+        targets: (V, B, P) of each view.
 
     Returns:
         (B,), from 0 to 4; float32 (float64 if the predictions are).
     """
-    assert len(predictions) == len(targets) > 1, (len(predictions), len(targets))
+    assert predictions.shape == targets.shape, (predictions.shape, targets.shape)
+    assert len(predictions) > 1, len(predictions)
     pairs = [
         cosine_distance(prediction, target)
         for v, prediction in enumerate(predictions)
@@ -75,3 +78,27 @@ def prediction_distance(predictions: Sequence[Tensor], targets: Sequence[Tensor]
         if v != q
     ]
     return 2 * torch.stack(pairs).mean(dim=0)
+
+
+def koleo(features: Tensor) -> Tensor:
+    """Compute minus the logarithm of the distance of each vector to the nearest other one.
+
+    Its minimum spreads the vectors, scaled to length 1, evenly over the sphere. The gradient moves
+    both vectors of a pair. Values as in DINOv2's code, with neighbors in all processes instead of
+    one: collective, so every process must run it, and its backward.
+
+    Args:
+        features: (B, D) of this process, the same shape on all; two vectors or more in total.
+
+    Returns:
+        (B,), float32 (float64 if `features` are).
+    """
+    own = unit_length(at_least_float32(features))
+    every = distributed.gather_with_grad(own)
+    rows = torch.arange(own.shape[0], device=own.device)
+    with torch.no_grad():
+        cosines = own @ every.T
+        cosines[rows, rows + distributed.rank() * own.shape[0]] = -torch.inf  # not itself
+        nearest = cosines.argmax(dim=1)
+    distances = F.pairwise_distance(own, every[nearest], eps=_SMALLEST_DISTANCE)
+    return -(distances + _SMALLEST_DISTANCE).log()

@@ -10,7 +10,7 @@ import torch
 from fvcore.common.config import CfgNode
 from torch import Tensor, nn
 
-from slowfast_maskfeat.backbones import ContrastiveModel, IBOTLogits
+from slowfast_maskfeat.backbones import ContrastiveModel, IBOTOutputs, ViewOutputs
 from slowfast_maskfeat.backbones.complexity import Complexity, count_complexity
 from slowfast_maskfeat.backbones.geometry import Triple
 from slowfast_maskfeat.backbones.meta_shapes import on_meta
@@ -144,9 +144,10 @@ class _OneView(nn.Module):
 
     def forward(self, clips: Tensor, mask: Tensor | None = None) -> object:
         if mask is None:
-            return self.model([clips])
-        logits: IBOTLogits = self.model([clips], [mask])
-        return logits.views, logits.patches
+            outputs: ViewOutputs = self.model([clips])
+            return outputs.views
+        masked: IBOTOutputs = self.model([clips], [mask])
+        return masked.views, masked.patches
 
 
 class _FrameByFrame(nn.Module):

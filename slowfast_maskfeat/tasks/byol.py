@@ -9,7 +9,7 @@ from typing import Any
 
 from torch import nn
 
-from slowfast_maskfeat.backbones import ContrastiveModel
+from slowfast_maskfeat.backbones import ContrastiveModel, ViewOutputs
 from slowfast_maskfeat.clips.batch import ClipBatch
 from slowfast_maskfeat.losses import prediction_distance
 from slowfast_maskfeat.tasks.base import StepOutput
@@ -33,7 +33,14 @@ class BYOL(TeacherTask):
         self.temperature = temperature
 
     def step(self, model: nn.Module, batch: ClipBatch) -> StepOutput:
-        """Compute the mean loss over the samples, of which there are `weight`."""
+        """Compute the mean loss over the samples.
+
+        Returns:
+            `weight` is the number of samples. The scalars are those of `keep_apart`.
+        """
         views = self.clips_of_views(batch.views)
-        distances = prediction_distance(model(views), self.teacher(views))
-        return StepOutput(distances.mean() / self.temperature, self.num_samples(batch))
+        student: ViewOutputs = model(views)
+        teacher: ViewOutputs = self.teacher(views)
+        distances = prediction_distance(student.views, teacher.views)
+        loss, scalars = self.keep_apart(student.pooled, distances.mean() / self.temperature)
+        return StepOutput(loss, self.num_samples(batch), scalars)

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from torch import nn
 
+from slowfast_maskfeat.backbones import ViewOutputs
 from slowfast_maskfeat.clips.batch import ClipBatch
 from slowfast_maskfeat.tasks.base import StepOutput
 from slowfast_maskfeat.tasks.teacher import PrototypeTask
@@ -22,10 +23,13 @@ class DINO(PrototypeTask):
         """Compute the mean loss over the samples.
 
         Returns:
-            `weight` is the number of samples. The scalars are those of `entropies` for "teacher".
+            `weight` is the number of samples. The scalars are those of `entropies` for "teacher"
+            and of `keep_apart`.
         """
         views = self.clips_of_views(batch.views)
         num_seen = sum(kind.views_per_sample for kind in batch.views[: self.num_global_kinds])
-        outputs = self.teacher(views[:num_seen])  # (Q, B, K)
-        loss, scalars = self.compare_views(model(views), outputs)
-        return StepOutput(loss, self.num_samples(batch), scalars)
+        teacher: ViewOutputs = self.teacher(views[:num_seen])
+        student: ViewOutputs = model(views)
+        loss, entropies = self.compare_views(student.views, teacher.views)
+        loss, distances = self.keep_apart(student.pooled[:num_seen], loss)
+        return StepOutput(loss, self.num_samples(batch), entropies | distances)

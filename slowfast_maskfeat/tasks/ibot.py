@@ -11,7 +11,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from slowfast_maskfeat.backbones import ContrastiveModel, IBOTLogits, resize_mask
+from slowfast_maskfeat.backbones import ContrastiveModel, IBOTOutputs, resize_mask
 from slowfast_maskfeat.clips.batch import ClipBatch
 from slowfast_maskfeat.losses import patch_cross_entropy
 from slowfast_maskfeat.tasks.base import StepOutput, unwrap
@@ -61,26 +61,28 @@ class IBOT(PrototypeTask):
 
         Returns:
             `weight` is the number of samples. Scalars: the loss of `views` and of `patches`, each
-            before its weight, and those of `entropies` of the teacher's distributions of views
-            ("teacher") and of the masked tokens ("patch").
+            before its weight, those of `entropies` of the teacher's distributions of views
+            ("teacher") and of the masked tokens ("patch"), and those of `keep_apart`.
         """
         views = self.clips_of_views(batch.views)
         masks = self._masks(batch)
-        outputs: IBOTLogits = self.teacher(views[: len(masks)], masks, hides=False)
+        outputs: IBOTOutputs = self.teacher(views[: len(masks)], masks, hides=False)
         patch_target = self.patch_center.distribution(outputs.patches, self.epoch)
         if self.training:
             self._add_to_patch_center(outputs)
-        student: IBOTLogits = model(views, masks)
+        student: IBOTOutputs = model(views, masks)
         of_views, entropies_of_views = self.compare_views(student.views, outputs.views)
         counts = self._counts(model, views, masks)
         logits = student.patches / self.student_temperature
         of_patches = patch_cross_entropy(logits, patch_target, counts).sum() / len(counts)
         loss = self.view_weight * of_views + self.patch_weight * of_patches
+        loss, distances = self.keep_apart(student.pooled[: len(masks)], loss)
         scalars = {
             "views": of_views.detach(),
             "patches": of_patches.detach(),
             **entropies_of_views,
             **entropies("patch", patch_target),
+            **distances,
         }
         return StepOutput(loss, self.num_samples(batch), scalars)
 
@@ -102,7 +104,7 @@ class IBOT(PrototypeTask):
             counts.append(resize_mask(mask, grid).flatten(1).sum(dim=1))
         return torch.cat(counts)
 
-    def _add_to_patch_center(self, outputs: IBOTLogits) -> None:
+    def _add_to_patch_center(self, outputs: IBOTOutputs) -> None:
         if self.centers_masked:
             self.patch_center.add_outputs(outputs.patches)
         else:

@@ -15,7 +15,7 @@ from slowfast_maskfeat.backbones import ContrastiveModel, move_statistics, turn_
 from slowfast_maskfeat.clips.batch import ClipBatch
 from slowfast_maskfeat.datasets import VideoList
 from slowfast_maskfeat.ema import Teacher
-from slowfast_maskfeat.losses import view_cross_entropy
+from slowfast_maskfeat.losses import koleo, view_cross_entropy
 from slowfast_maskfeat.losses.precision import at_least_float32
 from slowfast_maskfeat.schedules import EpochWarmup
 from slowfast_maskfeat.tasks.base import Evaluation, LossEvaluation, Task
@@ -31,6 +31,7 @@ class TeacherTask(Task):
         momentum: progress in [0, 1] -> decay of the teacher per step.
         mean: per channel, of the clips' normalization.
         std: per channel, of the clips' normalization.
+        koleo_weight: of the loss that keeps the features of samples apart.
     """
 
     teacher_prefix = "teacher.network."
@@ -42,8 +43,13 @@ class TeacherTask(Task):
         momentum: Callable[[float], float],
         mean: Sequence[float],
         std: Sequence[float],
+        koleo_weight: float = 0.0,
     ) -> None:
         super().__init__()
+        self.koleo_weight = koleo_weight
+        self._names_of_validation = self.scalar_names
+        if koleo_weight:
+            self.scalar_names = (*self.scalar_names, "koleo")
         self.teacher = Teacher(model, momentum, without=model.student_only)
         turn_off_drops(self.teacher)
         self.mean, self.std = tuple(mean), tuple(std)
@@ -75,9 +81,27 @@ class TeacherTask(Task):
         """Return the number of samples of a batch as a weight: () on its device."""
         return torch.full((), float(len(batch)), device=batch.clips.device)
 
+    def keep_apart(self, pooled: Tensor, loss: Tensor) -> tuple[Tensor, dict[str, Tensor]]:
+        """Add the distances between the features of different samples to the loss of a training.
+
+        A validation lacks this part, since it depends on how many clips a batch has.
+
+        Args:
+            pooled: (V, B, D) features of the student for its large views.
+            loss: () of these views.
+
+        Returns:
+            The loss, and "koleo", the mean over the samples before its weight, summed over the
+            views as in DINOv2's code; without a weight, nothing is added.
+        """
+        if not self.koleo_weight or not self.training:
+            return loss, {}
+        distances = torch.stack([koleo(features).mean() for features in pooled]).sum()
+        return loss + self.koleo_weight * distances, {"koleo": distances.detach()}
+
     def evaluation(self, videos: VideoList, num_views: int) -> Evaluation:
         """Evaluate the loss over a validation split."""
-        return LossEvaluation(len(videos), self)
+        return LossEvaluation(len(videos), self, names=self._names_of_validation)
 
     def get_extra_state(self) -> dict[str, Any]:
         """Return the position in the training, for a checkpoint."""

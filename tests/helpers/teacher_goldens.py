@@ -120,8 +120,8 @@ def check_byol_train_steps(golden: MethodGolden) -> None:
         first, second = (golden.input(f"view{v}_{step}")[..., None, None, None] for v in (0, 1))
         batch = ClipBatch(clips=first, further=(ClipBatch(clips=second),))
         if not step:
-            golden.compare("prediction0", model([first, second])[0])
-            golden.compare("target1", task.teacher([first, second])[1])
+            golden.compare("prediction0", model([first, second]).views[0])
+            golden.compare("target1", task.teacher([first, second]).views[1])
             task.after_step(model, 0.0, ~TAKEN)
         optimizer.zero_grad()
         loss = task.step(model, batch).loss
