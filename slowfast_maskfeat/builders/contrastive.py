@@ -102,14 +102,29 @@ def _predictor_depth(cfg: CfgNode) -> int:
     return int(depths[0])
 
 
+def check_dino(cfg: CfgNode) -> None:
+    """Check the keys of DINO.
+
+    Raises:
+        ValueError: there is one prototype, or see `check_contrastive`.
+    """
+    check_contrastive(cfg)
+    keys = cfg.CONTRASTIVE
+    for name in ("DIM", "PATCH_DIM"):
+        if keys[name] == 1:
+            raise ValueError(
+                f"CONTRASTIVE.{name} must be at least 2 prototypes with CONTRASTIVE.TYPE "
+                f"{keys.TYPE!r}, got 1"
+            )
+
+
 def check_ibot(cfg: CfgNode) -> None:
     """Check the keys of iBOT.
 
     Raises:
-        ValueError: no kind of masks is selected, nothing would be trained, or see
-            `check_contrastive`.
+        ValueError: no kind of masks is selected, nothing would be trained, or see `check_dino`.
     """
-    check_contrastive(cfg)
+    check_dino(cfg)
     keys = cfg.CONTRASTIVE
     if not keys.VIEW_WEIGHT and not keys.PATCH_WEIGHT:
         raise ValueError(

@@ -100,6 +100,8 @@ def build_latents(cfg: CfgNode, model: nn.Module, data: DataSource) -> LatentPre
         teacher,
         num_features=networks.teacher_width(_encoder(cfg), layers[-1]),
         norm=cfg.MASK.FEATURE_NORM,
+        # V-JEPA's; without a predictor that of frozen features, which it then equals.
+        epsilon=1e-5 if cfg.MASK.MAE_ON else 1e-6,
         loss=cfg.MASK.FEATURE_LOSS,
         mean=cfg.DATA.MEAN,
         std=cfg.DATA.STD,

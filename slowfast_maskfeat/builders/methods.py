@@ -21,7 +21,7 @@ from slowfast_maskfeat.builders.contrastive import (
     build_ibot,
     build_ibot_model,
     check_byol,
-    check_contrastive,
+    check_dino,
     check_ibot,
 )
 from slowfast_maskfeat.builders.contrastive_views import contrastive_views
@@ -340,7 +340,7 @@ METHODS: dict[MethodKey, Method] = {
         model=build_dino_model,
         task=build_dino,
         figures=PROTOTYPE_PANELS,
-        check=check_contrastive,
+        check=check_dino,
         views=contrastive_views,
         counts_crops=True,
         is_monitored=True,

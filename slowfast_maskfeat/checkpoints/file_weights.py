@@ -92,13 +92,20 @@ def read_weights(
 
 
 def _of_two_networks(content: dict[str, Any], *, teacher: bool) -> dict[str, Any]:
-    """Select the teacher or student in a training checkpoint of DINO or iBOT."""
+    """Select a network in a training file of DINO or iBOT.
+
+    The teacher gets weights that only the student has, such as the mask token.
+    """
     held = content.get("teacher" if teacher else "student")
     if not isinstance(held, Mapping) or any(key in content for key in WEIGHT_KEYS):
         return content
-    names = [bare_name(name) for name in held if isinstance(name, str)]
-    is_network = any(name.startswith(BACKBONE) for name in names)
-    return {**content, "model_state": held} if is_network else content
+    names = {bare_name(name) for name in held if isinstance(name, str)}
+    if not any(name.startswith(BACKBONE) for name in names):
+        return content
+    student = content.get("student")
+    others = student if isinstance(student, Mapping) else {}
+    added = {n: x for n, x in others.items() if isinstance(n, str) and bare_name(n) not in names}
+    return {**content, "model_state": {**held, **added}}
 
 
 def _with_teacher(content: dict[str, Any]) -> dict[str, Any]:

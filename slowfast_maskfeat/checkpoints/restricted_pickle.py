@@ -5,7 +5,6 @@ from __future__ import annotations
 import io
 import pickle
 import warnings
-import zipfile
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -171,6 +170,9 @@ REPLACED = {
 }
 
 
+_ARCHIVE = b"PK\x03\x04"  # with which torch.load takes a file for an archive
+
+
 def read_restricted(source: Path) -> Any:
     """Read a file of torch, or a pickle, without running code in it.
 
@@ -214,11 +216,18 @@ def _load(file: Any) -> Any:
 
 
 def _is_script(file: Any) -> bool:
-    """Whether torch.load would run a file as a program, as it does by the names of its records."""
+    """Whether torch.load would run a file as a program, as it does by the names of its records.
+
+    The names are those that torch's own reader finds: another reader can find other ones in a file
+    that was made to be read in two ways.
+    """
+    is_archive = file.read(len(_ARCHIVE)) == _ARCHIVE
+    file.seek(0)
+    if not is_archive:
+        return False
     try:
-        with zipfile.ZipFile(file) as archive:
-            return any(name.rpartition("/")[2] == "constants.pkl" for name in archive.namelist())
-    except (zipfile.BadZipFile, ValueError, NotImplementedError):
+        return "constants.pkl" in torch._C.PyTorchFileReader(file).get_all_records()
+    except RuntimeError:  # torch.load can't read it, either
         return False
     finally:
         file.seek(0)

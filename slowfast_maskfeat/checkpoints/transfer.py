@@ -122,6 +122,7 @@ def load_weights(
     is_still = is_of_images(state) or (target.grid is not None and target.grid.t == 1)
     source = source_layout(found, file.grid, for_one_step=is_still)
     match = _match(found, state, source=source, target=target, inflate=inflate)
+    _refuse_second_values(match, state)
     own_head = [name for name in state if name.startswith(f"{CLASSIFIER}projection.")]
     if own_head and match.values.keys() >= set(own_head):
         other = compare_class_names(
@@ -178,6 +179,18 @@ class _Match:
         for name in names:
             del self.values[name]
             self.refused[name] = why
+
+
+def _refuse_second_values(match: _Match, state: Mapping[str, Tensor]) -> None:
+    """Keep the first of two weights of a file that are one weight of the model, such as a head's.
+
+    The later one would be copied over it.
+    """
+    first: dict[int, str] = {}
+    for name in list(match.values):
+        other = first.setdefault(state[name].data_ptr(), name)
+        if not match.values[name].equal(match.values[other]):
+            match.refuse([name], f"the model shares this weight with {other}, the file does not")
 
 
 def _too_little(report: LoadReport, min_coverage: float, why: str) -> LoadError:

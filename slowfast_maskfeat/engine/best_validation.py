@@ -58,17 +58,22 @@ class BestValidation:
             Whether it is the best so far.
         """
         self.last_epoch = epoch
-        is_number = isinstance(value, float) and math.isfinite(value)
-        if is_number and self._exceeds(value, self.reference, self.min_change):
+        if self._exceeds(value, self.reference, self.min_change):
             self.reference, self.num_without_progress = value, 0
         else:
             self.num_without_progress += 1
-        if not (is_number and self._exceeds(value, self.value, 0.0)):
+        if not self.is_best(value):
             return False
         self.value, self.epoch = value, epoch
         return True
 
-    def _exceeds(self, value: float, other: float | None, change: float) -> bool:
+    def is_best(self, value: Any) -> bool:
+        """Return whether the figure of a validation is better than the best so far."""
+        return self._exceeds(value, self.value, 0.0)
+
+    def _exceeds(self, value: Any, other: float | None, change: float) -> bool:
+        if not (isinstance(value, float) and math.isfinite(value)):
+            return False
         if other is None:
             return True
         return other - value > change if self.figure == _LOSS else value - other > change

@@ -191,6 +191,7 @@ class _TrainLoop:
         self._report_lost()
         assert self._meter is not None
         state.epoch, state.step = state.epoch + 1, 0
+        state.task.after_epoch(state.epoch)
         self._reporter.epoch(state, self._meter.read_epoch(), self._lr, self._lost)
         return signal
 

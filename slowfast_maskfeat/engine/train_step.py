@@ -49,12 +49,13 @@ def train_step(
             with torch.autocast(device.type, precision, enabled=precision is not None):
                 output = state.task.step(state.model, part.to(device))
             state.scaler.scale(output.loss * output.weight).backward()
-        terms = torch.stack([output.weight, output.loss.detach(), *output.scalars.values()])
-        sums = terms.double() * output.weight.double()
-        sums[0] = output.weight
+        sums = output.sums(tuple(output.scalars))
         total = sums if total is None else total + sums
     assert total is not None
-    total = distributed.all_reduce(total, "sum")
+    numbers, sums = distributed.all_reduce(total, "sum")
+    # Scalars over other terms get the weight of the loss, too, by which steps are averaged.
+    rescaled = torch.where(numbers > 0, sums * (numbers[0] / numbers), 0.0)
+    total = torch.cat([numbers[:1], rescaled])
     if state.scaler.is_enabled():
         state.scaler.unscale_(state.stepper.optimizer)
     frozen = state.task.frozen_parameters(state.bare, progress)

@@ -19,7 +19,7 @@ from slowfast_maskfeat.builders.model_size import check_model_size
 from slowfast_maskfeat.builders.precision import set_precision
 from slowfast_maskfeat.builders.trained_config import trained_config
 from slowfast_maskfeat.builders.weights import load_tested_weights
-from slowfast_maskfeat.checkpoints import load_checkpoint
+from slowfast_maskfeat.checkpoints import find_checkpoints, find_tasks, load_checkpoint
 from slowfast_maskfeat.checkpoints.hugging_face import is_hugging_face
 
 FILE_NAME = "model.safetensors"
@@ -193,7 +193,10 @@ def _origin(trained: TrainedFile) -> Origin:
 
 
 def checkpoint_file(checkpoint: str | os.PathLike[str]) -> str:
-    """Return the file that a checkpoint's name means: of a folder, its saved model or newest one.
+    """Return the file that a checkpoint's name means: of a folder, its saved model or last one.
+
+    The last one is that of the last epoch and step, whatever the times of the files, which a copy
+    changes; of several tasks, that of the task whose last one was written last.
 
     Args:
         checkpoint: file or address, which is returned unchanged; the folder of `save_pretrained`;
@@ -207,7 +210,11 @@ def checkpoint_file(checkpoint: str | os.PathLike[str]) -> str:
         return os.fspath(checkpoint)
     if (path / FILE_NAME).is_file():
         return str(path / FILE_NAME)
-    found = [*path.glob("*.pyth"), *path.glob("checkpoints/*.pyth")]
+    folders = (path, path / "checkpoints")
+    numbered = [
+        find_checkpoints(folder, task)[-1] for folder in folders for task in find_tasks(folder)
+    ]
+    found = numbered or [file for folder in folders for file in sorted(folder.glob("*.pyth"))]
     if not found:
         raise ValueError(f"{path} must contain {FILE_NAME} or checkpoints (*.pyth), got neither")
     return str(max(found, key=lambda file: file.stat().st_mtime))

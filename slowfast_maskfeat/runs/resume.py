@@ -11,6 +11,8 @@ from fvcore.common.config import CfgNode
 
 from slowfast_maskfeat.builders.weights import checkpoint_folder
 from slowfast_maskfeat.checkpoints import find_checkpoints, find_tasks
+from slowfast_maskfeat.checkpoints.header import read_header
+from slowfast_maskfeat.checkpoints.save_load import best_path
 from slowfast_maskfeat.config import changed_keys, changes_training, difference_table
 from slowfast_maskfeat.engine.best_validation import BestValidation
 from slowfast_maskfeat.engine.coordination import from_main
@@ -143,7 +145,8 @@ def build_best_validation(cfg: CfgNode, state: TrainState) -> BestValidation | N
 def is_validation_owed(cfg: CfgNode, state: TrainState, best: BestValidation | None) -> bool:
     """Return whether the run was stopped before the validation that follows its last checkpoint.
 
-    One that the checkpoint precedes is taken from the log.
+    One that the checkpoint precedes is taken from the log, unless it is the best one and its
+    checkpoint was not kept, by a run without TRAIN.KEEP_BEST.
     """
     path = state.checkpoint
     if best is None or path is None or state.step:
@@ -154,5 +157,18 @@ def is_validation_owed(cfg: CfgNode, state: TrainState, best: BestValidation | N
     event = from_main(lambda: find_following("validation", path) if is_own else None)
     if event is None:
         return True
-    best.add(event.get(best.figure), state.epoch)
+    value = event.get(best.figure)
+    if best.is_kept and best.is_best(value) and from_main(lambda: not _is_kept(cfg, value)):
+        return True
+    best.add(value, state.epoch)
     return False
+
+
+def _is_kept(cfg: CfgNode, value: Any) -> bool:
+    """Return whether the best checkpoint is that of a validation with this value."""
+    path = best_path(checkpoint_folder(cfg), prefix=cfg.TASK)
+    try:
+        record = read_header(path).get("best") if path.exists() else None
+    except ValueError:  # damaged: it is written again
+        return False
+    return isinstance(record, Mapping) and record.get("value") == value

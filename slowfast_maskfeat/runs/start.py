@@ -22,8 +22,8 @@ class Trained(NamedTuple):
     Attributes:
         folder: its OUTPUT_DIR.
         checkpoint: the last one, for `from_pretrained`, `Predictor` and further trainings.
-        results: of the last test, else of the last validation, as in `stats.jsonl`; empty if there
-            was neither.
+        results: of the last test, else of the last validation, as in `stats.jsonl`; one before
+            this call counts only if it is of this checkpoint. Empty if there is neither.
     """
 
     folder: Path
@@ -67,15 +67,25 @@ def train(
     given = {**pairs, **{key: path for key, path in named.items() if path}}
     words = [str(word) for pair in given.items() for word in pair]
     cfg = load_run_config(config, words)
+    if not cfg.TRAIN.ENABLE or cfg.PROBE.KIND:
+        raise ValueError(
+            "train() needs TRAIN.ENABLE True and PROBE.KIND '', got "
+            f"{cfg.TRAIN.ENABLE} and {cfg.PROBE.KIND!r}; tests and probes are commands, maskfeat "
+            "test and maskfeat probe"
+        )
+    log = Path(cfg.OUTPUT_DIR) / "stats.jsonl"
+    num_earlier = len(read_events(log)) if log.exists() else 0
     choice = distributed.choose_device(cfg.NUM_GPUS)
     backend = "gloo" if choice.type == "cpu" else cfg.DIST_BACKEND
     launch(run_process, choice.num_processes, (cfg, "OUTPUT_DIR" in given), backend=backend)
-    folder = Path(cfg.OUTPUT_DIR)
-    return Trained(folder, find_checkpoints(folder / "checkpoints", cfg.TASK)[-1], _results(folder))
+    folder = log.parent
+    last = find_checkpoints(folder / "checkpoints", cfg.TASK)[-1]
+    earlier, later = (events := read_events(log))[:num_earlier], events[num_earlier:]
+    of_last = [event for event in earlier if Path(event.get("checkpoint") or "").name == last.name]
+    return Trained(folder, last, _results([*of_last, *later]))
 
 
-def _results(folder: Path) -> dict[str, Any]:
-    events = read_events(folder / "stats.jsonl")
+def _results(events: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
     for kind in ("test", "validation"):
         found = [event for event in events if event["event"] == kind]
         if found:

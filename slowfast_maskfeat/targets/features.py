@@ -47,6 +47,7 @@ class FeatureTarget(Target):
         num_frames: frames of a token that the teacher sees one by one, F; their features are
             concatenated.
         norm: see `NORMS`; of the features of each frame.
+        epsilon: added to the variance by the norm "layer", see `standardized`.
         loss: see `LOSSES`; of each frame, averaged.
     """
 
@@ -57,6 +58,7 @@ class FeatureTarget(Target):
         num_features: int,
         num_frames: int = 1,
         norm: str = "layer",
+        epsilon: float = 1e-6,
         loss: str = "smooth_l1",
     ) -> None:
         super().__init__()
@@ -65,6 +67,7 @@ class FeatureTarget(Target):
         self.num_features = num_features
         self.num_frames = num_frames
         self.norm = norm
+        self.epsilon = epsilon
         self.loss_name = loss
 
     @property
@@ -77,7 +80,7 @@ class FeatureTarget(Target):
         """Return the features of every token: (B, N, F * D) float32, see `Target.encode`."""
         features = self.teacher(clips, grid, all_frames=self.num_frames > 1)
         if self.norm == "layer":
-            features = standardized(features)
+            features = standardized(features, epsilon=self.epsilon)
         elif self.norm == "unit":
             features = unit_length(features)
         return features.flatten(4).flatten(1, 3)

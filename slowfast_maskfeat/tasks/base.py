@@ -25,12 +25,28 @@ class StepOutput:
     Attributes:
         loss: scalar, a mean.
         weight: scalar, number of terms that `loss` averages (masked tokens, clips, boxes).
-        scalars: further means over the same terms, for the log; on the device, without gradient.
+        scalars: further means, for the log; on the device, without gradient.
+        scalar_weights: number of terms of those scalars that are means over other ones than `loss`.
     """
 
     loss: Tensor
     weight: Tensor
     scalars: dict[str, Tensor] = field(default_factory=dict)
+    scalar_weights: dict[str, Tensor] = field(default_factory=dict)
+
+    def sums(self, names: Sequence[str]) -> Tensor:
+        """Sum the terms of the loss and of scalars, so that those of several outputs add up.
+
+        Args:
+            names: of the scalars.
+
+        Returns:
+            (2, 1 + len(names)) float64 without gradient: numbers of terms, and their sums.
+        """
+        means = [self.loss.detach(), *(self.scalars[name] for name in names)]
+        counts = [self.weight, *(self.scalar_weights.get(name, self.weight) for name in names)]
+        numbers = torch.stack(counts).double()
+        return torch.stack([numbers, torch.stack(means).double() * numbers])
 
 
 class Evaluation(ABC):
@@ -205,6 +221,13 @@ class Task(nn.Module, Evaluator, ABC):
                 is not finite; then nothing may be updated.
         """
 
+    def after_epoch(self, epoch: int) -> None:
+        """Look back on an epoch, after its last step and before its checkpoint.
+
+        Args:
+            epoch: number of finished epochs.
+        """
+
 
 class LossEvaluation(Evaluation):
     """Means of a task's loss and scalars over a split, weighted as in training.
@@ -219,7 +242,7 @@ class LossEvaluation(Evaluation):
         super().__init__(num_videos)
         self._task = task
         self._names = ("loss", *(task.scalar_names if names is None else names))
-        self._sums = torch.zeros(1 + len(self._names), dtype=torch.float64)  # the weight is first
+        self._sums = torch.zeros(2, len(self._names), dtype=torch.float64)
 
     def add(self, model: nn.Module, batch: ClipBatch) -> None:
         """Add the loss of a batch."""
@@ -229,10 +252,8 @@ class LossEvaluation(Evaluation):
 
     def add_output(self, output: StepOutput) -> None:
         """Add the result of a step."""
-        means = [torch.ones_like(output.loss), output.loss]
-        means += [output.scalars[name] for name in self._names[1:]]
         # Summed on the device, which is read only once, in `merge`.
-        sums = torch.stack(means).double() * output.weight
+        sums = output.sums(self._names[1:])
         self._sums = self._sums.to(sums.device, non_blocking=True) + sums
 
     def merge(self, all_reduce: AllReduce) -> None:
@@ -245,13 +266,14 @@ class LossEvaluation(Evaluation):
         Raises:
             ValueError: there are no terms.
         """
-        weight, *sums = self._sums.tolist()
-        if not weight:
+        if not float(self._sums[0, 0]):
             raise ValueError(
                 "the validation split must have at least one decoded clip with a masked token, if "
                 "the method masks, got none; use a longer list"
             )
-        return {name: total / weight for name, total in zip(self._names, sums, strict=True)}
+        numbers, sums = self._sums
+        means = torch.where(numbers > 0, sums / numbers, 0.0)
+        return dict(zip(self._names, means.tolist(), strict=True))
 
 
 def scalar_metrics(results: Mapping[str, Any]) -> dict[str, float]:

@@ -13,6 +13,7 @@ from torch import Tensor, nn
 
 from slowfast_maskfeat.backbones import ContrastiveModel, IBOTOutputs, resize_mask
 from slowfast_maskfeat.clips.batch import ClipBatch
+from slowfast_maskfeat.host_copies import copy_to_device
 from slowfast_maskfeat.losses import patch_cross_entropy
 from slowfast_maskfeat.tasks.base import StepOutput, unwrap
 from slowfast_maskfeat.tasks.teacher import Center, PrototypeTask, entropies
@@ -62,7 +63,8 @@ class IBOT(PrototypeTask):
         Returns:
             `weight` is the number of samples. Scalars: the loss of `views` and of `patches`, each
             before its weight, those of `entropies` of the teacher's distributions of views
-            ("teacher") and of the masked tokens ("patch"), and those of `keep_apart`.
+            ("teacher") and of the masked tokens ("patch"), which are their terms, and those of
+            `keep_apart`.
         """
         views = self.clips_of_views(batch.views)
         masks = self._masks(batch)
@@ -84,7 +86,9 @@ class IBOT(PrototypeTask):
             **entropies("patch", patch_target),
             **distances,
         }
-        return StepOutput(loss, self.num_samples(batch), scalars)
+        num_masked = copy_to_device(counts.sum(), loss.device)
+        of_masked = dict.fromkeys(("patch_entropy", "patch_mean_entropy"), num_masked)
+        return StepOutput(loss, self.num_samples(batch), scalars, of_masked)
 
     def _masks(self, batch: ClipBatch) -> list[Tensor]:
         """Return the mask (B, t, h, w) of each view that the teacher sees."""

@@ -34,6 +34,7 @@ class LatentPrediction(MaskedPrediction):
         teacher: the one that `tokens` uses; its parameters have the names of the student's.
         num_features: D.
         norm: of the features, see `FeatureTarget`.
+        epsilon: see `FeatureTarget`.
         loss: see `FeatureTarget`.
         mean: per channel, of the clip's normalization.
         std: per channel, of the clip's normalization.
@@ -48,12 +49,15 @@ class LatentPrediction(MaskedPrediction):
         *,
         num_features: int,
         norm: str,
+        epsilon: float,
         loss: str,
         mean: Sequence[float],
         std: Sequence[float],
     ) -> None:
         assert tokens.teacher is teacher
-        target = FeatureTarget(tokens, num_features=num_features, norm=norm, loss=loss)
+        target = FeatureTarget(
+            tokens, num_features=num_features, norm=norm, epsilon=epsilon, loss=loss
+        )
         super().__init__([target], mean=mean, std=std)
         self._teacher = (teacher,)  # a submodule of its target already
         teacher.eval()

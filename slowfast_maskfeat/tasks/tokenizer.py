@@ -146,22 +146,22 @@ class TokenizerTraining(Task):
         model.after_step(taken)
         epoch = int(progress * self.num_epochs + 1e-6)
         if epoch != self._epoch:
-            self._end_epoch()
+            self.epoch_counts.zero_()
             self._epoch = epoch
         counts = distributed.all_reduce(self.counts, "sum")
         self.epoch_counts += torch.where(taken, counts, 0.0)
         self.counts.zero_()
 
-    def _end_epoch(self) -> None:
+    def after_epoch(self, epoch: int) -> None:
+        """Warn of an epoch that used too few codes."""
         usage = float(code_usage(self.epoch_counts))
         if usage < self.min_usage and distributed.is_main():
             warnings.warn(
-                f"epoch {self._epoch + 1} used {usage:.1%} of the {self.num_codes} codes, below "
+                f"epoch {epoch} used {usage:.1%} of the {self.num_codes} codes, below "
                 f"TOKENIZER.MIN_USAGE {self.min_usage:.0%}; {self.advice}",
                 UserWarning,
                 stacklevel=2,
             )
-        self.epoch_counts.zero_()
 
     @property
     @abstractmethod

@@ -114,6 +114,20 @@ def test_a_resumed_run_stops_where_an_uninterrupted_one_does(
         assert "nothing left to train" in done.stderr
 
 
+def test_the_best_is_kept_from_the_resume_on(data, stopped, tmp_path):
+    """A run without TRAIN.KEEP_BEST has logged the best validation, but kept no checkpoint."""
+    shutil.copytree(stopped[0], tmp_path / "run")
+    _cut(tmp_path / "run", 1, after_validation=True)
+    best = tmp_path / "run" / "checkpoints" / "ssl_eval_checkpoint_best.pyth"
+    best.unlink()
+    done = run(data, tmp_path / "run", STILL, {"TEST.ENABLE": False})
+    assert done.returncode == 0, done.stderr
+    assert load_checkpoint(best)["epoch"] == 0
+    first, again = events(tmp_path / "run", "validation")[:2]
+    assert (first["epoch"], again["epoch"]) == (1, 1)
+    assert first["top1"] == again["top1"]
+
+
 def test_the_last_checkpoint_is_written_whatever_the_period(data, stopped, tmp_path):
     options = {"TRAIN.CHECKPOINT_PERIOD": 5, "TEST.ENABLE": False}
     assert run(data, tmp_path, STILL, options).returncode == 0

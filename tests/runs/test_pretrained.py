@@ -47,12 +47,10 @@ def test_a_saved_model_comes_back(tmp_path: Path, clips: torch.Tensor) -> None:
 
 
 @torch.no_grad()
-def test_the_folder_of_a_run_means_its_newest_checkpoint(
-    tmp_path: Path, clips: torch.Tensor
-) -> None:
+def test_the_folder_of_a_run_means_its_last_checkpoint(tmp_path: Path, clips: torch.Tensor) -> None:
     (tmp_path / "checkpoints").mkdir()
     models = [new_model(seed) for seed in range(2)]
-    for age, model in enumerate(models):
+    for age, model in enumerate(models):  # as if a copy had changed the order in time
         content = {
             "model_state": model.state_dict(),
             "cfg": model.cfg.dump(),
@@ -61,6 +59,9 @@ def test_the_folder_of_a_run_means_its_newest_checkpoint(
         path = tmp_path / "checkpoints" / f"ssl_eval_checkpoint_epoch_{2 - age:05d}.pyth"
         torch.save(content, path)
         os.utime(path, (1e9 + age, 1e9 + age))
+    assert torch.equal(from_pretrained(tmp_path)(clips), models[0](clips))
+    other = tmp_path / "checkpoints" / "ssl_checkpoint_epoch_00001.pyth"
+    torch.save({**content, "model_state": models[1].state_dict()}, other)  # of another task
     assert torch.equal(from_pretrained(tmp_path)(clips), models[1](clips))
 
 

@@ -53,6 +53,26 @@ def test_the_same_call_resumes_and_another_trains_on(data, trained, tmp_path):
     assert "top1" in further.results
 
 
+def test_an_older_test_is_not_the_result_of_a_longer_training(data, tmp_path):
+    short = train("demo/finetune", data=data, output=tmp_path, **OPTIONS)
+    assert "num_views" in short.results or short.results["checkpoint"] == str(short.checkpoint)
+    more = {**OPTIONS, "SOLVER.MAX_EPOCH": 2, "TEST.ENABLE": False}
+    longer = train("demo/finetune", data=data, output=tmp_path, **more)
+    validation = events(tmp_path, "validation")[-1]
+    assert longer.results == {name: x for name, x in validation.items() if name != "event"}
+    again = train("demo/finetune", data=data, output=tmp_path, **more)  # nothing is left to train
+    assert again.results == longer.results
+
+
+@pytest.mark.parametrize("key", [{"TRAIN.ENABLE": False}, {"PROBE.KIND": "knn"}])
+def test_what_is_no_training_is_an_error(data, tmp_path, key):
+    with pytest.raises(
+        ValueError, match=r"train\(\) needs TRAIN.ENABLE True and PROBE.KIND '', got"
+    ):
+        train("demo/finetune", data=data, output=tmp_path / "run", **{**OPTIONS, **key})
+    assert not (tmp_path / "run").exists()
+
+
 def test_keys_and_arguments_are_the_same(data, tmp_path):
     keys = {"DATA.PATH_TO_DATA_DIR": data, "OUTPUT_DIR": tmp_path, "TEST.ENABLE": False}
     trained = train("demo/finetune", **{**OPTIONS, **keys, "DATA.PATH_PREFIX": ""})

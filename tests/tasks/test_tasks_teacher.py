@@ -161,6 +161,22 @@ def test_parts_of_a_batch_equal_the_batch(kind):
             torch.testing.assert_close(value, expected[name], rtol=1e-4, atol=1e-6, msg=name)
 
 
+def test_the_entropy_of_masked_tokens_is_that_of_the_batch_whatever_its_parts():
+    """Parts without a masked token, here all but one, do not count."""
+    cfg = view_config("ibot")
+    batch = view_batch(cfg, 4)
+    batch.mask[2:] = False
+    batch.mask[0, 0, :2] = True
+    found = []
+    for parts in (1, 2, 4):
+        settings = view_settings(cfg, parts=parts)
+        names, sums, _ = train_step(view_state(cfg), batch, settings, CPU)
+        found.append(dict(zip(names, (sums[1:] / sums[0]).tolist(), strict=True)))
+    for of_parts in found[1:]:
+        for name in ("loss", "patches", "teacher_entropy", "patch_entropy", "patch_mean_entropy"):
+            assert of_parts[name] == pytest.approx(found[0][name], rel=1e-5), name
+
+
 def test_parts_of_a_batch_warn_of_batch_norm():
     cfg = view_config("byol", TRAIN__ACCUMULATION_STEPS=2)
     with pytest.warns(UserWarning, match=r"ACCUMULATION_STEPS 2 changes .* CONTRASTIVE\.BN_MLP"):
@@ -329,6 +345,8 @@ def test_a_step_has_the_entropies_of_its_distributions(kind):
         ("dino", {"MODEL__ARCH": "maskmvit"}, r"MODEL\.ARCH must be 'mvit' with MODEL\.MODEL_NAME"),
         ("dino", {"TEACHER_T": [0.1]}, r"CONTRASTIVE\.TEACHER_T must be two numbers > 0"),
         ("dino", {"T": 0.0}, r"CONTRASTIVE\.T must be > 0"),
+        ("dino", {"DIM": 1}, r"CONTRASTIVE\.DIM must be at least 2 prototypes .* 'dino', got 1"),
+        ("ibot", {"PATCH_DIM": 1}, r"CONTRASTIVE\.PATCH_DIM must be at least 2 .* 'ibot', got 1"),
         ("ibot", {"PATCH_CENTER": "none"}, r"PATCH_CENTER must be one of 'all', 'masked'"),
         (
             "dino",
