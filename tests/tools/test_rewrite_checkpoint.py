@@ -408,17 +408,16 @@ def test_a_program_of_torch_is_refused(rewrite: Rewrite, tmp_path: Path) -> None
 
 
 @pytest.mark.filterwarnings("ignore:.*torch.jit")
-@pytest.mark.parametrize("end", [b"PK\x05\x06", b"PK\x05\x06" + bytes(18), bytes(100_000)])
 def test_a_program_whose_archive_is_read_in_two_ways_does_not_run(
-    rewrite: Rewrite, tmp_path: Path, end: bytes
+    rewrite: Rewrite, tmp_path: Path
 ) -> None:
     """After these bytes Python's reader of archives finds no records, torch's finds them."""
     path = tmp_path / "old.pth"
     torch.jit.script(LoudProgram()).save(str(path))  # type: ignore[no-untyped-call]
-    path.write_bytes(path.read_bytes() + end)
+    path.write_bytes(path.read_bytes() + b"PK\x05\x06")
     code, _, errors = rewrite(path, tmp_path / "new.pyth")
     assert code == 2
-    assert "the program runs" not in errors
+    assert "must not be a TorchScript archive" in errors
     assert not (tmp_path / "new.pyth").exists()
 
 
