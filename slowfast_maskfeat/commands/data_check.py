@@ -34,9 +34,14 @@ from slowfast_maskfeat.curation.check_videos import check_video, require_decoder
 from slowfast_maskfeat.curation.jobs import Failure, Journal, run_jobs
 from slowfast_maskfeat.curation.output_files import (
     check_folder,
-    copy_class_names,
     write_table,
     write_text,
+)
+from slowfast_maskfeat.curation.read_lists import (
+    NamedList,
+    common_class_names,
+    read_lists,
+    write_class_names,
 )
 from slowfast_maskfeat.datasets import read_list
 from slowfast_maskfeat.datasets.list_file import list_lines, separator_of
@@ -76,10 +81,10 @@ def parse_arguments(arguments: Sequence[str]) -> argparse.Namespace:
     return parser.parse_args(arguments)
 
 
-def check_list(path: Path, options: argparse.Namespace) -> tuple[int, list[Path]]:
+def check_list(path: Path, named: NamedList, options: argparse.Namespace) -> tuple[int, list[Path]]:
     """Check one list and write the results; returns the number of refused rows, and the files."""
     separator = separator_of(str(path), options.separator)
-    videos = read_list(path, separator=separator, prefix=options.prefix)
+    videos, names = named
     header, lines = list_lines(str(path), separator, len(videos))
     paths = [videos.path(row) for row in range(len(videos))]
     versions = decoder_versions(options.decoder)
@@ -108,7 +113,8 @@ def check_list(path: Path, options: argparse.Namespace) -> tuple[int, list[Path]
     written, left = [], ""
     if kept:
         written.append(write_text(clean, header + "".join(kept)))
-        left = read_list(clean, separator=separator, prefix=options.prefix).fingerprint
+        rest = read_list(clean, separator=separator, prefix=options.prefix, class_names=names)
+        left = rest.fingerprint
     table = options.output / f"{path.stem}_refused.csv"
     written.append(write_table(table, _COLUMNS, [tuple(row.values()) for row in refused]))
     report = {
@@ -172,9 +178,11 @@ def _work(options: argparse.Namespace) -> int:
     num_refused, written = 0, list[Path]()
     require_decoder(options.decoder)
     check_folder(options.lists, options.output)
-    for path in options.lists:
-        num_bad, files = check_list(path, options)
+    lists = read_lists(options.lists, separator=options.separator, prefix=options.prefix)
+    names = common_class_names(lists)
+    for path, named in lists.items():
+        num_bad, files = check_list(path, named, options)
         num_refused += num_bad
-        written += [*files, *copy_class_names(path, options.output)]
-    print_written(written)
+        written += files
+    print_written([*written, *write_class_names(names, options.output)])
     return 1 if num_refused else 0

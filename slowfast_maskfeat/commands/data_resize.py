@@ -6,7 +6,7 @@ size), a key frame every --gop frames, upright, without audio. The output folder
     videos/...              the copies, in the same folders as the originals
     train.csv               list of the copies, for DATA.PATH_PREFIX <output folder>
     train_refused.csv       path and reason of each video without a copy
-    classes.txt             if there is one beside the list
+    classes.txt             if there is one beside the list, or labels are names
     settings.json           settings of all copies in the folder
 
 The originals are not changed, and existing copies are not made again.
@@ -33,15 +33,18 @@ from slowfast_maskfeat.commands._options import (
 from slowfast_maskfeat.curation.jobs import Failure, run_jobs
 from slowfast_maskfeat.curation.output_files import (
     check_folder,
-    copy_class_names,
     reading_keys,
     write_table,
     write_text,
 )
+from slowfast_maskfeat.curation.read_lists import (
+    common_class_names,
+    read_lists,
+    write_class_names,
+)
 from slowfast_maskfeat.curation.resize_videos import resize_pair
 from slowfast_maskfeat.curation.write_list import ListRow, list_text, separator_for
 from slowfast_maskfeat.datasets import VideoList, read_list
-from slowfast_maskfeat.datasets.list_file import separator_of
 from slowfast_maskfeat.log import Progress
 from slowfast_maskfeat.text import printable
 
@@ -170,7 +173,6 @@ def write_lists(
         print(text)
         for video in bad[:10]:
             print(printable(f"  {video}: {refused[video]}"))
-        written += copy_class_names(path, output)
     print(reading_keys(output, str(output), separator))
     return written
 
@@ -193,11 +195,11 @@ def main(arguments: Sequence[str]) -> int:
 
 
 def _work(options: argparse.Namespace) -> int:
-    lists = {}
-    for path in options.lists:
-        separator = separator_of(str(path), options.separator)
-        lists[path] = read_list(path, separator=separator, prefix=options.prefix)
-        lists[path].single_labels()  # raises its error before any video is copied
+    named = read_lists(options.lists, separator=options.separator, prefix=options.prefix)
+    names = common_class_names(named)
+    lists = {path: videos for path, (videos, _) in named.items()}
+    for videos in lists.values():
+        videos.single_labels()  # raises its error before any video is copied
     check_folder(options.lists, options.output)
     copies = plan(lists, options.prefix)
     for path, copy in copies.items():
@@ -207,5 +209,6 @@ def _work(options: argparse.Namespace) -> int:
             )
     check_settings(options)
     refused, made = make_copies(copies, options)
-    print_written([*made, *write_lists(lists, copies, refused, options.output)])
+    written = write_lists(lists, copies, refused, options.output)
+    print_written([*made, *written, *write_class_names(names, options.output)])
     return 1 if refused else 0

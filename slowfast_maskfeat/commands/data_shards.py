@@ -25,6 +25,7 @@ import hashlib
 import json
 import os
 import re
+from collections import Counter
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
@@ -41,6 +42,11 @@ from slowfast_maskfeat.commands._options import (
 )
 from slowfast_maskfeat.curation.jobs import Failure, run_jobs
 from slowfast_maskfeat.curation.output_files import write_table, write_text
+from slowfast_maskfeat.curation.read_lists import (
+    common_class_names,
+    read_lists,
+    write_class_names,
+)
 from slowfast_maskfeat.curation.write_shards import (
     PackedRow,
     ShardJob,
@@ -48,8 +54,7 @@ from slowfast_maskfeat.curation.write_shards import (
     member_names,
     write_shard,
 )
-from slowfast_maskfeat.datasets import VideoList, read_class_names, read_list
-from slowfast_maskfeat.datasets.list_file import separator_of
+from slowfast_maskfeat.datasets import VideoList
 from slowfast_maskfeat.files import PART_SUFFIX, is_address, open_file
 from slowfast_maskfeat.log import Progress, first_line
 from slowfast_maskfeat.text import printable
@@ -244,21 +249,6 @@ def pack(path: Path, videos: VideoList, options: argparse.Namespace) -> Packed:
     return Packed(len(refused), 0, written)
 
 
-def read_lists(options: argparse.Namespace) -> tuple[dict[Path, VideoList], tuple[str, ...] | None]:
-    """Read the lists, and the names of their classes."""
-    lists: dict[Path, VideoList] = {}
-    names = read_class_names(options.lists[0].parent)
-    for path in options.lists:
-        if path.stem in {other.stem for other in lists}:
-            raise ValueError(f"names of lists must be unique, got {path.stem} twice")
-        separator = separator_of(str(path), options.separator)
-        lists[path] = read_list(path, separator=separator, prefix=options.prefix, class_names=names)
-        names = names or lists[path].class_names
-        for note in lists[path].notes:
-            print(f"{path}: {note}")
-    return lists, names
-
-
 def main(arguments: Sequence[str]) -> int:
     """Run the command line and return the exit code."""
     options = parse_arguments(arguments)
@@ -269,16 +259,19 @@ def _work(options: argparse.Namespace) -> int:
     num_bytes(options.max_size)
     if options.max_count < 1:
         raise ValueError(f"--max-count must be >= 1, got {options.max_count}")
-    lists, names = read_lists(options)
-    if names:
-        text = "".join(f"{name}\n" for name in names)
-        write_text(options.output / "classes.txt", text)
-    packed = [pack(path, videos, options) for path, videos in lists.items()]
+    stems = Counter(path.stem for path in options.lists)
+    if twice := [stem for stem, count in stems.items() if count > 1]:
+        raise ValueError(f"names of lists must be unique, got {twice[0]} twice")
+    lists = read_lists(options.lists, separator=options.separator, prefix=options.prefix)
+    for path, (videos, _) in lists.items():
+        for note in videos.notes:
+            print(f"{path}: {note}")
+    classes = write_class_names(common_class_names(lists), options.output)
+    packed = [pack(path, videos, options) for path, (videos, _) in lists.items()]
     if not any(of_list.num_missing for of_list in packed):
         print(
             "read them with TRAIN.DATASET webdataset TEST.DATASET webdataset "
             f"DATA.PATH_TO_DATA_DIR {options.output}"
         )
-    classes = [options.output / "classes.txt"] if names else []
     print_written([*(file for of_list in packed for file in of_list.written), *classes])
     return 1 if any(of_list.num_refused or of_list.num_missing for of_list in packed) else 0

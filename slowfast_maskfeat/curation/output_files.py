@@ -7,7 +7,7 @@ import io
 from collections.abc import Iterable, Sequence
 from pathlib import Path
 
-from slowfast_maskfeat.files import atomic_write, open_text
+from slowfast_maskfeat.files import atomic_write
 
 
 def write_text(path: Path, text: str) -> Path:
@@ -44,23 +44,6 @@ def write_table(path: Path, columns: Sequence[str], rows: Iterable[Sequence[obje
     writer.writerow(columns)
     writer.writerows(rows)
     return write_text(path, text.getvalue())
-
-
-def copy_class_names(source: Path, folder: Path) -> list[Path]:
-    """Copy `classes.txt` from beside a list, as UTF-8.
-
-    Args:
-        source: the list.
-        folder: that receives the copy.
-
-    Returns:
-        The copy; empty if there is no such file.
-    """
-    classes = source.parent / "classes.txt"
-    if not classes.is_file():
-        return []
-    with open_text(str(classes)) as file:
-        return [write_text(folder / classes.name, file.read())]
 
 
 def check_folder(lists: Sequence[Path], output: Path) -> None:

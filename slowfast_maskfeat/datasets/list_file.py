@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import csv
 import os
+import re
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -167,10 +168,12 @@ def list_lines(path: str, separator: str, num_rows: int) -> tuple[str, list[tupl
     Raises:
         ValueError: The file has changed since it was read.
     """
-    ignored = " \t\r\n" if separator == " " else ' \t\r\n"'
     with _opened(path) as file:
-        lines = [(line, text.rstrip("\n") + "\n") for line, text in enumerate(file, 1)]
-    lines = [(line, text) for line, text in lines if text.strip(ignored)]
+        lines = [
+            (line, text.rstrip("\n") + "\n")
+            for line, text in enumerate(file, 1)
+            if not _is_blank(text if separator == " " else text.replace('"', ""))
+        ]
     num_headers = len(lines) - num_rows
     if num_headers not in (0, 1):
         raise ValueError(f"{path} has changed while it was read")
@@ -199,6 +202,14 @@ class _TornRowError(RowError):
         self.line = line
 
 
+def _is_blank(text: str) -> bool:
+    return not text.strip()
+
+
+# Between spaces and tabs alone: a path may have other spaces, as names of screen recordings do.
+_FIELDS = re.compile(r"[^ \t\r\n]+")
+
+
 def _split(file: TextIO, separator: str) -> Iterator[tuple[int, list[str]]]:
     """Yield line number and fields of each line that is not blank."""
     if separator == " ":
@@ -206,8 +217,8 @@ def _split(file: TextIO, separator: str) -> Iterator[tuple[int, list[str]]]:
         first = file.readline()
         if not is_kinetics_header(first.split(",")):
             for line, text in enumerate(chain((first,), file), 1):
-                if fields := text.split():
-                    yield line, fields
+                if not _is_blank(text):
+                    yield line, _FIELDS.findall(text)
             return
         yield 1, [name.strip() for name in first.split(",")]
         separator, offset = ",", 1
@@ -220,7 +231,7 @@ def _split(file: TextIO, separator: str) -> Iterator[tuple[int, list[str]]]:
             line, before = reader.line_num + offset, line
             if line > before + 1:
                 raise _TornRowError(before + 1, "a quote is not closed")
-            if len(fields) > 1 or (fields and fields[0].strip()):
+            if len(fields) > 1 or (fields and not _is_blank(fields[0])):
                 yield line, fields
     except csv.Error as error:
         raise _TornRowError(line + 1, str(error)) from error

@@ -111,6 +111,7 @@ def read_frame_table(
         else (math.floor(second / stream.time_base) for second in window)
     )
     rows: list[tuple[int | None, int | None, int, bool, bool]] = []
+    num_intact = 0
     damage = ""
     try:
         if first is not None:
@@ -118,16 +119,20 @@ def read_frame_table(
             early = first - math.ceil(_MAX_REORDER_SECONDS / stream.time_base)
             container.seek(max(early, stream.start_time or 0), stream=stream)
         for packet in container.demux(stream):
-            # A packet of size 0 is the end of the stream, or "repeat the last frame" in AVI. A
-            # corrupt packet is the end of a truncated file.
-            if packet.size > 0 and not packet.is_corrupt:
+            # A packet of size 0 is the end of the stream, or "repeat the last frame" in AVI.
+            if packet.size > 0:
                 if last is not None and packet.dts is not None and packet.dts > last:
                     break  # all further frames are displayed after the window
                 duration, is_key = packet.duration or 0, packet.is_keyframe
                 rows.append((packet.pts, packet.dts, duration, is_key, not packet.is_discard))
+                if not packet.is_corrupt:
+                    num_intact = len(rows)
     except av.FFmpegError as error:
         raise_if_stalled(path, error)
         damage = f" ({reason_of(error)})"
+    # Corrupt packets are the end of a truncated file. Where a transport stream was joined, one has
+    # the same mark, but its frame can be decoded.
+    del rows[num_intact:]
     # Packets before the first key frame refer to frames that are not in the file.
     rows = rows[next((i for i, row in enumerate(rows) if row[3]), 0) :]
     if window is not None:
@@ -138,9 +143,11 @@ def read_frame_table(
     name = container.format.name
     # AVI timestamps count frames in storage order, which is display order without B-frames.
     is_stored = name in _FORMATS_WITH_PRESENTATION_TIMES or (name == "avi" and pts == dts)
-    is_trusted = is_stored and _are_distinct(pts)
+    # In a transport stream of joined parts the clock can start again.
+    has_one_clock = name != "mpegts" or _ascend(dts)
+    is_trusted = is_stored and has_one_clock and _are_distinct(pts)
     rate = stream.average_rate or stream.guessed_rate
-    if not is_trusted and not _are_distinct(dts):
+    if not is_trusted and not (has_one_clock and _are_distinct(dts)):
         return _counted_table(sum(is_shown), rate)
     stamps = np.array(pts if is_trusted else dts, np.int64)
     order = np.argsort(stamps, kind="stable")
@@ -187,6 +194,11 @@ def raise_if_stalled(path: str, error: BaseException) -> None:
 
 def _are_distinct(stamps: list[int | None]) -> bool:
     return None not in stamps and len(set(stamps)) == len(stamps)
+
+
+def _ascend(stamps: list[int | None]) -> bool:
+    known = [stamp for stamp in stamps if stamp is not None]
+    return known == sorted(known)
 
 
 def _counted_table(num_frames: int, rate: Fraction | None) -> FrameTable:

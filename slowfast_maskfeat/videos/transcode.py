@@ -18,6 +18,9 @@ from slowfast_maskfeat.videos.video import DecodeError, reason_of
 
 # Seconds per unit of the copy's timestamps, fine enough for any source.
 _CLOCK = Fraction(1, 90_000)
+# Matrices of YUV colors (ITU-T H.273) that resizing keeps, so that the copy must name them:
+# BT.709, FCC, BT.601 twice, SMPTE 240M, BT.2020 twice.
+_MATRICES = {1, 4, 5, 6, 7, 9, 10}
 _MUXER_OPTIONS = {"movflags": "faststart"}
 
 
@@ -47,7 +50,7 @@ def transcode(source: str, target: Path, *, short_side: int, gop: int, crf: int)
         num_expected = _count_frames(source)
         with atomic_write(target) as partial:
             num_written = _encode(source, partial, short_side, {"g": str(gop), "crf": str(crf)})
-            if num_expected is not None and num_written != num_expected:
+            if num_expected is not None and num_written < num_expected:
                 reason = f"only {num_written} of {num_expected} frames can be decoded"
                 raise DecodeError(source, reason)
             if num_written == 0:
@@ -82,7 +85,8 @@ def _encode(source: str, target: Path, short_side: int, options: dict[str, str])
     with container:
         table = read_frame_table(source, container, stream)
         rate = stream.average_rate or stream.guessed_rate or Fraction(25)
-    first, count = None, 0
+    times = table.times()[0]
+    first, count, seconds = None, 0, Fraction(0)
     with av.open(local_name(target), "w", format="mp4", options=_MUXER_OPTIONS) as output:
         copy = output.add_stream("libx264", rate=rate)
         for frame in decode_all(reopen):
@@ -91,6 +95,9 @@ def _encode(source: str, target: Path, short_side: int, options: dict[str, str])
                 first = frame.pts
                 copy.width, copy.height = smaller.width, smaller.height
                 copy.pix_fmt = "yuv420p"
+                # 2: unspecified. Rotated frames come from RGB and have the matrix of such files.
+                if frame.colorspace in _MATRICES and display_matrix(frame) is None:
+                    copy.codec_context.colorspace = frame.colorspace
                 # Key frames at a fixed distance bound the cost of a seek; without B-frames every
                 # decoder seeks correctly.
                 fixed = {"preset": "veryfast", "bf": "0", "sc_threshold": "0"}
@@ -99,10 +106,13 @@ def _encode(source: str, target: Path, short_side: int, options: dict[str, str])
                 copy.codec_context.time_base = _CLOCK
             if (smaller.width, smaller.height) != (copy.width, copy.height):
                 smaller = smaller.reformat(copy.width, copy.height)
-            seconds = count / rate
             if table.has_trusted_pts:
                 seconds = (frame.pts - first) * table.time_base
-            smaller.pts, smaller.time_base = round(seconds / _CLOCK), _CLOCK
+            elif count < len(times):
+                seconds = times[count] - times[0]
+            else:
+                seconds += 1 / rate
+            smaller.pts, smaller.time_base = round(float(seconds) / _CLOCK), _CLOCK
             output.mux(copy.encode(smaller))
             count += 1
         if count:

@@ -11,9 +11,11 @@ import pytest
 from helpers import dataset_scripts
 from helpers.broken_videos import make_pieces, write_list
 from helpers.videos_on_disk import numbered_frames, read_numbers, write_video
+from PIL import Image
 
 from slowfast_maskfeat.curation.resize_videos import resize_video
 from slowfast_maskfeat.datasets import read_list
+from slowfast_maskfeat.datasets.list_file import separator_of
 from slowfast_maskfeat.videos import open_video
 from slowfast_maskfeat.videos.transcode import resized
 
@@ -84,6 +86,43 @@ def test_a_variable_rate_and_odd_sizes_are_kept(tmp_path):
     assert read_numbers(shown) == list(range(10))
 
 
+@pytest.mark.parametrize("matrix", [1, 5, 9], ids=["bt709", "bt601", "bt2020"])
+def test_colors_are_those_of_the_original_whatever_its_matrix(tmp_path, matrix):
+    """Decoders read a file by the matrix that it names."""
+    picture = np.zeros((64, 192, 3), np.uint8)
+    for third, color in enumerate([(200, 30, 30), (30, 180, 40), (30, 40, 220)]):
+        picture[:, 64 * third : 64 * (third + 1)] = color
+    with av.open(str(tmp_path / "a.mp4"), "w") as container:
+        stream = container.add_stream("libx264", rate=30)
+        stream.width, stream.height, stream.pix_fmt = 192, 64, "yuv420p"
+        stream.codec_context.colorspace = matrix
+        for _ in range(10):
+            frame = av.VideoFrame.from_ndarray(picture, format="rgb24")
+            frame = frame.reformat(format="yuv420p", dst_colorspace=matrix)
+            container.mux(stream.encode(frame))
+        container.mux(stream.encode(None))
+    _copy(tmp_path / "a.mp4", tmp_path / "copy.mp4", short_side=32)
+    for decoder in ("pyav", "decord"):
+        with (
+            open_video(tmp_path / "a.mp4", decoder) as old,
+            open_video(tmp_path / "copy.mp4", decoder) as new,
+        ):
+            middles = [32, 96, 160]
+            before = old.frames([5])[0][32, middles].astype(int)
+            after = new.frames([5])[0][16, [x // 2 for x in middles]].astype(int)
+        assert np.abs(before - after).max() <= 4, decoder
+
+
+def test_the_delays_of_an_animation_are_kept(tmp_path):
+    frames = [Image.fromarray(frame) for frame in numbered_frames(3, 48, 64)]
+    first, *others = frames
+    source = tmp_path / "a.gif"
+    first.save(source, save_all=True, append_images=others, duration=[100, 500, 50])
+    _copy(source, tmp_path / "copy.mp4")
+    with open_video(tmp_path / "copy.mp4", "pyav") as copy:
+        np.testing.assert_allclose(copy.timestamps, [0, 0.1, 0.6], atol=2e-3)
+
+
 @pytest.fixture
 def originals(tmp_path):
     whole, ways = make_pieces(tmp_path / "pieces")
@@ -139,6 +178,40 @@ def test_what_is_there_is_not_made_again(originals):
     other = _run(originals, "--gop", 4, code=2)
     assert "the settings must be" in other.stderr
     assert json.loads((small / "settings.json").read_text())["gop"] == 16
+
+
+@pytest.mark.parametrize("beside", [(), ("emu", "dog", "cat")])
+def test_numbers_of_named_classes_agree_in_all_lists(tmp_path, beside):
+    """A validation list that lacks a class has the numbers of the training list."""
+    whole, _ = make_pieces(tmp_path / "pieces")
+    rows = {"val": ["4.mp4,dog", "5.mp4,emu"], "train": ["1.mp4,cat", "2.mp4,dog", "3.mp4,emu"]}
+    for name, lines in rows.items():
+        (tmp_path / f"{name}.csv").write_text("\n".join(["path,label", *lines]))
+        for line in lines:
+            (tmp_path / line.split(",")[0]).write_bytes(whole)
+    if beside:
+        (tmp_path / "classes.txt").write_text("\n".join(beside))
+    lists = [tmp_path / "val.csv", tmp_path / "train.csv"]
+    small = ("--output", tmp_path / "small", "--short-side", 16, "--processes", 1)
+    dataset_scripts.run("resize_videos.py", *lists, "--prefix", tmp_path, *small)
+    dataset_scripts.run(
+        "check_videos.py", *lists, "--prefix", tmp_path, "--output", tmp_path / "checked"
+    )
+    names = beside or ("cat", "dog", "emu")
+    for folder in ("small", "checked"):
+        assert (tmp_path / folder / "classes.txt").read_text().split() == list(names)
+    for name, lines in rows.items():
+        for folder in ("small", "checked"):
+            path = tmp_path / folder / f"{name}.csv"
+            separator = separator_of(str(path), " ")
+            videos = read_list(path, separator=separator, class_names=names)
+            expected = [names.index(line.split(",")[1]) for line in lines]
+            assert videos.labels.tolist() == expected, (folder, name)
+    report = json.loads((tmp_path / "checked" / "val_check.json").read_text())
+    whole_list = read_list(
+        tmp_path / "val.csv", separator=",", prefix=str(tmp_path), class_names=names
+    )
+    assert report["list_sha256"] == report["clean_list_sha256"] == whole_list.fingerprint
 
 
 def test_bad_input_is_one_error(tmp_path):

@@ -12,6 +12,7 @@ import numpy as np
 import pytest
 
 from slowfast_maskfeat.datasets import read_class_names, read_list
+from slowfast_maskfeat.datasets.list_file import list_lines
 
 
 def _read(tmp_path, content: str | bytes, **arguments):
@@ -132,6 +133,19 @@ def test_a_path_that_is_not_utf8_opens_the_same_file(tmp_path):
     name = b"caf\xe9.mp4"
     videos = _read(tmp_path, name + b" 0\n")
     assert os.fsencode(videos.path(0)) == name
+
+
+@pytest.mark.parametrize("space", ["\u202f", "\u3000", "\xa0", "\x0c"])
+def test_other_spaces_are_part_of_a_path(space, tmp_path):
+    """As in the names of screen recordings; a line of them alone is blank."""
+    path = tmp_path / "a.csv"
+    path.write_text(f"a.mp4 0\nRecording{space}PM.mov \t1 \n{space}\nb.mkv 2\n")
+    videos = read_list(path)
+    assert [videos.path(row) for row in range(3)] == ["a.mp4", f"Recording{space}PM.mov", "b.mkv"]
+    assert videos.labels.tolist() == [0, 1, 2]
+    header, lines = list_lines(str(path), " ", 3)
+    assert header == ""
+    assert [number for number, _ in lines] == [1, 2, 4]
 
 
 def test_prefix_is_put_in_front(tmp_path):

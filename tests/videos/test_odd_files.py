@@ -27,6 +27,7 @@ from slowfast_maskfeat.videos.decode import (
     open_around,
     open_video,
 )
+from slowfast_maskfeat.videos.transcode import transcode
 from slowfast_maskfeat.videos.write_video import write_video as write_with_package
 
 DECODERS = ["auto", *(name for name, note in available_backends().items() if "absent" not in note)]
@@ -152,6 +153,29 @@ def test_a_relative_path_is_a_file_whatever_its_name(decoder, name, tmp_path, mo
         file.write("no video")
     with pytest.raises(DecodeError, match="cannot be opened as a video"):
         open_video(name, decoder)
+
+
+@pytest.mark.parametrize("begins", [(10.0, 0.0), (0.0, 10.0)], ids=["backwards", "forwards"])
+def test_joined_transport_streams_show_their_frames_in_order(tmp_path, begins):
+    """The clock of the second part starts anew, or jumps; its first packet is marked corrupt."""
+    frames = numbered_frames(40, 64, 96)
+    parts = []
+    for number, begin in enumerate(begins):
+        part = frames[20 * number : 20 * (number + 1)]
+        times = begin + np.arange(20) / 30
+        path = tmp_path / f"{number}.ts"
+        write_video(path, part, times=times, gop=10, bframes=2, container_format="mpegts")
+        parts.append(path.read_bytes())
+    joined = tmp_path / "joined.ts"
+    joined.write_bytes(b"".join(parts))
+    with open_video(joined) as video:
+        assert video.num_frames == 40
+        numbers = read_numbers(video.frames(range(40)))
+        assert np.all(np.diff(video.timestamps) > 0)
+    assert numbers == list(range(40))
+    transcode(str(joined), tmp_path / "copy.mp4", short_side=64, gop=8, crf=18)
+    with open_video(tmp_path / "copy.mp4") as copy:
+        assert read_numbers(copy.frames(range(40))) == list(range(40))
 
 
 def test_what_is_no_file_has_no_copy(tmp_path):
