@@ -39,7 +39,8 @@ class LoadReport:
         refused: Missing name -> why the file's weight was not used.
         left_out: Names in the file that were excluded.
         coverage: Filled share of the backbone, 0 to 1: the smaller of the shares of its entries and
-            of its elements. The backbone is all but the heads, decoders and the mask token.
+            of its elements. The backbone is all but the heads, decoders, the mask token, and a last
+            norm that the file lacks.
         classifier: Why the classifier kept its values; empty if it did not or there is none.
         unchecked_order: Whether a classifier was loaded from a file without class names, although
             those of the data set are known.

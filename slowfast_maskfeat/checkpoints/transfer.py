@@ -31,6 +31,8 @@ from slowfast_maskfeat.checkpoints.report import (
 )
 from slowfast_maskfeat.checkpoints.reshape import TokenLayout, reshape_weight
 
+_LAST_NORM = ("norm.weight", "norm.bias")
+
 
 def load_weights(
     model: nn.Module,
@@ -141,7 +143,7 @@ def load_weights(
         reshaped={full_names[name]: how for name, how in match.reshaped.items()},
         refused={full_names[name]: why for name, why in match.refused.items()},
         left_out=tuple(left_out),
-        coverage=_coverage(state, match.values),
+        coverage=_coverage(state, match.values, found),
         classifier=explain_classifier(own_head, state, found, match.refused),
         unchecked_order=has_head and bool(class_names) and not file.class_names,
         initialized=initialized,
@@ -189,7 +191,7 @@ def _refuse_second_values(match: _Match, state: Mapping[str, Tensor]) -> None:
     first: dict[int, str] = {}
     for name in list(match.values):
         other = first.setdefault(state[name].data_ptr(), name)
-        if not match.values[name].equal(match.values[other]):
+        if name != other and not match.values[name].equal(match.values[other]):
             match.refuse([name], f"the model shares this weight with {other}, the file does not")
 
 
@@ -265,8 +267,13 @@ def _without_backbone(weights: Mapping[str, Tensor]) -> tuple[dict[str, Tensor],
     return {short: weights[name] for short, name in names.items()}, names
 
 
-def _coverage(state: Mapping[str, Tensor], values: Mapping[str, Tensor]) -> float:
-    backbone = [name for name in state if not name.startswith(HEAD_NAMES)]
+def _coverage(
+    state: Mapping[str, Tensor], values: Mapping[str, Tensor], found: Mapping[str, Tensor]
+) -> float:
+    # A pre-training that predicts from blocks before the last has no last norm: its classifier
+    # starts with a new one.
+    new = {name for name in _LAST_NORM if name not in found}
+    backbone = [name for name in state if not name.startswith(HEAD_NAMES) and name not in new]
     filled = [name for name in backbone if name in values]
     num_elements = sum(state[name].numel() for name in backbone)
     if not num_elements:

@@ -184,15 +184,15 @@ def add_force(parser: CommandParser, what: str = "the output") -> None:
     parser.add_argument("--force", action="store_true", help=f"overwrite {what}")
 
 
-def refuse_existing(output: Path, options: argparse.Namespace) -> None:
-    """Refuse to overwrite a file without --force.
+def refuse_existing(output: Path, options: argparse.Namespace, *, option: str = "--output") -> None:
+    """Refuse to overwrite the file of an option without --force.
 
     Raises:
         ValueError: it exists.
     """
     if os.path.exists(output) and not options.force:
         raise ValueError(
-            f"--output must not exist, got the existing file {output}; --force overwrites it"
+            f"{option} must not exist, got the existing file {output}; --force overwrites it"
         )
 
 

@@ -40,6 +40,8 @@ def predict(options: argparse.Namespace) -> int:
         ValueError: the checkpoint is no clip classifier, or an input is malformed.
         DecodeError: a single video can't be decoded.
     """
+    if options.logits:
+        refuse_existing(options.logits, options, option="--logits")
     if not options.output:
         return _predict(options)
     refuse_existing(options.output, options)

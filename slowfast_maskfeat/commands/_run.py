@@ -6,7 +6,13 @@ import argparse
 from collections.abc import Sequence
 
 from slowfast_maskfeat.cli import exit_code
-from slowfast_maskfeat.commands._options import PAIRS, CommandParser, add_pairs, pairs_of
+from slowfast_maskfeat.commands._options import (
+    PAIRS,
+    CommandParser,
+    add_pairs,
+    file_name,
+    pairs_of,
+)
 
 
 def run_parser(name: str, description: str | None) -> CommandParser:
@@ -22,6 +28,7 @@ def run_parser(name: str, description: str | None) -> CommandParser:
     add("--checkpoint", metavar="FILE", help="weights to start from; a file or a folder of a run")
     add(
         "--output",
+        type=file_name,
         metavar="FOLDER",
         help="OUTPUT_DIR (default: output/ and the name of the first YAML file)",
     )
@@ -72,12 +79,13 @@ def run_configuration(
     """
     # Imported after the help, which needs no torch.
     from slowfast_maskfeat.commands._launch import launch_run
-    from slowfast_maskfeat.config import split_words
+    from slowfast_maskfeat.config import check_complete, split_words
     from slowfast_maskfeat.runs.load_trained import checkpoint_file
 
     files, pairs = split_words(words_of(options))
 
     def launch() -> None:
+        check_complete(pairs)  # before the flags, or the last word would take one for its value
         flags = {
             checkpoint_key: options.checkpoint and checkpoint_file(options.checkpoint),
             "OUTPUT_DIR": options.output,

@@ -62,6 +62,12 @@ def main(arguments: Sequence[str]) -> int:
     )
 
 
+def _npy_file(text: str) -> str:
+    if not text.endswith(".npy"):
+        raise argparse.ArgumentTypeError(f"must end with .npy, got {text!r}")
+    return text
+
+
 def _parse(arguments: Sequence[str]) -> argparse.Namespace:
     parser = CommandParser("predict", __doc__)
     add_model(parser, "checkpoint of a clip classifier")
@@ -79,7 +85,7 @@ def _parse(arguments: Sequence[str]) -> argparse.Namespace:
         help=".npy file of (clips, channels, frames, height, width), channels in the model's order",
     )
     add_output_file(parser, "CSV file to write instead of printing")
-    add_force(parser, "the CSV file, and start an interrupted prediction over")
+    add_force(parser, "the output, and start an interrupted prediction over")
     add = parser.add_argument
     window = {"type": seconds, "default": 0.0, "metavar": "SECONDS"}
     add("--window", help="length of the windows of a video (default: whole videos)", **window)
@@ -87,7 +93,7 @@ def _parse(arguments: Sequence[str]) -> argparse.Namespace:
     names = "file of the class names, one per line, or JSON"
     add("--names", metavar="FILE", help=names)
     logits = ".npy file to write the logits of each clip to"
-    add("--logits", metavar="FILE", help=logits)
+    add("--logits", type=_npy_file, metavar="FILE", help=logits)
     add("--json", action="store_true", help="print JSON instead of lines of text")
     add("--top", type=whole_number(1), default=5, metavar="N", help="number of classes")
     add_device(parser)

@@ -3,6 +3,8 @@
 from slowfast_maskfeat.config.defaults import add_keys, added_keys, default_config, key_value
 from slowfast_maskfeat.config.difference import changed_keys, changes_training, difference_table
 from slowfast_maskfeat.config.load import (
+    check_complete,
+    check_pair,
     default_folder,
     import_extensions,
     load_config,
@@ -16,6 +18,8 @@ __all__ = [
     "added_keys",
     "changed_keys",
     "changes_training",
+    "check_complete",
+    "check_pair",
     "default_config",
     "default_folder",
     "difference_table",

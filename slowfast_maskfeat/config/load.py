@@ -213,11 +213,7 @@ def _load(
     for source, content, _ in contents:
         for key, value in flatten(content):
             _merge(cfg, key, value, source=source, inert=inert)
-    if len(overrides) % 2:
-        raise ValueError(
-            "command line: overrides must be pairs KEY VALUE separated by a space, but "
-            f"{quoted(overrides[-1])} has no value{_meant_file(overrides[-1])}"
-        )
+    check_complete(overrides)
     for key, value in zip(overrides[::2], overrides[1::2], strict=True):
         _merge(cfg, key, value, source="command line", inert=inert)
     given_twice = [sentence for _, _, sentences in contents for sentence in sentences]
@@ -257,6 +253,33 @@ def _resolve_aliases(cfg: CfgNode) -> None:
     """Replace aliases of published files by the values used here."""
     if cfg.DATA.DECODING_BACKEND == "torchvision":  # its decoder was removed from torchvision
         cfg.DATA.DECODING_BACKEND = "auto"
+
+
+def check_complete(overrides: Sequence[str]) -> None:
+    """Check that words are pairs of keys and values.
+
+    Raises:
+        ValueError: the last one has no value.
+    """
+    if len(overrides) % 2:
+        raise ValueError(
+            "command line: overrides must be pairs KEY VALUE separated by a space, but "
+            f"{quoted(overrides[-1])} has no value{_meant_file(overrides[-1])}"
+        )
+
+
+def check_pair(key: str, value: Any, *, source: str) -> None:
+    """Check that a key exists and that a value has its type.
+
+    Args:
+        key: dotted name.
+        value: as in YAML.
+        source: where it stands, for the message.
+
+    Raises:
+        ValueError: the key is unknown, or its value of another type.
+    """
+    _merge(default_config(), key, value, source=source, inert={})
 
 
 def _merge(cfg: CfgNode, key: str, value: Any, *, source: str, inert: dict[str, str]) -> None:

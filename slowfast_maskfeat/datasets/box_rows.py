@@ -239,8 +239,11 @@ def _numbered(chunk: Any, names: dict[bytes, int]) -> tuple[NDArray[Any], ...]:
     video = chunk["video"]
     starts = np.flatnonzero(np.concatenate([[True], video[1:] != video[:-1]]))
     of_run = [names.setdefault(bytes(name), len(names)) for name in video[starts].tolist()]
-    if any(len(name) >= _NAME_BYTES or not name for name in names):
-        raise ValueError("a name is missing, or too long to be read in C")
+    if any(
+        len(name) >= _NAME_BYTES or not name or name != name.strip() or b'"' in name
+        for name in names
+    ):
+        raise ValueError("a name is missing, too long, or has quotes or spaces around it")
     lengths = np.diff(starts, append=len(chunk))
     numbers = np.repeat(np.array(of_run, np.int64), lengths)
     actions = chunk["action"]

@@ -86,6 +86,9 @@ class ExcerptList(VideoList):
         return digest.hexdigest()
 
 
+_MAX_WINDOWS = 1_000_000
+
+
 def windows(duration: float, length: float, stride: float) -> list[Span]:
     """Return the windows of a video: one every `stride` seconds, the last one at its end.
 
@@ -93,10 +96,18 @@ def windows(duration: float, length: float, stride: float) -> list[Span]:
         duration: of the video in seconds.
         length: of a window in seconds; a shorter video is one window.
         stride: seconds from one window to the next.
+
+    Raises:
+        ValueError: there are more than a million.
     """
     if duration <= length:
         return [Span(0.0, duration)]
     last = duration - length
+    if last / stride > _MAX_WINDOWS:
+        raise ValueError(
+            f"window and stride must give at most {_MAX_WINDOWS:,} windows of a video, got "
+            f"{last / stride:,.0f} in {duration:g} seconds with a stride of {stride:g}"
+        )
     begins = np.arange(int(last / stride) + 1) * stride
     begins = np.append(begins[last - begins > _SAME_SECONDS], last)
     return [Span(float(begin), float(begin) + length) for begin in begins]

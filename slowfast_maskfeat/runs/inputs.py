@@ -14,6 +14,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from slowfast_maskfeat.builders.datasets import read_list_file
+from slowfast_maskfeat.config import key_value
 from slowfast_maskfeat.datasets.folders import files_below
 from slowfast_maskfeat.files import is_address, join, open_text
 from slowfast_maskfeat.videos.excerpt import FramesInMemory
@@ -114,8 +115,21 @@ def input_paths(cfg: CfgNode, given: str, option: str, *, pairs: Sequence[str]) 
         bare = _bare_paths(given, prefix)
         if bare:
             return bare
+    elif _is_key(cfg, given):
+        raise ValueError(
+            f"{option} must name videos, images, folders or lists, got the key {given}; keys and "
+            f"values follow {option} after --opts"
+        )
     rows = read_list_file(cfg, given, prefix)
     return [rows.path(row) for row in range(len(rows))]
+
+
+def _is_key(cfg: CfgNode, word: str) -> bool:
+    try:
+        key_value(cfg, word)
+    except KeyError:
+        return False
+    return True
 
 
 def _is_binary(path: str) -> bool:

@@ -26,7 +26,7 @@ def test_pre_training_to_classifier(tmp_path: Path) -> None:
     filters = {f"hogs.0.weight_{axis}": torch.zeros(3, 1, 3, 3) for axis in "xy"}
     path = source_file(tmp_path, tiny_options("pt_video_hog"), **filters)
     assert table(path, tiny_options("v2_ft")) == [
-        "  loaded                     127  98.4% of the backbone",
+        "  loaded                     127  100.0% of the backbone",
         "  left as initialized          4  norm.* (2), head.* (2)",
         "  unused (pre-training)        7  mask_token, pred_head.* (4), hogs.* (2)",
         "  classifier left as initialized: the file has none",

@@ -64,6 +64,7 @@ def call(made: Path, tmp_path: Path) -> Call:
     """Runs a command line in the folder of the test; {made} in it stands for that of the files."""
     (tmp_path / "empty").mkdir()
     (tmp_path / "file.txt").write_text("kept")
+    (tmp_path / "file.npy").write_text("kept, too")
 
     def run(line: str) -> Done:
         return run_command(*(word.format(made=made) for word in line.split()), cwd=tmp_path)
@@ -99,7 +100,7 @@ def test_nothing_is_one_line(call: Call, tmp_path: Path, name: str) -> None:
     assert line.startswith("error: ")
     assert line.endswith(f"; `maskfeat {name} -h` describes the options")
     assert done.stdout == ""
-    assert sorted(path.name for path in tmp_path.iterdir()) == ["empty", "file.txt"]
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["empty", "file.npy", "file.txt"]
 
 
 RUN = "--cfg {made}/small.yaml --output out DATA.PATH_TO_DATA_DIR"
@@ -188,6 +189,24 @@ def test_every_row_of_a_video_that_is_missing_is_a_problem(call: Call) -> None:
             "visualize --checkpoint {made}/classifier.pyth --video {made}/0.mp4 --output out.png",
             "classifier.pyth must be a checkpoint of masked pre-training",
         ),
+        (
+            "predict --checkpoint {made}/classifier.pyth --video {made}/0.mp4 --logits file.npy",
+            "--logits must not exist, got the existing file file.npy; --force overwrites it",
+        ),
+        (
+            "predict --checkpoint {made}/classifier.pyth --video {made}/0.mp4 --logits file.txt",
+            "--logits: must end with .npy, got 'file.txt'",
+        ),
+        (
+            "predict --checkpoint {made}/classifier.pyth --video {made} TEST.NUM_SPATIAL_CROPS 1",
+            "got the key TEST.NUM_SPATIAL_CROPS; keys and values follow --video after --opts",
+        ),
+        (
+            "predict --checkpoint {made}/classifier.pyth --video {made}/0.mp4 --window 1e-7",
+            "window and stride must give at most 1,000,000 windows of a video",
+        ),
+        (f"train {RUN}=3", "but 'DATA.PATH_TO_DATA_DIR=3' has no value"),
+        ("train --cfg {made}/small.yaml --output= ", "--output: must be a name, got an empty one"),
         (
             "export --checkpoint {made}/pretraining.pyth --output out.pt2",
             "only classifiers and detectors can be exported",

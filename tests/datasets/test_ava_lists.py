@@ -66,6 +66,14 @@ def test_rows_of_boxes_are_read_in_every_form(form, tmp_path):
     assert (rows.last is None and last is None) or rows.last.tolist() == last
 
 
+def test_names_in_quotes_or_between_spaces_are_the_same(tmp_path):
+    rows = ["{},902,0.1,0.1,0.5,0.5,12", '{},"903","0.1","0.1","0.5","0.5","12"']
+    text = "\n".join(row.format(name) for row in rows for name in ("vid", '"vid"', " vid "))
+    for content in (text, "\n".join(text.splitlines()[:3])):
+        (tmp_path / "x.csv").write_text(content)
+        assert read_box_rows(tmp_path / "x.csv").names == ("vid",)
+
+
 def test_long_names_are_read(tmp_path):
     name = "n" * 100
     _write(tmp_path, long=f"{name},1,0,0,1,1,1\n" * 3)

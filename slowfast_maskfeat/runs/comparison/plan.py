@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import warnings
 from collections.abc import Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass, field, replace
 from typing import Any
 
@@ -12,7 +13,7 @@ from fvcore.common.config import CfgNode
 
 from slowfast_maskfeat.builders import build_model
 from slowfast_maskfeat.builders.methods import find_method
-from slowfast_maskfeat.config import key_value, load_config
+from slowfast_maskfeat.config import check_pair, key_value, load_config
 from slowfast_maskfeat.runs.comparison.methods import (
     EQUAL_KEYS,
     SCRATCH,
@@ -27,6 +28,17 @@ from slowfast_maskfeat.runs.shorter import shorter_schedule
 _TASKS = {"pretrain": "ssl", "tokenizer": "tokenizer", "finetune": "ssl_eval"}
 _OF_ONE_PIECE = ("RNG_SEED", "SOLVER.BASE_LR")
 _START = "TRAIN.CHECKPOINT_FILE_PATH"
+_OF_THE_COMPARISON = ("RNG_SEED", "TASK", "OUTPUT_DIR", "PROBE.KIND", _START)
+# Keys that select a method: the others of a row are its settings, which a recipe may change.
+_OF_A_METHOD = (
+    "MODEL.MODEL_NAME",
+    "MODEL.ARCH",
+    "MASK.ENABLE",
+    "MASK.TARGET",
+    "MASK.MAE_ON",
+    "CONTRASTIVE.TYPE",
+    "TOKENIZER.TYPE",
+)
 
 DataKeys = Mapping[str, Mapping[str, Any]]
 """Part of the data -> the keys that name it: "pretrain", "finetune", "few"."""
@@ -133,6 +145,9 @@ def make_plan(recipe: Recipe, data: DataKeys, pairs: Sequence[str] = ()) -> Plan
     for key in pairs[::2]:
         if key in DATA_KEYS:
             raise ValueError(f"{key} must be in the section data of the recipe, got it in --opts")
+        if key in _OF_THE_COMPARISON:
+            raise ValueError(f"{key} is set by the comparison, got it in --opts")
+    _check_keys(recipe)
     planner = _Planner(recipe, data, dict(zip(pairs[::2], pairs[1::2], strict=True)))
     for method in recipe.methods:  # all methods of a seed before the next seed
         planner.tune(method)
@@ -142,6 +157,17 @@ def make_plan(recipe: Recipe, data: DataKeys, pairs: Sequence[str] = ()) -> Plan
     plan = Plan(recipe=recipe, pieces=planner.pieces)
     _check_equal(plan)
     return plan
+
+
+def _check_keys(recipe: Recipe) -> None:
+    """Check that there are the keys that a recipe names, and that their values have their types."""
+    for file in recipe.configs.values():
+        with suppress(ValueError):  # the runs report it
+            quiet_config([str(file)], [])  # imports what adds keys
+    for section in ("data", "keys", "needs"):
+        for name, keys in getattr(recipe, section).items():
+            for key, value in keys.items():
+                check_pair(key, value, source=f"{section}.{name}")
 
 
 def _check_equal(plan: Plan) -> None:
@@ -227,7 +253,14 @@ class _Planner:
         needs = {**row.needs, **self._recipe.needs.get(name_of, {})}
         checkpoints = {key: self.network(needed, seed) for key, needed in needs.items()}
         self._open.pop()
-        keys = self._keys(row.stage, "pretrain", self._own_keys(row), name_of)
+        own = self._own_keys(row)
+        keys = self._keys(row.stage, "pretrain", own, name_of)
+        for key in _OF_A_METHOD:
+            if key in own and keys[key] != _text(own[key]):
+                raise ValueError(
+                    f"{key} must be {own[key]!r} for {name_of}, which it defines, got "
+                    f"{keys[key]!r} in the recipe or --opts"
+                )
         keys |= {"TEST.ENABLE": "False", "RNG_SEED": str(seed)}
         rates = {}
         if row.stage == "pretrain":

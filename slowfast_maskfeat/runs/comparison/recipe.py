@@ -167,7 +167,7 @@ def _parse(
         grid=_grid(_mapping(content, "grid")),
         panel=_number(content, "panel", int, 4),
         published=_published(content),
-        notes=_list(content, "notes", str),
+        notes=_list(content, "notes", str, may_be_empty=True),
     )
     _check(recipe)
     return recipe
@@ -186,42 +186,54 @@ def _is_of(value: object, kind: type) -> bool:
     return isinstance(value, (int, float) if kind is float else kind)
 
 
-def _number(content: Mapping[str, Any], name: str, kind: type[Item], default: Item) -> Item:
-    """Return a number of a section."""
+def _number(
+    content: Mapping[str, Any], name: str, kind: type[Item], default: Item, *, within: str = ""
+) -> Item:
+    """Return a number of a section, which lies within another one."""
     value = content.get(name, default)
     if not _is_of(value, kind):
         a_kind = "a whole number" if kind is int else "a number"
-        raise ValueError(f"{name} must be {a_kind}, got {value!r}")
+        raise ValueError(f"{within}{name} must be {a_kind}, got {value!r}")
     return kind(value)
 
 
-def _list(content: Mapping[str, Any], name: str, kind: type[Item]) -> tuple[Item, ...]:
-    """Return a list of a section; none without the section."""
+def _list(
+    content: Mapping[str, Any],
+    name: str,
+    kind: type[Item],
+    *,
+    within: str = "",
+    may_be_empty: bool = False,
+) -> tuple[Item, ...]:
+    """Return a list of a section, which lies within another one; none without the section."""
     value = content.get(name)
     values = [] if value is None else value
     if not isinstance(values, list) or not all(_is_of(item, kind) for item in values):
-        raise ValueError(f"{name} must be a list of {_KINDS[kind]}, got {value!r}")
+        raise ValueError(f"{within}{name} must be a list of {_KINDS[kind]}, got {value!r}")
+    if name in content and not values and not may_be_empty:
+        raise ValueError(f"{within}{name} must have at least one entry, got {value!r}")
     return tuple(kind(item) for item in values)
 
 
-def _mapping(content: Mapping[str, Any], name: str) -> Mapping[str, Any]:
-    """Return names and values of a section; none without the section."""
+def _mapping(content: Mapping[str, Any], name: str, *, within: str = "") -> Mapping[str, Any]:
+    """Return names and values of a section, which lies within another one; none without it."""
     value = content.get(name)
     if value is not None and not isinstance(value, dict):
-        raise ValueError(f"{name} must be a section of names and values, got {value!r}")
+        raise ValueError(f"{within}{name} must be a section of names and values, got {value!r}")
     return value or {}
 
 
 def _sections(content: Mapping[str, Any], name: str) -> dict[str, Keys]:
     """Return the keys of each part of a section."""
     section = _mapping(content, name)
-    return {part: dict(flatten(_mapping(section, part))) for part in section}
+    within = f"{name}."
+    return {part: dict(flatten(_mapping(section, part, within=within))) for part in section}
 
 
 def _published(content: Mapping[str, Any]) -> dict[str, tuple[float, str]]:
     section = _mapping(content, "published")
     for name in section:
-        of = _mapping(section, name)
+        of = _mapping(section, name, within="published.")
         if not _is_of(of.get("top1"), float) or not of.get("source"):
             raise ValueError(f"published must have a number top1 and a source, got {of} in {name}")
     return {name: (float(of["top1"]), str(of["source"])) for name, of in section.items()}
@@ -230,10 +242,10 @@ def _published(content: Mapping[str, Any]) -> dict[str, tuple[float, str]]:
 def _grid(content: Mapping[str, Any]) -> Grid:
     _check_names("grid", content, ("pretrain", "finetune", "epochs", "seed"))
     grid = Grid(
-        pretrain=_list(content, "pretrain", float),
-        finetune=_list(content, "finetune", float),
-        epochs=_number(content, "epochs", float, 0.2),
-        seed=_number(content, "seed", int, 0),
+        pretrain=_list(content, "pretrain", float, within="grid.", may_be_empty=True),
+        finetune=_list(content, "finetune", float, within="grid.", may_be_empty=True),
+        epochs=_number(content, "epochs", float, 0.2, within="grid."),
+        seed=_number(content, "seed", int, 0, within="grid."),
     )
     if not all(0 < factor < math.inf for factor in (*grid.pretrain, *grid.finetune)):
         raise ValueError(f"grid must have factors > 0, got {content}")

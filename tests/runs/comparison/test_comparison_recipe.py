@@ -30,9 +30,9 @@ CONFIGURATION = "configs must name a YAML file for"
 KNOWN = list(METHODS)
 
 
-def _plan(path: Path, methods=(), seeds=()):
+def _plan(path: Path, methods=(), seeds=(), pairs=()):
     recipe = read_recipe(path, data="/data", methods=methods, seeds=seeds)
-    return make_plan(recipe, {**recipe.data, "few": recipe.data["finetune"]})
+    return make_plan(recipe, {**recipe.data, "few": recipe.data["finetune"]}, pairs)
 
 
 @pytest.mark.parametrize("path", RECIPES, ids=lambda path: path.stem)
@@ -143,7 +143,9 @@ def test_every_network_that_a_method_needs_is_a_row():
     [
         ({"metods": ["hog"]}, "unknown section 'metods'; did you mean methods?"),
         ({"methods": ["hgo"]}, "methods must be among .*, got 'hgo'"),
-        ({"methods": []}, "methods must have at least one of"),
+        ({"methods": []}, "methods must have at least one entry, got"),
+        ({"seeds": []}, "seeds must have at least one entry, got"),
+        ({"judges": []}, "judges must have at least one entry, got"),
         ({"judges": ["svm"]}, "judges must be among finetune, .*, got 'svm'"),
         ({"configs": {"pretrain": "a.yaml"}}, f"{CONFIGURATION} finetune, got none"),
         ({"configs": {"pretraining": "a.yaml"}}, f"{CONFIGURATION} pretrain, got none"),
@@ -165,10 +167,10 @@ def test_every_network_that_a_method_needs_is_a_row():
         ({"few_labels": "many"}, "few_labels must be a whole number, got 'many'"),
         ({"hold_out": "half"}, "hold_out must be a number, got 'half'"),
         ({"panel": -1}, "panel must be at least 0, got -1"),
-        ({"grid": {"finetune": "12"}}, "finetune must be a list of numbers, got '12'"),
+        ({"grid": {"finetune": "12"}}, "grid.finetune must be a list of numbers, got '12'"),
         ({"grid": {"pretrain": [-1, 1]}}, "grid must have factors > 0, got .*-1"),
         ({"grid": {"pretrain": [float("nan")]}}, "grid must have factors > 0, got .*nan"),
-        ({"keys": {"all": None, "hog": 3}}, "hog must be a section of names and values, got 3"),
+        ({"keys": {"all": None, "hog": 3}}, "keys.hog must be a section of names and values"),
         ({"keys": {"classifier": {"SOLVER.BASE_LR": 7.0}}}, "keys must not have classifier"),
         ({"keys": {"scratch": {"MVIT.DEPTH": 4}}}, "MVIT.DEPTH must be the same for all methods"),
         (
@@ -224,11 +226,32 @@ def test_networks_that_need_each_other_are_named(tmp_path):
 
 
 def test_a_configuration_that_is_wrong_costs_only_its_method(tmp_path):
-    keys = {**SMALL_KEYS, "pixels": {"MASK.NO_SUCH_KEY": 1}}
+    keys = {**SMALL_KEYS, "pixels": {"MASK.PIXEL_LOSS": "none"}}
     plan = _plan(write_recipe(tmp_path / "recipe.yaml", keys=keys))
     wrong = {name: piece.problem for name, piece in plan.pieces.items() if piece.problem}
     assert list(wrong) == ["seed_0/pixels/pretrain"]
-    assert "MASK.NO_SUCH_KEY" in wrong["seed_0/pixels/pretrain"]
+    assert "MASK.PIXEL_LOSS" in wrong["seed_0/pixels/pretrain"]
+
+
+@pytest.mark.parametrize(
+    ("sections", "pairs", "message"),
+    [
+        ({"keys": {"hog": {"MASK.TARGT": "hog"}}}, (), r"^keys\.hog: unknown key 'MASK\.TARGT'"),
+        ({"keys": {"all": {"NUM_GPUS": "two"}}}, (), r"^keys\.all: NUM_GPUS must be an integer"),
+        (
+            {"needs": {"features": {"MASK.TEACHER_CHECKPOINTS": "mae"}}},
+            (),
+            r"^needs\.features: unknown key .*; did you mean MASK\.TEACHER_CHECKPOINT\?",
+        ),
+        ({"keys": {"hog": {"MASK.TARGET": "pixels"}}}, (), "MASK.TARGET must be 'hog' for hog"),
+        ({}, ("MASK.TARGET", "pixels"), "MASK.TARGET must be 'hog' for hog, which it defines, got"),
+        ({}, ("RNG_SEED", "5"), "RNG_SEED is set by the comparison, got it in --opts"),
+    ],
+)
+def test_what_would_be_another_comparison_is_an_error(tmp_path, sections, pairs, message):
+    path = write_recipe(tmp_path / "recipe.yaml", **sections)
+    with pytest.raises(ValueError, match=message):
+        _plan(path, pairs=pairs)
 
 
 def test_networks_are_shared_and_classifiers_are_the_training_from_scratch(tmp_path):
