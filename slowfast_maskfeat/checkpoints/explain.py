@@ -35,18 +35,18 @@ def explain_names(
     Returns:
         A sentence.
     """
-    prefix = _common_prefix(found, own)
-    if prefix:
-        return (
-            f"Its names have the prefix {quoted(prefix)}, which "
-            f'TRAIN.CHECKPOINT_CLEAR_NAME_PATTERN "[{quoted(prefix)}]" removes.'
-        )
     naming = "" if renamed else recognize(found)
     if naming:
         return (
             f"Its names look like those of {NAMINGS[naming].library}; convert it with maskfeat "
             f"convert --cfg CFG --checkpoint {path} "
             f"--output {path.with_name(f'{path.stem}_converted.pyth')}"
+        )
+    prefix = _common_prefix(found, own)
+    if prefix:
+        return (
+            f"Its names have the prefix {quoted(prefix)}, which "
+            f'TRAIN.CHECKPOINT_CLEAR_NAME_PATTERN "[{quoted(prefix)}]" removes.'
         )
     return _explain_options(found, own) or "Is it a checkpoint of this model?"
 

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+import re
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -288,6 +290,56 @@ def test_an_encoder_alone_has_no_prefix() -> None:
         read = NAMINGS[naming_of(name)].to_published(bare, facts)
         heads = ("head.", "norm.") if name.startswith("videomae") else ("head.",)
         assert read.keys() == {key for key in published if not key.startswith(heads)}
+
+
+def _as_videomae_code(state: dict[str, Tensor]) -> dict[str, Tensor]:
+    """The weights of Hugging Face's VideoMAE by the names of its authors' code."""
+    names = {
+        r"videomae\.embeddings\.patch_embeddings\.projection": "encoder.patch_embed.proj",
+        r"videomae\.encoder\.layer": "encoder.blocks",
+        r"videomae\.layernorm": "encoder.norm",
+        r"decoder\.decoder_layers": "decoder.blocks",
+        r"attention\.attention\.([qv])_bias": r"attn.\1_bias",
+        r"attention\.attention\.(query|key|value)": r"attn.\1",
+        r"attention\.output\.dense": "attn.proj",
+        r"intermediate\.dense": "mlp.fc1",
+        r"output\.dense": "mlp.fc2",
+        "layernorm_before": "norm1",
+        "layernorm_after": "norm2",
+        "classifier": "head",
+    }
+    renamed = {}
+    for name, value in state.items():
+        for theirs, own in names.items():
+            name = re.sub(theirs, own, name)
+        renamed[name] = value
+    for name in [name for name in renamed if name.endswith("attn.query.weight")]:
+        front = name.removesuffix("query.weight")
+        parts = [renamed.pop(f"{front}{part}.weight") for part in ("query", "key", "value")]
+        renamed[f"{front}qkv.weight"] = torch.cat(parts)
+    if "head.weight" in renamed:
+        return {name.removeprefix("encoder."): value for name, value in renamed.items()}
+    return renamed
+
+
+@pytest.mark.parametrize("name", ["videomae_classifier", "videomae_pretraining"])
+def test_files_of_the_authors_of_videomae_are_the_same_model(name: str, tmp_path: Path) -> None:
+    """Both libraries have the same weights: one is compared with outputs of the library above."""
+    model, published, facts = converted(name)
+    theirs = _as_videomae_code(foreign_state(name))
+    assert recognize(theirs) == "videomae_code"
+    naming = NAMINGS["videomae_code"]
+    read = naming.to_published(theirs, facts)
+    assert read.keys() == published.keys()
+    for key, value in published.items():
+        assert torch.equal(read[key], value), key
+    back = naming.from_published(published, facts)
+    assert back.keys() == theirs.keys()
+    for key, value in theirs.items():
+        assert torch.equal(back[key], value), key
+    path = save_checkpoint(tmp_path / "theirs.pth", {"module": theirs})
+    with pytest.raises(ValueError, match=r"look like those of VideoMAE's code; convert it"):
+        load_weights(model, path)
 
 
 def test_a_bias_of_the_keys_changes_nothing() -> None:

@@ -13,6 +13,7 @@ from slowfast_maskfeat.checkpoints.naming import (
     timm,
     torchvision,
     videomae,
+    videomae_code,
     vitmae,
 )
 from slowfast_maskfeat.checkpoints.naming.table import ModelFacts
@@ -51,6 +52,12 @@ NAMINGS = {
     ),
     "videomae": Naming(
         "Hugging Face", videomae.recognizes, videomae.to_published, videomae.from_published
+    ),
+    "videomae_code": Naming(
+        "VideoMAE's code",
+        videomae_code.recognizes,
+        videomae_code.to_published,
+        videomae_code.from_published,
     ),
     "vitmae": Naming("Hugging Face", vitmae.recognizes, vitmae.to_published, vitmae.from_published),
 }

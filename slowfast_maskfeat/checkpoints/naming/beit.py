@@ -31,7 +31,10 @@ _OF_CLASS_TOKEN = NameTable([*_COMMON, ("norm", "norm"), ("head", "head.projecti
 def recognizes(weights: Mapping[str, Tensor]) -> bool:
     """Whether weights have BEiT's names of a head."""
     of_heads = ("lm_head.weight", "fc_norm.weight", "head.weight")
-    return "blocks.0.attn.q_bias" in weights and any(name in weights for name in of_heads)
+    kernel = weights.get("patch_embed.proj.weight")
+    is_of_videos = kernel is not None and kernel.ndim == 5  # VideoMAE's code has the same names
+    has_head = any(name in weights for name in of_heads)
+    return "blocks.0.attn.q_bias" in weights and has_head and not is_of_videos
 
 
 def to_published(weights: Mapping[str, Tensor], facts: ModelFacts) -> dict[str, Tensor]:

@@ -98,12 +98,22 @@ def to_published(weights: Mapping[str, Tensor], facts: ModelFacts) -> dict[str, 
         ValueError: A layer is incomplete.
     """
     renamed = number_decoder_norm(_TABLE.to_published(with_prefix(weights, _PREFIX)))
-    published = fuse_projections(renamed)
+    return with_fixed_parts(fuse_projections(renamed), facts)
+
+
+def with_fixed_parts(published: Mapping[str, Tensor], facts: ModelFacts) -> dict[str, Tensor]:
+    """Add what VideoMAE does not train: its positions, and no bias of the layer before a decoder.
+
+    Args:
+        published: Tensors by published name.
+        facts: Facts about the model here.
+    """
+    whole = dict(published)
     for name, width in _position_tables(published).items():
-        published[name] = sinusoid_positions(facts.grid.num_tokens, width)
-    if "decoder_embed.weight" in published:
-        published["decoder_embed.bias"] = torch.zeros(len(published["decoder_embed.weight"]))
-    return published
+        whole[name] = sinusoid_positions(facts.grid.num_tokens, width)
+    if "decoder_embed.weight" in whole:
+        whole["decoder_embed.bias"] = torch.zeros(len(whole["decoder_embed.weight"]))
+    return whole
 
 
 def from_published(weights: Mapping[str, Tensor], facts: ModelFacts) -> dict[str, Tensor]:
@@ -124,29 +134,45 @@ def from_published(weights: Mapping[str, Tensor], facts: ModelFacts) -> dict[str
         ValueError: Hugging Face has no such model, for example because its position embeddings are
             fixed.
     """
-    require_patches(weights, 3, _LIBRARY)
-    require("cls_token" not in weights, _LIBRARY, "it has no class token (MVIT.CLS_EMBED_ON False)")
-    require_decoder(weights, _LIBRARY)
-    is_classifier = "head.projection.weight" in weights
+    remaining = without_fixed_parts(weights, facts, _LIBRARY)
+    separate = name_decoder_norm(split_projections(remaining))
+    separate = {n: value for n, value in separate.items() if not n.endswith(".attn.k.bias")}
+    renamed = _TABLE.from_published(separate, _LIBRARY)
+    if "head.projection.weight" in weights:
+        for last in ("weight", "bias"):
+            renamed[f"fc_norm.{last}"] = renamed.pop(f"videomae.layernorm.{last}")
+    return renamed
+
+
+def without_fixed_parts(
+    weights: Mapping[str, Tensor], facts: ModelFacts, library: str
+) -> dict[str, Tensor]:
+    """Reverse `with_fixed_parts`, for a model that VideoMAE has.
+
+    Args:
+        weights: Tensors by published name.
+        facts: Facts about the model here.
+        library: Name of the library.
+
+    Raises:
+        ValueError: The library has no such model.
+    """
+    require_patches(weights, 3, library)
+    require("cls_token" not in weights, library, "it has no class token (MVIT.CLS_EMBED_ON False)")
+    require_decoder(weights, library)
     require(
-        not is_classifier or facts.mean_pooling,
-        _LIBRARY,
+        "head.projection.weight" not in weights or facts.mean_pooling,
+        library,
         "it classifies the mean of the tokens before the last layer norm (MVIT.USE_MEAN_POOLING "
         "True)",
     )
     remaining = dict(weights)
     for name, width in _position_tables(weights).items():
-        _require_sinusoid(remaining.pop(name, None), name, width, facts)
+        _require_sinusoid(remaining.pop(name, None), name, width, facts, library)
     if "decoder_embed.bias" in remaining:
         bias = remaining.pop("decoder_embed.bias")
-        require(not bool(bias.any()), _LIBRARY, "its layer before the decoder has no bias")
-    separate = name_decoder_norm(split_projections(remaining))
-    separate = {n: value for n, value in separate.items() if not n.endswith(".attn.k.bias")}
-    renamed = _TABLE.from_published(separate, _LIBRARY)
-    if is_classifier:
-        for last in ("weight", "bias"):
-            renamed[f"fc_norm.{last}"] = renamed.pop(f"videomae.layernorm.{last}")
-    return renamed
+        require(not bool(bias.any()), library, "its layer before the decoder has no bias")
+    return remaining
 
 
 def _position_tables(published: Mapping[str, Tensor]) -> dict[str, int]:
@@ -156,13 +182,15 @@ def _position_tables(published: Mapping[str, Tensor]) -> dict[str, int]:
     return {name: len(weight) for name, weight in widths.items() if weight is not None}
 
 
-def _require_sinusoid(table: Tensor | None, name: str, width: int, facts: ModelFacts) -> None:
+def _require_sinusoid(
+    table: Tensor | None, name: str, width: int, facts: ModelFacts, library: str
+) -> None:
     fixed = sinusoid_positions(facts.grid.num_tokens, width)
     require(
         table is not None
         and table.shape == fixed.shape
         and torch.allclose(table.float().cpu(), fixed, rtol=0, atol=_TOLERANCE),
-        _LIBRARY,
+        library,
         f"its position embeddings are fixed, and {name!r} here differs from them; learned ones "
         "cannot be converted, but a model initialized from VideoMAE keeps the fixed ones with "
         "MVIT.USE_FIXED_SINCOS_POS True",
