@@ -15,8 +15,6 @@ from torch import Tensor
 
 Rng = np.random.Generator
 
-MODES = ("pixel", "rand", "const")
-
 
 @dataclass(frozen=True, kw_only=True)
 class EraseSampler:

@@ -123,21 +123,17 @@ class TrainTransform:
             after=tuple(after),
         )
 
-    def prepare_for_device(self, frames: Tensor, generator: Rng) -> tuple[Tensor, CropPlan]:
-        """Draw the crop of a clip, to be applied on the device (`clips.device_crop`).
+    def source_pixels(self, plan: CropPlan, frames: Tensor) -> tuple[Tensor, CropPlan]:
+        """Cut out what the device needs to apply a plan (`clips.device_crop`).
 
         Args:
+            plan: of `plan`, for these frames.
             frames: (T, H, W, C) uint8.
-            generator: random generator; the draws equal those of `__call__`.
 
         Returns:
-            The source pixels (T, h, w, C) of the plan, and the plan. If there are too many pixels
-            and no operations before the resize, the pixels are already cropped and resized.
+            The source pixels (T, h, w, C), and the plan from them. If there are too many pixels and
+            no operations before the resize, the pixels are already cropped and resized.
         """
-        return self.source_pixels(self.plan(frames.shape[1], frames.shape[2], generator), frames)
-
-    def source_pixels(self, plan: CropPlan, frames: Tensor) -> tuple[Tensor, CropPlan]:
-        """Return the source pixels of a plan, and the plan from them, as `prepare_for_device`."""
         frames = self._resize(frames, plan.frame)
         held = boxes_needed(plan.before, plan.box, *plan.frame)[0]
         is_large = held.height * held.width > _MAX_SOURCE_PIXELS * self.crop_size**2

@@ -6,6 +6,8 @@ Source: Ioffe and Szegedy, "Batch Normalization" (ICML 2015); over all devices a
 
 from __future__ import annotations
 
+from typing import ClassVar
+
 import torch
 from torch import Tensor, nn
 
@@ -21,11 +23,11 @@ class BatchNorm(nn.Module):
 
     Args:
         width: Number of features D.
-        epsilon: Added to the variance.
-        momentum: Weight of a batch in the running statistics.
         all_processes: Take the statistics over the batches of all processes; else over its own.
     """
 
+    epsilon: ClassVar[float] = 1e-5  # added to the variance
+    momentum: ClassVar[float] = 0.1  # weight of a batch in the running statistics
     running_mean: Tensor
     running_var: Tensor
     num_batches_tracked: Tensor
@@ -37,13 +39,9 @@ class BatchNorm(nn.Module):
         self,
         width: int,
         *,
-        epsilon: float = 1e-5,
-        momentum: float = 0.1,
         all_processes: bool = True,
     ) -> None:
         super().__init__()
-        self.epsilon = epsilon
-        self.momentum = momentum
         self.all_processes = all_processes
         self.weight = nn.Parameter(torch.ones(width))
         self.bias = nn.Parameter(torch.zeros(width))

@@ -10,6 +10,7 @@ from fvcore.common.config import CfgNode
 from slowfast_maskfeat.builders.backbones import configured_clip_size, find_backbone
 from slowfast_maskfeat.builders.data import num_clips_of_tests, num_crops
 from slowfast_maskfeat.builders.methods import find_method
+from slowfast_maskfeat.builders.targets import target_name
 from slowfast_maskfeat.config import key_value
 
 # Keys of a recipe, in the order of its table; those of masked prediction and of mixing besides.
@@ -112,11 +113,11 @@ def _task(cfg: CfgNode) -> tuple[str, str]:
     if cfg.MODEL.MODEL_NAME == "Tokenizer":
         return f"tokenizer ({cfg.TOKENIZER.TYPE}) of images", "tokenizer"
     if cfg.MASK.ENABLE:
-        target = cfg.MASK.TARGET or ("hog" if cfg.MASK.PRED_HOG else "pixels")
         form = "masked autoencoder" if cfg.MASK.MAE_ON else "masked prediction"
-        words = target.replace("_", "-")
+        words = target_name(cfg).replace("_", "-")
         return f"self-supervised pre-training on {kind}: {form} of {words}", "masked-prediction"
-    name = cfg.CONTRASTIVE.TYPE
+    is_own = cfg.MODEL.MODEL_NAME != "ContrastiveModel"  # of an extension
+    name = cfg.MODEL.MODEL_NAME if is_own else cfg.CONTRASTIVE.TYPE
     return f"self-supervised pre-training on {kind}: {name}", name
 
 

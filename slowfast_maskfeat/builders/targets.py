@@ -69,6 +69,11 @@ class TargetKind(NamedTuple):
     label_maps: Callable[[CfgNode], str] = _no_maps
 
 
+def target_name(cfg: CfgNode) -> str:
+    """Return the name of the target; where MASK.TARGET is empty, MASK.PRED_HOG decides."""
+    return str(cfg.MASK.TARGET) or ("hog" if cfg.MASK.PRED_HOG else "pixels")
+
+
 def find_target(cfg: CfgNode) -> TargetKind:
     """Find the target that MASK.TARGET names; if it is empty, MASK.PRED_HOG decides.
 
@@ -78,7 +83,7 @@ def find_target(cfg: CfgNode) -> TargetKind:
     Raises:
         ValueError: there is no such target.
     """
-    name = cfg.MASK.TARGET or ("hog" if cfg.MASK.PRED_HOG else "pixels")
+    name = target_name(cfg)
     if name not in TARGETS:
         known = ", ".join(map(repr, (*TARGETS, "latents")))
         raise ValueError(

@@ -49,7 +49,6 @@ class FrameVideos(VideoList):
         stretches: Sequence[Sequence[_Stretch]],
         *,
         source: str,
-        notes: tuple[str, ...] = (),
     ) -> None:
         encoded = [
             os.path.dirname(video.prefix).encode("utf-8", "surrogateescape") for video in videos
@@ -66,7 +65,6 @@ class FrameVideos(VideoList):
             np.cumsum([len(path) for path in encoded], dtype=np.int64),
             None,
             source=source,
-            notes=notes,
             label_sets=LabelSets(
                 np.concatenate([np.zeros(0, np.int64), *of_videos]),
                 np.cumsum([len(labels) for labels in of_videos], dtype=np.int64),

@@ -42,8 +42,6 @@ class DataSetKind:
             reverse them with DATA.REVERSE_INPUT_CHANNEL, which has no effect here: frames are RGB.
         has_frame_labels: A sample is a list of frames with labels for each, which lists can't hold.
         in_shards: Samples are members of tar files and have no paths that a list could hold.
-        detects_separator: The first line of a list may show a separator other than a blank, else
-            DATA.PATH_LABEL_SEPARATOR alone counts.
     """
 
     read: Callable[[DataFolder, str, Sequence[str] | None], VideoList]
@@ -54,11 +52,10 @@ class DataSetKind:
     blue_first: bool = False
     has_frame_labels: bool = False
     in_shards: bool = False
-    detects_separator: bool = True
 
 
 _KINDS = {
-    "kinetics": DataSetKind(read=read_kinetics, detects_separator=False),
+    "kinetics": DataSetKind(read=read_kinetics),
     "csv": DataSetKind(read=read_csv),
     "ssv2": DataSetKind(
         read=read_ssv2, class_names=ssv2_class_names, segmented=True, blue_first=True

@@ -27,7 +27,6 @@ def class_bars(
     counts: Mapping[str, int],
     *,
     title: str = "",
-    x_label: str = "average precision (%)",
 ) -> None:
     """Draw a bar per class, the highest first, and write the figure as PNG.
 
@@ -36,7 +35,6 @@ def class_bars(
         values: Class name -> value in 0..1, or None, which is left out.
         counts: Class name -> number of examples behind the value, shown after the name.
         title: Title of the figure.
-        x_label: Label of the x axis.
 
     Raises:
         ValueError: No class has a value.
@@ -61,7 +59,7 @@ def class_bars(
         mean = float(np.mean(list(percents.values())))
         dashed = (0, (4, 3))
         axis.axvline(mean, color=GRAY, linewidth=0.9, linestyle=dashed, label=f"mean {mean:.1f}")
-        axis.set_xlabel(x_label)
+        axis.set_xlabel("average precision (%)")
         axis.set_xlim(0, 108)
         axis.set_ylim(-0.7, len(names) - 0.3)
         axis.spines[["top", "right"]].set_visible(False)

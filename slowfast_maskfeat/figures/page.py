@@ -259,24 +259,28 @@ def chart_key(titles: Sequence[str]) -> str:
     return f'<p class="soft">{" &emsp; ".join(keys)}</p>'
 
 
-def line_chart(title: str, lines: Sequence[Line], *, caption: str = "", top: float = 100) -> str:
-    """Return a chart of up to two lines, from 0 to `top`.
+_HIGHEST = 100  # of the y axis, in percent
+
+
+def line_chart(title: str, lines: Sequence[Line], *, caption: str = "") -> str:
+    """Return a chart of up to two lines, from 0 to 100.
 
     Args:
         title: above the chart.
         lines: to draw.
         caption: below the chart.
-        top: of the y axis.
     """
     width, height = _CHART
     last = max((x for line in lines for x, _ in line.points), default=1.0) or 1.0
 
     def place(x: float, y: float) -> tuple[float, float]:
         across = _LEFT + x / last * (width - _LEFT - _RIGHT)
-        return round(across, 1), round(height - _BOTTOM - y / top * (height - _TOP - _BOTTOM), 1)
+        return round(across, 1), round(
+            height - _BOTTOM - y / _HIGHEST * (height - _TOP - _BOTTOM), 1
+        )
 
     drawn = []
-    for y in (0.0, top / 4, top / 2, 3 * top / 4, top):
+    for y in (0, 25, 50, 75, _HIGHEST):
         _, down = place(0, y)
         drawn.append(
             f'<line class="grid" x1="{_LEFT}" x2="{width - _RIGHT}" y1="{down}" y2="{down}"/>'
@@ -288,7 +292,7 @@ def line_chart(title: str, lines: Sequence[Line], *, caption: str = "", top: flo
     middle = (width + _LEFT - _RIGHT) / 2
     drawn.append(f'<text x="{middle}" y="{height - 7}" text-anchor="middle">epoch</text>')
     for number, line in enumerate(lines):
-        spots = [place(x, min(y, top)) for x, y in line.points]
+        spots = [place(x, min(y, _HIGHEST)) for x, y in line.points]
         path = " L ".join(f"{across} {down}" for across, down in spots)
         drawn.append(f'<path class="s{number}" d="M {path}"/>' if spots else "")
         if len(spots) == 1:  # which a path does not show

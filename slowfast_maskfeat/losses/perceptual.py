@@ -138,7 +138,6 @@ class LPIPS(nn.Module):
         self.net = VGGFeatures(widths, depths)
         for stage, width in enumerate(widths):
             self.add_module(f"lin{stage}", _ChannelWeights(width))
-        self._num_stages = len(widths)
 
     def forward(self, reconstruction: Tensor, image: Tensor) -> Tensor:
         """Compute the distance of each image.

@@ -18,7 +18,6 @@ def bevt_mask(
     *,
     max_block: int | None = None,
     min_block: int | None = None,
-    num_tries: int = 10,
     length_range: tuple[float, float] = (0.5, 1.0),
 ) -> Tensor:
     """Masks the rectangles of one block mask in a run of time steps.
@@ -33,7 +32,6 @@ def bevt_mask(
         generator: source of all draws.
         max_block: see `block_mask`.
         min_block: see `block_mask`.
-        num_tries: tries per rectangle.
         length_range: shortest and longest run, as shares of the time steps; at least one step.
 
     Returns:
@@ -49,7 +47,6 @@ def bevt_mask(
         generator,
         max_block=max_block,
         min_block=min_block,
-        num_tries=num_tries,
     )
     shortest, longest = (max(1, int(share * grid.t)) for share in length_range)
     start, length = generator.integers(grid.t), generator.integers(shortest, longest + 1)

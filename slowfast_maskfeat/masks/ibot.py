@@ -13,6 +13,8 @@ from slowfast_maskfeat.masks.boxes import BoolArray, BoxRules, check_grid, hide_
 from slowfast_maskfeat.masks.cube import cube_mask
 from slowfast_maskfeat.shapes import Grid
 
+_NUM_TRIES = 10  # per rectangle of an image
+
 
 def ibot_mask(
     grid: Grid,
@@ -21,7 +23,6 @@ def ibot_mask(
     *,
     shape: Literal["block", "random"] = "block",
     min_block: int | None = None,
-    num_tries: int = 10,
 ) -> Tensor:
     """Masks a share of the tokens that is drawn anew for each mask.
 
@@ -38,7 +39,6 @@ def ibot_mask(
         shape: "block", or "random" for int(N * ratio) single tokens.
         min_block: least area of a rectangle of an image in tokens; None: the square of a third of
             the shorter side, rounded down, as in the official code.
-        num_tries: tries per rectangle of an image.
 
     Returns:
         (t, h, w) bool, True = masked; possibly none.
@@ -65,7 +65,7 @@ def ibot_mask(
         min_area=(min(grid.h, grid.w) // 3) ** 2 if min_block is None else min_block,
         max_area=quota,
         area_within_quota=True,
-        num_tries=num_tries,
+        num_tries=_NUM_TRIES,
         may_be_empty=True,
     )
     return torch.from_numpy(hide_boxes(grid, rules, generator))

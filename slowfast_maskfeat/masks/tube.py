@@ -10,17 +10,16 @@ from slowfast_maskfeat.masks.block import frame_blocks
 from slowfast_maskfeat.masks.boxes import check_grid, check_ratio
 from slowfast_maskfeat.shapes import Grid
 
+_NUM_TRIES = 10  # per rectangle
 
-def tube_mask(
-    grid: Grid, ratio: float, generator: np.random.Generator, *, num_tries: int = 10
-) -> Tensor:
+
+def tube_mask(grid: Grid, ratio: float, generator: np.random.Generator) -> Tensor:
     """Masks the rectangles of one block mask in all time steps.
 
     Args:
         grid: size of the mask.
         ratio: share of tokens to mask (AUG.MASK_RATIO), in (0, 1).
         generator: source of all draws.
-        num_tries: tries per rectangle.
 
     Returns:
         (t, h, w) bool, True = masked; the same in every time step.
@@ -30,5 +29,5 @@ def tube_mask(
     """
     check_ratio(ratio)
     check_grid(grid)
-    frame = frame_blocks(grid, ratio, generator, max_block=None, num_tries=num_tries)
+    frame = frame_blocks(grid, ratio, generator, max_block=None, num_tries=_NUM_TRIES)
     return torch.from_numpy(np.repeat(frame, grid.t, axis=0))

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import warnings
 from abc import abstractmethod
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any, cast
 
 import numpy as np
@@ -25,7 +25,6 @@ from slowfast_maskfeat.tokenizers import Reconstruction, Tokenizer, gumbel_noise
 
 _MOST_VIEWS = 64  # clips of a row in one batch
 
-Distance = Callable[[Tensor, Tensor], Tensor]
 """Two batches of images (B, 3, H, W) in [0, 1] -> (B,)."""
 
 

@@ -11,29 +11,28 @@ from slowfast_maskfeat.losses.precision import at_least_float32
 
 
 def gumbel_softmax(
-    logits: Tensor, noise: Tensor, *, temperature: float, hard: bool = False, dim: int = 1
+    logits: Tensor, noise: Tensor, *, temperature: float, hard: bool = False
 ) -> Tensor:
     """Weights of all codes at each cell, close to one-hot at low temperatures.
 
     Args:
-        logits: any shape, with the K codes along `dim`.
+        logits: (N, K, ...), of K codes.
         noise: as `logits`, with a Gumbel distribution, see `gumbel_noise`.
         temperature: > 0.
         hard: one-hot weights, with the gradient of the soft ones.
-        dim: axis of the codes.
 
     Returns:
-        As `logits`, with sums of 1 along `dim`; float32 (float64 if `logits` are).
+        As `logits`, with sums of 1 over the codes; float32 (float64 if `logits` are).
 
     Raises:
         ValueError: the temperature is not > 0.
     """
     if not temperature > 0:
         raise ValueError(f"the temperature of a Gumbel-softmax must be > 0, got {temperature}")
-    soft = ((at_least_float32(logits) + noise) / temperature).softmax(dim=dim)
+    soft = ((at_least_float32(logits) + noise) / temperature).softmax(dim=1)
     if not hard:
         return soft
-    one_hot = torch.zeros_like(soft).scatter_(dim, soft.argmax(dim=dim, keepdim=True), 1.0)
+    one_hot = torch.zeros_like(soft).scatter_(1, soft.argmax(dim=1, keepdim=True), 1.0)
     return one_hot - soft.detach() + soft
 
 

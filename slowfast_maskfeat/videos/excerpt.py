@@ -51,14 +51,13 @@ class FramesInMemory(Video):
     Args:
         frames: uint8 (T, H, W, 3), RGB.
         fps: frames per second.
-        name: in messages.
     """
 
     backend = "memory"
 
-    def __init__(self, frames: NDArray[np.uint8], fps: float, name: str = "frames") -> None:
+    def __init__(self, frames: NDArray[np.uint8], fps: float) -> None:
         super().__init__(
-            name, timestamps=np.arange(len(frames)) / fps, fps=fps, duration=len(frames) / fps
+            "frames", timestamps=np.arange(len(frames)) / fps, fps=fps, duration=len(frames) / fps
         )
         self._frames = frames
 

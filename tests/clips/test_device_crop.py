@@ -188,6 +188,11 @@ def test_resizes_are_pillows(interpolation, device):
     assert (difference > 0).double().mean() < 0.04
 
 
+def _prepared(transform, frames, generator):
+    plan = transform.plan(frames.shape[1], frames.shape[2], generator)
+    return transform.source_pixels(plan, frames)
+
+
 def _worker_and_device(name, make, device, repeat):
     """The same clips, cropped by a worker and on the device, the latter out of one batch."""
     transform = TrainTransform(crop_size=64, **CROPS[name])
@@ -198,7 +203,7 @@ def _worker_and_device(name, make, device, repeat):
     for number, size in enumerate(SIZES):
         frames = make(*size, repeat * 100 + number)
         expected.append(transform(frames, np.random.default_rng((repeat, number))))
-        pixels, plan = transform.prepare_for_device(frames, np.random.default_rng((repeat, number)))
+        pixels, plan = _prepared(transform, frames, np.random.default_rng((repeat, number)))
         assert pixels.dtype == torch.uint8
         samples.append(Sample(pixels[None], 0, None, number, (), None, (plan,)))
     batch = collate(samples).to(torch.device(device))
@@ -241,16 +246,16 @@ def test_few_source_pixels_go_to_the_device():
     small, large = _noise(70, 90, 0), _noise(200, 250, 0)
     kept = set()
     for seed in range(60):
-        pixels, plan = plain.prepare_for_device(large, np.random.default_rng(seed))
+        pixels, plan = _prepared(plain, large, np.random.default_rng(seed))
         assert pixels.shape[1] * pixels.shape[2] <= 4 * 64**2
         if pixels.shape[1:3] == (64, 64):  # resized by the worker, bit for bit
             finished = plain(large, np.random.default_rng(seed))
             assert pixels.equal(finished.flip(2) if plan.flip else finished)
         else:
             kept.add(pixels.shape)
-        pixels, plan = plain.prepare_for_device(small, np.random.default_rng(seed))
+        pixels, plan = _prepared(plain, small, np.random.default_rng(seed))
         assert pixels.shape[1:3] == plan.box[2:]
-        pixels, plan = augmented.prepare_for_device(large, np.random.default_rng(seed))
+        pixels, plan = _prepared(augmented, large, np.random.default_rng(seed))
         if plan.before:
             assert plan.frame == (80, 100)
             assert pixels.shape[1:3] == plan.held[2:]
@@ -374,7 +379,7 @@ def test_no_value_decides_what_is_done(name, num_kinds):
     samples, kinds = [], set()
     for number in range(120):
         frames = _noise(90 + number % 3, 120, number, num_frames=1)
-        pixels, plan = transform.prepare_for_device(frames, np.random.default_rng(number))
+        pixels, plan = _prepared(transform, frames, np.random.default_rng(number))
         samples.append(Sample(pixels[None], 0, None, number, (), None, (plan,)))
         kinds |= {operation.kind for operation in (*plan.before, *plan.after)}
     batch = collate(samples).to(torch.device("meta"))

@@ -25,8 +25,6 @@ from slowfast_maskfeat.config import load_config
 from slowfast_maskfeat.metrics.ava_map import evaluate, read_labelmap
 from slowfast_maskfeat.runs import run as build_run
 
-NUM_KEY_FRAMES = 12  # 4 videos of 3
-
 
 @pytest.fixture(scope="module")
 def data(tmp_path_factory):

@@ -14,7 +14,6 @@ from helpers.videos_on_disk import numbered_frames, write_video
 
 NUM_FRAMES = 10
 NUM_CLASSES = 4
-STALLING = "stalling.mp4"
 
 
 class BrokenFolder(NamedTuple):

@@ -56,15 +56,15 @@ def as_json(report: Report) -> str:
     return json.dumps(report.content, indent=1, allow_nan=False) + "\n"
 
 
-def refuse_other(report: Report, folder: Path, name: str = "report") -> None:
+def refuse_other(report: Report, folder: Path) -> None:
     """Refuse to write into a folder with anything else than this report.
 
     Raises:
         ValueError: the folder has another report, or other files.
     """
-    numbers = folder / f"{name}.json"
+    numbers = folder / "report.json"
     is_same = numbers.is_file() and numbers.read_bytes() == as_json(report).encode()
-    for path in (numbers, folder / f"{name}.html"):
+    for path in (numbers, folder / "report.html"):
         if path.exists() and not is_same:
             raise ValueError(
                 f"--output: {path} exists and has another content; name another folder, or "
@@ -108,11 +108,11 @@ def accuracy_tile(name: str, title: str, content: Mapping[str, Any], unit: str =
     )
 
 
-def number_cell(value: float | None, digits: int = 0, note: str = "") -> page.Cell:
+def number_cell(value: float | None, digits: int = 0) -> page.Cell:
     """Return a number as a cell; a dash for None."""
     if value is None:
-        return page.Cell("-", note=note)
-    return page.Cell(f"{value:,.{digits}f}", value, note)
+        return page.Cell("-")
+    return page.Cell(f"{value:,.{digits}f}", value)
 
 
 def ranked_class(name: str, score: float | None) -> str:
@@ -185,8 +185,13 @@ def lost_videos(saved: SavedScores) -> list[dict[str, str]]:
     return [{"path": saved.path(row), "reason": ""} for row in rows]
 
 
-def lost_lines(lost: Sequence[Mapping[str, Any]], limit: int = 200) -> list[str]:
+_MOST_LOST = 200
+
+
+def lost_lines(lost: Sequence[Mapping[str, Any]]) -> list[str]:
     """Describe lost videos with their reasons."""
-    lines = [printable(f"{of['path']}: {of.get('reason') or 'unknown'}") for of in lost[:limit]]
-    rest = len(lost) - limit
+    lines = [
+        printable(f"{of['path']}: {of.get('reason') or 'unknown'}") for of in lost[:_MOST_LOST]
+    ]
+    rest = len(lost) - _MOST_LOST
     return lines + ([f"... and {rest:,} more, in the JSON file"] if rest > 0 else [])
