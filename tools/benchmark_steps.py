@@ -86,8 +86,8 @@ def make_batch(cfg: CfgNode, size: int) -> ClipBatch:
     """
     generator = np.random.default_rng(0)
     method, data = find_method(cfg), cfg.DATA
-    specs = method.views(cfg) if method.views is not None else ()
-    samplers = method.masks(cfg) if method.masks is not None else (None,) * max(len(specs), 1)
+    specs = method.views(cfg)
+    samplers = method.masks(cfg) or (None,) * max(len(specs), 1)
     shapes = [(size * s.count, s.num_frames, s.crop_size, s.crop_size, 3) for s in specs]
     shapes = shapes or [(size, data.NUM_FRAMES, data.TRAIN_CROP_SIZE, data.TRAIN_CROP_SIZE, 3)]
     first, *further = [

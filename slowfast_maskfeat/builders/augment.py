@@ -79,7 +79,7 @@ def build_device_crops(cfg: CfgNode) -> tuple[DeviceCrop, ...]:
             "AUG.ON_DEVICE must be False for detection, got True: workers crop clips together with "
             "their boxes"
         )
-    specs = method.views(cfg) if method.views is not None else ()
+    specs = method.views(cfg)
     transforms = [spec.augmentation for spec in specs] or [build_train_transform(cfg)]
     reverses = reverses_channels(cfg, "train")
     return tuple(DeviceCrop.of(transform, reverse_channels=reverses) for transform in transforms)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import warnings
 from collections.abc import Sequence
+from typing import Any
 
 from fvcore.common.config import CfgNode
 
@@ -41,6 +42,7 @@ __all__ = [
     "build_test_views",
     "build_validation_view",
     "clip_seconds",
+    "clips_at_once",
     "num_clips_per_video",
     "read_videos",
 ]
@@ -79,51 +81,36 @@ def build_loader(
     if split not in ("train", "val", "test"):
         raise ValueError(f"split must be 'train', 'val' or 'test', got {split!r}")
     assert videos is None or for_features
-    is_given = videos is not None
     data = data or DataSource(cfg)
+    is_trained = split == "train" and not for_features
+    has_boxes = videos is None and dataset_kind(cfg, split).has_boxes
     if videos is None:
         videos = read_videos(cfg, split, data, for_features=for_features)
-    is_trained = split == "train" and not for_features
     method = None if for_features or split == "test" else find_method(cfg)
     views: Views
-    specs = method.views(cfg) if method is not None and method.views is not None else ()
-    if specs:
-        counts_crops = method is not None and method.counts_crops
-        views = _multi_view(cfg, specs, counts_crops=counts_crops, is_trained=is_trained)
-    elif dataset_kind(cfg, split).has_boxes and not is_given:
+    if method is not None and (specs := method.views(cfg)):
+        views = _multi_view(cfg, specs, counts_crops=method.counts_crops, is_trained=is_trained)
+    elif has_boxes:
         views = build_key_frame_view(cfg, split)
-    elif is_trained:
-        views = _random_view(cfg)
     else:
-        views = _uniform_views(cfg, split, num_views)
-    maps = method.label_maps(cfg) if method is not None and method.label_maps is not None else ""
+        views = _random_view(cfg) if is_trained else _uniform_views(cfg, split, num_views)
+    maps = "" if method is None else method.label_maps(cfg)
     has_one_view = [kind.views_per_sample for kind in views.kinds] == [1]
     dataset = ClipDataset(
         videos,
         views,
-        mask_samplers=method.masks(cfg) if method is not None and method.masks is not None else (),
+        mask_samplers=() if method is None else method.masks(cfg),
         erase_sampler=build_erase_sampler(cfg) if is_trained and has_one_view else None,
         seed=cfg.RNG_SEED,
-        backend=cfg.DATA.DECODING_BACKEND,
-        num_threads=cfg.DATA.DECODING_THREADS,
         replace_lost=is_trained,
-        reverse_channels=reverses_channels(cfg, split),
-        # Half of the timeout: a server that stops sending fails before its worker is terminated.
-        read_timeout=cfg.DATA.DECODE_TIMEOUT / 2,
-        max_image_pixels=cfg.DATA.MAX_IMAGE_PIXELS,
         label_maps=build_label_maps(cfg, maps, videos, split) if maps else None,
         num_classes=0 if for_features else data.num_classes,
+        **_reading(cfg, split),
     )
-    if is_trained:
-        batch_size = cfg.TRAIN.BATCH_SIZE * cfg.NUM_SHARDS
-        _check_batch_size(cfg, batch_size)
-    else:
-        num_clips = num_clips_per_video(cfg, split, num_views)
-        rows = cfg.TEST.BATCH_SIZE * cfg.NUM_SHARDS // num_clips
-        batch_size = max(rows, distributed.world_size())
+    num_clips = num_clips_per_video(cfg, split, num_views)
     return ClipLoader(
         dataset,
-        batch_size,
+        _train_batch_size(cfg) if is_trained else _test_batch_size(cfg, num_clips),
         shuffle=is_trained,
         seed=cfg.RNG_SEED,
         rank=distributed.rank(),
@@ -145,21 +132,43 @@ def build_prediction_loader(cfg: CfgNode, videos: VideoList, split: str = "test"
         split: whose views: "test", all views of the test, or "val", the center view.
     """
     return ClipLoader(
-        ClipDataset(
-            videos,
-            _uniform_views(cfg, split, None),
-            backend=cfg.DATA.DECODING_BACKEND,
-            num_threads=cfg.DATA.DECODING_THREADS,
-            reverse_channels=reverses_channels(cfg, split),
-            read_timeout=cfg.DATA.DECODE_TIMEOUT / 2,
-            max_image_pixels=cfg.DATA.MAX_IMAGE_PIXELS,
-        ),
+        ClipDataset(videos, _uniform_views(cfg, split, None), **_reading(cfg, split)),
         max(cfg.TEST.BATCH_SIZE // num_clips_per_video(cfg, split), 1),
         shuffle=False,
         num_workers=min(cfg.DATA_LOADER.NUM_WORKERS, len(videos) - 1),  # none for a single video
         prefetch=cfg.DATA_LOADER.PREFETCH_FACTOR,
         decode_timeout=cfg.DATA.DECODE_TIMEOUT,
     )
+
+
+def _reading(cfg: CfgNode, split: str) -> dict[str, Any]:
+    """Return the arguments of `ClipDataset` for reading files."""
+    return {
+        "backend": cfg.DATA.DECODING_BACKEND,
+        "num_threads": cfg.DATA.DECODING_THREADS,
+        "reverse_channels": reverses_channels(cfg, split),
+        # Half of the timeout: a server that stops sending fails before its worker is terminated.
+        "read_timeout": cfg.DATA.DECODE_TIMEOUT / 2,
+        "max_image_pixels": cfg.DATA.MAX_IMAGE_PIXELS,
+    }
+
+
+def _train_batch_size(cfg: CfgNode) -> int:
+    """Return the samples of a step, of all processes."""
+    batch_size: int = cfg.TRAIN.BATCH_SIZE * cfg.NUM_SHARDS
+    _check_batch_size(cfg, batch_size)
+    return batch_size
+
+
+def _test_batch_size(cfg: CfgNode, num_clips: int) -> int:
+    """Return the samples with so many clips that all processes read at once."""
+    rows = cfg.TEST.BATCH_SIZE * cfg.NUM_SHARDS // num_clips
+    return int(max(rows, distributed.world_size()))
+
+
+def clips_at_once(cfg: CfgNode) -> int:
+    """Return how many clips a process evaluates in one pass, however many a sample has."""
+    return int(max(cfg.TEST.BATCH_SIZE * cfg.NUM_SHARDS // distributed.world_size(), 1))
 
 
 def num_clips_per_video(cfg: CfgNode, split: str, num_views: int | None = None) -> int:

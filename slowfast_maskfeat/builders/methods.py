@@ -75,6 +75,16 @@ def _no_check(cfg: CfgNode) -> None:
     """Check nothing here; most keys are checked where they are used."""
 
 
+def _without_any(cfg: CfgNode) -> tuple[()]:
+    """The views or masks of a method that has none of its own."""
+    return ()
+
+
+def _without_maps(cfg: CfgNode) -> str:
+    """The label maps of a method that reads none."""
+    return ""
+
+
 @dataclass(frozen=True, kw_only=True)
 class Method:
     """A row of `METHODS`.
@@ -88,13 +98,13 @@ class Method:
         check: raises ValueError for keys that contradict each other, before anything is built.
         trains_class_token: the loss reaches the class token, so that a classifier and a probe use
             it; otherwise the mean of the patch tokens.
-        views: configuration -> the kinds of views of a sample; None, or no kind: one clip.
+        views: configuration -> the kinds of views of a sample; without any: one clip.
         counts_crops: DATA.TRAIN_CROP_NUM_TEMPORAL and TRAIN_CROP_NUM_SPATIAL are numbers of these
             views; otherwise they must be 1 with several views.
         masks: configuration -> the mask sampler of each kind of view, or None for a kind without
-            masks; None: the model takes no masks.
+            masks; without any, the model takes no masks.
         label_maps: configuration -> the folder of stored label maps that training and validation
-            read with the images; None, or empty: none.
+            read with the images; empty: none.
         has_labels: samples need class labels.
         has_boxes: samples are key frames with boxes.
         is_tested: TEST.ENABLE runs a test; False for pre-training.
@@ -106,10 +116,10 @@ class Method:
     figures: Sequence[CurvePanel] = (LOSS_PANEL,)
     draw: DrawPredictions | None = None
     check: Callable[[CfgNode], None] = _no_check
-    views: Callable[[CfgNode], Sequence[ViewSpec]] | None = None
+    views: Callable[[CfgNode], Sequence[ViewSpec]] = _without_any
     counts_crops: bool = False
-    masks: Callable[[CfgNode], Sequence[MaskSampler | None]] | None = None
-    label_maps: Callable[[CfgNode], str] | None = None
+    masks: Callable[[CfgNode], Sequence[MaskSampler | None]] = _without_any
+    label_maps: Callable[[CfgNode], str] = _without_maps
     trains_class_token: bool = True
     has_labels: bool = False
     has_boxes: bool = False

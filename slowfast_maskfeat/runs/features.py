@@ -15,7 +15,12 @@ from numpy.typing import NDArray
 
 from slowfast_maskfeat import distributed
 from slowfast_maskfeat.backbones import FeatureModel
-from slowfast_maskfeat.builders.data import build_loader, num_clips_per_video, num_crops
+from slowfast_maskfeat.builders.data import (
+    build_loader,
+    clips_at_once,
+    num_clips_per_video,
+    num_crops,
+)
 from slowfast_maskfeat.builders.data_source import DataSource
 from slowfast_maskfeat.builders.methods import build_feature_model
 from slowfast_maskfeat.builders.precision import autocast_precision, set_precision
@@ -240,7 +245,7 @@ def _extract(
             loader,
             signals=signals,
             num_views=num_views,
-            chunk_size=max(cfg.TEST.BATCH_SIZE * cfg.NUM_SHARDS // distributed.world_size(), 1),
+            chunk_size=clips_at_once(cfg),
             device=device,
             precision=autocast_precision(cfg, device),
             description=f"features of {expected['split']}",

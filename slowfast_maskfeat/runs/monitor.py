@@ -17,7 +17,7 @@ from torch import Tensor
 
 from slowfast_maskfeat import distributed
 from slowfast_maskfeat.backbones import FeatureModel
-from slowfast_maskfeat.builders.data import build_loader
+from slowfast_maskfeat.builders.data import build_loader, clips_at_once
 from slowfast_maskfeat.builders.data_source import DataSource
 from slowfast_maskfeat.builders.methods import find_method
 from slowfast_maskfeat.builders.precision import autocast_precision
@@ -199,7 +199,7 @@ class _Measurement:
             loader,
             signals=signals,
             num_views=1,
-            chunk_size=max(cfg.TEST.BATCH_SIZE * cfg.NUM_SHARDS // distributed.world_size(), 1),
+            chunk_size=clips_at_once(cfg),
             device=self._device,
             precision=autocast_precision(cfg, self._device),
             description="monitor",

@@ -15,6 +15,7 @@ from torch import nn
 from slowfast_maskfeat import distributed
 from slowfast_maskfeat.builders.data import (
     build_loader,
+    clips_at_once,
     num_clips_of_tests,
     num_clips_per_video,
     num_crops,
@@ -251,7 +252,7 @@ def evaluate_split(
         loader,
         signals=signals,
         num_views=num_clips_per_video(cfg, split, num_views),
-        chunk_size=max(cfg.TEST.BATCH_SIZE * cfg.NUM_SHARDS // distributed.world_size(), 1),
+        chunk_size=clips_at_once(cfg),
         device=device,
         precision=autocast_precision(cfg, device),
         description="validate" if split == "val" else "test",

@@ -150,7 +150,8 @@ def loader_of(monkeypatch):
 
     def build(cfg, counts_crops=True):
         key = MethodKey(cfg.MODEL.MODEL_NAME, cfg.MASK.ENABLE, cfg.DETECTION.ENABLE)
-        row = replace(METHODS[key], views=contrastive_views, masks=None, counts_crops=counts_crops)
+        changes = {"views": contrastive_views, "masks": lambda _: (), "counts_crops": counts_crops}
+        row = replace(METHODS[key], **changes)
         monkeypatch.setitem(METHODS, key, row)
         return build_loader(cfg, "train")
 

@@ -35,8 +35,7 @@ def with_views(monkeypatch):
 
     def load(cfg, split, specs, samplers=None, **options):
         key = MethodKey(cfg.MODEL.MODEL_NAME, cfg.MASK.ENABLE, cfg.DETECTION.ENABLE)
-        masks = None if samplers is None else lambda _: samplers
-        row = replace(METHODS[key], views=lambda _: specs, masks=masks)
+        row = replace(METHODS[key], views=lambda _: specs, masks=lambda _: samplers or ())
         monkeypatch.setitem(METHODS, key, row)
         return build_loader(cfg, split, **options)
 

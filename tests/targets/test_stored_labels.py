@@ -107,7 +107,6 @@ def test_the_configuration_chooses_the_maps_and_says_the_width() -> None:
     assert all(isinstance(target, StoredLabelTarget) for target in targets)
     assert prediction_dims(cfg) == [target.dim for target in targets] == [12] * len(targets)
     method = find_method(cfg)
-    assert method.label_maps is not None
     assert method.label_maps(cfg) == "maps"
     assert method.label_maps(tiny_config("pt_image_hog")) == ""
 

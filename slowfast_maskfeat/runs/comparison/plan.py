@@ -434,9 +434,8 @@ def _check_piece(piece: Piece) -> None:
     """
     cfg = piece.config()
     method = find_method(cfg)
-    for part in (method.views, method.masks):
-        if part is not None:
-            part(cfg)
+    method.views(cfg)
+    method.masks(cfg)
     if piece.task != _TASKS["finetune"] and not piece.checkpoints:
         with torch.device("meta"):  # no memory, and no initial values
             build_model(cfg)
