@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import shutil
 import warnings
 from pathlib import Path
 
@@ -14,6 +13,7 @@ from helpers.tiny_run import (
     FINETUNING,
     MODEL,
     PRETRAINING,
+    copy_lists,
     events,
     make_videos,
     pairs,
@@ -37,11 +37,7 @@ def videos(tmp_path_factory) -> Path:
 @pytest.fixture
 def lists(videos, tmp_path) -> Path:
     """Lists that a test may change."""
-    folder = tmp_path / "lists"
-    folder.mkdir()
-    for path in (*videos.glob("*.csv"), *videos.glob("*.txt")):
-        shutil.copy(path, folder)
-    return folder
+    return copy_lists(videos, tmp_path / "lists")
 
 
 def _check(folder: Path, *options: dict) -> list[str]:

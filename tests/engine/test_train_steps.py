@@ -10,7 +10,12 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
-from helpers.golden_rule import fill_with_golden_weights, golden_json, golden_randn
+from helpers.golden_rule import (
+    fill_with_golden_weights,
+    golden_json,
+    golden_randn,
+    soft_target,
+)
 from helpers.tiny_cases import model_of
 from torch import Tensor, nn
 
@@ -53,14 +58,6 @@ def optimizer_of(model: nn.Module, options: dict[str, Any]) -> torch.optim.Optim
         num_layers=model.num_layers,
     )
     return make_optimizer(groups, method=options["SOLVER.OPTIMIZING_METHOD"], lr=0.0)
-
-
-def soft_target(batch: int, num_classes: int) -> Tensor:
-    target = torch.full((batch, num_classes), 0.1 / num_classes)
-    for b in range(batch):
-        target[b, (3 + 11 * b) % num_classes] += 0.63
-        target[b, (7 + 13 * b) % num_classes] += 0.27
-    return target
 
 
 def terms_of(model: nn.Module, clips: Tensor, step: int, mask_shape: list[int] | None) -> Tensor:

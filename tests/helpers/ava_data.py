@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from pathlib import Path
 
 from helpers.videos_on_disk import numbered_frames, write_video
@@ -76,3 +77,10 @@ def extract_frames(folder: Path, num_frames: int = 150) -> dict[str, object]:
         "AVA.TEST_LISTS": ["val_frames.csv"],
         "AVA.FRAME_BEGIN": 0,
     }
+
+
+def box_overlap(a: Sequence[float], b: Sequence[float]) -> float:
+    """Shared area of two boxes x1, y1, x2, y2, as a share of their union."""
+    shared = max(min(a[2], b[2]) - max(a[0], b[0]), 0) * max(min(a[3], b[3]) - max(a[1], b[1]), 0)
+    areas = ((box[2] - box[0]) * (box[3] - box[1]) for box in (a, b))
+    return shared / (sum(areas) - shared)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shutil
 import subprocess
 import time
 from pathlib import Path
@@ -76,6 +77,14 @@ def make_videos(folder: Path, num_videos: int = 12, num_classes: int = 3) -> Pat
     for split in ("train", "val", "test"):
         (folder / f"{split}.csv").write_text(rows)
     (folder / "classes.txt").write_text("".join(f"class {n}\n" for n in range(num_classes)))
+    return folder
+
+
+def copy_lists(data: Path, folder: Path) -> Path:
+    """Copy the lists and class names of `make_videos` into a new folder."""
+    folder.mkdir()
+    for path in (*data.glob("*.csv"), *data.glob("*.txt")):
+        shutil.copy(path, folder)
     return folder
 
 

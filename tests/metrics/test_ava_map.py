@@ -11,6 +11,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from helpers.ava_data import box_overlap
 
 from slowfast_maskfeat.datasets import MissingListError
 from slowfast_maskfeat.metrics.ava_map import (
@@ -128,7 +129,7 @@ def _scalar_map(truth: list, detections: list, labelmap: dict) -> dict:
         found = sorted((row for row in detections if row[2] == action), key=lambda row: -row[3])
         taken, hits = set(), []
         for frame, box, _, _ in found:
-            overlaps = [(_overlap(box, t[1]), i) for i, t in enumerate(wanted) if t[0] == frame]
+            overlaps = [(box_overlap(box, t[1]), i) for i, t in enumerate(wanted) if t[0] == frame]
             best = max(overlaps, key=lambda pair: (pair[0], -pair[1]), default=(0, None))
             is_hit = best[0] >= 0.5 and best[1] not in taken
             taken |= {best[1]} if is_hit else set()
@@ -137,12 +138,6 @@ def _scalar_map(truth: list, detections: list, labelmap: dict) -> dict:
         area = sum(max(precisions[i:]) for i, is_hit in enumerate(hits) if is_hit)
         result[name] = area / len(wanted) if wanted else math.nan
     return result
-
-
-def _overlap(a, b) -> float:
-    shared = max(min(a[2], b[2]) - max(a[0], b[0]), 0) * max(min(a[3], b[3]) - max(a[1], b[1]), 0)
-    areas = ((box[2] - box[0]) * (box[3] - box[1]) for box in (a, b))
-    return shared / (sum(areas) - shared)
 
 
 @pytest.mark.parametrize("seed", range(6))

@@ -8,6 +8,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from helpers.ava_data import box_overlap
 
 from slowfast_maskfeat.metrics.ava_map import evaluate
 from slowfast_maskfeat.metrics.box_hits import count_hits, distinct_boxes
@@ -18,19 +19,13 @@ def _random_boxes(generator: np.random.Generator, count: int) -> np.ndarray:
     return np.concatenate([low, low + 0.1 + generator.random((count, 2)) * 0.4], 1)
 
 
-def _overlap(a, b) -> float:
-    shared = max(min(a[2], b[2]) - max(a[0], b[0]), 0) * max(min(a[3], b[3]) - max(a[1], b[1]), 0)
-    areas = ((box[2] - box[0]) * (box[3] - box[1]) for box in (a, b))
-    return shared / (sum(areas) - shared)
-
-
 @pytest.mark.parametrize("seed", range(4))
 def test_hits_are_those_counted_pair_by_pair(seed):
     generator = np.random.default_rng(seed)
     truth, found = _random_boxes(generator, 40), _random_boxes(generator, 90)
     truth_frame, frame = generator.integers(0, 9, 40), generator.integers(0, 12, 90)
     expected = sum(
-        any(_overlap(box, other) >= 0.5 for other in found[frame == number])
+        any(box_overlap(box, other) >= 0.5 for other in found[frame == number])
         for number, box in zip(truth_frame, truth, strict=True)
     )
     assert 0 < expected < 40

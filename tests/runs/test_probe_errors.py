@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import shutil
 import signal
 import subprocess
 from pathlib import Path
@@ -31,11 +30,7 @@ def videos(tmp_path_factory) -> Path:
 @pytest.fixture
 def lists(videos, tmp_path) -> Path:
     """Lists that a test may change."""
-    folder = tmp_path / "lists"
-    folder.mkdir()
-    for path in (*videos.glob("*.csv"), *videos.glob("*.txt")):
-        shutil.copy(path, folder)
-    return folder
+    return tiny_run.copy_lists(videos, tmp_path / "lists")
 
 
 def _words(data: Path, output: Path, *options: dict) -> list[str]:
