@@ -14,6 +14,7 @@ from torch import Tensor, nn
 from slowfast_maskfeat.checkpoints.class_names import compare_class_names
 from slowfast_maskfeat.checkpoints.explain import explain_classifier, explain_names
 from slowfast_maskfeat.checkpoints.file_weights import BACKBONE, Renaming, read_weights
+from slowfast_maskfeat.checkpoints.naming import recognize
 from slowfast_maskfeat.checkpoints.positions import (
     MadeTable,
     exchange_class_row,
@@ -149,7 +150,8 @@ def load_weights(
         initialized=initialized,
     )
     _check_numbers(match.values, path)
-    if report.coverage < min_coverage:
+    foreign = "" if rename is not None else recognize(found)
+    if foreign or report.coverage < min_coverage:
         why = explain_names(found, state, path, renamed=rename is not None)
         raise _too_little(report, min_coverage, why)
     if complete and report.missing:
@@ -196,11 +198,10 @@ def _refuse_second_values(match: _Match, state: Mapping[str, Tensor]) -> None:
 
 
 def _too_little(report: LoadReport, min_coverage: float, why: str) -> LoadError:
-    return LoadError(
-        f"{report.path} fills {report.coverage:.1%} of the backbone, less than the "
-        f"{min_coverage:.1%} of TRAIN.CHECKPOINT_MIN_COVERAGE. {why}",
-        report,
-    )
+    share = f"{report.path} fills {report.coverage:.1%} of the backbone"
+    if report.coverage < min_coverage:
+        share += f", less than the {min_coverage:.1%} of TRAIN.CHECKPOINT_MIN_COVERAGE"
+    return LoadError(f"{share}. {why}", report)
 
 
 def _incomplete(report: LoadReport) -> LoadError:

@@ -45,7 +45,7 @@ class StepOutput:
         """
         means = [self.loss.detach(), *(self.scalars[name] for name in names)]
         counts = [self.weight, *(self.scalar_weights.get(name, self.weight) for name in names)]
-        numbers = torch.stack(counts).double()
+        numbers = torch.stack([count.double() for count in counts])
         return torch.stack([numbers, torch.stack(means).double() * numbers])
 
 

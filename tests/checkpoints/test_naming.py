@@ -338,8 +338,10 @@ def test_files_of_the_authors_of_videomae_are_the_same_model(name: str, tmp_path
     for key, value in theirs.items():
         assert torch.equal(back[key], value), key
     path = save_checkpoint(tmp_path / "theirs.pth", {"module": theirs})
-    with pytest.raises(ValueError, match=r"look like those of VideoMAE's code; convert it"):
-        load_weights(model, path)
+    same_names = build_model(configuration(name, MVIT__KEY_BIAS=False))  # but other positions
+    for receiver in (model, same_names):
+        with pytest.raises(ValueError, match=r"look like those of VideoMAE's code; convert it"):
+            load_weights(receiver, path)
 
 
 def test_a_bias_of_the_keys_changes_nothing() -> None:
