@@ -1,4 +1,4 @@
-"""Training methods: one row per method. No other code reads the keys that select one.
+"""Training methods: one row per method. No other code chooses a method by the keys that select it.
 
 MODEL.MODEL_NAME, MASK.ENABLE and DETECTION.ENABLE select it, as in the published configurations.
 """

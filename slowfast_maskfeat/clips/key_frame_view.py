@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from slowfast_maskfeat.augment.boxes import Boxes, clip_boxes, has_area
-from slowfast_maskfeat.clips.temporal_sampling import moment_clip, moment_reach
+from slowfast_maskfeat.clips.temporal_sampling import clip_around, reach_around
 from slowfast_maskfeat.clips.views import Generators, Rng, ViewClips, ViewKind, square_kind
 from slowfast_maskfeat.datasets import OpenedRow
 from slowfast_maskfeat.videos.decode import Video
@@ -54,7 +54,7 @@ class KeyFrameView:
     @property
     def reach(self) -> float:
         """Seconds of the video to read before and after the key frame."""
-        return moment_reach(
+        return reach_around(
             num_frames=self.num_frames,
             sampling_rate=self.sampling_rate,
             target_fps=self.target_fps,
@@ -63,7 +63,7 @@ class KeyFrameView:
     def __call__(
         self,
         video: Video,
-        moment: float,
+        timestamp: float,
         boxes: NDArray[np.float32],
         generator: Rng,
     ) -> tuple[Tensor, NDArray[np.float32], NDArray[np.int64]]:
@@ -71,7 +71,7 @@ class KeyFrameView:
 
         Args:
             video: opened video, or a part of it around the key frame.
-            moment: timestamp of the key frame in seconds, on the clock of the video.
+            timestamp: of the key frame, in seconds on the clock of the video.
             boxes: (R, 4), x1, y1, x2, y2 as fractions of width and height.
             generator: random generator.
 
@@ -79,9 +79,9 @@ class KeyFrameView:
             Clips (num_samples, T, H, W, C) uint8; their boxes (R', 5): clip index, x1, y1, x2, y2
             in pixels; and (R',), the index of each in `boxes`.
         """
-        indices = moment_clip(
+        indices = clip_around(
             video,
-            moment=moment,
+            timestamp=timestamp,
             num_frames=self.num_frames,
             sampling_rate=self.sampling_rate,
             target_fps=self.target_fps,
@@ -104,8 +104,8 @@ class KeyFrameView:
 
     def load(self, row: OpenedRow, generators: Generators) -> tuple[ViewClips, ...]:
         """Return the clips of `__call__`, their boxes and the indices of these in the box table."""
-        assert row.moment is not None
+        assert row.timestamp is not None
         assert row.boxes is not None
         assert row.box_index is not None
-        clips, boxes, index = self(row.video, row.moment, row.boxes, generators(0))
+        clips, boxes, index = self(row.video, row.timestamp, row.boxes, generators(0))
         return (ViewClips(clips, boxes=boxes, box_index=row.box_index[index]),)

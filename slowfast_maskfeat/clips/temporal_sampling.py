@@ -240,18 +240,18 @@ def uniform_clip(
     )
 
 
-def moment_clip(
-    video: Timed, *, moment: float, num_frames: int, sampling_rate: float, target_fps: float
+def clip_around(
+    video: Timed, *, timestamp: float, num_frames: int, sampling_rate: float, target_fps: float
 ) -> NDArray[np.int64]:
     """Return the frames of the clip around a timestamp, which is its frame `num_frames // 2`.
 
     Frame k of the clip is displayed `k * sampling_rate - num_frames * sampling_rate // 2` frames at
-    `target_fps` after `moment`, as published for the key frames of AVA: 16x4 takes -32, -28, ...,
-    0, ..., 28. Beyond the ends of the video, the first and last frame are repeated.
+    `target_fps` after it, as published for the key frames of AVA: 16x4 takes -32, -28, ..., 0, ...,
+    28. Beyond the ends of the video, the first and last frame are repeated.
 
     Args:
         video: The opened video, its `VideoTiming`, or a part around the timestamp.
-        moment: Timestamp in seconds, on the clock of the video.
+        timestamp: Seconds on the clock of the video.
         num_frames: Frames of the clip.
         sampling_rate: Frames of a `target_fps` video from one taken frame to the next.
         target_fps: Frame rate that `sampling_rate` refers to.
@@ -261,15 +261,15 @@ def moment_clip(
     """
     timing = VideoTiming.of(video)
     offsets = np.arange(num_frames) * sampling_rate - num_frames * sampling_rate // 2
-    place = (moment - timing.timestamps[0]) * timing.fps + offsets / target_fps * timing.fps
-    # `moment` is no frame timestamp, so `positions` did not remove the rounding of a coarse clock.
+    place = (timestamp - timing.timestamps[0]) * timing.fps + offsets / target_fps * timing.fps
+    # It need not be that of a frame, so `positions` did not remove the rounding of a coarse clock.
     slack = max(_COARSE_CLOCK_SECONDS * timing.fps, _TOLERANCE)
     frames = np.searchsorted(timing.positions(), place + min(slack, 0.25), side="right") - 1
     return np.clip(frames, 0, timing.num_frames - 1).astype(np.int64)
 
 
-def moment_reach(*, num_frames: int, sampling_rate: float, target_fps: float) -> float:
-    """Return the seconds that `moment_clip` may read before and after its timestamp."""
+def reach_around(*, num_frames: int, sampling_rate: float, target_fps: float) -> float:
+    """Return the seconds that `clip_around` may read before and after its timestamp."""
     return num_frames * sampling_rate / 2 / target_fps + 1.0
 
 

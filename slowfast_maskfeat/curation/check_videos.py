@@ -125,9 +125,9 @@ def measure_length(path: str) -> float | Failure:
         return length / 2
 
     try:
-        video, moment = open_around(path, middle, seconds=0.5)
+        video, timestamp = open_around(path, middle, seconds=0.5)
         with video:
-            video.frames([int(np.abs(video.timestamps - moment).argmin())])
+            video.frames([int(np.abs(video.timestamps - timestamp).argmin())])
     except DecodeError as error:
         return Failure(error.reason)
     except OSError as error:

@@ -152,7 +152,7 @@ class KeyFrames(VideoList):
     ) -> OpenedRow:
         """Open the video of a row around its key frame: see `VideoList.open`."""
         key = self.key_frame(row)
-        video, moment = self._open_moment(
+        video, timestamp = self._open_at(
             row,
             seconds=reach,
             backend=backend,
@@ -160,9 +160,9 @@ class KeyFrames(VideoList):
             read_timeout=read_timeout,
             max_image_pixels=max_image_pixels,
         )
-        return OpenedRow(video, moment, key.boxes, key.first_box + np.arange(len(key.boxes)))
+        return OpenedRow(video, timestamp, key.boxes, key.first_box + np.arange(len(key.boxes)))
 
-    def _open_moment(
+    def _open_at(
         self,
         row: int,
         *,
@@ -177,8 +177,8 @@ class KeyFrames(VideoList):
         place = partial(second_in_file, self.path(row), second, self.media.begin)
         if self.media.frames is not None:
             images = self.media.frames[self.video[row]]
-            moment = place(images.num_frames / images.fps)
-            return images.open(max_image_pixels=max_image_pixels), moment
+            timestamp = place(images.num_frames / images.fps)
+            return images.open(max_image_pixels=max_image_pixels), timestamp
         return open_around(
             self.path(row),
             place,

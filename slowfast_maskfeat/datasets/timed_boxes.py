@@ -65,9 +65,9 @@ def read_timed_boxes(path: str, video: Video, *, begin: float | None = None) -> 
             continue
         try:
             numbers = _numbers(fields[1:] if has_names else fields)
-            moment = _moment(numbers[0], video, begin) if has_names else numbers[0]
-            _check(moment, numbers, video)
-            found.append((moment, *numbers))
+            timestamp = _timestamp(numbers[0], video, begin) if has_names else numbers[0]
+            _check(timestamp, numbers, video)
+            found.append((timestamp, *numbers))
         except RowError as error:
             wrong.append(f"line {line}: {error}")
     if wrong:
@@ -116,7 +116,7 @@ def _numbers(fields: Sequence[str]) -> tuple[float, ...]:
     return tuple(map(float, fields[:5]))
 
 
-def _moment(second: float, video: Video, begin: float | None) -> float:
+def _timestamp(second: float, video: Video, begin: float | None) -> float:
     """Time of a key frame on the clock of the video."""
     try:
         inside = second_in_file(video.path, second, begin, video.duration)
@@ -125,7 +125,7 @@ def _moment(second: float, video: Video, begin: float | None) -> float:
     return float(video.timestamps[0]) + inside
 
 
-def _check(moment: float, numbers: tuple[float, ...], video: Video) -> None:
+def _check(timestamp: float, numbers: tuple[float, ...], video: Video) -> None:
     """Check the box of a row, and that its time is that of a frame."""
     time, x1, y1, x2, y2 = numbers
     if not (x1 < x2 and y1 < y2 and min(x1, y1) >= -ROUNDING):
@@ -134,7 +134,7 @@ def _check(moment: float, numbers: tuple[float, ...], video: Video) -> None:
         )
     first = float(video.timestamps[0])
     last = first + video.duration
-    if moment == time and not first <= moment <= last:
+    if timestamp == time and not first <= timestamp <= last:
         raise RowError(
             f"the time must be within the video, {first:g} to {last:g} s, got {time:g} s"
         )

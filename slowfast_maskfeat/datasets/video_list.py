@@ -102,14 +102,14 @@ class OpenedRow(NamedTuple):
 
     Attributes:
         video: Close it.
-        moment: Seconds of the row's key frame, on the clock of the video's timestamps; None for
+        timestamp: Seconds of the row's key frame, on the clock of the video's timestamps; None for
             rows without one, as the next two.
         boxes: float32 (R, 4), x1, y1, x2, y2 as shares of width and height.
         box_index: int64 (R,), the number of each box in the list's table.
     """
 
     video: Video
-    moment: float | None = None
+    timestamp: float | None = None
     boxes: NDArray[np.float32] | None = None
     box_index: NDArray[np.int64] | None = None
 

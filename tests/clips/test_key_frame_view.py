@@ -15,7 +15,7 @@ from slowfast_maskfeat.augment.apply_operations import apply_operations
 from slowfast_maskfeat.augment.boxes import clip_boxes, flip_boxes, has_area
 from slowfast_maskfeat.augment.randaugment import Operation, move_boxes
 from slowfast_maskfeat.clips import KeyFrameView
-from slowfast_maskfeat.clips.temporal_sampling import VideoTiming, moment_clip
+from slowfast_maskfeat.clips.temporal_sampling import VideoTiming, clip_around
 from slowfast_maskfeat.videos.decode import open_video
 
 # Indices of the published loader of AVA.
@@ -24,9 +24,9 @@ GOLDEN = json.loads((Path(__file__).parents[1] / "golden/data_spatial.json").rea
 
 @pytest.mark.parametrize("case", GOLDEN["ava_get_sequence"], ids=lambda case: str(case["center"]))
 def test_clips_about_a_key_frame_are_the_published_ones(case):
-    frames = moment_clip(
+    frames = clip_around(
         VideoTiming.constant(case["n"], 30),
-        moment=case["center"] / 30,
+        timestamp=case["center"] / 30,
         num_frames=len(case["seq"]),
         sampling_rate=case["rate"],
         target_fps=30,
@@ -36,12 +36,16 @@ def test_clips_about_a_key_frame_are_the_published_ones(case):
 
 @pytest.mark.parametrize("fps", [24000 / 1001, 25, 60])
 def test_clips_cover_the_same_time_at_any_rate(fps):
-    frames = moment_clip(
-        VideoTiming.constant(2000, fps), moment=20.0, num_frames=16, sampling_rate=4, target_fps=30
+    frames = clip_around(
+        VideoTiming.constant(2000, fps),
+        timestamp=20.0,
+        num_frames=16,
+        sampling_rate=4,
+        target_fps=30,
     )
     wanted = 20 + (np.arange(16) * 4 - 32) / 30
     shown = frames / fps
-    assert (shown <= wanted + 1.1e-3).all()  # the frame on show, or one that comes in a moment
+    assert (shown <= wanted + 1.1e-3).all()  # the frame on show, or the next one
     assert (wanted < shown + 1 / fps).all()
 
 
@@ -50,9 +54,9 @@ def test_the_clock_of_the_container_does_not_matter():
     coarse = VideoTiming(np.round(exact.timestamps, 3) + 7, 30.0, 30.0)
     for second in range(2, 28):
         options = {"num_frames": 8, "sampling_rate": 3, "target_fps": 30}
-        expected = moment_clip(exact, moment=second, **options)
+        expected = clip_around(exact, timestamp=second, **options)
         assert expected[4] == 30 * second
-        assert moment_clip(coarse, moment=second + 7, **options).tolist() == expected.tolist()
+        assert clip_around(coarse, timestamp=second + 7, **options).tolist() == expected.tolist()
 
 
 def _marked(height: int, width: int, box, num_frames: int = 2) -> torch.Tensor:

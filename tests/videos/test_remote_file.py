@@ -77,9 +77,9 @@ def test_a_window_of_a_movie_needs_a_part_of_it(tmp_path, store):
         open_around(where, lambda duration: 5.0, seconds=0.3, backend="pyav")
         for where in (str(path), address)
     ]
-    (local, moment), (remote, same) = found
+    (local, timestamp), (remote, same) = found
     with local, remote:
-        assert moment == same
+        assert timestamp == same
         assert np.array_equal(local.timestamps, remote.timestamps)
         every = range(local.num_frames)
         assert np.array_equal(local.frames(every), remote.frames(every))

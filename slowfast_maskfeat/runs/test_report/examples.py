@@ -54,9 +54,9 @@ def list_frames(dataset: ClipDataset) -> ReadFrames:
     def read(row: int) -> Frames:
         opened = dataset.open(row)
         with opened.video as video:
-            if opened.moment is None:
+            if opened.timestamp is None:
                 return spread_frames(video)
-            nearest = int(np.abs(np.asarray(video.timestamps) - opened.moment).argmin())
+            nearest = int(np.abs(np.asarray(video.timestamps) - opened.timestamp).argmin())
             return [np.asarray(video.frames([nearest])[0])]
 
     return read

@@ -1,4 +1,4 @@
-"""A part of a video about one moment: the frames of the whole, and no more read than needed."""
+"""A part of a video about one timestamp: the frames of the whole, and no more read than needed."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ import pytest
 from helpers.videos_on_disk import numbered_frames, read_numbers, write_video
 from PIL import Image
 
-from slowfast_maskfeat.clips.temporal_sampling import moment_clip, moment_reach
+from slowfast_maskfeat.clips.temporal_sampling import clip_around, reach_around
 from slowfast_maskfeat.datasets.key_frames import second_in_file
 from slowfast_maskfeat.videos._numbered_frames import NumberedFrames
 from slowfast_maskfeat.videos.decode import (
@@ -22,7 +22,7 @@ from slowfast_maskfeat.videos.decode import (
 
 NUM_FRAMES = 250
 CLIP = {"num_frames": 4, "sampling_rate": 5, "target_fps": 30}
-REACH = moment_reach(**CLIP)
+REACH = reach_around(**CLIP)
 _OPEN = {"x264-params": "open-gop=1"}
 FILES = {
     "mp4": ("mp4", {}),
@@ -49,7 +49,7 @@ def frames():
 
 @pytest.fixture(scope="module")
 def videos(tmp_path_factory, frames):
-    folder = tmp_path_factory.mktemp("moments")
+    folder = tmp_path_factory.mktemp("timestamps")
     made: dict[str, Path] = {}
 
     def make(name: str) -> Path:
@@ -61,8 +61,8 @@ def videos(tmp_path_factory, frames):
     return make
 
 
-def _clip(video, moment: float) -> list[int]:
-    return read_numbers(video.frames(moment_clip(video, moment=moment, **CLIP)))
+def _clip(video, timestamp: float) -> list[int]:
+    return read_numbers(video.frames(clip_around(video, timestamp=timestamp, **CLIP)))
 
 
 @pytest.mark.parametrize("name", FILES)
@@ -71,18 +71,18 @@ def test_a_part_shows_what_the_whole_shows(name, videos):
     with open_video(path, "pyav") as whole:
         begin, duration = float(whole.timestamps[0]), whole.duration
         for second in [0, 0.02, 1, 2.5, 3.337, 5, 7, duration - 0.1]:
-            part, moment = open_around(path, lambda _, at=second: at, seconds=REACH)
+            part, timestamp = open_around(path, lambda _, at=second: at, seconds=REACH)
             with part:
-                assert _clip(part, moment) == _clip(whole, begin + second), second
+                assert _clip(part, timestamp) == _clip(whole, begin + second), second
                 assert part.num_frames < NUM_FRAMES or "one" in name or name in ("ts", "avi")
 
 
 @pytest.mark.parametrize("name", ["mp4", "mkv", "mp4-b-frames"])
 def test_a_whole_second_shows_its_own_frame(name, videos):
     for second in range(1, 8):
-        part, moment = open_around(videos(name), lambda _, at=second: at, seconds=REACH)
+        part, timestamp = open_around(videos(name), lambda _, at=second: at, seconds=REACH)
         with part:
-            assert _clip(part, moment)[2] == 30 * second
+            assert _clip(part, timestamp)[2] == 30 * second
 
 
 def _bytes_read() -> int:
@@ -112,9 +112,9 @@ def test_the_file_says_how_long_it_is(videos):
 
 
 def test_what_is_outside_of_the_file_is_told(videos):
-    part, moment = open_around(videos("mp4"), lambda length: length + 0.4, seconds=REACH)
+    part, timestamp = open_around(videos("mp4"), lambda length: length + 0.4, seconds=REACH)
     with part:
-        assert _clip(part, moment)[2:] == [NUM_FRAMES - 1] * 2  # a header may be off by so much
+        assert _clip(part, timestamp)[2:] == [NUM_FRAMES - 1] * 2  # a header may be off by so much
 
     def refuse(length: float) -> float:
         raise DecodeError("x", "not here")
