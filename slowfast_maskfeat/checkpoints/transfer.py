@@ -150,7 +150,8 @@ def load_weights(
         initialized=initialized,
     )
     _check_numbers(match.values, path)
-    foreign = "" if rename is not None else recognize(found)
+    # A backbone of an extension may have names like those of a library.
+    foreign = rename is None and not recognize(state) and bool(recognize(found))
     if foreign or report.coverage < min_coverage:
         why = explain_names(found, state, path, renamed=rename is not None)
         raise _too_little(report, min_coverage, why)
@@ -190,10 +191,12 @@ def _refuse_second_values(match: _Match, state: Mapping[str, Tensor]) -> None:
 
     The later one would be copied over it.
     """
-    first: dict[int, str] = {}
+    first: dict[tuple[Any, ...], str] = {}
     for name in list(match.values):
-        other = first.setdefault(state[name].data_ptr(), name)
-        if name != other and not match.values[name].equal(match.values[other]):
+        own = state[name]
+        other = first.setdefault((own.data_ptr(), own.shape, own.stride()), name)
+        is_shared = name != other and own.data_ptr() != 0  # 0: empty, or without memory
+        if is_shared and not match.values[name].equal(match.values[other]):
             match.refuse([name], f"the model shares this weight with {other}, the file does not")
 
 

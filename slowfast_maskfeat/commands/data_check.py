@@ -6,7 +6,7 @@ the output folder receives
     train.csv           the remaining lines, unchanged
     train_refused.csv   path, line and reason of each refused row
     train_check.json    counts, hashes of both lists, decoder and version, refused rows
-    classes.txt         if there is one beside the list
+    classes.txt         if there is one beside the list, or labels are names
 
 A video that takes longer than --timeout, because its decoder or disk hangs, is refused as well. To
 resume an interrupted run, repeat the command.

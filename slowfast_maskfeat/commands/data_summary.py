@@ -30,8 +30,8 @@ from slowfast_maskfeat.commands._options import (
 from slowfast_maskfeat.curation.check_videos import measure_video
 from slowfast_maskfeat.curation.jobs import Failure, Journal, run_jobs
 from slowfast_maskfeat.curation.output_files import write_text
-from slowfast_maskfeat.curation.read_lists import read_lists
-from slowfast_maskfeat.datasets import VideoList
+from slowfast_maskfeat.datasets import VideoList, read_list
+from slowfast_maskfeat.datasets.list_file import separator_of
 from slowfast_maskfeat.figures import draw_or_warn, histograms
 from slowfast_maskfeat.log import Progress, format_duration
 
@@ -122,8 +122,9 @@ def main(arguments: Sequence[str]) -> int:
 
 def _work(options: argparse.Namespace) -> int:
     written: list[Path] = []
-    lists = read_lists(options.lists, separator=options.separator, prefix=options.prefix)
-    for path, (videos, _) in lists.items():
+    for path in options.lists:
+        separator = separator_of(str(path), options.separator)
+        videos = read_list(path, separator=separator, prefix=options.prefix)
         measured = measure(path, videos, options)
         summary = summarize(videos, measured)
         text = json.dumps(summary, indent=2) + "\n"

@@ -24,7 +24,8 @@ def read_lists(paths: Iterable[Path], *, separator: str, prefix: str) -> dict[Pa
     """Read lists.
 
     The names of classes are those of the file beside a list. Without it, where labels are names,
-    they are those in `train.csv` beside the list, else those of the lists before it, else its own.
+    they are those in `train.csv` beside the list, or of the lists before it, if the list has no
+    others, else its own.
 
     Args:
         paths: of the lists.
@@ -39,8 +40,10 @@ def read_lists(paths: Iterable[Path], *, separator: str, prefix: str) -> dict[Pa
         names = read_class_names(path.parent)
         videos = _read(path, separator, prefix, names)
         if names is None and videos.class_names is not None:
-            before = (named.class_names for named in lists.values() if named.class_names)
-            names = _names_beside(path, separator, prefix) or next(before, videos.class_names)
+            before = (named.class_names for named in lists.values())
+            candidates = [_names_beside(path, separator, prefix), *before, videos.class_names]
+            own = set(videos.class_names)
+            names = next(names for names in candidates if names and own <= set(names))
             videos = _read(path, separator, prefix, names)
         lists[path] = NamedList(videos, names)
     return lists

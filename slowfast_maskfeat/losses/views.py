@@ -13,7 +13,7 @@ from torch import Tensor
 from slowfast_maskfeat import distributed
 from slowfast_maskfeat.host_copies import copy_to_device
 from slowfast_maskfeat.losses.classification import soft_cross_entropy
-from slowfast_maskfeat.losses.precision import at_least_float32
+from slowfast_maskfeat.losses.precision import at_least_float32, full_precision
 from slowfast_maskfeat.losses.regression import cosine_distance, unit_length
 
 _SMALLEST_DISTANCE = 1e-8
@@ -93,12 +93,14 @@ def koleo(features: Tensor) -> Tensor:
     Returns:
         (B,), float32 (float64 if `features` are).
     """
-    own = unit_length(at_least_float32(features))
-    every = distributed.gather_with_grad(own)
-    rows = torch.arange(own.shape[0], device=own.device)
-    with torch.no_grad():
-        cosines = own @ every.T
-        cosines[rows, rows + distributed.rank() * own.shape[0]] = -torch.inf  # not itself
-        nearest = cosines.argmax(dim=1)
-    distances = F.pairwise_distance(own, every[nearest], eps=_SMALLEST_DISTANCE)
-    return -(distances + _SMALLEST_DISTANCE).log()
+    # In 16 bits the products of features near each other would be equal.
+    with full_precision(features):
+        own = unit_length(at_least_float32(features))
+        every = distributed.gather_with_grad(own)
+        rows = torch.arange(own.shape[0], device=own.device)
+        with torch.no_grad():
+            cosines = own @ every.T
+            cosines[rows, rows + distributed.rank() * own.shape[0]] = -torch.inf  # not itself
+            nearest = cosines.argmax(dim=1)
+        distances = F.pairwise_distance(own, every[nearest], eps=_SMALLEST_DISTANCE)
+        return -(distances + _SMALLEST_DISTANCE).log()

@@ -126,10 +126,10 @@ def input_paths(cfg: CfgNode, given: str, option: str, *, pairs: Sequence[str]) 
 
 def _is_key(cfg: CfgNode, word: str) -> bool:
     try:
-        key_value(cfg, word)
-    except KeyError:
+        value = key_value(cfg, word)
+    except (KeyError, TypeError):  # the latter below a key
         return False
-    return True
+    return not isinstance(value, CfgNode)
 
 
 def _is_binary(path: str) -> bool:

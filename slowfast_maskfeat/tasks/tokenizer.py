@@ -25,8 +25,6 @@ from slowfast_maskfeat.tokenizers import Reconstruction, Tokenizer, gumbel_noise
 
 _MOST_VIEWS = 64  # clips of a row in one batch
 
-"""Two batches of images (B, 3, H, W) in [0, 1] -> (B,)."""
-
 
 class TokenizerTraining(Task):
     """Reconstruct the frames of clips, one by one.

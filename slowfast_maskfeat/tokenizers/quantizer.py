@@ -14,21 +14,12 @@ from torch import Tensor, nn
 
 from slowfast_maskfeat import distributed
 from slowfast_maskfeat.losses import unit_length
+from slowfast_maskfeat.losses.precision import full_precision
 from slowfast_maskfeat.tokenizers.lookup import kmeans, nearest_codes, sums_by_code
 from slowfast_maskfeat.tokenizers.pool import VectorPool
 
 # Codes that one step can restart: what the processes then exchange stays small.
 _MOST_RESTARTS = 256
-
-
-def full_precision(vectors: Tensor) -> torch.autocast:
-    """Switch off autocast on the device of vectors.
-
-    Args:
-        vectors: on that device.
-    """
-    device = "cpu" if vectors.is_meta else vectors.device.type  # meta knows no autocast
-    return torch.autocast(device, enabled=False)
 
 
 class Quantized(NamedTuple):

@@ -11,8 +11,9 @@ from torch import Tensor, nn
 from slowfast_maskfeat.backbones import Encoder, EncoderOptions
 from slowfast_maskfeat.backbones.attention import LAYER_NORM_EPSILON
 from slowfast_maskfeat.backbones.initialization import INITIALIZATIONS
+from slowfast_maskfeat.losses.precision import full_precision
 from slowfast_maskfeat.tokenizers.base import ImageEncoder
-from slowfast_maskfeat.tokenizers.quantizer import Quantizer, full_precision
+from slowfast_maskfeat.tokenizers.quantizer import Quantizer
 from slowfast_maskfeat.tokenizers.reconstruction import ReconstructionKind
 from slowfast_maskfeat.tokenizers.vq import VQTokenizer
 

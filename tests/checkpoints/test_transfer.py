@@ -250,6 +250,14 @@ def test_weights_that_are_not_finite_are_refused(tmp_path: Path) -> None:
         load_weights(receiver(tiny_options("img_vit")), path)
 
 
+@pytest.mark.parametrize("name", ["stages", "conv_proj", "embeddings"])
+def test_names_like_those_of_a_library_may_be_the_models_own(tmp_path: Path, name: str) -> None:
+    """As of a backbone that an extension registers."""
+    model = nn.ModuleDict({"backbone": nn.ModuleDict({name: nn.Linear(2, 2)})})
+    path = save_checkpoint(tmp_path / "own.pyth", {"model_state": model.state_dict()})
+    assert load_weights(model, path, complete=True).coverage == 1.0
+
+
 def test_names_that_collide(tmp_path: Path) -> None:
     state = {"a.cls_token": torch.zeros(1), "cls_token": torch.zeros(1)}
     path = save_checkpoint(tmp_path / "s.pyth", {"model_state": state})

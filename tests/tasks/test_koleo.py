@@ -38,6 +38,14 @@ def test_it_is_the_distance_to_the_nearest_other_sample():
     assert koleo(vectors.half()).dtype == torch.float32
 
 
+def test_the_nearest_sample_is_that_of_full_precision():
+    torch.manual_seed(0)
+    features = torch.randn(1, 384) + 0.1 * torch.randn(64, 384)  # near a collapse
+    expected = koleo(features)
+    with torch.autocast("cpu", torch.bfloat16):
+        assert koleo(features).equal(expected)
+
+
 def test_its_gradient_moves_both_samples_of_a_pair():
     torch.manual_seed(0)
     vectors = torch.randn(6, 4, dtype=torch.float64, requires_grad=True)

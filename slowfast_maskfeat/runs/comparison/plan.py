@@ -9,6 +9,7 @@ from dataclasses import dataclass, field, replace
 from typing import Any
 
 import torch
+import yaml
 from fvcore.common.config import CfgNode
 
 from slowfast_maskfeat.builders import build_model
@@ -256,7 +257,7 @@ class _Planner:
         own = self._own_keys(row)
         keys = self._keys(row.stage, "pretrain", own, name_of)
         for key in _OF_A_METHOD:
-            if key in own and keys[key] != _text(own[key]):
+            if key in own and yaml.safe_load(keys[key]) != own[key]:
                 raise ValueError(
                     f"{key} must be {own[key]!r} for {name_of}, which it defines, got "
                     f"{keys[key]!r} in the recipe or --opts"
