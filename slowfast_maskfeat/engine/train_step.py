@@ -12,6 +12,7 @@ from slowfast_maskfeat.clips.batch import ClipBatch
 from slowfast_maskfeat.engine.gradient_step import StepResult
 from slowfast_maskfeat.engine.state import TrainState
 from slowfast_maskfeat.engine.train_settings import TrainSettings
+from slowfast_maskfeat.tasks.base import with_one_weight
 
 
 def train_step(
@@ -49,13 +50,13 @@ def train_step(
             with torch.autocast(device.type, precision, enabled=precision is not None):
                 output = state.task.step(state.model, part.to(device))
             state.scaler.scale(output.loss * output.weight).backward()
-        sums = output.sums(tuple(output.scalars))
+        sums = output.sums()
         total = sums if total is None else total + sums
     assert total is not None
-    numbers, sums = distributed.all_reduce(total, "sum")
-    # Scalars over other terms get the weight of the loss, too, by which steps are averaged.
-    rescaled = torch.where(numbers > 0, sums * (numbers[0] / numbers), 0.0)
-    total = torch.cat([numbers[:1], rescaled])
+    # Steps are averaged by the weight of the loss.
+    total = with_one_weight(
+        distributed.all_reduce(total, "sum"), output.scalars, output.scalar_weights
+    )
     if state.scaler.is_enabled():
         state.scaler.unscale_(state.stepper.optimizer)
     frozen = state.task.frozen_parameters(state.bare, progress)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from collections.abc import Collection, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any, ClassVar
 
@@ -34,19 +34,47 @@ class StepOutput:
     scalars: dict[str, Tensor] = field(default_factory=dict)
     scalar_weights: dict[str, Tensor] = field(default_factory=dict)
 
-    def sums(self, names: Sequence[str]) -> Tensor:
-        """Sum the terms of the loss and of scalars, so that those of several outputs add up.
-
-        Args:
-            names: of the scalars.
+    def sums(self) -> Tensor:
+        """Sum the terms of the loss and of the scalars, so that those of several outputs add up.
 
         Returns:
-            (2, 1 + len(names)) float64 without gradient: numbers of terms, and their sums.
+            (2 + n + k,) float64 without gradient: the weight; the loss and the n scalars, each
+            times its number of terms; these numbers of the k scalars that have their own.
         """
-        means = [self.loss.detach(), *(self.scalars[name] for name in names)]
-        counts = [self.weight, *(self.scalar_weights.get(name, self.weight) for name in names)]
-        numbers = torch.stack([count.double() for count in counts])
-        return torch.stack([numbers, torch.stack(means).double() * numbers])
+        weight = self.weight.double()
+        terms = torch.stack([self.weight, self.loss.detach(), *self.scalars.values()]).double()
+        sums = terms * weight
+        sums[0] = weight
+        if not self.scalar_weights:
+            return sums
+        numbers = torch.stack([*self.scalar_weights.values()]).double()
+        for number, place in zip(numbers, _places(self.scalars, self.scalar_weights), strict=True):
+            sums[place] = terms[place] * number
+        return torch.cat([sums, numbers])
+
+
+def with_one_weight(sums: Tensor, scalars: Collection[str], own: Collection[str]) -> Tensor:
+    """Give all scalars the weight of the loss.
+
+    Args:
+        sums: (2 + n + k,) of `StepOutput.sums`.
+        scalars: names of the n scalars.
+        own: names of those with their own numbers of terms; without any term the scalar is 0.
+
+    Returns:
+        (2 + n,): the weight; the loss and the scalars, each times the weight.
+    """
+    if not own:
+        return sums
+    sums, numbers = sums[: -len(own)].clone(), sums[-len(own) :]
+    for number, place in zip(numbers, _places(scalars, own), strict=True):
+        sums[place] = torch.where(number > 0, sums[place] * (sums[0] / number), 0.0)
+    return sums
+
+
+def _places(scalars: Collection[str], own: Collection[str]) -> list[int]:
+    names = list(scalars)
+    return [2 + names.index(name) for name in own]
 
 
 class Evaluation(ABC):
@@ -157,6 +185,9 @@ class Task(nn.Module, Evaluator, ABC):
     scalar_names: tuple[str, ...] = ()
     """Names of `StepOutput.scalars`, in the order in which they are printed."""
 
+    own_weights: ClassVar[tuple[str, ...]] = ()
+    """Names of `StepOutput.scalar_weights`."""
+
     best_figure: ClassVar[str] = "loss"
     """Figure of a validation that says which is the best, see `engine.best_validation`."""
 
@@ -241,8 +272,9 @@ class LossEvaluation(Evaluation):
     def __init__(self, num_videos: int, task: Task, *, names: Sequence[str] | None = None) -> None:
         super().__init__(num_videos)
         self._task = task
-        self._names = ("loss", *(task.scalar_names if names is None else names))
-        self._sums = torch.zeros(2, len(self._names), dtype=torch.float64)
+        self._names = tuple(task.scalar_names if names is None else names)
+        num_sums = 2 + len(self._names) + len(task.own_weights)
+        self._sums = torch.zeros(num_sums, dtype=torch.float64)
 
     def add(self, model: nn.Module, batch: ClipBatch) -> None:
         """Add the loss of a batch."""
@@ -253,7 +285,8 @@ class LossEvaluation(Evaluation):
     def add_output(self, output: StepOutput) -> None:
         """Add the result of a step."""
         # Summed on the device, which is read only once, in `merge`.
-        sums = output.sums(self._names[1:])
+        scalars = {name: output.scalars[name] for name in self._names}
+        sums = replace(output, scalars=scalars).sums()
         self._sums = self._sums.to(sums.device, non_blocking=True) + sums
 
     def merge(self, all_reduce: AllReduce) -> None:
@@ -266,14 +299,14 @@ class LossEvaluation(Evaluation):
         Raises:
             ValueError: there are no terms.
         """
-        if not float(self._sums[0, 0]):
+        if not float(self._sums[0]):
             raise ValueError(
                 "the validation split must have at least one decoded clip with a masked token, if "
                 "the method masks, got none; use a longer list"
             )
-        numbers, sums = self._sums
-        means = torch.where(numbers > 0, sums / numbers, 0.0)
-        return dict(zip(self._names, means.tolist(), strict=True))
+        weight, *sums = with_one_weight(self._sums, self._names, self._task.own_weights).tolist()
+        names = ("loss", *self._names)
+        return {name: total / weight for name, total in zip(names, sums, strict=True)}
 
 
 def scalar_metrics(results: Mapping[str, Any]) -> dict[str, float]:

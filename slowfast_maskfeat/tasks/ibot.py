@@ -41,6 +41,8 @@ class IBOT(PrototypeTask):
         *("patch_entropy", "patch_mean_entropy"),
     )
 
+    own_weights = ("patch_entropy", "patch_mean_entropy")
+
     def __init__(
         self,
         model: ContrastiveModel,
@@ -87,7 +89,7 @@ class IBOT(PrototypeTask):
             **distances,
         }
         num_masked = copy_to_device(counts.sum(), loss.device)
-        of_masked = dict.fromkeys(("patch_entropy", "patch_mean_entropy"), num_masked)
+        of_masked = dict.fromkeys(self.own_weights, num_masked)
         return StepOutput(loss, self.num_samples(batch), scalars, of_masked)
 
     def _masks(self, batch: ClipBatch) -> list[Tensor]:

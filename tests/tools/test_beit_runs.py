@@ -97,6 +97,7 @@ def logits_of(checkpoint: Path, folder: Path, *words: str) -> Tensor:
     clips, logits = folder / "clips.npy", folder / "logits.npy"
     np.save(clips, golden_randn(1000, tuple(golden["input_shape"])).unsqueeze(2).numpy())
     given = ["--checkpoint", checkpoint, "--clips", clips, "--logits", logits, "--device", "cpu"]
+    given.append("--force")
     done = run_tool("tools/predict.py", *given, *words)
     assert done.returncode == 0, done.stderr
     return torch.from_numpy(np.load(logits))
