@@ -23,7 +23,7 @@ from slowfast_maskfeat.shapes import Grid
 
 
 class ViewOutputs(NamedTuple):
-    """What a network makes of the views of a sample.
+    """Outputs of a network for the views of a sample.
 
     Attributes:
         views: (V, B, P) projections, or predictions of them, or (V, B, K) logits.

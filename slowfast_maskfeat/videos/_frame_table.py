@@ -24,6 +24,10 @@ _SEEKABLE_FORMATS = frozenset({"mov,mp4,m4a,3gp,3g2,mj2", "matroska,webm"})
 _MAX_REORDER_SECONDS = 1  # from decoding a frame to displaying it
 
 
+# Of a packet: pts, dts, duration, whether it is a key frame, and whether it is shown.
+_Row = tuple[int | None, int | None, int, bool, bool]
+
+
 @dataclass(frozen=True)
 class FrameTable:
     """Frames of a video stream in presentation order, one per row.
@@ -105,34 +109,7 @@ def read_frame_table(
     Raises:
         DecodeError: There are no frames.
     """
-    first, last = (
-        (None, None)
-        if window is None
-        else (math.floor(second / stream.time_base) for second in window)
-    )
-    rows: list[tuple[int | None, int | None, int, bool, bool]] = []
-    num_intact = 0
-    damage = ""
-    try:
-        if first is not None:
-            # The index is sorted by decoding time, which is earlier than presentation time.
-            early = first - math.ceil(_MAX_REORDER_SECONDS / stream.time_base)
-            container.seek(max(early, stream.start_time or 0), stream=stream)
-        for packet in container.demux(stream):
-            # A packet of size 0 is the end of the stream, or "repeat the last frame" in AVI.
-            if packet.size > 0:
-                if last is not None and packet.dts is not None and packet.dts > last:
-                    break  # all further frames are displayed after the window
-                duration, is_key = packet.duration or 0, packet.is_keyframe
-                rows.append((packet.pts, packet.dts, duration, is_key, not packet.is_discard))
-                if not packet.is_corrupt:
-                    num_intact = len(rows)
-    except av.FFmpegError as error:
-        raise_if_stalled(path, error)
-        damage = f" ({reason_of(error)})"
-    # Corrupt packets are the end of a truncated file. Where a transport stream was joined, one has
-    # the same mark, but its frame can be decoded.
-    del rows[num_intact:]
+    rows, last, damage = _read_rows(path, container, stream, window)
     # Packets before the first key frame refer to frames that are not in the file.
     rows = rows[next((i for i, row in enumerate(rows) if row[3]), 0) :]
     if window is not None:
@@ -163,9 +140,47 @@ def read_frame_table(
     )
 
 
-def _hide_outside(
-    rows: list[tuple[int | None, int | None, int, bool, bool]], last: int | None
-) -> list[tuple[int | None, int | None, int, bool, bool]]:
+def _read_rows(
+    path: str, container: Any, stream: Any, window: tuple[float, float] | None
+) -> tuple[list[_Row], int | None, str]:
+    """Read the packets of a stream up to the first damage.
+
+    Returns:
+        The rows in storage order, the last timestamp of the window in the stream's units, and the
+        damage in words, or "".
+    """
+    first, last = (
+        (None, None)
+        if window is None
+        else (math.floor(second / stream.time_base) for second in window)
+    )
+    rows: list[_Row] = []
+    num_intact = 0
+    damage = ""
+    try:
+        if first is not None:
+            # The index is sorted by decoding time, which is earlier than presentation time.
+            early = first - math.ceil(_MAX_REORDER_SECONDS / stream.time_base)
+            container.seek(max(early, stream.start_time or 0), stream=stream)
+        for packet in container.demux(stream):
+            # A packet of size 0 is the end of the stream, or "repeat the last frame" in AVI.
+            if packet.size > 0:
+                if last is not None and packet.dts is not None and packet.dts > last:
+                    break  # all further frames are displayed after the window
+                duration, is_key = packet.duration or 0, packet.is_keyframe
+                rows.append((packet.pts, packet.dts, duration, is_key, not packet.is_discard))
+                if not packet.is_corrupt:
+                    num_intact = len(rows)
+    except av.FFmpegError as error:
+        raise_if_stalled(path, error)
+        damage = f" ({reason_of(error)})"
+    # Corrupt packets are the end of a truncated file. Where a transport stream was joined, one has
+    # the same mark, but its frame can be decoded.
+    del rows[num_intact:]
+    return rows, last, damage
+
+
+def _hide_outside(rows: list[_Row], last: int | None) -> list[_Row]:
     """Mark frames displayed before the first row's or after `last` as not displayed.
 
     Frames displayed before the first key frame refer to earlier frames, and frames displayed after

@@ -95,7 +95,7 @@ def _encode(source: str, target: Path, short_side: int, options: dict[str, str])
                 first = frame.pts
                 copy.width, copy.height = smaller.width, smaller.height
                 copy.pix_fmt = "yuv420p"
-                # 2: unspecified. Rotated frames come from RGB and have the matrix of such files.
+                # Rotated frames come from RGB, with the matrix of files that name none.
                 if frame.colorspace in _MATRICES and display_matrix(frame) is None:
                     copy.codec_context.colorspace = frame.colorspace
                 # Key frames at a fixed distance bound the cost of a seek; without B-frames every

@@ -147,8 +147,10 @@ def test_two_processes_equal_one(tmp_path):
 
 def test_parts_of_a_batch_are_one_warning():
     cfg = view_config("dino", KOLEO_WEIGHT=WEIGHT, TRAIN__ACCUMULATION_STEPS=2)
-    with pytest.warns(UserWarning, match=r"STEPS 2 changes .* CONTRASTIVE\.KOLEO_WEIGHT: samples"):
+    message = r"STEPS 2 changes the result of CONTRASTIVE\.KOLEO_WEIGHT: samples are kept apart"
+    with pytest.warns(UserWarning, match=message) as caught:
         build_task(cfg, build_model(cfg))
+    assert len(caught) == 1
 
 
 @pytest.mark.parametrize(

@@ -12,7 +12,8 @@ from slowfast_maskfeat.builders.data_source import DataSource
 from slowfast_maskfeat.datasets import MissingListError
 from slowfast_maskfeat.log import read_events
 from slowfast_maskfeat.runs.comparison.execute import Executor, Outcome
-from slowfast_maskfeat.runs.comparison.plan import Piece, Plan, make_plan
+from slowfast_maskfeat.runs.comparison.pieces import Piece, Plan
+from slowfast_maskfeat.runs.comparison.plan import make_plan
 from slowfast_maskfeat.runs.comparison.recipe import PROBES, Grid, Recipe
 from slowfast_maskfeat.runs.comparison.study import Programs, StageData, prepare_data, read_stages
 

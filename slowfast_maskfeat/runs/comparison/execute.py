@@ -21,7 +21,7 @@ from slowfast_maskfeat.engine.coordination import locked
 from slowfast_maskfeat.files import atomic_write
 from slowfast_maskfeat.log import EventLog, read_events
 from slowfast_maskfeat.runs.comparison.lists import replace_folder
-from slowfast_maskfeat.runs.comparison.plan import Piece, Plan, quiet_config
+from slowfast_maskfeat.runs.comparison.pieces import Piece, Plan, quiet_config
 from slowfast_maskfeat.runs.programs import Usage, run_program
 from slowfast_maskfeat.text import printable
 from slowfast_maskfeat.workers import SIGNALS

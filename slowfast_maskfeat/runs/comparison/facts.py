@@ -14,7 +14,7 @@ from slowfast_maskfeat.runs.comparison.methods import (
     RATE_RULE,
     SCRATCH,
 )
-from slowfast_maskfeat.runs.comparison.plan import Plan, piece_name
+from slowfast_maskfeat.runs.comparison.pieces import Plan, piece_name
 from slowfast_maskfeat.runs.comparison.recipe import JUDGES
 from slowfast_maskfeat.runs.comparison.results import MethodResult
 

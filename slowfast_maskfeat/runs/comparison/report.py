@@ -13,7 +13,7 @@ from slowfast_maskfeat.files import atomic_write
 from slowfast_maskfeat.runs.comparison import facts, tables
 from slowfast_maskfeat.runs.comparison.execute import Outcome
 from slowfast_maskfeat.runs.comparison.methods import METHODS, SCRATCH
-from slowfast_maskfeat.runs.comparison.plan import Plan
+from slowfast_maskfeat.runs.comparison.pieces import Plan
 from slowfast_maskfeat.runs.comparison.results import (
     Curves,
     MethodResult,

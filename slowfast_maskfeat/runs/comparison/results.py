@@ -18,7 +18,7 @@ from slowfast_maskfeat.runs.comparison.methods import (
     SCRATCH,
     find_network,
 )
-from slowfast_maskfeat.runs.comparison.plan import Piece, Plan, piece_name
+from slowfast_maskfeat.runs.comparison.pieces import Piece, Plan, piece_name
 from slowfast_maskfeat.runs.comparison.recipe import PROBES
 
 Event = Mapping[str, Any]

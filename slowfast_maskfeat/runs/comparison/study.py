@@ -19,13 +19,8 @@ from slowfast_maskfeat.files import atomic_write
 from slowfast_maskfeat.runs.comparison.execute import Executor, Outcome, last_checkpoint
 from slowfast_maskfeat.runs.comparison.lists import Part, held_out, per_class, write_part
 from slowfast_maskfeat.runs.comparison.methods import METHODS
-from slowfast_maskfeat.runs.comparison.plan import (
-    Plan,
-    make_plan,
-    piece_name,
-    quiet_config,
-    stage_keys,
-)
+from slowfast_maskfeat.runs.comparison.pieces import Plan, piece_name, quiet_config
+from slowfast_maskfeat.runs.comparison.plan import make_plan, stage_keys
 from slowfast_maskfeat.runs.comparison.recipe import Recipe
 from slowfast_maskfeat.runs.comparison.report import PANEL, write_report
 from slowfast_maskfeat.runs.figures import spread_rows

@@ -6,7 +6,7 @@ from collections.abc import Mapping, Sequence
 
 from slowfast_maskfeat.figures import page
 from slowfast_maskfeat.runs.comparison.methods import SCRATCH
-from slowfast_maskfeat.runs.comparison.plan import Plan
+from slowfast_maskfeat.runs.comparison.pieces import Plan
 from slowfast_maskfeat.runs.comparison.recipe import JUDGES
 from slowfast_maskfeat.runs.comparison.results import MethodResult, Paired, Statistic
 from slowfast_maskfeat.text import cut

@@ -20,7 +20,8 @@ from slowfast_maskfeat.runs.comparison.methods import (
     local_crop_size,
     rate_factor,
 )
-from slowfast_maskfeat.runs.comparison.plan import make_plan, piece_name
+from slowfast_maskfeat.runs.comparison.pieces import piece_name
+from slowfast_maskfeat.runs.comparison.plan import make_plan
 from slowfast_maskfeat.runs.comparison.recipe import read_recipe
 
 RECIPES = sorted((ROOT / "configs" / "compare").glob("*.yaml"))
