@@ -182,6 +182,8 @@ def _apply(
             return colors.saturate(cropped, argument)
         case "Hue":
             return colors.rotate_hue(cropped, argument)
+        case "FrameDifference":
+            return colors.frame_difference(cropped)
         case "GaussianBlur":
             radius = max(blur_radius(op.argument) for op in group)
             return crop(colors.gaussian_blur(frames, argument, radius, inside), box)

@@ -1,7 +1,8 @@
-"""Color augmentation of one view: jitter, grayscale, blur and solarization, drawn once for a clip.
+"""Color augmentation of one view, drawn once for a clip: jitter, gray, blur, solarization, motion.
 
 The order is that of the two-view methods: SimCLR (arXiv:2002.05709, appendix A), BYOL
-(arXiv:2006.07733, appendix B) and DINO (main_dino.py of the official code).
+(arXiv:2006.07733, appendix B) and DINO (main_dino.py of the official code). Before it come the
+differences of frames of PySlowFast (datasets/decoder.py).
 """
 
 from __future__ import annotations
@@ -42,6 +43,7 @@ class ColorRecipe:
         blur_probability: probability of a Gaussian blur.
         blur_sigma: range of its standard deviation in pixels.
         solarize_probability: probability of inverting the bright half of the values.
+        difference_probability: probability of a clip of gray differences of frames.
     """
 
     brightness: float = 0.0
@@ -54,10 +56,13 @@ class ColorRecipe:
     blur_probability: float = 0.0
     blur_sigma: tuple[float, float] = (0.1, 2.0)
     solarize_probability: float = 0.0
+    difference_probability: float = 0.0
 
     def draw(self, generator: Rng) -> list[Operation]:
         """Draw the color operations of one clip."""
         drawn = []
+        if self.difference_probability and _happens(self.difference_probability, generator):
+            drawn.append(Operation("FrameDifference"))
         if _happens(self.jitter_probability, generator):
             drawn += self._draw_jitter(generator)
         if self.gray_probability and _happens(self.gray_probability, generator):

@@ -1,4 +1,4 @@
-"""Color operations that Pillow's enhancers lack: hue, saturation, additive brightness, blur.
+"""Color operations that Pillow's enhancers lack: hue, saturation, brightness, blur, differences.
 
 Shapes and conventions are those of `operations`: (G, T, H, W, C) uint8 frames of G clips with one
 argument per clip. Results are rounded to the nearest value and clipped, which BYOL's code does
@@ -12,6 +12,8 @@ import math
 
 import torch
 from torch import Tensor
+
+from slowfast_maskfeat.augment import operations
 
 
 def shift_brightness(frames: Tensor, amount: Tensor) -> Tensor:
@@ -60,6 +62,20 @@ def rotate_hue(frames: Tensor, turns: Tensor) -> Tensor:
         fall = torch.minimum(sector, 4 - sector).clamp_(0, 1)
         channels.append(highest - fall.mul_(chroma))
     return _round(torch.stack(channels, dim=-1))
+
+
+def frame_difference(frames: Tensor) -> Tensor:
+    """Return 128 plus half the difference of each frame's luma to the next, in equal channels.
+
+    What does not move becomes gray. The last difference is repeated, so that the number of frames
+    stays; that of a single frame is 0. PySlowFast (datasets/transform.py) subtracts neighbors in
+    the video, of which only every DATA.SAMPLING_RATE-th belongs to the clip.
+    """
+    luma = operations.gray(frames).to(torch.int16)
+    following = luma[:, 1:] if luma.shape[1] > 1 else luma
+    half = luma[:, : following.shape[1]].sub(following).add_(256).bitwise_right_shift_(1)
+    last = half[:, -1:].expand(-1, luma.shape[1] - half.shape[1], -1, -1, -1)
+    return torch.cat([half, last], dim=1).to(torch.uint8).expand(frames.shape).contiguous()
 
 
 def blur_radius(sigma: float) -> int:

@@ -80,9 +80,13 @@ def _randaugment(cfg: CfgNode, recipe: ClipRecipe) -> RandAugment | None:
 def _colors(cfg: CfgNode, recipe: ClipRecipe) -> ColorRecipe | None:
     strength = recipe.color_jitter if cfg.AUG.ENABLE else 0.0
     if not cfg.DATA.SSL_COLOR_JITTER:
-        if not strength:
-            return None
-        return ColorRecipe(brightness=strength, contrast=strength, saturation=strength)
+        colors = ColorRecipe(
+            brightness=strength,
+            contrast=strength,
+            saturation=strength,
+            difference_probability=_difference_probability(cfg),
+        )
+        return None if colors == ColorRecipe() else colors
     if strength:
         raise ValueError(
             f"AUG.COLOR_JITTER must be null with DATA.SSL_COLOR_JITTER True, got {strength}"
@@ -137,7 +141,12 @@ def build_color_recipe(
         blur_probability=blur_probability if is_mocov2 else 0.0,
         blur_sigma=(low[1], high[1]),
         solarize_probability=solarize_probability if is_mocov2 else 0.0,
+        difference_probability=_difference_probability(cfg),
     )
+
+
+def _difference_probability(cfg: CfgNode) -> float:
+    return float(cfg.DATA.TIME_DIFF_PROB) if cfg.DATA.NUM_FRAMES > 1 else 0.0
 
 
 def pair_of_key(key: str, values: list[float]) -> tuple[float, float] | None:

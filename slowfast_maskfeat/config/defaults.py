@@ -201,6 +201,7 @@ def _data() -> CfgNode:
     node.INV_UNIFORM_SAMPLE = False  # draw the inverse of the short side uniformly
     node.RANDOM_FLIP = True  # flip half of the training clips left to right
     node.ANTIALIAS = True  # new: antialias when a resize shrinks; False is the published form
+    node.TIME_DIFF_PROB = 0.0  # training clips: probability of gray differences of frames
     node.COLOR_RND_GRAYSCALE = 0.0  # with SSL_COLOR_JITTER: probability of grayscale
     node.SSL_COLOR_JITTER = False  # color operations of contrastive learning on training clips
     node.SSL_COLOR_BRI_CON_SAT = [0.4, 0.4, 0.4]  # strength: brightness, contrast, saturation

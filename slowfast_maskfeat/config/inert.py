@@ -71,7 +71,6 @@ INERT_KEYS: dict[str, tuple[tuple[object, ...], str]] = {
     "DATA.MULTI_LABEL": ((False, True), "MODEL.LOSS_FUNC bce_logit selects several labels"),
     "DATA.PATH_TO_PRELOAD_IMDB": (("",), "lists are read directly"),
     "DATA.SKIP_ROWS": ((0,), "header rows are detected"),
-    "DATA.TIME_DIFF_PROB": ((0.0,), "differences of frames are not supported as inputs"),
     "DATA.TRAIN_JITTER_MOTION_SHIFT": ((False,), "moving crops are not supported"),
     "DATA.TRAIN_PCA_EIGVAL": (([0.225, 0.224, 0.229],), "PCA jitter is not supported"),
     "DATA.TRAIN_PCA_EIGVEC": (
@@ -265,6 +264,7 @@ INERT_TOGETHER = (
         lambda cfg: cfg.MASK.ENABLE and not _has_blocks_of_frames(cfg),
         "on random masks and masks of videos: it limits the blocks of image masks",
     ),
+    Overruled("DATA.TIME_DIFF_PROB", (0.0,), _of_images, "on images, which have no next frame"),
     Overruled("DATA.COLOR_RND_GRAYSCALE", (0.0,), _has_no_jitter, _WITHOUT_JITTER),
     Overruled("DATA.SSL_COLOR_BRI_CON_SAT", ([0.4, 0.4, 0.4],), _has_no_jitter, _WITHOUT_JITTER),
     Overruled("DATA.SSL_COLOR_HUE", (0.1,), _has_no_jitter, _WITHOUT_JITTER),

@@ -12,6 +12,7 @@ from helpers.pillow_forms import pictures, pillow_result
 from slowfast_maskfeat.augment.apply_operations import apply_operations
 from slowfast_maskfeat.augment.color_recipe import ColorRecipe
 from slowfast_maskfeat.augment.operations import blend
+from slowfast_maskfeat.augment.randaugment import Operation
 
 
 def _jittered(jitter, clip, generator):
@@ -121,6 +122,16 @@ def test_frequencies_and_ranges_of_the_operations(form):
     for name, (low, high) in ranges.items():
         assert low <= min(arguments[name]) <= low + 0.05 * (high - low), name
         assert high - 0.05 * (high - low) <= max(arguments[name]) <= high, name
+
+
+def test_differences_come_first_and_leave_the_other_streams():
+    recipe = replace(DINO, difference_probability=0.3)
+    generator = np.random.default_rng(0)
+    drawn = [recipe.draw(generator) for _ in range(2000)]
+    number = sum(of_clip[:1] == [Operation("FrameDifference")] for of_clip in drawn)
+    assert number / 2000 == pytest.approx(0.3, abs=0.05)
+    certain = replace(DINO, difference_probability=1.0).draw(np.random.default_rng(3))
+    assert certain == [Operation("FrameDifference"), *DINO.draw(np.random.default_rng(3))]
 
 
 def test_nothing_is_drawn_by_a_recipe_of_zeros():

@@ -118,6 +118,31 @@ def test_blur_is_close_to_pillows(sigma: float) -> None:
     assert difference.mean() < 0.6
 
 
+def test_differences_of_frames() -> None:
+    """PySlowFast's: of the luma, minus the next frame, halved, about gray; the last one twice."""
+    clip = torch.from_numpy(np.random.default_rng(0).integers(0, 256, (5, 6, 7, 3), dtype=np.uint8))
+    clip[1, 0, 0], clip[2, 0, 0] = 0, 255
+    clip[3, 0, 0], clip[4, 0, 0] = 9, 9
+    result = apply_operations(clip, [Operation("FrameDifference")])
+    luma = clip.double() @ torch.tensor([0.299, 0.587, 0.114], dtype=torch.float64)
+    halves = (luma[:-1] - luma[1:] + 255) / 2
+    expected = torch.cat([halves, halves[-1:]])[..., None].expand_as(clip)
+    assert result.dtype == torch.uint8
+    assert (result.double() - expected).abs().max() <= 1  # the luma is rounded before, too
+    assert result[1:, 0, 0, 0].tolist() == [0, 251, 128, 128]
+    assert apply_operations(clip[:1], [Operation("FrameDifference")]).unique().tolist() == [128]
+
+
+@pytest.mark.parametrize("device", DEVICES)
+def test_differences_in_a_batch_are_those_of_each_clip(device) -> None:
+    clips = torch.from_numpy(np.random.default_rng(1).integers(0, 256, (3, 4, 8, 8, 3), np.uint8))
+    region = Region.whole(8, 8)
+    drawn = [[Operation("FrameDifference")], [], [Operation("FrameDifference")]]
+    results, _ = apply_to_batch(clips.to(device), drawn, [region] * 3, [region.box] * 3)
+    for result, clip, operations in zip(results.cpu(), clips, drawn, strict=True):
+        assert result.equal(apply_operations(clip, operations))
+
+
 @pytest.mark.parametrize("device", DEVICES)
 @pytest.mark.parametrize(
     ("name", "arguments"),

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import warnings
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -129,6 +130,17 @@ def test_colors_of_contrastive_learning():
     )
 
 
+@pytest.mark.parametrize("jitter", [False, True])
+def test_differences_of_frames_need_no_jitter(jitter):
+    options = {"DATA__SSL_COLOR_JITTER": jitter, "DATA__TIME_DIFF_PROB": 0.5}
+    plain = build_train_transform(_cfg(DATA__SSL_COLOR_JITTER=jitter)).colors or ColorRecipe()
+    colors = build_train_transform(_cfg(**options)).colors
+    assert colors == replace(plain, difference_probability=0.5)
+    with pytest.warns(UserWarning, match="no effect on images"):
+        cfg = load_config([], ["DATA.TIME_DIFF_PROB", "0.5", "DATA.NUM_FRAMES", "1"])
+    assert build_train_transform(cfg).colors is None
+
+
 @pytest.mark.parametrize(
     ("options", "message"),
     [
@@ -187,6 +199,7 @@ def test_a_batch_of_one_is_enough_where_each_video_gives_two_clips():
     [
         ("AUG.RE_PROB", 1.2, r"got 1\.2"),
         ("DATA.COLOR_RND_GRAYSCALE", -0.1, r"got -0\.1"),
+        ("DATA.TIME_DIFF_PROB", 1.5, r"got 1\.5"),
         ("DATA.SSL_COLOR_BRI_CON_SAT", [0.4, 0.4], r"three numbers in \[0, 1\], got"),
         ("DATA.SSL_SOLARIZE_PROB", [1.2], r"probabilities in \[0, 1\], got \[1\.2\]"),
         ("DATA.SSL_LOCAL_SPAN", [0.0, 0.5], r"fractions in \(0, 1\], got"),
