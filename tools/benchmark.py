@@ -74,7 +74,7 @@ from slowfast_maskfeat.clips.views import Generators, ViewClips, ViewKind
 from slowfast_maskfeat.config import load_config
 from slowfast_maskfeat.datasets import OpenedRow
 from slowfast_maskfeat.targets.hog import hog
-from slowfast_maskfeat.videos.decode import open_video
+from slowfast_maskfeat.videos.decode import open_file
 
 ROOT = Path(__file__).resolve().parents[1]
 CONFIG = ROOT / "configs/masked_ssl/k400_MVITv2_S_16x4_MaskFeat_PT.yaml"
@@ -239,7 +239,7 @@ def frames_of_epoch(loader: ClipLoader, epoch: int) -> list[tuple[str, np.ndarra
     dataset = loader.dataset
     assert isinstance(dataset.views, RandomView)
     recorder = FrameRecorder(dataset.views)
-    recorded = ClipDataset(dataset.videos, recorder, seed=dataset.seed, backend=dataset.backend)
+    recorded = ClipDataset(dataset.videos, recorder, seed=dataset.seed, decoding=dataset.decoding)
     for row in range(len(recorded)):
         recorded[SampleKey(epoch, row)]
     return recorder.requested
@@ -262,7 +262,7 @@ def measure_loader(options: argparse.Namespace, cfg: CfgNode, folder: Path) -> T
 
     def decode(number: int) -> None:
         for path, indices in plans[number]:
-            with open_video(path, dataset.backend, num_threads=dataset.num_threads) as video:
+            with open_file(path, dataset.decoding) as video:
                 video.frames(indices)
 
     rows = take_turns(
@@ -280,14 +280,15 @@ def measure_loader(options: argparse.Namespace, cfg: CfgNode, folder: Path) -> T
     rows["loader, one worker process"].cpu.clear()  # excludes the CPU time of the worker
     for row in rows.values():
         row.per = len(videos)
-    with open_video(videos[0], dataset.backend) as video:
+    with open_file(str(videos[0]), dataset.decoding) as video:
         time_, height, width = dataset.views.kinds[0].clip_shape
         stored_height, stored_width = video.frames([0]).shape[1:3]
         title = (
             f"loader, clips of {time_}x{height}x{width} at every {cfg.DATA.SAMPLING_RATE}th frame, "
             f"{len(videos)} a round, from H.264 of {stored_width}x{stored_height}, "
             f"{video.duration:.0f} s, {video.fps:.0f} frames/s, {sizes:.0f} KiB, a key frame "
-            f"every {KEY_FRAME_DISTANCE}; decoder {video.backend}, {dataset.num_threads} thread"
+            f"every {KEY_FRAME_DISTANCE}; decoder {video.backend}, "
+            f"{dataset.decoding.num_threads} thread"
         )
     return Table("loader", title, list(rows.values()))
 

@@ -116,7 +116,7 @@ class Stopwatch:
             ]
             timed = [sampler and self.timed("mask", sampler) for sampler in dataset.mask_samplers]
             patches.append(patch.object(dataset, "mask_samplers", timed))
-            if dataset.backend == "pyav":
+            if dataset.decoding.backend == "pyav":
                 from slowfast_maskfeat.videos import _pyav_backend as pyav
 
                 decode, put = pyav.decode_packet, pyav._Clip.put

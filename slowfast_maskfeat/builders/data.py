@@ -5,7 +5,6 @@ from __future__ import annotations
 import os
 import warnings
 from collections.abc import Sequence
-from typing import Any
 
 from fvcore.common.config import CfgNode
 
@@ -34,6 +33,7 @@ from slowfast_maskfeat.clips import (
     ViewSpec,
 )
 from slowfast_maskfeat.datasets import VideoList
+from slowfast_maskfeat.videos.decode_options import DecodeOptions
 
 __all__ = [
     "build_key_frame_view",
@@ -105,7 +105,8 @@ def build_loader(
         replace_lost=is_trained,
         label_maps=build_label_maps(cfg, maps, videos, split) if maps else None,
         num_classes=0 if for_features else data.num_classes,
-        **_reading(cfg, split),
+        reverse_channels=reverses_channels(cfg, split),
+        decoding=_decoding(cfg),
     )
     num_clips = num_clips_per_video(cfg, split, num_views)
     return ClipLoader(
@@ -132,7 +133,12 @@ def build_prediction_loader(cfg: CfgNode, videos: VideoList, split: str = "test"
         split: whose views: "test", all views of the test, or "val", the center view.
     """
     return ClipLoader(
-        ClipDataset(videos, _uniform_views(cfg, split, None), **_reading(cfg, split)),
+        ClipDataset(
+            videos,
+            _uniform_views(cfg, split, None),
+            reverse_channels=reverses_channels(cfg, split),
+            decoding=_decoding(cfg),
+        ),
         max(cfg.TEST.BATCH_SIZE // num_clips_per_video(cfg, split), 1),
         shuffle=False,
         num_workers=min(cfg.DATA_LOADER.NUM_WORKERS, len(videos) - 1),  # none for a single video
@@ -141,16 +147,14 @@ def build_prediction_loader(cfg: CfgNode, videos: VideoList, split: str = "test"
     )
 
 
-def _reading(cfg: CfgNode, split: str) -> dict[str, Any]:
-    """Return the arguments of `ClipDataset` for reading files."""
-    return {
-        "backend": cfg.DATA.DECODING_BACKEND,
-        "num_threads": cfg.DATA.DECODING_THREADS,
-        "reverse_channels": reverses_channels(cfg, split),
+def _decoding(cfg: CfgNode) -> DecodeOptions:
+    return DecodeOptions(
+        backend=cfg.DATA.DECODING_BACKEND,
+        num_threads=cfg.DATA.DECODING_THREADS,
         # Half of the timeout: a server that stops sending fails before its worker is terminated.
-        "read_timeout": cfg.DATA.DECODE_TIMEOUT / 2,
-        "max_image_pixels": cfg.DATA.MAX_IMAGE_PIXELS,
-    }
+        read_timeout=cfg.DATA.DECODE_TIMEOUT / 2,
+        max_image_pixels=cfg.DATA.MAX_IMAGE_PIXELS,
+    )
 
 
 def _train_batch_size(cfg: CfgNode) -> int:

@@ -20,7 +20,7 @@ from slowfast_maskfeat.clips.views import Generators, Rng, ViewClips, Views
 from slowfast_maskfeat.datasets import KeyFrames, OpenedRow, VideoList
 from slowfast_maskfeat.masks import MaskSampler
 from slowfast_maskfeat.videos.decode import DecodeError, MissingFileError, StalledError
-from slowfast_maskfeat.videos.media import MAX_IMAGE_PIXELS
+from slowfast_maskfeat.videos.decode_options import DEFAULT_OPTIONS, DecodeOptions
 from slowfast_maskfeat.videos.stopwatch import Stopwatch
 
 # Replacements to try for a lost video before giving up.
@@ -51,15 +51,11 @@ class ClipDataset(Dataset[Sample]):
         erase_sampler: sampler of the rectangles of random erasing of each clip, (n, 5), or None.
             Supported only with one kind of view and one view per sample.
         seed: seed of all draws.
-        backend: name of the decoder.
-        num_threads: threads of the decoder.
+        decoding: how files are decoded; a video that stalled is tried twice.
         replace_lost: replace a video that can't be decoded with another one; if False, a lost video
             gives no clips. Lost videos are recorded in `Sample.lost` in both cases.
         reverse_channels: return channels as blue, green, red; clips cropped on the device are
             reversed there (`DeviceCrop`).
-        read_timeout: seconds to wait for a URL to open and for each packet before the video counts
-            as stalled; 0 for no limit. A stalled video is tried twice.
-        max_image_pixels: pixels above which an image counts as lost; 0 for no limit.
         label_maps: reader of the label map of each row's image; an image without one counts as
             lost. None for batches without maps.
         num_classes: K of the targets of a list with sets of labels; 0: its clips have no labels.
@@ -78,12 +74,9 @@ class ClipDataset(Dataset[Sample]):
         mask_samplers: Sequence[MaskSampler | None] = (),
         erase_sampler: EraseSampler | None = None,
         seed: int = 0,
-        backend: str = "auto",
-        num_threads: int = 1,
+        decoding: DecodeOptions = DEFAULT_OPTIONS,
         replace_lost: bool = False,
         reverse_channels: bool = False,
-        read_timeout: float = 0.0,
-        max_image_pixels: int = MAX_IMAGE_PIXELS,
         label_maps: LabelMaps | None = None,
         num_classes: int = 0,
     ) -> None:
@@ -97,12 +90,9 @@ class ClipDataset(Dataset[Sample]):
         self.mask_samplers = tuple(mask_samplers)
         self.erase_sampler = erase_sampler
         self.seed = seed
-        self.backend = backend
-        self.num_threads = num_threads
+        self.decoding = decoding
         self.replace_lost = replace_lost
         self.reverse_channels = reverse_channels
-        self.read_timeout = read_timeout
-        self.max_image_pixels = max_image_pixels
         self.label_maps = label_maps
         self.num_classes = num_classes
         self.given_up: dict[int, str] = {}
@@ -212,14 +202,7 @@ class ClipDataset(Dataset[Sample]):
         Raises:
             DecodeError: see `VideoList.open`.
         """
-        return self.videos.open(
-            row,
-            reach=self.views.reach,
-            backend=self.backend,
-            num_threads=self.num_threads,
-            read_timeout=self.read_timeout,
-            max_image_pixels=self.max_image_pixels,
-        )
+        return self.videos.open(row, reach=self.views.reach, options=self.decoding)
 
     def _boxes(self, clips: ViewClips) -> SampleBoxes | None:
         """Return the boxes of clips with their labels; None for a data set without boxes."""

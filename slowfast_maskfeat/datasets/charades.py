@@ -27,7 +27,7 @@ from slowfast_maskfeat.datasets.video_list import (
 )
 from slowfast_maskfeat.files import is_file, join
 from slowfast_maskfeat.videos._numbered_frames import NumberedFrames
-from slowfast_maskfeat.videos.media import MAX_IMAGE_PIXELS
+from slowfast_maskfeat.videos.decode_options import DecodeOptions
 
 
 class _Stretch(NamedTuple):
@@ -89,18 +89,9 @@ class FrameVideos(VideoList):
         last = int(np.searchsorted(firsts, frames[1], side="right"))
         return self._sets.of(begin + first, begin + last)
 
-    def open(
-        self,
-        row: int,
-        *,
-        reach: float,
-        backend: str,
-        num_threads: int,
-        read_timeout: float,
-        max_image_pixels: int = MAX_IMAGE_PIXELS,
-    ) -> OpenedRow:
+    def open(self, row: int, *, reach: float, options: DecodeOptions) -> OpenedRow:
         """Open the frames of a video: see `VideoList.open`."""
-        return OpenedRow(self._videos[row].open(max_image_pixels=max_image_pixels))
+        return OpenedRow(self._videos[row].open(max_image_pixels=options.max_image_pixels))
 
     @property
     def fingerprint(self) -> str:

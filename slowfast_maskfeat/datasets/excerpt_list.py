@@ -10,8 +10,9 @@ import numpy as np
 
 from slowfast_maskfeat.datasets.video_list import OpenedRow, VideoList
 from slowfast_maskfeat.videos.decode import open_around
+from slowfast_maskfeat.videos.decode_options import DecodeOptions
 from slowfast_maskfeat.videos.excerpt import Excerpt
-from slowfast_maskfeat.videos.media import MAX_IMAGE_PIXELS, is_image
+from slowfast_maskfeat.videos.media import is_image
 
 # Seconds read around a part, so that the frame on display at its begin is among them.
 _MARGIN = 1.0
@@ -45,36 +46,17 @@ class ExcerptList(VideoList):
         )
         self.spans = tuple(spans)
 
-    def open(
-        self,
-        row: int,
-        *,
-        reach: float,
-        backend: str,
-        num_threads: int,
-        read_timeout: float,
-        max_image_pixels: int = MAX_IMAGE_PIXELS,
-    ) -> OpenedRow:
+    def open(self, row: int, *, reach: float, options: DecodeOptions) -> OpenedRow:
         """Open a video, or only the part of it that a sample is: see `VideoList.open`."""
         span = self.spans[row]
         if span is None or is_image(self.path(row)):
-            return super().open(
-                row,
-                reach=reach,
-                backend=backend,
-                num_threads=num_threads,
-                read_timeout=read_timeout,
-                max_image_pixels=max_image_pixels,
-            )
+            return super().open(row, reach=reach, options=options)
         half = (span.end - span.begin) / 2
         video, middle = open_around(
             self.path(row),
             lambda duration: span.begin + half,
             seconds=half + _MARGIN,
-            backend=backend,
-            num_threads=num_threads,
-            read_timeout=read_timeout,
-            max_image_pixels=max_image_pixels,
+            options=options,
         )
         return OpenedRow(Excerpt(video, middle - half, middle + half))
 

@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 from slowfast_maskfeat.datasets.ava_media import Media
 from slowfast_maskfeat.datasets.video_list import OpenedRow, VideoList
 from slowfast_maskfeat.videos.decode import open_around
-from slowfast_maskfeat.videos.media import MAX_IMAGE_PIXELS
+from slowfast_maskfeat.videos.decode_options import DecodeOptions
 from slowfast_maskfeat.videos.video import DecodeError, Video
 
 # AVA annotates minutes 15 to 30 of its films, and many copies contain only these.
@@ -140,54 +140,21 @@ class KeyFrames(VideoList):
         """Key frame of each box: (R,) numbers of boxes -> (R,) numbers of samples."""
         return np.searchsorted(self.box_ends, index, side="right")
 
-    def open(
-        self,
-        row: int,
-        *,
-        reach: float,
-        backend: str,
-        num_threads: int,
-        read_timeout: float,
-        max_image_pixels: int = MAX_IMAGE_PIXELS,
-    ) -> OpenedRow:
+    def open(self, row: int, *, reach: float, options: DecodeOptions) -> OpenedRow:
         """Open the video of a row around its key frame: see `VideoList.open`."""
         key = self.key_frame(row)
-        video, timestamp = self._open_at(
-            row,
-            seconds=reach,
-            backend=backend,
-            num_threads=num_threads,
-            read_timeout=read_timeout,
-            max_image_pixels=max_image_pixels,
-        )
+        video, timestamp = self._open_at(row, seconds=reach, options=options)
         return OpenedRow(video, timestamp, key.boxes, key.first_box + np.arange(len(key.boxes)))
 
-    def _open_at(
-        self,
-        row: int,
-        *,
-        seconds: float,
-        backend: str,
-        num_threads: int,
-        read_timeout: float,
-        max_image_pixels: int,
-    ) -> tuple[Video, float]:
+    def _open_at(self, row: int, *, seconds: float, options: DecodeOptions) -> tuple[Video, float]:
         """The video of a row, and the seconds of its key frame on the clock of its timestamps."""
         second = float(self.seconds[row])
         place = partial(second_in_file, self.path(row), second, self.media.begin)
         if self.media.frames is not None:
             images = self.media.frames[self.video[row]]
             timestamp = place(images.num_frames / images.fps)
-            return images.open(max_image_pixels=max_image_pixels), timestamp
-        return open_around(
-            self.path(row),
-            place,
-            seconds=seconds,
-            backend=backend,
-            num_threads=num_threads,
-            read_timeout=read_timeout,
-            max_image_pixels=max_image_pixels,
-        )
+            return images.open(max_image_pixels=options.max_image_pixels), timestamp
+        return open_around(self.path(row), place, seconds=seconds, options=options)
 
     @property
     def fingerprint(self) -> str:

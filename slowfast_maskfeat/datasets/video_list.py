@@ -15,8 +15,8 @@ from numpy.typing import NDArray
 from slowfast_maskfeat.datasets.label_sets import LabelSets
 from slowfast_maskfeat.files import is_address, is_file, join
 from slowfast_maskfeat.log import Progress
-from slowfast_maskfeat.videos.decode import open_video
-from slowfast_maskfeat.videos.media import MAX_IMAGE_PIXELS
+from slowfast_maskfeat.videos.decode import open_file
+from slowfast_maskfeat.videos.decode_options import DecodeOptions
 from slowfast_maskfeat.videos.video import Video
 
 
@@ -216,39 +216,20 @@ class VideoList:
         """
         return None
 
-    def open(
-        self,
-        row: int,
-        *,
-        reach: float,
-        backend: str,
-        num_threads: int,
-        read_timeout: float,
-        max_image_pixels: int = MAX_IMAGE_PIXELS,
-    ) -> OpenedRow:
+    def open(self, row: int, *, reach: float, options: DecodeOptions) -> OpenedRow:
         """Open the video of a row.
 
         Args:
             row: Which.
             reach: Seconds that are needed before and after the key frame of a row that has one;
                 other rows open the whole video.
-            backend: See `open_video`, as the next three.
-            num_threads: Of the decoder.
-            read_timeout: Seconds without data.
-            max_image_pixels: Of a still image.
+            options: How the file is decoded.
 
         Raises:
             DecodeError: See `open_video`; or the video ends before the key frame.
         """
-        video = open_video(
-            self.path(row),
-            backend,
-            num_threads=num_threads,
-            read_timeout=read_timeout,
-            content=self.content(row, timeout=read_timeout),
-            max_image_pixels=max_image_pixels,
-        )
-        return OpenedRow(video)
+        content = self.content(row, timeout=options.read_timeout)
+        return OpenedRow(open_file(self.path(row), options, content))
 
     def shuffled(self, generator: np.random.Generator) -> NDArray[np.int64]:
         """Random order of the samples for one epoch: int64 (n,), a permutation."""

@@ -17,6 +17,7 @@ from slowfast_maskfeat.files import has_ranges, is_address, is_plain_http, read_
 from slowfast_maskfeat.videos._load_errors import load_reason
 from slowfast_maskfeat.videos._remote_file import RemoteFile
 from slowfast_maskfeat.videos._retried import RetriedVideo
+from slowfast_maskfeat.videos.decode_options import DEFAULT_OPTIONS, DecodeOptions
 from slowfast_maskfeat.videos.media import MAX_IMAGE_PIXELS, is_image
 from slowfast_maskfeat.videos.video import (
     DecodeError,
@@ -36,6 +37,7 @@ __all__ = [
     "available_backends",
     "decoder_versions",
     "open_around",
+    "open_file",
     "open_video",
 ]
 
@@ -98,36 +100,43 @@ def open_video(
         DecodeError: The file is missing, not a video, too damaged to open, or of an unknown codec;
             or it is an image with too many pixels.
     """
-    if num_threads < 1:
-        raise ValueError(f"num_threads must be at least 1, got {num_threads}")
-    path = os.fsdecode(path)
-    openers = _openers(backend, prefers_pyav=content is None and is_address(path))
+    options = DecodeOptions(
+        backend=backend,
+        num_threads=num_threads,
+        read_timeout=read_timeout,
+        max_image_pixels=max_image_pixels,
+    )
+    return open_file(os.fsdecode(path), options, content)
+
+
+def open_file(path: str, options: DecodeOptions, content: bytes | None = None) -> Video:
+    """Open a video file or a still image: see `open_video`, which has the same arguments."""
+    openers = _openers(options.backend, prefers_pyav=content is None and is_address(path))
     source: bytes | RemoteFile | None = content
     if content is None:
-        source = _open_store(path, read_timeout) or fetch(path, read_timeout)
+        source = _open_store(path, options.read_timeout) or fetch(path, options.read_timeout)
     if source == b"":
         raise DecodeError(path, "the file is empty (0 bytes)")
     if is_image(path):
         images = importlib.import_module(_IMAGE_BACKEND)
-        image: Video = images.open_file(path, source, max_pixels=max_image_pixels)
+        image: Video = images.open_file(path, source, max_pixels=options.max_image_pixels)
         return image
-    return _open_first(path, openers, source, num_threads, read_timeout)
+    return _open_first(
+        path,
+        openers,
+        content=source,
+        num_threads=options.num_threads,
+        read_timeout=options.read_timeout,
+    )
 
 
-def _open_first(
-    path: str,
-    openers: Sequence[_OpenFile],
-    content: bytes | RemoteFile | None,
-    num_threads: int,
-    read_timeout: float,
-) -> Video:
+def _open_first(path: str, openers: Sequence[_OpenFile], **options: Any) -> Video:
     """Open a file with the first decoder that can."""
-    options = {"content": content, "num_threads": num_threads, "read_timeout": read_timeout}
     errors: list[DecodeError] = []
-    for number, open_file in enumerate(openers):
+    for number, opener in enumerate(openers):
         try:
             with decoding(path, "cannot be opened as a video"):
-                video = open_file(path, **options)
+                video = opener(path, **options)
         except (MissingFileError, StalledError):
             raise  # the file's fault
         except DecodeError as error:
@@ -171,10 +180,7 @@ def open_around(
     locate: Callable[[float], float],
     *,
     seconds: float,
-    backend: str = "auto",
-    num_threads: int = 1,
-    read_timeout: float = 0.0,
-    max_image_pixels: int = MAX_IMAGE_PIXELS,
+    options: DecodeOptions = DEFAULT_OPTIONS,
 ) -> tuple[Video, float]:
     """Open a video around one timestamp, reading only that part of a long file.
 
@@ -183,11 +189,8 @@ def open_around(
         locate: Maps the duration of the file to the timestamp, both in seconds, the timestamp
             counted from the first frame.
         seconds: Seconds needed before and after the timestamp.
-        backend: As in `open_video`. "auto" and "pyav" read only the part if the file has
-            timestamps and an index (MP4, Matroska, WebM); the others read the whole file.
-        num_threads: As in `open_video`.
-        read_timeout: As in `open_video`.
-        max_image_pixels: As in `open_video`.
+        options: How it is decoded. "auto" and "pyav" read only the part if the file has timestamps
+            and an index (MP4, Matroska, WebM); the others read the whole file.
 
     Returns:
         The video, whole or only the part, and the timestamp on the clock of its `timestamps`.
@@ -198,27 +201,21 @@ def open_around(
     """
     path = os.fsdecode(path)
     can_seek = not is_address(path) or is_plain_http(path) or has_ranges(path)
-    if backend in ("auto", "pyav") and can_seek and not is_image(path) and _load("pyav")[0]:
+    if options.backend in ("auto", "pyav") and can_seek and not is_image(path) and _load("pyav")[0]:
         if not is_address(path):
             check_file(path)
         part = _open_part(
             path,
             locate,
-            is_last=backend == "pyav",
+            is_last=options.backend == "pyav",
             seconds=seconds,
-            num_threads=num_threads,
-            read_timeout=read_timeout,
-            content=_open_store(path, read_timeout),
+            num_threads=options.num_threads,
+            read_timeout=options.read_timeout,
+            content=_open_store(path, options.read_timeout),
         )
         if part is not None:
             return part
-    video = open_video(
-        path,
-        backend,
-        num_threads=num_threads,
-        read_timeout=read_timeout,
-        max_image_pixels=max_image_pixels,
-    )
+    video = open_file(path, options)
     try:
         return video, float(video.timestamps[0]) + locate(video.duration)
     except BaseException:
@@ -297,7 +294,7 @@ def _openers(backend: str, *, prefers_pyav: bool = False) -> list[_OpenFile]:
     if prefers_pyav:
         names.sort(key=lambda name: name != "pyav")
     loaded = [_load(name)[0] for name in names]
-    openers = [open_file for open_file in loaded if open_file is not None]
+    openers = [opener for opener in loaded if opener is not None]
     if not openers and backend == "auto":
         raise ValueError(f"no video decoder can be loaded: {available_backends()}")
     if not openers:

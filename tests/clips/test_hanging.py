@@ -24,6 +24,7 @@ from slowfast_maskfeat.clips import ClipDataset, ClipLoader, RandomFrames, Rando
 from slowfast_maskfeat.clips.views import Generators, ViewClips, ViewKind
 from slowfast_maskfeat.datasets import OpenedRow, read_list
 from slowfast_maskfeat.videos.decode import StalledError, available_backends, open_video
+from slowfast_maskfeat.videos.decode_options import DecodeOptions
 
 pytestmark = pytest.mark.skipif(sys.platform != "linux", reason="files that hang are Linux's")
 
@@ -219,8 +220,8 @@ def test_a_server_that_stops_sending_costs_one_video(folder, training, num_worke
             folder,
             training=training,
             num_workers=num_workers,
-            backend="pyav",
-            read_timeout=3.0,  # a busy machine would have to be so late twice in a row
+            # A busy machine would have to be so late twice in a row.
+            decoding=DecodeOptions(backend="pyav", read_timeout=3.0),
             decode_timeout=60.0,  # the decoder itself is to give up
         )
         batches = list(loader.epoch(0))
@@ -237,15 +238,15 @@ def test_a_server_that_stops_sending_costs_one_video(folder, training, num_worke
 
 @pytest.mark.parametrize("num_workers", [0, 1])
 def test_a_stall_that_passes_costs_no_video(folder, num_workers):
-    expected = _content(_loader(folder, training=True, num_workers=0, backend="pyav").epoch(0))
+    decoding = DecodeOptions(backend="pyav", read_timeout=4.0)
+    expected = _content(_loader(folder, training=True, num_workers=0, decoding=decoding).epoch(0))
     with serve(folder, stalling=(f"{HUNG}.mp4",), when=lambda count: count == 0) as address:
         _write_list(folder, address)
         loader = _loader(
             folder,
             training=True,
             num_workers=num_workers,
-            backend="pyav",
-            read_timeout=4.0,
+            decoding=decoding,
             decode_timeout=60.0,
         )
         start = time.monotonic()
@@ -261,7 +262,9 @@ def test_a_decoder_without_a_time_limit_is_ended_on_a_server_that_stops_sending(
         pytest.skip("decord is absent")
     with serve(folder, stalling=(f"{HUNG}.mp4",)) as address:
         _write_list(folder, address)
-        loader = _loader(folder, training=False, num_workers=1, backend="decord")
+        loader = _loader(
+            folder, training=False, num_workers=1, decoding=DecodeOptions(backend="decord")
+        )
         batches = list(loader.epoch(0))
     assert [lost.row for batch in batches for lost in batch.lost] == [HUNG]
 

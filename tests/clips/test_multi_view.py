@@ -24,6 +24,7 @@ from slowfast_maskfeat.clips import (
 from slowfast_maskfeat.clips.dataset import SampleKey
 from slowfast_maskfeat.datasets import read_list
 from slowfast_maskfeat.videos.decode import open_video
+from slowfast_maskfeat.videos.decode_options import DecodeOptions
 
 NUM_VIDEOS, SEED = 8, 3
 TEMPORAL = RandomFrames(sampling_rate=2, jitter_fps=4.0)
@@ -225,7 +226,7 @@ def test_all_frames_are_decoded_once(folder):
 
         video.frames = counted
         dataset = _dataset(folder, GLOBAL_AND_LOCAL)
-        opened = dataset.videos.open(6, reach=0, backend="auto", num_threads=1, read_timeout=0)
+        opened = dataset.videos.open(6, reach=0, options=DecodeOptions())
         opened.video.close()
         dataset.views.load(opened._replace(video=video), np.random.default_rng)
     (indices,) = read

@@ -13,6 +13,7 @@ from slowfast_maskfeat.clips import ClipDataset, ClipLoader, RandomFrames, Rando
 from slowfast_maskfeat.clips.dataset import SampleKey
 from slowfast_maskfeat.datasets import DataFolder, Shards, read_list, read_webdataset
 from slowfast_maskfeat.videos.decode import available_backends
+from slowfast_maskfeat.videos.decode_options import DecodeOptions
 
 NUM_VIDEOS, PER_SHARD = 24, 5
 DECODERS = [name for name, note in available_backends().items() if "absent" not in note]
@@ -66,9 +67,11 @@ def _assert_same(first, second):
 
 @pytest.mark.parametrize("decoder", DECODERS)
 def test_clips_are_those_of_the_files(folder, decoder):
-    shards = _dataset(folder, backend=decoder)
+    shards = _dataset(folder, decoding=DecodeOptions(backend=decoder))
     videos = read_list(folder / "list.csv", prefix=str(folder))
-    files = ClipDataset(videos, _view(), mask_samplers=[_draw_mask], seed=1, backend=decoder)
+    files = ClipDataset(
+        videos, _view(), mask_samplers=[_draw_mask], seed=1, decoding=DecodeOptions(backend=decoder)
+    )
     for row in range(NUM_VIDEOS):
         one, other = shards[SampleKey(2, row)], files[SampleKey(2, row)]
         assert one.clips.equal(other.clips)

@@ -86,6 +86,7 @@ def open_all(backend: str, way: str, folder: Path) -> None:
     from slowfast_maskfeat.curation.jobs import Failure
     from slowfast_maskfeat.curation.resize_videos import resize_video
     from slowfast_maskfeat.videos.decode import DecodeError, open_around, open_video
+    from slowfast_maskfeat.videos.decode_options import DecodeOptions
 
     def result(path: Path) -> object:
         if way == "check":
@@ -94,7 +95,8 @@ def open_all(backend: str, way: str, folder: Path) -> None:
             copy = folder.parent / "copy.mp4"
             return resize_video(str(path), copy, short_side=32, gop=8, crf=20)
         if way == "moment":
-            return open_around(path, lambda seconds: seconds / 2, seconds=0.5, backend=backend)[0]
+            options = DecodeOptions(backend=backend)
+            return open_around(path, lambda seconds: seconds / 2, seconds=0.5, options=options)[0]
         content = path.read_bytes() if way == "bytes" else None
         with open_video(path, backend, content=content) as video:
             return video.frames([0]).shape

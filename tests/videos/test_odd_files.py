@@ -27,6 +27,7 @@ from slowfast_maskfeat.videos.decode import (
     open_around,
     open_video,
 )
+from slowfast_maskfeat.videos.decode_options import DecodeOptions
 from slowfast_maskfeat.videos.transcode import transcode
 from slowfast_maskfeat.videos.write_video import write_video as write_with_package
 
@@ -142,7 +143,9 @@ def test_a_relative_path_is_a_file_whatever_its_name(decoder, name, tmp_path, mo
     with open_video(name, decoder) as video:
         assert video.path == name
         assert read_numbers(video.frames([3, 11])) == [3, 11]
-    video, _ = open_around(name, lambda seconds: seconds / 2, seconds=0.1, backend=decoder)
+    video, _ = open_around(
+        name, lambda seconds: seconds / 2, seconds=0.1, options=DecodeOptions(backend=decoder)
+    )
     with video:
         assert video.num_frames > 0
     assert check_video(name, backend=decoder) is None

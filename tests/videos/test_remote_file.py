@@ -13,6 +13,7 @@ from helpers.videos_on_disk import numbered_frames, write_video
 from slowfast_maskfeat.videos import _remote_file
 from slowfast_maskfeat.videos._remote_file import RemoteFile
 from slowfast_maskfeat.videos.decode import DecodeError, MissingFileError, open_around, open_video
+from slowfast_maskfeat.videos.decode_options import DecodeOptions
 
 BLOCK = 4096
 
@@ -74,7 +75,7 @@ def test_a_window_of_a_movie_needs_a_part_of_it(tmp_path, store):
     write_video(path, _noisy(300), fps=30, gop=10)
     address, requests, size = _put(store, path, "movie.mkv")
     found = [
-        open_around(where, lambda duration: 5.0, seconds=0.3, backend="pyav")
+        open_around(where, lambda duration: 5.0, seconds=0.3, options=DecodeOptions(backend="pyav"))
         for where in (str(path), address)
     ]
     (local, timestamp), (remote, same) = found
