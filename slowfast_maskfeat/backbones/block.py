@@ -46,6 +46,7 @@ class MultiscaleBlock(nn.Module):
         table_grid: Grid | None = None,
     ) -> None:
         super().__init__()
+        geometry.check_shortcut(grid)
         self.has_cls = options.has_cls
         self.norm1 = LayerNorm(geometry.dim, eps=LAYER_NORM_EPSILON)
         self.attn = PoolingAttention(geometry, grid, options, table_grid=table_grid)
@@ -57,7 +58,7 @@ class MultiscaleBlock(nn.Module):
         self.widens_in_mlp = width != geometry.dim_out
         if geometry.dim != geometry.dim_out:
             self.proj = nn.Linear(geometry.dim, geometry.dim_out)
-        self.pool_skip = make_skip_pool(geometry.steps_q)
+        self.pool_skip = make_skip_pool(geometry.kernel_skip, geometry.steps_q)
         self.has_layer_scale = options.layer_scale > 0
         if self.has_layer_scale:
             self.gamma_1 = nn.Parameter(torch.full((width,), options.layer_scale))

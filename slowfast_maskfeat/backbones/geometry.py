@@ -37,9 +37,31 @@ class BlockGeometry(NamedTuple):
         """Key and value strides, 1 where the block does not pool them."""
         return self.stride_kv or (1, 1, 1)
 
+    @property
+    def kernel_skip(self) -> Triple:
+        """Kernel of the max pooling of the shortcut: stride + 1, as published."""
+        return tuple(step + 1 if step > 1 else 1 for step in self.steps_q)  # type: ignore
+
     def output_grid(self, grid: Grid) -> Grid:
         """Grid of the tokens after the block's query pooling."""
         return pooled_grid(grid, self.kernel_q, self.stride_q)
+
+    def check_shortcut(self, grid: Grid) -> None:
+        """Check that the shortcut has as many tokens as the pooled queries.
+
+        Args:
+            grid: Grid of the tokens that enter the block.
+
+        Raises:
+            ValueError: It has others.
+        """
+        pooled, kept = self.output_grid(grid), pooled_grid(grid, self.kernel_skip, self.steps_q)
+        if pooled != kept:
+            raise ValueError(
+                f"MVIT.POOL_KVQ_KERNEL must pool queries to the {tuple(kept)} tokens of a block's "
+                f"shortcut, got {tuple(pooled)} of {tuple(grid)} tokens with the kernel "
+                f"{self.kernel_q} and the stride {self.stride_q} of MVIT.POOL_Q_STRIDE"
+            )
 
 
 def pooled_grid(grid: Grid, kernel: Triple | None, stride: Triple | None) -> Grid:

@@ -155,10 +155,11 @@ def make_pool(
     return DepthwisePool(width, kernel=kernel, stride=stride)
 
 
-def make_skip_pool(stride: Triple) -> nn.Module | None:
-    """Builds the max pooling of a block's shortcut: kernel stride + 1, as published.
+def make_skip_pool(kernel: Triple, stride: Triple) -> nn.Module | None:
+    """Builds the max pooling of a block's shortcut.
 
     Args:
+        kernel: (t, h, w), see `BlockGeometry.kernel_skip`.
         stride: (t, h, w) of the block's queries.
 
     Returns:
@@ -166,7 +167,6 @@ def make_skip_pool(stride: Triple) -> nn.Module | None:
     """
     if max(stride) == 1:
         return None
-    kernel: Triple = tuple(step + 1 if step > 1 else 1 for step in stride)  # type: ignore
     return ExtremeOrMeanPool("max", kernel=kernel, stride=stride)
 
 

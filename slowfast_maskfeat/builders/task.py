@@ -82,6 +82,7 @@ def build_classification(cfg: CfgNode, model: nn.Module, data: DataSource) -> Cl
         mean=cfg.DATA.MEAN,
         std=cfg.DATA.STD,
         class_names=data.class_names,
+        label_smoothing=cfg.MIXUP.LABEL_SMOOTH_VALUE if cfg.MIXUP.ENABLE else 0.0,
     )
 
 

@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from typing import Any
 
 from fvcore.common.config import CfgNode
 
-from slowfast_maskfeat.config import load_config, parse_config
+from slowfast_maskfeat.config import Overrides, load_config, override_pairs, parse_config
 
 # Where the annotation files of a training are.
 _ANNOTATION_KEYS = (
@@ -23,7 +23,7 @@ def trained_config(
     checkpoint: str,
     content: Mapping[str, Any],
     config_file: str | None,
-    pairs: Sequence[str] = (),
+    pairs: Overrides = (),
     *,
     key: str = "--cfg, in Python config",
 ) -> CfgNode:
@@ -35,7 +35,7 @@ def trained_config(
         checkpoint: path, for messages.
         content: of the checkpoint, or its header.
         config_file: YAML file; None for the checkpoint's own configuration.
-        pairs: keys and values that override both: ["KEY", "VALUE", ...].
+        pairs: keys and values that override both: see `load_config`.
         key: the option that gives the file, for messages.
 
     Raises:
@@ -44,7 +44,7 @@ def trained_config(
     names = content.get("class_names") or ()
     words = [word for name in _ANNOTATION_KEYS for word in (name, "")]
     words += ["MODEL.NUM_CLASSES", str(len(names))] if names else []
-    words += pairs
+    words += override_pairs(pairs)
     if config_file:
         return load_config([config_file], words)
     if not isinstance(content.get("cfg"), str):

@@ -25,6 +25,7 @@ from slowfast_maskfeat.videos.stopwatch import Stopwatch
 
 # Replacements to try for a lost video before giving up.
 _NUM_REPLACEMENTS = 20
+_NO_MEMORY = "can't allocate memory"  # in torch's error for tensors on the CPU
 # Last number of the seeds (seed, epoch, row, attempt, stream); the seed of the first view's crop
 # has no stream number.
 _MASK_STREAM, _ERASE_STREAM, _VIEW_STREAM = 1, 2, 3
@@ -185,7 +186,12 @@ class ClipDataset(Dataset[Sample]):
             opened = self.open(row)
         start = time.perf_counter()
         with opened.video:
-            loaded = self.views.load(opened, generators)
+            try:
+                loaded = self.views.load(opened, generators)
+            except RuntimeError as error:
+                if _NO_MEMORY not in str(error):
+                    raise
+                raise DecodeError(opened.video.path, "a clip does not fit into memory") from error
         loading = time.perf_counter() - start
         decoding = opened.video.decoding
         self._stages += StageTimes(

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import hashlib
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -45,6 +46,7 @@ def write_predictions(
         "names": predictor.names,
         "top": options.top,
         "opts": pairs_of(options),
+        "configuration_sha256": hashlib.sha256(predictor.cfg.dump().encode()).hexdigest(),
     }
     journal = Journal(
         table.with_name(f".{table.name}_predict.jsonl"), settings, force=options.force

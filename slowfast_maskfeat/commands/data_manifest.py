@@ -11,7 +11,6 @@ from __future__ import annotations
 
 import argparse
 import os
-import shlex
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -213,7 +212,7 @@ def _work(options: argparse.Namespace) -> int:
         files = " and no ".join(f"{split}.csv" for split in missing)
         flags = ", ".join(f"--{split}-share" for split in missing)
         print(f"there is no {files}, which fine-tuning needs: {flags} can take training rows")
-    print(reading_keys(options.output, shlex.quote(folder), separator))
+    print(reading_keys(options.output, folder, separator))
     classes = ["classes.txt"] if names else []
     print_written(options.output / name for name in (*(f"{split}.csv" for split in rows), *classes))
     return 0

@@ -8,8 +8,10 @@ size), a key frame every --gop frames, upright, without audio. The output folder
     train_refused.csv       path and reason of each video without a copy
     classes.txt             if there is one beside the list, or labels are names
     settings.json           settings of all copies in the folder
+    sources.jsonl           the original of each copy, with its size and time
 
-The originals are not changed, and existing copies are not made again.
+The originals are not changed, and existing copies are not made again, unless their original has
+changed.
 
 Exit code: 0 if all videos have a copy, 1 if some have none, 2 for invalid input.
 """
@@ -22,6 +24,7 @@ import os
 from collections.abc import Mapping, Sequence
 from functools import partial
 from pathlib import Path
+from typing import Any
 
 from slowfast_maskfeat.cli import exit_code, print_written
 from slowfast_maskfeat.commands._options import (
@@ -30,7 +33,7 @@ from slowfast_maskfeat.commands._options import (
     add_lists,
     add_output_folder,
 )
-from slowfast_maskfeat.curation.jobs import Failure, run_jobs
+from slowfast_maskfeat.curation.jobs import Failure, Journal, run_jobs
 from slowfast_maskfeat.curation.output_files import (
     check_folder,
     reading_keys,
@@ -125,11 +128,58 @@ def make_copies(
 
     Returns:
         Path -> reason of videos without a copy; the copies that were made.
+
+    Raises:
+        ValueError: A copy in the folder is that of another video.
     """
+    sources = Journal(options.output / "sources.jsonl", {})
+    try:
+        missing = [
+            (path, str(options.output / copy))
+            for path, copy in copies.items()
+            if not _is_made(options.output / copy, path, sources.done.get(copy))
+        ]
+        return _make(missing, copies, sources, options)
+    finally:
+        sources.close()
+
+
+def _is_made(copy: Path, path: str, source: list[Any] | None) -> bool:
+    """Whether a file is the copy of a video as it is now.
+
+    Args:
+        copy: the file.
+        path: of the video.
+        source: path, size and time of the video that the file was made from; None if unknown.
+    """
+    if source is None or not copy.exists():
+        return False
+    is_path = source[0] == os.path.abspath(path)
+    try:
+        is_same = source[1:] == _source(path)[1:]
+    except OSError:  # a copy may outlive its original
+        is_same = is_path
+    if not is_same and not is_path:
+        raise ValueError(
+            f"{copy} is the copy of {source[0]}, not of {path}; choose another --output, or a "
+            "--prefix above both"
+        )
+    return is_same
+
+
+def _source(path: str) -> list[Any]:
+    status = os.stat(path)
+    return [os.path.abspath(path), status.st_size, status.st_mtime_ns]
+
+
+def _make(
+    missing: Sequence[tuple[str, str]],
+    copies: Mapping[str, str],
+    sources: Journal,
+    options: argparse.Namespace,
+) -> tuple[dict[str, str], list[str]]:
     for place in {os.path.dirname(copy) for copy in copies.values()}:
         (options.output / place).mkdir(parents=True, exist_ok=True)
-    pairs = [(path, str(options.output / copy)) for path, copy in copies.items()]
-    missing = [(path, copy) for path, copy in pairs if not os.path.exists(copy)]
     work = partial(
         resize_pair,
         short_side=options.short_side,
@@ -145,6 +195,7 @@ def make_copies(
             refused[path] = result.reason
         else:
             made.append(copy)
+            sources.add(copies[path], _source(path))
         progress.update(refused=len(refused))
     progress.close()
     return refused, made

@@ -25,6 +25,7 @@ import hashlib
 import json
 import os
 import re
+import shlex
 from collections import Counter
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
@@ -271,7 +272,7 @@ def _work(options: argparse.Namespace) -> int:
     if not any(of_list.num_missing for of_list in packed):
         print(
             "read them with TRAIN.DATASET webdataset TEST.DATASET webdataset "
-            f"DATA.PATH_TO_DATA_DIR {options.output}"
+            f"DATA.PATH_TO_DATA_DIR {shlex.quote(str(options.output))}"
         )
     print_written([*(file for of_list in packed for file in of_list.written), *classes])
     return 1 if any(of_list.num_refused or of_list.num_missing for of_list in packed) else 0

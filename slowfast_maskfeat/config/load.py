@@ -7,8 +7,9 @@ import difflib
 import importlib
 import os
 import sys
+import traceback
 import warnings
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from contextlib import suppress
 from pathlib import PurePath
 from typing import Any
@@ -66,14 +67,18 @@ _OF_SWITCHES = {"TRAIN.COMPILE": {True: "model", False: ""}}
 Files = str | os.PathLike[str] | Sequence[str | os.PathLike[str]]
 """YAML file or files, or names of shipped ones."""
 
+Overrides = Sequence[str] | Mapping[str, Any]
+"""Keys and their values: `["KEY", "VALUE", ...]` or `{"KEY": value}`."""
 
-def load_config(files: Files, overrides: Sequence[str] = ()) -> CfgNode:
+
+def load_config(files: Files, overrides: Overrides = ()) -> CfgNode:
     """Read the configuration of a run.
 
     Args:
         files: YAML file or files, or names of those in `configs/`; later ones take precedence.
             `_BASE_` in a file names one or more files to start from.
-        overrides: `["KEY", "VALUE", ...]`, which take precedence over the files.
+        overrides: `["KEY", "VALUE", ...]` or `{"KEY": value}`, which take precedence over the
+            files.
 
     Returns:
         The frozen configuration: every key of `default_config`, nothing else.
@@ -83,10 +88,11 @@ def load_config(files: Files, overrides: Sequence[str] = ()) -> CfgNode:
             message has its replacement or the nearest known one), a value is of the wrong type or
             out of range, or a pair is incomplete.
     """
-    return _load(_read_files(_names(files), overrides), overrides)
+    pairs = override_pairs(overrides)
+    return _load(_read_files(_names(files), pairs), pairs)
 
 
-def load_run_config(files: Files, overrides: Sequence[str] = ()) -> CfgNode:
+def load_run_config(files: Files, overrides: Overrides = ()) -> CfgNode:
     """Read the configuration of a run, which has a folder of its own.
 
     OUTPUT_DIR is `default_folder` where it is not set; "." in a file, as in published ones, does
@@ -99,8 +105,27 @@ def load_run_config(files: Files, overrides: Sequence[str] = ()) -> CfgNode:
     Raises:
         ValueError: see `load_config`.
     """
-    names = _names(files)
-    return _load(_read_files(names, overrides), overrides, folder=default_folder(names))
+    names, pairs = _names(files), override_pairs(overrides)
+    return _load(_read_files(names, pairs), pairs, folder=default_folder(names))
+
+
+def override_pairs(overrides: Overrides) -> list[Any]:
+    """Return keys and values in turn.
+
+    Args:
+        overrides: see `load_config`.
+
+    Raises:
+        ValueError: it is neither a mapping nor a list of keys and values.
+    """
+    if isinstance(overrides, Mapping):
+        overrides = [word for pair in overrides.items() for word in pair]
+    is_list = isinstance(overrides, Sequence) and not isinstance(overrides, (str, bytes))
+    if not is_list or not all(isinstance(key, str) for key in overrides[::2]):
+        raise ValueError(
+            f"overrides must be ['KEY', 'VALUE', ...] or {{'KEY': value}}, got {quoted(overrides)}"
+        )
+    return list(overrides)
 
 
 def _names(files: Files) -> list[str]:
@@ -132,7 +157,7 @@ def default_folder(files: Sequence[str]) -> str:
     return f"output/{PurePath(files[0]).stem}" if files else _UNSET_FOLDER
 
 
-def parse_config(text: str, source: str, overrides: Sequence[str] = ()) -> CfgNode:
+def parse_config(text: str, source: str, overrides: Overrides = ()) -> CfgNode:
     """Read the configuration stored in a checkpoint, except for where its training wrote.
 
     OUTPUT_DIR and the other keys of folders and files that a run writes have their defaults, unless
@@ -146,6 +171,7 @@ def parse_config(text: str, source: str, overrides: Sequence[str] = ()) -> CfgNo
     Raises:
         ValueError: as in `load_config`.
     """
+    overrides = override_pairs(overrides)
     content, sentences = parse_yaml(text, source)
     trained_with = _module_names(content.pop("IMPORTS", None))
     left_out = {*_WRITTEN, *_REPLACED}
@@ -179,11 +205,25 @@ def import_extensions(modules: Sequence[str]) -> None:
     for name in modules:
         try:
             importlib.import_module(name)
-        except (ImportError, TypeError, ValueError) as error:  # the others: of a malformed name
+        except (ImportError, TypeError, ValueError) as error:  # the others also of a malformed name
             raise ValueError(
-                f"IMPORTS: the module {quoted(name)} cannot be imported: {cut(str(error))}; "
-                "install it, or put its folder into PYTHONPATH"
+                f"IMPORTS: the module {quoted(name)} cannot be imported: {cut(str(error))}"
+                f"{_remedy(name, error)}"
             ) from error
+
+
+def _remedy(name: str, error: Exception) -> str:
+    """The likely remedy of a failed import, or the line that failed."""
+    if isinstance(error, ModuleNotFoundError) and f"{name}.".startswith(f"{error.name}."):
+        if name.endswith(".py"):
+            return f"; IMPORTS takes the name of a module: {name.removesuffix('.py')}"
+        return "; install it, or put its folder into PYTHONPATH"
+    frames = [
+        frame
+        for frame in traceback.extract_tb(error.__traceback__)
+        if frame.filename != __file__ and "importlib" not in frame.filename
+    ]
+    return f" ({frames[-1].filename}, line {frames[-1].lineno})" if frames else ""
 
 
 def _imports(contents: Sequence[_Content], overrides: Sequence[str]) -> list[str]:
@@ -284,6 +324,7 @@ def check_pair(key: str, value: Any, *, source: str) -> None:
 
 def _merge(cfg: CfgNode, key: str, value: Any, *, source: str, inert: dict[str, str]) -> None:
     """Set one key of `cfg`, or record in `inert` why it has no effect."""
+    value = text = os.fspath(value) if isinstance(value, os.PathLike) else value
     value = _module_names(value) if key == "IMPORTS" else _parse(value)
     *sections, name = key.split(".")
     node: Any = cfg
@@ -294,6 +335,8 @@ def _merge(cfg: CfgNode, key: str, value: Any, *, source: str, inert: dict[str, 
             if value is None:  # an empty section
                 return
             raise ValueError(f"{source}: {key} is a section, not a key, got {quoted(value)}")
+        if isinstance(node[name], str) and isinstance(text, str) and _is_plain(value):
+            value = text  # such as 2024_11, a folder and not a number
         node[name] = _coerce(key, value, node[name], source)
         return
     if key in INERT_KEYS:
@@ -315,7 +358,7 @@ def _merge(cfg: CfgNode, key: str, value: Any, *, source: str, inert: dict[str, 
 
 def _nearest(key: str) -> str:
     """A hint at the known key most similar to `key`; empty if there is none."""
-    known = [name for name, _ in flatten(default_config())] + list(INERT_KEYS)
+    known = [name for name, _ in flatten(default_config())] + [*INERT_KEYS, "_BASE_"]
     near = difflib.get_close_matches(key.upper(), known, n=1, cutoff=0.6)
     if not near:
         last = key.rsplit(".", 1)[-1].upper()
@@ -335,6 +378,11 @@ def _parse(value: Any) -> Any:
         return ast.literal_eval(value)
     except (ValueError, SyntaxError, TypeError, MemoryError, RecursionError):
         return {"true": True, "false": False, "null": None}.get(value.lower(), value)
+
+
+def _is_plain(value: Any) -> bool:
+    """Whether a literal stands for its own text where a string is expected."""
+    return not (value is None or isinstance(value, (str, bool, list, tuple)))
 
 
 def _as_lists(value: Any) -> Any:
@@ -373,13 +421,13 @@ def _coerce(key: str, value: Any, default: Any, source: str) -> Any:
         return [value]
     if kind is str and value is None:
         return ""
-    if kind is str and not isinstance(value, (list, tuple, bool)):
-        return _with_home(key, str(value))
     if type(value) is kind:
-        return value
+        return _with_home(key, value)
+    is_number = isinstance(value, (int, float)) and not isinstance(value, bool)
+    hint = "; put quotes around it" if kind is str and is_number else ""
     raise ValueError(
         f"{source}: {key} must be {_kind_name(kind)} (default {default!r}), "
-        f"got {quoted(value)}, {_kind_name(type(value))}"
+        f"got {quoted(value)}, {_kind_name(type(value))}{hint}"
     )
 
 

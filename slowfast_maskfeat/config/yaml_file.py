@@ -9,7 +9,7 @@ from typing import Any, NamedTuple
 import yaml
 
 from slowfast_maskfeat.config.defaults import default_config, flatten
-from slowfast_maskfeat.config.shipped import is_shipped, nearest_shipped
+from slowfast_maskfeat.config.shipped import find_shipped, is_shipped, nearest_shipped
 from slowfast_maskfeat.files import expand_home, is_address, is_file, kind_of_file, open_text
 from slowfast_maskfeat.text import cut, cut_quotes, printable, quoted
 
@@ -69,7 +69,7 @@ def read_yaml(file: str | os.PathLike[str]) -> tuple[dict[str, Any], list[str]]:
 
     Args:
         file: a path or an address. `_BASE_` is a path or a list of paths, relative to the file that
-            names them; later ones take precedence, as in fvcore.
+            names them, or names of files in `configs/`; later ones take precedence, as in fvcore.
 
     Returns:
         The merged content, and a sentence for each key that a file sets twice.
@@ -173,7 +173,10 @@ def _read(file: str, above: tuple[str, ...], done: list[str]) -> tuple[dict[str,
         raise ValueError(f"{file}: its _BASE_ leads back to the file itself")
     if above and not is_file(file):
         missing = cut_quotes(file)
-        raise ValueError(f"{above[-1]}: its _BASE_ names a file that does not exist: {missing}")
+        raise ValueError(
+            f"{above[-1]}: its _BASE_ names a file that does not exist: {missing}"
+            f"{nearest_shipped(file)}"
+        )
     done.append(file)
     if len(done) > _MAX_FILES:
         raise ValueError(f"{done[0]}: its _BASE_ must lead to at most {_MAX_FILES} files")
@@ -194,11 +197,15 @@ def _read(file: str, above: tuple[str, ...], done: list[str]) -> tuple[dict[str,
 
 
 def _beside(file: str, base: str) -> str:
-    """Path of a base; relative paths start at the folder of the file."""
+    """Path of a base, relative to the folder of the file, or of a shipped file by its name."""
     base = expand_home(base)
     if "://" in base or os.path.isabs(base):
         return base
-    return os.path.normpath(os.path.join(os.path.dirname(file), base))
+    path = os.path.normpath(os.path.join(os.path.dirname(file), base))
+    if is_file(path):
+        return path
+    shipped = find_shipped(base)
+    return path if shipped == base else shipped
 
 
 def _in_sections(content: Mapping[Any, Any], source: str, depth: int = 0) -> dict[str, Any]:

@@ -6,6 +6,7 @@ import os
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
+from types import MappingProxyType
 from typing import NamedTuple
 
 from slowfast_maskfeat.curation.check_videos import measure_length
@@ -72,17 +73,22 @@ class Media(NamedTuple):
         paths: name of a video -> its file, or first frame.
         lengths: name -> seconds, or why it cannot be decoded.
         begin: time of the first frame of each video; None: determined for each.
+        second_names: names of videos that have another one before, in `paths` -> the first one.
     """
 
     where: str
     paths: Mapping[str, str]
     lengths: Mapping[str, float | Failure]
     begin: float | None
+    second_names: Mapping[str, str] = MappingProxyType({})
 
     def problem(self, name: str, second: float) -> str:
         """Problem of a key frame, or ""."""
         if name not in self.paths:
             return f"the video {name!r} is missing in {self.where}"
+        if name in self.second_names:
+            first = self.second_names[name]
+            return f"the video {self.paths[name]} must have one name, got {first!r} and {name!r}"
         length = self.lengths[name]
         if isinstance(length, Failure):
             return f"the video {self.paths[name]} cannot be decoded: {length.reason}"
@@ -110,15 +116,21 @@ def find_media(
     """
     found = find_videos(folder)
     paths = {name: found[name] for name in names if name in found}
-    names_of = {path: name for name, path in paths.items()}
-    lengths: dict[str, float | Failure] = {}
-    progress = Progress(len(paths), "measuring videos")
-    jobs = run_jobs(measure_length, list(names_of), processes=processes, timeout=timeout)
-    for path, result in jobs:
-        lengths[names_of[path]] = result
+    files = list(dict.fromkeys(paths.values()))
+    measured: dict[str, float | Failure] = {}
+    progress = Progress(len(files), "measuring videos")
+    for path, result in run_jobs(measure_length, files, processes=processes, timeout=timeout):
+        measured[path] = result
         progress.update()
     progress.close()
-    return Media(folder, paths, lengths, begin)
+    lengths = {name: measured[path] for name, path in paths.items()}
+    firsts: dict[str, str] = {}
+    second_names = {
+        name: first
+        for name, path in paths.items()
+        if (first := firsts.setdefault(path, name)) != name
+    }
+    return Media(folder, paths, lengths, begin, second_names)
 
 
 def find_frames(

@@ -234,7 +234,7 @@ class Journal:
         force: Delete an existing journal, for commands with --force; None: there is no such option.
 
     Raises:
-        ValueError: The file is a journal of other settings.
+        ValueError: The file is a journal of other settings, or damaged.
         OSError: It can't be written, as in `add`, because the disk is full, for example.
     """
 
@@ -246,23 +246,20 @@ class Journal:
         make_folder(path.parent)
         if force:
             path.unlink(missing_ok=True)
-        lines = path.read_text("utf-8").splitlines(keepends=True) if path.exists() else []
-        whole = [line for line in lines if line.endswith("\n")]  # the last may be incomplete
+        remedy = f"{'remove the file' if force is None else 'add --force'} to start over"
+        rows, num_bytes = _read_rows(path, remedy)
         current = json.loads(json.dumps(settings))
-        if whole and json.loads(whole[0]) != current:
-            remedy = "remove the file" if force is None else "add --force"
+        if rows and rows[0] != current:
             raise ValueError(
                 f"{path}: the settings must be those of the interrupted run, but "
-                f"{_difference(json.loads(whole[0]), current)}; repeat that command, or {remedy} "
-                "to start over"
+                f"{_difference(rows[0], current)}; repeat that command, or {remedy}"
             )
-        for line in whole[1:]:
-            item, result, reason = json.loads(line)
+        for item, result, reason in rows[1:]:
             self.done[item] = result if reason is None else Failure(reason)
         # Unbuffered, so that closing writes nothing and can't fail.
-        self._file = open(path, "ab" if whole else "wb", buffering=0)  # noqa: SIM115 - stays open
-        if whole:
-            self._file.truncate(sum(len(line.encode("utf-8")) for line in whole))
+        self._file = open(path, "ab" if rows else "wb", buffering=0)  # noqa: SIM115 - stays open
+        if rows:
+            self._file.truncate(num_bytes)
         else:
             self._write(current)
 
@@ -287,6 +284,31 @@ class Journal:
         with writing(self._path):
             while rest:
                 rest = rest[self._file.write(rest) :]
+
+
+def _read_rows(path: Path, remedy: str) -> tuple[list[Any], int]:
+    """Read the whole lines of a journal; the last one may be incomplete.
+
+    Returns:
+        Settings and rows, and the number of bytes that they take.
+
+    Raises:
+        ValueError: A line is damaged.
+    """
+    content = path.read_bytes() if path.exists() else b""
+    *lines, rest = content.split(b"\n")
+    rows: list[Any] = []
+    for number, line in enumerate(lines, 1):
+        try:
+            row = json.loads(line.decode("ascii"))
+        except ValueError:
+            row = None
+        if (number > 1 and not (isinstance(row, list) and len(row) == 3)) or row is None:
+            raise ValueError(
+                f"{path}, line {number}: the journal of an interrupted run is damaged; {remedy}"
+            )
+        rows.append(row)
+    return rows, len(content) - len(rest)
 
 
 def _difference(before: Any, now: Mapping[str, Any]) -> str:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import csv
 import io
+import shlex
 from collections.abc import Iterable, Sequence
 from pathlib import Path
 
@@ -69,8 +70,9 @@ def reading_keys(folder: Path, prefix: str, separator: str) -> str:
 
     Args:
         folder: of the lists.
-        prefix: folder of the videos, quoted for a shell if need be.
+        prefix: folder of the videos.
         separator: of the lists.
     """
-    keys = f"read them with DATA.PATH_TO_DATA_DIR {folder} DATA.PATH_PREFIX {prefix}"
+    words = ("DATA.PATH_TO_DATA_DIR", str(folder), "DATA.PATH_PREFIX", prefix)
+    keys = f"read them with {shlex.join(words)}"
     return keys + (' DATA.PATH_LABEL_SEPARATOR ","' if separator == "," else "")

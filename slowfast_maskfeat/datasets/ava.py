@@ -117,10 +117,13 @@ def read_ava(data: DataFolder, split: str, class_names: Sequence[str] | None = N
     columns = _Rows(*map(np.concatenate, zip(*parts, strict=True)))
     if not len(columns.video):
         raise ValueError(f"{source}: no box remains: {'; '.join(notes)}")
-    boxes = _merged(columns)
+    # Videos without a box that is used are not looked for.
+    is_used = np.bincount(columns.video, minlength=len(numbers)) > 0
+    names = tuple(name for name, number in numbers.items() if is_used[number])
+    boxes = _merged(columns._replace(video=(is_used.cumsum() - 1)[columns.video]))
     if split == "train":
-        boxes = _learnable(boxes, tuple(numbers), data.multi_label, source, notes)
-    media = data.media.find(tuple(numbers), split, source)
+        boxes = _learnable(boxes, names, data.multi_label, source, notes)
+    media = data.media.find(names, split, source)
     changes = np.diff(boxes.video) | (np.diff(boxes.seconds) != 0)
     ends = np.append(np.flatnonzero(changes) + 1, len(boxes.video))
     return KeyFrames(
@@ -197,6 +200,12 @@ def _chosen(
             ~((rows.last >= 0) & (rows.last <= 1)), "the score must be in [0, 1], got {last}"
         )
         scores = rows.last
+    note = ""
+    if threshold is not None and rows.last is not None and scores is not rows.last:
+        note = (
+            "the eighth column has integers only, so they are numbers of persons and not scores: "
+            f"all rows are used, whatever AVA.DETECTION_SCORE_THRESH {threshold:g}"
+        )
     is_sure = scores >= (threshold or 0)
     counts = is_sure & (rows.seconds.astype(np.int64) % every == 0)
     for name in rows.names:
@@ -204,7 +213,6 @@ def _chosen(
     video = np.array([numbers[name] for name in rows.names], np.int64)[rows.video]
     part = _Rows(video, rows.seconds, rows.boxes, rows.actions, scores)
     left_out = len(rows) - int(is_sure.sum())
-    note = ""
     if left_out:
         note = (
             f"ignored {left_out} of {len(rows)} rows with scores below {threshold:g} "

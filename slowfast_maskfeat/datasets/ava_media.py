@@ -67,12 +67,14 @@ class AvaMedia:
 
         Raises:
             MissingListError: A list of frames is missing.
-            ValueError: A folder or a video is missing, or a list of frames malformed.
+            ValueError: A folder or a video is missing, a video has two names, or a list of frames
+                is malformed.
         """
         if self.video_folder:
             files = find_videos(self.video_folder)
             _check_known(names, files, source, f"AVA.VIDEO_DIR {self.video_folder}")
             paths = tuple(files[name] for name in names)
+            _check_names(names, paths, source)
             return Media(tuple(names), paths, None, self.video_begin)
         lists = self.train_frames if split == "train" else self.test_frames
         if not self.frame_folder:
@@ -130,3 +132,14 @@ def _check_known(names: Sequence[str], known: Container[str], source: str, where
         f"{source}: {len(missing)} of {len(names)} videos are missing in {where}: {named}{more}"
         f"{hint}"
     )
+
+
+def _check_names(names: Sequence[str], paths: Sequence[str], source: str) -> None:
+    """Check that no file is found by its name both with and without the extension."""
+    named: dict[str, str] = {}
+    for name, path in zip(names, paths, strict=True):
+        first = named.setdefault(path, name)
+        if first != name:
+            raise ValueError(
+                f"{source}: the video {path} must have one name, got {first!r} and {name!r}"
+            )

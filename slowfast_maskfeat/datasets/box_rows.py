@@ -178,7 +178,7 @@ def _form(path: str, file: TextIO) -> tuple[int, int]:
     rows = _fields_of(path, file)
     num_headers = 0
     line, fields = next(rows, (0, []))
-    if fields and fields[0].lower() in _HEADER_NAMES:
+    if _is_header(fields):
         check_header(path, line, fields)
         num_headers = line
         line, fields = next(rows, (0, []))
@@ -335,8 +335,18 @@ def box_fields(path: str) -> Iterator[tuple[int, list[str]]]:
     """Yield line number (from 1) and text fields of each row but blank ones and the header."""
     with open_text(path, errors="surrogateescape") as file:
         for number, (line, fields) in enumerate(_fields_of(path, file)):
-            if number or fields[0].lower() not in _HEADER_NAMES:
+            if number or not _is_header(fields):
                 yield line, fields
+
+
+def _is_header(fields: Sequence[str]) -> bool:
+    """Whether a first row names the columns; a video may have the name of a column, too."""
+    if not fields or fields[0].lower() not in _HEADER_NAMES:
+        return False
+    with suppress(ValueError):
+        float(fields[1] if len(fields) > 1 else "")
+        return False
+    return True
 
 
 def _fields_of(path: str, file: TextIO) -> Iterator[tuple[int, list[str]]]:

@@ -14,6 +14,9 @@ _START = re.compile(r"\b(?:item|label)\s*\{")
 _NUMBER = re.compile(r"\b(?:label_)?id\s*:\s*(-?\d{1,18})\b")
 _NAME = re.compile(r"""\bname\s*:\s*(?:"((?:[^"\\]|\\.)*)"|'((?:[^'\\]|\\.)*)')""")
 _QUOTED = re.compile(r""""(?:[^"\\\n]|\\.)*"|'(?:[^'\\\n]|\\.)*'""")
+_COMMENT = re.compile(rf"({_QUOTED.pattern})|#[^\n]*")
+_ESCAPE = re.compile(rb"\\([0-7]{1,3}|[xX][0-9a-fA-F]{1,2}|.)", re.DOTALL)
+_CONTROLS = {b"a": 7, b"b": 8, b"t": 9, b"n": 10, b"v": 11, b"f": 12, b"r": 13}
 
 
 def read_labelmap(path: str | os.PathLike[str]) -> dict[int, str]:
@@ -41,6 +44,7 @@ def read_labelmap(path: str | os.PathLike[str]) -> dict[int, str]:
             text = file.read()
     except UnicodeDecodeError as error:
         raise ValueError(f"{path} must be UTF-8 text: {error}") from error
+    text = _COMMENT.sub(lambda found: found[1] or " " * len(found[0]), text)
     # Braces inside names do not end an item.
     bare = _QUOTED.sub(lambda quoted: "_" * len(quoted[0]), text)
     names: dict[int, str] = {}
@@ -51,7 +55,11 @@ def read_labelmap(path: str | os.PathLike[str]) -> dict[int, str]:
         number, name = _NUMBER.search(bare, *item.span(1)), _NAME.search(content)
         if number is None or name is None:
             raise ValueError(f'{path}, line {line}: an item must have `name: "..."` and `id: 1`')
-        key, value = int(number[1]), re.sub(r"\\(.)", r"\1", name[1] or name[2] or "")
+        key = int(number[1])
+        try:
+            value = _unescaped(name[1] or name[2] or "")
+        except UnicodeDecodeError as error:
+            raise ValueError(f"{path}, line {line}: the name must be UTF-8: {error}") from error
         if not 1 <= key <= _MAX_ID:
             raise ValueError(f"{path}, line {line}: the id must be in [1, {_MAX_ID}], got {key}")
         if key in names:
@@ -68,3 +76,21 @@ def read_labelmap(path: str | os.PathLike[str]) -> dict[int, str]:
     if not names:
         raise ValueError(f'{path} must contain `item {{ name: "..." id: 1 }}`, got none')
     return names
+
+
+def _unescaped(text: str) -> str:
+    """Replace the escapes of protocol buffer text, which are those of C and of single bytes.
+
+    Raises:
+        UnicodeDecodeError: The bytes are not UTF-8.
+    """
+
+    def character(found: re.Match[bytes]) -> bytes:
+        code = found[1]
+        if code[:1].isdigit() and code < b"8":
+            return bytes([int(code, 8) & 255])
+        if code[:1] in b"xX" and len(code) > 1:
+            return bytes([int(code[1:], 16)])
+        return bytes([_CONTROLS[code]]) if code in _CONTROLS else code
+
+    return _ESCAPE.sub(character, text.encode()).decode()

@@ -177,6 +177,7 @@ class _Scan:
             raise ShardError(f"it contains {name} twice")
         self._seen.add(name)
         key, _, ending = base.partition(".")
+        ending = ending.lower()
         key = name[: len(name) - len(base)] + key
         if is_media(name):
             self._media.setdefault(key, []).append(Member(name, info.offset_data, info.size))

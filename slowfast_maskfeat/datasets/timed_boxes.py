@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import csv
+import math
 import os
 from collections.abc import Sequence
 from contextlib import suppress
@@ -19,6 +20,7 @@ from slowfast_maskfeat.videos.video import DecodeError, Video
 
 _FORMS = "`time,x1,y1,x2,y2` or `video,second,x1,y1,x2,y2,action`"
 _MAX_NAMED = 10
+_MIN_FIELDS = 5  # time and box
 
 _Fields = tuple[int, list[str]]  # line and text of a row
 
@@ -90,7 +92,7 @@ def _read_rows(path: str) -> list[_Fields]:
         except csv.Error as error:
             raise ValueError(f"{path}, line {reader.line_num}: {error}") from error
     rows = [row for row in rows if any(row[1])]
-    if rows and not any(map(_is_number, rows[0][1])):
+    if rows and len(rows[0][1]) >= _MIN_FIELDS and not any(map(_is_number, rows[0][1])):
         check_header(path, *rows.pop(0))
     return rows
 
@@ -109,9 +111,13 @@ def _is_number(text: str) -> bool:
     return False
 
 
+def _is_finite(text: str) -> bool:
+    return _is_number(text) and math.isfinite(float(text))
+
+
 def _numbers(fields: Sequence[str]) -> tuple[float, ...]:
     """Time and box of a row."""
-    if len(fields) < 5 or not all(map(_is_number, fields[:5])):
+    if len(fields) < _MIN_FIELDS or not all(map(_is_finite, fields[:5])):
         raise RowError(f"time and box must be five numbers, got {','.join(fields[:5])!r}")
     return tuple(map(float, fields[:5]))
 

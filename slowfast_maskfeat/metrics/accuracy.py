@@ -37,7 +37,7 @@ def topk_correct(scores: Tensor, labels: Tensor, ks: Sequence[int]) -> Tensor:
     return torch.stack([hits[:, :k].any(dim=1).sum() for k in ks])
 
 
-def mean_credit(scores: Tensor, labels: Tensor) -> Tensor:
+def mean_credit(scores: Tensor, labels: Tensor, *, label_smoothing: float = 0.0) -> Tensor:
     """Top-1 accuracy that gives partial credit for mixed labels.
 
     With soft labels, the weight of the predicted class is the credit, without the share that label
@@ -47,14 +47,14 @@ def mean_credit(scores: Tensor, labels: Tensor) -> Tensor:
     Args:
         scores: (B, K), higher is better. A row with a NaN score counts as wrong.
         labels: (B,) class indices, or (B, K) soft labels.
+        label_smoothing: Share of each soft label that is spread over all classes, below 1.
 
     Returns:
         () float32, in [0, 1], on the device of ``scores``.
     """
     if labels.ndim == 1:
         return topk_correct(scores, labels, (1,))[0] / len(labels)
-    shares = labels - labels.amin(1, keepdim=True)
-    shares = shares / shares.sum(1, keepdim=True).clamp(min=1e-12)
+    shares = (labels - label_smoothing / labels.shape[1]).clamp(min=0) / (1 - label_smoothing)
     credit = shares.gather(1, scores.argmax(1, keepdim=True))[:, 0]
     return torch.where(scores.isnan().any(1), 0, credit).mean()
 
@@ -116,7 +116,8 @@ class VideoScores:
         assert ensemble in ("sum", "max"), ensemble
         self.num_views = num_views
         self.ensemble = ensemble
-        # Probabilities are never negative, so that maxima, too, can start at 0.
+        # Maxima, too, start at 0, as published: it matters for logits (MODEL.HEAD_ACT none), of
+        # which negative ones count as 0.
         self.scores = torch.zeros(num_videos, num_classes, dtype=torch.float64)
         self.clip_counts = torch.zeros(num_videos, num_views, dtype=torch.int64)
         self.loss_sum = torch.zeros((), dtype=torch.float64)
@@ -155,7 +156,7 @@ class VideoScores:
         self.num_losses = all_reduce(self.num_losses, "sum")
 
     def video_scores(self) -> Tensor:
-        """Return mean or largest probabilities: (num_videos, K) float64; 0 for a lost video."""
+        """Return mean or largest scores: (num_videos, K) float64; 0 for a lost video."""
         if self.ensemble == "max":
             return self.scores.clone()
         return self.scores / self.clip_counts.sum(dim=1).clamp(min=1)[:, None]

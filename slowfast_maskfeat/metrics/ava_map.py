@@ -328,6 +328,7 @@ def write_detections(
         labelmap: the actions to write.
     """
     columns = [action - 1 for action in labelmap]
+    names = [_field(name) for name in detections.names]
     with open(path, "w", encoding="utf-8", errors="surrogateescape") as file:
         for video, second, box, scores in zip(
             detections.video.tolist(),
@@ -337,9 +338,14 @@ def write_detections(
             strict=True,
         ):
             sides = ",".join(f"{side:.6f}" for side in box)
-            head = f"{detections.names[video]},{_second_text(second)},{sides},"
+            head = f"{names[video]},{_second_text(second)},{sides},"
             form = "".join(f"{head.replace('%', '%%')}{action},%.6f\n" for action in labelmap)
             file.write(form % tuple(scores.tolist()))
+
+
+def _field(text: str) -> str:
+    """Quote a text as CSV if it needs that."""
+    return '"{}"'.format(text.replace('"', '""')) if set(text) & set(',"') else text
 
 
 class _Found(NamedTuple):

@@ -27,6 +27,7 @@ from slowfast_maskfeat.builders.precision import autocast_precision
 from slowfast_maskfeat.builders.trained_config import trained_config
 from slowfast_maskfeat.builders.weights import load_first_weights
 from slowfast_maskfeat.clips import ClipBatch
+from slowfast_maskfeat.config import Overrides
 from slowfast_maskfeat.datasets.excerpt_list import windows
 from slowfast_maskfeat.features.extraction import FeatureKind
 from slowfast_maskfeat.runs.features import Excerpts, feature_network_of
@@ -71,7 +72,7 @@ class Embedder:
             "": as the classifier of the network takes them.
         device: "cpu" or "cuda", for a path.
         config: YAML file for weights without a configuration.
-        overrides: keys and values, for a path: ["KEY", "VALUE", ...].
+        overrides: keys and values, for a path: ["KEY", "VALUE", ...] or {"KEY": value}.
 
     Attributes:
         cfg: configuration of the network.
@@ -90,7 +91,7 @@ class Embedder:
         pooling: str = "",
         device: str = "cpu",
         config: str | os.PathLike[str] | None = None,
-        overrides: Sequence[str] = (),
+        overrides: Overrides = (),
     ) -> None:
         if isinstance(model, nn.Module):
             self.cfg: CfgNode = config_of(model)
@@ -281,7 +282,7 @@ def _load(
     path: str | os.PathLike[str],
     device: str,
     config_file: str | None,
-    overrides: Sequence[str],
+    overrides: Overrides,
 ) -> tuple[CfgNode, FeatureModel]:
     """Load the network of a checkpoint; of a pre-training without what only its task needs."""
     torch_device = named_device(device)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, NamedTuple, cast
 
@@ -21,6 +21,7 @@ from slowfast_maskfeat.builders.trained_config import trained_config
 from slowfast_maskfeat.builders.weights import load_tested_weights
 from slowfast_maskfeat.checkpoints import find_checkpoints, find_tasks, load_checkpoint
 from slowfast_maskfeat.checkpoints.hugging_face import is_hugging_face
+from slowfast_maskfeat.config import Overrides
 
 FILE_NAME = "model.safetensors"
 """Name of the file that `save_pretrained` writes."""
@@ -69,7 +70,7 @@ class TrainedModel(NamedTuple):
 
 
 def load_trained(
-    checkpoint: str, *, device: str, config_file: str | None = None, pairs: Sequence[str] = ()
+    checkpoint: str, *, device: str, config_file: str | None = None, pairs: Overrides = ()
 ) -> TrainedModel:
     """Load the model of a checkpoint for a command, whose process gets its TRAIN.PRECISION.
 
@@ -85,7 +86,7 @@ def load_model(
     *,
     device: str,
     config_file: str | None = None,
-    pairs: Sequence[str] = (),
+    pairs: Overrides = (),
 ) -> TrainedModel:
     """Load the model of a checkpoint; nothing of torch's settings changes.
 
@@ -97,7 +98,7 @@ def load_model(
         device: see `named_device`.
         config_file: YAML file to use instead of the checkpoint's own configuration; required for a
             file with only weights.
-        pairs: keys and values that override both: ["KEY", "VALUE", ...].
+        pairs: keys and values that override both, see `load_config`.
 
     Raises:
         ValueError: the file has no configuration and none is given, the weights do not fit the

@@ -17,6 +17,7 @@ from slowfast_maskfeat.builders.data import build_prediction_loader, build_test_
 from slowfast_maskfeat.builders.datasets import reverses_channels
 from slowfast_maskfeat.builders.methods import build_task
 from slowfast_maskfeat.clips import ClipBatch
+from slowfast_maskfeat.config import Overrides
 from slowfast_maskfeat.curation.check_videos import measure_length
 from slowfast_maskfeat.curation.jobs import Failure, run_threads
 from slowfast_maskfeat.datasets.excerpt_list import ExcerptList, Span, windows
@@ -67,7 +68,7 @@ class Predictor:
         device: "cpu" or "cuda", for a path.
         config: YAML file for weights without a configuration.
         names: names of the classes, instead of the model's.
-        overrides: keys and values, for a path: ["KEY", "VALUE", ...].
+        overrides: keys and values, for a path: ["KEY", "VALUE", ...] or {"KEY": value}.
 
     Raises:
         ValueError: the model is not a clip classifier, or there is another number of names; see
@@ -81,7 +82,7 @@ class Predictor:
         device: str = "cpu",
         config: str | os.PathLike[str] | None = None,
         names: Sequence[str] = (),
-        overrides: Sequence[str] = (),
+        overrides: Overrides = (),
     ) -> None:
         if isinstance(names, str):
             raise ValueError(f"names must be a list of names, one for each class, got {names!r}")

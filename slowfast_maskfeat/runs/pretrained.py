@@ -4,12 +4,12 @@ from __future__ import annotations
 
 import os
 import warnings
-from collections.abc import Sequence
 from pathlib import Path
 
 from torch import nn
 
 from slowfast_maskfeat.checkpoints import save_safetensors
+from slowfast_maskfeat.config import Overrides
 from slowfast_maskfeat.files import atomic_write
 from slowfast_maskfeat.runs.load_trained import FILE_NAME, config_of, load_model
 from slowfast_maskfeat.runs.model_card import CARD, is_unchanged, model_card
@@ -20,7 +20,7 @@ def from_pretrained(
     *,
     device: str = "cpu",
     config: str | os.PathLike[str] | None = None,
-    overrides: Sequence[str] = (),
+    overrides: Overrides = (),
 ) -> nn.Module:
     """Load a trained model.
 
@@ -32,7 +32,7 @@ def from_pretrained(
         device: "cpu" or "cuda".
         config: YAML file to use instead of the checkpoint's own configuration; required for a file
             with only weights.
-        overrides: ["KEY", "VALUE", ...], which override both.
+        overrides: ["KEY", "VALUE", ...] or {"KEY": value}, which override both.
 
     Returns:
         The model in evaluation mode. Its attribute `cfg` is the frozen configuration, and its

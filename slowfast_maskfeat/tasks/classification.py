@@ -32,6 +32,7 @@ class Classification(Task):
         mean: per channel, of the clip's normalization.
         std: per channel, of the clip's normalization.
         class_names: of the K classes, or None.
+        label_smoothing: of the labels (B, K) of a batch, for its accuracy.
     """
 
     scalar_names: tuple[str, ...] = ("top1",)
@@ -47,6 +48,7 @@ class Classification(Task):
         mean: Sequence[float],
         std: Sequence[float],
         class_names: Sequence[str] | None = None,
+        label_smoothing: float = 0.0,
     ) -> None:
         super().__init__()
         self.loss = loss
@@ -56,6 +58,7 @@ class Classification(Task):
         self.mean = tuple(mean)
         self.std = tuple(std)
         self.class_names = class_names
+        self.label_smoothing = label_smoothing
 
     def logits(self, model: nn.Module, clips: Tensor) -> Tensor:
         """Compute logits: (B, C, T, H, W) uint8 or normalized float -> (B, K) float32."""
@@ -74,9 +77,9 @@ class Classification(Task):
             raise ValueError("classification needs labels, got an annotation file with only paths")
         logits = self.logits(model, batch.clips)
         loss = self.loss(logits, batch.labels).mean()
-        top1 = 100 * mean_credit(logits.detach(), batch.labels)
+        credit = mean_credit(logits.detach(), batch.labels, label_smoothing=self.label_smoothing)
         weight = torch.full((), float(len(batch)), device=loss.device)  # does not wait for a GPU
-        return StepOutput(loss, weight, {"top1": top1})
+        return StepOutput(loss, weight, {"top1": 100 * credit})
 
     def targets(self, labels: Tensor) -> Tensor:
         """Return the labels that the loss takes."""

@@ -30,6 +30,8 @@ _FORMATS = (
     "HEIF",  # of the package pillow-heif, if it is installed
 )
 _SHOWN_FORMATS = "JPEG, PNG, WebP, BMP, GIF, TIFF, PNM, JPEG 2000, AVIF, HEIC"
+# A resize by the short side makes a longer image larger than memory.
+_MAX_RATIO = 100
 _PREFIX = 64  # bytes by which a format is recognized
 # Brands in the first box of files in the container HEIF; the last two do not name a codec.
 _AVIF_BRANDS = {b"avif", b"avis"}
@@ -64,6 +66,12 @@ class _ImageVideo(Video):
                 path,
                 f"an image must have at most {max_pixels:,} pixels (DATA.MAX_IMAGE_PIXELS), "
                 f"got {width}x{height}",
+            )
+        if max(width, height) > _MAX_RATIO * min(width, height):
+            raise DecodeError(
+                path,
+                f"the longer side of an image must be at most {_MAX_RATIO} times the other, got "
+                f"{width}x{height}",
             )
         super().__init__(path, timestamps=np.zeros(1), fps=1.0, duration=1.0)
         self._stream = stream

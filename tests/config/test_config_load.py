@@ -31,6 +31,61 @@ def test_later_files_win_over_earlier_and_pairs_over_files(tmp_path):
     assert (cfg.TRAIN.BATCH_SIZE, cfg.TRAIN.EVAL_PERIOD, cfg.TASK) == (16, 3, "two")
 
 
+def test_a_string_that_looks_like_a_number_stays(tmp_path):
+    path = _write(tmp_path / "a.yaml", "OUTPUT_DIR: '2024_11_29'\nTASK: '1e3'\n")
+    cfg = load_config([path])
+    assert (cfg.OUTPUT_DIR, cfg.TASK) == ("2024_11_29", "1e3")
+    path = _write(tmp_path / "a.yaml", "OUTPUT_DIR: 2024_11_29\n")
+    with pytest.raises(ValueError, match=r"OUTPUT_DIR must .*got 20241129, an integer; put quotes"):
+        load_config([path])
+
+
+def test_overrides_are_pairs_or_a_mapping():
+    pairs = load_config("demo/finetune", ["TRAIN.BATCH_SIZE", 3, "TASK", "x"])
+    assert load_config("demo/finetune", {"TRAIN.BATCH_SIZE": 3, "TASK": "x"}) == pairs
+    for wrong in ([("TASK", "x")], "TASK x", 3):
+        with pytest.raises(ValueError, match=r"overrides must be \['KEY', 'VALUE', \.\.\.\] or"):
+            load_config("demo/finetune", wrong)
+
+
+def test_a_base_may_be_a_shipped_file(tmp_path):
+    (tmp_path / "deep").mkdir()
+    for name in ("demo/finetune", "k400_MVITv2_S_16x4_FT.yaml"):
+        path = _write(tmp_path / "deep" / "a.yaml", f"_BASE_: {name}\nTASK: mine\n")
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")
+            assert load_config(path) == load_config(name, ["TASK", "mine"])
+    (tmp_path / "deep" / "demo").mkdir()
+    _write(tmp_path / "deep" / "demo" / "finetune", "TASK: beside\n")
+    path = _write(tmp_path / "deep" / "a.yaml", "_BASE_: demo/finetune\n")
+    assert load_config(path).TASK == "beside"
+    path = _write(tmp_path / "deep" / "a.yaml", "_BASE_: k400_MVITv2_S_16x4_F.yaml\n")
+    with pytest.raises(ValueError, match=r"does not exist: .*did you mean .*k400_MVITv2_S_16x4_FT"):
+        load_config(path)
+    path = _write(tmp_path / "deep" / "a.yaml", "_base_: ../b.yaml\n")
+    with pytest.raises(ValueError, match=r"unknown key '_base_'; did you mean _BASE_\?"):
+        load_config(path)
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        ("len(3)", r"cannot be imported: object of type 'int' .* \(.*odd_module\.py, line 2\)$"),
+        ("import no_such_thing", r"No module named 'no_such_thing' \(.*odd_module\.py, line 2\)$"),
+        (None, r"No module named 'odd_module'; install it, or put its folder into PYTHONPATH$"),
+    ],
+)
+def test_an_import_that_fails_names_its_line(text, message, tmp_path, monkeypatch):
+    if text is not None:
+        (tmp_path / "odd_module.py").write_text(f"# ours\n{text}\n")
+        monkeypatch.syspath_prepend(tmp_path)
+    with pytest.raises(ValueError, match=rf"^IMPORTS: the module 'odd_module' .*{message}"):
+        load_config([], ["IMPORTS", "odd_module"])
+    if text is None:
+        with pytest.raises(ValueError, match=r"takes the name of a module: odd_module$"):
+            load_config([], ["IMPORTS", "odd_module.py"])
+
+
 def test_a_file_starts_from_its_bases_of_which_later_ones_win(tmp_path):
     _write(tmp_path / "a.yaml", "DATA: {NUM_FRAMES: 4, SAMPLING_RATE: 5}\n")
     _write(tmp_path / "b.yaml", "DATA: {SAMPLING_RATE: 6}\n")
@@ -53,6 +108,13 @@ def test_a_file_starts_from_its_bases_of_which_later_ones_win(tmp_path):
         ("DATA.PATH_LABEL_SEPARATOR", ",", ","),
         ("TRAIN.ENABLE", "false", False),
         ("TASK", "123", "123"),
+        ("TASK", "2024_11_29", "2024_11_29"),
+        ("DATA.PATH_PREFIX", "0x10", "0x10"),
+        ("DATA.PATH_PREFIX", "1e3", "1e3"),
+        ("DATA.PATH_PREFIX", "...", "..."),
+        ("TASK", "1.50", "1.50"),
+        ("TASK", "'hog'", "hog"),
+        ("TRAIN.CHECKPOINT_FILE_PATH", "None", ""),
     ],
 )
 def test_texts_become_values_of_the_keys_type(key, text, value):

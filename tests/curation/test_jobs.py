@@ -104,6 +104,25 @@ def test_a_journal_keeps_what_is_done_and_forgets_a_cut_line(tmp_path):
         Journal(path, {"full": True})
 
 
+@pytest.mark.parametrize(
+    ("content", "line"),
+    [
+        (b'{"a": 1}\n["x", 1, null]\ngarbage\n["y", 2, null]\n', 3),
+        (b'{"a": 1}\n["x", 1, null]\n["y"]\n', 3),
+        (b'{"a": 1}\n7\n', 2),
+        (b"\0\0\0\0\n", 1),
+        (b'{"a": 1}\n["\xff", 1, null]\n', 2),
+    ],
+)
+def test_a_damaged_journal_is_named_with_its_line(content, line, tmp_path):
+    path = tmp_path / "journal.jsonl"
+    path.write_bytes(content)
+    with pytest.raises(ValueError, match=rf"journal\.jsonl, line {line}: .*damaged; remove"):
+        Journal(path, {"a": 1})
+    assert path.read_bytes() == content
+    assert Journal(path, {"a": 1}, force=True).done == {}
+
+
 def test_ctrl_c_while_a_process_starts_waits_until_it_has_its_work(monkeypatch, capfd):
     launch, launched = Popen._launch, []
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 from pathlib import Path
 
 import av
@@ -178,6 +179,31 @@ def test_what_is_there_is_not_made_again(originals):
     other = _run(originals, "--gop", 4, code=2)
     assert "the settings must be" in other.stderr
     assert json.loads((small / "settings.json").read_text())["gop"] == 16
+
+
+def test_a_copy_is_that_of_its_original(originals, tmp_path):
+    """Not that of another file of the same name, or of one that was replaced since."""
+    _run(originals, code=1)
+    small = originals.parent / "small"
+    copy, first = small / "videos" / "a" / "1.mp4", originals / "a" / "1.mp4"
+    made = copy.stat().st_mtime_ns
+    (tmp_path / "moved").mkdir()
+    originals.rename(tmp_path / "moved" / "originals")  # the same files elsewhere
+    _run(tmp_path / "moved" / "originals", "--output", small, code=2)  # its list is missing
+    (tmp_path / "moved" / "train.csv").write_text("a/1.mp4,7\n")
+    _run(tmp_path / "moved" / "originals", "--output", small)
+    assert copy.stat().st_mtime_ns == made
+    (tmp_path / "moved" / "originals").rename(originals)
+    first.write_bytes((originals / "a" / "2.avi").read_bytes())
+    os.utime(first, ns=(1, 1))
+    _run(originals, code=1)
+    assert copy.stat().st_mtime_ns > made
+    other = tmp_path / "other" / "videos"
+    (other / "a").mkdir(parents=True)
+    (other / "a" / "1.mp4").write_bytes(first.read_bytes() + b"0")
+    (tmp_path / "other" / "train.csv").write_text("a/1.mp4,7\n")
+    refused = _run(other, "--output", small, code=2)
+    assert f"1.mp4 is the copy of {first}, not of {other / 'a' / '1.mp4'}" in refused.stderr
 
 
 @pytest.mark.parametrize("beside", [(), ("emu", "dog", "cat")])

@@ -74,6 +74,16 @@ def test_names_in_quotes_or_between_spaces_are_the_same(tmp_path):
         assert read_box_rows(tmp_path / "x.csv").names == ("vid",)
 
 
+@pytest.mark.parametrize("name", ["video", "Name"])
+def test_a_video_may_have_the_name_of_a_column(name, tmp_path):
+    rows = [f"{name},{second},0.1,0.1,0.5,0.5,1" for second in (1, 2)]
+    for text in ("\n".join(rows), "\n".join(["video,second,x1,y1,x2,y2,action", *rows])):
+        (tmp_path / "x.csv").write_text(text)
+        assert read_box_rows(tmp_path / "x.csv").seconds.tolist() == [1, 2]
+    (tmp_path / "x.csv").write_text(f"{name},0902\n{name},0903\n")
+    assert read_excluded(tmp_path / "x.csv")[1].tolist() == [902, 903]
+
+
 def test_long_names_are_read(tmp_path):
     name = "n" * 100
     _write(tmp_path, long=f"{name},1,0,0,1,1,1\n" * 3)
@@ -231,9 +241,25 @@ def test_label_maps_are_read_in_both_forms(text, tmp_path):
 
 
 @pytest.mark.parametrize(
+    ("text", "names"),
+    [
+        ('# item { name: "x" id: 9 }\nitem { name: "a" id: 1 }', {1: "a"}),
+        ('item {\n name: "a"  # id: 7, the dog\'s {\n id: 1\n}', {1: "a"}),
+        ('item { name: "#1 \\"fan\\"" id: 2 } # "', {2: '#1 "fan"'}),
+        (r'item { name: "caf\303\251 \x41\t\\" id: 3 }', {3: "café A\t\\"}),
+        ("item { name: 'é\\'s' id: 4 }", {4: "é's"}),
+    ],
+)
+def test_comments_and_escapes_of_label_maps(text, names, tmp_path):
+    (tmp_path / "m.pbtxt").write_text(text, "utf-8")
+    assert read_labelmap(tmp_path / "m.pbtxt") == names
+
+
+@pytest.mark.parametrize(
     ("text", "message"),
     [
         ("", "must contain `item"),
+        (r'item {name: "\377" id: 1}', r"line 1: the name must be UTF-8"),
         ('item {\n name: "a"\n}\n', r"line 1: an item must have"),
         (
             'item {name: "a" id: 1}\n\nitem {name: "b" id: 1}',
@@ -294,7 +320,28 @@ def test_tests_take_detected_boxes_and_validation_every_fourth_second(tmp_path):
 
 def test_numbers_of_persons_are_no_scores(tmp_path):
     _write(tmp_path, found=DRAWN)
-    assert len(read_ava(_data(tmp_path), "test").table) == 2
+    rows = read_ava(_data(tmp_path), "test")
+    assert len(rows.table) == 2
+    (note,) = rows.notes
+    assert re.match(r"found\.csv: .*numbers of persons and not scores: .*_THRESH 0\.9", note)
+
+
+def test_videos_without_a_box_that_is_used_are_not_looked_for(tmp_path):
+    text = "gone,1,0,0,1,1,,0.2\nb,1,0,0,1,1,,0.95\ngone,4,0,0,1,1,,0.1\na,4,0,0,1,1,,0.95\n"
+    _write(tmp_path, found=text)
+    rows = read_ava(_data(tmp_path), "test")
+    assert rows.media.names == ("b", "a")
+    assert rows.video.tolist() == [0, 1]
+    assert read_ava(_data(tmp_path, every=4), "val").media.names == ("a",)
+    _write(tmp_path, found="gone,1,0,0,1,1,,0.95\n" + text)
+    with pytest.raises(ValueError, match=r"1 of 3 videos are missing .*'gone'"):
+        read_ava(_data(tmp_path), "test")
+
+
+def test_a_video_has_one_name(tmp_path):
+    _write(tmp_path, found="a,1,0,0,1,1,,0.95\na.mp4,1,0,0,1,1,,0.95\n")
+    with pytest.raises(ValueError, match=r"a\.mp4 must have one name, got 'a' and 'a\.mp4'"):
+        read_ava(_data(tmp_path), "test")
 
 
 def test_single_labels(tmp_path):

@@ -84,6 +84,7 @@ def _one(folder, members) -> Path:
     ("members", "label", "expected"),
     [
         ({"a.mp4": "-", "a.cls": "7\n"}, "", [7]),
+        ({"a.MP4": "-", "a.CLS": "7\n"}, "", [7]),
         ({"a.mp4": "-", "a.json": '{"label": 3, "caption": "x"}'}, "", [3]),
         ({"a.mp4": "-", "a.json": '{"class_name": "5"}', "a.txt": "9"}, "", [5]),
         ({"a.mp4": "-", "a.txt": "4"}, "", [4]),

@@ -140,12 +140,21 @@ def test_credit_of_class_numbers_is_the_share_of_right_answers() -> None:
 def test_credit_of_mixed_labels_is_the_share_of_the_answered_class() -> None:
     smoothed = 0.1 / 4 + 0.9 * torch.tensor([[0.7, 0.3, 0.0, 0.0]] * 3)
     scores = torch.eye(4)[:3]  # the answers are class 0, 1 and 2
-    assert float(mean_credit(scores[:1], smoothed[:1])) == pytest.approx(0.7)
-    assert float(mean_credit(scores[1:2], smoothed[1:2])) == pytest.approx(0.3)
-    assert float(mean_credit(scores, smoothed)) == pytest.approx(1 / 3)
-    assert float(mean_credit(scores[:1] * float("nan"), smoothed[:1])) == 0
+    assert float(mean_credit(scores[:1], smoothed[:1], label_smoothing=0.1)) == pytest.approx(0.7)
+    assert float(mean_credit(scores[1:2], smoothed[1:2], label_smoothing=0.1)) == pytest.approx(0.3)
+    assert float(mean_credit(scores, smoothed, label_smoothing=0.1)) == pytest.approx(1 / 3)
+    assert float(mean_credit(scores[:1] * float("nan"), smoothed[:1], label_smoothing=0.1)) == 0
 
 
 def test_credit_of_a_class_mixed_with_itself_is_whole() -> None:
     target = torch.tensor([[0.025, 0.925, 0.025, 0.025]])
-    assert float(mean_credit(torch.tensor([[0.0, 3.0, 1.0, 1.0]]), target)) == pytest.approx(1)
+    credit = mean_credit(torch.tensor([[0.0, 3.0, 1.0, 1.0]]), target, label_smoothing=0.1)
+    assert float(credit) == pytest.approx(1)
+
+
+@pytest.mark.parametrize("share", [0.7, 0.5])
+def test_credit_of_two_mixed_classes(share: float) -> None:
+    label = 0.1 / 2 + 0.9 * torch.tensor([[share, 1 - share]])
+    for answer, credit in ((0, share), (1, 1 - share)):
+        found = mean_credit(torch.eye(2)[answer : answer + 1], label, label_smoothing=0.1)
+        assert float(found) == pytest.approx(credit)

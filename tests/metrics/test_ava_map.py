@@ -14,6 +14,7 @@ import pytest
 from helpers.ava_data import box_overlap
 
 from slowfast_maskfeat.datasets import MissingListError
+from slowfast_maskfeat.datasets.box_rows import read_box_rows
 from slowfast_maskfeat.metrics.ava_map import (
     Detections,
     check_overlap,
@@ -119,6 +120,19 @@ def test_what_is_written_gives_the_same_figures(tmp_path):
     result = evaluate(TRUTH, tmp_path / "out.csv", LABELMAP, EXCLUDED)
     expected = EXPECTED["arrays_score_order"]["mAP"]
     assert result.mean_ap == pytest.approx(expected, abs=1e-6)  # six decimals
+
+
+def test_names_with_commas_and_quotes_are_read_back(tmp_path):
+    names = ("Doe, John", 'the "best"', "100%s")
+    detections = Detections(
+        names=names,
+        video=np.arange(3),
+        seconds=np.full(3, 902.0),
+        boxes=np.full((3, 4), [0.0, 0.0, 1.0, 1.0]),
+        scores=np.full((3, 2), 0.5),
+    )
+    write_detections(tmp_path / "out.csv", detections, {1: "a", 2: "b"})
+    assert read_box_rows(tmp_path / "out.csv").names == names
 
 
 def _scalar_map(truth: list, detections: list, labelmap: dict) -> dict:

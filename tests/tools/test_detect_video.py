@@ -157,6 +157,9 @@ def test_boxes_fade_away_from_their_time_and_are_gone_after_half_a_second(
         ("val_0000,1,0.1,0.1,x,0.2,3\n", "line 1: time and box must be five numbers"),
         ("1,0.3,0.1,0.2,0.2\n", "0 <= x1 < x2 and 0 <= y1 < y2, got 0.3, 0.1, 0.2, 0.2"),
         ("9,0.1,0.1,0.2,0.2\n", "0 to 4 s, got 9 s"),
+        ("nan,0,0,1,1\n", "line 1: time and box must be five numbers, got 'nan,0,0,1,1'"),
+        ("1,0,0,inf,1\n", "line 1: time and box must be five numbers, got '1,0,0,inf,1'"),
+        ("0.5;0;0;1;1\n", "line 1: time and box must be five numbers, got '0.5;0;0;1;1'"),
         ("1,5,5,500,20\n", "within the 96x72 pixels of the video, got 500, 20"),
     ],
 )

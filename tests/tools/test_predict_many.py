@@ -13,7 +13,7 @@ import pytest
 from helpers.load_tool import run_tool
 from helpers.tiny_run import make_videos, run, wait_for
 
-from slowfast_maskfeat import open_video
+from slowfast_maskfeat import from_pretrained, open_video
 from slowfast_maskfeat.commands import _predict as _predict_command
 from slowfast_maskfeat.datasets.excerpt_list import Span, windows
 from slowfast_maskfeat.features import load_features
@@ -180,6 +180,11 @@ def test_a_killed_prediction_goes_on_without_a_second_row(data, checkpoint, tmp_
         "the settings must be those of the interrupted run, but top was 1, and is 2" in other.stderr
     )
     assert "add --force to start over" in other.stderr
+    config = tmp_path / "other.yaml"
+    config.write_text(from_pretrained(checkpoint, overrides=["DATA.MEAN", "[0, 0, 0]"]).cfg.dump())
+    other = _predict(checkpoint, *words[:-3], "--cfg", config, *words[-3:])
+    assert other.returncode == 2
+    assert "interrupted run, but configuration_sha256 was" in other.stderr
     loaded = []
     monkeypatch.setattr(
         _predict_command, "load_trained", lambda *a, **b: loaded.append(a) or load_trained(*a, **b)

@@ -177,6 +177,16 @@ def test_an_image_with_too_many_pixels_is_not_decoded(tmp_path):
         video.frames([0])
 
 
+def test_an_image_that_a_resize_would_make_huge_is_lost(tmp_path):
+    for size, fits in (((1, 100), True), ((100, 1), True), ((1, 101), False), ((5000, 4), False)):
+        Image.new("L", size).save(tmp_path / "x.png")
+        if fits:
+            open_video(tmp_path / "x.png").close()
+        else:
+            with pytest.raises(DecodeError, match=rf"at most 100 times .* {size[0]}x{size[1]}"):
+                open_video(tmp_path / "x.png")
+
+
 @pytest.mark.parametrize("kind", ["PNG", "JPEG", "TIFF", "BMP", "GIF"])
 def test_the_header_of_a_bomb_suffices_to_refuse_it(kind, tmp_path):
     path = tmp_path / "x.png"

@@ -118,7 +118,8 @@ def write_part(cfg: CfgNode, data: DataSource, part: Part, folder: Path) -> dict
     if keys is not None:
         return {key: replace_folder(value, _HERE, str(folder)) for key, value in keys.items()}
     if data.class_names:
-        _write(folder / "classes.txt", "".join(f"{n}\n" for n in data.class_names).encode())
+        names = "".join(f"{name}\n" for name in data.class_names)
+        _write(folder / "classes.txt", names.encode("utf-8", "surrogateescape"))
     keys = {"DATA.PATH_TO_DATA_DIR": str(folder), **_write_rows(cfg, rows, folder)}
     files = {path.name: path.stat().st_size for path in folder.iterdir() if path != record}
     kept = {key: replace_folder(value, str(folder), _HERE) for key, value in keys.items()}
@@ -200,7 +201,10 @@ def _write_lists(folder: Path, rows: Mapping[str, tuple[VideoList, Rows]]) -> di
         ]
     separator = separator_for([row for of_split in lists.values() for row in of_split])
     for split, of_split in lists.items():
-        _write(folder / f"{split}.csv", list_text(of_split, separator).encode())
+        _write(
+            folder / f"{split}.csv",
+            list_text(of_split, separator).encode("utf-8", "surrogateescape"),
+        )
     return {
         "DATA.PATH_PREFIX": "",
         "DATA.PATH_LABEL_SEPARATOR": separator,
