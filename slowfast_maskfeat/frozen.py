@@ -1,9 +1,10 @@
-"""Frozen networks: checkpoints hold the hash of their weights instead of the weights."""
+"""Frozen networks, of which checkpoints hold the hash of their weights, and evaluation mode."""
 
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
 from typing import Any
 
 import torch
@@ -65,6 +66,22 @@ class FrozenNetwork(nn.Module):
                 f"{sha256[:12]} ({source or 'unknown file'}), got "
                 f"{self.sha256[:12]} ({self.source or 'unknown file'})"
             )
+
+
+@contextmanager
+def evaluating(*modules: nn.Module) -> Iterator[None]:
+    """Put modules into evaluation mode, and restore the mode of each part afterwards.
+
+    Frozen parts are in evaluation mode before, too.
+    """
+    before = [(part, part.training) for module in modules for part in module.modules()]
+    for module in modules:
+        module.eval()
+    try:
+        yield
+    finally:
+        for part, mode in before:
+            part.training = mode
 
 
 def weights_sha256(weights: Mapping[str, Tensor]) -> str:

@@ -29,6 +29,7 @@ from slowfast_maskfeat.backbones.block import MultiscaleBlock
 from slowfast_maskfeat.backbones.geometry import BlockGeometry
 from slowfast_maskfeat.backbones.meta_shapes import call_by_shape
 from slowfast_maskfeat.backbones.patch_embed import PatchEmbed
+from slowfast_maskfeat.frozen import evaluating
 from slowfast_maskfeat.shapes import Grid
 
 _ATTENTION = "scaled_dot_product_attention"
@@ -104,13 +105,10 @@ def count_complexity(model: nn.Module, *inputs: Tensor) -> Complexity:
         raise ValueError("the model and its clips must be on torch's 'meta' device to be counted")
     counter = _Counter()
     hooks = [hook for name, module in model.named_modules() for hook in counter.hook(name, module)]
-    was_training = model.training
-    model.eval()
     try:
-        with torch.no_grad(), counter:
+        with evaluating(model), torch.no_grad(), counter:
             model(*inputs)
     finally:
-        model.train(was_training)
         for hook in hooks:
             hook.remove()
     parts = _parts(model, counter)

@@ -47,7 +47,7 @@ from slowfast_maskfeat.datasets import read_list
 from slowfast_maskfeat.datasets.list_file import list_lines, separator_of
 from slowfast_maskfeat.log import Progress
 from slowfast_maskfeat.text import printable
-from slowfast_maskfeat.videos.decode import decoder_versions
+from slowfast_maskfeat.videos.decode import DECODERS, decoder_versions
 from slowfast_maskfeat.videos.media import MAX_IMAGE_PIXELS
 
 # Seconds for three frames, and for all.
@@ -66,7 +66,7 @@ def parse_arguments(arguments: Sequence[str]) -> argparse.Namespace:
     add(
         "--decoder",
         default="auto",
-        choices=("auto", "pyav", "decord", "torchcodec"),
+        choices=DECODERS,
         help="as DATA.DECODING_BACKEND",
     )
     add(

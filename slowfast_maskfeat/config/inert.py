@@ -18,7 +18,7 @@ from fvcore.common.config import CfgNode
 INERT_SECTIONS: dict[str, tuple[str | None, str]] = {
     "BENCHMARK": (None, "tools/benchmark.py has its own arguments"),
     "BN": ("USE_PRECISE_STATS", "there is no batch normalization in these models"),
-    "DEMO": ("ENABLE", "tools/predict.py has its own arguments"),
+    "DEMO": ("ENABLE", "maskfeat predict has its own arguments"),
     "MULTIGRID": (None, "multigrid training is not part of this package"),
     "MVIT.REV": ("ENABLE", "reversible models are not part of this package"),
     "NONLOCAL": (None, "non-local networks are not part of this package"),

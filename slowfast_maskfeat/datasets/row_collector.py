@@ -243,7 +243,7 @@ class RowCollector:
         labels = self._labels_of(row)
         if not self._has_names:
             return ",".join(map(str, labels)) or "none"
-        names = {number: name for name, number in self._names.items()}
+        names = list(self._names)  # in the order of their numbers
         return ",".join(repr(names[label]) for label in labels) or "none"
 
     def _raise(self) -> None:

@@ -13,7 +13,7 @@ _IDLE = 0.5  # share of the workers' time below which loading itself is not the 
 
 _ADVICE = {
     "opening": "read shards (DATA.TRAIN_SHARDS) instead of single files",
-    "decoding": "make the videos smaller (datasets/resize_videos.py), cut several clips from one "
+    "decoding": "make the videos smaller (maskfeat data resize), cut several clips from one "
     "decoding (AUG.NUM_SAMPLE), or compare decoders (DATA.DECODING_BACKEND)",
     "augmentation": "move it to the device (AUG.ON_DEVICE True)",
 }

@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
 from typing import Any, TextIO
 
 import torch
@@ -14,6 +12,7 @@ from slowfast_maskfeat import distributed
 from slowfast_maskfeat.cli import StoppedError
 from slowfast_maskfeat.clips.loader import ClipLoader
 from slowfast_maskfeat.engine.stop_signals import StopSignals
+from slowfast_maskfeat.frozen import evaluating
 from slowfast_maskfeat.log import Progress
 from slowfast_maskfeat.tasks.base import Evaluation, Evaluator, unwrap
 
@@ -62,7 +61,7 @@ def evaluate(
     progress = Progress(len(loader), description, stream) if distributed.is_main() else None
     autocast = torch.autocast(device.type, precision, enabled=precision is not None)
     modules = [module for module in (bare, task) if isinstance(module, nn.Module)]
-    with autocast, _evaluating(modules):
+    with autocast, evaluating(*modules):
         for batch in loader.epoch(0):
             evaluation.lost.extend(batch.lost)
             for part in batch.split(chunk_size):
@@ -92,19 +91,3 @@ def evaluate(
     results["lost"] = [{"path": video.path, "reason": video.reason} for video in lost]
     results["seconds"] = round(time.perf_counter() - start, 3)
     return results, evaluation
-
-
-@contextmanager
-def _evaluating(modules: Sequence[nn.Module]) -> Iterator[None]:
-    """Put modules into evaluation mode, and restore the mode of each part afterwards.
-
-    Frozen parts are in evaluation mode before, too.
-    """
-    before = [(part, part.training) for module in modules for part in module.modules()]
-    for module in modules:
-        module.eval()
-    try:
-        yield
-    finally:
-        for part, mode in before:
-            part.training = mode

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass
 from typing import Any
 
 import numpy as np
@@ -71,9 +71,8 @@ class VideoResult:
         num_videos_scored: Videos with at least one clip; the accuracy is over these.
         num_clips_expected: Videos times views.
         num_clips: Clips that were scored.
-        lost_videos: Indices of the videos without any clip.
-        incomplete_videos: Indices of the videos with some but not all of their views; scored on
-            the views they have.
+        num_videos_incomplete: Videos with some but not all of their views; scored on the views
+            they have.
     """
 
     top1: float
@@ -83,8 +82,7 @@ class VideoResult:
     num_videos_scored: int
     num_clips_expected: int
     num_clips: int
-    lost_videos: list[int] = field(default_factory=list)
-    incomplete_videos: list[int] = field(default_factory=list)
+    num_videos_incomplete: int
 
     def as_dict(self) -> dict[str, Any]:
         """Return the fields by name, for a log line."""
@@ -168,7 +166,7 @@ class VideoScores:
             labels: (num_videos,) integer class index of each video.
 
         Returns:
-            The accuracy in percent (NaN if no video was scored), with counts and lost videos.
+            The accuracy in percent (NaN if no video was scored), with counts.
 
         Raises:
             ValueError: If a clip was added more than once, which would weight videos unevenly.
@@ -197,13 +195,12 @@ class VideoScores:
         per_video = self.clip_counts.sum(dim=1)
         scored = per_video > 0
         num_losses = int(self.num_losses)
-        incomplete = scored & (per_video < self.num_views)
+        is_incomplete = scored & (per_video < self.num_views)
         return {
             "loss": float(self.loss_sum) / num_losses if num_losses else None,
             "num_videos": len(self.scores),
             "num_videos_scored": int(scored.sum()),
             "num_clips_expected": self.clip_counts.numel(),
             "num_clips": int(self.clip_counts.sum()),
-            "lost_videos": (~scored).nonzero().flatten().tolist(),
-            "incomplete_videos": incomplete.nonzero().flatten().tolist(),
+            "num_videos_incomplete": int(is_incomplete.sum()),
         }

@@ -84,7 +84,7 @@ def load_networks(
     """Load the networks of checkpoints.
 
     Args:
-        checkpoints: of pre-trainings on HOG or pixels.
+        checkpoints: of masked pre-trainings.
         names: one per checkpoint; empty: the names of the targets, numbered if equal.
         device: "cpu" or "cuda".
         config_file: see `load_trained`.
@@ -122,7 +122,10 @@ def _load_network(
         raise ValueError(f"{checkpoint} must be a checkpoint of masked pre-training")
     name = drawn_target(task)
     if name is None:
-        raise ValueError(f"{checkpoint} must predict HOG or pixels; other targets can't be drawn")
+        raise ValueError(
+            f"{checkpoint} must predict something that can be drawn, which its target "
+            f"{type(task.targets[-1]).__name__} has no pictures for"
+        )
     if task.teacher_prefix:  # the student predicts what its own teacher has
         content = read_trained(checkpoint).content
         load_weights(model, checkpoint, complete=True, teacher=False, content=content)
@@ -197,8 +200,7 @@ def _is_reversed(network: Network) -> bool:
 def _batch(network: Network, clip: Clip, mask: Tensor, path: str) -> ClipBatch:
     pixels = clip.pixels.flip(1) if _is_reversed(network) else clip.pixels
     batch = ClipBatch(pixels, mask=mask[None], crops=clip.crop)
-    find_folder = find_method(network.cfg).label_maps
-    folder = "" if find_folder is None else find_folder(network.cfg)
+    folder = find_method(network.cfg).label_maps(network.cfg)
     if folder:
         label_map = unchecked_label_maps(network.cfg, folder).read(path)
         batch = replace(batch, label_maps=label_map[None])
@@ -260,9 +262,7 @@ def _masks(
 
 
 def _draw_mask(network: Network, generator_seed: Sequence[int]) -> Tensor:
-    samplers = find_method(network.cfg).masks
-    assert samplers is not None
-    sampler = samplers(network.cfg)[0]
+    sampler = find_method(network.cfg).masks(network.cfg)[0]
     assert sampler is not None
     return sampler(np.random.default_rng(list(generator_seed)))
 

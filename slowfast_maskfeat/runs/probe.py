@@ -293,10 +293,7 @@ def _video_accuracy(test: Features, scores: Tensor, ensemble: str) -> dict[str, 
     collected.add(test.rows * num_views + test.views, scores)
     labels = torch.full((num_videos,), -1)
     labels[test.rows] = test.labels
-    found = collected.finalize(labels).as_dict()
-    found["num_videos_incomplete"] = len(found.pop("incomplete_videos"))
-    del found["lost_videos"]
-    return found
+    return collected.finalize(labels).as_dict()
 
 
 def _summary(results: Mapping[str, Any]) -> str:

@@ -119,7 +119,10 @@ class TokenTarget(Target):
 
     def constant_prediction(self, target: Tensor) -> Tensor:
         """Compute the logits of the frequencies of the codes, the same for each code of a token."""
-        counts = torch.bincount(target.flatten(), minlength=self.num_codes)
+        codes = target.flatten()
+        # Unlike `torch.bincount`, it does not wait for a GPU.
+        counts = torch.zeros(self.num_codes, dtype=torch.int64, device=codes.device)
+        counts.index_add_(0, codes, torch.ones_like(codes))
         frequencies = counts / target.numel()
         return frequencies.clamp(min=_SMALLEST).log().repeat(self.codes_per_token)
 

@@ -53,6 +53,11 @@ class StepOutput:
         return torch.cat([sums, numbers])
 
 
+def term_count(number: int, device: torch.device) -> Tensor:
+    """Return the number of terms of a mean as a scalar on a device, which is not waited for."""
+    return torch.full((), float(number), device=device)
+
+
 def with_one_weight(sums: Tensor, scalars: Collection[str], own: Collection[str]) -> Tensor:
     """Give all scalars the weight of the loss.
 

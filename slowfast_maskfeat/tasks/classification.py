@@ -16,7 +16,7 @@ from slowfast_maskfeat.distributed import AllReduce
 from slowfast_maskfeat.metrics.accuracy import VideoScores, mean_credit
 from slowfast_maskfeat.metrics.read_later import ReadLater
 from slowfast_maskfeat.metrics.saved_scores import SavedScores
-from slowfast_maskfeat.tasks.base import Evaluation, StepOutput, Task
+from slowfast_maskfeat.tasks.base import Evaluation, StepOutput, Task, term_count
 
 ClassLoss = Callable[[Tensor, Tensor], Tensor]
 
@@ -66,9 +66,7 @@ class Classification(Task):
         return output.float()
 
     def step(self, model: nn.Module, batch: ClipBatch) -> StepOutput:
-        """Compute the mean loss over the clips; the scalar `top1` is the accuracy in percent.
-
-        With mixup labels, the predicted class's weight counts as partial credit: see `mean_credit`.
+        """Compute the mean loss over the clips, and the scalars of `figures`.
 
         Raises:
             ValueError: the batch has no labels.
@@ -76,10 +74,17 @@ class Classification(Task):
         if batch.labels is None:
             raise ValueError("classification needs labels, got an annotation file with only paths")
         logits = self.logits(model, batch.clips)
-        loss = self.loss(logits, batch.labels).mean()
-        credit = mean_credit(logits.detach(), batch.labels, label_smoothing=self.label_smoothing)
-        weight = torch.full((), float(len(batch)), device=loss.device)  # does not wait for a GPU
-        return StepOutput(loss, weight, {"top1": 100 * credit})
+        loss = self.loss(logits, self.targets(batch.labels)).mean()
+        weight = term_count(len(batch), loss.device)
+        return StepOutput(loss, weight, self.figures(logits.detach(), batch.labels))
+
+    def figures(self, logits: Tensor, labels: Tensor) -> dict[str, Tensor]:
+        """Compute the accuracy of a training batch in percent, `top1`.
+
+        With mixup labels, the predicted class's weight counts as partial credit: see `mean_credit`.
+        """
+        credit = mean_credit(logits, labels, label_smoothing=self.label_smoothing)
+        return {"top1": 100 * credit}
 
     def targets(self, labels: Tensor) -> Tensor:
         """Return the labels that the loss takes."""
@@ -134,10 +139,7 @@ class ScoreEvaluation(Evaluation):
 
     def results(self) -> dict[str, Any]:
         """Compute the accuracy over videos."""
-        metrics = self._scores.finalize(self._labels).as_dict()
-        metrics["num_videos_incomplete"] = len(metrics.pop("incomplete_videos"))
-        del metrics["lost_videos"]  # the evaluation loop adds them with path and reason
-        return metrics
+        return self._scores.finalize(self._labels).as_dict()
 
     def summary(self, results: Mapping[str, Any]) -> str:
         """Describe accuracy and loss."""

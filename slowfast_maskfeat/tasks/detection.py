@@ -25,7 +25,7 @@ from slowfast_maskfeat.metrics.ava_map import (
 from slowfast_maskfeat.metrics.average_precision import IOU_THRESHOLD
 from slowfast_maskfeat.metrics.box_scores import BoxScores
 from slowfast_maskfeat.metrics.read_later import ReadLater
-from slowfast_maskfeat.tasks.base import Evaluation, StepOutput, Task
+from slowfast_maskfeat.tasks.base import Evaluation, StepOutput, Task, term_count
 
 BoxLoss = Callable[[Tensor, Tensor], Tensor]
 
@@ -78,9 +78,7 @@ class Detection(Task):
         num_boxes = len(batch.boxes)
         # Without boxes the sum is empty: it and its gradients are 0.
         terms = self.loss(logits, batch.labels) if num_boxes else logits.sum(1)
-        return StepOutput(
-            terms.sum() / max(num_boxes, 1), torch.tensor(float(num_boxes), device=logits.device)
-        )
+        return StepOutput(terms.sum() / max(num_boxes, 1), term_count(num_boxes, logits.device))
 
     def evaluation(self, videos: VideoList, num_views: int) -> Evaluation:
         """Evaluate the mean average precision over the key frames of a split."""

@@ -15,6 +15,7 @@ from slowfast_maskfeat.augment import normalize
 from slowfast_maskfeat.backbones import MaskedModel, resize_mask, split_masks
 from slowfast_maskfeat.clips.batch import ClipBatch
 from slowfast_maskfeat.figures import Drawing, HOGDrawing, MapDrawing, PixelDrawing
+from slowfast_maskfeat.frozen import evaluating
 from slowfast_maskfeat.shapes import Grid
 from slowfast_maskfeat.targets import (
     ClassTarget,
@@ -65,10 +66,8 @@ def draw_reconstructions(
     if task.teacher is not None:
         return None
     images = task.images(batch)
-    was_training = model.training
-    model.eval()
-    pictures = model.decode(model.encode(images))
-    model.train(was_training)
+    with evaluating(model):
+        pictures = model.decode(model.encode(images))
     frames, made = (
         (x.movedim(1, -1) * 255).round().byte().unflatten(0, (len(batch), -1)).cpu()
         for x in (images, pictures)
@@ -126,10 +125,8 @@ def predicted_drawings(
         raise ValueError(
             f"the mask grid must divide the {grid} grid of predicted tokens, got {mask_grid}"
         )
-    was_training = model.training
-    model.eval()
-    predicted = model(normalize(batch.clips, task.mean, task.std), batch.mask)[-1].float()
-    model.train(was_training)
+    with evaluating(model):
+        predicted = model(normalize(batch.clips, task.mean, task.std), batch.mask)[-1].float()
     encoded = target.encode_batch(batch, grid)  # (B, N, ...)
     filled = encoded.clone()
     mask = resize_mask(last_mask, grid)  # (B, t, h, w)

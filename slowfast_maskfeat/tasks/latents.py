@@ -19,7 +19,7 @@ from slowfast_maskfeat.ema import Teacher
 from slowfast_maskfeat.losses import mean_or_zero
 from slowfast_maskfeat.targets import FeatureTarget
 from slowfast_maskfeat.targets.teacher_tokens import TeacherTokens
-from slowfast_maskfeat.tasks.base import StepOutput, unwrap
+from slowfast_maskfeat.tasks.base import StepOutput, term_count, unwrap
 from slowfast_maskfeat.tasks.masked_prediction import MaskedPrediction
 
 
@@ -105,7 +105,7 @@ class LatentPrediction(MaskedPrediction):
             rows = take_masked(encoded, resize_mask(mask, grid).flatten(1))
             loss = loss + mean_or_zero(target.loss(prediction, rows))
             baseline = baseline + target.baseline_loss(rows)
-        weight = torch.full((), float(len(predictions[0])), device=batch.clips.device)
+        weight = term_count(len(predictions[0]), batch.clips.device)
         return StepOutput(loss / len(masks), weight, {"baseline": baseline / len(masks)})
 
     def after_step(self, model: nn.Module, progress: float, taken: Tensor) -> None:

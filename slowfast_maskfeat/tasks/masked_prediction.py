@@ -18,7 +18,14 @@ from slowfast_maskfeat.datasets import VideoList
 from slowfast_maskfeat.losses import mean_or_zero
 from slowfast_maskfeat.shapes import Grid
 from slowfast_maskfeat.targets.base import Target
-from slowfast_maskfeat.tasks.base import Evaluation, LossEvaluation, StepOutput, Task, unwrap
+from slowfast_maskfeat.tasks.base import (
+    Evaluation,
+    LossEvaluation,
+    StepOutput,
+    Task,
+    term_count,
+    unwrap,
+)
 
 
 class MaskedPrediction(Task):
@@ -59,7 +66,7 @@ class MaskedPrediction(Task):
             baseline = baseline + target.baseline_loss(encoded)
             for name, value in target.scalars(prediction.detach(), encoded).items():
                 further[name] = further.get(name, 0) + value / len(targets)
-        weight = torch.full((), float(len(predictions[0])), device=batch.clips.device)
+        weight = term_count(len(predictions[0]), batch.clips.device)
         return StepOutput(loss, weight, {"baseline": baseline, **further})
 
     def evaluation(self, videos: VideoList, num_views: int) -> Evaluation:

@@ -9,12 +9,11 @@ from typing import Any
 import numpy as np
 import torch
 import torch.nn.functional as F
-from torch import Tensor, nn
+from torch import Tensor
 
-from slowfast_maskfeat.clips.batch import ClipBatch
 from slowfast_maskfeat.datasets import VideoList
 from slowfast_maskfeat.metrics.multi_label import average_precisions, mean_average_precision
-from slowfast_maskfeat.tasks.base import Evaluation, StepOutput
+from slowfast_maskfeat.tasks.base import Evaluation
 from slowfast_maskfeat.tasks.classification import Classification, ScoreEvaluation
 
 
@@ -31,18 +30,9 @@ class MultiLabelClassification(Classification):
         """Return targets (B, K) of such, or of class numbers (B,)."""
         return labels if labels.ndim == 2 else F.one_hot(labels, self.num_classes).float()
 
-    def step(self, model: nn.Module, batch: ClipBatch) -> StepOutput:
-        """Compute the mean loss over the clips.
-
-        Raises:
-            ValueError: the batch has no labels.
-        """
-        if batch.labels is None:
-            raise ValueError("classification needs labels, got an annotation file with only paths")
-        logits = self.logits(model, batch.clips)
-        loss = self.loss(logits, self.targets(batch.labels)).mean()
-        weight = torch.full((), float(len(batch)), device=loss.device)  # does not wait for a GPU
-        return StepOutput(loss, weight)
+    def figures(self, logits: Tensor, labels: Tensor) -> dict[str, Tensor]:
+        """Compute nothing: the mean average precision of a batch says little."""
+        return {}
 
     def evaluation(self, videos: VideoList, num_views: int) -> Evaluation:
         """Evaluate the mean average precision over videos."""
@@ -58,8 +48,6 @@ class _LabelSetEvaluation(ScoreEvaluation):
 
     def results(self) -> dict[str, Any]:
         counts = self._scores.counts()
-        counts["num_videos_incomplete"] = len(counts.pop("incomplete_videos"))
-        del counts["lost_videos"]  # the evaluation loop adds them with path and reason
         rows = self._scores.clip_counts.sum(1) > 0
         labels = self._labels[rows].numpy()
         precisions = average_precisions(self._scores.video_scores()[rows].numpy(), labels)

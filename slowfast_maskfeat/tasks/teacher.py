@@ -18,7 +18,7 @@ from slowfast_maskfeat.ema import Teacher
 from slowfast_maskfeat.losses import koleo, view_cross_entropy
 from slowfast_maskfeat.losses.precision import at_least_float32
 from slowfast_maskfeat.schedules import EpochWarmup
-from slowfast_maskfeat.tasks.base import Evaluation, LossEvaluation, Task
+from slowfast_maskfeat.tasks.base import Evaluation, LossEvaluation, Task, term_count
 
 
 class TeacherTask(Task):
@@ -79,7 +79,7 @@ class TeacherTask(Task):
 
     def num_samples(self, batch: ClipBatch) -> Tensor:
         """Return the number of samples of a batch as a weight: () on its device."""
-        return torch.full((), float(len(batch)), device=batch.clips.device)
+        return term_count(len(batch), batch.clips.device)
 
     def keep_apart(self, pooled: Tensor, loss: Tensor) -> tuple[Tensor, dict[str, Tensor]]:
         """Add the distances between the features of different samples to the loss of a training.

@@ -20,7 +20,14 @@ from slowfast_maskfeat.schedules import Schedule
 from slowfast_maskfeat.shapes import Grid
 from slowfast_maskfeat.targets.pixel_values import pixel_values
 from slowfast_maskfeat.targets.teacher_tokens import TeacherTokens
-from slowfast_maskfeat.tasks.base import Evaluation, LossEvaluation, StepOutput, Task, unwrap
+from slowfast_maskfeat.tasks.base import (
+    Evaluation,
+    LossEvaluation,
+    StepOutput,
+    Task,
+    term_count,
+    unwrap,
+)
 from slowfast_maskfeat.tokenizers import Reconstruction, Tokenizer, gumbel_noise
 
 _MOST_VIEWS = 64  # clips of a row in one batch
@@ -106,7 +113,7 @@ class TokenizerTraining(Task):
             distance = self.perceptual(kind.pictures(found.output), images)
             terms = terms + self.perceptual_weight * distance
             scalars["perceptual"] = distance.detach().mean()
-        weight = torch.full((), float(len(images)), device=images.device)
+        weight = term_count(len(images), images.device)
         return StepOutput(terms.mean(), weight, scalars), found.codes
 
     @abstractmethod

@@ -30,6 +30,7 @@ from slowfast_maskfeat.videos.video import (
 )
 
 __all__ = [
+    "DECODERS",
     "DecodeError",
     "MissingFileError",
     "StalledError",
@@ -49,6 +50,9 @@ _BACKENDS = {
     "pyav": f"{_PACKAGE}._pyav_backend",
     "decord": f"{_PACKAGE}._decord_backend",
 }
+DECODERS = ("auto", *_BACKENDS)
+"""Names of the decoders on the CPU."""
+
 # Taken only by its name: its frames are on a GPU, in the process that has one.
 _DEVICE_BACKENDS = {"torchcodec_cuda": f"{_PACKAGE}._torchcodec_cuda_backend"}
 _DISTRIBUTIONS = {

@@ -66,7 +66,8 @@ def test_published_test_meter(name: str) -> None:
         got, torch.tensor(case["video_preds"], dtype=torch.float64), rtol=1e-5, atol=1e-6
     )
     assert result.num_clips == result.num_clips_expected == 240
-    assert result.lost_videos == result.incomplete_videos == []
+    assert result.num_videos_scored == result.num_videos
+    assert result.num_videos_incomplete == 0
     assert result.loss is None
 
 
@@ -106,8 +107,7 @@ def test_lost_clips_and_videos_are_told() -> None:
         ),
     )
     result = meter.finalize(torch.tensor([0, 0, 2, 0]))
-    assert result.lost_videos == [1]
-    assert result.incomplete_videos == [2]
+    assert result.num_videos_incomplete == 1
     assert (result.num_videos, result.num_videos_scored) == (4, 3)
     assert (result.num_clips, result.num_clips_expected) == (5, 8)
     assert result.top1 == pytest.approx(100 * 2 / 3)
@@ -116,13 +116,13 @@ def test_lost_clips_and_videos_are_told() -> None:
         meter.video_scores()[2], torch.tensor([0.1, 0.8, 0.1]).double(), rtol=1e-6, atol=1e-6
     )
     assert not meter.video_scores()[1].any()
-    assert result.as_dict()["lost_videos"] == [1]
+    assert result.as_dict()["num_videos_incomplete"] == 1
 
 
 def test_nothing_scored_is_not_a_number() -> None:
     result = VideoScores(2, 3, 1).finalize(torch.tensor([0, 1]))
     assert math.isnan(result.top1)
-    assert result.lost_videos == [0, 1]
+    assert result.num_videos_scored == 0
 
 
 def test_a_clip_twice_is_an_error() -> None:

@@ -9,6 +9,7 @@ import torch
 from helpers.tiny_cases import tiny_options
 from helpers.tiny_views import view_settings, view_state
 from torch import nn
+from torch._subclasses.fake_tensor import FakeTensorMode
 
 from slowfast_maskfeat.clips import ClipBatch
 from slowfast_maskfeat.config import load_config
@@ -136,6 +137,16 @@ def test_targets_without_rows_have_means_of_zero(name):
     for value in (mean_or_zero(loss).detach(), target.baseline_loss(rows), *scalars.values()):
         assert value.shape == ()
         assert float(value) == 0
+
+
+def test_the_frequencies_of_codes_are_not_waited_for():
+    target = EMPTY_TARGETS["tokens"]
+    codes = torch.tensor([[0, 6, 6, 2]])
+    logits = target.constant_prediction(codes).view(4, 7)
+    assert logits[0].exp().tolist() == pytest.approx([0.25, 0, 0.25, 0, 0, 0, 0.5], abs=1e-6)
+    assert logits.equal(logits[:1].expand(4, -1))
+    with FakeTensorMode():  # raises an error where values are needed
+        assert target.constant_prediction(torch.zeros(3, 4, dtype=torch.int64)).shape == (28,)
 
 
 def test_a_mean_over_terms_is_that_of_torch():
