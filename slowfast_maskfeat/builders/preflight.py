@@ -22,6 +22,7 @@ from slowfast_maskfeat.builders.optimizer import (
 from slowfast_maskfeat.builders.weights import checkpoint_folder
 from slowfast_maskfeat.config import key_value
 from slowfast_maskfeat.datasets import KeyFrames, MissingListError, VideoList
+from slowfast_maskfeat.datasets.list_format import OF_FRAMES
 from slowfast_maskfeat.engine.coordination import from_main
 from slowfast_maskfeat.files import is_file
 from slowfast_maskfeat.metrics.ava_map import measure_hits
@@ -95,7 +96,7 @@ def check_training(cfg: CfgNode, data: DataSource) -> list[str]:
 
 
 def check_files(cfg: CfgNode, lists: Sequence[VideoList]) -> None:
-    """Check that some of the first files of each list exist; some may be missing.
+    """Check that some of the first files of each list exist, and that they are no folders.
 
     Addresses and members of shards are not looked for. All processes of a run must call it; the
     main one looks.
@@ -105,12 +106,17 @@ def check_files(cfg: CfgNode, lists: Sequence[VideoList]) -> None:
         lists: the lists of the run.
 
     Raises:
-        ValueError: none of the first files of a list exists.
+        ValueError: none of the first files of a list exists, or all are folders.
     """
 
     def look() -> None:
         for videos in lists:
             files = videos.first_files(_NUM_PROBED)
+            if files and all(map(os.path.isdir, files)):
+                raise ValueError(
+                    f"{videos.source}: a row must name a video or an image, got the folder "
+                    f"{files[0]!r}; {OF_FRAMES}"
+                )
             if files and not any(map(os.path.exists, files)):
                 is_frames = isinstance(videos, KeyFrames)
                 key = "AVA.FRAME_DIR" if is_frames else "DATA.PATH_PREFIX"

@@ -17,6 +17,7 @@ from slowfast_maskfeat.datasets.list_format import (
     Columns,
     find_columns,
     find_separator,
+    frames_hint,
     header_hint,
     is_kinetics_header,
     is_number,
@@ -307,6 +308,9 @@ class _Rows:
         num_fields = len(fields)
         if columns.label is not None and num_fields < columns.num:
             return f"no label: the number of fields must be {columns.num}, got {num_fields}"
+        hint = frames_hint(fields)
+        if hint and columns.num == 2:
+            return f"the number of fields must be 2, got 3; {hint}"
         hint = "put quotes around the path"
         if self.separator == " ":
             hint = "separate the fields by a comma or tab"

@@ -127,6 +127,17 @@ def _choice(fields: Sequence[str], names: Sequence[str], kind: str) -> str:
     return f"the header names the columns {', '.join(found)} for {kind}, of which the first is read"
 
 
+OF_FRAMES = "extracted frames are read for TRAIN.DATASET charades and ava only"
+
+
+def frames_hint(fields: Sequence[str]) -> str:
+    """A hint at a row of a folder of frames, `folder number label`; "" if it is none."""
+    is_row = len(fields) == 3 and not is_media(fields[0])
+    if not is_row or not all(field.strip().isdecimal() for field in fields[1:]):
+        return ""
+    return f"it looks like a folder of frames with their number: {OF_FRAMES}"
+
+
 def header_hint(fields: Sequence[str]) -> str:
     """Requirements that a row which may be meant as a header does not meet; "" if it is none."""
     if any(is_media(field) or is_number(field) for field in fields):

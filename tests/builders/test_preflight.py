@@ -139,6 +139,16 @@ def test_a_list_of_which_no_first_file_exists_is_refused(lists, tmp_path, split,
         assert _check(lists) == []
 
 
+def test_a_list_of_folders_is_refused(lists, tmp_path):
+    rows = ""
+    for number in range(3):
+        (tmp_path / f"frames_{number}").mkdir()
+        rows += f"{tmp_path / f'frames_{number}'} {number}\n"
+    (lists / "train.csv").write_text(rows)
+    with pytest.raises(ValueError, match=r"train\.csv: a row must name .*frames_0'; extracted fra"):
+        _check(lists)
+
+
 def test_a_test_alone_looks_for_its_files_too(videos, lists, tmp_path):
     short = {"TEST.ENABLE": False}
     assert run(videos, tmp_path / "out", FINETUNING, SHORT, short).returncode == 0

@@ -216,6 +216,11 @@ def test_official_kinetics_annotation(separator, tmp_path):
         ("a b.mp4;1\n", {}, "line 1: the label .*it has a semicolon before a number"),
         ("ident,label\na.mp4,1\n", {"separator": ","}, r"if this .* the paths \(path, video"),
         ("path,verb\na.mp4,1\n", {"separator": ","}, r"if this .* the labels \(label, lab"),
+        (
+            "frames/v0 16 1\n",
+            {},
+            "line 1: the number .* a folder of frames .*charades and ava only",
+        ),
         ("a\0.mp4 1\n" + "b.mp4 1\n" * 9, {}, "got NUL bytes, as in a binary file"),
         ("b.mp4 1\n" * 999 + "a\0.mp4 1\n", {}, "line 1000: the path has a NUL byte"),
     ],
