@@ -134,20 +134,15 @@ def load_weights(
         if other:
             match.refuse(own_head, f"of other classes, {other}")
     has_head = not match.values.keys().isdisjoint(own_head)
+    named = _named_weights(match, full_names, found_names)
     report = LoadReport(
         path=path,
-        loaded=tuple(full_names[name] for name in state if name in match.values),
-        missing=tuple(full_names[name] for name in state if name not in match.values),
-        unexpected=tuple(
-            found_names[name] for name in found if name not in state and name not in match.used
-        ),
-        reshaped={full_names[name]: how for name, how in match.reshaped.items()},
-        refused={full_names[name]: why for name, why in match.refused.items()},
         left_out=tuple(left_out),
         coverage=_coverage(state, match.values, found),
         classifier=explain_classifier(own_head, state, found, match.refused),
         unchecked_order=has_head and bool(class_names) and not file.class_names,
         initialized=initialized,
+        **named,
     )
     _check_numbers(match.values, path)
     # A backbone of an extension may have names like those of a library.
@@ -161,6 +156,29 @@ def load_weights(
         for name, value in match.values.items():
             state[name].copy_(value)
     return report
+
+
+def _named_weights(
+    match: _Match, full_names: Mapping[str, str], found_names: Mapping[str, str]
+) -> dict[str, Any]:
+    """The fields of a report that list weights.
+
+    Args:
+        match: of the file with the model.
+        full_names: short name -> name in the model.
+        found_names: short name -> name in the file.
+    """
+    return {
+        "loaded": tuple(full_names[name] for name in full_names if name in match.values),
+        "missing": tuple(full_names[name] for name in full_names if name not in match.values),
+        "unexpected": tuple(
+            found_names[name]
+            for name in found_names
+            if name not in full_names and name not in match.used
+        ),
+        "reshaped": {full_names[name]: how for name, how in match.reshaped.items()},
+        "refused": {full_names[name]: why for name, why in match.refused.items()},
+    }
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -48,6 +48,7 @@ from slowfast_maskfeat.curation.read_lists import (
 from slowfast_maskfeat.curation.resize_videos import resize_pair
 from slowfast_maskfeat.curation.write_list import ListRow, list_text, separator_for
 from slowfast_maskfeat.datasets import VideoList, read_list
+from slowfast_maskfeat.files import is_address
 from slowfast_maskfeat.log import Progress
 from slowfast_maskfeat.text import printable
 
@@ -76,7 +77,7 @@ def plan(lists: Mapping[Path, VideoList], prefix: str) -> dict[str, str]:
         ValueError: Two originals would have the same copy, or one is not a local file.
     """
     paths = {videos.path(row) for videos in lists.values() for row in range(len(videos))}
-    remote = sorted(path for path in paths if "://" in path)
+    remote = sorted(path for path in paths if is_address(path))
     if remote:
         raise ValueError(f"paths in the lists must be local files, got {remote[0]}")
     whole = {path: os.path.abspath(path) for path in sorted(paths)}

@@ -9,6 +9,7 @@ from fvcore.common.config import CfgNode
 from slowfast_maskfeat.config.defaults import flatten
 from slowfast_maskfeat.config.limits import too_large
 from slowfast_maskfeat.config.numbers import wrong_numbers
+from slowfast_maskfeat.files import is_address
 from slowfast_maskfeat.schedules import POLICIES
 from slowfast_maskfeat.text import quoted
 from slowfast_maskfeat.trackers import TRACKERS
@@ -195,7 +196,7 @@ def check_values(cfg: CfgNode) -> None:
     _require(cfg.TASK.isprintable(), "TASK", "printable", cfg.TASK)
     accepted = f"at most {_LONGEST_TASK} bytes, as a part of file names"
     _require(len(os.fsencode(cfg.TASK)) <= _LONGEST_TASK, "TASK", accepted, cfg.TASK)
-    _require("://" not in cfg.OUTPUT_DIR, "OUTPUT_DIR", "a local folder", cfg.OUTPUT_DIR)
+    _require(not is_address(cfg.OUTPUT_DIR), "OUTPUT_DIR", "a local folder", cfg.OUTPUT_DIR)
     for rate in cfg.PROBE.LEARNING_RATES:
         is_accepted = isinstance(rate, int | float) and 0 < rate <= _LARGEST_RATE
         _require(is_accepted, "PROBE.LEARNING_RATES", f"in (0, {_LARGEST_RATE}]", rate)

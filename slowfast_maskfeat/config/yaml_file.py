@@ -199,7 +199,7 @@ def _read(file: str, above: tuple[str, ...], done: list[str]) -> tuple[dict[str,
 def _beside(file: str, base: str) -> str:
     """Path of a base, relative to the folder of the file, or of a shipped file by its name."""
     base = expand_home(base)
-    if "://" in base or os.path.isabs(base):
+    if is_address(base) or os.path.isabs(base):
         return base
     path = os.path.normpath(os.path.join(os.path.dirname(file), base))
     if is_file(path):

@@ -11,6 +11,8 @@ from typing import NamedTuple
 
 import numpy as np
 
+from slowfast_maskfeat.files import is_address
+
 
 class ListRow(NamedTuple):
     """A row to write: path with forward slashes, and class number or None."""
@@ -23,7 +25,7 @@ def relative_rows(paths: Sequence[str], labels: Sequence[int] | None, folder: st
     """Make rows with paths relative to the folder of the videos, and unchanged addresses."""
     rows = []
     for index, path in enumerate(paths):
-        if "://" not in path:
+        if not is_address(path):
             path = os.path.relpath(path, folder).replace(os.sep, "/")
         rows.append(ListRow(path, None if labels is None else int(labels[index])))
     return rows

@@ -20,7 +20,7 @@ from slowfast_maskfeat.builders.data_source import DataSource
 from slowfast_maskfeat.builders.datasets import dataset_kind, shard_patterns
 from slowfast_maskfeat.curation.write_list import ListRow, list_text, separator_for
 from slowfast_maskfeat.datasets import MissingListError, VideoList
-from slowfast_maskfeat.files import atomic_write
+from slowfast_maskfeat.files import atomic_write, is_address
 
 Rows = NDArray[np.int64]
 SPLITS = ("train", "val", "test")
@@ -196,7 +196,7 @@ def _write_lists(folder: Path, rows: Mapping[str, tuple[VideoList, Rows]]) -> di
         labels: Sequence[int | None] = videos.single_labels() or [None] * len(videos)
         paths = (videos.path(int(row)) for row in taken)
         lists[split] = [
-            ListRow(path if "://" in path else os.path.abspath(path), labels[row])
+            ListRow(path if is_address(path) else os.path.abspath(path), labels[row])
             for path, row in zip(paths, taken.tolist(), strict=True)
         ]
     separator = separator_for([row for of_split in lists.values() for row in of_split])

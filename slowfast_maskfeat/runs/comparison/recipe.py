@@ -14,6 +14,7 @@ from typing import Any, TypeVar
 from slowfast_maskfeat.config.defaults import flatten
 from slowfast_maskfeat.config.shipped import find_shipped
 from slowfast_maskfeat.config.yaml_file import read_yaml
+from slowfast_maskfeat.files import is_address
 from slowfast_maskfeat.runs.comparison.methods import (
     EQUAL_KEYS,
     METHODS,
@@ -150,7 +151,7 @@ def _parse(
         if stage not in configs:
             raise ValueError(f"configs must name a YAML file for {stage}, got none")
     _check_names("configs", configs, STAGES)
-    if data and "://" not in data:
+    if data and not is_address(data):
         data = os.path.abspath(data)
     recipe = Recipe(
         title=str(content.get("title") or path.stem),
