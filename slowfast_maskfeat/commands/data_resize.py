@@ -22,6 +22,7 @@ import argparse
 import json
 import os
 from collections.abc import Mapping, Sequence
+from contextlib import suppress
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -33,7 +34,7 @@ from slowfast_maskfeat.commands._options import (
     add_lists,
     add_output_folder,
 )
-from slowfast_maskfeat.curation.jobs import Failure, Journal, run_jobs
+from slowfast_maskfeat.curation.jobs import Failure, run_jobs
 from slowfast_maskfeat.curation.output_files import (
     check_folder,
     reading_keys,
@@ -133,54 +134,16 @@ def make_copies(
     Raises:
         ValueError: A copy in the folder is that of another video.
     """
-    sources = Journal(options.output / "sources.jsonl", {})
-    try:
-        missing = [
-            (path, str(options.output / copy))
-            for path, copy in copies.items()
-            if not _is_made(options.output / copy, path, sources.done.get(copy))
-        ]
-        return _make(missing, copies, sources, options)
-    finally:
-        sources.close()
-
-
-def _is_made(copy: Path, path: str, source: list[Any] | None) -> bool:
-    """Whether a file is the copy of a video as it is now.
-
-    Args:
-        copy: the file.
-        path: of the video.
-        source: path, size and time of the video that the file was made from; None if unknown.
-    """
-    if source is None or not copy.exists():
-        return False
-    is_path = source[0] == os.path.abspath(path)
-    try:
-        is_same = source[1:] == _source(path)[1:]
-    except OSError:  # a copy may outlive its original
-        is_same = is_path
-    if not is_same and not is_path:
-        raise ValueError(
-            f"{copy} is the copy of {source[0]}, not of {path}; choose another --output, or a "
-            "--prefix above both"
-        )
-    return is_same
-
-
-def _source(path: str) -> list[Any]:
-    status = os.stat(path)
-    return [os.path.abspath(path), status.st_size, status.st_mtime_ns]
-
-
-def _make(
-    missing: Sequence[tuple[str, str]],
-    copies: Mapping[str, str],
-    sources: Journal,
-    options: argparse.Namespace,
-) -> tuple[dict[str, str], list[str]]:
+    record = options.output / "sources.jsonl"
+    made_from = _read_sources(record)
+    missing: dict[str, list[Any] | None] = {}
+    for path, copy in copies.items():
+        found = _source(path)
+        if not _is_made(options.output / copy, path, found, made_from.get(copy)):
+            missing[path] = found
     for place in {os.path.dirname(copy) for copy in copies.values()}:
         (options.output / place).mkdir(parents=True, exist_ok=True)
+    pairs = [(path, str(options.output / copies[path])) for path in missing]
     work = partial(
         resize_pair,
         short_side=options.short_side,
@@ -189,17 +152,65 @@ def _make(
     )
     refused: dict[str, str] = {}
     made: list[str] = []
-    progress = Progress(len(copies), "resizing", initial=len(copies) - len(missing))
-    jobs = run_jobs(work, missing, processes=options.processes, timeout=options.timeout)
+    progress = Progress(len(copies), "resizing", initial=len(copies) - len(pairs))
+    jobs = run_jobs(work, pairs, processes=options.processes, timeout=options.timeout)
     for (path, copy), result in jobs:
         if isinstance(result, Failure):
             refused[path] = result.reason
         else:
             made.append(copy)
-            sources.add(copies[path], _source(path))
+            _add_source(record, copies[path], missing[path])
         progress.update(refused=len(refused))
     progress.close()
     return refused, made
+
+
+def _is_made(copy: Path, path: str, found: list[Any] | None, made_from: list[Any] | None) -> bool:
+    """Whether a file is the copy of a video as it is now.
+
+    Args:
+        copy: the file.
+        path: of the video.
+        found: see `_source`.
+        made_from: the same of the video that the file was made from; None if that is not known.
+    """
+    if not copy.exists():
+        return False
+    if made_from is None or found is None:  # made by a former version; or outlives its original
+        return True
+    is_path = made_from[0] == found[0]
+    if made_from[1:] != found[1:] and not is_path:
+        raise ValueError(
+            f"{copy} is the copy of {made_from[0]}, not of {path}; choose another --output, or a "
+            "--prefix above both"
+        )
+    return bool(made_from[1:] == found[1:])
+
+
+def _source(path: str) -> list[Any] | None:
+    """Path, size and time of a video; None if there is none."""
+    try:
+        status = os.stat(path)
+    except OSError:
+        return None
+    return [os.path.abspath(path), status.st_size, status.st_mtime_ns]
+
+
+def _read_sources(record: Path) -> dict[str, list[Any]]:
+    """Read the original of each copy; lines that were cut say nothing."""
+    sources: dict[str, list[Any]] = {}
+    for line in record.read_bytes().splitlines() if record.exists() else ():
+        with suppress(ValueError):
+            copy, *source = json.loads(line)
+            sources[copy] = source
+    return sources
+
+
+def _add_source(record: Path, copy: str, source: list[Any] | None) -> None:
+    """Append the original of a copy in one write, since several commands may share the folder."""
+    if source is not None:
+        with open(record, "ab", buffering=0) as file:
+            file.write(json.dumps([copy, *source]).encode("ascii") + b"\n")
 
 
 def write_lists(

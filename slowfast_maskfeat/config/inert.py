@@ -264,7 +264,12 @@ INERT_TOGETHER = (
         lambda cfg: cfg.MASK.ENABLE and not _has_blocks_of_frames(cfg),
         "on random masks and masks of videos: it limits the blocks of image masks",
     ),
-    Overruled("DATA.TIME_DIFF_PROB", (0.0,), _of_images, "on images, which have no next frame"),
+    Overruled(
+        "DATA.TIME_DIFF_PROB",
+        (0.0,),
+        _of_images,
+        "on images, which have no next frame",
+    ),
     Overruled("DATA.COLOR_RND_GRAYSCALE", (0.0,), _has_no_jitter, _WITHOUT_JITTER),
     Overruled("DATA.SSL_COLOR_BRI_CON_SAT", ([0.4, 0.4, 0.4],), _has_no_jitter, _WITHOUT_JITTER),
     Overruled("DATA.SSL_COLOR_HUE", (0.1,), _has_no_jitter, _WITHOUT_JITTER),

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ast
+import datetime
 import difflib
 import importlib
 import os
@@ -218,10 +219,11 @@ def _remedy(name: str, error: Exception) -> str:
         if name.endswith(".py"):
             return f"; IMPORTS takes the name of a module: {name.removesuffix('.py')}"
         return "; install it, or put its folder into PYTHONPATH"
+    package = os.path.dirname(os.path.dirname(__file__)) + os.sep
     frames = [
         frame
         for frame in traceback.extract_tb(error.__traceback__)
-        if frame.filename != __file__ and "importlib" not in frame.filename
+        if not frame.filename.startswith(package) and "importlib" not in frame.filename
     ]
     return f" ({frames[-1].filename}, line {frames[-1].lineno})" if frames else ""
 
@@ -358,6 +360,8 @@ def _merge(cfg: CfgNode, key: str, value: Any, *, source: str, inert: dict[str, 
 
 def _nearest(key: str) -> str:
     """A hint at the known key most similar to `key`; empty if there is none."""
+    if key == "_BASE_":
+        return "; it belongs in a file, and --cfg takes several files"
     known = [name for name, _ in flatten(default_config())] + [*INERT_KEYS, "_BASE_"]
     near = difflib.get_close_matches(key.upper(), known, n=1, cutoff=0.6)
     if not near:
@@ -421,8 +425,10 @@ def _coerce(key: str, value: Any, default: Any, source: str) -> Any:
         return [value]
     if kind is str and value is None:
         return ""
+    if kind is str and (isinstance(value, str) or type(value) is datetime.date):
+        return _with_home(key, str(value))
     if type(value) is kind:
-        return _with_home(key, value)
+        return value
     is_number = isinstance(value, (int, float)) and not isinstance(value, bool)
     hint = "; put quotes around it" if kind is str and is_number else ""
     raise ValueError(

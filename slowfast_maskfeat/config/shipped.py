@@ -51,11 +51,20 @@ def find_shipped(name: str) -> str:
     Raises:
         ValueError: several files have the name.
     """
-    found = [] if os.path.isfile(name) else _named(name)
+    return name if os.path.isfile(name) else shipped_path(name) or name
+
+
+def shipped_path(name: str) -> str:
+    """Return the path of the shipped file of a name, whatever the current folder has; or "".
+
+    Raises:
+        ValueError: several files have the name.
+    """
+    found = _named(name)
     if len(found) > 1:
         names = " or ".join(f"{path.parent.name}/{path.stem}" for path in found)
         raise ValueError(f"{name} is the name of several configurations: {names}")
-    return str(found[0]) if found else name
+    return str(found[0]) if found else ""
 
 
 def nearest_shipped(name: str) -> str:

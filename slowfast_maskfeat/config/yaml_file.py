@@ -9,7 +9,7 @@ from typing import Any, NamedTuple
 import yaml
 
 from slowfast_maskfeat.config.defaults import default_config, flatten
-from slowfast_maskfeat.config.shipped import find_shipped, is_shipped, nearest_shipped
+from slowfast_maskfeat.config.shipped import is_shipped, nearest_shipped, shipped_path
 from slowfast_maskfeat.files import expand_home, is_address, is_file, kind_of_file, open_text
 from slowfast_maskfeat.text import cut, cut_quotes, printable, quoted
 
@@ -202,10 +202,7 @@ def _beside(file: str, base: str) -> str:
     if is_address(base) or os.path.isabs(base):
         return base
     path = os.path.normpath(os.path.join(os.path.dirname(file), base))
-    if is_file(path):
-        return path
-    shipped = find_shipped(base)
-    return path if shipped == base else shipped
+    return path if is_file(path) else shipped_path(base) or path
 
 
 def _in_sections(content: Mapping[Any, Any], source: str, depth: int = 0) -> dict[str, Any]:

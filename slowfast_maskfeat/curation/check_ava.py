@@ -6,7 +6,6 @@ import os
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from types import MappingProxyType
 from typing import NamedTuple
 
 from slowfast_maskfeat.curation.check_videos import measure_length
@@ -73,22 +72,17 @@ class Media(NamedTuple):
         paths: name of a video -> its file, or first frame.
         lengths: name -> seconds, or why it cannot be decoded.
         begin: time of the first frame of each video; None: determined for each.
-        second_names: names of videos that have another one before, in `paths` -> the first one.
     """
 
     where: str
     paths: Mapping[str, str]
     lengths: Mapping[str, float | Failure]
     begin: float | None
-    second_names: Mapping[str, str] = MappingProxyType({})
 
     def problem(self, name: str, second: float) -> str:
         """Problem of a key frame, or ""."""
         if name not in self.paths:
             return f"the video {name!r} is missing in {self.where}"
-        if name in self.second_names:
-            first = self.second_names[name]
-            return f"the video {self.paths[name]} must have one name, got {first!r} and {name!r}"
         length = self.lengths[name]
         if isinstance(length, Failure):
             return f"the video {self.paths[name]} cannot be decoded: {length.reason}"
@@ -124,13 +118,7 @@ def find_media(
         progress.update()
     progress.close()
     lengths = {name: measured[path] for name, path in paths.items()}
-    firsts: dict[str, str] = {}
-    second_names = {
-        name: first
-        for name, path in paths.items()
-        if (first := firsts.setdefault(path, name)) != name
-    }
-    return Media(folder, paths, lengths, begin, second_names)
+    return Media(folder, paths, lengths, begin)
 
 
 def find_frames(

@@ -15,7 +15,9 @@ _NUMBER = re.compile(r"\b(?:label_)?id\s*:\s*(-?\d{1,18})\b")
 _NAME = re.compile(r"""\bname\s*:\s*(?:"((?:[^"\\]|\\.)*)"|'((?:[^'\\]|\\.)*)')""")
 _QUOTED = re.compile(r""""(?:[^"\\\n]|\\.)*"|'(?:[^'\\\n]|\\.)*'""")
 _COMMENT = re.compile(rf"({_QUOTED.pattern})|#[^\n]*")
-_ESCAPE = re.compile(rb"\\([0-7]{1,3}|[xX][0-9a-fA-F]{1,2}|.)", re.DOTALL)
+_ESCAPE = re.compile(
+    rb"\\([0-7]{1,3}|[xX][0-9a-fA-F]{1,2}|u[0-9a-fA-F]{4}|U[0-9a-fA-F]{8}|.)", re.DOTALL
+)
 _CONTROLS = {b"a": 7, b"b": 8, b"t": 9, b"n": 10, b"v": 11, b"f": 12, b"r": 13}
 
 
@@ -58,8 +60,10 @@ def read_labelmap(path: str | os.PathLike[str]) -> dict[int, str]:
         key = int(number[1])
         try:
             value = _unescaped(name[1] or name[2] or "")
-        except UnicodeDecodeError as error:
+        except (ValueError, OverflowError) as error:  # no character has these bytes or number
             raise ValueError(f"{path}, line {line}: the name must be UTF-8: {error}") from error
+        if not value.isprintable():
+            raise ValueError(f"{path}, line {line}: the name must be printable, got {value!r}")
         if not 1 <= key <= _MAX_ID:
             raise ValueError(f"{path}, line {line}: the id must be in [1, {_MAX_ID}], got {key}")
         if key in names:
@@ -91,6 +95,8 @@ def _unescaped(text: str) -> str:
             return bytes([int(code, 8) & 255])
         if code[:1] in b"xX" and len(code) > 1:
             return bytes([int(code[1:], 16)])
+        if code[:1] in b"uU" and len(code) > 1:
+            return chr(int(code[1:], 16)).encode("utf-8", "surrogatepass")
         return bytes([_CONTROLS[code]]) if code in _CONTROLS else code
 
     return _ESCAPE.sub(character, text.encode()).decode()

@@ -308,9 +308,6 @@ class _Rows:
         num_fields = len(fields)
         if columns.label is not None and num_fields < columns.num:
             return f"no label: the number of fields must be {columns.num}, got {num_fields}"
-        hint = frames_hint(fields)
-        if hint and columns.num == 2:
-            return f"the number of fields must be 2, got 3; {hint}"
         hint = "put quotes around the path"
         if self.separator == " ":
             hint = "separate the fields by a comma or tab"
@@ -319,7 +316,7 @@ class _Rows:
         return (
             f"the number of fields must be {columns.num}, got {num_fields} separated by "
             f"{SEPARATORS[self.separator]}; if the path contains the separator, {hint}"
-            f"{self._hint(fields)}"
+            f"{frames_hint(fields)}{self._hint(fields)}"
         )
 
     def _hint(self, fields: list[str]) -> str:

@@ -135,7 +135,7 @@ def frames_hint(fields: Sequence[str]) -> str:
     is_row = len(fields) == 3 and not is_media(fields[0])
     if not is_row or not all(field.strip().isdecimal() for field in fields[1:]):
         return ""
-    return f"it looks like a folder of frames with their number: {OF_FRAMES}"
+    return f"; if it is a folder of frames with their number: {OF_FRAMES}"
 
 
 def header_hint(fields: Sequence[str]) -> str:

@@ -6,6 +6,7 @@ import re
 import warnings
 from pathlib import Path
 
+import numpy as np
 import pytest
 import yaml
 
@@ -35,6 +36,8 @@ def test_a_string_that_looks_like_a_number_stays(tmp_path):
     path = _write(tmp_path / "a.yaml", "OUTPUT_DIR: '2024_11_29'\nTASK: '1e3'\n")
     cfg = load_config([path])
     assert (cfg.OUTPUT_DIR, cfg.TASK) == ("2024_11_29", "1e3")
+    path = _write(tmp_path / "a.yaml", "OUTPUT_DIR: 2024-11-29\n")
+    assert load_config([path], {"TASK": np.str_("x")}).OUTPUT_DIR == "2024-11-29"
     path = _write(tmp_path / "a.yaml", "OUTPUT_DIR: 2024_11_29\n")
     with pytest.raises(ValueError, match=r"OUTPUT_DIR must .*got 20241129, an integer; put quotes"):
         load_config([path])
@@ -48,13 +51,16 @@ def test_overrides_are_pairs_or_a_mapping():
             load_config("demo/finetune", wrong)
 
 
-def test_a_base_may_be_a_shipped_file(tmp_path):
+def test_a_base_may_be_a_shipped_file(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)  # whose files are no bases
+    _write(tmp_path / "k400_MVITv2_S_16x4_FT.yaml", "TASK: elsewhere\n")
     (tmp_path / "deep").mkdir()
     for name in ("demo/finetune", "k400_MVITv2_S_16x4_FT.yaml"):
         path = _write(tmp_path / "deep" / "a.yaml", f"_BASE_: {name}\nTASK: mine\n")
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")
-            assert load_config(path) == load_config(name, ["TASK", "mine"])
+            expected = load_config(name.removesuffix(".yaml"), ["TASK", "mine"])
+            assert load_config(path) == expected
     (tmp_path / "deep" / "demo").mkdir()
     _write(tmp_path / "deep" / "demo" / "finetune", "TASK: beside\n")
     path = _write(tmp_path / "deep" / "a.yaml", "_BASE_: demo/finetune\n")
@@ -65,12 +71,18 @@ def test_a_base_may_be_a_shipped_file(tmp_path):
     path = _write(tmp_path / "deep" / "a.yaml", "_base_: ../b.yaml\n")
     with pytest.raises(ValueError, match=r"unknown key '_base_'; did you mean _BASE_\?"):
         load_config(path)
+    with pytest.raises(ValueError, match=r"unknown key '_BASE_'; it belongs in a file"):
+        load_config([], ["_BASE_", "demo/finetune"])
 
 
 @pytest.mark.parametrize(
     ("text", "message"),
     [
         ("len(3)", r"cannot be imported: object of type 'int' .* \(.*odd_module\.py, line 2\)$"),
+        (
+            "from slowfast_maskfeat.config import add_keys; add_keys({'TRAIN.BATCH_SIZE': 3})",
+            r"exists already.* \(.*odd_module\.py, line 2\)$",
+        ),
         ("import no_such_thing", r"No module named 'no_such_thing' \(.*odd_module\.py, line 2\)$"),
         (None, r"No module named 'odd_module'; install it, or put its folder into PYTHONPATH$"),
     ],

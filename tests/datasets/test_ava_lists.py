@@ -246,7 +246,7 @@ def test_label_maps_are_read_in_both_forms(text, tmp_path):
         ('# item { name: "x" id: 9 }\nitem { name: "a" id: 1 }', {1: "a"}),
         ('item {\n name: "a"  # id: 7, the dog\'s {\n id: 1\n}', {1: "a"}),
         ('item { name: "#1 \\"fan\\"" id: 2 } # "', {2: '#1 "fan"'}),
-        (r'item { name: "caf\303\251 \x41\t\\" id: 3 }', {3: "café A\t\\"}),
+        (r'item { name: "caf\303\251 \x41\u00e9\U0001F600\\" id: 3 }', {3: "café Aé😀\\"}),
         ("item { name: 'é\\'s' id: 4 }", {4: "é's"}),
     ],
 )
@@ -260,6 +260,9 @@ def test_comments_and_escapes_of_label_maps(text, names, tmp_path):
     [
         ("", "must contain `item"),
         (r'item {name: "\377" id: 1}', r"line 1: the name must be UTF-8"),
+        (r'item {name: "\ud800" id: 1}', r"line 1: the name must be UTF-8"),
+        (r'item {name: "\U00110000" id: 1}', r"line 1: the name must be UTF-8"),
+        (r'item {name: "a\nb" id: 1}', r"line 1: the name must be printable, got 'a\\nb'"),
         ('item {\n name: "a"\n}\n', r"line 1: an item must have"),
         (
             'item {name: "a" id: 1}\n\nitem {name: "b" id: 1}',

@@ -219,7 +219,7 @@ def test_official_kinetics_annotation(separator, tmp_path):
         (
             "frames/v0 16 1\n",
             {},
-            "line 1: the number .* a folder of frames .*charades and ava only",
+            "line 1: .*comma or tab; if it is a folder of frames .* ava only",
         ),
         ("a\0.mp4 1\n" + "b.mp4 1\n" * 9, {}, "got NUL bytes, as in a binary file"),
         ("b.mp4 1\n" * 999 + "a\0.mp4 1\n", {}, "line 1000: the path has a NUL byte"),
