@@ -25,7 +25,7 @@ from slowfast_maskfeat.builders import build_model, build_optimizer
 from slowfast_maskfeat.builders.freezing import check_frozen_blocks, freeze_blocks
 from slowfast_maskfeat.checkpoints import find_checkpoints, load_checkpoint
 from slowfast_maskfeat.config import load_config
-from slowfast_maskfeat.engine.evaluate import _evaluating
+from slowfast_maskfeat.frozen import evaluating
 
 CASES = ("v2_ft_nocls", "img_vit_ft", "v1_sep", "v1_normstem", "vid_vit_sincos")
 DROPS = {"MVIT__DROPPATH_RATE": 0.5, "MVIT__DROPOUT_RATE": 0.5}
@@ -106,7 +106,7 @@ def test_frozen_modules_stay_in_evaluation_mode(number):
     first = frozen_tokens()
     assert not first.requires_grad
     assert frozen_tokens().equal(first)  # neither dropout nor drop path
-    with _evaluating([model]):
+    with evaluating(model):
         assert not any(module.training for module in model.modules())
         assert frozen_tokens().equal(first)
     assert [module.training for module in model.modules()] == modes
