@@ -132,7 +132,11 @@ def expected(folder):
 @pytest.mark.parametrize("where", [*BACKENDS, "with-the-interpreter-locked"])
 def test_a_worker_that_hangs_is_replaced(folder, expected, where, num_workers, training):
     path = folder / f"{HUNG}.mp4"
-    options = {"backend": where} if where in BACKENDS else {"views": _Pausing(_view())}
+    options = (
+        {"decoding": DecodeOptions(backend=where)}
+        if where in BACKENDS
+        else {"views": _Pausing(_view())}
+    )
     with hanging_to_open(path) if where in BACKENDS else nullcontext():
         loader = _loader(folder, training=training, num_workers=num_workers, **options)
         start = time.monotonic()
