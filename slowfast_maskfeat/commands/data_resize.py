@@ -197,12 +197,13 @@ def _source(path: str) -> list[Any] | None:
 
 
 def _read_sources(record: Path) -> dict[str, list[Any]]:
-    """Read the original of each copy; lines that were cut say nothing."""
+    """Read the original of each copy; damaged lines say nothing."""
     sources: dict[str, list[Any]] = {}
     for line in record.read_bytes().splitlines() if record.exists() else ():
         with suppress(ValueError):
-            copy, *source = json.loads(line)
-            sources[copy] = source
+            row = json.loads(line)
+            if isinstance(row, list) and len(row) == 4:
+                sources[row[0]] = row[1:]
     return sources
 
 

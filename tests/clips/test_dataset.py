@@ -255,6 +255,16 @@ def test_uniform_views_show_the_frames_of_their_times(folder):
         assert clip.equal(transform(torch.from_numpy(frames[numbers]))[0])
 
 
+def test_a_clip_that_does_not_fit_into_memory_is_lost(folder, monkeypatch):
+    view = _random_view()
+    monkeypatch.setattr(view, "load", lambda *_: torch.empty(1 << 60, dtype=torch.uint8))
+    (lost,) = _dataset(folder, view)[SampleKey(0, 3)].lost
+    assert (lost.row, lost.reason) == (3, "a clip does not fit into memory")
+    monkeypatch.setattr(view, "load", lambda *_: torch.empty(2).view(3))
+    with pytest.raises(RuntimeError, match="shape"):
+        _dataset(folder, view)[SampleKey(0, 3)]
+
+
 def test_training_replaces_a_lost_video_and_tells_it(broken_folder):
     dataset = _dataset(broken_folder, seed=1, replace_lost=True)
     sample = dataset[SampleKey(0, 2)]

@@ -202,6 +202,8 @@ def test_a_copy_is_that_of_its_original(originals, tmp_path):
     (other / "a").mkdir(parents=True)
     (other / "a" / "1.mp4").write_bytes(first.read_bytes() + b"0")
     (tmp_path / "other" / "train.csv").write_text("a/1.mp4,7\n")
+    with open(small / "sources.jsonl", "a") as file:  # damaged lines say nothing
+        file.write('7\n["videos/a/1.mp4"]\n["videos/a/1.m')
     refused = _run(other, "--output", small, code=2)
     assert f"1.mp4 is the copy of {first}, not of {other / 'a' / '1.mp4'}" in refused.stderr
 
