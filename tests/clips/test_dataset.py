@@ -257,10 +257,10 @@ def test_uniform_views_show_the_frames_of_their_times(folder):
 
 def test_a_clip_that_does_not_fit_into_memory_is_lost(folder, monkeypatch):
     view = _random_view()
-    monkeypatch.setattr(view, "load", lambda *_: torch.empty(1 << 60, dtype=torch.uint8))
+    monkeypatch.setattr(RandomView, "load", lambda *_: torch.empty(1 << 60, dtype=torch.uint8))
     (lost,) = _dataset(folder, view)[SampleKey(0, 3)].lost
     assert (lost.row, lost.reason) == (3, "a clip does not fit into memory")
-    monkeypatch.setattr(view, "load", lambda *_: torch.empty(2).view(3))
+    monkeypatch.setattr(RandomView, "load", lambda *_: torch.empty(2).view(3))
     with pytest.raises(RuntimeError, match="shape"):
         _dataset(folder, view)[SampleKey(0, 3)]
 
