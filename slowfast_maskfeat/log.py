@@ -25,8 +25,8 @@ class EventLog:
     """Appends one JSON object per line, flushed at once; numbers that are not finite become null.
 
     Args:
-        path: The file, ``OUTPUT_DIR/stats.jsonl``; its folder is created if needed. None writes
-            nothing, for the processes that are not the main one.
+        path: The file, that of :func:`event_log_path`; its folder is created if needed. None
+            writes nothing, for the processes that are not the main one.
     """
 
     def __init__(self, path: str | os.PathLike[str] | None) -> None:
@@ -65,8 +65,13 @@ class EventLog:
             self._file.close()
 
 
+def event_log_path(folder: str | os.PathLike[str]) -> Path:
+    """Path of the log in the folder of a run, ``OUTPUT_DIR``."""
+    return Path(folder) / "stats.jsonl"
+
+
 def read_events(path: str | os.PathLike[str]) -> list[dict[str, Any]]:
-    """Read the events of a stats.jsonl; lines that are not events are counted in a warning.
+    """Read the events of a log; lines that are not events are counted in a warning.
 
     A run that is killed leaves half a line, a full disk or another program any other.
     """

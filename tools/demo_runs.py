@@ -10,10 +10,10 @@ from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from slowfast_maskfeat.checkpoints import find_checkpoints
+from slowfast_maskfeat.checkpoints import checkpoint_folder, find_checkpoints
 from slowfast_maskfeat.cli import exit_code, print_written
 from slowfast_maskfeat.config import load_config
-from slowfast_maskfeat.log import read_events
+from slowfast_maskfeat.log import event_log_path, read_events
 from slowfast_maskfeat.runs.programs import run_program
 from slowfast_maskfeat.runs.shorter import shorter_schedule
 
@@ -100,7 +100,7 @@ def pretrain(data: Path, folder: Path, pairs: Sequence[str], budget: float) -> f
 
 def last_checkpoint(folder: Path) -> Path | None:
     """Last checkpoint of a pre-training; None if there is none."""
-    found = find_checkpoints(folder / "checkpoints", "ssl")
+    found = find_checkpoints(checkpoint_folder(folder), "ssl")
     return found[-1] if found else None
 
 
@@ -118,7 +118,7 @@ def has_clips(data: Path) -> bool:
 
 def events(folder: Path, kind: str) -> list[dict[str, Any]]:
     """Events of one kind in the log of a run."""
-    return [event for event in read_events(folder / "stats.jsonl") if event["event"] == kind]
+    return [event for event in read_events(event_log_path(folder)) if event["event"] == kind]
 
 
 def validation_curves(

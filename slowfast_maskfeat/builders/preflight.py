@@ -19,7 +19,7 @@ from slowfast_maskfeat.builders.optimizer import (
     build_weight_decay,
     schedule_warnings,
 )
-from slowfast_maskfeat.builders.weights import checkpoint_folder
+from slowfast_maskfeat.checkpoints import checkpoint_folder
 from slowfast_maskfeat.config import key_value
 from slowfast_maskfeat.datasets import KeyFrames, MissingListError, VideoList
 from slowfast_maskfeat.datasets.list_format import OF_FRAMES
@@ -160,7 +160,7 @@ def _check_tested_checkpoint(cfg: CfgNode) -> None:
     path = cfg.TEST.CHECKPOINT_FILE_PATH
     if not (path and cfg.TEST.ENABLE and find_method(cfg).is_tested) or is_file(path):
         return
-    if Path(path).absolute().parent != checkpoint_folder(cfg).absolute():
+    if Path(path).absolute().parent != checkpoint_folder(cfg.OUTPUT_DIR).absolute():
         raise ValueError(
             f"TEST.CHECKPOINT_FILE_PATH must be a checkpoint, got {path!r}, which does not exist"
         )

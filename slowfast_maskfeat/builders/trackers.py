@@ -6,8 +6,7 @@ from pathlib import Path
 
 from fvcore.common.config import CfgNode
 
-from slowfast_maskfeat.builders.weights import checkpoint_folder
-from slowfast_maskfeat.checkpoints import find_checkpoints
+from slowfast_maskfeat.checkpoints import checkpoint_folder, find_checkpoints
 from slowfast_maskfeat.config.defaults import flatten
 from slowfast_maskfeat.engine.coordination import from_main
 from slowfast_maskfeat.trackers import TRACKERS, TrackedRun, Trackers
@@ -50,7 +49,7 @@ def open_trackers(cfg: CfgNode, trackers: Trackers) -> None:
             folder=output,
             task=cfg.TASK,
             config=dict(flatten(cfg)),
-            is_resumed=bool(find_checkpoints(checkpoint_folder(cfg), cfg.TASK)),
+            is_resumed=bool(find_checkpoints(checkpoint_folder(cfg.OUTPUT_DIR), cfg.TASK)),
             event_folder=output / (cfg.TENSORBOARD.LOG_DIR or "runs"),
         )
         for name in tracker_names(cfg):

@@ -15,6 +15,7 @@ from slowfast_maskfeat.builders.image_recipe import has_color_first
 from slowfast_maskfeat.builders.methods import find_method
 from slowfast_maskfeat.checkpoints import (
     LoadReport,
+    checkpoint_folder,
     compare_class_names,
     find_checkpoints,
     load_weights,
@@ -145,11 +146,6 @@ def load_tested_weights(
     )
 
 
-def checkpoint_folder(cfg: CfgNode) -> Path:
-    """Return the checkpoint folder of a run."""
-    return Path(cfg.OUTPUT_DIR) / "checkpoints"
-
-
 def finished_checkpoint(cfg: CfgNode) -> str:
     """Return the checkpoint to test or probe.
 
@@ -163,7 +159,7 @@ def finished_checkpoint(cfg: CfgNode) -> str:
     Returns:
         The path; empty if there is none.
     """
-    folder = checkpoint_folder(cfg)
+    folder = checkpoint_folder(cfg.OUTPUT_DIR)
     own = find_checkpoints(folder, cfg.TASK)
     best = best_path(folder, prefix=cfg.TASK)
     if own and cfg.TRAIN.KEEP_BEST == "validation" and best.is_file():
@@ -199,7 +195,7 @@ def check_resumable(
         try:
             compare_class_names(payload.get("class_names") or (), names, path)
         except ValueError as error:
-            if Path(path).parent != checkpoint_folder(cfg):
+            if Path(path).parent != checkpoint_folder(cfg.OUTPUT_DIR):
                 raise
             raise ValueError(
                 f"{error}; to train other classes, set another OUTPUT_DIR than {cfg.OUTPUT_DIR}"

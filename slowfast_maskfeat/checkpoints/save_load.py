@@ -11,7 +11,7 @@ import re
 import shlex
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor
@@ -30,12 +30,43 @@ from slowfast_maskfeat.text import cut, quoted
 
 SUFFIX = ".pyth"
 _SUFFIXES = (SUFFIX, ".pth", ".pt", safetensors_file.SUFFIX)
-_NAME = re.compile(r"(.*checkpoint_epoch_)(\d{5,})(?:_step_(\d{7,}))?" + re.escape(SUFFIX))
+_NAME = re.compile(r"(?:(.+)_)?checkpoint_epoch_(\d{5,})(?:_step_(\d{7,}))?" + re.escape(SUFFIX))
 _PLAIN_TYPES = (bool, int, float, complex, str, bytes, type(None), torch.Size, torch.dtype)
 
 # Whole training files of DINO, iBOT and others have their command line in it. It holds values of
 # the types that are read anyway, and runs no code.
 torch.serialization.add_safe_globals([argparse.Namespace])
+
+
+class _Name(NamedTuple):
+    """What the name of a checkpoint says; sorts by epoch and step."""
+
+    epoch: int
+    step: int
+    task: str
+
+
+def _parse(path: Path) -> _Name | None:
+    """The parts of a name as by :func:`checkpoint_path`; None for any other."""
+    match = _NAME.fullmatch(path.name)
+    return _Name(int(match[2]), int(match[3] or 0), match[1] or "") if match else None
+
+
+def _named(folder: str | os.PathLike[str]) -> list[tuple[_Name, Path]]:
+    """The checkpoints of a folder, which need not exist, oldest first."""
+    paths = Path(folder).iterdir() if Path(folder).is_dir() else ()
+    return sorted((name, path) for path in paths if (name := _parse(path)))
+
+
+def checkpoint_folder(run: str | os.PathLike[str]) -> Path:
+    """Folder of the checkpoints in the folder of a run, ``OUTPUT_DIR``."""
+    return Path(run) / "checkpoints"
+
+
+def folder_of_run(checkpoint: str | os.PathLike[str]) -> Path:
+    """Folder of the run that a checkpoint is of; its own, if it was copied elsewhere."""
+    folder = Path(checkpoint).parent
+    return folder.parent if folder == checkpoint_folder(folder.parent) else folder
 
 
 def checkpoint_path(
@@ -53,7 +84,7 @@ def checkpoint_path(
         ``{prefix_}checkpoint_epoch_00003.pyth`` or ``..._epoch_00003_step_0000120.pyth``.
     """
     within = f"_step_{step:07d}" if step else ""
-    return Path(folder) / f"{_stem(prefix)}{epoch:05d}{within}{SUFFIX}"
+    return Path(folder) / f"{_stem(prefix)}_epoch_{epoch:05d}{within}{SUFFIX}"
 
 
 def best_path(folder: str | os.PathLike[str], *, prefix: str = "") -> Path:
@@ -66,11 +97,11 @@ def best_path(folder: str | os.PathLike[str], *, prefix: str = "") -> Path:
     Returns:
         ``{prefix_}checkpoint_best.pyth``; :func:`find_checkpoints` does not list it.
     """
-    return Path(folder) / f"{f'{prefix}_' if prefix else ''}checkpoint_best{SUFFIX}"
+    return Path(folder) / f"{_stem(prefix)}_best{SUFFIX}"
 
 
 def _stem(prefix: str) -> str:
-    return f"{prefix}_checkpoint_epoch_" if prefix else "checkpoint_epoch_"
+    return f"{prefix}_checkpoint" if prefix else "checkpoint"
 
 
 def find_checkpoints(folder: str | os.PathLike[str], prefix: str = "") -> list[Path]:
@@ -83,24 +114,12 @@ def find_checkpoints(folder: str | os.PathLike[str], prefix: str = "") -> list[P
     Returns:
         Paths in the order of (epoch, step).
     """
-    pattern = re.compile(
-        re.escape(_stem(prefix)) + r"(\d{5,})(?:_step_(\d{7,}))?" + re.escape(SUFFIX)
-    )
-    found: list[tuple[int, int, Path]] = []
-    if not Path(folder).is_dir():
-        return []
-    for path in Path(folder).iterdir():
-        match = pattern.fullmatch(path.name)
-        if match:
-            found.append((int(match[1]), int(match[2] or 0), path))
-    return [path for _, _, path in sorted(found)]
+    return [path for name, path in _named(folder) if name.task == prefix]
 
 
 def find_tasks(folder: str | os.PathLike[str]) -> list[str]:
     """List the tasks (``TASK``) that have checkpoints in a folder, which need not exist."""
-    pattern = re.compile(r"(?:(.+)_)?checkpoint_epoch_\d{5,}(?:_step_\d{7,})?" + re.escape(SUFFIX))
-    names = [path.name for path in Path(folder).iterdir()] if Path(folder).is_dir() else []
-    return sorted({match[1] or "" for match in map(pattern.fullmatch, names) if match})
+    return sorted({name.task for name, _ in _named(folder)})
 
 
 def keep_last(folder: str | os.PathLike[str], prefix: str, n: int) -> list[Path]:
@@ -232,20 +251,13 @@ def newest_undamaged_before(path: Path) -> Path | None:
     Returns:
         The newest older one in its folder whose checksums match; None if there is none.
     """
-    name = _NAME.fullmatch(path.name)
-    if name is None:
+    own = _parse(path)
+    if own is None:
         return None
-    prefix = name[1].removesuffix("checkpoint_epoch_").removesuffix("_")
-    for other in reversed(find_checkpoints(path.parent, prefix)):
-        if _order(other) < _order(path) and _is_undamaged(other):
+    for name, other in reversed(_named(path.parent)):
+        if name.task == own.task and name < own and _is_undamaged(other):
             return other
     return None
-
-
-def _order(path: Path) -> tuple[int, int]:
-    name = _NAME.fullmatch(path.name)
-    assert name is not None, path
-    return int(name[2]), int(name[3] or 0)
 
 
 def _is_undamaged(path: Path) -> bool:

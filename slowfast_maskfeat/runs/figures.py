@@ -26,7 +26,7 @@ from slowfast_maskfeat.figures import (
     prediction_panel,
     training_curves,
 )
-from slowfast_maskfeat.log import read_events
+from slowfast_maskfeat.log import event_log_path, read_events
 
 _NUM_CLIPS = 4
 
@@ -52,7 +52,7 @@ def draw_figures(
     events: list[Mapping[str, Any]] = []
 
     def draw_curves() -> None:
-        events.extend(read_events(folder / "stats.jsonl"))
+        events.extend(read_events(event_log_path(folder)))
         if not any(event["event"] in ("train", "epoch", "validation") for event in events):
             raise ValueError("stats.jsonl begins after the last epoch")
         method = find_method(cfg)

@@ -15,10 +15,10 @@ from slowfast_maskfeat.builders.data_source import DataSource
 from slowfast_maskfeat.builders.methods import find_method
 from slowfast_maskfeat.builders.weights import (
     check_resumable,
-    checkpoint_folder,
     load_first_teacher,
     load_first_weights,
 )
+from slowfast_maskfeat.checkpoints import checkpoint_folder
 from slowfast_maskfeat.checkpoints.save_load import find_checkpoints, load_checkpoint
 from slowfast_maskfeat.ema import WeightAverage
 from slowfast_maskfeat.engine.state import TrainState, is_resumable
@@ -42,7 +42,7 @@ def set_first_state(cfg: CfgNode, state: TrainState, data: DataSource, *, may_ch
     Raises:
         ValueError: the checkpoint is damaged, or does not fit the model or the configuration.
     """
-    folder = checkpoint_folder(cfg)
+    folder = checkpoint_folder(cfg.OUTPUT_DIR)
     own = find_checkpoints(folder, cfg.TASK)
     if own:
         return _resume(cfg, state, own[-1], load_checkpoint(own[-1]), data, may_change)

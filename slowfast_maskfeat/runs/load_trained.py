@@ -19,7 +19,12 @@ from slowfast_maskfeat.builders.model_size import check_model_size
 from slowfast_maskfeat.builders.precision import set_precision
 from slowfast_maskfeat.builders.trained_config import trained_config
 from slowfast_maskfeat.builders.weights import load_tested_weights
-from slowfast_maskfeat.checkpoints import find_checkpoints, find_tasks, load_checkpoint
+from slowfast_maskfeat.checkpoints import (
+    checkpoint_folder,
+    find_checkpoints,
+    find_tasks,
+    load_checkpoint,
+)
 from slowfast_maskfeat.checkpoints.hugging_face import is_hugging_face
 from slowfast_maskfeat.config import Overrides
 
@@ -211,7 +216,7 @@ def checkpoint_file(checkpoint: str | os.PathLike[str]) -> str:
         return os.fspath(checkpoint)
     if (path / FILE_NAME).is_file():
         return str(path / FILE_NAME)
-    folders = (path, path / "checkpoints")
+    folders = (path, checkpoint_folder(path))
     numbered = [
         find_checkpoints(folder, task)[-1] for folder in folders for task in find_tasks(folder)
     ]

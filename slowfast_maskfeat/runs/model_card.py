@@ -12,7 +12,8 @@ from fvcore.common.config import CfgNode
 from torch import nn
 
 from slowfast_maskfeat.builders.model_card import CardFacts, card_facts
-from slowfast_maskfeat.log import read_events
+from slowfast_maskfeat.checkpoints import folder_of_run
+from slowfast_maskfeat.log import event_log_path, read_events
 from slowfast_maskfeat.runs.load_trained import Origin
 from slowfast_maskfeat.runs.report import file_sha256
 from slowfast_maskfeat.text import cut, printable
@@ -21,7 +22,6 @@ CARD = "README.md"
 """Name of the file."""
 
 _LIBRARY = "slowfast_maskfeat"
-_LOG = "stats.jsonl"
 _MARK = "<!-- written by slowfast_maskfeat; SHA-256 of the lines above: {} -->"
 
 
@@ -128,10 +128,10 @@ def _training(facts: CardFacts, origin: Origin) -> list[str]:
 def _results(origin: Origin) -> list[tuple[str, str]]:
     """Read the results of a checkpoint from the log of its training."""
     file = Path(origin.path)
-    folder = file.parent.parent if file.parent.name == "checkpoints" else file.parent
-    if not (folder / _LOG).is_file() or not file.is_file():
+    log = event_log_path(folder_of_run(file))
+    if not log.is_file() or not file.is_file():
         return []
-    events = read_events(folder / _LOG)
+    events = read_events(log)
     rows = []
     validations = [
         event

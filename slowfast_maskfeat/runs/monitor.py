@@ -6,7 +6,6 @@ import math
 import time
 from collections.abc import Mapping
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -21,8 +20,7 @@ from slowfast_maskfeat.builders.data import build_loader, clips_at_once
 from slowfast_maskfeat.builders.data_source import DataSource
 from slowfast_maskfeat.builders.methods import find_method
 from slowfast_maskfeat.builders.precision import autocast_precision
-from slowfast_maskfeat.builders.weights import checkpoint_folder
-from slowfast_maskfeat.checkpoints import read_header
+from slowfast_maskfeat.checkpoints import checkpoint_folder, read_header
 from slowfast_maskfeat.checkpoints.save_load import best_path
 from slowfast_maskfeat.datasets import VideoList
 from slowfast_maskfeat.engine.coordination import from_main
@@ -31,7 +29,7 @@ from slowfast_maskfeat.engine.monitor import Monitor
 from slowfast_maskfeat.engine.state import TrainState
 from slowfast_maskfeat.engine.stop_signals import StopSignals
 from slowfast_maskfeat.features.extraction import FeatureExtraction, FeatureKind
-from slowfast_maskfeat.log import read_events
+from slowfast_maskfeat.log import event_log_path, read_events
 from slowfast_maskfeat.metrics.representation import effective_rank, mean_deviation
 from slowfast_maskfeat.probes import neighbor_scores
 from slowfast_maskfeat.runs.features import feature_network_of
@@ -88,7 +86,7 @@ def _best_so_far(cfg: CfgNode, state: TrainState) -> float:
 
     One of a later epoch does not count: the epochs up to it are trained again.
     """
-    path = best_path(checkpoint_folder(cfg), prefix=cfg.TASK)
+    path = best_path(checkpoint_folder(cfg.OUTPUT_DIR), prefix=cfg.TASK)
     if not cfg.TRAIN.KEEP_BEST or state.checkpoint is None or not path.exists():
         return -math.inf
     try:
@@ -138,7 +136,7 @@ class CollapseWatch:
 
 def _rank_before(cfg: CfgNode, state: TrainState) -> float:
     """Return the effective rank before the first epoch in the log of a resumed run, or NaN."""
-    log = Path(cfg.OUTPUT_DIR, "stats.jsonl")
+    log = event_log_path(cfg.OUTPUT_DIR)
     ranks = [
         event.get("rank")
         for event in (read_events(log) if state.checkpoint is not None and log.exists() else [])

@@ -17,7 +17,8 @@ from slowfast_maskfeat.builders.data_source import DataSource
 from slowfast_maskfeat.builders.kernels import switch_on_kernels
 from slowfast_maskfeat.builders.methods import find_method
 from slowfast_maskfeat.builders.preflight import check_files
-from slowfast_maskfeat.builders.weights import checkpoint_folder, finished_checkpoint
+from slowfast_maskfeat.builders.weights import finished_checkpoint
+from slowfast_maskfeat.checkpoints import checkpoint_folder
 from slowfast_maskfeat.datasets import MissingListError, VideoList
 from slowfast_maskfeat.features import FeatureRows, Features
 from slowfast_maskfeat.features.extraction import FeatureKind
@@ -92,7 +93,7 @@ def run_probe(cfg: CfgNode, device: torch.device, log: EventLog, *, data: DataSo
     if not checkpoint:
         print_main(
             "TEST.CHECKPOINT_FILE_PATH and TRAIN.CHECKPOINT_FILE_PATH are empty, and "
-            f"{checkpoint_folder(cfg)} has no checkpoint of TASK {cfg.TASK!r}"
+            f"{checkpoint_folder(cfg.OUTPUT_DIR)} has no checkpoint of TASK {cfg.TASK!r}"
         )
     frozen = build_frozen_model(cfg, checkpoint, device, data=data)
     switch_on_kernels(cfg, device, frozen.model)

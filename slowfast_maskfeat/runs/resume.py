@@ -9,15 +9,19 @@ from typing import Any
 
 from fvcore.common.config import CfgNode
 
-from slowfast_maskfeat.builders.weights import checkpoint_folder
-from slowfast_maskfeat.checkpoints import find_checkpoints, find_tasks
+from slowfast_maskfeat.checkpoints import (
+    checkpoint_folder,
+    find_checkpoints,
+    find_tasks,
+    folder_of_run,
+)
 from slowfast_maskfeat.checkpoints.header import read_header
 from slowfast_maskfeat.checkpoints.save_load import best_path
 from slowfast_maskfeat.config import changed_keys, changes_training, difference_table
 from slowfast_maskfeat.engine.best_validation import BestValidation
 from slowfast_maskfeat.engine.coordination import from_main
 from slowfast_maskfeat.engine.state import TrainState
-from slowfast_maskfeat.log import read_events
+from slowfast_maskfeat.log import event_log_path, read_events
 from slowfast_maskfeat.runs.report import print_main
 
 
@@ -27,7 +31,7 @@ def check_folder(cfg: CfgNode) -> None:
     Raises:
         ValueError: there are some: the training would mix its checkpoints with them.
     """
-    folder = checkpoint_folder(cfg)
+    folder = checkpoint_folder(cfg.OUTPUT_DIR)
     earlier = [] if cfg.TRAIN.AUTO_RESUME else from_main(lambda: find_checkpoints(folder, cfg.TASK))
     if earlier:
         raise ValueError(
@@ -39,10 +43,10 @@ def check_folder(cfg: CfgNode) -> None:
 
 def print_other_tasks(cfg: CfgNode) -> None:
     """Print that the folder has checkpoints of other tasks only, which are not resumed from."""
-    others = find_tasks(checkpoint_folder(cfg))
+    others = find_tasks(checkpoint_folder(cfg.OUTPUT_DIR))
     if others:
         print_main(
-            f"warning: {checkpoint_folder(cfg)} has checkpoints of TASK "
+            f"warning: {checkpoint_folder(cfg.OUTPUT_DIR)} has checkpoints of TASK "
             f"{', '.join(map(repr, others))}, none of TASK {cfg.TASK!r}: this run does not resume"
         )
 
@@ -99,7 +103,7 @@ def find_following(kind: str, checkpoint: Path) -> Mapping[str, Any] | None:
     Returns:
         The event; None if there is none.
     """
-    log = checkpoint.parent.parent / "stats.jsonl"
+    log = event_log_path(folder_of_run(checkpoint))
     for event in reversed(read_events(log) if log.exists() else []):
         if event.get("event") == kind and event.get("checkpoint") == checkpoint.name:
             return event
@@ -112,7 +116,7 @@ def find_following(kind: str, checkpoint: Path) -> Mapping[str, Any] | None:
 def is_owed(cfg: CfgNode, state: TrainState, kind: str) -> bool:
     """Return whether the run was stopped before an event that follows its last checkpoint."""
     path = state.checkpoint
-    if path is None or path.parent != checkpoint_folder(cfg) or state.step:
+    if path is None or path.parent != checkpoint_folder(cfg.OUTPUT_DIR) or state.step:
         return False
     return from_main(lambda: find_following(kind, path) is None)
 
@@ -153,7 +157,7 @@ def is_validation_owed(cfg: CfgNode, state: TrainState, best: BestValidation | N
         return is_owed(cfg, state, "validation")
     if best.last_epoch == state.epoch:
         return False
-    is_own = path.parent == checkpoint_folder(cfg)
+    is_own = path.parent == checkpoint_folder(cfg.OUTPUT_DIR)
     event = from_main(lambda: find_following("validation", path) if is_own else None)
     if event is None:
         return True
@@ -166,7 +170,7 @@ def is_validation_owed(cfg: CfgNode, state: TrainState, best: BestValidation | N
 
 def _is_kept(cfg: CfgNode, value: Any) -> bool:
     """Return whether the best checkpoint is that of a validation with this value."""
-    path = best_path(checkpoint_folder(cfg), prefix=cfg.TASK)
+    path = best_path(checkpoint_folder(cfg.OUTPUT_DIR), prefix=cfg.TASK)
     try:
         record = read_header(path).get("best") if path.exists() else None
     except ValueError:  # damaged: it is written again

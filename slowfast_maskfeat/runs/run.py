@@ -17,7 +17,7 @@ from slowfast_maskfeat.builders.preflight import check_files, check_named_decode
 from slowfast_maskfeat.builders.trackers import check_trackers
 from slowfast_maskfeat.config import import_extensions
 from slowfast_maskfeat.engine.coordination import locked
-from slowfast_maskfeat.log import EventLog
+from slowfast_maskfeat.log import EventLog, event_log_path
 from slowfast_maskfeat.runs.probe import run_probe
 from slowfast_maskfeat.runs.report import print_main
 from slowfast_maskfeat.runs.test import check_results_path, run_test
@@ -64,7 +64,7 @@ def run(cfg: CfgNode, *, may_change: bool = True) -> list[Path]:
         print_main(f"OUTPUT_DIR is {folder}")
         for warning in warnings:
             print_main(f"warning: {warning}")
-        stats = folder / "stats.jsonl"
+        stats = event_log_path(folder)
         log = EventLog(stats if distributed.is_main() else None)
         try:
             with Trackers() as trackers:

@@ -8,10 +8,10 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from slowfast_maskfeat import distributed
-from slowfast_maskfeat.checkpoints import find_checkpoints
+from slowfast_maskfeat.checkpoints import checkpoint_folder, find_checkpoints
 from slowfast_maskfeat.config import load_run_config
 from slowfast_maskfeat.engine.launch import launch
-from slowfast_maskfeat.log import read_events
+from slowfast_maskfeat.log import event_log_path, read_events
 from slowfast_maskfeat.runs.load_trained import checkpoint_file
 from slowfast_maskfeat.runs.process import run_process
 
@@ -73,13 +73,13 @@ def train(
             f"{cfg.TRAIN.ENABLE} and {cfg.PROBE.KIND!r}; tests and probes are commands, maskfeat "
             "test and maskfeat probe"
         )
-    log = Path(cfg.OUTPUT_DIR) / "stats.jsonl"
+    log = event_log_path(cfg.OUTPUT_DIR)
     num_earlier = len(read_events(log)) if log.exists() else 0
     choice = distributed.choose_device(cfg.NUM_GPUS)
     backend = "gloo" if choice.type == "cpu" else cfg.DIST_BACKEND
     launch(run_process, choice.num_processes, (cfg, "OUTPUT_DIR" in given), backend=backend)
     folder = log.parent
-    last = find_checkpoints(folder / "checkpoints", cfg.TASK)[-1]
+    last = find_checkpoints(checkpoint_folder(folder), cfg.TASK)[-1]
     earlier, later = (events := read_events(log))[:num_earlier], events[num_earlier:]
     of_last = [event for event in earlier if Path(event.get("checkpoint") or "").name == last.name]
     return Trained(folder, last, _results([*of_last, *later]))

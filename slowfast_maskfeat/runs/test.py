@@ -26,10 +26,10 @@ from slowfast_maskfeat.builders.methods import build_model, build_task, find_met
 from slowfast_maskfeat.builders.precision import autocast_precision
 from slowfast_maskfeat.builders.preflight import check_files
 from slowfast_maskfeat.builders.weights import (
-    checkpoint_folder,
     finished_checkpoint,
     load_tested_weights,
 )
+from slowfast_maskfeat.checkpoints import checkpoint_folder
 from slowfast_maskfeat.clips import ClipLoader
 from slowfast_maskfeat.disk import make_folder
 from slowfast_maskfeat.engine.coordination import from_main
@@ -104,8 +104,8 @@ def run_test(
     path = finished_checkpoint(cfg)
     if not path:
         raise ValueError(
-            f"TEST.CHECKPOINT_FILE_PATH must name a checkpoint, since {checkpoint_folder(cfg)} has "
-            f"none of TASK {cfg.TASK!r}"
+            "TEST.CHECKPOINT_FILE_PATH must name a checkpoint, since "
+            f"{checkpoint_folder(cfg.OUTPUT_DIR)} has none of TASK {cfg.TASK!r}"
         )
     report = load_tested_weights(cfg, model, path, data=data)
     sha256 = file_sha256(path) if distributed.is_main() else ""

@@ -26,7 +26,7 @@ from slowfast_maskfeat.builders.optimizer import (
 )
 from slowfast_maskfeat.builders.precision import autocast_precision, precision_note
 from slowfast_maskfeat.builders.trackers import open_trackers
-from slowfast_maskfeat.builders.weights import checkpoint_folder
+from slowfast_maskfeat.checkpoints import checkpoint_folder
 from slowfast_maskfeat.clips import ClipLoader
 from slowfast_maskfeat.datasets import MissingListError
 from slowfast_maskfeat.engine.best_validation import BestValidation
@@ -94,7 +94,7 @@ def run_training(
     note = precision_note(cfg, device)
     if note:
         print_main(note)
-    check_shared(checkpoint_folder(cfg))
+    check_shared(checkpoint_folder(cfg.OUTPUT_DIR))
     started_from = set_first_state(cfg, state, data, may_change=may_change)
     state.model = compiled(model, cfg.TRAIN.COMPILE)
     # A backbone for masks as well as classes has a mask token, which these may not use.
@@ -239,7 +239,7 @@ def _settings(
         checkpoint_step_period=cfg.TRAIN.CHECKPOINT_STEP_PERIOD,
         keep_checkpoints=cfg.TRAIN.KEEP_CHECKPOINTS,
         max_nonfinite=cfg.TRAIN.MAX_NONFINITE,
-        folder=checkpoint_folder(cfg),
+        folder=checkpoint_folder(cfg.OUTPUT_DIR),
         prefix=cfg.TASK,
         shown=shown,
     )

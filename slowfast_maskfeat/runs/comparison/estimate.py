@@ -10,7 +10,7 @@ from pathlib import Path
 
 from slowfast_maskfeat.builders.data_source import DataSource
 from slowfast_maskfeat.datasets import MissingListError
-from slowfast_maskfeat.log import read_events
+from slowfast_maskfeat.log import event_log_path, read_events
 from slowfast_maskfeat.runs.comparison.execute import Executor, Outcome
 from slowfast_maskfeat.runs.comparison.pieces import Piece, Plan
 from slowfast_maskfeat.runs.comparison.plan import make_plan
@@ -143,7 +143,7 @@ def _measure(folder: Path, piece: Piece, outcome: Outcome) -> Measured:
             samples=sum(_count(piece, split) for split in ("train", "val", "test")),
             probe=outcome.seconds,
         )
-    events = read_events(folder / piece.folder / "stats.jsonl")
+    events = read_events(event_log_path(folder / piece.folder))
     steps = [event["seconds"] for event in events if event["event"] == "train"]
     seconds = {
         kind: (event["seconds"], event["num_expected"])

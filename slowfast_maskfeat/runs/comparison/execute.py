@@ -14,12 +14,12 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from slowfast_maskfeat.checkpoints import find_checkpoints
+from slowfast_maskfeat.checkpoints import checkpoint_folder, find_checkpoints
 from slowfast_maskfeat.config.defaults import flatten
 from slowfast_maskfeat.config.yaml_file import read_yaml
 from slowfast_maskfeat.engine.coordination import locked
 from slowfast_maskfeat.files import atomic_write
-from slowfast_maskfeat.log import EventLog, read_events
+from slowfast_maskfeat.log import EventLog, event_log_path, read_events
 from slowfast_maskfeat.runs.comparison.lists import replace_folder
 from slowfast_maskfeat.runs.comparison.pieces import Piece, Plan, quiet_config
 from slowfast_maskfeat.runs.programs import Usage, run_program
@@ -234,7 +234,7 @@ class Executor:
 
     def _is_done(self, name: str) -> bool:
         """Whether a piece was made, and its folder is still there."""
-        log = self._output / self._plan.pieces[name].folder / "stats.jsonl"
+        log = event_log_path(self._output / self._plan.pieces[name].folder)
         return log.is_file() and any(end["status"] == "done" for end in self._ends(name))
 
     def _ends(self, name: str) -> list[dict[str, Any]]:
@@ -317,7 +317,7 @@ class Executor:
         if not begins or begins[-1].get("settings") == _digest(settings) or not path.is_file():
             return
         has_failed = bool(ends) and ends[-1]["status"] == "failed"
-        folder = self._output / piece.folder / "checkpoints"
+        folder = checkpoint_folder(self._output / piece.folder)
         if has_failed and not find_checkpoints(folder, piece.task):
             return  # it left nothing that other settings could be mixed with
         before = dict(flatten(read_yaml(path)[0]))
@@ -359,13 +359,13 @@ def _nothing() -> None:
 
 def last_checkpoint(folder: Path, piece: Piece) -> Path | None:
     """Return the last checkpoint in the folder of a piece; None without one."""
-    found = find_checkpoints(folder / "checkpoints", piece.task)
+    found = find_checkpoints(checkpoint_folder(folder), piece.task)
     return found[-1] if found else None
 
 
 def validation_accuracy(folder: Path) -> float | None:
     """Return the last top-1 on the validation split in the log of a run; None if there is none."""
-    path = folder / "stats.jsonl"
+    path = event_log_path(folder)
     events = read_events(path) if path.is_file() else []
     found = [event.get("top1") for event in events if event["event"] == "validation"]
     return found[-1] if found else None

@@ -7,9 +7,10 @@ from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
-from slowfast_maskfeat.checkpoints import find_checkpoints
+from slowfast_maskfeat.checkpoints import checkpoint_folder, find_checkpoints
 from slowfast_maskfeat.figures import page
 from slowfast_maskfeat.files import atomic_write
+from slowfast_maskfeat.log import event_log_path
 from slowfast_maskfeat.runs.comparison import facts, tables
 from slowfast_maskfeat.runs.comparison.execute import Outcome
 from slowfast_maskfeat.runs.comparison.methods import METHODS, SCRATCH
@@ -256,9 +257,9 @@ def _files(plan: Plan, output: Path, outcomes: Mapping[str, Outcome]) -> str:
         if outcome.is_done:
             files = [
                 ("configuration", folder / f"{piece.kind}.yaml"),
-                ("log", folder / "stats.jsonl"),
+                ("log", event_log_path(folder)),
             ]
-            last = find_checkpoints(folder / "checkpoints", piece.task)[-1:]
+            last = find_checkpoints(checkpoint_folder(folder), piece.task)[-1:]
             files += [("checkpoint", path) for path in last]
             found[name] = [
                 (text, file.relative_to(output).as_posix())

@@ -9,7 +9,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from slowfast_maskfeat.log import read_events
+from slowfast_maskfeat.log import event_log_path, read_events
 from slowfast_maskfeat.runs.comparison.execute import Outcome
 from slowfast_maskfeat.runs.comparison.methods import (
     BASELINE,
@@ -190,7 +190,7 @@ def read_environment(plan: Plan, output: Path, outcomes: Mapping[str, Outcome]) 
     """Return what the trainings ran on: torch, device and processes, each once."""
     found: dict[str, dict[str, None]] = {}
     for name, outcome in outcomes.items():
-        path = output / plan.pieces[name].folder / "stats.jsonl"
+        path = event_log_path(output / plan.pieces[name].folder)
         if outcome.is_done and path.is_file():
             start = next((e for e in read_events(path) if e["event"] == "start"), {})
             for title, of_start in (
@@ -235,7 +235,7 @@ class _Reader:
             return []
         folder = self._plan.pieces[name].folder
         if folder not in self._logs:
-            self._logs[folder] = read_events(self._output / folder / "stats.jsonl")
+            self._logs[folder] = read_events(event_log_path(self._output / folder))
         return [event for event in self._logs[folder] if event["event"] == kind]
 
     def _by_seed(self, values: Mapping[int, float | None]) -> Statistic:
