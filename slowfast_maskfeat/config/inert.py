@@ -13,6 +13,8 @@ from typing import Any, NamedTuple
 
 from fvcore.common.config import CfgNode
 
+from slowfast_maskfeat.config.defaults import default_config
+
 # Sections without effect: the key that enables the section, if there is one, and the reason. A
 # section without such a key warns at any of its keys.
 INERT_SECTIONS: dict[str, tuple[str | None, str]] = {
@@ -110,15 +112,15 @@ class Overruled(NamedTuple):
 
     Attributes:
         key: The key.
-        neutral: Values that need no warning.
         is_inert: (configuration) -> whether the key has no effect.
         reason: Reason, which completes "KEY: value has no effect ...".
+        neutral: Values that need no warning, beside the default.
     """
 
     key: str
-    neutral: tuple[object, ...]
     is_inert: Callable[[CfgNode], bool]
     reason: str
+    neutral: tuple[object, ...] = ()
 
 
 def _of_images(cfg: CfgNode) -> bool:
@@ -163,146 +165,125 @@ def _is_of_other_views(types: tuple[str, ...], cfg: CfgNode) -> bool:
     return cfg.MODEL.MODEL_NAME == "ContrastiveModel" and cfg.CONTRASTIVE.TYPE not in types
 
 
-# Keys of some kinds of CONTRASTIVE.TYPE alone, with their defaults.
-_OF_VIEWS: dict[tuple[str, ...], dict[str, object]] = {
-    ("byol",): {"PREDICTOR_DEPTHS": [], "HIDDEN_BIAS": False, "LAST_BIAS": True},
-    ("dino", "ibot"): {
-        "TEACHER_T": [0.04, 0.07],
-        "TEACHER_T_EPOCHS": 0,
-        "CENTER_MOMENTUM": 0.9,
-        "BOTTLENECK_DIM": 256,
-        "NORM_LAST_LAYER": True,
-        "FREEZE_LAST_LAYER_EPOCHS": 0,
-    },
-    ("ibot",): {
-        "PATCH_TEACHER_T": [0.04, 0.07],
-        "PATCH_DIM": 0,
-        "PATCH_CENTER": "all",
-        "VIEW_WEIGHT": 1.0,
-        "PATCH_WEIGHT": 1.0,
-    },
+# Keys of some kinds of CONTRASTIVE.TYPE alone.
+_OF_VIEWS: dict[tuple[str, ...], tuple[str, ...]] = {
+    ("byol",): ("PREDICTOR_DEPTHS", "HIDDEN_BIAS", "LAST_BIAS"),
+    ("dino", "ibot"): (
+        "TEACHER_T",
+        "TEACHER_T_EPOCHS",
+        "CENTER_MOMENTUM",
+        "BOTTLENECK_DIM",
+        "NORM_LAST_LAYER",
+        "FREEZE_LAST_LAYER_EPOCHS",
+    ),
+    ("ibot",): ("PATCH_TEACHER_T", "PATCH_DIM", "PATCH_CENTER", "VIEW_WEIGHT", "PATCH_WEIGHT"),
 }
 
 # New keys that contradict others are errors where the object is built, and so are published keys
 # that select two kinds of one thing.
-INERT_TOGETHER = (
+_OVERRULED = (
     *(
         Overruled(
             f"CONTRASTIVE.{name}",
-            (default,),
             partial(_is_of_other_views, types),
             f"unless CONTRASTIVE.TYPE is {' or '.join(types)}",
         )
         for types, keys in _OF_VIEWS.items()
-        for name, default in keys.items()
+        for name in keys
     ),
     Overruled(
         "AUG.COLOR_JITTER",
-        (None, 0.4),
         lambda cfg: cfg.AUG.ENABLE and not _of_images(cfg),
         "on videos, as in the published code; use DATA.SSL_COLOR_JITTER instead",
+        neutral=(None,),
     ),
     Overruled(
         "AUG.MASK_RATIO",
-        (0.0,),
         lambda cfg: _has_kind(cfg, "ibot", "ibot_random", "multiblock"),
         "on masks of AUG.MASK_KIND ibot, ibot_random and multiblock; use AUG.MASK_RATIO_RANGES or "
         "AUG.MASK_BLOCKS",
     ),
     Overruled(
         "AUG.MASK_RATIO_RANGES",
-        ([[0.0, 0.0], [0.1, 0.5]],),
         lambda cfg: not _has_kind(cfg, "ibot", "ibot_random"),
         "on other masks than those of AUG.MASK_KIND ibot and ibot_random",
     ),
     Overruled(
         "AUG.MASK_BLOCKS",
-        ([[8, 0.15], [2, 0.7]],),
         lambda cfg: not _has_kind(cfg, "multiblock"),
         "on other masks than those of AUG.MASK_KIND multiblock",
     ),
     Overruled(
         "AUG.MASK_WINDOW_SIZE",
-        ([],),
         _masks_images,
         "on images, whose masks have the grid of the tokens",
     ),
     Overruled(
         "AUG.MASK_WINDOW_SIZE",
-        ([],),
         lambda cfg: cfg.MASK.ENABLE and _has_random_masks(cfg) and not _of_images(cfg),
         "on random masks (MASK.MAE_RND_MASK or AUG.MASK_KIND), which consist of single tokens or "
         "blocks of MASK.RANDOM_BLOCK",
     ),
     Overruled(
         "AUG.MASK_WINDOW_SIZE",
-        ([],),
         lambda cfg: _has_kind(cfg, "ibot_random", "multiblock") and not _masks_images(cfg),
         "on masks of AUG.MASK_KIND ibot_random and multiblock, whose grid is that of the tokens",
     ),
     Overruled(
         "AUG.MAX_MASK_PATCHES_PER_BLOCK",
-        (None,),
         lambda cfg: _has_kind(cfg, "ibot", "ibot_random", "multiblock") and not _masks_videos(cfg),
         "on masks of AUG.MASK_KIND ibot, ibot_random and multiblock",
     ),
     Overruled(
         "AUG.MIN_MASK_PATCHES_PER_BLOCK",
-        (None,),
         lambda cfg: _has_kind(cfg, "ibot_random", "multiblock") and not _masks_videos(cfg),
         "on masks of AUG.MASK_KIND ibot_random and multiblock",
     ),
     Overruled(
         "AUG.MAX_MASK_PATCHES_PER_BLOCK",
-        (None,),
         lambda cfg: cfg.MASK.ENABLE and not _has_blocks_of_frames(cfg),
         "on random masks and masks of videos: it limits the blocks of image masks",
     ),
     Overruled(
         "AUG.MIN_MASK_PATCHES_PER_BLOCK",
-        (None,),
         lambda cfg: cfg.MASK.ENABLE and not _has_blocks_of_frames(cfg),
         "on random masks and masks of videos: it limits the blocks of image masks",
     ),
     Overruled(
         "DATA.TIME_DIFF_PROB",
-        (0.0,),
         _of_images,
         "on images, which have no next frame",
     ),
-    Overruled("DATA.COLOR_RND_GRAYSCALE", (0.0,), _has_no_jitter, _WITHOUT_JITTER),
-    Overruled("DATA.SSL_COLOR_BRI_CON_SAT", ([0.4, 0.4, 0.4],), _has_no_jitter, _WITHOUT_JITTER),
-    Overruled("DATA.SSL_COLOR_HUE", (0.1,), _has_no_jitter, _WITHOUT_JITTER),
-    Overruled("DATA.SSL_COLOR_FORM", ("blend",), _has_no_jitter, _WITHOUT_JITTER),
-    Overruled("DATA.SSL_MOCOV2_AUG", (False,), _has_no_jitter, _WITHOUT_JITTER),
-    Overruled("DATA.SSL_BLUR_SIGMA_MIN", ([0.0, 0.1],), _has_no_blur, _WITHOUT_BLUR),
-    Overruled("DATA.SSL_BLUR_SIGMA_MAX", ([0.0, 2.0],), _has_no_blur, _WITHOUT_BLUR),
-    Overruled("DATA.SSL_BLUR_PROB", ([0.5],), _has_no_blur, _WITHOUT_BLUR),
-    Overruled("DATA.SSL_SOLARIZE_PROB", ([0.0],), _has_no_blur, _WITHOUT_BLUR),
+    Overruled("DATA.COLOR_RND_GRAYSCALE", _has_no_jitter, _WITHOUT_JITTER),
+    Overruled("DATA.SSL_COLOR_BRI_CON_SAT", _has_no_jitter, _WITHOUT_JITTER),
+    Overruled("DATA.SSL_COLOR_HUE", _has_no_jitter, _WITHOUT_JITTER),
+    Overruled("DATA.SSL_COLOR_FORM", _has_no_jitter, _WITHOUT_JITTER),
+    Overruled("DATA.SSL_MOCOV2_AUG", _has_no_jitter, _WITHOUT_JITTER),
+    Overruled("DATA.SSL_BLUR_SIGMA_MIN", _has_no_blur, _WITHOUT_BLUR),
+    Overruled("DATA.SSL_BLUR_SIGMA_MAX", _has_no_blur, _WITHOUT_BLUR),
+    Overruled("DATA.SSL_BLUR_PROB", _has_no_blur, _WITHOUT_BLUR),
+    Overruled("DATA.SSL_SOLARIZE_PROB", _has_no_blur, _WITHOUT_BLUR),
     Overruled(
         "MASK.DECODER_SEP_POS_EMBED",
-        (False,),
         lambda cfg: cfg.MASK.ENABLE and not cfg.MASK.MAE_ON,
         "without MASK.MAE_ON: only MAE's decoder has position embeddings",
     ),
     Overruled(
         "SOLVER.LARS_NORM",
-        ("sum",),
         lambda cfg: not cfg.SOLVER.LARS_ON,
         "without SOLVER.LARS_ON",
     ),
     Overruled(
         "TRAIN.STOP_MIN_CHANGE",
-        (0.0,),
         lambda cfg: not cfg.TRAIN.STOP_AFTER,
         "without TRAIN.STOP_AFTER",
     ),
     Overruled(
         "TEST.NUM_ENSEMBLE_VIEWS",
-        (1, 10),
         lambda cfg: _of_images(cfg) and not cfg.MASK.ENABLE,
         "on images (DATA.NUM_FRAMES 1), which are tested with one view; to test several frames of "
         "a video use TEST.NUM_TEMPORAL_CLIPS",
+        neutral=(1,),
     ),
 )
 
@@ -313,10 +294,11 @@ def overruled(cfg: CfgNode) -> list[str]:
     Args:
         cfg: Merged configuration; it is only read.
     """
+    default = default_config()
     sentences = []
-    for key, neutral, is_inert, reason in INERT_TOGETHER:
+    for key, is_inert, reason, neutral in _OVERRULED:
         section, _, name = key.partition(".")
         value: Any = cfg[section][name]
-        if value not in neutral and is_inert(cfg):
+        if value not in (default[section][name], *neutral) and is_inert(cfg):
             sentences.append(f"{key}: {value!r} has no effect {reason}")
     return sentences
