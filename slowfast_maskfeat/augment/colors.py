@@ -9,6 +9,8 @@ computed without a quantization to 8 bits.
 from __future__ import annotations
 
 import math
+from collections.abc import Iterator
+from contextlib import contextmanager
 
 import torch
 from torch import Tensor
@@ -99,10 +101,23 @@ def gaussian_blur(frames: Tensor, sigma: Tensor, radius: int, inside: Tensor | N
         widths = inside.any(2).sum((1, 2, 3))
     planes = frames.permute(0, 1, 4, 2, 3).reshape(clips, steps * channels, height, width).float()
     # Matrices, of which rows are mostly zero: faster than a convolution with a kernel per clip.
-    planes = planes @ _blur_matrix(width, sigma, radius, widths)[:, None].mT
-    planes = _blur_matrix(height, sigma, radius, heights)[:, None] @ planes
+    with _exact_products():
+        planes = planes @ _blur_matrix(width, sigma, radius, widths)[:, None].mT
+        planes = _blur_matrix(height, sigma, radius, heights)[:, None] @ planes
     blurred = _round(planes).view(clips, steps, channels, height, width)
     return blurred.permute(0, 1, 3, 4, 2).contiguous()
+
+
+@contextmanager
+def _exact_products() -> Iterator[None]:
+    """Compute matrix products in float32 on a GPU, whatever the precision of the networks."""
+    matmul = torch.backends.cuda.matmul
+    before = matmul.allow_tf32
+    matmul.allow_tf32 = False
+    try:
+        yield
+    finally:
+        matmul.allow_tf32 = before
 
 
 def _blur_matrix(length: int, sigma: Tensor, radius: int, lengths: Tensor | None) -> Tensor:

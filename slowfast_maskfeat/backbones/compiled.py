@@ -12,6 +12,7 @@ from pytorchvideo.layers.drop_path import DropPath
 from torch import Tensor, nn
 from torch.utils._pytree import tree_leaves
 
+from slowfast_maskfeat.backbones import masking
 from slowfast_maskfeat.backbones.block import MultiscaleBlock
 
 
@@ -42,11 +43,16 @@ def compiled(model: nn.Module, mode: str, **options: Any) -> nn.Module:
     parts: tuple[str, ...] = getattr(model, "compiled_parts", ())
     if mode == "model" and parts:
         for name in parts:
-            setattr(model, name, torch.compile(getattr(model, name), fullgraph=True, **options))
+            part = torch.compile(
+                getattr(model, name), fullgraph=masking.HAS_UNBROKEN_GRAPHS, **options
+            )
+            setattr(model, name, part)
         return model
     if mode == "model":
         # With `fullgraph` torch keeps a size that is read from a mask as a symbol of the graph.
-        whole: nn.Module = torch.compile(model, fullgraph=True, **options)  # type: ignore[assignment]
+        whole: nn.Module = torch.compile(  # type: ignore[assignment]
+            model, fullgraph=masking.HAS_UNBROKEN_GRAPHS, **options
+        )
         whole.register_forward_pre_hook(_fix_all_but_batch)
         return whole
     assert mode == "block", mode

@@ -16,6 +16,7 @@ from slowfast_maskfeat.backbones.options import EncoderOptions
 from slowfast_maskfeat.backbones.patch_embed import PatchEmbed
 from slowfast_maskfeat.backbones.position import fixed_table, learned_tables, table_positions
 from slowfast_maskfeat.backbones.relative_bias import RelativePositionBias, check_position_bias
+from slowfast_maskfeat.host_copies import copy_to_device
 from slowfast_maskfeat.shapes import Grid
 
 
@@ -213,8 +214,8 @@ class Encoder(nn.Module):
         """
         tokens, grid = self.patch_embed(clips)
         if mask is not None:
-            # The device enlarges the mask: fewer bytes are copied, from where a loader pinned them.
-            masked = resize_mask(mask.to(tokens.device, non_blocking=True), grid)
+            # The device enlarges the mask: fewer bytes are copied.
+            masked = resize_mask(copy_to_device(mask, tokens.device), grid)
             tokens = self.replace_masked(tokens, masked.flatten(1))
         return self.add_positions(tokens, grid), grid
 

@@ -8,6 +8,9 @@ from torch import Tensor
 from slowfast_maskfeat.host_copies import copy_to_device
 from slowfast_maskfeat.shapes import Grid
 
+HAS_UNBROKEN_GRAPHS = hasattr(torch._dynamo, "patch_dynamo_config")
+"""Whether this torch (2.8 or later) compiles networks with masks without breaking their graph."""
+
 
 def resize_mask(mask: Tensor, grid: Grid) -> Tensor:
     """Brings a mask to a token grid by its nearest cell.
@@ -103,7 +106,7 @@ def size_of(count: Tensor, *, least: int = 0) -> int:
         Its value. In a graph of torch.compile with `fullgraph` it is a symbol, so that the graph
         neither breaks where the count is read nor holds for one value alone.
     """
-    if not torch.compiler.is_compiling() or not hasattr(torch._dynamo, "patch_dynamo_config"):
+    if not (torch.compiler.is_compiling() and HAS_UNBROKEN_GRAPHS):
         return int(count)  # in a graph of a torch before 2.8 it breaks here
     with torch._dynamo.patch_dynamo_config(capture_scalar_outputs=True):
         size: int = count.item()  # type: ignore[assignment]
@@ -113,6 +116,6 @@ def size_of(count: Tensor, *, least: int = 0) -> int:
 
 def _true_places(mask: Tensor) -> Tensor:
     """Indices (M, 2) of the True values of a mask (B, N), in order."""
-    if not torch.compiler.is_compiling():
+    if not (torch.compiler.is_compiling() and HAS_UNBROKEN_GRAPHS):
         return mask.nonzero()
     return torch.nonzero_static(mask, size=size_of(mask.sum()))

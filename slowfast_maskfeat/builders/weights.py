@@ -51,15 +51,17 @@ def load_first_weights(
     model: nn.Module,
     path: str | os.PathLike[str],
     *,
+    average: bool = False,
     data: DataSource | None = None,
     content: Mapping[str, Any] | None = None,
 ) -> LoadReport:
-    """Initialize a model for training with the weights of a checkpoint.
+    """Initialize a model for training, or for its features, with the weights of a checkpoint.
 
     Args:
         cfg: Configuration; not modified.
         model: The unwrapped model.
         path: Path of the checkpoint.
+        average: Load the weight average (TRAIN.EMA_DECAY) if the file has one, as a test does.
         data: The run's data source, which caches files; None reads them again.
         content: Content of the checkpoint; None reads it.
 
@@ -74,6 +76,7 @@ def load_first_weights(
         path,
         min_coverage=cfg.TRAIN.CHECKPOINT_MIN_COVERAGE,
         class_names=(data or DataSource(cfg)).class_names,
+        average=average,
         **_of_first_weights(cfg, content),
     )
 

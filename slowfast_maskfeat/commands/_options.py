@@ -92,7 +92,7 @@ def add_pairs(parser: CommandParser) -> None:
         action="extend",
         default=[],
         metavar=PAIRS,
-        help="the same, to end an option that takes several values",
+        help=f"{PAIRS} too; ends an option that takes several values",
     )
 
 

@@ -15,26 +15,32 @@ from slowfast_maskfeat.commands._options import (
 )
 
 
-def run_parser(name: str, description: str | None) -> CommandParser:
+def run_parser(name: str, description: str | None, *, checkpoint: str) -> CommandParser:
     """Return the options of all commands that run a configuration.
 
     Args:
         name: of the command.
         description: the docstring of the command.
+        checkpoint: what its checkpoint is for.
     """
     parser = CommandParser(name, description)
     add = parser.add_argument
     add_configuration(parser)
-    add("--checkpoint", metavar="FILE", help="weights to start from; a file or a folder of a run")
+    add("--checkpoint", metavar="FILE", help=f"{checkpoint}: a file, or the folder of a run")
     add(
         "--output",
         type=file_name,
         metavar="FOLDER",
         help="OUTPUT_DIR (default: output/ and the name of the first YAML file)",
     )
-    add("--num_shards", type=int, metavar="N", help="number of machines")
-    add("--shard_id", type=int, metavar="N", help="index of this machine, from 0")
-    add("--init_method", metavar="ADDRESS", help="of the first machine: tcp://host:port")
+    add("--num_shards", type=int, metavar="N", help="number of machines (default: NUM_SHARDS)")
+    add(
+        "--shard_id",
+        type=int,
+        metavar="N",
+        help="index of this machine, from 0 (default: SHARD_ID)",
+    )
+    add("--init_method", metavar="ADDRESS", help="address of the first machine: tcp://host:port")
     return parser
 
 

@@ -42,13 +42,18 @@ def _parse(arguments: Sequence[str]) -> argparse.Namespace:
         help="YAML file, or name of a shipped one, such as shapes",
     )
     add_output_folder(parser, "the comparison", required=True)
-    add("--data", default="", metavar="FOLDER", help="of the data, for {data} in the recipe")
+    add(
+        "--data",
+        default="",
+        metavar="FOLDER",
+        help="folder of the data, which replaces {data} in the recipe",
+    )
     add(
         "--methods",
         nargs="+",
         default=[],
         metavar="NAME",
-        help="instead of the recipe's, such as hog pixels mae",
+        help="methods, such as hog pixels mae (default: the recipe's)",
     )
     add(
         "--seeds",
@@ -56,7 +61,7 @@ def _parse(arguments: Sequence[str]) -> argparse.Namespace:
         type=int,
         default=[],
         metavar="N",
-        help="instead of the recipe's",
+        help="seeds (default: the recipe's)",
     )
     add(
         "--estimate",

@@ -56,9 +56,19 @@ def parse_arguments(arguments: Sequence[str]) -> argparse.Namespace:
     add_reading(parser, "separator of list files to read")
     split = "of UCF101 and HMDB51, as DATA.OFFICIAL_SPLIT"
     add("--official-split", type=int, default=1, choices=(1, 2, 3), help=split)
-    share = "share of the training rows for"
-    add("--val-share", type=float, metavar="SHARE", help=f"{share} validation")
-    add("--test-share", type=float, metavar="SHARE", help=f"{share} the test")
+    share = "share of the training rows, in (0, 1), for"
+    add(
+        "--val-share",
+        type=float,
+        metavar="SHARE",
+        help=f"{share} validation (default: as published)",
+    )
+    add(
+        "--test-share",
+        type=float,
+        metavar="SHARE",
+        help=f"{share} the test (default: as published)",
+    )
     group = "regular expression: rows with the same match stay together"
     add("--group", default="", metavar="TEXT", help=group)
     add("--seed", type=int, default=0, metavar="N", help="seed of the shares")

@@ -6,12 +6,14 @@
     maskfeat predict --checkpoint checkpoint_epoch_00100.pyth --video long.mp4 --window 2 \\
         --stride 1 --output scores.csv
 
-The score of a video is the mean over all views of the model's test; that of a window likewise, as
-if the window were a video. Windows begin every --stride seconds, and the last one ends with the
-video. With --output each video or window has a row: path, begin and end in seconds, the best
-classes with their scores, and the reason if it could not be decoded; the same command resumes an
-interrupted prediction. The exit code is 0, or 1 if a video could not be decoded. An image is one
-window.
+The score of a video is the mean over all views of the model's test (the maximum with
+DATA.ENSEMBLE_METHOD max); that of a window likewise, as if the window were a video. Windows begin
+every --stride seconds, and the last one ends with the video. An image is one window. With --output
+each video or window has a row: path, begin and end in seconds, the best classes with their scores,
+and the reason if it could not be decoded; the same command resumes an interrupted prediction.
+
+The exit code is 0; 1 if one of several videos or windows could not be decoded; 2 if a single video
+could not, or if the input is wrong.
 
 A list has a path per line, or path and label. Its paths are relative to the working directory, or
 to the folder of DATA.PATH_PREFIX if that is among the pairs of the command line; that of the
@@ -82,19 +84,20 @@ def _parse(arguments: Sequence[str]) -> argparse.Namespace:
     source.add_argument(
         "--clips",
         metavar="FILE",
-        help=".npy file of (clips, channels, frames, height, width), channels in the model's order",
+        help=".npy file of (clips, channels, frames, height, width), uint8 or normalized floats, "
+        "channels in the model's order",
     )
     add_output_file(parser, "CSV file to write instead of printing")
     add_force(parser, "the output, and start an interrupted prediction over")
     add = parser.add_argument
     window = {"type": seconds, "default": 0.0, "metavar": "SECONDS"}
     add("--window", help="length of the windows of a video (default: whole videos)", **window)
-    add("--stride", help="with --window: to the next window (default: --window)", **window)
+    add("--stride", help="time from one window to the next (default: --window)", **window)
     names = "file of the class names, one per line, or JSON"
     add("--names", metavar="FILE", help=names)
-    logits = ".npy file to write the logits of each clip to"
+    logits = ".npy file for the logits of each clip of one video or --clips"
     add("--logits", type=_npy_file, metavar="FILE", help=logits)
-    add("--json", action="store_true", help="print JSON instead of lines of text")
+    add("--json", action="store_true", help="print JSON instead of text")
     add("--top", type=whole_number(1), default=5, metavar="N", help="number of classes")
     add_device(parser)
     options = parser.parse_args(arguments)

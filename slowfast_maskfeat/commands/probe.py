@@ -4,8 +4,9 @@
         --checkpoint ssl_checkpoint_epoch_00300.pyth --output output/probe \\
         DATA.PATH_TO_DATA_DIR lists
 
-This is `maskfeat train` with PROBE.KIND. --checkpoint is TEST.CHECKPOINT_FILE_PATH; without it the
-last checkpoint in the output folder is taken, and without any the weights are random.
+This is `maskfeat train` with PROBE.KIND. --checkpoint is TEST.CHECKPOINT_FILE_PATH. Without it the
+last checkpoint of the output folder is taken (the best with TRAIN.KEEP_BEST validation), else
+TRAIN.CHECKPOINT_FILE_PATH; without any of them the weights are random.
 """
 
 from __future__ import annotations
@@ -21,7 +22,7 @@ def main(arguments: Sequence[str]) -> int:
     Returns:
         The exit code, see `exit_code`.
     """
-    parser = run_parser("probe", __doc__)
+    parser = run_parser("probe", __doc__, checkpoint="weights to evaluate")
     parser.add_argument(
         "--kind",
         choices=("linear", "attentive", "knn"),

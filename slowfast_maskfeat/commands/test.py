@@ -4,8 +4,8 @@
         --output output/test DATA.PATH_TO_DATA_DIR lists
 
 This is `maskfeat train` with TRAIN.ENABLE False and TEST.ENABLE True. --checkpoint is
-TEST.CHECKPOINT_FILE_PATH, or the folder of a run, whose newest checkpoint is tested; without it
-that of the output folder is.
+TEST.CHECKPOINT_FILE_PATH, or the folder of a run, whose last checkpoint is tested. Without it the
+last checkpoint of the output folder is tested (the best with TRAIN.KEEP_BEST validation).
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ def main(arguments: Sequence[str]) -> int:
         The exit code, see `exit_code`.
     """
     return run_configuration(
-        parse_run(run_parser("test", __doc__), arguments),
+        parse_run(run_parser("test", __doc__, checkpoint="weights to test"), arguments),
         checkpoint_key="TEST.CHECKPOINT_FILE_PATH",
         preset=("TRAIN.ENABLE", "False", "TEST.ENABLE", "True"),
     )

@@ -23,5 +23,5 @@ def main(arguments: Sequence[str]) -> int:
     Returns:
         The exit code, see `exit_code`.
     """
-    options = parse_run(run_parser("train", __doc__), arguments)
+    options = parse_run(run_parser("train", __doc__, checkpoint="weights to start from"), arguments)
     return run_configuration(options, checkpoint_key="TRAIN.CHECKPOINT_FILE_PATH")

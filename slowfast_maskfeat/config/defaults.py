@@ -117,7 +117,7 @@ def _train() -> CfgNode:
     node.BATCH_SIZE = 64  # clips per step, over all processes of one machine
     node.EVAL_PERIOD = 10  # epochs between validations; the last epoch is always validated
     node.CHECKPOINT_PERIOD = 10  # epochs between checkpoints; the last epoch always writes one
-    node.CHECKPOINT_STEP_PERIOD = 0  # new: steps between further checkpoints; 0: none
+    node.CHECKPOINT_STEP_PERIOD = 0  # new: steps of the run between checkpoints; 0: none
     node.KEEP_CHECKPOINTS = 0  # new: number of latest checkpoints to keep; 0: all
     node.AUTO_RESUME = True  # resume from the last checkpoint of this TASK in OUTPUT_DIR
     node.CHECKPOINT_FILE_PATH = ""  # weights to start from when there is nothing to resume
@@ -268,11 +268,13 @@ def _mixup() -> CfgNode:
 
 def _model() -> CfgNode:
     node = CfgNode()
-    node.ARCH = "mvit"  # mvit, maskmvit for pre-training, or a registered backbone
-    node.MODEL_NAME = "MViT"  # MViT, or MaskMViT for pre-training
+    node.ARCH = "mvit"  # mvit; maskmvit for MaskMViT; or a registered backbone
+    # MViT; pre-training: MaskMViT (masked prediction) and ContrastiveModel (BYOL, DINO, iBOT);
+    # Tokenizer; or a registered method
+    node.MODEL_NAME = "MViT"
     node.NUM_CLASSES = 400  # K; class names beside the lists take precedence
-    # cross_entropy, soft_cross_entropy; pre-training: multi_mse; detection, and several labels per
-    # video: bce, bce_logit, of logits both
+    # cross_entropy, soft_cross_entropy; MaskMViT: multi_mse; ContrastiveModel: contrastive_loss;
+    # detection, and several labels per video: bce, bce_logit, of logits both
     node.LOSS_FUNC = "cross_entropy"
     node.HEAD_ACT = "softmax"  # from logits to scores when testing: softmax, sigmoid, none
     node.DROPOUT_RATE = 0.5  # before the classifier
@@ -451,7 +453,7 @@ def _contrastive() -> CfgNode:
 def _detection() -> CfgNode:
     node = CfgNode()
     node.ENABLE = False  # classify boxes in clips instead of whole clips
-    node.ALIGNED = True  # ROIAlign without the shift of half a token
+    node.ALIGNED = True  # boxes are shifted by -0.5 token, as by ROIAlign with aligned=True
     node.SPATIAL_SCALE_FACTOR = 0  # pixels per output token; 0: derived, other values must agree
     node.ROI_XFORM_RESOLUTION = 7  # bins along each side of a box
     return node

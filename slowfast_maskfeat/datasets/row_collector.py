@@ -169,8 +169,7 @@ class RowCollector:
         if not self._ends:
             content = "videos or images" if self._unit == "file" else "rows"
             raise ValueError(f"{self.source} has no {content}")
-        if repeated:
-            notes = (*notes, repeated)
+        notes = (*notes, *filter(None, (repeated, self._numbers_among_names())))
         labels = np.array(self._labels, np.int64) if self._labels else None
         sets = None
         if self._label_ends is not None:
@@ -228,6 +227,17 @@ class RowCollector:
         path = self._encoded(row).decode("utf-8", "replace")
         where = f"{self._unit} {self._lines[row]}"
         return f"{len(repeated)} rows repeat a path, the first of them is {path!r} in {where}"
+
+    def _numbers_among_names(self) -> str:
+        """Return a note on numbers that are read as names, since the first label is a name."""
+        names = [] if self.class_names is not None else list(self._names)
+        numbers = [name for name in names if name.isascii() and name.isdigit()]
+        if not 0 < len(numbers) < len(names):
+            return ""
+        return (
+            f"{len(numbers)} of {len(names)} labels are numbers, such as {numbers[0]!r}; they are "
+            "read as names of classes, since others are names"
+        )
 
     def _encoded(self, row: int) -> bytes:
         begin = self._ends[row - 1] if row else 0

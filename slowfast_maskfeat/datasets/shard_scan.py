@@ -10,6 +10,7 @@ import io
 import json
 import os
 import tarfile
+import unicodedata
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
@@ -129,8 +130,8 @@ def scan_shard(shard: str, label: str) -> ShardIndex:
         facts = file.facts()
         _refuse_compressed(file.read(0, 6))
         index = ShardIndex(facts.size, facts.version, label)
-        size = _REMOTE_BUFFER if is_address(shard) else io.DEFAULT_BUFFER_SIZE
-        _Scan(index, io.BufferedReader(_Pieces(file, facts.size), size)).run()
+        buffer_size = _REMOTE_BUFFER if is_address(shard) else io.DEFAULT_BUFFER_SIZE
+        _Scan(index, _Stream(file, facts.size, buffer_size)).run()
     return index
 
 
@@ -141,26 +142,40 @@ class _Scan:
         self.index = index
         self._stream = stream
         self._label_kind = index.label.partition(":")[0]
-        # By key: the videos, and the text of each member that may be the label.
+        # By key: the videos, and the text of each member that may be the label, or why it has none.
         self._media: dict[str, list[Member]] = {}
-        self._labels: dict[str, dict[str, str]] = {}
+        self._labels: dict[str, dict[str, str | ShardError]] = {}
         self._seen: set[str] = set()
 
     def run(self) -> None:
+        tar: Any
+        with self._reading_headers():
+            tar = tarfile.open(fileobj=self._stream, mode="r:")  # noqa: SIM115 - closed below
+        with tar:
+            while (member := self._next(tar)) is not None:
+                tar.members = []  # they would all be kept in memory
+                self._add(member)
+            self._check_end(tar.offset)
+        self._finish()
+
+    def _next(self, tar: tarfile.TarFile) -> tarfile.TarInfo | None:
+        with self._reading_headers():
+            return tar.next()
+
+    @contextmanager
+    def _reading_headers(self) -> Iterator[None]:
+        """Raise the errors of `tarfile` on damaged headers as `ShardError`s."""
         try:
-            tar: Any
-            with tarfile.open(fileobj=self._stream, mode="r:") as tar:
-                while (member := tar.next()) is not None:
-                    tar.members = []  # they would all be kept in memory
-                    self._add(member)
-                self._check_end(tar.offset)
-        except tarfile.TarError as error:
+            yield
+        except ShardError:  # of reading
+            raise
+        except (tarfile.TarError, ValueError, ArithmeticError, RecursionError) as error:
+            # Messages of the latter speak of what `tarfile` does, not of the shard.
+            reason = first_line(error) if isinstance(error, tarfile.TarError) else "a wrong header"
             where = f" at byte {self._stream.tell()}" if self._seen else ""
             raise ShardError(
-                f"damaged or truncated{where}, after {len(self._seen)} intact members: "
-                f"{first_line(error)}"
+                f"damaged or truncated{where}, after {len(self._seen)} intact members: {reason}"
             ) from error
-        self._finish()
 
     def _add(self, info: tarfile.TarInfo) -> None:
         name = bare_name(info.name)
@@ -183,14 +198,21 @@ class _Scan:
             self._media.setdefault(key, []).append(Member(name, info.offset_data, info.size))
         elif ending in ("cls", "json", "txt"):
             if self._label_kind in ("", ending):
-                text = self._text(info) if info.size <= _LABEL_BYTES else "\n\n"
-                self._labels.setdefault(key, {})[ending] = text
+                self._labels.setdefault(key, {})[ending] = self._text(info, ending)
         else:
             self._pass_over(name)
 
-    def _text(self, info: tarfile.TarInfo) -> str:
+    def _text(self, info: tarfile.TarInfo, ending: str) -> str | ShardError:
+        """Text of a member, or why it can be no label."""
+        if info.size > _LABEL_BYTES:
+            return ShardError(
+                f"its .{ending} must have at most {_LABEL_BYTES:,} bytes, got {info.size:,}"
+            )
         self._stream.seek(info.offset_data)
-        return self._stream.read(info.size).decode("utf-8-sig", "replace")
+        try:
+            return self._stream.read(info.size).decode("utf-8-sig")
+        except UnicodeDecodeError:
+            return ShardError(f"its .{ending} must be UTF-8 text, got other bytes")
 
     def _pass_over(self, name: str) -> None:
         self.index.num_passed_over += 1
@@ -248,21 +270,25 @@ class _Scan:
             index.label_kinds.append(kind)
 
 
-def _label_of(texts: dict[str, str], key: str) -> tuple[str, str | None]:
+def _label_of(texts: dict[str, str | ShardError], key: str) -> tuple[str, str | None]:
     """Kind and text of a sample's label; ("", None) without label.
 
     By default it is in `.cls`, else in a field of `.json`, else in `.txt` if there is no `.json`: a
     text beside a `.json` is a caption.
     """
-    name = key.partition(":")[2]
-    if "cls" in texts:
-        return "cls", _one_line("cls", texts["cls"])
-    if "json" in texts:
-        label = _json_label(texts["json"], name)
-        return ("", None) if label is None else ("json", label)
-    if "txt" in texts:
-        return "txt", _one_line("txt", texts["txt"])
-    return "", None
+    kind = next((kind for kind in ("cls", "json", "txt") if kind in texts), "")
+    if not kind:
+        return "", None
+    text = texts[kind]
+    if isinstance(text, ShardError):
+        raise text
+    label = _json_label(text, key.partition(":")[2]) if kind == "json" else _one_line(kind, text)
+    if label is None:
+        return "", None
+    # Half a surrogate pair, which JSON can spell, is no text that could be written again.
+    if any(unicodedata.category(character) in ("Cc", "Cs") for character in label):
+        raise ShardError(f"the label in its .{kind} must be text, got {quoted(label)}")
+    return kind, label
 
 
 def _one_line(kind: str, text: str) -> str:
@@ -291,8 +317,20 @@ def _json_label(text: str, name: str) -> str | None:
     return str(content).strip()
 
 
+class _Stream(io.BufferedReader):
+    """A stream for tarfile that allocates no more than the shard has, whatever a header states."""
+
+    def __init__(self, file: OpenFile, size: int, buffer_size: int) -> None:
+        super().__init__(_Pieces(file, size), buffer_size)
+        self._size = size
+
+    def read(self, size: int | None = -1, /) -> bytes:
+        left = max(0, self._size - self.tell())
+        return super().read(left if size is None or size < 0 else min(size, left))
+
+
 class _Pieces(io.RawIOBase):
-    """An open file as a stream for tarfile."""
+    """An open file as a raw stream."""
 
     def __init__(self, file: OpenFile, size: int) -> None:
         self._file = file
@@ -311,7 +349,10 @@ class _Pieces(io.RawIOBase):
 
     def readinto(self, buffer: Any) -> int:
         size = max(0, min(len(buffer), self._size - self._place))
-        content = self._file.read(self._place, size)
+        try:
+            content = self._file.read(self._place, size)
+        except ValueError as error:
+            raise ShardError(first_line(error)) from error
         buffer[: len(content)] = content
         self._place += len(content)
         return len(content)

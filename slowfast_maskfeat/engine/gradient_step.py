@@ -1,6 +1,7 @@
 """One optimizer step on summed gradients: average, clip, and skip if not finite.
 
-Nothing here reads a value back from the device, so the loop can run ahead of it.
+Nothing here reads a value back from the device, so the loop can run ahead of it; the one exception
+is the first step of SGD with dampening.
 """
 
 from __future__ import annotations
@@ -216,10 +217,29 @@ def _step_and_restore(optimizer: torch.optim.Optimizer, taken: Tensor) -> None:
         for key, value in optimizer.state[parameter].items():
             if not _is_tensor(value):
                 continue
-            # State that the skipped step created is reset to zero, the initial value in all of
-            # torch's optimizers.
+            # State that the skipped step created is reset to zero, its initial value.
             kept = old_state.get(key, torch.zeros_like(value))
             value.copy_(torch.where(taken.to(value.device), value, kept))
+    _drop_first_buffers(optimizer, parameters, state_before, taken)
+
+
+def _drop_first_buffers(
+    optimizer: torch.optim.Optimizer,
+    parameters: list[nn.Parameter],
+    state_before: list[dict[str, Tensor]],
+    taken: Tensor,
+) -> None:
+    """Drop the buffers of SGD with dampening that a skipped step created.
+
+    The first step takes the whole gradient for the buffer, the others a part of it, so a buffer of
+    zeros would dampen the first gradient too.
+    """
+    if not any(group.get("dampening") for group in optimizer.param_groups):
+        return
+    new = [p for p, old in zip(parameters, state_before, strict=True) if not old]
+    if new and not bool(taken):
+        for parameter in new:
+            optimizer.state[parameter].pop("momentum_buffer", None)
 
 
 def _is_tensor(value: object) -> bool:

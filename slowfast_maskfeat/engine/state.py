@@ -72,7 +72,6 @@ class TrainState:
             **self.weights(),
             "optimizer_state": self.stepper.optimizer.state_dict(),
             "scaler_state": self.scaler.state_dict(),
-            "average_state": self.average.state_dict() if self.average else None,
             "random_states": distributed.gather_objects(_random_state()),
             "loop_state": further,
             "cfg": self.config,
@@ -84,6 +83,7 @@ class TrainState:
         """Return the part of a checkpoint that other trainings and probes load."""
         return {
             "model_state": self.bare.state_dict(),
+            "average_state": self.average.state_dict() if self.average else None,
             # Grid of the position tables; a model of another size resizes them from it.
             "token_grid": list(getattr(self.bare, "configured_grid", ())),
             "task_state": self.task.state_dict(),
@@ -131,6 +131,26 @@ class TrainState:
         if len(states) == distributed.world_size():
             _set_random_state(states[distributed.rank()], source)
         check_moments(self.stepper.optimizer, source)
+
+    def count_in_batches(self, batch_size: int) -> None:
+        """Count the finished steps of a resumed epoch in batches of the present size.
+
+        Args:
+            batch_size: clips of a step, summed over all processes.
+
+        Raises:
+            ValueError: the clips of these steps are no whole number of such batches.
+        """
+        before = self.resumed.get("batches", {}).get("size")
+        if not isinstance(before, int):  # a file of PySlowFast, which has whole epochs
+            return
+        num_clips = self.step * before
+        if num_clips % batch_size:
+            raise ValueError(
+                f"TRAIN.BATCH_SIZE must divide the {num_clips} clips of this epoch that are done "
+                f"(in batches of {before}), got {batch_size} in a step"
+            )
+        self.step = num_clips // batch_size
 
 
 def is_resumable(payload: Mapping[str, Any]) -> bool:

@@ -115,7 +115,7 @@ def train(
         while state.epoch < settings.max_epoch and not (best is not None and best.should_stop):
             signal = loop.run_epoch(signals)
             last = state.epoch == settings.max_epoch
-            if signal or last or is_due(state.epoch, settings.checkpoint_period):
+            if signal or last or loop.is_save_due():
                 loop.save()
             if signal:
                 raise StoppedError(signal, state.checkpoint)
@@ -160,6 +160,8 @@ class _TrainLoop:
         self._watch = FiniteWatch(settings.max_nonfinite, loader, device, state.scaler.is_enabled())
         self._meter: Meter | None = None
         self._lr = 0.0  # of the last step
+        # Kind of measurement -> epoch of the last one.
+        self._measured: dict[str, int] = dict(state.resumed.get("measured", {}))
         self.saved: list[Path] = []
         lost.load_state_dict(state.resumed.get("lost", lost.state_dict()))
 
@@ -182,7 +184,7 @@ class _TrainLoop:
                 signal = signals.agreed()
                 break  # the checkpoint at the end of the epoch follows
             signal = signals.agreed_before()
-            if signal or is_due(state.step, self._settings.checkpoint_step_period):
+            if signal or self.is_save_due():
                 self.save()
             if signal:
                 self._reporter.close()
@@ -194,6 +196,13 @@ class _TrainLoop:
         state.task.after_epoch(state.epoch)
         self._reporter.epoch(state, self._meter.read_epoch(), self._lr, self._lost)
         return signal
+
+    def is_save_due(self) -> bool:
+        """Whether a checkpoint is due after the last step."""
+        state, settings = self._state, self._settings
+        num_steps = state.epoch * len(self._loader) + state.step
+        at_end = not state.step and is_due(state.epoch, settings.checkpoint_period)
+        return at_end or is_due(num_steps, settings.checkpoint_step_period)
 
     def _run_step(self, batches: Iterator[ClipBatch]) -> None:
         state, settings, device = self._state, self._settings, self._device
@@ -239,6 +248,7 @@ class _TrainLoop:
             value = from_main(lambda: results.get(best.figure))
             if best.add(value, self._state.epoch) and best.is_kept:
                 self._save_best(best.record)
+        self._measured["validation"] = self._state.epoch
         self._log.write("validation", **self._place(), **results)
         self._reporter.validation(self._state, results)
         self._stop_after(signals)
@@ -270,6 +280,7 @@ class _TrainLoop:
         best = self._monitor.new_best(results, self._state.epoch)
         if best is not None:
             self._save_best(best)
+        self._measured["monitor"] = self._state.epoch
         self._log.write("monitor", **self._place(), **results, is_best=best is not None)
         figures = {name: results[name] for name in self._monitor.figures}
         self._reporter.monitor(self._state, figures)
@@ -336,4 +347,10 @@ class _TrainLoop:
         state = self._state
         meter = self._meter.state_dict() if self._meter and state.step else None
         further = {} if self._best is None else {"validation": self._best.state_dict()}
-        return state.payload(lost=self._lost.state_dict(), meter=meter, **further)
+        return state.payload(
+            lost=self._lost.state_dict(),
+            meter=meter,
+            measured=dict(self._measured),
+            batches={"size": self._loader.batch_size},
+            **further,
+        )

@@ -294,7 +294,7 @@ def _load(
     check_model_size(lambda: build_feature_model(cfg), trained.path, trained.content)
     with torch.random.fork_rng(devices=[]):  # its first weights draw from torch's generator
         network = build_feature_model(cfg)
-    load_first_weights(cfg, network, trained.path, content=trained.content)
+    load_first_weights(cfg, network, trained.path, average=True, content=trained.content)
     return cfg, network.to(torch_device).eval()
 
 

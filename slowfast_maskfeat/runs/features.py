@@ -88,7 +88,9 @@ def build_frozen_model(
         print_main("no checkpoint: features of random weights")
         source, sha256 = "", f"seed {cfg.RNG_SEED}"
     else:
-        report = load_first_weights(cfg, model, checkpoint, data=data, content=content)
+        report = load_first_weights(
+            cfg, model, checkpoint, average=True, data=data, content=content
+        )
         print_main(str(report))
         source, sha256 = checkpoint, file_sha256(checkpoint)
     # All weights but the classifier's, which do not affect features.
@@ -104,7 +106,7 @@ def feature_network_of(
 
     Args:
         cfg: configuration of the weights; not changed.
-        content: the weights, as in a checkpoint of this package.
+        content: the weights, as in a checkpoint of this package; their average, if they have one.
         name: of the weights, for messages.
         data: see `build_frozen_model`.
 
@@ -117,6 +119,7 @@ def feature_network_of(
         network,
         name,
         min_coverage=_MIN_COVERAGE,
+        average=True,
         teacher=cfg.TRAIN.CHECKPOINT_WEIGHTS == "teacher",
         content=content,
     )

@@ -144,7 +144,7 @@ def read_trained(checkpoint: str | os.PathLike[str]) -> TrainedFile:
     Args:
         checkpoint: of a training, a file with only weights, the folder of `save_pretrained`, a
             folder of Hugging Face's transformers (see `read_hugging_face`), or the OUTPUT_DIR of a
-            run, whose newest checkpoint is read.
+            run, whose last checkpoint is read.
 
     Raises:
         ValueError: there is none, it can't be read, or there is no such model here.

@@ -43,7 +43,7 @@ class Prediction(NamedTuple):
         begin: seconds from the first frame of the video to the first frame that was seen; of a
             window, to its begin.
         end: likewise to the last frame, or to the end of the window.
-        num_views: clips whose scores were averaged.
+        num_views: clips whose scores were combined.
         classes: numbers of the best classes, the best first; empty for a lost video.
         labels: their names; numbers as text if the model has no names.
         scores: their scores.
@@ -319,7 +319,10 @@ def list_excerpts(
         if isinstance(length, Failure):
             reasons[len(all_paths)] = length.reason
         elif length is not None:
-            parts = [*windows(length, window, stride or window)]
+            try:
+                parts = [*windows(length, window, stride or window)]
+            except ValueError as error:  # a file may have a wrong duration
+                reasons[len(all_paths)] = str(error)
         all_paths += [path] * len(parts)
         spans += parts
     return ExcerptList(all_paths, spans, source), reasons

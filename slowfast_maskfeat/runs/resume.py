@@ -114,10 +114,18 @@ def find_following(kind: str, checkpoint: Path) -> Mapping[str, Any] | None:
 
 
 def is_owed(cfg: CfgNode, state: TrainState, kind: str) -> bool:
-    """Return whether the run was stopped before an event that follows its last checkpoint."""
+    """Return whether the run was stopped before a measurement that follows its last checkpoint.
+
+    Args:
+        cfg: configuration; not changed.
+        state: of the training, resumed or not.
+        kind: of the measurement, "validation" or "monitor".
+    """
     path = state.checkpoint
     if path is None or path.parent != checkpoint_folder(cfg.OUTPUT_DIR) or state.step:
         return False
+    if state.resumed.get("measured", {}).get(kind) == state.epoch:
+        return False  # it was made before the checkpoint
     return from_main(lambda: find_following(kind, path) is None)
 
 
@@ -146,26 +154,29 @@ def build_best_validation(cfg: CfgNode, state: TrainState) -> BestValidation | N
     return best
 
 
-def is_validation_owed(cfg: CfgNode, state: TrainState, best: BestValidation | None) -> bool:
-    """Return whether the run was stopped before the validation that follows its last checkpoint.
+def restore_last_validation(cfg: CfgNode, state: TrainState, best: BestValidation | None) -> bool:
+    """Add the validation that followed the last checkpoint to `best`, from the log.
 
-    One that the checkpoint precedes is taken from the log, unless it is the best one and its
-    checkpoint was not kept, by a run without TRAIN.KEEP_BEST.
+    It may count even if no validation is due at this epoch by the present periods.
+
+    Returns:
+        Whether there was one, so that it need not be made again. The best one does not count if
+        its checkpoint was not kept, by a run without TRAIN.KEEP_BEST.
     """
     path = state.checkpoint
     if best is None or path is None or state.step:
-        return is_owed(cfg, state, "validation")
+        return not is_owed(cfg, state, "validation")
     if best.last_epoch == state.epoch:
-        return False
+        return True
     is_own = path.parent == checkpoint_folder(cfg.OUTPUT_DIR)
     event = from_main(lambda: find_following("validation", path) if is_own else None)
     if event is None:
-        return True
+        return False
     value = event.get(best.figure)
     if best.is_kept and best.is_best(value) and from_main(lambda: not _is_kept(cfg, value)):
-        return True
+        return False
     best.add(value, state.epoch)
-    return False
+    return True
 
 
 def _is_kept(cfg: CfgNode, value: Any) -> bool:

@@ -49,7 +49,7 @@ from slowfast_maskfeat.runs.resume import (
     build_best_validation,
     check_folder,
     is_owed,
-    is_validation_owed,
+    restore_last_validation,
 )
 from slowfast_maskfeat.runs.test import evaluate_split
 from slowfast_maskfeat.tasks.base import Task
@@ -96,6 +96,7 @@ def run_training(
         print_main(note)
     check_shared(checkpoint_folder(cfg.OUTPUT_DIR))
     started_from = set_first_state(cfg, state, data, may_change=may_change)
+    state.count_in_batches(loader.batch_size)
     state.model = compiled(model, cfg.TRAIN.COMPILE)
     # A backbone for masks as well as classes has a mask token, which these may not use.
     has_idle = task.has_idle_parameters or isinstance(model, Classifier | ContrastiveModel)
@@ -107,10 +108,9 @@ def run_training(
     validation = _build_validation(cfg, state, data, device)
     best = build_best_validation(cfg, state)
     settings = _settings(cfg, precision, task.scalar_names, num_steps=len(loader))
+    was_validated = restore_last_validation(cfg, state, best)
     owes_validation = (
-        validation is not None
-        and settings.validates(state.epoch)
-        and is_validation_owed(cfg, state, best)  # adds one that the log has to `best`
+        validation is not None and settings.validates(state.epoch) and not was_validated
     )
     _say_if_ended(cfg, state, started_from, best)
     written = train(

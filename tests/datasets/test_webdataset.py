@@ -77,7 +77,8 @@ def test_every_form_of_tar_is_read(form, tmp_path):
 
 
 def _one(folder, members) -> Path:
-    return write_shard(folder / "train.tar", {k: v.encode() for k, v in members.items()})
+    content = {name: v if isinstance(v, bytes) else v.encode() for name, v in members.items()}
+    return write_shard(folder / "train.tar", content)
 
 
 @pytest.mark.parametrize(
@@ -111,6 +112,15 @@ def test_labels_that_are_names_are_numbered(tmp_path):
         _read(tmp_path, class_names=("jump high", "runs"))
 
 
+def test_a_number_among_names_is_a_name_and_said(tmp_path):
+    _one(tmp_path, {"a.mp4": "-", "a.cls": "run", "b.mp4": "-", "b.cls": "1"})
+    videos = _read(tmp_path)
+    assert videos.class_names == ("1", "run")
+    (note,) = videos.notes
+    assert "1 of 2 labels are numbers, such as '1'; they are read as names" in note
+    assert _read(tmp_path, class_names=("run", "1")).notes == ()
+
+
 def test_what_belongs_to_no_sample_is_counted(tmp_path):
     _one(
         tmp_path,
@@ -141,6 +151,19 @@ def test_what_belongs_to_no_sample_is_counted(tmp_path):
         ({"a.mp4": "", "a.cls": "-1"}, "", r"sample 1: train.tar/a.mp4: the label must be"),
         ({"a.mp4": "", "a.json": "{"}, "", r"its .json must be valid JSON"),
         ({"a.mp4": "", "a.json": '{"label": [1]}'}, "", r"label in its .json must be .*got \[1\]"),
+        (
+            {"a.mp4": "", "a.cls": b"caf\xe9", "b.mp4": "", "b.cls": b"caf\xe8"},
+            "",
+            r"sample 1: train.tar/a.mp4: its .cls must be UTF-8 text.* sample 2: ",
+        ),
+        ({"a.mp4": "", "a.cls": "1".encode("utf-16")}, "", r"its .cls must be UTF-8 text"),
+        ({"a.mp4": "", "a.cls": b"1\0\0"}, "", r"the label in its .cls must be text, got '1\\x00"),
+        ({"a.mp4": "", "a.json": '{"label": "\\ud800"}'}, "", r"in its .json must be text"),
+        (
+            {"a.mp4": "", "a.json": '{"label": 1}' + " " * (1 << 20)},
+            "",
+            r"its .json must have at most 1,048,576 bytes, got 1,048,588",
+        ),
         ({"a.mp4": ""}, "yaml", "DATA.SHARD_LABEL must be .*got 'yaml'"),
         ({"a.cls": "1"}, "", "has no rows"),
     ],
@@ -195,6 +218,37 @@ def test_bad_shards_are_named_with_the_reason(tmp_path):
     (tmp_path / "train_shards.txt").write_text(good.name)
     (note,) = _read(tmp_path).notes
     assert "no end mark" in note
+
+
+def _header(kind: bytes, size: int) -> bytes:
+    info = tarfile.TarInfo("x")
+    info.type, info.size = kind, size
+    return info.tobuf(tarfile.GNU_FORMAT)
+
+
+def _pax(**pairs: str) -> bytes:
+    records = "".join(
+        f"{len(key) + len(value) + 5:2d} {key.replace('_', '.')}={value}\n"
+        for key, value in pairs.items()
+    ).encode()
+    return _header(tarfile.XHDTYPE, len(records)) + records.ljust(512, b"\0")
+
+
+@pytest.mark.parametrize(
+    "damage",
+    [
+        _header(tarfile.GNUTYPE_LONGNAME, 10**12),
+        _pax(GNU_sparse_major="1", GNU_sparse_minor="0"),
+        _pax(comment="x") * 3000,
+    ],
+    ids=["a name of a terabyte", "a sparse member", "3,000 headers in a row"],
+)
+def test_headers_that_make_tarfile_fail_otherwise_are_damage(damage, tmp_path):
+    (shard,) = write_rows(tmp_path, [2])
+    whole = shard.read_bytes()
+    shard.write_bytes(whole[:1024] + damage + whole[1024:])
+    with pytest.raises(ValueError, match=r"damaged or truncated at byte \d+, after 1 intact"):
+        _read(tmp_path)
 
 
 def test_an_index_is_kept_and_made_anew_when_its_shard_changes(tmp_path, cache):

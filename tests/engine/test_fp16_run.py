@@ -2,8 +2,15 @@
 
 from __future__ import annotations
 
+import math
+from types import SimpleNamespace
+
 import pytest
+import torch
 from helpers.tiny_run import PRETRAINING, events, make_videos, run
+
+from slowfast_maskfeat.engine.finite_watch import FiniteWatch
+from slowfast_maskfeat.engine.gradient_step import StepResult
 
 FP16 = {"TRAIN.PRECISION": "fp16"}
 
@@ -32,6 +39,26 @@ def test_a_skipped_step_is_not_part_of_the_loss(data, tmp_path):
     assert epochs[0]["num_skipped"] > 0
     assert epochs[-1]["num_skipped"] < 3
     assert 0 < epochs[-1]["loss"] < 1
+
+
+def test_gradients_that_never_become_finite_are_an_error():
+    """The scale of the loss adapts within a few steps, not within a hundred."""
+    result = StepResult(*(torch.tensor(value) for value in (math.inf, True, False, False)))
+    videos = SimpleNamespace(path=lambda row: f"{row}.mp4")
+    loader = SimpleNamespace(dataset=SimpleNamespace(videos=videos))
+    batch = SimpleNamespace(index=torch.tensor([3]))
+    watch = FiniteWatch(3, loader, torch.device("cpu"), has_scaler=True)
+    for _ in range(99):
+        watch.add(batch, result)
+    watch.check()
+    watch.add(batch, result)
+    with pytest.raises(ValueError, match=r"not finite in 100 steps in a row .* clips: 3.mp4"):
+        watch.check()
+    without = FiniteWatch(3, loader, torch.device("cpu"), has_scaler=False)
+    for _ in range(3):
+        without.add(batch, result)
+    with pytest.raises(ValueError, match=r"not finite in 3 steps in a row"):
+        without.check()
 
 
 def test_a_loss_that_is_not_finite_is_still_an_error(data, tmp_path):

@@ -108,6 +108,23 @@ def test_micro_batches_of_any_size_give_the_step_of_one_batch(sizes: tuple[int, 
         torch.testing.assert_close(a, b, rtol=1e-5, atol=1e-7)
 
 
+def test_a_skipped_first_step_dampens_nothing() -> None:
+    after = []
+    for skips in (0, 2):
+        weight = nn.Parameter(torch.ones(3))
+        groups = [{"params": [weight], "weight_decay": 0.0, "lr_scale": 1.0}]
+        optimizer = make_optimizer(
+            groups, method="sgd", lr=0.1, momentum=0.9, dampening=0.5, nesterov=False
+        )
+        for number in range(skips + 3):
+            weight.grad = torch.full((3,), math.nan if number < skips else 1.0)
+            GradientStep(optimizer)(torch.tensor(1.0))
+        after.append(weight.detach())
+    # Buffers 1, 0.9 + 0.5 and 1.26 + 0.5.
+    torch.testing.assert_close(after[0], torch.full((3,), 1 - 0.1 * (1 + 1.4 + 1.76)))
+    assert torch.equal(after[0], after[1])
+
+
 def test_a_small_gradient_is_not_blown_up() -> None:
     model, optimizer = make()
     losses(model, torch.randn(4, 5)).sum().backward()

@@ -58,6 +58,21 @@ def test_a_published_checkpoint_goes_on() -> None:
     assert torch.equal(moments[0]["exp_avg"], optimizer_state["state"][0]["exp_avg"])
 
 
+def test_a_place_in_an_epoch_is_kept_with_batches_of_another_size() -> None:
+    before = trained()
+    before.step = 6
+    payload = before.payload(batches={"size": 4})
+    for size, step in ((4, 6), (8, 3), (2, 12), (1, 24)):
+        after = restored(payload)
+        after.count_in_batches(size)
+        assert after.step == step
+    with pytest.raises(ValueError, match=r"BATCH_SIZE must divide the 24 clips .* got 5 in a step"):
+        restored(payload).count_in_batches(5)
+    published = restored({**payload, "loop_state": {}, "step": 0})
+    published.count_in_batches(5)
+    assert published.step == 0
+
+
 def test_an_average_that_a_checkpoint_lacks_starts_at_its_weights() -> None:
     before = trained()
     after = state_of(nn.Sequential(nn.Linear(3, 4), nn.Linear(4, 2)))

@@ -23,9 +23,11 @@ from helpers.tiny_run import (
     wait_for,
 )
 
+from slowfast_maskfeat import Embedder
 from slowfast_maskfeat.checkpoints import find_checkpoints, load_checkpoint
 from slowfast_maskfeat.config import load_config
 from slowfast_maskfeat.runs import run as build_run
+from slowfast_maskfeat.runs.features import build_frozen_model
 
 
 @pytest.fixture(scope="module")
@@ -154,6 +156,14 @@ def test_fine_tuning_from_a_pre_training_tests_and_saves_scores(data, whole, tmp
     assert "loaded" in done.stderr
     tests = events(tmp_path, "test")
     assert [test["num_views"] for test in tests] == [1, 2]
+    path = find_checkpoints(tmp_path / "checkpoints")[-1]
+    averaged = load_checkpoint(path)["average_state"]["weights"]
+    embedder = Embedder(path)  # features, too, are of the weights that are tested
+    frozen = build_frozen_model(embedder.cfg, str(path), torch.device("cpu"))
+    for model in (embedder.model, frozen.model):
+        weights = model.state_dict()
+        for name in ("blocks.0.mlp.fc1.weight", "patch_embed.proj.weight"):
+            assert torch.equal(weights[name], averaged[name])
     for test in tests:
         assert test["num_videos"] == test["num_videos_scored"] == 12
         scores = np.load(test["scores"])

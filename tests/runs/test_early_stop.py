@@ -128,6 +128,20 @@ def test_the_best_is_kept_from_the_resume_on(data, stopped, tmp_path):
     assert first["top1"] == again["top1"]
 
 
+def test_a_longer_training_knows_the_best_validation_before(data, tmp_path):
+    """No validation is due any more at the epoch where the shorter one had its last."""
+    every = {**PRETRAINING, "TRAIN.EVAL_PERIOD": 3, "TRAIN.KEEP_BEST": "validation"}
+    assert run(data, tmp_path, every, {"SOLVER.MAX_EPOCH": 2}).returncode == 0
+    best = tmp_path / "checkpoints" / "ssl_checkpoint_best.pyth"
+    before = best.read_bytes()
+    worse = {"SOLVER.MAX_EPOCH": 4, "SOLVER.BASE_LR": 3.0, "SOLVER.WARMUP_EPOCHS": 0}
+    assert run(data, tmp_path, every, worse).returncode == 0
+    first, *others = events(tmp_path, "validation")
+    assert [event["epoch"] for event in others] == [3, 4]
+    assert all(event["loss"] > first["loss"] for event in others)
+    assert best.read_bytes() == before
+
+
 def test_the_last_checkpoint_is_written_whatever_the_period(data, stopped, tmp_path):
     options = {"TRAIN.CHECKPOINT_PERIOD": 5, "TEST.ENABLE": False}
     assert run(data, tmp_path, STILL, options).returncode == 0

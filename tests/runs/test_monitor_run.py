@@ -146,6 +146,28 @@ def test_a_run_that_was_killed_before_a_measurement_makes_it_first(data, monitor
     assert len(events(tmp_path, "monitor")) == 3  # nothing is owed any more
 
 
+@pytest.mark.parametrize("kind", ["monitor", "validation"])
+def test_what_was_measured_before_a_checkpoint_is_not_repeated(data, tmp_path, kind):
+    """A signal at the end of a measurement saves a checkpoint after its event, not before."""
+    rare = {"TRAIN.CHECKPOINT_PERIOD": 5, "SOLVER.MAX_EPOCH": 1}
+    assert run(data, tmp_path, EVERY_EPOCH, rare).returncode == 0
+    number = len(events(tmp_path, kind))
+    path = last_checkpoint(tmp_path)
+    content = load_checkpoint(path)
+    log = tmp_path / "stats.jsonl"
+    lines = [json.loads(line) for line in log.read_text().splitlines()]
+    saved = next(event for event in lines if event["event"] == "checkpoint")
+    # As it would be logged: the event has no checkpoint, which follows it.
+    moved = [event | {"checkpoint": None} for event in lines if event["event"] == kind]
+    rest = [event for event in lines if event["event"] != kind and event is not saved]
+    log.write_text("".join(json.dumps(event) + "\n" for event in (*rest, *moved, saved)))
+    content["loop_state"]["measured"] = {kind: 1}
+    save_checkpoint(path, content)
+    done = run(data, tmp_path, EVERY_EPOCH, rare)
+    assert done.returncode == 0, done.stderr
+    assert len(events(tmp_path, kind)) == number
+
+
 def test_a_collapse_is_one_loud_warning(data, tmp_path):
     # Weights that decay to nothing in a step; the floor is above what 8 clips can reach.
     decay = {"SOLVER.BASE_LR": 1.0, "SOLVER.WEIGHT_DECAY": 1.0, "SOLVER.WARMUP_EPOCHS": 0.0}
