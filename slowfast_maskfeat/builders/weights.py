@@ -149,12 +149,24 @@ def load_tested_weights(
     )
 
 
+def own_checkpoint(cfg: CfgNode) -> Path | None:
+    """Return the result of the run in OUTPUT_DIR; None if it has none yet.
+
+    That is its last checkpoint, or with TRAIN.KEEP_BEST validation the best one.
+    """
+    folder = checkpoint_folder(cfg.OUTPUT_DIR)
+    own = find_checkpoints(folder, cfg.TASK)
+    best = best_path(folder, prefix=cfg.TASK)
+    if own and cfg.TRAIN.KEEP_BEST == "validation" and best.is_file():
+        return best
+    return own[-1] if own else None
+
+
 def finished_checkpoint(cfg: CfgNode) -> str:
     """Return the checkpoint to test or probe.
 
-    That is TEST.CHECKPOINT_FILE_PATH, else the best checkpoint of this run in OUTPUT_DIR with
-    TRAIN.KEEP_BEST validation, else its last one, else the one it started from,
-    TRAIN.CHECKPOINT_FILE_PATH.
+    That is TEST.CHECKPOINT_FILE_PATH, else that of this run in OUTPUT_DIR (`own_checkpoint`), else
+    the one it started from, TRAIN.CHECKPOINT_FILE_PATH.
 
     Args:
         cfg: Configuration; not modified.
@@ -162,15 +174,9 @@ def finished_checkpoint(cfg: CfgNode) -> str:
     Returns:
         The path; empty if there is none.
     """
-    folder = checkpoint_folder(cfg.OUTPUT_DIR)
-    own = find_checkpoints(folder, cfg.TASK)
-    best = best_path(folder, prefix=cfg.TASK)
-    if own and cfg.TRAIN.KEEP_BEST == "validation" and best.is_file():
-        own.append(best)
+    own = own_checkpoint(cfg)
     return (
-        cfg.TEST.CHECKPOINT_FILE_PATH
-        or (str(own[-1]) if own else "")
-        or cfg.TRAIN.CHECKPOINT_FILE_PATH
+        cfg.TEST.CHECKPOINT_FILE_PATH or (str(own) if own else "") or cfg.TRAIN.CHECKPOINT_FILE_PATH
     )
 
 

@@ -280,6 +280,8 @@ class _Rows:
                 self.collector.add_without_label(line, path, error)
                 return
             label = self._label(fields, columns)
+            if len(self.collector) < 2 and not columns.kinetics:
+                self._check_marks(line, path)
         elif len(self.collector) < 2 and not columns.kinetics:
             self._check_bare(line, path)
         self.collector.add(line, path, label)
@@ -339,6 +341,16 @@ class _Rows:
                 f"{first!r} in the first line is read as a path, although unlike {path!r} in line "
                 f"{line} it does not end like a video; {header_hint([first])}"
             )
+
+    def _check_marks(self, line: int, path: str) -> None:
+        """Reject `"a.mp4" 3` and `a.mp4, 3` with a space as separator."""
+        bare = path.strip('",;')
+        if self.separator == " " and is_media(bare) and not is_media(path):
+            what = (
+                f"got the path {path!r}; with spaces between the fields write {bare!r}, or set "
+                "DATA.PATH_LABEL_SEPARATOR to the mark between them"
+            )
+            raise_wrong_rows(self.collector.source, [(line, what)])
 
     def _other_separator(self, text: str) -> str:
         """Advice for a line that shows another separator; "" if it shows none."""

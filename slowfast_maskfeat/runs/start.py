@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from slowfast_maskfeat import distributed
+from slowfast_maskfeat.builders.weights import own_checkpoint
 from slowfast_maskfeat.checkpoints import checkpoint_folder, find_checkpoints
 from slowfast_maskfeat.config import load_run_config
 from slowfast_maskfeat.engine.launch import launch
@@ -21,9 +22,11 @@ class Trained(NamedTuple):
 
     Attributes:
         folder: its OUTPUT_DIR.
-        checkpoint: the last one, for `from_pretrained`, `Predictor` and further trainings.
+        checkpoint: that of a test, for `from_pretrained`, `Predictor` and further trainings: the
+            last one, or with TRAIN.KEEP_BEST validation the best one.
         results: of the last test, else of the last validation, as in `stats.jsonl`; one before
-            this call counts only if it is of this checkpoint. Empty if there is neither.
+            this call counts only if it is of this or the last checkpoint. Empty if there is
+            neither.
     """
 
     folder: Path
@@ -80,9 +83,13 @@ def train(
     launch(run_process, choice.num_processes, (cfg, "OUTPUT_DIR" in given), backend=backend)
     folder = log.parent
     last = find_checkpoints(checkpoint_folder(folder), cfg.TASK)[-1]
+    result = own_checkpoint(cfg) or last
     earlier, later = (events := read_events(log))[:num_earlier], events[num_earlier:]
-    of_last = [event for event in earlier if Path(event.get("checkpoint") or "").name == last.name]
-    return Trained(folder, last, _results([*of_last, *later]))
+    # The best checkpoint has the same name after a longer training.
+    has_trained = any(event["event"] == "train" for event in later)
+    names = {last.name} if has_trained else {last.name, result.name}
+    of_these = [event for event in earlier if Path(event.get("checkpoint") or "").name in names]
+    return Trained(folder, result, _results([*of_these, *later]))
 
 
 def _results(events: Sequence[Mapping[str, Any]]) -> dict[str, Any]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from abc import ABC, abstractmethod
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
@@ -69,12 +70,16 @@ def fetching(path: str) -> Iterator[None]:
         raise DecodeError(path, f"cannot be read: {first_line(error)}") from error
 
 
+# decord begins its messages with the time and a line of its source.
+_WHERE_LOGGED = re.compile(r"^\[\d\d:\d\d:\d\d\] \S+:\d+: ")
+
+
 def reason_of(error: BaseException) -> str:
     """One-line message of a decoder's error, without the path."""
     reason = getattr(error, "strerror", None)
     if reason:
         return str(reason)
-    line = first_line(error)
+    line = _WHERE_LOGGED.sub("", first_line(error))
     # Python's own errors are unclear without their names.
     is_own = isinstance(error, (ValueError, LookupError, TypeError, ArithmeticError, MemoryError))
     return f"{type(error).__name__}: {line}" if is_own else line

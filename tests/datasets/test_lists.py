@@ -213,6 +213,8 @@ def test_official_kinetics_annotation(separator, tmp_path):
         ("a.mp4,jump\n", {}, "line 1: .*a comma after the name of a file"),
         ("path;label\na.mp4;jump\n", {}, "line 1: .*a semicolon between the names of a header"),
         ("clip;verb\na.mp4;1\n", {}, "line 2: .*a semicolon before a number"),
+        ('"a.mp4" 1\n', {}, r"line 1: got the path '\"a.mp4\"'.* write 'a.mp4', or set DATA"),
+        ("b.mp4 1\na.mp4, 1\n", {}, "line 2: got the path 'a.mp4,'.*DATA.PATH_LABEL_SEPARATOR"),
         ("a b.mp4;1\n", {}, "line 1: the label .*it has a semicolon before a number"),
         ("ident,label\na.mp4,1\n", {"separator": ","}, r"if this .* the paths \(path, video"),
         ("path,verb\na.mp4,1\n", {"separator": ","}, r"if this .* the labels \(label, lab"),

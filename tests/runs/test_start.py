@@ -5,9 +5,10 @@ from __future__ import annotations
 import pytest
 import torch
 from helpers.load_tool import ROOT
-from helpers.tiny_run import FINETUNING, MODEL, events, losses, make_videos, run
+from helpers.tiny_run import FINETUNING, MODEL, copy_lists, events, losses, make_videos, run
 
 from slowfast_maskfeat import Predictor, from_pretrained, train
+from slowfast_maskfeat.checkpoints import load_checkpoint
 
 OPTIONS = {**MODEL, **FINETUNING, "SOLVER.MAX_EPOCH": 1}
 
@@ -51,6 +52,33 @@ def test_the_same_call_resumes_and_another_trains_on(data, trained, tmp_path):
     (start,) = events(further.folder, "start")
     assert start["started_from"] == str(trained.checkpoint)
     assert "top1" in further.results
+
+
+def test_the_best_checkpoint_is_the_one_that_was_tested(data, tmp_path):
+    lists = copy_lists(data, tmp_path / "lists")
+    held_out = (data / "val.csv").read_text().splitlines(keepends=True)[:4]
+    (lists / "val.csv").write_text("".join(held_out))
+    best = {
+        **OPTIONS,
+        "SOLVER.MAX_EPOCH": 2,
+        "SOLVER.BASE_LR": 1e-12,  # only the first validation is progress
+        "SOLVER.WARMUP_START_LR": 0,
+        "SOLVER.COSINE_END_LR": 0,
+        "TRAIN.KEEP_BEST": "validation",
+    }
+    trained = train("demo/finetune", data=lists, output=tmp_path / "run", **best)
+    assert trained.checkpoint.name.endswith("checkpoint_best.pyth")
+    assert load_checkpoint(trained.checkpoint)["epoch"] == 0
+    assert trained.results["checkpoint"] == str(trained.checkpoint)
+    again = train("demo/finetune", data=lists, output=tmp_path / "run", **best)
+    assert again.results["checkpoint"] == trained.results["checkpoint"]
+    longer = train(
+        "demo/finetune",
+        data=data,
+        output=tmp_path,
+        **{**best, "SOLVER.MAX_EPOCH": 3, "TEST.ENABLE": False},
+    )
+    assert "num_views" not in longer.results
 
 
 def test_an_older_test_is_not_the_result_of_a_longer_training(data, tmp_path):

@@ -23,6 +23,7 @@ from helpers.load_tool import load_tool
 from helpers.videos_on_disk import read_numbers, write_video
 
 from slowfast_maskfeat.videos.decode import DecodeError, available_backends, open_video
+from slowfast_maskfeat.videos.video import reason_of
 
 DECODERS = ("torchcodec", "pyav", "decord")
 DOCUMENTED = load_tool("tools/decoder_table.py").read_table(
@@ -268,3 +269,9 @@ def test_opened_videos_that_fail_release_their_files(made):
             with pytest.raises(DecodeError):
                 open_video(made(name), "pyav")
     assert len(os.listdir("/proc/self/fd")) <= before
+
+
+def test_a_message_of_decord_has_neither_time_nor_source_line():
+    text = "[21:34:08] /github/workspace/src/video/video_reader.cc:430: [x.mp4]Unable to handle EOF"
+    assert reason_of(RuntimeError(text)) == "[x.mp4]Unable to handle EOF"
+    assert reason_of(RuntimeError("[a] b:3: c")) == "[a] b:3: c"
