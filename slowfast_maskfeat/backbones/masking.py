@@ -8,7 +8,8 @@ from torch import Tensor
 from slowfast_maskfeat.host_copies import copy_to_device
 from slowfast_maskfeat.shapes import Grid
 
-HAS_UNBROKEN_GRAPHS = hasattr(torch._dynamo, "patch_dynamo_config")
+# From the version, since looking at torch._dynamo imports it.
+HAS_UNBROKEN_GRAPHS = tuple(map(int, torch.__version__.split(".")[:2])) >= (2, 8)
 """Whether this torch (2.8 or later) compiles networks with masks without breaking their graph."""
 
 

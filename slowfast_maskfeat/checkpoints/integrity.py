@@ -15,6 +15,7 @@ from slowfast_maskfeat.text import cut
 
 _ZIP_START = b"PK\x03\x04"
 _STATES = ("model_state", "task_state")
+_NUMBERS = (torch.float16, torch.bfloat16, torch.float32, torch.float64)
 
 
 class DamagedError(ValueError):
@@ -97,13 +98,19 @@ def raise_nonfinite(payload: Mapping[str, Any], path: Path) -> None:
         )
 
 
+def other_kind(value: Tensor) -> str:
+    """What a tensor is instead of dense numbers that can be computed with; "" if it is that."""
+    if value.is_nested:
+        return "nested tensors"
+    other = value.dtype if value.dtype not in _NUMBERS else value.layout
+    return "" if other is torch.strided else str(other).removeprefix("torch.")
+
+
 def _nonfinite(weights: Iterable[tuple[Any, Any]]) -> list[str]:
     floats = [
         (str(name), value.detach())
         for name, value in weights
-        if isinstance(value, Tensor)
-        and value.is_floating_point()
-        and value.layout is torch.strided  # others are never loaded
+        if isinstance(value, Tensor) and not other_kind(value)  # others are never loaded
     ]
     if not floats:
         return []

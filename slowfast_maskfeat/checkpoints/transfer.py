@@ -14,6 +14,7 @@ from torch import Tensor, nn
 from slowfast_maskfeat.checkpoints.class_names import compare_class_names
 from slowfast_maskfeat.checkpoints.explain import explain_classifier, explain_names
 from slowfast_maskfeat.checkpoints.file_weights import BACKBONE, Renaming, read_weights
+from slowfast_maskfeat.checkpoints.integrity import other_kind
 from slowfast_maskfeat.checkpoints.naming import recognize
 from slowfast_maskfeat.checkpoints.positions import (
     MadeTable,
@@ -308,15 +309,10 @@ def _require_floats(found: Mapping[str, Tensor], state: Mapping[str, Tensor], pa
     wrong = [
         name
         for name, own in state.items()
-        if own.is_floating_point()
-        and name in found
-        and not (found[name].is_floating_point() and found[name].layout is torch.strided)
+        if own.is_floating_point() and name in found and other_kind(found[name])
     ]
     if wrong:
-        value = found[wrong[0]]
-        kind = str(value.layout if value.is_floating_point() else value.dtype).removeprefix(
-            "torch."
-        )
+        kind = other_kind(found[wrong[0]])
         raise ValueError(
             f"{path} must have dense floating-point weights, got {kind} ({shorten(wrong)}); use "
             "the original instead of quantized or sparse weights"

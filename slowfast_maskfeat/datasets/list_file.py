@@ -346,10 +346,9 @@ class _Rows:
         """Reject `"a.mp4" 3` and `a.mp4, 3` with a space as separator."""
         bare = path.strip('",;')
         if self.separator == " " and is_media(bare) and not is_media(path):
-            what = (
-                f"got the path {path!r}; with spaces between the fields write {bare!r}, or set "
-                "DATA.PATH_LABEL_SEPARATOR to the mark between them"
-            )
+            mark = path[-1]
+            other = f", or set DATA.PATH_LABEL_SEPARATOR to {mark!r}" if mark in ",;" else ""
+            what = f"got the path {path!r}; with spaces between the fields write {bare!r}{other}"
             raise_wrong_rows(self.collector.source, [(line, what)])
 
     def _other_separator(self, text: str) -> str:

@@ -11,8 +11,7 @@ from slowfast_maskfeat.datasets.shard_scan import TIMEOUT, ShardIndex, scan_shar
 from slowfast_maskfeat.files import FileFacts, atomic_write, is_address, read_bytes
 
 _ENDING = ".index.json"
-_FORM = 2
-_FEWER_SUFFIXES = 1  # this form passed over videos and images with suffixes that are known now
+_FORM = 3
 
 
 def load_index(shard: str, label: str, cache: str) -> ShardIndex | None:
@@ -89,9 +88,7 @@ def _load(path: str) -> ShardIndex | None:
     """Read an index file; None if it is missing or unusable."""
     try:
         content = json.loads(read_bytes(path, timeout=TIMEOUT))
-        form = content.pop("form")
-        is_complete = form == _FEWER_SUFFIXES and not content["num_passed_over"]
-        if form != _FORM and not is_complete:
+        if content.pop("form") != _FORM:
             return None
         index = ShardIndex(**content)
         columns = index.names, index.offsets, index.sizes, index.labels, index.label_kinds

@@ -285,10 +285,20 @@ def _label_of(texts: dict[str, str | ShardError], key: str) -> tuple[str, str | 
     label = _json_label(text, key.partition(":")[2]) if kind == "json" else _one_line(kind, text)
     if label is None:
         return "", None
-    # Half a surrogate pair, which JSON can spell, is no text that could be written again.
-    if any(unicodedata.category(character) in ("Cc", "Cs") for character in label):
-        raise ShardError(f"the label in its .{kind} must be text, got {quoted(label)}")
+    if not _is_text(label):
+        raise ShardError(
+            f"the label in its .{kind} must have no control characters, got {quoted(label)}"
+        )
     return kind, label
+
+
+def _is_text(label: str) -> bool:
+    """Whether a label has only characters that text files can have.
+
+    Half a surrogate pair, which JSON can spell, can't be written again.
+    """
+    kinds = map(unicodedata.category, label.replace("\t", ""))
+    return not {"Cc", "Cs"}.intersection(kinds)
 
 
 def _one_line(kind: str, text: str) -> str:

@@ -30,37 +30,42 @@ class FiniteWatch:
     def __init__(
         self, limit: int, loader: ClipLoader, device: torch.device, has_scaler: bool
     ) -> None:
-        self._limit = limit
         self._videos = loader.dataset.videos
-        gradients = max(limit, _MAX_OVERFLOWS) if has_scaler else limit
-        self._limits = torch.tensor([limit, gradients], device=device)
+        # Of losses, and of losses or gradients: steps in a row that were not finite.
+        self._limits = (limit, max(limit, _MAX_OVERFLOWS) if has_scaler else limit)
         self._in_a_row = torch.zeros(2, dtype=torch.int64, device=device)
         self._worst = torch.zeros_like(self._in_a_row)
         self._steps: list[tuple[Tensor | None, Tensor]] = []
 
     def add(self, batch: ClipBatch, result: StepResult) -> None:
         """Record a step, without waiting for the device."""
-        finite = result.loss_is_finite & result.gradient_is_finite
-        each = torch.stack([result.loss_is_finite, finite])
-        self._in_a_row = torch.where(each, 0, self._in_a_row + 1)
+        gradient_is_finite = result.loss_is_finite & result.gradient_is_finite
+        finite = torch.stack([result.loss_is_finite, gradient_is_finite])
+        self._in_a_row = torch.where(finite, 0, self._in_a_row + 1)
         self._worst = torch.maximum(self._worst, self._in_a_row)
         self._steps.append((batch.index, finite))
-        self._steps = self._steps[-max(self._limit, _MAX_OVERFLOWS) :]
+        self._steps = self._steps[-max(self._limits) :]
 
     def check(self) -> None:
         """Check the recorded steps; this reads the device.
 
         Raises:
-            ValueError: the limit was reached; the message names the clips of these steps.
+            ValueError: a limit was reached; the message names the clips of these steps.
         """
-        if not bool((self._worst >= self._limits).any()):
-            return
-        bad = [index for index, finite in self._steps if index is not None and not bool(finite)]
+        losses, all_steps = self._worst.tolist()
+        if losses >= self._limits[0]:
+            raise ValueError(self._message("the loss", 0, losses))
+        if all_steps >= self._limits[1]:
+            raise ValueError(self._message("the loss or its gradient", 1, all_steps))
+
+    def _message(self, what: str, kind: int, number: int) -> str:
+        bad = [i for i, finite in self._steps if i is not None and not bool(finite[kind])]
         rows: Sequence[int] = torch.cat(bad).unique().tolist() if bad else []
         names = ", ".join(self._videos.path(row) for row in rows[:20])
-        raise ValueError(
-            f"the loss or its gradient was not finite in {int(self._worst.max())} steps in a row "
-            f"(TRAIN.MAX_NONFINITE {self._limit}); their clips: {names}"
+        is_key = self._limits[kind] == self._limits[0]
+        limit = f"TRAIN.MAX_NONFINITE {self._limits[0]}" if is_key else "the limit of fp16"
+        return (
+            f"{what} was not finite in {number} steps in a row ({limit}); their clips: {names}"
             + (f" and {len(rows) - 20} more" if len(rows) > 20 else "")
             + "; try a lower SOLVER.BASE_LR, a longer warm-up or TRAIN.PRECISION float32"
         )

@@ -51,8 +51,8 @@ class GradientStep:
         optimizer.zero_grad()
 
     With a scaler ``gradient_is_finite`` is occasionally false while the scale adapts, which is
-    normal: count ``loss_is_finite``. Do not read ``optimizer.found_inf``; it is set only during
-    the step.
+    normal: allow more of these in a row than of losses. Do not read ``optimizer.found_inf``; it is
+    set only during the step.
 
     Args:
         optimizer: Any torch optimizer; fused ones skip inside their kernel, others are restored
@@ -234,7 +234,7 @@ def _drop_first_buffers(
     The first step takes the whole gradient for the buffer, the others a part of it, so a buffer of
     zeros would dampen the first gradient too.
     """
-    if not any(group.get("dampening") for group in optimizer.param_groups):
+    if not any(g.get("dampening") and g["momentum"] for g in optimizer.param_groups):
         return
     new = [p for p, old in zip(parameters, state_before, strict=True) if not old]
     if new and not bool(taken):

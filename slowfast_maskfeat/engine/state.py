@@ -132,25 +132,23 @@ class TrainState:
             _set_random_state(states[distributed.rank()], source)
         check_moments(self.stepper.optimizer, source)
 
-    def count_in_batches(self, batch_size: int) -> None:
-        """Count the finished steps of a resumed epoch in batches of the present size.
+    def check_batches(self, batch_size: int) -> None:
+        """Check that a resumed epoch goes on with batches of the size that it began with.
 
         Args:
             batch_size: clips of a step, summed over all processes.
 
         Raises:
-            ValueError: the clips of these steps are no whole number of such batches.
+            ValueError: its finished steps had another size, so that clips would be left out or
+                repeated.
         """
-        before = self.resumed.get("batches", {}).get("size")
-        if not isinstance(before, int):  # a file of PySlowFast, which has whole epochs
-            return
-        num_clips = self.step * before
-        if num_clips % batch_size:
+        before = (self.resumed.get("batches") or {}).get("size", batch_size)
+        if self.step and before != batch_size:
             raise ValueError(
-                f"TRAIN.BATCH_SIZE must divide the {num_clips} clips of this epoch that are done "
-                f"(in batches of {before}), got {batch_size} in a step"
+                f"TRAIN.BATCH_SIZE must give steps of {before} clips, as the {self.step} steps of "
+                f"this epoch before the checkpoint had, got {batch_size}; another size needs a "
+                "checkpoint of the end of an epoch"
             )
-        self.step = num_clips // batch_size
 
 
 def is_resumable(payload: Mapping[str, Any]) -> bool:

@@ -161,7 +161,7 @@ class _TrainLoop:
         self._meter: Meter | None = None
         self._lr = 0.0  # of the last step
         # Kind of measurement -> epoch of the last one.
-        self._measured: dict[str, int] = dict(state.resumed.get("measured", {}))
+        self._measured: dict[str, int] = dict(state.resumed.get("measured") or {})
         self.saved: list[Path] = []
         lost.load_state_dict(state.resumed.get("lost", lost.state_dict()))
 

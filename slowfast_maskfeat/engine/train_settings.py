@@ -23,7 +23,7 @@ class TrainSettings:
         log_period: steps between log events; the device is read only then.
         eval_period: epochs between validations.
         checkpoint_period: epochs between checkpoints.
-        checkpoint_step_period: steps between further checkpoints within an epoch; 0 for none.
+        checkpoint_step_period: steps of the run between checkpoints; 0 for none.
         keep_checkpoints: number of checkpoints to keep; 0 keeps all.
         max_nonfinite: steps in a row with a loss that is not finite before the run stops.
         folder: of the checkpoints.

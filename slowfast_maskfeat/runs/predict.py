@@ -300,7 +300,8 @@ def list_excerpts(
         source: for messages.
 
     Returns:
-        The samples; and row -> reason of videos whose duration can't be measured.
+        The samples; and row -> reason of videos whose duration can't be measured, or that would
+        have too many windows.
 
     Raises:
         ValueError: a number is negative, or there is a stride without a window.

@@ -27,7 +27,7 @@ def from_pretrained(
     Args:
         path_or_folder: a checkpoint of a training; a file of weights; the folder of
             `save_pretrained`; a folder of Hugging Face's transformers with config.json and the
-            weights of a VideoMAE, ViTMAE, ViT or BEiT; or the OUTPUT_DIR of a run, whose newest
+            weights of a VideoMAE, ViTMAE, ViT or BEiT; or the OUTPUT_DIR of a run, whose last
             checkpoint is loaded.
         device: "cpu" or "cuda".
         config: YAML file to use instead of the checkpoint's own configuration; required for a file

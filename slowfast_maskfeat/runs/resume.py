@@ -124,7 +124,7 @@ def is_owed(cfg: CfgNode, state: TrainState, kind: str) -> bool:
     path = state.checkpoint
     if path is None or path.parent != checkpoint_folder(cfg.OUTPUT_DIR) or state.step:
         return False
-    if state.resumed.get("measured", {}).get(kind) == state.epoch:
+    if (state.resumed.get("measured") or {}).get(kind) == state.epoch:
         return False  # it was made before the checkpoint
     return from_main(lambda: find_following(kind, path) is None)
 

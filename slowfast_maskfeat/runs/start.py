@@ -56,7 +56,7 @@ def train(
         **pairs: further keys: `train(..., **{"SOLVER.MAX_EPOCH": 30})`.
 
     Returns:
-        Where it wrote, its last checkpoint, and its results.
+        Where it wrote, its checkpoint, and its results.
 
     Raises:
         ValueError: something that a user can fix, in one line.
@@ -86,7 +86,7 @@ def train(
     result = own_checkpoint(cfg) or last
     earlier, later = (events := read_events(log))[:num_earlier], events[num_earlier:]
     # The best checkpoint has the same name after a longer training.
-    has_trained = any(event["event"] == "train" for event in later)
+    has_trained = any(event["event"] == "epoch" for event in later)
     names = {last.name} if has_trained else {last.name, result.name}
     of_these = [event for event in earlier if Path(event.get("checkpoint") or "").name in names]
     return Trained(folder, result, _results([*of_these, *later]))

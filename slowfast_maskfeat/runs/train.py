@@ -96,7 +96,7 @@ def run_training(
         print_main(note)
     check_shared(checkpoint_folder(cfg.OUTPUT_DIR))
     started_from = set_first_state(cfg, state, data, may_change=may_change)
-    state.count_in_batches(loader.batch_size)
+    state.check_batches(loader.batch_size)
     state.model = compiled(model, cfg.TRAIN.COMPILE)
     # A backbone for masks as well as classes has a mask token, which these may not use.
     has_idle = task.has_idle_parameters or isinstance(model, Classifier | ContrastiveModel)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import pickle
+import warnings
 from pathlib import Path
 
 import pytest
@@ -62,7 +63,9 @@ def test_names_that_were_brought_here_are_not_advised_to_be(tmp_path: Path) -> N
         load_weights(model, path, rename=lambda weights: weights)
 
 
-@pytest.mark.parametrize("kind", [torch.int32, torch.int8, torch.bool, torch.complex64])
+@pytest.mark.parametrize(
+    "kind", [torch.int32, torch.int8, torch.bool, torch.complex64, torch.float8_e4m3fn]
+)
 def test_weights_of_another_kind_of_number_are_refused(tmp_path: Path, kind: torch.dtype) -> None:
     state = source_state(tiny_options("img_vit"))
     for name in ("patch_embed.proj.weight", "blocks.0.mlp.fc1.weight"):
@@ -81,6 +84,16 @@ def test_sparse_weights_are_refused(tmp_path: Path) -> None:
     state["norm.weight"] = state["norm.weight"].to_sparse()
     path = save_checkpoint(tmp_path / "s.pyth", {"model_state": state})
     with pytest.raises(ValueError, match=r"s\.pyth .*got sparse_coo \(norm\.weight\)"):
+        load_weights(receiver(tiny_options("img_vit")), path)
+
+
+def test_nested_tensors_are_refused(tmp_path: Path) -> None:
+    state = source_state(tiny_options("img_vit"))
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # nested tensors are a prototype
+        state["norm.weight"] = torch.nested.nested_tensor([torch.zeros(2), torch.zeros(3)])
+    torch.save({"model_state": state}, path := tmp_path / "s.pyth")
+    with pytest.raises(ValueError, match=r"s\.pyth .*got nested tensors \(norm\.weight\)"):
         load_weights(receiver(tiny_options("img_vit")), path)
 
 

@@ -52,8 +52,14 @@ def test_gradients_that_never_become_finite_are_an_error():
         watch.add(batch, result)
     watch.check()
     watch.add(batch, result)
-    with pytest.raises(ValueError, match=r"not finite in 100 steps in a row .* clips: 3.mp4"):
+    with pytest.raises(ValueError, match=r"in 100 steps in a row \(the limit of fp16\).*: 3.mp4;"):
         watch.check()
+    both = FiniteWatch(3, loader, torch.device("cpu"), has_scaler=True)
+    worse = StepResult(*(torch.tensor(value) for value in (math.inf, False, False, False)))
+    for number, outcome in enumerate([result] * 12 + [worse] * 3):
+        both.add(SimpleNamespace(index=torch.tensor([number])), outcome)
+    with pytest.raises(ValueError, match=r"loss was not finite in 3 .* 12.mp4, 13.mp4, 14.mp4;"):
+        both.check()
     without = FiniteWatch(3, loader, torch.device("cpu"), has_scaler=False)
     for _ in range(3):
         without.add(batch, result)

@@ -114,6 +114,23 @@ def test_a_finished_run_has_nothing_left_to_train(data, whole, tmp_path):
     _assert_equal_states(_states(again), _states(whole))
 
 
+def test_checkpoints_of_steps_count_those_of_the_run(data, tmp_path):
+    """Epochs of three steps: after step 4, and at the ends of both epochs by the other period."""
+    for period, names in (
+        (4, {"epoch_00001_step_0000001", "epoch_00002"}),
+        (3, {"epoch_00001", "epoch_00002"}),
+    ):
+        output = tmp_path / str(period)
+        options = {"TRAIN.CHECKPOINT_STEP_PERIOD": period, "TRAIN.CHECKPOINT_PERIOD": 99}
+        _run_here(data, output, PRETRAINING, options)
+        found = find_checkpoints(output / "checkpoints", "ssl")
+        assert {path.stem.removeprefix("ssl_checkpoint_") for path in found} == names
+    # What is measured before a checkpoint is in it.
+    _run_here(data, tmp_path / "3", PRETRAINING, options, {"SOLVER.MAX_EPOCH": 3})
+    measured = load_checkpoint(find_checkpoints(output / "checkpoints", "ssl")[-1])
+    assert measured["loop_state"]["measured"] == {"monitor": 0, "validation": 2}
+
+
 def test_two_processes_equal_one(data, tmp_path):
     still = {"MVIT.DROPPATH_RATE": 0.0, "TRAIN.EMA_DECAY": 0.5}
     one, two = tmp_path / "one", tmp_path / "two"

@@ -161,6 +161,7 @@ def test_what_was_measured_before_a_checkpoint_is_not_repeated(data, tmp_path, k
     moved = [event | {"checkpoint": None} for event in lines if event["event"] == kind]
     rest = [event for event in lines if event["event"] != kind and event is not saved]
     log.write_text("".join(json.dumps(event) + "\n" for event in (*rest, *moved, saved)))
+    assert content["loop_state"]["measured"] == {"monitor": 0}  # that of the first weights
     content["loop_state"]["measured"] = {kind: 1}
     save_checkpoint(path, content)
     done = run(data, tmp_path, EVERY_EPOCH, rare)
