@@ -169,7 +169,7 @@ def test_without_the_keys_a_checkpoint_has_no_such_state(data, tmp_path):
     done = run(data, tmp_path, STILL, off)
     assert done.returncode == 0, done.stderr
     (path,) = (tmp_path / "checkpoints").iterdir()
-    assert load_checkpoint(path)["loop_state"].keys() == {"lost", "meter"}
+    assert load_checkpoint(path)["loop_state"].keys() == {"lost", "meter", "measured", "batches"}
     assert events(tmp_path, "test")[0]["checkpoint"] == str(path)
 
 
