@@ -43,6 +43,7 @@ from demo_runs import (
 )
 
 from slowfast_maskfeat.builders.data_source import DataSource
+from slowfast_maskfeat.checkpoints import checkpoint_folder
 from slowfast_maskfeat.config import load_config
 from slowfast_maskfeat.datasets import KeyFrames
 from slowfast_maskfeat.figures import (
@@ -229,7 +230,7 @@ def _detect(output: Path, video: Path, run: Path, detections: _Actions) -> None:
         for box in boxes
     ]
     (output / "boxes.csv").write_text("".join(f"{row}\n" for row in rows), encoding="utf-8")
-    checkpoint = sorted((run / "checkpoints").glob("*.pyth"))[-1]
+    checkpoint = sorted(checkpoint_folder(run).glob("*.pyth"))[-1]
     command = [
         *(sys.executable, str(ROOT / "tools" / "detect.py"), "--checkpoint", str(checkpoint)),
         *("--video", str(video), "--boxes", str(output / "boxes.csv"), "--output", str(output)),

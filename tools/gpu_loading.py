@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import os
 import tempfile
 import time
@@ -20,6 +19,7 @@ from gpu_settings import S, Setting, attempt
 
 from slowfast_maskfeat.builders.data import build_loader
 from slowfast_maskfeat.config import load_config
+from slowfast_maskfeat.log import event_log_path, read_events
 from slowfast_maskfeat.runs.run import run
 
 
@@ -133,8 +133,8 @@ def _load(cfg: CfgNode, setting: Setting) -> dict[str, float]:
 def _train(cfg: CfgNode, loading: Loading, compute: Sequence[float]) -> dict[str, float]:
     """Clips per second and wait of the training command, by its log, without its first third."""
     run(cfg)
-    lines = (Path(cfg.OUTPUT_DIR) / "stats.jsonl").read_text().splitlines()
-    periods = [event for event in map(json.loads, lines) if event["event"] == "train"]
+    events = read_events(event_log_path(cfg.OUTPUT_DIR))
+    periods = [event for event in events if event["event"] == "train"]
     periods = periods[len(periods) // 3 :]
     seconds = sum(period["seconds"] for period in periods)
 

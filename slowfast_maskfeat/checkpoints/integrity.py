@@ -99,7 +99,7 @@ def raise_nonfinite(payload: Mapping[str, Any], path: Path) -> None:
 
 
 def other_kind(value: Tensor) -> str:
-    """What a tensor is instead of dense numbers that can be computed with; "" if it is that."""
+    """Return the dtype or layout that keeps a tensor from being loaded; "" for dense floats."""
     if value.is_nested:
         return "nested tensors"
     other = value.dtype if value.dtype not in _NUMBERS else value.layout

@@ -39,7 +39,7 @@ torch.serialization.add_safe_globals([argparse.Namespace])
 
 
 class _Name(NamedTuple):
-    """What the name of a checkpoint says; sorts by epoch and step."""
+    """Parts of the name of a checkpoint, in the order in which checkpoints are sorted."""
 
     epoch: int
     step: int
@@ -47,13 +47,13 @@ class _Name(NamedTuple):
 
 
 def _parse(path: Path) -> _Name | None:
-    """The parts of a name as by :func:`checkpoint_path`; None for any other."""
+    """Parse a name that :func:`checkpoint_path` made; None for any other."""
     match = _NAME.fullmatch(path.name)
     return _Name(int(match[2]), int(match[3] or 0), match[1] or "") if match else None
 
 
 def _named(folder: str | os.PathLike[str]) -> list[tuple[_Name, Path]]:
-    """The checkpoints of a folder, which need not exist, oldest first."""
+    """List the checkpoints of a folder, which need not exist, oldest first."""
     paths = Path(folder).iterdir() if Path(folder).is_dir() else ()
     return sorted((name, path) for path in paths if (name := _parse(path)))
 
@@ -64,7 +64,7 @@ def checkpoint_folder(run: str | os.PathLike[str]) -> Path:
 
 
 def folder_of_run(checkpoint: str | os.PathLike[str]) -> Path:
-    """Folder of the run that a checkpoint is of; its own, if it was copied elsewhere."""
+    """Folder of the run that wrote a checkpoint; the checkpoint's own folder if it was moved."""
     folder = Path(checkpoint).parent
     return folder.parent if folder == checkpoint_folder(folder.parent) else folder
 

@@ -203,7 +203,7 @@ class _Scan:
             self._pass_over(name)
 
     def _text(self, info: tarfile.TarInfo, ending: str) -> str | ShardError:
-        """Text of a member, or why it can be no label."""
+        """Return the text of a member, or the error if it cannot be a label."""
         if info.size > _LABEL_BYTES:
             return ShardError(
                 f"its .{ending} must have at most {_LABEL_BYTES:,} bytes, got {info.size:,}"
@@ -293,9 +293,9 @@ def _label_of(texts: dict[str, str | ShardError], key: str) -> tuple[str, str | 
 
 
 def _is_text(label: str) -> bool:
-    """Whether a label has only characters that text files can have.
+    """Whether a label has no control characters but tabs, and no unpaired surrogates.
 
-    Half a surrogate pair, which JSON can spell, can't be written again.
+    JSON can spell unpaired surrogates, but no file of class names can store them.
     """
     kinds = map(unicodedata.category, label.replace("\t", ""))
     return not {"Cc", "Cs"}.intersection(kinds)
@@ -328,7 +328,7 @@ def _json_label(text: str, name: str) -> str | None:
 
 
 class _Stream(io.BufferedReader):
-    """A stream for tarfile that allocates no more than the shard has, whatever a header states."""
+    """A stream for tarfile that never reads past the shard, whatever size a header states."""
 
     def __init__(self, file: OpenFile, size: int, buffer_size: int) -> None:
         super().__init__(_Pieces(file, size), buffer_size)

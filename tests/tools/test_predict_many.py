@@ -18,7 +18,7 @@ from slowfast_maskfeat.commands import _predict as _predict_command
 from slowfast_maskfeat.datasets.excerpt_list import Span, windows
 from slowfast_maskfeat.features import load_features
 from slowfast_maskfeat.runs.load_trained import load_trained
-from slowfast_maskfeat.runs.predict import Predictor
+from slowfast_maskfeat.runs.predict import Predictor, list_excerpts
 from slowfast_maskfeat.videos.excerpt import Excerpt, FramesInMemory
 from slowfast_maskfeat.videos.write_video import write_video
 
@@ -136,6 +136,14 @@ def test_the_last_window_ends_with_the_video():
     assert windows(1.0, 2.0, 1.0) == [Span(0.0, 1.0)]
     assert windows(4.0, 2.0, 1.0) == [Span(0.0, 2.0), Span(1.0, 3.0), Span(2.0, 4.0)]
     assert windows(4.5, 2.0, 2.0) == [Span(0.0, 2.0), Span(2.0, 4.0), Span(2.5, 4.5)]
+
+
+def test_too_many_windows_cost_the_video_alone(data):
+    paths = [str(data / "0.mp4"), str(data / "11.mp4")]  # 0.67 and 1.03 seconds
+    videos, reasons = list_excerpts(paths, window=0.8, stride=1e-7)
+    assert [videos.path(row) for row in range(len(videos))] == paths
+    assert list(reasons) == [1]
+    assert "at most 1,000,000 windows of a video, got 2,333,333 in 1.03333 seconds" in reasons[1]
 
 
 def test_an_excerpt_has_the_frames_of_its_seconds_and_at_least_one():

@@ -7,12 +7,11 @@ from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
-from slowfast_maskfeat.checkpoints import checkpoint_folder, find_checkpoints
 from slowfast_maskfeat.figures import page
 from slowfast_maskfeat.files import atomic_write
 from slowfast_maskfeat.log import event_log_path
 from slowfast_maskfeat.runs.comparison import facts, tables
-from slowfast_maskfeat.runs.comparison.execute import Outcome
+from slowfast_maskfeat.runs.comparison.execute import Outcome, last_checkpoint
 from slowfast_maskfeat.runs.comparison.methods import METHODS, SCRATCH
 from slowfast_maskfeat.runs.comparison.pieces import Plan
 from slowfast_maskfeat.runs.comparison.results import (
@@ -259,8 +258,8 @@ def _files(plan: Plan, output: Path, outcomes: Mapping[str, Outcome]) -> str:
                 ("configuration", folder / f"{piece.kind}.yaml"),
                 ("log", event_log_path(folder)),
             ]
-            last = find_checkpoints(checkpoint_folder(folder), piece.task)[-1:]
-            files += [("checkpoint", path) for path in last]
+            if last := last_checkpoint(folder, piece):
+                files.append(("checkpoint", last))
             found[name] = [
                 (text, file.relative_to(output).as_posix())
                 for text, file in files
