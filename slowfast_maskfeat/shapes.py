@@ -34,3 +34,12 @@ class Grid(NamedTuple):
 
     def __str__(self) -> str:
         return f"{self.t}x{self.h}x{self.w}"
+
+
+def position_grid(model: object) -> Grid | None:
+    """Return the grid of a model's position tables, its attribute `configured_grid`.
+
+    None if it has none, as the backbone of an extension may: a model of another size then cannot
+    resize its tables.
+    """
+    return getattr(model, "configured_grid", None)

@@ -217,3 +217,30 @@ def test_a_module_that_is_not_there_is_one_error(data, environment, tmp_path):
     assert "IMPORTS" in done.stderr
     assert "no_such_module" in done.stderr
     assert "Traceback" not in done.stderr
+
+
+def test_our_own_method_of_views_trains_and_fine_tunes_its_backbone(data, environment, tmp_path):
+    """The backbone has no tables of positions, so that its checkpoint has no grid of them."""
+    views = {
+        "MODEL.MODEL_NAME": "ContrastiveModel",
+        "CONTRASTIVE.TYPE": "byol",
+        "CONTRASTIVE.DIM": 8,
+        "CONTRASTIVE.MLP_DIM": 16,
+        "CONTRASTIVE.NUM_MLP_LAYERS": 2,
+        "CONTRASTIVE.PREDICTOR_DEPTHS": [2],
+        "DATA.TRAIN_CROP_NUM_TEMPORAL": 2,
+    }
+    done = _run(data, tmp_path, environment, {**COMMON, **views})
+    assert done.returncode == 0, done.stderr
+    assert _last(tmp_path)["token_grid"] == []
+    start = find_checkpoints(tmp_path / "checkpoints", "ssl")[-1]
+    fine = {
+        "TASK": "",
+        "MODEL.MODEL_NAME": "MViT",
+        "MODEL.NUM_CLASSES": 3,
+        "TRAIN.CHECKPOINT_FILE_PATH": start,
+        "TRAIN.CHECKPOINT_EPOCH_RESET": True,
+    }
+    done = _run(data, tmp_path / "fine", environment, {**COMMON, **fine})
+    assert done.returncode == 0, done.stderr
+    assert (tmp_path / "fine" / "curves.png").is_file()

@@ -19,7 +19,7 @@ from slowfast_maskfeat.backbones.models import BackboneModel
 from slowfast_maskfeat.backbones.mvit import NormedEncoder
 from slowfast_maskfeat.backbones.options import EncoderOptions
 from slowfast_maskfeat.backbones.view_heads import DINOHead, IBOTHead, MLPHead
-from slowfast_maskfeat.shapes import Grid
+from slowfast_maskfeat.shapes import Grid, position_grid
 
 
 class ViewOutputs(NamedTuple):
@@ -48,7 +48,7 @@ class ContrastiveModel(BackboneModel):
     @property
     def configured_grid(self) -> Grid | None:
         """Grid of the backbone's position tables; None if it does not say."""
-        return getattr(self.backbone, "configured_grid", None)
+        return position_grid(self.backbone)
 
     def pooled(self, clips: Tensor) -> Tensor:
         """One vector for each clip: (B, C, T, H, W), float, normalized -> (B, D)."""

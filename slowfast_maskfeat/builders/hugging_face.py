@@ -31,6 +31,7 @@ from slowfast_maskfeat.checkpoints.naming import NAMINGS
 from slowfast_maskfeat.checkpoints.report import shorten
 from slowfast_maskfeat.config import load_config
 from slowfast_maskfeat.config.shipped import shipped_folder
+from slowfast_maskfeat.shapes import position_grid
 
 _IMAGENET = ([0.485, 0.456, 0.406], [0.229, 0.224, 0.225])
 _HALF = ([0.5] * 3, [0.5] * 3)
@@ -109,12 +110,11 @@ def read_hugging_face(folder: Path) -> tuple[Path, dict[str, Any]]:
         model = build_model(cfg)
     published = NAMINGS[kind.naming].to_published(weights, model_facts(cfg, model))
     used = _check_weights(published, model, file)
-    grid: Any = model.configured_grid
     return file, {
         "model_state": used,
         "cfg": cfg.dump(),
         "class_names": list(names),
-        "token_grid": list(grid),
+        "token_grid": list(position_grid(model) or ()),
     }
 
 

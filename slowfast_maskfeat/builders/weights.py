@@ -22,6 +22,7 @@ from slowfast_maskfeat.checkpoints import (
 )
 from slowfast_maskfeat.checkpoints.naming import ModelFacts
 from slowfast_maskfeat.checkpoints.save_load import best_path
+from slowfast_maskfeat.shapes import position_grid
 
 
 def inflation(cfg: CfgNode) -> str:
@@ -220,9 +221,18 @@ def model_facts(cfg: CfgNode, model: nn.Module) -> ModelFacts:
 
     Returns:
         The facts that `checkpoints.naming` takes.
+
+    Raises:
+        ValueError: The model, of an extension, has no token grid.
     """
+    grid = position_grid(model)
+    if grid is None:
+        raise ValueError(
+            f"the names of other libraries need the token grid of the model (its attribute "
+            f"configured_grid), which {type(model).__name__} does not have"
+        )
     return ModelFacts(
-        grid=model.configured_grid,  # type: ignore[arg-type]
+        grid=grid,
         mean_pooling=cfg.MVIT.USE_MEAN_POOLING and find_method(cfg).trains_class_token,
         residual_pooling=cfg.MVIT.RESIDUAL_POOLING,
         color_first=has_color_first(cfg),

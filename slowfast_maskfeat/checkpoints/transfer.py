@@ -32,6 +32,7 @@ from slowfast_maskfeat.checkpoints.report import (
     shorten,
 )
 from slowfast_maskfeat.checkpoints.reshape import TokenLayout, reshape_weight
+from slowfast_maskfeat.shapes import position_grid
 
 _LAST_NORM = ("norm.weight", "norm.bias")
 
@@ -122,7 +123,7 @@ def load_weights(
         {name: value for name, value in file.weights.items() if name not in left_out}
     )
     _require_floats(found, state, path)
-    target = TokenLayout("cls_token" in state, getattr(model, "configured_grid", None))
+    target = TokenLayout("cls_token" in state, position_grid(model))
     is_still = is_of_images(state) or (target.grid is not None and target.grid.t == 1)
     source = source_layout(found, file.grid, for_one_step=is_still)
     match = _match(found, state, source=source, target=target, inflate=inflate)

@@ -29,6 +29,7 @@ from slowfast_maskfeat.cli import print_written
 from slowfast_maskfeat.commands._options import pairs_of, refuse_existing
 from slowfast_maskfeat.config import load_config
 from slowfast_maskfeat.runs.load_trained import checkpoint_file
+from slowfast_maskfeat.shapes import position_grid
 from slowfast_maskfeat.text import printable
 
 # Suffix of the output -> possible forms; the first is the default of --to.
@@ -180,7 +181,7 @@ def _write(output: Path, form: str, cfg: CfgNode, model: nn.Module, names: tuple
         else:
             save_checkpoint(output, theirs)
         return
-    grid = list(model.configured_grid)  # type: ignore[arg-type]
+    grid = list(position_grid(model) or ())
     if form == "safetensors":
         save_safetensors(output, weights, class_names=names, token_grid=grid, config=cfg.dump())
         return

@@ -17,6 +17,7 @@ from slowfast_maskfeat.ema import WeightAverage
 from slowfast_maskfeat.engine.gradient_step import GradientStep
 from slowfast_maskfeat.engine.optimizer import restore_optimizer
 from slowfast_maskfeat.engine.restorable import check_moments, check_restorable
+from slowfast_maskfeat.shapes import position_grid
 from slowfast_maskfeat.tasks.base import Task, unwrap
 
 
@@ -85,7 +86,7 @@ class TrainState:
             "model_state": self.bare.state_dict(),
             "average_state": self.average.state_dict() if self.average else None,
             # Grid of the position tables; a model of another size resizes them from it.
-            "token_grid": list(getattr(self.bare, "configured_grid", ())),
+            "token_grid": list(position_grid(self.bare) or ()),
             "task_state": self.task.state_dict(),
             "teacher_prefix": self.task.teacher_prefix,
         }

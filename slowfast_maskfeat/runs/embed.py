@@ -34,6 +34,7 @@ from slowfast_maskfeat.runs.features import Excerpts, feature_network_of
 from slowfast_maskfeat.runs.inputs import check_seconds, named_paths, open_frames
 from slowfast_maskfeat.runs.load_trained import build_trained, config_of, named_device, read_trained
 from slowfast_maskfeat.runs.predict import Source, list_excerpts, measuring
+from slowfast_maskfeat.shapes import position_grid
 from slowfast_maskfeat.videos.decode import DecodeError, Video
 from slowfast_maskfeat.videos.excerpt import Excerpt
 
@@ -304,7 +305,7 @@ def _network_of(cfg: CfgNode, model: nn.Module) -> FeatureModel:
         return model.eval()
     content = {
         "model_state": model.state_dict(),
-        "token_grid": list(getattr(model, "configured_grid", None) or ()),
+        "token_grid": list(position_grid(model) or ()),
     }
     device = next(model.parameters()).device
     return feature_network_of(cfg, content, f"the {type(model).__name__}").to(device)

@@ -13,6 +13,7 @@ from slowfast_maskfeat.config import Overrides
 from slowfast_maskfeat.files import atomic_write
 from slowfast_maskfeat.runs.load_trained import FILE_NAME, config_of, load_model
 from slowfast_maskfeat.runs.model_card import CARD, is_unchanged, model_card
+from slowfast_maskfeat.shapes import position_grid
 
 
 def from_pretrained(
@@ -90,7 +91,7 @@ def save_pretrained(model: nn.Module, folder: str | os.PathLike[str]) -> Path:
         path,
         model.state_dict(),
         class_names=getattr(model, "class_names", ()),
-        token_grid=getattr(model, "configured_grid", None),
+        token_grid=position_grid(model),
         config=cfg.dump(),
     )
     if is_kept:
