@@ -103,15 +103,17 @@ class MaskedAutoencoder(MaskedEncoder):
         """
         return self.norm(super().tokens(clips, mask))
 
-    def forward(self, clips: Tensor, mask: Tensor) -> list[Tensor]:
+    def forward(self, clips: Tensor, mask: Tensor, *, with_pooled: bool = False) -> list[Tensor]:
         """Predicts at the masked tokens.
 
         Args:
             clips: (B, C, T, H, W), float, normalized.
             mask: As `MaskedModel.forward`; as many tokens in each clip. Or (B, m, t', h', w').
+            with_pooled: As `MaskedModel.forward`; the encoder has the visible tokens alone.
 
         Returns:
-            One (M, dim) for each of the m masks, in the order of (b, t, h, w).
+            One (M, dim) for each of the m masks, in the order of (b, t, h, w). With `with_pooled`,
+            then one (B, D) for each of them.
 
         Raises:
             ValueError: The clips do not fit the patches, the mask does not fit the tokens, or it
@@ -124,14 +126,16 @@ class MaskedAutoencoder(MaskedEncoder):
                 f"each clip must have {len(self.mask_token)} masks, one for each mask token, got "
                 f"{len(masks)}"
             )
-        predictions = []
+        predictions, pooled = [], []
         for mask_token, one in zip(self.mask_token, masks, strict=True):
             hidden = resize_mask(one, grid).flatten(1)  # (B, N)
             visible = copy_to_device(visible_places(hidden), tokens.device)
             latent = self.encode_visible(tokens, visible)
             filled = self._fill(self.decoder_embed(latent), mask_token, visible, grid)
             predictions.append(self.pred_head(filled, grid, hidden, index=0))
-        return predictions
+            if with_pooled:
+                pooled.append(latent[:, int(self.has_cls) :].mean(dim=1))
+        return predictions + pooled
 
     def encode_visible(self, tokens: Tensor, visible: Tensor) -> Tensor:
         """Encodes the visible tokens.

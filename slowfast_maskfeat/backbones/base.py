@@ -193,16 +193,18 @@ class MaskedModel(nn.Module):
         """
         raise NotImplementedError
 
-    def forward(self, clips: Tensor, mask: Tensor) -> list[Tensor]:
+    def forward(self, clips: Tensor, mask: Tensor, *, with_pooled: bool = False) -> list[Tensor]:
         """Predicts at the masked tokens.
 
         Args:
             clips: (B, C, T, H, W), float, normalized.
             mask: (B, t', h', w') bool, True where masked, see `resize_mask`; on the CPU, so that
                 nothing waits for the device, or on that of the clips.
+            with_pooled: Also return what the encoder makes of the masked clip.
 
         Returns:
-            One (M, dim) per predicting depth, in the order of (b, t, h, w).
+            One (M, dim) per predicting depth, in the order of (b, t, h, w). With `with_pooled`,
+            then the mean of the encoder's patch tokens, (B, D), for each time it encodes the clip.
 
         Raises:
             ValueError: The clips do not fit the patches or the mask does not fit the tokens.

@@ -53,8 +53,9 @@ class MaskedMViT(MaskedEncoder):
     Masked patch tokens are replaced by one learned token before the positions are added; all tokens
     go through the blocks up to the last predicting depth; heads predict at the masked tokens.
     In training the MLP of the last block gets the masked tokens alone, unless blocks of a head
-    follow or each block is compiled by itself. No layer norm follows the last block, so `tokens`
-    returns, and `pooled` pools, tokens that are not normed, those after the last predicting depth.
+    follow, all tokens are pooled, or each block is compiled by itself. No layer norm follows the
+    last block, so `tokens` returns, and `pooled` pools, tokens that are not normed, those after the
+    last predicting depth.
     Source: MaskFeat (Wei et al., 2022), section 3.
 
     Args:
@@ -88,7 +89,7 @@ class MaskedMViT(MaskedEncoder):
             decoder=decoder or DecoderOptions(),
         )
 
-    def forward(self, clips: Tensor, mask: Tensor) -> list[Tensor]:
+    def forward(self, clips: Tensor, mask: Tensor, *, with_pooled: bool = False) -> list[Tensor]:
         """Predicts at the masked tokens, see `MaskedModel.forward`."""
         tokens, grid = self.embed(clips, mask)
         bias = self.shared_bias(grid)
@@ -98,18 +99,33 @@ class MaskedMViT(MaskedEncoder):
             if index in self.prediction_depths:
                 masked = resize_mask(mask, grid).flatten(1)
                 predictions.append(self.pred_head(tokens, grid, masked, index=len(predictions)))
-        predictions.append(self._predict_last(tokens, grid, bias, mask))
+        prediction, tokens = self._predict_last(tokens, grid, bias, mask, whole=with_pooled)
+        predictions.append(prediction)
+        if with_pooled:
+            predictions.append(tokens[:, int(self.has_cls) :].mean(dim=1))
         return predictions
 
     def _predict_last(
-        self, tokens: Tensor, grid: Grid, bias: Tensor | None, mask: Tensor
-    ) -> Tensor:
-        """Runs the last block, if possible on what is predicted alone, and its head."""
+        self, tokens: Tensor, grid: Grid, bias: Tensor | None, mask: Tensor, *, whole: bool
+    ) -> tuple[Tensor, Tensor]:
+        """Runs the last block and its head.
+
+        Args:
+            tokens: (B, N, D) before the block.
+            grid: Their grid.
+            bias: Of the attention, see `shared_bias`.
+            mask: As `MaskedModel.forward`.
+            whole: All tokens after the block are needed; otherwise those that are predicted, alone
+                if possible.
+
+        Returns:
+            The prediction, (M, dim), and the tokens after the block.
+        """
         block, head = len(self.blocks) - 1, len(self.prediction_depths) - 1
         masked = resize_mask(mask, self.geometries[block].output_grid(grid)).flatten(1)
-        if self.pred_head.has_blocks(head) or not self.blocks[block].takes_places:
+        if whole or self.pred_head.has_blocks(head) or not self.blocks[block].takes_places:
             tokens, grid = self.run_block(block, tokens, grid, bias)
-            return self.pred_head(tokens, grid, masked, index=head)
+            return self.pred_head(tokens, grid, masked, index=head), tokens
         places = masked_places(masked, tokens.device)
         tokens, _ = self.run_block(block, tokens, grid, bias, places)
-        return self.pred_head.predict(tokens, index=head)
+        return self.pred_head.predict(tokens, index=head), tokens

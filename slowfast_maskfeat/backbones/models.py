@@ -121,9 +121,10 @@ class MaskedPredictor(BackboneModel, MaskedModel):
         """Grid of the backbone's tokens, once for each prediction."""
         return [self.backbone.grids(clip_size)[-1]] * len(self.pred_head)
 
-    def forward(self, clips: Tensor, mask: Tensor) -> list[Tensor]:
+    def forward(self, clips: Tensor, mask: Tensor, *, with_pooled: bool = False) -> list[Tensor]:
         """Predicts at the masked tokens, see `MaskedModel.forward`."""
         tokens = self.backbone.tokens(clips, mask)[:, int(self.backbone.has_cls) :]
         grid = self.backbone.grids(clips.shape[2:])[-1]
         masked = take_masked(tokens, resize_mask(mask, grid).flatten(1))  # (M, D)
-        return [linear(masked) for linear in self.pred_head]
+        predictions = [linear(masked) for linear in self.pred_head]
+        return [*predictions, tokens.mean(dim=1)] if with_pooled else predictions

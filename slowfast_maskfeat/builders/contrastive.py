@@ -20,6 +20,7 @@ from slowfast_maskfeat.backbones import (
     MLPHead,
 )
 from slowfast_maskfeat.builders.backbones import backbone_width, find_backbone
+from slowfast_maskfeat.builders.batch_parts import check_koleo, clips_of_part, warn_of_parts
 from slowfast_maskfeat.builders.data_source import DataSource
 from slowfast_maskfeat.schedules import EpochWarmup, Schedule
 from slowfast_maskfeat.tasks.byol import BYOL
@@ -50,18 +51,7 @@ def check_contrastive(cfg: CfgNode) -> None:
             f"{list(cfg.MVIT.PATCH_STRIDE)}, got {data.SSL_LOCAL_CROP_SIZE}"
         )
     _check_batch_norm(cfg)
-    if cfg.CONTRASTIVE.KOLEO_WEIGHT and _clips_of_part(cfg) < 2:
-        raise ValueError(
-            "TRAIN.BATCH_SIZE must give CONTRASTIVE.KOLEO_WEIGHT at least 2 samples to keep apart, "
-            f"got {cfg.TRAIN.BATCH_SIZE} with TRAIN.ACCUMULATION_STEPS "
-            f"{cfg.TRAIN.ACCUMULATION_STEPS}"
-        )
-
-
-def _clips_of_part(cfg: CfgNode) -> int:
-    """Count the samples that all processes see together before gradients are added up."""
-    clips: int = cfg.TRAIN.BATCH_SIZE * cfg.NUM_SHARDS // cfg.TRAIN.ACCUMULATION_STEPS
-    return clips
+    check_koleo(cfg)
 
 
 def _check_batch_norm(cfg: CfgNode) -> None:
@@ -69,7 +59,7 @@ def _check_batch_norm(cfg: CfgNode) -> None:
     if not keys.BN_MLP:
         return
     num_parts = 1 if keys.BN_SYNC_MLP else distributed.world_size()
-    if _clips_of_part(cfg) // num_parts < 2:
+    if clips_of_part(cfg) // num_parts < 2:
         raise ValueError(
             "TRAIN.BATCH_SIZE must give CONTRASTIVE.BN_MLP at least 2 samples to normalize, got "
             f"{cfg.TRAIN.BATCH_SIZE} with TRAIN.ACCUMULATION_STEPS "
@@ -251,7 +241,7 @@ def build_ibot(cfg: CfgNode, model: nn.Module, data: DataSource) -> IBOT:
 
 def _teacher_options(cfg: CfgNode) -> dict[str, Any]:
     keys = cfg.CONTRASTIVE
-    _warn_of_parts(keys, cfg.TRAIN.ACCUMULATION_STEPS)
+    warn_of_parts(cfg, "BN_MLP", "KOLEO_WEIGHT")
     end = 1.0 if keys.MOMENTUM_ANNEALING else keys.MOMENTUM
     return {
         "momentum": Schedule(keys.MOMENTUM, end),
@@ -259,24 +249,6 @@ def _teacher_options(cfg: CfgNode) -> dict[str, Any]:
         "std": cfg.DATA.STD,
         "koleo_weight": keys.KOLEO_WEIGHT,
     }
-
-
-def _warn_of_parts(keys: CfgNode, num_parts: int) -> None:
-    """Name what differs between a batch and the sum of its parts."""
-    if num_parts == 1:
-        return
-    effects = {
-        "BN_MLP": "batch norm takes its statistics over each part of a batch",
-        "KOLEO_WEIGHT": "samples are kept apart from those of their part of a batch",
-    }
-    for key, effect in effects.items():
-        if keys[key]:
-            warnings.warn(
-                f"TRAIN.ACCUMULATION_STEPS {num_parts} changes the result of CONTRASTIVE.{key}: "
-                f"{effect}",
-                UserWarning,
-                stacklevel=4,
-            )
 
 
 def _prototype_options(cfg: CfgNode) -> dict[str, Any]:

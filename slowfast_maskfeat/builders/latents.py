@@ -11,6 +11,7 @@ from torch import nn
 from slowfast_maskfeat.backbones import FeatureModel, MaskedModel, describe_by_layers
 from slowfast_maskfeat.builders import teacher as networks
 from slowfast_maskfeat.builders.backbones import find_backbone, prediction_strides
+from slowfast_maskfeat.builders.batch_parts import check_koleo, warn_of_parts
 from slowfast_maskfeat.builders.data_source import DataSource
 from slowfast_maskfeat.builders.masks import build_mask_sampler
 from slowfast_maskfeat.ema import Teacher
@@ -47,6 +48,7 @@ def check_latents(cfg: CfgNode) -> None:
             f"with MASK.TARGET 'latents', got {list(keys.PRETRAIN_DEPTH)}"
         )
     _layers(cfg)
+    check_koleo(cfg)
 
 
 def _layers(cfg: CfgNode) -> list[int]:
@@ -82,6 +84,7 @@ def build_latent_model(cfg: CfgNode, data: DataSource) -> MaskedModel:
 
 def build_latents(cfg: CfgNode, model: nn.Module, data: DataSource) -> LatentPrediction:
     """Build the task with its teacher, which has the student's weights."""
+    warn_of_parts(cfg, "KOLEO_WEIGHT")
     layers = _layers(cfg)
     first, last = cfg.MASK.TEACHER_MOMENTUM
     teacher = Teacher(_teacher_network(cfg, model), Schedule(first, last, "linear"))
@@ -105,6 +108,7 @@ def build_latents(cfg: CfgNode, model: nn.Module, data: DataSource) -> LatentPre
         loss=cfg.MASK.FEATURE_LOSS,
         mean=cfg.DATA.MEAN,
         std=cfg.DATA.STD,
+        koleo_weight=cfg.CONTRASTIVE.KOLEO_WEIGHT,
     )
     task.start(model)
     return task

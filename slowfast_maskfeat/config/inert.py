@@ -179,6 +179,11 @@ _OF_VIEWS: dict[tuple[str, ...], tuple[str, ...]] = {
     ("ibot",): ("PATCH_TEACHER_T", "PATCH_DIM", "PATCH_CENTER", "VIEW_WEIGHT", "PATCH_WEIGHT"),
 }
 
+
+def _predicts_from_one_network(cfg: CfgNode) -> bool:
+    return cfg.MODEL.MODEL_NAME == "MaskMViT" and cfg.MASK.TARGET != "latents"
+
+
 # New keys that contradict others are errors where the object is built, and so are published keys
 # that select two kinds of one thing.
 _OVERRULED = (
@@ -190,6 +195,11 @@ _OVERRULED = (
         )
         for types, keys in _OF_VIEWS.items()
         for name in keys
+    ),
+    Overruled(
+        "CONTRASTIVE.KOLEO_WEIGHT",
+        _predicts_from_one_network,
+        "unless MODEL.MODEL_NAME is ContrastiveModel or MASK.TARGET is latents",
     ),
     Overruled(
         "AUG.COLOR_JITTER",

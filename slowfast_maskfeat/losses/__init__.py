@@ -23,6 +23,7 @@ from slowfast_maskfeat.losses.regression import (
     unit_length,
 )
 from slowfast_maskfeat.losses.views import (
+    keep_apart,
     koleo,
     patch_cross_entropy,
     prediction_distance,
@@ -35,6 +36,7 @@ __all__ = [
     "binary_cross_entropy_with_logits",
     "cosine_distance",
     "cross_entropy",
+    "keep_apart",
     "kl_to_uniform",
     "koleo",
     "layer_outputs",

@@ -6,6 +6,8 @@ Sources: BYOL (arXiv 2006.07733), section 3.1; DINO (arXiv 2104.14294), equation
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 import torch
 import torch.nn.functional as F
 from torch import Tensor
@@ -78,6 +80,24 @@ def prediction_distance(predictions: Tensor, targets: Tensor) -> Tensor:
         if v != q
     ]
     return 2 * torch.stack(pairs).mean(dim=0)
+
+
+def keep_apart(
+    loss: Tensor, features: Sequence[Tensor], weight: float
+) -> tuple[Tensor, dict[str, Tensor]]:
+    """Add KoLeo, which keeps the features of different samples apart, to a loss.
+
+    Args:
+        loss: ().
+        features: (B, D) for each view or mask of the samples.
+        weight: of KoLeo.
+
+    Returns:
+        The loss, and as "koleo" what was added before its weight: the mean over the samples, summed
+        over the views as in DINOv2's code.
+    """
+    distances = torch.stack([koleo(one).mean() for one in features]).sum()
+    return loss + weight * distances, {"koleo": distances.detach()}
 
 
 def koleo(features: Tensor) -> Tensor:

@@ -15,12 +15,13 @@ from torch import Tensor, nn
 from slowfast_maskfeat.augment import normalize
 from slowfast_maskfeat.backbones import MaskedModel, resize_mask, split_masks, take_masked
 from slowfast_maskfeat.clips.batch import ClipBatch
+from slowfast_maskfeat.datasets import VideoList
 from slowfast_maskfeat.ema import Teacher
-from slowfast_maskfeat.losses import mean_or_zero
+from slowfast_maskfeat.losses import keep_apart, mean_or_zero
 from slowfast_maskfeat.targets import FeatureTarget
 from slowfast_maskfeat.targets.teacher_tokens import TeacherTokens
-from slowfast_maskfeat.tasks.base import StepOutput, term_count, unwrap
-from slowfast_maskfeat.tasks.masked_prediction import MaskedPrediction
+from slowfast_maskfeat.tasks.base import Evaluation, StepOutput, term_count, unwrap
+from slowfast_maskfeat.tasks.masked_prediction import MaskedPrediction, MaskedPredictionEvaluation
 
 
 class LatentPrediction(MaskedPrediction):
@@ -38,6 +39,7 @@ class LatentPrediction(MaskedPrediction):
         loss: see `FeatureTarget`.
         mean: per channel, of the clip's normalization.
         std: per channel, of the clip's normalization.
+        koleo_weight: of the loss that keeps the encoder's features of samples apart.
     """
 
     teacher_prefix = "targets.0.teacher.teacher.network."
@@ -53,12 +55,17 @@ class LatentPrediction(MaskedPrediction):
         loss: str,
         mean: Sequence[float],
         std: Sequence[float],
+        koleo_weight: float = 0.0,
     ) -> None:
         assert tokens.teacher is teacher
         target = FeatureTarget(
             tokens, num_features=num_features, norm=norm, epsilon=epsilon, loss=loss
         )
         super().__init__([target], mean=mean, std=std)
+        self.koleo_weight = koleo_weight
+        self._names_of_validation = self.scalar_names
+        if koleo_weight:
+            self.scalar_names = (*self.scalar_names, "koleo")
         self._teacher = (teacher,)  # a submodule of its target already
         teacher.eval()
 
@@ -89,10 +96,15 @@ class LatentPrediction(MaskedPrediction):
 
         Returns:
             `weight` is the number of masked tokens; with several masks that of the first, since
-            each kind of mask has one number for all clips. See `MaskedPrediction.step`.
+            each kind of mask has one number for all clips. See `MaskedPrediction.step`. In training
+            with KoLeo, its scalar is that of `losses.keep_apart`.
         """
         assert batch.mask is not None
-        predictions = model(normalize(batch.clips, self.mean, self.std), batch.mask)
+        has_koleo = bool(self.koleo_weight) and self.training
+        clips = normalize(batch.clips, self.mean, self.std)
+        # Not named without need: networks of extensions may have no such argument.
+        options = {"with_pooled": True} if has_koleo else {}
+        outputs = model(clips, batch.mask, **options)
         bare, target = unwrap(model), self.targets[0]
         assert isinstance(bare, MaskedModel)
         assert isinstance(target, FeatureTarget)
@@ -100,13 +112,22 @@ class LatentPrediction(MaskedPrediction):
         with torch.no_grad():
             encoded = target.encode_batch(batch, grid)  # (B, N, D)
         masks = split_masks(batch.mask)
+        predictions, pooled = outputs[: len(masks)], outputs[len(masks) :]
         loss = baseline = torch.zeros((), device=batch.clips.device)
         for prediction, mask in zip(predictions, masks, strict=True):
             rows = take_masked(encoded, resize_mask(mask, grid).flatten(1))
             loss = loss + mean_or_zero(target.loss(prediction, rows))
             baseline = baseline + target.baseline_loss(rows)
         weight = term_count(len(predictions[0]), batch.clips.device)
-        return StepOutput(loss / len(masks), weight, {"baseline": baseline / len(masks)})
+        loss, scalars = loss / len(masks), {"baseline": baseline / len(masks)}
+        if has_koleo:
+            loss, apart = keep_apart(loss, pooled, self.koleo_weight)
+            scalars |= apart
+        return StepOutput(loss, weight, scalars)
+
+    def evaluation(self, videos: VideoList, num_views: int) -> Evaluation:
+        """Evaluate the loss, without KoLeo, over a validation split."""
+        return MaskedPredictionEvaluation(len(videos), self, names=self._names_of_validation)
 
     def after_step(self, model: nn.Module, progress: float, taken: Tensor) -> None:
         """Move the teacher."""

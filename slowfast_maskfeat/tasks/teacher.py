@@ -15,7 +15,7 @@ from slowfast_maskfeat.backbones import ContrastiveModel, move_statistics, turn_
 from slowfast_maskfeat.clips.batch import ClipBatch
 from slowfast_maskfeat.datasets import VideoList
 from slowfast_maskfeat.ema import Teacher
-from slowfast_maskfeat.losses import koleo, view_cross_entropy
+from slowfast_maskfeat.losses import keep_apart, view_cross_entropy
 from slowfast_maskfeat.losses.precision import at_least_float32
 from slowfast_maskfeat.schedules import EpochWarmup
 from slowfast_maskfeat.tasks.base import Evaluation, LossEvaluation, Task, term_count
@@ -91,13 +91,11 @@ class TeacherTask(Task):
             loss: () of these views.
 
         Returns:
-            The loss, and "koleo", the mean over the samples before its weight, summed over the
-            views as in DINOv2's code; without a weight, nothing is added.
+            As `losses.keep_apart`; without a weight, nothing is added.
         """
         if not self.koleo_weight or not self.training:
             return loss, {}
-        distances = torch.stack([koleo(features).mean() for features in pooled]).sum()
-        return loss + self.koleo_weight * distances, {"koleo": distances.detach()}
+        return keep_apart(loss, tuple(pooled), self.koleo_weight)
 
     def evaluation(self, videos: VideoList, num_views: int) -> Evaluation:
         """Evaluate the loss over a validation split."""

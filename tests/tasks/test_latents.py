@@ -2,19 +2,26 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+
 import numpy as np
 import pytest
 import torch
 import torch.nn.functional as F
 from helpers.golden_rule import fill_with_golden_weights
 from helpers.tiny_cases import tiny_options
+from helpers.tiny_views import view_settings, view_state
 
+from slowfast_maskfeat import distributed
 from slowfast_maskfeat.augment import normalize
 from slowfast_maskfeat.backbones import resize_mask
 from slowfast_maskfeat.builders import build_model, build_task
 from slowfast_maskfeat.builders.latents import latent_masks
 from slowfast_maskfeat.clips import ClipBatch
 from slowfast_maskfeat.config import load_config
+from slowfast_maskfeat.engine.launch import launch
+from slowfast_maskfeat.engine.train_step import train_step
+from slowfast_maskfeat.losses import koleo
 
 MAE = "mae_sincos_decsep"
 BLOCKS = [[2, 0.25], [1, 0.5], [3, 0.2]]
@@ -88,9 +95,76 @@ def test_the_loss_is_the_mean_over_masks_of_the_distance_to_normalized_features(
     assert float(output.weight) == resize_mask(batch.mask[:, 0], grid).sum()
 
 
-@pytest.mark.parametrize(
-    ("case", "changes"), [("pt_video_hog", {}), ("pt_image_hog", {}), (MAE, MULTIBLOCK)]
-)
+FORMS = [("pt_video_hog", {}), ("pt_image_hog", {}), (MAE, MULTIBLOCK)]
+KOLEO = {"CONTRASTIVE__KOLEO_WEIGHT": 0.1}
+
+
+@pytest.mark.parametrize(("case", "changes"), FORMS)
+def test_koleo_keeps_the_encoder_s_features_of_the_masked_clips_apart(case, changes):
+    model, task = _built(cfg := _config(case, **changes, **KOLEO))
+    plain_model, plain = _built(_config(case, **changes))
+    batch = _batch(cfg, 4)
+    output = task.step(model, batch)
+    assert tuple(output.scalars) == task.scalar_names
+    expected = plain.step(plain_model, batch)
+    assert "koleo" not in expected.scalars
+    clips = normalize(batch.clips, cfg.DATA.MEAN, cfg.DATA.STD)
+    pooled = []
+    if case == MAE:
+        tokens, grid = model.embed(clips)
+        for mask in batch.mask.unbind(1):
+            visible = (~resize_mask(mask, grid)).flatten(1).nonzero()[:, 1].view(4, -1)
+            pooled.append(model.encode_visible(tokens, visible)[:, int(model.has_cls) :].mean(1))
+    else:
+        pooled.append(model.tokens(clips, batch.mask)[:, int(model.has_cls) :].mean(1))
+    distances = sum(koleo(features).mean() for features in pooled)
+    torch.testing.assert_close(output.scalars["koleo"], distances.detach())
+    torch.testing.assert_close(output.loss, expected.loss + 0.1 * distances)
+
+
+@pytest.mark.parametrize(("case", "changes"), FORMS)
+def test_validation_lacks_koleo(case, changes):
+    results = []
+    for options in ({}, KOLEO):
+        model, task = _built(cfg := _config(case, **changes, **options))
+        evaluation = task.eval().evaluation(range(4), 1)
+        evaluation.add(model.eval(), _batch(cfg, 4))
+        evaluation.merge(lambda tensor, operation: tensor)
+        results.append(evaluation.results())
+    assert results[0] == results[1]
+
+
+def _train_own_half(folder):
+    cfg = _config(**MULTIBLOCK, **KOLEO)
+    state = view_state(cfg)
+    if distributed.world_size() > 1:
+        state.model = distributed.wrap(state.model)
+    batch = _batch(cfg, 4)
+    own = batch.split(4 // distributed.world_size())[distributed.rank()]
+    losses = []
+    for step in range(2):
+        _, sums, _ = train_step(
+            state, own, view_settings(cfg), torch.device("cpu"), progress=step / 4
+        )
+        means = dict(zip(("loss", *state.task.scalar_names), sums[1:] / sums[0], strict=True))
+        del means["baseline"]  # of the constants of each process
+        losses.append(means)
+    result = {"losses": losses, "model": state.bare.state_dict(), "task": state.task.state_dict()}
+    torch.save(result, Path(folder) / f"{distributed.rank()}.pt")
+
+
+def test_two_processes_with_koleo_equal_one(tmp_path):
+    (one := tmp_path / "one").mkdir()
+    (two := tmp_path / "two").mkdir()
+    launch(_train_own_half, 2, (str(two),))
+    _train_own_half(str(one))
+    expected = torch.load(one / "0.pt", weights_only=True)
+    for rank in (0, 1):
+        got = torch.load(two / f"{rank}.pt", weights_only=True)
+        torch.testing.assert_close(got, expected, rtol=1e-4, atol=1e-5)
+
+
+@pytest.mark.parametrize(("case", "changes"), FORMS)
 def test_the_teacher_moves_linearly_and_only_with_a_step(case, changes):
     cfg = _config(case, MASK__TEACHER_MOMENTUM=[0.5, 0.9], **changes)
     model, task = _built(cfg)
@@ -133,6 +207,10 @@ def test_a_step_with_weights_that_are_not_finite_moves_no_teacher():
         ({"MASK__TEACHER_CHECKPOINT": "a.pyth"}, r"MASK\.TEACHER_CHECKPOINT must be '' with"),
         ({"MASK__PRETRAIN_DEPTH": [0]}, r"MASK\.PRETRAIN_DEPTH must be \[\d+\], the last block"),
         ({"MASK__TEACHER_NUM_LAYERS": 99}, r"MASK\.TEACHER_NUM_LAYERS must be in \[1, \d+\]"),
+        (
+            {**KOLEO, "TRAIN__BATCH_SIZE": 1},
+            r"TRAIN\.BATCH_SIZE must give CONTRASTIVE\.KOLEO_WEIGHT at least 2 samples",
+        ),
         ({"AUG__MASK_KIND": "multiblock"}, r"AUG\.MASK_KIND must be a kind with one mask"),
     ],
 )
