@@ -113,7 +113,7 @@ class PoolingAttention(nn.Module):
         width = self.geometry.attention_dim // self.num_heads
         for axis in self.axes:
             step = min(self.geometry.steps_q[axis], self.geometry.steps_kv[axis])
-            longest = grid.t if axis == 0 else max(grid[axis] // step, 1)
+            longest = max(grid.t if axis == 0 else grid[axis] // step, 1)
             table = nn.Parameter(torch.zeros(2 * longest - 1, width))
             if not zero:
                 truncated_normal(table)

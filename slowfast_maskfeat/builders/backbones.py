@@ -30,6 +30,8 @@ from slowfast_maskfeat.builders.heads import build_masked_mvit, build_mvit, buil
 from slowfast_maskfeat.shapes import Grid
 
 # Keys of heads that registered backbones do not have, with the only accepted value.
+# Of a clip: frames, rows and columns.
+_SIZE_KEYS = ("DATA.NUM_FRAMES", "DATA.TRAIN_CROP_SIZE", "DATA.TRAIN_CROP_SIZE")
 _PLAIN_HEAD = {"MAE_ON": False, "HEAD_TYPE": "separate", "DECODER_FIXED_SINCOS_POS": False}
 
 
@@ -269,15 +271,23 @@ def prediction_grids(cfg: CfgNode) -> list[Grid]:
     kind, clip_size = find_backbone(cfg), configured_clip_size(cfg)
     grids = kind.prediction_grids(cfg)
     for grid, stride in zip(grids, kind.prediction_strides(cfg), strict=True):
-        covered = tuple(cells * step for cells, step in zip(grid, stride, strict=True))
-        if covered != clip_size:
-            raise ValueError(
-                f"DATA.NUM_FRAMES and DATA.TRAIN_CROP_SIZE must be multiples of {stride}, the "
-                f"(frames, rows, columns) of a predicted token, got clips of {clip_size}, which "
-                f"{grid} tokens do not cover exactly; MVIT.PATCH_PADDING must be below half the "
-                "kernel"
-            )
+        _check_cover(grid, stride, clip_size)
     return grids
+
+
+def _check_cover(grid: Grid, stride: Triple, clip_size: Triple) -> None:
+    """Check that predicted tokens cover a clip of (frames, rows, columns) exactly."""
+    for key, side, step in zip(_SIZE_KEYS, clip_size, stride, strict=True):
+        if side % step:
+            raise ValueError(
+                f"{key} must be a multiple of {step}, which a predicted token covers, got {side}"
+            )
+    if tuple(cells * step for cells, step in zip(grid, stride, strict=True)) != clip_size:
+        raise ValueError(
+            "MVIT.PATCH_PADDING must be below half of MVIT.PATCH_KERNEL: "
+            f"{grid} tokens of {stride} (frames, rows, columns) do not cover clips of {clip_size} "
+            "exactly"
+        )
 
 
 def configured_clip_size(cfg: CfgNode) -> Triple:

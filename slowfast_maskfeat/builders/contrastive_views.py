@@ -109,9 +109,11 @@ def _for_views(key: str, values: Sequence[float], number: int) -> Sequence[float
     if len(values) == 1:
         return list(values) * number
     if len(values) != number:
-        local = ", and one for the local views" if number > NUM_GLOBAL_VIEWS else ""
+        has_local = number > NUM_GLOBAL_VIEWS
+        local = ", and one for the local views" if has_local else ""
+        reason = "" if has_local else " with DATA.SSL_LOCAL_VIEWS 0"
         raise ValueError(
             f"{key} must have 1 value for all views, or one for each of the {NUM_GLOBAL_VIEWS} "
-            f"global views{local}, got {values}"
+            f"global views{local}{reason}, got {values}"
         )
     return values

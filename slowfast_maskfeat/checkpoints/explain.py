@@ -8,7 +8,9 @@ from pathlib import Path
 
 from torch import Tensor
 
+from slowfast_maskfeat.checkpoints.file_weights import BACKBONE
 from slowfast_maskfeat.checkpoints.naming import NAMINGS, recognize
+from slowfast_maskfeat.checkpoints.positions import TABLES
 from slowfast_maskfeat.checkpoints.report import HEAD_NAMES
 from slowfast_maskfeat.text import quoted
 
@@ -19,10 +21,17 @@ _OPTIONAL = (
     ((".gamma_1", ".gamma_2"), "MVIT.LAYER_SCALE 0.0", "layer scale"),
 )
 _POSITIONS = "pos_embed"
+_PATCHES = ("patch_embed.proj.weight",)
+_LAST_OF_MLP = ".mlp.fc2.weight"
 
 
 def explain_names(
-    found: Mapping[str, Tensor], own: Mapping[str, Tensor], path: Path, *, renamed: bool
+    found: Mapping[str, Tensor],
+    own: Mapping[str, Tensor],
+    path: Path,
+    *,
+    renamed: bool,
+    misfits: str,
 ) -> str:
     """Say what to do about a file in which too few names are the model's.
 
@@ -31,6 +40,7 @@ def explain_names(
         own: Weights of the model.
         path: Path of the file.
         renamed: Whether the names were already converted from those of another library.
+        misfits: Result of `explain_misfits`.
 
     Returns:
         A sentence.
@@ -48,7 +58,10 @@ def explain_names(
             f"Its names have the prefix {quoted(prefix)}, which "
             f'TRAIN.CHECKPOINT_CLEAR_NAME_PATTERN "[{quoted(prefix)}]" removes.'
         )
-    return _explain_options(found, own) or "Is it a checkpoint of this model?"
+    of_options = _explain_options(found, own)
+    if of_options or not misfits:
+        return of_options or "Is it a checkpoint of this model?"
+    return f"{misfits[0].upper()}{misfits[1:]}"
 
 
 def _explain_options(found: Mapping[str, Tensor], own: Mapping[str, Tensor]) -> str:
@@ -69,6 +82,75 @@ def _explain_options(found: Mapping[str, Tensor], own: Mapping[str, Tensor]) -> 
     positions = "absolute positions, but " if adds_positions else ""
     lacks = " and ".join(f"no {what}" for _, _, what in lacking)
     return f"It has {positions}{lacks}; for a model like that, set {' '.join(keys)}"
+
+
+def explain_misfits(
+    found: Mapping[str, Tensor], own: Mapping[str, Tensor], filled: Container[str]
+) -> str:
+    """Say which weights of the backbone have another shape in a file, and cannot be reshaped.
+
+    They may be few, so that the share of filled weights does not tell, and yet be a block's only
+    way to the next.
+
+    Args:
+        found: Weights of the file.
+        own: Weights of the model.
+        filled: Names of those that are filled.
+
+    Returns:
+        A clause; empty if there are none.
+    """
+    misfits = [
+        name
+        for name in own
+        if name in found and name not in filled and not name.startswith(HEAD_NAMES)
+    ]
+    if not misfits:
+        return ""
+    name = misfits[0]
+    more = f", and {len(misfits) - 1} more" if len(misfits) > 1 else ""
+    return (
+        f"shapes differ: {name} is {tuple(found[name].shape)} in the file, "
+        f"{tuple(own[name].shape)} in the model{more}{_explain_width(found, own, misfits)}"
+    )
+
+
+def explain_gaps(
+    own: Mapping[str, Tensor],
+    filled: Container[str],
+    *,
+    fixed_tables: Container[str],
+    left_out: Sequence[str],
+) -> str:
+    """Say that a file lacks the patch embedding, or all position tables.
+
+    Args:
+        own: Weights of the model.
+        filled: Names of those that are filled.
+        fixed_tables: Names of position tables that are not learned.
+        left_out: Names in the file that were excluded.
+
+    Returns:
+        A clause; empty if it lacks neither.
+    """
+    excluded = {name.removeprefix(BACKBONE) for name in left_out}
+    for names, what in ((_PATCHES, "patch embedding"), (TABLES, "position tables")):
+        needed = [name for name in names if name in own and name not in fixed_tables]
+        is_filled = any(name in filled or name in excluded for name in names)
+        if needed and not is_filled:
+            return f"it has no {what} ({', '.join(needed)})"
+    return ""
+
+
+def _explain_width(
+    found: Mapping[str, Tensor], own: Mapping[str, Tensor], misfits: Sequence[str]
+) -> str:
+    """Name MVIT.DIM_MUL_IN_ATT where only one of the two widens tokens in its MLPs."""
+    for name in misfits:
+        theirs, ours = found[name].shape, own[name].shape
+        if name.endswith(_LAST_OF_MLP) and theirs[1:] == ours[1:]:
+            return f"; set MVIT.DIM_MUL_IN_ATT {theirs[0] < ours[0]}"
+    return ""
 
 
 def _common_prefix(names: Sequence[str] | Mapping[str, Tensor], own: Mapping[str, Tensor]) -> str:

@@ -85,7 +85,7 @@ def read_weights(
     found = _clean_names(_find_weights(content, path), clear_names, path)
     if rename is not None:
         found = dict(rename(found))
-    elif beit.recognizes(found):
+    elif beit.has_plain_head(found):
         found = beit.rename_heads(found)
     names = tuple(content.get("class_names") or ())
     return FileWeights(found, names, _source_grid(content, path))

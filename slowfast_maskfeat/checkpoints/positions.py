@@ -25,6 +25,8 @@ JOINT, SPATIAL, TEMPORAL, CLASS = (
     "pos_embed_temporal",
     "pos_embed_class",
 )
+TABLES = (JOINT, SPATIAL, TEMPORAL)
+"""Those of the patches; `CLASS` is the class token's."""
 _SHARED_BIAS = f"rel_pos_bias.{BIAS_TABLE}"
 
 

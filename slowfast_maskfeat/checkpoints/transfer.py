@@ -12,11 +12,17 @@ import torch
 from torch import Tensor, nn
 
 from slowfast_maskfeat.checkpoints.class_names import compare_class_names
-from slowfast_maskfeat.checkpoints.explain import explain_classifier, explain_names
+from slowfast_maskfeat.checkpoints.explain import (
+    explain_classifier,
+    explain_gaps,
+    explain_misfits,
+    explain_names,
+)
 from slowfast_maskfeat.checkpoints.file_weights import BACKBONE, Renaming, read_weights
 from slowfast_maskfeat.checkpoints.integrity import other_kind
 from slowfast_maskfeat.checkpoints.naming import recognize
 from slowfast_maskfeat.checkpoints.positions import (
+    TABLES,
     MadeTable,
     exchange_class_row,
     is_of_images,
@@ -73,7 +79,8 @@ def load_weights(
             its token grid, and its method ``own_names`` a default of `rename`.
         path: The checkpoint. Its entry ``token_grid``, (t, h, w), is its model's token grid.
         min_coverage: Smallest share of the backbone that must be filled
-            (:attr:`LoadReport.coverage`).
+            (:attr:`LoadReport.coverage`). Unless 0, the patch embedding and the positions must be
+            filled, too, and no weight of the backbone may have another shape.
         clear_names: Patterns whose first occurrence is removed from every name in the file
             (``TRAIN.CHECKPOINT_CLEAR_NAME_PATTERN``).
         leave_out: Prefixes of names in the file that are not loaded
@@ -149,15 +156,27 @@ def load_weights(
     _check_numbers(match.values, path)
     # A backbone of an extension may have names like those of a library.
     foreign = rename is None and not recognize(state) and bool(recognize(found))
+    misfits = explain_misfits(found, state, match.values)
     if foreign or report.coverage < min_coverage:
-        why = explain_names(found, state, path, renamed=rename is not None)
+        why = explain_names(found, state, path, renamed=rename is not None, misfits=misfits)
         raise _too_little(report, min_coverage, why)
+    lack = misfits or explain_gaps(
+        state, match.values, fixed_tables=_fixed_tables(model), left_out=left_out
+    )
+    if lack and min_coverage:
+        raise _does_not_fit(report, lack)
     if complete and report.missing:
         raise _incomplete(report)
     with torch.no_grad():
         for name, value in match.values.items():
             state[name].copy_(value)
     return report
+
+
+def _fixed_tables(model: nn.Module) -> set[str]:
+    """Names, without the backbone's prefix, of position tables that are not learned."""
+    names = {name.removeprefix(BACKBONE): value for name, value in model.named_parameters()}
+    return {name for name in TABLES if name in names and not names[name].requires_grad}
 
 
 def _named_weights(
@@ -225,6 +244,14 @@ def _too_little(report: LoadReport, min_coverage: float, why: str) -> LoadError:
     if report.coverage < min_coverage:
         share += f", less than the {min_coverage:.1%} of TRAIN.CHECKPOINT_MIN_COVERAGE"
     return LoadError(f"{share}. {why}", report)
+
+
+def _does_not_fit(report: LoadReport, lack: str) -> LoadError:
+    return LoadError(
+        f"{report.path} fills {report.coverage:.1%} of the backbone but does not fit: {lack}. "
+        "TRAIN.CHECKPOINT_MIN_COVERAGE 0 accepts it",
+        report,
+    )
 
 
 def _incomplete(report: LoadReport) -> LoadError:

@@ -114,9 +114,10 @@ class GradientStep:
         gradients = self._gradients()
         assert gradients, "step before any backward pass"
         device = gradients[0].device
-        weight = total_weight.detach().to(device=device, dtype=torch.float32)
+        total_norm = _total_norm(gradients)
+        weight = total_weight.detach().to(device=device, dtype=total_norm.dtype)
         divisor = torch.where(weight > 0, weight, torch.ones_like(weight))
-        norm = _total_norm(gradients) / divisor
+        norm = total_norm / divisor
         factor = divisor.reciprocal()
         if self.clip_l2norm is not None and not self.per_parameter:
             # The formula of torch.nn.utils.clip_grad_norm_, including its small constant.
@@ -168,7 +169,7 @@ def _norms(gradients: list[Tensor]) -> list[Tensor]:
 
 
 def _scale(gradients: list[Tensor], factor: Tensor) -> None:
-    """Multiply gradients by a float32 scalar in place, with one call per device and dtype."""
+    """Multiply gradients by a scalar in place, with one call per device and dtype."""
     by_kind: dict[tuple[torch.device, torch.dtype], list[Tensor]] = {}
     for gradient in gradients:
         by_kind.setdefault((gradient.device, gradient.dtype), []).append(gradient)

@@ -8,6 +8,7 @@ import pytest
 import torch
 from helpers.kept_memory import kept_storages
 from helpers.load_tool import load_tool
+from helpers.tiny_cases import model_of, tiny_options
 from torch import nn
 
 from slowfast_maskfeat.backbones import BlockOptions
@@ -87,6 +88,14 @@ def test_constants_are_no_state() -> None:
     module = attention(Grid(3, 8, 8), rel_pos_spatial=True, rel_pos_temporal=True)
     assert {"rel_pos_t", "rel_pos_h", "rel_pos_w"} <= set(module.state_dict())
     assert not {"coordinates", "index_t", "index_h", "index_w"} & set(module.state_dict())
+
+
+def test_time_that_is_pooled_to_one_step_has_positions() -> None:
+    """Pooling rounds up, the published table down: to no row for less than one step."""
+    pooling = {"MVIT__POOL_Q_STRIDE": [[0, 1, 1, 1], [1, 2, 2, 2], [2, 2, 2, 2]]}
+    options = tiny_options("v2_ft", DATA__NUM_FRAMES=2, MVIT__REL_POS_TEMPORAL=True, **pooling)
+    model = model_of(options)
+    assert torch.isfinite(model(torch.rand(1, 3, 2, 64, 64))).all()
 
 
 def test_relative_positions_can_start_at_zero() -> None:

@@ -148,10 +148,16 @@ def test_keys_of_heads_that_it_does_not_have(changes: dict[str, Any], message: s
 
 
 def test_its_tokens_must_cover_the_clip() -> None:
-    with pytest.raises(
-        ValueError, match=r"DATA\.TRAIN_CROP_SIZE must .*\(4, 36, 36\), which 2x4x4"
-    ):
+    with pytest.raises(ValueError, match=r"TRAIN_CROP_SIZE must be a multiple of 8, .* got 36"):
         prediction_grids(config(PRETRAIN, DATA__TRAIN_CROP_SIZE=36))
+
+
+def test_a_clip_that_patches_do_not_cover_names_the_size_that_does_not_fit() -> None:
+    own = {**PRETRAIN, "MODEL.ARCH": "maskmvit", "MVIT.DEPTH": 1, "MASK.PRETRAIN_DEPTH": [0]}
+    with pytest.raises(ValueError, match=r"DATA\.NUM_FRAMES must be a multiple of 2, .* got 5"):
+        prediction_grids(config(own, DATA__NUM_FRAMES=5))
+    with pytest.raises(ValueError, match=r"MVIT\.PATCH_PADDING must be below half of"):
+        prediction_grids(config(own, MVIT__PATCH_PADDING=[1, 5, 5]))
 
 
 def test_it_detects_nothing() -> None:

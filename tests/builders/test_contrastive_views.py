@@ -133,7 +133,8 @@ def test_views_of_videos_in_time(options, views_in_time, local_in_time):
         ),
         (
             {"DATA.SSL_LOCAL_VIEWS": 0},
-            r"DATA\.SSL_BLUR_PROB must have 1 value .* 2 global views, got \[1\.0, 0\.1, 0\.5\]",
+            r"DATA\.SSL_BLUR_PROB must have 1 value .* 2 global views with "
+            r"DATA\.SSL_LOCAL_VIEWS 0, got \[1\.0, 0\.1, 0\.5\]",
         ),
         ({"DATA.SSL_LOCAL_SPAN": [0.5, 0.1]}, r"SSL_LOCAL_SPAN must be two ascending numbers"),
         ({"DATA.SSL_LOCAL_SCALES_RELATIVE": [0.5, 0.1]}, r"SSL_LOCAL_SCALES_RELATIVE must be two"),

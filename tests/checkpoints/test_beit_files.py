@@ -191,3 +191,22 @@ def test_beit_v2_gives_the_backbone_without_its_second_head(tmp_path: Path) -> N
     shared = {name for name in ours if not name.startswith(heads) and TABLE not in name}
     assert shared <= set(names)
     assert all(list(ours[name].shape) == names[name] for name in shared)
+
+
+@pytest.mark.parametrize("norm", ["norm", "fc_norm"])
+def test_the_heads_of_timm_and_mae_have_the_same_names(norm: str, tmp_path: Path) -> None:
+    """Of timm's and DeiT's ViT, and of a fine-tuned MAE, which has fc_norm."""
+    words = {"MVIT__USE_MEAN_POOLING": norm == "fc_norm", "MVIT__KEY_BIAS": True}
+    shape = {key.replace(".", "__"): value for key, value in NARROW.items()}
+    cfg = configuration("in1k_VIT_B_MAE_FT", tmp_path, **{**shape, **words})
+    model = build_model(cfg)
+    names = {"norm": norm, "head.projection": "head"}
+    theirs = {}
+    for name, value in model.state_dict().items():
+        front = next((ours for ours in names if name.startswith(f"{ours}.")), "")
+        theirs[names.get(front, front) + name.removeprefix(front)] = torch.randn_like(value)
+    path = save_checkpoint(tmp_path / "theirs.pth", {"model": theirs})
+    report = load_weights(model, path, complete=True)
+    assert not report.missing
+    assert model.head.projection.weight.equal(theirs["head.weight"])
+    assert model.norm.weight.equal(theirs[f"{norm}.weight"])

@@ -54,6 +54,75 @@ def test_what_few_names_have_in_front_is_not(tmp_path: Path) -> None:
         load_weights(receiver(tiny_options("img_vit")), path)
 
 
+# Deep enough that what does not fit is less than 5 % of the backbone.
+DEEP = {"MVIT__DEPTH": 12}
+
+
+@pytest.mark.parametrize(
+    ("case", "theirs", "ours", "message"),
+    [
+        (
+            "v2_ft",
+            {"MVIT__DIM_MUL_IN_ATT": False},
+            {"MVIT__DIM_MUL_IN_ATT": True},
+            r"Shapes differ: blocks\.\d+\.\S+ is \(.*\) in the file, .*, and \d+ more; set "
+            r"MVIT\.DIM_MUL_IN_ATT False",
+        ),
+        (
+            "v2_ft",
+            {"MVIT__DIM_MUL_IN_ATT": True},
+            {"MVIT__DIM_MUL_IN_ATT": False},
+            r"set MVIT\.DIM_MUL_IN_ATT True",
+        ),
+        (
+            "img_vit",
+            DEEP,
+            {**DEEP, "MVIT__PATCH_KERNEL": [8, 8], "MVIT__PATCH_STRIDE": [8, 8]},
+            r"does not fit: shapes differ: patch_embed\.proj\.weight is "
+            r"\(\d+, 3, 16, 16\) in the file, "
+            r"\(\d+, 3, 8, 8\) in the model\. TRAIN\.CHECKPOINT_MIN_COVERAGE 0 accepts it",
+        ),
+    ],
+)
+def test_weights_of_another_shape_are_named(tmp_path, case, theirs, ours, message):
+    """They are few, but all tokens pass through them."""
+    path = save_checkpoint(tmp_path / "s.pyth", source_state(tiny_options(case, **theirs)))
+    model = receiver(tiny_options(case, **ours))
+    before = {name: value.clone() for name, value in model.state_dict().items()}
+    with pytest.raises(LoadError, match=message):
+        load_weights(model, path)
+    assert all(value.equal(before[name]) for name, value in model.state_dict().items())
+    assert load_weights(model, path, min_coverage=0.0).refused
+
+
+@pytest.mark.parametrize(
+    ("absent", "message"),
+    [
+        ("patch_embed", r"does not fit: it has no patch embedding \(patch_embed\.proj\.weight\)"),
+        ("pos_embed", r"does not fit: it has no position tables \(pos_embed\)"),
+    ],
+)
+def test_the_first_layer_must_be_filled_whatever_the_share(tmp_path, absent, message):
+    options = tiny_options("img_vit", **DEEP)
+    whole = source_state(options)
+    part = {name: value for name, value in whole.items() if not name.startswith(absent)}
+    path = save_checkpoint(tmp_path / "s.pyth", part)
+    with pytest.raises(LoadError, match=message):
+        load_weights(receiver(options), path, min_coverage=0.5)
+    path = save_checkpoint(tmp_path / "s.pyth", whole)
+    report = load_weights(receiver(options), path, min_coverage=0.5, leave_out=[absent])
+    assert report.left_out
+
+
+def test_position_tables_that_are_not_learned_may_be_absent(tmp_path):
+    options = tiny_options(
+        "mae_sincos_decsep", MVIT__SEP_POS_EMBED=False, MVIT__USE_FIXED_SINCOS_POS=True
+    )
+    state = {name: x for name, x in source_state(options).items() if name != "pos_embed"}
+    path = save_checkpoint(tmp_path / "s.pyth", state)
+    assert "pos_embed" in load_weights(receiver(options), path, min_coverage=0.5).missing
+
+
 def test_names_that_were_brought_here_are_not_advised_to_be(tmp_path: Path) -> None:
     path = save_checkpoint(tmp_path / "s.pyth", {"vit.embeddings.other": torch.zeros(1)})
     model = receiver(tiny_options("img_vit"))

@@ -179,6 +179,7 @@ def test_the_configuration_is_frozen():
         (["MVIT.DROPPATH_RATE", "2"], r"MVIT.DROPPATH_RATE must be in \[0, 1\), got 2.0"),
         (["MASK.HOG_BINS", "0"], "MASK.HOG_BINS .* 0"),
         (["PROBE.LEARNING_RATES", "[0.1, -1.0]"], "PROBE.LEARNING_RATES .*got -1.0"),
+        (["MVIT.POS_RESIZE_OFFSET", "1.0"], r"POS_RESIZE_OFFSET must be in \[0, 1\), got 1.0"),
         (["PROBE.LEARNING_RATES", "[0]"], "PROBE.LEARNING_RATES .*got 0"),
         (["PROBE.LEARNING_RATES", "[1e99]"], r"PROBE.LEARNING_RATES .*got 1e\+99"),
         (["PROBE.LEARNING_RATES", "['x']"], "PROBE.LEARNING_RATES .*got 'x'"),

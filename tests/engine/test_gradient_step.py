@@ -285,3 +285,10 @@ def test_no_wait_for_the_device(method: str, fused: bool, momentum: float) -> No
             torch.cuda.set_sync_debug_mode("default")
         assert bool(result.taken) == (turn != 1)
     assert all(bool(torch.isfinite(p).all()) for p in model.parameters())
+
+
+def test_a_step_in_float64_divides_in_float64() -> None:
+    parameter = nn.Parameter(torch.zeros(1, dtype=torch.float64))
+    parameter.grad = torch.full((1,), 3.0, dtype=torch.float64)
+    GradientStep(torch.optim.SGD([parameter], lr=1.0))(torch.tensor(3.0, dtype=torch.float64))
+    assert parameter.item() == -1.0

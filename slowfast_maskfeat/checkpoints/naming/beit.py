@@ -21,6 +21,7 @@ _LIBRARY = "BEiT's code"
 # The last norm and the layer after it, in pre-training; the blocks and tokens have the same names.
 PREDICTION_NORM = "pred_head.transforms.0.0"
 PREDICTION = "pred_head.projections.0"
+_BIAS = "blocks.0.attn.q_bias"
 _SAME = ("cls_token", "mask_token", "pos_embed", "patch_embed", "rel_pos_bias", "blocks")
 _COMMON = [(name, name) for name in _SAME]
 _PRETRAINING = NameTable([*_COMMON, ("norm", PREDICTION_NORM), ("lm_head", PREDICTION)])
@@ -30,11 +31,15 @@ _OF_CLASS_TOKEN = NameTable([*_COMMON, ("norm", "norm"), ("head", "head.projecti
 
 def recognizes(weights: Mapping[str, Tensor]) -> bool:
     """Whether weights have BEiT's names of a head."""
-    of_heads = ("lm_head.weight", "fc_norm.weight", "head.weight")
+    return _BIAS in weights and has_plain_head(weights)
+
+
+def has_plain_head(weights: Mapping[str, Tensor]) -> bool:
+    """Whether weights have our names but in the heads, as a ViT of BEiT, timm, DeiT or MAE."""
+    has_head = any(name in weights for name in ("lm_head.weight", "fc_norm.weight", "head.weight"))
     kernel = weights.get("patch_embed.proj.weight")
-    is_of_videos = kernel is not None and kernel.ndim == 5  # VideoMAE's code has the same names
-    has_head = any(name in weights for name in of_heads)
-    return "blocks.0.attn.q_bias" in weights and has_head and not is_of_videos
+    is_of_images = kernel is not None and kernel.ndim == 4  # VideoMAE's code has the same names
+    return has_head and is_of_images and "blocks.0.norm1.weight" in weights
 
 
 def to_published(weights: Mapping[str, Tensor], facts: ModelFacts) -> dict[str, Tensor]:
@@ -95,7 +100,7 @@ def require_beit(weights: Mapping[str, Tensor], library: str) -> None:
     require_patches(weights, 2, library)
     require("cls_token" in weights, library, "it has a class token (MVIT.CLS_EMBED_ON True)")
     require(
-        "blocks.0.attn.q_bias" in weights,
+        _BIAS in weights,
         library,
         "its queries and values have a bias and its keys have none (MVIT.KEY_BIAS False)",
     )
