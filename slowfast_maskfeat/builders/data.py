@@ -190,6 +190,8 @@ def clip_seconds(cfg: CfgNode, split: str) -> float:
 def num_clips_of_tests(cfg: CfgNode) -> tuple[int, ...]:
     """Return the temporal views of each test, `num_views` of `build_loader`.
 
+    Without tests, as in a prediction, the last of them count.
+
     Clips of one frame are images with one view by default, but TEST.NUM_TEMPORAL_CLIPS takes
     several single frames of each video even then.
     """
@@ -206,7 +208,7 @@ def num_crops(cfg: CfgNode, split: str) -> int:
 def _num_views(cfg: CfgNode, split: str, num_views: int | None) -> int:
     if split != "test" or _has_one_view(cfg):
         return 1
-    return num_views or clip_recipe(cfg).num_views
+    return num_views or num_clips_of_tests(cfg)[-1]
 
 
 def _has_one_view(cfg: CfgNode) -> bool:

@@ -149,6 +149,11 @@ _WITHOUT_JITTER = "without DATA.SSL_COLOR_JITTER"
 _WITHOUT_BLUR = "without DATA.SSL_COLOR_JITTER and DATA.SSL_MOCOV2_AUG"
 
 
+def _tests_other_numbers(cfg: CfgNode) -> bool:
+    numbers = cfg.TEST.NUM_TEMPORAL_CLIPS
+    return bool(numbers) and cfg.TEST.NUM_ENSEMBLE_VIEWS not in numbers
+
+
 def _has_kind(cfg: CfgNode, *kinds: str) -> bool:
     return cfg.AUG.MASK_KIND in kinds
 
@@ -287,6 +292,11 @@ _OVERRULED = (
         "TRAIN.STOP_MIN_CHANGE",
         lambda cfg: not cfg.TRAIN.STOP_AFTER,
         "without TRAIN.STOP_AFTER",
+    ),
+    Overruled(
+        "TEST.NUM_ENSEMBLE_VIEWS",
+        _tests_other_numbers,
+        "beside TEST.NUM_TEMPORAL_CLIPS, which has other numbers of clips",
     ),
     Overruled(
         "TEST.NUM_ENSEMBLE_VIEWS",

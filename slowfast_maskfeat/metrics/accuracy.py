@@ -89,6 +89,24 @@ class VideoResult:
         return asdict(self)
 
 
+def combine_views(scores: Tensor, ensemble: str) -> Tensor:
+    """Combine the scores of all views of a video, as `VideoScores` does.
+
+    Maxima start at 0, as published. It matters for logits (MODEL.HEAD_ACT none), of which negative
+    ones count as 0.
+
+    Args:
+        scores: (V, K).
+        ensemble: ``sum`` or ``max``.
+
+    Returns:
+        (K,).
+    """
+    if ensemble == "max":
+        return scores.amax(dim=0).clamp(min=0)
+    return scores.mean(dim=0)
+
+
 class VideoScores:
     """Aggregates class probabilities of clips into scores of their videos.
 
@@ -114,8 +132,6 @@ class VideoScores:
         assert ensemble in ("sum", "max"), ensemble
         self.num_views = num_views
         self.ensemble = ensemble
-        # Maxima, too, start at 0, as published: it matters for logits (MODEL.HEAD_ACT none), of
-        # which negative ones count as 0.
         self.scores = torch.zeros(num_videos, num_classes, dtype=torch.float64)
         self.clip_counts = torch.zeros(num_videos, num_views, dtype=torch.int64)
         self.loss_sum = torch.zeros((), dtype=torch.float64)

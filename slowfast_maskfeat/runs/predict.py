@@ -23,6 +23,7 @@ from slowfast_maskfeat.curation.jobs import Failure, run_threads
 from slowfast_maskfeat.datasets.excerpt_list import ExcerptList, Span, windows
 from slowfast_maskfeat.frozen import weights_sha256
 from slowfast_maskfeat.log import Progress
+from slowfast_maskfeat.metrics.accuracy import combine_views
 from slowfast_maskfeat.runs.inputs import check_seconds, named_paths, open_frames
 from slowfast_maskfeat.runs.load_trained import config_of
 from slowfast_maskfeat.runs.pretrained import from_pretrained
@@ -151,7 +152,8 @@ class Predictor:
         videos, reasons = list_excerpts(
             named_paths(source), **measuring(self.cfg), window=window, stride=stride
         )
-        found = [prediction for _, prediction in self.predict(videos, top=top, reasons=reasons)]
+        by_row = dict(self.predict(videos, top=top, reasons=reasons))
+        found = [by_row[row] for row in sorted(by_row)]  # lost ones come before others of a batch
         if not is_single:
             return found
         for prediction in found:
@@ -176,7 +178,7 @@ class Predictor:
             rows: the samples to classify; None: all.
 
         Yields:
-            Row and prediction, also of lost samples.
+            Row and prediction, also of lost samples; in each batch these come first.
 
         Raises:
             ValueError: `top` is no whole number >= 1.
@@ -241,7 +243,7 @@ class Predictor:
 
     def _best(self, logits: Tensor, blank: Prediction, top: int) -> Prediction:
         of_views = self._task.activation(logits)
-        scores = of_views.amax(0) if self._task.ensemble == "max" else of_views.mean(0)
+        scores = combine_views(of_views, self._task.ensemble)
         best = scores.topk(min(top, len(scores)))
         classes = tuple(best.indices.tolist())
         return blank._replace(

@@ -48,7 +48,7 @@ def test_views_are_cropped_gathered_and_counted_alike(options, clips, num_crops,
     assert [num_clips_per_video(cfg, "test", n) for n in clips] == [n * num_crops for n in clips]
     assert num_clips_per_video(cfg, "val") == 1
     pixels = build_test_views(cfg)(open_video(str(path)))
-    assert len(pixels) == num_clips_per_video(cfg, "test")
+    assert len(pixels) == num_clips_per_video(cfg, "test") == clips[-1] * num_crops
     info = measure_model(cfg)
     assert (info.num_clips, info.num_crops) == (clips, num_crops)
 

@@ -362,6 +362,12 @@ RANDOM = [*MASKED, "MASK.MAE_RND_MASK", "True"]
         ("CONTRASTIVE.HIDDEN_BIAS", "True", views("ibot"), "unless CONTRASTIVE.TYPE is byol"),
         ("CONTRASTIVE.BOTTLENECK_DIM", "8", views("byol"), "unless .* is dino or ibot"),
         ("MASK.DECODER_SEP_POS_EMBED", "True", MASKED, "without MASK.MAE_ON"),
+        (
+            "TEST.NUM_ENSEMBLE_VIEWS",
+            "1",
+            ["TEST.NUM_TEMPORAL_CLIPS", "[5]"],
+            "beside TEST.NUM_TEMPORAL_CLIPS",
+        ),
         ("TEST.NUM_ENSEMBLE_VIEWS", "5", IMAGES, "on images .*TEST.NUM_TEMPORAL_CLIPS"),
     ],
 )
@@ -393,6 +399,7 @@ def test_a_key_that_others_leave_without_effect_warns_once(key, value, others, r
         ["TEST.NUM_ENSEMBLE_VIEWS", "1", *IMAGES],
         ["TEST.NUM_ENSEMBLE_VIEWS", "5"],
         ["TEST.NUM_TEMPORAL_CLIPS", "[5]", *IMAGES],
+        ["TEST.NUM_TEMPORAL_CLIPS", "[1, 5]", "TEST.NUM_ENSEMBLE_VIEWS", "5"],
     ],
 )
 def test_a_key_that_has_its_effect_is_silent(pairs):

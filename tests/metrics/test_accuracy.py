@@ -10,7 +10,7 @@ import torch
 from helpers.golden_rule import golden_json, golden_randn
 from torch import Tensor
 
-from slowfast_maskfeat.metrics.accuracy import VideoScores, mean_credit, topk_correct
+from slowfast_maskfeat.metrics.accuracy import VideoScores, combine_views, mean_credit, topk_correct
 
 GOLDEN = golden_json("metrics.json")
 
@@ -158,3 +158,12 @@ def test_credit_of_two_mixed_classes(share: float) -> None:
     for answer, credit in ((0, share), (1, 1 - share)):
         found = mean_credit(torch.eye(2)[answer : answer + 1], label, label_smoothing=0.1)
         assert float(found) == pytest.approx(credit)
+
+
+@pytest.mark.parametrize("ensemble", ["sum", "max"])
+def test_views_are_combined_as_those_of_a_test(ensemble: str) -> None:
+    """Of scores that may be negative, too (MODEL.HEAD_ACT none)."""
+    views = torch.tensor([[-1.0, 2.0, -0.5], [-3.0, -1.0, 0.25]], dtype=torch.float64)
+    scores = VideoScores(1, 3, 2, ensemble=ensemble)
+    scores.add(torch.arange(2), views)
+    assert combine_views(views, ensemble).equal(scores.video_scores()[0])

@@ -144,6 +144,18 @@ def test_an_image_is_one_window(data, trained, tmp_path):
     ]
 
 
+def test_predictions_have_the_order_of_the_videos(data, trained, tmp_path):
+    """Also of those that can't be decoded, at once or later."""
+    (tmp_path / "text.mp4").write_text("this is no video")
+    paths = [data / "0.mp4", tmp_path / "text.mp4", data / "still.png", tmp_path / "no.mp4"]
+    paths = [str(path) for path in (*paths, data / "1.mp4")]
+    for window in (0.0, 0.5):
+        found = Predictor(trained)(paths, window=window)
+        assert list(dict.fromkeys(prediction.path for prediction in found)) == paths
+        lost = {prediction.path for prediction in found if prediction.reason}
+        assert lost == set(paths[1::2])
+
+
 def test_force_starts_over_and_each_table_has_its_own_journal(data, trained, tmp_path):
     video = data / "0.mp4"
     journal = Journal(tmp_path / ".out.csv_predict.jsonl", {"top": 1, "names": ["x" * 500] * 2})
