@@ -140,7 +140,7 @@ def _report_no_masks(keys: CfgNode, ranges: list[list[float]]) -> None:
         warnings.warn(
             f"{why}, and CONTRASTIVE.PATCH_WEIGHT {keys.PATCH_WEIGHT:g} has no effect",
             UserWarning,
-            stacklevel=3,
+            stacklevel=2,
         )
 
 

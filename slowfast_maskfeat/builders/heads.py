@@ -24,7 +24,7 @@ def build_mvit(cfg: CfgNode, num_classes: int, *, mean_pooling: bool) -> MViT:
     Args:
         cfg: Configuration; not modified.
         num_classes: K.
-        mean_pooling: Average the tokens even with MVIT.USE_MEAN_POOLING False.
+        mean_pooling: Average the tokens, even if there is a class token.
 
     Returns:
         model(clips) -> (B, K).
@@ -34,7 +34,7 @@ def build_mvit(cfg: CfgNode, num_classes: int, *, mean_pooling: bool) -> MViT:
         num_classes=num_classes,
         head_dropout=cfg.MODEL.DROPOUT_RATE,
         head_init_scale=cfg.MVIT.HEAD_INIT_SCALE,
-        mean_pooling=mean_pooling or cfg.MVIT.USE_MEAN_POOLING,
+        mean_pooling=mean_pooling,
     )
 
 

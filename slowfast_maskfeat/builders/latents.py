@@ -126,7 +126,7 @@ def _teacher_network(cfg: CfgNode, model: nn.Module) -> FeatureModel:
     with (
         device if device.type == "meta" else nullcontext()
     ):  # a model of shapes alone has no weights
-        network = find_backbone(cfg).classifier(cfg, 1, mean_pooling=False)
+        network = find_backbone(cfg).classifier(cfg, 1, mean_pooling=cfg.MVIT.USE_MEAN_POOLING)
     network.head = nn.Identity()
     known = {name for name, _ in model.named_parameters()}
     for name, value in list(network.named_parameters()):

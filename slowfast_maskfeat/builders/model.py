@@ -17,9 +17,11 @@ def build_classifier(cfg: CfgNode, data: DataSource, *, mean_pooling: bool = Fal
     Args:
         cfg: configuration of a classifier or of its pre-training; not modified.
         data: the run's data source.
-        mean_pooling: average the tokens even if there is a class token.
+        mean_pooling: average the tokens even with MVIT.USE_MEAN_POOLING False.
     """
-    return find_backbone(cfg).classifier(cfg, data.num_classes, mean_pooling=mean_pooling)
+    return find_backbone(cfg).classifier(
+        cfg, data.num_classes, mean_pooling=mean_pooling or cfg.MVIT.USE_MEAN_POOLING
+    )
 
 
 def build_detector(cfg: CfgNode, data: DataSource) -> nn.Module:

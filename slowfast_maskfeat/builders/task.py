@@ -108,7 +108,7 @@ def build_detection(cfg: CfgNode, model: nn.Module, data: DataSource) -> Detecti
             "MODEL.LOSS_FUNC should be 'bce' with AVA.MULTI_LABEL True, got 'cross_entropy', which "
             "supports only one class per box: using 'bce'",
             UserWarning,
-            stacklevel=3,
+            stacklevel=2,
         )
     return Detection(
         binary_cross_entropy_with_logits if cfg.AVA.MULTI_LABEL else cross_entropy,

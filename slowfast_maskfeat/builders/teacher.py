@@ -207,7 +207,9 @@ def load_network(
 
     def build() -> FeatureModel:
         backbone = find_backbone(found.cfg)
-        return backbone.classifier(found.cfg, found.num_classes, mean_pooling=False)
+        return backbone.classifier(
+            found.cfg, found.num_classes, mean_pooling=found.cfg.MVIT.USE_MEAN_POOLING
+        )
 
     check_model_size(build, found.path, content)
     network = build()

@@ -22,7 +22,7 @@ from slowfast_maskfeat.builders.data import (
 )
 from slowfast_maskfeat.builders.data_source import DataSource
 from slowfast_maskfeat.builders.kernels import switch_on_kernels
-from slowfast_maskfeat.builders.methods import build_model, build_task, find_method
+from slowfast_maskfeat.builders.methods import build_model, build_task
 from slowfast_maskfeat.builders.precision import autocast_precision
 from slowfast_maskfeat.builders.preflight import check_files
 from slowfast_maskfeat.builders.weights import (
@@ -97,7 +97,6 @@ def run_test(
         ValueError: there are no weights to test, or something else that a user can fix.
         StoppedError: after a signal.
     """
-    find_method(cfg).check(cfg)
     model = build_model(cfg, data=data).to(device)
     task = build_task(cfg, model, data=data).to(device)
     switch_on_kernels(cfg, device, model)

@@ -83,7 +83,6 @@ def run_training(
         ValueError: something that a user can fix; the message names it.
         StoppedError: after a signal, once a checkpoint is saved.
     """
-    find_method(cfg).check(cfg)
     check_folder(cfg)
     model, task = _build_networks(cfg, device, data)
     loader = build_loader(cfg, "train", data=data)

@@ -97,7 +97,7 @@ class LatentPrediction(MaskedPrediction):
         Returns:
             `weight` is the number of masked tokens; with several masks that of the first, since
             each kind of mask has one number for all clips. See `MaskedPrediction.step`. In training
-            with KoLeo, its scalar is that of `losses.keep_apart`.
+            with KoLeo, its scalar is that of `losses.keep_apart`, averaged likewise.
         """
         assert batch.mask is not None
         has_koleo = bool(self.koleo_weight) and self.training
@@ -119,11 +119,12 @@ class LatentPrediction(MaskedPrediction):
             loss = loss + mean_or_zero(target.loss(prediction, rows))
             baseline = baseline + target.baseline_loss(rows)
         weight = term_count(len(predictions[0]), batch.clips.device)
-        loss, scalars = loss / len(masks), {"baseline": baseline / len(masks)}
+        scalars = {"baseline": baseline}
         if has_koleo:
             loss, apart = keep_apart(loss, pooled, self.koleo_weight)
             scalars |= apart
-        return StepOutput(loss, weight, scalars)
+        means = {name: value / len(masks) for name, value in scalars.items()}
+        return StepOutput(loss / len(masks), weight, means)
 
     def evaluation(self, videos: VideoList, num_views: int) -> Evaluation:
         """Evaluate the loss, without KoLeo, over a validation split."""

@@ -113,6 +113,13 @@ def test_the_classifier_of_a_pre_training_pools_the_mean() -> None:
     assert model.pooling == "norm of the mean token"
 
 
+@pytest.mark.parametrize("arch", ["toy", "mvit"])
+def test_mean_pooling_is_a_key_of_every_classifier(arch: str) -> None:
+    cfg = config(CLASSIFY, MODEL__ARCH=arch, MVIT__USE_MEAN_POOLING=True)
+    assert build_model(cfg).pooling.startswith("mean of" if arch == "toy" else "norm of the mean")
+    assert build_model(config(CLASSIFY, MODEL__ARCH=arch)).pooling == "class token"
+
+
 def test_its_features_are_taken() -> None:
     frozen = build_frozen_model(config(CLASSIFY), "", CPU)
     model = frozen.model

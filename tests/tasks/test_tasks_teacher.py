@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import warnings
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -380,10 +381,14 @@ def test_one_of_the_losses_of_ibot_may_have_no_weight(weights):
 
 
 def test_masks_that_hide_nothing_are_one_warning():
-    options = view_options("ibot", AUG__MASK_RATIO_RANGES=[[0.0, 0.0]])
-    words = [str(word) for pair in options.items() for word in pair]
-    with pytest.warns(UserWarning, match=r"no token is masked, and CONTRASTIVE\.PATCH_WEIGHT 1 "):
-        _check(words)
+    """Wherever the configuration is checked."""
+    cfg = view_config("ibot", AUG__MASK_RATIO_RANGES=[[0.0, 0.0]])
+    with warnings.catch_warnings(record=True) as caught:
+        warnings.simplefilter("default")
+        find_method(cfg).check(cfg)
+        build_task(cfg, build_model(cfg))
+    (only,) = caught
+    assert "no token is masked, and CONTRASTIVE.PATCH_WEIGHT 1 " in str(only.message)
 
 
 def test_blocks_that_no_quota_holds_are_an_error():
