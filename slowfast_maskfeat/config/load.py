@@ -241,7 +241,7 @@ def _imports(contents: Sequence[_Content], overrides: Sequence[str]) -> list[str
 def _module_names(value: Any) -> list[str]:
     """Return a list of module names, also of a single one."""
     value = _parse(value)
-    names = [value] if isinstance(value, str) and value else value or []
+    names = _words(value) if isinstance(value, str) and value else value or []
     if not isinstance(names, (list, tuple)) or not all(isinstance(name, str) for name in names):
         raise ValueError(f"IMPORTS must be a list of module names, got {quoted(value)}")
     return list(names)
@@ -406,7 +406,9 @@ def _coerce(key: str, value: Any, default: Any, source: str) -> Any:
         return _OF_SWITCHES[key][value]
     optional = key in _OPTIONAL_KINDS
     kind = _OPTIONAL_KINDS[key] if optional else type(default)
-    if key in _OF_TEXTS and isinstance(value, str) and value:
+    example = _OF_TEXTS.get(key, default)
+    has_texts = kind is list and bool(example) and isinstance(example[0], str)
+    if has_texts and isinstance(value, str) and value:
         value = _words(value)
     if optional and value is None:
         return None
@@ -415,7 +417,6 @@ def _coerce(key: str, value: Any, default: Any, source: str) -> Any:
     if kind is int and isinstance(value, float) and value.is_integer():
         return int(value)
     if kind is list and isinstance(value, (list, tuple)):
-        example = _OF_TEXTS.get(key, default)
         if example and not all(_is_like(item, example[0]) for item in value):
             raise ValueError(
                 f"{source}: {key} must be a list like {example!r}, got {quoted(value)}"

@@ -127,6 +127,13 @@ def test_a_file_starts_from_its_bases_of_which_later_ones_win(tmp_path):
         ("TASK", "1.50", "1.50"),
         ("TASK", "'hog'", "hog"),
         ("TRAIN.CHECKPOINT_FILE_PATH", "None", ""),
+        # Lists of texts need no quotes, as in YAML.
+        ("LOG.TRACKERS", "[tensorboard, wandb]", ["tensorboard", "wandb"]),
+        ("TRAIN.MONITOR", "[knn]", ["knn"]),
+        ("TRAIN.MONITOR", "rank", ["rank"]),
+        ("TRAIN.MONITOR", "[]", []),
+        ("AVA.TRAIN_LISTS", "[a.csv, b.csv]", ["a.csv", "b.csv"]),
+        ("IMPORTS", "[json, math]", ["json", "math"]),
     ],
 )
 def test_texts_become_values_of_the_keys_type(key, text, value):
