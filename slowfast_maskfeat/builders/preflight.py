@@ -20,7 +20,7 @@ from slowfast_maskfeat.builders.optimizer import (
     schedule_warnings,
 )
 from slowfast_maskfeat.checkpoints import checkpoint_folder
-from slowfast_maskfeat.config import key_value
+from slowfast_maskfeat.config import default_config, key_value
 from slowfast_maskfeat.datasets import KeyFrames, MissingListError, VideoList
 from slowfast_maskfeat.datasets.list_format import OF_FRAMES
 from slowfast_maskfeat.engine.coordination import from_main
@@ -92,7 +92,7 @@ def check_training(cfg: CfgNode, data: DataSource) -> list[str]:
             build_loader(cfg, "test", num_views=num_views, data=data)
     _check_best_validation(cfg, lists)
     check_files(cfg, list(lists.values()))
-    return schedule_warnings(cfg) + _box_warnings(data, lists)
+    return schedule_warnings(cfg) + _class_warnings(cfg, data) + _box_warnings(data, lists)
 
 
 def check_files(cfg: CfgNode, lists: Sequence[VideoList]) -> None:
@@ -218,6 +218,18 @@ def _check_best_validation(cfg: CfgNode, lists: Mapping[str, VideoList]) -> None
             f"the weights, but {lists['test'].source} has the same rows: the test would be too "
             f"good; hold out other videos, or set {off}, or TEST.ENABLE False"
         )
+
+
+def _class_warnings(cfg: CfgNode, data: DataSource) -> list[str]:
+    """Say that MODEL.NUM_CLASSES is another number than that of the data set's classes."""
+    given, default = cfg.MODEL.NUM_CLASSES, default_config().MODEL.NUM_CLASSES
+    has_classes = find_method(cfg).has_labels or find_method(cfg).has_boxes
+    if not has_classes or given in (default, data.num_classes):
+        return []
+    return [
+        f"MODEL.NUM_CLASSES {given} has no effect: {data.class_names_source} has "
+        f"{data.num_classes} classes"
+    ]
 
 
 def _box_warnings(data: DataSource, lists: Mapping[str, VideoList]) -> list[str]:

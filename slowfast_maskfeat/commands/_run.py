@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import argparse
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from typing import Any
 
 from slowfast_maskfeat.cli import exit_code
 from slowfast_maskfeat.commands._options import (
@@ -13,6 +14,7 @@ from slowfast_maskfeat.commands._options import (
     file_name,
     pairs_of,
 )
+from slowfast_maskfeat.text import quoted
 
 
 def run_parser(name: str, description: str | None, *, checkpoint: str) -> CommandParser:
@@ -98,7 +100,23 @@ def run_configuration(
             "NUM_SHARDS": options.num_shards,
             "SHARD_ID": options.shard_id,
         }
+        _check_flags(flags, pairs)
         given = [str(word) for flag in flags.items() if flag[1] is not None for word in flag]
         launch_run(options, files, [*preset, *pairs, *given])
 
     return exit_code(launch, resumable=True)
+
+
+def _check_flags(flags: Mapping[str, Any], pairs: Sequence[str]) -> None:
+    """Check that an option and its key, if both are given, have one value.
+
+    Raises:
+        ValueError: they have two.
+    """
+    for key, value in zip(pairs[::2], pairs[1::2], strict=True):
+        option = flags.get(key)
+        if option is not None and str(option) != value:
+            raise ValueError(
+                f"{key} must be given once, got {quoted(value)} and, by its option, "
+                f"{quoted(str(option))}"
+            )

@@ -45,6 +45,8 @@ def set_first_state(cfg: CfgNode, state: TrainState, data: DataSource, *, may_ch
     folder = checkpoint_folder(cfg.OUTPUT_DIR)
     own = find_checkpoints(folder, cfg.TASK)
     if own:
+        if cfg.TRAIN.CHECKPOINT_FILE_PATH:
+            print_main("TRAIN.CHECKPOINT_FILE_PATH is not used: OUTPUT_DIR has a run to resume")
         return _resume(cfg, state, own[-1], load_checkpoint(own[-1]), data, may_change)
     path = cfg.TRAIN.CHECKPOINT_FILE_PATH
     weights_only = cfg.TRAIN.CHECKPOINT_EPOCH_RESET

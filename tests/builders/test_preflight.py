@@ -232,6 +232,14 @@ def test_fine_tuning_without_a_checkpoint_says_random_weights(videos, tmp_path):
     assert "random weights" not in done.stderr
 
 
+def test_a_number_of_classes_that_the_data_contradicts_is_a_warning(lists):
+    (lists / "classes.txt").write_text("a\nb\nc\n")
+    assert not _check(lists, {"MODEL.NUM_CLASSES": 3}, SHORT)
+    (warning,) = _check(lists, {"MODEL.NUM_CLASSES": 2}, SHORT)
+    assert warning.startswith("MODEL.NUM_CLASSES 2 has no effect: ")
+    assert warning.endswith("classes.txt has 3 classes")
+
+
 def test_other_classes_in_the_same_folder_are_told_where_to_go(lists, tmp_path):
     output, short = tmp_path / "out", {"TEST.ENABLE": False}
     assert run(lists, output, FINETUNING, SHORT, short).returncode == 0

@@ -162,6 +162,18 @@ def test_names_that_need_torch_are_those_of_the_code(parse: Parse) -> None:
     assert set(what or ()) == {"predictions", ATTENTION, COMPONENTS}
 
 
+@pytest.mark.parametrize(
+    ("option", "key"), [("--checkpoint", "TRAIN.CHECKPOINT_FILE_PATH"), ("--output", "OUTPUT_DIR")]
+)
+def test_an_option_and_its_key_must_not_differ(option, key, capsys, tmp_path):
+    for name in ("one", "two"):
+        (tmp_path / name).write_bytes(b"")
+    one, two = str(tmp_path / "one"), str(tmp_path / "two")
+    assert main(["train", "--cfg", "demo/pretrain", option, one, key, two]) == 2
+    expected = f"{key} must be given once, got {two!r} and, by its option, {one!r}"
+    assert expected in capsys.readouterr().err
+
+
 def test_a_wrong_option_is_one_line(capsys: pytest.CaptureFixture[str]) -> None:
     with pytest.raises(SystemExit) as end:
         main(["predict", "--checkpoint", "a", "--video", "b", "--top", "0"])

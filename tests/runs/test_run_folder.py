@@ -101,6 +101,13 @@ def test_fine_tuning_that_picks_up_its_pre_training_is_told_nothing(data, output
     assert events(output, "start")[-1]["started_from"].endswith("ssl_checkpoint_epoch_00001.pyth")
 
 
+def test_weights_that_a_resumed_run_does_not_start_from_are_told(data, output, tmp_path):
+    words = {"TRAIN.CHECKPOINT_FILE_PATH": tmp_path / "absent.pyth"}
+    done = run(data, output, PRETRAINING, ONE_EPOCH, words)
+    assert done.returncode == 0, done.stderr
+    assert "TRAIN.CHECKPOINT_FILE_PATH is not used: OUTPUT_DIR has a run to resume" in done.stderr
+
+
 @pytest.mark.parametrize("task", ["a/ssl", "ssl\\", "/ssl"])
 def test_a_task_is_a_part_of_a_file_name(data, tmp_path, task):
     done = run(data, tmp_path / "output", PRETRAINING, {"TASK": task})
