@@ -21,6 +21,11 @@ POLICIES = ("cosine", "steps_with_relative_lrs")
 Shape = Literal["cosine", "linear", "constant"]
 
 
+def epoch_of(progress: float, num_epochs: int) -> int:
+    """Return the epoch, from 0, of a step at a progress in [0, 1) of the training."""
+    return int(progress * num_epochs + 1e-6)  # an epoch begins despite rounding
+
+
 @dataclass(frozen=True)
 class Schedule:
     """A number as a function of progress, such as a momentum, a temperature or a weight decay.

@@ -34,7 +34,7 @@ from slowfast_maskfeat.builders.latents import (
 )
 from slowfast_maskfeat.builders.masks import build_mask_sampler
 from slowfast_maskfeat.builders.model import build_classifier, build_detector, build_masked_model
-from slowfast_maskfeat.builders.targets import find_target
+from slowfast_maskfeat.builders.targets import find_target, without_any, without_maps
 from slowfast_maskfeat.builders.task import (
     build_classification,
     build_detection,
@@ -75,16 +75,6 @@ def _no_check(cfg: CfgNode) -> None:
     """Check nothing here; most keys are checked where they are used."""
 
 
-def _without_any(cfg: CfgNode) -> tuple[()]:
-    """The views or masks of a method that has none of its own."""
-    return ()
-
-
-def _without_maps(cfg: CfgNode) -> str:
-    """The label maps of a method that reads none."""
-    return ""
-
-
 @dataclass(frozen=True, kw_only=True)
 class Method:
     """A row of `METHODS`.
@@ -116,10 +106,10 @@ class Method:
     figures: Sequence[CurvePanel] = (LOSS_PANEL,)
     draw: DrawPredictions | None = None
     check: Callable[[CfgNode], None] = _no_check
-    views: Callable[[CfgNode], Sequence[ViewSpec]] = _without_any
+    views: Callable[[CfgNode], Sequence[ViewSpec]] = without_any
     counts_crops: bool = False
-    masks: Callable[[CfgNode], Sequence[MaskSampler | None]] = _without_any
-    label_maps: Callable[[CfgNode], str] = _without_maps
+    masks: Callable[[CfgNode], Sequence[MaskSampler | None]] = without_any
+    label_maps: Callable[[CfgNode], str] = without_maps
     trains_class_token: bool = True
     has_labels: bool = False
     has_boxes: bool = False

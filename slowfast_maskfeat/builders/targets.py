@@ -39,12 +39,12 @@ from slowfast_maskfeat.targets.hog import hog_width
 from slowfast_maskfeat.targets.pixels import pixel_width
 
 
-def _one_clip(cfg: CfgNode) -> Sequence[ViewSpec]:
-    """Return no kinds of views: a sample is one clip."""
+def without_any(cfg: CfgNode) -> tuple[()]:
+    """Return no kinds of views, or no masks: a sample is one clip."""
     return ()
 
 
-def _no_maps(cfg: CfgNode) -> str:
+def without_maps(cfg: CfgNode) -> str:
     """Return no folder: batches need no label maps."""
     return ""
 
@@ -65,8 +65,8 @@ class TargetKind(NamedTuple):
 
     build: Callable[[CfgNode, Sequence[Triple]], Sequence[Target]]
     width: Callable[[CfgNode, Triple], int]
-    views: Callable[[CfgNode], Sequence[ViewSpec]] = _one_clip
-    label_maps: Callable[[CfgNode], str] = _no_maps
+    views: Callable[[CfgNode], Sequence[ViewSpec]] = without_any
+    label_maps: Callable[[CfgNode], str] = without_maps
 
 
 def target_name(cfg: CfgNode) -> str:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from typing import Any, TextIO
+from typing import Any
 
 import torch
 from torch import nn
@@ -29,7 +29,6 @@ def evaluate(
     device: torch.device,
     precision: torch.dtype | None = None,
     description: str = "evaluate",
-    stream: TextIO | None = None,
 ) -> tuple[dict[str, Any], Evaluation]:
     """Evaluate a model on a split.
 
@@ -43,7 +42,6 @@ def evaluate(
         device: of the model.
         precision: of autocast; None disables autocast.
         description: label of the progress bar.
-        stream: stream of the progress bar; None for stderr.
 
     Returns:
         The metrics, with the number of videos listed (`num_expected`), of those whose file exists
@@ -58,7 +56,7 @@ def evaluate(
     start = time.perf_counter()
     bare = unwrap(model)  # without a backward pass there is nothing to synchronize
     evaluation = task.evaluation(loader.dataset.videos, num_views)
-    progress = Progress(len(loader), description, stream) if distributed.is_main() else None
+    progress = Progress(len(loader), description) if distributed.is_main() else None
     autocast = torch.autocast(device.type, precision, enabled=precision is not None)
     modules = [module for module in (bare, task) if isinstance(module, nn.Module)]
     with autocast, evaluating(*modules):

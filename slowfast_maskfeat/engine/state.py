@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -79,6 +80,10 @@ class TrainState:
             "class_names": list(self.class_names),
             "data": dict(self.data),
         }
+
+    def averaged(self) -> AbstractContextManager[None]:
+        """Return a context in which the model has its averaged weights, if there are any."""
+        return nullcontext() if self.average is None else self.average.swapped(self.bare)
 
     def weights(self) -> dict[str, Any]:
         """Return the part of a checkpoint that other trainings and probes load."""

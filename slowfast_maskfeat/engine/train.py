@@ -5,7 +5,7 @@ from __future__ import annotations
 import sys
 from collections.abc import Callable, Iterator
 from pathlib import Path
-from typing import Any, TextIO
+from typing import Any
 
 import torch
 
@@ -51,7 +51,6 @@ def train(
     best: BestValidation | None = None,
     monitor: Monitor | None = None,
     utilization: Utilization | None = None,
-    stream: TextIO | None = None,
 ) -> list[Path]:
     """Train from the epoch and step of `state` to the last epoch, or until validations stop it.
 
@@ -70,7 +69,6 @@ def train(
         best: keeps the best validation and may stop the training; None: nothing depends on them.
         monitor: measures the features; None: they are not measured.
         utilization: of the device, for the log; None: it is not logged.
-        stream: of the progress bar and messages; None for stderr.
 
     Returns:
         The checkpoints that were saved and not removed by later ones.
@@ -95,7 +93,7 @@ def train(
         reporter=Reporter(
             log,
             trackers,
-            stream or sys.stderr,
+            sys.stderr,
             len(loader),
             settings.shown,
             num_workers=loader.num_workers,

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from contextlib import nullcontext
 from pathlib import Path
 from typing import Any
 
@@ -98,8 +97,7 @@ def draw_predictions(
         return False
     batch = _spread_clips(cfg, loader, device)
     is_reversed = reverses_channels(cfg, "train")
-    averaged = nullcontext() if state.average is None else state.average.swapped(state.bare)
-    with averaged:
+    with state.averaged():
         drawings = draw(state.bare, state.task, batch, is_reversed)
     if drawings is None:
         return False

@@ -167,8 +167,7 @@ def _mask_and_ratio(cfg: CfgNode) -> tuple[Tensor | None, float | None]:
 
     None of both if the method has none. Some kinds of masks vary; those of iBOT may be empty.
     """
-    masks = find_method(cfg).masks
-    samplers = [] if masks is None else [sampler for sampler in masks(cfg) if sampler is not None]
+    samplers = [sampler for sampler in find_method(cfg).masks(cfg) if sampler is not None]
     if not samplers:
         return None, None
     generator = np.random.default_rng(cfg.RNG_SEED)

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from contextlib import nullcontext
 from pathlib import Path
 from typing import Any
 
@@ -174,8 +173,7 @@ class _Validation:
 
     def __call__(self, signals: StopSignals) -> dict[str, Any]:
         cfg, state = self._cfg, self._state
-        averaged = nullcontext() if state.average is None else state.average.swapped(state.bare)
-        with averaged:
+        with state.averaged():
             results, evaluation = evaluate_split(
                 cfg, state.model, state.task, self.loader, "val", self._device, signals=signals
             )

@@ -17,7 +17,7 @@ from slowfast_maskfeat.datasets import VideoList
 from slowfast_maskfeat.ema import Teacher
 from slowfast_maskfeat.losses import keep_apart, view_cross_entropy
 from slowfast_maskfeat.losses.precision import at_least_float32
-from slowfast_maskfeat.schedules import EpochWarmup
+from slowfast_maskfeat.schedules import EpochWarmup, epoch_of
 from slowfast_maskfeat.tasks.base import Evaluation, LossEvaluation, Task, term_count
 
 
@@ -146,14 +146,11 @@ class PrototypeTask(TeacherTask):
     @property
     def epoch(self) -> int:
         """Epoch of the step, from 0."""
-        return self._epoch_at(self._progress)
-
-    def _epoch_at(self, progress: float) -> int:
-        return int(progress * self.num_epochs + 1e-6)
+        return epoch_of(self._progress, self.num_epochs)
 
     def frozen_parameters(self, model: nn.Module, progress: float) -> Collection[nn.Parameter]:
         """Return the prototypes in the first epochs (CONTRASTIVE.FREEZE_LAST_LAYER_EPOCHS)."""
-        if self._epoch_at(progress) >= self.freeze_epochs:
+        if epoch_of(progress, self.num_epochs) >= self.freeze_epochs:
             return ()
         assert isinstance(model, ContrastiveModel)
         parameters = model.named_parameters()

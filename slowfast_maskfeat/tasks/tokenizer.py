@@ -16,7 +16,7 @@ from slowfast_maskfeat.clips.batch import ClipBatch
 from slowfast_maskfeat.datasets import VideoList
 from slowfast_maskfeat.distributed import AllReduce
 from slowfast_maskfeat.metrics.codes import code_counts, code_perplexity, code_usage
-from slowfast_maskfeat.schedules import Schedule
+from slowfast_maskfeat.schedules import Schedule, epoch_of
 from slowfast_maskfeat.shapes import Grid
 from slowfast_maskfeat.targets.pixel_values import pixel_values
 from slowfast_maskfeat.targets.teacher_tokens import TeacherTokens
@@ -148,7 +148,7 @@ class TokenizerTraining(Task):
         """Move the codebook and count its use, over all processes."""
         assert isinstance(model, Tokenizer)
         model.after_step(taken)
-        epoch = int(progress * self.num_epochs + 1e-6)
+        epoch = epoch_of(progress, self.num_epochs)
         if epoch != self._epoch:
             self.epoch_counts.zero_()
             self._epoch = epoch

@@ -264,9 +264,6 @@ NETWORKS: Mapping[str, ComparedNetwork] = MappingProxyType(
         "dvae": ComparedNetwork(
             title="dVAE tokenizer", stage="tokenizer", keys={"TOKENIZER.TYPE": "dvae"}
         ),
-        "vq": ComparedNetwork(
-            title="VQ tokenizer", stage="tokenizer", keys={"TOKENIZER.TYPE": "vq"}
-        ),
         "perceptual_vq": ComparedNetwork(
             title="perceptual VQ tokenizer",
             stage="tokenizer",
