@@ -151,14 +151,23 @@ def load_tested_weights(
 
 
 def own_checkpoint(cfg: CfgNode) -> Path | None:
-    """Return the result of the run in OUTPUT_DIR; None if it has none yet.
+    """Return the result of the run in OUTPUT_DIR, see `run_result`; None if it has none yet."""
+    return run_result(checkpoint_folder(cfg.OUTPUT_DIR), cfg.TASK, cfg.TRAIN.KEEP_BEST)
 
-    That is its last checkpoint, or with TRAIN.KEEP_BEST validation the best one.
+
+def run_result(folder: Path, task: str, keep_best: str) -> Path | None:
+    """Return the result of a training: its last checkpoint, or that of the best validation.
+
+    Args:
+        folder: of its checkpoints.
+        task: its TASK.
+        keep_best: its TRAIN.KEEP_BEST; only "validation" makes the best one the result.
+
+    Returns:
+        The file; None if it has none yet.
     """
-    folder = checkpoint_folder(cfg.OUTPUT_DIR)
-    own = find_checkpoints(folder, cfg.TASK)
-    best = best_path(folder, prefix=cfg.TASK)
-    if own and cfg.TRAIN.KEEP_BEST == "validation" and best.is_file():
+    own, best = find_checkpoints(folder, task), best_path(folder, prefix=task)
+    if own and keep_best == "validation" and best.is_file():
         return best
     return own[-1] if own else None
 

@@ -4,8 +4,8 @@
         --output output/test DATA.PATH_TO_DATA_DIR lists
 
 This is `maskfeat train` with TRAIN.ENABLE False and TEST.ENABLE True. --checkpoint is
-TEST.CHECKPOINT_FILE_PATH, or the folder of a run, whose last checkpoint is tested. Without it the
-last checkpoint of the output folder is tested (the best with TRAIN.KEEP_BEST validation).
+TEST.CHECKPOINT_FILE_PATH, or the folder of a run; without it, the output folder is that run. Of a
+run, the last checkpoint is tested, or the best one with TRAIN.KEEP_BEST validation.
 """
 
 from __future__ import annotations

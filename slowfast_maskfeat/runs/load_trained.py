@@ -18,15 +18,17 @@ from slowfast_maskfeat.builders.methods import build_model
 from slowfast_maskfeat.builders.model_size import check_model_size
 from slowfast_maskfeat.builders.precision import set_precision
 from slowfast_maskfeat.builders.trained_config import trained_config
-from slowfast_maskfeat.builders.weights import load_tested_weights
+from slowfast_maskfeat.builders.weights import load_tested_weights, run_result
 from slowfast_maskfeat.checkpoints import (
     checkpoint_folder,
     find_checkpoints,
     find_tasks,
     load_checkpoint,
 )
+from slowfast_maskfeat.checkpoints.header import read_header
 from slowfast_maskfeat.checkpoints.hugging_face import is_hugging_face
 from slowfast_maskfeat.config import Overrides
+from slowfast_maskfeat.config.yaml_file import parse_yaml
 
 FILE_NAME = "model.safetensors"
 """Name of the file that `save_pretrained` writes."""
@@ -199,10 +201,11 @@ def _origin(trained: TrainedFile) -> Origin:
 
 
 def checkpoint_file(checkpoint: str | os.PathLike[str]) -> str:
-    """Return the file that a checkpoint's name means: of a folder, its saved model or last one.
+    """Return the file that a checkpoint's name means: of a folder, its saved model or its result.
 
-    The last one is that of the last epoch and step, whatever the times of the files, which a copy
-    changes; of several tasks, that of the task whose last one was written last.
+    The result of a training is its checkpoint of the last epoch and step, whatever the times of the
+    files, which a copy changes, or that of the best validation if the run kept it
+    (TRAIN.KEEP_BEST). Of several tasks, it is that of the task whose last one was written last.
 
     Args:
         checkpoint: file or address, which is returned unchanged; the folder of `save_pretrained`;
@@ -217,10 +220,28 @@ def checkpoint_file(checkpoint: str | os.PathLike[str]) -> str:
     if (path / FILE_NAME).is_file():
         return str(path / FILE_NAME)
     folders = (path, checkpoint_folder(path))
-    numbered = [
-        find_checkpoints(folder, task)[-1] for folder in folders for task in find_tasks(folder)
-    ]
-    found = numbered or [file for folder in folders for file in sorted(folder.glob("*.pyth"))]
+    numbered = {
+        find_checkpoints(folder, task)[-1]: task
+        for folder in folders
+        for task in find_tasks(folder)
+    }
+    found = [*numbered] or [file for folder in folders for file in sorted(folder.glob("*.pyth"))]
     if not found:
         raise ValueError(f"{path} must contain {FILE_NAME} or checkpoints (*.pyth), got neither")
-    return str(max(found, key=lambda file: file.stat().st_mtime))
+    last = max(found, key=lambda file: file.stat().st_mtime)
+    if last in numbered:
+        last = run_result(last.parent, numbered[last], _keep_best(last)) or last
+    return str(last)
+
+
+def _keep_best(checkpoint: Path) -> str:
+    """Return TRAIN.KEEP_BEST of the run that wrote a checkpoint; empty if it does not say."""
+    text = read_header(checkpoint).get("cfg")
+    if not isinstance(text, str):
+        return ""
+    try:
+        keys, _ = parse_yaml(text, str(checkpoint))
+    except ValueError:  # explained where the configuration is needed
+        return ""
+    section = keys.get("TRAIN")
+    return str(section.get("KEEP_BEST", "")) if isinstance(section, dict) else ""

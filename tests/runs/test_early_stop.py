@@ -17,6 +17,7 @@ from helpers.tiny_run import (
 )
 
 from slowfast_maskfeat.checkpoints import find_checkpoints, load_checkpoint
+from slowfast_maskfeat.runs.load_trained import checkpoint_file
 
 # Weights that hardly move: only the first validation is progress.
 STILL = {
@@ -74,6 +75,15 @@ def test_a_training_without_progress_stops_and_is_tested(stopped):
     (test,) = events(output, "test")
     assert test["checkpoint"] == str(best)
     assert (output / "curves.png").exists()
+
+
+def test_the_folder_of_the_run_means_the_checkpoint_that_it_tests(stopped, tmp_path):
+    output, _ = stopped
+    folder = output / "checkpoints"
+    assert checkpoint_file(output) == str(folder / "ssl_eval_checkpoint_best.pyth")
+    shutil.copytree(folder, tmp_path / "checkpoints")
+    (tmp_path / "checkpoints" / "ssl_eval_checkpoint_best.pyth").unlink()
+    assert checkpoint_file(tmp_path).endswith("checkpoints/ssl_eval_checkpoint_epoch_00003.pyth")
 
 
 def _cut(output, epoch, *, after_validation):
