@@ -144,6 +144,24 @@ def _report_no_masks(keys: CfgNode, ranges: list[list[float]]) -> None:
         )
 
 
+def prototype_warnings(cfg: CfgNode) -> list[str]:
+    """Describe what in the schedules of DINO and iBOT is probably not meant."""
+    keys, num_epochs = cfg.CONTRASTIVE, cfg.SOLVER.MAX_EPOCH
+    found = []
+    if num_epochs < keys.TEACHER_T_EPOCHS:
+        found.append(
+            f"CONTRASTIVE.TEACHER_T_EPOCHS should be at most SOLVER.MAX_EPOCH {num_epochs:g}, got "
+            f"{keys.TEACHER_T_EPOCHS}: training ends before the temperature of the teacher reaches "
+            f"{keys.TEACHER_T[-1]:g} (CONTRASTIVE.TEACHER_T)"
+        )
+    if num_epochs <= keys.FREEZE_LAST_LAYER_EPOCHS:
+        found.append(
+            "CONTRASTIVE.FREEZE_LAST_LAYER_EPOCHS should be below SOLVER.MAX_EPOCH "
+            f"{num_epochs:g}, got {keys.FREEZE_LAST_LAYER_EPOCHS}: the prototypes are never trained"
+        )
+    return found
+
+
 def build_byol_model(cfg: CfgNode, data: DataSource) -> BYOLModel:
     """Build a backbone with projector and predictor.
 

@@ -56,13 +56,11 @@ def register_mask(name: str, kind: MaskKind) -> None:
     MASKS[name] = kind
 
 
-def build_mask_sampler(cfg: CfgNode, *, several: bool | None = None) -> MaskSampler:
+def build_mask_sampler(cfg: CfgNode) -> MaskSampler:
     """Build the mask sampler of masked prediction.
 
     Args:
         cfg: configuration; not modified.
-        several: the method takes several masks of each clip; None: as MASK.TARGET and MASK.MAE_ON
-            say.
 
     Returns:
         sampler(generator) -> bool (t, h, w), True where masked; (m, t, h, w) if AUG.MASK_KIND draws
@@ -77,9 +75,8 @@ def build_mask_sampler(cfg: CfgNode, *, several: bool | None = None) -> MaskSamp
     grid, ratio = mask_grid(cfg), cfg.AUG.MASK_RATIO
     kind = _find_mask(cfg, grid.t)
     _check_keys(cfg, grid)
-    if several is None:
-        several = cfg.MASK.TARGET == "latents" and cfg.MASK.MAE_ON
-    if kind.draws_several and not several:
+    takes_several = cfg.MASK.TARGET == "latents" and cfg.MASK.MAE_ON
+    if kind.draws_several and not takes_several:
         raise ValueError(
             "AUG.MASK_KIND must be a kind with one mask for each clip with this training method, "
             f"got {cfg.AUG.MASK_KIND!r}, which draws several"

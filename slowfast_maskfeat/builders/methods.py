@@ -23,6 +23,7 @@ from slowfast_maskfeat.builders.contrastive import (
     check_byol,
     check_dino,
     check_ibot,
+    prototype_warnings,
 )
 from slowfast_maskfeat.builders.contrastive_views import contrastive_views
 from slowfast_maskfeat.builders.data_source import DataSource
@@ -86,6 +87,7 @@ class Method:
         draw: (model, task, batch, channels are reversed) -> drawings of the model's predictions of
             each clip and time step, or None if the target cannot be drawn.
         check: raises ValueError for keys that contradict each other, before anything is built.
+        warnings: configuration -> sentences on what is probably not meant, shown before a training.
         trains_class_token: the loss reaches the class token, so that a classifier and a probe use
             it; otherwise the mean of the patch tokens.
         views: configuration -> the kinds of views of a sample; without any: one clip.
@@ -106,6 +108,7 @@ class Method:
     figures: Sequence[CurvePanel] = (LOSS_PANEL,)
     draw: DrawPredictions | None = None
     check: Callable[[CfgNode], None] = _no_check
+    warnings: Callable[[CfgNode], Sequence[str]] = without_any
     views: Callable[[CfgNode], Sequence[ViewSpec]] = without_any
     counts_crops: bool = False
     masks: Callable[[CfgNode], Sequence[MaskSampler | None]] = without_any
@@ -341,6 +344,7 @@ METHODS: dict[MethodKey, Method] = {
         task=build_dino,
         figures=PROTOTYPE_PANELS,
         check=check_dino,
+        warnings=prototype_warnings,
         views=contrastive_views,
         counts_crops=True,
         is_monitored=True,
@@ -350,6 +354,7 @@ METHODS: dict[MethodKey, Method] = {
         task=build_ibot,
         figures=PROTOTYPE_PANELS,
         check=check_ibot,
+        warnings=prototype_warnings,
         views=contrastive_views,
         counts_crops=True,
         masks=_masks_of_global_views,

@@ -62,7 +62,7 @@ def learning_rates(cfg: CfgNode) -> LearningRates:
 
 
 def schedule_warnings(cfg: CfgNode) -> list[str]:
-    """Describe what in the warm-ups of learning rate and temperature is probably not meant.
+    """Describe what in the warm-up of the learning rate is probably not meant.
 
     Args:
         cfg: configuration; not modified.
@@ -71,7 +71,7 @@ def schedule_warnings(cfg: CfgNode) -> list[str]:
         Warnings, empty if there is nothing to warn about.
     """
     solver = cfg.SOLVER
-    found = _teacher_warnings(cfg) if cfg.MODEL.MODEL_NAME == "ContrastiveModel" else []
+    found: list[str] = []
     if not solver.WARMUP_EPOCHS:
         return found
     if solver.MAX_EPOCH <= solver.WARMUP_EPOCHS:
@@ -87,23 +87,6 @@ def schedule_warnings(cfg: CfgNode) -> list[str]:
             f"SOLVER.WARMUP_START_LR should be at most SOLVER.BASE_LR {solver.BASE_LR:g}, got "
             f"{solver.WARMUP_START_LR:g}{origin}: the learning rate falls during the warm-up "
             "instead of rising"
-        )
-    return found
-
-
-def _teacher_warnings(cfg: CfgNode) -> list[str]:
-    keys, num_epochs = cfg.CONTRASTIVE, cfg.SOLVER.MAX_EPOCH
-    found = []
-    if num_epochs < keys.TEACHER_T_EPOCHS:
-        found.append(
-            f"CONTRASTIVE.TEACHER_T_EPOCHS should be at most SOLVER.MAX_EPOCH {num_epochs:g}, got "
-            f"{keys.TEACHER_T_EPOCHS}: training ends before the temperature of the teacher reaches "
-            f"{keys.TEACHER_T[-1]:g} (CONTRASTIVE.TEACHER_T)"
-        )
-    if num_epochs <= keys.FREEZE_LAST_LAYER_EPOCHS and keys.TYPE != "byol":
-        found.append(
-            "CONTRASTIVE.FREEZE_LAST_LAYER_EPOCHS should be below SOLVER.MAX_EPOCH "
-            f"{num_epochs:g}, got {keys.FREEZE_LAST_LAYER_EPOCHS}: the prototypes are never trained"
         )
     return found
 

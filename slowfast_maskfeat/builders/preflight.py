@@ -92,7 +92,8 @@ def check_training(cfg: CfgNode, data: DataSource) -> list[str]:
             build_loader(cfg, "test", num_views=num_views, data=data)
     _check_best_validation(cfg, lists)
     check_files(cfg, list(lists.values()))
-    return schedule_warnings(cfg) + _class_warnings(cfg, data) + _box_warnings(data, lists)
+    found = [*method.warnings(cfg), *schedule_warnings(cfg)]
+    return found + _class_warnings(cfg, data) + _box_warnings(data, lists)
 
 
 def check_files(cfg: CfgNode, lists: Sequence[VideoList]) -> None:

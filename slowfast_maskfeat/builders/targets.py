@@ -40,7 +40,7 @@ from slowfast_maskfeat.targets.pixels import pixel_width
 
 
 def without_any(cfg: CfgNode) -> tuple[()]:
-    """Return no kinds of views, or no masks: a sample is one clip."""
+    """Return none: no kinds of views, so that a sample is one clip, no masks, no warnings."""
     return ()
 
 

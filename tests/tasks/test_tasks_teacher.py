@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import warnings
+from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import pytest
 import torch
+from fvcore.common.config import CfgNode
 from helpers.tiny_views import (
     KINDS,
     in_float64,
@@ -26,7 +28,6 @@ from slowfast_maskfeat.backbones import BatchNorm
 from slowfast_maskfeat.builders import build_model, build_task
 from slowfast_maskfeat.builders.masks import build_mask_sampler
 from slowfast_maskfeat.builders.methods import find_method
-from slowfast_maskfeat.builders.optimizer import schedule_warnings
 from slowfast_maskfeat.clips import ClipBatch
 from slowfast_maskfeat.config import load_config
 from slowfast_maskfeat.engine.launch import launch
@@ -409,7 +410,7 @@ def test_the_size_of_local_views_is_checked_only_if_there_are_any():
     [("dino", 5, 1), ("ibot", 5, 1), ("dino", 4, 0), ("byol", 0, 0)],
 )
 def test_a_temperature_that_does_not_reach_its_end_is_one_warning(kind, num_epochs, count):
-    found = schedule_warnings(view_config(kind, TEACHER_T_EPOCHS=num_epochs))
+    found = _warnings(view_config(kind, TEACHER_T_EPOCHS=num_epochs))
     message = "CONTRASTIVE.TEACHER_T_EPOCHS should be at most SOLVER.MAX_EPOCH 4, got 5"
     assert [message in warning for warning in found] == [True] * count
 
@@ -419,9 +420,13 @@ def test_a_temperature_that_does_not_reach_its_end_is_one_warning(kind, num_epoc
     [("dino", 4, 1), ("ibot", 9, 1), ("dino", 3, 0), ("byol", 4, 0)],
 )
 def test_prototypes_that_are_never_trained_are_one_warning(kind, num_epochs, count):
-    found = schedule_warnings(view_config(kind, FREEZE_LAST_LAYER_EPOCHS=num_epochs))
+    found = _warnings(view_config(kind, FREEZE_LAST_LAYER_EPOCHS=num_epochs))
     message = f"FREEZE_LAST_LAYER_EPOCHS should be below SOLVER.MAX_EPOCH 4, got {num_epochs}"
     assert [message in warning for warning in found] == [True] * count
+
+
+def _warnings(cfg: CfgNode) -> Sequence[str]:
+    return find_method(cfg).warnings(cfg)
 
 
 def _check(words: list[str]) -> None:
