@@ -182,7 +182,7 @@ def _check_first_row(file: TextIO, source: str, separator: str) -> None:
 
 
 def _quoting_hint(separator: str, num_fields: int) -> str:
-    """How a path can contain the separator in rows of so many fields."""
+    """How a path can contain the separator, in rows of `num_fields` fields."""
     if separator != " ":
         return "put quotes around the path"
     if num_fields == 1:
