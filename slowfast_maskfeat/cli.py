@@ -271,7 +271,7 @@ def _has_reader(stream: TextIO) -> bool:
         return False
     if not hasattr(select, "poll"):  # Windows
         return True
-    # The system also tells it where nothing is left to write.
+    # The system also reports it where nothing is left to write.
     state = select.poll()
     state.register(stream.fileno(), 0)
     return not any(events & (select.POLLERR | select.POLLHUP) for _, events in state.poll(0))

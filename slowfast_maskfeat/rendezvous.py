@@ -3,7 +3,8 @@
 torchrun keeps one store for all attempts of a run, and torch writes the addresses of the processes
 into it under the same names each time: after a restart a process can read the address of one that
 has ended, and the restart fails (https://github.com/pytorch/pytorch/issues/167288). The number of
-restarts that torchrun tells its processes does not help, since the machines of a run count apart.
+restarts that torchrun signals to its processes does not help, since each machine of a run counts
+its own.
 """
 
 from __future__ import annotations

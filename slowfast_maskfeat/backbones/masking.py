@@ -18,7 +18,7 @@ def resize_mask(mask: Tensor, grid: Grid) -> Tensor:
 
     Args:
         mask: (B, t', h', w') bool. Along each axis its size divides that of the grid (cells are
-            repeated) or is divided by it (every so many-th cell is taken, the first of each group).
+            repeated) or is divided by it (every k-th cell is taken, the first of each group).
         grid: Target grid.
 
     Returns:

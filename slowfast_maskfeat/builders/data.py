@@ -165,7 +165,7 @@ def _train_batch_size(cfg: CfgNode) -> int:
 
 
 def _test_batch_size(cfg: CfgNode, num_clips: int) -> int:
-    """Return the samples with so many clips that all processes read at once."""
+    """Return the number of samples, of `num_clips` clips each, that all processes read at once."""
     rows = cfg.TEST.BATCH_SIZE * cfg.NUM_SHARDS // num_clips
     return int(max(rows, distributed.world_size()))
 

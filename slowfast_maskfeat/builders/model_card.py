@@ -7,8 +7,10 @@ from typing import Any, NamedTuple
 
 from fvcore.common.config import CfgNode
 
+from slowfast_maskfeat.backbones.geometry import BlockGeometry
 from slowfast_maskfeat.builders.backbones import configured_clip_size, find_backbone
 from slowfast_maskfeat.builders.data import num_clips_of_tests, num_crops
+from slowfast_maskfeat.builders.encoder import encoder_options
 from slowfast_maskfeat.builders.methods import find_method
 from slowfast_maskfeat.builders.targets import target_name
 from slowfast_maskfeat.config import key_value
@@ -123,11 +125,11 @@ def _task(cfg: CfgNode) -> tuple[str, str]:
 
 def _network(cfg: CfgNode) -> str:
     kind = find_backbone(cfg)
-    backbone, size = kind.build_on_meta(cfg), configured_clip_size(cfg)
-    grids = backbone.grids(size)
+    backbone = kind.build_on_meta(cfg)
+    grids = backbone.grids(configured_clip_size(cfg))
     if cfg.MODEL.ARCH not in ("mvit", "maskmvit"):
         name = cfg.MODEL.ARCH
-    elif kind.first_grid(cfg, size) != grids[-1] or backbone.width != cfg.MVIT.EMBED_DIM:
+    elif any(map(_is_multiscale, encoder_options(cfg).geometries())):
         name = "multiscale vision transformer (MViT)"
     else:
         name = "vision transformer (ViT)"
@@ -135,6 +137,11 @@ def _network(cfg: CfgNode) -> str:
         f"{name}, {len(grids)} blocks, {backbone.width} channels and {grids[-1]} tokens (frames x "
         f"rows x columns) after the last; positions: {kind.positions(cfg)}"
     )
+
+
+def _is_multiscale(block: BlockGeometry) -> bool:
+    """Whether a block pools its queries or its keys and values, or changes the width."""
+    return bool(block.kernel_q or block.kernel_kv) or block.dim != block.dim_out
 
 
 def _clip(cfg: CfgNode) -> str:

@@ -119,17 +119,31 @@ def check_files(cfg: CfgNode, lists: Sequence[VideoList]) -> None:
                     f"{files[0]!r}; {OF_FRAMES}"
                 )
             if files and not any(map(os.path.exists, files)):
-                is_frames = isinstance(videos, KeyFrames)
-                key = "AVA.FRAME_DIR" if is_frames else "DATA.PATH_PREFIX"
-                folder = key_value(cfg, key) or os.path.commonpath(
-                    [os.path.dirname(os.path.abspath(file)) for file in files]
-                )
-                raise ValueError(
-                    f"{videos.source}: none of the first {len(files)} exists under {folder!r}, "
-                    f"such as {files[0]!r}; is {key} right?"
-                )
+                raise ValueError(f"{videos.source}: {_missing(cfg, videos, files)}")
 
     from_main(look)
+
+
+def _missing(cfg: CfgNode, videos: VideoList, files: Sequence[str]) -> str:
+    """Say which files of a list do not exist, and the likely reason."""
+    key = "AVA.FRAME_DIR" if isinstance(videos, KeyFrames) else "DATA.PATH_PREFIX"
+    given = key_value(cfg, key)
+    folder = given or os.path.commonpath([os.path.dirname(os.path.abspath(file)) for file in files])
+    # Names in ASCII are read right in any encoding.
+    sample = next((file for file in files if _is_text(file.removeprefix(given))), files[0])
+    reason = f"is {key} right?"
+    if not _is_text(sample.removeprefix(given)):
+        reason = "the list must be text in UTF-8 or UTF-16, got other bytes: save it as UTF-8"
+    return f"none of the first {len(files)} exists under {folder!r}, such as {sample!r}; {reason}"
+
+
+def _is_text(path: str) -> bool:
+    """Whether a path from a list has only bytes that are UTF-8."""
+    try:
+        path.encode()
+    except UnicodeEncodeError:  # the others are surrogate escapes
+        return False
+    return True
 
 
 def _read_lists(cfg: CfgNode, data: DataSource) -> dict[str, VideoList]:

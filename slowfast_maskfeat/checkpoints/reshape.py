@@ -169,7 +169,7 @@ def _resize_bias_table(table: Tensor, source: TokenLayout, target: TokenLayout) 
 
 
 def _square_of_offsets(num_offsets: int) -> tuple[int, int] | None:
-    """Rows and columns of the square that has so many offsets of two patches."""
+    """Rows and columns of the square grid with this many relative offsets; None without one."""
     side = square_side(num_offsets)
     return ((side + 1) // 2, (side + 1) // 2) if side and side % 2 else None
 
@@ -208,7 +208,7 @@ def guess_grid(num_tokens: int, target: Grid, min_steps: int = 1) -> Grid | None
 
 
 def square_side(size: int) -> int | None:
-    """Rows, and columns, of so many tokens in a square; None if they make none."""
+    """Side of the square grid with this many tokens; None if the number is not a square."""
     side = math.isqrt(size)
     return side if side * side == size else None
 

@@ -14,7 +14,8 @@ class StageTimes:
         decoding: Decoding frames, reading their bytes included.
         augmentation: Crops, colors and the rest that follows.
         waiting: Those of the first two in which the process waited for bytes of a disk or network:
-            it did not compute, nor wait for a free core where the system says that apart.
+            it neither computed nor waited for a free core, where the system reports that
+            separately.
     """
 
     opening: float = 0.0

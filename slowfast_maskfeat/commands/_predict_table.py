@@ -1,4 +1,4 @@
-"""The table of a prediction of many videos, which an interrupted command goes on with."""
+"""The table of a prediction of many videos, which the same command resumes if interrupted."""
 
 from __future__ import annotations
 

@@ -139,11 +139,7 @@ def _print_steps(clips: Sequence[Sequence[PanelRow]]) -> None:
         if len(steps) > 1:
             shown = _select_steps(steps)
             name = steps[0].name.partition("\n")[0]
-            times = ", ".join(
-                # The frames of an image have no time.
-                steps[number].name.partition("\n")[2] or f"step {number + 1}"
-                for number in shown
-            )
+            times = ", ".join(steps[number].name.partition("\n")[2] for number in shown)
             masked = sum(_masked_share(row) > 0 for row in steps)
             where = f"tokens are masked in {masked} of" if steps[0].drawings else "of"
             print(f"{name}: drawn at {times}; {where} {len(steps)} time steps", file=sys.stderr)

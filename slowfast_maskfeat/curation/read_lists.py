@@ -58,7 +58,7 @@ def _names_beside(path: Path, separator: str, prefix: str) -> Names:
     train = path.with_name("train.csv")
     try:
         return None if train == path else _read(train, separator, prefix, None).class_names
-    except (MissingListError, ValueError):  # nobody asked for this list
+    except (MissingListError, ValueError):  # this list is optional
         return None
 
 

@@ -19,6 +19,7 @@ from slowfast_maskfeat.datasets.list_format import (
     find_separator,
     frames_hint,
     header_hint,
+    is_first_odd,
     is_kinetics_header,
     is_number,
     parse_separator,
@@ -28,6 +29,9 @@ from slowfast_maskfeat.datasets.row_collector import RowCollector, RowError, rai
 from slowfast_maskfeat.datasets.video_list import DataFolder, MissingListError, VideoList
 from slowfast_maskfeat.files import is_file, join, open_text
 from slowfast_maskfeat.videos.media import is_media
+
+# Rows from the first one on that show whether it is a title.
+_NUM_COMPARED = 50
 
 
 def read_kinetics(
@@ -134,6 +138,7 @@ def _read_rows(
 ) -> VideoList:
     """Read an open list from its beginning."""
     separator = parse_separator(separator)
+    _check_first_row(file, source, separator)
     rows = _Rows(RowCollector(source, class_names), separator)
     try:
         for line, fields in _split(file, separator):
@@ -149,6 +154,40 @@ def _read_rows(
     # Without a prefix the videos may also be beside the list.
     folders = [prefix] if prefix else ["", os.path.dirname(source)]
     return find_layout(videos, folders, os.path.basename(source))
+
+
+def _check_first_row(file: TextIO, source: str, separator: str) -> None:
+    """Check that an open list does not begin with a title, and return to its beginning.
+
+    Raises:
+        ValueError: It does.
+    """
+    try:
+        rows = list(islice(_split(file, separator), _NUM_COMPARED))
+    except _TornRowError:  # reported when the row is reached
+        rows = []
+    file.seek(0)
+    if not is_first_odd([fields for _, fields in rows]):
+        return
+    (line, first), (_, below), *_ = rows
+    other = "if it is a sample, add its label"
+    if len(first) > len(below):
+        mark, hint = SEPARATORS[separator], _quoting_hint(separator, len(below))
+        other = f"if {mark} is part of its path, {hint}"
+    what = (
+        f"the number of fields must be {len(below)}, as in the rows below, got {len(first)}: "
+        f"{separator.join(first)!r}; if it is a title or a comment, remove it; {other}"
+    )
+    raise_wrong_rows(source, [(line, what)])
+
+
+def _quoting_hint(separator: str, num_fields: int) -> str:
+    """How a path can contain the separator, in rows of `num_fields` fields."""
+    if separator != " ":
+        return "put quotes around the path"
+    if num_fields == 1:
+        return "set DATA.PATH_LABEL_SEPARATOR to ','"
+    return "separate the fields by a comma or tab"
 
 
 @contextmanager
@@ -310,11 +349,7 @@ class _Rows:
         num_fields = len(fields)
         if columns.label is not None and num_fields < columns.num:
             return f"no label: the number of fields must be {columns.num}, got {num_fields}"
-        hint = "put quotes around the path"
-        if self.separator == " ":
-            hint = "separate the fields by a comma or tab"
-            if columns.num == 1:
-                hint = "set DATA.PATH_LABEL_SEPARATOR to ','"
+        hint = _quoting_hint(self.separator, columns.num)
         return (
             f"the number of fields must be {columns.num}, got {num_fields} separated by "
             f"{SEPARATORS[self.separator]}; if the path contains the separator, {hint}"

@@ -74,8 +74,9 @@ def find_separator(lines: Sequence[str]) -> str:
         if several and is_media(several[1]):
             return " "
     # The comma of `a,b.mp4 3` is in its path.
-    others = [first.rpartition(mark)[2].strip() for mark in ",;"]
-    if first.split(" ")[-1].isdigit() and not any(text.isdigit() for text in others):
+    others = [first.rpartition(mark)[2].strip() for mark in ",;" if mark in first]
+    is_last = first.split(" ")[-1].isdigit()
+    if others and is_last and not any(text.isdigit() for text in others):
         return " "
     for separator in ";,":
         if any(shows_separator(line.strip(), separator) for line in lines):
@@ -148,7 +149,38 @@ def header_hint(fields: Sequence[str]) -> str:
         lacking.append(f"the column of the paths ({', '.join(_PATH_NAMES)})")
     if len(fields) > 1 and not names & set(_LABEL_NAMES):
         lacking.append(f"the column of the labels ({', '.join(_LABEL_NAMES)})")
-    return f"if this line is a header, it must name {' and '.join(lacking)}" if lacking else ""
+    if not lacking:
+        return ""
+    return (
+        f"if this line is a header, it must name {' and '.join(lacking)}; if it is a title or a "
+        "comment, remove it"
+    )
+
+
+def is_first_odd(rows: Sequence[Sequence[str]]) -> bool:
+    """Whether only the first row of a list is malformed, such as a title above header or samples.
+
+    It is no header, and its number of fields is not that of the rows below, which agree.
+
+    Args:
+        rows: Fields of the first rows; three or more tell.
+    """
+    if len(rows) < 3 or find_columns(rows[0]) is not None:
+        return False
+    first, *below = rows
+    num_fields = len(below[0])
+    if len(first) == num_fields or any(len(fields) != num_fields for fields in below):
+        return False
+    if find_columns(below[0]) is not None:
+        return True
+    if num_fields == 1:  # a row of path and label is no title
+        return not (len(first) == 2 and _is_label(first[1]))
+    return num_fields == 2 and all(_is_label(fields[1]) for fields in below)
+
+
+def _is_label(text: str) -> bool:
+    """Whether a field can be the class numbers of a row, valid or not."""
+    return all(map(is_number, filter(None, text.strip().strip('"').split(","))))
 
 
 def is_number(text: str) -> bool:

@@ -12,7 +12,7 @@ from slowfast_maskfeat.engine.stop_signals import StopSignals
 
 @dataclass(kw_only=True)
 class Monitor:
-    """Measurement of the features every so many epochs, and of the best epoch so far.
+    """Measurement of the features every `period` epochs, and of the best epoch so far.
 
     A training begins with one of its first weights, at epoch 0: the baseline of the others, which
     is never the best.

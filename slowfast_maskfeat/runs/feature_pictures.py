@@ -87,9 +87,9 @@ def draw_features(network: FeatureNetwork, path: str, *, what: str, name: str) -
     steps = draw(network, inputs, clip)
     rows = []
     for step, pictures in enumerate(steps):
-        time = clip.times[step * (len(clip.times) // len(steps))]
+        text = (name or file_names([path])[0]) + clip.step_text(step, len(steps))
         frame = frame_of_step(clip.pixels[0], step, len(steps))
-        rows.append(PanelRow(frame, [], f"{name or file_names([path])[0]}{time}", pictures))
+        rows.append(PanelRow(frame, [], text, pictures))
     return rows
 
 

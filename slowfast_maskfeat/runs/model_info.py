@@ -151,7 +151,7 @@ class _OneView(nn.Module):
 
 
 class _FrameByFrame(nn.Module):
-    """Codes of the frames of a clip, and what the decoder makes of them: (1, 3, T, H, W)."""
+    """Codes of the frames of a clip (1, 3, T, H, W), and the reconstructions from them."""
 
     def __init__(self, tokenizer: Tokenizer) -> None:
         super().__init__()

@@ -63,14 +63,20 @@ class Clip(NamedTuple):
         pixels: (1, C, T, H, W) uint8, RGB.
         frames: for each of the T frames, its index in the video and how often it occurred before in
             the clip: clips that are longer than their video repeat frames.
-        times: label of each of the T frames, with its time; empty for an image.
+        seconds: of each of the T frames; None for an image.
         crop: (1, 4) of the clip, see `ClipBatch`.
     """
 
     pixels: Tensor
     frames: list[tuple[int, int]]
-    times: list[str]
+    seconds: list[float] | None
     crop: Tensor | None
+
+    def step_text(self, step: int, num_steps: int) -> str:
+        """Second line of a row's name, which distinguishes the time steps: "" if there is one."""
+        if self.seconds is not None:
+            return f"\n{self.seconds[step * (len(self.seconds) // num_steps)]:.2f} s"
+        return f"\nstep {step + 1} of {num_steps}" if num_steps > 1 else ""
 
 
 def load_networks(
@@ -161,8 +167,8 @@ def compare(
         name: of the video or image in the rows; empty: the name of the file.
 
     Returns:
-        A row for each frame that all networks predict, in temporal order, with the name and, for a
-        video, the time in seconds.
+        A row for each frame that all networks predict, in temporal order, with the name and the
+        time in seconds; for an image the number of the time step.
 
     Raises:
         ValueError: the networks have no predicted frame in common.
@@ -182,14 +188,13 @@ def compare(
             networks, clips, _masks(networks, clips, generator_seed), strict=True
         )
     ]
-    pixels, times = clips[0].pixels, clips[0].times
     num_steps = len(drawings[0])
     rows = []
     for steps in _common_steps(networks, clips, path):
-        frame = frame_of_step(pixels[0], steps[0], num_steps)
+        frame = frame_of_step(clips[0].pixels[0], steps[0], num_steps)
         columns = [own[step] for own, step in zip(drawings, steps, strict=True)]
-        time = times[steps[0] * (len(times) // num_steps)]
-        rows.append(PanelRow(frame, columns, f"{name or file_names([path])[0]}{time}"))
+        text = (name or file_names([path])[0]) + clips[0].step_text(steps[0], num_steps)
+        rows.append(PanelRow(frame, columns, text))
     return rows
 
 
@@ -237,10 +242,11 @@ def load_clip(video: Video, view: UniformViews) -> Clip:
     return Clip(
         pixels=loaded.clips.permute(0, 4, 1, 2, 3),  # of (1, T, H, W, C)
         frames=[(number, numbers[:place].count(number)) for place, number in enumerate(numbers)],
-        times=[
-            f"\n{video.timestamps[number]:.2f} s" if video.num_frames > 1 else ""
-            for number in numbers
-        ],
+        seconds=(
+            [float(video.timestamps[number]) for number in numbers]
+            if video.num_frames > 1
+            else None
+        ),
         crop=loaded.crops,
     )
 

@@ -48,7 +48,7 @@ def run_program(
 
     Raises:
         CalledProcessError: the program failed, or was stopped and has said so.
-        KeyboardInterrupt: it was stopped before it could say so, or has finished.
+        KeyboardInterrupt: it was stopped before it reported its result, or after it finished.
     """
     process: _Process | None = None
     start = time.perf_counter()

@@ -56,7 +56,7 @@ def draw_masked_predictions(
 def draw_reconstructions(
     model: nn.Module, task: Task, batch: ClipBatch, is_reversed: bool
 ) -> ClipDrawings | None:
-    """Draw the frames of clips and what a tokenizer makes of their codes.
+    """Draw the frames of clips and their reconstructions by a tokenizer.
 
     Returns:
         A drawing for each clip and frame; None if the tokenizer reconstructs no pixels.
@@ -222,7 +222,7 @@ def _draw_labels(target: ClassTarget, scene: Scene) -> list[list[Named]]:
 
 
 def _draw_tokens(target: TokenTarget, scene: Scene) -> list[list[Named]]:
-    """Draw what the tokenizer's decoder makes of the codes."""
+    """Draw the reconstructions of the codes by the decoder of the tokenizer."""
     height, width = scene.batch.clips.shape[3:]
 
     def show(codes: Tensor) -> Tensor:

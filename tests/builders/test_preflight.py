@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import warnings
 from pathlib import Path
 
@@ -137,6 +138,30 @@ def test_a_list_of_which_no_first_file_exists_is_refused(lists, tmp_path, split,
         folder.mkdir()
         (folder / "99.mp4").touch()
         assert _check(lists) == []
+
+
+@pytest.mark.parametrize("prefix", ["", "videos"])
+def test_a_list_in_another_encoding_is_told_unless_its_files_exist(lists, tmp_path, prefix):
+    """As Excel saves a CSV: in Latin-1, where it does not save it as UTF-8."""
+    folder = tmp_path / "videos"
+    folder.mkdir()
+    (folder / "été.mp4").touch()
+    row = (prefix and "été.mp4") or str(folder / "été.mp4")
+    options = {"DATA.PATH_PREFIX": folder if prefix else ""}
+    (lists / "test.csv").write_text(f"{row} 0\n", "latin-1")
+    with pytest.raises(ValueError) as caught:
+        _check(lists, options)
+    assert "test.csv: none of the first 1 exists under" in str(caught.value)
+    assert str(caught.value).endswith(
+        "t\\udce9.mp4'; the list must be text in UTF-8 or UTF-16, got other bytes: save it as UTF-8"
+    )
+    # Names without such bytes are in each encoding the same: they are missing for another reason.
+    (lists / "test.csv").write_text(f"{row} 0\ngone.mp4 1\n", "latin-1")
+    with pytest.raises(ValueError, match=r"gone\.mp4'; is DATA\.PATH_PREFIX right\?$"):
+        _check(lists, options)
+    (folder / os.fsdecode("été.mp4".encode("latin-1"))).touch()
+    (lists / "test.csv").write_text(f"{row} 0\n", "latin-1")
+    assert _check(lists, options) == []
 
 
 def test_a_list_of_folders_is_refused(lists, tmp_path):

@@ -11,7 +11,7 @@ import tracemalloc
 import numpy as np
 import pytest
 
-from slowfast_maskfeat.datasets import read_class_names, read_list
+from slowfast_maskfeat.datasets import DataFolder, read_class_names, read_csv, read_list
 from slowfast_maskfeat.datasets.list_file import list_lines
 
 
@@ -232,6 +232,44 @@ def test_a_malformed_row_is_named(content, arguments, message, tmp_path):
         _read(tmp_path, content, **arguments)
     if "PATH_LABEL_SEPARATOR must" not in message:
         assert "train.csv" in str(caught.value)
+
+
+ROWS = "".join(f"path with spaces/{i}.mp4,{i % 3}\n" for i in range(99))
+
+
+@pytest.mark.parametrize(
+    ("first", "rows", "message"),
+    [
+        ("# a comment", ROWS, "2, as in the rows below, got 1: '# a comment'; if it is a title"),
+        ("# list of 99", ROWS, "must be 2, as in the rows below, got 1: '# list of 99'; "),
+        ("# by me, in May, too", ROWS, "2, as in the rows below, got 3: '# by me, in May, too'; "),
+        ("My videos", "path,label\n" + ROWS, "2, as in the rows below, got 1: 'My videos'; if it"),
+        ("a.mp4", ROWS, "got 1: 'a.mp4'; .* remove it; if it is a sample, add its label"),
+        ("a, b.mp4,1", ROWS, "got 3: .*; if a comma is part of its path, put quotes around"),
+        ("#comment", 'a.mp4 0\nb.mp4 1,2\nc.mp4 ""\n', "2, as in the rows below, got 1: '#com"),
+        ("# all clips", "a.mp4\nb.mp4\n", "1, as in the rows below, got 3: '# all clips'; if it"),
+        ("# comment", "a.mp4 0\nb.mp4 1\n", "got 'comment'; .*if it is a title or a comment, "),
+    ],
+)
+def test_a_title_is_named_instead_of_the_rows_below(first, rows, message, tmp_path):
+    (tmp_path / "train.csv").write_text(f"\n{first}\n{rows}")
+    with pytest.raises(ValueError, match=rf"train\.csv, line 2: .*{message}"):
+        read_csv(DataFolder(str(tmp_path)), "train")
+
+
+@pytest.mark.parametrize(
+    "content",
+    [
+        "a.mp4\nmy video.mp4\nyour video.mp4\n",
+        "a.mp4 0\nmy video.mp4 1\nyour video.mp4 2\n",
+        "a.mp4 0\nb.mp4\nc.mp4\n",
+        "path\na.mp4 0\nb.mp4 1\n",
+        "a.mp4\nb.mp4 0\nc.mp4 1\nd.mp4\n",
+    ],
+)
+def test_a_first_row_that_is_right_is_not_named(content, tmp_path):
+    with pytest.raises(ValueError, match=r"train\.csv: 2 malformed rows: line 2: "):
+        _read(tmp_path, content)
 
 
 def test_every_malformed_row_is_named(tmp_path):

@@ -14,6 +14,7 @@ from helpers.hugging_face import write_folder
 from helpers.tiny_run import FINETUNING, MODEL, PRETRAINING, events, make_videos, pairs, run
 
 from slowfast_maskfeat import build_model, from_pretrained, load_config, save_pretrained
+from slowfast_maskfeat.builders.model_card import card_facts
 from slowfast_maskfeat.checkpoints import find_checkpoints
 
 # A plain transformer of images.
@@ -86,6 +87,27 @@ def test_the_card_of_a_trained_model_has_data_recipe_and_results(trained, tmp_pa
     assert rows["validation"].startswith(f"top-1 {validation['top1']:.2f} %")
     assert str(trained) not in text
     assert "/tmp" not in text
+
+
+def test_the_network_is_multiscale_if_a_block_pools_or_widens():
+    """A model that pools keys and values alone keeps its grid and its width, as the demo's."""
+    plain = MODEL | {
+        "MVIT.POOL_Q_STRIDE": [],
+        "MVIT.POOL_KVQ_KERNEL": None,
+        "MVIT.POOL_KV_STRIDE_ADAPTIVE": None,
+        "MVIT.RESIDUAL_POOLING": False,
+    }
+    kernel = {"MVIT.POOL_KVQ_KERNEL": [3, 3, 3]}
+    for options, name in (
+        ({}, "vision transformer (ViT)"),
+        ({"MVIT.POOL_Q_STRIDE": [[1, 1, 1, 1]]}, "vision transformer (ViT)"),  # no kernel
+        ({"MVIT.POOL_Q_STRIDE": [[1, 1, 1, 1]]} | kernel, "multiscale"),
+        ({"MVIT.POOL_KV_STRIDE": [[0, 1, 2, 2]]}, "multiscale"),
+        ({"MVIT.POOL_KV_STRIDE_ADAPTIVE": [1, 2, 2]} | kernel, "multiscale"),
+        ({"MVIT.DIM_MUL": [[1, 2.0]]}, "multiscale"),
+    ):
+        facts = card_facts(load_config([], pairs(plain, options)))
+        assert facts.network.startswith(name), options
 
 
 def test_results_are_those_of_the_saved_checkpoint_alone(trained, tmp_path):

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import re
+
 import numpy as np
 import pytest
 import torch
@@ -202,9 +204,17 @@ def test_images_of_a_mae(folder, load, name):
     assert np.array_equal(predicted[hidden], drawing.prediction.numpy()[hidden])
 
 
+def test_the_time_steps_of_an_image_are_told_apart(folder, load):
+    rows = compare(load(HOG), str(folder / "x.jpg"), (0,))
+    assert [row.name for row in rows] == ["x.jpg\nstep 1 of 2", "x.jpg\nstep 2 of 2"]
+    rows = compare(load(HOG), str(folder / "x.mp4"), (0,), name="mine")
+    assert all(re.fullmatch(r"mine\n\d\.\d\d s", row.name) for row in rows)
+
+
 def test_a_network_of_videos_beside_one_of_images(folder, load):
     video = load(HOG, IMAGE_MAE)
     (row,) = compare(video, str(folder / "x.jpg"), (0,))
+    assert row.name == "x.jpg\nstep 1 of 2"
     assert torch.equal(row.drawings[1].target, row.frame)
     assert row.drawings[0].mask.shape == row.drawings[1].mask.shape == (4, 4)
 

@@ -297,3 +297,16 @@ def test_panel_and_film_of_a_video(folder, tmp_path, what):
     words = [*words[:4], folder / "pixels.pyth", *words[4:], folder / "0.mp4", "--force"]
     done = _visualize(*words, code=2)
     assert f"--checkpoint must be one with --what {what}" in done.stderr.splitlines()[-1]
+
+
+@pytest.mark.parametrize("what", ["predictions", "attention", "pca"])
+def test_time_steps_of_an_image_are_numbered(folder, image_folder, tmp_path, what):
+    words = ["--what", what, "--checkpoint", folder / "hog.pyth", "--output", tmp_path / "x.png"]
+    square = image_folder / "square.png"
+    done = _visualize(*words, "--input", square)
+    assert "square.png: drawn at step 1 of 2, step 2 of 2; " in done.stderr
+    if what != "predictions":
+        _, rows = _rows(folder / "hog.pyth", square, what)
+        assert [row.name for row in rows] == ["square.png\nstep 1 of 2", "square.png\nstep 2 of 2"]
+        (row,) = _rows(image_folder / "vit.pyth", square, what)[1]
+        assert row.name == "square.png"

@@ -125,7 +125,7 @@ class Executor:
 
         Raises:
             ValueError: the folder has pieces with other settings, or another program makes one.
-            CalledProcessError: a signal stopped a piece; the same call goes on from there.
+            CalledProcessError: a signal stopped a piece; the same call resumes from there.
         """
         for piece in self._plan.pieces.values():
             if piece.problem:

@@ -60,7 +60,7 @@ def run_comparison(
 
     Args:
         recipe: what is compared.
-        output: folder of the comparison; an interrupted one goes on.
+        output: folder of the comparison; an interrupted one resumes.
         programs: commands to start.
         pairs: `["KEY", "VALUE", ...]` over the keys of all runs.
         only_page: make nothing, and write the page of what is there.
