@@ -33,8 +33,10 @@ def recognizes(weights: Mapping[str, Tensor]) -> bool:
     of_heads = ("lm_head.weight", "fc_norm.weight", "head.weight")
     kernel = weights.get("patch_embed.proj.weight")
     is_of_videos = kernel is not None and kernel.ndim == 5  # VideoMAE's code has the same names
+    is_of_mmaction = "patch_embed.projection.weight" in weights  # the rest of a ViT is the same
     has_head = any(name in weights for name in of_heads)
-    return "blocks.0.attn.q_bias" in weights and has_head and not is_of_videos
+    is_other = is_of_videos or is_of_mmaction
+    return "blocks.0.attn.q_bias" in weights and has_head and not is_other
 
 
 def to_published(weights: Mapping[str, Tensor], facts: ModelFacts) -> dict[str, Tensor]:
