@@ -243,6 +243,7 @@ def model_facts(cfg: CfgNode, model: nn.Module) -> ModelFacts:
     return ModelFacts(
         grid=grid,
         mean_pooling=cfg.MVIT.USE_MEAN_POOLING and find_method(cfg).trains_class_token,
+        class_token="cls_token" in model.state_dict(),
         residual_pooling=cfg.MVIT.RESIDUAL_POOLING,
         color_first=has_color_first(cfg),
     )

@@ -24,7 +24,10 @@ from slowfast_maskfeat.commands._options import (
 )
 
 # Keys of `checkpoints.naming.NAMINGS`, whose import takes seconds.
-LIBRARIES = ("beit", "hf_beit", "timm", "torchvision", "videomae", "videomae_code", "vitmae")
+LIBRARIES = (
+    *("beit", "hf_beit", "mmaction", "timm"),
+    *("torchvision", "videomae", "videomae_code", "vitmae"),
+)
 
 
 def main(arguments: Sequence[str]) -> int:

@@ -103,6 +103,15 @@ def stages(depth: int, grown: list[int]) -> dict[str, Any]:
     }
 
 
+# 18 rows and columns of patches: the tables of relative positions are interpolated in places.
+MMACTION = {
+    **SMALL,
+    **VIDEO,
+    **RELATIVE,
+    **stages(4, [1, 3]),
+    "DATA.TRAIN_CROP_SIZE": 72,
+    "MVIT.REL_POS_TEMPORAL": True,
+}
 CASES: dict[str, dict[str, Any]] = {
     "timm_attention": {
         **SMALL,
@@ -143,6 +152,9 @@ CASES: dict[str, dict[str, Any]] = {
         **stages(4, [1, 3]),
         "MVIT.REL_POS_TEMPORAL": True,
     },
+    "mmaction_mvit_attention": MMACTION,
+    "mmaction_mvit_mlp": {**MMACTION, "MVIT.USE_ABS_POS": True, "MVIT.DIM_MUL_IN_ATT": False},
+    "mmaction_vit": {**PLAIN_VIDEO, "MVIT.LAYER_SCALE": 0.1},
     "hf_beit_pretraining": {
         **BEIT,
         **SCALED,
@@ -172,6 +184,7 @@ FULL_SIZE = {
     "timm_mvitv2_tiny": "ImageNet/MVITv2_T",
     "torchvision_mvit_v1_b": "Kinetics/MVIT_B_16x4_CONV",
     "torchvision_mvit_v2_s": "Kinetics/MVITv2_S_16x4",
+    "mmaction_mvit_small": "Kinetics/MVITv2_S_16x4",
 }
 # Rounding of the libraries themselves, and the epsilon of their layer norms: 1e-12 or 1e-5.
 LARGEST_ERROR = 1e-5
@@ -396,6 +409,20 @@ def test_predicted_pixels_keep_their_meaning() -> None:
         ("timm_cls", "timm", {"MVIT__RESIDUAL_POOLING": True}, "adds the pooled query to that"),
         ("torchvision_v2", "torchvision", {"MVIT__CLS_EMBED_ON": False}, "classifies the class"),
         ("torchvision_v2", "torchvision", {"MVIT__LAYER_SCALE": 0.1}, "no names for 8 .*gamma_1"),
+        ("timm_attention", "mmaction", {}, "its patches are three-dimensional"),
+        (
+            "mmaction_mvit_attention",
+            "mmaction",
+            {"MVIT__USE_MEAN_POOLING": True},
+            "normalizes the mean",
+        ),
+        ("mmaction_mvit_mlp", "mmaction", {"MVIT__LAYER_SCALE": 0.1}, "no names for 8 .*gamma_1"),
+        ("mmaction_mvit_mlp", "mmaction", {"MVIT__SEP_POS_EMBED": True}, "no names for 3 .*_class"),
+        ("mmaction_mvit_mlp", "mmaction", {"MVIT__REL_POS_TEMPORAL": False}, "or none"),
+        ("torchvision_v1", "mmaction", {}, "all its blocks pool queries, keys and values"),
+        ("mmaction_vit", "mmaction", {"MVIT__CLS_EMBED_ON": True}, "has no class token"),
+        ("mmaction_vit", "mmaction", {"MVIT__USE_MEAN_POOLING": False}, "POOLING True"),
+        ("mmaction_vit", "mmaction", {"MVIT__SEP_POS_EMBED": True}, "one table of positions"),
         ("vit_classifier", "vitmae", {"MVIT__CLS_EMBED_ON": False}, "has a class token"),
         (
             "vit_classifier",

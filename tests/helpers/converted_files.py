@@ -22,6 +22,7 @@ NARROW = ["MVIT.EMBED_DIM", "48"]
 # Whose names a documented input has, by how its path begins.
 INPUTS = {
     "beit-": "hf_beit",
+    "mvit-small": "mmaction",
     "mvit_v2_s": "torchvision",
     "mvitv2_tiny": "timm",
     "vit-mae": "vitmae",
@@ -44,7 +45,7 @@ def check_at_full_size(options: Mapping[str, str], pairs: Sequence[str]) -> None
     for naming in {_naming_of_input(options["--checkpoint"]), options.get("--to", "")} & set(
         NAMINGS
     ):
-        if naming in ("timm", "torchvision"):  # the others have positions to look at
+        if naming in ("mmaction", "timm", "torchvision"):  # the others have positions to look at
             NAMINGS[naming].from_published(model.state_dict(), model_facts(cfg, model))
 
 

@@ -10,6 +10,7 @@ from torch import Tensor
 from slowfast_maskfeat.checkpoints.naming import (
     beit,
     hf_beit,
+    mmaction,
     timm,
     torchvision,
     videomae,
@@ -42,6 +43,9 @@ NAMINGS = {
     "beit": Naming("BEiT's code", beit.recognizes, beit.to_published, beit.from_published),
     "hf_beit": Naming(
         "Hugging Face", hf_beit.recognizes, hf_beit.to_published, hf_beit.from_published
+    ),
+    "mmaction": Naming(
+        "mmaction2", mmaction.recognizes, mmaction.to_published, mmaction.from_published
     ),
     "timm": Naming("timm", timm.recognizes, timm.to_published, timm.from_published),
     "torchvision": Naming(

@@ -18,6 +18,7 @@ class ModelFacts(NamedTuple):
         grid: Patch tokens along time, rows and columns.
         mean_pooling: Whether the classifier takes the mean of the tokens, before the last layer
             norm (MVIT.USE_MEAN_POOLING).
+        class_token: Whether it has a class token, for files whose weights do not tell.
         residual_pooling: Whether pooled queries are added to the attention output.
         color_first: Whether a predicted patch has the order (color, row, column), published for
             images, or (frame, row, column, color).
@@ -25,6 +26,7 @@ class ModelFacts(NamedTuple):
 
     grid: Grid
     mean_pooling: bool = False
+    class_token: bool = True
     residual_pooling: bool = False
     color_first: bool = False
 

@@ -65,7 +65,7 @@ def to_published(weights: Mapping[str, Tensor], facts: ModelFacts) -> dict[str, 
         ValueError: A layer is incomplete.
     """
     table = _PRETRAINING if _is_pretraining(weights) else _CLASSIFIER
-    published = number_decoder_norm(table.to_published(_with_joint_biases(weights)))
+    published = number_decoder_norm(table.to_published(join_biases(weights)))
     return videomae.with_fixed_parts(published, facts)
 
 
@@ -85,23 +85,26 @@ def from_published(weights: Mapping[str, Tensor], facts: ModelFacts) -> dict[str
         ValueError: VideoMAE's code has no such model.
     """
     remaining = name_decoder_norm(videomae.without_fixed_parts(weights, facts, _LIBRARY))
-    separate: dict[str, Tensor] = {}
-    for name, value in remaining.items():
-        if name.endswith(_JOINT):
-            front = name.removesuffix(_JOINT)
-            separate[front + _QUERY], _, separate[front + _VALUE] = value.chunk(3)
-        else:
-            separate[name] = value
     table = _PRETRAINING if "decoder_embed.weight" in weights else _CLASSIFIER
-    return table.from_published(separate, _LIBRARY)
+    return table.from_published(split_biases(remaining), _LIBRARY)
 
 
 def _is_pretraining(weights: Mapping[str, Tensor]) -> bool:
     return any(name.startswith("encoder.") for name in weights)
 
 
-def _with_joint_biases(weights: Mapping[str, Tensor]) -> dict[str, Tensor]:
-    """Join the biases of queries and values with zeros for the keys."""
+def join_biases(weights: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    """Join the biases of queries and values with zeros for the keys.
+
+    Args:
+        weights: Tensors by name, with ``attn.q_bias`` and ``attn.v_bias``.
+
+    Returns:
+        Tensors by name, with ``attn.qkv.bias``.
+
+    Raises:
+        ValueError: One of the two is missing.
+    """
     joint = dict(weights)
     for name, query in weights.items():
         if name.endswith(_QUERY):
@@ -113,3 +116,15 @@ def _with_joint_biases(weights: Mapping[str, Tensor]) -> dict[str, Tensor]:
                 )
             joint[front + _JOINT] = torch.cat((joint.pop(name), torch.zeros_like(query), value))
     return joint
+
+
+def split_biases(weights: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    """Reverse `join_biases`: the bias of the keys is left out."""
+    separate: dict[str, Tensor] = {}
+    for name, value in weights.items():
+        if name.endswith(_JOINT):
+            front = name.removesuffix(_JOINT)
+            separate[front + _QUERY], _, separate[front + _VALUE] = value.chunk(3)
+        else:
+            separate[name] = value
+    return separate
