@@ -111,6 +111,20 @@ def add_device(parser: CommandParser) -> None:
     )
 
 
+def add_videos(group: argparse._ActionsContainer, **settings: Any) -> None:
+    """Add --video of a command that takes several, as `runs.inputs.input_paths` reads it.
+
+    Args:
+        group: parser of the command, or a group of its options.
+        **settings: further ones of the option.
+    """
+    text = (
+        "videos, images, folders of them, or lists of them, with paths relative to the working "
+        "directory or the DATA.PATH_PREFIX of the command line"
+    )
+    group.add_argument("--video", nargs="+", type=file_name, metavar="PATH", help=text, **settings)
+
+
 def add_output_folder(parser: CommandParser, content: str, **settings: Any) -> None:
     """Add --output of a command that writes several files.
 
@@ -166,16 +180,61 @@ def file_name(text: str) -> str:
     return text
 
 
-def seconds(text: str) -> float:
-    """Read the seconds of an option.
+def positive(unit: str) -> Callable[[str], float]:
+    """Return the type of an option that is finite and above 0.
+
+    Args:
+        unit: of the number, for messages.
+    """
+
+    def parse(text: str) -> float:
+        number = float(text)
+        if not 0 < number < float("inf"):
+            rule = "above 0" if number <= 0 else "finite"
+            raise argparse.ArgumentTypeError(f"must be {rule} {unit}, got {text}")
+        return number
+
+    parse.__name__ = unit  # argparse names the type so
+    return parse
+
+
+seconds = positive("seconds")
+"""Type of an option that is a duration."""
+
+
+def finite(text: str) -> float:
+    """Read a number of an option that may be negative.
 
     Raises:
-        argparse.ArgumentTypeError: they are not finite and above 0.
+        argparse.ArgumentTypeError: it is not finite.
     """
     number = float(text)
-    if not 0 < number < float("inf"):
-        rule = "above 0" if number <= 0 else "finite"
-        raise argparse.ArgumentTypeError(f"must be {rule} seconds, got {text}")
+    if not abs(number) < float("inf"):
+        raise argparse.ArgumentTypeError(f"must be finite, got {text}")
+    return number
+
+
+def fraction(text: str) -> float:
+    """Read a number of an option that is in [0, 1].
+
+    Raises:
+        argparse.ArgumentTypeError: it is not.
+    """
+    number = float(text)
+    if not 0 <= number <= 1:
+        raise argparse.ArgumentTypeError(f"must be in [0, 1], got {text}")
+    return number
+
+
+def share(text: str) -> float:
+    """Read a share of an option, which leaves some: in (0, 1).
+
+    Raises:
+        argparse.ArgumentTypeError: it is not.
+    """
+    number = float(text)
+    if not 0 < number < 1:
+        raise argparse.ArgumentTypeError(f"must be in (0, 1), got {text}")
     return number
 
 
@@ -194,13 +253,6 @@ def refuse_existing(output: Path, options: argparse.Namespace, *, option: str = 
         raise ValueError(
             f"{option} must not exist, got the existing file {output}; --force overwrites it"
         )
-
-
-VIDEOS = (
-    "videos, images, folders of them, or lists of them, with paths relative to the working "
-    "directory or the DATA.PATH_PREFIX of the command line"
-)
-"""Help of --video, as `runs.inputs.input_paths` reads it."""
 
 
 @contextmanager
@@ -249,34 +301,35 @@ def add_reading(parser: CommandParser, separator: str) -> None:
 
 
 def add_jobs(
-    parser: CommandParser, seconds: float | None, text: str = "seconds for a video"
+    parser: CommandParser, timeout: float | None, text: str = "seconds for a video"
 ) -> None:
     """Add the options of work in several processes.
 
     Args:
         parser: of the command.
-        seconds: default of --timeout.
+        timeout: default of --timeout.
         text: help of --timeout.
     """
     add = parser.add_argument
-    add("--timeout", type=float, default=seconds, metavar="SECONDS", help=text)
+    add("--timeout", type=seconds, default=timeout, metavar="SECONDS", help=text)
     processes = os.cpu_count() or 1
     add(
         "--processes",
-        type=int,
+        type=whole_number(1),
         default=processes,
         metavar="N",
         help="processes at once (default: all cores, %(default)s)",
     )
 
 
-def whole_number(least: int) -> Callable[[str], int]:
-    """Return the type of an option that is a whole number of at least `least`."""
+def whole_number(least: int, most: int | None = None) -> Callable[[str], int]:
+    """Return the type of an option that is a whole number of at least `least`, at most `most`."""
 
     def parse(text: str) -> int:
         number = int(text)
-        if number < least:
-            raise argparse.ArgumentTypeError(f"must be >= {least}, got {text}")
+        if number < least or (most is not None and number > most):
+            rule = f">= {least}" if most is None else f"in {least}..{most}"
+            raise argparse.ArgumentTypeError(f"must be {rule}, got {text}")
         return number
 
     parse.__name__ = "whole number"  # argparse names the type so

@@ -34,11 +34,11 @@ from collections.abc import Sequence
 
 from slowfast_maskfeat.cli import exit_code
 from slowfast_maskfeat.commands._options import (
-    VIDEOS,
     CommandParser,
     add_device,
     add_force,
     add_model,
+    add_videos,
     file_name,
     seconds,
 )
@@ -84,13 +84,7 @@ def _parse(arguments: Sequence[str]) -> argparse.Namespace:
         choices=("train", "val", "test"),
         help="split to extract",
     )
-    source.add_argument(
-        "--video",
-        nargs="+",
-        type=file_name,
-        metavar="PATH",
-        help=VIDEOS,
-    )
+    add_videos(source)
     times = {"type": seconds, "default": 0.0, "metavar": "SECONDS"}
     add(
         "--window",
