@@ -6,6 +6,7 @@ import errno
 import os
 import re
 import socket
+import tempfile
 import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
@@ -102,6 +103,30 @@ def make_folder(folder: str | os.PathLike[str]) -> Path:
         reason = "must be a folder, but is a file"
         raise NotADirectoryError(errno.ENOTDIR, reason, os.fspath(in_the_way)) from None
     return folder
+
+
+def probe_file(path: str | os.PathLike[str]) -> None:
+    """Check that a file can be written; nothing is created, its folder neither.
+
+    Args:
+        path: of the file, which may exist.
+
+    Raises:
+        OSError: it is a folder, or its folder can't be written or created; the error names what
+            is in the way.
+    """
+    path = Path(path)
+    if path.is_dir():
+        raise IsADirectoryError(errno.EISDIR, "must be a file, but is a folder", os.fspath(path))
+    folder = next(parent for parent in path.parents if os.path.lexists(parent))
+    if not folder.is_dir():
+        reason = "must be a folder, but is a file"
+        raise NotADirectoryError(errno.ENOTDIR, reason, os.fspath(folder))
+    try:
+        with tempfile.TemporaryFile(dir=folder):
+            pass
+    except OSError as error:
+        raise OSError(error.errno, error.strerror, os.fspath(folder)) from None
 
 
 class InUseError(Exception):

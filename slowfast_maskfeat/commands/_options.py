@@ -12,7 +12,8 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, NoReturn
 
-from slowfast_maskfeat.disk import InUseError, lock_file
+from slowfast_maskfeat.cli import system_error
+from slowfast_maskfeat.disk import InUseError, lock_file, probe_file
 
 # Command -> option -> its former names, which stay accepted and are no longer shown.
 OLD_NAMES: dict[str, dict[str, tuple[str, ...]]] = {
@@ -243,16 +244,31 @@ def add_force(parser: CommandParser, what: str = "the output") -> None:
     parser.add_argument("--force", action="store_true", help=f"overwrite {what}")
 
 
-def refuse_existing(output: Path, options: argparse.Namespace, *, option: str = "--output") -> None:
-    """Refuse to overwrite the file of an option without --force.
+def check_output(output: Path, options: argparse.Namespace, *, option: str = "--output") -> None:
+    """Check the file of an option before the work that ends with it; nothing is created.
 
     Raises:
-        ValueError: it exists.
+        ValueError: it exists and --force is not given, or it can't be written.
     """
     if os.path.exists(output) and not options.force:
         raise ValueError(
             f"{option} must not exist, got the existing file {output}; --force overwrites it"
         )
+    check_writable(output, option=option)
+
+
+def check_writable(output: Path, *, option: str = "--output") -> None:
+    """Check that the file of an option can be written; nothing is created.
+
+    Raises:
+        ValueError: it can't.
+    """
+    try:
+        probe_file(output)
+    except OSError as error:
+        raise ValueError(
+            f"{option} must be a file that can be written, got {output}: {system_error(error)}"
+        ) from error
 
 
 @contextmanager

@@ -38,8 +38,8 @@ from slowfast_maskfeat.commands._options import (
     add_device,
     add_force,
     add_model,
+    add_output_file,
     add_videos,
-    file_name,
     seconds,
 )
 
@@ -70,12 +70,8 @@ def _parse(arguments: Sequence[str]) -> argparse.Namespace:
     parser = CommandParser("embed", __doc__)
     add_model(parser, "checkpoint of a pre-trained or trained model")
     add = parser.add_argument
-    add(
-        "--output",
-        type=file_name,
-        metavar="FILE",
-        help="file ending in .npz or .safetensors (default: only OUTPUT_DIR/features)",
-    )
+    features = "file ending in .npz or .safetensors (default: only OUTPUT_DIR/features)"
+    add_output_file(parser, features)
     add_force(parser, "the file")
     source = parser.add_mutually_exclusive_group()
     source.add_argument(
