@@ -129,6 +129,24 @@ def probe_file(path: str | os.PathLike[str]) -> None:
         raise OSError(error.errno, error.strerror, os.fspath(folder)) from None
 
 
+@contextmanager
+def creating_hidden(path: Path) -> Iterator[None]:
+    """Name the folder in the error of a file that can't be created and that users do not know.
+
+    Args:
+        path: of the file that is opened inside of the context. If it exists, the error names it.
+
+    Raises:
+        OSError: the file can't be opened.
+    """
+    try:
+        yield
+    except OSError as error:
+        if not os.path.lexists(path):
+            error.filename = os.fspath(path.parent)
+        raise
+
+
 class InUseError(Exception):
     """Another process holds a lock; the message says which."""
 
@@ -147,11 +165,12 @@ def lock_file(path: Path) -> TextIO:
 
     Raises:
         InUseError: another process holds the lock.
-        OSError: the file can't be opened.
+        OSError: the file can't be opened; the error names its folder unless the file exists.
     """
     make_folder(path.parent)
     while True:
-        file = open(path, "a+", encoding="utf-8")  # noqa: SIM115 - holds the lock
+        with creating_hidden(path):
+            file = open(path, "a+", encoding="utf-8")  # noqa: SIM115 - holds the lock
         try:
             _lock(file)
             if _is_deleted(path, file):  # by its last holder, since it was opened

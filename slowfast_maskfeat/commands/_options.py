@@ -266,9 +266,12 @@ def check_writable(output: Path, *, option: str = "--output") -> None:
     try:
         probe_file(output)
     except OSError as error:
-        raise ValueError(
-            f"{option} must be a file that can be written, got {output}: {system_error(error)}"
-        ) from error
+        raise _unwritable(output, option, error) from error
+
+
+def _unwritable(output: Path, option: str, error: OSError) -> ValueError:
+    rule = f"{option} must be a file that can be written"
+    return ValueError(f"{rule}, got {output}: {system_error(error)}")
 
 
 @contextmanager
@@ -279,7 +282,7 @@ def only_writer(table: Path) -> Iterator[None]:
         table: file to write.
 
     Raises:
-        ValueError: another command has the lock.
+        ValueError: another command has the lock, or it can't be created.
     """
     path = table.with_name(f".{table.name}.lock")
     try:
@@ -289,6 +292,8 @@ def only_writer(table: Path) -> Iterator[None]:
             f"--output must be a file that no other command writes, but {table} is in use by "
             f"{error}; wait until it ends, or name another file"
         ) from None
+    except OSError as error:
+        raise _unwritable(table, "--output", error) from error
     with file:
         try:
             yield

@@ -317,6 +317,15 @@ def test_a_file_of_logits_that_cannot_be_written_is_refused_before_the_work(
     _check_refused(call, line, said, tmp_path)
 
 
+@pytest.mark.parametrize("name", ["predict", "embed"])
+def test_a_lock_that_cannot_be_created_is_not_named(
+    call: Call, made: Path, tmp_path: Path, name: str
+) -> None:
+    output = f"{'x' * 246}.{KEPT[name]}"  # its lock has more than the 255 bytes of a name
+    said = f"error: --output must be a file that can be written, got {output}: .: File name too"
+    _check_refused(call, f"{name} {FILES[name]} --output {output}", said, made, tmp_path)
+
+
 def test_a_refused_call_creates_no_folder(call: Call, tmp_path: Path) -> None:
     _check_refused(call, "export --checkpoint none.pyth --output new/out.pt2", "none.pyth")
     assert not (tmp_path / "new").exists()
