@@ -228,6 +228,20 @@ def test_a_wrong_option_is_one_line(
     assert error.endswith(" -h` describes the options")
 
 
+@pytest.mark.parametrize("name", ["train", "test", "probe"])
+@pytest.mark.parametrize("words", ["", "--cfg", "--cfg --output out", "--checkpoint a.pyth"])
+def test_a_run_needs_a_file_or_a_pair(
+    capsys: pytest.CaptureFixture[str], name: str, words: str
+) -> None:
+    with pytest.raises(SystemExit) as end:
+        main(f"{name} {words}".split())
+    assert end.value.code == 2
+    assert capsys.readouterr().err == (
+        "error: --cfg must be a YAML file, such as configs/demo/pretrain.yaml, got none; "
+        f"`maskfeat {name} -h` describes the options\n"
+    )
+
+
 def test_the_option_of_videos_is_the_same_in_every_command(parse: Parse) -> None:
     found = [_options(parse(f"{name} -h")[0])["--video"] for name in VIDEOS]
     assert len({(option.help, option.metavar, option.nargs) for option in found}) == 1
