@@ -98,10 +98,7 @@ def _extract(
 
 def _excerpts(options: argparse.Namespace, cfg: CfgNode) -> Excerpts:
     """List the videos of --video, or their windows, once for all processes."""
-    pairs = pairs_of(options)
-    paths = [
-        path for given in options.video for path in input_paths(cfg, given, "--video", pairs=pairs)
-    ]
+    paths = input_paths(cfg, options.video, "--video", pairs=pairs_of(options))
 
     def find() -> Excerpts:
         source = " ".join(options.video)

@@ -56,8 +56,8 @@ def _predict(options: argparse.Namespace) -> int:
         logits = predictor.clip_logits(_read_clips(options.clips, predictor.cfg))
         best = predictor.best(logits, options.clips, options.top)
         return _show([best], options, logits)
-    cfg, pairs = predictor.cfg, pairs_of(options)
-    paths = [p for given in options.video for p in input_paths(cfg, given, "--video", pairs=pairs)]
+    cfg = predictor.cfg
+    paths = input_paths(cfg, options.video, "--video", pairs=pairs_of(options))
     videos, reasons = list_excerpts(
         paths,
         **measuring(cfg),

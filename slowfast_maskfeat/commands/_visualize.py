@@ -55,10 +55,7 @@ def visualize(options: argparse.Namespace) -> None:
     check_output(output, options)
     check_output(film, options)
     cfg, draw = _drawing(options)
-    pairs = pairs_of(options)
-    inputs = [
-        path for given in options.video for path in input_paths(cfg, given, "--video", pairs=pairs)
-    ]
+    inputs = input_paths(cfg, options.video, "--video", pairs=pairs_of(options))
     clips = _draw_all(inputs, draw)
     prediction_panel(output, _panel_rows(clips), title=options.title)
     _print_steps(clips)
