@@ -6,6 +6,7 @@ import errno
 import os
 import re
 import socket
+import tempfile
 import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
@@ -104,6 +105,48 @@ def make_folder(folder: str | os.PathLike[str]) -> Path:
     return folder
 
 
+def probe_file(path: str | os.PathLike[str]) -> None:
+    """Check that a file can be written; nothing is created, its folder neither.
+
+    Args:
+        path: of the file, which may exist.
+
+    Raises:
+        OSError: it is a folder, or its folder can't be written or created; the error names what
+            is in the way.
+    """
+    path = Path(path)
+    if path.is_dir():
+        raise IsADirectoryError(errno.EISDIR, "must be a file, but is a folder", os.fspath(path))
+    folder = next(parent for parent in path.parents if os.path.lexists(parent))
+    if not folder.is_dir():
+        reason = "must be a folder, but is a file"
+        raise NotADirectoryError(errno.ENOTDIR, reason, os.fspath(folder))
+    try:
+        with tempfile.TemporaryFile(dir=folder):
+            pass
+    except OSError as error:
+        raise OSError(error.errno, error.strerror, os.fspath(folder)) from None
+
+
+@contextmanager
+def creating_hidden(path: Path) -> Iterator[None]:
+    """Name the folder in the error of a file that can't be created and that users do not know.
+
+    Args:
+        path: of the file that is opened inside of the context. If it exists, the error names it.
+
+    Raises:
+        OSError: the file can't be opened.
+    """
+    try:
+        yield
+    except OSError as error:
+        if not os.path.lexists(path):
+            error.filename = os.fspath(path.parent)
+        raise
+
+
 class InUseError(Exception):
     """Another process holds a lock; the message says which."""
 
@@ -122,11 +165,12 @@ def lock_file(path: Path) -> TextIO:
 
     Raises:
         InUseError: another process holds the lock.
-        OSError: the file can't be opened.
+        OSError: the file can't be opened; the error names its folder unless the file exists.
     """
     make_folder(path.parent)
     while True:
-        file = open(path, "a+", encoding="utf-8")  # noqa: SIM115 - holds the lock
+        with creating_hidden(path):
+            file = open(path, "a+", encoding="utf-8")  # noqa: SIM115 - holds the lock
         try:
             _lock(file)
             if _is_deleted(path, file):  # by its last holder, since it was opened

@@ -10,9 +10,10 @@ from __future__ import annotations
 
 import math
 from bisect import bisect_right
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from itertools import pairwise
+from numbers import Real
 from typing import Literal, NamedTuple
 
 POLICIES = ("cosine", "steps_with_relative_lrs")
@@ -154,8 +155,19 @@ def learning_rate(
         The rate of a parameter group whose ``lr_scale`` is 1.
 
     Raises:
-        ValueError: If the settings contradict each other; the message names the ``SOLVER`` key.
+        ValueError: If a number is negative or not finite, or the settings contradict each other;
+            the message names the argument or the ``SOLVER`` key.
     """
+    _check_numbers(
+        {
+            "epoch": epoch,
+            "SOLVER.BASE_LR": base_lr,
+            "SOLVER.COSINE_END_LR": end_lr,
+            "SOLVER.WARMUP_EPOCHS": warmup_epochs,
+            "SOLVER.WARMUP_START_LR": warmup_start_lr,
+            "warmup_last_step": warmup_last_step,
+        }
+    )
     if policy == "cosine":
         start = warmup_epochs if cosine_after_warmup else 0.0
         _check_cosine(base_lr, end_lr, max_epoch)
@@ -188,13 +200,19 @@ def _cosine(epoch: float, base_lr: float, end_lr: float, start: float, stop: flo
     return Schedule(base_lr, end_lr)((min(epoch, stop) - start) / (stop - start))
 
 
+def _check_numbers(named: Mapping[str, float]) -> None:
+    for name, number in named.items():
+        if not (isinstance(number, Real) and 0 <= number < math.inf):
+            raise ValueError(f"{name} must be a number, finite and >= 0, got {number!r}")
+
+
 def _check_cosine(base_lr: float, end_lr: float, max_epoch: float) -> None:
     if not end_lr < base_lr:
         raise ValueError(
             f"SOLVER.COSINE_END_LR must be smaller than SOLVER.BASE_LR, got {end_lr} and {base_lr}"
         )
-    if max_epoch <= 0:
-        raise ValueError(f"SOLVER.MAX_EPOCH must be > 0, got {max_epoch}")
+    if not (isinstance(max_epoch, Real) and 0 < max_epoch < math.inf):
+        raise ValueError(f"SOLVER.MAX_EPOCH must be a number, finite and > 0, got {max_epoch!r}")
 
 
 def _check_steps(steps: Sequence[float], lrs: Sequence[float]) -> None:
@@ -210,3 +228,4 @@ def _check_steps(steps: Sequence[float], lrs: Sequence[float]) -> None:
             "SOLVER.LRS must have one rate for each stage of SOLVER.STEPS, got "
             f"{len(lrs)} rates and {len(steps)} stages"
         )
+    _check_numbers({f"SOLVER.LRS[{stage}]": rate for stage, rate in enumerate(lrs)})

@@ -9,7 +9,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from slowfast_maskfeat.disk import make_folder, write_error, writing
+from slowfast_maskfeat.disk import make_folder, probe_file, write_error, writing
 
 
 def _during(first: Exception, second: Exception) -> Exception:
@@ -83,3 +83,36 @@ def test_a_file_in_the_way_of_a_folder_is_named(inside, tmp_path):
 
 def test_a_folder_may_exist(tmp_path):
     assert make_folder(make_folder(tmp_path / "a" / "b")).is_dir()
+
+
+@pytest.mark.parametrize("name", ["new.npz", "new/further/a.npz", "old.npz"])
+def test_a_probe_creates_nothing(name, tmp_path):
+    (tmp_path / "old.npz").write_text("kept")
+    probe_file(tmp_path / name)
+    assert [path.name for path in tmp_path.iterdir()] == ["old.npz"]
+    assert (tmp_path / "old.npz").read_text() == "kept"
+
+
+@pytest.mark.parametrize(
+    ("name", "in_the_way", "reason"),
+    [
+        ("folder", "folder", "must be a file, but is a folder"),
+        ("file/a.npz", "file", "must be a folder, but is a file"),
+        ("file/new/a.npz", "file", "must be a folder, but is a file"),
+    ],
+)
+def test_a_probe_names_what_is_in_the_way(name, in_the_way, reason, tmp_path):
+    (tmp_path / "folder").mkdir()
+    (tmp_path / "file").write_text("a file")
+    with pytest.raises(OSError) as raised:
+        probe_file(tmp_path / name)
+    assert raised.value.filename == str(tmp_path / in_the_way)
+    assert raised.value.strerror == reason
+
+
+@pytest.mark.skipif(not Path("/proc/self").exists(), reason="/proc is of Linux")
+@pytest.mark.parametrize("name", ["/proc/a.npz", "/proc/new/a.npz"])
+def test_a_probe_names_the_folder_that_cannot_be_written(name):
+    with pytest.raises(OSError) as raised:
+        probe_file(name)
+    assert raised.value.filename == "/proc"

@@ -96,6 +96,33 @@ def test_contradictions_name_the_key(changes: dict[str, object], key: str) -> No
         learning_rate(0.0, **settings)  # type: ignore[arg-type]
 
 
+@pytest.mark.parametrize("number", [-1, -0.5, float("nan"), float("inf"), "1"])
+@pytest.mark.parametrize(
+    ("argument", "named"),
+    [
+        ("epoch", "epoch"),
+        ("base_lr", "SOLVER.BASE_LR"),
+        ("end_lr", "SOLVER.COSINE_END_LR"),
+        ("max_epoch", "SOLVER.MAX_EPOCH"),
+        ("warmup_epochs", "SOLVER.WARMUP_EPOCHS"),
+        ("warmup_start_lr", "SOLVER.WARMUP_START_LR"),
+        ("warmup_last_step", "warmup_last_step"),
+    ],
+)
+def test_a_number_that_is_none_of_a_schedule_is_refused(
+    argument: str, named: str, number: object
+) -> None:
+    settings: dict[str, object] = {"epoch": 1.0, "base_lr": 0.1, "max_epoch": 40}
+    with pytest.raises(ValueError, match=rf"^{named} must be a number, finite and .*, got "):
+        learning_rate(**{**settings, argument: number})  # type: ignore[arg-type]
+
+
+def test_a_rate_of_a_stage_is_not_negative() -> None:
+    stages = {"policy": "steps_with_relative_lrs", "steps": [0, 2], "lrs": [1.0, -0.1]}
+    with pytest.raises(ValueError, match=r"^SOLVER\.LRS\[1\] must be a number, finite and >= 0"):
+        learning_rate(0.0, base_lr=1.0, max_epoch=10, **stages)  # type: ignore[arg-type]
+
+
 def test_a_warm_up_may_include_its_end() -> None:
     """Four steps of warm-up from 0 in epochs of four: thirds, then the cosine."""
     settings = {"base_lr": 1.0, "max_epoch": 2, "warmup_epochs": 1.0, "cosine_after_warmup": True}

@@ -26,7 +26,7 @@ from slowfast_maskfeat.checkpoints.file_weights import Renaming
 from slowfast_maskfeat.checkpoints.naming import NAMINGS, ModelFacts, recognize
 from slowfast_maskfeat.checkpoints.report import CLASSIFIER
 from slowfast_maskfeat.cli import print_written
-from slowfast_maskfeat.commands._options import pairs_of, refuse_existing
+from slowfast_maskfeat.commands._options import check_output, pairs_of
 from slowfast_maskfeat.config import load_config
 from slowfast_maskfeat.runs.load_trained import checkpoint_file
 from slowfast_maskfeat.shapes import position_grid
@@ -62,12 +62,12 @@ def convert(options: argparse.Namespace) -> None:
     """Read the input, load it into the model and write it; prints a load report.
 
     Raises:
-        ValueError: The input does not match the model, or the output form does not support it.
-        OSError: The output can't be written.
+        ValueError: The input does not match the model, the output form does not support it, or the
+            output exists or can't be written.
     """
     output: Path = options.output
     form = _output_form(output, options.to)
-    refuse_existing(output, options)
+    check_output(output, options)
     cfg = _configuration(options)
     if find_method(cfg).has_boxes and form in NAMINGS:
         raise ValueError(f"--to {form} has no detectors of this kind (DETECTION.ENABLE True)")

@@ -16,7 +16,7 @@ from slowfast_maskfeat.builders import build_task
 from slowfast_maskfeat.builders.data import build_key_frame_view
 from slowfast_maskfeat.builders.datasets import reverses_channels, video_begin
 from slowfast_maskfeat.cli import print_written
-from slowfast_maskfeat.commands._options import pairs_of
+from slowfast_maskfeat.commands._options import check_writable, pairs_of
 from slowfast_maskfeat.datasets import named_by
 from slowfast_maskfeat.datasets.timed_boxes import TimedBoxes, read_timed_boxes
 from slowfast_maskfeat.figures import draw_boxes, drawing_scale
@@ -38,12 +38,14 @@ def detect(options: argparse.Namespace) -> None:
     """Score the boxes, write the CSV file and the drawn video.
 
     Raises:
-        ValueError: The checkpoint is not a detector, or the boxes are malformed or outside the
-            video.
+        ValueError: The checkpoint is not a detector, the boxes are malformed or outside the video,
+            or the output can't be written.
         DecodeError: The video can't be decoded.
     """
     if os.path.isdir(options.video):
         raise ValueError(f"--video must be a video file, got the folder {options.video}")
+    table, drawn = options.output / "detections.csv", options.output / "detections.mp4"
+    check_writable(table)
     trained = load_trained(
         options.checkpoint, device=options.device, config_file=options.cfg, pairs=pairs_of(options)
     )
@@ -68,7 +70,6 @@ def detect(options: argparse.Namespace) -> None:
             boxes=found.boxes,
             scores=scores,
         )
-        table, drawn = options.output / "detections.csv", options.output / "detections.mp4"
         with atomic_write(table) as part:  # both files, or none if the video breaks further on
             write_detections(part, detections, names)
             lines = _box_texts(scores, list(names.values()), options.threshold, options.top)

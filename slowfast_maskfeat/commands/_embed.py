@@ -5,7 +5,6 @@ from __future__ import annotations
 import argparse
 import os
 from contextlib import ExitStack
-from pathlib import Path
 
 import torch
 from fvcore.common.config import CfgNode
@@ -16,12 +15,12 @@ from slowfast_maskfeat.builders.model_size import check_model_size
 from slowfast_maskfeat.builders.preflight import check_files
 from slowfast_maskfeat.builders.trained_config import trained_config
 from slowfast_maskfeat.cli import print_written
-from slowfast_maskfeat.commands._options import only_writer, pairs_of, refuse_existing
+from slowfast_maskfeat.commands._options import check_output, only_writer, pairs_of
 from slowfast_maskfeat.config import default_config, load_config, parse_config
 from slowfast_maskfeat.engine.coordination import from_main
 from slowfast_maskfeat.features import save_features
 from slowfast_maskfeat.features.extraction import FeatureKind
-from slowfast_maskfeat.features.file import check_suffix, check_writable
+from slowfast_maskfeat.features.file import check_suffix
 from slowfast_maskfeat.runs.embed import find_excerpts
 from slowfast_maskfeat.runs.features import Excerpts, build_frozen_model, extract_features
 from slowfast_maskfeat.runs.inputs import input_paths
@@ -59,10 +58,8 @@ def embed(options: argparse.Namespace) -> int:
 
 def _reserve(options: argparse.Namespace, held: ExitStack) -> None:
     """Check that the file can be written, and lock it as long as the stack is open."""
-    output = Path(options.output)
-    refuse_existing(output, options)
-    check_writable(options.output)
-    held.enter_context(only_writer(output))
+    check_output(options.output, options)
+    held.enter_context(only_writer(options.output))
 
 
 def _extract(
@@ -101,10 +98,7 @@ def _extract(
 
 def _excerpts(options: argparse.Namespace, cfg: CfgNode) -> Excerpts:
     """List the videos of --video, or their windows, once for all processes."""
-    pairs = pairs_of(options)
-    paths = [
-        path for given in options.video for path in input_paths(cfg, given, "--video", pairs=pairs)
-    ]
+    paths = input_paths(cfg, options.video, "--video", pairs=pairs_of(options))
 
     def find() -> Excerpts:
         source = " ".join(options.video)

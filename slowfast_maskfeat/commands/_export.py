@@ -7,7 +7,7 @@ import sys
 from pathlib import Path
 
 from slowfast_maskfeat.cli import print_written
-from slowfast_maskfeat.commands._options import pairs_of, refuse_existing
+from slowfast_maskfeat.commands._options import check_output, pairs_of
 from slowfast_maskfeat.runs.export import FORMATS, TOLERANCE, export_model
 from slowfast_maskfeat.runs.pretrained import from_pretrained
 
@@ -19,7 +19,8 @@ def export(options: argparse.Namespace) -> None:
         options: of `maskfeat export`.
 
     Raises:
-        ValueError: the file exists, its suffix is that of another format, or see `export_model`.
+        ValueError: the file exists or can't be written, its suffix is that of another format, or
+            see `export_model`.
     """
     path: Path = options.output
     formats = {suffix: name for name, suffix in FORMATS.items()}
@@ -35,7 +36,7 @@ def export(options: argparse.Namespace) -> None:
             f"--format {file_format}, got {path}; leave out --format, or name it "
             f"{path.with_suffix(FORMATS[file_format]).name}"
         )
-    refuse_existing(path, options)
+    check_output(path, options)
     model = from_pretrained(options.checkpoint, config=options.cfg, overrides=pairs_of(options))
     made = export_model(
         model,

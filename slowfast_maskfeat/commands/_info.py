@@ -7,6 +7,7 @@ import json
 
 from slowfast_maskfeat.backbones.complexity import PartComplexity
 from slowfast_maskfeat.cli import print_written
+from slowfast_maskfeat.commands._options import check_writable
 from slowfast_maskfeat.commands._run import words_of
 from slowfast_maskfeat.config import load_config, split_words
 from slowfast_maskfeat.files import atomic_write
@@ -32,7 +33,12 @@ def print_info(options: argparse.Namespace) -> None:
 
     Args:
         options: of `maskfeat info`.
+
+    Raises:
+        ValueError: the configuration is wrong, or the file can't be written.
     """
+    if options.output:
+        check_writable(options.output)
     cfg = load_config(*split_words(words_of(options)))
     info = measure_model(cfg, test_size=options.test_size)
     if options.output:

@@ -12,7 +12,8 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, NoReturn
 
-from slowfast_maskfeat.disk import InUseError, lock_file
+from slowfast_maskfeat.cli import system_error
+from slowfast_maskfeat.disk import InUseError, lock_file, probe_file
 
 # Command -> option -> its former names, which stay accepted and are no longer shown.
 OLD_NAMES: dict[str, dict[str, tuple[str, ...]]] = {
@@ -111,6 +112,20 @@ def add_device(parser: CommandParser) -> None:
     )
 
 
+def add_videos(group: argparse._ActionsContainer, **settings: Any) -> None:
+    """Add --video of a command that takes several, as `runs.inputs.input_paths` reads it.
+
+    Args:
+        group: parser of the command, or a group of its options.
+        **settings: further ones of the option.
+    """
+    text = (
+        "videos, images, folders of them, or lists of them, with paths relative to the working "
+        "directory or the DATA.PATH_PREFIX of the command line"
+    )
+    group.add_argument("--video", nargs="+", type=file_name, metavar="PATH", help=text, **settings)
+
+
 def add_output_folder(parser: CommandParser, content: str, **settings: Any) -> None:
     """Add --output of a command that writes several files.
 
@@ -166,16 +181,61 @@ def file_name(text: str) -> str:
     return text
 
 
-def seconds(text: str) -> float:
-    """Read the seconds of an option.
+def positive(unit: str) -> Callable[[str], float]:
+    """Return the type of an option that is finite and above 0.
+
+    Args:
+        unit: of the number, for messages.
+    """
+
+    def parse(text: str) -> float:
+        number = float(text)
+        if not 0 < number < float("inf"):
+            rule = "above 0" if number <= 0 else "finite"
+            raise argparse.ArgumentTypeError(f"must be {rule} {unit}, got {text}")
+        return number
+
+    parse.__name__ = unit  # argparse names the type so
+    return parse
+
+
+seconds = positive("seconds")
+"""Type of an option that is a duration."""
+
+
+def finite(text: str) -> float:
+    """Read a number of an option that may be negative.
 
     Raises:
-        argparse.ArgumentTypeError: they are not finite and above 0.
+        argparse.ArgumentTypeError: it is not finite.
     """
     number = float(text)
-    if not 0 < number < float("inf"):
-        rule = "above 0" if number <= 0 else "finite"
-        raise argparse.ArgumentTypeError(f"must be {rule} seconds, got {text}")
+    if not abs(number) < float("inf"):
+        raise argparse.ArgumentTypeError(f"must be finite, got {text}")
+    return number
+
+
+def fraction(text: str) -> float:
+    """Read a number of an option that is in [0, 1].
+
+    Raises:
+        argparse.ArgumentTypeError: it is not.
+    """
+    number = float(text)
+    if not 0 <= number <= 1:
+        raise argparse.ArgumentTypeError(f"must be in [0, 1], got {text}")
+    return number
+
+
+def share(text: str) -> float:
+    """Read a share of an option, which leaves some: in (0, 1).
+
+    Raises:
+        argparse.ArgumentTypeError: it is not.
+    """
+    number = float(text)
+    if not 0 < number < 1:
+        raise argparse.ArgumentTypeError(f"must be in (0, 1), got {text}")
     return number
 
 
@@ -184,23 +244,34 @@ def add_force(parser: CommandParser, what: str = "the output") -> None:
     parser.add_argument("--force", action="store_true", help=f"overwrite {what}")
 
 
-def refuse_existing(output: Path, options: argparse.Namespace, *, option: str = "--output") -> None:
-    """Refuse to overwrite the file of an option without --force.
+def check_output(output: Path, options: argparse.Namespace, *, option: str = "--output") -> None:
+    """Check the file of an option before the work that ends with it; nothing is created.
 
     Raises:
-        ValueError: it exists.
+        ValueError: it exists and --force is not given, or it can't be written.
     """
     if os.path.exists(output) and not options.force:
         raise ValueError(
             f"{option} must not exist, got the existing file {output}; --force overwrites it"
         )
+    check_writable(output, option=option)
 
 
-VIDEOS = (
-    "videos, images, folders of them, or lists of them, with paths relative to the working "
-    "directory or the DATA.PATH_PREFIX of the command line"
-)
-"""Help of --video, as `runs.inputs.input_paths` reads it."""
+def check_writable(output: Path, *, option: str = "--output") -> None:
+    """Check that the file of an option can be written; nothing is created.
+
+    Raises:
+        ValueError: it can't.
+    """
+    try:
+        probe_file(output)
+    except OSError as error:
+        raise _unwritable(output, option, error) from error
+
+
+def _unwritable(output: Path, option: str, error: OSError) -> ValueError:
+    rule = f"{option} must be a file that can be written"
+    return ValueError(f"{rule}, got {output}: {system_error(error)}")
 
 
 @contextmanager
@@ -211,7 +282,7 @@ def only_writer(table: Path) -> Iterator[None]:
         table: file to write.
 
     Raises:
-        ValueError: another command has the lock.
+        ValueError: another command has the lock, or it can't be created.
     """
     path = table.with_name(f".{table.name}.lock")
     try:
@@ -221,6 +292,8 @@ def only_writer(table: Path) -> Iterator[None]:
             f"--output must be a file that no other command writes, but {table} is in use by "
             f"{error}; wait until it ends, or name another file"
         ) from None
+    except OSError as error:
+        raise _unwritable(table, "--output", error) from error
     with file:
         try:
             yield
@@ -249,34 +322,35 @@ def add_reading(parser: CommandParser, separator: str) -> None:
 
 
 def add_jobs(
-    parser: CommandParser, seconds: float | None, text: str = "seconds for a video"
+    parser: CommandParser, timeout: float | None, text: str = "seconds for a video"
 ) -> None:
     """Add the options of work in several processes.
 
     Args:
         parser: of the command.
-        seconds: default of --timeout.
+        timeout: default of --timeout.
         text: help of --timeout.
     """
     add = parser.add_argument
-    add("--timeout", type=float, default=seconds, metavar="SECONDS", help=text)
+    add("--timeout", type=seconds, default=timeout, metavar="SECONDS", help=text)
     processes = os.cpu_count() or 1
     add(
         "--processes",
-        type=int,
+        type=whole_number(1),
         default=processes,
         metavar="N",
         help="processes at once (default: all cores, %(default)s)",
     )
 
 
-def whole_number(least: int) -> Callable[[str], int]:
-    """Return the type of an option that is a whole number of at least `least`."""
+def whole_number(least: int, most: int | None = None) -> Callable[[str], int]:
+    """Return the type of an option that is a whole number of at least `least`, at most `most`."""
 
     def parse(text: str) -> int:
         number = int(text)
-        if number < least:
-            raise argparse.ArgumentTypeError(f"must be >= {least}, got {text}")
+        if number < least or (most is not None and number > most):
+            rule = f">= {least}" if most is None else f"in {least}..{most}"
+            raise argparse.ArgumentTypeError(f"must be {rule}, got {text}")
         return number
 
     parse.__name__ = "whole number"  # argparse names the type so

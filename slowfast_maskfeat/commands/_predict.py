@@ -15,7 +15,7 @@ from fvcore.common.config import CfgNode
 from torch import Tensor
 
 from slowfast_maskfeat.cli import print_written
-from slowfast_maskfeat.commands._options import only_writer, pairs_of, refuse_existing
+from slowfast_maskfeat.commands._options import check_output, only_writer, pairs_of
 from slowfast_maskfeat.commands._predict_table import predict_all, write_predictions
 from slowfast_maskfeat.datasets import named_by
 from slowfast_maskfeat.datasets.class_names import read_names
@@ -37,14 +37,15 @@ def predict(options: argparse.Namespace) -> int:
         The exit code: 0, or 1 if a video of several could not be decoded.
 
     Raises:
-        ValueError: the checkpoint is no clip classifier, or an input is malformed.
+        ValueError: the checkpoint is no clip classifier, an input is malformed, or the output
+            exists or can't be written.
         DecodeError: a single video can't be decoded.
     """
     if options.logits:
-        refuse_existing(options.logits, options, option="--logits")
+        check_output(Path(options.logits), options, option="--logits")
     if not options.output:
         return _predict(options)
-    refuse_existing(options.output, options)
+    check_output(options.output, options)
     with only_writer(options.output):
         return _predict(options)
 
@@ -55,8 +56,8 @@ def _predict(options: argparse.Namespace) -> int:
         logits = predictor.clip_logits(_read_clips(options.clips, predictor.cfg))
         best = predictor.best(logits, options.clips, options.top)
         return _show([best], options, logits)
-    cfg, pairs = predictor.cfg, pairs_of(options)
-    paths = [p for given in options.video for p in input_paths(cfg, given, "--video", pairs=pairs)]
+    cfg = predictor.cfg
+    paths = input_paths(cfg, options.video, "--video", pairs=pairs_of(options))
     videos, reasons = list_excerpts(
         paths,
         **measuring(cfg),

@@ -15,7 +15,7 @@ from slowfast_maskfeat.checkpoints.file_weights import WEIGHT_KEYS
 from slowfast_maskfeat.checkpoints.pickled_modules import as_mapping
 from slowfast_maskfeat.checkpoints.restricted_pickle import Placeholder, read_restricted
 from slowfast_maskfeat.cli import print_written
-from slowfast_maskfeat.commands._options import refuse_existing
+from slowfast_maskfeat.commands._options import check_output
 from slowfast_maskfeat.runs.load_trained import checkpoint_file
 from slowfast_maskfeat.text import cut, printable
 
@@ -31,13 +31,15 @@ def rewrite(options: argparse.Namespace) -> None:
         options: of `maskfeat rewrite`.
 
     Raises:
-        ValueError: The input has no weights, or the output exists or has another suffix.
-        OSError: The input can't be read or the output can't be written.
+        ValueError: The input has no weights, or the output exists, can't be written or has another
+            suffix.
+        OSError: The input can't be read.
     """
-    source, output = Path(checkpoint_file(options.checkpoint)), options.output
+    output: Path = options.output
     if output.suffix not in SUFFIXES:
         raise ValueError(f"--output must end in one of {', '.join(SUFFIXES)}, got {output}")
-    refuse_existing(output, options)
+    check_output(output, options)
+    source = Path(checkpoint_file(options.checkpoint))
     held = read_restricted(source)
     content = as_mapping(held)
     if isinstance(held, Placeholder) and not content:

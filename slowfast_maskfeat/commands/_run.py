@@ -66,10 +66,11 @@ def words_of(options: argparse.Namespace) -> list[str]:
 
 
 def parse_run(parser: CommandParser, arguments: Sequence[str]) -> argparse.Namespace:
-    """Parse a command line; without a word it ends with the usage."""
-    if not arguments:
+    """Parse a command line; without a file or a pair it ends with an error."""
+    options = parser.parse_args(arguments)
+    if not words_of(options):
         parser.error("--cfg must be a YAML file, such as configs/demo/pretrain.yaml, got none")
-    return parser.parse_args(arguments)
+    return options
 
 
 def run_configuration(

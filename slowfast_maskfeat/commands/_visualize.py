@@ -13,7 +13,7 @@ from fvcore.common.config import CfgNode
 from PIL import Image
 
 from slowfast_maskfeat.cli import print_written
-from slowfast_maskfeat.commands._options import pairs_of, refuse_existing
+from slowfast_maskfeat.commands._options import check_output, pairs_of
 from slowfast_maskfeat.figures import (
     MAX_ROWS,
     PanelRow,
@@ -42,7 +42,7 @@ def visualize(options: argparse.Namespace) -> None:
 
     Raises:
         ValueError: A checkpoint is not a pre-trained model, an input doesn't match it, or the
-            panel or the animation exists.
+            panel or the animation exists or can't be written.
         DecodeError: An input can't be decoded.
     """
     output: Path = options.output
@@ -52,13 +52,10 @@ def visualize(options: argparse.Namespace) -> None:
             "it, in the format of --film"
         )
     film = output.with_suffix(options.film)
-    refuse_existing(output, options)
-    refuse_existing(film, options)
+    check_output(output, options)
+    check_output(film, options)
     cfg, draw = _drawing(options)
-    pairs = pairs_of(options)
-    inputs = [
-        path for given in options.video for path in input_paths(cfg, given, "--video", pairs=pairs)
-    ]
+    inputs = input_paths(cfg, options.video, "--video", pairs=pairs_of(options))
     clips = _draw_all(inputs, draw)
     prediction_panel(output, _panel_rows(clips), title=options.title)
     _print_steps(clips)

@@ -16,7 +16,12 @@ import argparse
 from collections.abc import Sequence
 
 from slowfast_maskfeat.cli import exit_code
-from slowfast_maskfeat.commands._options import CommandParser, add_output_folder, add_pairs
+from slowfast_maskfeat.commands._options import (
+    CommandParser,
+    add_output_folder,
+    add_pairs,
+    whole_number,
+)
 
 
 def main(arguments: Sequence[str]) -> int:
@@ -58,7 +63,7 @@ def _parse(arguments: Sequence[str]) -> argparse.Namespace:
     add(
         "--seeds",
         nargs="+",
-        type=int,
+        type=whole_number(0),
         default=[],
         metavar="N",
         help="seeds (default: the recipe's)",

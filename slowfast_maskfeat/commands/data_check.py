@@ -29,6 +29,7 @@ from slowfast_maskfeat.commands._options import (
     add_jobs,
     add_lists,
     add_output_folder,
+    whole_number,
 )
 from slowfast_maskfeat.curation.check_videos import check_video, require_decoder
 from slowfast_maskfeat.curation.jobs import Failure, Journal, run_jobs
@@ -71,7 +72,7 @@ def parse_arguments(arguments: Sequence[str]) -> argparse.Namespace:
     )
     add(
         "--max-image-pixels",
-        type=int,
+        type=whole_number(0),
         default=MAX_IMAGE_PIXELS,
         metavar="N",
         help="as DATA.MAX_IMAGE_PIXELS; 0: no limit",

@@ -23,7 +23,14 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from slowfast_maskfeat.cli import exit_code, print_written
-from slowfast_maskfeat.commands._options import CommandParser, add_jobs, add_output_folder
+from slowfast_maskfeat.commands._options import (
+    CommandParser,
+    add_jobs,
+    add_output_folder,
+    finite,
+    fraction,
+    positive,
+)
 from slowfast_maskfeat.curation.check_ava import (
     Media,
     check_file,
@@ -49,16 +56,17 @@ def parse_arguments(arguments: Sequence[str]) -> argparse.Namespace:
     add("--ground-truth", help="as AVA.GROUNDTRUTH_FILE", **file)
     add("--excluded", help="as AVA.EXCLUSION_FILE", **file)
     score = "as AVA.DETECTION_SCORE_THRESH"
-    add("--threshold", type=float, default=0.9, metavar="SCORE", help=score)
+    add("--threshold", type=fraction, default=0.9, metavar="SCORE", help=score)
     add("--videos", default="", metavar="FOLDER", help="of the videos, as AVA.VIDEO_DIR")
     begin = "as AVA.VIDEO_BEGIN (default: determined)"
-    add("--video-begin", type=float, metavar="SECONDS", help=begin)
+    add("--video-begin", type=finite, metavar="SECONDS", help=begin)
     add("--frames", default="", metavar="FOLDER", help="of extracted frames, as AVA.FRAME_DIR")
     lists = "published lists of frames"
     add("--frame-lists", nargs="+", default=[], metavar="CSV", help=lists)
     begin = "as AVA.FRAME_BEGIN"
-    add("--frame-begin", type=float, default=900.0, metavar="SECONDS", help=begin)
-    add("--frame-rate", type=float, default=30.0, metavar="FPS", help="as AVA.FRAME_RATE")
+    add("--frame-begin", type=finite, default=900.0, metavar="SECONDS", help=begin)
+    rate = positive("frames per second")
+    add("--frame-rate", type=rate, default=30.0, metavar="FPS", help="as AVA.FRAME_RATE")
     add_output_folder(parser, "the files without the bad rows")
     add_jobs(parser, 60.0)
     return parser.parse_args(arguments)

@@ -20,6 +20,8 @@ from slowfast_maskfeat.commands._options import (
     add_force,
     add_output_folder,
     add_reading,
+    share,
+    whole_number,
 )
 from slowfast_maskfeat.curation.output_files import reading_keys, write_text
 from slowfast_maskfeat.curation.write_list import (
@@ -56,22 +58,22 @@ def parse_arguments(arguments: Sequence[str]) -> argparse.Namespace:
     add_reading(parser, "separator of list files to read")
     split = "of UCF101 and HMDB51, as DATA.OFFICIAL_SPLIT"
     add("--official-split", type=int, default=1, choices=(1, 2, 3), help=split)
-    share = "share of the training rows, in (0, 1), for"
+    part = "share of the training rows, in (0, 1), for"
     add(
         "--val-share",
-        type=float,
+        type=share,
         metavar="SHARE",
-        help=f"{share} validation (default: as published)",
+        help=f"{part} validation (default: as published)",
     )
     add(
         "--test-share",
-        type=float,
+        type=share,
         metavar="SHARE",
-        help=f"{share} the test (default: as published)",
+        help=f"{part} the test (default: as published)",
     )
     group = "regular expression: rows with the same match stay together"
     add("--group", default="", metavar="TEXT", help=group)
-    add("--seed", type=int, default=0, metavar="N", help="seed of the shares")
+    add("--seed", type=whole_number(0), default=0, metavar="N", help="seed of the shares")
     return parser.parse_args(arguments)
 
 
@@ -130,29 +132,26 @@ def _move_shares(rows: dict[str, list[ListRow]], options: argparse.Namespace) ->
     """Move shares of the training rows to the validation and the test rows.
 
     Raises:
-        ValueError: A share is out of range, or see `split_rows`.
+        ValueError: The shares leave no training rows, or see `split_rows`.
     """
     given = {"val": options.val_share, "test": options.test_share}
-    shares = {split: share for split, share in given.items() if share is not None}
+    shares = {split: part for split, part in given.items() if part is not None}
     if options.group and not shares:
         raise ValueError(
             "--group must be empty without --val-share and --test-share, got " + repr(options.group)
         )
-    for split, share in shares.items():
-        if not 0 < share < 1:
-            raise ValueError(f"--{split}-share must be in (0, 1), got {share:g}")
     if sum(shares.values()) >= 1:
-        both = " and ".join(f"{share:g}" for share in shares.values())
+        both = " and ".join(f"{part:g}" for part in shares.values())
         raise ValueError(f"--val-share and --test-share must be below 1 together, got {both}")
     left = 1.0
-    for split, share in shares.items():
+    for split, part in shares.items():
         if split in rows:
             print(f"ignored the {len(rows[split])} {split} rows of the data set (--{split}-share)")
         # Both are shares of all training rows, of which the first draw leaves fewer.
         rows["train"], rows[split] = split_rows(
-            rows["train"], share / left, seed=options.seed, group=options.group
+            rows["train"], part / left, seed=options.seed, group=options.group
         )
-        left -= share
+        left -= part
 
 
 def write_manifest(

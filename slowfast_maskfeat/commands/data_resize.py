@@ -33,6 +33,7 @@ from slowfast_maskfeat.commands._options import (
     add_jobs,
     add_lists,
     add_output_folder,
+    whole_number,
 )
 from slowfast_maskfeat.curation.jobs import Failure, run_jobs
 from slowfast_maskfeat.curation.output_files import (
@@ -60,12 +61,19 @@ def parse_arguments(arguments: Sequence[str]) -> argparse.Namespace:
     add_lists(parser)
     add_output_folder(parser, "the copies and their lists", required=True)
     add = parser.add_argument
-    add("--short-side", type=int, default=320, metavar="N", help="pixels, even")
-    add("--gop", type=int, default=16, metavar="N", help="frames between key frames")
+    add("--short-side", type=_even, default=320, metavar="N", help="pixels, even")
+    add("--gop", type=whole_number(1), default=16, metavar="N", help="frames between key frames")
     crf = "x264 quality, 0 to 51, lower is better"
-    add("--crf", type=int, default=20, metavar="N", help=crf)
+    add("--crf", type=whole_number(0, 51), default=20, metavar="N", help=crf)
     add_jobs(parser, 600.0)
     return parser.parse_args(arguments)
+
+
+def _even(text: str) -> int:
+    number = whole_number(2)(text)
+    if number % 2:
+        raise argparse.ArgumentTypeError(f"must be even, got {text}")
+    return number
 
 
 def plan(lists: Mapping[Path, VideoList], prefix: str) -> dict[str, str]:
@@ -100,16 +108,8 @@ def check_settings(options: argparse.Namespace) -> None:
     """Store the settings in the output folder, or compare them with the stored ones.
 
     Raises:
-        ValueError: Settings are out of range, or differ from the stored ones.
+        ValueError: They differ from the stored ones.
     """
-    for name, value, is_valid, condition in (
-        ("--short-side", options.short_side, options.short_side >= 2, ">= 2"),
-        ("--short-side", options.short_side, options.short_side % 2 == 0, "even"),
-        ("--gop", options.gop, options.gop >= 1, ">= 1"),
-        ("--crf", options.crf, 0 <= options.crf <= 51, "in 0..51"),
-    ):
-        if not is_valid:
-            raise ValueError(f"{name} must be {condition}, got {value}")
     current = {name: getattr(options, name) for name in ("short_side", "gop", "crf")}
     path = options.output / "settings.json"
     if path.exists():

@@ -40,6 +40,7 @@ from slowfast_maskfeat.commands._options import (
     add_jobs,
     add_lists,
     add_output_folder,
+    whole_number,
 )
 from slowfast_maskfeat.curation.jobs import Failure, run_jobs
 from slowfast_maskfeat.curation.output_files import write_table, write_text
@@ -73,25 +74,27 @@ def parse_arguments(arguments: Sequence[str]) -> argparse.Namespace:
     add_output_folder(parser, "the shards", required=True)
     add = parser.add_argument
     size = "maximum bytes of videos in a shard, with K, M or G"
-    add("--max-size", default="1G", metavar="SIZE", help=size)
+    add("--max-size", type=_num_bytes, default="1G", metavar="SIZE", help=size)
     count = "maximum number of videos in a shard"
-    add("--max-count", type=int, default=10_000, metavar="N", help=count)
-    add("--seed", type=int, default=0, metavar="N", help="seed for shuffling training lists")
+    add("--max-count", type=whole_number(1), default=10_000, metavar="N", help=count)
+    add(
+        "--seed",
+        type=whole_number(0),
+        default=0,
+        metavar="N",
+        help="seed for shuffling training lists",
+    )
     add("--keep-order", action="store_true", help="do not shuffle training lists")
     add_jobs(parser, 3600.0, "seconds for a shard")
     return parser.parse_args(arguments)
 
 
-def num_bytes(text: str) -> int:
-    """Parse a number of bytes such as `500M`.
-
-    Raises:
-        ValueError: The text is malformed.
-    """
+def _num_bytes(text: str) -> int:
     found = re.fullmatch(r"(\d+(?:\.\d+)?)([KMG]?)B?", text.strip().upper())
     size = int(float(found[1]) * _UNITS[found[2]]) if found else 0
     if size < 1:
-        raise ValueError(f"--max-size must be a number of bytes such as 500M or 1G, got {text!r}")
+        rule = "a number of bytes such as 500M or 1G"
+        raise argparse.ArgumentTypeError(f"must be {rule}, got {text!r}")
     return size
 
 
@@ -139,9 +142,7 @@ def plan(rows: list[PackedRow], stem: str, options: argparse.Namespace) -> list[
     if stem.startswith("train") and not options.keep_order:
         order = np.random.default_rng(options.seed).permutation(len(rows))
         rows = [rows[row] for row in order.tolist()]
-    shards = cut_into_shards(
-        rows, max_count=options.max_count, max_bytes=num_bytes(options.max_size)
-    )
+    shards = cut_into_shards(rows, max_count=options.max_count, max_bytes=options.max_size)
     return [
         ShardJob(str(options.output / f"{stem}-{number:06d}.tar"), shard)
         for number, shard in enumerate(shards)
@@ -257,9 +258,6 @@ def main(arguments: Sequence[str]) -> int:
 
 
 def _work(options: argparse.Namespace) -> int:
-    num_bytes(options.max_size)
-    if options.max_count < 1:
-        raise ValueError(f"--max-count must be >= 1, got {options.max_count}")
     stems = Counter(path.stem for path in options.lists)
     if twice := [stem for stem, count in stems.items() if count > 1]:
         raise ValueError(f"names of lists must be unique, got {twice[0]} twice")

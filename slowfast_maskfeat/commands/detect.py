@@ -27,6 +27,7 @@ from slowfast_maskfeat.commands._options import (
     add_device,
     add_model,
     add_output_folder,
+    fraction,
     whole_number,
 )
 
@@ -44,13 +45,6 @@ def main(arguments: Sequence[str]) -> int:
     return exit_code(lambda: detect(options), output=options.output)
 
 
-def _fraction(text: str) -> float:
-    number = float(text)
-    if not 0 <= number <= 1:
-        raise argparse.ArgumentTypeError(f"must be in [0, 1], got {text}")
-    return number
-
-
 def _parse(arguments: Sequence[str]) -> argparse.Namespace:
     parser = CommandParser("detect", __doc__)
     add_model(parser, "checkpoint of a detector")
@@ -61,7 +55,7 @@ def _parse(arguments: Sequence[str]) -> argparse.Namespace:
     add_output_folder(parser, "detections.csv and detections.mp4", default=Path("output/detect"))
     add(
         "--threshold",
-        type=_fraction,
+        type=fraction,
         default=0.3,
         metavar="SCORE",
         help="minimum score of a drawn action",

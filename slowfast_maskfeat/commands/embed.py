@@ -34,12 +34,12 @@ from collections.abc import Sequence
 
 from slowfast_maskfeat.cli import exit_code
 from slowfast_maskfeat.commands._options import (
-    VIDEOS,
     CommandParser,
     add_device,
     add_force,
     add_model,
-    file_name,
+    add_output_file,
+    add_videos,
     seconds,
 )
 
@@ -70,12 +70,8 @@ def _parse(arguments: Sequence[str]) -> argparse.Namespace:
     parser = CommandParser("embed", __doc__)
     add_model(parser, "checkpoint of a pre-trained or trained model")
     add = parser.add_argument
-    add(
-        "--output",
-        type=file_name,
-        metavar="FILE",
-        help="file ending in .npz or .safetensors (default: only OUTPUT_DIR/features)",
-    )
+    features = "file ending in .npz or .safetensors (default: only OUTPUT_DIR/features)"
+    add_output_file(parser, features)
     add_force(parser, "the file")
     source = parser.add_mutually_exclusive_group()
     source.add_argument(
@@ -84,13 +80,7 @@ def _parse(arguments: Sequence[str]) -> argparse.Namespace:
         choices=("train", "val", "test"),
         help="split to extract",
     )
-    source.add_argument(
-        "--video",
-        nargs="+",
-        type=file_name,
-        metavar="PATH",
-        help=VIDEOS,
-    )
+    add_videos(source)
     times = {"type": seconds, "default": 0.0, "metavar": "SECONDS"}
     add(
         "--window",

@@ -35,13 +35,12 @@ from collections.abc import Sequence
 
 from slowfast_maskfeat.cli import exit_code
 from slowfast_maskfeat.commands._options import (
-    VIDEOS,
     CommandParser,
     add_device,
     add_force,
     add_model,
     add_output_file,
-    file_name,
+    add_videos,
     seconds,
     whole_number,
 )
@@ -74,13 +73,7 @@ def _parse(arguments: Sequence[str]) -> argparse.Namespace:
     parser = CommandParser("predict", __doc__)
     add_model(parser, "checkpoint of a clip classifier")
     source = parser.add_mutually_exclusive_group(required=True)
-    source.add_argument(
-        "--video",
-        nargs="+",
-        type=file_name,
-        metavar="FILE",
-        help=VIDEOS,
-    )
+    add_videos(source)
     source.add_argument(
         "--clips",
         metavar="FILE",

@@ -37,6 +37,8 @@ from slowfast_maskfeat.commands._options import (
     add_force,
     add_model,
     add_output_file,
+    add_videos,
+    whole_number,
 )
 
 
@@ -57,13 +59,7 @@ def _parse(arguments: Sequence[str]) -> argparse.Namespace:
     parser = CommandParser("visualize", __doc__)
     add_model(parser, "checkpoints; for predictions of pre-trainings", nargs="+")
     add = parser.add_argument
-    add(
-        "--video",
-        required=True,
-        nargs="+",
-        metavar="FILE",
-        help="videos, images, folders of them, or lists of them",
-    )
+    add_videos(parser, required=True)
     add_output_file(parser, "PNG file of the panel", required=True)
     add_force(parser, "the panel and the animation")
     add(
@@ -81,6 +77,6 @@ def _parse(arguments: Sequence[str]) -> argparse.Namespace:
     )
     add("--film", default=".gif", choices=(".gif", ".mp4"), help="format of the animation")
     add("--title", default="", metavar="TEXT", help="title of the panel")
-    add("--seed", type=int, default=0, metavar="N", help="seed of the masks")
+    add("--seed", type=whole_number(0), default=0, metavar="N", help="seed of the masks")
     add_device(parser)
     return parser.parse_args(arguments)

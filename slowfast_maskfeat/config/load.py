@@ -85,9 +85,9 @@ def load_config(files: Files, overrides: Overrides = ()) -> CfgNode:
         The frozen configuration: every key of `default_config`, nothing else.
 
     Raises:
-        ValueError: a file is missing or not YAML (the message has the line), a key is unknown (the
-            message has its replacement or the nearest known one), a value is of the wrong type or
-            out of range, or a pair is incomplete.
+        ValueError: a file is missing, empty or not YAML (the message has the line), a key is
+            unknown (the message has its replacement or the nearest known one), a value is of the
+            wrong type or out of range, or a pair is incomplete.
     """
     pairs = override_pairs(overrides)
     return _load(_read_files(_names(files), pairs), pairs)

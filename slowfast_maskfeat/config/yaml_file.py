@@ -75,8 +75,8 @@ def read_yaml(file: str | os.PathLike[str]) -> tuple[dict[str, Any], list[str]]:
         The merged content, and a sentence for each key that a file sets twice.
 
     Raises:
-        ValueError: the file or a base is missing, is not YAML (the message has the line), is too
-            large, or is not a mapping.
+        ValueError: the file or a base is missing, is empty, is not YAML (the message has the line),
+            is too large, or is not a mapping.
     """
     file = expand_home(os.fspath(file))
     if not is_file(file):
@@ -183,6 +183,8 @@ def _read(file: str, above: tuple[str, ...], done: list[str]) -> tuple[dict[str,
     with open_text(file) as opened:
         text = opened.read(_MAX_CHARACTERS + 1)
     content, twice = parse_yaml(text, file)
+    if not content:
+        raise ValueError(f"{file}: a configuration must have sections or keys, got none")
     bases = content.pop("_BASE_", [])
     bases = [bases] if isinstance(bases, str) else bases
     if not isinstance(bases, list) or not all(isinstance(base, str) for base in bases):

@@ -53,21 +53,16 @@ def run_jobs(
     Args:
         work: Module-level function, or a `functools.partial` of one. Its result must be picklable.
         items: Arguments, such as paths; not None.
-        processes: Number of processes.
-        timeout: Seconds after which an item fails.
+        processes: Number of processes, >= 1.
+        timeout: Seconds after which an item fails, > 0.
 
     Yields:
         Item, and its result or, if the function raised, hung or crashed, a `Failure`, in the order
         of completion.
 
     Raises:
-        ValueError: `processes` or `timeout` is out of range.
         OSError: An item met one of `disk.WRITE_ERRORS`, such as a full disk: all others would, too.
     """
-    if processes < 1:
-        raise ValueError(f"the number of processes must be >= 1, got {processes}")
-    if timeout <= 0:
-        raise ValueError(f"the timeout must be > 0 seconds, got {timeout:g}")
     waiting = deque(items)
     busy = [_Worker(work) for _ in range(min(processes, len(items)))]
     idle: list[_Worker] = []

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import socket
 import uuid
 from collections.abc import Callable, Iterator
@@ -11,7 +12,7 @@ from typing import TextIO, TypeVar
 
 from slowfast_maskfeat import distributed
 from slowfast_maskfeat.cli import system_error
-from slowfast_maskfeat.disk import InUseError, lock_file, make_folder
+from slowfast_maskfeat.disk import InUseError, creating_hidden, lock_file, make_folder
 
 Item = TypeVar("Item")
 
@@ -72,6 +73,15 @@ def _lock(folder: Path) -> TextIO:
             f"OUTPUT_DIR must have no other run in it, but {folder} is in use by {error}; wait "
             "until it ends, or set another OUTPUT_DIR"
         ) from None
+    except OSError as error:
+        raise _unwritable(folder, error) from error
+
+
+def _unwritable(folder: Path, error: OSError) -> ValueError:
+    """Error for a folder that can't be written; it names the file or folder in the way."""
+    where = "" if error.filename in (None, os.fspath(folder)) else f"{error.filename}: "
+    reason = error.strerror or error
+    return ValueError(f"OUTPUT_DIR must be writable, got {folder}: {where}{reason}")
 
 
 def check_shared(folder: Path) -> None:
@@ -86,11 +96,11 @@ def check_shared(folder: Path) -> None:
         # A new name each time, so that the cache of a network file system can't be out of date.
         name = f".seen_by_all_{uuid.uuid4().hex}"
         try:
-            (make_folder(folder) / name).touch()
+            make_folder(folder)
+            with creating_hidden(folder / name):
+                (folder / name).touch()
         except OSError as error:
-            where = "" if error.filename in (None, str(folder)) else f" ({error.filename})"
-            reason = f"{error.strerror or error}{where}"
-            raise ValueError(f"OUTPUT_DIR must be writable, got {folder}: {reason}") from error
+            raise _unwritable(folder, error) from error
         return name
 
     path = folder / from_main(mark)

@@ -6,7 +6,6 @@ import json
 import math
 import os
 import struct
-import tempfile
 import zipfile
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
@@ -124,23 +123,6 @@ def check_suffix(path: str | os.PathLike[str]) -> Path:
     if target.suffix not in SUFFIXES:
         raise ValueError(f"feature file must end in {' or '.join(SUFFIXES)}, got {target}")
     return target
-
-
-def check_writable(path: str | os.PathLike[str]) -> None:
-    """Check that `save_features` can write a file; its folder is created.
-
-    Raises:
-        ValueError: The path has another suffix, is a folder, or can't be written.
-    """
-    target = check_suffix(path)
-    if target.is_dir():
-        raise ValueError(f"feature file must be a file, got the folder {target}")
-    try:
-        target.parent.mkdir(parents=True, exist_ok=True)
-        with tempfile.TemporaryFile(dir=target.parent):
-            pass
-    except OSError as error:
-        raise ValueError(f"{target} can't be written: {error.strerror or error}") from error
 
 
 def _arrays(features: Features) -> dict[str, NDArray[np.generic] | FeatureRows]:

@@ -80,24 +80,30 @@ def check_seconds(**seconds: float) -> None:
             raise ValueError(f"{name} must be seconds, finite and >= 0, got {number!r}")
 
 
-def input_paths(cfg: CfgNode, given: str, option: str, *, pairs: Sequence[str]) -> list[str]:
-    """Return the paths that a word of a command line stands for.
+def input_paths(
+    cfg: CfgNode, given: Sequence[str], option: str, *, pairs: Sequence[str]
+) -> list[str]:
+    """Return the paths that words of a command line stand for, in their order.
 
     Paths in a list are relative to the working directory, or to the DATA.PATH_PREFIX of the command
     line; the folder of a model's training, which its configuration has, is not that of other lists.
 
     Args:
         cfg: configuration, for the format of lists; see `read_list_file`.
-        given: a video or image, which need not exist; a folder, for all videos and images below it;
-            or a list: an annotation file, or one with a path per line, whatever characters it has.
-        option: that it was given to, for messages.
+        given: each a video or image, which need not exist; a folder, for all videos and images
+            below it; or a list: an annotation file, or one with a path per line, whatever
+            characters it has. None is an empty word.
+        option: that they were given to, for messages.
         pairs: keys and values of the command line.
 
     Raises:
-        ValueError: a folder has no videos or images, or the file is none of these.
+        ValueError: a folder has no videos or images, or a file is none of these.
     """
-    if not given:
-        raise ValueError(f"{option} must name videos, images, folders or lists, got an empty name")
+    prefix = cfg.DATA.PATH_PREFIX if "DATA.PATH_PREFIX" in pairs[::2] else ""
+    return [path for word in given for path in _paths_of(cfg, word, option, prefix)]
+
+
+def _paths_of(cfg: CfgNode, given: str, option: str, prefix: str) -> list[str]:
     if is_media(given) or is_address(given):
         return [given]
     if Path(given).is_dir():
@@ -105,7 +111,6 @@ def input_paths(cfg: CfgNode, given: str, option: str, *, pairs: Sequence[str]) 
         if not found:
             raise ValueError(f"{option}: there are no videos or images in folder {given}")
         return found
-    prefix = cfg.DATA.PATH_PREFIX if "DATA.PATH_PREFIX" in pairs[::2] else ""
     if Path(given).is_file():
         if _is_binary(given):
             raise ValueError(

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import errno
-import tempfile
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -30,8 +28,9 @@ from slowfast_maskfeat.builders.weights import (
     load_tested_weights,
 )
 from slowfast_maskfeat.checkpoints import checkpoint_folder
+from slowfast_maskfeat.cli import system_error
 from slowfast_maskfeat.clips import ClipLoader
-from slowfast_maskfeat.disk import make_folder
+from slowfast_maskfeat.disk import probe_file
 from slowfast_maskfeat.engine.coordination import from_main
 from slowfast_maskfeat.engine.evaluate import evaluate
 from slowfast_maskfeat.engine.stop_signals import StopSignals
@@ -53,7 +52,7 @@ from slowfast_maskfeat.trackers import Trackers
 
 
 def check_results_path(cfg: CfgNode) -> None:
-    """Check that the file of TEST.SAVE_RESULTS_PATH can be written; its folder is created.
+    """Check that the file of TEST.SAVE_RESULTS_PATH can be written.
 
     All processes of a run must call it; the main one looks.
 
@@ -64,14 +63,11 @@ def check_results_path(cfg: CfgNode) -> None:
     def look() -> None:
         path = Path(cfg.OUTPUT_DIR) / cfg.TEST.SAVE_RESULTS_PATH
         try:
-            if path.is_dir():
-                raise IsADirectoryError(errno.EISDIR, "is a folder")
-            with tempfile.TemporaryFile(dir=make_folder(path.parent)):
-                pass
+            probe_file(path)
         except OSError as error:
-            reason = error.strerror or error
             raise ValueError(
-                f"TEST.SAVE_RESULTS_PATH must be a file that can be written, got {path}: {reason}"
+                f"TEST.SAVE_RESULTS_PATH must be a file that can be written, got {path}: "
+                f"{system_error(error)}"
             ) from error
 
     if cfg.TEST.SAVE_RESULTS_PATH:

@@ -260,6 +260,7 @@ FOLDERS = {
 }
 FILES = {
     "predict": "--checkpoint {made}/classifier.pyth --video {made}/0.mp4",
+    "embed": "--checkpoint {made}/classifier.pyth --video {made}/0.mp4",
     "visualize": "--checkpoint {made}/pretraining.pyth --video {made}/0.mp4",
     "export": "--checkpoint {made}/classifier.pyth",
     "convert": "--checkpoint {made}/classifier.pyth --cfg {made}/small.yaml",
@@ -269,6 +270,7 @@ FILES = {
 # Suffixes of files that are overwritten by --force alone.
 KEPT = {
     "predict": "csv",
+    "embed": "npz",
     "visualize": "png",
     "export": "pt2",
     "convert": "pyth",
@@ -290,6 +292,43 @@ def test_a_folder_in_the_place_of_the_output_file(
 ) -> None:
     said = "error: --output: must be a file, got the folder empty"
     _check_refused(call, f"{name} {FILES[name]} --output empty", said, made, tmp_path)
+
+
+@pytest.mark.parametrize("name", [*FILES, "detect"])
+def test_an_output_that_cannot_be_written_is_refused_before_the_work(
+    call: Call, made: Path, tmp_path: Path, name: str
+) -> None:
+    words, output = {**FOLDERS, **FILES}[name], f"file.txt/out.{KEPT.get(name, 'json')}"
+    if name != "embed":  # which reads the checkpoint first
+        words = words.replace("{made}", "none")
+    got = f"{output}/detections.csv" if name == "detect" else output
+    said = (
+        f"error: --output must be a file that can be written, got {got}: file.txt: must be a "
+        "folder, but is a file"
+    )
+    _check_refused(call, f"{name} {words} --output {output}", said, made, tmp_path)
+
+
+def test_a_file_of_logits_that_cannot_be_written_is_refused_before_the_work(
+    call: Call, tmp_path: Path
+) -> None:
+    line = "predict --checkpoint none.pyth --video 0.mp4 --logits file.txt/out.npy"
+    said = "error: --logits must be a file that can be written, got file.txt/out.npy: file.txt"
+    _check_refused(call, line, said, tmp_path)
+
+
+@pytest.mark.parametrize("name", ["predict", "embed"])
+def test_a_lock_that_cannot_be_created_is_not_named(
+    call: Call, made: Path, tmp_path: Path, name: str
+) -> None:
+    output = f"{'x' * 246}.{KEPT[name]}"  # its lock has more than the 255 bytes of a name
+    said = f"error: --output must be a file that can be written, got {output}: .: File name too"
+    _check_refused(call, f"{name} {FILES[name]} --output {output}", said, made, tmp_path)
+
+
+def test_a_refused_call_creates_no_folder(call: Call, tmp_path: Path) -> None:
+    _check_refused(call, "export --checkpoint none.pyth --output new/out.pt2", "none.pyth")
+    assert not (tmp_path / "new").exists()
 
 
 @pytest.mark.parametrize("name", KEPT)

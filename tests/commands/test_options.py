@@ -174,10 +174,87 @@ def test_an_option_and_its_key_must_not_differ(option, key, capsys, tmp_path):
     assert expected in capsys.readouterr().err
 
 
-def test_a_wrong_option_is_one_line(capsys: pytest.CaptureFixture[str]) -> None:
+LISTS = "train.csv --output out"
+AVA = "data check-ava --label-map actions.pbtxt"
+VIDEOS = {
+    "predict": "--checkpoint a",
+    "embed": "--checkpoint a",
+    "visualize": "--checkpoint a --output b.png",
+}
+
+
+@pytest.mark.parametrize(
+    ("line", "said"),
+    [
+        ("predict --checkpoint a --video b --top 0", "--top: must be >= 1, got 0"),
+        (f"data check {LISTS} --max-image-pixels -5", "--max-image-pixels: must be >= 0, got -5"),
+        (f"data shards {LISTS} --max-count 0", "--max-count: must be >= 1, got 0"),
+        (f"data shards {LISTS} --max-size 1T", "--max-size: must be a number of bytes such as"),
+        (f"data shards {LISTS} --seed -1", "--seed: must be >= 0, got -1"),
+        (f"data resize {LISTS} --short-side 0", "--short-side: must be >= 2, got 0"),
+        (f"data resize {LISTS} --short-side 33", "--short-side: must be even, got 33"),
+        (f"data resize {LISTS} --gop 0", "--gop: must be >= 1, got 0"),
+        (f"data resize {LISTS} --crf 52", "--crf: must be in 0..51, got 52"),
+        ("data manifest --data a --output b --seed -1", "--seed: must be >= 0, got -1"),
+        (
+            "data manifest --data a --output b --val-share nan",
+            "--val-share: must be in (0, 1), got",
+        ),
+        (f"{AVA} --threshold 1.5", "--threshold: must be in [0, 1], got 1.5"),
+        (f"{AVA} --threshold nan", "--threshold: must be in [0, 1], got nan"),
+        (f"{AVA} --video-begin nan", "--video-begin: must be finite, got nan"),
+        (f"{AVA} --frame-begin inf", "--frame-begin: must be finite, got inf"),
+        (f"{AVA} --frame-rate 0", "--frame-rate: must be above 0 frames per second, got 0"),
+        (
+            "detect --checkpoint a --video b --boxes c --threshold -1",
+            "--threshold: must be in [0, 1], got -1",
+        ),
+        ("compare --recipe a --output b --seeds 0 -1", "--seeds: must be >= 0, got -1"),
+        (
+            "visualize --checkpoint a --video b --output c.png --seed x",
+            "--seed: invalid whole number value: 'x'",
+        ),
+        *(
+            (f"{name} {words} --{option}", f"--{option.split()[0]}: must be {rule}")
+            for name, words in {**dict.fromkeys(sorted(SEVERAL_LISTS), LISTS), AVA: ""}.items()
+            for option, rule in {
+                "processes 0": ">= 1, got 0",
+                "timeout 0": "above 0 seconds, got 0",
+                "timeout nan": "finite seconds, got nan",
+            }.items()
+        ),
+        *(
+            (f"{name} {words} --video=", "--video: must be a name, got an empty one")
+            for name, words in VIDEOS.items()
+        ),
+    ],
+)
+def test_a_wrong_option_is_one_line(
+    capsys: pytest.CaptureFixture[str], line: str, said: str
+) -> None:
     with pytest.raises(SystemExit) as end:
-        main(["predict", "--checkpoint", "a", "--video", "b", "--top", "0"])
+        main(line.split())
+    assert end.value.code == 2
+    (error,) = capsys.readouterr().err.splitlines()
+    assert error.startswith(f"error: {said}")
+    assert error.endswith(" -h` describes the options")
+
+
+@pytest.mark.parametrize("name", ["train", "test", "probe"])
+@pytest.mark.parametrize("words", ["", "--cfg", "--cfg --output out", "--checkpoint a.pyth"])
+def test_a_run_needs_a_file_or_a_pair(
+    capsys: pytest.CaptureFixture[str], name: str, words: str
+) -> None:
+    with pytest.raises(SystemExit) as end:
+        main(f"{name} {words}".split())
     assert end.value.code == 2
     assert capsys.readouterr().err == (
-        "error: --top: must be >= 1, got 0; `maskfeat predict -h` describes the options\n"
+        "error: --cfg must be a YAML file, such as configs/demo/pretrain.yaml, got none; "
+        f"`maskfeat {name} -h` describes the options\n"
     )
+
+
+def test_the_option_of_videos_is_the_same_in_every_command(parse: Parse) -> None:
+    found = [_options(parse(f"{name} -h")[0])["--video"] for name in VIDEOS]
+    assert len({(option.help, option.metavar, option.nargs) for option in found}) == 1
+    assert "DATA.PATH_PREFIX" in str(found[0].help)

@@ -157,7 +157,7 @@ def test_texts_become_values_of_the_keys_type(key, text, value):
     ],
 )
 def test_a_run_without_output_dir_is_named_after_its_first_file(tmp_path, text, pairs, folder):
-    first = _write(tmp_path / "pretrain.yaml", text)
+    first = _write(tmp_path / "pretrain.yaml", f"RNG_SEED: 1\n{text}")
     second = _write(tmp_path / "more.yaml", "TASK: ssl\n")
     assert folder == load_run_config([first, second], pairs).OUTPUT_DIR
 

@@ -189,8 +189,8 @@ def test_quoted_paths_headers_and_blanks_stay_as_they_are(tmp_path):
     [
         (["none.csv", "--output", "clean"], "none.csv does not exist"),
         (["train.csv", "--output", "."], "must be another folder"),
-        (["train.csv", "--output", "clean", "--processes", "0"], "must be >= 1, got 0"),
-        (["train.csv", "--output", "clean", "--timeout", "0"], "must be > 0 seconds, got 0"),
+        (["train.csv", "--output", "clean", "--processes", "0"], "--processes: must be >= 1"),
+        (["train.csv", "--output", "clean", "--timeout", "0"], "must be above 0 seconds, got 0"),
     ],
 )
 def test_bad_input_is_one_error(tmp_path, words, message):

@@ -141,7 +141,7 @@ def test_groups_stay_together():
     ("words", "message"),
     [
         (["--val-share", "1.5"], "must be in (0, 1), got 1.5"),
-        (["--test-share", "0"], "--test-share must be in (0, 1), got 0"),
+        (["--test-share", "0"], "--test-share: must be in (0, 1), got 0"),
         (["--val-share", "0.5", "--test-share", "0.5"], "below 1 together, got 0.5 and 0.5"),
         (["--val-share", "0.5", "--group", "("], "must be a regular expression, got '('"),
         (["--val-share", "0.5", "--group", "_g1_"], "'_g1_' must match"),

@@ -190,7 +190,7 @@ def test_shards_of_other_rows_are_not_mixed(tmp_path):
     [
         (["--max-size", "lots"], "a number of bytes such as 500M"),
         (["--max-size", "0"], "a number of bytes"),
-        (["--max-count", "0"], "--max-count must be >= 1, got 0"),
+        (["--max-count", "0"], "--max-count: must be >= 1, got 0"),
         (["--prefix", "/nowhere"], "none of its 4 files can be packed"),
     ],
 )

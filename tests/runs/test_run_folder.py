@@ -165,6 +165,23 @@ def test_the_second_run_in_a_folder_ends_and_writes_nothing(data, tmp_path, hold
     assert {path.name for path in tmp_path.iterdir()} == {".lock"}
 
 
+@pytest.mark.skipif(not Path("/proc/self").exists(), reason="/proc is of Linux")
+def test_a_folder_in_which_no_lock_can_be_created_is_named(data):
+    done = run(data, Path("/proc"), PRETRAINING, ONE_EPOCH)
+    assert done.returncode == 2
+    (line,) = _lines(done.stderr)
+    assert line.startswith("error: OUTPUT_DIR must be writable, got /proc: ")
+    assert ".lock" not in line
+
+
+def test_a_lock_of_somebody_else_is_named(data, tmp_path):
+    (tmp_path / ".lock").mkdir()  # as one without permission
+    done = run(data, tmp_path, PRETRAINING, ONE_EPOCH)
+    assert done.returncode == 2
+    (line,) = _lines(done.stderr)
+    assert line.startswith(f"error: OUTPUT_DIR must be writable, got {tmp_path}: {tmp_path}/.lock:")
+
+
 def test_a_killed_process_holds_no_lock(data, tmp_path, holder):
     holder.kill()
     holder.wait()
