@@ -13,13 +13,10 @@ import numpy as np
 from slowfast_maskfeat.cli import print_written
 from slowfast_maskfeat.commands._options import pairs_of
 from slowfast_maskfeat.curation.jobs import Failure, Journal
-from slowfast_maskfeat.curation.output_files import write_table
+from slowfast_maskfeat.curation.output_files import print_first, write_table
 from slowfast_maskfeat.datasets.excerpt_list import ExcerptList
 from slowfast_maskfeat.log import Progress
 from slowfast_maskfeat.runs.predict import Prediction, Predictor
-from slowfast_maskfeat.text import printable
-
-_NUM_SHOWN = 10
 
 
 def write_predictions(
@@ -48,10 +45,8 @@ def write_predictions(
         "opts": pairs_of(options),
         "configuration_sha256": hashlib.sha256(predictor.cfg.dump().encode()).hexdigest(),
     }
-    journal = Journal(
-        table.with_name(f".{table.name}_predict.jsonl"), settings, force=options.force
-    )
-    try:
+    file = table.with_name(f".{table.name}_predict.jsonl")
+    with Journal(file, settings, force=options.force) as journal:
         left = [row for row in range(len(videos)) if str(row) not in journal.done]
         predict_all(predictor, videos, reasons, options, left, journal)
         found = [_recorded(videos, row, journal.done[str(row)]) for row in range(len(videos))]
@@ -59,17 +54,10 @@ def write_predictions(
         best = [name for n in range(1, width + 1) for name in (f"label_{n}", f"score_{n}")]
         columns = ["path", "begin", "end", *best, "error"]
         write_table(table, columns, [_cells(prediction, width) for prediction in found])
-    except BaseException:
-        journal.close()
-        raise
-    journal.remove()
     lost = [prediction for prediction in found if prediction.reason]
     rows = "1 row" if len(found) == 1 else f"{len(found)} rows"
     print(f"{rows}, {len(lost)} without a prediction")
-    for prediction in lost[:_NUM_SHOWN]:
-        print(printable(f"  {prediction.path}: {prediction.reason}"))
-    if len(lost) > _NUM_SHOWN:
-        print(f"  ... all in {table}")
+    print_first([f"{prediction.path}: {prediction.reason}" for prediction in lost], table)
     print_written([table])
     return 1 if lost else 0
 

@@ -21,7 +21,6 @@ import json
 from collections.abc import Sequence
 from functools import partial
 from pathlib import Path
-from typing import Any
 
 from slowfast_maskfeat.cli import exit_code, print_written
 from slowfast_maskfeat.commands._options import (
@@ -35,6 +34,7 @@ from slowfast_maskfeat.curation.check_videos import check_video, require_decoder
 from slowfast_maskfeat.curation.jobs import Failure, Journal, run_jobs
 from slowfast_maskfeat.curation.output_files import (
     check_folder,
+    print_first,
     write_table,
     write_text,
 )
@@ -47,14 +47,12 @@ from slowfast_maskfeat.curation.read_lists import (
 from slowfast_maskfeat.datasets import read_list
 from slowfast_maskfeat.datasets.list_file import list_lines, separator_of
 from slowfast_maskfeat.log import Progress
-from slowfast_maskfeat.text import printable
 from slowfast_maskfeat.videos.decode import DECODERS, decoder_versions
 from slowfast_maskfeat.videos.media import MAX_IMAGE_PIXELS
 
 # Seconds for three frames, and for all.
 _TIMEOUT, _FULL_TIMEOUT = 30.0, 300.0
 _COLUMNS = ("path", "line", "reason")
-_NUM_SHOWN = 10
 
 
 def parse_arguments(arguments: Sequence[str]) -> argparse.Namespace:
@@ -96,50 +94,38 @@ def check_list(path: Path, named: NamedList, options: argparse.Namespace) -> tup
         "full": options.full,
         "max_image_pixels": options.max_image_pixels,
     }
-    journal = Journal(options.output / f".{path.stem}_check.jsonl", settings)
-    try:
+    with Journal(options.output / f".{path.stem}_check.jsonl", settings) as journal:
         _check_all(paths, journal, options, path.name)
-    except BaseException:
-        journal.close()
-        raise
-    results = [journal.done[video] for video in paths]
-    refused = [
-        {"path": video, "line": line, "reason": result.reason}
-        for video, (line, _), result in zip(paths, lines, results, strict=True)
-        if isinstance(result, Failure)
-    ]
-    bad_lines = {entry["line"] for entry in refused}
-    kept = [text for line, text in lines if line not in bad_lines]
-    clean = options.output / path.name
-    written, left = [], ""
-    if kept:
-        written.append(write_text(clean, header + "".join(kept)))
-        rest = read_list(clean, separator=separator, prefix=options.prefix, class_names=names)
-        left = rest.fingerprint
-    table = options.output / f"{path.stem}_refused.csv"
-    written.append(write_table(table, _COLUMNS, [tuple(row.values()) for row in refused]))
-    report = {
-        "list": str(path),
-        **settings,
-        "num_rows": len(videos),
-        "num_refused": len(refused),
-        "clean_list_sha256": left,
-        "refused": refused,
-    }
-    text = json.dumps(report, indent=2) + "\n"
-    written.append(write_text(options.output / f"{path.stem}_check.json", text))
-    journal.remove()
+        results = [journal.done[video] for video in paths]
+        refused = [
+            {"path": video, "line": line, "reason": result.reason}
+            for video, (line, _), result in zip(paths, lines, results, strict=True)
+            if isinstance(result, Failure)
+        ]
+        bad_lines = {entry["line"] for entry in refused}
+        kept = [text for line, text in lines if line not in bad_lines]
+        clean = options.output / path.name
+        written, left = [], ""
+        if kept:
+            written.append(write_text(clean, header + "".join(kept)))
+            rest = read_list(clean, separator=separator, prefix=options.prefix, class_names=names)
+            left = rest.fingerprint
+        table = options.output / f"{path.stem}_refused.csv"
+        written.append(write_table(table, _COLUMNS, [tuple(row.values()) for row in refused]))
+        report = {
+            "list": str(path),
+            **settings,
+            "num_rows": len(videos),
+            "num_refused": len(refused),
+            "clean_list_sha256": left,
+            "refused": refused,
+        }
+        text = json.dumps(report, indent=2) + "\n"
+        written.append(write_text(options.output / f"{path.stem}_check.json", text))
     print(f"{path}: {len(videos)} rows, {len(refused)} refused")
-    _print_refused(refused, table)
+    print_first([f"line {row['line']}: {row['path']}: {row['reason']}" for row in refused], table)
     print(f"{clean}: {len(kept)} rows, sha256 {left}" if kept else "no rows remain")
     return len(refused), written
-
-
-def _print_refused(refused: Sequence[dict[str, Any]], table: Path) -> None:
-    for entry in refused[:_NUM_SHOWN]:
-        print(f"  line {entry['line']}: {_shown(str(entry['path']))}: {entry['reason']}")
-    if len(refused) > _NUM_SHOWN:
-        print(f"  ... all in {table}")
 
 
 def _check_all(
@@ -163,10 +149,6 @@ def _check_all(
         refused += isinstance(result, Failure)
         progress.update(refused=refused)
     progress.close()
-
-
-def _shown(path: str) -> str:
-    return printable(path.encode("utf-8", "surrogateescape").decode("utf-8", "replace"))
 
 
 def main(arguments: Sequence[str]) -> int:

@@ -38,6 +38,7 @@ from slowfast_maskfeat.commands._options import (
 from slowfast_maskfeat.curation.jobs import Failure, run_jobs
 from slowfast_maskfeat.curation.output_files import (
     check_folder,
+    print_first,
     reading_keys,
     write_table,
     write_text,
@@ -52,7 +53,6 @@ from slowfast_maskfeat.curation.write_list import ListRow, list_text, separator_
 from slowfast_maskfeat.datasets import VideoList, read_list
 from slowfast_maskfeat.files import is_address
 from slowfast_maskfeat.log import Progress
-from slowfast_maskfeat.text import printable
 
 
 def parse_arguments(arguments: Sequence[str]) -> argparse.Namespace:
@@ -235,8 +235,7 @@ def write_lists(
             digest = read_list(written[-1], separator=separator).fingerprint
             text += f"; {written[-1]}: {len(rows[path])} rows, sha256 {digest}"
         print(text)
-        for video in bad[:10]:
-            print(printable(f"  {video}: {refused[video]}"))
+        print_first([f"{video}: {refused[video]}" for video in bad], table)
     print(reading_keys(output, str(output), separator))
     return written
 

@@ -43,7 +43,7 @@ from slowfast_maskfeat.commands._options import (
     whole_number,
 )
 from slowfast_maskfeat.curation.jobs import Failure, run_jobs
-from slowfast_maskfeat.curation.output_files import write_table, write_text
+from slowfast_maskfeat.curation.output_files import print_first, write_table, write_text
 from slowfast_maskfeat.curation.read_lists import (
     common_class_names,
     read_lists,
@@ -62,6 +62,7 @@ from slowfast_maskfeat.log import Progress, first_line
 from slowfast_maskfeat.text import printable
 from slowfast_maskfeat.videos.media import is_media
 
+_NUM_FAILED = 10  # shown; their number is printed
 _UNITS = {"": 1, "K": 10**3, "M": 10**6, "G": 10**9}
 # Threads that query file sizes.
 _NUM_THREADS = 16
@@ -240,7 +241,8 @@ def pack(path: Path, videos: VideoList, options: argparse.Namespace) -> Packed:
     failed, shards = write_shards(jobs, path.stem, options)
     written: list[str | Path] = [*shards, reasons]
     print(f"{path}: {len(videos)} rows, {len(refused)} refused, {len(jobs)} shards")
-    for what, reason in [*refused[:10], *list(failed.items())[:10]]:
+    print_first([f"{what}: {reason}" for what, reason in refused], reasons)
+    for what, reason in list(failed.items())[:_NUM_FAILED]:
         print(printable(f"  {what}: {reason}"))
     if failed:
         print(f"{len(failed)} shards are missing; repeat the command")

@@ -51,19 +51,14 @@ def measure(path: Path, videos: VideoList, options: argparse.Namespace) -> dict[
     """Measure each video of a list: path -> `measure_video`'s dict or a `Failure`."""
     paths = list(dict.fromkeys(videos.path(row) for row in range(len(videos))))
     settings = {"list_sha256": videos.fingerprint, "prefix": options.prefix}
-    journal = Journal(options.output / f".{path.stem}_summary.jsonl", settings)
-    left = [video for video in paths if video not in journal.done]
-    progress = Progress(len(paths), f"measuring {path.name}", initial=len(paths) - len(left))
-    try:
+    with Journal(options.output / f".{path.stem}_summary.jsonl", settings) as journal:
+        left = [video for video in paths if video not in journal.done]
+        progress = Progress(len(paths), f"measuring {path.name}", initial=len(paths) - len(left))
         jobs = run_jobs(measure_video, left, processes=options.processes, timeout=options.timeout)
         for video, result in jobs:
             journal.add(video, result)
             progress.update()
-    except BaseException:
-        journal.close()
-        raise
-    progress.close()
-    journal.remove()
+        progress.close()
     return journal.done
 
 

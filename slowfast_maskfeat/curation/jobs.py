@@ -223,8 +223,11 @@ def _serve(pipe: Any, work: Callable[[Any], Any], parent: int | None) -> None:
 class Journal:
     """Results so far, one JSON line per item, from which an interrupted run resumes.
 
+    A context in which the results are made and written: the file is removed at its end, and kept
+    for the next run if an error ends it.
+
     Args:
-        path: Journal file; its folder is created. `remove` it once the results are written.
+        path: Journal file; its folder is created.
         settings: Settings that the results depend on.
         force: Delete an existing journal, for commands with --force; None: there is no such option.
 
@@ -264,14 +267,17 @@ class Journal:
         is_failure = isinstance(result, Failure)
         self._write([item, None if is_failure else result, result.reason if is_failure else None])
 
+    def __enter__(self) -> Journal:
+        return self
+
+    def __exit__(self, kind: type[BaseException] | None, *error: object) -> None:
+        self.close()
+        if kind is None:
+            os.unlink(self._path)
+
     def close(self) -> None:
         """Close the file and keep it."""
         self._file.close()
-
-    def remove(self) -> None:
-        """Delete the file after a complete run."""
-        self._file.close()
-        os.unlink(self._path)
 
     def _write(self, row: Any) -> None:
         # ASCII, so that paths that are not UTF-8 survive.

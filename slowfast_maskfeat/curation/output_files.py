@@ -9,6 +9,9 @@ from collections.abc import Iterable, Sequence
 from pathlib import Path
 
 from slowfast_maskfeat.files import atomic_write
+from slowfast_maskfeat.text import printable
+
+_NUM_PRINTED = 10
 
 
 def write_text(path: Path, text: str) -> Path:
@@ -45,6 +48,19 @@ def write_table(path: Path, columns: Sequence[str], rows: Iterable[Sequence[obje
     writer.writerow(columns)
     writer.writerows(rows)
     return write_text(path, text.getvalue())
+
+
+def print_first(lines: Sequence[str], table: Path) -> None:
+    """Print the first of the lines about what was left out, and which table has all of them.
+
+    Args:
+        lines: one for each row of the table.
+        table: the file.
+    """
+    for line in lines[:_NUM_PRINTED]:
+        print(printable(f"  {line}"))
+    if len(lines) > _NUM_PRINTED:
+        print(f"  ... all {len(lines)} in {table}")
 
 
 def check_folder(lists: Sequence[Path], output: Path) -> None:
