@@ -39,8 +39,8 @@ class StoppedError(Exception):
     """A signal stopped a run after its progress was saved.
 
     Attributes:
-        number: Signal number.
-        saved: What was saved, for the message.
+        number: signal number.
+        saved: what was saved, for the message.
     """
 
     def __init__(self, number: int, saved: object) -> None:
@@ -56,7 +56,7 @@ class Terminated(KeyboardInterrupt):
     """SIGTERM or SIGUSR1, raised like Ctrl-C, so that the same is cleaned up.
 
     Attributes:
-        number: Signal number.
+        number: signal number.
     """
 
     def __init__(self, number: int = signal.SIGTERM) -> None:
@@ -68,9 +68,9 @@ def exit_code(work: Callable[[], object], *, output: object = None, resumable: b
     """Run a command; print errors that a user can fix in one line, without a traceback.
 
     Args:
-        work: Command to run; if it returns an int, that is the exit code.
-        output: Output of the command, named in the message of a system error without a file name.
-        resumable: Whether the same command resumes an interrupted run.
+        work: command to run; if it returns an int, that is the exit code.
+        output: output of the command, named in the message of a system error without a file name.
+        resumable: whether the same command resumes an interrupted run.
 
     Returns:
         0 or the exit code of `work`; 2 for invalid input (if the error has a `report`, it is
@@ -122,8 +122,8 @@ def signal_exit_code(
     """Print that a signal stopped the command; further signals, from a launcher, are ignored.
 
     Args:
-        stopped: Error that the signal was turned into.
-        resumable: Whether the same command resumes an interrupted run.
+        stopped: error that the signal was turned into.
+        resumable: whether the same command resumes an interrupted run.
         printed: False to print nothing, for processes other than the main one.
 
     Returns:
@@ -151,8 +151,8 @@ def print_written(paths: Iterable[str | os.PathLike[str]], *, stream: TextIO | N
     More than ten files of one folder share a line, with the folder and their number.
 
     Args:
-        paths: Files, or folders whose files belong together; each is reported once.
-        stream: Output stream, for a command whose stdout is data; None for stdout.
+        paths: files, or folders whose files belong together; each is reported once.
+        stream: output stream, for a command whose stdout is data; None for stdout.
     """
     files = list(dict.fromkeys(Path(path) for path in paths))
     of_folder: dict[Path, int] = {}
@@ -235,8 +235,8 @@ def system_error(error: OSError, output: object = None) -> str:
     """One line for an error of the system: file name, reason and, if there is one, the remedy.
 
     Args:
-        error: The error.
-        output: Output of the command, named if the error has no file name.
+        error: the error.
+        output: output of the command, named if the error has no file name.
     """
     where = error.filename or output
     text = error.strerror or _one_line(error)

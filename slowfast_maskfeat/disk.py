@@ -42,10 +42,10 @@ def writing(path: str | os.PathLike[str]) -> Iterator[None]:
     handling of the OSError, safetensors an error that has only the message.
 
     Args:
-        path: File or folder that is written inside of the context.
+        path: file or folder that is written inside of the context.
 
     Raises:
-        OSError: With `path`, for the errors in `WRITE_ERRORS`; other errors are unchanged.
+        OSError: with `path`, for the errors in `WRITE_ERRORS`; other errors are unchanged.
     """
     try:
         yield
@@ -93,7 +93,7 @@ def make_folder(folder: str | os.PathLike[str]) -> Path:
         The folder.
 
     Raises:
-        OSError: It cannot be created; if a file is in the way, the error names that file.
+        OSError: it cannot be created; if a file is in the way, the error names that file.
     """
     folder = Path(folder)
     try:

@@ -30,7 +30,7 @@ from slowfast_maskfeat.workers import SIGNALS
 
 Item = TypeVar("Item")
 AllReduce = Callable[[Tensor, str], Tensor]
-"""Combines a tensor over all processes by "sum", "max" or "min"; see :func:`all_reduce`."""
+"""Combines a tensor over all processes by "sum", "max" or "min"; see `all_reduce`."""
 
 # Of a collective: the other processes wait in one while the main process reads or writes files.
 _TIMEOUT = timedelta(minutes=30)
@@ -49,9 +49,9 @@ class DeviceChoice(NamedTuple):
     """Device type and number of processes of a run.
 
     Attributes:
-        type: ``cpu`` or ``cuda``.
-        num_processes: Processes on this machine, one per GPU; 1 on the CPU.
-        warning: How this differs from ``NUM_GPUS``, for the log, or None.
+        type: `cpu` or `cuda`.
+        num_processes: processes on this machine, one per GPU; 1 on the CPU.
+        warning: how this differs from `NUM_GPUS`, for the log, or None.
     """
 
     type: str
@@ -60,21 +60,21 @@ class DeviceChoice(NamedTuple):
 
 
 def choose_device(num_gpus: int, *, num_available: int | None = None) -> DeviceChoice:
-    """Choose the device from ``NUM_GPUS`` and the GPUs of this machine.
+    """Choose the device from `NUM_GPUS` and the GPUs of this machine.
 
-    ``NUM_GPUS`` 0, or a machine without GPU, means one process on the CPU. Where ``NUM_GPUS`` is
+    `NUM_GPUS` 0, or a machine without GPU, means one process on the CPU. Where `NUM_GPUS` is
     larger than the number of GPUs, all of them are used: the batch size is the total over all
     processes, so the learning rate does not change.
 
     Args:
-        num_gpus: ``NUM_GPUS``.
+        num_gpus: `NUM_GPUS`.
         num_available: GPUs of this machine; None for what torch finds.
 
     Returns:
         Device type, number of processes and a warning or None.
 
     Raises:
-        ValueError: If ``num_gpus`` is negative.
+        ValueError: if `num_gpus` is negative.
     """
     if num_gpus < 0:
         raise ValueError(f"NUM_GPUS must be >= 0 (0 means the CPU), got {num_gpus}")
@@ -100,15 +100,15 @@ def setup(
     """Join the process group of the run.
 
     Args:
-        rank: Number of this process among those of all machines.
-        local_rank: Number of this process on its machine; with ``nccl``, its GPU.
-        world_size: Processes on all machines.
-        backend: ``gloo`` (CPU) or ``nccl`` (GPU).
-        init_method: Rendezvous of the processes: ``tcp://host:port``, ``file:///path`` or
-            ``env://``.
+        rank: number of this process among those of all machines.
+        local_rank: number of this process on its machine; with `nccl`, its GPU.
+        world_size: processes on all machines.
+        backend: `gloo` (CPU) or `nccl` (GPU).
+        init_method: rendezvous of the processes: `tcp://host:port`, `file:///path` or
+            `env://`.
 
     Raises:
-        ValueError: If the backend is unknown, the GPU does not exist, or the processes can't meet
+        ValueError: if the backend is unknown, the GPU does not exist, or the processes can't meet
             at the address, for example because its port is in use.
     """
     if backend not in ("gloo", "nccl"):
@@ -159,17 +159,17 @@ def _ending_at_signals() -> Iterator[None]:
 
 
 def from_environment(backend: str, task: slurm.SlurmTask | None = None) -> bool:
-    """Join the process group of ``torchrun`` or, without it, of SLURM's ``srun``.
+    """Join the process group of `torchrun` or, without it, of SLURM's `srun`.
 
     Args:
-        backend: ``gloo`` or ``nccl``.
-        task: The task of SLURM that this process is; None: by the environment.
+        backend: `gloo` or `nccl`.
+        task: the task of SLURM that this process is; None: by the environment.
 
     Returns:
         Whether one of them started this process as one of several; otherwise nothing is done.
 
     Raises:
-        ValueError: If a variable is missing or not a number, or from :func:`setup`.
+        ValueError: if a variable is missing or not a number, or from `setup`.
     """
     if not started_by_torchrun():
         task = task or slurm.find_task(os.environ)
@@ -219,7 +219,7 @@ def exit_process(code: int) -> NoReturn:
     (https://github.com/pytorch/pytorch/pull/179291).
 
     Args:
-        code: Exit code; a negative one ends the process by that signal, as if it were not handled.
+        code: exit code; a negative one ends the process by that signal, as if it were not handled.
     """
     atexit._run_exitfuncs()
     sys.stdout.flush()
@@ -258,10 +258,10 @@ def own_device(device_type: str) -> torch.device:
     """Device of this process.
 
     Args:
-        device_type: ``cpu`` or ``cuda``, from :func:`choose_device`.
+        device_type: `cpu` or `cuda`, from `choose_device`.
 
     Returns:
-        The CPU, or the GPU that :func:`setup` made the current one.
+        The CPU, or the GPU that `setup` made the current one.
     """
     if device_type == "cuda":
         return torch.device("cuda", torch.cuda.current_device())
@@ -278,11 +278,11 @@ def all_reduce(tensor: Tensor, operation: str = "sum") -> Tensor:
     """Combine a tensor over all processes, without gradient.
 
     Args:
-        tensor: Any shape, the same on all processes; not changed.
-        operation: ``sum``, ``max`` or ``min``.
+        tensor: any shape, the same on all processes; not changed.
+        operation: `sum`, `max` or `min`.
 
     Returns:
-        The combined tensor, on the same device; in a run of one process, ``tensor`` itself.
+        The combined tensor, on the same device; in a run of one process, `tensor` itself.
     """
     if world_size() == 1:
         return tensor
@@ -314,10 +314,10 @@ def all_reduce_with_grad(tensor: Tensor) -> Tensor:
     holds all of the data.
 
     Args:
-        tensor: Any shape, the same on all processes; a floating-point type.
+        tensor: any shape, the same on all processes; a floating-point type.
 
     Returns:
-        The sum, on the same device; in a run of one process, ``tensor`` itself.
+        The sum, on the same device; in a run of one process, `tensor` itself.
     """
     if world_size() == 1:
         return tensor
@@ -326,13 +326,13 @@ def all_reduce_with_grad(tensor: Tensor) -> Tensor:
 
 
 def gather_with_grad(rows: Tensor) -> Tensor:
-    """Join the rows of all processes, with gradient; collective as :func:`all_reduce_with_grad`.
+    """Join the rows of all processes, with gradient; collective as `all_reduce_with_grad`.
 
     Args:
         rows: (B, ...) of this process, the same shape on all; a floating-point type.
 
     Returns:
-        (P * B, ...) in the order of the P processes; in a run of one process, ``rows`` itself.
+        (P * B, ...) in the order of the P processes; in a run of one process, `rows` itself.
     """
     if world_size() == 1:
         return rows
@@ -352,10 +352,10 @@ def gather_objects(item: Item) -> list[Item]:
     """Gather the items of all processes on every process.
 
     Args:
-        item: Any picklable object.
+        item: any picklable object.
 
     Returns:
-        ``world_size()`` items, by rank.
+        `world_size()` items, by rank.
     """
     if world_size() == 1:
         return [item]
@@ -377,15 +377,15 @@ def wrap(model: nn.Module, *, has_idle_parameters: bool = False) -> nn.Module:
     """Wrap a model so that backward SUMS the gradients over all processes.
 
     DistributedDataParallel by itself averages them. Sums let
-    :class:`slowfast_maskfeat.engine.gradient_step.GradientStep` divide by the number of all terms,
+    `GradientStep` divide by the number of all terms,
     in one process as in many.
 
-    With several backward passes before a step, run all but the last inside ``with
-    without_gradient_exchange(model):``, or the sums of the first would be summed again.
+    With several backward passes before a step, run all but the last inside `with
+    without_gradient_exchange(model):`, or the sums of the first would be summed again.
 
     Args:
-        model: A model on its device.
-        has_idle_parameters: Some losses do not depend on all of its parameters; finding these takes
+        model: a model on its device.
+        has_idle_parameters: some losses do not depend on all of its parameters; finding these takes
             a pass over the graph in each step.
 
     Returns:
@@ -417,7 +417,7 @@ def without_gradient_exchange(model: nn.Module) -> AbstractContextManager[None]:
     The next backward outside sums over the processes what each has accumulated.
 
     Args:
-        model: From :func:`wrap`.
+        model: from `wrap`.
     """
     if isinstance(model, DistributedDataParallel):
         return model.no_sync()

@@ -19,7 +19,7 @@ from torch import Tensor, nn
 def move_average(
     averages: Sequence[Tensor], currents: Sequence[Tensor], decay: float, taken: Tensor | None
 ) -> None:
-    """Update averages in place to ``decay * average + (1 - decay) * current``.
+    """Update averages in place to `decay * average + (1 - decay) * current`.
 
     Args:
         averages: floating-point tensors.
@@ -39,7 +39,7 @@ def move_average(
 
 
 class WeightAverage:
-    """Moving average of all floating-point entries of a model's ``state_dict``, for evaluation.
+    """Moving average of all floating-point entries of a model's `state_dict`, for evaluation.
 
     Other entries are copied.
 
@@ -78,7 +78,7 @@ class WeightAverage:
 
     @contextmanager
     def swapped(self, model: nn.Module) -> Iterator[None]:
-        """Use the averaged weights in the model inside the ``with``, and restore its own after it.
+        """Use the averaged weights in the model inside the `with`, and restore its own after it.
 
         Args:
             model: the model of the average; its tensors are changed in place, so that DDP and
@@ -93,14 +93,14 @@ class WeightAverage:
             _overwrite(state, own)
 
     def state_dict(self) -> dict[str, Any]:
-        """Return ``decay`` and ``weights`` (name -> tensor), for a checkpoint."""
+        """Return `decay` and `weights` (name -> tensor), for a checkpoint."""
         return {"decay": self.decay, "weights": self.weights}
 
     def load_state_dict(self, state: Mapping[str, Any]) -> None:
         """Restore the weights; the decay stays as constructed, since a config may change it.
 
         Args:
-            state: from :meth:`state_dict`.
+            state: from `state_dict`.
 
         Raises:
             ValueError: the names differ from the model's.

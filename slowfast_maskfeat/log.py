@@ -25,7 +25,7 @@ class EventLog:
     """Appends one JSON object per line, flushed at once; numbers that are not finite become null.
 
     Args:
-        path: The file, that of :func:`event_log_path`; its folder is created if needed. None
+        path: the file, that of `event_log_path`; its folder is created if needed. None
             writes nothing, for the processes that are not the main one.
     """
 
@@ -43,13 +43,13 @@ class EventLog:
         """Write one event.
 
         Args:
-            event: Kind of event: ``start``, ``train``, ``epoch``, ``validation`` ...
-            **fields: Numbers, strings, lists and dicts. NumPy and torch scalars are converted to
+            event: kind of event: `start`, `train`, `epoch`, `validation` ...
+            **fields: numbers, strings, lists and dicts. NumPy and torch scalars are converted to
                 numbers, which synchronizes with the device.
 
         Raises:
-            TypeError: If a value cannot be written as JSON.
-            OSError: If the disk is full; the error names the file.
+            TypeError: if a value cannot be written as JSON.
+            OSError: if the disk is full; the error names the file.
         """
         if self._file is None:
             return
@@ -66,7 +66,7 @@ class EventLog:
 
 
 def event_log_path(folder: str | os.PathLike[str]) -> Path:
-    """Path of the log in the folder of a run, ``OUTPUT_DIR``."""
+    """Path of the log in the folder of a run, `OUTPUT_DIR`."""
     return Path(folder) / "stats.jsonl"
 
 
@@ -136,11 +136,11 @@ class Progress:
     over all updates so far; after the first twelve, over those after the first two.
 
     Args:
-        total: Steps of the loop.
-        description: Name of the loop, such as ``epoch 3/300``.
-        stream: Output stream; None for stderr.
-        initial: Steps done before, when a run resumes within an epoch.
-        seconds_between_lines: Shortest time between two plain lines.
+        total: steps of the loop.
+        description: name of the loop, such as `epoch 3/300`.
+        stream: output stream; None for stderr.
+        initial: steps done before, when a run resumes within an epoch.
+        seconds_between_lines: shortest time between two plain lines.
         enabled: False shows nothing, for the processes that are not the main one.
     """
 
@@ -172,8 +172,8 @@ class Progress:
         """Count steps, and show them if it is time to.
 
         Args:
-            n: Steps done since the last call.
-            **shown: Values shown after the rate, such as ``loss=0.123``; kept until replaced.
+            n: steps done since the last call.
+            **shown: values shown after the rate, such as `loss=0.123`; kept until replaced.
         """
         if not self._enabled:
             return
@@ -251,7 +251,7 @@ def _make_bar(total: int, description: str, stream: TextIO, initial: int) -> Any
 
 
 def format_duration(seconds: float) -> str:
-    """Seconds as ``m:ss``, ``h:mm:ss`` or ``d days h:mm:ss``."""
+    """Seconds as `m:ss`, `h:mm:ss` or `d days h:mm:ss`."""
     minutes, rest = divmod(round(max(seconds, 0.0)), 60)
     hours, minutes = divmod(minutes, 60)
     days, hours = divmod(hours, 24)
@@ -267,7 +267,7 @@ def _short(value: Any) -> str:
 class Throughput:
     """Measures clips per second and the share of time spent waiting for data.
 
-    ``with throughput.waiting(): batch = next(batches)``, then ``throughput.count(len(batch))``.
+    `with throughput.waiting(): batch = next(batches)`, then `throughput.count(len(batch))`.
     """
 
     def __init__(self) -> None:
@@ -289,7 +289,7 @@ class Throughput:
         self._num_clips += num_clips
 
     def take(self) -> dict[str, float]:
-        """``seconds``, ``clips_per_second`` and ``data_wait`` (0 to 1) since the last call."""
+        """`seconds`, `clips_per_second` and `data_wait` (0 to 1) since the last call."""
         now = time.perf_counter()
         seconds = max(now - self._start, 1e-9)
         measured = {

@@ -23,9 +23,9 @@ def resize_spatial(
 
     Args:
         table: (1, source_h * source_w, D) or (t, source_h * source_w, D).
-        source: Rows and columns of the table.
-        target: Rows and columns of the result.
-        offset: Added to these before the scale is computed from them. The official code of DINO has
+        source: rows and columns of the table.
+        target: rows and columns of the result.
+        offset: added to these before the scale is computed from them. The official code of DINO has
             0.1, against rounding errors in the size of the result; it moves the sampled points.
 
     Returns:
@@ -48,7 +48,7 @@ def resize_temporal(table: Tensor, *, length: int) -> Tensor:
 
     Args:
         table: (1, source_length, D).
-        length: Length of the result.
+        length: length of the result.
 
     Returns:
         (1, length, D); the same tensor if the length does not change.
@@ -69,9 +69,9 @@ def separable_positions(
     Args:
         spatial: (1, h * w, D) on the source grid.
         temporal: (1, t, D) on the source grid.
-        source: Grid of the tables.
-        target: Grid of the result.
-        offset: See `resize_spatial`.
+        source: grid of the tables.
+        target: grid of the result.
+        offset: see `resize_spatial`.
 
     Returns:
         (1, N, D) on the target grid, ordered by (t, h, w).
@@ -89,9 +89,9 @@ def joint_positions(table: Tensor, *, source: Grid, target: Grid, offset: float 
 
     Args:
         table: (1, N, D) on the source grid.
-        source: Grid of the table.
-        target: Grid of the result.
-        offset: See `resize_spatial`.
+        source: grid of the table.
+        target: grid of the result.
+        offset: see `resize_spatial`.
 
     Returns:
         (1, N, D) on the target grid.
@@ -118,9 +118,9 @@ def resize_bias_table(
     Args:
         table: ((2 h - 1) (2 w - 1) [+ 3], heads); the last three rows are the class token's and are
             kept.
-        source: Rows h and columns w of the table's patches.
-        target: Rows and columns of the result.
-        has_cls: Whether there is a class token.
+        source: rows h and columns w of the table's patches.
+        target: rows and columns of the result.
+        has_cls: whether there is a class token.
 
     Returns:
         ((2 h' - 1) (2 w' - 1) [+ 3], heads); the same tensor if the size does not change.

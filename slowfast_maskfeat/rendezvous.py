@@ -25,10 +25,10 @@ def check_address(init_method: str) -> None:
     """Check the form of an address at which processes can meet.
 
     Args:
-        init_method: Rendezvous of the processes, of ``--init_method``.
+        init_method: rendezvous of the processes, of `--init_method`.
 
     Raises:
-        ValueError: It has another form, or a port that does not exist.
+        ValueError: it has another form, or a port that does not exist.
     """
     address = urlparse(init_method)
     try:
@@ -51,10 +51,10 @@ def check_port_is_free(init_method: str) -> None:
     """Check the port of an address on this machine, where its first process will listen.
 
     Args:
-        init_method: Rendezvous of the processes; without a port, nothing is checked.
+        init_method: rendezvous of the processes; without a port, nothing is checked.
 
     Raises:
-        ValueError: If another program listens on the port.
+        ValueError: if another program listens on the port.
     """
     _, port = _source_and_port(init_method)
     if not port:
@@ -86,16 +86,16 @@ def meet(store: Store, rank: int, world_size: int, timeout: timedelta) -> Store:
     number of its own, and answers again where a count that it read was of an earlier attempt.
 
     Args:
-        store: Store of all attempts.
-        rank: Number of this process.
-        world_size: Number of processes.
-        timeout: For how long to wait for the others.
+        store: store of all attempts.
+        rank: number of this process.
+        world_size: number of processes.
+        timeout: for how long to wait for the others.
 
     Returns:
         A view of the store in which nothing is written yet.
 
     Raises:
-        ValueError: If a process does not come in time.
+        ValueError: if a process does not come in time.
     """
     arrival = store.add(f"arrivals/{rank}", 1)
     if rank:

@@ -19,7 +19,7 @@ def roi_align(
     spatial_scale: float,
     aligned: bool = True,
 ) -> Tensor:
-    """Crops boxes from feature maps: bins of a regular grid, each the mean of its samples.
+    """Crop boxes from feature maps: bins of a regular grid, each the mean of its samples.
 
     A bin has as many samples along each side as it spans positions, rounded up; so a box without
     area has none and gives 0. They are a regular grid too, and bilinear interpolation treats rows
@@ -33,9 +33,9 @@ def roi_align(
     Args:
         features: (B, C, H, W). Half precision is computed in float32.
         boxes: (R, 5): index in the batch, x1, y1, x2, y2 in pixels. No gradient goes to them.
-        output_size: Bins P along each side, or along rows and columns.
-        spatial_scale: Positions of the map per pixel, 1 / stride.
-        aligned: Place pixel x at position x * spatial_scale - 0.5, where its center belongs. False
+        output_size: bins P along each side, or along rows and columns.
+        spatial_scale: positions of the map per pixel, 1 / stride.
+        aligned: place pixel x at position x * spatial_scale - 0.5, where its center belongs. False
             is the older form: not shifted, and boxes at least one position wide.
 
     Returns:
@@ -43,7 +43,7 @@ def roi_align(
         without boxes.
 
     Raises:
-        ValueError: A shape or number is not as above, or a box on the CPU names a clip that is not
+        ValueError: a shape or number is not as above, or a box on the CPU names a clip that is not
             in the batch. On other devices, where a check would wait, and in a graph of
             torch.compile, where it would break the graph, its features are NaN.
     """
@@ -125,9 +125,9 @@ def _bin_weights(
     Args:
         low: (R,) where the boxes start, in positions of the map.
         high: (R,) where they end.
-        size: Positions of the axis.
+        size: positions of the axis.
         num_bins: P.
-        least_extent: Smaller boxes grow to this; None: they stay.
+        least_extent: smaller boxes grow to this; None: they stay.
 
     Returns:
         (R, P, size).

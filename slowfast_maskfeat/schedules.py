@@ -3,7 +3,7 @@
 The cosine form follows Loshchilov and Hutter, "SGDR: Stochastic Gradient Descent with Warm
 Restarts" (ICLR 2017), without restarts; the linear warm-up follows Goyal et al., "Accurate, Large
 Minibatch SGD" (2017). Names and meanings of the learning rate's settings are PySlowFast's
-``SOLVER`` keys.
+`SOLVER` keys.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ from numbers import Real
 from typing import Literal, NamedTuple
 
 POLICIES = ("cosine", "steps_with_relative_lrs")
-"""Values of ``SOLVER.LR_POLICY``."""
+"""Values of `SOLVER.LR_POLICY`."""
 
 Shape = Literal["cosine", "linear", "constant"]
 
@@ -31,16 +31,16 @@ def epoch_of(progress: float, num_epochs: int) -> int:
 class Schedule:
     """A number as a function of progress, such as a momentum, a temperature or a weight decay.
 
-    The cosine is ``end + (start - end) * (1 + cos(pi * progress)) / 2``, the form of BYOL
+    The cosine is `end + (start - end) * (1 + cos(pi * progress)) / 2`, the form of BYOL
     (arXiv 2006.07733, section 3.2) and DINO (arXiv 2104.14294, section 3.1). The caller defines the
-    progress, which decides whether the last of ``n`` values is ``end``: step ``i`` has progress
-    ``i / n`` in DINO's and iBOT's code, which never reaches it, and ``i / (n - 1)`` in lightly's,
-    which does. A warm-up over the first ``w`` steps is a schedule of its own over ``i / w``.
+    progress, which decides whether the last of `n` values is `end`: step `i` has progress
+    `i / n` in DINO's and iBOT's code, which never reaches it, and `i / (n - 1)` in lightly's,
+    which does. A warm-up over the first `w` steps is a schedule of its own over `i / w`.
 
     Attributes:
-        start: Value at progress 0.
-        end: Value at progress 1; equal to ``start`` for a constant.
-        shape: Course in between.
+        start: value at progress 0.
+        end: value at progress 1; equal to `start` for a constant.
+        shape: course in between.
     """
 
     start: float
@@ -68,10 +68,10 @@ class EpochWarmup:
     It is constant within an epoch, as in DINO's and iBOT's code.
 
     Attributes:
-        start: Value in the first epoch.
-        end: Value in epoch ``num_epochs`` and all later ones.
-        num_epochs: Length of the rise, counted from 1; below 2 there is none, and with 1 the first
-            epoch still has ``start``.
+        start: value in the first epoch.
+        end: value in epoch `num_epochs` and all later ones.
+        num_epochs: length of the rise, counted from 1; below 2 there is none, and with 1 the first
+            epoch still has `start`.
     """
 
     start: float
@@ -95,19 +95,19 @@ class LearningRates(NamedTuple):
 
 
 def scale_by_shards(rates: LearningRates, num_shards: int) -> LearningRates:
-    """Multiply all three rates by the number of machines (``SOLVER.BASE_LR_SCALE_NUM_SHARDS``).
+    """Multiply all three rates by the number of machines (`SOLVER.BASE_LR_SCALE_NUM_SHARDS`).
 
     The number of processes on a machine and the batch size do not count.
 
     Args:
-        rates: The configured rates, for one machine.
-        num_shards: Number of machines, ``NUM_SHARDS``, at least 1.
+        rates: the configured rates, for one machine.
+        num_shards: number of machines, `NUM_SHARDS`, at least 1.
 
     Returns:
         The scaled rates.
 
     Raises:
-        ValueError: If ``num_shards`` is below 1.
+        ValueError: if `num_shards` is below 1.
     """
     if num_shards < 1:
         raise ValueError(f"NUM_SHARDS, the number of machines, must be >= 1, got {num_shards}")
@@ -130,33 +130,33 @@ def learning_rate(
 ) -> float:
     """The learning rate at a fractional epoch.
 
-    Before ``warmup_epochs`` it rises linearly from ``warmup_start_lr`` to the policy's rate AT
-    ``warmup_epochs``, which is ``base_lr`` only where the policy starts there. Training may end
+    Before `warmup_epochs` it rises linearly from `warmup_start_lr` to the policy's rate AT
+    `warmup_epochs`, which is `base_lr` only where the policy starts there. Training may end
     before the warm-up does (deviation: the published code then fails).
 
     Args:
-        epoch: Finished epochs plus the finished share of the current one.
-        policy: ``cosine`` or ``steps_with_relative_lrs`` (``SOLVER.LR_POLICY``).
-        base_lr: ``SOLVER.BASE_LR``, already scaled by :func:`scale_by_shards` where configured.
-        end_lr: ``SOLVER.COSINE_END_LR``, the cosine's value at ``max_epoch``.
-        max_epoch: ``SOLVER.MAX_EPOCH``, the length of training in epochs.
-        warmup_epochs: ``SOLVER.WARMUP_EPOCHS``.
-        warmup_start_lr: ``SOLVER.WARMUP_START_LR``.
-        warmup_last_step: Length in epochs of the warm-up's last step, which then has the rate at
-            ``warmup_epochs`` already, as in the code of BEiT, DINO and iBOT
-            (``SOLVER.WARMUP_INCLUDES_END``); a warm-up of one step stays at its start. 0: the rise
+        epoch: finished epochs plus the finished share of the current one.
+        policy: `cosine` or `steps_with_relative_lrs` (`SOLVER.LR_POLICY`).
+        base_lr: `SOLVER.BASE_LR`, already scaled by `scale_by_shards` where configured.
+        end_lr: `SOLVER.COSINE_END_LR`, the cosine's value at `max_epoch`.
+        max_epoch: `SOLVER.MAX_EPOCH`, the length of training in epochs.
+        warmup_epochs: `SOLVER.WARMUP_EPOCHS`.
+        warmup_start_lr: `SOLVER.WARMUP_START_LR`.
+        warmup_last_step: length in epochs of the warm-up's last step, which then has the rate at
+            `warmup_epochs` already, as in the code of BEiT, DINO and iBOT
+            (`SOLVER.WARMUP_INCLUDES_END`); a warm-up of one step stays at its start. 0: the rise
             ends after the last step.
-        cosine_after_warmup: Whether the cosine begins at the end of the warm-up instead of at
-            epoch 0 (``SOLVER.COSINE_AFTER_WARMUP``).
-        steps: ``SOLVER.STEPS``, the epoch at which each stage begins; the first is 0.
-        lrs: ``SOLVER.LRS``, the rate of each stage as a multiple of ``base_lr``.
+        cosine_after_warmup: whether the cosine begins at the end of the warm-up instead of at
+            epoch 0 (`SOLVER.COSINE_AFTER_WARMUP`).
+        steps: `SOLVER.STEPS`, the epoch at which each stage begins; the first is 0.
+        lrs: `SOLVER.LRS`, the rate of each stage as a multiple of `base_lr`.
 
     Returns:
-        The rate of a parameter group whose ``lr_scale`` is 1.
+        The rate of a parameter group whose `lr_scale` is 1.
 
     Raises:
-        ValueError: If a number is negative or not finite, or the settings contradict each other;
-            the message names the argument or the ``SOLVER`` key.
+        ValueError: if a number is negative or not finite, or the settings contradict each other;
+            the message names the argument or the `SOLVER` key.
     """
     _check_numbers(
         {

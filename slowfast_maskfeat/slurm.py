@@ -1,4 +1,4 @@
-"""Tasks that SLURM's ``srun`` starts: rank, number of tasks and meeting address of a process.
+"""Tasks that SLURM's `srun` starts: rank, number of tasks and meeting address of a process.
 
 The variables are those of srun's manual (https://slurm.schedmd.com/srun.html, "Output environment
 variables").
@@ -27,11 +27,11 @@ class SlurmTask(NamedTuple):
     """A process among the tasks of a step.
 
     Attributes:
-        rank: Its number among the tasks of all nodes.
-        local_rank: Its number on its node.
-        num_tasks: Tasks on all nodes, at least 2.
-        is_alone: Whether each node has one task.
-        address: Where the tasks meet: ``tcp://node:port``, on the node of the first.
+        rank: its number among the tasks of all nodes.
+        local_rank: its number on its node.
+        num_tasks: tasks on all nodes, at least 2.
+        is_alone: whether each node has one task.
+        address: where the tasks meet: `tcp://node:port`, on the node of the first.
     """
 
     rank: int
@@ -50,17 +50,17 @@ class SlurmTask(NamedTuple):
 def find_task(environment: Mapping[str, str]) -> SlurmTask | None:
     """Find the task that this process is.
 
-    A batch script and a shell of ``salloc`` or ``srun --pty`` have variables of the job, but are
+    A batch script and a shell of `salloc` or `srun --pty` have variables of the job, but are
     not one of several tasks that could meet; nor is the only task of a step.
 
     Args:
-        environment: Environment variables.
+        environment: environment variables.
 
     Returns:
-        The task, or None if ``srun`` did not start this process as one of several tasks.
+        The task, or None if `srun` did not start this process as one of several tasks.
 
     Raises:
-        ValueError: If a variable is missing or malformed; the message names it.
+        ValueError: if a variable is missing or malformed; the message names it.
     """
     if not _is_in_step(environment):
         return None
@@ -83,7 +83,7 @@ def unused_tasks(environment: Mapping[str, str]) -> str | None:
     """Describe the tasks of a job that this process is not one of, because srun did not start it.
 
     Args:
-        environment: Environment variables.
+        environment: environment variables.
 
     Returns:
         A note for the user, or None if the job has no further task.
@@ -147,13 +147,13 @@ def expand_nodes(text: str) -> list[str]:
     """Expand SLURM's list of nodes.
 
     Args:
-        text: Such as ``node[01-03,07],login1``; brackets may occur several times in a name.
+        text: such as `node[01-03,07],login1`; brackets may occur several times in a name.
 
     Returns:
-        Names in the order of the list: ``node01``, ``node02``, ``node03``, ``node07``, ``login1``.
+        Names in the order of the list: `node01`, `node02`, `node03`, `node07`, `login1`.
 
     Raises:
-        ValueError: If it is not such a list.
+        ValueError: if it is not such a list.
     """
     nodes: list[str] = []
     position = 0

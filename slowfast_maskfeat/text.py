@@ -26,7 +26,7 @@ def printable(text: str) -> str:
     that are not UTF-8 become escapes as in a Python string; newlines and tabs stay.
 
     Args:
-        text: Any text, such as a class name from a file.
+        text: any text, such as a class name from a file.
     """
     if text.isprintable():
         return text
@@ -47,8 +47,8 @@ def quoted(value: object, limit: int = MAX_QUOTED) -> str:
     """Quote a value in a message: its `repr` in at most `limit` characters.
 
     Args:
-        value: Any value; large ones are not converted as a whole.
-        limit: Number of characters.
+        value: any value; large ones are not converted as a whole.
+        limit: number of characters.
     """
     if isinstance(value, str) and len(value) > limit:
         mark = repr(value[:limit])[0]

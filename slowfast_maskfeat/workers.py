@@ -74,7 +74,7 @@ def become_worker(parent: int | None = None) -> None:
     """Ignore `SIGNALS` in this process, and end with its parent.
 
     Args:
-        parent: From `parent_of_workers`, called where this process was started. None leaves it to
+        parent: from `parent_of_workers`, called where this process was started. None leaves it to
             the caller that the process ends with its parent.
     """
     for number in SIGNALS:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import ast
+import re
 import shutil
 import subprocess
 import sys
@@ -32,6 +34,19 @@ def test_a_checker_finds_nothing(name):
         [_program(program), *arguments], cwd=ROOT, capture_output=True, text=True, check=False
     )
     assert done.returncode == 0, done.stdout + done.stderr
+
+
+def test_docstrings_are_written_alike():
+    """Entries of `Args:`, `Raises:` and the like begin in lower case; Markdown has no roles."""
+    entry = re.compile(r"^ +\*{0,2}\w+: (The|A|An|If|It|There|Whether) ", re.MULTILINE)
+    found = []
+    for path in sorted((ROOT / "slowfast_maskfeat").rglob("*.py")):
+        for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
+            if isinstance(node, ast.FunctionDef | ast.ClassDef):
+                text = ast.get_docstring(node) or ""
+                if entry.search(text) or "``" in text or re.search(r":\w+:`", text):
+                    found.append(f"{path.relative_to(ROOT)}:{node.lineno} {node.name}")
+    assert not found
 
 
 def test_these_are_the_checks_of_make_lint():

@@ -213,7 +213,7 @@ class FrameRecorder:
     """View that records which frames are sampled, without decoding them.
 
     Attributes:
-        view: View whose sampling is used.
+        view: view whose sampling is used.
         requested: (path, indices) of each clip.
     """
 
@@ -305,12 +305,12 @@ def loader_of(
     """Training loader of a configuration for the videos of `write_videos`.
 
     Args:
-        cfg: Configuration; it is not changed.
-        folder: Folder of the videos.
-        batch_size: Number of videos; a batch is a quarter of them.
-        num_workers: Number of worker processes.
-        decoder: Decoder; empty for that of the configuration.
-        on_device: Whether RandAugment and resizing are done on the device (AUG.ON_DEVICE).
+        cfg: configuration; it is not changed.
+        folder: folder of the videos.
+        batch_size: number of videos; a batch is a quarter of them.
+        num_workers: number of worker processes.
+        decoder: decoder; empty for that of the configuration.
+        on_device: whether RandAugment and resizing are done on the device (AUG.ON_DEVICE).
     """
     cfg = cfg.clone()
     cfg.defrost()

@@ -263,10 +263,10 @@ def tabulate(
     """Rates and ratios, one record per decoder and number of workers.
 
     Args:
-        rows: Times from `measure_rates`.
-        num_clips: Clips per epoch.
-        batch: Clips per training step.
-        step_seconds: Seconds of an accelerator per step; 0 to leave out the waiting time.
+        rows: times from `measure_rates`.
+        num_clips: clips per epoch.
+        batch: clips per training step.
+        step_seconds: seconds of an accelerator per step; 0 to leave out the waiting time.
     """
     records = []
     for decoder, num_workers in [(name, workers) for name, workers, form in rows if form == BARE]:

@@ -37,9 +37,9 @@ def measure_latency(file: Path, cfg: CfgNode, repeats: int, *, backend: str = "i
 
     Args:
         file: YAML file of the configuration, for the title.
-        cfg: Configuration of a classifier.
-        repeats: Number of timed rounds.
-        backend: Of torch.compile.
+        cfg: configuration of a classifier.
+        repeats: number of timed rounds.
+        backend: of torch.compile.
     """
     torch.manual_seed(0)
     model = build_model(cfg).eval()

@@ -22,11 +22,11 @@ class Row:
     """One measured variant.
 
     Attributes:
-        name: Name of the variant.
+        name: name of the variant.
         unit: "s" or "MiB".
-        values: One per repeat; wall-clock time for "s".
+        values: one per repeat; wall-clock time for "s".
         cpu: CPU seconds of this process, all threads, one per repeat; empty if not meaningful.
-        per: Number of clips that a value covers, for a rate; 0 for no rate.
+        per: number of clips that a value covers, for a rate; 0 for no rate.
     """
 
     name: str
@@ -41,10 +41,10 @@ class Table:
     """Rows that are compared with the last one.
 
     Attributes:
-        section: One of `SECTIONS`.
-        title: Measured quantity and its setting.
-        rows: Measured variants, the baseline last.
-        is_cost: Ratios are of a row to the last one, not of the last one to a row.
+        section: one of `SECTIONS`.
+        title: measured quantity and its setting.
+        rows: measured variants, the baseline last.
+        is_cost: ratios are of a row to the last one, not of the last one to a row.
     """
 
     section: str
@@ -79,9 +79,9 @@ def take_turns(
     """Time functions in turns, after one untimed round.
 
     Args:
-        forms: Name -> function of the round number, counted from 0.
-        repeats: Number of timed rounds; every other one runs in reverse order.
-        device: Device that is synchronized before the clock is read.
+        forms: name -> function of the round number, counted from 0.
+        repeats: number of timed rounds; every other one runs in reverse order.
+        device: device that is synchronized before the clock is read.
 
     Returns:
         Name -> row of seconds.

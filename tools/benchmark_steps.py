@@ -46,10 +46,10 @@ def make_state(
     MODEL.KERNELS and TRAIN.COMPILE have their meaning.
 
     Args:
-        cfg: Configuration.
-        form: One of the forms above.
-        device: Device of the step.
-        move: Function that moves a module there; None: `Module.to`.
+        cfg: configuration.
+        form: one of the forms above.
+        device: device of the step.
+        move: function that moves a module there; None: `Module.to`.
     """
     torch.manual_seed(0)
     move = move or (lambda module: module.to(device))
@@ -81,8 +81,8 @@ def make_batch(cfg: CfgNode, size: int) -> ClipBatch:
     """Batch of random clips with masks and labels, of all kinds of views, as a loader returns it.
 
     Args:
-        cfg: Configuration.
-        size: Number of samples.
+        cfg: configuration.
+        size: number of samples.
     """
     generator = np.random.default_rng(0)
     method, data = find_method(cfg), cfg.DATA

@@ -35,8 +35,8 @@ def target_pairs(folder: Path, *, quick: bool = False) -> dict[str, Pairs]:
     """Write the frozen networks, and return the keys that each target needs.
 
     Args:
-        folder: Existing folder for the networks.
-        quick: Write tiny networks, which fit the images of the demo.
+        folder: existing folder for the networks.
+        quick: write tiny networks, which fit the images of the demo.
     """
     classes = {} if quick else {"MODEL.NUM_CLASSES": NUM_CLASSES}
     teacher = _save(folder / "teacher.pyth", QUICK_TEACHER if quick else TEACHER, classes)

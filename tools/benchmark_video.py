@@ -22,9 +22,9 @@ def write_videos(
     """Render H.264 files and write their annotation file `train.csv`.
 
     Args:
-        folder: Output folder.
-        num_videos: Number of videos.
-        num_frames: Frames per video, at 30 frames/s, with a key frame every 250.
+        folder: output folder.
+        num_videos: number of videos.
+        num_frames: frames per video, at 30 frames/s, with a key frame every 250.
         size: (height, width) in pixels.
 
     Returns:
@@ -45,8 +45,8 @@ def decode_by_hand(path: str, indices: NDArray[np.integer]) -> NDArray[np.uint8]
     """Decode with PyAV alone: all frames since the key frame, of which the requested are kept.
 
     Args:
-        path: File written by `write_videos`.
-        indices: Ascending frame indices.
+        path: file written by `write_videos`.
+        indices: ascending frame indices.
 
     Returns:
         (T, H, W, 3) uint8 RGB.

@@ -60,8 +60,8 @@ def write_images(folder: Path, *, num_images: int, size: tuple[int, int]) -> Non
     """Write JPEG files of smooth random colors with grain, and their annotation file `train.csv`.
 
     Args:
-        folder: Output folder.
-        num_images: Number of images.
+        folder: output folder.
+        num_images: number of images.
         size: (height, width) in pixels.
     """
     generator = np.random.default_rng(0)
@@ -80,8 +80,8 @@ def views_config(cfg: CfgNode, *, images: bool) -> CfgNode:
     """Configuration of 2 global and 4 local views, of the clip shape of `cfg`.
 
     Args:
-        cfg: Configuration; it is not changed.
-        images: Clips of one frame.
+        cfg: configuration; it is not changed.
+        images: clips of one frame.
     """
     data = cfg.DATA
     options: dict[str, object] = {
@@ -122,11 +122,11 @@ def measure_views(
     """Cost of all views against the sum of their crops alone, in this process.
 
     Args:
-        cfg: From `views_config`.
-        folder: Folder of `train.csv`.
-        num_rows: Its rows.
-        repeats: Timed rounds.
-        images: As in `views_config`.
+        cfg: from `views_config`.
+        folder: folder of `train.csv`.
+        num_rows: its rows.
+        repeats: timed rounds.
+        images: as in `views_config`.
 
     Returns:
         Records with decoding, where each crop alone decodes for itself, and from decoded frames.

@@ -37,7 +37,7 @@ def read_table(text: str) -> dict[str, dict[str, str]]:
     """Outcome by file and decoder in a document.
 
     Raises:
-        ValueError: The document has no such table.
+        ValueError: the document has no such table.
     """
     lines = text.splitlines()
     if HEADER not in lines:

@@ -68,17 +68,17 @@ def run_stage(
     """Run run_net.py; an interrupted run is resumed.
 
     Args:
-        config: Name of a file in configs/demo, without its suffix.
-        folder: Output folder of the run.
-        keys: Configuration keys and values, such as the paths of the data.
-        pairs: Further keys and values, alternating, which override `keys`.
-        budget: Fraction of the epochs.
+        config: name of a file in configs/demo, without its suffix.
+        folder: output folder of the run.
+        keys: configuration keys and values, such as the paths of the data.
+        pairs: further keys and values, alternating, which override `keys`.
+        budget: fraction of the epochs.
 
     Returns:
         Seconds of the run.
 
     Raises:
-        CalledProcessError: The run failed.
+        CalledProcessError: the run failed.
     """
     path = ROOT / "configs" / "demo" / f"{config}.yaml"
     command = [
@@ -127,8 +127,8 @@ def validation_curves(
     """Validation results by epoch, in the form of `accuracy_curves`.
 
     Args:
-        runs: Title -> folders, one per seed.
-        value: Maps a validation event to the value to plot.
+        runs: title -> folders, one per seed.
+        value: maps a validation event to the value to plot.
 
     Returns:
         Title -> (epochs, values of each seed at these epochs).

@@ -28,9 +28,9 @@ class Loading:
     """A way of loading.
 
     Attributes:
-        form: Its name.
-        clips: Of each decoded video (AUG.NUM_SAMPLE).
-        on_device: Whether the device crops (AUG.ON_DEVICE).
+        form: its name.
+        clips: of each decoded video (AUG.NUM_SAMPLE).
+        on_device: whether the device crops (AUG.ON_DEVICE).
         decoder: DATA.DECODING_BACKEND.
     """
 

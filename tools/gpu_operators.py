@@ -38,11 +38,11 @@ class Operator(NamedTuple):
     """A module on random inputs.
 
     Attributes:
-        name: Name of the operator.
-        setting: Its sizes, as text.
-        module: Called with the inputs and a grid.
-        inputs: Tokens of shape (B, ...) in float32, or uint8 clips.
-        grid: Of the tokens.
+        name: name of the operator.
+        setting: its sizes, as text.
+        module: called with the inputs and a grid.
+        inputs: tokens of shape (B, ...) in float32, or uint8 clips.
+        grid: of the tokens.
     """
 
     name: str
@@ -83,8 +83,8 @@ def operators(state: TrainState, size: int, clip_size: tuple[int, int, int]) -> 
     """Yield the operators of a MaskFeat pre-training with random inputs.
 
     Args:
-        state: The pre-training, whose forms of the operators are taken.
-        size: Clips B.
+        state: the pre-training, whose forms of the operators are taken.
+        size: clips B.
         clip_size: (T, H, W) of the clips.
     """
     attentions = [m for m in state.bare.modules() if isinstance(m, PoolingAttention)]
@@ -126,9 +126,9 @@ def measure_operator(operator: Operator, form: str, setting: Setting) -> dict[st
     """Seconds of the forward pass, and of the backward pass if there is one, and peak memory.
 
     Args:
-        operator: What to measure.
-        form: Of `benchmark_steps`; the plain one casts each weight for itself.
-        setting: Where to measure.
+        operator: what to measure.
+        form: of `benchmark_steps`; the plain one casts each weight for itself.
+        setting: where to measure.
     """
     device, dtype = setting.device, PRECISIONS[setting.precision]
     is_trained = operator.inputs.is_floating_point()

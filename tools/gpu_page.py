@@ -39,11 +39,11 @@ class Tests:
     """Outcome of the tests that need a GPU.
 
     Attributes:
-        num_passed: Tests that passed.
-        num_skipped: Tests that were skipped.
-        failed: Names of those that failed.
-        seconds: How long they took.
-        error: Reason why there is no outcome; empty for none.
+        num_passed: tests that passed.
+        num_skipped: tests that were skipped.
+        failed: names of those that failed.
+        seconds: how long they took.
+        error: reason why there is no outcome; empty for none.
     """
 
     num_passed: int = 0
@@ -69,11 +69,11 @@ class Report:
     """Everything that was found.
 
     Attributes:
-        machine: Device, driver, versions, date.
-        tests: Outcome of the tests; None: they were not run.
-        records: Measured rows.
+        machine: device, driver, versions, date.
+        tests: outcome of the tests; None: they were not run.
+        records: measured rows.
         left_out: (row, form) of what was not measured -> the reason.
-        quick: Tiny sizes, whose numbers mean nothing.
+        quick: tiny sizes, whose numbers mean nothing.
     """
 
     machine: Mapping[str, str]
@@ -98,7 +98,7 @@ def page(report: Report | None) -> str:
     """The page as Markdown.
 
     Args:
-        report: What was measured; None: nothing yet.
+        report: what was measured; None: nothing yet.
     """
     if report is None:
         return "\n".join([_INTRODUCTION, f"Measurements: {NOT_MEASURED}.\n", *_goals([])]) + "\n"

@@ -26,11 +26,11 @@ class Record:
 
     Attributes:
         table: STEPS, OPERATORS or LOADING.
-        row: Training, operator, or part of loading.
-        form: Form that was measured.
-        setting: Batch and the like, as text.
-        values: By name; seconds, clips per second, TFLOP/s, fractions and GiB.
-        error: Reason why there are no values; empty for none.
+        row: training, operator, or part of loading.
+        form: form that was measured.
+        setting: batch and the like, as text.
+        values: by name; seconds, clips per second, TFLOP/s, fractions and GiB.
+        error: reason why there are no values; empty for none.
     """
 
     table: str
@@ -59,8 +59,8 @@ class Deadline:
     """Time that is left for the measurements.
 
     Args:
-        seconds: From now on.
-        clock: Seconds since any moment.
+        seconds: from now on.
+        clock: seconds since any moment.
     """
 
     def __init__(self, seconds: float, clock: Callable[[], float] = time.monotonic) -> None:
@@ -81,11 +81,11 @@ class Goal:
     """A figure to reach.
 
     Attributes:
-        text: Measured quantity.
-        limit: Number to reach.
-        find: Records -> the figure, or None if it was not measured.
-        at_least: The limit is the smallest accepted number; otherwise the largest.
-        unit: How it is printed: "clips/s", "%" or "x".
+        text: measured quantity.
+        limit: number to reach.
+        find: records -> the figure, or None if it was not measured.
+        at_least: the limit is the smallest accepted number; otherwise the largest.
+        unit: how it is printed: "clips/s", "%" or "x".
     """
 
     text: str

@@ -60,11 +60,11 @@ def measure(
     """Measure sections until the time is up; yields the records that it adds to the report.
 
     Args:
-        names: Of `SECTIONS`.
-        setting: Where to measure, and how.
-        deadline: When to stop.
-        report: Gets the records; what it has as left out is what is expected.
-        in_process: Measure in this process: a row that hangs then holds up all others.
+        names: of `SECTIONS`.
+        setting: where to measure, and how.
+        deadline: when to stop.
+        report: gets the records; what it has as left out is what is expected.
+        in_process: measure in this process: a row that hangs then holds up all others.
     """
     for name in names:
         reason = TIME_IS_UP
@@ -100,7 +100,7 @@ def _in_child(name: str, setting: Setting, deadline: Deadline) -> Iterator[Recor
     """Records of a process, which is ended when the time is up.
 
     Raises:
-        _ProcessError: It failed.
+        _ProcessError: it failed.
     """
     command = [sys.executable, __file__, "--child", name, *["--quick"][: setting.quick]]
     with tempfile.TemporaryFile("w+") as errors:
@@ -201,8 +201,8 @@ def run_tests(words: Sequence[str], minutes: float) -> Tests:
     """Run pytest, whose output is shown, and read its outcome.
 
     Args:
-        words: Of its command line.
-        minutes: After which it is ended.
+        words: of its command line.
+        minutes: after which it is ended.
     """
     start = time.monotonic()
     with tempfile.TemporaryDirectory() as folder:
@@ -261,7 +261,7 @@ def work(options: argparse.Namespace) -> int:
         1 if a test failed, else 0.
 
     Raises:
-        ValueError: There is no GPU, or no output for tiny sizes.
+        ValueError: there is no GPU, or no output for tiny sizes.
     """
     has_gpu = torch.cuda.is_available()
     if not (has_gpu or options.quick):

@@ -21,7 +21,7 @@ class Section:
 
     Attributes:
         rows: (row, form) of the records, in their order.
-        measure: Yields the records.
+        measure: yields the records.
     """
 
     rows: Sequence[tuple[str, str]]

@@ -59,8 +59,8 @@ class Setting:
     """Where and how long to measure.
 
     Attributes:
-        device: Device of the steps.
-        quick: Tiny sizes, as a smoke test.
+        device: device of the steps.
+        quick: tiny sizes, as a smoke test.
     """
 
     device: torch.device
@@ -87,8 +87,8 @@ class Setting:
         """Seconds of a call: the median of windows of calls that are not waited for one by one.
 
         Args:
-            call: Function of the number of the call.
-            window: Seconds of a window, about.
+            call: function of the number of the call.
+            window: seconds of a window, about.
         """
         if self.quick:
             return self._window(call, 1)
@@ -111,11 +111,11 @@ class Training:
     """A training whose step is measured.
 
     Attributes:
-        name: Row of the table.
+        name: row of the table.
         config: YAML file.
-        batch: Samples of a step.
+        batch: samples of a step.
         quick_config: YAML file of tiny sizes.
-        quick_pairs: Keys that make it tiny.
+        quick_pairs: keys that make it tiny.
     """
 
     name: str

@@ -140,9 +140,9 @@ def make_plain(model: nn.Module, *, attention: bool = True, pooling: bool = Fals
     """Replace the fast layers of a model by plain ones, in place; keeps the weights.
 
     Args:
-        model: Any model of this package.
-        attention: Whether to use `ExplicitAttention`, `PlainMlp` and `PlainBlock`.
-        pooling: Whether to use `PlainPool`.
+        model: any model of this package.
+        attention: whether to use `ExplicitAttention`, `PlainMlp` and `PlainBlock`.
+        pooling: whether to use `PlainPool`.
 
     Returns:
         The model.

@@ -21,9 +21,9 @@ def plain_hog(images: Tensor, *, bins: int = 9, cell: int = 8, window: int = 0) 
 
     Args:
         images: (N, C, H, W), any dtype; computed in float32, or in float64 for float64 input.
-        bins: Number of unsigned orientations.
-        cell: Side of a cell in pixels; divides H and W.
-        window: Side in pixels of the Gaussian windows that tile the image; 0 for none.
+        bins: number of unsigned orientations.
+        cell: side of a cell in pixels; divides H and W.
+        window: side in pixels of the Gaussian windows that tile the image; 0 for none.
 
     Returns:
         (N, C, bins, H / cell, W / cell), of unit L2 norm over `bins` or zero.

@@ -39,10 +39,10 @@ class PoolingAttention(nn.Module):
     added to the scaled scores, is BEiT's (Bao et al., 2022).
 
     Args:
-        geometry: Widths, heads, strides and kernels of the block.
-        grid: Grid of the tokens at the configured clip size. Other grids work, a little slower.
-        options: Options of the block.
-        table_grid: Grid that sizes the tables of relative positions; None: `grid`. They are
+        geometry: widths, heads, strides and kernels of the block.
+        grid: grid of the tokens at the configured clip size. Other grids work, a little slower.
+        options: options of the block.
+        table_grid: grid that sizes the tables of relative positions; None: `grid`. They are
             interpolated to the grid they meet.
     """
 
@@ -145,7 +145,7 @@ class PoolingAttention(nn.Module):
 
         Args:
             tokens: (B, N, D), a cls token first if there is one.
-            grid: Grid of the other tokens.
+            grid: grid of the other tokens.
             bias: (heads, N, N), added to the scores: the one that all blocks share.
 
         Returns:
@@ -211,8 +211,8 @@ class PoolingAttention(nn.Module):
 
         Args:
             tokens: (B, N, D), a cls token first if there is one.
-            grid: Grid of the other tokens.
-            bias: See `forward`.
+            grid: grid of the other tokens.
+            bias: see `forward`.
 
         Returns:
             (B, heads, queries, keys), each row of sum 1, a cls token first if there is one; and the

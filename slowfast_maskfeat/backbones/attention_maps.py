@@ -17,7 +17,7 @@ def last_attention(encoder: Encoder, clips: Tensor, *, of_class_token: bool) -> 
     Args:
         encoder: MViT or ViT.
         clips: (B, C, T, H, W), float, normalized.
-        of_class_token: The attention of the class token; otherwise the mean over the patch tokens.
+        of_class_token: the attention of the class token; otherwise the mean over the patch tokens.
 
     Returns:
         (B, heads, t, h, w) on the grid of the keys, which an MViT may have pooled.

@@ -31,15 +31,15 @@ class MaskedAutoencoder(MaskedEncoder):
     with a mask token for each of them. Source: V-JEPA (Bardes et al., 2024), section 3.
 
     Args:
-        options: Options of the encoder: a plain transformer, see `check_plain`.
-        prediction_dim: Width of the prediction.
-        decoder: Blocks of the decoder, and the width of its tokens.
-        separable_decoder_positions: Its positions are the sum of a spatial and a temporal table.
-        fixed_decoder_positions: They are fixed sin-cos ones, as `options.sincos_positions`.
-        num_masks: Masks of each clip, m.
+        options: options of the encoder: a plain transformer, see `check_plain`.
+        prediction_dim: width of the prediction.
+        decoder: blocks of the decoder, and the width of its tokens.
+        separable_decoder_positions: its positions are the sum of a spatial and a temporal table.
+        fixed_decoder_positions: they are fixed sin-cos ones, as `options.sincos_positions`.
+        num_masks: masks of each clip, m.
 
     Raises:
-        ValueError: The encoder pools, widens, or has no absolute positions; or the decoder's are
+        ValueError: the encoder pools, widens, or has no absolute positions; or the decoder's are
             both separable and fixed.
     """
 
@@ -104,19 +104,19 @@ class MaskedAutoencoder(MaskedEncoder):
         return self.norm(super().tokens(clips, mask))
 
     def forward(self, clips: Tensor, mask: Tensor, *, with_pooled: bool = False) -> list[Tensor]:
-        """Predicts at the masked tokens.
+        """Predict at the masked tokens.
 
         Args:
             clips: (B, C, T, H, W), float, normalized.
-            mask: As `MaskedModel.forward`; as many tokens in each clip. Or (B, m, t', h', w').
-            with_pooled: As `MaskedModel.forward`; the encoder has the visible tokens alone.
+            mask: as `MaskedModel.forward`; as many tokens in each clip. Or (B, m, t', h', w').
+            with_pooled: as `MaskedModel.forward`; the encoder has the visible tokens alone.
 
         Returns:
             One (M, dim) for each of the m masks, in the order of (b, t, h, w). With `with_pooled`,
             then one (B, D) for each of them.
 
         Raises:
-            ValueError: The clips do not fit the patches, the mask does not fit the tokens, or it
+            ValueError: the clips do not fit the patches, the mask does not fit the tokens, or it
                 hides more of one clip than of another, or all.
         """
         tokens, grid = self.embed(clips)
@@ -138,7 +138,7 @@ class MaskedAutoencoder(MaskedEncoder):
         return predictions + pooled
 
     def encode_visible(self, tokens: Tensor, visible: Tensor) -> Tensor:
-        """Encodes the visible tokens.
+        """Encode the visible tokens.
 
         Args:
             tokens: (B, N, D) with positions, a cls token first if there is one.
@@ -176,13 +176,13 @@ class MaskedAutoencoder(MaskedEncoder):
 
 
 def check_plain(options: EncoderOptions) -> None:
-    """Refuses an encoder that cannot run on a part of its tokens.
+    """Refuse an encoder that cannot run on a part of its tokens.
 
     Args:
-        options: Options of the encoder.
+        options: options of the encoder.
 
     Raises:
-        ValueError: It pools or has relative positions, which need the whole grid; it changes its
+        ValueError: it pools or has relative positions, which need the whole grid; it changes its
             width; or it has no absolute positions.
     """
     geometries = options.geometries()

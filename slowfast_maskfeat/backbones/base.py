@@ -23,7 +23,7 @@ class LayeredModel(Protocol):
         """Depth of a parameter, for layer-wise learning rates.
 
         Args:
-            name: Name in `named_parameters`.
+            name: name in `named_parameters`.
 
         Returns:
             0 for what makes the first tokens, then the number of the block from 1, `num_layers`
@@ -77,7 +77,7 @@ class Backbone(LayeredModel, Protocol):
             there is one: then (B, 1 + N, D).
 
         Raises:
-            ValueError: The clips do not fit the patches, the mask does not fit their grid, or there
+            ValueError: the clips do not fit the patches, the mask does not fit their grid, or there
                 is a mask but the model has no mask token.
         """
 
@@ -85,7 +85,7 @@ class Backbone(LayeredModel, Protocol):
         """One vector for each clip: the class token, else the mean of the tokens.
 
         Args:
-            tokens: The result of `tokens`.
+            tokens: the result of `tokens`.
 
         Returns:
             (B, D).
@@ -109,8 +109,8 @@ class LayerTokens(Protocol):
 
         Args:
             clips: (B, C, T, H, W), float, normalized.
-            layers: Blocks, from 0.
-            with_cls: Keep the class token, if there is one, in front.
+            layers: blocks, from 0.
+            with_cls: keep the class token, if there is one, in front.
 
         Returns:
             (B, N, D) for each layer, in the order of (t, h, w) of its grid.
@@ -125,7 +125,7 @@ class FeatureModel(nn.Module):
 
     Attributes:
         head: (..., D) -> (..., K), from features to raw scores.
-        has_cls: Whether there is a class token.
+        has_cls: whether there is a class token.
     """
 
     head: nn.Module
@@ -194,19 +194,19 @@ class MaskedModel(nn.Module):
         raise NotImplementedError
 
     def forward(self, clips: Tensor, mask: Tensor, *, with_pooled: bool = False) -> list[Tensor]:
-        """Predicts at the masked tokens.
+        """Predict at the masked tokens.
 
         Args:
             clips: (B, C, T, H, W), float, normalized.
             mask: (B, t', h', w') bool, True where masked, see `resize_mask`; on the CPU, so that
                 nothing waits for the device, or on that of the clips.
-            with_pooled: Also return what the encoder makes of the masked clip.
+            with_pooled: also return what the encoder makes of the masked clip.
 
         Returns:
             One (M, dim) per predicting depth, in the order of (b, t, h, w). With `with_pooled`,
             then the mean of the encoder's patch tokens, (B, D), for each time it encodes the clip.
 
         Raises:
-            ValueError: The clips do not fit the patches or the mask does not fit the tokens.
+            ValueError: the clips do not fit the patches or the mask does not fit the tokens.
         """
         raise NotImplementedError

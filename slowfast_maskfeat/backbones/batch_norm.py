@@ -22,8 +22,8 @@ class BatchNorm(nn.Module):
     call it equally often.
 
     Args:
-        width: Number of features D.
-        all_processes: Take the statistics over the batches of all processes; else over its own.
+        width: number of features D.
+        all_processes: take the statistics over the batches of all processes; else over its own.
     """
 
     epsilon: ClassVar[float] = 1e-5  # added to the variance
@@ -54,7 +54,7 @@ class BatchNorm(nn.Module):
         self.register_buffer("pending", torch.tensor(0), persistent=False)
 
     def forward(self, features: Tensor) -> Tensor:
-        """Normalizes a batch.
+        """Normalize a batch.
 
         Args:
             features: (..., D), for example of the tokens of a batch; the statistics are those of
@@ -98,7 +98,7 @@ class BatchNorm(nn.Module):
 
     @torch.no_grad()
     def move(self, taken: Tensor) -> None:
-        """Moves the running statistics by the batches since the last call.
+        """Move the running statistics by the batches since the last call.
 
         Args:
             taken: () bool; False: they are dropped.
@@ -115,10 +115,10 @@ class BatchNorm(nn.Module):
 
 
 def move_statistics(network: nn.Module, taken: Tensor) -> None:
-    """Moves the running statistics of all `BatchNorm` layers of a network, see `BatchNorm.move`.
+    """Move the running statistics of all `BatchNorm` layers of a network, see `BatchNorm.move`.
 
     Args:
-        network: With any number of them.
+        network: with any number of them.
         taken: () bool, whether the optimizer step was taken.
     """
     for module in network.modules():

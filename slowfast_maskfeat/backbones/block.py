@@ -26,13 +26,13 @@ class MultiscaleBlock(nn.Module):
     Source: MViT (Fan et al., 2021), section 3.1; MViTv2 (Li et al., 2022), section 3.
 
     Args:
-        geometry: Widths, heads, strides and kernels.
-        grid: Grid of the tokens that come in, at the configured clip size.
-        options: Options of the block.
-        table_grid: Grid that sizes the tables of relative positions; None: `grid`.
+        geometry: widths, heads, strides and kernels.
+        grid: grid of the tokens that come in, at the configured clip size.
+        options: options of the block.
+        table_grid: grid that sizes the tables of relative positions; None: `grid`.
 
     Attributes:
-        has_own_graph: Whether the block is compiled alone.
+        has_own_graph: whether the block is compiled alone.
     """
 
     has_own_graph = False
@@ -72,12 +72,12 @@ class MultiscaleBlock(nn.Module):
         bias: Tensor | None = None,
         places: Tensor | None = None,
     ) -> tuple[Tensor, Grid]:
-        """Runs the block.
+        """Run the block.
 
         Args:
             tokens: (B, N, D), a cls token first if there is one.
-            grid: Grid of the other tokens.
-            bias: See `PoolingAttention.forward`.
+            grid: grid of the other tokens.
+            bias: see `PoolingAttention.forward`.
             places: (M, 2), see `masked_places`: the tokens after query pooling, without the cls
                 token, that are needed. The MLP works token by token, so the others need none.
 
@@ -129,15 +129,15 @@ def run_block(
     *,
     recompute: bool,
 ) -> tuple[Tensor, Grid]:
-    """Runs a block.
+    """Run a block.
 
     Args:
-        block: A `MultiscaleBlock`.
+        block: a `MultiscaleBlock`.
         tokens: (B, N, D), a cls token first if there is one.
-        grid: Grid of the other tokens.
-        bias: See `PoolingAttention.forward`.
-        places: See `MultiscaleBlock.forward`.
-        recompute: Compute it again in the backward pass instead of keeping what it computed.
+        grid: grid of the other tokens.
+        bias: see `PoolingAttention.forward`.
+        places: see `MultiscaleBlock.forward`.
+        recompute: compute it again in the backward pass instead of keeping what it computed.
 
     Returns:
         Tokens and grid after the block, see `MultiscaleBlock.forward`.
@@ -149,10 +149,10 @@ def run_block(
 
 
 def turn_off_drops(network: nn.Module) -> nn.Module:
-    """Turns dropout and drop path off for good, as in a teacher that stays in training mode.
+    """Turn dropout and drop path off for good, as in a teacher that stays in training mode.
 
     Args:
-        network: Changed in place.
+        network: changed in place.
 
     Returns:
         The network.

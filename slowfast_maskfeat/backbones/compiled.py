@@ -17,7 +17,7 @@ from slowfast_maskfeat.backbones.block import MultiscaleBlock
 
 
 def compiled(model: nn.Module, mode: str, **options: Any) -> nn.Module:
-    """Compiles a network; what it computes and the names of its parameters stay.
+    """Compile a network; what it computes and the names of its parameters stay.
 
     Of several processes each compiles its network before DDP wraps it, as torch documents (PyTorch
     documentation, "Where to apply torch.compile?": the inner module is compiled, and passed to the
@@ -26,17 +26,17 @@ def compiled(model: nn.Module, mode: str, **options: Any) -> nn.Module:
     backward pass of each block is a node of its own, after which its buckets can go.
 
     Args:
-        model: Changed in place with "block" and `compiled_parts`.
+        model: changed in place with "block" and `compiled_parts`.
         mode: "model": one graph, or one for each of the methods that the network names in
             `compiled_parts`, and none of the rest; "block": one for all blocks that are equal,
             which compiles faster, since a network has few kinds of blocks; "": none.
-        **options: Of torch.compile.
+        **options: of torch.compile.
 
     Returns:
         The network to call in place of `model`.
 
     Raises:
-        ValueError: The network has no transformer blocks to compile alone.
+        ValueError: the network has no transformer blocks to compile alone.
     """
     if not mode:
         return model
@@ -74,7 +74,7 @@ def compiled(model: nn.Module, mode: str, **options: Any) -> nn.Module:
 
 
 def _fix_all_but_batch(_: nn.Module, inputs: tuple[Any, ...]) -> None:
-    """Has a graph compiled for each size of clips and masks, and one for any number of them.
+    """Have a graph compiled for each size of clips and masks, and one for any number of them.
 
     A validation in another size would otherwise make height and width symbols. The grids of all
     blocks then are formulas of these, and torch (2.13) compiled a tiny network for minutes.
@@ -109,7 +109,7 @@ def _own_code(number: int) -> Callable[..., Any]:
 
 
 def _let_rates_differ(block: MultiscaleBlock) -> None:
-    """Keeps blocks equal that differ in the rate of drop path, which a graph would fix."""
+    """Keep blocks equal that differ in the rate of drop path, which a graph would fix."""
     rate = block.drop_path.drop_prob
     if type(block.drop_path) is DropPath and rate:
         device = next(block.parameters()).device
@@ -120,7 +120,7 @@ class _TensorDropPath(DropPath):  # type: ignore[misc]
     """Drop path whose rate is a tensor.
 
     Args:
-        rate: Share of the samples that lose the path in training, > 0.
+        rate: share of the samples that lose the path in training, > 0.
     """
 
     kept: Tensor

@@ -44,15 +44,15 @@ class PartComplexity:
     """One row: a block, or what comes before, between and after the blocks.
 
     Attributes:
-        name: Name of the module, such as "blocks.3"; "rest" for what no other row counts, which is
+        name: name of the module, such as "blocks.3"; "rest" for what no other row counts, which is
             all of a model without patch embedding and blocks of this package.
-        geometry: Widths, heads and strides of a block; None for what is none.
-        grid_in: Grid of the tokens that come in, the cls token not counted; None where there is
+        geometry: widths, heads and strides of a block; None for what is none.
+        grid_in: grid of the tokens that come in, the cls token not counted; None where there is
             none. Tokens that lie on no grid, because some are left out, count as one row.
-        grid_out: Grid of those that leave.
-        num_parameters: Numbers in its parameters.
-        multiply_adds: For one clip.
-        attention: Those of them that are products of queries, keys, positions and values.
+        grid_out: grid of those that leave.
+        num_parameters: numbers in its parameters.
+        multiply_adds: for one clip.
+        attention: those of them that are products of queries, keys, positions and values.
     """
 
     name: str
@@ -69,13 +69,13 @@ class Complexity:
     """Cost of a model for one clip.
 
     Attributes:
-        num_parameters: Numbers in all parameters, those that stay fixed included.
-        multiply_adds: For the given inputs.
-        attention: Those of them that are products of queries, keys, positions and values.
+        num_parameters: numbers in all parameters, those that stay fixed included.
+        multiply_adds: for the given inputs.
+        attention: those of them that are products of queries, keys, positions and values.
         by_operator: Multiply-adds by name of the operator.
-        unsupported: Functions that compute something but are not counted, and how often each is
+        unsupported: functions that compute something but are not counted, and how often each is
             called.
-        parts: Rows that add up to the whole.
+        parts: rows that add up to the whole.
     """
 
     num_parameters: int
@@ -87,11 +87,11 @@ class Complexity:
 
 
 def count_complexity(model: nn.Module, *inputs: Tensor) -> Complexity:
-    """Counts the parameters and the multiply-adds of a model.
+    """Count the parameters and the multiply-adds of a model.
 
     Args:
-        model: A network on the `meta` device: build it under `torch.device("meta")`.
-        inputs: Its arguments, for one clip. The clips (1, C, T, H, W) are on `meta`; a mask, or
+        model: a network on the `meta` device: build it under `torch.device("meta")`.
+        inputs: its arguments, for one clip. The clips (1, C, T, H, W) are on `meta`; a mask, or
             boxes, is on the CPU with its values, because the cost depends on how many tokens it
             selects.
 
@@ -99,7 +99,7 @@ def count_complexity(model: nn.Module, *inputs: Tensor) -> Complexity:
         The counts, for evaluation: without dropout.
 
     Raises:
-        ValueError: The model or its clips are not on `meta`.
+        ValueError: the model or its clips are not on `meta`.
     """
     if any(tensor.device.type != "meta" for tensor in (inputs[0], *model.parameters())):
         raise ValueError("the model and its clips must be on torch's 'meta' device to be counted")
@@ -127,9 +127,9 @@ class _Counter(TorchFunctionMode):
     """Counts the functions of torch that a model on `meta` calls, whose masks are on the CPU.
 
     Attributes:
-        by_module: Name of a module -> multiply-adds by name of the operator; "" is the model.
-        grids: Name of a block -> grids before and after it, in the order of the calls.
-        unsupported: How often functions are called that compute something and are not counted.
+        by_module: name of a module -> multiply-adds by name of the operator; "" is the model.
+        grids: name of a block -> grids before and after it, in the order of the calls.
+        unsupported: how often functions are called that compute something and are not counted.
     """
 
     def __init__(self) -> None:

@@ -38,8 +38,8 @@ class ContrastiveModel(BackboneModel):
     """A backbone with heads, which takes the views of a sample.
 
     Attributes:
-        student_only: Names of its parts that a teacher does not have.
-        last_layers: Front of the names of its prototypes; empty if it has none.
+        student_only: names of its parts that a teacher does not have.
+        last_layers: front of the names of its prototypes; empty if it has none.
     """
 
     student_only: ClassVar[tuple[str, ...]] = ()
@@ -59,7 +59,7 @@ class BYOLModel(ContrastiveModel):
     """Projects each view and predicts the projection of another one.
 
     Args:
-        backbone: The backbone.
+        backbone: the backbone.
         projector: (B, D) -> (B, P).
         predictor: (B, P) -> (B, P).
     """
@@ -92,7 +92,7 @@ class DINOModel(ContrastiveModel):
     """Classifies each view by prototypes.
 
     Args:
-        backbone: The backbone.
+        backbone: the backbone.
         head: (..., D) -> (..., K).
     """
 
@@ -126,7 +126,7 @@ class IBOTOutputs(NamedTuple):
         pooled: (V, B, D) features of the backbone, from which they are made.
         patches: (M, K') of the masked tokens, in the order of (v, b, t, h, w).
         patch_mean: (K',), mean over all patch tokens of these views; None unless computed.
-        num_patches: How many they are.
+        num_patches: how many they are.
     """
 
     views: Tensor
@@ -140,8 +140,8 @@ class IBOTModel(ContrastiveModel):
     """Classifies each view and masked patch tokens by prototypes.
 
     Args:
-        backbone: The backbone; it has a mask token.
-        head: Of views and patches.
+        backbone: the backbone; it has a mask token.
+        head: of views and patches.
     """
 
     student_only = ("backbone.masked_embed", "backbone.mask_token")
@@ -159,7 +159,7 @@ class IBOTModel(ContrastiveModel):
         Args:
             views: (B, C, T, H, W) each, float, normalized; sizes may differ.
             masks: (B, t, h, w) bool of each of the first views, see `resize_mask`; on the CPU.
-            hides: Replace the masked patches by the mask token, as for a student. Else the mean
+            hides: replace the masked patches by the mask token, as for a student. Else the mean
                 over all patch tokens of the first views is computed too.
 
         Returns:
@@ -198,7 +198,7 @@ class MaskedViewEncoder(NormedEncoder):
     """An encoder whose mask token has iBOT's name, shape and first value, zero.
 
     Args:
-        options: Options of the encoder.
+        options: options of the encoder.
     """
 
     def __init__(self, options: EncoderOptions) -> None:
@@ -207,7 +207,7 @@ class MaskedViewEncoder(NormedEncoder):
         self.takes_masks = True
 
     def replace_masked(self, tokens: Tensor, masked: Tensor) -> Tensor:
-        """Puts the mask token in the place of masked patch tokens, see `Encoder.replace_masked`."""
+        """Put the mask token in the place of masked patch tokens, see `Encoder.replace_masked`."""
         return torch.where(masked[..., None], self.masked_embed.to(tokens.dtype), tokens)
 
     def layer_id(self, name: str) -> int:

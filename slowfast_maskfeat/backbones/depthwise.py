@@ -65,7 +65,7 @@ def depthwise_conv3d_of_patches(
 
     Args:
         tokens: (b, 1 + t*h*w, d), a class token first.
-        grid: Of the other tokens.
+        grid: of the other tokens.
         weight: (d, 1, kernel_t, kernel_h, kernel_w).
         stride: (t, h, w).
         padding: (t, h, w), zeros on both sides.
@@ -147,7 +147,7 @@ class _Windows:
     """Where the windows of a convolution over (h, w) lie, and how its frames stand in a row.
 
     Attributes:
-        reach: Temporal taps on either side of the center, and empty frames behind a clip.
+        reach: temporal taps on either side of the center, and empty frames behind a clip.
         kernel: (h, w) of a window.
         frame: (h, w) of the frames of a clip.
         stride: (h, w) from one window to the next.

@@ -17,7 +17,7 @@ def describe_by_layers(
     """Return a function that describes clips by the mean of the tokens of some blocks.
 
     Args:
-        layers: Blocks, from 0, of equal width and grid. A network without `LayerTokens` shows its
+        layers: blocks, from 0, of equal width and grid. A network without `LayerTokens` shows its
             last block only.
 
     Returns:
@@ -38,7 +38,7 @@ def describe_by_classes(network: FeatureModel, clips: Tensor) -> tuple[Tensor, G
     """Describe clips by the raw scores of a classifier applied to each token.
 
     Args:
-        network: The classifier.
+        network: the classifier.
         clips: (B, C, T, H, W), float, normalized.
 
     Returns:

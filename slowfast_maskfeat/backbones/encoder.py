@@ -24,9 +24,9 @@ class Encoder(nn.Module):
     """A `Backbone` without a last layer norm, which its subclasses place.
 
     Args:
-        options: Options of the encoder.
-        num_blocks: How many of the `options.depth` blocks exist; None: all.
-        takes_masks: Whether there is a mask token, which replaces masked patches.
+        options: options of the encoder.
+        num_blocks: how many of the `options.depth` blocks exist; None: all.
+        takes_masks: whether there is a mask token, which replaces masked patches.
     """
 
     before_blocks = ("patch_embed", "pos_drop", "norm_stem", "rel_pos_bias")
@@ -131,7 +131,7 @@ class Encoder(nn.Module):
         """Depth of a parameter, for layer-wise learning rates.
 
         Args:
-            name: Name in `named_parameters`.
+            name: name in `named_parameters`.
 
         Returns:
             0 for what makes the first tokens, i + 1 for block i, `num_layers` for the rest.
@@ -170,7 +170,7 @@ class Encoder(nn.Module):
             Grid(t, h, w).
 
         Raises:
-            ValueError: The clip does not fit the patches, see `PatchEmbed.grid`.
+            ValueError: the clip does not fit the patches, see `PatchEmbed.grid`.
         """
         return self.patch_embed.grid(clip_size)
 
@@ -191,7 +191,7 @@ class Encoder(nn.Module):
 
         Args:
             clips: (B, C, T, H, W), float, normalized.
-            mask: As in `Backbone.tokens`.
+            mask: as in `Backbone.tokens`.
 
         Returns:
             (B, N, D), a class token first if there is one, and the grid of the other tokens.
@@ -207,7 +207,7 @@ class Encoder(nn.Module):
 
         Args:
             clips: (B, C, T, H, W), float, normalized.
-            mask: As in `Backbone.tokens`.
+            mask: as in `Backbone.tokens`.
 
         Returns:
             (B, N, D), a class token first if there is one, and the grid of the other tokens.
@@ -220,7 +220,7 @@ class Encoder(nn.Module):
         return self.add_positions(tokens, grid), grid
 
     def replace_masked(self, tokens: Tensor, masked: Tensor) -> Tensor:
-        """Puts the mask token in the place of masked patch tokens.
+        """Put the mask token in the place of masked patch tokens.
 
         Args:
             tokens: (B, N, D).
@@ -230,7 +230,7 @@ class Encoder(nn.Module):
             (B, N, D).
 
         Raises:
-            ValueError: The encoder has no mask token.
+            ValueError: the encoder has no mask token.
         """
         if not self.takes_masks:
             raise ValueError(
@@ -239,11 +239,11 @@ class Encoder(nn.Module):
         return torch.where(masked[..., None], self.mask_token.to(tokens.dtype), tokens)
 
     def add_positions(self, tokens: Tensor, grid: Grid) -> Tensor:
-        """Puts the cls token in front and adds the absolute positions.
+        """Put the cls token in front and add the absolute positions.
 
         Args:
             tokens: (B, N, D) patch tokens.
-            grid: Their grid.
+            grid: their grid.
 
         Returns:
             (B, N or N + 1, D).
@@ -280,7 +280,7 @@ class Encoder(nn.Module):
         """Bias of the scores that all blocks share.
 
         Args:
-            grid: Grid of the patch tokens.
+            grid: grid of the patch tokens.
 
         Returns:
             (heads, N, N), or None if the blocks share none.
@@ -295,14 +295,14 @@ class Encoder(nn.Module):
         bias: Tensor | None,
         places: Tensor | None = None,
     ) -> tuple[Tensor, Grid]:
-        """Runs one block, recomputed in the backward pass if the options say so.
+        """Run one block, recomputed in the backward pass if the options say so.
 
         Args:
-            index: Which block.
+            index: which block.
             tokens: (B, N, D), a cls token first if there is one.
-            grid: Grid of the other tokens.
-            bias: See `shared_bias`.
-            places: See `MultiscaleBlock.forward`.
+            grid: grid of the other tokens.
+            bias: see `shared_bias`.
+            places: see `MultiscaleBlock.forward`.
 
         Returns:
             Tokens and grid after the block.

@@ -50,10 +50,10 @@ class BlockGeometry(NamedTuple):
         """Check that the shortcut has as many tokens as the pooled queries.
 
         Args:
-            grid: Grid of the tokens that enter the block.
+            grid: grid of the tokens that enter the block.
 
         Raises:
-            ValueError: It has others.
+            ValueError: it has others.
         """
         pooled, kept = self.output_grid(grid), pooled_grid(grid, self.kernel_skip, self.steps_q)
         if pooled != kept:
@@ -68,7 +68,7 @@ def pooled_grid(grid: Grid, kernel: Triple | None, stride: Triple | None) -> Gri
     """Grid after pooling with half a kernel of padding, which rounds up.
 
     Args:
-        grid: Grid before it.
+        grid: grid before it.
         kernel: (t, h, w); None: no pooling.
         stride: (t, h, w).
 
@@ -88,8 +88,8 @@ def output_grids(grid: Grid, blocks: Sequence[BlockGeometry]) -> list[Grid]:
     """Grids of the tokens that leave each block.
 
     Args:
-        grid: Grid of the tokens that enter the first.
-        blocks: Geometry of the blocks.
+        grid: grid of the tokens that enter the first.
+        blocks: geometry of the blocks.
 
     Returns:
         One grid per block.
@@ -102,12 +102,12 @@ def output_grids(grid: Grid, blocks: Sequence[BlockGeometry]) -> list[Grid]:
 
 
 def round_width(width: float, multiplier: float, *, divisor: int = 1) -> int:
-    """Multiplies a width and rounds it to a multiple of `divisor`, losing at most 10 %.
+    """Multiply a width and round it to a multiple of `divisor`, losing at most 10 %.
 
     Args:
-        width: Width to start from.
-        multiplier: Factor; 0 and 1 leave the width as it is.
-        divisor: The result is a multiple of this.
+        width: width to start from.
+        multiplier: factor; 0 and 1 leave the width as it is.
+        divisor: the result is a multiple of this.
 
     Returns:
         The width, at least 1.
@@ -135,32 +135,32 @@ def block_geometries(
     dim_mul_in_attention: bool = False,
     drop_path_rates: Sequence[float] = (),
 ) -> list[BlockGeometry]:
-    """Works out every block of a multiscale transformer.
+    """Work out every block of a multiscale transformer.
 
     Source: MViT (Fan et al., 2021), section 3.2; MViTv2 (Li et al., 2022), section 3. With
     `dim_mul_in_attention` block i itself widens, in its attention (MViTv2); without it block i - 1
     widens in its MLP (MViT). The number of heads changes at block i either way.
 
     Args:
-        depth: Number of blocks.
-        width: Width D of the first block.
-        num_heads: Heads of the first block.
-        dim_mul: Pairs (block, factor) of the width.
-        head_mul: Pairs (block, factor) of the number of heads.
-        pool_q_stride: Rows (block, t, h, w) of query strides. A block named with strides of 1
+        depth: number of blocks.
+        width: width D of the first block.
+        num_heads: heads of the first block.
+        dim_mul: pairs (block, factor) of the width.
+        head_mul: pairs (block, factor) of the number of heads.
+        pool_q_stride: rows (block, t, h, w) of query strides. A block named with strides of 1
             still gets a query convolution, one not named gets none.
-        pool_kv_stride: Rows (block, t, h, w) of key and value strides.
+        pool_kv_stride: rows (block, t, h, w) of key and value strides.
         pool_kv_stride_adaptive: (t, h, w) of the first block's key and value strides; they shrink
             as the queries are pooled.
         pool_kernel: (t, h, w) of all pooling; None: stride + 1 where the stride is above 1.
-        dim_mul_in_attention: Where the width grows, see above.
-        drop_path_rates: One per block, empty: all 0.
+        dim_mul_in_attention: where the width grows, see above.
+        drop_path_rates: one per block, empty: all 0.
 
     Returns:
         One BlockGeometry per block.
 
     Raises:
-        ValueError: A row names a block that does not exist, both ways of key strides are given, or
+        ValueError: a row names a block that does not exist, both ways of key strides are given, or
             a width is not divisible by its number of heads.
     """
     widths = _per_block("MVIT.DIM_MUL", dim_mul, depth + 1)

@@ -18,11 +18,11 @@ class ClassificationHead(nn.Module):
     """Dropout and a linear layer.
 
     Args:
-        dim: Width of the pooled token.
-        num_classes: Number of classes K.
-        dropout: Rate before the linear layer.
-        init_scale: Factor of the initial weight and bias; 0.001 in published fine-tuning.
-        initialization: How they start before it, a name in `INITIALIZATIONS`.
+        dim: width of the pooled token.
+        num_classes: number of classes K.
+        dropout: rate before the linear layer.
+        init_scale: factor of the initial weight and bias; 0.001 in published fine-tuning.
+        initialization: how they start before it, a name in `INITIALIZATIONS`.
     """
 
     def __init__(
@@ -52,15 +52,15 @@ class PredictionHead(nn.Module):
     Source: MaskFeat (Wei et al., 2022), section 3; the blocks are those of MAE (He et al., 2022).
 
     Args:
-        dims: Width of the tokens at each predicting depth.
-        output_dims: Width of the prediction at each.
-        grids: Configured token grid at each.
-        encoder: Options of the encoder; the blocks here share its initialization, activation
+        dims: width of the tokens at each predicting depth.
+        output_dims: width of the prediction at each.
+        grids: configured token grid at each.
+        encoder: options of the encoder; the blocks here share its initialization, activation
             checkpointing and, see `DecoderOptions.block`, block options.
-        decoder: The other options of the blocks here.
+        decoder: the other options of the blocks here.
 
     Raises:
-        ValueError: As `DecoderOptions.geometries`.
+        ValueError: as `DecoderOptions.geometries`.
     """
 
     def __init__(
@@ -89,13 +89,13 @@ class PredictionHead(nn.Module):
         self.apply(INITIALIZATIONS[encoder.initialization].predictor)
 
     def forward(self, tokens: Tensor, grid: Grid, mask: Tensor, *, index: int) -> Tensor:
-        """Predicts at the masked tokens of one depth.
+        """Predict at the masked tokens of one depth.
 
         Args:
             tokens: (B, N, D), a cls token first if there is one.
-            grid: Grid of the other tokens.
+            grid: grid of the other tokens.
             mask: (B, N without cls) bool, True where to predict, see `take_masked`.
-            index: Which predicting depth.
+            index: which predicting depth.
 
         Returns:
             (M, output dim) in the order of (b, t, h, w).
@@ -121,7 +121,7 @@ class PredictionHead(nn.Module):
 
         Args:
             tokens: (M, D): what is predicted, after the blocks if there are any.
-            index: Which predicting depth.
+            index: which predicting depth.
 
         Returns:
             (M, output dim).

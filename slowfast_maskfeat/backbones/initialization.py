@@ -15,24 +15,24 @@ ENCODER_BIAS = 0.02
 
 
 def truncated_normal(tensor: Tensor) -> None:
-    """Fills a tensor in place from a normal distribution of standard deviation 0.02.
+    """Fill a tensor in place from a normal distribution of standard deviation 0.02.
 
     The published form cuts at +-2 absolute, a hundred standard deviations: not at all.
 
     Args:
-        tensor: Parameter to fill.
+        tensor: parameter to fill.
     """
     nn.init.trunc_normal_(tensor, std=STANDARD_DEVIATION)
 
 
 def initialize_encoder(module: nn.Module) -> None:
-    """Initializes one module of an encoder or classifier, for `nn.Module.apply`.
+    """Initialize one module of an encoder or classifier, for `nn.Module.apply`.
 
     Weights of linear layers and convolutions: normal, 0.02. Biases of linear layers and of layer
     norms start at 0.02, not at 0; those of convolutions keep torch's default. Published so.
 
     Args:
-        module: Module whose own parameters are set.
+        module: module whose own parameters are set.
     """
     if isinstance(module, nn.Linear | nn.Conv2d | nn.Conv3d):
         truncated_normal(module.weight)
@@ -44,12 +44,12 @@ def initialize_encoder(module: nn.Module) -> None:
 
 
 def initialize_predictor(module: nn.Module) -> None:
-    """Initializes one module of a prediction head, for `nn.Module.apply`.
+    """Initialize one module of a prediction head, for `nn.Module.apply`.
 
     As `initialize_encoder`, but biases start at 0.
 
     Args:
-        module: Module whose own parameters are set.
+        module: module whose own parameters are set.
     """
     if isinstance(module, nn.Linear | nn.Conv2d | nn.Conv3d):
         truncated_normal(module.weight)
@@ -61,14 +61,14 @@ def initialize_predictor(module: nn.Module) -> None:
 
 
 def initialize_xavier(module: nn.Module) -> None:
-    """Initializes one module of MAE, for `nn.Module.apply`.
+    """Initialize one module of MAE, for `nn.Module.apply`.
 
     Weights of linear layers: uniform, so that forward and backward keep the variance (Glorot and
     Bengio, 2010); biases 0. A convolution starts as the linear layer on its patches that it is;
     its bias keeps torch's default. Source: the authors' code of MAE (He et al., 2022).
 
     Args:
-        module: Module whose own parameters are set.
+        module: module whose own parameters are set.
     """
     if isinstance(module, nn.Linear):
         nn.init.xavier_uniform_(module.weight)
@@ -82,14 +82,14 @@ def initialize_xavier(module: nn.Module) -> None:
 
 
 def cut_normal(tensor: Tensor) -> None:
-    """Fills a tensor in place from the normal distribution of 0.02, cut at one deviation."""
+    """Fill a tensor in place from the normal distribution of 0.02, cut at one deviation."""
     nn.init.trunc_normal_(
         tensor, std=STANDARD_DEVIATION, a=-STANDARD_DEVIATION, b=STANDARD_DEVIATION
     )
 
 
 def inverse_cut_normal(tensor: Tensor) -> None:
-    """Fills a tensor in place from the distribution of `cut_normal`, with other draws.
+    """Fill a tensor in place from the distribution of `cut_normal`, with other draws.
 
     It inverts the distribution function, which is about a hundred times faster than the rejection
     there: seconds instead of minutes for a large model.
@@ -103,14 +103,14 @@ def inverse_cut_normal(tensor: Tensor) -> None:
 def initialize_cut_normal(
     module: nn.Module, *, fill: Callable[[Tensor], None] = cut_normal
 ) -> None:
-    """Initializes one module of BEiT or of SimMIM's encoder, for `nn.Module.apply`.
+    """Initialize one module of BEiT or of SimMIM's encoder, for `nn.Module.apply`.
 
     Weights of linear layers and convolutions: a cut normal distribution; all biases 0. Source: the
     authors' code of BEiT (Bao et al., 2022) and of SimMIM (Xie et al., 2022), for pre-training.
 
     Args:
-        module: Module whose own parameters are set.
-        fill: Fills a weight.
+        module: module whose own parameters are set.
+        fill: fills a weight.
     """
     if isinstance(module, nn.Linear | nn.Conv2d | nn.Conv3d):
         fill(module.weight)
@@ -123,7 +123,7 @@ def initialize_cut_normal(
 
 @torch.no_grad()
 def rescale_blocks(blocks: Iterable[nn.Module]) -> None:
-    """Divides what block i (from 1) adds to its shortcut by sqrt(2 i).
+    """Divide what block i (from 1) adds to its shortcut by sqrt(2 i).
 
     Source: BEiT (Bao et al., 2022), section 2.5, which SimMIM follows.
 
@@ -139,13 +139,13 @@ class Initialization(NamedTuple):
     """How a network starts; each but the first and last is for `nn.Module.apply`.
 
     Attributes:
-        token: Fills a cls or mask token.
-        positions: Fills a table of learned absolute positions of the encoder.
-        encoder: Patches, blocks and the last norm of a classifier.
-        classifier: The linear layer of a classifier, before its scale.
-        to_decoder: The layers between an autoencoder's encoder and decoder.
-        predictor: Decoder blocks, norm and linear layer of a prediction.
-        rescale: Rescales the blocks of the encoder after that.
+        token: fills a cls or mask token.
+        positions: fills a table of learned absolute positions of the encoder.
+        encoder: patches, blocks and the last norm of a classifier.
+        classifier: the linear layer of a classifier, before its scale.
+        to_decoder: the layers between an autoencoder's encoder and decoder.
+        predictor: decoder blocks, norm and linear layer of a prediction.
+        rescale: rescales the blocks of the encoder after that.
     """
 
     token: Callable[[Tensor], None]
@@ -158,7 +158,7 @@ class Initialization(NamedTuple):
 
 
 def _as_it_is(module: object) -> None:
-    """Leaves what torch made."""
+    """Leave what torch made."""
 
 
 _initialize_beit = partial(initialize_cut_normal, fill=inverse_cut_normal)

@@ -15,14 +15,14 @@ from slowfast_maskfeat.shapes import Grid
 
 
 def check_depths(depths: Sequence[int], num_blocks: int) -> None:
-    """Checks the blocks that predictions follow.
+    """Check the blocks that predictions follow.
 
     Args:
-        depths: Blocks, from 0.
-        num_blocks: Number of blocks.
+        depths: blocks, from 0.
+        num_blocks: number of blocks.
 
     Raises:
-        ValueError: One is not a block, there is none, or they do not ascend.
+        ValueError: one is not a block, there is none, or they do not ascend.
     """
     is_ascending = bool(depths) and list(depths) == sorted(set(depths))
     if not is_ascending or not 0 <= depths[0] <= depths[-1] < num_blocks:
@@ -36,7 +36,7 @@ class MaskedEncoder(Encoder, MaskedModel):
     """An encoder that predicts at masked tokens after some of its blocks.
 
     Attributes:
-        prediction_depths: Blocks (from 0) that a prediction follows.
+        prediction_depths: blocks (from 0) that a prediction follows.
     """
 
     prediction_depths: tuple[int, ...]
@@ -59,13 +59,13 @@ class MaskedMViT(MaskedEncoder):
     Source: MaskFeat (Wei et al., 2022), section 3.
 
     Args:
-        options: Options of the encoder.
-        prediction_depths: Blocks (from 0) after which a head predicts.
-        prediction_dims: Width of the prediction at each of them.
-        decoder: Blocks of each head.
+        options: options of the encoder.
+        prediction_depths: blocks (from 0) after which a head predicts.
+        prediction_dims: width of the prediction at each of them.
+        decoder: blocks of each head.
 
     Raises:
-        ValueError: A predicting depth is not a block, or they do not ascend.
+        ValueError: a predicting depth is not a block, or they do not ascend.
     """
 
     def __init__(
@@ -90,7 +90,7 @@ class MaskedMViT(MaskedEncoder):
         )
 
     def forward(self, clips: Tensor, mask: Tensor, *, with_pooled: bool = False) -> list[Tensor]:
-        """Predicts at the masked tokens, see `MaskedModel.forward`."""
+        """Predict at the masked tokens, see `MaskedModel.forward`."""
         tokens, grid = self.embed(clips, mask)
         bias = self.shared_bias(grid)
         predictions: list[Tensor] = []
@@ -108,14 +108,14 @@ class MaskedMViT(MaskedEncoder):
     def _predict_last(
         self, tokens: Tensor, grid: Grid, bias: Tensor | None, mask: Tensor, *, whole: bool
     ) -> tuple[Tensor, Tensor]:
-        """Runs the last block and its head.
+        """Run the last block and its head.
 
         Args:
             tokens: (B, N, D) before the block.
-            grid: Their grid.
-            bias: Of the attention, see `shared_bias`.
-            mask: As `MaskedModel.forward`.
-            whole: All tokens after the block are needed; otherwise those that are predicted, alone
+            grid: their grid.
+            bias: of the attention, see `shared_bias`.
+            mask: as `MaskedModel.forward`.
+            whole: all tokens after the block are needed; otherwise those that are predicted, alone
                 if possible.
 
         Returns:

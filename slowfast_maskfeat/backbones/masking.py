@@ -14,18 +14,18 @@ HAS_UNBROKEN_GRAPHS = tuple(map(int, torch.__version__.split(".")[:2])) >= (2, 8
 
 
 def resize_mask(mask: Tensor, grid: Grid) -> Tensor:
-    """Brings a mask to a token grid by its nearest cell.
+    """Bring a mask to a token grid by its nearest cell.
 
     Args:
         mask: (B, t', h', w') bool. Along each axis its size divides that of the grid (cells are
             repeated) or is divided by it (every k-th cell is taken, the first of each group).
-        grid: Target grid.
+        grid: target grid.
 
     Returns:
         (B, t, h, w) bool.
 
     Raises:
-        ValueError: A size neither divides nor is divided.
+        ValueError: a size neither divides nor is divided.
     """
     if mask.ndim != 4 or mask.dtype != torch.bool:
         raise ValueError(
@@ -49,7 +49,7 @@ def resize_mask(mask: Tensor, grid: Grid) -> Tensor:
 
 
 def split_masks(mask: Tensor) -> tuple[Tensor, ...]:
-    """Splits the masks of clips, of which each has one or several.
+    """Split the masks of clips, of which each has one or several.
 
     Args:
         mask: (B, t, h, w) or (B, m, t, h, w) bool.
@@ -61,7 +61,7 @@ def split_masks(mask: Tensor) -> tuple[Tensor, ...]:
 
 
 def take_masked(tokens: Tensor, mask: Tensor) -> Tensor:
-    """Selects the tokens at the masked places.
+    """Select the tokens at the masked places.
 
     Their number is a shape of what follows. A mask on the CPU has it at hand; with one on a GPU the
     host waits for it.
@@ -77,11 +77,11 @@ def take_masked(tokens: Tensor, mask: Tensor) -> Tensor:
 
 
 def masked_places(mask: Tensor, device: torch.device) -> Tensor:
-    """Finds the tokens that a mask selects, see `take_masked`.
+    """Find the tokens that a mask selects, see `take_masked`.
 
     Args:
         mask: (B, N) bool, on the CPU or the device.
-        device: Where to put the result.
+        device: where to put the result.
 
     Returns:
         (M, 2) int64: clip and token, in order.
@@ -90,17 +90,17 @@ def masked_places(mask: Tensor, device: torch.device) -> Tensor:
 
 
 def take_places(tokens: Tensor, places: Tensor) -> Tensor:
-    """Selects tokens: (B, N, D) and (M, 2), see `masked_places` -> (M, D)."""
+    """Select tokens: (B, N, D) and (M, 2), see `masked_places` -> (M, D)."""
     clips, numbers = places.unbind(1)
     return tokens[clips, numbers]
 
 
 def size_of(count: Tensor, *, least: int = 0) -> int:
-    """Reads a count that is the size of what follows.
+    """Read a count that is the size of what follows.
 
     Args:
         count: () int64.
-        least: What it must be at least, which a graph is compiled for; outside of one it is not
+        least: what it must be at least, which a graph is compiled for; outside of one it is not
             checked. Attention has another graph for no tokens than for some.
 
     Returns:

@@ -22,10 +22,10 @@ class Mlp(nn.Module):
     """Two linear layers with a GELU between them.
 
     Args:
-        dim: Width of the input.
-        hidden: Width between the layers.
-        dim_out: Width of the output.
-        dropout: Rate after each of the two.
+        dim: width of the input.
+        hidden: width between the layers.
+        dim_out: width of the output.
+        dropout: rate after each of the two.
     """
 
     def __init__(self, dim: int, hidden: int, dim_out: int, *, dropout: float = 0.0) -> None:

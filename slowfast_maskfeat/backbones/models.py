@@ -17,7 +17,7 @@ class BackboneModel(nn.Module):
     """A model whose parameters are those of `backbone` and of heads, which are the last layer.
 
     Args:
-        backbone: The backbone, a module.
+        backbone: the backbone, a module.
     """
 
     def __init__(self, backbone: Backbone) -> None:
@@ -44,11 +44,11 @@ class Classifier(BackboneModel, FeatureModel):
     """Classifies clips by what the backbone pools of their tokens.
 
     Args:
-        backbone: The backbone.
-        num_classes: Number of classes K.
-        head_dropout: Rate before the linear layer.
-        head_init_scale: Factor of that layer's initial weights.
-        mean_pooling: Pool the mean of the patch tokens even where there is a class token.
+        backbone: the backbone.
+        num_classes: number of classes K.
+        head_dropout: rate before the linear layer.
+        head_init_scale: factor of that layer's initial weights.
+        mean_pooling: pool the mean of the patch tokens even where there is a class token.
     """
 
     def __init__(
@@ -84,7 +84,7 @@ class Classifier(BackboneModel, FeatureModel):
         return self.backbone.grids(clip_size)
 
     def forward(self, clips: Tensor) -> Tensor:
-        """Scores the classes: (B, C, T, H, W), float, normalized -> (B, K) logits."""
+        """Score the classes: (B, C, T, H, W), float, normalized -> (B, K) logits."""
         return self.head(self.features(clips))
 
     def features(self, clips: Tensor) -> Tensor:
@@ -108,8 +108,8 @@ class MaskedPredictor(BackboneModel, MaskedModel):
     The backbone gets all patches, the masked ones replaced by its mask token.
 
     Args:
-        backbone: The backbone; it has a mask token.
-        dims: Width of each prediction; each has a linear layer of its own.
+        backbone: the backbone; it has a mask token.
+        dims: width of each prediction; each has a linear layer of its own.
     """
 
     def __init__(self, backbone: Backbone, dims: Sequence[int]) -> None:
@@ -122,7 +122,7 @@ class MaskedPredictor(BackboneModel, MaskedModel):
         return [self.backbone.grids(clip_size)[-1]] * len(self.pred_head)
 
     def forward(self, clips: Tensor, mask: Tensor, *, with_pooled: bool = False) -> list[Tensor]:
-        """Predicts at the masked tokens, see `MaskedModel.forward`."""
+        """Predict at the masked tokens, see `MaskedModel.forward`."""
         tokens = self.backbone.tokens(clips, mask)[:, int(self.backbone.has_cls) :]
         grid = self.backbone.grids(clips.shape[2:])[-1]
         masked = take_masked(tokens, resize_mask(mask, grid).flatten(1))  # (M, D)

@@ -20,8 +20,8 @@ class NormedEncoder(Encoder):
     """All blocks and a last layer norm: the backbone of classifier and detector.
 
     Args:
-        options: Options of the encoder.
-        takes_masks: See `Encoder`.
+        options: options of the encoder.
+        takes_masks: see `Encoder`.
     """
 
     def __init__(self, options: EncoderOptions, *, takes_masks: bool = False) -> None:
@@ -60,11 +60,11 @@ class MViT(NormedEncoder, FeatureModel):
     Source: MViT (Fan et al., 2021), MViTv2 (Li et al., 2022), ViT (Dosovitskiy et al., 2021).
 
     Args:
-        options: Options of the encoder.
-        num_classes: Number of classes K.
-        head_dropout: Rate before the last linear layer.
-        head_init_scale: Factor of that layer's initial weights.
-        mean_pooling: Classify the mean of the patch tokens even where there is a cls token.
+        options: options of the encoder.
+        num_classes: number of classes K.
+        head_dropout: rate before the last linear layer.
+        head_init_scale: factor of that layer's initial weights.
+        mean_pooling: classify the mean of the patch tokens even where there is a cls token.
     """
 
     def __init__(
@@ -87,7 +87,7 @@ class MViT(NormedEncoder, FeatureModel):
         )
 
     def forward(self, clips: Tensor) -> Tensor:
-        """Scores the classes.
+        """Score the classes.
 
         Args:
             clips: (B, C, T, H, W), float, normalized.
@@ -96,7 +96,7 @@ class MViT(NormedEncoder, FeatureModel):
             (B, K) raw scores, in training and evaluation alike.
 
         Raises:
-            ValueError: The clips do not fit the patches.
+            ValueError: the clips do not fit the patches.
         """
         return self.head(self.features(clips))
 
@@ -136,15 +136,15 @@ class MViTDetector(NormedEncoder):
     published head applies a sigmoid as well, in training too; here that is the loss's (deviation).
 
     Args:
-        options: Options of the encoder.
-        num_classes: Number of classes K.
-        head_dropout: Rate before the last linear layer.
-        head_init_scale: Factor of that layer's initial weights.
-        box_resolution: Bins along each side of a box.
-        aligned: See `roi_align`; False is the older form.
+        options: options of the encoder.
+        num_classes: number of classes K.
+        head_dropout: rate before the last linear layer.
+        head_init_scale: factor of that layer's initial weights.
+        box_resolution: bins along each side of a box.
+        aligned: see `roi_align`; False is the older form.
 
     Raises:
-        ValueError: A last token is not as many pixels high as wide.
+        ValueError: a last token is not as many pixels high as wide.
     """
 
     def __init__(
@@ -176,7 +176,7 @@ class MViTDetector(NormedEncoder):
         )
 
     def forward(self, clips: Tensor, boxes: Tensor) -> Tensor:
-        """Scores the classes of each box.
+        """Score the classes of each box.
 
         Clips may be of any size. Where that is no multiple of the stride, the number of tokens is
         rounded up and the last ones stand partly for zeros outside; a pixel is still at its
@@ -190,7 +190,7 @@ class MViTDetector(NormedEncoder):
             (R, K) raw scores, in training and evaluation alike; (0, K) without boxes.
 
         Raises:
-            ValueError: The clips do not fit the patches, or see `roi_align`.
+            ValueError: the clips do not fit the patches, or see `roi_align`.
         """
         tokens, grid = self.encode(self._covered(clips))
         tokens = self.norm(tokens)[:, int(self.has_cls) :]

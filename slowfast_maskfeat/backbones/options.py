@@ -19,25 +19,25 @@ class BlockOptions:
     """Options that all blocks of a network share; `BlockGeometry` has what differs among them.
 
     Attributes:
-        mlp_ratio: Hidden over input width of the MLP.
-        mode: How queries, keys and values are pooled. "conv" has one depthwise kernel and norm for
+        mlp_ratio: hidden over input width of the MLP.
+        mode: how queries, keys and values are pooled. "conv" has one depthwise kernel and norm for
             all heads, "conv_unshared" one for each: over all channels, before they are split into
             heads.
-        pool_first: Pool before the linear projections instead of after them; needed for
+        pool_first: pool before the linear projections instead of after them; needed for
             "conv_unshared".
-        separate_projections: Three linear layers q, k, v instead of one, qkv.
-        qkv_bias: Whether these have a bias.
-        key_bias: Whether the keys have one, too. Without it the biases of one layer, qkv, are the
+        separate_projections: three linear layers q, k, v instead of one, qkv.
+        qkv_bias: whether these have a bias.
+        key_bias: whether the keys have one, too. Without it the biases of one layer, qkv, are the
             parameters `q_bias` and `v_bias` (BEiT).
-        has_cls: Whether the first token is a class token.
-        rel_pos_spatial: Relative positions along rows and columns.
-        rel_pos_temporal: Relative positions along time.
-        rel_pos_zero_init: Start them at 0.
-        position_bias: A learned bias of the scores for each head and relative position, see
+        has_cls: whether the first token is a class token.
+        rel_pos_spatial: relative positions along rows and columns.
+        rel_pos_temporal: relative positions along time.
+        rel_pos_zero_init: start them at 0.
+        position_bias: a learned bias of the scores for each head and relative position, see
             `RelativePositionBias`: "shared" by all blocks, one for each "block", or "" for none.
-        residual_pooling: Add the pooled query to the result of attention.
-        dropout: Rate after the output projection of attention and after each layer of the MLP.
-        layer_scale: Initial value of a learned factor per channel on what attention and MLP add
+        residual_pooling: add the pooled query to the result of attention.
+        dropout: rate after the output projection of attention and after each layer of the MLP.
+        layer_scale: initial value of a learned factor per channel on what attention and MLP add
             (Touvron et al., "Going deeper with image transformers", 2021); 0: no such factor.
 
     Raises:
@@ -75,35 +75,35 @@ class EncoderOptions:
 
     Attributes:
         clip_size: (T, H, W) the model is configured for, in frames and pixels; others work.
-        in_channels: Channels C of a clip.
-        patch_kernel: Patch size (t, h, w), or (h, w) for images.
-        patch_stride: Step between patches, as many numbers.
-        patch_padding: Zeros around the clip, as many numbers.
-        width: Width D of the first block.
-        num_heads: Heads of the first block.
-        depth: Number of blocks.
-        block: Options of every block. A class token precedes the patch tokens if `block.has_cls`,
+        in_channels: channels C of a clip.
+        patch_kernel: patch size (t, h, w), or (h, w) for images.
+        patch_stride: step between patches, as many numbers.
+        patch_padding: zeros around the clip, as many numbers.
+        width: width D of the first block.
+        num_heads: heads of the first block.
+        depth: number of blocks.
+        block: options of every block. A class token precedes the patch tokens if `block.has_cls`,
             and `block.dropout` is also applied after the positions.
-        drop_path_rate: Stochastic depth of the last block; it grows linearly from 0.
-        norm_stem: Whether a layer norm follows the positions.
+        drop_path_rate: stochastic depth of the last block; it grows linearly from 0.
+        norm_stem: whether a layer norm follows the positions.
         pool_kernel: (t, h, w) of all pooling; None: stride + 1.
-        pool_q_stride: Rows (block, t, h, w).
-        pool_kv_stride: Rows (block, t, h, w).
+        pool_q_stride: rows (block, t, h, w).
+        pool_kv_stride: rows (block, t, h, w).
         pool_kv_stride_adaptive: (t, h, w) of the first block.
-        dim_mul: Pairs (block, factor) of the width.
-        head_mul: Pairs (block, factor) of the heads.
-        dim_mul_in_attention: Widen in a block's attention, not in the MLP before it.
-        absolute_positions: Whether positions are added to the patch tokens.
-        separable_positions: They are the sum of a spatial and a temporal table.
-        sincos_positions: They are fixed sin-cos positions.
-        sincos_time: A part of these codes time.
-        sincos_twice: Add these twice, as a published classifier did by mistake.
-        decays_mask_token: Whether the mask token has weight decay where the class token has none.
-        position_offset: Of their resizing to other grids, see `position_tables.resize_spatial`.
-        activation_checkpoint: Recompute the blocks in the backward pass to save memory.
-        checkpointed_blocks: Numbers of the blocks for which this holds; empty: all blocks, those
+        dim_mul: pairs (block, factor) of the width.
+        head_mul: pairs (block, factor) of the heads.
+        dim_mul_in_attention: widen in a block's attention, not in the MLP before it.
+        absolute_positions: whether positions are added to the patch tokens.
+        separable_positions: they are the sum of a spatial and a temporal table.
+        sincos_positions: they are fixed sin-cos positions.
+        sincos_time: a part of these codes time.
+        sincos_twice: add these twice, as a published classifier did by mistake.
+        decays_mask_token: whether the mask token has weight decay where the class token has none.
+        position_offset: of their resizing to other grids, see `position_tables.resize_spatial`.
+        activation_checkpoint: recompute the blocks in the backward pass to save memory.
+        checkpointed_blocks: numbers of the blocks for which this holds; empty: all blocks, those
             that predict included.
-        initialization: How weights start, a name in `INITIALIZATIONS`.
+        initialization: how weights start, a name in `INITIALIZATIONS`.
     """
 
     clip_size: tuple[int, int, int]
@@ -164,7 +164,7 @@ class EncoderOptions:
         a clip that is no multiple of it gets tokens for the remainder, rounded up.
 
         Args:
-            block: Number of the block; -1: the last.
+            block: number of the block; -1: the last.
 
         Returns:
             (frames, rows, columns), in frames and pixels.
@@ -182,9 +182,9 @@ class DecoderOptions:
     """Options of the blocks in a prediction head, beside those shared with the encoder.
 
     Attributes:
-        depth: Number of blocks; 0: none.
-        width: Width of the tokens after the first block.
-        num_heads: Attention heads of a block; 0: one for every 64 channels of `width`, published.
+        depth: number of blocks; 0: none.
+        width: width of the tokens after the first block.
+        num_heads: attention heads of a block; 0: one for every 64 channels of `width`, published.
             MAE (He et al., 2022; Feichtenhofer et al., 2022) has 16 at a width of 512.
         kernel_kv: (t, h, w) of key and value pooling; None: none.
         stride_kv: (t, h, w) of that pooling.
@@ -212,11 +212,11 @@ class DecoderOptions:
         """Geometry of every block.
 
         Args:
-            dim: Width of the input tokens. Where it differs from `width` the first block widens,
+            dim: width of the input tokens. Where it differs from `width` the first block widens,
                 in its MLP.
 
         Raises:
-            ValueError: A width is not divisible by the number of heads, or by 64 without one.
+            ValueError: a width is not divisible by the number of heads, or by 64 without one.
         """
         if not self.depth:
             return []

@@ -18,11 +18,11 @@ class PatchEmbed(nn.Module):
     Source: MViT (Fan et al., 2021), section 4.1; ViT (Dosovitskiy et al., 2021), section 3.1.
 
     Args:
-        in_channels: Channels C of the clip.
-        width: Width D of a token.
-        kernel: Patch size (frames, rows, columns) or (rows, columns), in frames and pixels.
-        stride: Step from patch to patch, as many numbers as `kernel`.
-        padding: Zeros on each side of the clip, as many numbers as `kernel`.
+        in_channels: channels C of the clip.
+        width: width D of a token.
+        kernel: patch size (frames, rows, columns) or (rows, columns), in frames and pixels.
+        stride: step from patch to patch, as many numbers as `kernel`.
+        padding: zeros on each side of the clip, as many numbers as `kernel`.
 
     Raises:
         ValueError: `kernel`, `stride` and `padding` are not all of two or all of three numbers.
@@ -69,7 +69,7 @@ class PatchEmbed(nn.Module):
             Grid(t, h, w).
 
         Raises:
-            ValueError: The clip has several frames but the patches are two-dimensional, or it is
+            ValueError: the clip has several frames but the patches are two-dimensional, or it is
                 smaller than a patch.
         """
         frames, height, width = clip_size
@@ -99,7 +99,7 @@ class PatchEmbed(nn.Module):
         return frames
 
     def forward(self, clips: Tensor) -> tuple[Tensor, Grid]:
-        """Embeds clips.
+        """Embed clips.
 
         Args:
             clips: (B, C, T, H, W), float, normalized.

@@ -31,19 +31,19 @@ class FusedPooling(Protocol):
         has_cls: bool,
         epsilon: float,
     ) -> tuple[Tensor, Grid]:
-        """Pools and norms (B, heads, N, d); returns that and the new grid."""
+        """Pool and norm (B, heads, N, d); return that and the new grid."""
 
 
 class DepthwisePool(nn.Conv3d):
     """Pools by a learned depthwise convolution.
 
     Args:
-        width: Channels d: of one head, whose kernels all heads share, or of all heads.
+        width: channels d: of one head, whose kernels all heads share, or of all heads.
         kernel: (t, h, w) of the convolution.
         stride: (t, h, w) of the convolution.
 
     Attributes:
-        fused: A kernel that pools and norms at once, which `pool_tokens` then calls; None: none.
+        fused: a kernel that pools and norms at once, which `pool_tokens` then calls; None: none.
     """
 
     fused: FusedPooling | None = None
@@ -86,7 +86,7 @@ class DepthwisePool(nn.Conv3d):
     def pool_and_norm(
         self, tokens: Tensor, grid: Grid, norm: nn.LayerNorm, *, has_cls: bool
     ) -> tuple[Tensor, Grid]:
-        """Pools and norms (B, heads, N, d) by the kernel `fused`; returns that and the new grid."""
+        """Pool and norm (B, heads, N, d) by the kernel `fused`; return that and the new grid."""
         assert self.fused is not None
         return self.fused(
             tokens,
@@ -136,11 +136,11 @@ class ExtremeOrMeanPool(nn.Module):
 def make_pool(
     mode: PoolMode, width: int, *, kernel: Triple | None, stride: Triple | None
 ) -> nn.Module | None:
-    """Builds the pooling of one tensor.
+    """Build the pooling of one tensor.
 
     Args:
-        mode: How it pools (MVIT.MODE).
-        width: Channels d of what is pooled.
+        mode: how it pools (MVIT.MODE).
+        width: channels d of what is pooled.
         kernel: (t, h, w); None: no pooling.
         stride: (t, h, w).
 
@@ -156,7 +156,7 @@ def make_pool(
 
 
 def make_skip_pool(kernel: Triple, stride: Triple) -> nn.Module | None:
-    """Builds the max pooling of a block's shortcut.
+    """Build the max pooling of a block's shortcut.
 
     Args:
         kernel: (t, h, w), see `BlockGeometry.kernel_skip`.
@@ -178,14 +178,14 @@ def pool_tokens(
     *,
     has_cls: bool,
 ) -> tuple[Tensor, Grid]:
-    """Pools tokens on their grid; a cls token in front is not pooled.
+    """Pool tokens on their grid; a cls token in front is not pooled.
 
     Args:
         tokens: (B, heads, N, d), N = 1 + t*h*w with a cls token.
-        grid: Grid of the tokens.
-        pool: Module on (B, t, h, w, heads * d); None: the tokens stay as they are.
-        norm: Layer norm of all tokens after the pooling, the cls token included.
-        has_cls: Whether the first token is a cls token.
+        grid: grid of the tokens.
+        pool: module on (B, t, h, w, heads * d); None: the tokens stay as they are.
+        norm: layer norm of all tokens after the pooling, the cls token included.
+        has_cls: whether the first token is a cls token.
 
     Returns:
         (B, heads, N', d) and the new grid.
@@ -208,7 +208,7 @@ def pool_tokens_apart(
     *,
     has_cls: bool,
 ) -> tuple[Tensor | None, Tensor, Grid]:
-    """Pools tokens as `pool_tokens`, but returns the cls token apart, which saves a copy.
+    """Pool tokens as `pool_tokens`, but return the cls token apart, which saves a copy.
 
     Returns:
         (B, heads, 1, d) or None without a cls token, (B, heads, N', d) and the new grid.
@@ -225,7 +225,7 @@ def pool_tokens_apart(
 def _pool_patches(
     tokens: Tensor, grid: Grid, pool: nn.Module, *, has_cls: bool
 ) -> tuple[Tensor | None, Tensor, Grid]:
-    """Pools the patch tokens.
+    """Pool the patch tokens.
 
     The heads of a token lie side by side in memory, so that they are channels of one clip, and no
     copy is needed to separate them.
@@ -249,11 +249,11 @@ def _pool_patches(
 
 
 def split_cls(tokens: Tensor, *, has_cls: bool) -> tuple[Tensor | None, Tensor]:
-    """Separates the cls token, if there is one, from the patch tokens.
+    """Separate the cls token, if there is one, from the patch tokens.
 
     Args:
         tokens: (B, heads, N, d).
-        has_cls: Whether the first token is a cls token.
+        has_cls: whether the first token is a cls token.
 
     Returns:
         (B, heads, 1, d) or None, and (B, heads, N without cls, d), both views.

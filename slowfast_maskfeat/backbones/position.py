@@ -21,15 +21,15 @@ def learned_tables(
     separable: bool,
     fill: Callable[[Tensor], None] = truncated_normal,
 ) -> dict[str, nn.Parameter]:
-    """Makes the tables of learned positions, with their initial values.
+    """Make the tables of learned positions, with their initial values.
 
     Args:
-        grid: Grid of the tokens.
-        width: Width D of a token.
-        name: Name of the one table; the front of the names of several.
-        has_cls: Whether the cls token has a position too.
-        separable: One table for space, one for time (and one for the cls token) instead of one.
-        fill: Fills a table in place.
+        grid: grid of the tokens.
+        width: width D of a token.
+        name: name of the one table; the front of the names of several.
+        has_cls: whether the cls token has a position too.
+        separable: one table for space, one for time (and one for the cls token) instead of one.
+        fill: fills a table in place.
 
     Returns:
         Name to (1, length, D): `name`, or `name` with _spatial, _temporal and _class behind it.
@@ -55,15 +55,15 @@ def table_positions(
     target: Grid,
     offset: float = 0.0,
 ) -> tuple[Tensor, Tensor | None]:
-    """Reads the positions of a grid from the tables that a module holds.
+    """Read the positions of a grid from the tables that a module holds.
 
     Args:
-        module: Holder of the tables, named as by `learned_tables`.
-        name: As there.
-        has_cls: Whether they hold a position of the cls token.
-        source: Grid the tables were made for.
-        target: Grid of the result.
-        offset: Of the resizing, see `position_tables.resize_spatial`.
+        module: holder of the tables, named as by `learned_tables`.
+        name: as there.
+        has_cls: whether they hold a position of the cls token.
+        source: grid the tables were made for.
+        target: grid of the result.
+        offset: of the resizing, see `position_tables.resize_spatial`.
 
     Returns:
         Positions of the patch tokens (1, N, D), and of the cls token (1, 1, D) or None.
@@ -81,13 +81,13 @@ def table_positions(
 
 
 def fixed_table(grid: Grid, width: int, *, has_cls: bool, time: bool) -> nn.Parameter:
-    """Makes the table of fixed positions, a parameter that does not learn.
+    """Make the table of fixed positions, a parameter that does not learn.
 
     Args:
-        grid: Grid of the tokens.
-        width: Width D of a token.
-        has_cls: Whether the cls token, whose position is zero, comes first.
-        time: See `sincos_positions`, with its errors.
+        grid: grid of the tokens.
+        width: width D of a token.
+        has_cls: whether the cls token, whose position is zero, comes first.
+        time: see `sincos_positions`, with its errors.
 
     Returns:
         (1, N or N + 1, D).
@@ -108,9 +108,9 @@ def sincos_positions(grid: Grid, width: int, *, time: bool = True) -> Tensor:
     (He et al., 2022), appendix A.
 
     Args:
-        grid: Grid of the tokens.
-        width: Width D of a token, a multiple of 16, or of 4 without time.
-        time: Whether a part codes time.
+        grid: grid of the tokens.
+        width: width D of a token, a multiple of 16, or of 4 without time.
+        time: whether a part codes time.
 
     Returns:
         (1, N, D), float32.

@@ -22,7 +22,7 @@ def project_apart(tokens: Tensor, weight: Tensor, bias: Tensor | None, parts: in
         tokens: (B, N, D).
         weight: (parts * width, D).
         bias: (parts * width,) or None.
-        parts: Number of parts.
+        parts: number of parts.
 
     Returns:
         (B, N, width) each.

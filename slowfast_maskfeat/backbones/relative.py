@@ -26,9 +26,9 @@ def relative_index(num_queries: int, num_keys: int, device: torch.device | None 
     that is no whole number is rounded down, as published.
 
     Args:
-        num_queries: Query coordinates along the axis.
-        num_keys: Key coordinates along the axis.
-        device: Where to put the result.
+        num_queries: query coordinates along the axis.
+        num_keys: key coordinates along the axis.
+        device: where to put the result.
 
     Returns:
         (num_queries, num_keys), int64, into a table of 2 * max(num_queries, num_keys) - 1 rows.
@@ -44,9 +44,9 @@ def key_coordinates(grid: Grid, axes: Sequence[int], device: torch.device | None
     """One-hot coordinates of every key, side by side for the given axes.
 
     Args:
-        grid: Grid of the keys.
-        axes: Which of (t, h, w) take part, ascending.
-        device: Where to put the result.
+        grid: grid of the keys.
+        axes: which of (t, h, w) take part, ascending.
+        device: where to put the result.
 
     Returns:
         (N, sum of the sizes of the axes), float32.
@@ -90,16 +90,16 @@ def make_fold(
     has_cls: bool,
     device: torch.device | None = None,
 ) -> Fold:
-    """Finds the constants of folding.
+    """Find the constants of folding.
 
     Args:
-        grid_q: Grid of the queries.
-        grid_k: Grid of the keys.
-        axes: Which of (t, h, w) have relative positions, ascending.
-        width: Channels d of a head.
-        num_heads: Number of heads.
-        has_cls: Whether there is a cls token.
-        device: Where to put the result.
+        grid_q: grid of the queries.
+        grid_k: grid of the keys.
+        axes: which of (t, h, w) have relative positions, ascending.
+        width: channels d of a head.
+        num_heads: number of heads.
+        has_cls: whether there is a cls token.
+        device: where to put the result.
     """
     coordinates = key_coordinates(grid_k, axes, device)
     fill = -(width + coordinates.shape[1]) % 8  # fused kernels take widths that are multiples of 8
@@ -123,8 +123,8 @@ def fold_queries(query: Tensor, table: Tensor, grid: Grid, fold: Fold) -> Tensor
     Args:
         query: (B, heads, N, d), unscaled and without the cls token.
         table: (rows, d), the tables of all axes one below the other.
-        grid: Grid of the queries.
-        fold: See `make_fold`.
+        grid: grid of the queries.
+        fold: see `make_fold`.
 
     Returns:
         (B, heads, N, d + columns).
@@ -150,7 +150,7 @@ def fold_keys(key: Tensor, coordinates: Tensor, *, scale: float) -> Tensor:
     Args:
         key: (B, heads, Nk, d), a cls token first if there is one.
         coordinates: (Nk, columns): see `Fold`.
-        scale: Factor of q . k alone; the biases are not scaled.
+        scale: factor of q . k alone; the biases are not scaled.
 
     Returns:
         (B, heads, Nk, d + columns).

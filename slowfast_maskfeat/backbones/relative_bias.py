@@ -23,10 +23,10 @@ class RelativePositionBias(nn.Module):
     """The bias that all blocks share.
 
     Args:
-        grid: Grid of the patch tokens at the configured size, of one time step. Other grids work:
+        grid: grid of the patch tokens at the configured size, of one time step. Other grids work:
             the table is resized to them, see `resize_bias_table`.
-        num_heads: Heads of every block.
-        has_cls: Whether a class token precedes the patch tokens.
+        num_heads: heads of every block.
+        has_cls: whether a class token precedes the patch tokens.
     """
 
     def __init__(self, grid: Grid, num_heads: int, *, has_cls: bool) -> None:
@@ -41,17 +41,17 @@ class RelativePositionBias(nn.Module):
 
 
 def add_bias_table(module: nn.Module, grid: Grid, num_heads: int, *, has_cls: bool) -> None:
-    """Gives a module a table of biases, which start at 0.
+    """Give a module a table of biases, which start at 0.
 
     The table (rows, heads) has a row for each offset of two patches, those of rows first, and then,
     with a class token, one for its scores with patches, one for scores of patches with it, and one
     for its score with itself. The rows that each query and key look up are a buffer, not saved.
 
     Args:
-        module: Gets `relative_position_bias_table` and `relative_position_index`.
-        grid: Grid of the patch tokens, of one time step.
-        num_heads: Attention heads.
-        has_cls: Whether a class token precedes the patch tokens.
+        module: gets `relative_position_bias_table` and `relative_position_index`.
+        grid: grid of the patch tokens, of one time step.
+        num_heads: attention heads.
+        has_cls: whether a class token precedes the patch tokens.
     """
     num_rows = (2 * grid.h - 1) * (2 * grid.w - 1) + NUM_CLASS_ROWS * has_cls
     module.register_parameter(BIAS_TABLE, nn.Parameter(torch.zeros(num_rows, num_heads)))
@@ -59,19 +59,19 @@ def add_bias_table(module: nn.Module, grid: Grid, num_heads: int, *, has_cls: bo
 
 
 def read_bias(module: nn.Module, *, source: Grid, target: Grid, has_cls: bool) -> Tensor:
-    """Reads the biases of a grid from the table that a module holds.
+    """Read the biases of a grid from the table that a module holds.
 
     Args:
-        module: Holder of the table, see `add_bias_table`.
-        source: Grid the table was made for.
-        target: Grid of the patch tokens.
-        has_cls: Whether a class token precedes them.
+        module: holder of the table, see `add_bias_table`.
+        source: grid the table was made for.
+        target: grid of the patch tokens.
+        has_cls: whether a class token precedes them.
 
     Returns:
         (heads, N, N), the class token included.
 
     Raises:
-        ValueError: The target has several time steps.
+        ValueError: the target has several time steps.
     """
     if target.t != 1:
         raise ValueError(
@@ -88,9 +88,9 @@ def bias_index(grid: Grid, *, has_cls: bool, device: torch.device | None = None)
     """Row of the table for each query and key.
 
     Args:
-        grid: Grid of the patch tokens, of one time step.
-        has_cls: Whether a class token precedes them.
-        device: Where to put the result.
+        grid: grid of the patch tokens, of one time step.
+        has_cls: whether a class token precedes them.
+        device: where to put the result.
 
     Returns:
         (N, N) int64: query, key.
@@ -114,14 +114,14 @@ def bias_index(grid: Grid, *, has_cls: bool, device: torch.device | None = None)
 
 
 def check_position_bias(options: EncoderOptions, grid: Grid) -> None:
-    """Refuses an encoder whose scores a table of relative positions does not describe.
+    """Refuse an encoder whose scores a table of relative positions does not describe.
 
     Args:
-        options: Options of the encoder.
-        grid: Its grid of patch tokens at the configured size.
+        options: options of the encoder.
+        grid: its grid of patch tokens at the configured size.
 
     Raises:
-        ValueError: Its tokens have several time steps, it pools, or it has other relative
+        ValueError: its tokens have several time steps, it pools, or it has other relative
             positions; or blocks that share a table have different numbers of heads.
     """
     block, geometries = options.block, options.geometries()

@@ -18,15 +18,15 @@ class MLPHead(nn.Module):
     """Linear layers with batch norm and ReLU between them: a projector or predictor of BYOL.
 
     Args:
-        width: Width D of the input.
-        out_dim: Width of the output.
-        hidden_dim: Width between the layers.
-        num_layers: Number of linear layers.
-        batch_norm: Normalize before each ReLU.
-        all_processes: See `BatchNorm`.
-        hidden_bias: Layers before a batch norm have a bias; without batch norm all layers do. The
+        width: width D of the input.
+        out_dim: width of the output.
+        hidden_dim: width between the layers.
+        num_layers: number of linear layers.
+        batch_norm: normalize before each ReLU.
+        all_processes: see `BatchNorm`.
+        hidden_bias: layers before a batch norm have a bias; without batch norm all layers do. The
             official code of BYOL has it there, PySlowFast and lightly have none.
-        last_bias: The last layer has a bias. PySlowFast and lightly have it, BYOL has none.
+        last_bias: the last layer has a bias. PySlowFast and lightly have it, BYOL has none.
     """
 
     def __init__(
@@ -53,7 +53,7 @@ class MLPHead(nn.Module):
         self.layers = nn.Sequential(*layers)
 
     def forward(self, features: Tensor) -> Tensor:
-        """Projects features: (B, D) -> (B, out_dim)."""
+        """Project features: (B, D) -> (B, out_dim)."""
         projected: Tensor = self.layers(features)
         return projected
 
@@ -65,9 +65,9 @@ class WeightNormLinear(nn.Module):
     torch's `weight_norm`.
 
     Args:
-        width: Width D of the input.
-        out_dim: Number of rows K.
-        fixed_length: The lengths stay 1.
+        width: width D of the input.
+        out_dim: number of rows K.
+        fixed_length: the lengths stay 1.
     """
 
     def __init__(self, width: int, out_dim: int, *, fixed_length: bool) -> None:
@@ -85,14 +85,14 @@ class DINOHead(nn.Module):
     """An MLP to a bottleneck of length 1, and its cosines with K prototypes.
 
     Args:
-        width: Width D of the input.
-        out_dim: Number of prototypes K.
-        hidden_dim: Width of the hidden layers of the MLP.
-        bottleneck_dim: Width of its output.
-        num_layers: Number of its linear layers.
-        batch_norm: Normalize before each GELU.
-        all_processes: See `BatchNorm`.
-        norm_last_layer: The prototypes have the length 1; else they learn it.
+        width: width D of the input.
+        out_dim: number of prototypes K.
+        hidden_dim: width of the hidden layers of the MLP.
+        bottleneck_dim: width of its output.
+        num_layers: number of its linear layers.
+        batch_norm: normalize before each GELU.
+        all_processes: see `BatchNorm`.
+        norm_last_layer: the prototypes have the length 1; else they learn it.
     """
 
     def __init__(
@@ -134,11 +134,11 @@ class IBOTHead(DINOHead):
     """A DINO head with prototypes of patch tokens beside those of whole views.
 
     Args:
-        width: Width D of the input.
-        out_dim: Number of prototypes K of a view.
-        patch_out_dim: Number of prototypes of a patch token; `out_dim` if they are shared.
-        shared: Both are the same ones, which then have two names in the state.
-        **options: Of `DINOHead`.
+        width: width D of the input.
+        out_dim: number of prototypes K of a view.
+        patch_out_dim: number of prototypes of a patch token; `out_dim` if they are shared.
+        shared: both are the same ones, which then have two names in the state.
+        **options: of `DINOHead`.
     """
 
     def __init__(

@@ -54,7 +54,7 @@ class BackboneKind:
         """Build the backbone; whether a registered one takes masks is its own decision.
 
         Raises:
-            ValueError: The registered function does not return a backbone.
+            ValueError: the registered function does not return a backbone.
         """
         backbone = self._build(cfg)
         members = [name for kind in (LayeredModel, Backbone) for name in vars(kind)]
@@ -90,7 +90,7 @@ class BackboneKind:
         """Build model(clips, boxes) -> (R, K).
 
         Raises:
-            ValueError: This backbone has no detector.
+            ValueError: this backbone has no detector.
         """
         raise ValueError(
             f"MODEL.ARCH must be 'mvit' with DETECTION.ENABLE True, got {cfg.MODEL.ARCH!r}"
@@ -100,7 +100,7 @@ class BackboneKind:
         """Build model(clips, mask) -> [(M, dim), ...] with these dims, one per prediction.
 
         Raises:
-            ValueError: A key selects a head that this backbone does not have.
+            ValueError: a key selects a head that this backbone does not have.
         """
         for key, value in _PLAIN_HEAD.items():
             if cfg.MASK[key] != value:
@@ -189,12 +189,12 @@ def register_backbone(name: str, build: Callable[[CfgNode], Backbone]) -> None:
     `MaskedPredictor`, which predicts after the last layer: MASK.PRETRAIN_DEPTH has no effect.
 
     Args:
-        name: Value of MODEL.ARCH.
+        name: value of MODEL.ARCH.
         build: (configuration) -> the backbone. Also called under `on_meta`, where only
             its shapes matter.
 
     Raises:
-        ValueError: The name is taken.
+        ValueError: the name is taken.
     """
     if name in BACKBONES:
         raise ValueError(f"MODEL.ARCH {name!r} is already registered")
@@ -205,10 +205,10 @@ def find_backbone(cfg: CfgNode) -> BackboneKind:
     """Look up MODEL.ARCH.
 
     Args:
-        cfg: Configuration; not modified.
+        cfg: configuration; not modified.
 
     Raises:
-        ValueError: There is no such backbone, or it does not match MODEL.MODEL_NAME.
+        ValueError: there is no such backbone, or it does not match MODEL.MODEL_NAME.
     """
     arch, model_name = cfg.MODEL.ARCH, cfg.MODEL.MODEL_NAME
     if arch not in BACKBONES:
@@ -229,11 +229,11 @@ def build_backbone(cfg: CfgNode, *, takes_masks: bool = False) -> Backbone:
     """Build the network that MODEL.ARCH names, without heads.
 
     Args:
-        cfg: Configuration; not modified.
-        takes_masks: Whether MViT and ViT get a mask token; registered backbones have one or not.
+        cfg: configuration; not modified.
+        takes_masks: whether MViT and ViT get a mask token; registered backbones have one or not.
 
     Raises:
-        ValueError: See `find_backbone`, or keys contradict each other.
+        ValueError: see `find_backbone`, or keys contradict each other.
     """
     return find_backbone(cfg).build(cfg, takes_masks=takes_masks)
 
@@ -242,7 +242,7 @@ def backbone_width(cfg: CfgNode) -> int:
     """Return the width D of the last tokens.
 
     Args:
-        cfg: Configuration; not modified.
+        cfg: configuration; not modified.
     """
     return find_backbone(cfg).build_on_meta(cfg).width
 
@@ -251,7 +251,7 @@ def prediction_strides(cfg: CfgNode) -> list[Triple]:
     """Return the frames and pixels that one predicted token covers.
 
     Args:
-        cfg: Configuration; not modified.
+        cfg: configuration; not modified.
 
     Returns:
         (frames, rows, columns) for every prediction.
@@ -263,10 +263,10 @@ def prediction_grids(cfg: CfgNode) -> list[Grid]:
     """Return the token grid of every prediction, for clips of the configured size.
 
     Args:
-        cfg: Configuration; not modified.
+        cfg: configuration; not modified.
 
     Raises:
-        ValueError: The tokens of a prediction do not cover the clip exactly.
+        ValueError: the tokens of a prediction do not cover the clip exactly.
     """
     kind, clip_size = find_backbone(cfg), configured_clip_size(cfg)
     grids = kind.prediction_grids(cfg)

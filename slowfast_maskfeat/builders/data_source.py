@@ -37,7 +37,7 @@ class DataSource:
     without one creates a new one, which reads the current files.
 
     Args:
-        cfg: Configuration; not modified.
+        cfg: configuration; not modified.
     """
 
     def __init__(self, cfg: CfgNode) -> None:
@@ -58,7 +58,7 @@ class DataSource:
         from the labels of the training split.
 
         Raises:
-            ValueError: A file is malformed, or TRAIN.DATASET or TEST.DATASET is unknown.
+            ValueError: a file is malformed, or TRAIN.DATASET or TEST.DATASET is unknown.
         """
         return self._names_and_source[0]
 
@@ -101,7 +101,7 @@ class DataSource:
 
         Raises:
             MissingListError: DATA.PATH_TO_DATA_DIR has no such split.
-            ValueError: The files are malformed.
+            ValueError: the files are malformed.
         """
         self._check_folder(split, dataset_kind(self._cfg, split))
         return self._read(find_reader(self._cfg, split), split, self.class_names)
@@ -110,11 +110,11 @@ class DataSource:
         """Read AVA.GROUNDTRUTH_FILE minus AVA.EXCLUSION_FILE, for AVA.LABEL_MAP_FILE's classes.
 
         Args:
-            rows: Key frames to evaluate; the result has the same interval in seconds.
+            rows: key frames to evaluate; the result has the same interval in seconds.
 
         Raises:
-            MissingListError: A file is missing.
-            ValueError: A file is malformed, or the key frames belong to another split.
+            MissingListError: a file is missing.
+            ValueError: a file is malformed, or the key frames belong to another split.
         """
         if rows.every not in self._truths:
             self._truths[rows.every] = self._read_truth(rows.every)

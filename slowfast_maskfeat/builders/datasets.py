@@ -31,7 +31,7 @@ def dataset_kind(cfg: CfgNode, split: str) -> DataSetKind:
     """Return the registry row that TRAIN.DATASET or TEST.DATASET names for a split.
 
     Raises:
-        ValueError: The name is unknown.
+        ValueError: the name is unknown.
     """
     key = "TEST.DATASET" if split == "test" else "TRAIN.DATASET"
     return find_dataset(data_set(cfg, split), key)

@@ -15,7 +15,7 @@ def encoder_options(cfg: CfgNode) -> EncoderOptions:
     """Build the options of an encoder.
 
     Args:
-        cfg: Configuration; not modified.
+        cfg: configuration; not modified.
 
     Returns:
         The options, which all models share.
@@ -94,7 +94,7 @@ def encoder_patch_grid(cfg: CfgNode, clip_size: Triple) -> Grid:
     """Return the grid of the patch tokens.
 
     Args:
-        cfg: Configuration; not modified.
+        cfg: configuration; not modified.
         clip_size: (T, H, W) in frames and pixels.
     """
     with on_meta():  # only shapes, without blocks
@@ -105,7 +105,7 @@ def encoder_positions(cfg: CfgNode) -> str:
     """Describe the position embeddings.
 
     Args:
-        cfg: Configuration; not modified.
+        cfg: configuration; not modified.
     """
     options = encoder_options(cfg)
     kinds = {
@@ -125,7 +125,7 @@ def encoder_prediction_strides(cfg: CfgNode) -> list[Triple]:
     """Return the (frames, rows, columns) of a predicted token at each MASK.PRETRAIN_DEPTH.
 
     Args:
-        cfg: Configuration; not modified.
+        cfg: configuration; not modified.
     """
     options = encoder_options(cfg)
     return [options.token_stride(depth) for depth in cfg.MASK.PRETRAIN_DEPTH]
@@ -135,10 +135,10 @@ def encoder_prediction_grids(cfg: CfgNode) -> list[Grid]:
     """Return the token grid at each MASK.PRETRAIN_DEPTH, for clips of the configured size.
 
     Args:
-        cfg: Configuration; not modified.
+        cfg: configuration; not modified.
 
     Raises:
-        ValueError: As `check_depths`.
+        ValueError: as `check_depths`.
     """
     options = encoder_options(cfg)
     check_depths(cfg.MASK.PRETRAIN_DEPTH, options.depth)

@@ -22,9 +22,9 @@ def build_mvit(cfg: CfgNode, num_classes: int, *, mean_pooling: bool) -> MViT:
     """Build the classifier of an encoder.
 
     Args:
-        cfg: Configuration; not modified.
+        cfg: configuration; not modified.
         num_classes: K.
-        mean_pooling: Average the tokens, even if there is a class token.
+        mean_pooling: average the tokens, even if there is a class token.
 
     Returns:
         model(clips) -> (B, K).
@@ -42,7 +42,7 @@ def build_mvit_detector(cfg: CfgNode, num_classes: int) -> MViTDetector:
     """Build the detector of an encoder.
 
     Args:
-        cfg: Configuration; not modified.
+        cfg: configuration; not modified.
         num_classes: K.
 
     Returns:
@@ -73,8 +73,8 @@ def build_masked_mvit(cfg: CfgNode, dims: Sequence[int]) -> MaskedModel:
     """Build the masked model of an encoder: MAE with MASK.MAE_ON, else with mask tokens.
 
     Args:
-        cfg: Configuration; not modified.
-        dims: Width of the prediction at each MASK.PRETRAIN_DEPTH; with MASK.MAE_ON, which has one
+        cfg: configuration; not modified.
+        dims: width of the prediction at each MASK.PRETRAIN_DEPTH; with MASK.MAE_ON, which has one
             depth, of that for each mask of a clip.
 
     Returns:

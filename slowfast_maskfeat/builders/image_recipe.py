@@ -18,17 +18,17 @@ class ClipRecipe:
     """Settings that depend on whether clips are images or videos.
 
     Attributes:
-        interpolation: Interpolation of the resize of whole clips: "bilinear" or "bicubic".
-        antialias: Antialias when downsampling.
-        default_area: Range of the area fraction of random resized crops, used if the configuration
+        interpolation: interpolation of the resize of whole clips: "bilinear" or "bicubic".
+        antialias: antialias when downsampling.
+        default_area: range of the area fraction of random resized crops, used if the configuration
             has none; None for short-side jitter instead.
         augment_crop: RandAugment is applied to the crop instead of whole frames.
-        fill: Red, green, blue in 0..255 of pixels that RandAugment moves in from outside.
-        color_jitter: Strength of the jitter by AUG.COLOR_JITTER; 0 for none.
-        num_erase_tries: Tries per rectangle of random erasing.
+        fill: red, green, blue in 0..255 of pixels that RandAugment moves in from outside.
+        color_jitter: strength of the jitter by AUG.COLOR_JITTER; 0 for none.
+        num_erase_tries: tries per rectangle of random erasing.
         short_side: (crop size) -> short side in pixels before the center crop of a test.
-        num_views: Default number of temporal views of a test.
-        num_crops: Spatial crops of a test.
+        num_views: default number of temporal views of a test.
+        num_crops: spatial crops of a test.
         has_mask_window: AUG.MASK_WINDOW_SIZE applies to the masks.
     """
 

@@ -26,12 +26,12 @@ def check_model_size(
     The model is built on the meta device, where tensors have shapes but no memory.
 
     Args:
-        build: Builds the model from the configuration.
-        checkpoint: Path of the checkpoint, for messages.
-        content: Content of the checkpoint.
+        build: builds the model from the configuration.
+        checkpoint: path of the checkpoint, for messages.
+        content: content of the checkpoint.
 
     Raises:
-        ValueError: The model is far larger, has too many constants, or can't be built.
+        ValueError: the model is far larger, has too many constants, or can't be built.
     """
     try:
         with on_meta():

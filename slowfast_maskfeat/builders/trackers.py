@@ -36,7 +36,7 @@ def open_trackers(cfg: CfgNode, trackers: Trackers) -> None:
     """Start the trackers of a training; all processes must call it, only the main one tracks.
 
     Args:
-        cfg: configuration; not changed.
+        cfg: configuration; not modified.
         trackers: receive them.
 
     Raises:

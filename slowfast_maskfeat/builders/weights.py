@@ -29,13 +29,13 @@ def inflation(cfg: CfgNode) -> str:
     """Return how image weights are inflated to video: CHECKPOINT_INFLATION or as published.
 
     Args:
-        cfg: Configuration; not modified.
+        cfg: configuration; not modified.
 
     Returns:
         "mean" or "repeat", see `load_weights`.
 
     Raises:
-        ValueError: Both published keys are True.
+        ValueError: both published keys are True.
     """
     if cfg.TRAIN.CHECKPOINT_INFLATION:
         return cfg.TRAIN.CHECKPOINT_INFLATION
@@ -59,18 +59,18 @@ def load_first_weights(
     """Initialize a model for training, or for its features, with the weights of a checkpoint.
 
     Args:
-        cfg: Configuration; not modified.
-        model: The unwrapped model.
-        path: Path of the checkpoint.
-        average: Load the weight average (TRAIN.EMA_DECAY) if the file has one, as a test does.
-        data: The run's data source, which caches files; None reads them again.
-        content: Content of the checkpoint; None reads it.
+        cfg: configuration; not modified.
+        model: the unwrapped model.
+        path: path of the checkpoint.
+        average: load the weight average (TRAIN.EMA_DECAY) if the file has one, as a test does.
+        data: the run's data source, which caches files; None reads them again.
+        content: content of the checkpoint; None reads it.
 
     Returns:
         The report of loaded and missing weights.
 
     Raises:
-        ValueError: See `load_weights` and `inflation`.
+        ValueError: see `load_weights` and `inflation`.
     """
     return load_weights(
         model,
@@ -94,10 +94,10 @@ def load_first_teacher(
     How much of it is filled is not checked: that is checked of the model.
 
     Args:
-        cfg: Configuration; not modified.
-        network: The network.
-        path: Path of the checkpoint.
-        content: Content of the checkpoint; None reads it.
+        cfg: configuration; not modified.
+        network: the network.
+        path: path of the checkpoint.
+        content: content of the checkpoint; None reads it.
 
     Returns:
         The report of loaded and missing weights.
@@ -127,17 +127,17 @@ def load_tested_weights(
     """Load all weights of a model for testing.
 
     Args:
-        cfg: Configuration; not modified.
-        model: The unwrapped model.
-        path: Path of the checkpoint.
-        data: The run's data source, which caches files; None reads them again.
-        content: Content of the checkpoint; None reads it.
+        cfg: configuration; not modified.
+        model: the unwrapped model.
+        path: path of the checkpoint.
+        data: the run's data source, which caches files; None reads them again.
+        content: content of the checkpoint; None reads it.
 
     Returns:
         The report of loaded weights.
 
     Raises:
-        ValueError: The checkpoint is incomplete or has other classes, see `load_weights`.
+        ValueError: the checkpoint is incomplete or has other classes, see `load_weights`.
     """
     return load_weights(
         model,
@@ -179,7 +179,7 @@ def finished_checkpoint(cfg: CfgNode) -> str:
     the one it started from, TRAIN.CHECKPOINT_FILE_PATH.
 
     Args:
-        cfg: Configuration; not modified.
+        cfg: configuration; not modified.
 
     Returns:
         The path; empty if there is none.
@@ -200,13 +200,13 @@ def check_resumable(
     """Check that a resumed training has the same classes as before; pre-training has none.
 
     Args:
-        cfg: Configuration; not modified.
-        payload: Content of the checkpoint.
-        path: Path of the checkpoint, for messages.
-        data: See `load_first_weights`.
+        cfg: configuration; not modified.
+        payload: content of the checkpoint.
+        path: path of the checkpoint, for messages.
+        data: see `load_first_weights`.
 
     Raises:
-        ValueError: The classes differ.
+        ValueError: the classes differ.
     """
     method = find_method(cfg)
     if method.has_labels or method.has_boxes:
@@ -225,14 +225,14 @@ def model_facts(cfg: CfgNode, model: nn.Module) -> ModelFacts:
     """Return the facts of a model that the weight names of other libraries depend on.
 
     Args:
-        cfg: Configuration; not modified.
-        model: The unwrapped model.
+        cfg: configuration; not modified.
+        model: the unwrapped model.
 
     Returns:
         The facts that `checkpoints.naming` takes.
 
     Raises:
-        ValueError: The model, of an extension, has no token grid.
+        ValueError: the model, of an extension, has no token grid.
     """
     grid = position_grid(model)
     if grid is None:

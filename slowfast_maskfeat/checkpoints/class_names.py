@@ -18,17 +18,17 @@ def compare_class_names(
     """Compare the classes of a checkpoint's classifier with those of a data set.
 
     Args:
-        theirs: Names stored in the checkpoint; empty for unknown ones, which are accepted.
-        ours: Names of the data set; likewise.
-        path: Path of the checkpoint, for messages.
-        may_start_anew: Whether different classes are accepted, since the classifier can be trained
+        theirs: names stored in the checkpoint; empty for unknown ones, which are accepted.
+        ours: names of the data set; likewise.
+        path: path of the checkpoint, for messages.
+        may_start_anew: whether different classes are accepted, since the classifier can be trained
             from scratch. The same classes in another order are always an error.
 
     Returns:
         The difference; empty if there is none.
 
     Raises:
-        ValueError: If the classes differ and that is not accepted; the message says what to do.
+        ValueError: if the classes differ and that is not accepted; the message says what to do.
     """
     theirs, ours = list(theirs), list(ours)
     if not theirs or not ours or theirs == ours:

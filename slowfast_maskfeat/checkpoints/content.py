@@ -21,9 +21,9 @@ class _Entry(NamedTuple):
     """An entry of the checkpoints of this package and of PySlowFast.
 
     Attributes:
-        accepts: Whether a value is of the entry's type.
-        what: The type, for messages.
-        is_optional: Whether None stands for no entry.
+        accepts: whether a value is of the entry's type.
+        what: the type, for messages.
+        is_optional: whether None stands for no entry.
     """
 
     accepts: Callable[[Any], bool]
@@ -40,11 +40,11 @@ def check_content(content: Mapping[Any, Any], path: Path) -> None:
     else.
 
     Args:
-        content: Content of the file.
-        path: Path of the file, for messages.
+        content: content of the file.
+        path: path of the file, for messages.
 
     Raises:
-        ValueError: The file must be refused; the message has the name and type of the entry.
+        ValueError: the file must be refused; the message has the name and type of the entry.
     """
     for place, tensor in _tensors(content):
         problem = _problem(tensor)
@@ -114,7 +114,7 @@ def _is_epoch(value: object) -> bool:
 
 
 def _is_state(value: object) -> bool:
-    """Whether a value is a ``state_dict``; the extra state of a module is a dict of its own."""
+    """Whether a value is a `state_dict`; the extra state of a module is a dict of its own."""
     return isinstance(value, Mapping) and all(
         isinstance(name, str) and (isinstance(item, Tensor) or name.endswith("_extra_state"))
         for name, item in value.items()

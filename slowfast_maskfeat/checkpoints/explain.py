@@ -36,11 +36,11 @@ def explain_names(
     """Say what to do about a file in which too few names are the model's.
 
     Args:
-        found: Weights of the file.
-        own: Weights of the model.
-        path: Path of the file.
-        renamed: Whether the names were already converted from those of another library.
-        misfits: Result of `explain_misfits`.
+        found: weights of the file.
+        own: weights of the model.
+        path: path of the file.
+        renamed: whether the names were already converted from those of another library.
+        misfits: result of `explain_misfits`.
 
     Returns:
         A sentence.
@@ -93,9 +93,9 @@ def explain_misfits(
     way to the next.
 
     Args:
-        found: Weights of the file.
-        own: Weights of the model.
-        filled: Names of those that are filled.
+        found: weights of the file.
+        own: weights of the model.
+        filled: names of those that are filled.
 
     Returns:
         A clause; empty if there are none.
@@ -125,10 +125,10 @@ def explain_gaps(
     """Say that a file lacks the patch embedding, or all position tables.
 
     Args:
-        own: Weights of the model.
-        filled: Names of those that are filled.
-        fixed_tables: Names of position tables that are not learned.
-        left_out: Names in the file that were excluded.
+        own: weights of the model.
+        filled: names of those that are filled.
+        fixed_tables: names of position tables that are not learned.
+        left_out: names in the file that were excluded.
 
     Returns:
         A clause; empty if it lacks neither.
@@ -175,10 +175,10 @@ def explain_classifier(
     """Say why the classifier was not loaded.
 
     Args:
-        own_head: Names of the model's classifier.
-        own: Weights of the model.
-        found: Weights of the file.
-        refused: Why weights of the file were not used, by name.
+        own_head: names of the model's classifier.
+        own: weights of the model.
+        found: weights of the file.
+        refused: why weights of the file were not used, by name.
 
     Returns:
         The reason; empty if it was loaded or the model has no classifier.

@@ -33,9 +33,9 @@ class FileWeights(NamedTuple):
     """Weights of a file, with its facts about their model.
 
     Attributes:
-        weights: Tensors by name, without the prefixes of wrappers.
-        class_names: Class names of its classifier, in its order; empty if unknown.
-        grid: Patch tokens along time, rows and columns; None if unknown.
+        weights: tensors by name, without the prefixes of wrappers.
+        class_names: class names of its classifier, in its order; empty if unknown.
+        grid: patch tokens along time, rows and columns; None if unknown.
     """
 
     weights: dict[str, Tensor]
@@ -61,18 +61,18 @@ def read_weights(
     """Read the weights of a file.
 
     Args:
-        path: The checkpoint.
-        clear_names: See :func:`load_weights`.
-        average: Whether to read the weight average if the file has one.
-        teacher: See :func:`load_weights`.
-        rename: See :func:`load_weights`.
-        content: See :func:`load_weights`.
+        path: the checkpoint.
+        clear_names: see `load_weights`.
+        average: whether to read the weight average if the file has one.
+        teacher: see `load_weights`.
+        rename: see `load_weights`.
+        content: see `load_weights`.
 
     Returns:
         The weights, and the file's facts about their model.
 
     Raises:
-        ValueError: If the file cannot be read or has no weights.
+        ValueError: if the file cannot be read or has no weights.
     """
     path = Path(path)
     content = load_checkpoint(path) if content is None else dict(content)

@@ -18,15 +18,15 @@ def read_header(path: str | os.PathLike[str]) -> dict[str, Any]:
     """Read the configuration, class names and other facts of a checkpoint.
 
     Args:
-        path: See :func:`load_checkpoint`. Of files in torch's zip format the weights are mapped
+        path: see `load_checkpoint`. Of files in torch's zip format the weights are mapped
             into memory and not read.
 
     Returns:
-        Those of ``cfg``, ``class_names``, ``token_grid``, ``epoch`` and ``best`` (see
-        :func:`slowfast_maskfeat.checkpoints.best_path`) that the file has.
+        Those of `cfg`, `class_names`, `token_grid`, `epoch` and `best` (see
+        `best_path`) that the file has.
 
     Raises:
-        ValueError: See :func:`load_checkpoint`.
+        ValueError: see `load_checkpoint`.
     """
     content: Any = None
     if Path(path).is_file():

@@ -23,18 +23,18 @@ class DamagedError(ValueError):
 
 
 def verify_records(file: BinaryIO) -> None:
-    """Compare the records of a file of ``torch.save`` with their CRC-32 checksums.
+    """Compare the records of a file of `torch.save` with their CRC-32 checksums.
 
-    ``torch.load`` does not. Files without checksums pass: those of torch before 1.6, and those of
-    ``torch.serialization.set_crc32_options(False)``, whose checksums are all 0.
+    `torch.load` does not. Files without checksums pass: those of torch before 1.6, and those of
+    `torch.serialization.set_crc32_options(False)`, whose checksums are all 0.
 
     Args:
-        file: The open file; its position is at the beginning again afterwards.
+        file: the open file; its position is at the beginning again afterwards.
 
     Raises:
-        DamagedError: If a record is damaged, or compressed, which torch does not do and which can
+        DamagedError: if a record is damaged, or compressed, which torch does not do and which can
             exceed the memory.
-        Exception: If the list of records is damaged, whatever `zipfile` raises.
+        Exception: if the list of records is damaged, whatever `zipfile` raises.
     """
     is_zip = file.read(len(_ZIP_START)) == _ZIP_START
     file.seek(0)
@@ -67,7 +67,7 @@ def nonfinite_weights(payload: Mapping[str, Any]) -> list[str]:
     does not count: its second moments may overflow to infinity without harm.
 
     Args:
-        payload: Content of a checkpoint.
+        payload: content of a checkpoint.
     """
     states = [payload.get(key) for key in _STATES]
     average = payload.get("average_state")
@@ -83,11 +83,11 @@ def raise_nonfinite(payload: Mapping[str, Any], path: Path) -> None:
     """Refuse to write weights that are not finite.
 
     Args:
-        payload: Content of a checkpoint.
-        path: The file to be written.
+        payload: content of a checkpoint.
+        path: the file to be written.
 
     Raises:
-        ValueError: If `nonfinite_weights` finds some.
+        ValueError: if `nonfinite_weights` finds some.
     """
     names = nonfinite_weights(payload)
     if names:

@@ -34,10 +34,10 @@ def _attributes(module: Any) -> dict[Any, Any]:
 
 
 def _module_state(module: Placeholder) -> dict[str, Any]:
-    """Parameters and buffers by the names of ``state_dict``, in its order.
+    """Parameters and buffers by the names of `state_dict`, in its order.
 
     Raises:
-        ValueError: A module contains itself, or there are too many or too deep ones.
+        ValueError: a module contains itself, or there are too many or too deep ones.
     """
     found: dict[str, Any] = {}
     path: list[int] = []  # the part, and those that contain it

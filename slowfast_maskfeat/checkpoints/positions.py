@@ -34,10 +34,10 @@ class MadeTable(NamedTuple):
     """A table that a file does not have.
 
     Attributes:
-        value: The table.
-        how: In words, for the report.
-        layout: The tokens that it is of.
-        made_of: Names of the file's tables that it is made of.
+        value: the table.
+        how: in words, for the report.
+        layout: the tokens that it is of.
+        made_of: names of the file's tables that it is made of.
     """
 
     value: Tensor
@@ -58,9 +58,9 @@ def source_layout(
     """How the tokens of the model that a file is of lie, as far as its tables tell.
 
     Args:
-        found: The weights in the file.
-        grid: What the file itself says, or None.
-        for_one_step: Whether the weights are for a model of images, or of clips as short: those of
+        found: the weights in the file.
+        grid: what the file itself says, or None.
+        for_one_step: whether the weights are for a model of images, or of clips as short: those of
             a video are then not taken for one of that length.
 
     Returns:
@@ -92,14 +92,14 @@ def exchange_class_row(
 ) -> MadeTable | None:
     """A joint table without the class token's row, or with one, as the model has it.
 
-    A row that the file lacks is the model's own, as a whole ``pos_embed_class`` would be.
+    A row that the file lacks is the model's own, as a whole `pos_embed_class` would be.
 
     Args:
-        name: Of the table.
+        name: of the table.
         table: (1, [1 +] N, D), in the file.
-        own: The model's.
-        source: Tokens of the model that the file is of.
-        target: Tokens of the model.
+        own: the model's.
+        source: tokens of the model that the file is of.
+        target: tokens of the model.
 
     Returns:
         The table; None where nothing is to be exchanged.
@@ -130,16 +130,16 @@ def other_form(
     * separable to joint: their sum; for an image the spatial table alone, as published.
     * biases of relative positions shared by all blocks to one table for each: copies, as BEiT's
       fine-tuning makes them.
-    * of an image, what a video needs besides (``pos_embed_temporal``, ``rel_pos_t``): zeros with
-      ``mean``, so that they change nothing at first; the published way, ``repeat``, leaves them
+    * of an image, what a video needs besides (`pos_embed_temporal`, `rel_pos_t`): zeros with
+      `mean`, so that they change nothing at first; the published way, `repeat`, leaves them
       as initialized.
 
     Args:
-        found: The weights in the file.
-        state: Those of the model.
-        source: Tokens of the model that the file is of.
-        target: Tokens of the model.
-        inflate: ``mean`` or ``repeat``.
+        found: the weights in the file.
+        state: those of the model.
+        source: tokens of the model that the file is of.
+        target: tokens of the model.
+        inflate: `mean` or `repeat`.
 
     Returns:
         Table by name.

@@ -28,23 +28,23 @@ _IN_BLOCK = re.compile(r"((?:.*\.)?blocks)\.\d+\.(.+)")
 
 @dataclass(frozen=True)
 class LoadReport:
-    """Result of loading weights; ``str()`` gives a short table.
+    """Result of loading weights; `str()` gives a short table.
 
     Attributes:
-        path: The file.
-        loaded: Names in the model that were filled, reshaped ones included.
-        missing: Names in the model that kept their values.
-        unexpected: Names in the file that were not used, not even to compute other tables.
-        reshaped: Loaded name -> how its weight was reshaped.
-        refused: Missing name -> why the file's weight was not used.
-        left_out: Names in the file that were excluded.
-        coverage: Filled share of the backbone, 0 to 1: the smaller of the shares of its entries and
+        path: the file.
+        loaded: names in the model that were filled, reshaped ones included.
+        missing: names in the model that kept their values.
+        unexpected: names in the file that were not used, not even to compute other tables.
+        reshaped: loaded name -> how its weight was reshaped.
+        refused: missing name -> why the file's weight was not used.
+        left_out: names in the file that were excluded.
+        coverage: filled share of the backbone, 0 to 1: the smaller of the shares of its entries and
             of its elements. The backbone is all but the heads, decoders, the mask token, and a last
             norm that the file lacks.
-        classifier: Why the classifier kept its values; empty if it did not or there is none.
-        unchecked_order: Whether a classifier was loaded from a file without class names, although
+        classifier: why the classifier kept its values; empty if it did not or there is none.
+        unchecked_order: whether a classifier was loaded from a file without class names, although
             those of the data set are known.
-        initialized: Whether the model had its initial values before, not those of another file.
+        initialized: whether the model had its initial values before, not those of another file.
     """
 
     path: Path
@@ -89,11 +89,11 @@ class LoadReport:
 
 
 class LoadError(ValueError):
-    """Weights that do not fit a model; ``str()`` is the summary and, below it, the report.
+    """Weights that do not fit a model; `str()` is the summary and, below it, the report.
 
     Attributes:
-        summary: The problem and what to do.
-        report: Report of what would have been loaded.
+        summary: the problem and what to do.
+        report: report of what would have been loaded.
     """
 
     def __init__(self, summary: str, report: LoadReport) -> None:
@@ -124,7 +124,7 @@ def _by_note(notes: Mapping[str, str]) -> list[str]:
 
 
 def _grouped(names: Sequence[str]) -> list[str]:
-    """Group similar names: ``pred_head.* (4)``, ``blocks.*.norm1.bias (2)``."""
+    """Group similar names: `pred_head.* (4)`, `blocks.*.norm1.bias (2)`."""
     groups: dict[str, list[str]] = {}
     for name in names:
         in_block = _IN_BLOCK.fullmatch(name)

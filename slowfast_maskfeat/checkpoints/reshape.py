@@ -31,9 +31,9 @@ class TokenLayout:
     """How the tokens of a model lie, as far as it is known.
 
     Attributes:
-        has_cls: Whether a class token comes first.
-        grid: Patch tokens along time, rows and columns; None if unknown.
-        min_steps: Least time steps of a grid that is not known.
+        has_cls: whether a class token comes first.
+        grid: patch tokens along time, rows and columns; None if unknown.
+        min_steps: least time steps of a grid that is not known.
     """
 
     has_cls: bool
@@ -46,8 +46,8 @@ class Reshaped:
     """A weight in its new shape.
 
     Attributes:
-        value: The weight.
-        how: In words, for the report.
+        value: the weight.
+        how: in words, for the report.
     """
 
     value: Tensor
@@ -65,26 +65,26 @@ def reshape_weight(
 ) -> Reshaped | None:
     """Bring one weight to the shape a model has for it, if there is a way that keeps its meaning.
 
-    Of a decoder, ``decoder_pos_embed`` and ``dec_pos_embed_*`` are as those without the front part.
+    Of a decoder, `decoder_pos_embed` and `dec_pos_embed_*` are as those without the front part.
 
-    * ``rel_pos`` tables (length, head width): linear along the length.
-    * ``pos_embed_temporal`` (1, t, D): linear along time.
-    * ``pos_embed_spatial`` (1, h * w, D): bicubic over rows and columns; a source of unknown grid
+    * `rel_pos` tables (length, head width): linear along the length.
+    * `pos_embed_temporal` (1, t, D): linear along time.
+    * `pos_embed_spatial` (1, h * w, D): bicubic over rows and columns; a source of unknown grid
       is taken to be square.
-    * ``pos_embed`` (1, [1 +] t * h * w, D): bicubic over rows and columns, then linear along time.
-    * ``relative_position_bias_table`` ((2 h - 1) (2 w - 1) [+ 3], heads): `resize_bias_table`; a
+    * `pos_embed` (1, [1 +] t * h * w, D): bicubic over rows and columns, then linear along time.
+    * `relative_position_bias_table` ((2 h - 1) (2 w - 1) [+ 3], heads): `resize_bias_table`; a
       source of unknown grid is taken to be square.
     * convolution kernels (out, in, [t,] h, w): from one frame repeated along time; to one frame
       summed over time, which is the response to a still clip.
 
     Args:
-        name: Name of the weight in the model.
-        weight: Its value in the file.
-        shape: The model's shape.
-        source: Tokens of the model the file was written from.
-        target: Tokens of the model.
-        inflate: ``mean`` divides a repeated kernel by its length, so that a still clip gives the
-            image's response; ``repeat`` does not.
+        name: name of the weight in the model.
+        weight: its value in the file.
+        shape: the model's shape.
+        source: tokens of the model the file was written from.
+        target: tokens of the model.
+        inflate: `mean` divides a repeated kernel by its length, so that a still clip gives the
+            image's response; `repeat` does not.
 
     Returns:
         The weight in the new shape, or None if there is no such way.
@@ -111,7 +111,7 @@ def reshape_weight(
 def table_kind(name: str) -> str:
     """Last part of a name, with the encoder's name for a decoder's table, which is of its grid.
 
-    ``decoder_pos_embed`` and ``dec_pos_embed_spatial`` are ``pos_embed`` and ``pos_embed_spatial``.
+    `decoder_pos_embed` and `dec_pos_embed_spatial` are `pos_embed` and `pos_embed_spatial`.
     """
     return name.rpartition(".")[2].removeprefix("decoder_").removeprefix("dec_")
 
@@ -181,9 +181,9 @@ def guess_grid(num_tokens: int, target: Grid, min_steps: int = 1) -> Grid | None
     that keeps rows and columns, then the one whose proportions are nearest.
 
     Args:
-        num_tokens: Patch tokens of the table.
-        target: Grid of the model that receives it.
-        min_steps: Least number of time steps.
+        num_tokens: patch tokens of the table.
+        target: grid of the model that receives it.
+        min_steps: least number of time steps.
 
     Returns:
         The grid, or None if no square frames make that number.

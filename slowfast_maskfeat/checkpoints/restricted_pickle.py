@@ -50,8 +50,8 @@ class Placeholder(dict[Any, Any]):
     """Replaces an object of any other class, such as a network or another program's meters.
 
     Attributes:
-        replaced: The class.
-        state: What describes the object, usually its attributes by name.
+        replaced: the class.
+        state: what describes the object, usually its attributes by name.
     """
 
     replaced = ""

@@ -40,18 +40,18 @@ def save_safetensors(
     """Write weights as a safetensors file, atomically, with a hash that reading it verifies.
 
     Args:
-        path: Output file; its folder is created if needed.
-        weights: Tensors by name, on any device.
-        class_names: Class names of the classifier, in its order; a JSON list in the header.
-        token_grid: Grid (t, h, w) of the position tables; a JSON list in the header.
-        config: Configuration of the model as YAML text.
+        path: output file; its folder is created if needed.
+        weights: tensors by name, on any device.
+        class_names: class names of the classifier, in its order; a JSON list in the header.
+        token_grid: grid (t, h, w) of the position tables; a JSON list in the header.
+        config: configuration of the model as YAML text.
 
     Returns:
         The path.
 
     Raises:
-        ValueError: If weights are not finite; nothing is then written.
-        OSError: If the disk is full or the folder cannot be written.
+        ValueError: if weights are not finite; nothing is then written.
+        OSError: if the disk is full or the folder cannot be written.
     """
     path = Path(path)
     raise_nonfinite({"model_state": weights}, path)
@@ -86,14 +86,14 @@ def read_safetensors(path: Path) -> dict[str, Any]:
     """Read a safetensors file on the CPU.
 
     Args:
-        path: A file of this package or any other.
+        path: a file of this package or any other.
 
     Returns:
-        The tensors under ``model_state``; ``class_names``, ``token_grid`` and ``cfg`` where its
+        The tensors under `model_state`; `class_names`, `token_grid` and `cfg` where its
         header has them.
 
     Raises:
-        ValueError: If it is not a complete safetensors file, or its header is malformed.
+        ValueError: if it is not a complete safetensors file, or its header is malformed.
     """
     try:
         with safe_open(path, framework="pt", device="cpu") as file:

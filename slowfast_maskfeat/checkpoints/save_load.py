@@ -47,7 +47,7 @@ class _Name(NamedTuple):
 
 
 def _parse(path: Path) -> _Name | None:
-    """Parse a name that :func:`checkpoint_path` made; None for any other."""
+    """Parse a name that `checkpoint_path` made; None for any other."""
     match = _NAME.fullmatch(path.name)
     return _Name(int(match[2]), int(match[3] or 0), match[1] or "") if match else None
 
@@ -59,7 +59,7 @@ def _named(folder: str | os.PathLike[str]) -> list[tuple[_Name, Path]]:
 
 
 def checkpoint_folder(run: str | os.PathLike[str]) -> Path:
-    """Folder of the checkpoints in the folder of a run, ``OUTPUT_DIR``."""
+    """Folder of the checkpoints in the folder of a run, `OUTPUT_DIR`."""
     return Path(run) / "checkpoints"
 
 
@@ -75,27 +75,27 @@ def checkpoint_path(
     """Path of a checkpoint, named as by PySlowFast.
 
     Args:
-        folder: ``OUTPUT_DIR/checkpoints``.
-        prefix: ``TASK``, such as ``ssl``; empty for none.
-        epoch: Finished epochs.
-        step: Steps done in the current epoch; 0 at the end of an epoch.
+        folder: `OUTPUT_DIR/checkpoints`.
+        prefix: `TASK`, such as `ssl`; empty for none.
+        epoch: finished epochs.
+        step: steps done in the current epoch; 0 at the end of an epoch.
 
     Returns:
-        ``{prefix_}checkpoint_epoch_00003.pyth`` or ``..._epoch_00003_step_0000120.pyth``.
+        `{prefix_}checkpoint_epoch_00003.pyth` or `..._epoch_00003_step_0000120.pyth`.
     """
     within = f"_step_{step:07d}" if step else ""
     return Path(folder) / f"{_stem(prefix)}_epoch_{epoch:05d}{within}{SUFFIX}"
 
 
 def best_path(folder: str | os.PathLike[str], *, prefix: str = "") -> Path:
-    """Path of the best checkpoint of one task (``TRAIN.KEEP_BEST``), which stays.
+    """Path of the best checkpoint of one task (`TRAIN.KEEP_BEST`), which stays.
 
     Args:
-        folder: ``OUTPUT_DIR/checkpoints``.
-        prefix: ``TASK``, such as ``ssl``; empty for none.
+        folder: `OUTPUT_DIR/checkpoints`.
+        prefix: `TASK`, such as `ssl`; empty for none.
 
     Returns:
-        ``{prefix_}checkpoint_best.pyth``; :func:`find_checkpoints` does not list it.
+        `{prefix_}checkpoint_best.pyth`; `find_checkpoints` does not list it.
     """
     return Path(folder) / f"{_stem(prefix)}_best{SUFFIX}"
 
@@ -108,8 +108,8 @@ def find_checkpoints(folder: str | os.PathLike[str], prefix: str = "") -> list[P
     """List the checkpoints of one task in a folder, oldest first.
 
     Args:
-        folder: Folder to search; it need not exist.
-        prefix: The exact ``TASK``: neither ``ssl`` nor "" finds those of ``ssl_eval``.
+        folder: folder to search; it need not exist.
+        prefix: the exact `TASK`: neither `ssl` nor "" finds those of `ssl_eval`.
 
     Returns:
         Paths in the order of (epoch, step).
@@ -118,7 +118,7 @@ def find_checkpoints(folder: str | os.PathLike[str], prefix: str = "") -> list[P
 
 
 def find_tasks(folder: str | os.PathLike[str]) -> list[str]:
-    """List the tasks (``TASK``) that have checkpoints in a folder, which need not exist."""
+    """List the tasks (`TASK`) that have checkpoints in a folder, which need not exist."""
     return sorted({name.task for name, _ in _named(folder)})
 
 
@@ -126,15 +126,15 @@ def keep_last(folder: str | os.PathLike[str], prefix: str, n: int) -> list[Path]
     """Delete all but the newest checkpoints of one task.
 
     Args:
-        folder: Folder of the checkpoints.
-        prefix: The exact ``TASK``.
-        n: Number of checkpoints to keep (``TRAIN.KEEP_CHECKPOINTS``); 0 keeps all.
+        folder: folder of the checkpoints.
+        prefix: the exact `TASK`.
+        n: number of checkpoints to keep (`TRAIN.KEEP_CHECKPOINTS`); 0 keeps all.
 
     Returns:
         The deleted paths.
 
     Raises:
-        ValueError: If ``n`` is negative.
+        ValueError: if `n` is negative.
     """
     if n < 0:
         raise ValueError(f"TRAIN.KEEP_CHECKPOINTS must be >= 0 (0 keeps all), got {n}")
@@ -151,17 +151,17 @@ def save_checkpoint(path: str | os.PathLike[str], payload: Mapping[str, Any]) ->
     Temporary files left behind by killed saves of the same task are deleted.
 
     Args:
-        path: Output file; its folder is created if needed.
-        payload: Tensors, plain numbers, strings, bytes and None in dicts, lists, tuples and sets:
-            the types that :func:`load_checkpoint` reads without trusting the file.
+        path: output file; its folder is created if needed.
+        payload: tensors, plain numbers, strings, bytes and None in dicts, lists, tuples and sets:
+            the types that `load_checkpoint` reads without trusting the file.
 
     Returns:
         The path.
 
     Raises:
-        TypeError: If the payload contains another type; the message says where.
-        ValueError: If weights in it are not finite; older files are then unchanged.
-        OSError: If the disk is full or the folder cannot be written.
+        TypeError: if the payload contains another type; the message says where.
+        ValueError: if weights in it are not finite; older files are then unchanged.
+        OSError: if the disk is full or the folder cannot be written.
     """
     path = Path(path)
     _check_plain(payload, "payload")
@@ -215,15 +215,15 @@ def load_checkpoint(path: str | os.PathLike[str]) -> dict[str, Any]:
     """Read a checkpoint on the CPU without running code from it.
 
     Args:
-        path: A file of this package or of PySlowFast, any dict written by ``torch.save``, or a
+        path: a file of this package or of PySlowFast, any dict written by `torch.save`, or a
             safetensors file.
 
     Returns:
-        The dict; of a safetensors file, that of ``read_safetensors``. The options of a command line
-        (``argparse.Namespace``) are a dict.
+        The dict; of a safetensors file, that of `read_safetensors`. The options of a command line
+        (`argparse.Namespace`) are a dict.
 
     Raises:
-        ValueError: If the file is missing, unreadable, not a checkpoint, damaged, split into
+        ValueError: if the file is missing, unreadable, not a checkpoint, damaged, split into
             several files, or needs code of its own, or its parts are of wrong types; the message
             says what to do, and names the newest undamaged checkpoint before a damaged one.
     """
@@ -246,7 +246,7 @@ def newest_undamaged_before(path: Path) -> Path | None:
     """Find the checkpoint of the same task to use instead of a damaged one.
 
     Args:
-        path: A checkpoint named as by :func:`checkpoint_path`.
+        path: a checkpoint named as by `checkpoint_path`.
 
     Returns:
         The newest older one in its folder whose checksums match; None if there is none.
@@ -277,7 +277,7 @@ def _require_file(path: Path) -> None:
     """Refuse a path that is not one of a regular file, without opening it.
 
     Raises:
-        ValueError: If there is none or it is something else, such as a FIFO, which would wait.
+        ValueError: if there is none or it is something else, such as a FIFO, which would wait.
     """
     try:
         kind = kind_of_file(path)

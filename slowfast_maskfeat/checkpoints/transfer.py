@@ -61,55 +61,55 @@ def load_weights(
 ) -> LoadReport:
     """Load a checkpoint into a model, as far as the two match.
 
-    Reads files of this package and of PySlowFast (``model_state``), of other training code
-    (``state_dict``, ``model``, ``module``), training files of DINO and iBOT (``teacher`` or
-    ``student``), plain dicts of names and tensors, and safetensors files; a prefix ``module.`` of
-    names is dropped, and BEiT's names of heads are converted. A prefix ``backbone.`` does not
+    Reads files of this package and of PySlowFast (`model_state`), of other training code
+    (`state_dict`, `model`, `module`), training files of DINO and iBOT (`teacher` or
+    `student`), plain dicts of names and tensors, and safetensors files; a prefix `module.` of
+    names is dropped, and BEiT's names of heads are converted. A prefix `backbone.` does not
     matter, in the file or the model. Weights of the same name are copied, position tables and
     kernels of another size are resized
-    (:func:`slowfast_maskfeat.checkpoints.reshape.reshape_weight`), and position tables of another
-    form are converted (:func:`slowfast_maskfeat.checkpoints.positions.other_form`). All other
+    (`reshape_weight`), and position tables of another
+    form are converted (`other_form`). All other
     weights, such as a classifier of another size, keep their values.
 
     Deviations from PySlowFast: too little coverage is an error instead of a log line; a joint
-    ``pos_embed`` and that of an image are converted; kernels are always converted.
+    `pos_embed` and that of an image are converted; kernels are always converted.
 
     Args:
-        model: The bare model, on any device. Its attribute ``configured_grid``, if it has one, is
-            its token grid, and its method ``own_names`` a default of `rename`.
-        path: The checkpoint. Its entry ``token_grid``, (t, h, w), is its model's token grid.
-        min_coverage: Smallest share of the backbone that must be filled
-            (:attr:`LoadReport.coverage`). Unless 0, the patch embedding and the positions must be
+        model: the bare model, on any device. Its attribute `configured_grid`, if it has one, is
+            its token grid, and its method `own_names` a default of `rename`.
+        path: the checkpoint. Its entry `token_grid`, (t, h, w), is its model's token grid.
+        min_coverage: smallest share of the backbone that must be filled
+            (`LoadReport.coverage`). Unless 0, the patch embedding and the positions must be
             filled, too, and no weight of the backbone may have another shape.
-        clear_names: Patterns whose first occurrence is removed from every name in the file
-            (``TRAIN.CHECKPOINT_CLEAR_NAME_PATTERN``).
-        leave_out: Prefixes of names in the file that are not loaded
-            (``TRAIN.CHECKPOINT_LEAVE_OUT``).
-        inflate: How weights of an image model are inflated to video. ``mean`` keeps the response to
+        clear_names: patterns whose first occurrence is removed from every name in the file
+            (`TRAIN.CHECKPOINT_CLEAR_NAME_PATTERN`).
+        leave_out: prefixes of names in the file that are not loaded
+            (`TRAIN.CHECKPOINT_LEAVE_OUT`).
+        inflate: how weights of an image model are inflated to video. `mean` keeps the response to
             a still clip: kernels repeated along time are divided by their length, and weights that
-            only a video model has start at zero. ``repeat`` is the published form, without either.
-        complete: Whether all weights, including the head's, must be filled, as for testing. The
+            only a video model has start at zero. `repeat` is the published form, without either.
+        complete: whether all weights, including the head's, must be filled, as for testing. The
             weight average is then loaded if the file has one.
-        class_names: Class names of the model's classifier, in its order; empty if unknown. A
-            classifier of other classes is not loaded, and is an error with ``complete``; one of the
+        class_names: class names of the model's classifier, in its order; empty if unknown. A
+            classifier of other classes is not loaded, and is an error with `complete`; one of the
             same classes in another order is always an error.
-        average: Whether to load the weight average if the file has one, as with ``complete``.
-        teacher: Whether to load the teacher of a method that has one
-            (``TRAIN.CHECKPOINT_WEIGHTS``); weights that only the student has, such as a
+        average: whether to load the weight average if the file has one, as with `complete`.
+        teacher: whether to load the teacher of a method that has one
+            (`TRAIN.CHECKPOINT_WEIGHTS`); weights that only the student has, such as a
             predictor's, are then the student's.
-        rename: Converts names of another library to the published ones
-            (:mod:`slowfast_maskfeat.checkpoints.naming`).
-        initialized: Whether the model has its initial values, not those of another file; for the
+        rename: converts names of another library to the published ones
+            (`naming`).
+        initialized: whether the model has its initial values, not those of another file; for the
             wording of the report.
-        content: What `load_checkpoint` returned for the file; None reads it.
+        content: what `load_checkpoint` returned for the file; None reads it.
 
     Returns:
         A report of what was loaded and what was not.
 
     Raises:
-        ValueError: If the file cannot be read, has weights that are not floating-point numbers,
+        ValueError: if the file cannot be read, has weights that are not floating-point numbers,
             fills too little, or its classes are in another order; the model is then unchanged. If
-            it fills too little, this is a :class:`LoadError`, which has the report.
+            it fills too little, this is a `LoadError`, which has the report.
     """
     if inflate not in ("mean", "repeat"):
         raise ValueError(f"inflate must be 'mean' or 'repeat', got {inflate!r}")

@@ -10,10 +10,10 @@ class StageTimes:
     """Seconds of a worker, or of the process that loads, summed over samples.
 
     Attributes:
-        opening: Finding a file, reading its headers and the table of its frames.
-        decoding: Decoding frames, reading their bytes included.
-        augmentation: Crops, colors and the rest that follows.
-        waiting: Those of the first two in which the process waited for bytes of a disk or network:
+        opening: finding a file, reading its headers and the table of its frames.
+        decoding: decoding frames, reading their bytes included.
+        augmentation: crops, colors and the rest that follows.
+        waiting: those of the first two in which the process waited for bytes of a disk or network:
             it neither computed nor waited for a free core, where the system reports that
             separately.
     """

@@ -48,11 +48,11 @@ class VideoTiming:
 
     Attributes:
         timestamps: float64 (num_frames,), timestamp of each frame in seconds, ascending.
-        fps: Average frame rate in frames per second.
-        duration: Seconds from the start of the first frame to the end of the last one.
+        fps: average frame rate in frames per second.
+        duration: seconds from the start of the first frame to the end of the last one.
 
     Raises:
-        ValueError: There are no frames, or the frame rate or the duration is not positive.
+        ValueError: there are no frames, or the frame rate or the duration is not positive.
     """
 
     timestamps: NDArray[np.float64]
@@ -125,10 +125,10 @@ def clip_frames(
     """Return the frames of the clip that begins at `start`.
 
     Args:
-        timing: Presentation times of the video.
-        start: Start of the clip in frame periods since the first frame; may be fractional.
-        span: Length of the clip in frame periods (`clip_span`).
-        num_frames: Number of frames to take, evenly spaced over the span.
+        timing: presentation times of the video.
+        start: start of the clip in frame periods since the first frame; may be fractional.
+        span: length of the clip in frame periods (`clip_span`).
+        num_frames: number of frames to take, evenly spaced over the span.
         from_window: True starts at the first frame that begins within the span and stops at the
             last one that does; False starts at `start` itself. The published loader does the former
             for long videos, of which it decodes a window, and the latter for short videos, which it
@@ -164,12 +164,12 @@ def random_clip(
     """Return the frames of a clip at a uniformly random position, for training and validation.
 
     Args:
-        video: The opened video, or its `VideoTiming`.
-        num_frames: Frames of the clip.
-        sampling_rate: Frames of a `target_fps` video from one taken frame to the next.
-        target_fps: Frame rate that `sampling_rate` refers to.
-        generator: Random generator; draws the jitter first, if `jitter_fps` > 0, then the position.
-        jitter_fps: Adds U(0, jitter_fps) to `target_fps`, which changes the speed of the clip.
+        video: the opened video, or its `VideoTiming`.
+        num_frames: frames of the clip.
+        sampling_rate: frames of a `target_fps` video from one taken frame to the next.
+        target_fps: frame rate that `sampling_rate` refers to.
+        generator: random generator; draws the jitter first, if `jitter_fps` > 0, then the position.
+        jitter_fps: adds U(0, jitter_fps) to `target_fps`, which changes the speed of the clip.
 
     Returns:
         int64 (num_frames,) frame numbers, ascending.
@@ -205,12 +205,12 @@ def uniform_clip(
     """Return the frames of temporal view `view` of `num_views`, for testing; deterministic.
 
     Args:
-        video: The opened video, or its `VideoTiming`.
-        num_frames: Frames of the clip.
-        sampling_rate: Frames of a `target_fps` video from one taken frame to the next.
-        target_fps: Frame rate that `sampling_rate` refers to.
-        view: Index of the view, from 0.
-        num_views: Number of temporal views of the video.
+        video: the opened video, or its `VideoTiming`.
+        num_frames: frames of the clip.
+        sampling_rate: frames of a `target_fps` video from one taken frame to the next.
+        target_fps: frame rate that `sampling_rate` refers to.
+        view: index of the view, from 0.
+        num_views: number of temporal views of the video.
         use_offset: True spreads the views from the first to the last possible position (a single
             view: the middle). False spaces them by 1/num_views, which never reaches the end of the
             video.
@@ -250,11 +250,11 @@ def clip_around(
     28. Beyond the ends of the video, the first and last frame are repeated.
 
     Args:
-        video: The opened video, its `VideoTiming`, or a part around the timestamp.
-        timestamp: Seconds on the clock of the video.
-        num_frames: Frames of the clip.
-        sampling_rate: Frames of a `target_fps` video from one taken frame to the next.
-        target_fps: Frame rate that `sampling_rate` refers to.
+        video: the opened video, its `VideoTiming`, or a part around the timestamp.
+        timestamp: seconds on the clock of the video.
+        num_frames: frames of the clip.
+        sampling_rate: frames of a `target_fps` video from one taken frame to the next.
+        target_fps: frame rate that `sampling_rate` refers to.
 
     Returns:
         int64 (num_frames,) frame numbers, ascending.
@@ -279,9 +279,9 @@ def segment_clip(
     """Return one frame from each of `num_frames` equal segments, as usual on Something-Something.
 
     Args:
-        num_video_frames: Frames of the video.
-        num_frames: Frames of the clip.
-        generator: Random generator of the frame within each segment; None takes the middle one.
+        num_video_frames: frames of the video.
+        num_frames: frames of the clip.
+        generator: random generator of the frame within each segment; None takes the middle one.
 
     Returns:
         int64 (num_frames,) frame numbers, ascending; repeated if the video is too short.

@@ -46,10 +46,10 @@ class Source(NamedTuple):
     """An input file.
 
     Attributes:
-        path: Path of the file.
-        rename: Function that renames its weights to the published names.
-        num_classes: Number of classifier outputs; 0 without a classifier.
-        class_names: Class names; empty if the file has none.
+        path: path of the file.
+        rename: function that renames its weights to the published names.
+        num_classes: number of classifier outputs; 0 without a classifier.
+        class_names: class names; empty if the file has none.
     """
 
     path: str
@@ -62,7 +62,7 @@ def convert(options: argparse.Namespace) -> None:
     """Read the input, load it into the model and write it; prints a load report.
 
     Raises:
-        ValueError: The input does not match the model, the output form does not support it, or the
+        ValueError: the input does not match the model, the output form does not support it, or the
             output exists or can't be written.
     """
     output: Path = options.output

@@ -38,9 +38,9 @@ def detect(options: argparse.Namespace) -> None:
     """Score the boxes, write the CSV file and the drawn video.
 
     Raises:
-        ValueError: The checkpoint is not a detector, the boxes are malformed or outside the video,
+        ValueError: the checkpoint is not a detector, the boxes are malformed or outside the video,
             or the output can't be written.
-        DecodeError: The video can't be decoded.
+        DecodeError: the video can't be decoded.
     """
     if os.path.isdir(options.video):
         raise ValueError(f"--video must be a video file, got the folder {options.video}")

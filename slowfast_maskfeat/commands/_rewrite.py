@@ -31,9 +31,9 @@ def rewrite(options: argparse.Namespace) -> None:
         options: of `maskfeat rewrite`.
 
     Raises:
-        ValueError: The input has no weights, or the output exists, can't be written or has another
+        ValueError: the input has no weights, or the output exists, can't be written or has another
             suffix.
-        OSError: The input can't be read.
+        OSError: the input can't be read.
     """
     output: Path = options.output
     if output.suffix not in SUFFIXES:

@@ -41,9 +41,9 @@ def visualize(options: argparse.Namespace) -> None:
     """Draw the panel and, for videos, the animation.
 
     Raises:
-        ValueError: A checkpoint is not a pre-trained model, an input doesn't match it, or the
+        ValueError: a checkpoint is not a pre-trained model, an input doesn't match it, or the
             panel or the animation exists or can't be written.
-        DecodeError: An input can't be decoded.
+        DecodeError: an input can't be decoded.
     """
     output: Path = options.output
     if output.suffix != ".png":

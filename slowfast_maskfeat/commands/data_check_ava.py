@@ -89,7 +89,7 @@ def check(options: argparse.Namespace) -> tuple[int, list[Path]]:
     """Check all files; returns the number of problems, and the files that were written.
 
     Raises:
-        ValueError: A file or folder is missing.
+        ValueError: a file or folder is missing.
     """
     files = _files(options)
     labelmap = read_labelmap(options.label_map)
@@ -112,7 +112,7 @@ def _files(options: argparse.Namespace) -> list[Path]:
     """Return the files to check.
 
     Raises:
-        ValueError: One is missing, or --output would replace it.
+        ValueError: one is missing, or --output would replace it.
     """
     truths = [options.ground_truth] if options.ground_truth else []
     files = [*options.train, *options.test, *truths]

@@ -93,7 +93,7 @@ def read_splits(
     """Read the existing splits of a data set, and the names of its classes.
 
     Raises:
-        ValueError: There is no training set, or a file is malformed.
+        ValueError: there is no training set, or a file is malformed.
     """
     kind = find_dataset(dataset, "--dataset")
     names = read_class_names(data.path)
@@ -132,7 +132,7 @@ def _move_shares(rows: dict[str, list[ListRow]], options: argparse.Namespace) ->
     """Move shares of the training rows to the validation and the test rows.
 
     Raises:
-        ValueError: The shares leave no training rows, or see `split_rows`.
+        ValueError: the shares leave no training rows, or see `split_rows`.
     """
     given = {"val": options.val_share, "test": options.test_share}
     shares = {split: part for split, part in given.items() if part is not None}
@@ -163,7 +163,7 @@ def write_manifest(
         Separator, and split -> hash of its list.
 
     Raises:
-        ValueError: There are lists already, or a path cannot be stored in a list.
+        ValueError: there are lists already, or a path cannot be stored in a list.
     """
     files = {split: output / f"{split}.csv" for split in rows}
     # Including those that would remain from another data set and be read with the new ones.

@@ -83,7 +83,7 @@ def plan(lists: Mapping[Path, VideoList], prefix: str) -> dict[str, str]:
         Path of each original -> path of its copy in the output folder, with forward slashes.
 
     Raises:
-        ValueError: Two originals would have the same copy, or one is not a local file.
+        ValueError: two originals would have the same copy, or one is not a local file.
     """
     paths = {videos.path(row) for videos in lists.values() for row in range(len(videos))}
     remote = sorted(path for path in paths if is_address(path))
@@ -108,7 +108,7 @@ def check_settings(options: argparse.Namespace) -> None:
     """Store the settings in the output folder, or compare them with the stored ones.
 
     Raises:
-        ValueError: They differ from the stored ones.
+        ValueError: they differ from the stored ones.
     """
     current = {name: getattr(options, name) for name in ("short_side", "gop", "crf")}
     path = options.output / "settings.json"
@@ -132,7 +132,7 @@ def make_copies(
         Path -> reason of videos without a copy; the copies that were made.
 
     Raises:
-        ValueError: A copy in the folder is that of another video.
+        ValueError: a copy in the folder is that of another video.
     """
     record = options.output / "sources.jsonl"
     made_from = _read_sources(record)

@@ -156,7 +156,7 @@ def check_plan(
     """Store the plan in the output folder, or compare it with the stored one.
 
     Raises:
-        ValueError: The folder has shards of other rows.
+        ValueError: the folder has shards of other rows.
     """
     digest = hashlib.sha256()
     for job in jobs:

@@ -111,10 +111,10 @@ class Overruled(NamedTuple):
     """A published key that has no effect in some configurations.
 
     Attributes:
-        key: The key.
+        key: the key.
         is_inert: (configuration) -> whether the key has no effect.
-        reason: Reason, which completes "KEY: value has no effect ...".
-        neutral: Values that need no warning, beside the default.
+        reason: reason, which completes "KEY: value has no effect ...".
+        neutral: values that need no warning, beside the default.
     """
 
     key: str
@@ -312,7 +312,7 @@ def overruled(cfg: CfgNode) -> list[str]:
     """Return a sentence for each key that has no effect beside the others.
 
     Args:
-        cfg: Merged configuration; it is only read.
+        cfg: merged configuration; it is only read.
     """
     default = default_config()
     sentences = []

@@ -40,7 +40,7 @@ def too_large(values: Mapping[str, Any]) -> Iterator[tuple[str, str, Any]]:
     """Find keys whose numbers are beyond a limit.
 
     Args:
-        values: Dotted key -> value.
+        values: dotted key -> value.
 
     Yields:
         Key, what is accepted, and the value.

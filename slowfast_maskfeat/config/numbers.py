@@ -57,7 +57,7 @@ def wrong_numbers(values: Mapping[str, Any]) -> Iterator[tuple[str, str, Any]]:
     """Find keys whose numbers cannot be meant.
 
     Args:
-        values: Dotted key -> value.
+        values: dotted key -> value.
 
     Yields:
         Key, what is accepted, and the value.

@@ -34,7 +34,7 @@ def require_decoder(name: str) -> None:
     """Check that a decoder can be imported.
 
     Raises:
-        ValueError: It cannot; the message contains the reason.
+        ValueError: it cannot; the message contains the reason.
     """
     version = available_backends().get(name, "")
     if version.startswith("absent"):
@@ -57,10 +57,10 @@ def check_video(
     of frames, their times, and the pictures, also around key frames, are compared with PyAV's.
 
     Args:
-        path: File or address.
-        backend: Decoder; see `open_video`.
-        full: Decode all frames, and with decord compare all.
-        max_image_pixels: See `open_video`.
+        path: file or address.
+        backend: decoder; see `open_video`.
+        full: decode all frames, and with decord compare all.
+        max_image_pixels: see `open_video`.
 
     Returns:
         None if the check passes.
@@ -139,7 +139,7 @@ def _whole_table(path: str, content: bytes | None) -> FrameTable:
     """Table of the frames in a file.
 
     Raises:
-        DecodeError: There are clearly fewer than in the header.
+        DecodeError: there are clearly fewer than in the header.
     """
     container, stream = open_container(path, content=content, num_threads=1, read_timeout=0.0)
     try:
@@ -169,7 +169,7 @@ def _compare(video: Video, exact: Video, table: FrameTable, full: bool) -> None:
     """Compare an open video with the file's frames as PyAV returns them.
 
     Raises:
-        DecodeError: They differ.
+        DecodeError: they differ.
     """
     if video.num_frames != exact.num_frames:
         raise DecodeError(

@@ -52,16 +52,16 @@ def run_jobs(
 
     Args:
         work: Module-level function, or a `functools.partial` of one. Its result must be picklable.
-        items: Arguments, such as paths; not None.
-        processes: Number of processes, >= 1.
-        timeout: Seconds after which an item fails, > 0.
+        items: arguments, such as paths; not None.
+        processes: number of processes, >= 1.
+        timeout: seconds after which an item fails, > 0.
 
     Yields:
         Item, and its result or, if the function raised, hung or crashed, a `Failure`, in the order
         of completion.
 
     Raises:
-        OSError: An item met one of `disk.WRITE_ERRORS`, such as a full disk: all others would, too.
+        OSError: an item met one of `disk.WRITE_ERRORS`, such as a full disk: all others would, too.
     """
     waiting = deque(items)
     busy = [_Worker(work) for _ in range(min(processes, len(items)))]
@@ -99,10 +99,10 @@ def run_threads(
     crash ends this process.
 
     Args:
-        work: Function.
-        items: Arguments.
-        threads: Number of threads, >= 1.
-        timeout: Seconds after which an item fails.
+        work: function.
+        items: arguments.
+        threads: number of threads, >= 1.
+        timeout: seconds after which an item fails.
 
     Yields:
         Item, and its result or, if the function raised or hung, a `Failure`, in the order of
@@ -227,13 +227,13 @@ class Journal:
     for the next run if an error ends it.
 
     Args:
-        path: Journal file; its folder is created.
-        settings: Settings that the results depend on.
-        force: Delete an existing journal, for commands with --force; None: there is no such option.
+        path: journal file; its folder is created.
+        settings: settings that the results depend on.
+        force: delete an existing journal, for commands with --force; None: there is no such option.
 
     Raises:
-        ValueError: The file is a journal of other settings, or damaged.
-        OSError: It can't be written, as in `add`, because the disk is full, for example.
+        ValueError: the file is a journal of other settings, or damaged.
+        OSError: it can't be written, as in `add`, because the disk is full, for example.
     """
 
     def __init__(
@@ -294,7 +294,7 @@ def _read_rows(path: Path, remedy: str) -> tuple[list[Any], int]:
         Settings and rows, and the number of bytes that they take.
 
     Raises:
-        ValueError: A line is damaged.
+        ValueError: a line is damaged.
     """
     content = path.read_bytes() if path.exists() else b""
     *lines, rest = content.split(b"\n")

@@ -40,7 +40,7 @@ def list_text(rows: Sequence[ListRow], separator: str) -> str:
     """Text of a list file.
 
     Raises:
-        ValueError: A path contains a line break.
+        ValueError: a path contains a line break.
     """
     for row in rows:
         if "\n" in row.path or "\r" in row.path:
@@ -62,10 +62,10 @@ def split_rows(
     within their class. The draw of a class depends only on its own rows and the seed.
 
     Args:
-        rows: Rows to split.
-        share: Share of each class's rows that is held out, in (0, 1).
-        seed: Seed of the draw.
-        group: Regular expression whose match in a path is the group of a row, such as `_g\\d+_`
+        rows: rows to split.
+        share: share of each class's rows that is held out, in (0, 1).
+        seed: seed of the draw.
+        group: regular expression whose match in a path is the group of a row, such as `_g\\d+_`
             for the films of UCF101; without it each path is a group.
 
     Returns:

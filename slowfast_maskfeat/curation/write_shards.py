@@ -40,8 +40,8 @@ def member_names(paths: Sequence[str], root: str) -> list[str]:
     appended to keys that occur before.
 
     Args:
-        paths: Paths of the videos.
-        root: Folder that names are relative to, for paths inside of it; addresses lose scheme and
+        paths: paths of the videos.
+        root: folder that names are relative to, for paths inside of it; addresses lose scheme and
             host.
     """
     names, taken = [], set()

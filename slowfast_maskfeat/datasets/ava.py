@@ -23,14 +23,14 @@ class AvaFolder(DataFolder):
     """Location of a data set in AVA's format; `path` is the folder of the annotations.
 
     Attributes:
-        media: Location of the videos or frames.
-        label_map: Label map; like the files below relative to `path` (AVA.LABEL_MAP_FILE).
-        ground_truth: Annotated boxes for training (AVA.TRAIN_GT_BOX_LISTS).
-        train_boxes: Detected boxes for training (AVA.TRAIN_PREDICT_BOX_LISTS).
-        test_boxes: Detected boxes for validation and test (AVA.TEST_PREDICT_BOX_LISTS).
-        score_threshold: Minimum score of a detected box (AVA.DETECTION_SCORE_THRESH).
-        every: Validation uses the seconds divisible by this number (AVA.FULL_TEST_ON_VAL).
-        multi_label: A box has any number of actions, else exactly one (AVA.MULTI_LABEL).
+        media: location of the videos or frames.
+        label_map: label map; like the files below relative to `path` (AVA.LABEL_MAP_FILE).
+        ground_truth: annotated boxes for training (AVA.TRAIN_GT_BOX_LISTS).
+        train_boxes: detected boxes for training (AVA.TRAIN_PREDICT_BOX_LISTS).
+        test_boxes: detected boxes for validation and test (AVA.TEST_PREDICT_BOX_LISTS).
+        score_threshold: minimum score of a detected box (AVA.DETECTION_SCORE_THRESH).
+        every: validation uses the seconds divisible by this number (AVA.FULL_TEST_ON_VAL).
+        multi_label: a box has any number of actions, else exactly one (AVA.MULTI_LABEL).
     """
 
     media: AvaMedia = field(default_factory=AvaMedia)
@@ -51,7 +51,7 @@ class AvaFolder(DataFolder):
         """Number (from 1) -> name of each evaluated action, from the label map.
 
         Raises:
-            ValueError: The label map is missing or malformed.
+            ValueError: the label map is missing or malformed.
         """
         if not self.label_map:
             raise ValueError(
@@ -90,13 +90,13 @@ def read_ava(data: DataFolder, split: str, class_names: Sequence[str] | None = N
     file without scores, or with person ids instead, is used entirely.
 
     Args:
-        data: An `AvaFolder`.
+        data: an `AvaFolder`.
         split: "train", "val" or "test".
-        class_names: Names of all actions, starting with number 1; None: those of the label map.
+        class_names: names of all actions, starting with number 1; None: those of the label map.
 
     Raises:
-        MissingListError: A file is missing.
-        ValueError: Rows are malformed, an action is not a class, a video is missing, or no box
+        MissingListError: a file is missing.
+        ValueError: rows are malformed, an action is not a class, a video is missing, or no box
             remains.
     """
     assert isinstance(data, AvaFolder)
@@ -152,7 +152,7 @@ def ava_class_names(data: DataFolder) -> tuple[str, ...] | None:
     learns them as well; here they are named by their number.
 
     Raises:
-        ValueError: The label map is missing or malformed.
+        ValueError: the label map is missing or malformed.
     """
     assert isinstance(data, AvaFolder)
     names = data.actions
@@ -163,7 +163,7 @@ def _check_actions(rows: BoxRows, num_classes: int, label_map: str) -> None:
     """Check that all actions are classes.
 
     Raises:
-        ValueError: Some are not; the message names file and lines.
+        ValueError: some are not; the message names file and lines.
     """
     is_wrong = (rows.actions != -1) & ((rows.actions < 1) | (rows.actions > num_classes))
     where = label_map.replace("{", "{{").replace("}", "}}")  # the text is a format
@@ -256,7 +256,7 @@ def _learnable(
     """Boxes that can be trained on; a note on the others is added to `notes`.
 
     Raises:
-        ValueError: No box has an action, or one has several without `multi_label`.
+        ValueError: no box has an action, or one has several without `multi_label`.
     """
     if not len(boxes.actions):
         raise ValueError(f"{source}: boxes to train on must have actions, got none")

@@ -21,10 +21,10 @@ class Media:
     """Videos of a list by number.
 
     Attributes:
-        names: Names in the annotations.
-        paths: Paths of the files, or of the first frames.
-        frames: The extracted frames, or None for video files.
-        begin: Time in the annotations at which the videos begin, in seconds; None: determined for
+        names: names in the annotations.
+        paths: paths of the files, or of the first frames.
+        frames: the extracted frames, or None for video files.
+        begin: time in the annotations at which the videos begin, in seconds; None: determined for
             each file.
     """
 
@@ -39,14 +39,14 @@ class AvaMedia:
     """Location of the videos or extracted frames of a data set.
 
     Attributes:
-        video_folder: Folder of video files, `<name>.mp4` or another extension (AVA.VIDEO_DIR).
-        video_begin: Time at which they begin, in seconds; None: determined (AVA.VIDEO_BEGIN).
-        frame_folder: Folder of extracted frames, without a `video_folder` (AVA.FRAME_DIR).
-        train_frames: Lists of training frames (AVA.TRAIN_LISTS in AVA.FRAME_LIST_DIR); without
+        video_folder: folder of video files, `<name>.mp4` or another extension (AVA.VIDEO_DIR).
+        video_begin: time at which they begin, in seconds; None: determined (AVA.VIDEO_BEGIN).
+        frame_folder: folder of extracted frames, without a `video_folder` (AVA.FRAME_DIR).
+        train_frames: lists of training frames (AVA.TRAIN_LISTS in AVA.FRAME_LIST_DIR); without
             lists, the images in `<name>/`.
-        test_frames: Lists of frames for validation and test (AVA.TEST_LISTS).
-        frame_begin: Time of the first frame, in seconds (AVA.FRAME_BEGIN).
-        frame_rate: Frames per second (AVA.FRAME_RATE).
+        test_frames: lists of frames for validation and test (AVA.TEST_LISTS).
+        frame_begin: time of the first frame, in seconds (AVA.FRAME_BEGIN).
+        frame_rate: frames per second (AVA.FRAME_RATE).
     """
 
     video_folder: str = ""
@@ -61,13 +61,13 @@ class AvaMedia:
         """Find videos by their names.
 
         Args:
-            names: Names in the annotations.
+            names: names in the annotations.
             split: "train", "val" or "test".
-            source: The list, for messages.
+            source: the list, for messages.
 
         Raises:
-            MissingListError: A list of frames is missing.
-            ValueError: A folder or a video is missing, a video has two names, or a list of frames
+            MissingListError: a list of frames is missing.
+            ValueError: a folder or a video is missing, a video has two names, or a list of frames
                 is malformed.
         """
         if self.video_folder:
@@ -102,7 +102,7 @@ def find_videos(folder: str) -> dict[str, str]:
         Name -> path, for each name with and without its extension.
 
     Raises:
-        ValueError: The folder does not exist.
+        ValueError: the folder does not exist.
     """
     if not os.path.isdir(folder):
         raise ValueError(f"AVA.VIDEO_DIR must be a folder, got {folder!r}, which does not exist")

@@ -35,8 +35,8 @@ class BoxRows:
     """Rows of a file, one for each box and action.
 
     Attributes:
-        path: Path of the file.
-        names: Names of the videos in the order of their first occurrence.
+        path: path of the file.
+        names: names of the videos in the order of their first occurrence.
         video: int64 (N,), index into `names`.
         seconds: float64 (N,), time of the key frame.
         boxes: float64 (N, 4): x1, y1, x2, y2 as fractions of width and height.
@@ -60,7 +60,7 @@ class BoxRows:
 
         Args:
             is_wrong: bool (N,).
-            what: Error of a row, to be formatted with `video`, `second`, `action`, `box`, `last`.
+            what: error of a row, to be formatted with `video`, `second`, `action`, `box`, `last`.
 
         Raises:
             ValueError: `is_wrong` has a True.
@@ -89,12 +89,12 @@ def read_box_rows(path: str | os.PathLike[str], *, keep_odd_boxes: bool = False)
     frame by a rounding to three decimals are clipped.
 
     Args:
-        path: The file; anything that `files.open_file` opens.
-        keep_odd_boxes: Keep boxes with swapped corners or outside of the frame.
+        path: the file; anything that `files.open_file` opens.
+        keep_odd_boxes: keep boxes with swapped corners or outside of the frame.
 
     Raises:
-        MissingListError: The file does not exist.
-        ValueError: The file has no rows, or some are malformed; the message names file and lines.
+        MissingListError: the file does not exist.
+        ValueError: the file has no rows, or some are malformed; the message names file and lines.
     """
     path = os.fspath(path)
     if not is_file(path):
@@ -127,7 +127,7 @@ class Excluded(NamedTuple):
     """Key frames to exclude from the evaluation.
 
     Attributes:
-        names: Videos of the N key frames.
+        names: videos of the N key frames.
         seconds: float64 (N,).
     """
 
@@ -142,8 +142,8 @@ def read_excluded(path: str | os.PathLike[str]) -> Excluded:
         The key frames; the file may be empty, as published ones are.
 
     Raises:
-        MissingListError: The file does not exist.
-        ValueError: Rows are malformed; the message names file and lines.
+        MissingListError: the file does not exist.
+        ValueError: rows are malformed; the message names file and lines.
     """
     path = os.fspath(path)
     if not is_file(path):
@@ -196,7 +196,7 @@ def check_header(path: str, line: int, fields: Sequence[str]) -> None:
     """Check that a header names the sides of boxes in the order in which they are read.
 
     Raises:
-        ValueError: It names them in another order.
+        ValueError: it names them in another order.
     """
     named = [field.lower() for field in fields if field.lower() in _SIDES]
     if len(named) == len(_SIDES) and tuple(named) != _SIDES:
@@ -212,7 +212,7 @@ def _read_fast(
     """Parse entire columns of an open file in C.
 
     Raises:
-        ValueError: A row has another format than the rest.
+        ValueError: a row has another format than the rest.
     """
     fields: list[Any] = [("video", f"S{_NAME_BYTES}"), ("second", "f8"), ("box", "f8", (4,))]
     fields += [("action", action), ("last", "f8")][: num_columns - 6]
@@ -261,7 +261,7 @@ def _read_slowly(path: str, num_columns: int) -> BoxRows:
     """Parse row by row, to name every malformed one.
 
     Raises:
-        ValueError: Rows are malformed.
+        ValueError: rows are malformed.
     """
     names: dict[str, int] = {}
     video: list[int] = []

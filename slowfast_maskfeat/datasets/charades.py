@@ -119,8 +119,8 @@ def read_charades(
     A file with one video per row, also `test.csv`, is read as a list of videos.
 
     Raises:
-        MissingListError: There is no such file.
-        ValueError: Rows are malformed; the message names file and lines.
+        MissingListError: there is no such file.
+        ValueError: rows are malformed; the message names file and lines.
     """
     part = "train" if split == "train" else "val"
     for name in dict.fromkeys((split, part)):

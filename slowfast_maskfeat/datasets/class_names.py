@@ -29,7 +29,7 @@ def read_class_names(folder: str | os.PathLike[str]) -> tuple[str, ...] | None:
         The names by number, or None without such a file.
 
     Raises:
-        ValueError: The file is empty or not UTF-8, contains a name twice, or its numbers are not
+        ValueError: the file is empty or not UTF-8, contains a name twice, or its numbers are not
             0..K-1.
     """
     path = find_class_names(folder)

@@ -26,8 +26,8 @@ def read_folder(
     without any of `train`, `val` and `test` is itself the training set.
 
     Raises:
-        MissingListError: There is neither a folder of the split nor a list `<split>.csv`.
-        ValueError: The folder has no videos, or a class that is not among the names.
+        MissingListError: there is neither a folder of the split nor a list `<split>.csv`.
+        ValueError: the folder has no videos, or a class that is not among the names.
     """
     own = read_own_list(data, split, class_names)
     if own is not None:
@@ -54,8 +54,8 @@ def read_imagenet(
     `class_names` may be words for them in that order. An image is a video of one frame.
 
     Raises:
-        MissingListError: There is neither a folder of the split nor a list `<split>.csv`.
-        ValueError: The folder has no images, or a class that is not among the names.
+        MissingListError: there is neither a folder of the split nor a list `<split>.csv`.
+        ValueError: the folder has no images, or a class that is not among the names.
     """
     own = read_own_list(data, split, class_names)
     if own is not None:

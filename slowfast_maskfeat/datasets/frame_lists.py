@@ -30,17 +30,17 @@ def read_frame_lists(
     numbers are stored for each video instead of millions of paths.
 
     Args:
-        paths: The lists, each with a header.
-        folder: Folder in front of the paths in the lists.
-        names: Names of the videos to read; others are skipped.
-        fps: Frame rate at which the frames were extracted.
+        paths: the lists, each with a header.
+        folder: folder in front of the paths in the lists.
+        names: names of the videos to read; others are skipped.
+        fps: frame rate at which the frames were extracted.
 
     Returns:
         Name -> frames of each requested video that is in the lists.
 
     Raises:
-        MissingListError: A list is missing.
-        ValueError: A row is malformed, or the frames of a video are not numbered consecutively.
+        MissingListError: a list is missing.
+        ValueError: a row is malformed, or the frames of a video are not numbered consecutively.
     """
     requested = set(names)
     found: dict[str, NumberedFrames] = {}
@@ -84,12 +84,12 @@ class NumberedRuns:
     """Collects the frames of each video of a list.
 
     Args:
-        path: The list.
-        fps: Frame rate at which the frames were extracted.
-        found: Videos of earlier lists, to which this one's are added.
+        path: the list.
+        fps: frame rate at which the frames were extracted.
+        found: videos of earlier lists, to which this one's are added.
 
     Attributes:
-        found: Name -> frames so far.
+        found: name -> frames so far.
     """
 
     def __init__(
@@ -107,7 +107,7 @@ class NumberedRuns:
             The frames of its video so far.
 
         Raises:
-            ValueError: Other rows are between it and earlier ones of its video, or its frames are
+            ValueError: other rows are between it and earlier ones of its video, or its frames are
                 not numbered consecutively.
         """
         known = self.found.get(run.name)
@@ -136,7 +136,7 @@ def list_frame_folders(
         Name -> frames of each video that has some.
 
     Raises:
-        ValueError: The images of a folder are not numbered consecutively.
+        ValueError: the images of a folder are not numbered consecutively.
     """
     found = {}
     for name in names:
@@ -159,7 +159,7 @@ def _numbered(path: str, fps: float) -> NumberedFrames:
     """An empty run of frames that begins with this image.
 
     Raises:
-        ValueError: The file name has no number.
+        ValueError: the file name has no number.
     """
     folder, name = os.path.split(path)
     match = _NUMBERED.fullmatch(name)

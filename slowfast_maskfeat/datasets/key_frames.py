@@ -171,15 +171,15 @@ def second_in_file(path: str, second: float, begin: float | None, duration: floa
     """Convert a time in the annotations to a time in a file, in seconds from its first frame.
 
     Args:
-        path: Path of the file, for messages.
-        second: Time in the annotations.
-        begin: Time in the annotations at which the file begins. None determines it: 0, or 900 for
+        path: path of the file, for messages.
+        second: time in the annotations.
+        begin: time in the annotations at which the file begins. None determines it: 0, or 900 for
             a file of about 15 minutes that would end before `second`, as AVA annotates minutes 15
             to 30 of films and copies contain either all or only these.
-        duration: Duration of the file in seconds.
+        duration: duration of the file in seconds.
 
     Raises:
-        DecodeError: The time is outside of the file.
+        DecodeError: the time is outside of the file.
     """
     if begin is None:
         is_cut = _CUT_LASTS[0] <= duration <= _CUT_LASTS[1] and second > duration - _LEEWAY

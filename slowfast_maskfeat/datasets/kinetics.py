@@ -28,9 +28,9 @@ def find_layout(videos: VideoList, folders: Sequence[str], list_name: str) -> Vi
     the network, it is class folders spelled with spaces.
 
     Args:
-        videos: Samples `<label>/<name>`, or `<name>` in lists without labels.
-        folders: Folders in which the videos may be.
-        list_name: Name of the list file, which contains the split.
+        videos: samples `<label>/<name>`, or `<name>` in lists without labels.
+        folders: folders in which the videos may be.
+        list_name: name of the list file, which contains the split.
     """
     spellings: tuple[Callable[[str], str] | None, ...] = (None, _underscored, _flat)
     bases = [base for folder in folders for base in (folder, *_split_folders(folder, list_name))]

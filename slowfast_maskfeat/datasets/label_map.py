@@ -29,13 +29,13 @@ def read_labelmap(path: str | os.PathLike[str]) -> dict[int, str]:
     has 60 of the 80 numbers.
 
     Args:
-        path: The `.pbtxt` file.
+        path: the `.pbtxt` file.
 
     Returns:
         Number (from 1) -> name of each action, in the order of the file.
 
     Raises:
-        ValueError: The file does not exist, is not UTF-8 or has no action, or an action has no
+        ValueError: the file does not exist, is not UTF-8 or has no action, or an action has no
             number, no name, a number outside 1..65536, or the number or name of another one.
     """
     path = os.fspath(path)
@@ -86,7 +86,7 @@ def _unescaped(text: str) -> str:
     """Replace the escapes of protocol buffer text, which are those of C and of single bytes.
 
     Raises:
-        UnicodeDecodeError: The bytes are not UTF-8.
+        UnicodeDecodeError: the bytes are not UTF-8.
     """
 
     def character(found: re.Match[bytes]) -> bytes:

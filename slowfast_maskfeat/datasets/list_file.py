@@ -40,8 +40,8 @@ def read_kinetics(
     """Read `<split>.csv` of Kinetics-400, 600 or 700: a list file or the official annotations.
 
     Raises:
-        MissingListError: The file does not exist.
-        ValueError: See `read_list`.
+        MissingListError: the file does not exist.
+        ValueError: see `read_list`.
     """
     return read_list(
         join(data.path, f"{split}.csv"),
@@ -55,8 +55,8 @@ def read_csv(data: DataFolder, split: str, class_names: Sequence[str] | None = N
     """Read `<split>.csv` with the separator detected in its first line.
 
     Raises:
-        MissingListError: The file does not exist.
-        ValueError: See `read_list`.
+        MissingListError: the file does not exist.
+        ValueError: see `read_list`.
     """
     path = join(data.path, f"{split}.csv")
     with _opened(path) as file:
@@ -104,19 +104,19 @@ def read_list(
     Rows that repeat a path with the same label are kept and counted in `VideoList.notes`.
 
     Args:
-        path: The list file; anything that `files.open_file` opens.
+        path: the list file; anything that `files.open_file` opens.
         separator: " ", ",", ";" or a tab (config key DATA.PATH_LABEL_SEPARATOR). A space matches
             any run of spaces and tabs.
-        prefix: Folder in front of each path (config key DATA.PATH_PREFIX).
-        class_names: Names of the classes by number. Without it, names in the list are numbered in
+        prefix: folder in front of each path (config key DATA.PATH_PREFIX).
+        class_names: names of the classes by number. Without it, names in the list are numbered in
             sorted order; with it they are looked up, and numbers are checked against it.
 
     Returns:
         The samples in the order of the file.
 
     Raises:
-        MissingListError: The file does not exist.
-        ValueError: The file has no rows, the separator is none of these, rows are malformed,
+        MissingListError: the file does not exist.
+        ValueError: the file has no rows, the separator is none of these, rows are malformed,
             or a path occurs twice with different labels; the message names file and lines.
     """
     source = os.fspath(path)
@@ -160,7 +160,7 @@ def _check_first_row(file: TextIO, source: str, separator: str) -> None:
     """Check that an open list does not begin with a title, and return to its beginning.
 
     Raises:
-        ValueError: It does.
+        ValueError: it does.
     """
     try:
         rows = list(islice(_split(file, separator), _NUM_COMPARED))
@@ -206,7 +206,7 @@ def list_lines(path: str, separator: str, num_rows: int) -> tuple[str, list[tupl
         The header line, or "", and line number and text of each row, ending with "\\n".
 
     Raises:
-        ValueError: The file has changed since it was read.
+        ValueError: the file has changed since it was read.
     """
     with _opened(path) as file:
         lines = [
@@ -282,12 +282,12 @@ class _Rows:
     """Parser of rows: fields -> path and label.
 
     Attributes:
-        collector: Receives the rows.
-        separator: Between the fields.
-        columns: As named by the header, or as the first row has them.
-        has_names: Whether labels are names; None before the first label.
-        first: Fields of the first row, if it is not a header.
-        note: Warning for the user, or "".
+        collector: receives the rows.
+        separator: between the fields.
+        columns: as named by the header, or as the first row has them.
+        has_names: whether labels are names; None before the first label.
+        first: fields of the first row, if it is not a header.
+        note: warning for the user, or "".
     """
 
     collector: RowCollector

@@ -28,12 +28,12 @@ class Columns:
     """Number of fields, and their places as named by the header.
 
     Attributes:
-        num: Number of fields.
-        path: Place of the path.
-        label: Place of the label, or None.
-        kinetics: Places of the parts of a path in the official Kinetics files.
-        is_named: There is a header.
-        note: Warning for the user about a header that names several columns of a kind, or "".
+        num: number of fields.
+        path: place of the path.
+        label: place of the label, or None.
+        kinetics: places of the parts of a path in the official Kinetics files.
+        is_named: there is a header.
+        note: warning for the user about a header that names several columns of a kind, or "".
     """
 
     num: int
@@ -48,7 +48,7 @@ def parse_separator(text: str) -> str:
     """Separator in the configuration; a tab also as a backslash and a t, as shells pass it.
 
     Raises:
-        ValueError: It is none of the separators.
+        ValueError: it is none of the separators.
     """
     separator = "\t" if text == "\\t" else text
     if separator not in SEPARATORS:
@@ -63,7 +63,7 @@ def find_separator(lines: Sequence[str]) -> str:
     """Separator that the first lines of a list show.
 
     Args:
-        lines: The first two lines that are not blank, or fewer.
+        lines: the first two lines that are not blank, or fewer.
     """
     first = lines[0].strip() if lines else ""
     if "\t" in first:
@@ -163,7 +163,7 @@ def is_first_odd(rows: Sequence[Sequence[str]]) -> bool:
     It is no header, and its number of fields is not that of the rows below, which agree.
 
     Args:
-        rows: Fields of the first rows; three or more tell.
+        rows: fields of the first rows; three or more tell.
     """
     if len(rows) < 3 or find_columns(rows[0]) is not None:
         return False

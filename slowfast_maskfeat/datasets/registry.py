@@ -33,15 +33,15 @@ class DataSetKind:
     Attributes:
         read: (folder, split, class names or None) -> samples of the split, which is "train", "val"
             or "test". A missing split raises `MissingListError`.
-        class_names: Folder -> names of the classes, or None if its files have none. Without this
+        class_names: folder -> names of the classes, or None if its files have none. Without this
             function the names are those among the labels of the training split.
         has_boxes: `read` returns `KeyFrames`; its folder is an `AvaFolder`, made from AVA.*.
-        images_only: It has no videos, so that a test takes one view of each sample.
-        segmented: A clip has one frame of each of T equal parts of the video, as published.
-        blue_first: The published reader returns BGR frames and the published configurations
+        images_only: it has no videos, so that a test takes one view of each sample.
+        segmented: a clip has one frame of each of T equal parts of the video, as published.
+        blue_first: the published reader returns BGR frames and the published configurations
             reverse them with DATA.REVERSE_INPUT_CHANNEL, which has no effect here: frames are RGB.
-        has_frame_labels: A sample is a list of frames with labels for each, which lists can't hold.
-        in_shards: Samples are members of tar files and have no paths that a list could hold.
+        has_frame_labels: a sample is a list of frames with labels for each, which lists can't hold.
+        in_shards: samples are members of tar files and have no paths that a list could hold.
     """
 
     read: Callable[[DataFolder, str, Sequence[str] | None], VideoList]
@@ -74,11 +74,11 @@ def register_dataset(name: str, kind: DataSetKind) -> None:
     """Add a data set that TRAIN.DATASET and TEST.DATASET can name from then on.
 
     Args:
-        name: Value of the keys.
-        kind: Its row. Registering the same row again changes nothing.
+        name: value of the keys.
+        kind: its row. Registering the same row again changes nothing.
 
     Raises:
-        ValueError: Another data set has the name.
+        ValueError: another data set has the name.
     """
     if _KINDS.setdefault(name, kind) != kind:
         raise ValueError(f"TRAIN.DATASET {name!r} is already registered")
@@ -93,11 +93,11 @@ def find_dataset(name: str, key: str) -> DataSetKind:
     """The row of a data set.
 
     Args:
-        name: Value of the key.
-        key: Configuration key or option, for the message.
+        name: value of the key.
+        key: configuration key or option, for the message.
 
     Raises:
-        ValueError: No data set has this name.
+        ValueError: no data set has this name.
     """
     if name not in _KINDS:
         near = difflib.get_close_matches(name, _KINDS, n=1)

@@ -26,9 +26,9 @@ class RowCollector:
     """Collects valid rows in growing arrays, and the errors of the others.
 
     Args:
-        source: The list, for messages.
-        class_names: Names of the classes by number; None numbers names in sorted order.
-        unit: Singular noun for a row in messages; rows count from 1.
+        source: the list, for messages.
+        class_names: names of the classes by number; None numbers names in sorted order.
+        unit: singular noun for a row in messages; rows count from 1.
     """
 
     def __init__(
@@ -64,7 +64,7 @@ class RowCollector:
         """Record the error of a row.
 
         Raises:
-            ValueError: The limit of malformed rows is reached.
+            ValueError: the limit of malformed rows is reached.
         """
         self._wrong.append((line, str(error)))
         if len(self._wrong) >= _MAX_NAMED:
@@ -74,7 +74,7 @@ class RowCollector:
         """Add a row; with a tuple of labels, every row has a set of them.
 
         Raises:
-            RowError: The path is empty or has a NUL byte.
+            RowError: the path is empty or has a NUL byte.
         """
         if not path:
             raise RowError("the path is empty")
@@ -99,12 +99,12 @@ class RowCollector:
         """Add a row with an empty label: of no class, if other rows have several labels.
 
         Args:
-            line: Its number.
-            path: Of its video.
-            error: Recorded otherwise.
+            line: its number.
+            path: of its video.
+            error: recorded otherwise.
 
         Raises:
-            RowError: See `add`.
+            RowError: see `add`.
         """
         self.add(line, path, ())
         if len(self._without) < _MAX_NAMED:
@@ -114,7 +114,7 @@ class RowCollector:
         """Class numbers with commas between them, ascending and each once; of no text none.
 
         Raises:
-            RowError: One of them is not a valid class number.
+            RowError: one of them is not a valid class number.
         """
         return tuple(sorted({self.number(part.strip()) for part in text.split(",") if text}))
 
@@ -122,7 +122,7 @@ class RowCollector:
         """Class number of a label that is a number.
 
         Raises:
-            RowError: It is not a valid class number.
+            RowError: it is not a valid class number.
         """
         if not (text.isascii() and text.isdigit()):
             what = f"the label must be an integer >= 0, got {text!r}" if text else "no label"
@@ -139,7 +139,7 @@ class RowCollector:
         """Class number of a name; without `class_names` preliminary, until `finish` sorts them.
 
         Raises:
-            RowError: The name is empty or unknown.
+            RowError: the name is empty or unknown.
         """
         if not self._has_names:
             self._has_names = True
@@ -156,11 +156,11 @@ class RowCollector:
         """All rows that were added.
 
         Args:
-            folder: Folder of the videos.
-            notes: Warnings for the user.
+            folder: folder of the videos.
+            notes: warnings for the user.
 
         Raises:
-            ValueError: There are no rows, or some are malformed or contradict each other.
+            ValueError: there are no rows, or some are malformed or contradict each other.
         """
         repeated = self._check_repeated()
         if not self._has_several:
@@ -196,7 +196,7 @@ class RowCollector:
         """Check that no row was malformed.
 
         Raises:
-            ValueError: Some were; the message names them.
+            ValueError: some were; the message names them.
         """
         self._wrong.sort()
         if self._wrong:
@@ -267,13 +267,13 @@ def raise_wrong_rows(
     """Raise one error for several malformed rows.
 
     Args:
-        source: The list.
-        wrong: Number and error of each row; at least one.
-        unit: Singular noun for a row.
-        is_cut: There may be more of them.
+        source: the list.
+        wrong: number and error of each row; at least one.
+        unit: singular noun for a row.
+        is_cut: there may be more of them.
 
     Raises:
-        ValueError: Always.
+        ValueError: always.
     """
     named = [f"{unit} {line}: {cut_quotes(what)}" for line, what in wrong]
     if len(wrong) == 1:

@@ -21,16 +21,16 @@ def load_index(shard: str, label: str, cache: str) -> ShardIndex | None:
     beside a remote shard the size suffices, since an upload changes the time.
 
     Args:
-        shard: Path or address of the tar file.
+        shard: path or address of the tar file.
         label: DATA.SHARD_LABEL.
-        cache: Folder of indices that cannot be stored beside their shards; "" for
+        cache: folder of indices that cannot be stored beside their shards; "" for
             `slowfast_maskfeat/shards` in the user's cache folder.
 
     Returns:
         The index, or None.
 
     Raises:
-        ShardError: The shard cannot be read.
+        ShardError: the shard cannot be read.
     """
     facts = shard_facts(shard)
     for path in (shard + _ENDING, _in_cache(shard, cache)):
@@ -48,7 +48,7 @@ def make_index(shard: str, label: str, cache: str) -> ShardIndex:
     """Scan a shard and store its index.
 
     Raises:
-        ShardError: See `scan_shard`.
+        ShardError: see `scan_shard`.
     """
     index = scan_shard(shard, label)
     save_index(index, shard, cache)

@@ -26,8 +26,8 @@ def find_shards(data: DataFolder, split: str) -> tuple[list[str], str]:
         Paths of the shards, and the pattern, list or folder that names them.
 
     Raises:
-        MissingListError: The split has no shards.
-        ValueError: A pattern is malformed, or names a shard twice.
+        MissingListError: the split has no shards.
+        ValueError: a pattern is malformed, or names a shard twice.
     """
     folder = data.videos()
     pattern = data.shards.patterns.get(split, "")
@@ -51,7 +51,7 @@ def expand_braces(pattern: str) -> list[str]:
     Leading zeros set the width of all numbers.
 
     Raises:
-        ValueError: A brace is not closed, is neither a range nor a list, or the result too long.
+        ValueError: a brace is not closed, is neither a range nor a list, or the result too long.
     """
     found = _GROUP.search(pattern)
     if found is None:

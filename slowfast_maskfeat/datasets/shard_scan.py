@@ -52,18 +52,18 @@ class ShardIndex:
     """Samples of a shard, in the order of their videos in it.
 
     Attributes:
-        shard_bytes: Size of the indexed shard.
-        shard_version: Version of the indexed shard (`files.FileFacts`).
-        label: Members that hold labels (config key DATA.SHARD_LABEL).
-        names: Names of the videos or images in the tar.
-        offsets: Byte at which each of them begins.
-        sizes: Size of each of them in bytes.
-        labels: Text of each label, or None for a sample without label.
-        label_kinds: Member that holds each label, "cls", "json" or "txt"; "" for none.
+        shard_bytes: size of the indexed shard.
+        shard_version: version of the indexed shard (`files.FileFacts`).
+        label: members that hold labels (config key DATA.SHARD_LABEL).
+        names: names of the videos or images in the tar.
+        offsets: byte at which each of them begins.
+        sizes: size of each of them in bytes.
+        labels: text of each label, or None for a sample without label.
+        label_kinds: member that holds each label, "cls", "json" or "txt"; "" for none.
         wrong_labels: (row, error) of labels that cannot be parsed.
-        passed_over: Names of the first ten members that belong to no sample.
-        num_passed_over: Number of such members.
-        notes: Warnings for the user.
+        passed_over: names of the first ten members that belong to no sample.
+        num_passed_over: number of such members.
+        notes: warnings for the user.
     """
 
     shard_bytes: int
@@ -84,7 +84,7 @@ def check_label_key(label: str) -> None:
     """Check the value of DATA.SHARD_LABEL.
 
     Raises:
-        ValueError: It is not valid.
+        ValueError: it is not valid.
     """
     kind, _, name = label.partition(":")
     if label not in ("", "none", "cls", "txt", "json") and not (kind == "json" and name):
@@ -98,7 +98,7 @@ def shard_facts(shard: str) -> FileFacts:
     """Size and version of a shard.
 
     Raises:
-        ShardError: The shard cannot be read.
+        ShardError: the shard cannot be read.
     """
     with _opened(shard) as file:
         return file.facts()
@@ -124,7 +124,7 @@ def scan_shard(shard: str, label: str) -> ShardIndex:
     """Read the headers of a shard's members, and the members that hold labels.
 
     Raises:
-        ShardError: The shard is missing, compressed, truncated or damaged.
+        ShardError: the shard is missing, compressed, truncated or damaged.
     """
     with _opened(shard) as file:
         facts = file.facts()

@@ -28,8 +28,8 @@ def read_ssv2(data: DataFolder, split: str, class_names: Sequence[str] | None = 
     in `20bn-something-something-v2` or `videos`.
 
     Raises:
-        MissingListError: There is neither such a file nor a list `<split>.csv`.
-        ValueError: See `read_ssv2_labels`.
+        MissingListError: there is neither such a file nor a list `<split>.csv`.
+        ValueError: see `read_ssv2_labels`.
     """
     own = read_own_list(data, split, class_names)
     if own is not None:
@@ -49,7 +49,7 @@ def ssv2_class_names(data: DataFolder) -> tuple[str, ...] | None:
     """Templates by number, from `something-something-v2-labels.json` or `labels.json`.
 
     Raises:
-        ValueError: The file is malformed.
+        ValueError: the file is malformed.
     """
     path = data.find(*(form.format("labels") for form in _FILE_FORMS))
     if path is None:
@@ -72,12 +72,12 @@ def read_ssv2_labels(
     """Read an official JSON file.
 
     Args:
-        path: A list of objects with `id` and, except in the test set, `template`.
-        folder: Folder of the videos.
-        class_names: Templates by number; without it they are numbered in sorted order.
+        path: a list of objects with `id` and, except in the test set, `template`.
+        folder: folder of the videos.
+        class_names: templates by number; without it they are numbered in sorted order.
 
     Raises:
-        ValueError: Entries are malformed; the message names the file and their numbers.
+        ValueError: entries are malformed; the message names the file and their numbers.
     """
     rows = RowCollector(path, class_names, unit="entry")
     is_labeled: bool | None = None

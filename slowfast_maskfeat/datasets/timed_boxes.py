@@ -48,13 +48,13 @@ def read_timed_boxes(path: str, video: Video, *, begin: float | None = None) -> 
     may precede the rows.
 
     Args:
-        path: The file.
-        video: The open video. Its name in AVA's format is that of the file, with or without the
+        path: the file.
+        video: the open video. Its name in AVA's format is that of the file, with or without the
             extension.
-        begin: Time in AVA's format at which the video begins, see `second_in_file`.
+        begin: time in AVA's format at which the video begins, see `second_in_file`.
 
     Raises:
-        ValueError: The file has no box of the video, or rows are malformed or outside of the video;
+        ValueError: the file has no box of the video, or rows are malformed or outside of the video;
             the message has the columns and the lines.
     """
     rows = _read_rows(path)

@@ -26,8 +26,8 @@ def read_ucf101(
     DATA.PATH_PREFIX, or in `UCF-101` or `videos`.
 
     Raises:
-        MissingListError: There is neither such a file nor a list `<split>.csv`.
-        ValueError: Rows are malformed; the message names file and lines.
+        MissingListError: there is neither such a file nor a list `<split>.csv`.
+        ValueError: rows are malformed; the message names file and lines.
     """
     own = read_own_list(data, split, class_names)
     if own is not None:
@@ -56,7 +56,7 @@ def ucf101_class_names(data: DataFolder) -> tuple[str, ...] | None:
     """Class names in `classInd.txt`, whose numbers start at 1.
 
     Raises:
-        ValueError: The file is malformed.
+        ValueError: the file is malformed.
     """
     path = data.find(*(os.path.join(folder, "classInd.txt") for folder in _UCF_FOLDERS))
     if path is None:
@@ -84,8 +84,8 @@ def read_hmdb51(
     sorted order. Videos are `<class>/<name>` in DATA.PATH_PREFIX, or in `hmdb51_org` or `videos`.
 
     Raises:
-        MissingListError: There are neither such files nor a list `<split>.csv`.
-        ValueError: Rows are malformed; the message names file and lines.
+        MissingListError: there are neither such files nor a list `<split>.csv`.
+        ValueError: rows are malformed; the message names file and lines.
     """
     own = read_own_list(data, split, class_names)
     if own is not None:

@@ -29,8 +29,8 @@ def named_by(key: str) -> Iterator[None]:
     """Put the configuration key that names a file in front of the errors of reading it.
 
     Raises:
-        MissingListError: The file is missing.
-        ValueError: It is malformed.
+        MissingListError: the file is missing.
+        ValueError: it is malformed.
     """
     try:
         yield
@@ -49,11 +49,11 @@ class Shards:
     """Tar shards of a data set and how they are read.
 
     Attributes:
-        patterns: Split ("train", "val", "test") -> its shards, such as `a-{000..099}.tar`; the
+        patterns: split ("train", "val", "test") -> its shards, such as `a-{000..099}.tar`; the
             folder is searched for a split without a pattern (DATA.TRAIN_SHARDS and so on).
-        label: Which members hold labels (DATA.SHARD_LABEL).
-        buffer: Size of the shuffle buffer in samples (DATA.SHUFFLE_BUFFER).
-        cache: Folder for indices that cannot be stored beside their shards (DATA.SHARD_CACHE).
+        label: which members hold labels (DATA.SHARD_LABEL).
+        buffer: size of the shuffle buffer in samples (DATA.SHUFFLE_BUFFER).
+        cache: folder for indices that cannot be stored beside their shards (DATA.SHARD_CACHE).
     """
 
     patterns: Mapping[str, str] = field(default_factory=dict)
@@ -67,12 +67,12 @@ class DataFolder:
     """Location of a data set and format of its lists.
 
     Attributes:
-        path: Folder of the lists (config key DATA.PATH_TO_DATA_DIR).
-        prefix: Folder of the videos (DATA.PATH_PREFIX); empty: the reader's default.
-        separator: Separator of path and label in list files (DATA.PATH_LABEL_SEPARATOR).
-        official_split: Number of the published split (DATA.OFFICIAL_SPLIT).
-        frame_rate: Frames per second of extracted frames without a rate (DATA.TARGET_FPS).
-        shards: Options for data in tar files.
+        path: folder of the lists (config key DATA.PATH_TO_DATA_DIR).
+        prefix: folder of the videos (DATA.PATH_PREFIX); empty: the reader's default.
+        separator: separator of path and label in list files (DATA.PATH_LABEL_SEPARATOR).
+        official_split: number of the published split (DATA.OFFICIAL_SPLIT).
+        frame_rate: frames per second of extracted frames without a rate (DATA.TARGET_FPS).
+        shards: options for data in tar files.
         progress: (total, description) -> progress bar of a long read.
     """
 
@@ -101,8 +101,8 @@ class OpenedRow(NamedTuple):
     """The opened video of a row.
 
     Attributes:
-        video: Close it.
-        timestamp: Seconds of the row's key frame, on the clock of the video's timestamps; None for
+        video: close it.
+        timestamp: seconds of the row's key frame, on the clock of the video's timestamps; None for
             rows without one, as the next two.
         boxes: float32 (R, 4), x1, y1, x2, y2 as shares of width and height.
         box_index: int64 (R,), the number of each box in the list's table.
@@ -119,11 +119,11 @@ class VideoList:
 
     Attributes:
         labels: int64 (n,) class numbers; None if rows have none, or any number of them.
-        label_sets: The class numbers of each row if rows have any number of them, else None.
-        source: List file or folder, for messages.
-        class_names: Names of the classes if the labels in the list are names, else None.
-        notes: Warnings for the user: repeated rows, ignored files.
-        unit: Plural noun for the samples in messages.
+        label_sets: the class numbers of each row if rows have any number of them, else None.
+        source: list file or folder, for messages.
+        class_names: names of the classes if the labels in the list are names, else None.
+        notes: warnings for the user: repeated rows, ignored files.
+        unit: plural noun for the samples in messages.
     """
 
     unit = "videos"
@@ -177,7 +177,7 @@ class VideoList:
         """Class number of each row, for commands that write lists; None for paths alone.
 
         Raises:
-            ValueError: Rows have several labels.
+            ValueError: rows have several labels.
         """
         if self.label_sets is not None:
             raise ValueError(f"{self.source} must have one label in each row here, got several")
@@ -187,8 +187,8 @@ class VideoList:
         """Class numbers of a row of `label_sets`, ascending.
 
         Args:
-            row: Which.
-            frames: First and last frame of a clip of the row, for lists with labels of each frame.
+            row: which.
+            frames: first and last frame of a clip of the row, for lists with labels of each frame.
         """
         assert self.label_sets is not None
         return self.label_sets.of(row)
@@ -208,11 +208,11 @@ class VideoList:
         """Bytes of a sample's video; None if a decoder can open its path.
 
         Args:
-            index: Number of the sample.
-            timeout: Seconds without data after which reading fails; 0: no limit.
+            index: number of the sample.
+            timeout: seconds without data after which reading fails; 0: no limit.
 
         Raises:
-            DecodeError: Reading fails.
+            DecodeError: reading fails.
         """
         return None
 
@@ -220,13 +220,13 @@ class VideoList:
         """Open the video of a row.
 
         Args:
-            row: Which.
-            reach: Seconds that are needed before and after the key frame of a row that has one;
+            row: which.
+            reach: seconds that are needed before and after the key frame of a row that has one;
                 other rows open the whole video.
-            options: How the file is decoded.
+            options: how the file is decoded.
 
         Raises:
-            DecodeError: See `open_video`; or the video ends before the key frame.
+            DecodeError: see `open_video`; or the video ends before the key frame.
         """
         content = self.content(row, timeout=options.read_timeout)
         return OpenedRow(open_file(self.path(row), options, content))

@@ -35,8 +35,8 @@ def read_webdataset(
     stored (`shard_index`).
 
     Raises:
-        MissingListError: There are no shards.
-        ValueError: Shards are missing, compressed, damaged or truncated, each named with the
+        MissingListError: there are no shards.
+        ValueError: shards are missing, compressed, damaged or truncated, each named with the
             reason, or labels are missing or malformed.
     """
     shards, source = find_shards(data, split)
@@ -78,10 +78,10 @@ class ShardList(VideoList):
     """Samples in tar shards, in the order of the members.
 
     Args:
-        videos: The samples, with paths `<shard>/<member>`.
-        shards: Paths of the shards.
-        indices: Index of each shard.
-        buffer: Size of the shuffle buffer in samples.
+        videos: the samples, with paths `<shard>/<member>`.
+        shards: paths of the shards.
+        indices: index of each shard.
+        buffer: size of the shuffle buffer in samples.
     """
 
     def __init__(
@@ -138,9 +138,9 @@ def buffer_order(num_rows: int, buffer: int, generator: np.random.Generator) -> 
     early; with a buffer for all rows, all orders are equally likely.
 
     Args:
-        num_rows: Number of rows.
-        buffer: Number of slots, at least 1, which keeps the order.
-        generator: Source of the draws.
+        num_rows: number of rows.
+        buffer: number of slots, at least 1, which keeps the order.
+        generator: source of the draws.
 
     Returns:
         int64 (num_rows,), a permutation.
@@ -161,7 +161,7 @@ def _read_indices(data: DataFolder, shards: list[str], source: str) -> list[Shar
     """Load the index of each shard, or scan the shard if there is none.
 
     Raises:
-        ValueError: Some shards cannot be used; each is named with the reason.
+        ValueError: some shards cannot be used; each is named with the reason.
     """
     check_label_key(data.shards.label)
     found: list[ShardIndex | None] = [None] * len(shards)

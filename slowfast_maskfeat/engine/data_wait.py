@@ -25,10 +25,10 @@ def data_bound(
     """Find what bounds the loading of a log period in which the training waited for data.
 
     Args:
-        times: Of all samples of this process in the period.
-        seconds: Length of the period.
+        times: of all samples of this process in the period.
+        seconds: length of the period.
         num_workers: DATA_LOADER.NUM_WORKERS.
-        num_cores: Cores for the workers; None for those of this process.
+        num_cores: cores for the workers; None for those of this process.
 
     Returns:
         What bounds it, "workers", "disk", "opening", "decoding" or "augmentation", and one line

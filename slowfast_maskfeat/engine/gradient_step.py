@@ -35,14 +35,14 @@ class GradientStep:
     """Optimizer step on gradients that were accumulated as sums of loss terms.
 
     The loss of a micro-batch is back-propagated as a sum (mean times weight), so gradients add up
-    over micro-batches, and over processes (:func:`slowfast_maskfeat.distributed.wrap` also sums
+    over micro-batches, and over processes (`wrap` also sums
     them). The step divides them once by the number of terms. So k micro-batches of size b equal
     one batch of size k * b, and two processes equal one, even if masks differ in size.
 
     The step is skipped on the device if the loss or the gradient is not finite, or if there were no
     terms: it leaves parameters and optimizer state unchanged.
 
-    With fp16 and ``torch.amp.GradScaler``::
+    With fp16 and `torch.amp.GradScaler`::
 
         scaler.scale(loss_sum).backward()        # for each micro-batch
         scaler.unscale_(optimizer)               # an overflow leaves inf or NaN, which is skipped
@@ -50,21 +50,21 @@ class GradientStep:
         scaler.update()                          # adapts the scale if unscale_ found an overflow
         optimizer.zero_grad()
 
-    With a scaler ``gradient_is_finite`` is occasionally false while the scale adapts, which is
-    normal: allow more of these in a row than of losses. Do not read ``optimizer.found_inf``; it is
+    With a scaler `gradient_is_finite` is occasionally false while the scale adapts, which is
+    normal: allow more of these in a row than of losses. Do not read `optimizer.found_inf`; it is
     set only during the step.
 
     Args:
-        optimizer: Any torch optimizer; fused ones skip inside their kernel, others are restored
+        optimizer: any torch optimizer; fused ones skip inside their kernel, others are restored
             afterwards, which costs a copy of parameters and state.
-        clip_l2norm: ``SOLVER.CLIP_GRAD_L2NORM``: the gradient is scaled down to this 2-norm.
-        clip_value: ``SOLVER.CLIP_GRAD_VAL``: every element is clamped to plus or minus this.
-        per_parameter: ``SOLVER.CLIP_GRAD_PER_PARAM``: ``clip_l2norm`` limits the gradient of each
+        clip_l2norm: `SOLVER.CLIP_GRAD_L2NORM`: the gradient is scaled down to this 2-norm.
+        clip_value: `SOLVER.CLIP_GRAD_VAL`: every element is clamped to plus or minus this.
+        per_parameter: `SOLVER.CLIP_GRAD_PER_PARAM`: `clip_l2norm` limits the gradient of each
             parameter tensor instead of all together, as in DINO (arXiv 2104.14294).
 
     Raises:
-        ValueError: If both kinds of clipping are set, or one is not positive, or
-            ``per_parameter`` lacks its norm.
+        ValueError: if both kinds of clipping are set, or one is not positive, or
+            `per_parameter` lacks its norm.
     """
 
     def __init__(
@@ -106,7 +106,7 @@ class GradientStep:
             total_weight: (), number of terms in the sums, over micro-batches and processes.
             loss: (), the loss to check (sum or mean), the same on all processes; None checks the
                 gradients only.
-            frozen: Parameters whose gradients are dropped after clipping.
+            frozen: parameters whose gradients are dropped after clipping.
 
         Returns:
             The outcome, on the device.

@@ -19,19 +19,19 @@ _EPSILON = 1e-8
 
 
 class LARS(SGD):
-    """SGD on gradients that are multiplied by ``trust * |w| / |g|``, weight decay included.
+    """SGD on gradients that are multiplied by `trust * |w| / |g|`, weight decay included.
 
     Parameters with one axis or none are updated as by SGD without weight decay. So is, apart from
     its decay, a parameter whose weights or gradient are zero.
 
     Args:
-        groups: Parameter groups of SGD; the weight decay of a group is for its parameters with two
+        groups: parameter groups of SGD; the weight decay of a group is for its parameters with two
             axes or more.
-        trust: Trust coefficient.
-        norm: ``SOLVER.LARS_NORM``, the norm that divides: ``sum``, ``|g| + decay * |w|``, as in
-            PySlowFast's and lightly's code, or ``decayed``, ``|g + decay * w|``, as in that of
+        trust: trust coefficient.
+        norm: `SOLVER.LARS_NORM`, the norm that divides: `sum`, `|g| + decay * |w|`, as in
+            PySlowFast's and lightly's code, or `decayed`, `|g + decay * w|`, as in that of
             BYOL, DINO and iBOT.
-        options: Of ``torch.optim.SGD``.
+        options: of `torch.optim.SGD`.
     """
 
     def __init__(

@@ -68,30 +68,30 @@ def launch(
     init_method: str | None = None,
     backend: str = "gloo",
 ) -> None:
-    """Run ``function(*args)`` in several processes that form one process group.
+    """Run `function(*args)` in several processes that form one process group.
 
     A single process on a single machine runs in this process, without a group. Otherwise the
-    processes are spawned, so ``function`` must be importable and ``args`` picklable. This process
+    processes are spawned, so `function` must be importable and `args` picklable. This process
     forwards SIGTERM, SIGUSR1 and SIGINT to them (a SIGINT from a terminal reaches them twice), and
     ends when they have ended.
 
     Args:
-        function: Called in each process after its group is set up.
-        num_processes: Processes on this machine.
-        args: Arguments, the same for all processes.
-        num_shards: Number of machines in the run (``--num_shards``).
-        shard_id: Index of this machine (``--shard_id``).
-        init_method: Address where the processes meet (``--init_method``), such as
-            ``tcp://host:9999``. None, best on one machine, is a new file that no other run uses.
-        backend: ``gloo`` or ``nccl``.
+        function: called in each process after its group is set up.
+        num_processes: processes on this machine.
+        args: arguments, the same for all processes.
+        num_shards: number of machines in the run (`--num_shards`).
+        shard_id: index of this machine (`--shard_id`).
+        init_method: address where the processes meet (`--init_method`), such as
+            `tcp://host:9999`. None, best on one machine, is a new file that no other run uses.
+        backend: `gloo` or `nccl`.
 
     Raises:
-        ValueError: If the numbers contradict each other, or a process raised a ValueError (same
+        ValueError: if the numbers contradict each other, or a process raised a ValueError (same
             text) or an error of the system.
-        RuntimeError: If a process failed otherwise; the text has its rank and traceback.
-        SystemExit: With the exit code of the first process that ended with one of its own,
+        RuntimeError: if a process failed otherwise; the text has its rank and traceback.
+        SystemExit: with the exit code of the first process that ended with one of its own,
             including 130, 138 and 143.
-        KeyboardInterrupt: If a signal, as Terminated unless it is SIGINT, ended them before they
+        KeyboardInterrupt: if a signal, as Terminated unless it is SIGINT, ended them before they
             handle it.
     """
     if num_processes < 1:

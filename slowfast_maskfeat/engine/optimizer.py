@@ -18,10 +18,10 @@ from slowfast_maskfeat.engine.lars import LARS
 from slowfast_maskfeat.optimizers import SGD, Adam, AdamW
 
 METHODS = ("adamw", "adam", "sgd")
-"""Values of ``SOLVER.OPTIMIZING_METHOD``."""
+"""Values of `SOLVER.OPTIMIZING_METHOD`."""
 
 ParameterGroup = dict[str, Any]
-"""``params`` (list of tensors), ``names`` (list of str), ``lr_scale`` and ``weight_decay``."""
+"""`params` (list of tensors), `names` (list of str), `lr_scale` and `weight_decay`."""
 
 
 def parameter_groups(
@@ -38,29 +38,29 @@ def parameter_groups(
 
     Without layer decay there are two groups: with weight decay, then without. With layer decay
     there are up to two groups per layer, in the order of their first parameters. Frozen parameters
-    (``requires_grad`` false) are in no group, and empty groups are omitted.
+    (`requires_grad` false) are in no group, and empty groups are omitted.
 
     Weight decay follows the same rule with and without layer decay: a parameter has none if its
-    full name is in ``zero_decay_names``, or if it is one-dimensional or a bias and
-    ``zero_decay_1d`` is set. (The published code matches parts of names in one case and full names
+    full name is in `zero_decay_names`, or if it is one-dimensional or a bias and
+    `zero_decay_1d` is set. (The published code matches parts of names in one case and full names
     in the other; full names give the same groups in all its shipped configurations.)
 
     Args:
-        model: The bare model, not its DDP or compiled wrapper, so that it has the published names.
-        weight_decay: ``SOLVER.WEIGHT_DECAY``.
-        zero_decay_1d: ``SOLVER.ZERO_WD_1D_PARAM``.
-        zero_decay_names: Full parameter names without decay (``MVIT.ZERO_DECAY_POS_CLS``).
-        layer_decay: ``SOLVER.LAYER_DECAY``, in (0, 1]: the factor from each layer to the one below.
-        layer_id: Parameter name to layer: 0 before the blocks, ``i + 1`` for block ``i``,
-            ``num_layers`` after the blocks. Required when ``layer_decay`` is not 1.
-        num_layers: The largest layer, blocks + 1. Required when ``layer_decay`` is not 1.
+        model: the bare model, not its DDP or compiled wrapper, so that it has the published names.
+        weight_decay: `SOLVER.WEIGHT_DECAY`.
+        zero_decay_1d: `SOLVER.ZERO_WD_1D_PARAM`.
+        zero_decay_names: full parameter names without decay (`MVIT.ZERO_DECAY_POS_CLS`).
+        layer_decay: `SOLVER.LAYER_DECAY`, in (0, 1]: the factor from each layer to the one below.
+        layer_id: parameter name to layer: 0 before the blocks, `i + 1` for block `i`,
+            `num_layers` after the blocks. Required when `layer_decay` is not 1.
+        num_layers: the largest layer, blocks + 1. Required when `layer_decay` is not 1.
 
     Returns:
-        Groups for :func:`make_optimizer`; ``lr_scale`` is
-        ``layer_decay ** (num_layers - layer)``.
+        Groups for `make_optimizer`; `lr_scale` is
+        `layer_decay ** (num_layers - layer)`.
 
     Raises:
-        ValueError: If ``layer_decay`` is outside (0, 1], or not 1 without ``layer_id``, or the
+        ValueError: if `layer_decay` is outside (0, 1], or not 1 without `layer_id`, or the
             model has no trainable parameters.
     """
     if not 0.0 < layer_decay <= 1.0:
@@ -120,23 +120,23 @@ def make_optimizer(
     """Build AdamW, Adam (with L2 weight decay in the gradient) or SGD for parameter groups.
 
     Args:
-        groups: From :func:`parameter_groups`; not changed.
-        method: ``adamw``, ``adam`` or ``sgd`` (``SOLVER.OPTIMIZING_METHOD``).
-        lr: Learning rate of a group whose ``lr_scale`` is 1.
-        betas: ``SOLVER.BETAS``, for Adam and AdamW. Their epsilon is 1e-8.
-        momentum: ``SOLVER.MOMENTUM``, for SGD.
-        dampening: ``SOLVER.DAMPENING``, for SGD.
-        nesterov: ``SOLVER.NESTEROV``, for SGD.
-        lars_norm: ``SOLVER.LARS_NORM``, see :class:`LARS`; None for SGD without LARS.
-        fused: Use torch's fused kernel, which can also skip a step on the device. The multi-tensor
+        groups: from `parameter_groups`; not changed.
+        method: `adamw`, `adam` or `sgd` (`SOLVER.OPTIMIZING_METHOD`).
+        lr: learning rate of a group whose `lr_scale` is 1.
+        betas: `SOLVER.BETAS`, for Adam and AdamW. Their epsilon is 1e-8.
+        momentum: `SOLVER.MOMENTUM`, for SGD.
+        dampening: `SOLVER.DAMPENING`, for SGD.
+        nesterov: `SOLVER.NESTEROV`, for SGD.
+        lars_norm: `SOLVER.LARS_NORM`, see `LARS`; None for SGD without LARS.
+        fused: use torch's fused kernel, which can also skip a step on the device. The multi-tensor
             form, equal up to rounding, is used where torch has no fused one for the device or
             dtype, and for SGD with dampening, whose first step torch does not skip cleanly.
 
     Returns:
-        The optimizer, each group's ``lr`` set to ``lr`` times its ``lr_scale``.
+        The optimizer, each group's `lr` set to `lr` times its `lr_scale`.
 
     Raises:
-        ValueError: If the method is unknown, or not SGD with LARS.
+        ValueError: if the method is unknown, or not SGD with LARS.
     """
     if lars_norm is not None and method != "sgd":
         raise ValueError(
@@ -181,11 +181,11 @@ def restore_optimizer(optimizer: torch.optim.Optimizer, saved: Mapping[str, Any]
     those saved.
 
     Args:
-        optimizer: From :func:`make_optimizer`.
-        saved: ``state_dict`` of an optimizer over the same parameters.
+        optimizer: from `make_optimizer`.
+        saved: `state_dict` of an optimizer over the same parameters.
 
     Raises:
-        ValueError: If the parameters differ, or the moments are those of another method.
+        ValueError: if the parameters differ, or the moments are those of another method.
     """
     is_sgd = isinstance(optimizer, torch.optim.SGD)
     found = {name for moments in saved["state"].values() for name in moments}
@@ -212,7 +212,7 @@ def _saved_indices(
     """Find the index in a saved state of each parameter of each own group.
 
     Raises:
-        ValueError: If the saved groups have other parameters.
+        ValueError: if the saved groups have other parameters.
     """
     if all("names" in group for group in saved):
         index = {
@@ -244,11 +244,11 @@ def _can_fuse(parameters: Iterable[Tensor]) -> bool:
 
 
 def set_learning_rate(optimizer: torch.optim.Optimizer, lr: float) -> None:
-    """Set the learning rate of each group to ``lr`` times its ``lr_scale``.
+    """Set the learning rate of each group to `lr` times its `lr_scale`.
 
     Args:
-        optimizer: From :func:`make_optimizer`.
-        lr: From :func:`slowfast_maskfeat.schedules.learning_rate`.
+        optimizer: from `make_optimizer`.
+        lr: from `learning_rate`.
     """
     for group in optimizer.param_groups:
         group["lr"] = lr * group["lr_scale"]
@@ -258,8 +258,8 @@ def set_weight_decay(optimizer: torch.optim.Optimizer, weight_decay: float) -> N
     """Set the weight decay of the groups that have one.
 
     Args:
-        optimizer: From :func:`make_optimizer`.
-        weight_decay: New value; a group whose weight decay is 0 keeps it.
+        optimizer: from `make_optimizer`.
+        weight_decay: new value; a group whose weight decay is 0 keeps it.
     """
     for group in optimizer.param_groups:
         if group["weight_decay"]:

@@ -24,9 +24,9 @@ class Utilization:
     does.
 
     Attributes:
-        multiply_adds: Of a forward pass with one clip.
+        multiply_adds: of a forward pass with one clip.
         matrix_rate: Floating-point operations per second of one process, see `matrix_rate`.
-        num_processes: Processes of the run.
+        num_processes: processes of the run.
     """
 
     multiply_adds: int
@@ -37,7 +37,7 @@ class Utilization:
         """Return `tflops`, of all processes, and `mfu`, their share of the matrix rate.
 
         Args:
-            clips_per_second: Of all processes.
+            clips_per_second: of all processes.
         """
         achieved = _FLOPS_PER_MULTIPLY_ADD * self.multiply_adds * clips_per_second
         return {
@@ -52,8 +52,8 @@ def matrix_rate(device: torch.device, precision: torch.dtype | None = None) -> f
     It takes about 0.1 s and does not change torch's random state.
 
     Args:
-        device: Where to multiply.
-        precision: Type of the matrices; None for float32.
+        device: where to multiply.
+        precision: type of the matrices; None for float32.
 
     Returns:
         The best rate found.

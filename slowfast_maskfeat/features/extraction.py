@@ -33,7 +33,7 @@ class FeatureKind:
     """Which features of a clip are taken.
 
     Attributes:
-        layer: Block whose tokens are taken, from 0; negative: from the last, which is -1. They go
+        layer: block whose tokens are taken, from 0; negative: from the last, which is -1. They go
             through the last layer norm where they have its width, see `LayerTokens`.
         pooling: "mean" of the patch tokens; "cls": the class token; "none": every patch token; "":
             as the classifier of the network takes them, see `FeatureModel.pooling`.
@@ -51,11 +51,11 @@ class FeatureKind:
         """Check that a network has these features.
 
         Args:
-            model: The network.
+            model: the network.
             clip_size: (T, H, W) in frames and pixels.
 
         Raises:
-            ValueError: There is no such block, pooling or class token, or the network does not show
+            ValueError: there is no such block, pooling or class token, or the network does not show
                 the tokens of its inner blocks.
         """
         if self.pooling not in POOLINGS:
@@ -104,7 +104,7 @@ class FeatureKind:
         """Shape of a clip's features: (D,) if pooled, or (n, D) for each token.
 
         Args:
-            model: Network that extracts the features.
+            model: network that extracts the features.
             clip_size: (T, H, W) in frames and pixels.
         """
         is_last = self._is_of_last(len(model.grids(clip_size)))
@@ -117,7 +117,7 @@ class FeatureKind:
         """Compute the features of clips.
 
         Args:
-            model: Network that passed `check`.
+            model: network that passed `check`.
             clips: (B, C, T, H, W), float, normalized.
 
         Returns:
@@ -155,11 +155,11 @@ class FeatureExtraction(Evaluator):
     """Extracts features in the evaluation loop and passes them on batch by batch.
 
     Args:
-        save: Called with each batch of features, see `SaveBatch`.
-        kind: Which features.
-        num_kept: Number of clips that an earlier run has already extracted.
-        mean: Mean per channel of the input normalization.
-        std: Standard deviation per channel of the input normalization.
+        save: called with each batch of features, see `SaveBatch`.
+        kind: which features.
+        num_kept: number of clips that an earlier run has already extracted.
+        mean: mean per channel of the input normalization.
+        std: standard deviation per channel of the input normalization.
     """
 
     def __init__(
@@ -186,7 +186,7 @@ class FeatureEvaluation(Evaluation):
     """Extracts the features of one split.
 
     Attributes:
-        num_extracted: Number of clips extracted by this process, after `merge` by all processes.
+        num_extracted: number of clips extracted by this process, after `merge` by all processes.
     """
 
     def __init__(self, videos: VideoList, num_views: int, extraction: FeatureExtraction) -> None:

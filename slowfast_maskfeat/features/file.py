@@ -46,11 +46,11 @@ class Features:
         views: (C,) int64, view of the sample that each clip is.
         times: (C, 2) float64, timestamps in seconds of the clip's first and last frame.
         labels: (C,) int64, or None.
-        paths: Paths of all samples, including lost ones.
-        class_names: Class names by label; empty if there are none.
-        facts: Metadata: annotation file and hash, checkpoint and hash, model, views, decoder
+        paths: paths of all samples, including lost ones.
+        class_names: class names by label; empty if there are none.
+        facts: metadata: annotation file and hash, checkpoint and hash, model, views, decoder
             versions, date of extraction, number of lost videos.
-        written: Folder into which they were extracted; None if they were read from a file.
+        written: folder into which they were extracted; None if they were read from a file.
     """
 
     features: Tensor | FeatureRows
@@ -75,15 +75,15 @@ def save_features(path: str | os.PathLike[str], features: Features) -> Path:
     `class_names` and `facts` are JSON. Features are read and written a block at a time.
 
     Args:
-        path: Output file ending in .npz or .safetensors; its folder is created.
-        features: Features to write.
+        path: output file ending in .npz or .safetensors; its folder is created.
+        features: features to write.
 
     Returns:
         The path.
 
     Raises:
-        ValueError: The path has another suffix.
-        OSError: The disk is full or the folder can't be written.
+        ValueError: the path has another suffix.
+        OSError: the disk is full or the folder can't be written.
     """
     target = check_suffix(path)
     arrays = _arrays(features)
@@ -97,8 +97,8 @@ def load_features(path: str | os.PathLike[str]) -> Features:
     """Read a file of `save_features` into memory.
 
     Raises:
-        ValueError: The file is damaged or not a feature file.
-        OSError: The file does not exist or can't be read.
+        ValueError: the file is damaged or not a feature file.
+        OSError: the file does not exist or can't be read.
     """
     source = check_suffix(path)
     read = _read_npz if source.suffix == ".npz" else _read_safetensors
@@ -117,7 +117,7 @@ def check_suffix(path: str | os.PathLike[str]) -> Path:
     """Check the suffix of a feature file and return its path.
 
     Raises:
-        ValueError: The path ends in neither .npz nor .safetensors.
+        ValueError: the path ends in neither .npz nor .safetensors.
     """
     target = Path(path)
     if target.suffix not in SUFFIXES:

@@ -18,7 +18,7 @@ class FeatureRows:
     of this process, until it needs the memory.
 
     Args:
-        arrays: One or more arrays (n, ...) that differ only in n.
+        arrays: one or more arrays (n, ...) that differ only in n.
         array_index: (N,) int, index into `arrays` for each row.
         row_index: (N,) int64, index into that array for each row.
     """

@@ -59,8 +59,8 @@ class FeatureStore:
     """Features of one split by one network.
 
     Args:
-        folder: Folder of this store alone.
-        shape: Shape of a clip's features: (D,), stored as float32, or (n, D) for tokens, stored as
+        folder: folder of this store alone.
+        shape: shape of a clip's features: (D,), stored as float32, or (n, D) for tokens, stored as
             float16: there are many of these, and float16 is precise enough for the outputs of a
             layer norm.
     """
@@ -79,7 +79,7 @@ class FeatureStore:
         """Read the metadata given to `finish`; None if the store is not finished.
 
         Raises:
-            ValueError: The file is damaged.
+            ValueError: the file is damaged.
         """
         try:
             text = (self.folder / _FACTS).read_text(encoding="utf-8")
@@ -120,7 +120,7 @@ class FeatureStore:
         """Read the clips of some parts.
 
         Raises:
-            ValueError: A part is damaged or missing.
+            ValueError: a part is damaged or missing.
         """
         indices = [self._index(self._path(part, ".npy")) for part in parts]
         arrays = [self._rows(part, len(index)) for part, index in zip(parts, indices, strict=True)]
@@ -141,7 +141,7 @@ class FeatureStore:
         """Read all clips of a finished store.
 
         Raises:
-            ValueError: A file is damaged or missing.
+            ValueError: a file is damaged or missing.
         """
         try:
             parts = json.loads((self.folder / _FACTS).read_text(encoding="utf-8"))["parts"]
@@ -153,11 +153,11 @@ class FeatureStore:
         """Mark the store as complete and write its metadata.
 
         Args:
-            facts: Metadata that can be written as JSON.
-            parts: Numbers of all parts.
+            facts: metadata that can be written as JSON.
+            parts: numbers of all parts.
 
         Raises:
-            OSError: The disk is full or the folder can't be written.
+            OSError: the disk is full or the folder can't be written.
         """
         with atomic_write(self.folder / _FACTS) as temporary:
             content = {"facts": facts, "parts": list(parts)}
@@ -169,9 +169,9 @@ class FeatureStore:
         """Writer of a new part, a context manager.
 
         Args:
-            part: Number of the part, used by no other process.
-            num_views: Clips per sample.
-            save_seconds: Seconds of work that may be lost if the process is killed.
+            part: number of the part, used by no other process.
+            num_views: clips per sample.
+            save_seconds: seconds of work that may be lost if the process is killed.
         """
         return PartWriter(self, self._path(part, ".rows"), num_views, save_seconds)
 
@@ -209,11 +209,11 @@ class PartWriter:
     """Writes the features of one process; complete samples are kept however the process ends.
 
     Args:
-        store: Store that the part belongs to.
-        path: File of the part's features; the index is next to it.
-        num_views: Clips per sample. A sample is saved with all its clips or not at all, so that a
+        store: store that the part belongs to.
+        path: file of the part's features; the index is next to it.
+        num_views: clips per sample. A sample is saved with all its clips or not at all, so that a
             resumed run has the same clips in each batch as an uninterrupted one.
-        save_seconds: Seconds between two writes of the index.
+        save_seconds: seconds between two writes of the index.
     """
 
     def __init__(
@@ -263,7 +263,7 @@ class PartWriter:
             times: (B, 2) float64, timestamps in seconds of the first and last frame.
 
         Raises:
-            ValueError: The disk is full or the folder can't be written.
+            ValueError: the disk is full or the folder can't be written.
         """
         records = np.empty(len(clips), _INDEX)
         records["clip"], records["times"] = clips.cpu().numpy(), times.cpu().numpy()

@@ -32,12 +32,12 @@ def class_bars(
 
     Args:
         path: PNG file to write; its folder is created.
-        values: Class name -> value in 0..1, or None, which is left out.
-        counts: Class name -> number of examples behind the value, shown after the name.
-        title: Title of the figure.
+        values: class name -> value in 0..1, or None, which is left out.
+        counts: class name -> number of examples behind the value, shown after the name.
+        title: title of the figure.
 
     Raises:
-        ValueError: No class has a value.
+        ValueError: no class has a value.
     """
     percents = {name: 100 * value for name, value in values.items() if value is not None}
     if not percents:

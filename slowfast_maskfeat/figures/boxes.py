@@ -37,9 +37,9 @@ def draw_boxes(
     Args:
         frame: uint8 (H, W, 3), RGB.
         boxes: (R, 4), x1, y1, x2, y2 as fractions of width and height.
-        names: Lines of text at the upper left corner of each box.
-        scale: Integer factor by which the copy is enlarged.
-        opacity: Opacity of boxes and text, in 0..1.
+        names: lines of text at the upper left corner of each box.
+        scale: integer factor by which the copy is enlarged.
+        opacity: opacity of boxes and text, in 0..1.
 
     Returns:
         uint8 (H * scale, W * scale, 3).
@@ -89,11 +89,11 @@ def box_panel(
     Args:
         path: PNG file to write; its folder is created.
         frames: uint8 (H, W, 3), row by row.
-        num_columns: Frames per row.
-        row_names: Text on the left of each row; empty for none.
+        num_columns: frames per row.
+        row_names: text on the left of each row; empty for none.
 
     Raises:
-        ValueError: There are no frames.
+        ValueError: there are no frames.
     """
     if not frames:
         raise ValueError(f"frames must contain at least one frame, got none for {path}")

@@ -27,7 +27,7 @@ def own_style(texts: Iterable[str]) -> Iterator[Callable[[str], str]]:
     """Draw in matplotlib's default style, whatever the user's settings, with fonts for all texts.
 
     Args:
-        texts: All that will be written and that comes from users: names of classes, files, runs.
+        texts: all that will be written and that comes from users: names of classes, files, runs.
             They are never formulas: `$` is a character.
 
     Yields:
@@ -53,8 +53,8 @@ def write_figure(figure: Figure, path: str | Path) -> None:
     """Write a figure completely or not at all, in the format of the suffix: PNG, PDF, SVG ...
 
     Raises:
-        OSError: The file can't be written.
-        ValueError: There is no such format.
+        OSError: the file can't be written.
+        ValueError: there is no such format.
     """
     with atomic_write(path) as part:
         figure.savefig(part, dpi=DPI, format=Path(path).suffix[1:] or "png")
@@ -67,8 +67,8 @@ def draw_or_warn(path: str | Path, draw: Callable[[], bool | None]) -> bool:
     memory, the disk) is the reason in the warning.
 
     Args:
-        path: File of the figure, for the warning.
-        draw: Draws and writes it; returns False if there is no such figure.
+        path: file of the figure, for the warning.
+        draw: draws and writes it; returns False if there is no such figure.
 
     Returns:
         Whether the figure was drawn.

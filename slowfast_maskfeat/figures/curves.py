@@ -41,16 +41,16 @@ def accuracy_curves(
 
     Args:
         path: PNG file to write; its folder is created.
-        runs: Name -> (epochs, accuracies) of shapes (E,) and (E,) or (S, E), the latter for S
+        runs: name -> (epochs, accuracies) of shapes (E,) and (E,) or (S, E), the latter for S
             seeds, drawn as mean and a band of one standard deviation.
-        title: Title of the figure.
-        x_label: Label of the x axis.
-        y_label: Label of the y axis, with the unit.
-        chance: Accuracy of guessing, drawn as a thin line; None for no line.
-        chance_name: Legend of that line.
+        title: title of the figure.
+        x_label: label of the x axis.
+        y_label: label of the y axis, with the unit.
+        chance: accuracy of guessing, drawn as a thin line; None for no line.
+        chance_name: legend of that line.
 
     Raises:
-        ValueError: There are no runs, or epochs and accuracies differ in length.
+        ValueError: there are no runs, or epochs and accuracies differ in length.
     """
     if not runs:
         raise ValueError(f"runs must contain at least one run, got none for {path}")
@@ -158,7 +158,7 @@ def training_curves(
         title: above the figure.
 
     Raises:
-        ValueError: No event has anything to draw.
+        ValueError: no event has anything to draw.
     """
     events = _latest(events)
     curves = {panel: _curves(events, panel.field) for panel in (*panels, _LR_PANEL)}

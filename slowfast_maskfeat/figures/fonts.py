@@ -16,15 +16,15 @@ class Fonts(NamedTuple):
     """Fonts that together have the characters of some texts.
 
     Attributes:
-        families: Names of the fonts, the first one first.
-        missing: Characters that no installed font has.
+        families: names of the fonts, the first one first.
+        missing: characters that no installed font has.
     """
 
     families: list[str]
     missing: frozenset[str]
 
     def drawable(self, text: str) -> str:
-        r"""A text without characters that can't be drawn: they become escapes such as ``\u6253``.
+        r"""A text without characters that can't be drawn: they become escapes such as `\u6253`.
 
         Characters without a shape, such as those for the direction of writing, are left out.
         """

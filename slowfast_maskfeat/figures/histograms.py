@@ -23,12 +23,12 @@ def histograms(
 
     Args:
         path: PNG file to write; its folder is created.
-        panels: Label with unit -> values: numbers, which are binned, or strings, which get a bar
+        panels: label with unit -> values: numbers, which are binned, or strings, which get a bar
             each, the most frequent first (those after the first 12 share one).
-        title: Title of the figure.
+        title: title of the figure.
 
     Raises:
-        ValueError: There are no panels, or one has no values.
+        ValueError: there are no panels, or one has no values.
     """
     empty = [label for label, values in panels.items() if len(values) == 0]
     if not panels or empty:

@@ -46,7 +46,7 @@ def panel_columns(rows: Sequence[PanelRow]) -> list[Column]:
     """Columns of a panel; masked inputs and targets that networks share are shown once.
 
     Args:
-        rows: All rows that get these columns, including those of other frames of an animation.
+        rows: all rows that get these columns, including those of other frames of an animation.
 
     Returns:
         The frame; then for each network its masked input, unless an earlier network has the same
@@ -103,10 +103,10 @@ def prediction_panel(path: str | Path, rows: Sequence[PanelRow], *, title: str =
     Args:
         path: PNG file to write; its folder is created.
         rows: 1 to `MAX_ROWS` rows.
-        title: Title of the panel.
+        title: title of the panel.
 
     Raises:
-        ValueError: There are no rows or too many, or a mask does not divide the pixels or
+        ValueError: there are no rows or too many, or a mask does not divide the pixels or
             histograms.
     """
     with own_style(_texts(rows, title)) as drawable:
@@ -120,15 +120,15 @@ def panel_image(
 
     Args:
         rows: 1 to `MAX_ROWS` rows.
-        title: Title of the panel.
-        columns: Columns of all frames of an animation, from `panel_columns`; None for the columns
+        title: title of the panel.
+        columns: columns of all frames of an animation, from `panel_columns`; None for the columns
             of these rows.
 
     Returns:
         uint8 (H, W, 3).
 
     Raises:
-        ValueError: As in `prediction_panel`.
+        ValueError: as in `prediction_panel`.
     """
     from matplotlib.backends.backend_agg import FigureCanvasAgg
 
@@ -169,7 +169,7 @@ def fill_masked(frame: Any, mask: Any, prediction: Any) -> Image:
         (H, W, 3) uint8.
 
     Raises:
-        ValueError: The mask does not divide the pixels.
+        ValueError: the mask does not divide the pixels.
     """
     frame = np.asarray(frame)
     hidden = _masked_pixels(mask, frame.shape[:2])
@@ -306,10 +306,10 @@ def _draw_strokes(
     """Draw the strokes of the cells in `shown`, strong ones on top of weak ones.
 
     Args:
-        axis: Axes in pixel coordinates of the image.
+        axis: axes in pixel coordinates of the image.
         magnitudes: (bins, rows, columns), 1 for full brightness.
         shown: (rows, columns) bool, cells to draw.
-        size: Width and height of the image in pixels.
+        size: width and height of the image in pixels.
         color: (3,) RGB in 0..1 of a stroke at full brightness.
     """
     from matplotlib.collections import LineCollection

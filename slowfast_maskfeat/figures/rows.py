@@ -11,9 +11,9 @@ class HOGDrawing(NamedTuple):
 
     Attributes:
         target: (C, bins, H / cell, W / cell) histograms.
-        prediction: Same shape as `target`; read only at masked cells.
+        prediction: same shape as `target`; read only at masked cells.
         mask: (h, w) bool, True = masked; h and w divide the pixels of the frame and the cells.
-        name: Method, shown above its columns.
+        name: method, shown above its columns.
     """
 
     target: Any
@@ -27,9 +27,9 @@ class PixelDrawing(NamedTuple):
 
     Attributes:
         target: (H, W, 3) uint8.
-        prediction: Same shape as `target`; read only at masked pixels.
+        prediction: same shape as `target`; read only at masked pixels.
         mask: (h, w) bool, True = masked; h and w divide the pixels.
-        name: Method, shown above its columns.
+        name: method, shown above its columns.
     """
 
     target: Any
@@ -43,12 +43,12 @@ class MapDrawing(NamedTuple):
 
     Attributes:
         target: (H, W, 3) uint8.
-        prediction: Same shape as `target`; read only at masked pixels. The target is shown
+        prediction: same shape as `target`; read only at masked pixels. The target is shown
             elsewhere.
         mask: (h, w) bool, True = masked; h and w divide the pixels.
-        name: Method, shown above its columns.
-        kind: What the target is, shown above it.
-        legend: Names of colors (R, G, B) of 0 to 255, shown below the panel.
+        name: method, shown above its columns.
+        kind: what the target is, shown above it.
+        legend: names of colors (R, G, B) of 0 to 255, shown below the panel.
     """
 
     target: Any
@@ -67,7 +67,7 @@ class Picture(NamedTuple):
 
     Attributes:
         pixels: (H, W, 3) uint8.
-        name: Text above its column.
+        name: text above its column.
     """
 
     pixels: Any
@@ -79,9 +79,9 @@ class PanelRow(NamedTuple):
 
     Attributes:
         frame: (H, W, 3) uint8 RGB.
-        drawings: One per network, the same networks in all rows of a panel; may be empty.
-        name: Text on the left of the row.
-        pictures: The same ones in all rows of a panel.
+        drawings: one per network, the same networks in all rows of a panel; may be empty.
+        name: text on the left of the row.
+        pictures: the same ones in all rows of a panel.
     """
 
     frame: Any
@@ -94,9 +94,9 @@ class Column(NamedTuple):
     """Content of one column of a panel.
 
     Attributes:
-        kind: Frame, masked input of a network, its target or its prediction, or a picture.
-        network: Index of the network in the drawings of a row, or of the picture.
-        title: Text above the column.
+        kind: frame, masked input of a network, its target or its prediction, or a picture.
+        network: index of the network in the drawings of a row, or of the picture.
+        title: text above the column.
     """
 
     kind: Literal["frame", "masked", "target", "predicted", "picture"]

@@ -28,10 +28,10 @@ class OpenFile(ABC):
         """Read `size` bytes (None: all) from offset `start`, fewer at the end of the file.
 
         Raises:
-            FileNotFoundError: The file does not exist.
-            TimeoutError: No data arrived within the timeout.
-            OSError: The file can't be read for another reason.
-            ValueError: The scheme is unknown or its package is not installed.
+            FileNotFoundError: the file does not exist.
+            TimeoutError: no data arrived within the timeout.
+            OSError: the file can't be read for another reason.
+            ValueError: the scheme is unknown or its package is not installed.
         """
 
     @abstractmethod

@@ -36,8 +36,8 @@ class HttpFile(OpenFile):
     """A file on an HTTP server: each read is one request, whose response is checked.
 
     Args:
-        path: Its address.
-        timeout: Seconds without data after which reading fails; 0 for no limit.
+        path: its address.
+        timeout: seconds without data after which reading fails; 0 for no limit.
     """
 
     def __init__(self, path: str, timeout: float) -> None:

@@ -52,7 +52,7 @@ def is_plain_http(path: str) -> bool:
 def has_ranges(path: str) -> bool:
     """Whether parts of a file can be requested from a store of fsspec, such as s3:// or gs://.
 
-    Not from inside of an archive (``zip://...::s3://...``), nor by a handler of iopath, which may
+    Not from inside of an archive (`zip://...::s3://...`), nor by a handler of iopath, which may
     only read from the beginning.
     """
     is_stored = is_address(path) and not path.startswith(("http://", "https://"))
@@ -72,7 +72,7 @@ def expand_home(path: str) -> str:
     """Replace `~` or `~user` at the beginning of a path by the home folder, as shells do.
 
     Raises:
-        ValueError: The home folder is unknown.
+        ValueError: the home folder is unknown.
     """
     expanded = os.path.expanduser(path)
     if path.startswith("~") and expanded == path:
@@ -87,12 +87,12 @@ def open_file(path: str, *, timeout: float = 0.0) -> OpenFile:
     """Open a file to read pieces of it.
 
     Args:
-        path: Local path or address.
-        timeout: Seconds without data after which reading over HTTP fails; 0 for no limit. Other
+        path: local path or address.
+        timeout: seconds without data after which reading over HTTP fails; 0 for no limit. Other
             stores have their own limits.
 
     Raises:
-        FileNotFoundError, OSError, ValueError: See `OpenFile.read`; for an address they may be
+        FileNotFoundError, OSError, ValueError: see `OpenFile.read`; for an address they may be
             raised by the first read.
     """
     if not is_address(path):
@@ -117,14 +117,14 @@ def open_text(
     """Open a text file, such as an annotation file; an address is read as a whole.
 
     Args:
-        path: Local path or address.
-        encoding: By default UTF-8, with or without a byte order mark; a file in UTF-16 or UTF-32 is
+        path: local path or address.
+        encoding: by default UTF-8, with or without a byte order mark; a file in UTF-16 or UTF-32 is
             recognized and read, too. With another encoding it is rejected.
-        errors: Treatment of bytes that are not UTF-8; UTF-16 and UTF-32 must be valid.
+        errors: treatment of bytes that are not UTF-8; UTF-16 and UTF-32 must be valid.
 
     Raises:
-        OSError: A local file can't be opened.
-        ValueError: An address can't be read, or the file is not text in these encodings.
+        OSError: a local file can't be opened.
+        ValueError: an address can't be read, or the file is not text in these encodings.
     """
     opened: io.BufferedIOBase
     if is_address(path):
@@ -153,7 +153,7 @@ def _find_encoding(path: str, sample: bytes) -> str:
     """Encoding of a text file by its first bytes.
 
     Raises:
-        ValueError: It is a binary file.
+        ValueError: it is a binary file.
     """
     for mark, name in _BYTE_ORDER_MARKS:
         if sample.startswith(mark):
@@ -174,7 +174,7 @@ def is_file(path: str) -> bool:
     """Whether a file exists.
 
     Raises:
-        ValueError: The store of an address can't be reached.
+        ValueError: the store of an address can't be reached.
     """
     if not is_address(path):
         return os.path.isfile(path)
@@ -203,7 +203,7 @@ def kind_of_file(path: str | os.PathLike[str]) -> str:
         "file", "folder", "FIFO", "socket" or "device"; empty if there is nothing.
 
     Raises:
-        OSError: The path can't be looked up, such as one in a folder of another user.
+        OSError: the path can't be looked up, such as one in a folder of another user.
     """
     try:
         mode = os.stat(path).st_mode
@@ -222,7 +222,7 @@ def list_names(folder: str) -> list[str]:
     """Sorted names of the files and folders in a folder; empty if it does not exist.
 
     Raises:
-        ValueError: The folder is on an HTTP server, which can't list it, or the store can't be
+        ValueError: the folder is on an HTTP server, which can't list it, or the store can't be
             reached.
     """
     if not is_address(folder):

@@ -18,15 +18,15 @@ def atomic_write(path: str | os.PathLike[str], *, shared: bool = False) -> Itera
     """Write a file completely or not at all: a temporary file is flushed to disk, then renamed.
 
     Args:
-        path: File to write; its folder is created.
-        shared: Whether several processes may write this file at once; each then gets its own
+        path: file to write; its folder is created.
+        shared: whether several processes may write this file at once; each then gets its own
             temporary file. Otherwise a new attempt overwrites the temporary file of a killed one.
 
     Yields:
         Path of a hidden temporary file in the same folder, which is removed if writing fails.
 
     Raises:
-        OSError: The disk is full or the folder can't be written; the error names `path`.
+        OSError: the disk is full or the folder can't be written; the error names `path`.
     """
     path = Path(path)
     make_folder(path.parent)

@@ -13,16 +13,16 @@ import torch
 
 
 def check_available(device: torch.device) -> None:
-    """Checks that Triton is installed and runs on a device.
+    """Check that Triton is installed and runs on a device.
 
     With TRITON_INTERPRET=1 in the environment Triton runs its kernels on any device, step by step
     in Python, as the tests do.
 
     Args:
-        device: Of the run.
+        device: of the run.
 
     Raises:
-        ValueError: It is not or does not.
+        ValueError: it is not or does not.
     """
     remedy = "set MODEL.KERNELS plain"
     if importlib.util.find_spec("triton") is None:

@@ -23,9 +23,9 @@ class FusedHOG(nn.Module):
     Args:
         thresholds: (bins,), see `bin_thresholds` of `targets/hog.py`.
         profile: (window,) of the Gaussian windows; empty for none.
-        cell: Pixels per side of a cell.
-        token_rows: Cells of a token along its height.
-        token_columns: Cells of a token along its width.
+        cell: pixels per side of a cell.
+        token_rows: cells of a token along its height.
+        token_columns: cells of a token along its width.
     """
 
     thresholds: Tensor
@@ -47,7 +47,7 @@ class FusedHOG(nn.Module):
         self.token_cells = (token_rows, token_columns)
 
     def forward(self, frames: Tensor) -> Tensor:
-        """Computes the histograms.
+        """Compute the histograms.
 
         Args:
             frames: (B, T, C, H, W), uint8 (exact) or float, with any strides; H and W are multiples

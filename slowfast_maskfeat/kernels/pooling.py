@@ -35,18 +35,18 @@ def pool_and_norm(
     has_cls: bool,
     epsilon: float,
 ) -> tuple[Tensor, Grid]:
-    """Pools tokens by a depthwise convolution, then norms all of them.
+    """Pool tokens by a depthwise convolution, then norm all of them.
 
     Args:
         tokens: (B, heads, N, d) in float32, bfloat16 or float16, N = 1 + t*h*w with a class token.
-        grid: Grid of the tokens.
+        grid: grid of the tokens.
         weight: (d, 1, kernel_t, kernel_h, kernel_w), the same for all heads; padding is half a
             kernel of zeros.
         norm_weight: (d,).
         norm_bias: (d,).
         stride: (t, h, w).
-        has_cls: Whether the first token is a class token.
-        epsilon: Of the norm.
+        has_cls: whether the first token is a class token.
+        epsilon: of the norm.
 
     Returns:
         (B, heads, N', d) in the dtype of the tokens, contiguous, and the new grid.

@@ -38,22 +38,22 @@ class _Pooling(NamedTuple):
 def switch_on(
     networks: Iterable[nn.Module], *, clip_size: Triple, device: torch.device, dtype: torch.dtype
 ) -> int:
-    """Lets all depthwise poolings with a norm and all HOG targets compute with kernels.
+    """Let all depthwise poolings with a norm and all HOG targets compute with kernels.
 
     Each kernel is run once for every shape that it has, on random values, and compared with the
     plain form in float32: the result, and the gradients.
 
     Args:
-        networks: Changed in place.
+        networks: changed in place.
         clip_size: (T, H, W) in frames and pixels.
-        device: Of the networks.
-        dtype: Of the tokens, which autocast decides.
+        device: of the networks.
+        dtype: of the tokens, which autocast decides.
 
     Returns:
         How many modules now compute with kernels.
 
     Raises:
-        ValueError: A kernel does not run or differs from the plain form; the networks are then
+        ValueError: a kernel does not run or differs from the plain form; the networks are then
             unchanged, up to this kernel.
     """
     checked: set[_Pooling] = set()
@@ -98,7 +98,7 @@ def _fused_hog(target: HOGTarget) -> FusedHOG:
 
 
 def _check_pooling(shape: _Pooling, device: torch.device, dtype: torch.dtype) -> None:
-    """Compares the results and all gradients for random tokens and weights."""
+    """Compare the results and all gradients for random tokens and weights."""
     draw = torch.Generator().manual_seed(0)  # the random numbers of the run stay as they are
 
     def random(*sizes: int) -> Tensor:
@@ -140,7 +140,7 @@ def _check_pooling(shape: _Pooling, device: torch.device, dtype: torch.dtype) ->
 
 @torch.no_grad()
 def _check_hog(target: HOGTarget, fused: FusedHOG, clip_size: Triple, device: torch.device) -> None:
-    """Compares the tokens of random pixels, a part of which is flat or has ties."""
+    """Compare the tokens of random pixels, a part of which is flat or has ties."""
     grid = Grid(*(size // step for size, step in zip(clip_size, target.token_size, strict=True)))
     draw = torch.Generator().manual_seed(0)
     shape = (_NUM_SAMPLES, target.num_channels, *clip_size)
@@ -159,7 +159,7 @@ def _check_hog(target: HOGTarget, fused: FusedHOG, clip_size: Triple, device: to
 
 
 def _compare(what: str, part: str, found: Tensor, expected: Tensor, tolerance: float) -> None:
-    """Raises an error unless two tensors agree, relative to the largest value."""
+    """Raise an error unless two tensors agree, relative to the largest value."""
     found, expected = found.detach().float(), expected.detach()
     largest = float((found - expected).abs().max() / expected.abs().max())
     if not largest <= tolerance:

@@ -13,23 +13,23 @@ def hog_tokens(
     TOKEN_ROWS: tl.constexpr, TOKEN_COLUMNS: tl.constexpr,
     CELLS: tl.constexpr, PIXELS: tl.constexpr, PADDED_BINS: tl.constexpr,
 ):  # fmt: skip
-    """Writes the histograms of CELLS cells, in the order (sample, frame, channel, row, column).
+    """Write the histograms of CELLS cells, in the order (sample, frame, channel, row, column).
 
     Args:
         frames: (B, T, C, H, W) of any dtype, with strides.
         thresholds: (BINS,), see `bin_thresholds` of `targets/hog.py`.
         profile: (window,) of the Gaussian windows; not read without HAS_WINDOW.
         tokens: (B, T, h, w, C, BINS, TOKEN_ROWS, TOKEN_COLUMNS) float32, contiguous.
-        stride_sample, stride_frame, stride_channel, stride_row, stride_column: Of `frames`.
-        num_cells: Of all frames and channels.
-        T, C: Frames and channels.
-        rows, columns: Cells of a frame.
-        window: Pixels per side of a Gaussian window.
-        BINS: Orientations.
-        CELL: Pixels per side of a cell.
-        HAS_WINDOW: Whether the magnitudes are weighted by windows.
-        TOKEN_ROWS, TOKEN_COLUMNS: Cells of a token.
-        CELLS, PIXELS, PADDED_BINS: Powers of 2; the latter two at least CELL * CELL and BINS.
+        stride_sample, stride_frame, stride_channel, stride_row, stride_column: of `frames`.
+        num_cells: of all frames and channels.
+        T, C: frames and channels.
+        rows, columns: cells of a frame.
+        window: pixels per side of a Gaussian window.
+        BINS: orientations.
+        CELL: pixels per side of a cell.
+        HAS_WINDOW: whether the magnitudes are weighted by windows.
+        TOKEN_ROWS, TOKEN_COLUMNS: cells of a token.
+        CELLS, PIXELS, PADDED_BINS: powers of 2; the latter two at least CELL * CELL and BINS.
     """
     cells = tl.program_id(0) * CELLS + tl.arange(0, CELLS)
     is_cell = cells < num_cells

@@ -28,7 +28,7 @@ def pool_forward(
     ST: tl.constexpr, SH: tl.constexpr, SW: tl.constexpr,
     ROWS: tl.constexpr, WIDTH: tl.constexpr,
 ):  # fmt: skip
-    """Writes the normed rows of `pooled`, (B, heads, N', width), contiguous."""
+    """Write the normed rows of `pooled`, (B, heads, N', width), contiguous."""
     rows = tl.program_id(0) * ROWS + tl.arange(0, ROWS)
     channels = tl.arange(0, WIDTH)
     is_channel = channels < width
@@ -57,7 +57,7 @@ def norm_backward(
     ST: tl.constexpr, SH: tl.constexpr, SW: tl.constexpr,
     ROWS: tl.constexpr, WIDTH: tl.constexpr,
 ):  # fmt: skip
-    """Writes the gradient before the norm, and each program's sums for `gamma` and `beta`.
+    """Write the gradient before the norm, and each program's sums for `gamma` and `beta`.
 
     The convolution is computed again: that reads `tokens` once more, and nothing is kept for it.
     `gradient` has strides, `before_norm` is (B, heads, N', width), contiguous, and `sums` is
@@ -105,7 +105,7 @@ def tokens_backward(
     ST: tl.constexpr, SH: tl.constexpr, SW: tl.constexpr,
     ROWS: tl.constexpr, WIDTH: tl.constexpr,
 ):  # fmt: skip
-    """Writes `grad_tokens`, (B, heads, N, width) with strides; here rows are those that came in."""
+    """Write `grad_tokens`, (B, heads, N, width) with strides; here rows are those that came in."""
     rows = tl.program_id(0) * ROWS + tl.arange(0, ROWS)
     channels = tl.arange(0, WIDTH)
     is_channel = channels < width
@@ -151,7 +151,7 @@ def weight_backward(
     ST: tl.constexpr, SH: tl.constexpr, SW: tl.constexpr,
     ROWS: tl.constexpr, WIDTH: tl.constexpr, TAPS: tl.constexpr,
 ):  # fmt: skip
-    """Writes each program's sums for the taps of one kernel row (t, h) into `sums`.
+    """Write each program's sums for the taps of one kernel row (t, h) into `sums`.
 
     Programs are (KT * KH, as many as `sums` has). TAPS is a power of 2, at least KW.
     """

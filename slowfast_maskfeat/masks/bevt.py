@@ -20,7 +20,7 @@ def bevt_mask(
     min_block: int | None = None,
     length_range: tuple[float, float] = (0.5, 1.0),
 ) -> Tensor:
-    """Masks the rectangles of one block mask in a run of time steps.
+    """Mask the rectangles of one block mask in a run of time steps.
 
     The run starts at any step and goes on at the first after the last; its length is drawn
     uniformly. Source: the authors' code of BEVT (Wang et al., 2022), whose masks have 98 of 14x14

@@ -27,7 +27,7 @@ def block_mask(
     min_block: int | None = None,
     num_tries: int = 10,
 ) -> Tensor:
-    """Masks random rectangles of every time step until a share of `ratio` of it is masked.
+    """Mask random rectangles of every time step until a share of `ratio` of it is masked.
 
     Time steps are masked independently of each other; an image has one.
 
@@ -81,7 +81,7 @@ def frame_blocks(
     num_tries: int,
     min_block: int | None = None,
 ) -> BoolArray:
-    """Draws the rectangles of a single time step of `grid`: (1, h, w), True = masked."""
+    """Draw the rectangles of a single time step of `grid`: (1, h, w), True = masked."""
     frame = Grid(1, grid.h, grid.w)
     quota = quota_of(frame.num_tokens, ratio)
     rules = BoxRules(

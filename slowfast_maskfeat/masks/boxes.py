@@ -55,7 +55,7 @@ class BoxRules(NamedTuple):
 
 
 def check_ratio(ratio: float) -> None:
-    """Checks the share of masked tokens.
+    """Check the share of masked tokens.
 
     Raises:
         ValueError: `ratio` is not in (0, 1).
@@ -65,7 +65,7 @@ def check_ratio(ratio: float) -> None:
 
 
 def check_grid(grid: Grid) -> None:
-    """Checks that a grid has cells.
+    """Check that a grid has cells.
 
     Raises:
         ValueError: an axis of `grid` is below 1.
@@ -89,7 +89,7 @@ def smallest_area(grid: Grid, preferred: int, quota: int) -> int:
 
 
 def hide_boxes(grid: Grid, rules: BoxRules, generator: Rng) -> BoolArray:
-    """Masks box after box until the quota is reached or a round of tries fails.
+    """Mask box after box until the quota is reached or a round of tries fails.
 
     A box never spans the full height or width of the grid (unless that is one cell), but may
     span all time steps. A round that fails before anything is masked is repeated, so that no

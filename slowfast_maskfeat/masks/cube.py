@@ -20,7 +20,7 @@ from slowfast_maskfeat.shapes import Grid
 def cube_mask(
     grid: Grid, ratio: float, generator: np.random.Generator, *, num_tries: int = 100
 ) -> Tensor:
-    """Masks random boxes until a share of `ratio` of the tokens is masked.
+    """Mask random boxes until a share of `ratio` of the tokens is masked.
 
     The spatial area of a box is uniform between a fifth of a frame and a whole one, its aspect
     log-uniform in [0.3, 1 / 0.3], its duration uniform from one step to all. Boxes that span a full

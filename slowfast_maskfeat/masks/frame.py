@@ -11,7 +11,7 @@ from slowfast_maskfeat.shapes import Grid
 
 
 def frame_mask(grid: Grid, ratio: float, generator: np.random.Generator) -> Tensor:
-    """Masks a share of `ratio` of the time steps, drawn without replacement.
+    """Mask a share of `ratio` of the time steps, drawn without replacement.
 
     Args:
         grid: size of the mask; more than one time step.

@@ -24,7 +24,7 @@ def ibot_mask(
     shape: Literal["block", "random"] = "block",
     min_block: int | None = None,
 ) -> Tensor:
-    """Masks a share of the tokens that is drawn anew for each mask.
+    """Mask a share of the tokens that is drawn anew for each mask.
 
     One of the ranges is drawn, then a ratio uniformly from it, as in loader.py of iBOT's official
     code, where (0, 0) and (0.1, 0.5) leave every other view without a mask. An image is masked by
@@ -72,7 +72,7 @@ def ibot_mask(
 
 
 def check_ranges(ranges: Sequence[tuple[float, float]]) -> None:
-    """Checks the ranges of ratios.
+    """Check the ranges of ratios.
 
     Raises:
         ValueError: there is no range, or one is outside [0, 1) or descending.

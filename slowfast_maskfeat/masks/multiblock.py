@@ -73,7 +73,7 @@ class MultiblockSampler:
         self.counts = tuple(grid.t * _mean_coverage(grid, kind) for kind in kinds)
 
     def __call__(self, generator: np.random.Generator) -> Tensor:
-        """Draws the masks of a clip: (kinds, t, h, w) bool, True = masked."""
+        """Draw the masks of a clip: (kinds, t, h, w) bool, True = masked."""
         frames = [
             _cover(self.grid, kind.scale, count // self.grid.t, generator)
             for kind, count in zip(self.kinds, self.counts, strict=True)
@@ -109,7 +109,7 @@ def _inside(length: int, side: int) -> np.ndarray:
 
 
 def _cover(grid: Grid, scale: float, count: int, generator: np.random.Generator) -> BoolArray:
-    """Masks `count` cells of a frame by blocks of one size: (h, w)."""
+    """Mask `count` cells of a frame by blocks of one size: (h, w)."""
     rows, columns = _block_size(grid, scale, float(generator.uniform(*_ASPECT)))
     mask = np.zeros((grid.h, grid.w), dtype=np.bool_)
     num_masked = 0

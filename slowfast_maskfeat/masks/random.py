@@ -23,7 +23,7 @@ def random_mask(
     per_frame: bool = False,
     block: tuple[int, int, int] = (1, 1, 1),
 ) -> Tensor:
-    """Masks tokens drawn uniformly without replacement; the number is exact.
+    """Mask tokens drawn uniformly without replacement; the number is exact.
 
     Of n tokens int(n * (1 - ratio)) stay visible, where n counts the whole clip, or one time step
     with `tube` or `per_frame`. Deviation: the published tube form counts over the clip, so that

@@ -14,7 +14,7 @@ _NUM_TRIES = 10  # per rectangle
 
 
 def tube_mask(grid: Grid, ratio: float, generator: np.random.Generator) -> Tensor:
-    """Masks the rectangles of one block mask in all time steps.
+    """Mask the rectangles of one block mask in all time steps.
 
     Args:
         grid: size of the mask.

@@ -19,13 +19,13 @@ def topk_correct(scores: Tensor, labels: Tensor, ks: Sequence[int]) -> Tensor:
     Args:
         scores: (B, K), higher is better. A row with a NaN score counts as wrong.
         labels: (B,) integer class indices.
-        ks: Values of k; a k above the number of classes counts every row without NaN.
+        ks: values of k; a k above the number of classes counts every row without NaN.
 
     Returns:
-        (len(ks),) int64 counts, on the device of ``scores``.
+        (len(ks),) int64 counts, on the device of `scores`.
 
     Raises:
-        ValueError: If a k is below 1.
+        ValueError: if a k is below 1.
     """
     if any(k < 1 for k in ks):
         raise ValueError(f"every k of top-k must be >= 1, got {list(ks)}")
@@ -47,10 +47,10 @@ def mean_credit(scores: Tensor, labels: Tensor, *, label_smoothing: float = 0.0)
     Args:
         scores: (B, K), higher is better. A row with a NaN score counts as wrong.
         labels: (B,) class indices, or (B, K) soft labels.
-        label_smoothing: Share of each soft label that is spread over all classes, below 1.
+        label_smoothing: share of each soft label that is spread over all classes, below 1.
 
     Returns:
-        () float32, in [0, 1], on the device of ``scores``.
+        () float32, in [0, 1], on the device of `scores`.
     """
     if labels.ndim == 1:
         return topk_correct(scores, labels, (1,))[0] / len(labels)
@@ -64,14 +64,14 @@ class VideoResult:
     """Accuracy over videos, with the counts behind it.
 
     Attributes:
-        top1: Percent of the scored videos whose highest score is that of their class.
-        top5: Percent whose class is among the five highest scores.
-        loss: Mean loss over the scored clips, or None where no losses were given.
-        num_videos: Videos of the split.
-        num_videos_scored: Videos with at least one clip; the accuracy is over these.
-        num_clips_expected: Videos times views.
-        num_clips: Clips that were scored.
-        num_videos_incomplete: Videos with some but not all of their views; scored on the views
+        top1: percent of the scored videos whose highest score is that of their class.
+        top5: percent whose class is among the five highest scores.
+        loss: mean loss over the scored clips, or None where no losses were given.
+        num_videos: videos of the split.
+        num_videos_scored: videos with at least one clip; the accuracy is over these.
+        num_clips_expected: videos times views.
+        num_clips: clips that were scored.
+        num_videos_incomplete: videos with some but not all of their views; scored on the views
             they have.
     """
 
@@ -97,7 +97,7 @@ def combine_views(scores: Tensor, ensemble: str) -> Tensor:
 
     Args:
         scores: (V, K).
-        ensemble: ``sum`` or ``max``.
+        ensemble: `sum` or `max`.
 
     Returns:
         (K,).
@@ -110,14 +110,14 @@ def combine_views(scores: Tensor, ensemble: str) -> Tensor:
 class VideoScores:
     """Aggregates class probabilities of clips into scores of their videos.
 
-    Clip ``i`` is view ``i % num_views`` of video ``i // num_views``. All tensors are on the CPU.
+    Clip `i` is view `i % num_views` of video `i // num_views`. All tensors are on the CPU.
 
     Args:
-        num_videos: Videos of the split.
+        num_videos: videos of the split.
         num_classes: K, columns of the scores.
-        num_views: Clips per video: temporal views times spatial crops.
-        ensemble: ``sum`` (mean of the probabilities) or ``max`` (largest of each class), as
-            ``DATA.ENSEMBLE_METHOD``.
+        num_views: clips per video: temporal views times spatial crops.
+        ensemble: `sum` (mean of the probabilities) or `max` (largest of each class), as
+            `DATA.ENSEMBLE_METHOD`.
 
     Attributes:
         scores: (num_videos, num_classes) float64, sums or maxima over the added clips.
@@ -162,7 +162,7 @@ class VideoScores:
         """Combine the clips of all processes; afterwards every process has the same scores.
 
         Args:
-            all_reduce: A collective such as :func:`slowfast_maskfeat.distributed.all_reduce`.
+            all_reduce: a collective such as `all_reduce`.
         """
         self.scores = all_reduce(self.scores, self.ensemble)
         self.clip_counts = all_reduce(self.clip_counts, "sum")
@@ -185,7 +185,7 @@ class VideoScores:
             The accuracy in percent (NaN if no video was scored), with counts.
 
         Raises:
-            ValueError: If a clip was added more than once, which would weight videos unevenly.
+            ValueError: if a clip was added more than once, which would weight videos unevenly.
         """
         assert labels.shape == (len(self.scores),)
         counts = self.counts()
@@ -198,10 +198,10 @@ class VideoScores:
         return VideoResult(top1=top1, top5=top5, **counts)
 
     def counts(self) -> dict[str, Any]:
-        """Compute the fields of :class:`VideoResult` that are no accuracy.
+        """Compute the fields of `VideoResult` that are no accuracy.
 
         Raises:
-            ValueError: If a clip was added more than once, which would weight videos unevenly.
+            ValueError: if a clip was added more than once, which would weight videos unevenly.
         """
         if bool((self.clip_counts > 1).any()):
             twice = int((self.clip_counts > 1).sum())

@@ -99,7 +99,7 @@ def feature_facts(
     """Return the facts that features depend on, with a hash of all of them, `key`.
 
     Args:
-        cfg: configuration; not changed.
+        cfg: configuration; not modified.
         split: name of the samples: "train", "val", "test", or that of excerpts.
         views_of: split whose views are taken.
         frozen: the network.

@@ -144,7 +144,7 @@ def extract_features(
     tried again.
 
     Args:
-        cfg: configuration; not changed.
+        cfg: configuration; not modified.
         split: "train", "val" or "test"; or a name for the excerpts.
         frozen: the network.
         device: of the network.

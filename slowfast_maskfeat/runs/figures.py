@@ -38,7 +38,7 @@ def draw_figures(
     A figure that can't be drawn is a warning: the run goes on to its test.
 
     Args:
-        cfg: configuration; not changed.
+        cfg: configuration; not modified.
         state: of the training, on the device.
         loader: of the split whose clips are drawn.
         device: of the model.
@@ -79,7 +79,7 @@ def draw_predictions(
     The weights are those that a validation measures. Only the drawn clips are decoded.
 
     Args:
-        cfg: configuration; not changed.
+        cfg: configuration; not modified.
         state: of the training, on the device.
         loader: of the split.
         device: of the model.

@@ -27,7 +27,7 @@ def open_frames(cfg: CfgNode, frames: NDArray[np.uint8] | Tensor, fps: float) ->
     """Return frames in memory as a video.
 
     Args:
-        cfg: configuration; not changed.
+        cfg: configuration; not modified.
         frames: uint8 (T, H, W, 3), RGB.
         fps: frames per second; 0: DATA.TARGET_FPS.
 

@@ -175,7 +175,7 @@ def config_of(model: nn.Module) -> CfgNode:
 
 
 def named_device(device: str) -> torch.device:
-    """Return the device that ``--device`` names.
+    """Return the device that `--device` names.
 
     Args:
         device: "cpu", "cuda", or "auto" for a GPU if torch finds one.

@@ -32,13 +32,13 @@ class ModelInfo:
         model: MODEL.MODEL_NAME.
         clip_size: (T, H, W) of the input clip, in frames and pixels.
         grid: (t, h, w) of the patch tokens, or of the codes of a tokenizer.
-        positions: Description of the position embeddings.
-        mask_ratio: Mean fraction of masked patch tokens; None without a mask. The count is that of
+        positions: description of the position embeddings.
+        mask_ratio: mean fraction of masked patch tokens; None without a mask. The count is that of
             a mask near it.
-        num_clips: Clips per video in a test, one number for each test; empty in pre-training.
-        num_crops: Crops per clip in a test.
-        is_test_size: Whether the cost is counted at the crop size of the test.
-        complexity: The counts, for one clip.
+        num_clips: clips per video in a test, one number for each test; empty in pre-training.
+        num_crops: crops per clip in a test.
+        is_test_size: whether the cost is counted at the crop size of the test.
+        complexity: the counts, for one clip.
     """
 
     model: str
@@ -84,17 +84,17 @@ def measure_model(
     """Count the cost of the model of a configuration.
 
     Args:
-        cfg: Configuration; not changed.
-        test_size: Count at DATA.TEST_CROP_SIZE, as published costs of tests are, instead of
+        cfg: configuration; not modified.
+        test_size: count at DATA.TEST_CROP_SIZE, as published costs of tests are, instead of
             DATA.TRAIN_CROP_SIZE.
-        data: See `build_model`.
+        data: see `build_model`.
 
     Returns:
         The counts for one clip, with a mask of AUG.MASK_RATIO if the model takes masks, and one box
         if it takes boxes.
 
     Raises:
-        ValueError: The model can't be built, and the message names the key; or `test_size` in
+        ValueError: the model can't be built, and the message names the key; or `test_size` in
             pre-training, which has no test.
     """
     method = find_method(cfg)

@@ -48,7 +48,7 @@ def build_monitor(
     labels of the list, which the training does not see, only judge the features.
 
     Args:
-        cfg: configuration; not changed.
+        cfg: configuration; not modified.
         state: of the training, with its first or restored weights.
         data: data of the run.
         device: of the model.

@@ -16,12 +16,12 @@ def run_process(cfg: CfgNode, may_change: bool) -> None:
     """Run one process; the main one prints a message if a signal stops it.
 
     Args:
-        cfg: Frozen configuration.
-        may_change: See `run`.
+        cfg: frozen configuration.
+        may_change: see `run`.
 
     Raises:
-        SystemExit: A signal stopped the process; the code is the one that shells expect.
-        ValueError: An error that a user can fix.
+        SystemExit: a signal stopped the process; the code is the one that shells expect.
+        ValueError: an error that a user can fix.
     """
     if distributed.world_size() == 1:
         _run(cfg, may_change)

@@ -117,7 +117,7 @@ def is_owed(cfg: CfgNode, state: TrainState, kind: str) -> bool:
     """Return whether the run was stopped before a measurement that follows its last checkpoint.
 
     Args:
-        cfg: configuration; not changed.
+        cfg: configuration; not modified.
         state: of the training, resumed or not.
         kind: of the measurement, "validation" or "monitor".
     """

@@ -232,7 +232,7 @@ def evaluate_split(
     """Evaluate a model on a split, see `engine.evaluate`.
 
     Args:
-        cfg: configuration; not changed.
+        cfg: configuration; not modified.
         model: on the device.
         task: of the model.
         loader: of the split.

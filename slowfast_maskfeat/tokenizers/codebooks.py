@@ -18,7 +18,7 @@ class EMAQuantizer(Quantizer):
     """Codebook of moving averages: of the sum of a code's vectors, over that of their number.
 
     Sources: van den Oord et al., "Neural Discrete Representation Learning" (arXiv:1711.00937),
-    appendix A.1; sizes are smoothed by ``(size + epsilon) / (total + K epsilon) * total``.
+    appendix A.1; sizes are smoothed by `(size + epsilon) / (total + K epsilon) * total`.
 
     Args:
         num_codes: K.

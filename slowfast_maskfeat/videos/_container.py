@@ -83,15 +83,15 @@ def open_container(
     """Open a file with PyAV and return (container, its best video stream).
 
     Args:
-        path: File or HTTP address.
-        content: The file, where it can't be opened by its path.
-        num_threads: Decoder threads.
-        read_timeout: Seconds allowed for opening an address and for each packet; 0 for no limit.
+        path: file or HTTP address.
+        content: the file, where it can't be opened by its path.
+        num_threads: decoder threads.
+        read_timeout: seconds allowed for opening an address and for each packet; 0 for no limit.
             Local files have no limit.
 
     Raises:
-        StalledError: Opening an address took longer than `read_timeout`.
-        DecodeError: The file is not a video, not of `FORMATS`, or too damaged to open.
+        StalledError: opening an address took longer than `read_timeout`.
+        DecodeError: the file is not a video, not of `FORMATS`, or too damaged to open.
     """
     # PyAV checks the clock before it reads, so with a timeout it would also give up on a local file
     # after the process was suspended.
@@ -196,7 +196,7 @@ def check_signature(path: str, content: bytes | None) -> None:
     that is a transport stream from its second line on. A playlist does not begin like a video.
 
     Raises:
-        UnsuitedDecoderError: It does not.
+        UnsuitedDecoderError: it does not.
     """
     if content is None:
         with fetching(path), open_file(path) as file:

@@ -39,8 +39,8 @@ class FrameTable:
         is_key: bool (rows,), True where decoding can start.
         shown: int64 (num_frames,), rows of the displayed frames. The others lie outside the edit
             list and are decoded only because displayed frames refer to them.
-        time_base: Seconds per unit of `pts`.
-        rate: Average frames per second from the file header, or None.
+        time_base: seconds per unit of `pts`.
+        rate: average frames per second from the file header, or None.
         has_trusted_pts: False if timestamps do not identify frames (missing, repeated or guessed):
             then `pts` only counts packets, and frames are found by counting.
     """
@@ -100,14 +100,14 @@ def read_frame_table(
     The table ends at the first damage: the frames before it stay usable.
 
     Args:
-        path: File name for messages.
-        container: Open PyAV container.
-        stream: Video stream of the container.
-        window: First and last timestamp in seconds: only the frames between them, and those since
+        path: file name for messages.
+        container: open PyAV container.
+        stream: video stream of the container.
+        window: first and last timestamp in seconds: only the frames between them, and those since
             the key frame before them, are read.
 
     Raises:
-        DecodeError: There are no frames.
+        DecodeError: there are no frames.
     """
     rows, last, damage = _read_rows(path, container, stream, window)
     # Packets before the first key frame refer to frames that are not in the file.

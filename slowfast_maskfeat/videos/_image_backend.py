@@ -125,8 +125,8 @@ def _identify(stream: BinaryIO) -> Any:
     which is one per process, does not replace that of `open_file`.
 
     Raises:
-        ValueError: The file has another format, or its format cannot be read here.
-        Exception: Errors of Pillow of many types.
+        ValueError: the file has another format, or its format cannot be read here.
+        Exception: errors of Pillow of many types.
     """
     prefix = stream.read(_PREFIX)
     reason = ""

@@ -47,10 +47,10 @@ class _Stated:
     """Facts that a file states about its values; 0: none.
 
     Attributes:
-        bits: Number of bits.
-        largest: Largest value.
-        most_bits: Number of bits of the stored integers, without their sign.
-        is_inverted: White is 0.
+        bits: number of bits.
+        largest: largest value.
+        most_bits: number of bits of the stored integers, without their sign.
+        is_inverted: white is 0.
     """
 
     bits: int = 0
@@ -80,16 +80,16 @@ def deep_pixels(
     """Scale a decoded image with more than 8 bits.
 
     Args:
-        image: The image.
-        stored: Its `layout` before it was decoded.
-        stream: Its file.
-        upright: Rotates and mirrors an image as the file says.
+        image: the image.
+        stored: its `layout` before it was decoded.
+        stream: its file.
+        upright: rotates and mirrors an image as the file says.
 
     Returns:
         (H, W) gray values or (H, W, 3) colors; None for an image with 8 bits.
 
     Raises:
-        UnscalableError: No rule fits the values.
+        UnscalableError: no rule fits the values.
     """
     if image.mode == "F":
         return _scale_floats(np.asarray(upright(image)), _read_stated(image, stream))

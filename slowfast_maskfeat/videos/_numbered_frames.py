@@ -18,12 +18,12 @@ class NumberedFrames:
     """Paths and frame rate of the images of one video.
 
     Attributes:
-        prefix: Path of each image up to its number.
-        digits: Minimum number of digits, zero-padded.
-        suffix: Path of each image after its number.
-        first: Number of the first image.
-        num_frames: Number of images.
-        fps: Images per second.
+        prefix: path of each image up to its number.
+        digits: minimum number of digits, zero-padded.
+        suffix: path of each image after its number.
+        first: number of the first image.
+        num_frames: number of images.
+        fps: images per second.
     """
 
     prefix: str
@@ -41,10 +41,10 @@ class NumberedFrames:
         """Open the images as a video.
 
         Args:
-            max_image_pixels: See `open_video`.
+            max_image_pixels: see `open_video`.
 
         Raises:
-            MissingFileError: The first image does not exist.
+            MissingFileError: the first image does not exist.
         """
         if not os.path.exists(self.path(0)):
             raise MissingFileError(self.path(0), "no such file")

@@ -88,20 +88,20 @@ def open_window(
     """Open the part of a file around one timestamp, without reading the rest.
 
     Args:
-        path: File or address.
-        locate: Maps the duration of the file to the timestamp, both in seconds, the timestamp
+        path: file or address.
+        locate: maps the duration of the file to the timestamp, both in seconds, the timestamp
             counted from the first frame.
-        seconds: Seconds needed before and after the timestamp.
-        num_threads: Decoder threads.
-        read_timeout: Seconds allowed for opening an address and for each packet; 0 for no limit.
-        content: The file, if it is in a store.
+        seconds: seconds needed before and after the timestamp.
+        num_threads: decoder threads.
+        read_timeout: seconds allowed for opening an address and for each packet; 0 for no limit.
+        content: the file, if it is in a store.
 
     Returns:
         The video, which has only the frames around the timestamp, and the timestamp on the clock
         of its `timestamps`; None for a file that can't be read from the middle.
 
     Raises:
-        DecodeError: See `open_file`. Errors of `locate` are passed on.
+        DecodeError: see `open_file`. Errors of `locate` are passed on.
     """
     reopen = partial(
         open_container,

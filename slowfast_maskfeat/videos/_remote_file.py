@@ -1,4 +1,4 @@
-"""Reading of a video in a store, such as ``s3://``, in the parts that a decoder needs."""
+"""Reading of a video in a store, such as `s3://`, in the parts that a decoder needs."""
 
 from __future__ import annotations
 
@@ -22,16 +22,16 @@ class RemoteFile:
     """A file in a store, whose parts are requested when they are read, and kept for a while.
 
     Args:
-        path: Address.
-        timeout: See `files.open_file`.
+        path: address.
+        timeout: see `files.open_file`.
 
     Attributes:
-        size: Bytes of the file.
-        num_fetched: Bytes requested so far.
+        size: bytes of the file.
+        num_fetched: bytes requested so far.
 
     Raises:
-        DecodeError: There is no such file, or the store does not answer.
-        ValueError: Nothing opens addresses of this scheme.
+        DecodeError: there is no such file, or the store does not answer.
+        ValueError: nothing opens addresses of this scheme.
     """
 
     def __init__(self, path: str, timeout: float = 0.0) -> None:

@@ -16,8 +16,8 @@ class RetriedVideo(Video):
     Both must number frames alike: torchcodec and PyAV have the same frame table.
 
     Args:
-        video: Open video.
-        reopen: Opens the file with the other decoder.
+        video: open video.
+        reopen: opens the file with the other decoder.
     """
 
     def __init__(self, video: Video, reopen: Callable[[], Video]) -> None:

@@ -18,7 +18,7 @@ def check_suited(path: str, frame: Any) -> None:
     """Check that a first frame is one that a GPU is known to decode and convert.
 
     Raises:
-        UnsuitedDecoderError: It is not.
+        UnsuitedDecoderError: it is not.
     """
     if frame is None:
         return

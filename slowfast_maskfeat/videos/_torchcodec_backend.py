@@ -55,12 +55,12 @@ def open_decoder(
     """Open a file that PyAV, restricted to formats of videos, has opened and indexed.
 
     Args:
-        path: See `open_video`.
-        content: See `open_video`.
-        num_threads: See `open_video`.
-        read_timeout: See `open_video`.
-        device: Where frames are decoded: "cpu" or "cuda:0".
-        check: Gets the path and the first frame, and raises an error if it is not suited.
+        path: see `open_video`.
+        content: see `open_video`.
+        num_threads: see `open_video`.
+        read_timeout: see `open_video`.
+        device: where frames are decoded: "cpu" or "cuda:0".
+        check: gets the path and the first frame, and raises an error if it is not suited.
 
     Returns:
         The decoder, and the table of its frames.
@@ -125,7 +125,7 @@ def _check_frame(path: str, codec: str, frame: Any) -> None:
     ignored.
 
     Raises:
-        UnsuitedDecoderError: It does not.
+        UnsuitedDecoderError: it does not.
     """
     if frame is None:
         return

@@ -78,30 +78,30 @@ def open_video(
     """Open a video file, or a still image as a video of one frame (read with Pillow).
 
     Args:
-        path: File or address. PyAV reads only the parts it needs of http://..., if the server
+        path: file or address. PyAV reads only the parts it needs of http://..., if the server
             supports seeking, and of a store (s3://, gs://; `files.open_file`). Images, and files
             for other decoders, are fetched whole.
         backend: "auto", "torchcodec", "pyav", "decord", or "torchcodec_cuda", which decodes on the
             GPU of this process (`Video.pixels`). "auto" takes the first of the three after it
             that is installed and opens the file, but PyAV first for an address. Files and frames
             that torchcodec does not read, or reads incorrectly (docs/decoders.md), go to PyAV.
-        num_threads: Decoder threads. One is fastest for a data loader with a worker per core; more
+        num_threads: decoder threads. One is fastest for a data loader with a worker per core; more
             help a single reader of large frames.
-        read_timeout: Seconds that PyAV waits for an address to open, and then for each packet; 0
+        read_timeout: seconds that PyAV waits for an address to open, and then for each packet; 0
             for no limit. Local files and the other decoders have no timeout: see
             `clips.loader.ClipLoader`.
-        content: Bytes of the file if they are already in memory, such as from a shard; `path` is
+        content: bytes of the file if they are already in memory, such as from a shard; `path` is
             then only its name.
-        max_image_pixels: Pixels above which a still image is not decoded; 0 for no limit.
+        max_image_pixels: pixels above which a still image is not decoded; 0 for no limit.
 
     Returns:
         The open video, a context manager; close it.
 
     Raises:
-        ValueError: The decoder is unknown or absent (the message names the available ones), or
+        ValueError: the decoder is unknown or absent (the message names the available ones), or
             nothing opens addresses of this scheme.
-        StalledError: No data arrived within `read_timeout`.
-        DecodeError: The file is missing, not a video, too damaged to open, or of an unknown codec;
+        StalledError: no data arrived within `read_timeout`.
+        DecodeError: the file is missing, not a video, too damaged to open, or of an unknown codec;
             or it is an image with too many pixels.
     """
     options = DecodeOptions(
@@ -167,8 +167,8 @@ def fetch(path: str, read_timeout: float = 0.0) -> bytes | None:
     """Read a file that decoders can't open; None for local files and videos over HTTP.
 
     Raises:
-        ValueError: Nothing opens addresses of this scheme.
-        DecodeError: The file can't be read, or is not a nonempty regular file.
+        ValueError: nothing opens addresses of this scheme.
+        DecodeError: the file can't be read, or is not a nonempty regular file.
     """
     if not is_address(path):
         check_file(path)
@@ -189,19 +189,19 @@ def open_around(
     """Open a video around one timestamp, reading only that part of a long file.
 
     Args:
-        path: File or address.
-        locate: Maps the duration of the file to the timestamp, both in seconds, the timestamp
+        path: file or address.
+        locate: maps the duration of the file to the timestamp, both in seconds, the timestamp
             counted from the first frame.
-        seconds: Seconds needed before and after the timestamp.
-        options: How it is decoded. "auto" and "pyav" read only the part if the file has timestamps
+        seconds: seconds needed before and after the timestamp.
+        options: how it is decoded. "auto" and "pyav" read only the part if the file has timestamps
             and an index (MP4, Matroska, WebM); the others read the whole file.
 
     Returns:
         The video, whole or only the part, and the timestamp on the clock of its `timestamps`.
 
     Raises:
-        ValueError: See `open_video`.
-        DecodeError: See `open_video`. Errors of `locate` are passed on.
+        ValueError: see `open_video`.
+        DecodeError: see `open_video`. Errors of `locate` are passed on.
     """
     path = os.fsdecode(path)
     can_seek = not is_address(path) or is_plain_http(path) or has_ranges(path)
@@ -257,7 +257,7 @@ def check_file(path: str) -> None:
     """Check that a local file can be given to decoders, whose errors would be unclear.
 
     Raises:
-        DecodeError: It is not a nonempty regular file.
+        DecodeError: it is not a nonempty regular file.
     """
     if os.path.isdir(path):
         raise DecodeError(path, "is a folder")
@@ -313,7 +313,7 @@ def require_decoder(backend: str) -> None:
     """Check that a decoder can be loaded.
 
     Raises:
-        ValueError: It is unknown or absent; the message has the command that installs it.
+        ValueError: it is unknown or absent; the message has the command that installs it.
     """
     _openers(backend)
 

@@ -12,11 +12,11 @@ class DecodeOptions:
     """Arguments of `open_video` that are the same for all files of a data set.
 
     Attributes:
-        backend: Name of the decoder, or "auto".
-        num_threads: Decoder threads, at least 1.
-        read_timeout: Seconds to wait for an address to open, and then for each packet; 0 for no
+        backend: name of the decoder, or "auto".
+        num_threads: decoder threads, at least 1.
+        read_timeout: seconds to wait for an address to open, and then for each packet; 0 for no
             limit.
-        max_image_pixels: Pixels above which a still image is not decoded; 0 for no limit.
+        max_image_pixels: pixels above which a still image is not decoded; 0 for no limit.
 
     Raises:
         ValueError: `num_threads` is below 1.

@@ -21,10 +21,10 @@ def check_decoder(backend: str) -> None:
     """Compare the frames of a decoder with those of PyAV.
 
     Args:
-        backend: Name of the decoder, see `open_video`.
+        backend: name of the decoder, see `open_video`.
 
     Raises:
-        ValueError: It is absent, or can't decode the clip, or differs from PyAV.
+        ValueError: it is absent, or can't decode the clip, or differs from PyAV.
     """
     indices = [5, 0, 7, 2]
     with tempfile.TemporaryDirectory() as folder:

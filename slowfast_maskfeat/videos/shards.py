@@ -38,13 +38,13 @@ class ShardReader:
         """Read the bytes of a member.
 
         Args:
-            shard: Path or address of the tar file.
-            member: Member to read.
-            timeout: Seconds; see `files.open_file`.
+            shard: path or address of the tar file.
+            member: member to read.
+            timeout: seconds; see `files.open_file`.
 
         Raises:
-            DecodeError: The bytes can't be read, or the shard has changed since it was indexed.
-            ValueError: Nothing opens addresses of this scheme.
+            DecodeError: the bytes can't be read, or the shard has changed since it was indexed.
+            ValueError: nothing opens addresses of this scheme.
         """
         path = f"{shard}/{member.name}"
         try:

@@ -14,9 +14,9 @@ class Stopwatch:
     """Wall time and computing time of what runs inside of it.
 
     Attributes:
-        seconds: Wall time.
+        seconds: wall time.
         computing: CPU time of this process, of all threads.
-        queued: Seconds in which this thread could have run, but no core was free; 0 where the
+        queued: seconds in which this thread could have run, but no core was free; 0 where the
             system does not say it.
     """
 

@@ -36,15 +36,15 @@ def transcode(source: str, target: Path, *, short_side: int, gop: int, crf: int)
     All frames keep their timestamps. The copy is written atomically; the source is unchanged.
 
     Args:
-        source: Input file.
-        target: Output file.
-        short_side: Pixels of the shorter side, even; smaller videos keep their size.
-        gop: Frames from one key frame to the next; a seek decodes at most this many.
+        source: input file.
+        target: output file.
+        short_side: pixels of the shorter side, even; smaller videos keep their size.
+        gop: frames from one key frame to the next; a seek decodes at most this many.
         crf: x264 quality, lower is better.
 
     Raises:
-        DecodeError: A frame is damaged, there are no frames, or they can't be encoded.
-        OSError: The disk is full.
+        DecodeError: a frame is damaged, there are no frames, or they can't be encoded.
+        OSError: the disk is full.
     """
     try:
         num_expected = _count_frames(source)

@@ -21,8 +21,8 @@ class DecodeError(ValueError):
     """A file or one of its frames cannot be decoded.
 
     Attributes:
-        path: File or address.
-        reason: The problem, in one line.
+        path: file or address.
+        reason: the problem, in one line.
     """
 
     def __init__(self, path: str, reason: str) -> None:
@@ -54,9 +54,9 @@ def fetching(path: str) -> Iterator[None]:
     """Turn errors while reading from a store into DecodeErrors, which cost one video, not the run.
 
     Raises:
-        StalledError: The bytes did not arrive in time.
-        DecodeError: The bytes can't be read.
-        SchemeError: No path of this kind can be opened, so all videos would be lost.
+        StalledError: the bytes did not arrive in time.
+        DecodeError: the bytes can't be read.
+        SchemeError: no path of this kind can be opened, so all videos would be lost.
     """
     try:
         yield
@@ -90,11 +90,11 @@ def decoding(path: str, problem: str) -> Iterator[None]:
     """Turn a decoder's errors of any type into DecodeErrors, which cost one video, not the run.
 
     Args:
-        path: File or address.
-        problem: What fails, for the message.
+        path: file or address.
+        problem: what fails, for the message.
 
     Raises:
-        DecodeError: Anything but an interruption was raised inside.
+        DecodeError: anything but an interruption was raised inside.
     """
     try:
         yield
@@ -110,13 +110,13 @@ class Video(ABC):
     Use it as a context manager; `close()` releases files and decoder memory.
 
     Attributes:
-        path: File or address.
-        backend: Name of the decoder.
-        num_frames: Number of displayed frames.
-        fps: Average frame rate in frames per second.
+        path: file or address.
+        backend: name of the decoder.
+        num_frames: number of displayed frames.
+        fps: average frame rate in frames per second.
         timestamps: float64 (num_frames,), seconds at which each frame is displayed, ascending.
-        duration: Seconds from the start of the first frame to the end of the last one.
-        decoding: Time that `frames` has taken so far.
+        duration: seconds from the start of the first frame to the end of the last one.
+        decoding: time that `frames` has taken so far.
     """
 
     backend: str
@@ -135,14 +135,14 @@ class Video(ABC):
         """Decode frames.
 
         Args:
-            indices: Frame indices in display order, one or more, in any order, repeats allowed.
+            indices: frame indices in display order, one or more, in any order, repeats allowed.
 
         Returns:
             uint8 (T, H, W, 3), RGB, upright as displayed by a player, T = len(indices).
 
         Raises:
-            ValueError: There is no index, one is out of range, or the video is closed.
-            DecodeError: A frame cannot be decoded.
+            ValueError: there is no index, one is out of range, or the video is closed.
+            DecodeError: a frame cannot be decoded.
         """
         return self._to_host(self.pixels(indices))
 
@@ -153,8 +153,8 @@ class Video(ABC):
             As `frames`; a tensor on its device from a decoder that decodes on one.
 
         Raises:
-            ValueError: See `frames`.
-            DecodeError: See `frames`.
+            ValueError: see `frames`.
+            DecodeError: see `frames`.
         """
         requested = np.asarray(indices)
         is_integer = np.issubdtype(requested.dtype, np.integer)

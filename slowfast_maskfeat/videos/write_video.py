@@ -21,17 +21,17 @@ def write_video(
     """Encode frames as H.264 in MP4; the file is written atomically.
 
     Args:
-        path: Output file with the suffix `.mp4`; its folder is created.
+        path: output file with the suffix `.mp4`; its folder is created.
         frames: uint8 (H, W, 3) each, RGB, all of one size. For odd sizes the last row or column is
             repeated, since H.264 needs even ones.
-        fps: Frames per second, > 0.
+        fps: frames per second, > 0.
         crf: x264 quality, lower is better.
 
     Returns:
         Number of frames written.
 
     Raises:
-        ValueError: There are no frames, they differ in size, the suffix is not `.mp4`, or `fps` is
+        ValueError: there are no frames, they differ in size, the suffix is not `.mp4`, or `fps` is
             not positive.
     """
     target = Path(path)

@@ -26,10 +26,10 @@ class Naming(NamedTuple):
     """Names of another library for the weights of a model that exists here too.
 
     Attributes:
-        library: Name of the library, for messages.
-        recognizes: Whether weights have these names, from names and shapes.
-        to_published: Converts weights from these names to the published ones.
-        from_published: The reverse; a ValueError if the library has no such model.
+        library: name of the library, for messages.
+        recognizes: whether weights have these names, from names and shapes.
+        to_published: converts weights from these names to the published ones.
+        from_published: the reverse; a ValueError if the library has no such model.
     """
 
     library: str

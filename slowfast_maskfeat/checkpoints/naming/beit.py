@@ -46,8 +46,8 @@ def to_published(weights: Mapping[str, Tensor], facts: ModelFacts) -> dict[str, 
     """Convert from BEiT's names to ours.
 
     Args:
-        weights: Tensors by BEiT's name.
-        facts: Facts about the model here; unused.
+        weights: tensors by BEiT's name.
+        facts: facts about the model here; unused.
 
     Returns:
         Tensors by name here; unknown names are kept.
@@ -70,8 +70,8 @@ def from_published(weights: Mapping[str, Tensor], facts: ModelFacts) -> dict[str
     """Convert from our names to BEiT's.
 
     Args:
-        weights: Tensors by name here.
-        facts: Facts about the model here.
+        weights: tensors by name here.
+        facts: facts about the model here.
 
     Returns:
         Tensors by the name in the model of pre-training if there is a prediction, else of
@@ -91,11 +91,11 @@ def require_beit(weights: Mapping[str, Tensor], library: str) -> None:
     """Check that a model is a ViT for images with biases of queries and values only.
 
     Args:
-        weights: Tensors by name here.
-        library: Name of the library that has BEiT.
+        weights: tensors by name here.
+        library: name of the library that has BEiT.
 
     Raises:
-        ValueError: It is another model.
+        ValueError: it is another model.
     """
     require_patches(weights, 2, library)
     require("cls_token" in weights, library, "it has a class token (MVIT.CLS_EMBED_ON True)")

@@ -64,15 +64,15 @@ def to_published(weights: Mapping[str, Tensor], facts: ModelFacts) -> dict[str, 
     """Convert from Hugging Face's names to ours.
 
     Args:
-        weights: Tensors by their name, as in files, or as in models of transformers 5.
-        facts: Facts about the model here; unused.
+        weights: tensors by their name, as in files, or as in models of transformers 5.
+        facts: facts about the model here; unused.
 
     Returns:
         Tensors by name here, with one projection to queries, keys and values and its two biases.
         Unknown names are kept.
 
     Raises:
-        ValueError: A layer is incomplete.
+        ValueError: a layer is incomplete.
     """
     renamed = _TO_OURS.to_published(with_prefix(weights, _PREFIX))
     return fuse_projections(
@@ -84,8 +84,8 @@ def from_published(weights: Mapping[str, Tensor], facts: ModelFacts) -> dict[str
     """Convert from our names to Hugging Face's.
 
     Args:
-        weights: Tensors by name here.
-        facts: Facts about the model here.
+        weights: tensors by name here.
+        facts: facts about the model here.
 
     Returns:
         Tensors by the names in files of BeitForMaskedImageModeling if there is a prediction, else

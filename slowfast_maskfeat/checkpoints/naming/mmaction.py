@@ -1,6 +1,6 @@
 """MViT and the ViT of VideoMAE in mmaction2 (github.com/open-mmlab/mmaction2).
 
-Its recognizers have a backbone and a head: ``backbone.*`` and ``cls_head.fc_cls``. The MViT has a
+Its recognizers have a backbone and a head: `backbone.*` and `cls_head.fc_cls`. The MViT has a
 norm per stage, of which classification uses the last, and a class token in its files even if it is
 not used. The ViT is that of `videomae`, with its positions in the file.
 """
@@ -75,16 +75,16 @@ def to_published(weights: Mapping[str, Tensor], facts: ModelFacts) -> dict[str, 
     """Convert from mmaction2's names to the published ones.
 
     Args:
-        weights: Tensors by mmaction2's name, of a recognizer or of its backbone alone.
-        facts: Facts about the model here.
+        weights: tensors by mmaction2's name, of a recognizer or of its backbone alone.
+        facts: facts about the model here.
 
     Returns:
         Tensors by published name. An MViT without a class token here gets none; a ViT has a zero
         bias of the keys and, if the file has no positions, the fixed ones. Unknown names are kept,
-        without ``backbone.``.
+        without `backbone.`.
 
     Raises:
-        ValueError: A layer is incomplete, or the model here classifies other tokens.
+        ValueError: a layer is incomplete, or the model here classifies other tokens.
     """
     bare = {name.removeprefix(_PREFIX): value for name, value in weights.items()}
     if _is_mvit(bare):
@@ -108,8 +108,8 @@ def from_published(weights: Mapping[str, Tensor], facts: ModelFacts) -> dict[str
     a ViT's keys is left out, as by `videomae.from_published`.
 
     Args:
-        weights: Tensors by published name.
-        facts: Facts about the model here.
+        weights: tensors by published name.
+        facts: facts about the model here.
 
     Returns:
         Tensors by the names of a recognizer.

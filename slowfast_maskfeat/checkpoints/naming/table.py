@@ -15,12 +15,12 @@ class ModelFacts(NamedTuple):
     """Facts about the model here that do not follow from names and shapes of its weights.
 
     Attributes:
-        grid: Patch tokens along time, rows and columns.
-        mean_pooling: Whether the classifier takes the mean of the tokens, before the last layer
+        grid: patch tokens along time, rows and columns.
+        mean_pooling: whether the classifier takes the mean of the tokens, before the last layer
             norm (MVIT.USE_MEAN_POOLING).
-        class_token: Whether it has a class token, for files whose weights do not tell.
-        residual_pooling: Whether pooled queries are added to the attention output.
-        color_first: Whether a predicted patch has the order (color, row, column), published for
+        class_token: whether it has a class token, for files whose weights do not tell.
+        residual_pooling: whether pooled queries are added to the attention output.
+        color_first: whether a predicted patch has the order (color, row, column), published for
             images, or (frame, row, column, color).
     """
 
@@ -35,7 +35,7 @@ class NameTable:
     """Prefixes of names in another library and here; the rest of a name is the same in both.
 
     Args:
-        pairs: (theirs, ours). ``*`` stands for a number, at the same position in both. If several
+        pairs: (theirs, ours). `*` stands for a number, at the same position in both. If several
             of theirs have the same one of ours, all are read and the first is written.
     """
 
@@ -54,11 +54,11 @@ class NameTable:
         """Rename ours to theirs.
 
         Args:
-            weights: Tensors by name.
-            library: Name of the library, for messages.
+            weights: tensors by name.
+            library: name of the library, for messages.
 
         Raises:
-            ValueError: A name has no counterpart.
+            ValueError: a name has no counterpart.
         """
         renamed, left_over = {}, []
         for name, value in weights.items():
@@ -94,12 +94,12 @@ def require(condition: bool, library: str, what: str) -> None:
     """Check that a library has a model like the one to convert.
 
     Args:
-        condition: Condition on the model.
-        library: Name of the library.
-        what: The condition in words, about the library's model.
+        condition: condition on the model.
+        library: name of the library.
+        what: the condition in words, about the library's model.
 
     Raises:
-        ValueError: The condition does not hold.
+        ValueError: the condition does not hold.
     """
     if not condition:
         raise ValueError(f"{library} has no model like this one: {what}")
@@ -109,12 +109,12 @@ def require_patches(weights: Mapping[str, Tensor], num_axes: int, library: str) 
     """Check that the patches are those of images or of videos, as in the library.
 
     Args:
-        weights: Tensors by published name.
+        weights: tensors by published name.
         num_axes: 2 for images, 3 for videos.
-        library: Name of the library.
+        library: name of the library.
 
     Raises:
-        ValueError: The patches have another number of axes.
+        ValueError: the patches have another number of axes.
     """
     kernel = weights.get("patch_embed.proj.weight")
     found = 0 if kernel is None else kernel.ndim - 2

@@ -44,14 +44,14 @@ def to_published(weights: Mapping[str, Tensor], facts: ModelFacts) -> dict[str, 
     """Convert from timm's names to the published ones.
 
     Args:
-        weights: Tensors by timm's name.
-        facts: Facts about the model here.
+        weights: tensors by timm's name.
+        facts: facts about the model here.
 
     Returns:
         Tensors by published name, pooling kernels (d, 1, 1, h, w); unknown names are kept.
 
     Raises:
-        ValueError: The model here uses the weights differently.
+        ValueError: the model here uses the weights differently.
     """
     _require_equal_residuals(weights, facts)
     depths: dict[int, int] = {}
@@ -78,8 +78,8 @@ def from_published(weights: Mapping[str, Tensor], facts: ModelFacts) -> dict[str
     A stage consists of consecutive blocks whose attention has the same width.
 
     Args:
-        weights: Tensors by published name.
-        facts: Facts about the model here.
+        weights: tensors by published name.
+        facts: facts about the model here.
 
     Returns:
         Tensors by timm's name, pooling kernels (d, 1, h, w).

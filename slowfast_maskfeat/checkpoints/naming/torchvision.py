@@ -49,8 +49,8 @@ def to_published(weights: Mapping[str, Tensor], facts: ModelFacts) -> dict[str, 
     """Convert from torchvision's names to the published ones.
 
     Args:
-        weights: Tensors by torchvision's name.
-        facts: Facts about the model here; unused.
+        weights: tensors by torchvision's name.
+        facts: facts about the model here; unused.
 
     Returns:
         Tensors by published name, tokens (1, 1, D), position tables (1, n, D); unknown names are
@@ -67,8 +67,8 @@ def from_published(weights: Mapping[str, Tensor], facts: ModelFacts) -> dict[str
     """Convert from the published names to torchvision's.
 
     Args:
-        weights: Tensors by published name.
-        facts: Facts about the model here.
+        weights: tensors by published name.
+        facts: facts about the model here.
 
     Returns:
         Tensors by torchvision's name, tokens (D,), position tables (n, D).

@@ -50,8 +50,8 @@ def with_prefix(weights: Mapping[str, Tensor], prefix: str) -> dict[str, Tensor]
     """Add the prefix that a model with a head has to the names of an encoder alone.
 
     Args:
-        weights: Tensors by their name.
-        prefix: Prefix of the encoder's names in a model with a head, including the dot.
+        weights: tensors by their name.
+        prefix: prefix of the encoder's names in a model with a head, including the dot.
 
     Returns:
         Tensors by name; unchanged if any name has the prefix.
@@ -67,13 +67,13 @@ def fuse_projections(weights: Mapping[str, Tensor]) -> dict[str, Tensor]:
     If the queries have a bias and the keys have none, that of the keys is zero.
 
     Args:
-        weights: Tensors by published name, with ``attn.q.weight``, ``attn.k.weight`` and so on.
+        weights: tensors by published name, with `attn.q.weight`, `attn.k.weight` and so on.
 
     Returns:
-        Tensors by published name, with ``attn.qkv.weight`` and ``attn.qkv.bias``.
+        Tensors by published name, with `attn.qkv.weight` and `attn.qkv.bias`.
 
     Raises:
-        ValueError: One of the three is missing.
+        ValueError: one of the three is missing.
     """
     fused = dict(weights)
     for name, query in weights.items():
@@ -130,11 +130,11 @@ def require_decoder(weights: Mapping[str, Tensor], library: str) -> None:
     The mask token of other models belongs to the encoder, that of the library's to the decoder.
 
     Args:
-        weights: Tensors by published name.
-        library: Name of the library.
+        weights: tensors by published name.
+        library: name of the library.
 
     Raises:
-        ValueError: There is a mask token and no decoder.
+        ValueError: there is a mask token and no decoder.
     """
     require(
         "mask_token" not in weights or "decoder_embed.weight" in weights,

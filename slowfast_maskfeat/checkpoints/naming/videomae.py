@@ -85,17 +85,17 @@ def to_published(weights: Mapping[str, Tensor], facts: ModelFacts) -> dict[str, 
     """Convert from Hugging Face's names to the published ones.
 
     Args:
-        weights: Tensors by their name, as in files of any version of transformers or in models.
-        facts: Facts about the model here; its grid gives the number of positions.
+        weights: tensors by their name, as in files of any version of transformers or in models.
+        facts: facts about the model here; its grid gives the number of positions.
 
     Returns:
         Tensors by published name: one projection to queries, keys and values, with a zero bias of
-        the keys; the fixed position embeddings, which the file lacks, as ``pos_embed``; with a
+        the keys; the fixed position embeddings, which the file lacks, as `pos_embed`; with a
         decoder also its position embeddings, and a zero bias of the layer before it. Unknown names
         are kept.
 
     Raises:
-        ValueError: A layer is incomplete.
+        ValueError: a layer is incomplete.
     """
     renamed = number_decoder_norm(_TABLE.to_published(with_prefix(weights, _PREFIX)))
     return with_fixed_parts(fuse_projections(renamed), facts)
@@ -105,8 +105,8 @@ def with_fixed_parts(published: Mapping[str, Tensor], facts: ModelFacts) -> dict
     """Add what VideoMAE does not train: its positions, and no bias of the layer before a decoder.
 
     Args:
-        published: Tensors by published name.
-        facts: Facts about the model here.
+        published: tensors by published name.
+        facts: facts about the model here.
     """
     whole = dict(published)
     for name, width in _position_tables(published).items():
@@ -123,8 +123,8 @@ def from_published(weights: Mapping[str, Tensor], facts: ModelFacts) -> dict[str
     which softmax cancels.
 
     Args:
-        weights: Tensors by published name.
-        facts: Facts about the model here.
+        weights: tensors by published name.
+        facts: facts about the model here.
 
     Returns:
         Tensors by the names in files of VideoMAEForPreTraining if there is a decoder, else of
@@ -150,12 +150,12 @@ def without_fixed_parts(
     """Reverse `with_fixed_parts`, for a model that VideoMAE has.
 
     Args:
-        weights: Tensors by published name.
-        facts: Facts about the model here.
-        library: Name of the library.
+        weights: tensors by published name.
+        facts: facts about the model here.
+        library: name of the library.
 
     Raises:
-        ValueError: The library has no such model.
+        ValueError: the library has no such model.
     """
     require_patches(weights, 3, library)
     require("cls_token" not in weights, library, "it has no class token (MVIT.CLS_EMBED_ON False)")

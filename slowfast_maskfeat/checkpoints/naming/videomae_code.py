@@ -55,14 +55,14 @@ def to_published(weights: Mapping[str, Tensor], facts: ModelFacts) -> dict[str, 
     """Convert from the names of VideoMAE's code to the published ones.
 
     Args:
-        weights: Tensors by their name.
-        facts: Facts about the model here; its grid gives the number of positions.
+        weights: tensors by their name.
+        facts: facts about the model here; its grid gives the number of positions.
 
     Returns:
         Tensors by published name, with what `videomae.to_published` adds. Unknown names are kept.
 
     Raises:
-        ValueError: A layer is incomplete.
+        ValueError: a layer is incomplete.
     """
     table = _PRETRAINING if _is_pretraining(weights) else _CLASSIFIER
     published = number_decoder_norm(table.to_published(join_biases(weights)))
@@ -75,8 +75,8 @@ def from_published(weights: Mapping[str, Tensor], facts: ModelFacts) -> dict[str
     The bias of the keys is left out, as by `videomae.from_published`.
 
     Args:
-        weights: Tensors by published name.
-        facts: Facts about the model here.
+        weights: tensors by published name.
+        facts: facts about the model here.
 
     Returns:
         Tensors by the names of pre-training if there is a decoder, else of fine-tuning.
@@ -97,13 +97,13 @@ def join_biases(weights: Mapping[str, Tensor]) -> dict[str, Tensor]:
     """Join the biases of queries and values with zeros for the keys.
 
     Args:
-        weights: Tensors by name, with ``attn.q_bias`` and ``attn.v_bias``.
+        weights: tensors by name, with `attn.q_bias` and `attn.v_bias`.
 
     Returns:
-        Tensors by name, with ``attn.qkv.bias``.
+        Tensors by name, with `attn.qkv.bias`.
 
     Raises:
-        ValueError: One of the two is missing.
+        ValueError: one of the two is missing.
     """
     joint = dict(weights)
     for name, query in weights.items():

@@ -60,15 +60,15 @@ def to_published(weights: Mapping[str, Tensor], facts: ModelFacts) -> dict[str, 
     """Convert from Hugging Face's names to the published ones.
 
     Args:
-        weights: Tensors by their name, as in files, or as in models of transformers 5.
-        facts: Facts about the model here.
+        weights: tensors by their name, as in files, or as in models of transformers 5.
+        facts: facts about the model here.
 
     Returns:
         Tensors by published name, with one projection to queries, keys and values, and the rows of
         the prediction in the order of `facts`. Unknown names are kept.
 
     Raises:
-        ValueError: A layer is incomplete.
+        ValueError: a layer is incomplete.
     """
     renamed = number_decoder_norm(_TABLE.to_published(with_prefix(weights, _PREFIX)))
     renamed = fuse_projections(renamed)
@@ -79,8 +79,8 @@ def from_published(weights: Mapping[str, Tensor], facts: ModelFacts) -> dict[str
     """Convert from the published names to Hugging Face's.
 
     Args:
-        weights: Tensors by published name.
-        facts: Facts about the model here.
+        weights: tensors by published name.
+        facts: facts about the model here.
 
     Returns:
         Tensors by the names in files of ViTMAEForPreTraining if there is a decoder, else of
