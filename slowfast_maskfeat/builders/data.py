@@ -36,6 +36,7 @@ from slowfast_maskfeat.datasets import VideoList
 from slowfast_maskfeat.videos.decode_options import DecodeOptions
 
 __all__ = [
+    "build_feature_loader",
     "build_key_frame_view",
     "build_loader",
     "build_prediction_loader",
@@ -53,25 +54,19 @@ def build_loader(
     split: str,
     *,
     num_views: int | None = None,
-    for_features: bool = False,
     data: DataSource | None = None,
-    videos: VideoList | None = None,
 ) -> ClipLoader:
     """Build the loader of this process's part of a split.
 
     Args:
         cfg: configuration; not modified.
         split: "train", "val" (one center view of each video) or "test" (all views).
-        num_views: temporal views in "test", see `num_clips_of_tests`; None for
-            TEST.NUM_ENSEMBLE_VIEWS of videos, 1 of images.
-        for_features: load the center view of each row once, in order and without masks, in "train",
-            too; labels may be absent or outside the model's classes.
+        num_views: temporal views in "test"; None for the last of `num_clips_of_tests`.
         data: the run's data source, which caches files; None reads them again.
-        videos: videos and images to take instead of the split's, `for_features`.
 
     Returns:
-        The loader. "train" and "val" without `for_features` use the views and masks of the training
-        method; random erasing and mixup apply only to samples with one view.
+        The loader. "train" and "val" use the views and masks of the training method; random erasing
+        and mixup apply only to samples with one view.
 
     Raises:
         ValueError: the annotation file is missing, malformed or has labels outside the classes; or
@@ -80,17 +75,14 @@ def build_loader(
     """
     if split not in ("train", "val", "test"):
         raise ValueError(f"split must be 'train', 'val' or 'test', got {split!r}")
-    assert videos is None or for_features
     data = data or DataSource(cfg)
-    is_trained = split == "train" and not for_features
-    has_boxes = videos is None and dataset_kind(cfg, split).has_boxes
-    if videos is None:
-        videos = read_videos(cfg, split, data, for_features=for_features)
-    method = None if for_features or split == "test" else find_method(cfg)
+    videos = read_videos(cfg, split, data)
+    is_trained = split == "train"
+    method = None if split == "test" else find_method(cfg)
     views: Views
     if method is not None and (specs := method.views(cfg)):
         views = _multi_view(cfg, specs, counts_crops=method.counts_crops, is_trained=is_trained)
-    elif has_boxes:
+    elif dataset_kind(cfg, split).has_boxes:
         views = build_key_frame_view(cfg, split)
     else:
         views = _random_view(cfg) if is_trained else _uniform_views(cfg, split, num_views)
@@ -104,15 +96,50 @@ def build_loader(
         seed=cfg.RNG_SEED,
         replace_lost=is_trained,
         label_maps=build_label_maps(cfg, maps, videos, split) if maps else None,
-        num_classes=0 if for_features else data.num_classes,
+        num_classes=data.num_classes,
         reverse_channels=reverses_channels(cfg, split),
         decoding=_decoding(cfg),
     )
     num_clips = num_clips_per_video(cfg, split, num_views)
+    batch_size = _train_batch_size(cfg) if is_trained else _test_batch_size(cfg, num_clips)
+    return _loader_of_process(cfg, dataset, batch_size, shuffle=is_trained)
+
+
+def build_feature_loader(
+    cfg: CfgNode, split: str, *, data: DataSource, videos: VideoList | None = None
+) -> ClipLoader:
+    """Build the loader of this process's part of the samples whose features are taken.
+
+    Every sample comes once, in order, without masks.
+
+    Args:
+        cfg: configuration; not modified.
+        split: whose views: all of the test, else the center view.
+        data: the run's data source.
+        videos: the samples; None: those of the split, whose labels may be absent or outside the
+            model's classes.
+
+    Raises:
+        ValueError: see `read_videos`.
+    """
+    dataset = ClipDataset(
+        read_videos(cfg, split, data, for_features=True) if videos is None else videos,
+        _uniform_views(cfg, split, None),
+        seed=cfg.RNG_SEED,
+        reverse_channels=reverses_channels(cfg, split),
+        decoding=_decoding(cfg),
+    )
+    batch_size = _test_batch_size(cfg, num_clips_per_video(cfg, split))
+    return _loader_of_process(cfg, dataset, batch_size, shuffle=False)
+
+
+def _loader_of_process(
+    cfg: CfgNode, dataset: ClipDataset, batch_size: int, *, shuffle: bool
+) -> ClipLoader:
     return ClipLoader(
         dataset,
-        _train_batch_size(cfg) if is_trained else _test_batch_size(cfg, num_clips),
-        shuffle=is_trained,
+        batch_size,
+        shuffle=shuffle,
         seed=cfg.RNG_SEED,
         rank=distributed.rank(),
         world=distributed.world_size(),

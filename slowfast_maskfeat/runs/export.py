@@ -191,14 +191,12 @@ def _interface(example: Arrays, facts: dict[str, Any]) -> tuple[dict[str, str], 
         example: inputs for one clip.
         facts: see `_facts`.
     """
-    has_preprocessing = facts["preprocessing"]
     size = ", ".join(map(str, example[0].shape[1:]))
-    kind = "uint8, RGB" if has_preprocessing else "float32, normalized"
+    kind = "uint8, RGB" if facts["preprocessing"] else "float32, normalized"
     inputs, rows = {"clips": f"(batch, {size}) {kind}"}, "batch"
     if len(example) == 2:
         inputs["boxes"], rows = "(boxes, 5) float32: clip, x1, y1, x2, y2 in pixels", "boxes"
-    output = "probabilities" if has_preprocessing else "logits"
-    return inputs, f"{output} ({rows}, {facts['num_classes']}) float32"
+    return inputs, f"{facts['output']} ({rows}, {facts['num_classes']}) float32"
 
 
 def _require_onnx() -> None:
@@ -338,6 +336,7 @@ def _facts(cfg: CfgNode, model: nn.Module, *, has_preprocessing: bool) -> dict[s
     recipe = clip_recipe(cfg)
     names: Sequence[str] = getattr(model, "class_names", ())
     data = cfg.DATA
+    has_scores = has_preprocessing and cfg.MODEL.HEAD_ACT != "none"
     return {
         "class_names": list(names),
         "num_classes": int(cfg.MODEL.NUM_CLASSES),
@@ -349,6 +348,7 @@ def _facts(cfg: CfgNode, model: nn.Module, *, has_preprocessing: bool) -> dict[s
         "std": list(map(float, data.STD)),
         "channels": "RGB" if has_preprocessing or not reverses_channels(cfg, "test") else "BGR",
         "preprocessing": has_preprocessing,
+        "output": "probabilities" if has_scores else "logits",
     }
 
 

@@ -16,7 +16,7 @@ from numpy.typing import NDArray
 from slowfast_maskfeat import distributed
 from slowfast_maskfeat.backbones import FeatureModel
 from slowfast_maskfeat.builders.data import (
-    build_loader,
+    build_feature_loader,
     clips_at_once,
     num_clips_per_video,
     num_crops,
@@ -164,7 +164,7 @@ def extract_features(
     data = data or DataSource(cfg)
     views_of = split if excerpts is None else excerpts.split
     listed = None if excerpts is None else excerpts.videos
-    loader = build_loader(cfg, views_of, for_features=True, data=data, videos=listed)
+    loader = build_feature_loader(cfg, views_of, data=data, videos=listed)
     loader.dataset.given_up.update({} if excerpts is None else excerpts.reasons)
     videos = loader.dataset.videos
     (view,) = loader.dataset.views.kinds

@@ -190,6 +190,9 @@ def named_device(device: str) -> torch.device:
         device = "cuda" if torch.cuda.is_available() else "cpu"
     if device.startswith("cuda") and not torch.cuda.is_available():
         raise ValueError(f"device must be 'cpu' since torch finds no GPU, got {device!r}")
+    last = torch.cuda.device_count() - 1
+    if device.startswith("cuda:") and int(device.partition(":")[2]) > last:
+        raise ValueError(f"device must be at most 'cuda:{last}', the last GPU, got {device!r}")
     return torch.device(device)
 
 

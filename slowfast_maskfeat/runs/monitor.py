@@ -16,7 +16,7 @@ from torch import Tensor
 
 from slowfast_maskfeat import distributed
 from slowfast_maskfeat.backbones import FeatureModel
-from slowfast_maskfeat.builders.data import build_loader, clips_at_once
+from slowfast_maskfeat.builders.data import build_feature_loader, clips_at_once
 from slowfast_maskfeat.builders.data_source import DataSource
 from slowfast_maskfeat.builders.methods import find_method
 from slowfast_maskfeat.builders.precision import autocast_precision
@@ -181,7 +181,7 @@ class _Measurement:
     def _extract(self, signals: StopSignals) -> tuple[NDArray[np.int64], Tensor]:
         """Extract the features of all processes: rows (n,) in ascending order and (n, D)."""
         cfg = self._cfg
-        loader = build_loader(cfg, "train", for_features=True, data=self._data)
+        loader = build_feature_loader(cfg, "train", data=self._data)
         loader.keep_only(self._rows)
         model = self._network()
         parts: list[tuple[Tensor, Tensor]] = []

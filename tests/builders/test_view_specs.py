@@ -9,8 +9,9 @@ import torch
 from helpers.tiny_run import MODEL, PRETRAINING, pairs
 from helpers.videos_on_disk import numbered_frames, write_video
 
+from slowfast_maskfeat.builders import DataSource
 from slowfast_maskfeat.builders.augment import build_batch_transform, build_device_crops
-from slowfast_maskfeat.builders.data import build_loader
+from slowfast_maskfeat.builders.data import build_feature_loader, build_loader
 from slowfast_maskfeat.builders.methods import METHODS, MethodKey
 from slowfast_maskfeat.builders.train_view import build_random_frames, build_train_transform
 from slowfast_maskfeat.clips import ViewSpec
@@ -33,11 +34,11 @@ def data(tmp_path_factory):
 def with_views(monkeypatch):
     """Gives the method of a configuration several kinds of views, and a loader of them."""
 
-    def load(cfg, split, specs, samplers=None, **options):
+    def load(cfg, split, specs, samplers=None, build=build_loader):
         key = MethodKey(cfg.MODEL.MODEL_NAME, cfg.MASK.ENABLE, cfg.DETECTION.ENABLE)
         row = replace(METHODS[key], views=lambda _: specs, masks=lambda _: samplers or ())
         monkeypatch.setitem(METHODS, key, row)
-        return build_loader(cfg, split, **options)
+        return build(cfg, split, data=DataSource(cfg))
 
     return load
 
@@ -95,8 +96,8 @@ def test_validation_draws_by_seed_and_row_alone(data, with_views):
 
 def test_tests_and_features_have_the_views_of_evaluation(data, with_views):
     cfg = _config(data, PRETRAINING)
-    for split, options in (("test", {}), ("train", {"for_features": True})):
-        loader = with_views(cfg, split, _specs(cfg), (_mask,) * 2, **options)
+    for split, build in (("test", build_loader), ("train", build_feature_loader)):
+        loader = with_views(cfg, split, _specs(cfg), (_mask,) * 2, build)
         (batch, *_) = loader.epoch(0)
         assert not batch.has_several_views
         assert batch.mask is None

@@ -91,6 +91,12 @@ def test_with_preprocessing_pixels_give_probabilities(tmp_path, file_format, rev
     np.testing.assert_allclose(expected.sum(1), 1, atol=1e-5)
 
 
+def test_a_model_without_an_activation_gives_logits(tmp_path):
+    path, model = tmp_path / "model.pt2", _model({"MODEL.HEAD_ACT": "none"})
+    made = export_model(model, path, file_format="torch-export", has_preprocessing=True)
+    assert made.output == "logits (batch, 3) float32"
+
+
 @pytest.mark.parametrize("file_format", FORMATS)
 def test_a_detector_takes_any_number_of_boxes(tmp_path, file_format):
     model = _model(DETECTOR)
