@@ -20,8 +20,10 @@ from slowfast_maskfeat.checkpoints import (
     find_checkpoints,
     load_weights,
 )
+from slowfast_maskfeat.checkpoints.header import read_header
 from slowfast_maskfeat.checkpoints.naming import ModelFacts
 from slowfast_maskfeat.checkpoints.save_load import best_path
+from slowfast_maskfeat.config.yaml_file import parse_yaml
 from slowfast_maskfeat.shapes import position_grid
 
 
@@ -152,24 +154,40 @@ def load_tested_weights(
 
 def own_checkpoint(cfg: CfgNode) -> Path | None:
     """Return the result of the run in OUTPUT_DIR, see `run_result`; None if it has none yet."""
-    return run_result(checkpoint_folder(cfg.OUTPUT_DIR), cfg.TASK, cfg.TRAIN.KEEP_BEST)
+    keep_best = cfg.TRAIN.KEEP_BEST
+    return run_result(checkpoint_folder(cfg.OUTPUT_DIR), cfg.TASK, keep_best=keep_best)
 
 
-def run_result(folder: Path, task: str, keep_best: str) -> Path | None:
+def run_result(folder: Path, task: str, *, keep_best: str | None = None) -> Path | None:
     """Return the result of a training: its last checkpoint, or that of the best validation.
 
     Args:
         folder: of its checkpoints.
         task: its TASK.
-        keep_best: its TRAIN.KEEP_BEST; only "validation" makes the best one the result.
+        keep_best: its TRAIN.KEEP_BEST, of which "validation" makes the best one the result; None:
+            as the configuration in its last checkpoint says.
 
     Returns:
         The file; None if it has none yet.
     """
     own, best = find_checkpoints(folder, task), best_path(folder, prefix=task)
-    if own and keep_best == "validation" and best.is_file():
-        return best
-    return own[-1] if own else None
+    if not own:
+        return None
+    if not best.is_file():
+        return own[-1]
+    keep_best = _keep_best(own[-1]) if keep_best is None else keep_best
+    return best if keep_best == "validation" else own[-1]
+
+
+def _keep_best(checkpoint: Path) -> str:
+    """Return TRAIN.KEEP_BEST of the run that wrote a checkpoint; empty if it does not say."""
+    try:
+        text = read_header(checkpoint).get("cfg")
+        keys, _ = parse_yaml(text if isinstance(text, str) else "", str(checkpoint))
+    except ValueError:  # explained where the file is needed
+        return ""
+    section = keys.get("TRAIN")
+    return str(section.get("KEEP_BEST", "")) if isinstance(section, dict) else ""
 
 
 def finished_checkpoint(cfg: CfgNode) -> str:

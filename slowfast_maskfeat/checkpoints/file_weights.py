@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Container, Mapping, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -56,6 +56,7 @@ def read_weights(
     average: bool = False,
     teacher: bool = True,
     rename: Renaming | None = None,
+    own_names: Container[str] = (),
     content: Mapping[str, Any] | None = None,
 ) -> FileWeights:
     """Read the weights of a file.
@@ -66,6 +67,7 @@ def read_weights(
         average: whether to read the weight average if the file has one.
         teacher: see `load_weights`.
         rename: see `load_weights`.
+        own_names: names in the model; a head of other libraries that it has keeps its name.
         content: see `load_weights`.
 
     Returns:
@@ -85,7 +87,7 @@ def read_weights(
     found = _clean_names(_find_weights(content, path), clear_names, path)
     if rename is not None:
         found = dict(rename(found))
-    elif beit.has_plain_head(found):
+    elif beit.has_plain_head(found) and not any(name in own_names for name in beit.PLAIN_HEADS):
         found = beit.rename_heads(found)
     names = tuple(content.get("class_names") or ())
     return FileWeights(found, names, _source_grid(content, path))

@@ -122,6 +122,7 @@ def load_weights(
         average=complete or average,
         teacher=teacher,
         rename=rename,
+        own_names=model.state_dict().keys(),
         content=content,
     )
     left_out = [name for name in file.weights if name.startswith(tuple(leave_out))]
@@ -163,10 +164,12 @@ def load_weights(
     lack = misfits or explain_gaps(
         state, match.values, fixed_tables=_fixed_tables(model), left_out=left_out
     )
+    if lack and complete:
+        raise _incomplete(report, f" ({lack})")
     if lack and min_coverage:
         raise _does_not_fit(report, lack)
     if complete and report.missing:
-        raise _incomplete(report)
+        raise _incomplete(report, "")
     with torch.no_grad():
         for name, value in match.values.items():
             state[name].copy_(value)
@@ -254,10 +257,10 @@ def _does_not_fit(report: LoadReport, lack: str) -> LoadError:
     )
 
 
-def _incomplete(report: LoadReport) -> LoadError:
+def _incomplete(report: LoadReport, why: str) -> LoadError:
     return LoadError(
-        f"{report.path} does not fill the whole model, which testing needs; use a checkpoint of "
-        "the same task and number of classes",
+        f"{report.path} does not fill the whole model, which testing needs{why}; use a checkpoint "
+        "of the same task and number of classes",
         report,
     )
 

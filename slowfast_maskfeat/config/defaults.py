@@ -124,7 +124,7 @@ def _train() -> CfgNode:
     node.CHECKPOINT_EPOCH_RESET = False  # load only the weights of that file and start at epoch 0
     node.CHECKPOINT_CLEAR_NAME_PATTERN = []  # strings to remove from weight names, in tests too
     node.CHECKPOINT_LEAVE_OUT = []  # new: prefixes of names in it that are not loaded
-    node.CHECKPOINT_MIN_COVERAGE = 0.95  # new: smallest share of the backbone it must fill
+    node.CHECKPOINT_MIN_COVERAGE = 0.95  # new: share of the backbone to fill; 0: accept any file
     node.CHECKPOINT_IN_INIT = False  # image to video: repeat kernels along time
     node.CHECKPOINT_INFLATE = False  # image to video: also divide them; the default
     node.CHECKPOINT_INFLATION = ""  # new: image to video: mean, repeat; "": see above

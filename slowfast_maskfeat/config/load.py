@@ -442,7 +442,7 @@ def _words(text: str) -> list[str]:
     """Split a list without quotes, `[a, b]`, as YAML has it; any other text is one word."""
     if not (text.startswith("[") and text.endswith("]")):
         return [text]
-    return [word.strip() for word in text[1:-1].split(",")]
+    return [word.strip().strip("'\"") for word in text[1:-1].split(",")]
 
 
 def _with_home(key: str, value: Any) -> Any:

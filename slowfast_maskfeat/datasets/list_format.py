@@ -74,9 +74,10 @@ def find_separator(lines: Sequence[str]) -> str:
         if several and is_media(several[1]):
             return " "
     # The comma of `a,b.mp4 3` is in its path.
-    others = [first.rpartition(mark)[2].strip() for mark in ",;" if mark in first]
-    is_last = first.split(" ")[-1].isdigit()
-    if others and is_last and not any(text.isdigit() for text in others):
+    others = [first.rpartition(mark)[2].strip() for mark in ",;"]
+    is_comment = first.startswith("#")  # `# list of 99` shows nothing
+    ends_in_label = first.split(" ")[-1].isdigit() and not is_comment
+    if ends_in_label and not any(text.isdigit() for text in others):
         return " "
     for separator in ";,":
         if any(shows_separator(line.strip(), separator) for line in lines):

@@ -17,6 +17,7 @@ from slowfast_maskfeat.builders.weights import (
     check_resumable,
     load_first_teacher,
     load_first_weights,
+    run_result,
 )
 from slowfast_maskfeat.checkpoints import checkpoint_folder
 from slowfast_maskfeat.checkpoints.save_load import find_checkpoints, load_checkpoint
@@ -52,8 +53,7 @@ def set_first_state(cfg: CfgNode, state: TrainState, data: DataSource, *, may_ch
     weights_only = cfg.TRAIN.CHECKPOINT_EPOCH_RESET
     if not path and cfg.TRAIN.AUTO_RESUME and "ssl_eval" in cfg.TASK:
         # Fine-tuning in the OUTPUT_DIR of its pre-training finds the checkpoint there.
-        found = find_checkpoints(folder, "ssl")
-        path, weights_only = (str(found[-1]), True) if found else ("", True)
+        path, weights_only = str(run_result(folder, "ssl") or ""), True
     if Path(path).parent != folder:
         print_other_tasks(cfg)
     if path:

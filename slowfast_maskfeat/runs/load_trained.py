@@ -25,10 +25,8 @@ from slowfast_maskfeat.checkpoints import (
     find_tasks,
     load_checkpoint,
 )
-from slowfast_maskfeat.checkpoints.header import read_header
 from slowfast_maskfeat.checkpoints.hugging_face import is_hugging_face
 from slowfast_maskfeat.config import Overrides
-from slowfast_maskfeat.config.yaml_file import parse_yaml
 
 FILE_NAME = "model.safetensors"
 """Name of the file that `save_pretrained` writes."""
@@ -233,18 +231,5 @@ def checkpoint_file(checkpoint: str | os.PathLike[str]) -> str:
         raise ValueError(f"{path} must contain {FILE_NAME} or checkpoints (*.pyth), got neither")
     last = max(found, key=lambda file: file.stat().st_mtime)
     if last in numbered:
-        last = run_result(last.parent, numbered[last], _keep_best(last)) or last
+        last = run_result(last.parent, numbered[last]) or last
     return str(last)
-
-
-def _keep_best(checkpoint: Path) -> str:
-    """Return TRAIN.KEEP_BEST of the run that wrote a checkpoint; empty if it does not say."""
-    text = read_header(checkpoint).get("cfg")
-    if not isinstance(text, str):
-        return ""
-    try:
-        keys, _ = parse_yaml(text, str(checkpoint))
-    except ValueError:  # explained where the configuration is needed
-        return ""
-    section = keys.get("TRAIN")
-    return str(section.get("KEEP_BEST", "")) if isinstance(section, dict) else ""

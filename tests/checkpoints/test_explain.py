@@ -114,6 +114,32 @@ def test_the_first_layer_must_be_filled_whatever_the_share(tmp_path, absent, mes
     assert report.left_out
 
 
+def test_a_test_says_what_it_needs_and_names_no_key_of_training(tmp_path):
+    options = tiny_options("img_vit", **DEEP)
+    part = {name: x for name, x in source_state(options).items() if name != "pos_embed"}
+    path = save_checkpoint(tmp_path / "s.pyth", part)
+    message = r"which testing needs \(it has no position tables \(pos_embed\)\); use a checkpoint"
+    with pytest.raises(LoadError, match=message):
+        load_weights(receiver(options), path, complete=True, min_coverage=0.5)
+
+
+def test_a_head_of_the_models_own_keeps_its_name(tmp_path):
+    """A network of an extension may name its parts as timm does."""
+    model = torch.nn.ModuleDict(
+        {
+            "patch_embed": torch.nn.ModuleDict({"proj": torch.nn.Conv2d(3, 4, 2)}),
+            "blocks": torch.nn.ModuleList([torch.nn.ModuleDict({"norm1": torch.nn.LayerNorm(4)})]),
+            "fc_norm": torch.nn.LayerNorm(4),
+            "head": torch.nn.Linear(4, 2),
+        }
+    )
+    theirs = {name: torch.randn_like(value) for name, value in model.state_dict().items()}
+    path = save_checkpoint(tmp_path / "s.pyth", theirs)
+    report = load_weights(model, path, complete=True)
+    assert not report.missing
+    assert model["head"].weight.equal(theirs["head.weight"])
+
+
 def test_position_tables_that_are_not_learned_may_be_absent(tmp_path):
     options = tiny_options(
         "mae_sincos_decsep", MVIT__SEP_POS_EMBED=False, MVIT__USE_FIXED_SINCOS_POS=True

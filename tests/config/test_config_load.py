@@ -133,6 +133,7 @@ def test_a_file_starts_from_its_bases_of_which_later_ones_win(tmp_path):
         ("TRAIN.MONITOR", "rank", ["rank"]),
         ("TRAIN.MONITOR", "[]", []),
         ("AVA.TRAIN_LISTS", "[a.csv, b.csv]", ["a.csv", "b.csv"]),
+        ("AVA.TRAIN_LISTS", "[a.csv, 'b.csv']", ["a.csv", "b.csv"]),
         ("IMPORTS", "[json, math]", ["json", "math"]),
     ],
 )

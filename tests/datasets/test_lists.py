@@ -13,6 +13,7 @@ import pytest
 
 from slowfast_maskfeat.datasets import DataFolder, read_class_names, read_csv, read_list
 from slowfast_maskfeat.datasets.list_file import list_lines
+from slowfast_maskfeat.datasets.list_format import find_separator
 
 
 def _read(tmp_path, content: str | bytes, **arguments):
@@ -402,3 +403,15 @@ def test_malformed_class_names_are_told(name, content, message, tmp_path):
     with pytest.raises(ValueError, match=message) as caught:
         read_class_names(tmp_path)
     assert name in str(caught.value)
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "vids/a 3\nvids/b 3,7\nvids/c 1\n",  # several labels of paths without a suffix
+        "a.mp4 3\nb.mp4,v2.mp4 4\nc.mp4 1\n",  # a comma in a path
+        "a 3\nb.mp4,v2 4\nc 1\n",
+    ],
+)
+def test_a_first_row_of_path_and_label_shows_the_space(text):
+    assert find_separator(text.splitlines()[:2]) == " "

@@ -82,8 +82,10 @@ def test_the_folder_of_the_run_means_the_checkpoint_that_it_tests(stopped, tmp_p
     folder = output / "checkpoints"
     assert checkpoint_file(output) == str(folder / "ssl_eval_checkpoint_best.pyth")
     shutil.copytree(folder, tmp_path / "checkpoints")
+    last = tmp_path / "checkpoints" / "ssl_eval_checkpoint_epoch_00003.pyth"
     (tmp_path / "checkpoints" / "ssl_eval_checkpoint_best.pyth").unlink()
-    assert checkpoint_file(tmp_path).endswith("checkpoints/ssl_eval_checkpoint_epoch_00003.pyth")
+    last.write_bytes(b"damaged")  # which is found where it is read, not here
+    assert checkpoint_file(tmp_path) == str(last)
 
 
 def _cut(output, epoch, *, after_validation):

@@ -21,6 +21,8 @@ _LIBRARY = "BEiT's code"
 # The last norm and the layer after it, in pre-training; the blocks and tokens have the same names.
 PREDICTION_NORM = "pred_head.transforms.0.0"
 PREDICTION = "pred_head.projections.0"
+# Weights of their heads, and of the norm before them, that have other names here.
+PLAIN_HEADS = ("lm_head.weight", "fc_norm.weight", "head.weight")
 _BIAS = "blocks.0.attn.q_bias"
 _SAME = ("cls_token", "mask_token", "pos_embed", "patch_embed", "rel_pos_bias", "blocks")
 _COMMON = [(name, name) for name in _SAME]
@@ -36,7 +38,7 @@ def recognizes(weights: Mapping[str, Tensor]) -> bool:
 
 def has_plain_head(weights: Mapping[str, Tensor]) -> bool:
     """Whether weights have our names but in the heads, as a ViT of BEiT, timm, DeiT or MAE."""
-    has_head = any(name in weights for name in ("lm_head.weight", "fc_norm.weight", "head.weight"))
+    has_head = any(name in weights for name in PLAIN_HEADS)
     kernel = weights.get("patch_embed.proj.weight")
     is_of_images = kernel is not None and kernel.ndim == 4  # VideoMAE's code has the same names
     return has_head and is_of_images and "blocks.0.norm1.weight" in weights
