@@ -87,8 +87,8 @@ def read_weights(
     found = _clean_names(_find_weights(content, path), clear_names, path)
     if rename is not None:
         found = dict(rename(found))
-    elif beit.has_plain_head(found) and not any(name in own_names for name in beit.PLAIN_HEADS):
-        found = beit.rename_heads(found)
+    else:
+        found = dict(beit.with_own_heads(found, own_names))
     names = tuple(content.get("class_names") or ())
     return FileWeights(found, names, _source_grid(content, path))
 

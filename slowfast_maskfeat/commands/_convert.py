@@ -23,7 +23,7 @@ from slowfast_maskfeat.checkpoints import (
     save_safetensors,
 )
 from slowfast_maskfeat.checkpoints.file_weights import Renaming
-from slowfast_maskfeat.checkpoints.naming import NAMINGS, ModelFacts, recognize
+from slowfast_maskfeat.checkpoints.naming import NAMINGS, ModelFacts, recognize, with_own_heads
 from slowfast_maskfeat.checkpoints.report import CLASSIFIER
 from slowfast_maskfeat.cli import print_written
 from slowfast_maskfeat.commands._options import check_output, pairs_of
@@ -151,7 +151,9 @@ def _renaming(path: str, naming: str, facts: ModelFacts) -> Renaming:
                 f"got {naming}; {hint}"
             )
         found = found if naming == "auto" else naming
-        return NAMINGS[found].to_published(weights, facts) if found in NAMINGS else weights
+        if found in NAMINGS:
+            return NAMINGS[found].to_published(weights, facts)
+        return with_own_heads(weights)
 
     return rename
 

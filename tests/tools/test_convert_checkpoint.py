@@ -139,6 +139,23 @@ def test_what_goes_with_the_weights(convert: Convert, tmp_path: Path) -> None:
         assert torch.equal(written["model_state"][key], value)
 
 
+def test_a_vit_whose_head_alone_has_other_names(convert: Convert, tmp_path: Path) -> None:
+    """Of timm, DeiT and MAE; the number of classes is that of the file."""
+    image = {"DATA.NUM_FRAMES": 1, "MVIT.PATCH_2D": True, "MVIT.CLS_EMBED_ON": True}
+    flat = {f"MVIT.PATCH_{name}": [side] * 2 for name, side in (("KERNEL", 16), ("STRIDE", 16))}
+    options = {**VIDEOMAE, **image, **flat, "MVIT.PATCH_PADDING": [0, 0]}
+    options |= {"MVIT.USE_MEAN_POOLING": False}
+    model = build_model(load_config([], pairs(options)))
+    names = [name.replace("head.projection", "head") for name in model.state_dict()]
+    theirs = dict(zip(names, map(torch.randn_like, model.state_dict().values()), strict=True))
+    torch.save({"model": theirs}, tmp_path / "theirs.pth")
+    wrong = {**options, "MODEL.NUM_CLASSES": 400}
+    assert convert(wrong, tmp_path / "theirs.pth", tmp_path / "ours.pyth")[0] == 0
+    assert model_from(options, tmp_path / "ours.pyth").head.projection.weight.equal(
+        theirs["head.weight"]
+    )
+
+
 def own_classes(folder: Path, **further: Any) -> tuple[Path, nn.Module]:
     """A checkpoint of a classifier of the ten classes, and its model."""
     model = build_model(load_config([], pairs(VIDEOMAE)))

@@ -17,6 +17,7 @@ from slowfast_maskfeat.checkpoints.naming import (
     videomae_code,
     vitmae,
 )
+from slowfast_maskfeat.checkpoints.naming.beit import with_own_heads
 from slowfast_maskfeat.checkpoints.naming.table import ModelFacts
 
 Conversion = Callable[[Mapping[str, Tensor], ModelFacts], dict[str, Tensor]]
@@ -72,4 +73,4 @@ def recognize(weights: Mapping[str, Tensor]) -> str:
     return next((name for name, naming in NAMINGS.items() if naming.recognizes(weights)), "")
 
 
-__all__ = ["NAMINGS", "Conversion", "ModelFacts", "Naming", "recognize"]
+__all__ = ["NAMINGS", "Conversion", "ModelFacts", "Naming", "recognize", "with_own_heads"]

@@ -6,7 +6,7 @@ only the heads and the norm before them differ.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Container, Mapping
 
 from torch import Tensor
 
@@ -55,6 +55,19 @@ def to_published(weights: Mapping[str, Tensor], facts: ModelFacts) -> dict[str, 
         Tensors by name here; unknown names are kept.
     """
     return rename_heads(weights)
+
+
+def with_own_heads(
+    weights: Mapping[str, Tensor], names: Container[str] = ()
+) -> Mapping[str, Tensor]:
+    """Rename the heads if they alone have names of BEiT, timm, DeiT or MAE.
+
+    Args:
+        weights: tensors by name.
+        names: of the model that they are for; a head of these keeps its name.
+    """
+    is_plain = has_plain_head(weights) and not any(name in names for name in PLAIN_HEADS)
+    return rename_heads(weights) if is_plain else weights
 
 
 def rename_heads(weights: Mapping[str, Tensor]) -> dict[str, Tensor]:
