@@ -131,6 +131,6 @@ def test_a_file_system_that_is_full_or_read_only(data, tmp_path, size, options, 
     assert done.returncode == 2, done.stderr
     assert "Traceback" not in done.stderr
     (line,) = [line for line in done.stderr.splitlines() if line.startswith("error:")]
-    assert line.startswith(f"error: {tmp_path / 'output'}")
+    assert str(tmp_path / "output") in line
     assert line.endswith(f": {reason}")
     assert ".part" not in done.stderr  # the list of the files that are left
