@@ -94,11 +94,9 @@ def load_weights(
             classifier of other classes is not loaded, and is an error with `complete`; one of the
             same classes in another order is always an error.
         average: whether to load the weight average if the file has one, as with `complete`.
-        teacher: whether to load the teacher of a method that has one
-            (`TRAIN.CHECKPOINT_WEIGHTS`); weights that only the student has, such as a
-            predictor's, are then the student's.
-        rename: converts names of another library to the published ones
-            (`naming`).
+        teacher: whether to load the teacher of a method that has one (`TRAIN.CHECKPOINT_WEIGHTS`);
+            weights that only the student has, such as a predictor's, are then the student's.
+        rename: converts names of another library to the published ones (`checkpoints.naming`).
         initialized: whether the model has its initial values, not those of another file; for the
             wording of the report.
         content: what `load_checkpoint` returned for the file; None reads it.
@@ -108,12 +106,13 @@ def load_weights(
 
     Raises:
         ValueError: if the file cannot be read, has weights that are not floating-point numbers,
-            fills too little, or its classes are in another order; the model is then unchanged. If
-            it fills too little, this is a `LoadError`, which has the report.
+            fills too little or does not fit, or its classes are in another order; the model is then
+            unchanged. If it fills too little or does not fit, this is a `LoadError`, which has the
+            report.
     """
     if inflate not in ("mean", "repeat"):
         raise ValueError(f"inflate must be 'mean' or 'repeat', got {inflate!r}")
-    path = Path(path)
+    path, weights = Path(path), model.state_dict()
     rename = rename or getattr(model, "own_names", None)
     # Test the weights that were validated: the average, if there is one.
     file = read_weights(
@@ -122,11 +121,11 @@ def load_weights(
         average=complete or average,
         teacher=teacher,
         rename=rename,
-        own_names=model.state_dict().keys(),
+        own_names=weights.keys(),
         content=content,
     )
     left_out = [name for name in file.weights if name.startswith(tuple(leave_out))]
-    state, full_names = _without_backbone(model.state_dict())
+    state, full_names = _without_backbone(weights)
     found, found_names = _without_backbone(
         {name: value for name, value in file.weights.items() if name not in left_out}
     )
@@ -161,15 +160,12 @@ def load_weights(
     if foreign or report.coverage < min_coverage:
         why = explain_names(found, state, path, renamed=rename is not None, misfits=misfits)
         raise _too_little(report, min_coverage, why)
-    lack = misfits or explain_gaps(
-        state, match.values, fixed_tables=_fixed_tables(model), left_out=left_out
-    )
-    if lack and complete:
-        raise _incomplete(report, f" ({lack})")
+    fixed = _fixed_tables(model)
+    lack = misfits or explain_gaps(state, match.values, fixed_tables=fixed, left_out=left_out)
+    if complete and report.missing:
+        raise _incomplete(report, lack)
     if lack and min_coverage:
         raise _does_not_fit(report, lack)
-    if complete and report.missing:
-        raise _incomplete(report, "")
     with torch.no_grad():
         for name, value in match.values.items():
             state[name].copy_(value)
@@ -257,7 +253,8 @@ def _does_not_fit(report: LoadReport, lack: str) -> LoadError:
     )
 
 
-def _incomplete(report: LoadReport, why: str) -> LoadError:
+def _incomplete(report: LoadReport, lack: str) -> LoadError:
+    why = f" ({lack})" if lack else ""
     return LoadError(
         f"{report.path} does not fill the whole model, which testing needs{why}; use a checkpoint "
         "of the same task and number of classes",
