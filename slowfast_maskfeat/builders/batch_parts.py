@@ -10,7 +10,7 @@ _EFFECTS_OF_PARTS = {
     "BN_MLP": "batch norm takes its statistics over each part of a batch",
     "KOLEO_WEIGHT": "samples are kept apart from those of their part of a batch",
 }
-"""What the parts of TRAIN.ACCUMULATION_STEPS change, by the key in CONTRASTIVE."""
+"""CONTRASTIVE keys that gradient accumulation affects, and how (TRAIN.ACCUMULATION_STEPS)."""
 
 
 def clips_of_part(cfg: CfgNode) -> int:

@@ -6,6 +6,7 @@ Nothing here imports torch, so that a help is printed at once.
 from __future__ import annotations
 
 import argparse
+import math
 import os
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -203,40 +204,25 @@ seconds = positive("seconds")
 """Type of an option that is a duration."""
 
 
-def finite(text: str) -> float:
-    """Read a number of an option that may be negative.
+def _number(name: str, rule: str, accepts: Callable[[float], bool]) -> Callable[[str], float]:
+    """Return the type of an option that is a number, with its name and rule for messages."""
 
-    Raises:
-        argparse.ArgumentTypeError: it is not finite.
-    """
-    number = float(text)
-    if not abs(number) < float("inf"):
-        raise argparse.ArgumentTypeError(f"must be finite, got {text}")
-    return number
+    def parse(text: str) -> float:
+        number = float(text)
+        if not accepts(number):
+            raise argparse.ArgumentTypeError(f"must be {rule}, got {text}")
+        return number
 
-
-def fraction(text: str) -> float:
-    """Read a number of an option that is in [0, 1].
-
-    Raises:
-        argparse.ArgumentTypeError: it is not.
-    """
-    number = float(text)
-    if not 0 <= number <= 1:
-        raise argparse.ArgumentTypeError(f"must be in [0, 1], got {text}")
-    return number
+    parse.__name__ = name
+    return parse
 
 
-def share(text: str) -> float:
-    """Read a share of an option, which leaves some: in (0, 1).
-
-    Raises:
-        argparse.ArgumentTypeError: it is not.
-    """
-    number = float(text)
-    if not 0 < number < 1:
-        raise argparse.ArgumentTypeError(f"must be in (0, 1), got {text}")
-    return number
+finite = _number("finite", "finite", math.isfinite)
+"""Type of an option that may be negative."""
+fraction = _number("fraction", "in [0, 1]", lambda number: 0 <= number <= 1)
+"""Type of an option that may be none or all of something."""
+share = _number("share", "in (0, 1)", lambda number: 0 < number < 1)
+"""Type of an option that is a part and leaves some."""
 
 
 def add_force(parser: CommandParser, what: str = "the output") -> None:
